@@ -1,0 +1,1 @@
+"""Remote code execution whose only interface is a directory (see spool-layout.md)."""

@@ -1,0 +1,136 @@
+"""Settings: one TOML file, typed and strict.
+
+Every setting stands here once, with its unit and its default. Unknown keys are errors that name the key, since a
+setting that is misspelt and ignored is worse than a daemon that does not start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from spoold.model.errors import OperatorError
+from spoold.model.job import BuildLimits
+from spoold.model.limits import COMPILE_DEFAULT, COMPILE_MAXIMUM, MIB, RUN_DEFAULT, RUN_MAXIMUM, PhaseLimits
+
+DEFAULT_PATH = "/etc/spoold/spoold.toml"
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Spool(_Section):
+    """The directory, and how it is watched. Times in seconds, sizes in bytes."""
+
+    path: str = "/var/spool/spoold"
+    remote: bool = False  # true where the spool is mounted from another host: inotify sees nothing there, so poll
+    scan: float = 5.0  # a full look at the directories, also when no event came
+    remote_scan: float = 1.0
+    settle: float = 10.0  # a file that does not parse is refused once it has not changed for so long
+    max_file: int = 16 * MIB
+    max_files: int = 1000
+
+
+class Lease(_Section):
+    """Who holds an entry, and for how long. Seconds, but for ``attempts``."""
+
+    renewal: float = 5.0
+    limit: float = 30.0
+    check: float = 5.0
+    attempts: int = 3
+
+
+class Executor(_Section):
+    """How many programs run at once; 0 slots means one per CPU. ``name`` tells executors on one host apart."""
+
+    name: str = "default"
+    slots: int = 0
+
+
+class Docker(_Section):
+    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own."""
+
+    host: str = ""
+    runtime: str = ""
+
+
+class Builder(_Section):
+    """Builds of dependencies. ``failure_memory``: seconds for which a failed build is answered from memory."""
+
+    parallel: int = 2
+    failure_memory: float = 60.0
+    limits: BuildLimits = BuildLimits()
+
+
+class Nix(_Section):
+    """Nix and its store. The store is ``<state>/nix``; ``substituters`` are the binary caches to ask, none if empty.
+
+    ``jail_user`` is the uid under which expressions are evaluated when the builder runs as root.
+    """
+
+    state: str = "/var/lib/spoold"
+    system: str = "x86_64-linux"
+    substituters: list[str] = []
+    trusted_public_keys: list[str] = []
+    jail_user: int = 65534
+
+
+class PhaseSettings(_Section):
+    """Limits of a phase: what a request gets that asks for nothing, and the most that one can ask for."""
+
+    default: PhaseLimits
+    maximum: PhaseLimits
+
+
+class Limits(_Section):
+    """Limits of the phases; ``work_size`` (bytes) and ``work_inodes`` bound the job's own directory."""
+
+    compile: PhaseSettings = PhaseSettings(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
+    run: PhaseSettings = PhaseSettings(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
+    work_size: int = 256 * MIB
+    work_inodes: int = 16384
+
+
+class Settings(_Section):
+    """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path."""
+
+    spool: Spool = Spool()
+    lease: Lease = Lease()
+    executor: Executor = Executor()
+    docker: Docker = Docker()
+    builder: Builder = Builder()
+    nix: Nix = Nix()
+    limits: Limits = Limits()
+    nixpkgs: dict[str, str] = {}
+
+
+def load(path: str | None) -> Settings:
+    """Read settings from ``path``; without one, from $SPOOLD_CONFIG or /etc/spoold/spoold.toml, or the defaults.
+
+    Raises :class:`OperatorError`, which names the file and the key.
+    """
+    chosen = path or os.environ.get("SPOOLD_CONFIG")
+    if chosen is None and not os.path.exists(DEFAULT_PATH):
+        return Settings()
+    name = chosen or DEFAULT_PATH
+    try:
+        return decode(Path(name).read_bytes())
+    except OSError as error:
+        raise OperatorError(f"{name}: {error.strerror}; name a readable file with --config") from error
+    except msgspec.DecodeError as error:
+        raise OperatorError(f"{name}: {error}") from error
+
+
+def decode(text: bytes) -> Settings:
+    """Decode TOML; a phase's limits may name only what differs from the built-in values."""
+    raw = msgspec.toml.decode(text)
+    for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
+        base = getattr(Limits(), phase, None)
+        if isinstance(base, PhaseSettings) and isinstance(kinds, dict):
+            raw["limits"][phase] = msgspec.to_builtins(base) | {
+                kind: msgspec.to_builtins(getattr(base, kind, {})) | values for kind, values in kinds.items()
+            }
+    return msgspec.convert(raw, Settings)

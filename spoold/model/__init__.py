@@ -1,0 +1,1 @@
+"""Pure data and pure decisions: no module here touches the machine."""

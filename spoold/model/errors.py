@@ -1,0 +1,33 @@
+"""The error tree.
+
+Every error answers two questions: whose fault is it, and is it worth another try?
+
+* :class:`ClientError`: the submission is at fault; final; its text is shown to the client.
+* :class:`TemporaryError`: ours, and it may pass (Docker restarts, the disk is full): the work is retried.
+* :class:`OperatorError`: ours, and only the operator can mend it (a setting, a missing program): its text says how.
+* :class:`LeaseLostError`: nobody's fault; another worker has the entry; whoever gets it stops and says nothing.
+"""
+
+
+class SpooldError(Exception):
+    """Root of everything that spoold raises on purpose."""
+
+
+class ClientError(SpooldError):
+    """What the client asked for cannot be done; the text names the offending key."""
+
+
+class TemporaryError(SpooldError):
+    """Something that spoold needs is away for now; trying again later is right."""
+
+
+class OperatorError(SpooldError):
+    """The host or a setting is wrong; the text says what to do."""
+
+
+class LeaseLostError(SpooldError):
+    """The entry is no longer under the name that this worker claimed."""
+
+
+class IncompleteError(SpooldError):
+    """The bytes do not parse as one JSON object (yet): the upload may still be going on."""

@@ -1,0 +1,82 @@
+"""What the executor hands to a sandbox, and what the builder hands to the executor.
+
+These objects cross between layers that do not import each other, so they live here.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spoold.model.limits import PhaseLimits
+from spoold.model.response import Package, Phase
+
+
+class JobFile(msgspec.Struct, frozen=True):
+    """A file of the job: ``name`` is a checked relative path, ``content`` its bytes, ``mode`` 0o644 or 0o755."""
+
+    name: str
+    content: bytes
+    mode: int
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One submission, ready to run.
+
+    ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
+    inside the sandbox). ``compile`` is ``None`` when there is no compile.sh. ``env`` reaches the last exec only.
+    """
+
+    submission_id: str
+    attempt: int
+    files: list[JobFile]
+    stdin: bytes
+    args: list[str]
+    env: dict[str, str]
+    compile: PhaseLimits | None
+    run: PhaseLimits
+    shell: str
+    nixpkgs: str
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran)."""
+
+    compile: Phase
+    run: Phase
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+    """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
+
+    ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
+    ``/usr/bin/env`` in the sandbox. ``nixpkgs`` maps the operator's pins to store paths. ``store`` is the physical
+    directory on the host that is mounted as ``/nix/store``.
+    """
+
+    system: str
+    store: str
+    python: str
+    bash: str
+    coreutils: str
+    nixpkgs: dict[str, str]
+
+
+class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one build: ``time`` and ``silence`` in seconds, the rest in bytes, ``files`` a count."""
+
+    time: float = 600
+    silence: float = 300
+    evaluation_time: float = 60
+    evaluation_memory: int = 2 * 1024**3
+    memory: int = 4 * 1024**3
+    log: int = 1024**2
+    output: int = 10 * 1024**3
+    files: int = 1_000_000
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a build: ``shell`` is the captured environment's store path, or "" when ``phase`` failed."""
+
+    phase: Phase
+    shell: str = ""
+    packages: list[Package] = []

@@ -1,0 +1,105 @@
+"""Limits: what a request asks for, what the operator allows, what a phase gets.
+
+Spec: spool-layout.md, "Limits".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one phase (``dependencies``, ``compile`` or ``run``) may use.
+
+    ``time`` is wall-clock seconds, ``cpu_time`` CPU seconds of the phase's processes together, ``memory``, ``stdout``,
+    ``stderr`` and ``file_size`` are bytes, ``processes`` counts processes and threads, ``open_files`` descriptors of
+    one process.
+    """
+
+    time: float
+    cpu_time: float
+    memory: int
+    stdout: int
+    stderr: int
+    processes: int
+    file_size: int
+    open_files: int
+
+
+class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The limits of one phase as a client may ask for them; ``None`` means the operator's default."""
+
+    time: float | None = None
+    cpu_time: float | None = None
+    memory: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    processes: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+
+
+COMPILE_DEFAULT = PhaseLimits(
+    time=30,
+    cpu_time=30,
+    memory=1 * GIB,
+    stdout=1 * MIB,
+    stderr=1 * MIB,
+    processes=128,
+    file_size=256 * MIB,
+    open_files=256,
+)
+COMPILE_MAXIMUM = PhaseLimits(
+    time=300,
+    cpu_time=300,
+    memory=8 * GIB,
+    stdout=16 * MIB,
+    stderr=16 * MIB,
+    processes=1024,
+    file_size=256 * MIB,
+    open_files=1024,
+)
+RUN_DEFAULT = PhaseLimits(
+    time=10,
+    cpu_time=10,
+    memory=512 * MIB,
+    stdout=1 * MIB,
+    stderr=1 * MIB,
+    processes=128,
+    file_size=64 * MIB,
+    open_files=256,
+)
+RUN_MAXIMUM = PhaseLimits(
+    time=600,
+    cpu_time=600,
+    memory=8 * GIB,
+    stdout=16 * MIB,
+    stderr=16 * MIB,
+    processes=1024,
+    file_size=256 * MIB,
+    open_files=1024,
+)
+
+
+def effective(
+    phase: str, asked: RequestedLimits | None, default: PhaseLimits, maximum: PhaseLimits
+) -> tuple[PhaseLimits, list[str]]:
+    """Return the limits that ``phase`` runs under, and a note for each wish that was cut to the operator's maximum."""
+    if asked is None:
+        return default, []
+    chosen: dict[str, float] = {}
+    notes: list[str] = []
+    for name in PhaseLimits.__struct_fields__:
+        wish, top = getattr(asked, name), getattr(maximum, name)
+        if wish is None:
+            chosen[name] = getattr(default, name)
+        elif wish > top:
+            chosen[name] = top
+            notes.append(f"limits.{phase}.{name}: {wish} is above this host's maximum; {top} was used")
+        else:
+            chosen[name] = wish
+    return msgspec.convert(chosen, PhaseLimits), notes

@@ -1,0 +1,189 @@
+"""What the client gets back.
+
+Spec: spool-layout.md, "The Response". A phase that never ran keeps the four empty strings; one that ran has numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class Status(StrEnum):
+    """Where a submission is; the second group is final."""
+
+    PENDING = "pending"
+    INSTALLING_DEPENDENCIES = "INSTALLING_DEPENDENCIES"
+    DEPENDENCIES_INSTALLED = "DEPENDENCIES_INSTALLED"
+    COMPILING = "COMPILING"
+    RUNNING = "RUNNING"
+
+    COMPLETED = "COMPLETED"
+    DEPENDENCIES_FAILED = "DEPENDENCIES_FAILED"
+    COMPILE_FAILED = "COMPILE_FAILED"
+    RUN_FAILED = "RUN_FAILED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
+FINAL = frozenset(
+    {
+        Status.COMPLETED,
+        Status.DEPENDENCIES_FAILED,
+        Status.COMPILE_FAILED,
+        Status.RUN_FAILED,
+        Status.REJECTED,
+        Status.CANCELLED,
+        Status.INTERNAL_ERROR,
+    }
+)
+
+
+class Outcome(StrEnum):
+    """How a phase ended. Everything but ``ok`` and ``skipped`` fails the phase."""
+
+    OK = "ok"
+    NONZERO_EXIT = "nonzero_exit"
+    SIGNALLED = "signalled"
+    TIME_LIMIT = "time_limit"
+    CPU_LIMIT = "cpu_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    FILE_LIMIT = "file_limit"
+    SKIPPED = "skipped"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Phase(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One phase of a submission.
+
+    ``time`` and ``cpu_time`` are seconds, ``memory`` is the peak in bytes, ``signal`` a name such as ``SIGSEGV`` or
+    empty, ``exit_code`` null when a signal ended the phase. ``stdout_bytes`` counts all that the program wrote, also
+    what was cut off; ``stdout_encoding`` is ``base64`` when the bytes kept are not UTF-8.
+    """
+
+    stdout: str = ""
+    stderr: str = ""
+    time: float | str = ""
+    signal: str = ""
+    outcome: Outcome | UnsetType = UNSET
+    exit_code: int | UnsetType | None = UNSET
+    cpu_time: float | UnsetType = UNSET
+    memory: int | UnsetType = UNSET
+    stdout_bytes: int | UnsetType = UNSET
+    stdout_truncated: bool | UnsetType = UNSET
+    stdout_encoding: str | UnsetType = UNSET
+    stderr_bytes: int | UnsetType = UNSET
+    stderr_truncated: bool | UnsetType = UNSET
+    stderr_encoding: str | UnsetType = UNSET
+
+
+PENDING_PHASE = Phase()
+SKIPPED_PHASE = Phase(outcome=Outcome.SKIPPED)
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """What was kept of one output stream: ``data`` (bytes kept) of ``total`` bytes written."""
+
+    data: bytes
+    total: int
+
+
+def encode_stream(data: bytes) -> tuple[str, str]:
+    """Return ``(text, encoding)``: the bytes as they are where they are UTF-8, else in base64."""
+    try:
+        return data.decode("utf-8"), "utf8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode("ascii"), "base64"
+
+
+def cut_at_character(data: bytes) -> bytes:
+    """Drop the incomplete UTF-8 character that a cut may have left at the end (at most three bytes)."""
+    for back in range(1, min(4, len(data) + 1)):
+        byte = data[-back]
+        if byte >= 0xC0:
+            needed = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return data[:-back] if needed > back else data
+        if byte < 0x80:
+            return data
+    return data
+
+
+def finished_phase(
+    *,
+    stdout: Stream,
+    stderr: Stream,
+    time: float,
+    outcome: Outcome,
+    signal: str = "",
+    exit_code: int | None = None,
+    cpu_time: float | UnsetType = UNSET,
+    memory: int | UnsetType = UNSET,
+) -> Phase:
+    """Make the record of a phase that ran; text that was truncated is never cut in the middle of a character."""
+    out, out_encoding = encode_stream(_kept(stdout))
+    err, err_encoding = encode_stream(_kept(stderr))
+    return Phase(
+        stdout=out,
+        stderr=err,
+        time=round(time, 6),
+        signal=signal,
+        outcome=outcome,
+        exit_code=exit_code,
+        cpu_time=cpu_time if cpu_time is UNSET else round(cpu_time, 6),
+        memory=memory,
+        stdout_bytes=stdout.total,
+        stdout_truncated=stdout.total > len(stdout.data),
+        stdout_encoding=out_encoding,
+        stderr_bytes=stderr.total,
+        stderr_truncated=stderr.total > len(stderr.data),
+        stderr_encoding=err_encoding,
+    )
+
+
+def _kept(stream: Stream) -> bytes:
+    return cut_at_character(stream.data) if stream.total > len(stream.data) else stream.data
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A package in the dependency cache; ``closure_size`` is bytes, ``builds`` the build ids that use it."""
+
+    name: str
+    version: str
+    path: str
+    closure_size: int
+    builds: list[str] = []
+
+
+class Response(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The response object. ``Submission_id`` is set in what is published, and unset inside a Submission object."""
+
+    Submission_id: str | UnsetType = UNSET
+    status: Status = Status.PENDING
+    reason: str | UnsetType = UNSET
+    notes: list[str] | UnsetType = UNSET
+    dependencies: Phase = PENDING_PHASE
+    compile: Phase = PENDING_PHASE
+    run: Phase = PENDING_PHASE
+    packages: list[Package] | UnsetType = UNSET
+
+
+def verdict(compile_: Phase, run: Phase) -> Status:
+    """Return the final status that the phases of a finished job amount to; never depends on what was printed."""
+    if Outcome.INTERNAL_ERROR in (compile_.outcome, run.outcome):
+        return Status.INTERNAL_ERROR
+    if compile_.outcome not in (Outcome.OK, Outcome.SKIPPED):
+        return Status.COMPILE_FAILED
+    return Status.COMPLETED if run.outcome is Outcome.OK else Status.RUN_FAILED
+
+
+def skip_pending(response: Response) -> Response:
+    """Return ``response`` with each phase that never ran marked ``skipped``."""
+    changes = {
+        name: SKIPPED_PHASE for name in ("dependencies", "compile", "run") if getattr(response, name).outcome is UNSET
+    }
+    return msgspec.structs.replace(response, **changes)
