@@ -22,7 +22,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Spool(_Section):
+class Spool(_Section, frozen=True):
     """The directory, and how it is watched. Times in seconds, sizes in bytes."""
 
     path: str = "/var/spool/spoold"
@@ -34,7 +34,7 @@ class Spool(_Section):
     max_files: int = 1000
 
 
-class Lease(_Section):
+class Lease(_Section, frozen=True):
     """Who holds an entry, and for how long. Seconds, but for ``attempts``."""
 
     renewal: float = 5.0
@@ -43,21 +43,21 @@ class Lease(_Section):
     attempts: int = 3
 
 
-class Executor(_Section):
+class Executor(_Section, frozen=True):
     """How many programs run at once; 0 slots means one per CPU. ``name`` tells executors on one host apart."""
 
     name: str = "default"
     slots: int = 0
 
 
-class Docker(_Section):
+class Docker(_Section, frozen=True):
     """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own."""
 
     host: str = ""
     runtime: str = ""
 
 
-class Builder(_Section):
+class Builder(_Section, frozen=True):
     """Builds of dependencies. ``failure_memory``: seconds for which a failed build is answered from memory."""
 
     parallel: int = 2
@@ -65,7 +65,7 @@ class Builder(_Section):
     limits: BuildLimits = BuildLimits()
 
 
-class Nix(_Section):
+class Nix(_Section, frozen=True):
     """Nix and its store. The store is ``<state>/nix``; ``substituters`` are the binary caches to ask, none if empty.
 
     ``jail_user`` is the uid under which expressions are evaluated when the builder runs as root.
@@ -78,14 +78,14 @@ class Nix(_Section):
     jail_user: int = 65534
 
 
-class PhaseSettings(_Section):
+class PhaseSettings(_Section, frozen=True):
     """Limits of a phase: what a request gets that asks for nothing, and the most that one can ask for."""
 
     default: PhaseLimits
     maximum: PhaseLimits
 
 
-class Limits(_Section):
+class Limits(_Section, frozen=True):
     """Limits of the phases; ``work_size`` (bytes) and ``work_inodes`` bound the job's own directory."""
 
     compile: PhaseSettings = PhaseSettings(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
@@ -94,7 +94,7 @@ class Limits(_Section):
     work_inodes: int = 16384
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path."""
 
     spool: Spool = Spool()
