@@ -1,0 +1,72 @@
+# Store paths made from Debian packages: one for each unit of the lock, built when something needs it.
+{ lock }:
+
+let
+  inherit (lock) system;
+  triplet = { x86_64-linux = "x86_64-linux-gnu"; aarch64-linux = "aarch64-linux-gnu"; }.${system};
+
+  # A file that has to be in the store already.  Its hash makes the path, so a store that has the file
+  # never runs this; the builder is there for its message.
+  sourceFile = mode: entry: extra: derivation ({
+    name = entry.file;
+    inherit system;
+    outputHashAlgo = "sha256";
+    outputHashMode = mode;
+    outputHash = entry.sha256;
+    preferLocalBuild = true;
+  } // extra);
+
+  missing = entry: "the source ${entry.file} is not in this store: make the nixpkgs anew and add its sources";
+
+  busyboxDir =
+    let entry = lock.sources.busybox-static;
+    # Nothing can run before this, so the message is the name of a program that cannot be found.
+    in sourceFile "recursive" entry { builder = "/${missing entry}"; };
+  busybox = "${busyboxDir}/bin/busybox";
+
+  source = name:
+    let entry = lock.sources.${name};
+    in sourceFile "flat" entry { builder = busybox; args = [ "sh" "-c" "echo '${missing entry}' >&2; exit 1" ]; };
+
+  build = name: script: extra: derivation ({
+    inherit name system busybox;
+    builder = busybox;
+    args = [ "sh" script ];
+    preferLocalBuild = true;
+  } // extra);
+
+  sourcesOf = map (attribute: map source lock.units.${attribute}.sources);
+
+  bootstrap = build "debian-bootstrap" ./bootstrap.sh {
+    sources = builtins.concatLists (sourcesOf [ "patchelf" "glibc" "libstdc++6" ]);
+  };
+
+  # Everything that bash is made of has to do without it.
+  belowBash = map (item: item.key) (builtins.genericClosure {
+    startSet = [ { key = "bash"; } { key = "glibc"; } ];
+    operator = item: map (key: { inherit key; }) lock.units.${item.key}.needs;
+  });
+
+  unit = attribute: entry:
+    let
+      drv = build "${attribute}-${entry.version}" ./unit.sh {
+        inherit attribute bootstrap triplet;
+        sources = map source entry.sources;
+        needs = map (need: units.${need}) entry.needs;
+        glibc = if attribute == "glibc" then "" else units.glibc;
+        shell = if builtins.elem attribute belowBash then "" else units.bash;
+        tweaks =
+          let script = ./tweaks + "/${attribute}.sh";
+          in if builtins.pathExists script then script else "";
+      };
+    in
+    drv // {
+      pname = attribute;
+      inherit (entry) version;
+      meta = { inherit (entry) description homepage; platforms = [ system ]; debianPackages = entry.sources; };
+      passthru = { };
+    };
+
+  units = builtins.mapAttrs unit lock.units // { busybox = busyboxDir // { pname = "busybox"; inherit (lock.units.busybox) version; }; };
+in
+{ inherit units system triplet; }

@@ -1,0 +1,1 @@
+[ -e "$out/bin/sh" ] || ln -s bash "$out/bin/sh" # Debian's sh is dash

@@ -1,0 +1,1 @@
+[ -e "$out/bin/awk" ] || ln -s gawk "$out/bin/awk"
