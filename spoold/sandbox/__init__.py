@@ -1,0 +1,36 @@
+"""Where programs run: a job goes in, what came of it comes out.
+
+Nothing here knows of the spool or of Nix; an engine is one file beside this one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from spoold.model.errors import SpooldError
+from spoold.model.job import Job, JobResult
+from spoold.model.response import Phase
+
+
+class RunCancelledError(SpooldError):
+    """The caller's own event ended the run; the caller knows why."""
+
+
+class Sandbox(Protocol):
+    """An engine.
+
+    ``run`` is called from several threads at once. ``on_phase`` gets ``"compile"`` or ``"run"`` and the phase as soon
+    as it has ended. A job that cannot be run at all through its own fault raises ``ClientError``; an engine that is
+    away ``TemporaryError``; one that only the operator can mend ``OperatorError``.
+    """
+
+    def prepare(self) -> None:
+        """Make ready what all runs need, check it, and remove what an earlier process has left behind."""
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        """Run one job; leaves nothing behind, whatever happens."""
+
+    def close(self) -> None:
+        """Stop and remove all that is left."""

@@ -1,0 +1,262 @@
+"""One container: made and started before its job is known, used for one job, removed.
+
+``start`` creates it, attaches before it starts, and returns once the supervisor waits. ``run`` sends the job and reads
+a report per phase. ``close`` stops and removes it. A pool of waiting containers needs no more than that.
+
+The walls: no network, no capabilities but three, no new privileges, Docker's seccomp profile, a read-only root, the
+store read-only, memory without swap, a bound on processes, and tmpfs of bounded size and number of files, so that the
+host touches nothing that the job can write. The three capabilities are the supervisor's: SETUID and SETGID to become
+the job's user, KILL to end its processes; they go when the uid changes, and without new privileges never come back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import msgspec
+from docker.types import LogConfig, Mount
+
+from spoold.config import Settings
+from spoold.model.errors import ClientError, SpooldError, TemporaryError
+from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.limits import MIB, PhaseLimits
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from spoold.sandbox import supervisor
+from spoold.sandbox.channel import Channel, ClosedError
+from spoold.sandbox.engine import PATIENCE, Engine
+from spoold.sandbox.image import ENTER, SUPERVISOR
+from spoold.sandbox.verdict import Done, judge, killed_whole
+
+log = logging.getLogger(__name__)
+
+START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
+MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
+SCRIPTS = ("compile.sh", "run.sh")
+
+
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the supervisor sees around itself: bits of /proc/self/status."""
+
+    version: int
+    no_new_privileges: int
+    seccomp: int
+    capabilities: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all containers of this sandbox have in common."""
+
+    settings: Settings
+    runtime: Runtime
+    image: str
+    labels: dict[str, str]
+    network_disabled: bool
+
+
+@dataclass(frozen=True)
+class Size:
+    """The container's own limits; they hold the supervisor too, so they are a little above the job's."""
+
+    memory: int
+    processes: int
+
+    @classmethod
+    def of(cls, limits: PhaseLimits, held: int) -> Size:
+        """Return the size for a phase; ``held`` is the bytes of files and input, which lie in memory as well.
+
+        Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
+        """
+        beside = 24 * MIB + limits.stdout + limits.stderr + held
+        return cls(limits.memory + -(-beside // (16 * MIB)) * 16 * MIB, limits.processes + 1)
+
+
+class Container:
+    """A container whose supervisor waits for a job."""
+
+    def __init__(self, engine: Engine, plan: Plan, size: Size, cancelled: threading.Event) -> None:
+        self._engine, self._plan, self._size = engine, plan, size
+        self._api = engine.connect()
+        self._id = ""
+        self._channel: Channel | None = None
+        try:
+            with engine.errors():
+                self._start(cancelled)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, cancelled: threading.Event) -> None:
+        self._id = self._api.create_container(**self._configuration())["Id"]
+        attached = self._api.attach_socket(self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        self._channel = Channel(attached, cancelled)
+        self._api.start(self._id)
+        try:
+            message = self._channel.message(START_PATIENCE)
+            if message.pop("event", None) != b"ready":
+                raise ClosedError("the supervisor did not say that it is ready")
+            self.ready = msgspec.convert(message, Ready)
+        except (ClosedError, msgspec.ValidationError) as error:
+            raise TemporaryError(f"the sandbox did not start: {error}") from error
+
+    def _configuration(self) -> dict[str, Any]:
+        plan, uid = self._plan, supervisor.JOB_UID
+        size, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
+        mine = f"rw,exec,nosuid,nodev,uid={uid},gid={uid},mode=0755,size={size},nr_inodes={inodes}"
+        shared = f"rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"
+        host = self._api.create_host_config(
+            network_mode="none",
+            read_only=True,
+            cap_drop=["ALL"],
+            cap_add=["SETUID", "SETGID", "KILL"],
+            security_opt=["no-new-privileges"],
+            mem_limit=self._size.memory,
+            memswap_limit=self._size.memory,
+            pids_limit=self._size.processes,
+            tmpfs={"/work": mine, "/tmp": shared},  # noqa: S108
+            shm_size=min(size, 64 * MIB),
+            ipc_mode="private",
+            mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
+            log_config=LogConfig(type="none"),
+            runtime=plan.settings.docker.runtime or None,
+        )
+        return {
+            "image": plan.image,
+            "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", SUPERVISOR],
+            "user": "0:0",
+            "hostname": "sandbox",
+            "working_dir": "/",
+            "stdin_open": True,
+            "network_disabled": plan.network_disabled,
+            "labels": plan.labels,
+            "host_config": host,
+        }
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        """Run ``job``; the container is good for nothing but ``close`` afterwards."""
+        channel = self._channel
+        assert channel is not None  # noqa: S101
+        channel.cancelled = cancelled
+        held = len(job.stdin) + sum(len(file.content) for file in job.files)
+        parts = [*_parcel(job)]
+        phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
+        for name, limits in (("compile", job.compile), ("run", job.run)):
+            if limits is None:
+                continue
+            self._resize(Size.of(limits, held))
+            parts.append(supervisor.frame(self._order(job, name, limits)))
+            phases[name] = self._phase(channel, parts, limits)
+            on_phase(name, phases[name])
+            if phases[name].outcome is not Outcome.OK:
+                break
+            parts = []
+        return JobResult(compile=phases["compile"], run=phases["run"])
+
+    def _resize(self, size: Size) -> None:
+        """Give the container the size of the coming phase, where it has another; the engine knows both cgroups."""
+        if size == self._size:
+            return
+        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self._id}/update"
+        change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
+        with self._engine.errors():
+            answer = self._api.post(url, json=change, timeout=PATIENCE)
+        if answer.status_code >= 400:
+            raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
+        self._size = size
+
+    def _order(self, job: Job, name: str, limits: PhaseLimits) -> dict[str, object]:
+        runtime = self._plan.runtime
+        return {
+            "argv": [
+                *(f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, job.shell),
+                *(f"{key}={value}" for key, value in job.env.items()),
+                f"./{name}.sh",
+                *(job.args if name == "run" else ()),
+            ],
+            "env": [
+                f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin",
+                "HOME=/work",
+                f"NIX_PATH=nixpkgs={job.nixpkgs}",
+            ],
+            "input": int(name == "run"),
+            "limits": {
+                "time": int(limits.time * 1e9),
+                "cpu": int(limits.cpu_time * 1e9),
+                "memory": limits.memory,
+                "stdout": limits.stdout,
+                "stderr": limits.stderr,
+                "file_size": limits.file_size,
+                "open_files": limits.open_files,
+            },
+        }
+
+    def _phase(self, channel: Channel, parts: list[bytes], limits: PhaseLimits) -> Phase:
+        started = time.monotonic()
+        try:
+            channel.send(parts, MARGIN)
+            return _report(channel, limits)
+        except ClosedError as error:
+            if self._out_of_memory():
+                return killed_whole(limits, time.monotonic() - started)
+            raise TemporaryError(f"the sandbox was lost: {error}") from error
+
+    def _out_of_memory(self) -> bool:
+        with self._engine.errors():
+            try:
+                state = self._api.inspect_container(self._id)["State"]
+            except docker.errors.NotFound:
+                return False
+        return bool(state.get("OOMKilled")) and not state.get("Running")
+
+    def close(self) -> None:
+        """Stop and remove the container; a failure is logged, and the next ``prepare`` tries again."""
+        if self._channel is not None:
+            self._channel.close()
+        try:
+            if self._id:
+                remove(self._engine, self._api, self._id)
+        except SpooldError as error:
+            log.warning("container %s is left behind: %s", self._id[:12], error)
+        finally:
+            self._api.close()
+
+
+def remove(engine: Engine, api: docker.APIClient, container: str) -> None:
+    """Kill and remove a container that may be gone already."""
+    with engine.errors():
+        try:
+            api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # its removal is going on already
+                raise
+
+
+def _parcel(job: Job) -> list[bytes]:
+    """Return the job's files and input as the supervisor takes them."""
+    files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
+    head = {"files": [[name, mode, len(content)] for name, mode, content in files], "stdin": len(job.stdin)}
+    return [supervisor.frame(head), *(content for _, _, content in files), job.stdin]
+
+
+def _report(channel: Channel, limits: PhaseLimits) -> Phase:
+    message = channel.message(limits.time + MARGIN)
+    event = message.pop("event", None)
+    if event == b"refused":
+        reason = bytes(message.get("reason", b"")).decode("utf-8", "replace")
+        raise ClientError(f"files: they cannot be written to the work directory: {reason}")
+    try:
+        done = msgspec.convert(message, Done)
+    except msgspec.ValidationError as error:
+        raise ClosedError(f"the supervisor sent garbage: {error}") from error
+    if event != b"done" or done.stdout > limits.stdout or done.stderr > limits.stderr:
+        raise ClosedError("the supervisor sent garbage")
+    deadline = time.monotonic() + MARGIN
+    return judge(done, channel.take(done.stdout, deadline), channel.take(done.stderr, deadline), limits)

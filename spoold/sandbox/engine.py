@@ -1,0 +1,64 @@
+"""The connection to Docker, and what its errors mean to us."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import requests
+from docker.constants import DEFAULT_UNIX_SOCKET
+from docker.utils import kwargs_from_env
+
+from spoold.model.errors import OperatorError, TemporaryError
+
+PATIENCE = 60  # seconds for one answer of the engine
+
+
+class Engine:
+    """Where the engine is, and in which version it is spoken to.
+
+    Each container gets a client of its own: they are cheap, since the version is asked for once, and nothing is shared
+    between threads.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._options: dict[str, Any] = {**kwargs_from_env()}
+        if host:
+            self._options["base_url"] = host
+        self.where: str = self._options.setdefault("base_url", DEFAULT_UNIX_SOCKET.replace("http+", ""))
+        self._version = "auto"
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[docker.APIClient]:
+        """Yield a client, closed at the end."""
+        api = self.connect()
+        try:
+            with self.errors():
+                yield api
+        finally:
+            api.close()
+
+    def connect(self) -> docker.APIClient:
+        """Return a client; whoever asked for it closes it."""
+        with self.errors():
+            api = docker.APIClient(**self._options, version=self._version, timeout=PATIENCE)
+            self._version = api.api_version
+            return api
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the SDK's errors into ours."""
+        try:
+            yield
+        except docker.errors.APIError as error:
+            raise TemporaryError(f"Docker at {self.where}: {error.explanation or error}") from error
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            if "PermissionError" in repr(error) or "Permission denied" in str(error):
+                raise OperatorError(
+                    f"no permission to use Docker at {self.where}: run the executor in the group of the socket"
+                ) from error
+            raise TemporaryError(
+                f"Docker does not answer at {self.where} ({error}): is the engine running, and docker.host right?"
+            ) from error

@@ -1,0 +1,95 @@
+"""From what the supervisor measured to what the client is told; pure.
+
+Where several things hit at once the first of these names the outcome: memory, time, CPU, file size, a signal, a
+nonzero exit. Output over its cap is cut and counted, and fails nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Annotated
+
+import msgspec
+
+from spoold.model.limits import PhaseLimits
+from spoold.model.response import Outcome, Phase, Stream, finished_phase
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The supervisor's account of a phase: times in nanoseconds, sizes in bytes, ``status`` as wait(2) gives it."""
+
+    status: Annotated[int, msgspec.Meta(ge=-1, le=0xFFFF)]
+    time: Count
+    cpu: Count
+    memory: Count
+    oom: Count
+    hit: bytes
+    clean: Count
+    stdout: Count
+    stdout_total: Count
+    stderr: Count
+    stderr_total: Count
+
+
+def judge(done: Done, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Phase:
+    """Return the record of a phase."""
+    code, number = _exit(done.status)
+    outcome = _outcome(done, code, number)
+    memory = max(done.memory, limits.memory) if outcome is Outcome.MEMORY_LIMIT else done.memory
+    return finished_phase(
+        stdout=Stream(stdout, done.stdout_total),
+        stderr=Stream(stderr, done.stderr_total),
+        time=done.time / 1e9,
+        outcome=outcome,
+        signal=_name(number),
+        exit_code=code,
+        cpu_time=done.cpu / 1e9,
+        memory=memory,
+    )
+
+
+def killed_whole(limits: PhaseLimits, seconds: float) -> Phase:
+    """Return the record of a phase whose container the kernel killed for want of memory, the supervisor included."""
+    nothing = Stream(b"", 0)
+    return finished_phase(
+        stdout=nothing,
+        stderr=nothing,
+        time=seconds,
+        outcome=Outcome.MEMORY_LIMIT,
+        signal="SIGKILL",
+        memory=limits.memory,
+    )
+
+
+def _outcome(done: Done, code: int | None, number: int) -> Outcome:
+    if done.oom or done.hit == b"memory":
+        return Outcome.MEMORY_LIMIT
+    if done.hit == b"time":
+        return Outcome.TIME_LIMIT
+    if done.hit == b"cpu" or number == signal.SIGXCPU:
+        return Outcome.CPU_LIMIT
+    if number == signal.SIGXFSZ or code == 128 + signal.SIGXFSZ:  # run.sh is a shell: it tells of its child's signal so
+        return Outcome.FILE_LIMIT
+    if number:
+        return Outcome.SIGNALLED
+    return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
+
+
+def _exit(status: int) -> tuple[int | None, int]:
+    if status < 0:  # it could not even be killed in time; its container could
+        return None, signal.SIGKILL
+    if os.WIFSIGNALED(status):
+        return None, os.WTERMSIG(status)
+    return os.WEXITSTATUS(status), 0
+
+
+def _name(number: int) -> str:
+    if number == 0:
+        return ""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
