@@ -15,7 +15,8 @@ import time
 from typing import Any
 
 from spoold.model.errors import TemporaryError
-from spoold.sandbox import RunCancelledError, supervisor
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.inside import wire
 
 MAX_HEADER = 64 * 1024
 MAX_DIAGNOSTICS = 4096
@@ -60,7 +61,7 @@ class Channel:
         if size > MAX_HEADER:
             raise ClosedError(f"the supervisor sent garbage{self.diagnostics()}")
         try:
-            value = supervisor.decode(self.take(size, deadline))
+            value = wire.decode(self.take(size, deadline))
         except ValueError as error:
             raise ClosedError(f"the supervisor sent garbage: {error}{self.diagnostics()}") from error
         if not isinstance(value, dict):

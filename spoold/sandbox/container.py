@@ -27,16 +27,17 @@ from spoold.model.errors import ClientError, SpooldError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import supervisor
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
-from spoold.sandbox.image import ENTER, SUPERVISOR
+from spoold.sandbox.image import ENTER, MODULES
+from spoold.sandbox.inside import files, wire
 from spoold.sandbox.verdict import Done, judge, killed_whole
 
 log = logging.getLogger(__name__)
 
 START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
+BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
 SCRIPTS = ("compile.sh", "run.sh")
 
 
@@ -106,7 +107,7 @@ class Container:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
 
     def _configuration(self) -> dict[str, Any]:
-        plan, uid = self._plan, supervisor.JOB_UID
+        plan, uid = self._plan, files.JOB_UID
         size, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
         mine = f"rw,exec,nosuid,nodev,uid={uid},gid={uid},mode=0755,size={size},nr_inodes={inodes}"
         shared = f"rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"
@@ -128,7 +129,7 @@ class Container:
         )
         return {
             "image": plan.image,
-            "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", SUPERVISOR],
+            "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT],
             "user": "0:0",
             "hostname": "sandbox",
             "working_dir": "/",
@@ -150,7 +151,7 @@ class Container:
             if limits is None:
                 continue
             self._resize(Size.of(limits, held))
-            parts.append(supervisor.frame(self._order(job, name, limits)))
+            parts.append(wire.frame(self._order(job, name, limits)))
             phases[name] = self._phase(channel, parts, limits)
             on_phase(name, phases[name])
             if phases[name].outcome is not Outcome.OK:
@@ -243,7 +244,7 @@ def _parcel(job: Job) -> list[bytes]:
     """Return the job's files and input as the supervisor takes them."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = {"files": [[name, mode, len(content)] for name, mode, content in files], "stdin": len(job.stdin)}
-    return [supervisor.frame(head), *(content for _, _, content in files), job.stdin]
+    return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
 def _report(channel: Channel, limits: PhaseLimits) -> Phase:

@@ -36,7 +36,7 @@ class DockerSandbox:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
         with self._engine.client() as api:
             information = api.info()
-            name = image.ensure(api, self._runtime)
+            name = image.ensure(api, self._runtime, self._labels)
         for what in ("MemoryLimit", "PidsLimit"):
             if not information.get(what):
                 raise OperatorError(

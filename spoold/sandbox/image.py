@@ -1,7 +1,9 @@
 """The image: an empty root with mount points, made here, since no registry is ever asked.
 
 The programs in it come from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it. The
-tag is a hash of all that goes in, so another version of spoold or another runtime makes another image.
+tag is a hash of all that goes in, so another version of spoold or another runtime makes another image. It is made in
+two steps: a tar is imported, and then the supervisor's modules are compiled in a container of that, by the Python that
+will run them, for compiling them at each start would take longer than all else that they do.
 """
 
 from __future__ import annotations
@@ -12,32 +14,62 @@ import os
 import tarfile
 
 import docker
+from docker.types import LogConfig, Mount
 
+from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox.supervisor import JOB_UID
+from spoold.sandbox.inside.files import JOB_UID
 
 REPOSITORY = "spoold-sandbox"
-SUPERVISOR = "/spoold/supervisor.py"
+MODULES = "/spoold"  # where the package "inside" is found
 ENTER = "/spoold/enter.sh"
+COMPILE_PATIENCE = 60
 
 
-def ensure(api: docker.APIClient, runtime: Runtime) -> str:
-    """Return the name of the image for ``runtime``; import it where the engine has none."""
+def ensure(api: docker.APIClient, runtime: Runtime, labels: dict[str, str]) -> str:
+    """Return the name of the image for ``runtime``; make it where the engine has none."""
     content = root(runtime)
     tag = hashlib.sha256(content).hexdigest()[:16]
     name = f"{REPOSITORY}:{tag}"
     try:
         api.inspect_image(name)  # type: ignore[no-untyped-call]
     except docker.errors.ImageNotFound:
-        api.import_image_from_data(content, repository=REPOSITORY, tag=tag)
+        api.import_image_from_data(content, repository=REPOSITORY, tag=f"{tag}-source")
+        _compile(api, runtime, labels, tag)
     return name
+
+
+def _compile(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str) -> None:
+    container = api.create_container(
+        f"{REPOSITORY}:{tag}-source",
+        entrypoint=[f"{runtime.python}/bin/python3", "-I", "-S", "-E", "-m", "compileall", "-q"],
+        command=["--invalidation-mode", "unchecked-hash", f"{MODULES}/inside"],
+        network_disabled=True,
+        labels=labels,
+        host_config=api.create_host_config(
+            network_mode="none",
+            cap_drop=["ALL"],
+            mounts=[Mount("/nix/store", runtime.store, type="bind", read_only=True)],
+            log_config=LogConfig(type="none"),
+        ),
+    )["Id"]
+    try:
+        api.start(container)
+        code = api.wait(container, timeout=COMPILE_PATIENCE)["StatusCode"]
+        if code != 0:
+            raise OperatorError(
+                f"the runtime's Python {runtime.python} does not work in a container (exit code {code})"
+            )
+        api.commit(container, repository=REPOSITORY, tag=tag)
+    finally:
+        api.remove_container(container, force=True, v=True)
 
 
 def root(runtime: Runtime) -> bytes:
     """Return the image's root as a tar, the same bytes for the same input."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "spoold", "sys", "usr", "usr/bin", "work"):
+        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "work"):
             _add(tar, name, tarfile.DIRTYPE, 0o755)
         _add(tar, "tmp", tarfile.DIRTYPE, 0o1777)  # runc gives a tmpfs the mode of the directory it covers
         for name, target in (
@@ -46,26 +78,23 @@ def root(runtime: Runtime) -> bytes:
             ("usr/bin/env", f"{runtime.coreutils}/bin/env"),
         ):
             _add(tar, name, tarfile.SYMTYPE, 0o777, link=target)
-        _add(
-            tar,
-            "etc/passwd",
-            tarfile.REGTYPE,
-            0o644,
-            f"root:x:0:0::/:/bin/sh\njob:x:{JOB_UID}:{JOB_UID}::/work:/bin/sh\n",
-        )
-        _add(tar, "etc/group", tarfile.REGTYPE, 0o644, f"root:x:0:\njob:x:{JOB_UID}:\n")
-        for path in (SUPERVISOR, ENTER):
-            _add(tar, path[1:], tarfile.REGTYPE, 0o644, _beside(os.path.basename(path)))
+        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\njob:x:{JOB_UID}:{JOB_UID}::/work:/bin/sh\n")
+        _file(tar, "etc/group", f"root:x:0:\njob:x:{JOB_UID}:\n")
+        for name in ("spoold", "spoold/inside"):
+            _add(tar, name, tarfile.DIRTYPE, 0o755)
+        here = os.path.dirname(__file__)
+        for name in ("enter.sh", *(f"inside/{name}" for name in sorted(os.listdir(f"{here}/inside")))):
+            if not name.endswith("__pycache__"):
+                with open(f"{here}/{name}", encoding="utf-8") as file:
+                    _file(tar, f"spoold/{name}", file.read())
     return buffer.getvalue()
 
 
-def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: str = "", *, link: str = "") -> None:
-    data = content.encode()
+def _file(tar: tarfile.TarFile, name: str, content: str) -> None:
+    _add(tar, name, tarfile.REGTYPE, 0o644, content=content.encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, *, content: bytes = b"", link: str = "") -> None:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(data), link
-    tar.addfile(entry, io.BytesIO(data))
-
-
-def _beside(name: str) -> str:
-    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
-        return file.read()
+    entry.type, entry.mode, entry.size, entry.linkname = kind, mode, len(content), link
+    tar.addfile(entry, io.BytesIO(content))

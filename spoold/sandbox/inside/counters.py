@@ -1,0 +1,60 @@
+"""What the kernel counts for the whole container: CPU, memory, kills for want of memory; cgroup v1 or v2."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+class Counters:
+    """The open counter files; what a host does not have reads as zero."""
+
+    V1 = (
+        "cpuacct/cpuacct.usage",
+        "memory/memory.stat",
+        "memory/memory.max_usage_in_bytes",
+        "memory/memory.oom_control",
+    )
+    V2 = ("cpu.stat", "memory.stat", "memory.peak", "memory.events")
+
+    def __init__(self) -> None:
+        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+        self.files = [self._open("/sys/fs/cgroup/" + name) for name in (self.V2 if self.v2 else self.V1)]
+
+    @staticmethod
+    def _open(path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
+    def _read(self, number: int) -> bytes:
+        try:
+            return os.pread(self.files[number], 8192, 0)
+        except OSError:
+            return b""
+
+    def _field(self, number: int, name: bytes) -> int:
+        text = b"\n" + self._read(number)
+        at = text.find(b"\n" + name + b" ")
+        return int(text[at + len(name) + 2 :].split(b"\n", 1)[0]) if at >= 0 else 0
+
+    def cpu(self) -> int | None:
+        """Return the job's CPU time in ns (the supervisor's own is taken off), or None where nothing counts it."""
+        total = self._field(0, b"usage_usec") * 1000 if self.v2 else int(self._read(0) or 0)
+        return total - time.process_time_ns() if total else None
+
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes that nothing but a kill can free (heap and files in tmpfs), and those of cached files."""
+        shared = self._field(1, b"shmem")
+        if self.v2:
+            return self._field(1, b"anon") + shared, self._field(1, b"file") - shared
+        return self._field(1, b"rss") + shared, self._field(1, b"cache") - shared
+
+    def peak(self) -> int:
+        """Return the highest use of memory so far, caches included."""
+        return int(self._read(2) or 0)
+
+    def oom_kills(self) -> int:
+        """Return how many processes the kernel has killed for want of memory."""
+        return self._field(3, b"oom_kill")

@@ -1,0 +1,62 @@
+"""The job's own directory, written as the job's user, before anything of the job has run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from . import wire
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from typing import Any
+
+JOB_UID = 65533  # below 65536 so that it exists under userns-remap; not nobody, whom other programs run as
+WORK = "/work"
+
+
+class as_job:  # noqa: N801
+    """While it lasts, what is created belongs to the job: files, and pipes, so that /dev/stdout can be reopened."""
+
+    def __enter__(self) -> None:
+        os.setegid(JOB_UID)
+        os.seteuid(JOB_UID)
+
+    def __exit__(self, *_: object) -> None:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def receive(host: wire.Host, job: dict[str, Any]) -> int:
+    """Write the files that follow ``job`` on the wire; return a descriptor to read the job's input from."""
+    with as_job():
+        for name, mode, size in job["files"]:
+            _make_parents(name)
+            path = os.path.join(WORK, os.fsdecode(name))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            _fill(host, descriptor, size)
+            os.fchmod(descriptor, mode)
+            os.close(descriptor)
+        memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        _fill(host, memory, job["stdin"])
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        stdin = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(memory)
+    return stdin
+
+
+def _make_parents(name: bytes) -> None:
+    parts = os.fsdecode(name).split("/")
+    if not name or b"\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("bad file name")
+    for depth in range(1, len(parts)):
+        path = os.path.join(WORK, *parts[:depth])
+        if not os.path.isdir(path):  # no race: nothing of the job has run yet
+            os.mkdir(path, 0o755)
+
+
+def _fill(host: wire.Host, descriptor: int, size: int) -> None:
+    for piece in host.raw(size):
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(descriptor, view) :]

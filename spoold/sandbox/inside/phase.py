@@ -1,0 +1,227 @@
+"""One phase: a program of the job from its fork to the death of everything that it started, and the account of it."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # what signal wraps in enums; importing enum takes too long
+import os
+import resource
+import select
+import time
+
+from . import counters, wire
+from .files import JOB_UID, WORK, as_job
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
+TICK = 0.05  # seconds between looks at CPU and memory, at most
+
+
+class Output:
+    """One output stream of the job: keeps the first ``cap`` bytes, counts all, and never stops reading."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap, self.kept, self.total = cap, bytearray(), 0
+        with as_job():
+            self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.reader, False)
+
+    def drain(self) -> bool:
+        """Take what is there, 1 MiB at most; return False at end of file."""
+        for _ in range(16):
+            try:
+                data = os.read(self.reader, wire.CHUNK)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self.kept += data[: max(0, self.cap - self.total)]
+            self.total += len(data)
+        return True
+
+
+class Phase:
+    """One program of the job from its fork to the death of everything it started."""
+
+    def __init__(
+        self, host: wire.Host, counters: counters.Counters, order: dict[str, Any], wakeup: int, reserve: bytearray
+    ) -> None:
+        self.host, self.counters, self.wakeup, self.reserve = host, counters, wakeup, reserve
+        self.limits = order["limits"]
+        self.argv, self.env = order["argv"], dict(pair.split(b"=", 1) for pair in order["env"])
+        self.hit = ""
+        self.pid = 0
+        self.status: int | None = None
+        self.reaped_cpu = 0
+        self.outputs = [Output(self.limits["stdout"]), Output(self.limits["stderr"])]
+
+    def run(self, stdin: int) -> None:
+        """Run the phase and send what came of it."""
+        self.cpu_before = self.counters.cpu()
+        self.oom_before = self.counters.oom_kills()
+        self.peak_before = self.counters.peak()
+        self.memory_before, self.cache_before = self.counters.memory()
+        self.memory_peak = 0
+        self.started = time.monotonic_ns()
+        self.pid = os.fork()
+        if self.pid == 0:
+            start_job(self.argv, self.env, self.limits, (stdin, *(output.writer for output in self.outputs)))
+        for output in self.outputs:
+            os.close(output.writer)
+        try:
+            self._watch()
+        finally:
+            clean = self._end()
+        if self.counters.oom_kills() > self.oom_before:
+            self.reserve.clear()  # files in tmpfs may still fill the memory, and the report needs some
+        self._drain_rest()
+        self._report(clean)
+
+    def _watch(self) -> None:
+        """Wait until the program ends or hits a limit; what others still hold open does not matter."""
+        poll = select.poll()
+        poll.register(self.wakeup, select.POLLIN)
+        poll.register(0, select.POLLIN)
+        readers = {output.reader: output for output in self.outputs}
+        for reader in readers:
+            poll.register(reader, select.POLLIN)
+        end, next_look, pause = self.started + self.limits["time"], self.started, 0.002
+        while self.status is None and not self.hit:
+            now = time.monotonic_ns()
+            if now >= min(next_look, end):
+                self._look(now)
+                next_look, pause = now + int(pause * 1e9), min(TICK, pause * 2)
+            left = min(next_look, end) - now
+            for descriptor, _ in poll.poll(max(0, left) / 1e6):
+                if descriptor == 0:
+                    raise wire.GoneError  # nothing is due from the host during a phase: it has closed its side
+                if descriptor == self.wakeup:
+                    os.read(self.wakeup, 4096)
+                    self._reap()
+                elif not readers[descriptor].drain():
+                    poll.unregister(descriptor)
+
+    def _look(self, now: int) -> None:
+        used = self.counters.memory()[0] - self.memory_before - self._kept()
+        self.memory_peak = max(self.memory_peak, used)
+        self.elapsed = now - self.started
+        if used > self.limits["memory"] or self.counters.oom_kills() > self.oom_before:
+            self.hit = "memory"
+        elif self.elapsed >= self.limits["time"]:
+            self.hit = "time"
+        elif self._cpu() > self.limits["cpu"]:
+            self.hit = "cpu"
+
+    def _cpu(self) -> int:
+        now = self.counters.cpu()
+        return self.reaped_cpu if now is None or self.cpu_before is None else now - self.cpu_before
+
+    def _reap(self) -> bool:
+        """Collect who has ended; return False when no child is left, which for process 1 means: nobody at all."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            self.reaped_cpu += int((usage.ru_utime + usage.ru_stime) * 1e9)
+            if pid == self.pid:
+                self.status = status
+                self.elapsed = time.monotonic_ns() - self.started
+
+    def _end(self) -> bool:
+        """Kill all that is left; return whether it is gone."""
+        deadline = time.monotonic() + KILL_PATIENCE
+        while self._reap():
+            try:  # noqa: SIM105 (contextlib takes too long to import)
+                os.kill(-1, _signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.0005)
+        return True
+
+    def _drain_rest(self) -> None:
+        """Read what the dead left in the pipes: at most a pipe's capacity each, since no writer lives."""
+        for output in self.outputs:
+            deadline = time.monotonic() + KILL_PATIENCE
+            while output.drain() and time.monotonic() < deadline and select.select([output.reader], [], [], 0)[0]:
+                pass
+            os.close(output.reader)
+
+    def _report(self, clean: bool) -> None:
+        stdout, stderr = self.outputs
+        self.host.send(
+            {
+                "event": "done",
+                "status": -1 if self.status is None else self.status,
+                "time": self.elapsed,
+                "cpu": max(0, self._cpu()),
+                "memory": self._peak(),
+                "oom": int(self.counters.oom_kills() > self.oom_before),
+                "hit": self.hit,
+                "clean": int(clean),
+                "stdout": len(stdout.kept),
+                "stdout_total": stdout.total,
+                "stderr": len(stderr.kept),
+                "stderr_total": stderr.total,
+            },
+            stdout.kept,
+            stderr.kept,
+        )
+
+    def _peak(self) -> int:
+        """Return the phase's peak: what was seen at the looks, or the kernel's own peak where it rose in this phase.
+
+        The kernel's counts cached files too, which say more about who read them first than about the job: what the
+        cache has grown by is taken off.
+        """
+        memory, cache = self.counters.memory()
+        peak, exact = self.counters.peak(), 0
+        own = self._kept()
+        if peak > self.peak_before:
+            exact = peak - own - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
+        limit: int = self.limits["memory"]
+        return max(self.memory_peak, memory - own - self.memory_before, min(exact, limit), 0)
+
+    def _kept(self) -> int:
+        return sum(len(output.kept) for output in self.outputs)
+
+
+def start_job(argv: list[bytes], env: dict[bytes, bytes], limits: dict[str, int], streams: tuple[int, ...]) -> NoReturn:
+    """Become the job, in the forked child: never returns."""
+    try:
+        os.setsid()
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+        os.closerange(3, 256)
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
+            _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
+        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+            file.write(b"1000")
+        cpu = limits["cpu"] // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
+        _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
+        _limit(resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"])
+        _limit(resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"])
+        _limit(resource.RLIMIT_CORE, 0, 0)
+        os.umask(0o022)
+        os.setgroups([])
+        os.setresgid(JOB_UID, JOB_UID, JOB_UID)
+        os.setresuid(JOB_UID, JOB_UID, JOB_UID)
+        os.chdir(WORK)
+        os.execve(argv[0], argv, env)  # noqa: S606
+    except OSError as error:
+        os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
+    finally:
+        os._exit(126)
+
+
+def _limit(which: int, soft: int, hard: int) -> None:
+    top = resource.getrlimit(which)[1]
+    if top != resource.RLIM_INFINITY:
+        soft, hard = min(soft, top), min(hard, top)
+    resource.setrlimit(which, (soft, hard))
