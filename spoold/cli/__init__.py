@@ -1,0 +1,1 @@
+"""The command lines: the only rooms that talk to a person."""

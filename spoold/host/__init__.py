@@ -1,0 +1,1 @@
+"""The only code that touches the machine: files, clocks, processes, the service manager."""

@@ -5,11 +5,16 @@ Spec: spool-layout.md, "Limits".
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,27 +25,27 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     one process.
     """
 
-    time: float
-    cpu_time: float
-    memory: int
-    stdout: int
-    stderr: int
-    processes: int
-    file_size: int
-    open_files: int
+    time: Seconds
+    cpu_time: Seconds
+    memory: Count
+    stdout: Count
+    stderr: Count
+    processes: Count
+    file_size: Count
+    open_files: Count
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The limits of one phase as a client may ask for them; ``None`` means the operator's default."""
 
-    time: float | None = None
-    cpu_time: float | None = None
-    memory: int | None = None
-    stdout: int | None = None
-    stderr: int | None = None
-    processes: int | None = None
-    file_size: int | None = None
-    open_files: int | None = None
+    time: Seconds | None = None
+    cpu_time: Seconds | None = None
+    memory: Count | None = None
+    stdout: Count | None = None
+    stderr: Count | None = None
+    processes: Count | None = None
+    file_size: Count | None = None
+    open_files: Count | None = None
 
 
 COMPILE_DEFAULT = PhaseLimits(

@@ -1,0 +1,135 @@
+"""Builder: the only writer of the Nix store. It turns Dependencies objects into environments, each once.
+
+Spec: spool-layout.md, "The Build store". At start it provides the runtime (the sandbox's own programs, the pins), which
+the executors wait for. Then it claims builds, as many at once as the settings say, and records for each what nix-shell
+would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of ours
+costs an attempt, and the last one is a result with the outcome ``internal_error``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host.clock import Clock
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.errors import LeaseLostError, TemporaryError
+from spoold.model.ids import Entry, Hint
+from spoold.model.job import BuildResult, Runtime
+from spoold.model.response import Outcome, Phase
+from spoold.spool.builds import BuildStore
+from spoold.spool.lease import Heartbeat, Lease
+from spoold.spool.recovery import publish_committed
+
+log = Log("builder")
+BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
+
+
+class Backend(Protocol):
+    """What realises expressions: Nix."""
+
+    def prepare(self) -> Runtime:
+        """Provide the pins and the runtime."""
+
+    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
+        """Realise one expression."""
+
+
+class Builder:
+    """One builder process over one Build store."""
+
+    def __init__(self, settings: Settings, backend: Backend) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._builds = BuildStore(settings)
+        self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
+        self._heartbeat = Heartbeat(settings.lease.renewal)
+        self._workers = ThreadPoolExecutor(settings.builder.parallel, thread_name_prefix="build")
+        self._queued: set[Entry] = set()
+        self._stopping = threading.Event()
+
+    @property
+    def watched(self) -> list[str]:
+        """Return the directories, below the spool's root, in which a change is worth a step."""
+        return ["builds/new"]
+
+    def start(self) -> None:
+        """Provide the runtime; show what an earlier builder committed and could not show."""
+        publish_committed(self._builds.queue, log)
+        log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
+        self._builds.set_runtime(self._backend.prepare())
+        log.info("the runtime is provided")
+        self._heartbeat.start()
+
+    def stop(self) -> None:
+        """End the builds that run: they go back to the start and lose nothing but time."""
+        self._stopping.set()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._heartbeat.stop()
+
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
+        """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
+        if hints is None:
+            entries = self._builds.queue.entries("new")
+        else:
+            entries = [entry for hint in hints if (entry := ids.parse_entry(hint.name))]
+        for entry in entries:
+            if entry not in self._queued:
+                self._queued.add(entry)
+                self._workers.submit(self._work, entry)
+        return self._settings.spool.scan
+
+    def _work(self, entry: Entry) -> None:
+        try:
+            self._build(entry)
+        except LeaseLostError:
+            log.debug("another builder has it", build=entry.id)
+        finally:
+            self._queued.discard(entry)
+
+    def _build(self, entry: Entry) -> None:
+        path = self._builds.queue.claim(entry, "new", "building")
+        with self._heartbeat.holding(path) as lease:
+            try:
+                self._realise(entry, lease)
+            except LeaseLostError:
+                log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
+            except TemporaryError as error:
+                log.error("a build has to wait", build=entry.id, error=error)
+                self._stopping.wait(BACK_OFF)
+                self._builds.queue.give_back(entry, "building", entry.attempt)
+            except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
+                log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
+                self._recover(entry, error)
+
+    def _realise(self, entry: Entry, lease: Lease) -> None:
+        try:
+            wanted = self._builds.read("building", entry)
+        except msgspec.DecodeError as error:
+            self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
+            return
+        log.info("building", build=entry.id, attempt=entry.attempt)
+        result = self._backend.build(entry.id, wanted.expression, wanted.nixpkgs, lease.lost)
+        lease.check()
+        self._finish(entry, result)
+
+    def _finish(self, entry: Entry, result: BuildResult) -> None:
+        self._builds.finish(entry, result, self._clock.file_system())
+        log.info("built", build=entry.id, outcome=result.phase.outcome, seconds=result.phase.time)
+
+    def _recover(self, entry: Entry, error: Exception) -> None:
+        if entry.attempt < self._settings.lease.attempts:
+            self._builds.queue.give_back(entry, "building", entry.attempt + 1)
+        else:
+            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+
+
+def failure_of_ours(reason: str) -> BuildResult:
+    """Return the result of a build that failed through no fault of the client's."""
+    return BuildResult(phase=Phase(stderr=f"spoold: {reason}\n", outcome=Outcome.INTERNAL_ERROR))

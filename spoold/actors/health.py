@@ -1,0 +1,124 @@
+"""Health: the submission checker and the build checker.
+
+Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it looks at what is held. Entries whose
+holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
+``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build, and put back only where
+there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry, Hint
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome, Phase
+from spoold.spool.builds import BuildStore
+from spoold.spool.recovery import Watchman, publish_committed, recover
+from spoold.spool.store import Spool
+
+log = Log("health")
+
+
+class Health:
+    """Both checkers over one spool."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spool = Spool(settings, "health")
+        self._builds = BuildStore(settings)
+        lease = settings.lease
+        self._watchmen = {
+            state: Watchman(self._spool.clock, limit=lease.limit, renewal=lease.renewal)
+            for state in ("running", "building", "builds")
+        }
+
+    @property
+    def watched(self) -> list[str]:
+        """Return no directory: health goes by the clock alone."""
+        return []
+
+    def start(self) -> None:
+        """Nothing is kept between two lives."""
+
+    def stop(self) -> None:
+        """Nothing is held between two steps."""
+
+    def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
+        """Check everything that is held, once; return the seconds after which to check again."""
+        publish_committed(self._spool.queue, log)
+        publish_committed(self._builds.queue, log)
+        self._check_submissions()
+        self._check_builds()
+        self._forget_failures()
+        self._clear_progress()
+        return self._settings.lease.check
+
+    def _check_submissions(self) -> None:
+        queue = self._spool.queue
+        for entry in self._watchmen["running"].dead(queue, "running"):
+            recover(queue, "running", entry, abandon=self._abandon_running, log=log)
+        for entry in self._watchmen["building"].dead(queue, "building"):
+            if self._has_no_build(entry):
+                recover(queue, "building", entry, abandon=self._abandon_building, log=log)
+
+    def _has_no_build(self, entry: Entry) -> bool:
+        runtime = self._builds.runtime()
+        try:
+            request = self._spool.read("building", entry).Request
+        except LeaseLostError:
+            return False
+        except msgspec.DecodeError:
+            return True
+        if runtime is None or request is None or request.nixpkgs not in runtime.nixpkgs:
+            return runtime is not None
+        build_id = ids.build_id(request.expression(), runtime.nixpkgs[request.nixpkgs], runtime.system)
+        return self._builds.look(build_id) == "missing"
+
+    def _abandon_running(self, entry: Entry) -> None:
+        self._abandon(entry, "running")
+
+    def _abandon_building(self, entry: Entry) -> None:
+        self._abandon(entry, "building")
+
+    def _abandon(self, entry: Entry, state: str) -> None:
+        tries = self._settings.lease.attempts
+        reason = f"given up after {tries} attempts: each time the worker that had it stopped renewing its lease"
+        try:
+            self._spool.give_up(entry, state, reason)
+        except LeaseLostError:
+            return
+
+    def _check_builds(self) -> None:
+        queue = self._builds.queue
+        for entry in self._watchmen["builds"].dead(queue, "building"):
+            recover(queue, "building", entry, abandon=self._abandon_build, log=log)
+
+    def _abandon_build(self, entry: Entry) -> None:
+        tries = self._settings.lease.attempts
+        text = f"spoold: this build was given up after {tries} attempts, each of which its builder did not survive\n"
+        result = BuildResult(phase=Phase(stderr=text, outcome=Outcome.INTERNAL_ERROR))
+        try:
+            self._builds.finish(entry, result, self._spool.clock.file_system())
+        except LeaseLostError:
+            return
+
+    def _forget_failures(self) -> None:
+        now = self._spool.clock.file_system()
+        for build_id in self._builds.finished():
+            record = self._builds.result(build_id)
+            if record and not record.result.shell and now - record.finished > self._settings.builder.failure_memory:
+                self._builds.forget(build_id)
+
+    def _clear_progress(self) -> None:
+        """Remove side files of submissions whose response is out: a crash can leave one."""
+        for name in fsops.names(self._spool.queue.path("progress")):
+            if fsops.exists(self._spool.queue.path("done", ids.response_name(name.removesuffix(".json")))):
+                fsops.remove(self._spool.queue.path("progress", name))

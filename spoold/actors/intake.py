@@ -1,0 +1,179 @@
+"""Intake, the request handler: from the drop box into the spool.
+
+Spec: spool-layout.md, "Acceptance" and "Refusals". It owns ``incoming/`` and the names in ``new/`` that were never
+claimed. It reads a dropped file once, into its own copy; what is checked is what is stored, whatever the client does
+to its file afterwards; and only when the copy is durable is the client's file removed.
+
+An upload that is still arriving does not parse (a strict prefix of a JSON object never does), so no event needs to be
+trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
+What fails: a full disk leaves the client's file where it is, for the next scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.fsops import Dropped, Identity
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.errors import ClientError, IncompleteError, LeaseLostError
+from spoold.model.ids import Hint
+from spoold.model.submission import Origin, Request, read_request
+from spoold.spool.recovery import publish_committed
+from spoold.spool.store import Spool, origin_of
+
+log = Log("intake")
+BUSY = 0.2  # seconds until the next look at files that are still arriving
+
+
+class Unfinished(NamedTuple):
+    """A file that was no submission when it was looked at, and since when it has been as it is."""
+
+    identity: Identity
+    since: float
+
+
+class Intake:
+    """One drop box's intake; ``step`` is called by one thread at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spool = Spool(settings, "intake")
+        self._pins = frozenset(settings.nixpkgs) | {"default"}
+        self._unfinished: dict[str, Unfinished] = {}
+        self._reported: set[str] = set()
+
+    def stop(self) -> None:
+        """Nothing is held between two steps."""
+
+    def start(self) -> None:
+        """Clear what an earlier intake left half done; the client's files are all still there."""
+        for name in fsops.names(self._spool.queue.path("tmp")):
+            if name.endswith(".accept.json"):
+                fsops.remove(self._spool.queue.path("tmp", name))
+        publish_committed(self._spool.queue, log)
+
+    @property
+    def watched(self) -> list[str]:
+        """Return the directories, below the spool's root, in which a change is worth a step."""
+        return ["incoming"]
+
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
+        """Take in the files that ``hints`` name, or all there are; return the seconds after which to look again."""
+        if hints is None:
+            names = fsops.names(self._spool.queue.path("incoming"))
+            self._forget_missing(set(names))
+        else:
+            names = [hint.name for hint in hints]
+        for name in dict.fromkeys([*names, *self._unfinished]):
+            try:
+                self._take(name)
+            except OSError as error:
+                # Ours (disk full, too many open files): the file stays where it is, the others get their turn.
+                log.error("could not take a file in; it stays in incoming/", file=name, error=error)
+        return BUSY if self._unfinished else self._settings.spool.scan
+
+    def _forget_missing(self, present: set[str]) -> None:
+        self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}
+        self._reported &= present
+
+    def _take(self, name: str) -> None:
+        id_ = ids.submission_id(name)
+        if id_ is None:
+            self._report(name)
+            return
+        path = self._spool.queue.path("incoming", name)
+        if self._is_unchanged(name, path):
+            return
+        dropped = fsops.look_at_dropped(path, self._settings.spool.max_file + 1)
+        if dropped is None:
+            self._unfinished.pop(name, None)
+            return
+        try:
+            request = self._read(dropped)
+        except IncompleteError as error:
+            if not self._is_settled(name, dropped):
+                return
+            reason = f"after {self._settings.spool.settle:g} s without a change it is still {error}"
+            self._refuse(id_, name, dropped, reason)
+        except ClientError as error:
+            self._refuse(id_, name, dropped, str(error))
+        else:
+            self._accept(id_, name, dropped, request)
+        self._unfinished.pop(name, None)
+
+    def _report(self, name: str) -> None:
+        if name not in self._reported and not ids.is_upload_in_progress(name):
+            self._reported.add(name)
+            log.warning("ignored: a submission's file is called ID.json (see Names in spool-layout.md)", file=name)
+
+    def _read(self, dropped: Dropped) -> Request:
+        if dropped.kind != "file":
+            raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")
+        if dropped.links > 1:
+            raise IncompleteError("a file with a second name (a hard link): copy it instead")
+        limit = self._settings.spool.max_file
+        if len(dropped.data) > limit:
+            raise ClientError(f"the file is larger than the {limit} bytes that are allowed")
+        return read_request(dropped.data, max_files=self._settings.spool.max_files, pins=self._pins)
+
+    def _is_unchanged(self, name: str, path: str) -> bool:
+        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again."""
+        seen = self._unfinished.get(name)
+        return seen is not None and seen.identity == fsops.identity(path) and not self._has_waited(seen)
+
+    def _has_waited(self, seen: Unfinished) -> bool:
+        return self._spool.clock.monotonic() - seen.since >= self._settings.spool.settle
+
+    def _is_settled(self, name: str, dropped: Dropped) -> bool:
+        seen = self._unfinished.get(name)
+        if seen is None or seen.identity != dropped.identity:
+            self._unfinished[name] = Unfinished(dropped.identity, self._spool.clock.monotonic())
+            return False
+        return self._has_waited(seen)
+
+    def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
+        origin = origin_of(dropped, self._spool.clock.file_system())
+        if not (self._is_repeated(id_, origin) or self._spool.accept(id_, request, origin)):
+            self._is_repeated(id_, origin)
+        self._remove(name, dropped)
+
+    def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
+        origin = origin_of(dropped, self._spool.clock.file_system())
+        if not self._is_repeated(id_, origin):
+            if dropped.data:
+                self._spool.set_aside(id_, dropped.data, reason, suffix=f"@{origin.uid}-{origin.sha256[:8]}")
+            self._spool.refuse(id_, reason, origin)
+            log.info("refused", submission=id_, uid=origin.uid, reason=reason)
+        self._remove(name, dropped)
+
+    def _is_repeated(self, id_: str, origin: Origin) -> bool:
+        """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more."""
+        earlier = self._find(id_)
+        if earlier is None:
+            return False
+        if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
+            log.info("dropped again; it is the same submission", submission=id_)
+        else:
+            self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)
+            log.info("refused: the id is used already", submission=id_, uid=origin.uid)
+        return True
+
+    def _find(self, id_: str) -> Origin | None:
+        while place := self._spool.queue.locate(id_):
+            try:
+                return self._spool.read(*place).Spool
+            except LeaseLostError:
+                continue  # it moved on while we looked, which it can do only so often
+        return None
+
+    def _remove(self, name: str, dropped: Dropped) -> None:
+        path = self._spool.queue.path("incoming", name)
+        if dropped.kind == "directory":
+            aside = f"{name}@{dropped.uid}-{dropped.identity.inode}.directory"
+            fsops.move(path, self._spool.queue.path("quarantine", aside))
+        else:
+            fsops.remove_dropped(path, dropped.identity)

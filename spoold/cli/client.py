@@ -1,0 +1,109 @@
+"""What a client does: make a request, drop it, wait for the response.
+
+It uses what the spec promises to clients and nothing else: names in ``incoming/``, ``done/`` and ``progress/``.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+
+import msgspec
+
+from spoold.model import ids
+from spoold.model.errors import ClientError
+from spoold.model.response import FINAL, Response
+from spoold.model.submission import Encoding, File, Request
+
+ENCODER = msgspec.json.Encoder()
+POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
+
+
+def request_from_directory(directory: Path) -> Request:
+    """Return a request with every file below ``directory``; hidden names and what is no regular file are left out."""
+    files = []
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in name.split("/")):
+            continue
+        content, encoding = encoded(path.read_bytes())
+        files.append(File(name=name, content=content, encoding=encoding))
+    if not any(file.name == "run.sh" for file in files):
+        raise ClientError(f"{directory}: there is no run.sh in it, which is what is run")
+    return Request(files=files)
+
+
+def encoded(data: bytes) -> tuple[str, Encoding]:
+    """Return ``data`` as a request says it: as text where it is UTF-8, else in base64."""
+    try:
+        return data.decode(), "utf8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"
+
+
+def new_id(stem: str) -> str:
+    """Return an id that nobody has used: ``stem`` with what ids may not have taken out, and a random part."""
+    cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:80] or "job"
+    return f"{cleaned}-{secrets.token_hex(6)}"
+
+
+def drop(spool: str, id_: str, data: bytes) -> None:
+    """Put a request into the drop box under its final name in one step, so that nobody sees half of it."""
+    if ids.submission_id(f"{id_}.json") is None:
+        raise ClientError(
+            f"{id_!a} cannot be an id: letters, digits, '.', '_' and '-', at most 128, the first a letter or digit, "
+            f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}"
+        )
+    incoming = os.path.join(spool, "incoming")
+    private = os.path.join(incoming, f".{id_}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise ClientError(f"{incoming} does not exist: name the spool with --spool") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(private, os.path.join(incoming, f"{id_}.json"))
+    except FileExistsError:
+        raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
+    finally:
+        os.unlink(private)
+
+
+def look(spool: str, id_: str) -> Response | None:
+    """Return the response, or the response so far; None where nothing is known of that id."""
+    for directory, name in (("done", ids.response_name(id_)), ("progress", ids.done_name(id_))):
+        found = _read(os.path.join(spool, directory, name))
+        if found is not None:
+            return found
+    # It may have been finished between the two looks.
+    return _read(os.path.join(spool, "done", ids.response_name(id_)))
+
+
+def _read(path: str) -> Response | None:
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Response)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise ClientError(f"{path} is not yours to read") from None
+
+
+def wait(spool: str, id_: str, timeout: float) -> Response | None:
+    """Return the final response; None where ``timeout`` seconds were not enough."""
+    deadline = time.monotonic() + timeout
+    pause = POLL_FIRST
+    while True:
+        response = _read(os.path.join(spool, "done", ids.response_name(id_)))
+        if response is not None and response.status in FINAL:
+            return response
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.3, POLL_MOST)

@@ -1,0 +1,180 @@
+"""The ``spoolctl`` command: the person's tool."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from spoold.cli import client, exits, render
+from spoold.config import Settings, load
+from spoold.model.errors import ClientError
+from spoold.model.response import Response, Status
+from spoold.model.submission import Request
+from spoold.spool import layout
+from spoold.spool.store import published
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+TIMEOUT = click.option(
+    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="How long to wait at most."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
+@click.option(
+    "--spool", metavar="DIRECTORY", envvar="SPOOLD_SPOOL", help="The spool. [default: $SPOOLD_SPOOL, the settings]"
+)
+@click.version_option(package_name="spoold")
+@click.pass_context
+def command(context: click.Context, config: str | None, spool: str | None) -> None:
+    """Submit programs to spoold and read the responses.
+
+    A submission is a JSON file in the spool's incoming/ directory; this command is a convenience, and `cp` works as
+    well. Exit codes: 0 done, 1 cannot be done, 2 wrong usage, 3 a bug, 4 still on its way after --timeout, 5 (with
+    --wait) not COMPLETED.
+    """
+    settings = load(config)
+    if spool is not None:
+        settings = msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, path=spool))
+    context.obj = settings
+
+
+@command.command()
+@click.pass_obj
+def init(settings: Settings) -> None:
+    """Make the spool: its directories with their modes. What exists already is kept."""
+    changed = layout.create(settings.spool.path)
+    for path in changed:
+        click.echo(path)
+    click.echo(f"{settings.spool.path}: " + ("made" if changed else "nothing to do"), err=True)
+
+
+@command.command()
+@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
+@click.option("--id", "id_", metavar="ID", help="The submission's id. [default: the name and a random part]")
+@click.option("--stdin", "stdin", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option("--arg", "arguments", multiple=True, metavar="ARG", help="An argument of run.sh; may be repeated.")
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--wait", is_flag=True, help="Wait for the response and show it.")
+@TIMEOUT
+@JSON
+@click.pass_obj
+def submit(
+    settings: Settings,
+    *,
+    source: Path,
+    id_: str | None,
+    stdin: Path | None,
+    arguments: tuple[str, ...],
+    variables: tuple[str, ...],
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> int:
+    """Submit a request (a JSON FILE), or a DIRECTORY that has run.sh, cutor.nix, compile.sh and whatever they need.
+
+    \b
+    Examples:
+      spoolctl submit homework/ --stdin input.txt --wait
+      spoolctl submit request.json --id alice-ex3 --json --wait
+    """
+    if source.is_dir():
+        request = client.request_from_directory(source)
+        data = client.ENCODER.encode(_with_inputs(request, stdin, arguments, variables))
+    elif stdin or arguments or variables:
+        raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
+    else:
+        data = source.read_bytes()
+    id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
+    client.drop(settings.spool.path, id_, data)
+    if not wait:
+        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
+        return exits.OK
+    return _wait_and_show(settings, id_, timeout, as_json=as_json)
+
+
+def _with_inputs(
+    request: Request, stdin: Path | None, arguments: tuple[str, ...], variables: tuple[str, ...]
+) -> Request:
+    pairs = [variable.partition("=") for variable in variables]
+    if any(not separator for _, separator, _ in pairs):
+        raise click.UsageError("--env takes NAME=VALUE")
+    inputs, encoding = client.encoded(stdin.read_bytes() if stdin else b"")
+    return msgspec.structs.replace(
+        request,
+        inputs=inputs,
+        inputs_encoding=encoding,
+        args=list(arguments),
+        env={name: value for name, _, value in pairs},
+    )
+
+
+@command.command()
+@click.argument("id_", metavar="ID")
+@JSON
+@click.pass_obj
+def status(settings: Settings, id_: str, as_json: bool) -> int:
+    """Show a submission's response, or how far it is."""
+    response = client.look(settings.spool.path, id_)
+    if response is None:
+        raise ClientError(f"{id_!a}: nothing is known of it (yet): no submission of that id, or it still arrives")
+    _show(id_, response, as_json=as_json)
+    return exits.OK
+
+
+@command.command()
+@TIMEOUT
+@JSON
+@click.pass_obj
+def deps(settings: Settings, timeout: float, as_json: bool) -> int:
+    """List the packages in the dependency cache: those of builds you used, for the operator all.
+
+    The question goes through the spool like any submission, and the executor answers it.
+    """
+    id_ = client.new_id("deps")
+    client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
+    response = client.wait(settings.spool.path, id_, timeout)
+    if response is None:
+        return _timed_out(id_, timeout)
+    if as_json:
+        packages = response.packages if isinstance(response.packages, list) else []
+        click.echo(msgspec.json.encode({"packages": packages}))
+    else:
+        _show(id_, response, as_json=False)
+    return exits.OK if response.status is Status.COMPLETED else exits.NOT_COMPLETED
+
+
+@command.command()
+@click.pass_obj
+def config(settings: Settings) -> None:
+    """Print the settings in force, as TOML."""
+    click.echo(msgspec.toml.encode(msgspec.to_builtins(settings)))
+
+
+def _wait_and_show(settings: Settings, id_: str, timeout: float, *, as_json: bool) -> int:
+    response = client.wait(settings.spool.path, id_, timeout)
+    if response is None:
+        return _timed_out(id_, timeout)
+    _show(id_, response, as_json=as_json)
+    return exits.OK if response.status is Status.COMPLETED else exits.NOT_COMPLETED
+
+
+def _timed_out(id_: str, timeout: float) -> int:
+    click.echo(f"{id_}: no response within {timeout:g} s; it is not lost: ask again with `spoolctl status`", err=True)
+    return exits.TIMED_OUT
+
+
+def _show(id_: str, response: Response, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(published(id_, response))
+    else:
+        render.show_response(Console(highlight=False, markup=False), render.printable(id_), response)
+
+
+def main() -> None:
+    """Run the command."""
+    exits.run(command)

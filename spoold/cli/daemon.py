@@ -1,0 +1,65 @@
+"""The ``spoold`` command: the daemons."""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+
+from spoold.cli import exits
+from spoold.config import Settings, load
+from spoold.daemon import ROLES, serve
+from spoold.host import log
+from spoold.spool import layout
+
+HELP = {
+    "intake": "Take submissions from incoming/ into the spool.",
+    "executor": "Run submissions in Docker sandboxes and publish the responses.",
+    "builder": "Install dependencies with Nix; the only writer of the Nix store.",
+    "health": "Put back what dead workers held; end what cost too many attempts.",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
+@click.option("--spool", metavar="DIRECTORY", help="The spool, in place of [spool] path of the settings.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.version_option(package_name="spoold")
+@click.pass_context
+def command(context: click.Context, config: str | None, spool: str | None, log_level: str) -> None:
+    """Remote code execution whose only interface is a directory.
+
+    Each daemon runs in the foreground, logs to stderr, tells systemd when it is ready, and drains on SIGTERM:
+    what runs is finished, nothing new is taken. They share nothing but the spool, so each can be stopped and
+    started at any time. `spoolctl` is the tool for people.
+    """
+    settings = load(config)
+    if spool is not None:
+        settings = msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, path=spool))
+    log.set_up(level=log_level, journal="JOURNAL_STREAM" in os.environ)
+    context.obj = settings
+
+
+def _add(role: str, text: str) -> None:
+    @command.command(role, help=text)
+    @click.pass_obj
+    def run_role(settings: Settings) -> None:
+        serve(settings, [role])
+
+
+for _role, _text in HELP.items():
+    _add(_role, _text)
+
+
+@command.command("all")
+@click.pass_obj
+def run_all(settings: Settings) -> None:
+    """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo."""
+    layout.create(settings.spool.path)
+    serve(settings, list(ROLES))
+
+
+def main() -> None:
+    """Run the command."""
+    exits.run(command)

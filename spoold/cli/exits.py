@@ -1,0 +1,43 @@
+"""Exit codes of both commands, and the one handler at the top.
+
+| code | means |
+|---|---|
+| 0 | done; with ``--wait``: the submission ended with ``COMPLETED`` |
+| 1 | it cannot be done: the text on stderr says why, and what to do |
+| 2 | the command line is wrong |
+| 3 | a bug of spoold's; the traceback is on stderr |
+| 4 | waited as long as allowed; the submission is still on its way |
+| 5 | with ``--wait``: the submission ended with another status than ``COMPLETED`` |
+| 130 | interrupted from the keyboard |
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+
+import click
+
+from spoold.cli.render import printable
+from spoold.model.errors import SpooldError
+
+OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+
+def run(command: Callable[..., object]) -> None:
+    """Run a click command and end the process with a code of the table."""
+    try:
+        code = command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except (SpooldError, OSError) as error:
+        print(f"{sys.argv[0].rpartition('/')[2]}: {printable(str(error))}", file=sys.stderr)
+        sys.exit(FAILED)
+    except Exception:  # noqa: BLE001 - the handler of last resort says that it is our bug
+        traceback.print_exc()
+        sys.exit(BUG)
+    sys.exit(code if isinstance(code, int) else OK)

@@ -1,0 +1,106 @@
+"""How things look to a person. Nothing a client or a job wrote reaches the terminal raw."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from spoold.model.response import Outcome, Package, Phase, Response, Status
+
+SHOWN_LINES = 40  # of one stream, in the human view; --json has all
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return ``text`` with control and format characters escaped; newlines and tabs stay where ``lines`` is set."""
+    kept = "\n\t" if lines else ""
+    return "".join(
+        character
+        if character in kept or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def show_response(console: Console, id_: str, response: Response) -> None:
+    """Print a response: the status, a table of the phases, and what they printed."""
+    parts: list[Text | Table | Panel] = [Text(f"{id_}: ").append(response.status, style=_colour(response.status))]
+    if isinstance(response.reason, str):
+        parts.append(Text(printable(response.reason, lines=True)))
+    parts.extend(Text(printable(note)) for note in (response.notes if isinstance(response.notes, list) else ()))
+    if isinstance(response.packages, list):
+        parts.append(package_table(response.packages))
+    else:
+        parts.append(_phase_table(response))
+        for name in ("dependencies", "compile", "run"):
+            parts.extend(_streams(name, getattr(response, name)))
+    console.print(Group(*parts))
+
+
+def _colour(status: Status) -> str:
+    if status is Status.COMPLETED:
+        return "bold green"
+    return "bold red" if status.isupper() and status.endswith(("FAILED", "ERROR", "REJECTED")) else "bold yellow"
+
+
+def _phase_table(response: Response) -> Table:
+    table = Table("phase", "outcome", "exit", "time", "CPU", "memory", box=None, pad_edge=False)
+    for name in ("dependencies", "compile", "run"):
+        phase: Phase = getattr(response, name)
+        table.add_row(
+            name,
+            phase.outcome if isinstance(phase.outcome, Outcome) else "",
+            printable(phase.signal) or (str(phase.exit_code) if isinstance(phase.exit_code, int) else ""),
+            seconds(phase.time),
+            seconds(phase.cpu_time),
+            size(phase.memory),
+        )
+    return table
+
+
+def _streams(name: str, phase: Phase) -> list[Panel]:
+    made = []
+    for stream in ("stdout", "stderr"):
+        text = getattr(phase, stream)
+        if text:
+            lines = printable(text, lines=True).splitlines()
+            if len(lines) > SHOWN_LINES:
+                lines = [*lines[:SHOWN_LINES], f"... {len(lines) - SHOWN_LINES} more lines: see --json"]
+            encoding = getattr(phase, f"{stream}_encoding")
+            title = f"{name} {stream}" + (" (base64)" if encoding == "base64" else "")
+            made.append(Panel(Text("\n".join(lines)), title=title, title_align="left"))
+    return made
+
+
+def package_table(packages: list[Package]) -> Table:
+    """Return a table of packages in the dependency cache."""
+    table = Table("package", "version", "closure", "builds", "store path", box=None, pad_edge=False)
+    for package in packages:
+        table.add_row(
+            printable(package.name),
+            printable(package.version),
+            size(package.closure_size),
+            str(len(package.builds)),
+            Text(printable(package.path), overflow="fold"),
+        )
+    return table
+
+
+def seconds(value: object) -> str:
+    """Return a duration as a person reads it; "" where there is none."""
+    return f"{value:.3f} s" if isinstance(value, (int, float)) else ""
+
+
+def size(value: object) -> str:
+    """Return a number of bytes as a person reads it; "" where there is none."""
+    if not isinstance(value, int):
+        return ""
+    scaled, unit = float(value), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if scaled < 1024:
+            break
+        scaled, unit = scaled / 1024, larger
+    return f"{scaled:.0f} {unit}" if unit == "B" else f"{scaled:.1f} {unit}"

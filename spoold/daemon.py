@@ -1,0 +1,175 @@
+"""The composition root: makes an actor from the settings, and runs it until it is told to stop.
+
+One process runs one role, or all of them for a desk or a demo. The loop is the same for each: arm the watch, scan, then
+wait for hints, with a scan on a timer as the backstop. SIGTERM and SIGINT drain: what runs is finished, nothing new is
+taken. One process of a role per spool (and name): a lock file says so before anything is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from spoold.actors.builder import Builder
+from spoold.actors.executor import Executor
+from spoold.actors.health import Health
+from spoold.actors.intake import Intake
+from spoold.config import Settings
+from spoold.host.log import Log
+from spoold.host.notify import notify
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.ids import Hint
+from spoold.nix.build import NixBuilder
+from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.spool import layout
+from spoold.watch import Watch
+
+log = Log("daemon")
+RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
+
+
+class Actor(Protocol):
+    """What the loop needs of an actor."""
+
+    @property
+    def watched(self) -> list[str]:
+        """Directories below the spool's root."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
+        """Do what is to do; None: look at everything. Returns seconds."""
+
+    def stop(self) -> None:
+        """Drain."""
+
+
+ROLES: dict[str, Callable[[Settings], Actor]] = {
+    "intake": Intake,
+    "executor": lambda settings: Executor(settings, lambda runtime: DockerSandbox(settings, runtime)),
+    "builder": lambda settings: Builder(settings, NixBuilder(settings)),
+    "health": Health,
+}
+
+
+def serve(settings: Settings, roles: list[str], ready: Callable[[], None] = lambda: None) -> None:
+    """Run ``roles`` until SIGTERM or SIGINT; ``ready`` is called once all have started and scanned.
+
+    Raises :class:`OperatorError` when a role cannot start or runs already.
+    """
+    layout.check(settings.spool.path)
+    loops = [Loop(settings, role) for role in roles]
+    locks = [_role_lock(settings, role) for role in roles]
+    _stop_on_signals(loops)
+    try:
+        for loop in loops:
+            loop.start()
+        for loop in loops:
+            loop.started.wait()
+        if all(loop.failure is None for loop in loops):
+            notify("READY=1")
+            log.info("ready", roles=",".join(roles), spool=settings.spool.path)
+            ready()
+        for loop in loops:
+            loop.join()
+    finally:
+        for lock in locks:
+            lock.release()
+    for loop in loops:
+        if loop.failure is not None:
+            raise loop.failure
+
+
+def _role_lock(settings: Settings, role: str) -> FileLock:
+    name = f"{role}-{settings.executor.name}" if role == "executor" else role
+    lock = FileLock(os.path.join(settings.spool.path, "tmp", f"{name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        hint = "; give it another [executor] name to run two" if role == "executor" else ""
+        raise OperatorError(f"{settings.spool.path}: a {name} runs on this spool already{hint}") from None
+    return lock
+
+
+def _stop_on_signals(loops: list[Loop]) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        log.info("stopping: finishing what runs", signal=signal.Signals(number).name)
+        notify("STOPPING=1")
+        for loop in loops:
+            loop.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+class Loop(threading.Thread):
+    """The thread of one actor. ``failure`` is what ended it, if something did."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        super().__init__(name=role)
+        self._settings = settings
+        self._actor = ROLES[role](settings)
+        spool = settings.spool
+        self._watch = Watch(spool.path, self._actor.watched, remote=spool.remote, poll=spool.remote_scan)
+        self._stopping = threading.Event()
+        self.started = threading.Event()
+        self.failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Ask the loop to drain and end."""
+        self._stopping.set()
+        self._watch.wake()
+
+    def run(self) -> None:
+        """Run the actor until it is stopped."""
+        try:
+            self._start_actor()
+            self._watch.start()
+            try:
+                self._turn()
+            finally:
+                self._watch.stop()
+                self._actor.stop()
+        except Exception as error:  # noqa: BLE001 - raised again by serve(), in the main thread
+            self.failure = error
+            os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
+        finally:
+            self.started.set()
+
+    def _start_actor(self) -> None:
+        while True:
+            try:
+                self._actor.start()
+            except TemporaryError as error:
+                log.error("cannot start yet", role=self.name, error=error)
+                if self._stopping.wait(RETRY):
+                    return
+            else:
+                return
+
+    def _turn(self) -> None:
+        next_scan = 0.0
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            hints = None if now >= next_scan else self._watch.wait(next_scan - now)
+            if self._stopping.is_set():
+                break
+            delay = self._step(hints)
+            due = time.monotonic() + delay
+            next_scan = due if hints is None else min(next_scan, due)
+            self.started.set()
+
+    def _step(self, hints: list[Hint] | None) -> float:
+        try:
+            return self._actor.step(hints)
+        except (TemporaryError, OSError) as error:
+            log.error("a step failed; trying again", role=self.name, error=error)
+            return RETRY

@@ -1,0 +1,31 @@
+"""Clocks. Durations are monotonic; ages of entries are taken on the file system's clock, never the machine's own.
+
+Spec: spool-layout.md, "The mtime rule". On a spool that another host serves, mtimes are that host's times: to know how
+old an entry is, a probe file is touched there and its mtime read back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from spoold.host import fsops
+
+
+class Clock:
+    """The time for one spool; ``probe`` is the path of a file that this process may create and touch."""
+
+    def __init__(self, probe: str) -> None:
+        self._probe = probe
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back, for durations."""
+        return time.monotonic()
+
+    def file_system(self) -> float:
+        """Return the file system's now, in seconds since the epoch."""
+        if not fsops.touch(self._probe):
+            os.close(os.open(self._probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            fsops.touch(self._probe)
+        found = fsops.mtime(self._probe)
+        return time.time() if found is None else found

@@ -1,0 +1,227 @@
+"""File operations of the spool: each one syscall or a fixed, ordered few.
+
+Spec: spool-layout.md, "Durability". Everything that changes the spool goes through here, so that what is synced and in
+which order can be read in one place, and so that a test can stop the process before and after each operation.
+
+Names that clients or jobs could have made are opened with O_NOFOLLOW and O_NONBLOCK and looked at through the
+descriptor. Nothing here overwrites: what is public is linked into place, and a link never replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+import msgspec
+
+
+class Identity(NamedTuple):
+    """What tells whether a name still stands for the same bytes: device, inode, size, mtime and ctime in ns."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only."""
+
+    kind: str
+    uid: int
+    gid: int
+    links: int
+    identity: Identity
+    data: bytes = b""
+
+
+KINDS = (
+    (stat.S_ISREG, "file"),
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISBLK, "block device"),
+    (stat.S_ISCHR, "character device"),
+)
+
+
+def look_at_dropped(path: str, limit: int) -> Dropped | None:
+    """Read at most ``limit`` bytes of the file ``path`` that a client dropped; None where it is gone.
+
+    Never follows a link, never blocks, never opens what is not a regular file (opening a device can act on it).
+    """
+    try:
+        named = os.lstat(path)
+        if not stat.S_ISREG(named.st_mode) or named.st_nlink > 1:
+            return _dropped(named)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # swapped for a link since the look at it: the next look says so
+            return None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return _dropped(found)
+        return _dropped(found, _read(descriptor, limit))
+    finally:
+        os.close(descriptor)
+
+
+def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
+    kind = next((word for test, word in KINDS if test(found.st_mode)), "unknown kind of file")
+    return Dropped(kind, found.st_uid, found.st_gid, found.st_nlink, _identity(found), data)
+
+
+def identity(path: str) -> Identity | None:
+    """Return what ``path`` stands for now, None where it is gone."""
+    try:
+        return _identity(os.lstat(path))
+    except FileNotFoundError:
+        return None
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _read(descriptor: int, limit: int) -> bytes:
+    parts = []
+    left = limit
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def remove_dropped(path: str, identity: Identity) -> None:
+    """Remove the client's file, unless the name stands for something newer by now: that will be looked at again."""
+    try:
+        now = os.lstat(path)
+        if (now.st_dev, now.st_ino) == identity[:2]:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def write_private(
+    path: str, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None, sync: bool = True
+) -> None:
+    """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
+
+    ``owner`` (uid, gid) is given the file before anyone else can see it; raises PermissionError where that is not
+    allowed to this process and it is not the owner already.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError:
+        os.unlink(path)
+        descriptor = os.open(path, flags, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if owner is not None and owner != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(private: str, public: str) -> bool:
+    """Give the synced file ``private`` its public name; False where that name is taken by something else.
+
+    The private name stays. A link that reports an error may have been made all the same (a lost reply on NFS): what
+    is there decides.
+    """
+    try:
+        os.link(private, public, follow_symlinks=False)
+    except FileExistsError:
+        return _same_file(private, public)
+    return True
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        first, second = os.lstat(one), os.lstat(other)
+    except FileNotFoundError:
+        return False
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def replace(private: str, public: str) -> None:
+    """Put ``private`` in the place of ``public``: only for side files and for what has one writer."""
+    os.rename(private, public)
+
+
+def move(source: str, target: str) -> bool:
+    """Rename an entry; False where the source is gone, which means that someone else has it."""
+    try:
+        os.rename(source, target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def touch(path: str) -> bool:
+    """Set the mtime to the file system's own now; False where the name is gone."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> None:
+    """Remove a file of ours; one that is gone already is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def read(path: str) -> bytes | None:
+    """Return the bytes of a file of ours, None where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _read(descriptor, 1 << 31)
+    finally:
+        os.close(descriptor)
+
+
+def exists(path: str) -> bool:
+    """Tell whether there is anything under that name, also a link to nowhere."""
+    return os.path.lexists(path)
+
+
+def mtime(path: str) -> float | None:
+    """Return the mtime in seconds since the epoch, None where the name is gone."""
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def names(directory: str) -> list[str]:
+    """Return the names in a directory, in no order."""
+    return os.listdir(directory)

@@ -1,0 +1,81 @@
+"""Structured logs on stderr: one record a line, ``key=value``, values quoted so that no client can forge a record.
+
+A value is printed as it is when it is made of plain characters, else as an ASCII JSON string: newlines, escape
+sequences and anything outside ASCII come out escaped, and long values are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+
+PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]{1,200}")
+LONGEST = 2000
+PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # sd-daemon(3), syslog(3)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S%z")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"level": record.levelname.lower(), "actor": record.name.rpartition(".")[2]}
+        fields |= getattr(record, "fields", {})
+        fields["msg"] = record.getMessage()
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        line = " ".join(f"{key}={quoted(value)}" for key, value in fields.items())
+        # The journal stamps records itself and takes the level from this prefix.
+        return (
+            f"<{PRIORITY[record.levelname]}>{line}"
+            if self._journal
+            else f"{self.formatTime(record, self.datefmt)} {line}"
+        )
+
+
+def quoted(value: object) -> str:
+    """Return ``value`` as one printable ASCII word or quoted string."""
+    text = str(value)
+    if PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text if len(text) <= LONGEST else text[:LONGEST] + f"... ({len(text)} characters)")
+
+
+class Log:
+    """A logger whose records carry fields: ``log.info("claimed", submission=id, attempt=2)``."""
+
+    def __init__(self, actor: str) -> None:
+        self._logger = logging.getLogger(f"spoold.{actor}")
+
+    def debug(self, message: str, **fields: object) -> None:
+        """Log what only a developer wants to see."""
+        self._logger.debug(message, extra={"fields": fields})
+
+    def info(self, message: str, **fields: object) -> None:
+        """Log the ordinary course of things."""
+        self._logger.info(message, extra={"fields": fields})
+
+    def warning(self, message: str, **fields: object) -> None:
+        """Log what someone should look at, some time."""
+        self._logger.warning(message, extra={"fields": fields})
+
+    def error(self, message: str, **fields: object) -> None:
+        """Log what is broken."""
+        self._logger.error(message, extra={"fields": fields})
+
+    def bug(self, message: str, **fields: object) -> None:
+        """Log the exception that is being handled, with where it came from."""
+        self._logger.error(message, extra={"fields": fields}, exc_info=sys.exc_info())
+
+
+def set_up(*, level: str, journal: bool) -> None:
+    """Send the records of spoold to stderr; ``journal`` where systemd reads them."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(journal=journal))
+    root = logging.getLogger("spoold")
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False

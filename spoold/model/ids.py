@@ -1,0 +1,96 @@
+"""Names: which files are submissions, which names entries have, and how a build is identified.
+
+Spec: spool-layout.md, "Names". An id is the stem of the client's file name, so that whoever knows nothing but ``cp``
+knows where the response will appear. The attempt is part of an entry's name: a worker whose entry was given to another
+holds a name that no longer exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
+ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
+RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
+BUILD_ID_LENGTH = 64
+
+
+class Entry(NamedTuple):
+    """An entry of the spool: the id and the attempt that its name carries (1 where the name has none)."""
+
+    id: str
+    attempt: int
+
+
+class Hint(NamedTuple):
+    """A change that was seen: a name in a directory of the spool. It is verified like anything else."""
+
+    directory: str
+    name: str
+
+
+def submission_id(name: str) -> str | None:
+    """Return the id that a file dropped under ``name`` asks for, or None where the name is not a submission's."""
+    stem, dot, ending = name.rpartition(".")
+    if ending != "json" or not dot or not ID.fullmatch(stem) or stem.endswith(RESERVED_ENDINGS):
+        return None
+    return stem
+
+
+def is_upload_in_progress(name: str) -> bool:
+    """Tell names that clients and file systems give to files that are not finished: those are never even reported."""
+    return name.startswith(".") or name.endswith((".tmp", "~", ".part"))
+
+
+def parse_entry(name: str) -> Entry | None:
+    """Return the entry that a file name in a state directory stands for, or None."""
+    match = ENTRY.fullmatch(name)
+    return Entry(match["id"], int(match["attempt"] or 1)) if match else None
+
+
+def parse_result(name: str) -> Entry | None:
+    """Return whose result a file name in ``tmp/`` stands for, or None. Attempt 0 is a refusal, made by intake."""
+    match = RESULT.fullmatch(name)
+    return Entry(match["id"], int(match["attempt"])) if match else None
+
+
+def new_name(entry: Entry) -> str:
+    """Return the name in ``new/``: the plain id for the first attempt."""
+    return f"{entry.id}.json" if entry.attempt == 1 else claimed_name(entry)
+
+
+def claimed_name(entry: Entry) -> str:
+    """Return the name in ``building/`` and ``running/``."""
+    return f"{entry.id}@{entry.attempt}.json"
+
+
+def result_name(entry: Entry) -> str:
+    """Return the name in ``tmp/`` of an attempt's result that is not published yet."""
+    return f"{entry.id}@{entry.attempt}.response.json"
+
+
+def done_name(id_: str) -> str:
+    """Return the name in ``done/`` of a finished entry."""
+    return f"{id_}.json"
+
+
+def response_name(id_: str) -> str:
+    """Return the name in ``done/`` of what the client reads."""
+    return f"{id_}.response.json"
+
+
+def refusal_name(id_: str, uid: int, sha256: str) -> str:
+    """Return the name in ``done/`` of the answer to a file whose id was used already by something else."""
+    return f"{id_}@{uid}-{sha256[:8]}.refused.json"
+
+
+def build_id(expression: str, nixpkgs: str, system: str) -> str:
+    """Return the id of a build: 64 hex digits over the expression, the store path of the pin, and the system."""
+    digest = hashlib.sha256()
+    for part in (expression, nixpkgs, system):
+        encoded = part.encode()
+        digest.update(b"%d:" % len(encoded) + encoded)
+    return digest.hexdigest()

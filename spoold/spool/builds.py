@@ -1,0 +1,115 @@
+"""The Build store: one entry per environment, the same life as a submission's, and the runtime beside it.
+
+Spec: spool-layout.md, "The Dependencies object" and "The Build store". A build is in progress while its entry is in
+``new/`` or ``building/``, or in ``done/`` without a result yet. Whoever wants a build looks in the order of the flow
+and at the result again at the end; what is found nowhere is filed, and the link into ``new/`` decides between many who
+file at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.ids import Entry
+from spoold.model.job import BuildResult, Runtime
+from spoold.model.response import Package
+from spoold.model.submission import Dependencies
+from spoold.spool.queue import Queue
+
+ENCODER = msgspec.json.Encoder()
+
+
+class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a build as ``builds/done`` keeps it; ``finished`` is seconds on the file system's clock."""
+
+    build_id: str
+    finished: float
+    result: BuildResult
+
+
+class BuildStore:
+    """The builds below ``settings.spool.path``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.root = os.path.join(settings.spool.path, "builds")
+        self.queue = Queue(self.root, ("building",), settings.lease.attempts)
+
+    def result(self, build_id: str) -> BuildRecord | None:
+        """Return a finished build's record."""
+        data = fsops.read(self.queue.path("done", ids.response_name(build_id)))
+        return None if data is None else msgspec.json.decode(data, type=BuildRecord)
+
+    def look(self, build_id: str) -> BuildRecord | Literal["in progress", "missing"]:
+        """Return a build's record, or what there is instead."""
+        if record := self.result(build_id):
+            return record
+        if self.queue.locate(build_id):
+            return "in progress"
+        return self.result(build_id) or "missing"
+
+    def request(self, dependencies: Dependencies) -> bool:
+        """File a build; False where it has been filed already."""
+        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies))
+
+    def read(self, state: str, entry: Entry) -> Dependencies:
+        """Return the Dependencies object of an entry."""
+        return msgspec.json.decode(self.queue.read(state, entry), type=Dependencies)
+
+    def finish(self, entry: Entry, result: BuildResult, now: float) -> None:
+        """End a build; raises :class:`LeaseLostError` when another attempt has it."""
+        record = BuildRecord(build_id=entry.id, finished=now, result=result)
+        self.queue.commit(entry, "building", ENCODER.encode(record))
+
+    def forget(self, build_id: str) -> None:
+        """Remove a finished build, the entry first: an entry without a result would look like one in progress."""
+        fsops.remove(self.queue.path("done", ids.done_name(build_id)))
+        fsops.remove(self.queue.path("done", ids.response_name(build_id)))
+
+    def finished(self) -> list[str]:
+        """Return the ids of the builds that have a result."""
+        suffix = ids.response_name("")
+        return [name.removesuffix(suffix) for name in fsops.names(self.queue.path("done")) if name.endswith(suffix)]
+
+    def note_use(self, build_id: str, uid: int) -> None:
+        """Remember that ``uid`` used a build just now (what `spoolctl deps` shows, what collection goes by)."""
+        path = self.queue.path("used", f"{build_id}@{uid}")
+        if not fsops.touch(path):
+            fsops.write_private(path, b"")
+
+    def packages(self, uid: int | None) -> list[Package]:
+        """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name."""
+        suffix = None if uid is None else f"@{uid}"
+        used = {
+            name.partition("@")[0] for name in fsops.names(self.queue.path("used")) if suffix and name.endswith(suffix)
+        }
+        found: dict[str, Package] = {}
+        for build_id in self.finished():
+            record = self.result(build_id)
+            if record is None or not record.result.shell or (suffix and build_id not in used):
+                continue
+            for package in record.result.packages:
+                users = found[package.path].builds if package.path in found else []
+                found[package.path] = msgspec.structs.replace(package, builds=[*users, build_id])
+        return sorted(found.values(), key=lambda package: (package.name, package.version, package.path))
+
+    def set_runtime(self, runtime: Runtime) -> None:
+        """Tell the executors where the sandbox's own programs are in the store."""
+        private = self.queue.path("tmp", "runtime.json")
+        fsops.write_private(private, ENCODER.encode(runtime))
+        fsops.replace(private, self.runtime_path)
+
+    @property
+    def runtime_path(self) -> str:
+        """Return the path of the file that the builder keeps for the executors."""
+        return os.path.join(self.root, "runtime.json")
+
+    def runtime(self) -> Runtime | None:
+        """Return the runtime, None before a builder has provided it."""
+        data = fsops.read(self.runtime_path)
+        return None if data is None else msgspec.json.decode(data, type=Runtime)

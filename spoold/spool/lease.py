@@ -1,0 +1,79 @@
+"""Leases: who works on an entry renews its mtime, and whoever stops renewing loses it.
+
+Spec: spool-layout.md, "The mtime rule". The rename is the lock; the lease only says when others stop waiting. A
+renewal goes to the name that was claimed, attempt included: a holder whose entry was given away gets ENOENT.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from spoold.host import fsops
+from spoold.model.errors import LeaseLostError
+
+
+class Lease:
+    """One held entry. ``lost`` is set once the entry is someone else's; the holder must stop then."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lost = threading.Event()
+
+    def renew(self) -> None:
+        """Set the mtime to now, or find out that the lease is lost."""
+        if not fsops.touch(self.path):
+            self.lost.set()
+
+    def check(self) -> None:
+        """Raise :class:`LeaseLostError` when the lease is known to be lost."""
+        if self.lost.is_set():
+            raise LeaseLostError(self.path)
+
+
+class Heartbeat:
+    """A thread that renews all leases held by this process every ``interval`` seconds."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._held: set[Lease] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; what is still held runs out by itself."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def holding(self, path: str) -> Iterator[Lease]:
+        """Keep the lease on the claimed entry ``path`` renewed inside the block."""
+        lease = Lease(path)
+        with self._lock:
+            self._held.add(lease)
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                self._held.discard(lease)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.beat()
+
+    def beat(self) -> None:
+        """Renew all leases once. An error of one (a file server that does not answer) is no reason to drop others."""
+        with self._lock:
+            held = list(self._held)
+        for lease in held:
+            try:
+                lease.renew()
+            except OSError:
+                continue  # not renewed now; the next beat tries again, and a lease that runs out is the safe outcome

@@ -1,0 +1,133 @@
+"""Entries on disk and how they move: what the spool of submissions and the Build store have in common.
+
+Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one file; the directory that it is in is its
+state; moving it is one rename, which only one of any number of processes can do. A result is made durable under the
+attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import os
+
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry
+
+
+class Queue:
+    """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow."""
+
+    def __init__(self, root: str, working: tuple[str, ...], attempts: int) -> None:
+        self.root = root
+        self.working = working
+        self.attempts = attempts
+
+    def path(self, state: str, name: str = "") -> str:
+        """Return the path of ``name`` in the directory of ``state``."""
+        return os.path.join(self.root, state, name)
+
+    def entry_path(self, state: str, entry: Entry) -> str:
+        """Return where ``entry`` is while it is in ``state``."""
+        name = ids.new_name(entry) if state in ("new", "done") else ids.claimed_name(entry)
+        return self.path(state, name)
+
+    def entries(self, state: str) -> list[Entry]:
+        """Return the entries in ``state``, in no order."""
+        return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
+
+    def add(self, id_: str, data: bytes, *, state: str = "new") -> bool:
+        """Store a first entry durably; False where there is one of that name already."""
+        private = self.path("tmp", f"{id_}.accept.json")
+        fsops.write_private(private, data)
+        added = fsops.publish(private, self.path(state, f"{id_}.json"))
+        fsops.sync_directory(self.path(state))
+        fsops.remove(private)
+        return added
+
+    def read(self, state: str, entry: Entry) -> bytes:
+        """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
+        data = fsops.read(self.entry_path(state, entry))
+        if data is None:
+            raise LeaseLostError(self.entry_path(state, entry))
+        return data
+
+    def claim(self, entry: Entry, source: str, target: str) -> str:
+        """Move an entry on and take the lease; return its path. Raises :class:`LeaseLostError` where another was first.
+
+        The mtime is set before, since a long wait would look like a dead worker the moment the entry is claimed, and
+        after, since the rename may have been slow.
+        """
+        old, new = self.entry_path(source, entry), self.entry_path(target, entry)
+        if not (fsops.touch(old) and fsops.move(old, new) and fsops.touch(new)):
+            raise LeaseLostError(old)
+        return new
+
+    def give_back(self, entry: Entry, source: str, attempt: int) -> bool:
+        """Put an entry back to the start, for ``attempt``; False where it is not there any more."""
+        back = Entry(entry.id, attempt)
+        return fsops.move(self.entry_path(source, entry), self.entry_path("new", back))
+
+    def fence(self, entry: Entry, state: str) -> Entry | None:
+        """Take an entry away from its holder by raising the attempt where it is; None where it is gone."""
+        mine = Entry(entry.id, entry.attempt + 1)
+        taken = fsops.move(self.entry_path(state, entry), self.entry_path(state, mine))
+        return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
+
+    def commit(self, entry: Entry, state: str, result: bytes, owner: tuple[int, int] | None = None) -> None:
+        """End an entry: make its result durable, commit with one rename, publish.
+
+        Raises :class:`LeaseLostError` when the entry is no longer this attempt's: then nothing was published.
+        """
+        private = self.path("tmp", ids.result_name(entry))
+        write_for(private, result, owner)
+        fsops.sync_directory(self.path("tmp"))
+        if not fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id))):
+            fsops.remove(private)
+            raise LeaseLostError(self.entry_path(state, entry))
+        fsops.sync_directory(self.path("done"))
+        self.publish(entry)
+
+    def publish(self, entry: Entry) -> None:
+        """Show the result of a committed entry. May be repeated, by anyone, any number of times."""
+        private = self.path("tmp", ids.result_name(entry))
+        public = self.path("done", ids.response_name(entry.id))
+        try:
+            fsops.publish(private, public)
+        except FileNotFoundError:
+            if not fsops.exists(public):  # else recovery published it for us
+                raise
+        fsops.sync_directory(self.path("done"))
+        fsops.remove(private)
+
+    def locate(self, id_: str) -> tuple[str, Entry] | None:
+        """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
+
+        Entries move on while one looks. Looking in the order of the flow misses only what is put back meanwhile, and
+        that can happen ``attempts - 1`` times in an entry's life: so many looks and one more are proof.
+        """
+        for _ in range(self.attempts):
+            for state in ("new", *self.working):
+                for attempt in range(1, self.attempts + 2):
+                    entry = Entry(id_, attempt)
+                    if fsops.exists(self.entry_path(state, entry)):
+                        return state, entry
+            if fsops.exists(self.path("done", ids.done_name(id_))):
+                return "done", Entry(id_, 1)
+        return None
+
+    def results_waiting(self) -> dict[str, list[Entry]]:
+        """Return the results in ``tmp/`` by id, the latest attempt last."""
+        found: dict[str, list[Entry]] = {}
+        for name in fsops.names(self.path("tmp")):
+            if entry := ids.parse_result(name):
+                found.setdefault(entry.id, []).append(entry)
+        return {id_: sorted(entries) for id_, entries in found.items()}
+
+
+def write_for(path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
+    """Write what ``owner`` alone may read; where this process may not give files away, the file stays ours."""
+    try:
+        fsops.write_private(path, data, mode=0o400, owner=owner, sync=sync)
+    except PermissionError:
+        fsops.write_private(path, data, mode=0o400, sync=sync)

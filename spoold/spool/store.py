@@ -1,0 +1,113 @@
+"""The spool of submissions, typed: accept, refuse, read, show progress, finish.
+
+Spec: spool-layout.md, "The Submission object" and "The Response". One object per process and spool; all methods may be
+called from several threads, since all state is on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.clock import Clock
+from spoold.model import ids
+from spoold.model.ids import Entry
+from spoold.model.response import FINAL, Response, Status, skip_pending
+from spoold.model.submission import Origin, Request, Submission
+from spoold.spool.queue import Queue, write_for
+
+ENCODER = msgspec.json.Encoder()
+
+
+class Spool:
+    """The submissions below ``settings.spool.path``; ``role`` names the process's probe file."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self.root = settings.spool.path
+        self.queue = Queue(self.root, ("building", "running"), settings.lease.attempts)
+        self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
+
+    def accept(self, id_: str, request: Request, origin: Origin) -> bool:
+        """Store the Submission object in ``new/``; False where the id was taken meanwhile."""
+        submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
+        added = self.queue.add(id_, ENCODER.encode(submission))
+        if added:
+            self.show(id_, submission.Response, origin)
+        return added
+
+    def refuse(self, id_: str, reason: str, origin: Origin) -> None:
+        """Answer a file that is no submission: the id is used from now on, and its response says why."""
+        response = skip_pending(Response(status=Status.REJECTED, reason=reason))
+        entry = Entry(id_, 0)
+        write_for(self.queue.path("tmp", ids.result_name(entry)), published(id_, response), (origin.uid, origin.gid))
+        fsops.sync_directory(self.queue.path("tmp"))
+        stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
+        self.queue.add(id_, ENCODER.encode(stub), state="done")
+        self.queue.publish(entry)
+
+    def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
+        """Answer a file whose id belongs to something else already, beside that one's response."""
+        response = skip_pending(Response(status=Status.REJECTED, reason=reason))
+        name = ids.refusal_name(id_, origin.uid, origin.sha256)
+        private = self.queue.path("tmp", name)
+        write_for(private, published(id_, response), (origin.uid, origin.gid))
+        fsops.publish(private, self.queue.path("done", name))
+        fsops.sync_directory(self.queue.path("done"))
+        fsops.remove(private)
+
+    def read(self, state: str, entry: Entry) -> Submission:
+        """Return the Submission object of an entry; raises :class:`LeaseLostError` where it has moved on."""
+        return msgspec.json.decode(self.queue.read(state, entry), type=Submission)
+
+    def show(self, id_: str, response: Response, origin: Origin, attempt: int = 1) -> None:
+        """Write the side file that its owner may look at while he waits. No decision reads it, so it isn't synced."""
+        name = f"{id_}@{attempt}.progress.json"
+        private = self.queue.path("tmp", name)
+        write_for(private, published(id_, response), (origin.uid, origin.gid), sync=False)
+        fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
+
+    def finish(self, entry: Entry, response: Response, origin: Origin) -> None:
+        """End a running submission with ``response``; raises :class:`LeaseLostError` when another attempt has it."""
+        if response.status not in FINAL:
+            raise ValueError(f"{response.status} is not final")
+        result = published(entry.id, skip_pending(response))
+        self.queue.commit(entry, "running", result, (origin.uid, origin.gid))
+        fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
+
+    def give_up(self, entry: Entry, state: str, reason: str) -> None:
+        """End an entry that cannot be worked on: a copy to ``quarantine/``, ``INTERNAL_ERROR`` to its owner.
+
+        Raises :class:`LeaseLostError` when another attempt has it.
+        """
+        if state != "running":
+            self.queue.claim(entry, state, "running")
+        data = self.queue.read("running", entry)
+        try:
+            submission = msgspec.json.decode(data, type=Submission)
+            origin, response = submission.Spool, submission.Response
+        except msgspec.DecodeError:
+            origin, response = Origin(uid=os.geteuid(), gid=os.getegid(), sha256="", arrival=0), Response()
+        self.set_aside(entry.id, data, reason)
+        final = msgspec.structs.replace(response, status=Status.INTERNAL_ERROR, reason=reason)
+        self.finish(entry, final, origin)
+
+    def set_aside(self, id_: str, data: bytes, reason: str, suffix: str = "") -> None:
+        """Keep bytes that could not be used in ``quarantine/``, and why."""
+        name = f"{id_}{suffix}"
+        fsops.write_private(self.queue.path("quarantine", f"{name}.reason"), (reason + "\n").encode())
+        fsops.write_private(self.queue.path("quarantine", f"{name}.bytes"), data)
+
+
+def published(id_: str, response: Response) -> bytes:
+    """Return the bytes that a client reads: one JSON object, the id first, a newline at the end."""
+    return ENCODER.encode(msgspec.structs.replace(response, Submission_id=id_)) + b"\n"
+
+
+def origin_of(dropped: fsops.Dropped, arrival: float) -> Origin:
+    """Return who dropped what: of a thing that is no file, its kind stands in for the bytes."""
+    identity = dropped.data if dropped.kind == "file" else dropped.kind.encode()
+    return Origin(uid=dropped.uid, gid=dropped.gid, sha256=hashlib.sha256(identity).hexdigest(), arrival=arrival)

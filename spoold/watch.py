@@ -1,0 +1,82 @@
+"""Watching: what changed in the directories of an actor.
+
+Spec: spool-layout.md, "Watching". A change is a hint: it names a file, and the actor verifies it like anything else.
+Hints may be lost (a queue that overflows, a file system that another host writes to); the scan that a daemon makes on
+a timer is what everything rests on. The only module that uses watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+
+from watchdog.events import (
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.polling import PollingObserver
+
+from spoold.model.ids import Hint
+
+MOST_HINTS = 4096  # more at once than this, and a scan is cheaper
+EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
+
+
+class Watch(FileSystemEventHandler):
+    """Collects hints from ``directories`` below ``root``; ``remote`` polls, since inotify sees nothing there."""
+
+    def __init__(self, root: str, directories: Iterable[str], *, remote: bool, poll: float) -> None:
+        self._root = os.path.abspath(root)
+        self._directories = list(directories)
+        self._hints: dict[Hint, None] = {}
+        self._flooded = False
+        self._something = threading.Condition()
+        self._observer: BaseObserver = PollingObserver(timeout=poll) if remote else InotifyObserver()
+
+    def start(self) -> None:
+        """Arm the watches. A scan must follow: what came before is not told."""
+        for directory in self._directories:
+            self._observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
+        if self._directories:
+            self._observer.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._directories:
+            self._observer.stop()
+            self._observer.join()
+
+    def wake(self) -> None:
+        """End a wait."""
+        with self._something:
+            self._flooded = True
+            self._something.notify_all()
+
+    def wait(self, timeout: float) -> list[Hint] | None:
+        """Return the hints that have come, or None after ``timeout`` seconds without one: time for a scan."""
+        with self._something:
+            self._something.wait_for(lambda: self._hints or self._flooded, timeout)
+            hints, flooded = list(self._hints), self._flooded
+            self._hints.clear()
+            self._flooded = False
+        return None if flooded or not hints else hints
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Note an event (called by watchdog's thread)."""
+        changed = os.fsdecode(event.dest_path or event.src_path)
+        directory, name = os.path.split(os.path.relpath(changed, self._root))
+        if directory not in self._directories:
+            return
+        with self._something:
+            if len(self._hints) < MOST_HINTS:
+                self._hints[Hint(directory, name)] = None
+            else:
+                self._flooded = True
+            self._something.notify_all()
