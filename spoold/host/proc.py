@@ -1,0 +1,330 @@
+"""Run a program with a bound on everything.
+
+Theory of operation: the program gets a session and process group of its own, an empty environment unless one is given,
+and no stdin. Its output is read as long as it runs, the first bytes are kept and the rest only counted, so a program
+can neither fill our memory nor block on a full pipe. One loop in the calling thread waits for output, for the end of
+the process (a pidfd), for the clock and for the caller to cancel. At a limit the whole group gets SIGTERM, and after a
+short grace SIGKILL. The group is swept as well when the program ended by itself, before it is reaped: as long as
+its leader is a zombie the number of the group belongs to nobody else.
+
+A process that leaves the group (setsid) escapes this sweep. What is not trusted runs in a pid namespace, see
+``nix/confine``, where the end of the first process is the end of all.
+
+Resource limits are set by prlimit(1) rather than between fork and exec, where a process with threads must not run
+Python. Any number of threads may call :func:`run` at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from threading import Event
+from typing import IO
+
+import msgspec
+
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.response import Stream
+
+TICK = 0.05  # seconds between two looks at the cancel event
+CHUNK = 64 * 1024
+DRAIN = 0.5  # seconds for output that is still in the pipe when the program has ended
+
+
+class Limit(StrEnum):
+    """Which bound ended the program."""
+
+    WALL = "wall"
+    SILENCE = "silence"
+    OUTPUT = "output"
+    WATCH = "watch"
+    CANCELLED = "cancelled"
+
+
+class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one process; ``cpu`` is hard, in seconds, the sizes are bytes, ``None`` leaves a limit as it is."""
+
+    address_space: int | None = None
+    cpu: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+    core: int | None = 0
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run may take.
+
+    ``wall`` and ``silence`` (no output for so long) are seconds. ``stdout`` and ``stderr`` say how many bytes are
+    kept; with ``output`` set the program is stopped when it wrote more than so many bytes, else all is drained.
+    ``grace`` is the time between SIGTERM and SIGKILL.
+    """
+
+    wall: float
+    silence: float | None = None
+    stdout: int = 1024 * 1024
+    stderr: int = 1024 * 1024
+    output: int | None = None
+    grace: float = 2.0
+    rlimits: Rlimits = Rlimits()
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """How a program ended: an exit code, or the name of a signal; ``limit`` tells which bound made us stop it.
+
+    ``cpu`` is the time of the program and the children it waited for, ``memory`` the largest resident size of one of
+    them. ``reason`` is what the caller's ``watch`` said when it asked for the end.
+    """
+
+    exit_code: int | None
+    signal: str
+    limit: Limit | None
+    reason: str
+    wall: float
+    cpu: float
+    memory: int
+    stdout: Stream
+    stderr: Stream
+
+    @property
+    def ok(self) -> bool:
+        """True when the program ended by itself with exit code 0."""
+        return self.exit_code == 0 and self.limit is None
+
+
+Watch = Callable[[], str]
+
+
+def run(
+    argv: Sequence[str],
+    bounds: Bounds,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str = "/",
+    stdin: bytes = b"",
+    cancel: Event | None = None,
+    watch: Watch | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Finished:
+    """Run ``argv`` and return how it ended; never waits longer than the bounds say.
+
+    ``watch`` is called every few moments; a text that it returns ends the program. Raises :class:`OperatorError` when
+    the program is not there, :class:`TemporaryError` when the machine has no process to spare.
+    """
+    started = time.monotonic()
+    with _input(stdin) as source:
+        process = _start(argv, bounds.rlimits, env=env or {}, cwd=cwd, stdin=source, pass_fds=pass_fds)
+    supervision = _Supervision(process, bounds, cancel, watch, started)
+    try:
+        supervision.until_the_end()
+    finally:
+        status, usage = _sweep_and_reap(process)
+        supervision.drain()
+    return _finished(supervision, status, usage, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _input(data: bytes) -> Iterator[int]:
+    """A descriptor to read ``data`` from: a memory file, so that nobody has to feed a pipe."""
+    fd = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if data:
+            with os.fdopen(os.dup(fd), "wb") as sink:
+                sink.write(data)
+            os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _start(
+    argv: Sequence[str], rlimits: Rlimits, *, env: Mapping[str, str], cwd: str, stdin: int, pass_fds: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    command = [*_limited(rlimits), find(argv[0]), *argv[1:]]
+    try:
+        return subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    except OSError as error:
+        raise TemporaryError(f"cannot start {argv[0]}: {error.strerror}") from error
+
+
+def find(program: str) -> str:
+    """Return the absolute path of ``program``; the child's empty environment has no PATH to look on."""
+    path = shutil.which(program)
+    if path is None:
+        raise OperatorError(f"{program} is not installed, or not on the daemon's PATH")
+    return path
+
+
+def _limited(rlimits: Rlimits) -> list[str]:
+    options = {
+        "--as": rlimits.address_space,
+        "--cpu": rlimits.cpu,
+        "--fsize": rlimits.file_size,
+        "--nofile": rlimits.open_files,
+        "--core": rlimits.core,
+    }
+    chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
+    return [find("prlimit"), *chosen, "--"] if chosen else []
+
+
+class _Capture:
+    """The first bytes of a stream, and the number of all."""
+
+    def __init__(self, pipe: IO[bytes] | None, keep: int) -> None:
+        assert pipe is not None  # noqa: S101 - Popen made both pipes
+        self.fd = pipe.fileno()
+        self.pipe = pipe
+        self.keep = keep
+        self.kept = bytearray()
+        self.total = 0
+        os.set_blocking(self.fd, False)
+
+    def read(self) -> bool:
+        """Take what is there; false at the end of the stream."""
+        try:
+            data = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return True
+        self.kept += data[: max(0, self.keep - len(self.kept))]
+        self.total += len(data)
+        return bool(data)
+
+    def stream(self) -> Stream:
+        return Stream(bytes(self.kept), self.total)
+
+
+class _Supervision:
+    """The loop around one running program."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        bounds: Bounds,
+        cancel: Event | None,
+        watch: Watch | None,
+        started: float,
+    ) -> None:
+        self.process, self.bounds, self.cancel, self.watch, self.started = process, bounds, cancel, watch, started
+        self.stdout = _Capture(process.stdout, bounds.stdout)
+        self.stderr = _Capture(process.stderr, bounds.stderr)
+        self.heard = started
+        self.looked = started
+        self.look_every = TICK
+        self.limit: Limit | None = None
+        self.reason = ""
+        self.ended = False
+
+    def until_the_end(self) -> None:
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(pidfd, selectors.EVENT_READ)
+                for capture in (self.stdout, self.stderr):
+                    selector.register(capture.fd, selectors.EVENT_READ, capture)
+                self._loop(selector)
+        finally:
+            os.close(pidfd)
+
+    def _loop(self, selector: selectors.BaseSelector) -> None:
+        kill_at: float | None = None
+        while not self.ended:
+            self._take(selector, TICK)
+            if self.ended:
+                return
+            now = time.monotonic()
+            if kill_at is None:
+                self.limit = self._exceeded(now)
+                if self.limit is not None:
+                    _signal_group(self.process.pid, signal.SIGTERM)
+                    kill_at = now + self.bounds.grace
+            elif now >= kill_at:
+                _signal_group(self.process.pid, signal.SIGKILL)
+
+    def _take(self, selector: selectors.BaseSelector, timeout: float) -> None:
+        for key, _ in selector.select(timeout):
+            if key.data is None:
+                self.ended = True
+            elif key.data.read():
+                self.heard = time.monotonic()
+            else:
+                selector.unregister(key.fd)
+
+    def _exceeded(self, now: float) -> Limit | None:
+        bounds = self.bounds
+        if self.cancel is not None and self.cancel.is_set():
+            return Limit.CANCELLED
+        if now - self.started >= bounds.wall:
+            return Limit.WALL
+        if bounds.silence is not None and now - self.heard >= bounds.silence:
+            return Limit.SILENCE
+        if bounds.output is not None and self.stdout.total + self.stderr.total > bounds.output:
+            return Limit.OUTPUT
+        return Limit.WATCH if self._watch_says(now) else None
+
+    def _watch_says(self, now: float) -> str:
+        if self.watch is None or now - self.looked < self.look_every:
+            return ""
+        self.reason = self.watch()
+        self.looked = time.monotonic()
+        # A look may cost as much as it likes, as long as it is a small part of the time.
+        self.look_every = max(TICK, 10 * (self.looked - now))
+        return self.reason
+
+    def drain(self) -> None:
+        """Read what is left in the pipes, for a bounded time: a process outside the group may hold them open."""
+        deadline = time.monotonic() + DRAIN
+        for capture in (self.stdout, self.stderr):
+            before = -1
+            while capture.total != before and time.monotonic() < deadline:
+                before = capture.total
+                capture.read()
+            capture.pipe.close()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _sweep_and_reap(process: subprocess.Popen[bytes]) -> tuple[int, tuple[float, int]]:
+    _signal_group(process.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would look for the process again
+    return status, (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def _finished(seen: _Supervision, status: int, usage: tuple[float, int], wall: float) -> Finished:
+    return Finished(
+        exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+        signal=signal_name(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else "",
+        limit=seen.limit,
+        reason=seen.reason,
+        wall=wall,
+        cpu=usage[0],
+        memory=usage[1],
+        stdout=seen.stdout.stream(),
+        stderr=seen.stderr.stream(),
+    )
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal: ``SIGSEGV``, ``SIGRTMIN+3``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"

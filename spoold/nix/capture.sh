@@ -1,0 +1,127 @@
+# Record the environment that nix-shell --pure would have set up. Runs as a builder, in Nix's build sandbox, on the
+# attributes of a client's shell; everything here is the client's to break, and nothing outside trusts what comes out.
+#
+# The output is a directory:
+#   enter.sh   to be sourced by bash inside the job's sandbox: variables, functions, then the shell hook
+#   raw        the attributes as they came, so that the output refers to every input
+#   file.NAME  the contents of the attributes that passAsFile names
+#
+# A hook is the only reader of functions and of variables that are not exported, so without one enter.sh holds exported
+# things only, and is read in a millisecond.
+
+if [ -n "${NIX_ATTRS_SH_FILE:-}" ]; then
+    . "$NIX_ATTRS_SH_FILE"
+    __spoold_out=${outputs[out]}
+else
+    __spoold_out=$out
+fi
+__spoold_bin=$__spoold_coreutils/bin
+
+"$__spoold_bin/mkdir" "$__spoold_out" || exit
+if [ -n "${NIX_ATTRS_JSON_FILE:-}" ]; then
+    "$__spoold_bin/cp" "$NIX_ATTRS_JSON_FILE" "$__spoold_out/raw" || exit
+else
+    "$__spoold_bin/env" -0 > "$__spoold_out/raw" || exit
+fi
+
+for __spoold_name in ${passAsFile:-}; do
+    __spoold_path=${__spoold_name}Path
+    [ -f "${!__spoold_path:-}" ] || continue
+    "$__spoold_bin/cp" "${!__spoold_path}" "$__spoold_out/file.$__spoold_name" || exit
+    export "$__spoold_path=$__spoold_out/file.$__spoold_name"
+done
+
+# What nix-shell has in place when it sources setup.
+if [ -z "${NIX_ATTRS_SH_FILE:-}" ]; then
+    builder=$__spoold_builder
+    outputs=$__spoold_outputs
+    for __spoold_name in $__spoold_out_paths; do export "$__spoold_name"; done
+fi
+export IN_NIX_SHELL=pure
+BASH=$__spoold_bash/bin/bash
+dontAddDisableDepTrack=1
+unset PATH
+__spoold_modes=$(shopt -p; set +o)
+
+[ -e "${stdenv:-}/setup" ] && . "$stdenv/setup"
+
+trap - EXIT
+__spoold_modes_now=$(shopt -p; set +o)
+set +eufx
+set +o pipefail
+shopt -u nullglob failglob
+unset IFS
+PATH=$__spoold_bash/bin:${PATH-}
+SHELL=$__spoold_bash/bin/bash
+export PATH
+
+# The names that a process started now would find in its environment.
+declare -A __spoold_exported=()
+while IFS= read -r -d '' __spoold_line; do
+    __spoold_exported[${__spoold_line%%=*}]=1
+done < <("$__spoold_bin/env" -0)
+
+# These two print what is exported when __spoold_which is 1, and the rest when it is 0.
+__spoold_variables() {
+    local __spoold_letter __spoold_name
+    for __spoold_letter in {a..z} {A..Z} _; do
+        eval 'set -- "${!'"$__spoold_letter"'@}"'
+        for __spoold_name; do
+            case $__spoold_name in
+            # bash's own
+            BASH|BASHOPTS|BASHPID|BASH_*|COMP_*|COLUMNS|COPROC|DIRSTACK|EPOCH*|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|\
+            HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|PPID|PS[0-4]|RANDOM|SECONDS|\
+            SHELLOPTS|SRANDOM|UID|_) continue ;;
+            # the build's own
+            HOME|OLDPWD|PWD|SHLVL|TERM|NIX_BUILD_TOP|NIX_LOG_FD|NIX_ATTRS_*|TEMP|TEMPDIR|TMP|TMPDIR|__spoold_*) continue ;;
+            esac
+            if [ "${__spoold_exported[$__spoold_name]-0}" = "$__spoold_which" ]; then
+                declare -p "$__spoold_name" 2> /dev/null
+            fi
+        done
+    done
+}
+
+__spoold_functions() { # declare -F prints "declare -fx name"
+    local __spoold_word __spoold_flags __spoold_name
+    while read -r __spoold_word __spoold_flags __spoold_name; do
+        case $__spoold_name in __spoold_*) continue ;; esac
+        case $__spoold_flags/$__spoold_which in
+        *x*/1) declare -f -- "$__spoold_name"; printf 'export -f -- %q\n' "$__spoold_name" ;;
+        *x*/0) ;;
+        */0) declare -f -- "$__spoold_name" ;;
+        esac
+    done < <(declare -F)
+}
+
+__spoold_changed_modes() {
+    while IFS= read -r __spoold_line; do
+        case $'\n'$__spoold_modes$'\n' in
+        *$'\n'"$__spoold_line"$'\n'*) ;;
+        *) case $__spoold_line in *errexit|*verbose|*xtrace) ;; *) printf '%s\n' "$__spoold_line" ;; esac ;;
+        esac
+    done <<< "$__spoold_modes_now"
+}
+
+__spoold_hook=
+if [ "$(type -t runHook)" = function ]; then
+    if [ -n "${shellHook:-}" ] || [ "$(type -t shellHook)" = function ] || [ -n "${shellHooks[*]:-}" ]; then
+        __spoold_hook=1
+    fi
+fi
+
+{
+    if [ -n "$__spoold_hook" ]; then
+        __spoold_changed_modes
+        __spoold_which=0
+        __spoold_variables
+        __spoold_functions
+    fi
+    __spoold_which=1
+    __spoold_variables
+    __spoold_functions
+    [ -n "$__spoold_hook" ] && echo 'runHook shellHook'
+    echo 'unset NIX_ENFORCE_PURITY TZ'
+    [ -n "$__spoold_hook" ] && echo 'shopt -u nullglob'
+    echo ':'
+} > "$__spoold_out/enter.sh"

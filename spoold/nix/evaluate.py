@@ -1,0 +1,147 @@
+"""From a client's expression to a derivation in the store, without running a word of the client's outside a jail.
+
+Theory of operation: the expression is evaluated by nix-instantiate in :func:`spoold.nix.confine.jail`, in restricted
+mode, into a store that exists for this one evaluation. ``shell.nix`` turns the shell that comes out into one
+derivation, which builds nothing of the client's shell but records its environment (``capture.sh``). Then its
+derivation files are copied into the real store. The copy demands signatures, which content-addressed paths do not
+need: so nothing can cross but what is proven by its name to be what an evaluation makes.
+
+The throw-away store is a copy of a template, in whose database the paths of the runtime are registered; that lets the
+derivation refer to bash without a copy of bash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from spoold.host import proc
+from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildLimits
+from spoold.nix import confine
+from spoold.nix.store import QUICK, Store
+
+DATABASE = "nix/var/nix/db"
+THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
+DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
+JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """How the evaluation ended; ``derivation`` is "" unless it succeeded."""
+
+    finished: proc.Finished
+    derivation: str
+
+
+class Evaluator:
+    """Evaluates for one store; ``bash`` and ``coreutils`` are store paths of the runtime."""
+
+    def __init__(self, store: Store, bash: str, coreutils: str) -> None:
+        self.store, self.bash, self.coreutils = store, bash, coreutils
+        self.template = store.state / "template"
+
+    def prepare(self) -> None:
+        """Make the template of the throw-away stores, unless the one there is still right."""
+        mark = self.template / "registered"
+        registration = self.store.ask(["nix-store", "--dump-db", *self._runtime_closure()])
+        if mark.is_file() and mark.read_text() == registration:
+            return
+        with self.store.workspace() as scratch:
+            loaded = self.store.run(["nix-store", "--load-db"], root=scratch / "store", stdin=registration.encode())
+            if not loaded.ok:
+                raise TemporaryError(f"cannot make {self.template}: {loaded.stderr.data.decode(errors='replace')}")
+            fresh = scratch / "store" / DATABASE
+            (fresh / "registered").write_text(registration)
+            shutil.rmtree(self.template, ignore_errors=True)
+            fresh.rename(self.template)
+
+    def _runtime_closure(self) -> list[str]:
+        return self.store.ask(["nix-store", "-qR", self.bash, self.coreutils]).split()
+
+    def evaluate(self, expression: str, nixpkgs: str, limits: BuildLimits, cancel: Event) -> Evaluation:
+        """Evaluate ``expression`` in the jail and hand its derivation over to the store."""
+        with self.store.workspace() as workspace:
+            own = workspace / "store"
+            shutil.copytree(self.template, own / DATABASE)
+            self._give_away(own)
+            file = workspace / "cutor.nix"
+            file.write_bytes(expression.encode("utf-8", "surrogateescape"))
+            file.chmod(0o444)
+            finished = self._in_jail(own, file, nixpkgs, limits, cancel)
+            derivation = finished.stdout.data.decode(errors="replace").strip() if finished.ok else ""
+            if derivation:
+                self._hand_over(own, derivation)
+            return Evaluation(finished, derivation)
+
+    def _give_away(self, own: Path) -> None:
+        if os.geteuid() != 0:
+            return
+        uid = self.store.settings.jail_user
+        for directory, _, files in os.walk(own):
+            for path in (directory, *(os.path.join(directory, name) for name in files)):
+                os.chown(path, uid, uid)
+
+    def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
+        argv = [proc.find("nix-instantiate"), "--store", "/s", *self.store.options(building=False)]
+        argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
+        arguments = {"bash": self.bash, "coreutils": self.coreutils, "script": _text("capture.sh")}
+        for name, value in arguments.items():
+            argv += ["--argstr", name, value]
+        return proc.run(
+            confine.jail(
+                [*argv, "-E", _text("shell.nix")],
+                readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
+                writable=(str(own), "/s"),
+                directory="/w",
+                uid=self.store.settings.jail_user,
+            ),
+            _bounds(limits),
+            env=JAILED,
+            cancel=cancel,
+            watch=lambda: _too_big(own),
+        )
+
+    def _hand_over(self, own: Path, derivation: str) -> None:
+        if not DERIVATION.fullmatch(derivation):
+            raise TemporaryError(f"the evaluator printed {derivation[:200]!r} and no derivation")
+        self.store.ask(
+            ["nix", "copy", "--derivation", "--from", str(own), "--to", str(self.store.root), derivation],
+            msgspec.structs.replace(QUICK, wall=120),
+        )
+
+
+def _bounds(limits: BuildLimits) -> proc.Bounds:
+    return proc.Bounds(
+        wall=limits.evaluation_time,
+        stdout=64 * 1024,
+        stderr=limits.log,
+        output=max(limits.log, 64 * 1024),
+        rlimits=proc.Rlimits(
+            address_space=limits.evaluation_memory,
+            cpu=int(limits.evaluation_time) + 1,
+            file_size=THROW_AWAY,
+            open_files=1024,
+        ),
+    )
+
+
+def _too_big(directory: Path) -> str:
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return "the derivations are too large" if total > THROW_AWAY else ""
+
+
+def _text(name: str) -> str:
+    return (resources.files(__package__) / name).read_text()

@@ -1,0 +1,150 @@
+"""Pins: the nixpkgs that the operator offers, each a store path of its own.
+
+Theory of operation: a location (a directory, a tarball, a URL, or a store path) becomes a store path ``…-nixpkgs``
+with a root, once. The result is remembered under a fingerprint of the location, which for a directory or a file is
+made of names, sizes and times, so that a daemon that starts again looks and does not copy.
+
+A tree with a ``sources/`` directory carries what a nixpkgs without network cannot fetch. The tree is added without
+that directory, and each entry of it as a fixed-output path (flat for a file, recursive for a directory), which is
+where the nixpkgs' own fetchers look first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from spoold.host import proc
+from spoold.model.errors import OperatorError
+from spoold.nix.store import LOGICAL, Store
+
+FETCH = proc.Bounds(wall=1800)
+ADD = proc.Bounds(wall=600)
+BATCH = 500  # file names on one command line
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
+
+_ADD_TREE = """{ path }: builtins.path {
+  path = path;
+  name = "nixpkgs";
+  filter = name: type: name != path + "/sources" && name != path + "/.git";
+}"""
+_FETCH = """{ url }: builtins.fetchTarball { inherit url; name = "nixpkgs"; }"""
+
+
+class Pin(msgspec.Struct, frozen=True):
+    """What a location became: the store path of the tree, and those of its sources."""
+
+    fingerprint: str
+    path: str
+    sources: list[str]
+
+
+def add(store: Store, name: str, location: str) -> str:
+    """Return the store path of the nixpkgs at ``location``, adding it when it is new or has changed."""
+    memory = store.state / "pins" / f"{hashlib.sha256(location.encode()).hexdigest()[:16]}.json"
+    fingerprint = _fingerprint(name, location)
+    pin = _remembered(memory, fingerprint)
+    if pin is None or not store.valid([pin.path, *pin.sources]):
+        pin = _added(store, name, location, fingerprint)
+        memory.parent.mkdir(exist_ok=True)
+        memory.write_bytes(msgspec.json.encode(pin))
+    store.add_root(f"pins/{name}", pin.path)
+    for path in pin.sources:
+        store.add_root(f"sources/{os.path.basename(path)}", path)
+    return pin.path
+
+
+def _remembered(memory: Path, fingerprint: str) -> Pin | None:
+    try:
+        pin = msgspec.json.decode(memory.read_bytes(), type=Pin)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return pin if pin.fingerprint == fingerprint else None
+
+
+def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
+    if _STORE_PATH.fullmatch(location):
+        if not store.valid([location]):
+            raise OperatorError(f"nixpkgs.{name}: {location} is not in the store {store.root}")
+        return Pin(fingerprint, location, [])
+    if not os.path.isdir(location):
+        url = location if _URL.match(location) else f"file://{os.path.abspath(location)}"
+        fetched = _evaluated(store, name, _FETCH, {"url": url}, FETCH, network=not url.startswith("file:"))
+        tree = store.on_disk(fetched)
+        if not (tree / "sources").is_dir():
+            return Pin(fingerprint, fetched, [])
+        return Pin(fingerprint, _add_tree(store, name, tree), _add_sources(store, tree / "sources"))
+    tree = Path(location).resolve()
+    return Pin(fingerprint, _add_tree(store, name, tree), _add_sources(store, tree / "sources"))
+
+
+def _add_tree(store: Store, name: str, tree: Path) -> str:
+    if not (tree / "default.nix").is_file():
+        raise OperatorError(f"nixpkgs.{name}: {tree} has no default.nix; name the root of a nixpkgs")
+    return _evaluated(store, name, _ADD_TREE, {"path": str(tree)}, ADD, network=False)
+
+
+def _evaluated(
+    store: Store, name: str, expression: str, arguments: dict[str, str], bounds: proc.Bounds, *, network: bool
+) -> str:
+    """Evaluate words of our own, unrestricted: the operator's location is the operator's to name."""
+    argv = ["nix-instantiate", "--eval", "--json", "--read-write-mode", "--option", "restrict-eval", "false"]
+    argv += ["--option", "tarball-ttl", "0"]
+    for key, value in arguments.items():
+        argv += ["--argstr", key, value]
+    finished = store.run([*argv, "-E", expression], bounds, network=network)
+    if not finished.ok:
+        text = finished.stderr.data.decode(errors="replace").strip()
+        raise OperatorError(f"nixpkgs.{name}: cannot add {next(iter(arguments.values()))}: {text or finished.limit}")
+    return msgspec.json.decode(finished.stdout.data, type=str)
+
+
+def _add_sources(store: Store, directory: Path) -> list[str]:
+    """Add each entry of ``sources/`` under the name and hash that a fetcher would give it."""
+    if not directory.is_dir():
+        return []
+    entries = sorted(directory.iterdir())
+    files = [str(entry) for entry in entries if entry.is_file()]
+    trees = [str(entry) for entry in entries if entry.is_dir()]
+    added: list[str] = []
+    for options, names in (([], files), (["--recursive"], trees)):
+        for start in range(0, len(names), BATCH):
+            argv = ["nix-store", "--add-fixed", *options, "sha256", *names[start : start + BATCH]]
+            added += store.ask(argv, ADD).split()
+    return [path for path in added if path.startswith(LOGICAL)]
+
+
+def _fingerprint(name: str, location: str) -> str:
+    """Digest what tells one state of ``location`` from another, without reading files."""
+    digest = hashlib.sha256(location.encode())
+    if _URL.match(location) or _STORE_PATH.fullmatch(location):
+        return digest.hexdigest()
+    if not os.path.exists(location):
+        raise OperatorError(
+            f"nixpkgs.{name}: there is no {location}; name a directory, a tarball, a URL or a store path"
+        )
+    _digest_entry(digest, location, os.stat(location))
+    for directory, _, files in _walk(location):
+        for file in sorted(files):
+            path = os.path.join(directory, file)
+            _digest_entry(digest, path, os.lstat(path))
+    return digest.hexdigest()
+
+
+def _walk(location: str) -> list[tuple[str, list[str], list[str]]]:
+    found = []
+    for directory, names, files in os.walk(location):
+        names[:] = sorted(entry for entry in names if entry != ".git")
+        found.append((directory, names, files))
+    return found
+
+
+def _digest_entry(digest: hashlib._Hash, path: str, status: os.stat_result) -> None:
+    digest.update(
+        f"{path}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
+    )

@@ -1,0 +1,52 @@
+"""What a shell is made of: the packages that its author named, for people who ask."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from spoold.model.response import Package
+from spoold.nix import policy
+from spoold.nix.store import Store
+
+# mkShell puts `packages` among the native inputs.
+INPUTS = (
+    "buildInputs",
+    "nativeBuildInputs",
+    "propagatedBuildInputs",
+    "propagatedNativeBuildInputs",
+    "depsBuildBuild",
+    "depsBuildTarget",
+    "depsHostHost",
+    "depsTargetTarget",
+)
+_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
+_VERSION = re.compile(r"-(?=[^A-Za-z])")
+_CLOSURE = """
+WITH RECURSIVE closure(id) AS (
+    SELECT id FROM ValidPaths WHERE path = ?
+    UNION SELECT reference FROM Refs JOIN closure ON Refs.referrer = closure.id
+)
+SELECT sum(narSize) FROM ValidPaths WHERE id IN closure
+"""
+
+
+def of_shell(store: Store, derivation: str) -> list[Package]:
+    """Return the direct inputs of the shell that ``derivation`` captures, in the order of their names."""
+    attributes = policy.read(store, derivation).attributes()
+    paths = {path for name in INPUTS for path in _PATH.findall(str(attributes.get(name, "")))}
+    with store.database() as database:
+        found = [_package(database, path) for path in paths]
+    return sorted(found, key=lambda package: (package.name, package.version, package.path))
+
+
+def _package(database: sqlite3.Connection, path: str) -> Package:
+    name, version = split(policy.name_of(path))
+    row = database.execute(_CLOSURE, [path]).fetchone()
+    return Package(name=name, version=version, path=path, closure_size=row[0] or 0)
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return name and version: the version starts at the first dash that no letter follows, as Nix has it."""
+    parts = _VERSION.split(name, maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else (name, "")

@@ -1,0 +1,92 @@
+"""What may be built: read before any builder of a client's derivation graph runs.
+
+Theory of operation: Nix tells which derivations it would build (``--dry-run``). Each is read from the store, where it
+is immutable, and refused when it asks for what a build here does not get: the network (a fixed-output derivation that
+is not in the store already), the host's environment or file system, or work done outside the build sandbox.
+
+Nix's own sandbox would stop most of this too; the point is a clear message, and a second wall.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import msgspec
+
+from spoold.model.errors import ClientError
+from spoold.nix.store import Store
+
+LARGEST = 32 * 1024**2  # bytes of one derivation
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[()]', re.DOTALL)
+_BRACKETS = {"(": "[", ")": "]"}
+_FORBIDDEN = {
+    "__noChroot": "asks to be built outside the sandbox",
+    "__impure": "asks for an impure build",
+    "__contentAddressed": "asks for an experimental kind of output",
+    "impureEnvVars": "asks for variables of the host's environment",
+}
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True):
+    """An output of a derivation; ``algorithm`` is empty unless the content is fixed beforehand."""
+
+    name: str
+    path: str
+    algorithm: str
+    digest: str
+
+
+class Derivation(msgspec.Struct, frozen=True, array_like=True):
+    """A derivation file."""
+
+    outputs: list[Output]
+    derivations: list[tuple[str, list[str]]]
+    sources: list[str]
+    system: str
+    builder: str
+    arguments: list[str]
+    environment: list[tuple[str, str]]
+
+    def attributes(self) -> dict[str, object]:
+        """Return the attributes, structured or not."""
+        plain: dict[str, object] = dict(self.environment)
+        structured = plain.get("__json")
+        return json.loads(structured) if isinstance(structured, str) else plain
+
+
+def read(store: Store, path: str) -> Derivation:
+    """Read a derivation from the store."""
+    file = store.on_disk(path)
+    if file.stat().st_size > LARGEST:
+        raise ClientError(f"{name_of(path)} is a derivation of more than {LARGEST} bytes")
+    return parse(file.read_bytes().decode("utf-8", "surrogateescape"))
+
+
+def parse(text: str) -> Derivation:
+    """Parse the ATerm of a derivation: with square brackets for round ones it is JSON."""
+    body = _TOKENS.sub(lambda match: _BRACKETS.get(match.group(), match.group()), text.removeprefix("Derive"))
+    return msgspec.convert(json.loads(body, strict=False), Derivation)
+
+
+def check(store: Store, derivations: list[str]) -> None:
+    """Raise :class:`ClientError` for the first of ``derivations`` that must not be built."""
+    for path in derivations:
+        derivation = read(store, path)
+        attributes = derivation.attributes()
+        for name, what in _FORBIDDEN.items():
+            if attributes.get(name) not in (None, "", False, []):
+                raise ClientError(f"{name_of(path)} {what} ({name}); such derivations are not built here")
+        if any(output.algorithm for output in derivation.outputs):
+            source = attributes.get("url") or attributes.get("urls") or "its source"
+            raise ClientError(
+                f"{name_of(path)} would have to be fetched from the network ({source}), and builds have none; "
+                "only what the operator's nixpkgs brings along can be used"
+            )
+        if derivation.builder.startswith("builtin:"):
+            raise ClientError(f"{name_of(path)} needs {derivation.builder}, which runs outside the build sandbox")
+
+
+def name_of(path: str) -> str:
+    """Return the name in a store path: what follows the hash, without ``.drv``."""
+    return path.rpartition("/")[2][33:].removesuffix(".drv")

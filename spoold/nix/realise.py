@@ -1,0 +1,102 @@
+"""Realise a derivation: make its output exist, by download where there are binary caches, else by building.
+
+Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path, which can run
+no builder; that is the only step with network. What is still missing then is checked against the policy and built in
+a network namespace without network, in Nix's build sandbox, under limits of time, silence, log and output.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from spoold.host import proc
+from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildLimits
+from spoold.nix import policy
+from spoold.nix.store import Store
+
+_BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
+_FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
+MARGIN = 64 * 1024  # bytes of log for Nix's own words
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """What a derivation needs and the store has not: derivations to build, paths to fetch."""
+
+    built: list[str]
+    fetched: list[str]
+
+
+class Realisation(msgspec.Struct, frozen=True):
+    """How it ended; ``path`` is "" unless it succeeded."""
+
+    finished: proc.Finished
+    path: str
+
+
+def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event) -> Realisation:
+    """Realise ``derivation``; raises :class:`ClientError` where the policy refuses."""
+    missing = _missing(store, derivation, network=bool(store.settings.substituters))
+    if missing.fetched:
+        _fetch(store, missing.fetched, limits, cancel)
+        missing = _missing(store, derivation, network=False)
+    policy.check(store, missing.built)
+    return _build(store, derivation, missing.built, limits, cancel)
+
+
+def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
+    caches = [] if network else ["--option", "substituters", ""]
+    finished = store.run(["nix-store", *caches, "--realise", "--dry-run", derivation], network=network)
+    if not finished.ok:
+        raise TemporaryError(f"cannot tell what is missing: {finished.stderr.data.decode(errors='replace')}")
+    text = finished.stderr.data.decode(errors="replace")
+    return Missing(_paths(_BUILT, text), _paths(_FETCHED, text))
+
+
+def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
+    match = pattern.search(text)
+    return match.group(1).split() if match else []
+
+
+def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -> None:
+    """Fetch what a cache promised. What does not come is built, or refused, afterwards: no failure here is final."""
+    bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
+    store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
+
+
+def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> Realisation:
+    argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
+    argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
+    bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log + MARGIN)
+    chroots = [store.on_disk(path + ".chroot") for path in built]
+    try:
+        finished = store.run(
+            [*argv, derivation], bounds, building=True, cancel=cancel, watch=lambda: _outgrown(chroots, limits)
+        )
+    finally:
+        store.close_listing()
+    path = finished.stdout.data.decode(errors="replace").strip() if finished.ok else ""
+    return Realisation(finished, path)
+
+
+def _outgrown(chroots: list[Path], limits: BuildLimits) -> str:
+    """Nothing in Nix bounds an output, so look at what the builders have written so far."""
+    size = files = 0
+    for chroot in chroots:
+        for parent, _, names in os.walk(chroot):
+            for name in names:
+                try:
+                    size += os.lstat(os.path.join(parent, name)).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+            files += len(names) + 1
+            if files > limits.files:
+                return f"a build made more than {limits.files} files"
+            if size > limits.output:
+                return f"a build wrote more than {limits.output} bytes"
+    return ""
