@@ -1,0 +1,62 @@
+"""Names are told apart exactly as the spec says."""
+
+from __future__ import annotations
+
+import pytest
+
+from spoold.model import ids
+from spoold.model.ids import Entry
+
+
+@pytest.mark.parametrize("name", ["a.json", "A-1_b.c.json", "x" * 128 + ".json", "1.json", "a.json.json"])
+def test_names_of_submissions(name: str) -> None:
+    assert ids.submission_id(name) == name.removesuffix(".json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        ".json",
+        ".a.json",
+        "-a.json",
+        "a b.json",
+        "a@2.json",
+        "a~.json",
+        "a/b.json",
+        "x" * 129 + ".json",
+        "a.response.json",
+        "a.cancel.json",
+        "a.outputs.json",
+        "a.refused.json",
+        "a.JSON",
+        "a.json\n",
+        "é.json",
+        "a.json~",
+    ],
+)
+def test_names_that_are_no_submissions(name: str) -> None:
+    assert ids.submission_id(name) is None
+
+
+@pytest.mark.parametrize("name", [".a.json.x7", "a.json.tmp", "a.json~", "a.json.part", ".nfs0001"])
+def test_uploads_in_progress(name: str) -> None:
+    assert ids.is_upload_in_progress(name)
+
+
+@pytest.mark.parametrize("entry", [Entry("a", 1), Entry("a.b-c", 3), Entry("x" * 128, 12)])
+def test_names_of_entries_are_read_back(entry: Entry) -> None:
+    assert ids.parse_entry(ids.new_name(entry)) == entry
+    assert ids.parse_entry(ids.claimed_name(entry)) == entry
+    assert ids.parse_result(ids.result_name(entry)) == entry
+
+
+@pytest.mark.parametrize("name", ["a@0.json", "a@01.json", "a@x.json", "a@1@2.json", "a.lock", "a@99999.json"])
+def test_names_that_are_no_entries(name: str) -> None:
+    assert ids.parse_entry(name) is None
+
+
+def test_build_ids_depend_on_each_part_and_nothing_runs_together() -> None:
+    parts = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "b", "d"), ("x", "b", "c")]
+    assert len({ids.build_id(*part) for part in parts}) == len(parts)
+    assert ids.build_id("a", "b", "c") == ids.build_id("a", "b", "c")

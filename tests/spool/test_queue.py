@@ -1,0 +1,178 @@
+"""Entries move by one operation that only one can do, and a lost lease cannot publish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from spoold.host import fsops
+from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry
+from spoold.spool import layout
+from spoold.spool.lease import Heartbeat
+from spoold.spool.queue import Queue
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    layout.create(str(tmp_path))
+    return Queue(str(tmp_path), ("building", "running"), attempts=3)
+
+
+def claimed(queue: Queue, id_: str = "a") -> Entry:
+    queue.add(id_, b"entry")
+    entry = Entry(id_, 1)
+    queue.claim(entry, "new", "running")
+    return entry
+
+
+def names(queue: Queue, state: str) -> set[str]:
+    return {name for name in os.listdir(queue.path(state)) if not name.endswith((".probe", ".lock"))}
+
+
+def test_an_entry_is_added_once(queue: Queue) -> None:
+    assert queue.add("a", b"one")
+    assert not queue.add("a", b"two")
+    assert queue.read("new", Entry("a", 1)) == b"one"
+    assert not names(queue, "tmp")
+
+
+def test_of_many_claims_one_succeeds(queue: Queue) -> None:
+    queue.add("a", b"entry")
+    won: list[str] = []
+
+    def claim() -> None:
+        with contextlib.suppress(LeaseLostError):
+            won.append(queue.claim(Entry("a", 1), "new", "running"))
+
+    threads = [threading.Thread(target=claim) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [queue.path("running", "a@1.json")]
+
+
+def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Queue) -> None:
+    queue.add("a", b"entry")
+    os.utime(queue.path("new", "a.json"), (1, 1))
+    queue.claim(Entry("a", 1), "new", "running")
+    assert os.stat(queue.path("running", "a@1.json")).st_mtime > 1e9
+
+
+def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> None:
+    entry = claimed(queue)
+    queue.commit(entry, "running", b"result\n")
+    assert names(queue, "done") == {"a.json", "a.response.json"}
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
+    assert os.stat(queue.path("done", "a.response.json")).st_mode & 0o777 == 0o400
+    assert not names(queue, "tmp")
+    assert not names(queue, "running")
+
+
+def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
+    entry = claimed(queue)
+    assert queue.give_back(entry, "running", 2)
+    with pytest.raises(LeaseLostError):
+        queue.commit(entry, "running", b"late\n")
+    second = Entry("a", 2)
+    queue.claim(second, "new", "running")
+    with pytest.raises(LeaseLostError):
+        queue.commit(entry, "running", b"late\n")
+    queue.commit(second, "running", b"second\n")
+    with pytest.raises(LeaseLostError):
+        queue.commit(entry, "running", b"late\n")
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
+    assert not names(queue, "tmp")
+
+
+def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
+    entry = claimed(queue)
+    heartbeat = Heartbeat(1000)
+    with heartbeat.holding(queue.entry_path("running", entry)) as lease:
+        heartbeat.beat()
+        lease.check()
+        queue.give_back(entry, "running", 2)
+        queue.claim(Entry("a", 2), "new", "running")
+        os.utime(queue.path("running", "a@2.json"), (1, 1))
+        heartbeat.beat()
+        assert lease.lost.is_set()
+        with pytest.raises(LeaseLostError):
+            lease.check()
+    assert os.stat(queue.path("running", "a@2.json")).st_mtime == 1
+
+
+def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
+    entry = claimed(queue)
+    path = queue.entry_path("running", entry)
+    heartbeat = Heartbeat(0.02)
+    heartbeat.start()
+    with heartbeat.holding(path):
+        os.utime(path, (1, 1))
+        for _ in range(500):
+            if os.stat(path).st_mtime > 1:
+                break
+            threading.Event().wait(0.01)
+    heartbeat.stop()
+    assert os.stat(path).st_mtime > 1
+    os.utime(path, (1, 1))
+    heartbeat.beat()
+    assert os.stat(path).st_mtime == 1, "what is not held any more is not renewed"
+
+
+def test_publication_never_replaces(queue: Queue) -> None:
+    entry = claimed(queue)
+    Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
+    queue.commit(entry, "running", b"mine\n")
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
+
+
+def test_publishing_may_be_repeated(queue: Queue) -> None:
+    entry = claimed(queue)
+    queue.commit(entry, "running", b"result\n")
+    queue.publish(entry)
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "entry"),
+    [("new", Entry("a", 1)), ("new", Entry("a", 3)), ("building", Entry("a", 2)), ("running", Entry("a", 4))],
+)
+def test_an_entry_is_found_wherever_it_is(queue: Queue, state: str, entry: Entry) -> None:
+    assert queue.locate("a") is None
+    Path(queue.entry_path(state, entry)).write_bytes(b"entry")
+    assert queue.locate("a") == (state, entry)
+
+
+def test_a_finished_entry_is_found_and_can_be_read(queue: Queue) -> None:
+    queue.commit(claimed(queue), "running", b"result\n")
+    place = queue.locate("a")
+    assert place is not None
+    assert place[0] == "done"
+    assert queue.read(*place) == b"entry"
+
+
+def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look into new/ and the one into running/ the entry goes back: the next look finds it."""
+    entry = claimed(queue)
+    exists = fsops.exists
+
+    def exists_and_put_back(path: str) -> bool:
+        if path == queue.entry_path("running", entry):
+            queue.give_back(entry, "running", 2)
+        return exists(path)
+
+    monkeypatch.setattr(fsops, "exists", exists_and_put_back)
+    assert queue.locate("a") == ("new", Entry("a", 2))
+
+
+def test_fencing_takes_an_entry_from_its_holder(queue: Queue) -> None:
+    entry = claimed(queue)
+    assert queue.fence(entry, "running") == Entry("a", 2)
+    assert queue.fence(entry, "running") is None
+    with pytest.raises(LeaseLostError):
+        queue.commit(entry, "running", b"late\n")

@@ -1,0 +1,133 @@
+"""Stand-ins for the two engines, for tests of how entries move. Both pass the contract tests of the real ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildResult, Job, JobResult, Runtime
+from spoold.model.limits import PhaseLimits
+from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
+
+PATH = os.environ["PATH"]
+
+
+class PlainSandbox:
+    """Runs a job's scripts as plain processes in a fresh directory: no isolation, so for our own scripts only."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.away = False
+        self.failures = 0
+        self.closed = False
+
+    def prepare(self) -> None:
+        if self.away:
+            raise TemporaryError("the engine is away")
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        self.jobs.append(job)
+        while not self.gate.wait(0.01):
+            if cancelled.is_set():
+                raise TemporaryError("cancelled")
+        if self.away or self.failures:
+            self.failures = max(0, self.failures - 1)
+            raise TemporaryError("the engine failed")
+        with tempfile.TemporaryDirectory() as directory:
+            for file in job.files:
+                path = Path(directory, file.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file.content)
+                path.chmod(file.mode)
+            compiled = SKIPPED_PHASE
+            if job.compile is not None:
+                compiled = _phase(directory, ["compile.sh"], job.compile, b"", job.env)
+                on_phase("compile", compiled)
+                if compiled.outcome is not Outcome.OK:
+                    return JobResult(compile=compiled, run=SKIPPED_PHASE)
+            ran = _phase(directory, ["run.sh", *job.args], job.run, job.stdin, job.env)
+            on_phase("run", ran)
+        return JobResult(compile=compiled, run=ran)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _phase(directory: str, script: list[str], limits: PhaseLimits, stdin: bytes, env: dict[str, str]) -> Phase:
+    began = time.monotonic()
+    environment = {"PATH": PATH, **env}
+    command = ["/bin/sh", *script]
+    try:
+        done = subprocess.run(
+            command, cwd=directory, input=stdin, env=environment, capture_output=True, timeout=limits.time, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        return finished_phase(
+            stdout=_stream(error.stdout or b"", limits.stdout),
+            stderr=_stream(error.stderr or b"", limits.stderr),
+            time=time.monotonic() - began,
+            outcome=Outcome.TIME_LIMIT,
+            signal="SIGKILL",
+        )
+    return finished_phase(
+        stdout=_stream(done.stdout, limits.stdout),
+        stderr=_stream(done.stderr, limits.stderr),
+        time=time.monotonic() - began,
+        outcome=Outcome.OK if done.returncode == 0 else Outcome.NONZERO_EXIT,
+        exit_code=done.returncode,
+    )
+
+
+def _stream(data: bytes, limit: int) -> Stream:
+    return Stream(data[:limit], len(data))
+
+
+class PlainBackend:
+    """Builds nothing: an expression with ``broken`` in it fails, any other is an environment with one package."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+        self.pins: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failures = 0
+
+    def prepare(self) -> Runtime:
+        return Runtime(
+            system="x86_64-linux",
+            store="/nix/store",
+            python="/nix/store/python",
+            bash="/nix/store/bash",
+            coreutils="/nix/store/coreutils",
+            nixpkgs={"default": "/nix/store/nixpkgs"},
+        )
+
+    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
+        self.built.append(build_id)
+        self.pins.add(nixpkgs)
+        while not self.gate.wait(0.01):
+            if cancelled.is_set():
+                raise TemporaryError("cancelled")
+        if self.failures:
+            self.failures -= 1
+            raise TemporaryError("the store is away")
+        broken = "broken" in expression
+        phase = finished_phase(
+            stdout=Stream(b"", 0),
+            stderr=Stream(b"error: undefined variable 'broken'\n", 35) if broken else Stream(b"", 0),
+            time=0.01,
+            outcome=Outcome.NONZERO_EXIT if broken else Outcome.OK,
+            exit_code=1 if broken else 0,
+        )
+        if broken:
+            return BuildResult(phase=phase)
+        package = Package(name="hello", version="1", path="/nix/store/hello", closure_size=10)
+        return BuildResult(phase=phase, shell=f"/nix/store/{build_id[:8]}-shell", packages=[package])
