@@ -52,6 +52,7 @@ class Builder:
         self._heartbeat = Heartbeat(settings.lease.renewal)
         self._workers = ThreadPoolExecutor(settings.builder.parallel, thread_name_prefix="build")
         self._queued: set[Entry] = set()
+        self._pins: dict[str, str] = {}
         self._stopping = threading.Event()
 
     @property
@@ -63,7 +64,9 @@ class Builder:
         """Provide the runtime; show what an earlier builder committed and could not show."""
         publish_committed(self._builds.queue, log)
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
-        self._builds.set_runtime(self._backend.prepare())
+        runtime = self._backend.prepare()
+        self._pins = {path: name for name, path in runtime.nixpkgs.items()}
+        self._builds.set_runtime(runtime)
         log.info("the runtime is provided")
         self._heartbeat.start()
 
@@ -114,8 +117,12 @@ class Builder:
         except msgspec.DecodeError as error:
             self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
             return
+        pin = self._pins.get(wanted.nixpkgs)
+        if pin is None:
+            self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
+            return
         log.info("building", build=entry.id, attempt=entry.attempt)
-        result = self._backend.build(entry.id, wanted.expression, wanted.nixpkgs, lease.lost)
+        result = self._backend.build(entry.id, wanted.expression, pin, lease.lost)
         lease.check()
         self._finish(entry, result)
 

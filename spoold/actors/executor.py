@@ -36,6 +36,7 @@ from spoold.spool.recovery import publish_committed
 from spoold.spool.store import Spool
 
 log = Log("executor")
+WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 5.0  # seconds until the next try when the sandbox engine is away
 
 
@@ -82,6 +83,9 @@ class Executor:
         """Show what an earlier executor committed and could not show; begin to renew leases."""
         publish_committed(self._spool.queue, log)
         self._heartbeat.start()
+        self._follow_runtime()
+        if self._runtime is None:
+            log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
 
     def stop(self) -> None:
         """Finish the jobs that run, take no others, remove the sandboxes."""
@@ -95,8 +99,7 @@ class Executor:
         """Look at what ``hints`` name, or at everything; return the seconds after which to look again."""
         self._follow_runtime()
         if self._runtime is None:
-            log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
-            return 1.0
+            return WITHOUT_RUNTIME
         if hints is None:
             self._scan()
         else:

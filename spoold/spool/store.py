@@ -34,10 +34,8 @@ class Spool:
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
         """Store the Submission object in ``new/``; False where the id was taken meanwhile."""
         submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
-        added = self.queue.add(id_, ENCODER.encode(submission))
-        if added:
-            self.show(id_, submission.Response, origin)
-        return added
+        self.show(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
+        return self.queue.add(id_, ENCODER.encode(submission))
 
     def refuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
@@ -63,7 +61,7 @@ class Spool:
         """Return the Submission object of an entry; raises :class:`LeaseLostError` where it has moved on."""
         return msgspec.json.decode(self.queue.read(state, entry), type=Submission)
 
-    def show(self, id_: str, response: Response, origin: Origin, attempt: int = 1) -> None:
+    def show(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
         """Write the side file that its owner may look at while he waits. No decision reads it, so it isn't synced."""
         name = f"{id_}@{attempt}.progress.json"
         private = self.queue.path("tmp", name)
