@@ -29,12 +29,13 @@ let
         # The tools are not in PATH yet, and bash alone cannot make a directory.
         args = [ "-c" ''
           ${self.coreutils}/bin/mkdir $out
-          { printf 'initialPath=(%s)\ndefaultInputs=(%s)\nexport SHELL=%s LOCPATH=%s\n' \
-              "$initialPath" "$defaultInputs" "$BASH_PROGRAM" "$locales"; echo "$(< $setup)"; } > $out/setup
+          { printf 'initialPath=(%s)\ndefaultInputs=(%s)\nexport SHELL=%s LOCPATH=%s GCONV_PATH=%s\n' \
+              "$initialPath" "$defaultInputs" "$BASH_PROGRAM" "$locales" "$charsets"; echo "$(< $setup)"; } > $out/setup
         '' ];
         setup = ./setup.sh;
         BASH_PROGRAM = shell;
         locales = "${self.glibc}/lib/locale";
+        charsets = "${self.glibc}/lib/gconv";
         defaultInputs = optionals (cc != null) [ cc self.binutils self.gnumake self.gnupatch ];
         preferLocalBuild = true;
       };

@@ -6,15 +6,17 @@ let
   support = import ./build-support.nix { inherit lib self; inherit (debian) system; };
   # Attributes of packages.txt are public; the libraries beside them go by Debian's names.
   has = name: lock.units ? ${name};
+  compilers = import ./compilers.nix { inherit lib lock self; inherit (debian) system triplet; };
   alias = name: target: lib.optionalAttrs (has target) { ${name} = self.${target}; };
 in
 debian.units
 // support
+// lib.optionalAttrs (has "gcc-unwrapped") { inherit (compilers) gcc; }
+// lib.optionalAttrs (has "tinycc-unwrapped") { inherit (compilers) tinycc tcc; }
 // alias "bashInteractive" "bash"
 // alias "python" "python3"
 // alias "lua5_4" "lua"
 // alias "lua5" "lua"
-// alias "tcc" "tinycc"
 // alias "patch" "gnupatch"
 // {
   inherit lib config;

@@ -205,7 +205,7 @@ repair_linker_scripts() {
   local file word found
   while read -r file; do
     grep -q -E '^ *(GROUP|INPUT) *\(' "$file" || continue
-    for word in $(tr '() \t' '\n\n\n\n' < "$file" | grep '^/[a-z]*/'); do
+    for word in $(tr '() \t' '\n\n\n\n' < "$file" | grep '^/[a-z0-9]*/'); do
       case $word in /\** | "$NIX_STORE"/*) continue ;; esac
       if found=$(find_mapped "$word"); then
         sed -i "s|$word\([ )]\)|$found\1|g" "$file"

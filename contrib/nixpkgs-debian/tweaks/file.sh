@@ -1,3 +1,3 @@
-magic=$(find "$out" $needs -name magic.mgc -type f | head -n 1)
-[ -n "$magic" ] || die "no magic.mgc in libmagic-mgc"
+magic=$(find "$out" -name magic.mgc -type f | head -n 1)
+[ -n "$magic" ] || die "there is no magic.mgc"
 wrap file "export MAGIC=\${MAGIC:-$magic}"
