@@ -1,0 +1,117 @@
+"""A spool with its executor, builder and health checker, stepped by a test; the engines are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from spoold.actors.builder import Builder
+from spoold.actors.executor import Executor
+from spoold.actors.health import Health
+from spoold.actors.intake import Intake
+from spoold.config import Builder as BuilderSettings
+from spoold.config import Executor as ExecutorSettings
+from spoold.config import Lease, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.spool import layout
+from spoold.spool.builds import BuildStore
+from spoold.spool.store import Spool
+from tests.standins import PlainBackend, PlainSandbox
+
+PATIENCE = 20.0
+
+
+def settings_for(root: Path, **changes: Any) -> Settings:
+    made = Settings(
+        spool=SpoolSettings(path=str(root), settle=0.1),
+        lease=Lease(renewal=0.05, limit=0.5, check=0.1),
+        executor=ExecutorSettings(slots=2),
+        builder=BuilderSettings(failure_memory=0.2),
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+class Bench:
+    """All four actors over one spool."""
+
+    def __init__(self, root: Path, settings: Settings | None = None) -> None:
+        layout.create(str(root))
+        self.root = root
+        self.settings = settings or settings_for(root)
+        self.sandbox = PlainSandbox()
+        self.backend = PlainBackend()
+        self.intake = Intake(self.settings)
+        self.executor = self.new_executor()
+        self.builder = Builder(self.settings, self.backend)
+        self.health = Health(self.settings)
+        self.spool = Spool(self.settings, "test")
+        self.builds = BuildStore(self.settings)
+        self.builder.start()
+
+    def new_executor(self) -> Executor:
+        executor = Executor(self.settings, lambda _: self.sandbox)
+        executor.start()
+        return executor
+
+    def close(self) -> None:
+        self.sandbox.gate.set()
+        self.backend.gate.set()
+        self.executor.stop()
+        self.builder.stop()
+
+    def drop(self, id_: str, script: str = "echo hi", expression: str | None = None, **keys: Any) -> None:
+        files = [{"name": "run.sh", "content": script}, *keys.pop("files", [])]
+        if expression is not None:
+            files.append({"name": "cutor.nix", "content": expression})
+        self.drop_bytes(id_, json.dumps({"files": files, **keys}).encode())
+
+    def drop_bytes(self, id_: str, data: bytes) -> None:
+        (self.root / "incoming" / f"{id_}.json").write_bytes(data)
+        self.intake.step()
+
+    def step(self) -> None:
+        self.executor.step()
+        self.builder.step()
+
+    def until(self, condition: Callable[[], object], step: Callable[[], object] | None = None) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain; {self.picture()}"
+            (step or self.step)()
+            time.sleep(0.01)
+
+    def wait_for(self, *ids: str) -> None:
+        self.until(lambda: all(self.has("done", f"{id_}.response.json") for id_ in ids))
+
+    def response(self, id_: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.root / "done" / f"{id_}.response.json").read_bytes())
+        return loaded
+
+    def progress(self, id_: str) -> str:
+        path = self.root / "progress" / f"{id_}.json"
+        return str(json.loads(path.read_bytes())["status"]) if path.exists() else ""
+
+    def has(self, directory: str, name: str) -> bool:
+        return (self.root / directory / name).exists()
+
+    def names(self, directory: str) -> set[str]:
+        return {name for name in os.listdir(self.root / directory) if not name.endswith(".probe")}
+
+    def picture(self) -> dict[str, set[str]]:
+        return {d.path: self.names(d.path) for d in layout.DIRECTORIES if self.names(d.path)}
+
+    def assert_nothing_is_left(self) -> None:
+        """Everything that was accepted is done, and nothing private, held or in progress remains."""
+        for directory in ("incoming", "new", "building", "running", "tmp", "progress", "builds/new", "builds/building"):
+            assert self.names(directory) == set(), directory
+        done = self.names("done")
+        entries = {name for name in done if not name.endswith((".response.json", ".refused.json"))}
+        assert {name.removesuffix(".json") + ".response.json" for name in entries} == {
+            name for name in done if name.endswith(".response.json")
+        }

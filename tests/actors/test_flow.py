@@ -1,0 +1,397 @@
+"""Submissions go from the drop box to a response, whoever stops, stalls or fails on the way."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.config import Executor as ExecutorSettings
+from spoold.host import fsops
+from spoold.model.ids import Entry, Hint
+from spoold.spool.queue import Queue
+from tests.actors.bench import Bench, settings_for
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def test_the_main_flow(bench: Bench) -> None:
+    bench.drop("a", 'cat; echo "$1" "$WHO"', inputs="in\n", args=["--privileged"], env={"WHO": "me"})
+    bench.wait_for("a")
+    response = bench.response("a")
+    assert list(response) == ["Submission_id", "status", "dependencies", "compile", "run"]
+    assert response["status"] == "COMPLETED"
+    assert response["run"]["stdout"] == "in\n--privileged me\n"
+    assert response["run"]["outcome"] == "ok"
+    assert response["compile"] == {"stdout": "", "stderr": "", "time": "", "signal": "", "outcome": "skipped"}
+    assert response["dependencies"]["outcome"] == "ok"
+    assert (bench.root / "done" / "a.response.json").read_bytes().endswith(b"}\n")
+    bench.assert_nothing_is_left()
+
+
+def test_a_submission_whose_build_exists_goes_straight_to_running(bench: Bench) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    bench.sandbox.gate.clear()
+    bench.drop("b")
+    bench.until(lambda: bench.names("running"), bench.executor.step)
+    assert bench.names("running") == {"b@1.json"}
+    assert len(bench.backend.built) == 1
+    bench.sandbox.gate.set()
+    bench.wait_for("b")
+
+
+def test_compile_and_its_failure(bench: Bench) -> None:
+    bench.drop("a", "cat out", files=[{"name": "compile.sh", "content": "echo made > out"}])
+    bench.drop("b", "true", files=[{"name": "compile.sh", "content": "echo no >&2; exit 3"}])
+    bench.wait_for("a", "b")
+    assert (bench.response("a")["status"], bench.response("a")["run"]["stdout"]) == ("COMPLETED", "made\n")
+    failed = bench.response("b")
+    assert (failed["status"], failed["compile"]["exit_code"], failed["compile"]["stderr"]) == (
+        "COMPILE_FAILED",
+        3,
+        "no\n",
+    )
+    assert failed["run"]["outcome"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "status", "outcome"),
+    [
+        ("exit 7", {}, "RUN_FAILED", "nonzero_exit"),
+        ("sleep 60", {"run": {"time": 0.2}}, "RUN_FAILED", "time_limit"),
+        ("echo COMPLETED; exit 1", {}, "RUN_FAILED", "nonzero_exit"),
+    ],
+)
+def test_ways_to_fail(bench: Bench, script: str, limits: dict[str, object], status: str, outcome: str) -> None:
+    bench.drop("a", script, limits=limits)
+    bench.wait_for("a")
+    assert (bench.response("a")["status"], bench.response("a")["run"]["outcome"]) == (status, outcome)
+
+
+def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    for id_ in ("a", "b"):
+        bench.drop(id_, expression="broken")
+    bench.drop("c", expression="fine")
+    bench.until(lambda: len(bench.names("building")) == 3)
+    assert bench.progress("a") == "INSTALLING_DEPENDENCIES"
+    bench.backend.gate.set()
+    bench.wait_for("a", "b", "c")
+    for id_ in ("a", "b"):
+        assert bench.response(id_)["status"] == "DEPENDENCIES_FAILED"
+        assert "undefined variable" in bench.response(id_)["dependencies"]["stderr"]
+        assert bench.response(id_)["run"]["outcome"] == "skipped"
+    assert bench.response("c")["status"] == "COMPLETED"
+    assert len(bench.backend.built) == 2
+    bench.drop("d", expression="broken")
+    bench.wait_for("d")
+    assert len(bench.backend.built) == 2, "the failure was remembered"
+    bench.until(lambda: len(bench.builds.finished()) == 1, bench.health.step)
+    bench.drop("e", expression="broken")
+    bench.wait_for("e")
+    assert len(bench.backend.built) == 3, "and forgotten after a while"
+    bench.assert_nothing_is_left()
+
+
+def test_a_hundred_submissions_of_one_environment_cause_one_build(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    ids = [f"job-{number}" for number in range(100)]
+    for id_ in ids:
+        bench.drop(id_, f"echo {id_}")
+    bench.until(lambda: len(bench.names("building")) == 100)
+    bench.backend.gate.set()
+    bench.wait_for(*ids)
+    assert len(bench.backend.built) == 1
+    assert {id_: bench.response(id_)["run"]["stdout"] for id_ in ids} == {id_: f"{id_}\n" for id_ in ids}
+    bench.assert_nothing_is_left()
+
+
+def test_ten_environments_cause_ten_builds(bench: Bench) -> None:
+    ids = [f"job-{number}" for number in range(10)]
+    for id_ in ids:
+        bench.drop(id_, expression=f"# {id_}")
+    bench.wait_for(*ids)
+    assert len(set(bench.backend.built)) == len(bench.backend.built) == 10
+
+
+def test_waiting_for_a_build_holds_no_slot(bench: Bench) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.backend.gate.clear()
+    for number in range(10):
+        bench.drop(f"slow-{number}", expression=f"# {number}")
+    bench.drop("quick")
+    bench.wait_for("quick")
+    assert len(bench.names("building")) == 10
+
+
+def test_a_failed_build_is_answered_while_all_slots_are_busy(bench: Bench) -> None:
+    bench.sandbox.gate.clear()
+    bench.drop("a")
+    bench.drop("b")
+    bench.until(lambda: len(bench.names("running")) == 2)
+    bench.drop("c", expression="broken")
+    bench.wait_for("c")
+    bench.sandbox.gate.set()
+    bench.wait_for("a", "b")
+
+
+def test_the_wait_for_a_build_is_bounded_by_the_submissions_own_limit(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a", limits={"dependencies": {"time": 0.2}})
+    bench.drop("b")
+    bench.wait_for("a")
+    response = bench.response("a")
+    assert (response["status"], response["dependencies"]["outcome"]) == ("DEPENDENCIES_FAILED", "time_limit")
+    bench.backend.gate.set()
+    bench.wait_for("b")
+    assert bench.response("b")["status"] == "COMPLETED", "the build went on for others"
+
+
+def test_packages_are_listed_to_who_used_them(bench: Bench) -> None:
+    bench.drop_bytes("none", b'{"kind": "list-dependencies"}')
+    bench.wait_for("none")
+    assert bench.response("none")["packages"] == []
+    bench.drop("a")
+    bench.wait_for("a")
+    path = bench.root / "incoming" / "stranger.json"
+    path.write_bytes(b'{"kind": "list-dependencies"}')
+    os.chown(path, 65534, 65534)
+    bench.intake.step()
+    bench.drop_bytes("mine", b'{"kind": "list-dependencies"}')
+    bench.wait_for("mine", "stranger")
+    assert [package["name"] for package in bench.response("mine")["packages"]] == ["hello"]
+    assert bench.response("stranger")["packages"] == []
+
+
+def test_progress_is_shown_to_the_owner(bench: Bench) -> None:
+    bench.sandbox.gate.clear()
+    bench.drop("a", files=[{"name": "compile.sh", "content": "true"}])
+    assert bench.progress("a") == "pending"
+    bench.until(lambda: bench.progress("a") == "COMPILING")
+    bench.sandbox.gate.set()
+    bench.wait_for("a")
+    assert bench.progress("a") == ""
+
+
+def test_hints_alone_carry_a_submission_through(bench: Bench) -> None:
+    bench.drop("a")
+    bench.executor.step([])
+    assert bench.names("new") == {"a.json"}
+    bench.executor.step([Hint("new", "a.json"), Hint("new", "gone.json"), Hint("new", "nonsense")])
+    build = next(iter(bench.names("builds/new")))
+    bench.builder.step([Hint("builds/new", build)])
+    name = build.replace(".json", ".response.json")
+    bench.until(lambda: bench.has("builds/done", name), lambda: None)
+    bench.executor.step([Hint("builds/done", name)])
+    bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
+
+
+def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
+    bench.drop("a", "echo $$ > /dev/null; echo once")
+    bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json") if bench.backend.built else False)
+    bench.wait_for("a")
+    bench.drop("b")
+    bench.spool.queue.claim(Entry("b", 1), "new", "running")  # and its executor is killed here
+    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
+    bench.wait_for("b")
+    assert bench.response("b")["status"] == "COMPLETED"
+    bench.assert_nothing_is_left()
+
+
+def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("a", "echo $RANDOM")
+    bench.wait_for("a")
+    bench.sandbox.gate.clear()
+    bench.drop("b", "echo first")
+    bench.until(lambda: bench.names("running") == {"b@1.json"}, bench.executor.step)
+    bench.executor._heartbeat.stop()
+    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
+    other = bench.new_executor()
+    bench.until(lambda: bench.names("running") == {"b@2.json"}, other.step)
+    bench.sandbox.gate.set()
+    bench.until(lambda: bench.has("done", "b.response.json"), other.step)
+    other.stop()
+    bench.executor.stop()
+    assert len(bench.sandbox.jobs) == 3, "at least once"
+    assert bench.names("done") == {"a.json", "a.response.json", "b.json", "b.response.json"}, "exactly one answer"
+    bench.assert_nothing_is_left()
+
+
+def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.drop("killer")
+    for attempt in (1, 2, 3):
+        bench.spool.queue.claim(Entry("killer", attempt), "new", "running")  # and its executor dies each time
+        bench.until(lambda n=attempt: not bench.has("running", f"killer@{n}.json"), bench.health.step)  # type: ignore[misc]
+    bench.drop("other")
+    bench.wait_for("other")
+    assert bench.response("killer")["status"] == "INTERNAL_ERROR"
+    assert "3 attempts" in bench.response("killer")["reason"]
+    assert bench.names("quarantine") == {"killer.bytes", "killer.reason"}
+    bench.assert_nothing_is_left()
+
+
+def test_an_engine_that_is_away_costs_no_attempt(bench: Bench) -> None:
+    bench.drop("a")
+    bench.until(lambda: bench.names("builds/done"))
+    bench.sandbox.gate.clear()
+    bench.until(lambda: bench.names("running"))
+    bench.sandbox.away = True
+    bench.sandbox.gate.set()
+    bench.until(lambda: bench.has("new", "a.json"), bench.executor.step)
+    for _ in range(10):
+        bench.step()
+    assert bench.names("new") == {"a.json"}
+    assert not bench.has("done", "a.response.json")
+    bench.sandbox.away = False
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+
+
+def test_a_job_that_fails_in_a_healthy_engine_costs_attempts(bench: Bench) -> None:
+    bench.sandbox.failures = 2
+    bench.drop("a")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+    bench.sandbox.failures = 3
+    bench.drop("b")
+    bench.wait_for("b")
+    assert bench.response("b")["status"] == "INTERNAL_ERROR"
+    assert "the engine failed" in bench.response("b")["reason"]
+    bench.assert_nothing_is_left()
+
+
+def test_an_entry_that_cannot_be_read_is_set_aside_and_the_others_flow(bench: Bench) -> None:
+    (bench.root / "new" / "bad.json").write_bytes(b"{")
+    bench.drop("a")
+    bench.wait_for("a", "bad")
+    assert bench.response("bad")["status"] == "INTERNAL_ERROR"
+    assert (bench.root / "quarantine" / "bad.bytes").read_bytes() == b"{"
+
+
+def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> None:
+    bench.drop("a")
+    bench.executor.step()
+    build = Entry(next(iter(bench.names("builds/new"))).removesuffix(".json"), 1)
+    for attempt in (1, 2, 3):
+        bench.builds.queue.claim(Entry(build.id, attempt), "new", "building")
+        bench.until(lambda n=attempt: not bench.has("builds/building", f"{build.id}@{n}.json"), bench.health.step)  # type: ignore[misc]
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "INTERNAL_ERROR"
+    assert "given up after 3 attempts" in bench.response("a")["dependencies"]["stderr"]
+
+
+def test_a_waiting_submission_without_a_build_is_served_again(bench: Bench) -> None:
+    """The executor died between its claim and the filing of the build."""
+    bench.drop("a")
+    bench.spool.queue.claim(Entry("a", 1), "new", "building")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+
+
+def test_health_puts_a_waiting_submission_back_only_where_there_is_no_build(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a", expression="# slow")
+    bench.until(lambda: bench.names("builds/building"))
+    bench.drop("b", expression="# never filed")
+    bench.spool.queue.claim(Entry("b", 1), "new", "building")
+    for name in ("a@1.json", "b@1.json"):
+        os.utime(bench.root / "building" / name, (1, 1))
+    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
+    assert bench.has("building", "a@1.json")
+
+
+def test_a_crash_after_the_commit_is_mended_by_whoever_comes_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_queue: Queue, _entry: Entry) -> None:
+        raise SystemExit
+
+    bench.drop("a")
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "publish", crash)
+        bench.until(lambda: bench.backend.built)
+        bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json"), bench.builder.step)
+    bench.health.step()
+    assert bench.has("builds/done", f"{bench.backend.built[0]}.response.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "publish", crash)
+        bench.until(lambda: bench.has("done", "a.json"))
+    assert not bench.has("done", "a.response.json")
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
+    assert bench.response("a")["status"] == "COMPLETED"
+    bench.assert_nothing_is_left()
+
+
+def test_stopping_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> None:
+    one_slot = settings_for(tmp_path, executor=ExecutorSettings(slots=1))
+    bench = Bench(tmp_path, one_slot)
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.sandbox.gate.clear()
+    for id_ in ("a", "b", "c"):
+        bench.drop(id_)
+    bench.until(lambda: len(bench.names("running")) == 1, bench.executor.step)
+    stopper = threading.Thread(target=bench.executor.stop)
+    stopper.start()
+    time.sleep(0.3)
+    bench.sandbox.gate.set()
+    stopper.join(10)
+    assert not stopper.is_alive()
+    assert bench.sandbox.closed
+    assert len(bench.names("new")) == 2
+    assert len([name for name in bench.names("done") if name.endswith(".response.json")]) == 2
+    bench.executor = bench.new_executor()
+    bench.wait_for("a", "b", "c")
+    bench.close()
+
+
+def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    runtime = bench.builds.runtime()
+    assert runtime is not None
+    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={"default": "/nix/store/other-nixpkgs"}))
+    bench.builder._pins["/nix/store/other-nixpkgs"] = "default"
+    bench.drop("b")
+    bench.wait_for("b")
+    assert len(set(bench.backend.built)) == 2
+
+
+def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
+    bench.drop("a")
+    runtime = bench.builds.runtime()
+    assert runtime is not None
+    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={}))
+    bench.wait_for("a")
+    assert (bench.response("a")["status"], "default" in bench.response("a")["reason"]) == ("REJECTED", True)
+
+
+def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = fsops.read
+
+    def read_or_fail(path: str) -> bytes | None:
+        if path.endswith("new/a.json"):
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(fsops, "read", read_or_fail)
+    bench.drop("a")
+    bench.drop("b")
+    bench.wait_for("b")
+    assert bench.has("new", "a.json")
+    monkeypatch.undo()
+    bench.wait_for("a")

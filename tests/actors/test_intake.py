@@ -1,0 +1,302 @@
+"""What is dropped is taken in once, refused clearly, or waited for; nothing a client does blocks the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.actors.intake import Intake
+from spoold.config import Settings, Spool
+from spoold.host import fsops, log
+from spoold.model.ids import Entry, Hint
+from spoold.spool import layout
+from spoold.spool import store as spool_store
+
+GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
+NOBODY = 65534
+
+
+class Box:
+    """A drop box with an intake that a test steps."""
+
+    def __init__(self, root: Path, settle: float = 0.0, max_file: int = 1 << 20) -> None:
+        layout.create(str(root))
+        self.root = root
+        self.settings = Settings(spool=Spool(path=str(root), settle=settle, max_file=max_file))
+        self.spool = spool_store.Spool(self.settings, "test")
+        self.intake = Intake(self.settings)
+        self.intake.start()
+
+    def drop(self, name: str, data: bytes = GOOD, owner: int | None = None) -> Path:
+        path = self.root / "incoming" / name
+        path.write_bytes(data)
+        if owner is not None:
+            os.chown(path, owner, owner)
+        return path
+
+    def settle(self) -> None:
+        self.intake.step()
+        self.intake.step()
+
+    def names(self, directory: str) -> set[str]:
+        return {name for name in os.listdir(self.root / directory) if not name.endswith(".probe")}
+
+    def response(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.root / "done" / f"{name}.response.json").read_bytes())
+        return loaded
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def test_a_good_file_becomes_an_entry(box: Box) -> None:
+    box.drop("a.json", owner=NOBODY)
+    box.intake.step([Hint("incoming", "a.json")])
+    assert box.names("incoming") == set()
+    assert box.names("new") == {"a.json"}
+    assert box.names("tmp") == set()
+    made = box.spool.read("new", Entry("a", 1))
+    assert (made.Submission_id, made.Spool.uid, made.Spool.gid) == ("a", NOBODY, NOBODY)
+    assert made.Spool.sha256 == hashlib.sha256(GOOD).hexdigest()
+    raw = json.loads((box.root / "new" / "a.json").read_bytes())
+    assert list(raw) == ["Submission_id", "Request", "Response", "Spool"]
+    assert raw["Response"] == {
+        "status": "pending",
+        **{
+            phase: {"stdout": "", "stderr": "", "time": "", "signal": ""}
+            for phase in ("dependencies", "compile", "run")
+        },
+    }
+    progress = os.stat(box.root / "progress" / "a.json")
+    assert (progress.st_uid, progress.st_mode & 0o777) == (NOBODY, 0o400)
+
+
+def test_a_refusal_belongs_to_the_owner_and_names_the_key(box: Box) -> None:
+    box.drop("a.json", b'{"bogus": 1}', owner=NOBODY)
+    box.intake.step()
+    assert (box.response("a")["status"], list(box.response("a"))[0]) == ("REJECTED", "Submission_id")
+    assert "bogus" in box.response("a")["reason"]
+    assert {
+        phase: box.response("a")[phase]["outcome"] for phase in ("dependencies", "compile", "run")
+    } == dict.fromkeys(("dependencies", "compile", "run"), "skipped")
+    found = os.stat(box.root / "done" / "a.response.json")
+    assert (found.st_uid, found.st_mode & 0o777) == (NOBODY, 0o400)
+    assert box.names("incoming") == box.names("new") == box.names("tmp") == set()
+
+
+def test_an_upload_is_waited_for_as_long_as_it_changes(tmp_path: Path) -> None:
+    box = Box(tmp_path, settle=0.3)
+    for length in range(1, len(GOOD)):
+        box.drop("a.json", GOOD[:length])
+        assert box.intake.step() < 1
+        assert box.names("done") == set()
+    box.drop("a.json", GOOD)
+    box.intake.step()
+    assert box.names("new") == {"a.json"}
+
+
+def test_an_upload_that_stops_is_refused_after_the_settle_time_and_kept(tmp_path: Path) -> None:
+    box = Box(tmp_path, settle=0.2)
+    box.drop("a.json", GOOD[:-1])
+    box.intake.step()
+    assert box.names("done") == set()
+    time.sleep(0.25)
+    box.intake.step()
+    assert box.response("a")["status"] == "REJECTED"
+    kept = [name for name in box.names("quarantine") if name.endswith(".bytes")]
+    assert [(box.root / "quarantine" / name).read_bytes() for name in kept] == [GOOD[:-1]]
+
+
+def test_the_clients_file_may_be_written_after_it_was_taken(box: Box) -> None:
+    path = box.drop("a.json")
+    with path.open("r+b") as still_open:
+        box.intake.step()
+        still_open.write(b'{"files": [{"name": "run.sh", "content": "evil"}]}')
+        still_open.flush()
+        request = box.spool.read("new", Entry("a", 1)).Request
+    assert request is not None
+    assert request.text_of("run.sh") == "echo hi"
+
+
+def test_the_same_again_is_the_same_submission(box: Box) -> None:
+    for _ in range(3):
+        box.drop("a.json")
+        box.intake.step()
+    assert box.names("new") == {"a.json"}
+    assert box.names("done") == box.names("incoming") == set()
+
+
+@pytest.mark.parametrize("state", ["new", "building", "running", "done"])
+@pytest.mark.parametrize(("data", "owner"), [(GOOD + b" ", 0), (GOOD, NOBODY)])
+def test_a_used_id_is_refused_to_anything_else_in_the_same_words(box: Box, state: str, data: bytes, owner: int) -> None:
+    box.drop("a.json")
+    box.intake.step()
+    if state != "new":
+        os.rename(box.root / "new" / "a.json", box.root / state / ("a.json" if state == "done" else "a@1.json"))
+    box.drop("a.json", data, owner=owner)
+    box.intake.step()
+    refusals = [name for name in box.names("done") if name.endswith(".refused.json")]
+    assert len(refusals) == 1
+    assert refusals[0].startswith(f"a@{owner}-")
+    refusal = json.loads((box.root / "done" / refusals[0]).read_bytes())
+    assert refusal["reason"] == "this id is used already: choose another file name"
+    assert os.stat(box.root / "done" / refusals[0]).st_uid == owner
+    assert box.names("incoming") == set()
+
+
+def test_a_refused_id_stays_used(box: Box) -> None:
+    box.drop("a.json", b"[]")
+    box.intake.step()
+    box.drop("a.json", GOOD)
+    box.intake.step()
+    assert box.response("a")["status"] == "REJECTED"
+    assert box.names("new") == set()
+    assert any(name.endswith(".refused.json") for name in box.names("done"))
+
+
+def make_symlink(path: Path, canary: Path) -> None:
+    path.symlink_to(canary)
+
+
+def make_hard_link(path: Path, canary: Path) -> None:
+    path.hardlink_to(canary)
+
+
+def make_fifo(path: Path, canary: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path, canary: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def make_device(path: Path, canary: Path) -> None:
+    os.mknod(path, 0o20666, os.makedev(1, 3))
+
+
+def make_directory(path: Path, canary: Path) -> None:
+    path.mkdir()
+    (path / "x").write_bytes(b"x")
+
+
+def make_dangling_symlink(path: Path, canary: Path) -> None:
+    path.symlink_to("/nonexistent")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_symlink, make_hard_link, make_fifo, make_socket, make_device, make_directory, make_dangling_symlink],
+)
+def test_what_is_no_file_is_refused_and_the_rest_flows(
+    box: Box, tmp_path: Path, make: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    canary = tmp_path / "canary"
+    canary.write_bytes(GOOD.replace(b"hi", b"secret"))
+    canary.chmod(0o600)
+    before = canary.stat()
+    make(box.root / "incoming" / "a.json", canary)
+    box.drop("b.json")
+    worker = threading.Thread(target=box.settle, daemon=True)
+    worker.start()
+    worker.join(10)
+    assert not worker.is_alive(), "something blocked"
+    assert box.response("a")["status"] == "REJECTED"
+    assert box.names("incoming") == set()
+    assert box.names("new") == {"b.json"}
+    after = canary.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, before.st_uid, before.st_mtime)
+    everything = b"".join(path.read_bytes() for path in box.root.rglob("*") if path.is_file() and path != canary)
+    assert b"secret" not in everything
+    assert "secret" not in capfd.readouterr().err
+
+
+def test_a_hard_link_that_goes_away_was_only_a_way_to_publish(tmp_path: Path) -> None:
+    box = Box(tmp_path, settle=60)
+    private = box.root / "incoming" / ".a.tmp"
+    private.write_bytes(GOOD)
+    (box.root / "incoming" / "a.json").hardlink_to(private)
+    box.intake.step()
+    assert box.names("new") == set()
+    private.unlink()
+    box.intake.step()
+    assert box.names("new") == {"a.json"}
+
+
+def test_a_file_that_is_too_large_is_refused_at_once(tmp_path: Path) -> None:
+    box = Box(tmp_path, settle=60, max_file=1000)
+    with box.drop("a.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    box.intake.step()
+    assert "1000" in box.response("a")["reason"]
+
+
+@pytest.mark.parametrize("name", ["a b.json", "a", ".hidden.json", "a.json.tmp", "a.response.json", "-x.json"])
+def test_other_names_are_left_alone(box: Box, name: str) -> None:
+    box.drop(name)
+    box.settle()
+    assert box.names("incoming") == {name}
+    assert box.names("new") == box.names("done") == set()
+
+
+def test_a_crash_between_the_entry_and_the_clients_file_is_no_second_submission(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    box.drop("a.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(fsops, "remove_dropped", crash)
+        with pytest.raises(KeyboardInterrupt):
+            box.intake.step()
+    assert box.names("incoming") == {"a.json"}
+    again = Intake(box.settings)
+    again.start()
+    again.step()
+    assert box.names("incoming") == box.names("done") == set()
+    assert box.names("new") == {"a.json"}
+
+
+def test_a_full_disk_leaves_the_clients_file_and_the_next_look_takes_it(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    box.drop("a.json")
+    with monkeypatch.context() as patched:
+        patched.setattr(fsops, "write_private", full)
+        box.intake.step()
+    assert box.names("incoming") == {"a.json"}
+    box.intake.step()
+    assert box.names("new") == {"a.json"}
+
+
+def test_five_hundred_bad_files_leave_nothing_private_behind(box: Box) -> None:
+    for number in range(500):
+        box.drop(f"bad-{number}.json", b'{"files": 1}' if number % 2 else b"\xff\x00")
+    box.settle()
+    assert box.names("incoming") == box.names("tmp") == set()
+    assert len([name for name in box.names("done") if name.endswith(".response.json")]) == 500
+
+
+def test_log_records_cannot_be_forged(box: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    log.set_up(level="info", journal=False)
+    box.drop("x\nlevel=error msg=forged.json")
+    box.drop("a.json", msgspec.json.encode({"x\x1b[31m\nlevel=error": 1}))
+    box.settle()
+    captured = capfd.readouterr().err
+    assert captured.count("\n") == 2
+    assert captured.replace("\n", "").isprintable()
