@@ -178,3 +178,7 @@ def _show(id_: str, response: Response, *, as_json: bool) -> None:
 def main() -> None:
     """Run the command."""
     exits.run(command)
+
+
+if __name__ == "__main__":
+    main()

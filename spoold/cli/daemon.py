@@ -63,3 +63,7 @@ def run_all(settings: Settings) -> None:
 def main() -> None:
     """Run the command."""
     exits.run(command)
+
+
+if __name__ == "__main__":
+    main()

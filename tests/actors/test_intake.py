@@ -85,7 +85,7 @@ def test_a_good_file_becomes_an_entry(box: Box) -> None:
 def test_a_refusal_belongs_to_the_owner_and_names_the_key(box: Box) -> None:
     box.drop("a.json", b'{"bogus": 1}', owner=NOBODY)
     box.intake.step()
-    assert (box.response("a")["status"], list(box.response("a"))[0]) == ("REJECTED", "Submission_id")
+    assert (box.response("a")["status"], next(iter(box.response("a")))) == ("REJECTED", "Submission_id")
     assert "bogus" in box.response("a")["reason"]
     assert {
         phase: box.response("a")[phase]["outcome"] for phase in ("dependencies", "compile", "run")

@@ -1,0 +1,176 @@
+"""spoolctl as a person and as a program use it; the daemons are stepped by the test."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.cli import client, exits
+from spoold.cli.render import printable, size
+from spoold.model import ids
+from spoold.model.errors import ClientError
+from tests.actors.bench import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Return a bench whose actors go round by themselves."""
+    made = Bench(tmp_path / "spool")
+    stop = threading.Event()
+
+    def turn() -> None:
+        while not stop.wait(0.02):
+            made.intake.step()
+            made.step()
+
+    turning = threading.Thread(target=turn)
+    turning.start()
+    yield made
+    stop.set()
+    turning.join()
+    made.close()
+
+
+def ctl(bench: Bench, *arguments: str, code: int = exits.OK) -> str:
+    command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
+    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": "100"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    directory = tmp_path / "my program"
+    (directory / "sub").mkdir(parents=True)
+    (directory / "run.sh").write_text('cat; cat sub/data; echo "$1$WHO"')
+    (directory / "sub" / "data").write_bytes(b"\x00\xff\n")
+    (directory / ".git").mkdir()
+    (directory / ".git" / "config").write_text("secret")
+    (directory / "link").symlink_to("/etc/passwd")
+    (tmp_path / "in").write_bytes(b"\xfe\n")
+    return directory
+
+
+def test_a_directory_becomes_a_submission(bench: Bench, program: Path, tmp_path: Path) -> None:
+    words = ["--stdin", str(tmp_path / "in"), "--arg", "a", "--env", "WHO=me", "--wait", "--json"]
+    response = json.loads(ctl(bench, "submit", str(program), *words))
+    assert response["status"] == "COMPLETED"
+    assert response["Submission_id"].startswith("my-program-")
+    assert base64.b64decode(response["run"]["stdout"]) == b"\xfe\n\x00\xff\name\n"
+    assert {file.name for file in bench.sandbox.jobs[0].files} == {"run.sh", "sub/data"}
+
+
+def test_a_file_is_submitted_as_it_is_and_shown_to_a_person(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hello; exit 3"}]}')
+    shown = ctl(bench, "submit", str(tmp_path / "r.json"), "--id", "mine", "--wait", code=exits.NOT_COMPLETED)
+    assert "mine: RUN_FAILED" in shown
+    assert "nonzero_exit" in shown
+    assert "hello" in shown
+    assert "RUN_FAILED" in ctl(bench, "status", "mine")
+    assert json.loads(ctl(bench, "status", "mine", "--json"))["run"]["exit_code"] == 3
+
+
+def test_without_waiting_the_id_is_printed(bench: Bench, program: Path) -> None:
+    id_ = ctl(bench, "submit", str(program)).strip()
+    assert ids.submission_id(f"{id_}.json") == id_
+    bench.until(lambda: bench.has("done", f"{id_}.response.json"), lambda: None)
+
+
+def test_progress_is_status_too(bench: Bench, program: Path) -> None:
+    bench.sandbox.gate.clear()
+    id_ = ctl(bench, "submit", str(program)).strip()
+    bench.until(lambda: bench.progress(id_) == "RUNNING", lambda: None)
+    assert "RUNNING" in ctl(bench, "status", id_)
+
+
+def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: Path) -> None:
+    bench.sandbox.gate.clear()
+    said = ctl(bench, "submit", str(program), "--wait", "--timeout", "0.3", code=exits.TIMED_OUT)
+    assert "spoolctl status" in said
+
+
+def test_packages_go_through_the_spool(bench: Bench, program: Path) -> None:
+    ctl(bench, "submit", str(program), "--wait", code=exits.OK)
+    assert "hello" in ctl(bench, "deps")
+    assert json.loads(ctl(bench, "deps", "--json"))["packages"][0]["name"] == "hello"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status", "nobody"], exits.FAILED, "nothing is known"),
+        (["submit", "/nonexistent"], exits.USAGE, "does not exist"),
+        (["frobnicate"], exits.USAGE, "No such command"),
+        (["--spool", "/nonexistent", "deps"], exits.FAILED, "--spool"),
+        (["--config", "/nonexistent", "config"], exits.FAILED, "--config"),
+    ],
+)
+def test_errors_say_what_to_do(bench: Bench, words: list[str], code: int, said: str) -> None:
+    assert said in ctl(bench, *words, code=code)
+
+
+def test_a_directory_without_run_sh_is_refused_before_it_is_sent(bench: Bench, tmp_path: Path) -> None:
+    assert "run.sh" in ctl(bench, "submit", str(tmp_path / "spool" / "tmp"), code=exits.FAILED)
+
+
+@pytest.mark.parametrize("id_", ["../x", "a b", "x.response", "-x"])
+def test_a_bad_id_is_refused_before_it_is_sent(bench: Bench, program: Path, id_: str) -> None:
+
+    assert "id" in ctl(bench, "submit", str(program), f"--id={id_}", code=exits.FAILED)
+    assert bench.names("incoming") == set()
+
+
+def test_an_id_that_lies_in_the_drop_box_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    client.drop(str(tmp_path), "a", b"1")
+    with pytest.raises(ClientError, match="already"):
+        client.drop(str(tmp_path), "a", b"2")
+    assert os.listdir(tmp_path / "incoming") == ["a.json"]
+    assert (tmp_path / "incoming" / "a.json").read_bytes() == b"1"
+
+
+def test_the_settings_in_force_are_toml(bench: Bench) -> None:
+    shown = ctl(bench, "config")
+    assert "[lease]" in shown
+    assert str(bench.root) in shown
+
+
+def test_making_a_spool_twice_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+    fresh = str(tmp_path / "fresh")
+    assert "incoming" in ctl(bench, "--spool", fresh, "init")
+    assert oct(os.stat(f"{fresh}/incoming").st_mode & 0o7777) == "0o1733"
+    assert oct(os.stat(f"{fresh}/done").st_mode & 0o7777) == "0o711"
+    assert "nothing to do" in ctl(bench, "--spool", fresh, "init")
+
+
+def test_nothing_a_job_wrote_reaches_the_terminal_raw(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(
+        json.dumps({"files": [{"name": "run.sh", "content": r"printf '\033[2Jx\r\007y [red]z\n'"}]}).encode()
+    )
+    shown = ctl(bench, "submit", str(tmp_path / "r.json"), "--wait")
+    assert "\x1b[2J" not in shown
+    assert "\\x1b[2Jx\\r\\x07y [red]z" in shown
+
+
+def test_printable_keeps_text_and_escapes_control() -> None:
+    assert printable("Ünï\n\t\x1b\u202e") == "Ünï\\n\\t\\x1b\\u202e"
+    assert printable("a\nb", lines=True) == "a\nb"
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 30, "5.0 GiB")])
+def test_sizes(number: int, text: str) -> None:
+    assert size(number) == text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["submit", "--help"], ["status", "--help"], ["deps", "--help"]])
+def test_help_teaches(bench: Bench, words: list[str]) -> None:
+    assert "Usage" in ctl(bench, *words)

@@ -1,0 +1,79 @@
+"""Real inotify, and its polling stand-in, tell what the ways to write a file look like."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.model.ids import Hint
+from spoold.watch import MOST_HINTS, Watch
+
+
+@pytest.fixture(params=[False, True], ids=["inotify", "polling"])
+def watch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watch]:
+    for name in ("incoming", "other"):
+        (tmp_path / name).mkdir()
+    made = Watch(str(tmp_path), ["incoming"], remote=request.param, poll=0.05)
+    made.start()
+    yield made
+    made.stop()
+
+
+def written(path: Path) -> None:
+    path.write_bytes(b"x")
+
+
+def moved_in(path: Path) -> None:
+    private = path.parent.parent / "other" / "x"
+    private.write_bytes(b"x")
+    private.rename(path)
+
+
+def renamed_in_place(path: Path) -> None:
+    private = path.with_name(".private.tmp")
+    private.write_bytes(b"x")
+    private.rename(path)
+
+
+def linked(path: Path) -> None:
+    private = path.parent.parent / "other" / "x"
+    private.write_bytes(b"x")
+    os.link(private, path)
+
+
+@pytest.mark.parametrize("make", [written, moved_in, renamed_in_place, linked])
+def test_a_new_name_is_told_however_it_came(watch: Watch, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "incoming" / "a.json")
+    seen: set[Hint] = set()
+    deadline = time.monotonic() + 10
+    while Hint("incoming", "a.json") not in seen:
+        assert time.monotonic() < deadline, seen
+        seen |= set(watch.wait(0.2) or [])
+
+
+def test_without_an_event_it_is_time_for_a_scan(watch: Watch) -> None:
+    assert watch.wait(0.05) is None
+
+
+def test_other_directories_are_not_told(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "other" / "a.json").write_bytes(b"x")
+    assert watch.wait(0.3) is None
+
+
+def test_a_flood_of_events_becomes_a_scan(watch: Watch, tmp_path: Path) -> None:
+    for number in range(MOST_HINTS + 100):
+        (tmp_path / "incoming" / f"{number}.json").touch()
+    time.sleep(1.0)
+    assert watch.wait(0.5) is None
+
+
+def test_a_wait_can_be_ended(watch: Watch) -> None:
+    threading.Timer(0.1, watch.wake).start()
+    began = time.monotonic()
+    assert watch.wait(30) is None
+    assert time.monotonic() - began < 20
