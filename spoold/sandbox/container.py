@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
+SUPERVISOR_MEMORY = 16 * MIB
+ROUND = 8 * MIB
 SCRIPTS = ("compile.sh", "run.sh")
 
 
@@ -74,8 +76,8 @@ class Size:
 
         Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
         """
-        beside = 24 * MIB + limits.stdout + limits.stderr + held
-        return cls(limits.memory + -(-beside // (16 * MIB)) * 16 * MIB, limits.processes + 1)
+        beside = SUPERVISOR_MEMORY + limits.stdout + limits.stderr + held
+        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + 1)
 
 
 class Container:
@@ -152,7 +154,8 @@ class Container:
                 continue
             self._resize(Size.of(limits, held))
             parts.append(wire.frame(self._order(job, name, limits)))
-            phases[name] = self._phase(channel, parts, limits)
+            phases[name], left = self._phase(channel, parts, limits)
+            held += left
             on_phase(name, phases[name])
             if phases[name].outcome is not Outcome.OK:
                 break
@@ -197,14 +200,15 @@ class Container:
             },
         }
 
-    def _phase(self, channel: Channel, parts: list[bytes], limits: PhaseLimits) -> Phase:
+    def _phase(self, channel: Channel, parts: list[bytes], limits: PhaseLimits) -> tuple[Phase, int]:
+        """Return the record of the phase, and the bytes of files in memory that it leaves for the next."""
         started = time.monotonic()
         try:
             channel.send(parts, MARGIN)
             return _report(channel, limits)
         except ClosedError as error:
             if self._out_of_memory():
-                return killed_whole(limits, time.monotonic() - started)
+                return killed_whole(limits, time.monotonic() - started), 0
             raise TemporaryError(f"the sandbox was lost: {error}") from error
 
     def _out_of_memory(self) -> bool:
@@ -247,7 +251,7 @@ def _parcel(job: Job) -> list[bytes]:
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
-def _report(channel: Channel, limits: PhaseLimits) -> Phase:
+def _report(channel: Channel, limits: PhaseLimits) -> tuple[Phase, int]:
     message = channel.message(limits.time + MARGIN)
     event = message.pop("event", None)
     if event == b"refused":
@@ -260,4 +264,5 @@ def _report(channel: Channel, limits: PhaseLimits) -> Phase:
     if event != b"done" or done.stdout > limits.stdout or done.stderr > limits.stderr:
         raise ClosedError("the supervisor sent garbage")
     deadline = time.monotonic() + MARGIN
-    return judge(done, channel.take(done.stdout, deadline), channel.take(done.stderr, deadline), limits)
+    stdout, stderr = channel.take(done.stdout, deadline), channel.take(done.stderr, deadline)
+    return judge(done, stdout, stderr, limits), done.left

@@ -16,7 +16,7 @@ from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
 from spoold.sandbox.container import Container, Plan, Size, remove
-from spoold.sandbox.engine import Engine
+from spoold.sandbox.engine import Engine, ImageGoneError
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +83,20 @@ class DockerSandbox:
         if self._plan is None:
             raise TemporaryError("the sandbox is not prepared")
         held = len(job.stdin) + sum(len(file.content) for file in job.files)
-        container = Container(self._engine, self._plan, Size.of(job.compile or job.run, held), cancelled)
+        container = self._start(self._plan, Size.of(job.compile or job.run, held), cancelled)
         try:
             return container.run(job, on_phase, cancelled)
         finally:
             container.close()
+
+    def _start(self, plan: Plan, size: Size, cancelled: threading.Event) -> Container:
+        try:
+            return Container(self._engine, plan, size, cancelled)
+        except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
+            log.info("image %s is gone; making it again", plan.image)
+            with self._engine.client() as api:
+                image.ensure(api, self._runtime, self._labels)
+            return Container(self._engine, plan, size, cancelled)
 
     def close(self) -> None:
         """Stop and remove what is left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,10 @@ from docker.utils import kwargs_from_env
 from spoold.model.errors import OperatorError, TemporaryError
 
 PATIENCE = 60  # seconds for one answer of the engine
+
+
+class ImageGoneError(TemporaryError):
+    """Somebody has removed our image."""
 
 
 class Engine:
@@ -43,15 +48,26 @@ class Engine:
     def connect(self) -> docker.APIClient:
         """Return a client; whoever asked for it closes it."""
         with self.errors():
+            self._knock()
             api = docker.APIClient(**self._options, version=self._version, timeout=PATIENCE)
             self._version = api.api_version
             return api
+
+    def _knock(self) -> None:
+        """Fail early where nobody listens: the SDK would wrap the reason three times and leak a descriptor."""
+        scheme, _, path = self.where.partition("://")
+        if scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PATIENCE)
+                probe.connect("/" + path.lstrip("/"))
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turn the SDK's errors into ours."""
         try:
             yield
+        except docker.errors.ImageNotFound as error:
+            raise ImageGoneError(f"Docker at {self.where}: {error.explanation}") from error
         except docker.errors.APIError as error:
             raise TemporaryError(f"Docker at {self.where}: {error.explanation or error}") from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:

@@ -25,6 +25,7 @@ class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: Count
     cpu: Count
     memory: Count
+    left: Count
     oom: Count
     hit: bytes
     clean: Count

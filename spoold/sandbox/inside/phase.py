@@ -8,7 +8,7 @@ import resource
 import select
 import time
 
-from . import counters, wire
+from . import counters, seccomp, wire
 from .files import JOB_UID, WORK, as_job
 
 TYPE_CHECKING = False  # importing typing takes too long here
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
+RESERVE = 4 * 1024**2
+PAGE = 4096
 TICK = 0.05  # seconds between looks at CPU and memory, at most
 
 
@@ -42,13 +44,23 @@ class Output:
         return True
 
 
+class Tools:
+    """What all phases share."""
+
+    def __init__(self, host: wire.Host) -> None:
+        self.host, self.counters, self.filter = host, counters.Counters(), seccomp.Filter()
+        self.reserve = bytearray(RESERVE)
+        self.reserve[::PAGE] = b"\1" * (RESERVE // PAGE)  # touched, so that it is really ours
+        self.wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(wakeup_writer)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+
+
 class Phase:
     """One program of the job from its fork to the death of everything it started."""
 
-    def __init__(
-        self, host: wire.Host, counters: counters.Counters, order: dict[str, Any], wakeup: int, reserve: bytearray
-    ) -> None:
-        self.host, self.counters, self.wakeup, self.reserve = host, counters, wakeup, reserve
+    def __init__(self, tools: Tools, order: dict[str, Any]) -> None:
+        self.tools, self.counters = tools, tools.counters
         self.limits = order["limits"]
         self.argv, self.env = order["argv"], dict(pair.split(b"=", 1) for pair in order["env"])
         self.hit = ""
@@ -67,7 +79,7 @@ class Phase:
         self.started = time.monotonic_ns()
         self.pid = os.fork()
         if self.pid == 0:
-            start_job(self.argv, self.env, self.limits, (stdin, *(output.writer for output in self.outputs)))
+            self._become_job((stdin, *(output.writer for output in self.outputs)))
         for output in self.outputs:
             os.close(output.writer)
         try:
@@ -75,14 +87,38 @@ class Phase:
         finally:
             clean = self._end()
         if self.counters.oom_kills() > self.oom_before:
-            self.reserve.clear()  # files in tmpfs may still fill the memory, and the report needs some
+            self.tools.reserve.clear()  # files in tmpfs may still fill the memory, and the report needs some
         self._drain_rest()
         self._report(clean)
+
+    def _become_job(self, streams: tuple[int, ...]) -> NoReturn:
+        """In the forked child, become the job."""
+        try:
+            os.setsid()
+            for number, descriptor in enumerate(streams):
+                os.dup2(descriptor, number)
+            os.closerange(3, 256)
+            for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
+                _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
+            with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
+                file.write(b"1000")
+            set_limits(self.limits)
+            os.umask(0o022)
+            os.setgroups([])
+            os.setresgid(JOB_UID, JOB_UID, JOB_UID)
+            os.setresuid(JOB_UID, JOB_UID, JOB_UID)
+            self.tools.filter.put_on()
+            os.chdir(WORK)
+            os.execve(self.argv[0], self.argv, self.env)  # noqa: S606
+        except OSError as error:
+            os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
+        finally:
+            os._exit(126)
 
     def _watch(self) -> None:
         """Wait until the program ends or hits a limit; what others still hold open does not matter."""
         poll = select.poll()
-        poll.register(self.wakeup, select.POLLIN)
+        poll.register(self.tools.wakeup, select.POLLIN)
         poll.register(0, select.POLLIN)
         readers = {output.reader: output for output in self.outputs}
         for reader in readers:
@@ -97,8 +133,8 @@ class Phase:
             for descriptor, _ in poll.poll(max(0, left) / 1e6):
                 if descriptor == 0:
                     raise wire.GoneError  # nothing is due from the host during a phase: it has closed its side
-                if descriptor == self.wakeup:
-                    os.read(self.wakeup, 4096)
+                if descriptor == self.tools.wakeup:
+                    os.read(self.tools.wakeup, 4096)
                     self._reap()
                 elif not readers[descriptor].drain():
                     poll.unregister(descriptor)
@@ -155,13 +191,17 @@ class Phase:
 
     def _report(self, clean: bool) -> None:
         stdout, stderr = self.outputs
-        self.host.send(
+        left, peak = self._memory()
+        if peak > self.limits["memory"]:
+            self.hit = "memory"
+        self.tools.host.send(
             {
                 "event": "done",
                 "status": -1 if self.status is None else self.status,
                 "time": self.elapsed,
                 "cpu": max(0, self._cpu()),
-                "memory": self._peak(),
+                "memory": peak,
+                "left": left,
                 "oom": int(self.counters.oom_kills() > self.oom_before),
                 "hit": self.hit,
                 "clean": int(clean),
@@ -174,54 +214,35 @@ class Phase:
             stderr.kept,
         )
 
-    def _peak(self) -> int:
-        """Return the phase's peak: what was seen at the looks, or the kernel's own peak where it rose in this phase.
+    def _memory(self) -> tuple[int, int]:
+        """Return the bytes of files in memory that the phase leaves, and its peak.
 
-        The kernel's counts cached files too, which say more about who read them first than about the job: what the
-        cache has grown by is taken off.
+        The peak is what was seen at the looks, or the kernel's own where that rose in this phase. The kernel's counts
+        cached files too, which say more about who read them first than about the job: what the cache has grown by is
+        taken off. As that is not exact it never decides about the limit.
         """
         memory, cache = self.counters.memory()
-        peak, exact = self.counters.peak(), 0
-        own = self._kept()
+        own, peak, exact = self._kept(), self.counters.peak(), 0
         if peak > self.peak_before:
             exact = peak - own - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
+        left = max(0, memory - own - self.memory_before)
         limit: int = self.limits["memory"]
-        return max(self.memory_peak, memory - own - self.memory_before, min(exact, limit), 0)
+        return left, max(self.memory_peak, left, min(exact, limit))
 
     def _kept(self) -> int:
         return sum(len(output.kept) for output in self.outputs)
 
 
-def start_job(argv: list[bytes], env: dict[bytes, bytes], limits: dict[str, int], streams: tuple[int, ...]) -> NoReturn:
-    """Become the job, in the forked child: never returns."""
-    try:
-        os.setsid()
-        for number, descriptor in enumerate(streams):
-            os.dup2(descriptor, number)
-        os.closerange(3, 256)
-        for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
-            _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-            file.write(b"1000")
-        cpu = limits["cpu"] // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
-        _limit(resource.RLIMIT_CPU, cpu, cpu + 1)
-        _limit(resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"])
-        _limit(resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"])
-        _limit(resource.RLIMIT_CORE, 0, 0)
-        os.umask(0o022)
-        os.setgroups([])
-        os.setresgid(JOB_UID, JOB_UID, JOB_UID)
-        os.setresuid(JOB_UID, JOB_UID, JOB_UID)
-        os.chdir(WORK)
-        os.execve(argv[0], argv, env)  # noqa: S606
-    except OSError as error:
-        os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
-    finally:
-        os._exit(126)
-
-
-def _limit(which: int, soft: int, hard: int) -> None:
-    top = resource.getrlimit(which)[1]
-    if top != resource.RLIM_INFINITY:
-        soft, hard = min(soft, top), min(hard, top)
-    resource.setrlimit(which, (soft, hard))
+def set_limits(limits: dict[str, int]) -> None:
+    """Limit this process and its children; not the number of processes, which the kernel would count per user."""
+    cpu = limits["cpu"] // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
+    for which, soft, hard in (
+        (resource.RLIMIT_CPU, cpu, cpu + 1),
+        (resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):
+        top = resource.getrlimit(which)[1]
+        if top != resource.RLIM_INFINITY:
+            soft, hard = min(soft, top), min(hard, top)  # noqa: PLW2901
+        resource.setrlimit(which, (soft, hard))

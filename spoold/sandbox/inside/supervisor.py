@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # see phase
 import os
 
-from .counters import Counters
 from .files import receive
-from .phase import Phase
+from .phase import Phase, Tools
 from .wire import GoneError, Host
 
 VERSION = 1
-RESERVE = 4 * 1024**2
-PAGE = 4096
 
 
 def main() -> None:
@@ -24,12 +20,7 @@ def main() -> None:
 
 
 def _serve(host: Host) -> None:
-    counters = Counters()
-    reserve = bytearray(RESERVE)
-    reserve[::PAGE] = b"\1" * (RESERVE // PAGE)  # touched, so that it is really ours
-    wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.set_wakeup_fd(wakeup_writer)
-    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    tools = Tools(host)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     host.send({"event": "ready", "version": VERSION, **_walls()})
     job = host.message()
@@ -40,7 +31,7 @@ def _serve(host: Host) -> None:
         return
     while True:
         order = host.message()
-        Phase(host, counters, order, wakeup, reserve).run(stdin if order["input"] else nothing)
+        Phase(tools, order).run(stdin if order["input"] else nothing)
 
 
 def _walls() -> dict[str, object]:

@@ -67,7 +67,13 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[object, int]:
         items.append(item)
     if kind == b"l":
         return items, at + 1
-    return {key.decode(): value for key, value in zip(items[::2], items[1::2], strict=True)}, at + 1  # type: ignore[attr-defined]
+    return {_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}, at + 1
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, bytes):
+        raise ValueError("a key is not a string")
+    return key.decode()
 
 
 def frame(message: dict[str, object]) -> bytes:

@@ -1,0 +1,111 @@
+"""One prepared sandbox for all tests of the room, and a short way to run a job in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from spoold.config import Docker, Executor, Settings, Spool
+from spoold.model.job import Job, JobFile, JobResult, Runtime
+from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
+from spoold.model.response import Phase
+from spoold.sandbox.docker_engine import DockerSandbox
+
+# Small and quick, so that what runs into a limit does so soon.
+RUN = PhaseLimits(
+    time=8,
+    cpu_time=8,
+    memory=128 * MIB,
+    stdout=64 * 1024,
+    stderr=64 * 1024,
+    processes=32,
+    file_size=16 * MIB,
+    open_files=64,
+)
+
+
+class Run(Protocol):
+    """Run a job of ``run.sh`` alone, or of more files."""
+
+    def __call__(
+        self,
+        run_sh: str,
+        *,
+        shell: str = ...,
+        compile_sh: str | None = ...,
+        files: dict[str, bytes] = ...,
+        stdin: bytes = ...,
+        args: tuple[str, ...] = ...,
+        env: dict[str, str] | None = ...,
+        limits: PhaseLimits = ...,
+        compile_limits: PhaseLimits = ...,
+        cancelled: threading.Event | None = ...,
+        phases: list[tuple[str, Phase]] | None = ...,
+    ) -> JobResult: ...
+
+
+def settings_for(docker_host: str, spool: str, executor: str = "tests") -> Settings:
+    """Return settings whose containers are told apart by ``spool`` and ``executor``."""
+    return Settings(docker=Docker(host=docker_host), spool=Spool(path=spool), executor=Executor(name=executor))
+
+
+@pytest.fixture(scope="session")
+def sandbox(docker_host: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSandbox]:
+    """Yield a prepared sandbox; closed at the end."""
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path_factory.mktemp("spool"))), runtime)
+    made.prepare()
+    yield made
+    made.close()
+
+
+def make_job(
+    run_sh: str,
+    *,
+    shell: str,
+    compile_sh: str | None = None,
+    files: dict[str, bytes] | None = None,
+    stdin: bytes = b"",
+    args: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    limits: PhaseLimits = RUN,
+    compile_limits: PhaseLimits = COMPILE_DEFAULT,
+) -> Job:
+    """Return a job."""
+    scripts = {"run.sh": run_sh.encode()} | ({} if compile_sh is None else {"compile.sh": compile_sh.encode()})
+    return Job(
+        submission_id="test",
+        attempt=1,
+        files=[JobFile(name, content, 0o644) for name, content in (scripts | (files or {})).items()],
+        stdin=stdin,
+        args=list(args),
+        env=env or {},
+        compile=None if compile_sh is None else compile_limits,
+        run=limits,
+        shell=shell,
+        nixpkgs="/nix/store/the-pin",
+    )
+
+
+@pytest.fixture
+def run(sandbox: DockerSandbox, plain_shell: str) -> Run:
+    """Return a function that runs a job in the plain shell, if no other is named."""
+
+    def _run(
+        run_sh: str,
+        *,
+        shell: str = plain_shell,
+        cancelled: threading.Event | None = None,
+        phases: list[tuple[str, Phase]] | None = None,
+        **parts: object,
+    ) -> JobResult:
+        seen: list[tuple[str, Phase]] = [] if phases is None else phases
+        job = make_job(run_sh, shell=shell, **parts)  # type: ignore[arg-type]
+        return sandbox.run(job, lambda name, phase: seen.append((name, phase)), cancelled or threading.Event())
+
+    return _run
+
+
+__all__ = ["RUN", "RUN_DEFAULT", "Run", "make_job", "settings_for"]

@@ -1,0 +1,127 @@
+"""The wire: the codec, and a channel whose other end is not a supervisor."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.channel import Channel, ClosedError
+from spoold.sandbox.inside import wire
+
+VALUES: st.SearchStrategy[object] = st.recursive(
+    st.integers(-(10**18), 10**18) | st.binary(max_size=50),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_what_is_encoded_is_decoded(value: object) -> None:
+    assert wire.decode(wire.encode(value), depth=20) == value
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
+    try:
+        wire.decode(data)
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"i1",
+        b"ie",
+        b"i" + b"9" * 1000 + b"e",
+        b"5:abc",
+        b"99999999999999999999:",
+        b"-1:a",
+        b"l",
+        b"d1:ae",
+        b"di1ei2ee",
+        b"i1ei1e",
+        b"l" * 100_000,
+        b"d1:\xffi1ee",
+    ],
+)
+def test_what_is_not_bencode_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (which words does not matter)
+        wire.decode(data)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, socket.socket]]:
+    """Yield a channel and the other end of it."""
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours, threading.Event())
+    yield channel, theirs
+    channel.close()
+    theirs.close()
+
+
+def framed(data: bytes, stream: int = 1) -> bytes:
+    """Return ``data`` as the engine sends it."""
+    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+def test_a_message_in_pieces(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
+    whole = b"".join(framed(bytes((byte,))) for byte in wire.frame({"event": "ready"}) + b"raw")
+    theirs.sendall(framed(b"noise", stream=2) + whole)
+    assert channel.message(5) == {"event": b"ready"}
+    assert channel.take(3, time.monotonic() + 5) == b"raw"
+    assert "noise" in channel.diagnostics()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        framed(b"\xff\xff\xff\xff"),
+        framed((5).to_bytes(4, "big") + b"hello"),
+        framed(wire.frame({"a": 1})[:-1] + b"x"),
+        framed((3).to_bytes(4, "big") + b"i1e"),
+        framed(b"\0"),
+        b"",
+    ],
+)
+def test_garbage_closes(ends: tuple[Channel, socket.socket], data: bytes) -> None:
+    channel, theirs = ends
+    theirs.sendall(data)
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(ClosedError):
+        channel.message(5)
+
+
+def test_silence_is_bounded(ends: tuple[Channel, socket.socket]) -> None:
+    channel, _ = ends
+    with pytest.raises(ClosedError, match="does not answer"):
+        channel.message(0.3)
+    with pytest.raises(ClosedError, match="does not answer"):
+        channel.send([b"x" * 10**8], 0.3)
+
+
+def test_the_callers_event_ends_a_wait(ends: tuple[Channel, socket.socket]) -> None:
+    channel, _ = ends
+    threading.Timer(0.2, channel.cancelled.set).start()
+    with pytest.raises(RunCancelledError):
+        channel.message(20)
+
+
+def test_last_words_are_short_and_escaped(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
+    theirs.sendall(framed(b"x" * 10000 + b"\x1b[31m\nTraceback", stream=2))
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(ClosedError) as caught:
+        channel.message(5)
+    assert "Traceback" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

@@ -1,0 +1,283 @@
+"""The engine around the jobs: what is left behind (nothing), what goes wrong, and whose fault that is."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import JobResult, Runtime
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.container import Container
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.sandbox.conftest import RUN, Run, make_job, settings_for
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def api(docker_host: str) -> Iterator[docker.APIClient]:
+    """Yield a client of the test's own."""
+    client = docker.APIClient(base_url=docker_host)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def own(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerSandbox]:
+    """Yield a prepared sandbox whose containers are nobody else's."""
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
+    made.prepare()
+    yield made
+    made.close()
+
+
+def left(api: docker.APIClient, spool: Path) -> list[str]:
+    """Return the ids of the containers that belong to ``spool``."""
+    return [found["Id"] for found in api.containers(all=True, filters={"label": f"spoold.spool={spool}"})]
+
+
+def start(
+    sandbox: DockerSandbox, script: str, shell: str
+) -> tuple[concurrent.futures.Future[JobResult], threading.Event]:
+    """Run ``script`` in a thread."""
+    cancelled = threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    job = make_job(script, shell=shell, limits=replace(RUN, time=60, cpu_time=60))
+    future: concurrent.futures.Future[JobResult] = pool.submit(sandbox.run, job, lambda *_: None, cancelled)
+    pool.shutdown(wait=False)
+    return future, cancelled
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for ``condition``, bounded."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def running(api: docker.APIClient, spool: Path) -> str:
+    """Wait until the job's program runs in the one container of ``spool``; return the container."""
+
+    def runs() -> bool:
+        try:
+            return any(len(api.top(found)["Processes"]) > 1 for found in left(api, spool))
+        except docker.errors.APIError:  # it is not started yet
+            return False
+
+    until(runs)
+    return left(api, spool)[0]
+
+
+def test_nothing_is_left_after_jobs(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    volumes = api.volumes()["Volumes"]
+    for script in ("true", "exit 1", "kill -9 -1; kill -9 $$"):
+        own.run(make_job(script, shell=plain_shell), lambda *_: None, threading.Event())
+    assert left(api, tmp_path) == []
+    assert api.volumes()["Volumes"] == volumes
+
+
+def test_nothing_is_left_after_errors(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the caller's own")
+
+    with pytest.raises(RuntimeError, match="own"):
+        own.run(make_job("true", shell=plain_shell), fail, threading.Event())
+    bad = make_job("true", shell=plain_shell, files={"../escape": b""})
+    with pytest.raises(TemporaryError, match="bad file name"):
+        own.run(bad, lambda *_: None, threading.Event())
+    assert left(api, tmp_path) == []
+
+
+def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str) -> None:
+    future, cancelled = start(own, "sleep 60", plain_shell)
+    running(api, tmp_path)
+    cancelled.set()
+    with pytest.raises(RunCancelledError):
+        future.result(timeout=20)
+    assert left(api, tmp_path) == []
+
+
+def test_a_container_that_dies_is_ours_and_temporary(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    future, _ = start(own, "sleep 60", plain_shell)
+    api.kill(running(api, tmp_path))
+    with pytest.raises(TemporaryError, match="the sandbox was lost"):
+        future.result(timeout=20)
+    assert left(api, tmp_path) == []
+
+
+def test_a_container_that_is_removed_is_ours_and_temporary(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    future, _ = start(own, "sleep 60", plain_shell)
+    api.remove_container(running(api, tmp_path), force=True)
+    with pytest.raises(TemporaryError, match="the sandbox was lost"):
+        future.result(timeout=20)
+
+
+def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docker.APIClient, tmp_path: Path) -> None:
+    assert own._plan is not None
+    container = Container(own._engine, own._plan, own._default_size(), threading.Event())
+    assert container._channel is not None
+    (found,) = left(api, tmp_path)
+    container._channel.close()
+    until(lambda: not api.inspect_container(found)["State"]["Running"])
+    assert api.inspect_container(found)["State"]["ExitCode"] == 0
+    container.close()
+    assert left(api, tmp_path) == []
+
+
+def test_orphans_are_removed_and_others_are_not(
+    docker_host: str, runtime: Runtime, api: docker.APIClient, tmp_path: Path
+) -> None:
+    mine, other = (DockerSandbox(settings_for(docker_host, str(tmp_path), name), runtime) for name in ("a", "b"))
+    waiting = []
+    for sandbox in (mine, other):
+        sandbox.prepare()
+        assert sandbox._plan is not None
+        waiting.append(Container(sandbox._engine, sandbox._plan, sandbox._default_size(), threading.Event()))
+    assert len(left(api, tmp_path)) == 2
+    again = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
+    again.prepare()
+    (kept,) = left(api, tmp_path)
+    assert api.inspect_container(kept)["Config"]["Labels"]["spoold.executor"] == "b"
+    other.close()
+    assert left(api, tmp_path) == []
+    for container in waiting:
+        container.close()
+
+
+def test_the_walls_as_the_engine_has_them(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, runtime: Runtime
+) -> None:
+    assert own._plan is not None
+    container = Container(own._engine, own._plan, own._default_size(), threading.Event())
+    try:
+        (found,) = left(api, tmp_path)
+        host = api.inspect_container(found)["HostConfig"]
+        mounts = api.inspect_container(found)["Mounts"]
+    finally:
+        container.close()
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["Privileged"] is False
+    assert host["CapDrop"] == ["ALL"]
+    assert sorted(name.removeprefix("CAP_") for name in host["CapAdd"]) == ["KILL", "SETGID", "SETUID"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["MemorySwap"] == host["Memory"] > 0
+    assert [(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts] == [
+        (runtime.store, "/nix/store", False)
+    ]
+    assert (container.ready.no_new_privileges, container.ready.seccomp) == (1, 2)
+    assert container.ready.capabilities == 1 << 5 | 1 << 6 | 1 << 7
+
+
+def test_many_at_once(own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str) -> None:
+    def one(number: int) -> str:
+        job = make_job("cat; echo $1", shell=plain_shell, stdin=b"in ", args=(str(number),))
+        return own.run(job, lambda *_: None, threading.Event()).run.stdout
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(12))) == [f"in {number}\n" for number in range(12)]
+    assert left(api, tmp_path) == []
+
+
+def test_a_script_written_and_executed_at_once(run: Run) -> None:
+    script = '#!/bin/bash\nfor i in {1..200}; do printf "#!/bin/sh\\necho $i" >s$i; chmod +x s$i; ./s$i & done; wait'
+    phase = run(script, limits=replace(RUN, processes=250)).run
+    assert sorted(map(int, phase.stdout.split())) == list(range(1, 201))
+    assert phase.stderr == ""
+
+
+def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
+    assert own._plan is not None
+    api.tag(own._plan.image, "spoold-sandbox", "kept")
+    api.remove_image(own._plan.image)
+    try:
+        result = own.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
+    finally:
+        api.remove_image("spoold-sandbox:kept")
+    assert result.run.stdout == "hi\n"
+
+
+def test_memory_that_kills_the_supervisor_too_is_still_the_jobs_limit(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future, _ = start(own, "sleep 60", plain_shell)
+    found = running(api, tmp_path)
+    state = {"State": {"OOMKilled": True, "Running": False}}
+    monkeypatch.setattr(docker.APIClient, "inspect_container", lambda *_: state)
+    api.kill(found)
+    phase = future.result(timeout=20).run
+    assert (phase.outcome, phase.signal, phase.memory) == ("memory_limit", "SIGKILL", RUN.memory)
+
+
+def test_no_engine(runtime: Runtime, tmp_path: Path) -> None:
+    nowhere = f"unix://{tmp_path}/none.sock"
+    sandbox = DockerSandbox(settings_for(nowhere, str(tmp_path)), runtime)
+    with pytest.raises(TemporaryError, match=r"none\.sock.*running"):
+        sandbox.prepare()
+    with pytest.raises(TemporaryError, match="not prepared"):
+        sandbox.run(make_job("true", shell=""), lambda *_: None, threading.Event())
+
+
+def test_something_else_listens(runtime: Runtime, tmp_path: Path) -> None:
+    path = str(tmp_path / "other.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(b"SSH-2.0-x\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(TemporaryError, match=r"other\.sock"):
+            DockerSandbox(settings_for(f"unix://{path}", str(tmp_path)), runtime).prepare()
+        thread.join()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not")
+def test_no_permission(runtime: Runtime, docker_host: str, tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os.setresgid(65533, 65533, 65533)
+        os.setresuid(65533, 65533, 65533)
+        try:
+            DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime).prepare()
+        except OperatorError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_runtime_that_is_not_there(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:
+    broken = Runtime(
+        system=runtime.system,
+        store=runtime.store,
+        python="/nix/store/none",
+        bash=runtime.bash,
+        coreutils=runtime.coreutils,
+        nixpkgs={},
+    )
+    with pytest.raises(TemporaryError, match="/nix/store/none"):
+        DockerSandbox(settings_for(docker_host, str(tmp_path)), broken).prepare()

@@ -1,0 +1,194 @@
+"""What a job is given, and what is told of it: files, stdin, arguments, environment, phases, exits, streams."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.model.errors import ClientError
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from tests.sandbox.conftest import RUN, Run
+
+pytestmark = pytest.mark.docker
+
+
+def test_hello(run: Run) -> None:
+    result = run("echo hello")
+    assert result.compile == SKIPPED_PHASE
+    phase = result.run
+    assert (phase.stdout, phase.stderr, phase.outcome, phase.exit_code, phase.signal) == ("hello\n", "", "ok", 0, "")
+    assert isinstance(phase.time, float)
+    assert 0 < phase.time < 5
+    assert isinstance(phase.cpu_time, float)
+    assert 0 < phase.cpu_time < 5
+    assert isinstance(phase.memory, int)
+    assert 0 < phase.memory < 100_000_000
+
+
+def test_stdin_arrives_to_the_byte(run: Run) -> None:
+    data = bytes(range(256)) * 1000 + b"no newline"
+    phase = run("sha256sum", stdin=data).run
+    assert phase.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+    phase = run("exec cat", stdin=b"a\0b\r\n\n\xc3\xa4").run
+    assert phase.stdout == "a\0b\r\n\n\u00e4"
+    assert run("cat; echo end").run.stdout == "end\n"
+
+
+def test_arguments_are_literal(run: Run) -> None:
+    args = ("--privileged", "-v", "/:/h", ";id", "$(id)", "", "a b", "*", "new\nline", "X=1", "--", "\u00e4")
+    phase = run('printf "<%s>" "$@"', args=args).run
+    assert phase.stdout == "".join(f"<{arg}>" for arg in args)
+
+
+def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_shell: str) -> None:
+    env = {
+        "PLAIN": "$(id) `id`",
+        "LD_PRELOAD_": "x",
+        "BASH_ENV": "/work/evil",
+        "ENV": "/work/evil",
+        "BASH_FUNC_echo%%": "() { builtin echo evil; }",
+        "a.b": "dot",
+        "-i": "option",
+        "IFS": "x",
+        "PATH": "/nowhere",
+        "LINES": "two\nlines",
+        "EMPTY": "",
+        "SHELLOPTS": "xtrace",
+        "\u00e4": "\u00f6",
+    }
+    shebang = run("command -v python3", shell=python_shell).run.stdout.strip()
+    program = f"#!{shebang}\nimport json, os\nprint(json.dumps(dict(os.environ)))"
+    phase = run(program, env=env, files={"evil": b"echo evil >&2"}, shell=python_shell).run
+    assert phase.stderr == ""
+    seen = json.loads(phase.stdout)
+    assert {key: seen.get(key) for key in env} == env
+    assert seen["NIX_PATH"] == "nixpkgs=/nix/store/the-pin"
+    assert seen["HOME"] == "/work"
+    assert not {"HOSTNAME", "TMPDIR", "TMP"} & seen.keys()
+
+
+def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
+    phase = run("exec true", env={"LD_PRELOAD": "/work/none.so"}).run
+    assert phase.stderr.count("cannot be preloaded") <= 2  # sh and true, but neither bash nor env before them
+    assert phase.outcome is Outcome.OK
+
+
+def test_the_place_and_the_user(run: Run) -> None:
+    phase = run("pwd; umask; id -u; id -g; id -G; ulimit -c; echo $HOME").run
+    assert phase.stdout.split() == ["/work", "0022", "65533", "65533", "65533", "0", "/work"]
+
+
+def test_files_and_directories(run: Run) -> None:
+    binary = bytes(range(256))
+    files = {"a/b/c.bin": binary, "a/d": b"", "\u00e4 -rf": b"x"}
+    phase = run("cat a/b/c.bin; ls a; cat './\u00e4 -rf'; stat -c %a:%u a a/d run.sh", files=files).run
+    assert phase.stdout_encoding == "base64"
+    phase = run("ls a; cat './\u00e4 -rf'; echo; stat -c %a:%u a a/d run.sh; touch a/new", files=files).run
+    assert phase.stdout.split() == ["b", "d", "x", "755:65533", "644:65533", "755:65533"]
+    assert phase.outcome is Outcome.OK
+
+
+def test_files_that_do_not_fit_are_the_clients_fault(run: Run) -> None:
+    deep = {f"{i}/" + "/".join("d" * 100) + "/f": b"" for i in range(200)}
+    with pytest.raises(ClientError, match=r"files: .*No space left"):
+        run("true", files=deep)
+
+
+def test_large_input_and_files(run: Run) -> None:
+    content = b"0123456789abcdef" * 65536 * 8
+    limits = replace(RUN, memory=32 * 1024**2)
+    phase = run(
+        "sha256sum big - | cut -c1-64 | uniq -c | wc -l", files={"big": content}, stdin=content, limits=limits
+    ).run
+    assert (phase.stdout.strip(), phase.outcome) == ("1", "ok")
+
+
+def test_compile_then_run(run: Run) -> None:
+    phases: list[tuple[str, Phase]] = []
+    result = run(
+        "cat made; cat",
+        compile_sh='echo "made by $WHO with $# arguments" >made; cat; echo compiled; pwd >&2',
+        env={"WHO": "compile"},
+        args=("one", "two"),
+        stdin=b"input",
+        phases=phases,
+    )
+    assert (result.compile.stdout, result.compile.stderr, result.compile.outcome) == ("compiled\n", "/work\n", "ok")
+    assert result.run.stdout == "made by compile with 0 arguments\ninput"
+    assert phases == [("compile", result.compile), ("run", result.run)]
+
+
+def test_failed_compile_skips_the_run(run: Run) -> None:
+    phases: list[tuple[str, Phase]] = []
+    result = run("echo never", compile_sh="echo wrong >&2; exit 7", phases=phases)
+    assert (result.compile.outcome, result.compile.exit_code, result.compile.stderr) == ("nonzero_exit", 7, "wrong\n")
+    assert result.run == SKIPPED_PHASE
+    assert [name for name, _ in phases] == ["compile"]
+
+
+def test_a_real_compiler(run: Run, c_shell: str) -> None:
+    source = b'#include <stdio.h>\nint main(void) { char s[9]; scanf("%8s", s); printf("got %s\\n", s); return 3; }\n'
+    result = run("exec ./a.out", compile_sh="gcc -o a.out main.c", files={"main.c": source}, stdin=b"x", shell=c_shell)
+    assert (result.compile.outcome, result.run.stdout, result.run.exit_code) == ("ok", "got x\n", 3)
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "signal", "outcome"),
+    [
+        ("exit 0", 0, "", Outcome.OK),
+        ("exit 255", 255, "", Outcome.NONZERO_EXIT),
+        ("kill -SEGV $$", None, "SIGSEGV", Outcome.SIGNALLED),
+        ("kill -KILL $$", None, "SIGKILL", Outcome.SIGNALLED),
+        ("kill -TERM $$", None, "SIGTERM", Outcome.SIGNALLED),
+        ("#!/does/not/exist", 127, "", Outcome.NONZERO_EXIT),
+        ("yes | head -c 1 >/dev/null; exit ${PIPESTATUS[0]}", 141, "", Outcome.NONZERO_EXIT),
+    ],
+)
+def test_exits(run: Run, script: str, code: int | None, signal: str, outcome: Outcome) -> None:
+    phase = run(script).run
+    assert (phase.exit_code, phase.signal, phase.outcome) == (code, signal, outcome)
+
+
+def test_too_many_arguments_are_the_programs_failure(run: Run) -> None:
+    phase = run("true", args=("x" * 200_000,)).run
+    assert (phase.exit_code, phase.outcome) == (126, "nonzero_exit")
+    assert "Argument list too long" in phase.stderr
+
+
+def test_streams_can_be_opened_again(run: Run) -> None:
+    phase = run("echo out >/dev/stdout; echo err >/dev/stderr; cat /dev/stdin", stdin=b"in").run
+    assert (phase.stdout, phase.stderr) == ("out\nin", "err\n")
+
+
+def test_both_streams_are_cut_at_their_caps_and_counted(run: Run) -> None:
+    limits = replace(RUN, stdout=1000, stderr=10)
+    phase = run("yes | head -c 5000000; printf '%.0s\u00e4' {1..10} >&2; exit 5", limits=limits).run
+    assert phase.stdout == "y\n" * 500
+    assert (phase.stdout_bytes, phase.stdout_truncated) == (5_000_000, True)
+    assert (phase.stderr, phase.stderr_bytes, phase.stderr_truncated) == ("\u00e4" * 5, 20, True)
+    assert (phase.exit_code, phase.outcome) == (5, "nonzero_exit")
+
+
+def test_output_at_its_cap_is_whole(run: Run) -> None:
+    phase = run("printf 0123456789", limits=replace(RUN, stdout=10)).run
+    assert (phase.stdout, phase.stdout_bytes, phase.stdout_truncated) == ("0123456789", 10, False)
+
+
+def test_output_that_is_not_text(run: Run) -> None:
+    phase = run(r"printf 'ok\n\377\000' >&2; printf '\0'").run
+    assert (phase.stderr, phase.stderr_encoding, phase.stderr_bytes) == ("b2sK/wA=", "base64", 5)
+    assert (phase.stdout, phase.stdout_encoding) == ("\0", "utf8")
+
+
+def test_much_output_with_many_small_writes(run: Run) -> None:
+    limits = replace(RUN, stdout=1024**2, memory=64 * 1024**2)
+    phase = run("for ((i = 0; i < 50000; i++)); do echo $i; done", limits=limits).run
+    assert phase.stdout == "".join(f"{i}\n" for i in range(50000))
+
+
+def test_a_shell_that_is_empty_still_has_a_path(run: Run) -> None:
+    phase = run("ls run.sh", shell="/nix/store/none").run
+    assert (phase.stdout, phase.outcome) == ("run.sh\n", "ok")

@@ -1,0 +1,246 @@
+"""Each limit, and each way around it: time, CPU, memory, output, files, processes; and what is left running after."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.model.limits import COMPILE_DEFAULT, MIB
+from spoold.model.response import Outcome, Phase
+from tests.sandbox.conftest import RUN, Run
+
+pytestmark = pytest.mark.docker
+
+SHORT = replace(RUN, time=0.6, cpu_time=30)
+SLACK = 15.0  # seconds; a loaded machine is no failure
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "while :; do :; done",
+        "sleep 60",
+        "exec >&- 2>&- <&-; sleep 60",
+        "trap '' TERM INT HUP XCPU; sleep 60 & while :; do wait; done",
+        "kill -9 -1; sleep 60",
+        "kill -STOP 0; sleep 60",
+        "kill -STOP $PPID; kill -STOP 1; kill -9 1; sleep 60",
+        "for i in 1 2 3; do (kill -STOP $BASHPID) & done; wait",
+        "bomb() { bomb | bomb & wait; }; bomb 2>/dev/null; sleep 60",
+    ],
+    ids=["busy", "sleep", "closed", "ignores", "kill-all", "stop-group", "stop-parent", "stopped", "fork-bomb"],
+)
+def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
+    before = time.monotonic()
+    phase = run("#!/bin/bash\necho begun\n" + script, limits=SHORT).run
+    assert time.monotonic() - before < SLACK
+    assert (phase.outcome, phase.signal, phase.stdout) == ("time_limit", "SIGKILL", "begun\n")
+    assert isinstance(phase.time, float)
+    assert 0.6 <= phase.time < SLACK
+
+
+def test_cpu_time_of_all_processes_counts(run: Run) -> None:
+    script = "for i in 1 2; do (while :; do :; done) & done; wait"
+    phase = run(script, limits=replace(RUN, time=30, cpu_time=0.8)).run
+    assert (phase.outcome, phase.exit_code) == ("cpu_limit", None)
+    assert isinstance(phase.cpu_time, float)
+    assert 0.8 <= phase.cpu_time < 5
+
+
+def test_cpu_time_of_children_that_nobody_waited_for_counts(run: Run, python_shell: str) -> None:
+    program = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"  # the kernel adds such children's time to nobody's
+        "for _ in range(4):\n"
+        "    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.25: pass\n"
+        "        os._exit(0)\n"
+        "    try: os.wait()\n"
+        "    except ChildProcessError: pass\n"
+    )
+    phase = run("exec python3 main.py", files={"main.py": program.encode()}, shell=python_shell).run
+    assert phase.outcome is Outcome.OK
+    assert isinstance(phase.cpu_time, float)
+    assert phase.cpu_time > 0.9
+
+
+def test_sleeping_costs_no_cpu(run: Run) -> None:
+    phase = run("sleep 0.5").run
+    assert isinstance(phase.time, float)
+    assert isinstance(phase.cpu_time, float)
+    assert phase.time > 0.5 > phase.cpu_time
+
+
+HOG = b"import time\nhog = []\nwhile True:\n    hog.append(bytearray(b'x' * 1048576))\n"
+MAPPER = b"import mmap\nheld = mmap.mmap(-1, 1 << 30)\nfor at in range(0, 1 << 30, 4096): held[at] = 1\n"
+SURVIVOR = b"import subprocess, sys\nsubprocess.run([sys.executable, 'hog.py'])\nprint('survived')\n"
+
+
+@pytest.mark.parametrize("size", [32 * MIB, 128 * MIB])
+@pytest.mark.parametrize("program", [HOG, MAPPER, SURVIVOR], ids=["heap", "mmap", "grandchild"])
+def test_memory(run: Run, python_shell: str, program: bytes, size: int) -> None:
+    files = {"main.py": program, "hog.py": HOG}
+    phase = run("python3 main.py; exit 0", files=files, shell=python_shell, limits=replace(RUN, memory=size)).run
+    assert phase.outcome is Outcome.MEMORY_LIMIT
+    assert isinstance(phase.memory, int)
+    assert size <= phase.memory < 2 * size + 64 * MIB
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/work", "/dev/shm"])
+def test_files_in_memory_are_memory(run: Run, place: str) -> None:
+    limits = replace(RUN, memory=48 * MIB, file_size=256 * MIB)
+    phase = run(f"head -c 200M /dev/zero >{place}/big; head -c 200M /dev/zero >{place}/more; exit 0", limits=limits).run
+    assert phase.outcome is Outcome.MEMORY_LIMIT
+
+
+def test_peak_memory_is_the_jobs_own(run: Run, python_shell: str) -> None:
+    program = b"held = b'x' * (40 << 20)\n"
+    phase = run("python3 main.py", files={"main.py": program}, shell=python_shell).run
+    assert isinstance(phase.memory, int)
+    assert 40 * MIB < phase.memory < 60 * MIB
+
+
+def test_reading_files_of_the_store_is_not_memory(run: Run) -> None:
+    limits = replace(RUN, memory=16 * MIB)
+    phase = run("for f in /nix/store/*/lib/*.so* $(command -v bash env); do cat $f; done | wc -c", limits=limits).run
+    assert phase.outcome is Outcome.OK
+
+
+def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> None:
+    program = b"held = b'x' * (80 << 20)\n"
+    result = run(
+        "python3 main.py; exit 0",
+        compile_sh="python3 main.py",
+        files={"main.py": program},
+        shell=python_shell,
+        limits=replace(RUN, memory=48 * MIB),
+        compile_limits=replace(COMPILE_DEFAULT, memory=256 * MIB),
+    )
+    assert (result.compile.outcome, result.run.outcome) == ("ok", "memory_limit")
+    assert isinstance(result.compile.memory, int)
+    assert result.compile.memory > 80 * MIB
+
+
+def test_what_compile_leaves_is_not_the_runs_memory(run: Run) -> None:
+    result = run(
+        "echo ran; head -c 12M /dev/zero >/tmp/more",
+        compile_sh="head -c 150M /dev/zero >left",
+        limits=replace(RUN, memory=16 * MIB, file_size=256 * MIB),
+    )
+    assert (result.compile.outcome, result.run.outcome, result.run.stdout) == ("ok", "ok", "ran\n")
+    assert isinstance(result.run.memory, int)
+    assert 12 * MIB <= result.run.memory <= 16 * MIB
+
+
+def test_each_phase_has_its_own_limit_of_processes(run: Run, python_shell: str) -> None:
+    program = b"import os, signal\nn = 0\ntry:\n    while n < 200:\n        if os.fork() == 0: signal.pause()\n        n += 1\nexcept OSError: pass\nprint(n)\n"  # noqa: E501
+    result = run(
+        "exec python3 main.py",
+        compile_sh="exec python3 main.py",
+        files={"main.py": program},
+        shell=python_shell,
+        limits=replace(RUN, processes=10),
+        compile_limits=replace(COMPILE_DEFAULT, processes=30),
+    )
+    assert (result.compile.stdout, result.run.stdout) == ("29\n", "9\n")
+
+
+def test_zombies_are_reaped_while_the_program_runs(run: Run) -> None:
+    script = "for i in {1..100}; do ( : & ) ; done; echo $?"
+    phase = run("#!/bin/bash\n" + script, limits=replace(RUN, processes=8)).run
+    assert (phase.stdout, phase.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("wrap", ["exec ", ""], ids=["main", "child"])
+def test_file_size(run: Run, wrap: str) -> None:
+    phase = run(f"{wrap}head -c 20M /dev/zero >big", limits=replace(RUN, file_size=1 * MIB)).run
+    assert phase.outcome is Outcome.FILE_LIMIT
+    assert phase.signal == ("SIGXFSZ" if wrap else "")
+
+
+def test_a_sparse_file_counts(run: Run) -> None:
+    assert run("exec truncate -s 8E big").run.outcome is not Outcome.OK
+    assert run("exec truncate -s 1G big").run.outcome is not Outcome.OK
+
+
+def test_open_files(run: Run) -> None:
+    assert run("ulimit -n; ulimit -Hn").run.stdout == "64\n64\n"
+
+
+def test_the_work_directory_is_bounded(run: Run, python_shell: str) -> None:
+    program = (
+        b"import os, errno\nn = 0\n"
+        b"try:\n    while True:\n        open(f'f{n}', 'w').close(); n += 1\n"
+        b"except OSError as error: print(errno.errorcode[error.errno], n < 20000)\n"
+    )
+    phase = run("exec python3 main.py", files={"main.py": program}, shell=python_shell).run
+    assert phase.stdout == "ENOSPC True\n"
+    limits = replace(RUN, memory=512 * MIB, file_size=256 * MIB)
+    phase = run(
+        "cat /dev/zero >a; cat /dev/zero >b; stat -c %s a b | { read x; read y; echo $((x + y)); }", limits=limits
+    ).run
+    assert 255 * MIB < int(phase.stdout) <= 256 * MIB
+    assert "No space left" in phase.stderr
+
+
+def test_endless_output_ends_at_the_time_limit(run: Run) -> None:
+    phase = run("yes & yes >&2", limits=SHORT).run
+    assert phase.outcome is Outcome.TIME_LIMIT
+    assert (phase.stdout, phase.stderr) == ("y\n" * 32768, "y\n" * 32768)
+    assert isinstance(phase.stdout_bytes, int)
+    assert phase.stdout_bytes > 10 * MIB
+
+
+def test_the_end_of_the_program_is_the_end(run: Run, python_shell: str) -> None:
+    program = b"import os, time\nos.setsid()\nprint('begun', flush=True)\ntime.sleep(60)\n"
+    script = "#!/bin/bash\n(trap '' TERM; sleep 60) & python3 main.py | { read x; echo $x; } & sleep 1; echo done"
+    before = time.monotonic()
+    phase = run(script, files={"main.py": program}, shell=python_shell).run
+    assert (phase.stdout, phase.outcome) == ("begun\ndone\n", "ok")
+    assert isinstance(phase.time, float)
+    assert phase.time < 5
+    assert time.monotonic() - before < SLACK
+
+
+def test_all_output_written_before_the_end_is_kept(run: Run) -> None:
+    phase = run("head -c 60000 /dev/zero & wait; exit 0").run
+    assert phase.stdout_bytes == 60000
+
+
+DAEMON = b"""
+import os, signal, time
+if os.fork() == 0:
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while True:
+        open("/tmp/alive", "a").write("x")
+        time.sleep(0.01)
+while not os.path.exists("/tmp/alive"):
+    time.sleep(0.01)
+"""
+LIST = b"""
+import os, time
+def size(): return os.stat("/tmp/alive").st_size
+print(sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) == [1, os.getpid()])
+before = size()
+time.sleep(0.3)
+print(size() - before)
+"""
+
+
+def test_nothing_of_compile_lives_on_in_run(run: Run, python_shell: str) -> None:
+    files = {"daemon.py": DAEMON, "list.py": LIST}
+    result = run("exec python3 list.py", compile_sh="python3 daemon.py", files=files, shell=python_shell)
+    assert (result.compile.outcome, result.run.stdout) == ("ok", "True\n0\n")
+
+
+def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
+    phase: Phase = run("echo partial; sleep 60", limits=SHORT).run
+    assert (phase.stdout, phase.exit_code) == ("partial\n", None)
+    assert isinstance(phase.memory, int)
+    assert phase.memory > 0

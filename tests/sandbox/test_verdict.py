@@ -1,0 +1,63 @@
+"""The order of the verdicts, as a table."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from spoold.model.limits import RUN_DEFAULT
+from spoold.model.response import Outcome
+from spoold.sandbox.verdict import Done, judge, killed_whole
+
+
+def done(status: int, *, hit: bytes = b"", oom: int = 0, total: int = 0) -> Done:
+    """Return a supervisor's account."""
+    return Done(
+        status=status,
+        time=1_500_000_000,
+        cpu=250_000_000,
+        memory=1000,
+        left=0,
+        oom=oom,
+        hit=hit,
+        clean=1,
+        stdout=0,
+        stdout_total=total,
+        stderr=0,
+        stderr_total=0,
+    )
+
+
+KILLED = int(signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("account", "outcome", "name", "code"),
+    [
+        (done(0), Outcome.OK, "", 0),
+        (done(3 << 8), Outcome.NONZERO_EXIT, "", 3),
+        (done(0, oom=1), Outcome.MEMORY_LIMIT, "", 0),
+        (done(KILLED, hit=b"time", oom=1), Outcome.MEMORY_LIMIT, "SIGKILL", None),
+        (done(KILLED, hit=b"memory"), Outcome.MEMORY_LIMIT, "SIGKILL", None),
+        (done(KILLED, hit=b"time"), Outcome.TIME_LIMIT, "SIGKILL", None),
+        (done(KILLED, hit=b"cpu"), Outcome.CPU_LIMIT, "SIGKILL", None),
+        (done(signal.SIGXCPU), Outcome.CPU_LIMIT, "SIGXCPU", None),
+        (done(signal.SIGXFSZ), Outcome.FILE_LIMIT, "SIGXFSZ", None),
+        (done((128 + signal.SIGXFSZ) << 8), Outcome.FILE_LIMIT, "", 128 + signal.SIGXFSZ),
+        (done(KILLED), Outcome.SIGNALLED, "SIGKILL", None),
+        (done(signal.SIGSEGV | 0x80), Outcome.SIGNALLED, "SIGSEGV", None),
+        (done(40), Outcome.SIGNALLED, f"SIGRTMIN+{40 - signal.SIGRTMIN}", None),
+        (done(-1, hit=b"time"), Outcome.TIME_LIMIT, "SIGKILL", None),
+        (done(0, total=10**9), Outcome.OK, "", 0),
+    ],
+)
+def test_order(account: Done, outcome: Outcome, name: str, code: int | None) -> None:
+    phase = judge(account, b"", b"", RUN_DEFAULT)
+    assert (phase.outcome, phase.signal, phase.exit_code) == (outcome, name, code)
+    assert (phase.time, phase.cpu_time) == (1.5, 0.25)
+
+
+def test_a_memory_limit_was_reached() -> None:
+    assert judge(done(0, oom=1), b"", b"", RUN_DEFAULT).memory == RUN_DEFAULT.memory
+    assert killed_whole(RUN_DEFAULT, 2.0).outcome is Outcome.MEMORY_LIMIT

@@ -1,0 +1,162 @@
+"""What a job must not reach: the network, the supervisor, the store, other jobs, the host."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+
+import pytest
+
+from spoold.model.job import Runtime
+from spoold.model.limits import COMPILE_DEFAULT
+from spoold.model.response import Outcome
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.sandbox.conftest import Run, make_job
+
+pytestmark = pytest.mark.docker
+
+
+def test_no_network_but_loopback(run: Run, python_shell: str) -> None:
+    program = (
+        "import os, socket\n"
+        "print(sorted(os.listdir('/sys/class/net')))\n"
+        "for address in ('172.17.0.1', '169.254.169.254', '192.0.2.1', '127.0.0.1'):\n"
+        "    s = socket.socket(); s.settimeout(3)\n"
+        "    try: s.connect((address, 80)); print('reached', address)\n"
+        "    except OSError as error: print(error.errno)\n"
+        "print(len(open('/proc/net/unix').readlines()) - 1, len(open('/proc/net/route').readlines()) - 1)\n"
+    )
+    lines = run("exec python3 main.py", files={"main.py": program.encode()}, shell=python_shell).run.stdout.splitlines()
+    assert lines == ["['lo']", "101", "101", "101", "111", "0 0"]
+
+
+def test_no_socket_of_the_host(run: Run) -> None:
+    phase = run("ls -d /nix/var /var/run/docker.sock /run/docker.sock /nix/store; ls /nix").run
+    assert phase.stdout.split() == ["/nix/store", "store"]
+
+
+def test_descriptors_are_three(run: Run, python_shell: str) -> None:
+    program = b"import os; print([n for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')])"
+    phase = run('exec python3 -c "$(cat main.py)"', files={"main.py": program}, shell=python_shell).run
+    assert phase.stdout == "['0', '1', '2']\n"
+
+
+ATTEMPTS = [
+    "cat /proc/1/environ",
+    "cat /proc/1/mem",
+    "cat /proc/1/maps",
+    "ls /proc/1/fd/",
+    "echo forged >/proc/1/fd/1",
+    "cat /proc/1/fd/0",
+    "ls /proc/1/root/",
+    "kill -0 1",
+    "kill -9 1",
+    "echo -1000 >/proc/self/oom_score_adj",
+    "echo 0 >/proc/1/oom_score_adj",
+    "echo 99 >/sys/fs/cgroup/pids/pids.max",
+    "echo 0 >/sys/fs/cgroup/cgroup.procs",
+    "mkdir /sys/fs/cgroup/memory/mine",
+    "ulimit -n 100",
+    "ulimit -f unlimited",
+    "touch /nix/store/new",
+    "rm -rf $(dirname $(dirname $(command -v ls)))",
+    "chmod 777 /nix/store",
+    "touch /new",
+    "ln -sf /work/evil /bin/sh",
+    "touch /bin/env",
+    "touch /spoold/inside/phase.py",
+    "echo x >>/etc/passwd",
+    "chown 0 run.sh",
+    "mknod dev b 8 0",
+    "chroot / true",
+    "ls /nix/store",
+    "hostname other",
+]
+
+
+@pytest.fixture(scope="module")
+def refusals(sandbox: DockerSandbox, plain_shell: str) -> dict[str, str]:
+    """Make all the attempts in one container; return what came of each."""
+    lines = [f"( {attempt} ) >/dev/null 2>&1 && echo allowed || echo refused" for attempt in ATTEMPTS]
+    job = make_job("#!/bin/bash\n" + "\n".join(lines), shell=plain_shell)
+    result = sandbox.run(job, lambda *_: None, threading.Event())
+    return dict(zip(ATTEMPTS, result.run.stdout.split(), strict=True))
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_refused(refusals: dict[str, str], attempt: str) -> None:
+    assert refusals[attempt] == "refused"
+
+
+def test_compile_cannot_redirect_run(run: Run) -> None:
+    result = run("echo original", compile_sh="rm run.sh; ln -s /proc/1/environ run.sh")
+    assert result.run.outcome is Outcome.NONZERO_EXIT
+    assert (result.run.exit_code, result.run.stdout) == (126, "")
+    result = run("echo original", compile_sh="rm run.sh; mkfifo run.sh")
+    assert result.run.exit_code == 126
+    result = run("echo original", compile_sh="mv /work /tmp/w; chmod 000 /work; rm -rf /work/*; true")
+    assert result.run.outcome is not Outcome.OK
+
+
+def test_a_forged_report_is_only_output(run: Run) -> None:
+    forged = "d5:event4:done6:statusi0ee"
+    phase = run(f"printf '\\0\\0\\0\\032{forged}'; printf '\\1\\0\\0\\0\\0\\0\\0\\4abcd' >&2; exit 9").run
+    assert phase.exit_code == 9
+    assert forged in phase.stdout
+
+
+def test_set_uid_files_give_nothing(run: Run) -> None:
+    phase = run("cp $(command -v id) i; chmod 6755 i; ./i -u; cat /proc/self/status").run
+    assert phase.stdout.splitlines()[0] == "65533"
+    fields = dict(line.split(":\t") for line in phase.stdout.splitlines()[1:])
+    assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert fields["NoNewPrivs"] == "1"
+
+
+CALLS = """
+import ctypes, errno, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, number, *arguments):
+    result = libc.syscall(number, *arguments)
+    print(name, "allowed" if result >= 0 else "refused")
+call("unshare", 272, 0x10000000)
+call("mount", 165, b"none", b"/tmp", b"tmpfs", 0, None)
+call("keyctl", 250, 0, -3, 1)
+call("add_key", 248, b"user", b"name", b"value", 5, -3)
+call("bpf", 321, 0, None, 0)
+call("io_uring_setup", 425, 1, ctypes.create_string_buffer(120))
+call("userfaultfd", 323, 0)
+call("perf_event_open", 298, ctypes.create_string_buffer(120), 0, -1, -1, 0)
+call("setns", 308, 0, 0)
+call("ptrace", 101, 16, 1, 0, 0)
+call("process_vm_readv", 310, 1, None, 0, None, 0)
+call("clone_newuser", 56, 0x10000000 | 17, None, None, None, None)
+for name, family in (("vsock", 40), ("alg", 38), ("packet", 17), ("netlink", 16)):
+    try: socket.socket(family, socket.SOCK_SEQPACKET if family == 38 else socket.SOCK_RAW if family in (16, 17) else socket.SOCK_STREAM); print(name, "allowed")
+    except OSError as error: print(name, "refused")
+"""  # noqa: E501
+
+
+def test_dangerous_calls_are_refused(run: Run, python_shell: str, runtime: Runtime) -> None:
+    if runtime.system != "x86_64-linux":
+        pytest.skip("the numbers of the calls are x86_64's")
+    phase = run("exec python3 main.py", files={"main.py": CALLS.encode()}, shell=python_shell).run
+    assert phase.outcome is Outcome.OK
+    assert [line for line in phase.stdout.splitlines() if not line.endswith("refused")] == ["netlink allowed"]
+
+
+def test_jobs_see_nothing_of_each_other(run: Run) -> None:
+    script = (
+        "#!/bin/bash\nls -A /work /tmp /dev/shm; ls -d /proc/[0-9]* | wc -l; hostname 2>/dev/null\n"
+        "touch /work/$1 /tmp/$1 /dev/shm/$1; sleep 0.5; ls -A /tmp /dev/shm | sort -u | tr '\\n' ' '"
+    )
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        outputs = [future.result().run.stdout for future in [pool.submit(run, script, args=(n,)) for n in "abc"]]
+    for name, output in zip("abc", outputs, strict=True):
+        assert output.endswith(f" /tmp: {name} ") or f" {name} " in output
+        assert not {"a", "b", "c"} - {name} & set(output.split())
+
+
+def test_compile_limits_are_not_the_runs(run: Run) -> None:
+    result = run("ulimit -n", compile_sh="ulimit -n")
+    assert (result.compile.stdout, result.run.stdout) == (f"{COMPILE_DEFAULT.open_files}\n", "64\n")
