@@ -20,8 +20,8 @@ let
 
   busyboxDir =
     let entry = lock.sources.busybox-static;
-    # Nothing can run before this, so the message is the name of a program that cannot be found.
-    in sourceFile "recursive" entry { builder = "/${missing entry}"; };
+    # Nothing can run before this, so the message is the name of a builtin that Nix does not have.
+    in sourceFile "recursive" entry { builder = "builtin:${missing entry}"; };
   busybox = "${busyboxDir}/bin/busybox";
 
   source = name:
