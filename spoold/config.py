@@ -13,7 +13,7 @@ import msgspec
 
 from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
-from spoold.model.limits import COMPILE_DEFAULT, COMPILE_MAXIMUM, MIB, RUN_DEFAULT, RUN_MAXIMUM, PhaseLimits
+from spoold.model.limits import MIB, Limits, PhaseRange
 
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
@@ -78,22 +78,6 @@ class Nix(_Section, frozen=True):
     jail_user: int = 65534
 
 
-class PhaseSettings(_Section, frozen=True):
-    """Limits of a phase: what a request gets that asks for nothing, and the most that one can ask for."""
-
-    default: PhaseLimits
-    maximum: PhaseLimits
-
-
-class Limits(_Section, frozen=True):
-    """Limits of the phases; ``work_size`` (bytes) and ``work_inodes`` bound the job's own directory."""
-
-    compile: PhaseSettings = PhaseSettings(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
-    run: PhaseSettings = PhaseSettings(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
-    work_size: int = 256 * MIB
-    work_inodes: int = 16384
-
-
 class Settings(_Section, frozen=True):
     """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path."""
 
@@ -129,7 +113,7 @@ def decode(text: bytes) -> Settings:
     raw = msgspec.toml.decode(text)
     for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
         base = getattr(Limits(), phase, None)
-        if isinstance(base, PhaseSettings) and isinstance(kinds, dict):
+        if isinstance(base, PhaseRange) and isinstance(kinds, dict):
             raw["limits"][phase] = msgspec.to_builtins(base) | {
                 kind: msgspec.to_builtins(getattr(base, kind, {})) | values for kind, values in kinds.items()
             }

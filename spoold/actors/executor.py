@@ -25,15 +25,16 @@ from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import ClientError, LeaseLostError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
-from spoold.model.job import Job, Runtime
-from spoold.model.limits import effective
+from spoold.model.job import Runtime
+from spoold.model.plan import plan_job
 from spoold.model.response import Outcome, Phase, Response, Status, verdict
-from spoold.model.submission import COMPILE_FILE, Dependencies, Request, Submission
+from spoold.model.submission import Dependencies, Request, Submission
 from spoold.sandbox import RunCancelledError, Sandbox
+from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.recovery import publish_committed
-from spoold.spool.store import Spool
+from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
@@ -61,7 +62,7 @@ class Executor:
         self._settings = settings
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
-        self._make_sandbox = make_sandbox
+        self._engine = Engine(make_sandbox)
         self._heartbeat = Heartbeat(settings.lease.renewal)
         slots = settings.executor.slots or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
@@ -69,9 +70,6 @@ class Executor:
         self._waiting: dict[Entry, Waiting] = {}
         self._runtime: Runtime | None = None
         self._runtime_seen: fsops.Identity | None = None
-        self._sandbox: Sandbox | None = None
-        self._retired: list[Sandbox] = []
-        self._engine = threading.Event()  # set while the sandbox engine answers
         self._stopping = threading.Event()
 
     @property
@@ -92,8 +90,7 @@ class Executor:
         self._stopping.set()
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._heartbeat.stop()
-        for sandbox in filter(None, [self._sandbox, *self._retired]):
-            sandbox.close()
+        self._engine.close()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Look at what ``hints`` name, or at everything; return the seconds after which to look again."""
@@ -105,7 +102,7 @@ class Executor:
         else:
             self._follow(hints)
         self._end_waits(self._spool.clock.monotonic())
-        return self._settings.spool.scan if self._engine.is_set() else BACK_OFF
+        return self._settings.spool.scan if self._engine.ready.is_set() else BACK_OFF
 
     # -- what there is
 
@@ -230,7 +227,7 @@ class Executor:
 
     def _work(self, place: Place) -> None:
         entry = place.entry
-        while not self._engine.wait(0.2) and not self._stopping.is_set():
+        while not self._engine.ready.wait(0.2) and not self._stopping.is_set():
             pass
         self._queued.discard(place)
         if self._stopping.is_set():
@@ -251,21 +248,22 @@ class Executor:
         submission = self._spool.read("running", entry)
         request = submission.Request
         record = self._builds.result(self._build_id(request)) if request else None
-        sandbox, runtime = self._sandbox, self._runtime
+        sandbox, runtime = self._engine.sandbox, self._runtime
         if request is None or record is None or not record.result.shell or sandbox is None or runtime is None:
             self._spool.queue.give_back(entry, "running", entry.attempt)  # its build was collected: begin again
             return
         self._builds.note_use(record.build_id, submission.Spool.uid)
-        job, notes = self._job(entry, request, record, runtime)
+        pin = runtime.nixpkgs[request.nixpkgs]
+        job, notes = plan_job(entry, request, self._settings.limits, shell=record.result.shell, nixpkgs=pin)
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,
             dependencies=record.result.phase,
             notes=notes or msgspec.UNSET,
         )
-        progress = _Progress(self._spool, entry, submission, response)
+        progress = Progress(self._spool, entry, response, submission.Spool)
         log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id[:12])
-        progress.begin(compiles=job.compile is not None)
+        progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         try:
             result = sandbox.run(job, progress.phase_ended, lease.lost)
         except ClientError as error:
@@ -275,27 +273,6 @@ class Executor:
             final = msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
         lease.check()
         self._finish(entry, submission, final)
-
-    def _job(self, entry: Entry, request: Request, record: BuildRecord, runtime: Runtime) -> tuple[Job, list[str]]:
-        limits, asked = self._settings.limits, request.limits
-        run, notes = effective("run", asked.run, limits.run.default, limits.run.maximum)
-        compile_ = None
-        if request.has(COMPILE_FILE):
-            compile_, more = effective("compile", asked.compile, limits.compile.default, limits.compile.maximum)
-            notes = more + notes
-        job = Job(
-            submission_id=entry.id,
-            attempt=entry.attempt,
-            files=request.job_files(),
-            stdin=request.stdin(),
-            args=request.args,
-            env=request.env,
-            compile=compile_,
-            run=run,
-            shell=record.result.shell,
-            nixpkgs=runtime.nixpkgs[request.nixpkgs],
-        )
-        return job, notes
 
     def _finish(self, entry: Entry, submission: Submission, response: Response) -> None:
         self._spool.finish(entry, response, submission.Spool)
@@ -307,7 +284,7 @@ class Executor:
             log.error("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
         else:
             log.bug("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
-        if isinstance(error, TemporaryError) and not self._engine_answers():
+        if isinstance(error, TemporaryError) and not self._engine.check():
             self._spool.queue.give_back(entry, "running", entry.attempt)
         elif entry.attempt < self._settings.lease.attempts:
             self._spool.queue.give_back(entry, "running", entry.attempt + 1)
@@ -329,24 +306,9 @@ class Executor:
             self._runtime, self._runtime_seen = self._builds.runtime(), seen
             self._waiting.clear()  # build ids depend on the pins: the next scan finds these again
             if self._runtime is not None:
-                if self._sandbox is not None:
-                    self._retired.append(self._sandbox)
-                self._sandbox = self._make_sandbox(self._runtime)
-                self._engine.clear()
-        if self._sandbox is not None and not self._engine.is_set():
-            self._engine_answers()
-
-    def _engine_answers(self) -> bool:
-        try:
-            if self._sandbox is None:
-                return False
-            self._sandbox.prepare()
-        except TemporaryError as error:
-            self._engine.clear()
-            log.error("the sandbox engine is away; no work is taken until it is back", error=error)
-            return False
-        self._engine.set()
-        return True
+                self._engine.use(self._runtime)
+        if not self._engine.ready.is_set():
+            self._engine.check()
 
     def _pin(self, request: Request) -> str | None:
         return self._runtime.nixpkgs.get(request.nixpkgs) if self._runtime else None
@@ -354,32 +316,6 @@ class Executor:
     def _build_id(self, request: Request) -> str:
         system = self._runtime.system if self._runtime else ""
         return ids.build_id(request.expression(), self._pin(request) or "", system)
-
-
-class _Progress:
-    """Shows a job's phases to its owner as they end."""
-
-    def __init__(self, spool: Spool, entry: Entry, submission: Submission, response: Response) -> None:
-        self._spool = spool
-        self._entry = entry
-        self._submission = submission
-        self._response = response
-
-    def begin(self, *, compiles: bool) -> None:
-        self._show(status=Status.COMPILING if compiles else Status.RUNNING)
-
-    def phase_ended(self, name: str, phase: Phase) -> None:
-        changes: dict[str, object] = {name: phase}
-        if name == "compile" and phase.outcome is Outcome.OK:
-            changes["status"] = Status.RUNNING
-        self._show(**changes)
-
-    def _show(self, **changes: object) -> None:
-        self._response = msgspec.structs.replace(self._response, **changes)
-        try:
-            self._spool.show(self._entry.id, self._response, self._submission.Spool, self._entry.attempt)
-        except OSError as error:
-            log.warning("progress could not be shown", submission=self._entry.id, error=error)
 
 
 def _answered(submission: Submission, status: Status, **parts: object) -> Response:

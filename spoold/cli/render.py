@@ -35,7 +35,9 @@ def show_response(console: Console, id_: str, response: Response) -> None:
         parts.append(package_table(response.packages))
     else:
         parts.append(_phase_table(response))
-        for name in ("dependencies", "compile", "run"):
+        # What a build that went well had to say is of use to nobody here; --json has it.
+        quiet = response.dependencies.outcome is Outcome.OK
+        for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
             parts.extend(_streams(name, getattr(response, name)))
     console.print(Group(*parts))
 

@@ -90,18 +90,32 @@ RUN_MAXIMUM = PhaseLimits(
 )
 
 
-def effective(
-    phase: str, asked: RequestedLimits | None, default: PhaseLimits, maximum: PhaseLimits
-) -> tuple[PhaseLimits, list[str]]:
+class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request gets of a phase that asks for nothing, and the most that one can ask for."""
+
+    default: PhaseLimits
+    maximum: PhaseLimits
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The operator's limits; ``work_size`` (bytes) and ``work_inodes`` bound the job's own directory."""
+
+    compile: PhaseRange = PhaseRange(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
+    run: PhaseRange = PhaseRange(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
+    work_size: int = 256 * MIB
+    work_inodes: int = 16384
+
+
+def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
     """Return the limits that ``phase`` runs under, and a note for each wish that was cut to the operator's maximum."""
     if asked is None:
-        return default, []
+        return allowed.default, []
     chosen: dict[str, float] = {}
     notes: list[str] = []
     for name in PhaseLimits.__struct_fields__:
-        wish, top = getattr(asked, name), getattr(maximum, name)
+        wish, top = getattr(asked, name), getattr(allowed.maximum, name)
         if wish is None:
-            chosen[name] = getattr(default, name)
+            chosen[name] = getattr(allowed.default, name)
         elif wish > top:
             chosen[name] = top
             notes.append(f"limits.{phase}.{name}: {wish} is above this host's maximum; {top} was used")

@@ -14,12 +14,14 @@ import msgspec
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.clock import Clock
+from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.ids import Entry
-from spoold.model.response import FINAL, Response, Status, skip_pending
+from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.queue import Queue, write_for
 
+log = Log("spool")
 ENCODER = msgspec.json.Encoder()
 
 
@@ -98,6 +100,29 @@ class Spool:
         name = f"{id_}{suffix}"
         fsops.write_private(self.queue.path("quarantine", f"{name}.reason"), (reason + "\n").encode())
         fsops.write_private(self.queue.path("quarantine", f"{name}.bytes"), data)
+
+
+class Progress:
+    """The response so far of one running submission, shown to its owner as it changes. Never fails the run."""
+
+    def __init__(self, spool: Spool, entry: Entry, response: Response, origin: Origin) -> None:
+        self._spool = spool
+        self._entry = entry
+        self._response = response
+        self._origin = origin
+
+    def phase_ended(self, name: str, phase: Phase) -> None:
+        """Show a phase that has ended: ``"compile"`` or ``"run"``."""
+        going_on = {"status": Status.RUNNING} if name == "compile" and phase.outcome is Outcome.OK else {}
+        self.change(**{name: phase}, **going_on)
+
+    def change(self, **changes: object) -> None:
+        """Show the response with ``changes``."""
+        self._response = msgspec.structs.replace(self._response, **changes)
+        try:
+            self._spool.show(self._entry.id, self._response, self._origin, self._entry.attempt)
+        except OSError as error:
+            log.warning("progress could not be shown", submission=self._entry.id, error=error)
 
 
 def published(id_: str, response: Response) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spoold.model.limits import RUN_DEFAULT, RUN_MAXIMUM, RequestedLimits, effective
+from spoold.model.limits import RUN_DEFAULT, RUN_MAXIMUM, Limits, RequestedLimits, effective
 from spoold.model.response import (
     PENDING_PHASE,
     SKIPPED_PHASE,
@@ -68,8 +68,8 @@ def test_only_what_never_ran_is_skipped() -> None:
 
 
 def test_limits_are_cut_to_the_maximum_and_said() -> None:
-    limits, notes = effective("run", RequestedLimits(time=1e9, memory=1000), RUN_DEFAULT, RUN_MAXIMUM)
+    limits, notes = effective("run", RequestedLimits(time=1e9, memory=1000), Limits().run)
     assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, 1000, RUN_DEFAULT.stdout)
     assert len(notes) == 1
     assert "limits.run.time" in notes[0]
-    assert effective("run", None, RUN_DEFAULT, RUN_MAXIMUM) == (RUN_DEFAULT, [])
+    assert effective("run", None, Limits().run) == (RUN_DEFAULT, [])

@@ -1,0 +1,33 @@
+"""From a checked request to a job: what the sandbox gets of it, and under which limits."""
+
+from __future__ import annotations
+
+from spoold.model.ids import Entry
+from spoold.model.job import Job
+from spoold.model.limits import Limits, effective
+from spoold.model.submission import COMPILE_FILE, Request
+
+
+def plan_job(entry: Entry, request: Request, limits: Limits, *, shell: str, nixpkgs: str) -> tuple[Job, list[str]]:
+    """Return the job, and a note for the client for each wish that the operator's limits did not allow.
+
+    ``shell`` and ``nixpkgs`` are the store paths of the captured environment and of the pin.
+    """
+    run, notes = effective("run", request.limits.run, limits.run)
+    compile_ = None
+    if request.has(COMPILE_FILE):
+        compile_, more = effective("compile", request.limits.compile, limits.compile)
+        notes = more + notes
+    job = Job(
+        submission_id=entry.id,
+        attempt=entry.attempt,
+        files=request.job_files(),
+        stdin=request.stdin(),
+        args=request.args,
+        env=request.env,
+        compile=compile_,
+        run=run,
+        shell=shell,
+        nixpkgs=nixpkgs,
+    )
+    return job, notes

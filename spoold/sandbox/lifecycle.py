@@ -1,0 +1,57 @@
+"""The engine's life in an executor: made for a runtime, checked, replaced when the runtime changes, closed.
+
+``ready`` is set while the engine answers. An engine that is away clears it, and nothing is taken to it until a check
+finds it back: an outage costs no submission an attempt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from spoold.host.log import Log
+from spoold.model.errors import TemporaryError
+from spoold.model.job import Runtime
+from spoold.sandbox import Sandbox
+
+log = Log("sandbox")
+
+
+class Engine:
+    """Holds the current sandbox engine; ``make`` makes one for a runtime. Thread-safe."""
+
+    def __init__(self, make: Callable[[Runtime], Sandbox]) -> None:
+        self._make = make
+        self._made: list[Sandbox] = []
+        self._checking = threading.Lock()
+        self.ready = threading.Event()
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """Return the engine for the latest runtime."""
+        return self._made[-1] if self._made else None
+
+    def use(self, runtime: Runtime) -> None:
+        """Make an engine for ``runtime``. Jobs that run in the one before go on; it is closed with all others."""
+        self._made.append(self._make(runtime))
+        self.ready.clear()
+
+    def check(self) -> bool:
+        """Tell whether the engine answers, and set ``ready`` accordingly."""
+        with self._checking:
+            sandbox = self.sandbox
+            if sandbox is None:
+                return False
+            try:
+                sandbox.prepare()
+            except TemporaryError as error:
+                self.ready.clear()
+                log.error("the engine is away; no work is taken until it is back", error=error)
+                return False
+            self.ready.set()
+            return True
+
+    def close(self) -> None:
+        """Remove everything."""
+        for sandbox in self._made:
+            sandbox.close()
