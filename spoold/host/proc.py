@@ -45,6 +45,7 @@ class Limit(StrEnum):
     SILENCE = "silence"
     OUTPUT = "output"
     WATCH = "watch"
+    MEMORY = "memory"  # for a caller who bounds memory from outside
     CANCELLED = "cancelled"
 
 
@@ -62,14 +63,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one run may take.
 
     ``wall`` and ``silence`` (no output for so long) are seconds. ``stdout`` and ``stderr`` say how many bytes are
-    kept; with ``output`` set the program is stopped when it wrote more than so many bytes, else all is drained.
-    ``grace`` is the time between SIGTERM and SIGKILL.
+    kept; of a longer one the last ``tail`` bytes too, behind a line that says what is missing. With ``output`` set the
+    program is stopped when it wrote more than so many bytes, else all is drained. ``grace`` is the time between
+    SIGTERM and SIGKILL.
     """
 
     wall: float
     silence: float | None = None
     stdout: int = 1024 * 1024
     stderr: int = 1024 * 1024
+    tail: int = 0
     output: int | None = None
     grace: float = 2.0
     rlimits: Rlimits = Rlimits()
@@ -183,14 +186,14 @@ def _limited(rlimits: Rlimits) -> list[str]:
 
 
 class _Capture:
-    """The first bytes of a stream, and the number of all."""
+    """The first bytes of a stream, where asked the last ones, and the number of all."""
 
-    def __init__(self, pipe: IO[bytes] | None, keep: int) -> None:
+    def __init__(self, pipe: IO[bytes] | None, keep: int, tail: int) -> None:
         assert pipe is not None  # noqa: S101 - Popen made both pipes
         self.fd = pipe.fileno()
         self.pipe = pipe
-        self.keep = keep
-        self.kept = bytearray()
+        self.keep, self.tail = keep, tail
+        self.kept, self.last = bytearray(), bytearray()
         self.total = 0
         os.set_blocking(self.fd, False)
 
@@ -200,12 +203,17 @@ class _Capture:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:
             return True
-        self.kept += data[: max(0, self.keep - len(self.kept))]
+        room = max(0, self.keep - len(self.kept))
+        self.kept += data[:room]
         self.total += len(data)
+        if self.tail and len(data) > room:
+            self.last = (self.last + data[room:])[-self.tail :]
         return bool(data)
 
     def stream(self) -> Stream:
-        return Stream(bytes(self.kept), self.total)
+        missing = self.total - len(self.kept) - len(self.last)
+        gap = b"\n[%d bytes are left out here]\n" % missing if self.last and missing else b""
+        return Stream(bytes(self.kept) + gap + bytes(self.last), self.total)
 
 
 class _Supervision:
@@ -220,8 +228,8 @@ class _Supervision:
         started: float,
     ) -> None:
         self.process, self.bounds, self.cancel, self.watch, self.started = process, bounds, cancel, watch, started
-        self.stdout = _Capture(process.stdout, bounds.stdout)
-        self.stderr = _Capture(process.stderr, bounds.stderr)
+        self.stdout = _Capture(process.stdout, bounds.stdout, bounds.tail)
+        self.stderr = _Capture(process.stderr, bounds.stderr, bounds.tail)
         self.heard = started
         self.looked = started
         self.look_every = TICK

@@ -9,8 +9,14 @@
 # A hook is the only reader of functions and of variables that are not exported, so without one enter.sh holds exported
 # things only, and is read in a millisecond.
 
-if [ -n "${NIX_ATTRS_SH_FILE:-}" ]; then
-    . "$NIX_ATTRS_SH_FILE"
+# Structured attributes. Some versions of Nix let NIX_ATTRS_SH_FILE point to where the file is outside of the sandbox.
+__spoold_attributes=
+for __spoold_path in "$PWD/.attrs" "${NIX_ATTRS_SH_FILE%.sh}"; do
+    if [ -e "$__spoold_path.sh" ]; then __spoold_attributes=$__spoold_path; break; fi
+done
+
+if [ -n "$__spoold_attributes" ]; then
+    . "$__spoold_attributes.sh"
     __spoold_out=${outputs[out]}
 else
     __spoold_out=$out
@@ -18,8 +24,8 @@ fi
 __spoold_bin=$__spoold_coreutils/bin
 
 "$__spoold_bin/mkdir" "$__spoold_out" || exit
-if [ -n "${NIX_ATTRS_JSON_FILE:-}" ]; then
-    "$__spoold_bin/cp" "$NIX_ATTRS_JSON_FILE" "$__spoold_out/raw" || exit
+if [ -n "$__spoold_attributes" ]; then
+    "$__spoold_bin/cp" "$__spoold_attributes.json" "$__spoold_out/raw" || exit
 else
     "$__spoold_bin/env" -0 > "$__spoold_out/raw" || exit
 fi
@@ -32,9 +38,9 @@ for __spoold_name in ${passAsFile:-}; do
 done
 
 # What nix-shell has in place when it sources setup.
-if [ -z "${NIX_ATTRS_SH_FILE:-}" ]; then
+if [ -z "$__spoold_attributes" ]; then
     builder=$__spoold_builder
-    outputs=$__spoold_outputs
+    if [ -n "$__spoold_outputs" ]; then outputs=$__spoold_outputs; else unset outputs; fi
     for __spoold_name in $__spoold_out_paths; do export "$__spoold_name"; done
 fi
 export IN_NIX_SHELL=pure

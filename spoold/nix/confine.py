@@ -29,7 +29,7 @@ _UNCOVER = '"$1" -t proc proc /proc && shift && exec "$@"'
 _LIBRARY = re.compile(r"(?:=>\s*|^\s*)(/\S+)\s+\(0x")
 
 
-def trusted(argv: Sequence[str], *, writable: Iterable[str], network: bool, seccomp: int | None = None) -> list[str]:
+def trusted(argv: Sequence[str], *, writable: Iterable[str], network: bool) -> list[str]:
     """Return the command that runs ``argv`` in a pid namespace, with ``writable`` the only directories to write to."""
     command = [proc.find("bwrap"), *_namespaces(network=network), "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev"]
     command += ["--proc", "/proc"]
@@ -39,8 +39,6 @@ def trusted(argv: Sequence[str], *, writable: Iterable[str], network: bool, secc
     if os.geteuid() == 0:
         command += ["--cap-add", "ALL"]
         inside = [proc.find("sh"), "-c", _UNCOVER, "sh", proc.find("mount"), *inside]
-    if seccomp is not None:
-        command += ["--seccomp", str(seccomp)]
     return [*command, "--", *inside]
 
 

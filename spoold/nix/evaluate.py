@@ -24,10 +24,11 @@ import msgspec
 from spoold.host import proc
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import confine
+from spoold.nix import cage, command, confine
 from spoold.nix.store import QUICK, Store
 
 DATABASE = "nix/var/nix/db"
+FILES = 512 * 1024**2  # bytes of page cache that count against the group, not against the evaluation
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
 DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
@@ -76,7 +77,7 @@ class Evaluator:
             file.chmod(0o444)
             finished = self._in_jail(own, file, nixpkgs, limits, cancel)
             derivation = finished.stdout.data.decode(errors="replace").strip() if finished.ok else ""
-            if derivation:
+            if derivation and not self.store.valid([derivation]):
                 self._hand_over(own, derivation)
             return Evaluation(finished, derivation)
 
@@ -89,24 +90,23 @@ class Evaluator:
                 os.chown(path, uid, uid)
 
     def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
-        argv = [proc.find("nix-instantiate"), "--store", "/s", *self.store.options(building=False)]
+        argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings, building=False)]
         argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
         arguments = {"bash": self.bash, "coreutils": self.coreutils, "script": _text("capture.sh")}
         for name, value in arguments.items():
             argv += ["--argstr", name, value]
-        return proc.run(
-            confine.jail(
-                [*argv, "-E", _text("shell.nix")],
-                readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
-                writable=(str(own), "/s"),
-                directory="/w",
-                uid=self.store.settings.jail_user,
-            ),
-            _bounds(limits),
-            env=JAILED,
-            cancel=cancel,
-            watch=lambda: _too_big(own),
+        confined = confine.jail(
+            [*argv, "-E", _text("shell.nix")],
+            readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
+            writable=(str(own), "/s"),
+            directory="/w",
+            uid=self.store.settings.jail_user,
         )
+        with cage.cage(limits.evaluation_memory + FILES) as group:
+            finished = proc.run(
+                group.joining(confined), _bounds(limits), env=JAILED, cancel=cancel, watch=lambda: _too_big(own)
+            )
+            return group.accounted(finished)
 
     def _hand_over(self, own: Path, derivation: str) -> None:
         if not DERIVATION.fullmatch(derivation):

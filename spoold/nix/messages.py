@@ -1,7 +1,7 @@
 """What Nix says, as a client should read it.
 
-Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So where the jail keeps that
-file is taken out of messages, with the warnings that only concern whoever started Nix.
+Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So where the jail keeps
+that file is taken out of messages, with the warnings that only concern whoever started Nix.
 """
 
 from __future__ import annotations

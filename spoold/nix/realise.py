@@ -15,13 +15,14 @@ from threading import Event
 import msgspec
 
 from spoold.host import proc
-from spoold.model.errors import TemporaryError
+from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.nix import policy
 from spoold.nix.store import Store
 
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
 _FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
+OUTPUT = "out"
 MARGIN = 64 * 1024  # bytes of log for Nix's own words
 
 
@@ -33,25 +34,31 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Realisation(msgspec.Struct, frozen=True):
-    """How it ended; ``path`` is "" unless it succeeded."""
+    """How it ended; ``path`` is "" unless it succeeded, ``finished`` is ``None`` when there was nothing to do."""
 
-    finished: proc.Finished
+    finished: proc.Finished | None
     path: str
 
 
 def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event) -> Realisation:
     """Realise ``derivation``; raises :class:`ClientError` where the policy refuses."""
+    out = next((output.path for output in policy.read(store, derivation).outputs if output.name == OUTPUT), None)
+    if out is None:
+        raise ClientError(f"{policy.name_of(derivation)} has no output named {OUTPUT}")
+    if store.valid([out]):
+        return Realisation(None, out)
     missing = _missing(store, derivation, network=bool(store.settings.substituters))
     if missing.fetched:
         _fetch(store, missing.fetched, limits, cancel)
         missing = _missing(store, derivation, network=False)
     policy.check(store, missing.built)
-    return _build(store, derivation, missing.built, limits, cancel)
+    finished = _build(store, derivation, missing.built, limits, cancel)
+    return Realisation(finished, out if finished.ok else "")
 
 
 def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
     caches = [] if network else ["--option", "substituters", ""]
-    finished = store.run(["nix-store", *caches, "--realise", "--dry-run", derivation], network=network)
+    finished = store.run(["nix-store", *caches, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"], network=network)
     if not finished.ok:
         raise TemporaryError(f"cannot tell what is missing: {finished.stderr.data.decode(errors='replace')}")
     text = finished.stderr.data.decode(errors="replace")
@@ -69,26 +76,25 @@ def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -
     store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
 
 
-def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> Realisation:
+def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
     argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
-    bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log + MARGIN)
+    bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN)
     chroots = [store.on_disk(path + ".chroot") for path in built]
-    try:
-        finished = store.run(
-            [*argv, derivation], bounds, building=True, cancel=cancel, watch=lambda: _outgrown(chroots, limits)
-        )
-    finally:
-        store.close_listing()
-    path = finished.stdout.data.decode(errors="replace").strip() if finished.ok else ""
-    return Realisation(finished, path)
+    return store.run_builders(
+        [*argv, f"{derivation}!{OUTPUT}"],
+        bounds,
+        memory=limits.memory,
+        cancel=cancel,
+        watch=lambda temporary: _outgrown([temporary, *chroots], limits),
+    )
 
 
-def _outgrown(chroots: list[Path], limits: BuildLimits) -> str:
+def _outgrown(places: list[Path], limits: BuildLimits) -> str:
     """Nothing in Nix bounds an output, so look at what the builders have written so far."""
     size = files = 0
-    for chroot in chroots:
-        for parent, _, names in os.walk(chroot):
+    for place in places:
+        for parent, _, names in os.walk(place):
             for name in names:
                 try:
                     size += os.lstat(os.path.join(parent, name)).st_blocks * 512

@@ -63,6 +63,6 @@ derivation (removeAttrs attributes dangerous // {
   __spoold_coreutils = referring coreutils coreutils;
   # As nix-shell would have them.
   __spoold_builder = attributes.builder or "";
-  __spoold_outputs = concatStringsSep " " outputs;
+  __spoold_outputs = if attributes ? outputs then concatStringsSep " " outputs else "";
   __spoold_out_paths = concatStringsSep " " (map output outputs);
 })

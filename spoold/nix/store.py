@@ -6,8 +6,8 @@ option that matters on its command line, and with an empty configuration directo
 no say.
 
 Jobs get the physical directory as their ``/nix/store``, so it must not be listable: names of store paths tell what
-others use. Nix resets the mode of that directory whenever it starts with a build group; see :mod:`spoold.nix.seccomp`
-for how it is kept from doing so.
+others use. Nix resets the mode of that directory whenever it starts with a build group, and no option says otherwise;
+it is set back within milliseconds. As an ordinary user, where there is no build group, the mode just stays.
 
 Garbage collection sees direct roots only: symlinks in ``gcroots/spoold`` inside the store. An indirect root that a
 collector cannot see counts as stale, and takes everything with it.
@@ -21,21 +21,21 @@ import grp
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 from spoold.config import Nix
 from spoold.host import proc
 from spoold.model.errors import OperatorError, TemporaryError
-from spoold.nix import confine
+from spoold.nix import cage, command, confine
 
 QUICK = proc.Bounds(wall=120, stdout=64 * 1024**2)
+CLOSED = 0o711
+CLOSED_TO_ALL_BUT_GROUP = 0o1771
 LOGICAL = "/nix/store"
-BUILD_GROUP = "nixbld"
-HOST_USER_LOCKS = "/nix/var/nix/userpool"
-PASSED_TO_NETWORK = ("NIX_SSL_CERT_FILE", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class Store:
@@ -63,11 +63,33 @@ class Store:
 
     def close_listing(self) -> None:
         """Let others enter the store's directory, not list it."""
-        if build_group():
-            os.chown(self.physical, 0, grp.getgrnam(BUILD_GROUP).gr_gid)
-            self.physical.chmod(0o1771)
-        else:
-            self.physical.chmod(0o711)
+        group = command.build_group()
+        wanted = CLOSED_TO_ALL_BUT_GROUP if group else CLOSED
+        status = self.physical.stat()
+        if group and status.st_gid != grp.getgrnam(group).gr_gid:
+            os.chown(self.physical, 0, grp.getgrnam(group).gr_gid)
+        if stat.S_IMODE(status.st_mode) != wanted:
+            self.physical.chmod(wanted)
+
+    @contextlib.contextmanager
+    def _kept_closed(self) -> Iterator[None]:
+        """Close the listing again as soon as Nix opens it, which it does when it starts with a build group."""
+        ended = Event()
+
+        def keep() -> None:
+            interval = 0.001
+            while not ended.wait(interval):
+                self.close_listing()
+                interval = min(0.05, interval * 1.02)  # for most of the first second it is a few milliseconds
+
+        keeper = Thread(target=keep, name="keep the store closed")
+        keeper.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            keeper.join()
+            self.close_listing()
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -98,25 +120,43 @@ class Store:
         *,
         root: Path | None = None,
         stdin: bytes = b"",
-        building: bool = False,
         network: bool = False,
         cancel: Event | None = None,
-        watch: proc.Watch | None = None,
     ) -> proc.Finished:
-        """Run a Nix program on this store (or on ``root``); ``building`` where it may have to start a builder."""
-        options = ["--store", str(root or self.root), *self.options(building=building)]
-        # `nix copy` wants its options after the name of the command.
-        name_ends = 2 if argv[0] == "nix" else 1
-        program = [proc.find(argv[0]), *argv[1:name_ends], *options, *argv[name_ends:]]
+        """Run a Nix program on this store (or on ``root``), one that starts no builder."""
+        program = command.line(argv, str(root or self.root), self.settings, building=False)
         with self.workspace() as scratch:
             return proc.run(
-                confine.trusted(program, writable=[str(self.state), *_user_locks()], network=network),
+                confine.trusted(program, writable=self._writable(), network=network),
                 bounds,
-                env=self.environment(scratch, network=network),
+                env=self._environment(scratch, network=network),
                 stdin=stdin,
                 cancel=cancel,
-                watch=watch,
             )
+
+    def run_builders(
+        self, argv: Sequence[str], bounds: proc.Bounds, *, memory: int, cancel: Event, watch: Callable[[Path], str]
+    ) -> proc.Finished:
+        """Run a Nix program that may start builders: without network, in a cage of ``memory`` bytes.
+
+        ``watch`` gets the directory in which builders have their temporary files.
+        """
+        program = command.line(argv, str(self.root), self.settings, building=True)
+        with self.workspace() as scratch, cage.cage(memory) as group, self._kept_closed():
+            finished = proc.run(
+                group.joining(confine.trusted(program, writable=self._writable(), network=False)),
+                bounds,
+                env=self._environment(scratch, network=False),
+                cancel=cancel,
+                watch=lambda: watch(scratch),
+            )
+            return group.accounted(finished)
+
+    def _writable(self) -> list[str]:
+        return [str(self.state), *command.host_user_locks()]
+
+    def _environment(self, scratch: Path, *, network: bool) -> dict[str, str]:
+        return command.environment(scratch, self.configuration, self.root / "nix/var/nix", network=network)
 
     def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, network: bool = False) -> str:
         """Run a Nix program that has no business to fail, and return what it printed."""
@@ -127,40 +167,6 @@ class Store:
                 f"{argv[0]} failed ({finished.limit or finished.exit_code or finished.signal}): {text}"
             )
         return finished.stdout.data.decode(errors="replace")
-
-    def environment(self, scratch: Path, *, network: bool) -> dict[str, str]:
-        """Return the whole environment of a Nix program: no word of the host's but how to reach the network."""
-        base = {
-            "HOME": str(scratch),
-            "TMPDIR": str(scratch),
-            "NIX_CONF_DIR": str(self.configuration),
-            "NIX_USER_CONF_FILES": "",
-        }
-        if not _user_locks():
-            base["NIX_STATE_DIR"] = str(self.root / "nix/var/nix")
-        passed = {name: os.environ[name] for name in PASSED_TO_NETWORK if network and name in os.environ}
-        return base | passed
-
-    def options(self, *, building: bool) -> list[str]:
-        """Return the options of every program on this store."""
-        chosen = {
-            "system": self.settings.system,
-            "sandbox": "true",
-            "sandbox-fallback": "false",
-            "sandbox-paths": "",
-            "build-users-group": build_group() if building else "",
-            "substituters": " ".join(self.settings.substituters),
-            "system-features": "",
-            "builders": "",
-            "max-jobs": "1",
-            "gc-reserved-space": "0",
-            "restrict-eval": "true",
-            "allow-import-from-derivation": "false",
-            "experimental-features": "nix-command",
-        }
-        if self.settings.trusted_public_keys:
-            chosen["trusted-public-keys"] = " ".join(self.settings.trusted_public_keys)
-        return [word for name, value in chosen.items() for word in ("--option", name, value)]
 
     def on_disk(self, path: str) -> Path:
         """Return where the store path ``path`` really is."""
@@ -194,21 +200,3 @@ class Store:
                 yield connection
         except sqlite3.Error as error:
             raise TemporaryError(f"cannot read {name}: {error}") from error
-
-
-def _user_locks() -> list[str]:
-    """Where the host's own Nix, if there is one, locks the build users that we share with it.
-
-    Who finishes a build kills every process of its build user: two at once would kill each other's builders.
-    """
-    return [HOST_USER_LOCKS] if build_group() and os.access(HOST_USER_LOCKS, os.W_OK) else []
-
-
-def build_group() -> str:
-    """Return the group whose members run builders, or "" where builders run as we do."""
-    if os.geteuid() != 0:
-        return ""
-    try:
-        return BUILD_GROUP if grp.getgrnam(BUILD_GROUP).gr_mem else ""
-    except KeyError:
-        return ""

@@ -1,0 +1,144 @@
+"""A control group around one build: a bound on memory and processes, and an account of what was used.
+
+Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2, and the program joins it before it
+becomes anything else, so every builder is inside. The kernel kills what outgrows it, and counts that it did, which is
+the evidence for the verdict "memory limit".
+
+On v2 a group with processes cannot have limited children, so the daemon has to be in a group ``daemon`` of its own
+below the delegated one (systemd: Delegate=yes, DelegateSubgroup=daemon). Where no group can be made, builds run
+without this bound, and :func:`available` says so, for the operator to be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from spoold.host import proc
+
+MOUNT = Path("/sys/fs/cgroup")
+PROCESSES = 4096
+DELEGATED_LEAF = "daemon"
+_JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
+
+
+class Cage:
+    """A group that exists. ``groups`` maps a controller to its directory; one and the same on v2."""
+
+    def __init__(self, groups: dict[str, Path]) -> None:
+        self.groups = groups
+
+    def joining(self, argv: list[str]) -> list[str]:
+        """Return the command that joins the group and then becomes ``argv``."""
+        directories = [str(path) for path in dict.fromkeys(self.groups.values())]
+        return [proc.find("sh"), "-c", _JOIN, "sh", *directories, "--", *argv] if directories else argv
+
+    def limit(self, memory: int, processes: int) -> None:
+        """Set the bounds: no swap beside the memory."""
+        for controller, names, value in (
+            ("memory", ("memory.max", "memory.limit_in_bytes"), memory),
+            ("memory", ("memory.memsw.limit_in_bytes",), memory),
+            ("memory", ("memory.swap.max",), 0),
+            ("pids", ("pids.max",), processes),
+        ):
+            for name in names:
+                file = self.groups.get(controller, Path("/nowhere")) / name
+                if file.exists():
+                    file.write_text(str(value))
+
+    def accounted(self, finished: proc.Finished) -> proc.Finished:
+        """Return ``finished`` with what all processes of the group used, and with the verdict where memory ran out."""
+        memory = self.groups.get("memory", Path("/nowhere"))
+        peak = _number(memory / "memory.peak") or _number(memory / "memory.max_usage_in_bytes")
+        killed = _fields(memory / "memory.events") | _fields(memory / "memory.oom_control")
+        out_of_memory = killed.get("oom_kill", 0) > 0 and not finished.ok
+        return msgspec.structs.replace(
+            finished,
+            memory=finished.memory if peak is None else peak,
+            cpu=self._cpu(finished.cpu),
+            limit=proc.Limit.MEMORY if out_of_memory and finished.limit is None else finished.limit,
+        )
+
+    def _cpu(self, default: float) -> float:
+        group = self.groups.get("cpuacct", Path("/nowhere"))
+        nanoseconds = _number(group / "cpuacct.usage")
+        microseconds = _fields(group / "cpu.stat").get("usage_usec")
+        if nanoseconds is not None:
+            return nanoseconds / 1e9
+        return default if microseconds is None else microseconds / 1e6
+
+
+@contextlib.contextmanager
+def cage(memory: int) -> Iterator[Cage]:
+    """Make a group, and remove it afterwards; without the right to make one, a cage that holds nothing."""
+    name = f"spoold-build-{os.getpid()}-{os.urandom(4).hex()}"
+    made = Cage({})
+    try:
+        for controller, parent in _parents().items():
+            with contextlib.suppress(OSError):
+                (parent / name).mkdir(exist_ok=True)
+                made.groups[controller] = parent / name
+        made.limit(memory, PROCESSES)
+        yield made
+    finally:
+        for group in set(made.groups.values()):
+            _remove(group)
+
+
+def available() -> bool:
+    """Tell whether builds are bounded in memory on this host."""
+    with cage(1 << 40) as made:
+        return "memory" in made.groups
+
+
+def _parents() -> dict[str, Path]:
+    """Where groups can be made: a directory per controller."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller in ("memory", "pids", "cpuacct"):
+                found[controller] = MOUNT / controller / path.lstrip("/")
+        if not controllers and (MOUNT / "cgroup.controllers").exists():
+            found |= _unified(MOUNT / path.lstrip("/"))
+    return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
+
+
+def _unified(own: Path) -> dict[str, Path]:
+    parent = own.parent if own.name == DELEGATED_LEAF else own
+    with contextlib.suppress(OSError):
+        (parent / "cgroup.subtree_control").write_text("+memory +pids")
+    with contextlib.suppress(OSError):
+        enabled = (parent / "cgroup.subtree_control").read_text().split()
+        if "memory" in enabled:
+            return dict.fromkeys(("memory", "pids", "cpuacct"), parent)
+    return {}
+
+
+def _remove(group: Path) -> None:
+    """Remove a group, whose last processes may still be dying."""
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.01)
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _fields(file: Path) -> dict[str, int]:
+    try:
+        pairs = [line.split() for line in file.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {name: int(value) for name, value in pairs if value.isdigit()}

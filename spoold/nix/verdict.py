@@ -1,0 +1,116 @@
+"""Whose fault it was, and the phase that the client gets.
+
+Theory of operation: decided on evidence (exit codes, signals, limits that struck, the control group's count, free
+space), not on words of a log, which the client can write as well. Three exceptions are words that only Nix can say at
+that place, and that decide no more than which limit is named.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from spoold.host import proc
+from spoold.host.proc import Limit
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import BuildLimits
+from spoold.model.response import Outcome, Phase, Stream, finished_phase
+from spoold.nix import messages
+
+FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
+NOTHING = Stream(b"", 0)
+OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
+CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
+
+
+def raise_ours(finished: proc.Finished, state: Path) -> None:
+    """Raise where a program did not end well for reasons that are not the client's."""
+    if finished.ok:
+        return
+    if finished.limit is Limit.CANCELLED:
+        raise TemporaryError("the build was cancelled")
+    first = finished.stderr.data.partition(b"\n")[0].decode(errors="replace")
+    if finished.exit_code in (126, 127) or first.startswith(OURS):
+        raise OperatorError(f"cannot start Nix in its jail: {first}; run spoolctl check")
+    status = os.statvfs(state)
+    if status.f_bavail * status.f_frsize < FREE or (status.f_files and not status.f_favail):
+        raise TemporaryError(f"{state}: the disk is full")
+
+
+def of_evaluation(finished: proc.Finished, limits: BuildLimits) -> Phase:
+    """Return the phase of an evaluation that failed."""
+    name = _signal(finished)
+    outcome, note = _evaluation_outcome(finished, name, limits)
+    stderr = messages.for_client(finished.stderr)
+    return finished_phase(
+        stdout=NOTHING,
+        stderr=messages.noted(stderr, note) if note else stderr,
+        time=finished.wall,
+        outcome=outcome,
+        signal=name,
+        exit_code=None if name else finished.exit_code,
+        cpu_time=finished.cpu,
+        memory=finished.memory,
+    )
+
+
+def _evaluation_outcome(finished: proc.Finished, name: str, limits: BuildLimits) -> tuple[Outcome, str]:
+    if finished.limit is Limit.WALL or (name == "SIGKILL" and finished.limit is None):
+        return Outcome.TIME_LIMIT, f"the evaluation of cutor.nix took more than {limits.evaluation_time:g} s"
+    if finished.limit in (Limit.OUTPUT, Limit.WATCH) or name == "SIGXFSZ":
+        return Outcome.OUTPUT_LIMIT, finished.reason or "the evaluation of cutor.nix printed or wrote too much"
+    if finished.limit is Limit.MEMORY or name in CRASHES or b"\nerror: out of memory" in b"\n" + finished.stderr.data:
+        return Outcome.MEMORY_LIMIT, f"the evaluation of cutor.nix took more than {limits.evaluation_memory} bytes"
+    return Outcome.NONZERO_EXIT, ""
+
+
+def _signal(finished: proc.Finished) -> str:
+    """The signal that ended the program, also when bubblewrap reports it as an exit code."""
+    code = finished.exit_code
+    return finished.signal or (proc.signal_name(code - 128) if code is not None and code > 128 else "")
+
+
+def of_refusal(evaluation: proc.Finished, reason: str) -> Phase:
+    """Return the phase of a build that the policy refuses."""
+    line = f"error: {reason}\n".encode()
+    return finished_phase(
+        stdout=NOTHING,
+        stderr=messages.joined(messages.for_client(evaluation.stderr), Stream(line, len(line))),
+        time=evaluation.wall,
+        outcome=Outcome.NONZERO_EXIT,
+        exit_code=1,
+        cpu_time=evaluation.cpu,
+        memory=evaluation.memory,
+    )
+
+
+def of_build(evaluation: proc.Finished, build: proc.Finished | None, limits: BuildLimits) -> Phase:
+    """Return the phase of a build that took place, or (``None``) of one that existed already."""
+    parts = [evaluation] if build is None else [evaluation, build]
+    outcome, note = (Outcome.OK, "") if build is None else _build_outcome(build, limits)
+    stderr = messages.joined(*(messages.for_client(part.stderr) for part in parts))
+    return finished_phase(
+        stdout=NOTHING,
+        stderr=messages.noted(stderr, note) if note else stderr,
+        time=sum(part.wall for part in parts),
+        outcome=outcome,
+        signal=parts[-1].signal,
+        exit_code=parts[-1].exit_code,
+        cpu_time=sum(part.cpu for part in parts),
+        memory=max(part.memory for part in parts),
+    )
+
+
+def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, str]:
+    if build.ok:
+        return Outcome.OK, ""
+    if build.limit is Limit.MEMORY:
+        return Outcome.MEMORY_LIMIT, f"the build took more than {limits.memory} bytes of memory"
+    if build.limit is Limit.WATCH:
+        return Outcome.OUTPUT_LIMIT, build.reason
+    # nix-store: 100 when a build failed, 101 when one took too long or was silent too long.
+    if build.limit is Limit.WALL or build.exit_code == 101:
+        return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
+    if b" killed after writing more than " in build.stderr.data:
+        return Outcome.OUTPUT_LIMIT, f"a builder wrote more than {limits.log} bytes of log"
+    return Outcome.NONZERO_EXIT, ""

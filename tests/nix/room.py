@@ -1,0 +1,72 @@
+"""What the tests of this room share: building, and entering what was built."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome
+from spoold.nix.build import NixBuilder
+
+SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
+_numbers = itertools.count()
+
+
+def build(builder: NixBuilder, expression: str) -> BuildResult:
+    """Build ``expression`` under an id of its own."""
+    return builder.build(f"test-{next(_numbers)}", expression, "default", Event())
+
+
+def shell(builder: NixBuilder, attributes: str) -> str:
+    """Build a shell with these attributes, and return its store path."""
+    result = build(builder, SHELL % attributes)
+    assert result.phase.outcome is Outcome.OK, result.phase.stderr
+    return result.shell
+
+
+def limited(builder: NixBuilder, **limits: float) -> NixBuilder:
+    """Return a builder on the same store with other limits."""
+    settings = builder.settings
+    changed = msgspec.structs.replace(
+        settings.builder, limits=msgspec.structs.replace(settings.builder.limits, **limits)
+    )
+    fresh = NixBuilder(msgspec.structs.replace(settings, builder=changed))
+    fresh.prepare()
+    return fresh
+
+
+def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, binds: tuple[str, ...] = ()) -> bytes:
+    """Enter a captured shell in a root that holds only the store, run ``script`` there, and return what it printed."""
+    runtime = builder.prepare()
+    command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
+    command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/work", "--chdir", "/work", *binds]
+    bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
+    finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr.decode()
+    assert finished.stderr == b""
+    return finished.stdout
+
+
+def nix_shell(builder: NixBuilder, expression: Path, script: str) -> bytes:
+    """Run ``script`` in ``nix-shell --pure``: our store takes the place of /nix. For our own words only."""
+    runtime = builder.prepare()
+    nix = os.path.dirname(os.path.dirname(runtime.store))
+    command = ["bwrap", "--dev-bind", "/", "/", "--bind", f"{nix}/nix", "/nix", "--chdir", "/", "--clearenv"]
+    if os.geteuid() == 0:
+        command += ["--cap-add", "ALL"]
+    environment = {"NIX_BUILD_SHELL": f"{runtime.bash}/bin/bash", "NIX_USER_CONF_FILES": "", "HOME": "/nowhere"}
+    for name, value in (
+        environment | {"NIX_CONF_DIR": "/nowhere", "PATH": os.environ["PATH"], "USER": "nobody"}
+    ).items():
+        command += ["--setenv", name, value]
+    program = ["nix-shell", "--pure", "--option", "substituters", "", "--option", "build-users-group", ""]
+    program += ["-I", f"nixpkgs={runtime.nixpkgs['default']}", "--run", script, str(expression)]
+    finished = subprocess.run([*command, "--", *program], check=False, capture_output=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr.decode()
+    return finished.stdout

@@ -1,0 +1,185 @@
+"""What a captured shell is worth: the same as nix-shell --pure, variable by variable."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from spoold.nix.build import NixBuilder
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+# Whatever nix-shell makes of its caller or of its own temporary directory, and bash's own.
+NOT_COMPARED = {
+    "HOME", "TERM", "SHLVL", "TMP", "TMPDIR", "TEMP", "TEMPDIR", "NIX_BUILD_TOP", "PWD", "OLDPWD", "_", "USER",
+    "LOGNAME", "NIX_BUILD_SHELL", "rawPath", "__ETC_PROFILE_SOURCED",
+}  # fmt: skip
+# Of these the last two are nix-shell's, for its temporary directory.
+OWNED_BY_BASH = {
+    "BASH", "BASHOPTS", "BASHPID", "BASH_ALIASES", "BASH_ARGC", "BASH_ARGV", "BASH_ARGV0", "BASH_CMDS",
+    "BASH_COMMAND", "BASH_ENV", "BASH_EXECUTION_STRING", "BASH_LINENO", "BASH_LOADABLES_PATH", "BASH_REMATCH",
+    "BASH_SOURCE", "BASH_SUBSHELL", "BASH_VERSINFO", "BASH_VERSION", "COLUMNS", "COMP_WORDBREAKS", "DIRSTACK",
+    "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "HISTCMD", "HOSTNAME", "HOSTTYPE", "IFS",
+    "LINENO", "LINES", "MACHTYPE", "OPTARG", "OPTERR", "OPTIND", "OSTYPE", "PIPESTATUS", "PPID", "PS4",
+    "RANDOM", "SECONDS", "SHELLOPTS", "SRANDOM", "UID", "__letter", "__name", "exitHooks", "failureHooks",
+}  # fmt: skip
+
+EXPRESSION = r"""{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell {
+  packages = [ pkgs.python3 pkgs.jq ];
+  plain = "a b  c";
+  number = 7;
+  yes = true;
+  no = false;
+  nothing = null;
+  list = [ "x" 1 pkgs.jq ];
+  newline = "first\nsecond\n";
+  control = "tab\tCONTROL dollar $HOME `id` quote ' \" back \\ end";
+  unicode = "zwölf ☃";
+  assignment = "x=y\nz=w";
+  raw = "kept in a file\nwith 'quotes'\n";
+  passAsFile = [ "raw" ];
+  shellHook = ''
+    export FROM_HOOK="$plain"
+    greet() { echo "hello $1"; }
+    export -f greet
+    declare -gA table=([one]=1 ["two words"]=$'2\n2')
+    words=(a "b c" $'d\ne')
+    unexported="only here"
+    export PATH="/from/hook:$PATH"
+  '';
+}
+""".replace("CONTROL", "\x07\x01\x1b[31m\x7f")
+
+ENVIRONMENT = "env -0"
+DECLARATIONS = """
+for __letter in {a..z} {A..Z} _; do eval 'set -- "${!'"$__letter"'@}"'; for __name; do
+    declare -p "$__name" > /dev/null 2>&1 || continue
+    printf '%s\\0%s\\0' "$__name" "$(declare -p "$__name")"
+done; done
+"""
+FUNCTIONS = "declare -f | { read -r -d '' all; printf %s \"$all\"; }"
+
+
+@pytest.fixture(scope="module")
+def captured(nix_builder: NixBuilder) -> str:
+    """The shell of the expression, built and captured."""
+    result = room.build(nix_builder, EXPRESSION)
+    assert result.shell, result.phase.stderr
+    return result.shell
+
+
+@pytest.fixture(scope="module")
+def expression(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for nix-shell."""
+    path = tmp_path_factory.mktemp("expression") / "cutor.nix"
+    path.write_text(EXPRESSION)
+    return path
+
+
+def test_the_environment_is_that_of_nix_shell(nix_builder: NixBuilder, captured: str, expression: Path) -> None:
+    ours = _environment(room.enter(nix_builder, captured, ENVIRONMENT))
+    theirs = _environment(room.nix_shell(nix_builder, expression, ENVIRONMENT))
+    assert ours == theirs
+    assert ours["FROM_HOOK"] == "a b  c"
+    assert "BASH_FUNC_greet%%" in ours
+
+
+def _environment(printed: bytes) -> dict[str, str]:
+    pairs = (entry.partition("=")[::2] for entry in printed.decode().split("\0") if entry)
+    return {name: value for name, value in pairs if name not in NOT_COMPARED}
+
+
+def test_the_variables_of_bash_are_those_of_nix_shell(nix_builder: NixBuilder, captured: str, expression: Path) -> None:
+    ours = _declarations(room.enter(nix_builder, captured, DECLARATIONS))
+    theirs = _declarations(room.nix_shell(nix_builder, expression, DECLARATIONS))
+    assert ours == theirs
+    assert {"table", "words", "unexported"} <= set(ours)
+
+
+def _declarations(printed: bytes) -> dict[str, str]:
+    words = printed.decode().split("\0")
+    pairs = zip(words[0::2], words[1::2], strict=False)
+    return {name: value for name, value in pairs if name not in NOT_COMPARED | OWNED_BY_BASH}
+
+
+def test_the_functions_are_those_of_nix_shell(nix_builder: NixBuilder, captured: str, expression: Path) -> None:
+    ours = room.enter(nix_builder, captured, FUNCTIONS).decode()
+    theirs = room.nix_shell(nix_builder, expression, FUNCTIONS).decode()
+    cleaner = theirs.index("_nix_shell_clean_tmpdir")
+    end = theirs.index("\n}\n", cleaner) + 3
+    assert ours == theirs[:cleaner] + theirs[end:]
+
+
+def test_values_survive(nix_builder: NixBuilder, captured: str) -> None:
+    script = """python3 -c '
+import os
+e = os.environ
+print([e["newline"], e["control"], e["unicode"], e["assignment"], e["no"], open(e["rawPath"]).read(), e.get("raw")])'"""
+    values = eval(room.enter(nix_builder, captured, script))  # noqa: S307 - a list that our own script printed
+    assert values == [
+        "first\nsecond\n",
+        "tab\t\x07\x01\x1b[31m\x7f dollar $HOME `id` quote ' \" back \\ end",
+        "zwölf ☃",
+        "x=y\nz=w",
+        "",
+        "kept in a file\nwith 'quotes'\n",
+        None,
+    ]
+
+
+def test_positional_parameters_are_left_alone(nix_builder: NixBuilder) -> None:
+    for attributes in ("", "shellHook = ''set -- changed; shift'';"):
+        captured = room.shell(nix_builder, attributes)
+        assert room.enter(nix_builder, captured, 'printf "%s|" "$@"', "a b", "", "c") == b"a b||c|"
+
+
+def test_without_a_hook_only_what_is_exported_is_read(nix_builder: NixBuilder) -> None:
+    captured = room.shell(nix_builder, "packages = [ pkgs.python3 ]; A = 1;")
+    text = nix_builder.store.on_disk(captured).joinpath("enter.sh").read_text()
+    assert "runHook" not in text
+    assert room.enter(nix_builder, captured, "python3 -c 'import os; print(os.environ[\"A\"])'") == b"1\n"
+
+
+def test_no_secret_of_the_build_is_left(nix_builder: NixBuilder) -> None:
+    captured = room.shell(nix_builder, "")
+    names = set(room.enter(nix_builder, captured, "compgen -e").decode().split())
+    assert not names & {"HOME", "TMPDIR", "NIX_BUILD_TOP", "NIX_LOG_FD", "TEMP", "NIX_ENFORCE_PURITY", "TZ"}
+
+
+def test_structured_attributes(nix_builder: NixBuilder) -> None:
+    attributes = """name = "s"; builder = "none"; system = "x86_64-linux"; stdenv = pkgs.stdenvNoCC;
+        __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
+        shellHook = "export SEEN=\\"\\${words[1]}/\\${map[k]}\\"";"""
+    result = room.build(nix_builder, "with rec { pkgs = import <nixpkgs> { }; }; derivation { " + attributes + " }")
+    assert result.shell, result.phase.stderr
+    assert room.enter(nix_builder, result.shell, "echo $SEEN") == b"b c/v w\n"
+
+
+def test_the_output_refers_to_every_input(nix_builder: NixBuilder) -> None:
+    captured = room.shell(nix_builder, 'packages = [ pkgs.jq ]; hidden = "${pkgs.which}"; shellHook = "unset hidden";')
+    closure = nix_builder.store.ask(["nix-store", "-qR", captured])
+    assert "-jq-" in closure
+    assert "-which-" in closure
+
+
+@pytest.mark.parametrize(
+    ("attributes", "most"), [("A = 1;", 0.004), ("A = 1; shellHook = ''export B=2'';", 0.008)], ids=["plain", "hook"]
+)
+def test_entering_is_quick(nix_builder: NixBuilder, attributes: str, most: float) -> None:
+    captured = room.shell(nix_builder, attributes)
+    script = f"t=$EPOCHREALTIME; for i in {{1..50}}; do (. {captured}/enter.sh); done; echo $t $EPOCHREALTIME"
+    began, ended = (float(word) for word in room.enter(nix_builder, captured, script).split())
+    assert (ended - began) / 50 < most * 3  # a busy machine is no reason to fail
+
+
+def test_the_hook_does_not_run_on_the_host(nix_builder: NixBuilder, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("untouched")
+    captured = room.shell(nix_builder, f"shellHook = ''echo touched > {canary}; echo ran'';")
+    time.sleep(0.1)
+    assert canary.read_text() == "untouched"
+    assert room.enter(nix_builder, captured, ":", binds=("--dir", str(tmp_path))) == b"ran\n"
+    assert canary.read_text() == "untouched"
