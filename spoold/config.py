@@ -44,10 +44,14 @@ class Lease(_Section, frozen=True):
 
 
 class Executor(_Section, frozen=True):
-    """How many programs run at once; 0 slots means one per CPU. ``name`` tells executors on one host apart."""
+    """How many programs run at once; 0 slots means one per CPU. ``name`` tells executors on one host apart.
+
+    ``drain``: seconds for which a stopping executor lets jobs run; then they are put back and lose no attempt.
+    """
 
     name: str = "default"
     slots: int = 0
+    drain: float = 60.0
 
 
 class Docker(_Section, frozen=True):

@@ -23,8 +23,10 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
+from spoold.host.log import Log
 from spoold.model.ids import Hint
 
+log = Log("watch")
 MOST_HINTS = 4096  # more at once than this, and a scan is cheaper
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
 
@@ -42,14 +44,16 @@ class Watch(FileSystemEventHandler):
 
     def start(self) -> None:
         """Arm the watches. A scan must follow: what came before is not told."""
-        for directory in self._directories:
-            self._observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
-        if self._directories:
+        try:
             self._observer.start()
+            for directory in self._directories:
+                self._observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
+        except OSError as error:
+            log.error("cannot watch (see fs.inotify in sysctl); going by the scans alone", error=error)
 
     def stop(self) -> None:
         """Stop watching."""
-        if self._directories:
+        if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()
 

@@ -14,6 +14,7 @@ from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
+from spoold.sandbox import RunCancelledError
 
 PATH = os.environ["PATH"]
 
@@ -37,7 +38,7 @@ class PlainSandbox:
         self.jobs.append(job)
         while not self.gate.wait(0.01):
             if cancelled.is_set():
-                raise TemporaryError("cancelled")
+                raise RunCancelledError(job.submission_id)
         if self.away or self.failures:
             self.failures = max(0, self.failures - 1)
             raise TemporaryError("the engine failed")

@@ -19,7 +19,7 @@ from spoold.config import Settings
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError, TemporaryError
+from spoold.model.errors import LeaseLostError, OperatorError, TemporaryError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
@@ -73,6 +73,7 @@ class Builder:
     def stop(self) -> None:
         """End the builds that run: they go back to the start and lose nothing but time."""
         self._stopping.set()
+        self._heartbeat.stop_holders()
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._heartbeat.stop()
 
@@ -103,9 +104,10 @@ class Builder:
                 self._realise(entry, lease)
             except LeaseLostError:
                 log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
-            except TemporaryError as error:
-                log.error("a build has to wait", build=entry.id, error=error)
-                self._stopping.wait(BACK_OFF)
+            except (TemporaryError, OperatorError) as error:
+                if not self._stopping.wait(0):
+                    log.error("a build has to wait", build=entry.id, error=error)
+                    self._stopping.wait(BACK_OFF)
                 self._builds.queue.give_back(entry, "building", entry.attempt)
             except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
                 log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
@@ -122,7 +124,7 @@ class Builder:
             self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
             return
         log.info("building", build=entry.id, attempt=entry.attempt)
-        result = self._backend.build(entry.id, wanted.expression, pin, lease.lost)
+        result = self._backend.build(entry.id, wanted.expression, pin, lease.stop)
         lease.check()
         self._finish(entry, result)
 

@@ -23,7 +23,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.errors import ClientError, LeaseLostError, SpooldError, TemporaryError
+from spoold.model.errors import ClientError, LeaseLostError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
@@ -86,9 +86,12 @@ class Executor:
             log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
 
     def stop(self) -> None:
-        """Finish the jobs that run, take no others, remove the sandboxes."""
+        """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""
         self._stopping.set()
+        impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
+        impatience.start()
         self._workers.shutdown(wait=True, cancel_futures=True)
+        impatience.cancel()
         self._heartbeat.stop()
         self._engine.close()
 
@@ -240,7 +243,7 @@ class Executor:
             try:
                 self._run(entry, lease)
             except (LeaseLostError, RunCancelledError):
-                log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
+                self._let_go(entry, lost=lease.lost)
             except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
                 self._recover(entry, error)
 
@@ -265,7 +268,7 @@ class Executor:
         log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id[:12])
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         try:
-            result = sandbox.run(job, progress.phase_ended, lease.lost)
+            result = sandbox.run(job, progress.phase_ended, lease.stop)
         except ClientError as error:
             final = msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
         else:
@@ -278,13 +281,19 @@ class Executor:
         self._spool.finish(entry, response, submission.Spool)
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
 
+    def _let_go(self, entry: Entry, *, lost: bool) -> None:
+        if not lost and self._spool.queue.give_back(entry, "running", entry.attempt):
+            log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
+        else:
+            log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
+
     def _recover(self, entry: Entry, error: Exception) -> None:
         """Give an entry back after a failure of ours; only a failure that is not the engine's costs an attempt."""
         if isinstance(error, SpooldError):
             log.error("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
         else:
             log.bug("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
-        if isinstance(error, TemporaryError) and not self._engine.check():
+        if isinstance(error, (TemporaryError, OperatorError)) and not self._engine.check():
             self._spool.queue.give_back(entry, "running", entry.attempt)
         elif entry.attempt < self._settings.lease.attempts:
             self._spool.queue.give_back(entry, "running", entry.attempt + 1)

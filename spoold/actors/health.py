@@ -25,6 +25,7 @@ from spoold.spool.recovery import Watchman, publish_committed, recover
 from spoold.spool.store import Spool
 
 log = Log("health")
+FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
 class Health:
@@ -59,6 +60,7 @@ class Health:
         self._check_builds()
         self._forget_failures()
         self._clear_progress()
+        self._clear_private()
         return self._settings.lease.check
 
     def _check_submissions(self) -> None:
@@ -122,3 +124,11 @@ class Health:
         for name in fsops.names(self._spool.queue.path("progress")):
             if fsops.exists(self._spool.queue.path("done", ids.response_name(name.removesuffix(".json")))):
                 fsops.remove(self._spool.queue.path("progress", name))
+
+    def _clear_private(self) -> None:
+        """Remove what a process wrote in private and did not live to show; results are publish_committed's."""
+        old = self._spool.clock.file_system() - FORGOTTEN
+        for name in fsops.names(self._spool.queue.path("tmp")):
+            path = self._spool.queue.path("tmp", name)
+            if name.endswith((".progress.json", ".refused.json", ".accept.json")) and (fsops.mtime(path) or old) < old:
+                fsops.remove(path)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from spoold.host.log import Log
-from spoold.model.errors import TemporaryError
+from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
 
@@ -44,9 +44,9 @@ class Engine:
                 return False
             try:
                 sandbox.prepare()
-            except TemporaryError as error:
+            except (TemporaryError, OperatorError) as error:
                 self.ready.clear()
-                log.error("the engine is away; no work is taken until it is back", error=error)
+                log.error("the engine cannot be used; no work is taken until it can", error=error)
                 return False
             self.ready.set()
             return True

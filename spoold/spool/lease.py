@@ -15,20 +15,22 @@ from spoold.model.errors import LeaseLostError
 
 
 class Lease:
-    """One held entry. ``lost`` is set once the entry is someone else's; the holder must stop then."""
+    """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lost = threading.Event()
+        self.lost = False
+        self.stop = threading.Event()
 
     def renew(self) -> None:
         """Set the mtime to now, or find out that the lease is lost."""
         if not fsops.touch(self.path):
-            self.lost.set()
+            self.lost = True
+            self.stop.set()
 
     def check(self) -> None:
         """Raise :class:`LeaseLostError` when the lease is known to be lost."""
-        if self.lost.is_set():
+        if self.lost:
             raise LeaseLostError(self.path)
 
 
@@ -51,6 +53,12 @@ class Heartbeat:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def stop_holders(self) -> None:
+        """Ask all holders to stop. Their leases are renewed until they have."""
+        with self._lock:
+            for lease in self._held:
+                lease.stop.set()
 
     @contextmanager
     def holding(self, path: str) -> Iterator[Lease]:

@@ -359,6 +359,48 @@ def test_stopping_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> No
     bench.close()
 
 
+def test_stopping_puts_back_what_takes_too_long(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1, drain=0.1)))
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.sandbox.gate.clear()
+    bench.drop("a")
+    bench.until(lambda: bench.names("running"), bench.executor.step)
+    bench.executor.stop()
+    assert bench.names("new") == {"a.json"}, "and it lost no attempt"
+    bench.sandbox.gate.set()
+    bench.executor = bench.new_executor()
+    bench.wait_for("a")
+    bench.close()
+
+
+def test_a_stopping_builder_puts_its_builds_back(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a")
+    bench.until(lambda: bench.names("builds/building"))
+    bench.builder.stop()
+    assert len(bench.names("builds/new")) == 1
+    assert "@" not in next(iter(bench.names("builds/new"))), "and it lost no attempt"
+
+
+def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    bench.backend.failures = 5
+    bench.drop("a")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+    assert len(bench.backend.built) == 6
+
+
+def test_private_files_that_nobody_comes_back_to_are_removed(bench: Bench) -> None:
+    for name in ("a@1.progress.json", "a@1-01234567.refused.json", "young@1.progress.json", "intake.lock"):
+        (bench.root / "tmp" / name).touch()
+        if not name.startswith("young"):
+            os.utime(bench.root / "tmp" / name, (1, 1))
+    bench.health.step()
+    assert bench.names("tmp") == {"young@1.progress.json", "intake.lock"}
+
+
 def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")

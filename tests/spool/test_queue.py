@@ -100,7 +100,8 @@ def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
         queue.claim(Entry("a", 2), "new", "running")
         os.utime(queue.path("running", "a@2.json"), (1, 1))
         heartbeat.beat()
-        assert lease.lost.is_set()
+        assert lease.lost
+        assert lease.stop.is_set()
         with pytest.raises(LeaseLostError):
             lease.check()
     assert os.stat(queue.path("running", "a@2.json")).st_mtime == 1
