@@ -41,12 +41,15 @@ class Channel:
         self._stderr = bytearray()
 
     def send(self, parts: list[bytes], patience: float) -> None:
-        """Send all of ``parts``; ``patience`` is seconds."""
+        """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds."""
         deadline = time.monotonic() + patience
         for part in parts:
             view = memoryview(part)
             while view:
-                self._wait(deadline, write=True)
+                if self._wait(deadline, select.POLLIN | select.POLLOUT) & select.POLLIN:
+                    self._receive(deadline)
+                if self._stdout:
+                    return
                 try:
                     view = view[self._socket.send(view[:READ]) :]
                 except BlockingIOError:
@@ -77,7 +80,7 @@ class Channel:
         return data
 
     def _receive(self, deadline: float) -> None:
-        self._wait(deadline, write=False)
+        self._wait(deadline, select.POLLIN)
         try:
             data = self._socket.recv(READ)
         except BlockingIOError:
@@ -97,17 +100,17 @@ class Channel:
                 self._stderr = (self._stderr + self._raw[8:end])[-MAX_DIAGNOSTICS:]
             del self._raw[:end]
 
-    def _wait(self, deadline: float, *, write: bool) -> None:
+    def _wait(self, deadline: float, events: int) -> int:
         poll = select.poll()
-        poll.register(self._socket, select.POLLOUT if write else select.POLLIN)
+        poll.register(self._socket, events)
         while True:
             if self.cancelled.is_set():
                 raise RunCancelledError("cancelled")
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ClosedError(f"the sandbox does not answer{self.diagnostics()}")
-            if poll.poll(min(left, ATTENTION) * 1000):
-                return
+            for _, seen in poll.poll(min(left, ATTENTION) * 1000):
+                return seen
 
     def diagnostics(self) -> str:
         """Return the end of what the supervisor wrote to its stderr, as one escaped suffix of an error message."""

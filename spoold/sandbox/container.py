@@ -1,12 +1,8 @@
 """One container: made and started before its job is known, used for one job, removed.
 
 ``start`` creates it, attaches before it starts, and returns once the supervisor waits. ``run`` sends the job and reads
-a report per phase. ``close`` stops and removes it. A pool of waiting containers needs no more than that.
-
-The walls: no network, no capabilities but three, no new privileges, Docker's seccomp profile, a read-only root, the
-store read-only, memory without swap, a bound on processes, and tmpfs of bounded size and number of files, so that the
-host touches nothing that the job can write. The three capabilities are the supervisor's: SETUID and SETGID to become
-the job's user, KILL to end its processes; they go when the uid changes, and without new privileges never come back.
+a report per phase. ``close`` stops and removes it. A pool of waiting containers needs no more than that. What it is
+allowed is in ``walls``.
 """
 
 from __future__ import annotations
@@ -15,31 +11,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import docker
 import msgspec
-from docker.types import LogConfig, Mount
 
-from spoold.config import Settings
 from spoold.model.errors import ClientError, SpooldError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
-from spoold.model.limits import MIB, PhaseLimits
+from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
-from spoold.sandbox.image import ENTER, MODULES
-from spoold.sandbox.inside import files, wire
+from spoold.sandbox.image import ENTER
+from spoold.sandbox.inside import wire
 from spoold.sandbox.verdict import Done, judge, killed_whole
+from spoold.sandbox.walls import Plan, Size, configuration
 
 log = logging.getLogger(__name__)
 
 START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
+LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
-BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
-SUPERVISOR_MEMORY = 16 * MIB
-ROUND = 8 * MIB
 SCRIPTS = ("compile.sh", "run.sh")
 
 
@@ -50,34 +41,6 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     no_new_privileges: int
     seccomp: int
     capabilities: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all containers of this sandbox have in common."""
-
-    settings: Settings
-    runtime: Runtime
-    image: str
-    labels: dict[str, str]
-    network_disabled: bool
-
-
-@dataclass(frozen=True)
-class Size:
-    """The container's own limits; they hold the supervisor too, so they are a little above the job's."""
-
-    memory: int
-    processes: int
-
-    @classmethod
-    def of(cls, limits: PhaseLimits, held: int) -> Size:
-        """Return the size for a phase; ``held`` is the bytes of files and input, which lie in memory as well.
-
-        Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
-        """
-        beside = SUPERVISOR_MEMORY + limits.stdout + limits.stderr + held
-        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + 1)
 
 
 class Container:
@@ -96,7 +59,7 @@ class Container:
             raise
 
     def _start(self, cancelled: threading.Event) -> None:
-        self._id = self._api.create_container(**self._configuration())["Id"]
+        self._id = self._api.create_container(**configuration(self._api, self._plan, self._size))["Id"]
         attached = self._api.attach_socket(self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         self._channel = Channel(attached, cancelled)
         self._api.start(self._id)
@@ -107,39 +70,6 @@ class Container:
             self.ready = msgspec.convert(message, Ready)
         except (ClosedError, msgspec.ValidationError) as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
-
-    def _configuration(self) -> dict[str, Any]:
-        plan, uid = self._plan, files.JOB_UID
-        size, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
-        mine = f"rw,exec,nosuid,nodev,uid={uid},gid={uid},mode=0755,size={size},nr_inodes={inodes}"
-        shared = f"rw,exec,nosuid,nodev,mode=1777,size={size},nr_inodes={inodes}"
-        host = self._api.create_host_config(
-            network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            cap_add=["SETUID", "SETGID", "KILL"],
-            security_opt=["no-new-privileges"],
-            mem_limit=self._size.memory,
-            memswap_limit=self._size.memory,
-            pids_limit=self._size.processes,
-            tmpfs={"/work": mine, "/tmp": shared},  # noqa: S108
-            shm_size=min(size, 64 * MIB),
-            ipc_mode="private",
-            mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
-            log_config=LogConfig(type="none"),
-            runtime=plan.settings.docker.runtime or None,
-        )
-        return {
-            "image": plan.image,
-            "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT],
-            "user": "0:0",
-            "hostname": "sandbox",
-            "working_dir": "/",
-            "stdin_open": True,
-            "network_disabled": plan.network_disabled,
-            "labels": plan.labels,
-            "host_config": host,
-        }
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run ``job``; the container is good for nothing but ``close`` afterwards."""
@@ -153,7 +83,7 @@ class Container:
             if limits is None:
                 continue
             self._resize(Size.of(limits, held))
-            parts.append(wire.frame(self._order(job, name, limits)))
+            parts.append(wire.frame(_order(self._plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             held += left
             on_phase(name, phases[name])
@@ -174,50 +104,34 @@ class Container:
             raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
         self._size = size
 
-    def _order(self, job: Job, name: str, limits: PhaseLimits) -> dict[str, object]:
-        runtime = self._plan.runtime
-        return {
-            "argv": [
-                *(f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, job.shell),
-                *(f"{key}={value}" for key, value in job.env.items()),
-                f"./{name}.sh",
-                *(job.args if name == "run" else ()),
-            ],
-            "env": [
-                f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin",
-                "HOME=/work",
-                f"NIX_PATH=nixpkgs={job.nixpkgs}",
-            ],
-            "input": int(name == "run"),
-            "limits": {
-                "time": int(limits.time * 1e9),
-                "cpu": int(limits.cpu_time * 1e9),
-                "memory": limits.memory,
-                "stdout": limits.stdout,
-                "stderr": limits.stderr,
-                "file_size": limits.file_size,
-                "open_files": limits.open_files,
-            },
-        }
-
     def _phase(self, channel: Channel, parts: list[bytes], limits: PhaseLimits) -> tuple[Phase, int]:
         """Return the record of the phase, and the bytes of files in memory that it leaves for the next."""
         started = time.monotonic()
         try:
-            channel.send(parts, MARGIN)
-            return _report(channel, limits)
+            try:
+                channel.send(parts, MARGIN)
+            except ClosedError:
+                return _report(channel, limits, LAST_PATIENCE)  # it may have said why before it closed its end
+            return _report(channel, limits, limits.time + MARGIN)
         except ClosedError as error:
             if self._out_of_memory():
                 return killed_whole(limits, time.monotonic() - started), 0
             raise TemporaryError(f"the sandbox was lost: {error}") from error
 
     def _out_of_memory(self) -> bool:
+        """Return whether the container ended for want of memory; the engine may learn of that a little late."""
+        deadline = time.monotonic() + LAST_PATIENCE
         with self._engine.errors():
-            try:
-                state = self._api.inspect_container(self._id)["State"]
-            except docker.errors.NotFound:
-                return False
-        return bool(state.get("OOMKilled")) and not state.get("Running")
+            while True:
+                try:
+                    state = self._api.inspect_container(self._id)["State"]
+                except docker.errors.NotFound:
+                    return False
+                if not state.get("Running"):
+                    return bool(state.get("OOMKilled"))
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.05)
 
     def close(self) -> None:
         """Stop and remove the container; a failure is logged, and the next ``prepare`` tries again."""
@@ -251,8 +165,34 @@ def _parcel(job: Job) -> list[bytes]:
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
-def _report(channel: Channel, limits: PhaseLimits) -> tuple[Phase, int]:
-    message = channel.message(limits.time + MARGIN)
+def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[str, object]:
+    return {
+        "argv": [
+            *(f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, job.shell),
+            *(f"{key}={value}" for key, value in job.env.items()),
+            f"./{name}.sh",
+            *(job.args if name == "run" else ()),
+        ],
+        "env": [
+            f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin",
+            "HOME=/work",
+            f"NIX_PATH=nixpkgs={job.nixpkgs}",
+        ],
+        "input": int(name == "run"),
+        "limits": {
+            "time": int(limits.time * 1e9),
+            "cpu": int(limits.cpu_time * 1e9),
+            "memory": limits.memory,
+            "stdout": limits.stdout,
+            "stderr": limits.stderr,
+            "file_size": limits.file_size,
+            "open_files": limits.open_files,
+        },
+    }
+
+
+def _report(channel: Channel, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
+    message = channel.message(patience)
     event = message.pop("event", None)
     if event == b"refused":
         reason = bytes(message.get("reason", b"")).decode("utf-8", "replace")
@@ -263,6 +203,8 @@ def _report(channel: Channel, limits: PhaseLimits) -> tuple[Phase, int]:
         raise ClosedError(f"the supervisor sent garbage: {error}") from error
     if event != b"done" or done.stdout > limits.stdout or done.stderr > limits.stderr:
         raise ClosedError("the supervisor sent garbage")
+    if not done.clean:
+        raise ClosedError("a process of the job cannot be killed")
     deadline = time.monotonic() + MARGIN
     stdout, stderr = channel.take(done.stdout, deadline), channel.take(done.stderr, deadline)
     return judge(done, stdout, stderr, limits), done.left

@@ -1,13 +1,18 @@
 """The sandbox on Docker: one container per job, removed after it.
 
 ``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, limits its
-containers, has our image and starts it. ``run`` may be called from many threads. See ``container`` for the walls.
+containers, has our image and starts it. It may be called again at any time, also while jobs run. ``run`` may be called
+from many threads. See ``walls`` for what holds a job.
+
+Labels say whose a container is: one of the same executor and spool that another process made is an orphan, since only
+one executor of a name works on a spool.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable
 
 from spoold.config import Settings
@@ -15,11 +20,13 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
-from spoold.sandbox.container import Container, Plan, Size, remove
+from spoold.sandbox.container import Container, remove
 from spoold.sandbox.engine import Engine, ImageGoneError
+from spoold.sandbox.walls import Plan, Size
 
 log = logging.getLogger(__name__)
 
+PROCESS = uuid.uuid4().hex
 SECCOMP_FILTER = 2  # as /proc/self/status says it
 
 
@@ -29,7 +36,8 @@ class DockerSandbox:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings, self._runtime = settings, runtime
         self._engine = Engine(settings.docker.host)
-        self._labels = {"spoold.executor": settings.executor.name, "spoold.spool": settings.spool.path}
+        self._family = {"spoold.executor": settings.executor.name, "spoold.spool": settings.spool.path}
+        self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
         self._plan: Plan | None = None
 
     def prepare(self) -> None:
@@ -43,7 +51,7 @@ class DockerSandbox:
                     f"Docker at {self._engine.where} cannot enforce limits ({what} is off): "
                     "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
                 )
-        self._remove_all()
+        self._remove(self._family, spare=PROCESS)
         self._plan = self._try_plan(name)
 
     def _try_plan(self, name: str) -> Plan:
@@ -99,12 +107,13 @@ class DockerSandbox:
             return Container(self._engine, plan, size, cancelled)
 
     def close(self) -> None:
-        """Stop and remove what is left."""
-        self._remove_all()
+        """Stop and remove what is left of this sandbox."""
+        self._remove(self._labels)
 
-    def _remove_all(self) -> None:
-        labels = [f"{key}={value}" for key, value in self._labels.items()]
+    def _remove(self, labels: dict[str, str], spare: str = "") -> None:
+        wanted = [f"{key}={value}" for key, value in labels.items()]
         with self._engine.client() as api:
-            for found in api.containers(all=True, filters={"label": labels}):
-                log.info("removing container %s", found["Id"][:12])
-                remove(self._engine, api, found["Id"])
+            for found in api.containers(all=True, filters={"label": wanted}):
+                if found["Labels"].get("spoold.process") != spare:
+                    log.info("removing container %s", found["Id"][:12])
+                    remove(self._engine, api, found["Id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import socket
 import threading
@@ -14,9 +15,10 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
-from spoold.sandbox import RunCancelledError
+from spoold.model.limits import MIB, Limits
+from spoold.sandbox import RunCancelledError, docker_engine
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from tests.sandbox.conftest import RUN, Run, make_job, settings_for
@@ -144,7 +146,7 @@ def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docke
 
 
 def test_orphans_are_removed_and_others_are_not(
-    docker_host: str, runtime: Runtime, api: docker.APIClient, tmp_path: Path
+    docker_host: str, runtime: Runtime, api: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = (DockerSandbox(settings_for(docker_host, str(tmp_path), name), runtime) for name in ("a", "b"))
     waiting = []
@@ -153,8 +155,11 @@ def test_orphans_are_removed_and_others_are_not(
         assert sandbox._plan is not None
         waiting.append(Container(sandbox._engine, sandbox._plan, sandbox._default_size(), threading.Event()))
     assert len(left(api, tmp_path)) == 2
-    again = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
-    again.prepare()
+    mine.prepare()
+    DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime).prepare()
+    assert len(left(api, tmp_path)) == 2  # this process still uses them
+    monkeypatch.setattr(docker_engine, "PROCESS", "another")
+    DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime).prepare()
     (kept,) = left(api, tmp_path)
     assert api.inspect_container(kept)["Config"]["Labels"]["spoold.executor"] == "b"
     other.close()
@@ -205,6 +210,18 @@ def test_a_script_written_and_executed_at_once(run: Run) -> None:
     assert phase.stderr == ""
 
 
+def test_a_large_job_that_does_not_fit_is_refused_while_it_is_sent(
+    docker_host: str, runtime: Runtime, tmp_path: Path, plain_shell: str
+) -> None:
+    settings = replace(settings_for(docker_host, str(tmp_path)), limits=Limits(work_size=1 * MIB))
+    sandbox = DockerSandbox(settings, runtime)
+    sandbox.prepare()
+    job = make_job("true", shell=plain_shell, files={"big": b"x" * 24 * MIB}, stdin=b"y" * 24 * MIB)
+    with pytest.raises(ClientError, match="No space left"):
+        sandbox.run(job, lambda *_: None, threading.Event())
+    sandbox.close()
+
+
 def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
     assert own._plan is not None
     api.tag(own._plan.image, "spoold-sandbox", "kept")
@@ -244,9 +261,10 @@ def test_something_else_listens(runtime: Runtime, tmp_path: Path) -> None:
         listener.listen()
 
         def answer() -> None:
-            connection, _ = listener.accept()
-            connection.sendall(b"SSH-2.0-x\r\n")
-            connection.close()
+            for _ in range(2):  # a knock, then a request
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(b"SSH-2.0-x\r\n")
 
         thread = threading.Thread(target=answer)
         thread.start()

@@ -77,8 +77,8 @@ def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
 
 
 def test_the_place_and_the_user(run: Run) -> None:
-    phase = run("pwd; umask; id -u; id -g; id -G; ulimit -c; echo $HOME").run
-    assert phase.stdout.split() == ["/work", "0022", "65533", "65533", "65533", "0", "/work"]
+    phase = run("pwd; umask; id -u; id -g; id -G; ulimit -c; cat /proc/self/oom_score_adj; echo $HOME").run
+    assert phase.stdout.split() == ["/work", "0022", "65533", "65533", "65533", "0", "1000", "/work"]
 
 
 def test_files_and_directories(run: Run) -> None:
@@ -192,3 +192,24 @@ def test_much_output_with_many_small_writes(run: Run) -> None:
 def test_a_shell_that_is_empty_still_has_a_path(run: Run) -> None:
     phase = run("ls run.sh", shell="/nix/store/none").run
     assert (phase.stdout, phase.outcome) == ("run.sh\n", "ok")
+
+
+def test_entering_survives_what_a_hook_does(run: Run) -> None:
+    hook = b"""
+set -- evil; IFS=/; set -f; shopt -s expand_aliases; alias exec=false; exec() { false; }
+export FROM_HOOK=yes OVERRIDDEN=hook; echo "hook has $# arguments"
+"""
+    phase = run(
+        "echo $FROM_HOOK $OVERRIDDEN; printf '<%s>' \"$@\"; echo; type exec",
+        files={"capture/enter.sh": hook},
+        shell="/work/capture",
+        args=("a b", "*", ""),
+        env={"OVERRIDDEN": "request"},
+    ).run
+    assert phase.stdout.splitlines()[:3] == ["hook has 1 arguments", "yes request", "<a b><*><>"]
+    assert phase.outcome is Outcome.OK
+
+
+def test_a_hook_that_exits_is_the_end(run: Run) -> None:
+    phase = run("echo never", files={"capture/enter.sh": b"exit 3"}, shell="/work/capture").run
+    assert (phase.stdout, phase.exit_code) == ("", 3)

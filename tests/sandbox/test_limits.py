@@ -148,8 +148,8 @@ def test_each_phase_has_its_own_limit_of_processes(run: Run, python_shell: str) 
 
 
 def test_zombies_are_reaped_while_the_program_runs(run: Run) -> None:
-    script = "for i in {1..100}; do ( : & ) ; done; echo $?"
-    phase = run("#!/bin/bash\n" + script, limits=replace(RUN, processes=8)).run
+    script = "#!/bin/bash\nfor i in {1..20}; do ( (:) & (:) & ); sleep 0.02; done; echo $?"
+    phase = run(script, limits=replace(RUN, processes=16)).run
     assert (phase.stdout, phase.stderr) == ("0\n", "")
 
 

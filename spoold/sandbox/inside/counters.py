@@ -17,9 +17,9 @@ class Counters:
     )
     V2 = ("cpu.stat", "memory.stat", "memory.peak", "memory.events")
 
-    def __init__(self) -> None:
-        self.v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-        self.files = [self._open("/sys/fs/cgroup/" + name) for name in (self.V2 if self.v2 else self.V1)]
+    def __init__(self, root: str = "/sys/fs/cgroup") -> None:
+        self.v2 = os.path.exists(f"{root}/cgroup.controllers")
+        self.files = [self._open(f"{root}/{name}") for name in (self.V2 if self.v2 else self.V1)]
 
     @staticmethod
     def _open(path: str) -> int:
