@@ -5,11 +5,11 @@ mkdir -p $out/bin
 write() {
   cat > $out/bin/$1 << END
 #!$shell
-compile=(--sysroot=$out -B$binutils/bin -B$gcc/lib -idirafter $gcc/include/$triplet -idirafter $gcc/include)
+compile=(-isysroot $out -B$binutils/bin -B$gcc/lib -idirafter $gcc/include/$triplet -idirafter $gcc/include)
 link=(-L$gcc/lib -L$glibc/lib)
 runpath=$3
 END
-  # An empty sysroot: no header of the machine's own is ever found.  The C library's headers come last, as
+  # The root for headers is empty: none of the machine is ever found.  The C library's headers come last, as
   # those of C++ include them with #include_next.  A library that comes with gcc is in no other run path.
   cat >> $out/bin/$1 << END
 for argument; do
@@ -31,11 +31,10 @@ END
 
 loader=$(echo $glibc/lib/ld-linux*.so.*)
 write gcc gcc $glibc/lib
+write cpp cpp $glibc/lib
 write g++ g++ $glibc/lib:$libstdcxx/lib
 for name in cc c99 c89; do ln -s gcc $out/bin/$name; done
 ln -s g++ $out/bin/c++
-printf '#!%s\nexec %s -E "$@"\n' $shell $out/bin/gcc > $out/bin/cpp
-chmod +x $out/bin/cpp
 for name in gcc-ar gcc-nm gcc-ranlib gcov; do
   if [ -e $gcc/bin/$name ]; then ln -s $gcc/bin/$name $out/bin/$name; fi
 done
