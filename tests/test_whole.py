@@ -1,0 +1,251 @@
+"""The whole of it: four real daemons, real Nix, real Docker, and a client that knows nothing but cp and cat."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.config import Docker, Lease, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.daemon import ROLES
+from spoold.spool import layout
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
+PATIENCE = 300.0
+PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
+GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
+LEASE = Lease(renewal=0.5, limit=3.0, check=0.5)
+
+
+class Served:
+    """A spool with its four daemons as processes."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self.spool = directory / "spool"
+        layout.create(str(self.spool))
+        self.config = directory / "spoold.toml"
+        own = msgspec.structs.replace(settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE)
+        self.config.write_bytes(msgspec.toml.encode(own))
+        self.log = (directory / "log").open("wb")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.start(ROLES)
+
+    def start(self, roles: Iterable[str]) -> None:
+        """Start daemons and return when all have said that they are ready."""
+        address = str(self.config.parent / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(address)
+            listener.settimeout(PATIENCE)
+            for role in roles:
+                command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(self.config), role]
+                env = os.environ | {"NOTIFY_SOCKET": address}
+                self.processes[role] = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
+            for _ in roles:
+                assert listener.recv(100) == b"READY=1", self.said()
+        Path(address).unlink()
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            assert process.wait(PATIENCE) == 0, self.said()
+        self.log.close()
+
+    def said(self) -> str:
+        return Path(self.log.name).read_text()[-5000:]
+
+    def drop(self, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
+        files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
+        if expression is not None:
+            files.append({"name": "cutor.nix", "content": expression})
+        private = self.config.parent / f"{id_}.json"
+        private.write_text(json.dumps({"files": files, **more}))
+        subprocess.run(["cp", str(private), str(self.spool / "incoming")], check=True)
+
+    def response(self, id_: str) -> dict[str, Any]:
+        path = self.spool / "done" / f"{id_}.response.json"
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists():
+            assert time.monotonic() < deadline, f"{id_}: no response; {self.said()}"
+            time.sleep(0.01)
+        loaded: dict[str, Any] = json.loads(path.read_bytes())
+        return loaded
+
+    def builds(self) -> set[str]:
+        return {name for name in os.listdir(self.spool / "builds" / "done") if name.endswith(".response.json")}
+
+    def assert_nothing_is_left(self) -> None:
+        for directory in ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building"):
+            deadline = time.monotonic() + 30
+            while os.listdir(self.spool / directory):
+                assert time.monotonic() < deadline, (directory, os.listdir(self.spool / directory))
+                time.sleep(0.05)
+        assert not [name for name in os.listdir(self.spool / "tmp") if name.endswith(".json")]
+        assert os.listdir(self.spool / "quarantine") == []
+
+
+@pytest.fixture(scope="module")
+def served(
+    tmp_path_factory: pytest.TempPathFactory, nix_settings: Settings, docker_host: str, runtime: object
+) -> Iterator[Served]:
+    """Return a served spool; ``runtime`` is asked for so that one process at a time prepares the store."""
+    directory = tmp_path_factory.mktemp("served")
+    made = Served(directory, msgspec.structs.replace(nix_settings, docker=Docker(host=docker_host)))
+    yield made
+    made.stop()
+    shutil.rmtree(directory)
+
+
+def test_python_with_stdin_args_and_env(served: Served) -> None:
+    program = {"name": "main.py", "content": "import os, sys\nprint(sys.stdin.read(), sys.argv[1:], os.environ['WHO'])"}
+    served.drop(
+        "python",
+        'exec python3 main.py "$@"',
+        PYTHON,
+        files=[program],
+        inputs="in\n",
+        args=["--privileged", "", "$(id)", ";id"],
+        env={"WHO": "a\nb"},
+    )
+    response = served.response("python")
+    assert response["status"] == "COMPLETED", response
+    assert response["run"]["stdout"] == "in\n ['--privileged', '', '$(id)', ';id'] a\nb\n"
+    assert response["dependencies"]["outcome"] == "ok"
+    assert response["run"]["memory"] > 1 << 20
+    assert 0 < response["run"]["cpu_time"] < response["run"]["time"] + 0.1
+
+
+def test_c_with_a_compiler(served: Served) -> None:
+    source = (
+        '#include <stdio.h>\nint main(void) { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); return 3; }'
+    )
+    files = [{"name": "compile.sh", "content": "gcc -O1 -o sum src/sum.c"}, {"name": "src/sum.c", "content": source}]
+    served.drop("c", "./sum", GCC, files=files, inputs="20 22")
+    response = served.response("c")
+    assert (response["status"], response["compile"]["outcome"]) == ("RUN_FAILED", "ok"), response
+    assert (response["run"]["stdout"], response["run"]["exit_code"]) == ("42\n", 3)
+
+
+def test_c_that_does_not_compile(served: Served) -> None:
+    files = [
+        {"name": "compile.sh", "content": "gcc -o x x.c"},
+        {"name": "x.c", "content": "int main(void) { return x; }"},
+    ]
+    served.drop("c-bad", "./x", GCC, files=files)
+    response = served.response("c-bad")
+    assert (response["status"], response["compile"]["exit_code"]) == ("COMPILE_FAILED", 1)
+    assert "undeclared" in response["compile"]["stderr"]
+    assert response["run"] == {"stdout": "", "stderr": "", "time": "", "signal": "", "outcome": "skipped"}
+
+
+def test_a_dependency_that_does_not_exist(served: Served) -> None:
+    served.drop("missing", "true", PYTHON.replace("python3", "nosuchpackage"))
+    response = served.response("missing")
+    assert (response["status"], response["dependencies"]["outcome"]) == ("DEPENDENCIES_FAILED", "nonzero_exit")
+    assert "nosuchpackage" in response["dependencies"]["stderr"]
+    assert "cutor.nix" in response["dependencies"]["stderr"]
+
+
+def test_one_that_runs_for_ever(served: Served) -> None:
+    served.drop("endless", "echo begun; while :; do :; done", limits={"run": {"time": 1}})
+    response = served.response("endless")
+    assert (response["status"], response["run"]["outcome"]) == ("RUN_FAILED", "time_limit")
+    assert response["run"]["stdout"] == "begun\n"
+    assert response["run"]["time"] == pytest.approx(1, abs=0.9)
+
+
+def test_a_binary_file_and_binary_output(served: Served) -> None:
+    data = bytes(range(256))
+    file = {"name": "d/data.bin", "content": base64.b64encode(data).decode(), "encoding": "base64"}
+    served.drop("binary", "cat d/data.bin", files=[file])
+    response = served.response("binary")
+    assert (response["run"]["stdout_encoding"], response["run"]["stdout_bytes"]) == ("base64", 256)
+    assert base64.b64decode(response["run"]["stdout"]) == data
+
+
+def test_a_hundred_of_one_environment_are_one_build_and_ten_others_ten(served: Served) -> None:
+    before = served.builds()
+    same = f"{PYTHON} # the same"
+    for number in range(100):
+        served.drop(f"same-{number}", f"echo {number}", same)
+    for number in range(10):
+        served.drop(f"other-{number}", f"echo {number}", f"{PYTHON} # {number}")
+    for number in range(100):
+        assert served.response(f"same-{number}")["run"]["stdout"] == f"{number}\n"
+    assert len(served.builds() - before) == 11
+    for number in range(10):
+        assert served.response(f"other-{number}")["run"]["stdout"] == f"{number}\n"
+    served.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("role", list(ROLES))
+def test_kill_9_of_a_daemon_in_the_middle_loses_and_doubles_nothing(served: Served, role: str) -> None:
+    numbers = range(16)
+    for number in numbers:
+        program = {"name": "p.py", "content": f"print(sum(i * i for i in range({number} * 1000)))"}
+        served.drop(f"{role}-{number}", "python3 p.py", f"{PYTHON} # {role} {number % 2}", files=[program])
+        if number == 12:
+            time.sleep(0.4)
+            served.processes[role].send_signal(signal.SIGKILL)
+            served.processes[role].wait()
+    served.start([role])
+    for number in numbers:
+        response = served.response(f"{role}-{number}")
+        assert response["status"] == "COMPLETED", response
+        assert response["run"]["stdout"] == f"{sum(i * i for i in range(number * 1000))}\n"
+    served.assert_nothing_is_left()
+
+
+def test_bad_input_is_refused_while_the_rest_flows(served: Served, tmp_path: Path) -> None:
+    incoming = served.spool / "incoming"
+    canary = tmp_path / "canary"
+    canary.write_text("secret")
+    bombs = {
+        "nested": b"[" * 100_000,
+        "keys": b'{"env":{' + b",".join(b'"a%d":""' % n for n in range(500_000)) + b"}}",
+        "truncated": b'{"files": [',
+        "empty": b"",
+        "utf16": '{"files": []}'.encode("utf-16"),
+        "unknown": b'{"filez": []}',
+        "path": b'{"files": [{"name": "run.sh", "content": ""}, {"name": "../x", "content": ""}]}',
+        "huge": b'{"inputs": "' + b"x" * (17 << 20) + b'"}',
+    }
+    for name, data in bombs.items():
+        (incoming / f"bad-{name}.json").write_bytes(data)
+    (incoming / "bad-symlink.json").symlink_to(canary)
+    os.link(canary, incoming / "bad-hardlink.json")
+    os.mkfifo(incoming / "bad-fifo.json")
+    (incoming / "bad-directory.json").mkdir()
+    served.drop("good", "echo fine")
+    assert served.response("good")["run"]["stdout"] == "fine\n"
+    for name in [*bombs, "symlink", "hardlink", "fifo", "directory"]:
+        response = served.response(f"bad-{name}")
+        assert response["status"] == "REJECTED"
+        assert response["reason"].isprintable()
+        assert "secret" not in json.dumps(response)
+    assert canary.read_text() == "secret"
+    for path in (served.spool / "quarantine").iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_nothing_is_left_when_all_have_stopped(served: Served, docker_host: str) -> None:
+    served.assert_nothing_is_left()
+    labels = ["--filter", f"label=spoold.spool={served.spool}"]
+    command = ["docker", "--host", docker_host, "ps", "--all", "--quiet", *labels]
+    deadline = time.monotonic() + 30
+    while subprocess.run(command, capture_output=True, check=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
