@@ -156,7 +156,7 @@ class Executor:
         found = self._builds.look(build_id)
         if isinstance(found, BuildRecord):
             if found.result.shell:
-                self._queue(place)
+                self._queue(place, submission, found)
             else:
                 self._answer(place, submission)
             return
@@ -198,7 +198,11 @@ class Executor:
         except LeaseLostError:
             return
 
-    def _queue(self, place: Place) -> None:
+    def _queue(self, place: Place, submission: Submission, build: BuildRecord) -> None:
+        """Let a submission wait in line for a slot."""
+        if place.state == "building":  # one whose build was there already may not have to wait: nothing to show yet
+            progress = Progress(self._spool, place.entry, submission.Response, submission.Spool)
+            progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
         self._queued.add(place)
         self._workers.submit(self._work, place)
 

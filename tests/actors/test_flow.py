@@ -180,9 +180,12 @@ def test_progress_is_shown_to_the_owner(bench: Bench) -> None:
     bench.drop("a", files=[{"name": "compile.sh", "content": "true"}])
     assert bench.progress("a") == "pending"
     bench.until(lambda: bench.progress("a") == "COMPILING")
+    for id_ in ("b", "c"):
+        bench.drop(id_, expression=f"# {id_}")
+    bench.until(lambda: "DEPENDENCIES_INSTALLED" in (bench.progress("b"), bench.progress("c")))
     bench.sandbox.gate.set()
-    bench.wait_for("a")
-    assert bench.progress("a") == ""
+    bench.wait_for("a", "b", "c")
+    bench.until(lambda: bench.names("progress") == set())
 
 
 def test_hints_alone_carry_a_submission_through(bench: Bench) -> None:

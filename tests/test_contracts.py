@@ -1,0 +1,151 @@
+"""Engines and their stand-ins keep the same contracts, so that a test with a stand-in says something of the engine."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.actors.builder import Backend
+from spoold.config import Docker, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.model.errors import TemporaryError
+from spoold.model.job import Job, JobFile
+from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
+from spoold.model.response import Outcome, Phase
+from spoold.sandbox import RunCancelledError, Sandbox
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.standins import PlainBackend, PlainSandbox
+
+ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]
+STORES = ["stand-in", pytest.param("real", marks=pytest.mark.nix)]
+FINE = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.hello ]; }"
+BROKEN = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ broken ]; }"
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Sandbox, str]]:
+    """Return an engine that is prepared, and the store path of a shell for it."""
+    made: Sandbox = PlainSandbox()
+    shell = "/nix/store/shell"
+    if request.param == "real":
+        settings = Settings(
+            docker=Docker(host=request.getfixturevalue("docker_host")), spool=SpoolSettings(path=str(tmp_path))
+        )
+        made = DockerSandbox(settings, request.getfixturevalue("runtime"))
+        shell = request.getfixturevalue("plain_shell")
+    made.prepare()
+    yield made, shell
+    made.close()
+
+
+@pytest.fixture(params=STORES)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    made: Backend = PlainBackend()
+    if request.param == "real":
+        made = request.getfixturevalue("nix_builder")
+    return made
+
+
+def job(shell: str, script: str, compile_: str | None = None, **changes: object) -> Job:
+    files = [JobFile("run.sh", script.encode(), 0o755), JobFile("sub/data", b"\0\xff", 0o644)]
+    if compile_ is not None:
+        files.append(JobFile("compile.sh", compile_.encode(), 0o755))
+    made = Job(
+        submission_id="contract",
+        attempt=1,
+        files=files,
+        stdin=b"",
+        args=[],
+        env={},
+        compile=None if compile_ is None else COMPILE_DEFAULT,
+        run=RUN_DEFAULT,
+        shell=shell,
+        nixpkgs="/nix/store/nixpkgs",
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def test_stdin_args_env_and_files_reach_the_program(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    wanted = job(shell, 'cat; cat sub/data; echo "$1|$2|$A"', stdin=b"i\0n", args=["--x", ""], env={"A": "1\n2"})
+    result = sandbox.run(wanted, lambda *_: None, threading.Event())
+    assert result.run.outcome is Outcome.OK
+    assert result.compile.outcome is Outcome.SKIPPED
+    assert result.run.stdout_encoding == "base64"
+    assert result.run.stdout_bytes == len(b"i\0n\0\xff--x||1\n2\n")
+
+
+def test_phases_are_told_as_they_end(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    told: list[tuple[str, Outcome]] = []
+
+    def on_phase(name: str, phase: Phase) -> None:
+        assert isinstance(phase.outcome, Outcome)
+        told.append((name, phase.outcome))
+
+    result = sandbox.run(job(shell, "cat made", "echo x > made"), on_phase, threading.Event())
+    assert told == [("compile", Outcome.OK), ("run", Outcome.OK)]
+    assert result.run.stdout == "x\n"
+
+
+def test_a_failed_compilation_ends_the_job(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    result = sandbox.run(job(shell, "echo no", "exit 4"), lambda *_: None, threading.Event())
+    assert (result.compile.outcome, result.compile.exit_code) == (Outcome.NONZERO_EXIT, 4)
+    assert result.run.outcome is Outcome.SKIPPED
+
+
+def test_the_time_limit_and_what_was_printed_before_it(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    short = msgspec.structs.replace(RUN_DEFAULT, time=0.5, stdout=10)
+    result = sandbox.run(job(shell, "echo 0123456789abc; sleep 60", run=short), lambda *_: None, threading.Event())
+    assert result.run.outcome is Outcome.TIME_LIMIT
+    assert (result.run.stdout, result.run.stdout_bytes, result.run.stdout_truncated) == ("0123456789", 14, True)
+
+
+def test_a_run_can_be_cancelled(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    cancelled = threading.Event()
+    if isinstance(sandbox, PlainSandbox):
+        sandbox.gate.clear()
+    threading.Timer(0.5, cancelled.set).start()
+    with pytest.raises(RunCancelledError):
+        sandbox.run(job(shell, "sleep 60"), lambda *_: None, cancelled)
+
+
+def test_a_store_provides_its_pins(backend: Backend) -> None:
+    runtime = backend.prepare()
+    assert runtime.nixpkgs["default"].startswith("/nix/store/")
+    assert runtime == backend.prepare()
+
+
+def test_a_good_expression_is_a_shell_with_packages(backend: Backend) -> None:
+    backend.prepare()
+    result = backend.build("a" * 64, FINE, "default", threading.Event())
+    assert result.phase.outcome is Outcome.OK
+    assert result.shell.startswith("/nix/store/")
+    assert "hello" in [package.name for package in result.packages]
+    assert result == msgspec.structs.replace(
+        backend.build("a" * 64, FINE, "default", threading.Event()), phase=result.phase
+    )
+
+
+def test_a_broken_expression_is_a_phase_that_says_why(backend: Backend) -> None:
+    backend.prepare()
+    result = backend.build("b" * 64, BROKEN, "default", threading.Event())
+    assert (result.phase.outcome, result.shell, result.packages) == (Outcome.NONZERO_EXIT, "", [])
+    assert "undefined variable" in result.phase.stderr
+
+
+def test_a_build_can_be_cancelled(backend: Backend) -> None:
+    backend.prepare()
+    if isinstance(backend, PlainBackend):
+        backend.gate.clear()
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(TemporaryError):
+        backend.build("c" * 64, f"{FINE} # unseen", "default", cancelled)
