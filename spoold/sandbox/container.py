@@ -7,7 +7,6 @@ allowed is in ``walls``.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from collections.abc import Callable
 import docker
 import msgspec
 
+from spoold.host.log import Log
 from spoold.model.errors import ClientError, SpooldError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
@@ -24,9 +24,9 @@ from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
 from spoold.sandbox.verdict import Done, judge, killed_whole
-from spoold.sandbox.walls import Plan, Size, configuration
+from spoold.sandbox.walls import Plan, Size, configuration, held
 
-log = logging.getLogger(__name__)
+log = Log("sandbox")
 
 START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
@@ -76,16 +76,15 @@ class Container:
         channel = self._channel
         assert channel is not None  # noqa: S101
         channel.cancelled = cancelled
-        held = len(job.stdin) + sum(len(file.content) for file in job.files)
-        parts = [*_parcel(job)]
+        beside, parts = held(job), _parcel(job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:
                 continue
-            self._resize(Size.of(limits, held))
+            self._resize(Size.of(limits, beside))
             parts.append(wire.frame(_order(self._plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
-            held += left
+            beside += left
             on_phase(name, phases[name])
             if phases[name].outcome is not Outcome.OK:
                 break
@@ -141,7 +140,7 @@ class Container:
             if self._id:
                 remove(self._engine, self._api, self._id)
         except SpooldError as error:
-            log.warning("container %s is left behind: %s", self._id[:12], error)
+            log.warning("a container is left behind", container=self._id[:12], error=error)
         finally:
             self._api.close()
 

@@ -10,21 +10,21 @@ one executor of a name works on a spool.
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Callable
 
 from spoold.config import Settings
+from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
 from spoold.sandbox.container import Container, remove
 from spoold.sandbox.engine import Engine, ImageGoneError
-from spoold.sandbox.walls import Plan, Size
+from spoold.sandbox.walls import Plan, Size, held
 
-log = logging.getLogger(__name__)
+log = Log("sandbox")
 
 PROCESS = uuid.uuid4().hex
 SECCOMP_FILTER = 2  # as /proc/self/status says it
@@ -64,7 +64,7 @@ class DockerSandbox:
         try:
             self._probe(plan)
         except TemporaryError as error:
-            log.info("no start with NetworkDisabled, trying without: %s", error)
+            log.info("no start with NetworkDisabled, trying without", error=error)
             plan = Plan(self._settings, self._runtime, name, self._labels, network_disabled=False)
             self._probe(plan)
         return plan
@@ -90,8 +90,7 @@ class DockerSandbox:
         """Run one job in a container of its own."""
         if self._plan is None:
             raise TemporaryError("the sandbox is not prepared")
-        held = len(job.stdin) + sum(len(file.content) for file in job.files)
-        container = self._start(self._plan, Size.of(job.compile or job.run, held), cancelled)
+        container = self._start(self._plan, Size.of(job.compile or job.run, held(job)), cancelled)
         try:
             return container.run(job, on_phase, cancelled)
         finally:
@@ -101,7 +100,7 @@ class DockerSandbox:
         try:
             return Container(self._engine, plan, size, cancelled)
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
-            log.info("image %s is gone; making it again", plan.image)
+            log.info("the image is gone; making it again", image=plan.image)
             with self._engine.client() as api:
                 image.ensure(api, self._runtime, self._labels)
             return Container(self._engine, plan, size, cancelled)
@@ -115,5 +114,5 @@ class DockerSandbox:
         with self._engine.client() as api:
             for found in api.containers(all=True, filters={"label": wanted}):
                 if found["Labels"].get("spoold.process") != spare:
-                    log.info("removing container %s", found["Id"][:12])
+                    log.info("removing a container", container=found["Id"][:12])
                     remove(self._engine, api, found["Id"])

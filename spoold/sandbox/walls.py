@@ -15,7 +15,7 @@ import docker
 from docker.types import LogConfig, Mount
 
 from spoold.config import Settings
-from spoold.model.job import Runtime
+from spoold.model.job import Job, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.sandbox.image import MODULES
 from spoold.sandbox.inside.files import JOB_UID
@@ -45,13 +45,18 @@ class Size:
     processes: int
 
     @classmethod
-    def of(cls, limits: PhaseLimits, held: int) -> Size:
-        """Return the size for a phase; ``held`` is the bytes of files and input, which lie in memory as well.
+    def of(cls, limits: PhaseLimits, beside: int) -> Size:
+        """Return the size for a phase; ``beside`` is the bytes of files and input, which lie in memory as well.
 
         Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
         """
-        beside = SUPERVISOR_MEMORY + limits.stdout + limits.stderr + held
+        beside += SUPERVISOR_MEMORY + limits.stdout + limits.stderr
         return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + 1)
+
+
+def held(job: Job) -> int:
+    """Return the bytes of memory that a job's files and input take before anything of it runs."""
+    return len(job.stdin) + sum(len(file.content) for file in job.files)
 
 
 def configuration(api: docker.APIClient, plan: Plan, size: Size) -> dict[str, Any]:

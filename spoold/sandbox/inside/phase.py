@@ -192,14 +192,14 @@ class Phase:
     def _report(self, clean: bool) -> None:
         stdout, stderr = self.outputs
         left, peak = self._memory()
-        if peak > self.limits["memory"]:
-            self.hit = "memory"
+        cpu = max(0, self._cpu())
+        self._look_back(peak, cpu)
         self.tools.host.send(
             {
                 "event": "done",
                 "status": -1 if self.status is None else self.status,
                 "time": self.elapsed,
-                "cpu": max(0, self._cpu()),
+                "cpu": cpu,
                 "memory": peak,
                 "left": left,
                 "oom": int(self.counters.oom_kills() > self.oom_before),
@@ -213,6 +213,15 @@ class Phase:
             stdout.kept,
             stderr.kept,
         )
+
+    def _look_back(self, peak: int, cpu: int) -> None:
+        """Find a limit that was passed since the last look."""
+        if peak > self.limits["memory"]:
+            self.hit = "memory"
+        elif not self.hit and self.elapsed > self.limits["time"]:
+            self.hit = "time"
+        elif not self.hit and cpu > self.limits["cpu"]:
+            self.hit = "cpu"
 
     def _memory(self) -> tuple[int, int]:
         """Return the bytes of files in memory that the phase leaves, and its peak.
