@@ -1,0 +1,1 @@
+sha256sum all-bytes.dat

@@ -1,0 +1,1 @@
+exec jq --raw-output 'map(select(.open)) | map(.title) | join(", ")'

@@ -1,0 +1,1 @@
+exec lua fibonacci.lua "$1"

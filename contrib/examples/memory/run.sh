@@ -1,0 +1,1 @@
+exec python3 -c 'print(len(b"x" * (2 << 30)))'

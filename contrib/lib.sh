@@ -1,0 +1,361 @@
+# shellcheck shell=bash disable=SC2154
+#
+# What contrib/demo and contrib/test share: from a fresh Debian or Ubuntu machine to Python, Nix, a nixpkgs and Docker.
+#
+# Theory of operation. Everything that is worth keeping goes into one cache directory ($SPOOLD_CACHE, or spoold/ in the
+# XDG cache directory), under names that are hashes of what went in, so that several checkouts can share it and none
+# ever runs another's code or waits for another's change. Everything else is in a directory per run ($work), which is
+# gone at the end. What is installed with apt-get stays.
+#
+# A private dockerd is kept on a leash: a pipe whose other end is held here and by our children. When the last of them
+# is gone, by whatever signal, the pipe ends and the keeper stops dockerd and cleans up. It lives in a mount namespace of
+# its own, so no mount can outlive it.
+#
+# Sourced, never run: the caller has set -euo pipefail, and sets $root (the checkout) and $work (an empty directory).
+
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}" # some CI runners have none
+export HOME
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # an ordinary user's PATH on Debian lacks these
+cache=${SPOOLD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/spoold}
+# Whoever calls from inside some other virtual environment means that one for himself, not for us.
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$EUID" -eq 0 ]; then
+        "$@"
+    else
+        sudo -- "$@"
+    fi
+}
+
+may_become_root() { [ "$EUID" -eq 0 ] || command -v sudo >/dev/null; }
+
+# --- the system's packages
+
+# need_packages: installs with apt-get what is missing, and says so. Nothing is asked of the network when all is there.
+need_packages() {
+    local packages=()
+    find_python || packages+=(python3 python3-venv)
+    command -v nix-store >/dev/null || packages+=(nix-bin)
+    command -v bwrap >/dev/null || packages+=(bubblewrap)
+    some_docker || packages+=("${docker_packages[@]}")
+    install_packages "${packages[@]}"
+    find_python || fail "$(no_python)"
+}
+
+docker_packages=(docker.io)
+# A kernel with AppArmor refuses containers without a profile, and dockerd loads its profile with this package's parser.
+if grep -qs Y /sys/module/apparmor/parameters/enabled && ! command -v apparmor_parser >/dev/null; then
+    docker_packages+=(apparmor)
+fi
+
+# An engine that may answer, or one to start; whether it works is found out by start_docker.
+some_docker() { [ -n "${DOCKER_HOST:-}" ] || [ -S /var/run/docker.sock ] || command -v dockerd >/dev/null; }
+
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    command -v apt-get >/dev/null || fail "missing: $*; they are installed with apt-get, which is not here:" \
+        "install them in your system's way, or use Debian 12 or Ubuntu 24.04, or later"
+    may_become_root || fail "missing: $*; install them as root with 'apt-get install $*', or install sudo"
+    say "installing with apt-get: $*"
+    update_lists
+    # Recommended packages would bring a nix-daemon and other services that nobody here asks for.
+    apt_get install -y --no-install-recommends "$@"
+}
+
+lists_updated=
+update_lists() {
+    [ -z "$lists_updated" ] || return 0
+    apt_get update
+    lists_updated=yes
+}
+
+apt_get() {
+    local log
+    log=$(mktemp)
+    # A package manager of somebody else's (unattended-upgrades, on a machine that just booted) may hold the lock.
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" \
+        >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        fail "apt-get $* failed, see above"
+    fi
+    rm -f "$log"
+}
+
+# --- Python
+
+# find_python: sets $base_python to a Python that is new enough and can make virtual environments.
+find_python() {
+    local name
+    for name in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
+        if base_python=$(command -v "$name") && "$base_python" -c \
+            'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+no_python() {
+    local version
+    version=$(python3 -c 'import platform; print(platform.python_version())' 2>/dev/null || echo missing)
+    echo "Python 3.11 or newer with venv is needed, and python3 here is $version;" \
+        "Debian 12 and Ubuntu 24.04 have one (packages python3 and python3-venv)"
+}
+
+# make_venv [GROUP...]: sets $python to one that has what pyproject.toml depends on, with those dependency groups.
+#
+# The checkout itself is not installed: the environment is shared between checkouts that depend on the same things.
+make_venv() {
+    local wanted venv
+    wanted=$("$base_python" -c '
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    project = tomllib.load(file)
+print(*project["project"]["dependencies"], sep="\n")
+for group in sys.argv[2:]:
+    print(*project["dependency-groups"][group], sep="\n")
+' "$root/pyproject.toml" "$@")
+    venv=$cache/venv-$({ "$base_python" -c 'import sys; print(sys.version, sys.executable)' && echo "$wanted"; } | key)
+    mkdir -p "$cache"
+    if [ ! -e "$venv/complete" ]; then
+        say "making a virtual environment: $venv"
+        (
+            flock 9
+            [ ! -e "$venv/complete" ] || exit 0 # somebody else made it meanwhile
+            rm -rf "$venv"
+            "$base_python" -m venv "$venv"
+            echo "$wanted" >"$venv/requirements.txt"
+            "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check -r "$venv/requirements.txt"
+            touch "$venv/complete"
+        ) 9>"$cache/venv.lock" || fail "cannot make the virtual environment, see above"
+    fi
+    touch "$venv" # its last use, for prune_cache
+    python=$venv/bin/python
+}
+
+key() { sha256sum | cut -c 1-16; }
+
+# make_commands: writes spoold and spoolctl, which run this checkout, into $work/bin, and puts that on the PATH.
+#
+# The few lines of metadata are what an installation would leave, for `spoold --version`.
+make_commands() {
+    local name module version
+    version=$("$python" -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["project"]["version"])' \
+        "$root/pyproject.toml")
+    mkdir -p "$work/bin" "$work/site/spoold-$version.dist-info"
+    printf 'Metadata-Version: 2.1\nName: spoold\nVersion: %s\n' "$version" \
+        >"$work/site/spoold-$version.dist-info/METADATA"
+    for name in spoold:daemon spoolctl:ctl; do
+        module=${name#*:} name=${name%:*}
+        cat >"$work/bin/$name" <<END
+#!$python -P
+import sys
+
+sys.path[:0] = ["$root", "$work/site"]
+from spoold.cli.$module import main
+
+main()
+END
+        chmod +x "$work/bin/$name"
+    done
+    PATH=$work/bin:$PATH
+}
+
+# --- Nix
+
+# provide_nixpkgs: sets $nixpkgs to the configured one ($SPOOLD_NIXPKGS), else to one made of Debian packages.
+provide_nixpkgs() {
+    if [ -n "${SPOOLD_NIXPKGS:-}" ]; then
+        nixpkgs=$SPOOLD_NIXPKGS
+        return 0
+    fi
+    local recipe=$root/contrib/nixpkgs-debian
+    # By recipe, so that checkouts with other recipes do not take each other's away.
+    nixpkgs=$cache/nixpkgs-$(find "$recipe" -type f -print0 | LC_ALL=C sort -z | (cd "$recipe" && xargs -0 cat) | key)
+    if [ ! -e "$nixpkgs" ]; then
+        say "making a nixpkgs out of Debian packages: $nixpkgs"
+        # apt-cache on lists that are not there fails in words that nobody understands.
+        compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || update_lists
+        "$base_python" "$recipe/make" --cache "$cache/debian-packages" "$nixpkgs" ||
+            fail "cannot make a nixpkgs, see above; or name one: SPOOLD_NIXPKGS=directory, tarball or URL"
+    fi
+    touch "$nixpkgs"
+}
+
+# claim_state NAME: sets $state to a Nix state directory that is kept warm, and that nobody else uses meanwhile.
+claim_state() {
+    local number
+    for number in 1 2 3 4 5 6 7 8; do
+        state=$cache/state-$1-$number
+        mkdir -p "$state"
+        exec {state_lock}>"$state.lock" # inherited by the daemons: it is free again when the last of them is gone
+        if flock -n "$state_lock"; then
+            touch "$state"
+            return 0
+        fi
+        exec {state_lock}>&-
+    done
+    fail "eight others are using $cache/state-$1-*: wait for one of them"
+}
+
+# prune_cache: removes what no run has used for a month.
+prune_cache() {
+    local old
+    while IFS= read -r old; do
+        chmod -R u+w "$old" # a Nix store's directories are read-only
+        rm -rf "$old"
+    done < <(find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +30 \
+        \( -name 'venv-*' -o -name 'nixpkgs-*' \) 2>/dev/null)
+}
+
+# --- Docker
+
+docker_keeper=
+docker_leash=
+
+# start_docker [--private]: exports DOCKER_HOST of the engine that answers, else (or with --private) of one of our own.
+start_docker() {
+    if [ "${1:-}" != --private ] && use_running_docker; then
+        return 0
+    fi
+    may_become_root || fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root:" \
+        "run this as root or install sudo; or install docker.io and join its group (usermod -aG docker NAME)"
+    command -v dockerd >/dev/null || install_packages "${docker_packages[@]}"
+    # Installing it may have started it.
+    if [ "${1:-}" != --private ] && use_running_docker; then
+        return 0
+    fi
+    check_cgroups
+    start_private_docker
+}
+
+use_running_docker() {
+    local where
+    for where in "${DOCKER_HOST:-}" unix:///var/run/docker.sock; do
+        case $where in
+        '') continue ;;
+        unix://*) [ -S "${where#unix://}" ] || continue ;;
+        esac
+        if docker_refusal=$(ping_docker "$where" 0); then
+            export DOCKER_HOST=$where
+            say "using the Docker Engine at $where"
+            return 0
+        fi
+        say "the Docker Engine at $where is of no use:$docker_refusal"
+    done
+    return 1
+}
+
+# ping_docker URL SECONDS [PID]: waits until the engine answers, while PID lives; else says why not on stdout.
+ping_docker() {
+    "$python" -P - "$@" <<'END'
+import os, sys, time
+import docker
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+where, patience, pid = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else os.getpid()
+deadline = time.monotonic() + patience
+while True:
+    try:
+        docker.APIClient(base_url=where, version="auto", timeout=10).ping()
+        sys.exit()
+    except Exception as error:
+        reason = str(error)
+    if time.monotonic() >= deadline or not alive(pid):
+        print(f" ({reason})")
+        sys.exit(1)
+    time.sleep(0.1)
+END
+}
+
+check_cgroups() {
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -d /sys/fs/cgroup/memory ] || fail \
+        "no control groups are mounted, and Docker needs them: as root run" \
+        "'mount -t cgroup2 none /sys/fs/cgroup' (in a chroot: 'mount --rbind /sys /its/sys' from outside)"
+}
+
+start_private_docker() {
+    # Sockets have short paths, so this is not below the cache or $work. Containers see it neither.
+    docker_run=$(mktemp -d /tmp/spoold-docker.XXXXXX)
+    local keeper
+    keeper=$(declare -f keep_docker)
+    [ "$EUID" -eq 0 ] || sudo -v # asks for the password here, where it can
+    say "starting a private dockerd (log: $docker_run/log)"
+    mkfifo "$docker_run/leash"
+    # setsid: a ^C at the terminal is for us to act on, dockerd is needed until all else has been stopped.
+    as_root setsid --wait unshare --mount --propagation slave \
+        bash -c "$keeper; keep_docker \"\$@\"" keep_docker "$docker_run" "$(id -g)" \
+        <"$docker_run/leash" >"$docker_run/log" 2>&1 &
+    docker_keeper=$!
+    exec {docker_leash}>"$docker_run/leash"
+    if ! ping_docker "unix://$docker_run/socket" 60 "$docker_keeper" >"$docker_run/why"; then
+        tail -n 15 "$docker_run/log" >&2
+        fail "dockerd does not answer$(<"$docker_run/why"); the end of its log is above"
+    fi
+    export DOCKER_HOST=unix://$docker_run/socket
+}
+
+# keep_docker DIRECTORY GROUP: runs dockerd until it ends by itself or the leash on stdin does; leaves nothing behind.
+#
+# Runs as root in a shell of its own.
+keep_docker() {
+    local run=$1 group=$2 dockerd containerd pid leash directory told=''
+    # dockerd would use a containerd of the system's, which cannot see our mounts, if it found that one's socket. The
+    # shims put theirs here too.
+    mkdir -p /run/containerd
+    mount -t tmpfs tmpfs /run/containerd
+    echo '{}' >"$run/daemon.json" # the system's own file may contradict the options
+    # Jobs get no network, so there is none to set up, and nothing of the host's firewall is touched. cgroupfs works
+    # with and without systemd, and lets the groups be found again.
+    dockerd --config-file "$run/daemon.json" --data-root "$run/data" --exec-root "$run/exec" --pidfile "$run/pid" \
+        --host "unix://$run/socket" --group "$group" --bridge none --iptables=false --ip-forward=false \
+        --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${run##*/}" </dev/null &
+    dockerd=$!
+    head -n 1 <&0 >/dev/null &
+    leash=$!
+    wait -n || :
+    kill "$leash" 2>/dev/null || told=yes
+    containerd=$(cat "$run/exec/containerd/containerd.pid" 2>/dev/null) || :
+    kill "$dockerd" 2>/dev/null || :
+    for ((pid = 0; pid < 200; pid++)); do
+        kill -0 "$dockerd" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$dockerd" ${containerd:+"$containerd"} 2>/dev/null || :
+    wait
+    for directory in "/sys/fs/cgroup/${run##*/}" /sys/fs/cgroup/*/"${run##*/}"; do
+        [ ! -d "$directory" ] || find "$directory" -depth -type d -exec rmdir {} + || :
+    done
+    # The mounts are ours alone and end with this process, but what they cover cannot be removed before.
+    grep -F " $run/" /proc/self/mounts | cut -d ' ' -f 2 | tac | xargs -r umount -l || :
+    rm -rf "${run:?}/data" "$run/exec" "$run/pid" "$run/socket" "$run/daemon.json"
+    [ -z "$told" ] || rm -rf "$run" # where dockerd ended by itself, someone will want to read its log
+}
+
+# stop_docker: ends what start_docker started, if anything.
+stop_docker() {
+    [ -n "$docker_keeper" ] || return 0
+    # To close the pipe would not do where a child of ours is left that has it open too.
+    (trap '' PIPE && echo stop >&"$docker_leash") 2>/dev/null || :
+    exec {docker_leash}>&-
+    wait "$docker_keeper" || :
+    docker_keeper=
+    rm -rf "${docker_run:?}"
+}
