@@ -1,0 +1,116 @@
+"""The engines and the settings for every test. What is costly is made once per session, where it is asked for at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.config import Docker, Lease, Nix, Settings, Spool
+from spoold.model.ids import build_id
+from spoold.model.job import Runtime
+from spoold.model.response import Outcome
+from spoold.nix.build import NixBuilder
+from spoold.spool import layout
+from tests import engines
+
+QUICK_LEASE = Lease(renewal=0.2, limit=1.5, check=0.2)
+SYSTEM = f"{os.uname().machine}-linux"
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """Return the URL of a Docker Engine that answers."""
+    return engines.docker_url()
+
+
+@pytest.fixture(scope="session")
+def nixpkgs_debian(request: pytest.FixtureRequest) -> Path:
+    """Return a nixpkgs made from Debian packages."""
+    if given := os.environ.get("SPOOLD_TEST_NIXPKGS"):
+        return Path(given)
+    made = request.config.cache.mkdir("nixpkgs") / "debian"
+    engines.make_nixpkgs(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Yield settings with a Nix store of this session's."""
+    engines.need_nix()
+    given = os.environ.get("SPOOLD_TEST_STATE")
+    state = Path(given) if given else tmp_path_factory.mktemp("state")
+    yield Settings(nix=Nix(state=str(state), system=SYSTEM), nixpkgs={"default": str(nixpkgs_debian)})
+    if not given:
+        engines.remove_store(state)
+
+
+@pytest.fixture(scope="session")
+def prepared(nix_settings: Settings) -> tuple[NixBuilder, Runtime]:
+    """Return a builder that is ready, and the runtime that it provides."""
+    builder = NixBuilder(nix_settings)
+    return builder, builder.prepare()
+
+
+@pytest.fixture(scope="session")
+def nix_builder(prepared: tuple[NixBuilder, Runtime]) -> NixBuilder:
+    """Return a builder that is ready."""
+    return prepared[0]
+
+
+@pytest.fixture(scope="session")
+def runtime(prepared: tuple[NixBuilder, Runtime]) -> Runtime:
+    """Return what the builder provides to executors."""
+    return prepared[1]
+
+
+def _shell(prepared: tuple[NixBuilder, Runtime], attributes: str) -> str:
+    builder, runtime = prepared
+    expression = f"{{ pkgs ? import <nixpkgs> {{}} }}: pkgs.mkShell {{ {attributes} }}\n"
+    id_ = build_id(expression, runtime.nixpkgs["default"], runtime.system)
+    result = builder.build(id_, expression, "default", threading.Event())
+    assert result.phase.outcome is Outcome.OK, result.phase.stderr
+    return result.shell
+
+
+@pytest.fixture(scope="session")
+def plain_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
+    """Return the store path of the captured default shell."""
+    return _shell(prepared, "")
+
+
+@pytest.fixture(scope="session")
+def python_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
+    """Return the store path of a captured shell that has Python."""
+    return _shell(prepared, "buildInputs = [ pkgs.python3 ];")
+
+
+@pytest.fixture(scope="session")
+def c_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
+    """Return the store path of a captured shell that has a C compiler."""
+    return _shell(prepared, "buildInputs = [ pkgs.gcc ];")
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Return settings with a fresh spool and short leases.
+
+    They name an engine only where the test asks for it too, by a fixture of the above: so a test of the spool needs
+    none.
+    """
+    spool = tmp_path / "spool"
+    layout.create(str(spool))
+    asked = set(request.fixturenames)
+    nix = Settings(nix=Nix(state=str(tmp_path / "state"), system=SYSTEM))
+    if asked & {"nix_settings", "nix_builder", "runtime"}:
+        nix = request.getfixturevalue("nix_settings")
+    return Settings(
+        spool=Spool(path=str(spool), scan=0.5, settle=0.5),
+        lease=QUICK_LEASE,
+        docker=Docker(host=request.getfixturevalue("docker_host") if "docker_host" in asked else ""),
+        nix=nix.nix,
+        nixpkgs=nix.nixpkgs,
+    )

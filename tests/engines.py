@@ -1,0 +1,71 @@
+"""Where the tests find the real engines: Docker, Nix, and a nixpkgs that needs no network.
+
+A missing engine skips a test at a contributor's desk and fails it in CI. contrib/test provides all of them and says
+where they are in $SPOOLD_TEST_DOCKER and $SPOOLD_TEST_NIXPKGS. $SPOOLD_TEST_STATE may name a Nix state directory that
+is kept from one session to the next, for whoever runs a few tests again and again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import docker
+import pytest
+import requests
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULT_DOCKER = "unix:///var/run/docker.sock"
+NIX_PROGRAMS = ("nix-store", "nix-instantiate", "bwrap")
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
+    text = f"{reason}; contrib/test provides all that the tests need"
+    if os.environ.get("CI"):
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+def docker_url() -> str:
+    """Return the URL of an engine that answers."""
+    chosen = os.environ.get("SPOOLD_TEST_DOCKER") or os.environ.get("DOCKER_HOST") or DEFAULT_DOCKER
+    if chosen.startswith("unix://") and not Path(chosen.removeprefix("unix://")).exists():
+        unavailable(f"there is no Docker Engine at {chosen}")
+    try:
+        client = docker.APIClient(base_url=chosen, version="auto", timeout=10)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        unavailable(f"no Docker Engine answers at {chosen}: {error}")
+    return chosen
+
+
+def need_nix() -> None:
+    """Skip or fail where Nix or its sandbox is missing."""
+    missing = [program for program in NIX_PROGRAMS if shutil.which(program) is None]
+    if missing:
+        unavailable(f"not installed: {', '.join(missing)} (Debian packages nix-bin and bubblewrap)")
+
+
+def make_nixpkgs(out: Path) -> None:
+    """Make a nixpkgs out of Debian packages; quick when it is there already."""
+    if shutil.which("apt-get") is None:
+        unavailable("a nixpkgs can only be made from Debian packages on Debian; name one in $SPOOLD_TEST_NIXPKGS")
+    made = subprocess.run(
+        [REPOSITORY / "contrib/nixpkgs-debian/make", out], stderr=subprocess.PIPE, text=True, check=False
+    )
+    if made.returncode != 0:
+        unavailable(f"no nixpkgs could be made: {made.stderr.strip()}")
+
+
+def remove_store(state: Path) -> None:
+    """Remove a Nix state directory: the directories in a store are read-only, also for their owner."""
+    for directory, _, _ in os.walk(state):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(state)
