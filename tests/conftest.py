@@ -1,4 +1,4 @@
-"""The engines and the settings for every test. What is costly is made once per session, where it is asked for at all."""
+"""The engines and the settings for every test. What is costly is made once per session, and only where asked for."""
 
 from __future__ import annotations
 

@@ -1,0 +1,80 @@
+"""The units in systemd/: systemd reads them without complaint, and there is one for each daemon."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from spoold.daemon import ROLES
+from spoold.model.limits import COMPILE_MAXIMUM, RUN_MAXIMUM
+from tests import engines
+
+UNITS = engines.REPOSITORY / "systemd"
+NAMES = sorted(path.name for path in UNITS.iterdir())
+SERVICES = [name for name in NAMES if name.endswith(".service")]
+NEWER = {"DelegateSubgroup": 254}  # settings, and the systemd that knows them; an older one goes on without
+
+
+def unit(name: str) -> configparser.RawConfigParser:
+    """Return a unit's sections; of a key that is repeated, the last value."""
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNITS / name)
+    return parser
+
+
+def test_there_is_a_service_for_each_role() -> None:
+    assert sorted(f"spoold-{role}.service" for role in ROLES) == SERVICES
+    for role in ROLES:
+        assert unit(f"spoold-{role}.service")["Service"]["ExecStart"] == f"/usr/bin/spoold {role}"
+
+
+def test_the_target_wants_each_service() -> None:
+    assert sorted(unit("spoold.target")["Unit"]["Wants"].split()) == SERVICES
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_daemon_comes_back_and_is_stopped_with_the_target(name: str) -> None:
+    parsed = unit(name)
+    assert parsed["Service"]["Type"] == "notify"
+    assert parsed["Service"]["Restart"] == "always"
+    assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
+    assert parsed["Unit"]["PartOf"] == parsed["Install"]["WantedBy"] == "spoold.target"
+
+
+def test_the_longest_job_can_be_finished() -> None:
+    patience = float(unit("spoold-executor.service")["Service"]["TimeoutStopSec"])
+    assert patience > COMPILE_MAXIMUM.time + RUN_MAXIMUM.time
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_systemd_reads_it_without_complaint(name: str, tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        engines.unavailable("systemd-analyze is not installed (Debian package systemd)")
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", fit_to_verify(tmp_path) / name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.stderr, verified.returncode) == ("", 0)
+
+
+def fit_to_verify(directory: Path) -> Path:
+    """Copy the units: with programs that exist, as verification wants it, and what this systemd cannot know left out."""
+    program = directory / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    words = subprocess.run(["systemd-analyze", "--version"], capture_output=True, text=True, check=True).stdout.split()
+    unknown = tuple(f"{key}=" for key, version in NEWER.items() if version > int(words[1].partition(".")[0]))
+    for name in NAMES:
+        text = (UNITS / name).read_text()
+        for ours in ("/usr/bin/spoold", "/usr/bin/spoolctl"):
+            text = text.replace(f"{ours} ", f"{program} ")
+        kept = [line for line in text.splitlines(keepends=True) if not (unknown and line.startswith(unknown))]
+        (directory / name).write_text("".join(kept))
+    return directory
