@@ -65,7 +65,7 @@ def test_systemd_reads_it_without_complaint(name: str, tmp_path: Path) -> None:
 
 
 def fit_to_verify(directory: Path) -> Path:
-    """Copy the units: with programs that exist, as verification wants it, and what this systemd cannot know left out."""
+    """Copy the units: with programs that exist, as verification wants it, without what this systemd cannot know."""
     program = directory / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
