@@ -6,10 +6,10 @@
 # request's environment goes to env, after that: so it reaches the program literally, whatever the names are, and
 # touches neither this shell nor the hook. All of it runs as the job's user: nothing here is a wall.
 #
-# Sourced at top level, since `declare` in a function would make locals; the arguments are in a read-only array, since
-# a hook may well use `set --`.
+# Sourced at top level, since `declare` in a function would make locals; the arguments are kept in an array, since a
+# hook may well use `set --`.
 
-declare -ra __spoold_enter=("$@")
+declare -a __spoold_enter=("$@")
 set --
 if [[ -e ${__spoold_enter[0]}/enter.sh ]]; then
     source "${__spoold_enter[0]}/enter.sh"

@@ -77,8 +77,13 @@ def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
 
 
 def test_the_place_and_the_user(run: Run) -> None:
-    phase = run("pwd; umask; id -u; id -g; id -G; ulimit -c; cat /proc/self/oom_score_adj; echo $HOME").run
+    phase = run("pwd; umask; id -u; id -g; id -G; ulimit -Hc; cat /proc/self/oom_score_adj; echo $HOME").run
     assert phase.stdout.split() == ["/work", "0022", "65533", "65533", "65533", "0", "1000", "/work"]
+
+
+def test_the_program_leads_a_session_of_its_own(run: Run) -> None:
+    phase = run("#!/bin/bash\nread -a stat </proc/$$/stat; echo $((stat[4] - $$)) $((stat[5] - $$))").run
+    assert phase.stdout == "0 0\n"
 
 
 def test_files_and_directories(run: Run) -> None:
@@ -196,8 +201,9 @@ def test_a_shell_that_is_empty_still_has_a_path(run: Run) -> None:
 
 def test_entering_survives_what_a_hook_does(run: Run) -> None:
     hook = b"""
+echo "hook has $# arguments"
 set -- evil; IFS=/; set -f; shopt -s expand_aliases; alias exec=false; exec() { false; }
-export FROM_HOOK=yes OVERRIDDEN=hook; echo "hook has $# arguments"
+export FROM_HOOK=yes OVERRIDDEN=hook
 """
     phase = run(
         "echo $FROM_HOOK $OVERRIDDEN; printf '<%s>' \"$@\"; echo; type exec",
@@ -206,7 +212,7 @@ export FROM_HOOK=yes OVERRIDDEN=hook; echo "hook has $# arguments"
         args=("a b", "*", ""),
         env={"OVERRIDDEN": "request"},
     ).run
-    assert phase.stdout.splitlines()[:3] == ["hook has 1 arguments", "yes request", "<a b><*><>"]
+    assert phase.stdout.splitlines()[:3] == ["hook has 0 arguments", "yes request", "<a b><*><>"]
     assert phase.outcome is Outcome.OK
 
 

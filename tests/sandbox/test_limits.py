@@ -95,6 +95,14 @@ def test_files_in_memory_are_memory(run: Run, place: str) -> None:
     assert phase.outcome is Outcome.MEMORY_LIMIT
 
 
+def test_memory_a_little_over_the_limit_is_seen_though_the_container_has_room(run: Run) -> None:
+    limits = replace(RUN, memory=32 * MIB, file_size=256 * MIB, time=60)
+    phase = run("head -c 38M /dev/zero >/tmp/held; sleep 60", limits=limits).run
+    assert phase.outcome is Outcome.MEMORY_LIMIT
+    assert isinstance(phase.time, float)
+    assert phase.time < SLACK
+
+
 def test_peak_memory_is_the_jobs_own(run: Run, python_shell: str) -> None:
     program = b"held = b'x' * (40 << 20)\n"
     phase = run("python3 main.py", files={"main.py": program}, shell=python_shell).run

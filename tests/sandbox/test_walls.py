@@ -105,6 +105,15 @@ def test_a_forged_report_is_only_output(run: Run) -> None:
     assert forged in phase.stdout
 
 
+def test_every_place_that_can_be_written_is_bounded(run: Run) -> None:
+    phase = run(
+        "df -B1M --output=size,target /work /tmp /dev/shm | tail -n +2; df --output=itotal /work /tmp | tail -n +2"
+    ).run
+    assert phase.stdout.split() == ["256", "/work", "256", "/tmp", "64", "/dev/shm", "16384", "16384"]
+    phase = run("for d in / /*/ /etc/*/ /dev/*/ /sys/*/ /sys/fs/cgroup/*/; do [ -w $d ] && echo $d; done; true").run
+    assert set(phase.stdout.split()) == {"/work/", "/tmp/", "/dev/mqueue/", "/dev/shm/"}
+
+
 def test_set_uid_files_give_nothing(run: Run) -> None:
     phase = run("cp $(command -v id) i; chmod 6755 i; ./i -u; cat /proc/self/status").run
     assert phase.stdout.splitlines()[0] == "65533"
