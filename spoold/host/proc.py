@@ -1,17 +1,15 @@
 """Run a program with a bound on everything.
 
-Theory of operation: the program gets a session and process group of its own, an empty environment unless one is given,
-and no stdin. Its output is read as long as it runs, the first bytes are kept and the rest only counted, so a program
-can neither fill our memory nor block on a full pipe. One loop in the calling thread waits for output, for the end of
-the process (a pidfd), for the clock and for the caller to cancel. At a limit the whole group gets SIGTERM, and after a
-short grace SIGKILL. The group is swept as well when the program ended by itself, before it is reaped: as long as
-its leader is a zombie the number of the group belongs to nobody else.
+Theory of operation: the program gets a session and process group of its own, an empty environment unless one is
+given, and no stdin. Its output is read as long as it runs, the first bytes are kept and the rest only counted, so a
+program can neither fill our memory nor block on a full pipe. One loop in the calling thread waits for output, for the
+end of the process (a pidfd), for the clock and for the caller to cancel. At a limit the whole group gets SIGTERM, and
+after a short grace SIGKILL. The group is swept as well when the program ended by itself, before it is reaped: as long
+as its leader is a zombie the number of the group belongs to nobody else.
 
-A process that leaves the group (setsid) escapes this sweep. What is not trusted runs in a pid namespace, see
-``nix/confine``, where the end of the first process is the end of all.
-
-Resource limits are set by prlimit(1) rather than between fork and exec, where a process with threads must not run
-Python. Any number of threads may call :func:`run` at once.
+The program also dies when we do, even of SIGKILL; see :mod:`spoold.host.launch`. A process that leaves the group
+(setsid) escapes both, unless the program has a pid namespace of its own: there the end of the first process is the
+end of all. Any number of threads may call :func:`run` at once.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import time
@@ -30,8 +27,12 @@ from typing import IO
 
 import msgspec
 
-from spoold.model.errors import OperatorError, TemporaryError
+from spoold.host import launch
+from spoold.host.launch import Rlimits, find
+from spoold.model.errors import TemporaryError
 from spoold.model.response import Stream
+
+__all__ = ["Bounds", "Finished", "Limit", "Rlimits", "Watch", "find", "run", "signal_name"]
 
 TICK = 0.05  # seconds between two looks at the cancel event
 CHUNK = 64 * 1024
@@ -47,16 +48,6 @@ class Limit(StrEnum):
     WATCH = "watch"
     MEMORY = "memory"  # for a caller who bounds memory from outside
     CANCELLED = "cancelled"
-
-
-class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one process; ``cpu`` is hard, in seconds, the sizes are bytes, ``None`` leaves a limit as it is."""
-
-    address_space: int | None = None
-    cpu: int | None = None
-    file_size: int | None = None
-    open_files: int | None = None
-    core: int | None = 0
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,16 +104,18 @@ def run(
     stdin: bytes = b"",
     cancel: Event | None = None,
     watch: Watch | None = None,
-    pass_fds: Sequence[int] = (),
+    pid_namespace: bool = False,
 ) -> Finished:
     """Run ``argv`` and return how it ended; never waits longer than the bounds say.
 
+    With ``pid_namespace`` it is the first process of a pid namespace, and its end is the end of all that it started.
     ``watch`` is called every few moments; a text that it returns ends the program. Raises :class:`OperatorError` when
     the program is not there, :class:`TemporaryError` when the machine has no process to spare.
     """
     started = time.monotonic()
     with _input(stdin) as source:
-        process = _start(argv, bounds.rlimits, env=env or {}, cwd=cwd, stdin=source, pass_fds=pass_fds)
+        command = launch.command(argv, bounds.rlimits, env=env or {}, pid_namespace=pid_namespace)
+        process = _start(command, env=env or {}, cwd=cwd, stdin=source)
     supervision = _Supervision(process, bounds, cancel, watch, started)
     try:
         supervision.until_the_end()
@@ -146,10 +139,7 @@ def _input(data: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def _start(
-    argv: Sequence[str], rlimits: Rlimits, *, env: Mapping[str, str], cwd: str, stdin: int, pass_fds: Sequence[int]
-) -> subprocess.Popen[bytes]:
-    command = [*_limited(rlimits), find(argv[0]), *argv[1:]]
+def _start(command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command,
@@ -159,30 +149,9 @@ def _start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            pass_fds=pass_fds,
         )
     except OSError as error:
-        raise TemporaryError(f"cannot start {argv[0]}: {error.strerror}") from error
-
-
-def find(program: str) -> str:
-    """Return the absolute path of ``program``; the child's empty environment has no PATH to look on."""
-    path = shutil.which(program)
-    if path is None:
-        raise OperatorError(f"{program} is not installed, or not on the daemon's PATH")
-    return path
-
-
-def _limited(rlimits: Rlimits) -> list[str]:
-    options = {
-        "--as": rlimits.address_space,
-        "--cpu": rlimits.cpu,
-        "--fsize": rlimits.file_size,
-        "--nofile": rlimits.open_files,
-        "--core": rlimits.core,
-    }
-    chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
-    return [find("prlimit"), *chosen, "--"] if chosen else []
+        raise TemporaryError(f"cannot start {command[0]}: {error.strerror}") from error
 
 
 class _Capture:

@@ -18,7 +18,7 @@ from threading import Event
 from spoold.config import Settings
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import messages, nixpkgs, packages, realise, verdict
+from spoold.nix import cage, messages, nixpkgs, packages, realise, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
@@ -41,6 +41,7 @@ class NixBuilder:
                 'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, '
                 "a directory, a tarball, a URL or a store path"
             )
+        cage.sweep()
         self.store.prepare()
         pins = {name: nixpkgs.add(self.store, name, location) for name, location in self.settings.nixpkgs.items()}
         python, bash, coreutils = self._build_runtime(pins["default"])
@@ -67,7 +68,7 @@ class NixBuilder:
         for name, derivation in zip(RUNTIME, derivations, strict=True):
             realised = realise.realise(self.store, derivation, self.settings.builder.limits, Event())
             if realised.finished is not None and not realised.path:
-                text = messages.for_client(realised.finished.stderr).data.decode(errors="replace")
+                text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
                 raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
             found.append(realised.path)
             self.store.add_root(f"runtime/{name}", found[-1])
@@ -87,19 +88,19 @@ class NixBuilder:
             raise ClientError(f"nixpkgs: there is no {nixpkgs!r}; this host has {known}")
         limits = self.settings.builder.limits
         evaluation = self._evaluator.evaluate(expression, pin, limits, cancelled)
-        verdict.raise_ours(evaluation.finished, self.store.state)
+        verdict.raise_ours(evaluation.finished, self.store)
         if not evaluation.derivation:
-            return BuildResult(phase=verdict.of_evaluation(evaluation.finished, limits))
+            return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
         return self._realised(build_id, evaluation, limits, cancelled)
 
     def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
         try:
             realised = realise.realise(self.store, evaluation.derivation, limits, cancelled)
         except ClientError as error:
-            return BuildResult(phase=verdict.of_refusal(evaluation.finished, str(error)))
+            return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:
-            verdict.raise_ours(realised.finished, self.store.state)
-        phase = verdict.of_build(evaluation.finished, realised.finished, limits)
+            verdict.raise_ours(realised.finished, self.store)
+        phase = verdict.of_build(self.store, evaluation.finished, realised.finished, limits)
         if not realised.path:
             return BuildResult(phase=phase)
         self.store.add_root(f"builds/{build_id}", realised.path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import msgspec
 from spoold.host import proc
 
 MOUNT = Path("/sys/fs/cgroup")
+PREFIX = "spoold-build-"
 PROCESSES = 4096
 DELEGATED_LEAF = "daemon"
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
@@ -76,7 +78,7 @@ class Cage:
 @contextlib.contextmanager
 def cage(memory: int) -> Iterator[Cage]:
     """Make a group, and remove it afterwards; without the right to make one, a cage that holds nothing."""
-    name = f"spoold-build-{os.getpid()}-{os.urandom(4).hex()}"
+    name = f"{PREFIX}{os.getpid()}-{_birth(os.getpid())}-{os.urandom(4).hex()}"
     made = Cage({})
     try:
         for controller, parent in _parents().items():
@@ -94,6 +96,30 @@ def available() -> bool:
     """Tell whether builds are bounded in memory on this host."""
     with cage(1 << 40) as made:
         return "memory" in made.groups
+
+
+def sweep() -> None:
+    """Remove the groups of daemons that were killed, and kill what is still in them."""
+    for parent in set(_parents().values()):
+        for group in parent.glob(f"{PREFIX}*"):
+            pid, _, rest = group.name.removeprefix(PREFIX).partition("-")
+            if not pid.isdigit() or _birth(int(pid)) != rest.partition("-")[0]:
+                _kill(group)
+                _remove(group)
+
+
+def _birth(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with the pid, a name that no other process ever has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def _kill(group: Path) -> None:
+    with contextlib.suppress(OSError):
+        for pid in (group / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def _parents() -> dict[str, Path]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from spoold.config import Nix
 from spoold.host import proc
+from spoold.nix import confine
 
 BUILD_GROUP = "nixbld"
 HOST_USER_LOCKS = "/nix/var/nix/userpool"
-PASSED_TO_NETWORK = ("NIX_SSL_CERT_FILE", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
+PASSED_TO_NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def line(argv: Sequence[str], root: str, settings: Nix, *, building: bool) -> list[str]:
@@ -36,6 +37,7 @@ def options(settings: Nix, *, building: bool) -> list[str]:
         "system-features": "",
         "builders": "",
         "max-jobs": "auto",
+        "build-poll-interval": "1",  # seconds between looks at an output that another process is building
         "gc-reserved-space": "0",
         "restrict-eval": "true",
         "allow-import-from-derivation": "false",
@@ -56,6 +58,8 @@ def environment(scratch: Path, configuration: Path, state: Path, *, network: boo
     }
     if not host_user_locks():
         base["NIX_STATE_DIR"] = str(state)
+    if network:
+        base["NIX_SSL_CERT_FILE"] = confine.CERTIFICATES
     passed = {name: os.environ[name] for name in PASSED_TO_NETWORK if network and name in os.environ}
     return base | passed
 

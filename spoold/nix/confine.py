@@ -1,13 +1,15 @@
 """Where a Nix program runs: the two command lines of bubblewrap.
 
-Theory of operation: every Nix program runs in a pid namespace whose end is tied to ours (``--die-with-parent``), so
-that a kill of the daemon, by whatever signal, leaves no builder behind.
+Theory of operation: every Nix program runs in a pid namespace whose end is tied to ours (see
+:mod:`spoold.host.launch`), so that a kill of the daemon, by whatever signal, leaves no builder behind. It sees a root
+made for it: the program, the libraries that it is linked to, and what it is given. (The host's root cannot be bound
+as a whole: bubblewrap fails when a mount goes away meanwhile, and where containers come and go one always does.)
 
-* :func:`trusted` is for programs that run our own words: they see the host read-only and may write what they are given.
-  As root they keep root's capabilities, since Nix needs them to make its own build sandboxes.
-* :func:`jail` is for the evaluation of a client's expression. It holds the Nix programs, the libraries that they are
-  linked to, and what it is given; no other file of the host, no network, no socket, no home, no environment. Root
-  first gives up its uid, so that a hole in the evaluator is a hole into an empty room, as nobody.
+* :func:`trusted` is for programs that run our own words. They also see the host's users and, where they need it,
+  network. As root they keep root's capabilities, since Nix needs them to make its own build sandboxes.
+* :func:`jail` is for the evaluation of a client's expression: no other file of the host, no network, no socket, no
+  home, no environment. Root first gives up its uid, so that a hole in the evaluator is a hole into an empty room, as
+  nobody.
 
 As an ordinary user bubblewrap makes a user namespace; as root none is needed, which keeps this working on hosts where
 ordinary users may not make one.
@@ -24,51 +26,61 @@ from pathlib import PurePath
 from spoold.host import proc
 from spoold.model.errors import OperatorError
 
+USERS = ("/etc/passwd", "/etc/group")
+NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols")
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+_CERTIFICATES_ELSEWHERE = (CERTIFICATES, "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
+
 # As root bubblewrap covers parts of /proc, and below a covered /proc the kernel lets Nix's build sandbox mount none.
 _UNCOVER = '"$1" -t proc proc /proc && shift && exec "$@"'
 _LIBRARY = re.compile(r"(?:=>\s*|^\s*)(/\S+)\s+\(0x")
+_LOADED_LATER = ("libnss_dns.so.2", "libnss_files.so.2")
+
+Binds = list[tuple[str, str]]  # (path on the host, path inside)
 
 
-def trusted(argv: Sequence[str], *, writable: Iterable[str], network: bool) -> list[str]:
-    """Return the command that runs ``argv`` in a pid namespace, with ``writable`` the only directories to write to."""
-    command = [proc.find("bwrap"), *_namespaces(network=network), "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev"]
-    command += ["--proc", "/proc"]
-    for path in writable:
-        command += ["--bind", path, path]
-    inside = list(argv)
+def trusted(argv: Sequence[str], *, readable: Iterable[str], writable: Iterable[str], network: bool) -> list[str]:
+    """Return the command that runs ``argv`` with the directories ``readable`` and ``writable``."""
+    programs, inside = [argv[0]], list(argv)
+    options = []
     if os.geteuid() == 0:
-        command += ["--cap-add", "ALL"]
-        inside = [proc.find("sh"), "-c", _UNCOVER, "sh", proc.find("mount"), *inside]
-    return [*command, "--", *inside]
+        shell, mount = proc.find("sh"), proc.find("mount")
+        programs += [shell, mount]
+        inside = [shell, "-c", _UNCOVER, "sh", mount, *inside]
+        options = ["--cap-add", "ALL"]
+    seen = [(os.path.realpath(path), path) for path in USERS if os.path.exists(path)]
+    seen += [(path, path) for path in readable]
+    if network:
+        seen += _network_files()
+    return _bubblewrap(inside, programs, seen, [(path, path) for path in writable], options, network=network)
 
 
-def jail(
-    argv: Sequence[str], *, readable: Iterable[tuple[str, str]], writable: tuple[str, str], directory: str, uid: int
-) -> list[str]:
-    """Return the command that runs ``argv`` in an empty room.
-
-    ``readable`` and ``writable`` are pairs (path on the host, path inside).
-    """
-    programs = [argv[0]]
-    command = [proc.find("bwrap"), *_namespaces(network=False), "--dev", "/dev", "--proc", "/proc"]
-    inside = list(argv)
+def jail(argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], directory: str, uid: int) -> list[str]:
+    """Return the command that runs ``argv`` in an empty room, as ``uid`` where we are root."""
+    programs, inside = [argv[0]], list(argv)
+    options = ["--chdir", directory]
     if os.geteuid() == 0:
         setpriv = proc.find("setpriv")
         programs.append(setpriv)
-        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         inside = [setpriv, f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", "--", *inside]
-    binds = [(path, path) for path in _closure(tuple(programs))] + list(readable)
-    for parent in _parents(target for _, target in binds):
+    return _bubblewrap(inside, programs, readable, [writable], options, network=False)
+
+
+def _bubblewrap(
+    argv: list[str], programs: list[str], readable: Binds, writable: Binds, options: list[str], *, network: bool
+) -> list[str]:
+    command = [proc.find("bwrap"), "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
+    command += [] if network else ["--unshare-net"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    readable = [(path, path) for path in _closure(tuple(programs))] + readable
+    for parent in _parents(target for _, target in readable + writable):
         command += ["--dir", parent]
-    for source, target in binds:
+    for source, target in readable:
         command += ["--ro-bind", source, target]
-    command += ["--bind", *writable, "--chdir", directory]
-    return [*command, "--", *inside]
-
-
-def _namespaces(*, network: bool) -> list[str]:
-    shared = [] if network else ["--unshare-net"]
-    return ["--unshare-pid", "--unshare-ipc", "--unshare-uts", *shared, "--die-with-parent"]
+    for source, target in writable:
+        command += ["--bind", source, target]
+    return [*command, *options, "--", *argv]
 
 
 def _parents(paths: Iterable[str]) -> list[str]:
@@ -77,17 +89,24 @@ def _parents(paths: Iterable[str]) -> list[str]:
     return sorted(parents - {"/"})
 
 
+def _network_files() -> Binds:
+    found = [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)]
+    wanted = [os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
+    certificates = [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)]
+    return found + certificates[:1]
+
+
 @functools.cache
 def _closure(programs: tuple[str, ...]) -> list[str]:
-    """The programs and every library they are linked to, as ldd(1) names them."""
+    """The programs and every library they are linked to, as ldd(1) names them, and those that libc loads later."""
     found: dict[str, None] = dict.fromkeys(programs)
     for program in programs:
-        finished = proc.run([proc.find("ldd"), program], proc.Bounds(wall=20))
+        finished = proc.run(["ldd", program], proc.Bounds(wall=20))
         if not finished.ok:
-            raise OperatorError(
-                f"cannot find the libraries of {program}: {finished.stderr.data.decode(errors='replace')}"
-            )
+            said = finished.stderr.data.decode(errors="replace").strip()
+            raise OperatorError(f"cannot find the libraries of {program}: {said}")
         for line in finished.stdout.data.decode().splitlines():
             if match := _LIBRARY.search(line):
                 found[match.group(1)] = None
-    return list(found)
+    libc = next((os.path.dirname(path) for path in found if os.path.basename(path) == "libc.so.6"), "")
+    return [*found, *(path for name in _LOADED_LATER if os.path.exists(path := os.path.join(libc, name)))]

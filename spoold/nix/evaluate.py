@@ -92,6 +92,7 @@ class Evaluator:
     def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
         argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings, building=False)]
         argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
+        argv += ["-I", "own=/s/nix/store"]  # what the expression itself put there, it may read back
         arguments = {"bash": self.bash, "coreutils": self.coreutils, "script": _text("capture.sh")}
         for name, value in arguments.items():
             argv += ["--argstr", name, value]
@@ -104,7 +105,12 @@ class Evaluator:
         )
         with cage.cage(limits.evaluation_memory + FILES) as group:
             finished = proc.run(
-                group.joining(confined), _bounds(limits), env=JAILED, cancel=cancel, watch=lambda: _too_big(own)
+                group.joining(confined),
+                _bounds(limits),
+                env=JAILED,
+                cancel=cancel,
+                watch=lambda: _too_big(own),
+                pid_namespace=True,
             )
             return group.accounted(finished)
 
@@ -123,6 +129,7 @@ def _bounds(limits: BuildLimits) -> proc.Bounds:
         stdout=64 * 1024,
         stderr=limits.log,
         output=max(limits.log, 64 * 1024),
+        grace=0.2,
         rlimits=proc.Rlimits(
             address_space=limits.evaluation_memory,
             cpu=int(limits.evaluation_time) + 1,

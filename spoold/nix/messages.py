@@ -6,26 +6,33 @@ that file is taken out of messages, with the warnings that only concern whoever 
 
 from __future__ import annotations
 
+import os
 import re
 
 from spoold.model.response import Stream
+from spoold.nix.store import Store
 
 _NOISE = re.compile(
     rb"^(?:warning: unable to load nss_dns backend"
     rb"|warning: you did not specify '--add-root'; .*"
     rb"|\(use '--show-trace' to show detailed location information\)"
+    rb"|GC Warning: .*"
     rb")\n",
     re.MULTILINE,
 )
 _SIBLING = re.compile(rb"'/w/[^']*': No such file or directory")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
+_CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
+_BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 
 
-def for_client(stream: Stream) -> Stream:
-    """Return Nix's stderr without noise and without places that only exist in the jail."""
+def for_client(stream: Stream, store: Store) -> Stream:
+    """Return Nix's stderr without noise and without places that only exist on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
     alone = _ALONE if _SIBLING.search(text) else b""
     text = text.replace(b"/w/", b"") + alone
+    text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
+    text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
     return Stream(text, len(text) + max(0, stream.total - len(stream.data)))
 
 

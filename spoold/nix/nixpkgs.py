@@ -74,7 +74,7 @@ def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
         return Pin(fingerprint, location, [])
     if not os.path.isdir(location):
         url = location if _URL.match(location) else f"file://{os.path.abspath(location)}"
-        fetched = _evaluated(store, name, _FETCH, {"url": url}, FETCH, network=not url.startswith("file:"))
+        fetched = _evaluated(store, name, _FETCH, {"url": url}, FETCH)
         tree = store.on_disk(fetched)
         if not (tree / "sources").is_dir():
             return Pin(fingerprint, fetched, [])
@@ -86,21 +86,24 @@ def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
 def _add_tree(store: Store, name: str, tree: Path) -> str:
     if not (tree / "default.nix").is_file():
         raise OperatorError(f"nixpkgs.{name}: {tree} has no default.nix; name the root of a nixpkgs")
-    return _evaluated(store, name, _ADD_TREE, {"path": str(tree)}, ADD, network=False)
+    return _evaluated(store, name, _ADD_TREE, {"path": str(tree)}, ADD)
 
 
-def _evaluated(
-    store: Store, name: str, expression: str, arguments: dict[str, str], bounds: proc.Bounds, *, network: bool
-) -> str:
+def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, str], bounds: proc.Bounds) -> str:
     """Evaluate words of our own, unrestricted: the operator's location is the operator's to name."""
     argv = ["nix-instantiate", "--eval", "--json", "--read-write-mode", "--option", "restrict-eval", "false"]
     argv += ["--option", "tarball-ttl", "0"]
     for key, value in arguments.items():
         argv += ["--argstr", key, value]
-    finished = store.run([*argv, "-E", expression], bounds, network=network)
+    location = next(iter(arguments.values()))
+    path = location.removeprefix("file://")
+    readable = [path] if os.path.exists(path) else []
+    finished = store.run(
+        [*argv, "-E", expression], bounds, readable=readable, network=path == location and not readable
+    )
     if not finished.ok:
         text = finished.stderr.data.decode(errors="replace").strip()
-        raise OperatorError(f"nixpkgs.{name}: cannot add {next(iter(arguments.values()))}: {text or finished.limit}")
+        raise OperatorError(f"nixpkgs.{name}: cannot add {location}: {text or finished.limit}")
     return msgspec.json.decode(finished.stdout.data, type=str)
 
 
@@ -115,7 +118,7 @@ def _add_sources(store: Store, directory: Path) -> list[str]:
     for options, names in (([], files), (["--recursive"], trees)):
         for start in range(0, len(names), BATCH):
             argv = ["nix-store", "--add-fixed", *options, "sha256", *names[start : start + BATCH]]
-            added += store.ask(argv, ADD).split()
+            added += store.ask(argv, ADD, readable=[str(directory)]).split()
     return [path for path in added if path.startswith(LOGICAL)]
 
 

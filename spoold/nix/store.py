@@ -120,18 +120,23 @@ class Store:
         *,
         root: Path | None = None,
         stdin: bytes = b"",
+        readable: Sequence[str] = (),
         network: bool = False,
         cancel: Event | None = None,
     ) -> proc.Finished:
-        """Run a Nix program on this store (or on ``root``), one that starts no builder."""
+        """Run a Nix program on this store (or on ``root``), one that starts no builder.
+
+        It sees the state directory, and ``readable``.
+        """
         program = command.line(argv, str(root or self.root), self.settings, building=False)
         with self.workspace() as scratch:
             return proc.run(
-                confine.trusted(program, writable=self._writable(), network=network),
+                confine.trusted(program, readable=readable, writable=self._writable(), network=network),
                 bounds,
                 env=self._environment(scratch, network=network),
                 stdin=stdin,
                 cancel=cancel,
+                pid_namespace=True,
             )
 
     def run_builders(
@@ -144,11 +149,12 @@ class Store:
         program = command.line(argv, str(self.root), self.settings, building=True)
         with self.workspace() as scratch, cage.cage(memory) as group, self._kept_closed():
             finished = proc.run(
-                group.joining(confine.trusted(program, writable=self._writable(), network=False)),
+                group.joining(confine.trusted(program, readable=[], writable=self._writable(), network=False)),
                 bounds,
                 env=self._environment(scratch, network=False),
                 cancel=cancel,
                 watch=lambda: watch(scratch),
+                pid_namespace=True,
             )
             return group.accounted(finished)
 
@@ -158,9 +164,9 @@ class Store:
     def _environment(self, scratch: Path, *, network: bool) -> dict[str, str]:
         return command.environment(scratch, self.configuration, self.root / "nix/var/nix", network=network)
 
-    def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, network: bool = False) -> str:
+    def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, readable: Sequence[str] = ()) -> str:
         """Run a Nix program that has no business to fail, and return what it printed."""
-        finished = self.run(argv, bounds, network=network)
+        finished = self.run(argv, bounds, readable=readable)
         if not finished.ok:
             text = finished.stderr.data.decode(errors="replace").strip()
             raise TemporaryError(

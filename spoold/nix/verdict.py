@@ -2,13 +2,13 @@
 
 Theory of operation: decided on evidence (exit codes, signals, limits that struck, the control group's count, free
 space), not on words of a log, which the client can write as well. Three exceptions are words that only Nix can say at
-that place, and that decide no more than which limit is named.
+that place, and that decide no more than which limit is named. The signal with which we stop what hit a limit is not
+reported: it is ours, not the program's.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from spoold.host import proc
 from spoold.host.proc import Limit
@@ -16,6 +16,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 from spoold.nix import messages
+from spoold.nix.store import Store
 
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
 NOTHING = Stream(b"", 0)
@@ -23,7 +24,7 @@ OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
 CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
 
 
-def raise_ours(finished: proc.Finished, state: Path) -> None:
+def raise_ours(finished: proc.Finished, store: Store) -> None:
     """Raise where a program did not end well for reasons that are not the client's."""
     if finished.ok:
         return
@@ -32,22 +33,22 @@ def raise_ours(finished: proc.Finished, state: Path) -> None:
     first = finished.stderr.data.partition(b"\n")[0].decode(errors="replace")
     if finished.exit_code in (126, 127) or first.startswith(OURS):
         raise OperatorError(f"cannot start Nix in its jail: {first}; run spoolctl check")
-    status = os.statvfs(state)
+    status = os.statvfs(store.state)
     if status.f_bavail * status.f_frsize < FREE or (status.f_files and not status.f_favail):
-        raise TemporaryError(f"{state}: the disk is full")
+        raise TemporaryError(f"{store.state}: the disk is full")
 
 
-def of_evaluation(finished: proc.Finished, limits: BuildLimits) -> Phase:
+def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) -> Phase:
     """Return the phase of an evaluation that failed."""
     name = _signal(finished)
     outcome, note = _evaluation_outcome(finished, name, limits)
-    stderr = messages.for_client(finished.stderr)
+    stderr = messages.for_client(finished.stderr, store)
     return finished_phase(
         stdout=NOTHING,
         stderr=messages.noted(stderr, note) if note else stderr,
         time=finished.wall,
         outcome=outcome,
-        signal=name,
+        signal="" if finished.limit else name,
         exit_code=None if name else finished.exit_code,
         cpu_time=finished.cpu,
         memory=finished.memory,
@@ -70,12 +71,12 @@ def _signal(finished: proc.Finished) -> str:
     return finished.signal or (proc.signal_name(code - 128) if code is not None and code > 128 else "")
 
 
-def of_refusal(evaluation: proc.Finished, reason: str) -> Phase:
+def of_refusal(store: Store, evaluation: proc.Finished, reason: str) -> Phase:
     """Return the phase of a build that the policy refuses."""
     line = f"error: {reason}\n".encode()
     return finished_phase(
         stdout=NOTHING,
-        stderr=messages.joined(messages.for_client(evaluation.stderr), Stream(line, len(line))),
+        stderr=messages.joined(messages.for_client(evaluation.stderr, store), Stream(line, len(line))),
         time=evaluation.wall,
         outcome=Outcome.NONZERO_EXIT,
         exit_code=1,
@@ -84,17 +85,17 @@ def of_refusal(evaluation: proc.Finished, reason: str) -> Phase:
     )
 
 
-def of_build(evaluation: proc.Finished, build: proc.Finished | None, limits: BuildLimits) -> Phase:
+def of_build(store: Store, evaluation: proc.Finished, build: proc.Finished | None, limits: BuildLimits) -> Phase:
     """Return the phase of a build that took place, or (``None``) of one that existed already."""
     parts = [evaluation] if build is None else [evaluation, build]
     outcome, note = (Outcome.OK, "") if build is None else _build_outcome(build, limits)
-    stderr = messages.joined(*(messages.for_client(part.stderr) for part in parts))
+    stderr = messages.joined(*(messages.for_client(part.stderr, store) for part in parts))
     return finished_phase(
         stdout=NOTHING,
         stderr=messages.noted(stderr, note) if note else stderr,
         time=sum(part.wall for part in parts),
         outcome=outcome,
-        signal=parts[-1].signal,
+        signal="" if parts[-1].limit else parts[-1].signal,
         exit_code=parts[-1].exit_code,
         cpu_time=sum(part.cpu for part in parts),
         memory=max(part.memory for part in parts),

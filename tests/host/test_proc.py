@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,26 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("delay", [0, 0.001, 0.002, 0.005, 0.01, 0.1])
+def test_a_program_dies_with_us(tmp_path: Path, delay: float) -> None:
+    script = f"from spoold.host.proc import *; print(flush=True); run(['sleep', '{999 + delay}'], Bounds(wall=99))"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        time.sleep(delay)
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while any(f"sleep\0{999 + delay}".encode() in text for text in _command_lines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _command_lines() -> Iterator[bytes]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield file.read_bytes()
 
 
 def test_a_grandchild_that_holds_the_pipes_does_not_hold_us() -> None:

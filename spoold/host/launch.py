@@ -1,0 +1,71 @@
+"""How a child process is started: the small programs that come before the one that is meant.
+
+Theory of operation: what has to be set up in a child (limits, the bond to its parent, a pid namespace) is set up by
+programs that each become the next one (setpriv, sh, unshare, prlimit), and not between fork and exec, where a process
+with threads must not run Python.
+
+The bond: setpriv asks the kernel to kill the child when its parent dies. A parent that died before that is noticed by
+a look at who the parent is, afterwards. The pid namespace needs the same once more between unshare(1), which stays
+outside, and the first process inside; that one finds its parent's pid in the /proc that it still shares with us. (The
+option --die-with-parent of bubblewrap leaves a gap of milliseconds.)
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from spoold.model.errors import OperatorError
+
+
+class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one process; ``cpu`` is hard, in seconds, the sizes are bytes, ``None`` leaves a limit as it is."""
+
+    address_space: int | None = None
+    cpu: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+    core: int | None = 0
+
+
+def command(argv: Sequence[str], rlimits: Rlimits, *, env: Mapping[str, str], pid_namespace: bool) -> list[str]:
+    """Return the whole command line that becomes ``argv``."""
+    # Variables that shells export of their own accord.
+    forget = f"unset {' '.join(sorted({'PWD', 'OLDPWD', 'SHLVL'} - env.keys()))}"
+    bond = _into_a_pid_namespace(forget) if pid_namespace else f'[ "$PPID" = {os.getpid()} ] && {forget} && exec "$@"'
+    return [*_killed_with_parent(), find("sh"), "-c", bond, "sh", *_limited(rlimits), find(argv[0]), *argv[1:]]
+
+
+def _killed_with_parent() -> list[str]:
+    return [find("setpriv"), "--pdeathsig", "KILL", "--"]
+
+
+def _into_a_pid_namespace(forget: str) -> str:
+    inside = f'read -r _ _ _ parent _ < /proc/self/stat && [ "$parent" = "$1" ] && shift && {forget} && exec "$@"'
+    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
+    unshare = [find("unshare"), *user, "--pid", "--fork", "--", *_killed_with_parent(), find("sh"), "-c", inside, "sh"]
+    return f'[ "$PPID" = {os.getpid()} ] && exec {shlex.join(unshare)} $$ "$@"'
+
+
+def _limited(rlimits: Rlimits) -> list[str]:
+    options = {
+        "--as": rlimits.address_space,
+        "--cpu": rlimits.cpu,
+        "--fsize": rlimits.file_size,
+        "--nofile": rlimits.open_files,
+        "--core": rlimits.core,
+    }
+    chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
+    return [find("prlimit"), *chosen, "--"] if chosen else []
+
+
+def find(program: str) -> str:
+    """Return the absolute path of ``program``; the child's empty environment has no PATH to look on."""
+    path = shutil.which(program)
+    if path is None:
+        raise OperatorError(f"{program} is not installed, or not on the daemon's PATH")
+    return path

@@ -1,0 +1,261 @@
+"""Expressions and builders that mean harm: each fails within its limits, and the canaries stay as they were."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.model.response import Outcome
+from spoold.nix.build import NixBuilder
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+MIB = 1024**2
+CONFIDENTIAL = "what-the-host-keeps-to-itself"
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file that nobody may read or touch; a Nix file too, should it be imported."""
+    path = tmp_path / "canary.nix"
+    path.write_text(f'"{CONFIDENTIAL}"')
+    before = path.stat()
+    yield path
+    after = path.stat()
+    assert path.read_text() == f'"{CONFIDENTIAL}"'
+    assert (after.st_mtime_ns, after.st_mode, after.st_uid) == (before.st_mtime_ns, before.st_mode, before.st_uid)
+
+
+@pytest.fixture(scope="module")
+def tight(nix_builder: NixBuilder) -> NixBuilder:
+    """A builder that is out of patience soon."""
+    return room.limited(
+        nix_builder,
+        time=6,
+        silence=3,
+        evaluation_time=2,
+        evaluation_memory=512 * MIB,
+        memory=128 * MIB,
+        log=100_000,
+        output=20 * MIB,
+        files=2000,
+    )
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'builtins.readFile "CANARY"',
+        "import CANARY",
+        "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { FILE = CANARY; }",
+        '{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { FILE = "${CANARY}"; }',
+        'builtins.readDir "/etc"',
+        'builtins.readFile "/etc/passwd"',
+        'builtins.readFile "/proc/self/environ"',
+        'builtins.readFile "/proc/1/cmdline"',
+        'builtins.path { path = "CANARY"; }',
+        'builtins.storePath "/nix/store"',
+        'builtins.fetchurl "file://CANARY"',
+        'builtins.fetchTarball "file://CANARY"',
+        'builtins.fetchGit "DIRECTORY"',
+        'import (builtins.toFile "x" "builtins.readFile \\"CANARY\\"")',
+        'builtins.findFile [ { prefix = "x"; path = "DIRECTORY"; } ] "x/canary.nix"',
+        'builtins.exec [ "cat" "CANARY" ]',
+        'builtins.importNative "CANARY" "x"',
+        'import (<nixpkgs> + "/../../..CANARY")',
+    ],
+)
+def test_the_evaluation_reads_no_file_of_the_host(nix_builder: NixBuilder, canary: Path, expression: str) -> None:
+    expression = expression.replace("CANARY", str(canary)).replace("DIRECTORY", str(canary.parent))
+    result = room.build(nix_builder, expression)
+    assert result.phase.outcome is Outcome.NONZERO_EXIT
+    assert result.shell == ""
+    assert CONFIDENTIAL not in result.phase.stderr
+    assert "root:" not in result.phase.stderr
+    assert "syntax error" not in result.phase.stderr
+
+
+def test_the_environment_of_the_daemon_is_not_seen(nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPOOLD_X", CONFIDENTIAL)
+    captured = room.shell(nix_builder, 'A = "<${builtins.getEnv "SPOOLD_X"}${builtins.getEnv "HOME"}>";')
+    assert room.enter(nix_builder, captured, 'echo "$A"') == b"<>\n"
+
+
+def test_the_evaluation_has_no_network(nix_builder: NixBuilder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        result = room.build(nix_builder, f'import (builtins.fetchurl "http://127.0.0.1:{port}/x")')
+        assert result.phase.outcome is Outcome.NONZERO_EXIT
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_nothing_is_built_to_evaluate(nix_builder: NixBuilder) -> None:
+    expression = 'import (derivation { name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; })'
+    result = room.build(nix_builder, expression)
+    assert result.phase.outcome is Outcome.NONZERO_EXIT
+    assert "during evaluation" in result.phase.stderr
+
+
+TEXT = 'builtins.concatStringsSep "" (builtins.genList (x: "0123456789") %d)'
+COUNT = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: %s) 100000)"
+ENDLESS = {
+    "recursion": ("let f = x: 1 + f (x + 1); in f 0", {Outcome.NONZERO_EXIT, Outcome.MEMORY_LIMIT}),
+    "itself": ("let x = x; in x", {Outcome.NONZERO_EXIT}),
+    "memory": ("builtins.length (builtins.genList (x: x) 9000000000)", {Outcome.MEMORY_LIMIT, Outcome.NONZERO_EXIT}),
+    "string": (
+        'let f = s: n: if n == 0 then s else f (s + s) (n - 1); in throw (f "aaaaaaaaaaaaaaaa" 40)',
+        {Outcome.MEMORY_LIMIT},
+    ),
+    "loop": (COUNT % f"({COUNT % 'x'})", {Outcome.TIME_LIMIT, Outcome.MEMORY_LIMIT}),
+    "regex": (
+        'builtins.match "(x+x+)+y" (builtins.concatStringsSep "" (builtins.genList (x: "x") 40))',
+        {Outcome.TIME_LIMIT, Outcome.MEMORY_LIMIT, Outcome.NONZERO_EXIT},
+    ),
+    "message": (f"throw ({TEXT % 500000})", {Outcome.OUTPUT_LIMIT, Outcome.NONZERO_EXIT, Outcome.MEMORY_LIMIT}),
+    "trace": (
+        f"let f = n: builtins.trace ({TEXT % 1000}) (if n == 0 then 1 else f (n - 1)); in f 5000",
+        {Outcome.OUTPUT_LIMIT},
+    ),
+    "store": (
+        (
+            f'let f = n: builtins.toFile "x" ({TEXT % 2000000} + toString n); in '
+            "builtins.deepSeq (builtins.genList f 1000) 1"
+        ),
+        {Outcome.OUTPUT_LIMIT, Outcome.TIME_LIMIT, Outcome.MEMORY_LIMIT},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_evaluation_without_end(tight: NixBuilder, name: str) -> None:
+    expression, outcomes = ENDLESS[name]
+    started = time.monotonic()
+    result = room.build(tight, expression)
+    assert result.phase.outcome in outcomes, result.phase.stderr[:2000]
+    assert time.monotonic() - started < 10
+    assert len(result.phase.stderr) < 300_000
+
+
+BUILDS = {
+    "talks": ("while :; do echo 0123456789012345678901234567890123456789; done", Outcome.OUTPUT_LIMIT),
+    "silent": ("sleep 1000", Outcome.TIME_LIMIT),
+    "slow": ("while :; do echo x; sleep 1; done", Outcome.TIME_LIMIT),
+    "deaf": ("trap : TERM INT HUP; while :; do echo x; sleep 1; done", Outcome.TIME_LIMIT),
+    "forks": ("bomb() { bomb | bomb & }; bomb; sleep 1000", None),
+    "memory": ("x=0123456789; while :; do x=$x$x; done", Outcome.MEMORY_LIMIT),
+    "size": ("mkdir $out; while :; do head -c 1000000 /dev/zero >> $out/x; done", Outcome.OUTPUT_LIMIT),
+    "files": ("mkdir $out; i=0; while :; do : > $out/$((i++)); done", Outcome.OUTPUT_LIMIT),
+    "temporary": ("while :; do head -c 1000000 /dev/zero >> x; done", Outcome.OUTPUT_LIMIT),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_build_without_end(tight: NixBuilder, name: str) -> None:
+    script, outcome = BUILDS[name]
+    started = time.monotonic()
+    result = room.build(tight, room.SHELL % f"X = pkgs.runCommand \"bad-{name}\" {{ }} ''{script}'';")
+    assert result.shell == ""
+    assert result.phase.outcome is not Outcome.OK
+    if outcome is not None:
+        assert result.phase.outcome is outcome, result.phase.stderr[-2000:]
+    assert time.monotonic() - started < 20
+    assert len(result.phase.stderr) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ("__noChroot = true;", "outside the sandbox"),
+        ("__impure = true;", "impure"),
+        ("__contentAddressed = true;", "experimental"),
+        ('impureEnvVars = [ "PATH" ];', "host's environment"),
+        ('outputHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="; outputHashMode = "flat";', "network"),
+        ('builder = "builtin:fetchurl"; url = "http://localhost/";', "builtin:fetchurl"),
+    ],
+)
+def test_what_the_policy_refuses(nix_builder: NixBuilder, attributes: str, said: str) -> None:
+    bad = f'derivation ({{ name = "bad"; system = "x86_64-linux"; builder = "/bin/sh"; }} // {{ {attributes} }})'
+    result = room.build(nix_builder, room.SHELL % f"X = {bad};")
+    assert result.phase.outcome is Outcome.NONZERO_EXIT
+    assert said in result.phase.stderr
+
+
+@pytest.mark.parametrize("attribute", ["__noChroot = true", "__impure = false", 'impureEnvVars = [ "HOME" ]'])
+def test_dangerous_words_of_the_shell_itself_do_nothing(nix_builder: NixBuilder, attribute: str) -> None:
+    result = room.build(nix_builder, room.SHELL % f"{attribute};")
+    assert result.shell, result.phase.stderr
+
+
+def with_setup(script: str) -> str:
+    """Return a bare derivation whose stdenv is a script."""
+    return """with import <nixpkgs> { };
+derivation {
+  name = "evil"; system = "x86_64-linux"; builder = "/bin/sh"; at = "NOW";
+  stdenv = runCommand "stdenv" { passAsFile = [ "script" ]; script = \'\'SCRIPT\'\'; } \'\'
+    mkdir $out
+    cp $scriptPath $out/setup
+  \'\';
+}""".replace("NOW", str(time.time_ns())).replace("SCRIPT", script)
+
+
+def test_setup_runs_in_the_build_sandbox(nix_builder: NixBuilder, canary: Path) -> None:
+    script = f"echo touched > {canary}; $__spoold_coreutils/bin/cat {canary}; export EVIL=1"
+    result = room.build(nix_builder, with_setup(script))
+    assert CONFIDENTIAL not in result.phase.stderr
+    assert room.enter(nix_builder, result.shell, "echo $EVIL") == b"1\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ln -s CANARY $out",
+        "mkdir $out; ln -s CANARY $out/enter.sh",
+        "mkdir $out; ln CANARY $out/x || true",
+        "mkfifo $out",
+        "mkdir $out; mkfifo $out/enter.sh",
+        "mknod $out c 1 3 || true",
+        "mkdir $out; cp $__spoold_coreutils/bin/cat $out/cat; chmod 4755 $out/cat || true",
+    ],
+)
+def test_a_shell_whose_output_is_not_what_it_seems(nix_builder: NixBuilder, canary: Path, script: str) -> None:
+    """What the client's setup puts in the place of the capture never matters on the host."""
+    words = script.replace("CANARY", str(canary))
+    setup = f"out=$__spoold_out; PATH=$__spoold_coreutils/bin; rm -rf $out; {words}; exit 0"
+    result = room.build(nix_builder, with_setup(setup))
+    assert CONFIDENTIAL not in result.phase.stderr
+    assert nix_builder.settings.nix.state not in result.phase.stderr
+    if result.shell:
+        path = nix_builder.store.on_disk(result.shell)
+        inside = [path, *path.rglob("*")] if not path.is_symlink() else [path]
+        assert not any(os.lstat(entry).st_mode & 0o6000 for entry in inside)
+
+
+def test_builders_have_no_network(nix_builder: NixBuilder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        script = f"(echo > /dev/tcp/127.0.0.1/{port}) && echo reached; exit 1"
+        result = room.build(nix_builder, room.SHELL % f'X = pkgs.runCommand "net" {{ }} "{script}";')
+        assert "reached" not in result.phase.stderr
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_one_bad_build_does_not_hold_up_another(tight: NixBuilder, nix_builder: NixBuilder) -> None:
+    expression = room.SHELL % 'X = pkgs.runCommand "holds-up" { } "sleep 1000";'
+    thread = threading.Thread(target=room.build, args=(tight, expression))
+    thread.start()
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert room.build(nix_builder, room.SHELL % f"N = {time.time_ns()};").shell
+    assert time.monotonic() - started < 3
+    thread.join()

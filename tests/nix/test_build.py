@@ -1,0 +1,179 @@
+"""From an expression to a result: what works, what fails, and what the client is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import pytest
+
+from spoold.config import Nix, Settings
+from spoold.model.errors import ClientError, OperatorError, TemporaryError
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome
+from spoold.nix.build import NixBuilder
+from spoold.nix.packages import split
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+
+def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> None:
+    runtime = nix_builder.prepare()
+    started = time.monotonic()
+    assert NixBuilder(nix_builder.settings).prepare() == runtime
+    assert time.monotonic() - started < 1
+    for path in (runtime.python, runtime.bash, runtime.coreutils):
+        assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
+    assert nix_builder.store.roots.joinpath("runtime/bash").readlink() == Path(runtime.bash)
+
+
+def test_without_a_pin_the_operator_is_told_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"\[nixpkgs\] default"):
+        NixBuilder(Settings(nix=Nix(state=str(tmp_path)))).prepare()
+
+
+def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
+    result = nix_builder.build("with-python", room.SHELL % "packages = [ pkgs.python3 ];", "default", Event())
+    assert result.phase.outcome is Outcome.OK
+    assert isinstance(result.phase.time, float)
+    assert result.phase.exit_code == 0
+    assert nix_builder.store.roots.joinpath("builds/with-python").readlink() == Path(result.shell)
+    [package] = result.packages
+    assert package.name == "python3"
+    assert package.version.startswith("3.")
+    assert package.closure_size > 10_000_000
+    assert room.enter(nix_builder, result.shell, "python3 -c 'print(6 * 7)'") == b"42\n"
+
+
+def test_the_same_again_is_the_same_path_and_quick(nix_builder: NixBuilder) -> None:
+    first = room.build(nix_builder, room.SHELL % "X = 1;")
+    started = time.monotonic()
+    second = room.build(nix_builder, room.SHELL % "X = 1;")
+    assert second.shell == first.shell
+    assert second.packages == first.packages
+    assert time.monotonic() - started < 1
+
+
+def test_two_at_once(nix_builder: NixBuilder) -> None:
+    results: dict[int, BuildResult] = {}
+    same, other = "Y = 1;", "Y = 2;"
+
+    def work(number: int) -> None:
+        results[number] = room.build(nix_builder, room.SHELL % (other if number == 3 else same))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [results[number].phase.outcome for number in range(4)] == [Outcome.OK] * 4
+    assert results[0].shell == results[1].shell == results[2].shell != results[3].shell
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "with import <nixpkgs> { }; mkShell { }",
+        "{ pkgs ? import <nixpkgs> { }, ... }: pkgs.mkShell { }",
+        "{ inNixShell, pkgs ? import <nixpkgs> { } }: pkgs.mkShell { IN = inNixShell; }",
+        "{ __functor = self: { pkgs ? import <nixpkgs> { } }: pkgs.mkShell { }; }",
+        "[ ((import <nixpkgs> { }).mkShell { }) ]",
+        "(import <nixpkgs> { }).hello",
+        'with import <nixpkgs> { }; mkShell { file = builtins.toFile "x" "y"; text = writeText "n" "m"; }',
+        'with import <nixpkgs> { }; mkShell { N = import (builtins.toFile "n.nix" "1 + 1"); }',
+        'derivation { name = "bare"; system = "x86_64-linux"; builder = "/bin/sh"; }',
+    ],
+)
+def test_what_nix_shell_takes(nix_builder: NixBuilder, expression: str) -> None:
+    result = room.build(nix_builder, expression)
+    assert result.phase.outcome is Outcome.OK, result.phase.stderr
+    assert room.enter(nix_builder, result.shell, "echo in") == b"in\n"
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("nosuch", "undefined variable 'nosuch'"),
+        (room.SHELL % "packages = [ pkgs.nosuch ];", "attribute 'nosuch' missing"),
+        ("{ x = ", "cutor.nix:1:"),
+        ("", "syntax error"),
+        ("{ a, pkgs ? 1 }: pkgs", "its argument 'a' has no default"),
+        ("pkgs: pkgs.mkShell { }", "a function of 'pkgs'"),
+        ("[ ]", "a list of 0"),
+        ("[ (import <nixpkgs> { }).hello (import <nixpkgs> { }).jq ]", "a list of 2"),
+        ("{ a = 1; }", "a set of 1 attributes"),
+        ("1", "it is a int"),
+        ('throw "so not"', "so not"),
+        ('{ type = "derivation"; }', "it has to be a derivation"),
+        ("import ./other.nix", "cannot import other files"),
+        ("import <nosuch>", "file 'nosuch' was not found"),
+        ('derivation { name = "x"; system = "m68k-linux"; builder = "/bin/sh"; }', "m68k-linux"),
+        (room.SHELL % 'X = (import <nixpkgs> { }).runCommand "fails" { } "echo why; exit 3";', "why"),
+    ],
+)
+def test_a_mistake_is_explained(nix_builder: NixBuilder, expression: str, said: str) -> None:
+    result = room.build(nix_builder, expression)
+    assert result.phase.outcome is Outcome.NONZERO_EXIT
+    assert result.shell == ""
+    assert said in result.phase.stderr
+    assert "/w/" not in result.phase.stderr
+    assert nix_builder.settings.nix.state not in result.phase.stderr
+
+
+def test_an_unknown_pin(nix_builder: NixBuilder) -> None:
+    with pytest.raises(ClientError, match=r"no 'nosuch'; this host has default"):
+        nix_builder.build("x", "1", "nosuch", Event())
+
+
+def test_a_cancelled_build(nix_builder: NixBuilder) -> None:
+    cancelled = Event()
+    threading.Timer(1, cancelled.set).start()
+    expression = room.SHELL % 'X = pkgs.runCommand "waits" { } "sleep 60";'
+    started = time.monotonic()
+    with pytest.raises(TemporaryError, match="cancelled"):
+        nix_builder.build("cancelled", expression, "default", cancelled)
+    assert time.monotonic() - started < 20
+
+
+def test_a_missing_program_is_not_the_clients_fault(
+    nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OperatorError, match="not installed"):
+        room.build(nix_builder, "1")
+
+
+def test_the_store_cannot_be_listed(nix_builder: NixBuilder) -> None:
+    room.build(nix_builder, room.SHELL % f"AT = {time.time_ns()};")
+    assert nix_builder.store.physical.stat().st_mode & 0o006 == 0
+
+
+def test_nothing_is_left_in_the_temporary_directory(nix_builder: NixBuilder) -> None:
+    room.build(nix_builder, "nosuch")
+    assert list(nix_builder.store.temporary.iterdir()) == []
+
+
+def test_what_a_killed_daemon_left_is_removed(nix_builder: NixBuilder) -> None:
+    left = nix_builder.store.temporary / "left"
+    left.mkdir()
+    with nix_builder.store.workspace() as alive:
+        NixBuilder(nix_builder.settings).prepare()
+        assert alive.exists()
+    assert not left.exists()
+
+
+def test_the_result_can_be_written_as_json(nix_builder: NixBuilder) -> None:
+    result = room.build(nix_builder, 'throw "\\t☃"')
+    assert msgspec.json.decode(msgspec.json.encode(result), type=BuildResult) == result
+
+
+@pytest.mark.parametrize(
+    ("full", "parts"),
+    [("python3-3.11.2", ("python3", "3.11.2")), ("hello", ("hello", "")), ("a-b-1.0-dev", ("a-b", "1.0-dev"))],
+)
+def test_names_and_versions(full: str, parts: tuple[str, str]) -> None:
+    assert split(full) == parts

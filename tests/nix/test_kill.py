@@ -1,0 +1,96 @@
+"""The builder daemon is killed, by a signal that it cannot see: no process stays, and nothing half-built counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.config import Nix, Settings
+from spoold.nix import cage
+from spoold.nix.build import NixBuilder
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+DAEMON = """
+import sys, threading, msgspec
+from spoold.config import Settings
+from spoold.config import Nix, Settings
+from spoold.nix import cage
+from spoold.nix.build import NixBuilder
+builder = NixBuilder(msgspec.json.decode(sys.stdin.readline(), type=Settings))
+expression = msgspec.json.decode(sys.stdin.readline(), type=str)
+builder.prepare()
+print("ready", flush=True)
+builder.build("killed", expression, "default", threading.Event())
+"""
+COUNT = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: %s) 1000000)"
+
+
+def processes_with(word: str) -> list[int]:
+    """Return the processes in whose command line or environment ``word`` stands."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if word.encode() in text and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+@pytest.fixture
+def settings(nix_builder: NixBuilder) -> Settings:
+    """Settings with another spelling of the state directory, by which this test tells its processes from others."""
+    state = Path(nix_builder.settings.nix.state)
+    other = state.parent / f"by-another-name-{time.time_ns()}"
+    other.symlink_to(state)
+    return msgspec.structs.replace(nix_builder.settings, nix=Nix(state=str(other)))
+
+
+@pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 1])
+@pytest.mark.parametrize("stage", ["evaluation", "build"])
+def test_kill(nix_builder: NixBuilder, settings: Settings, stage: str, delay: float) -> None:
+    mark = f"mark{time.time_ns()}"
+    expression = {
+        "evaluation": COUNT % f"({COUNT % 'x'})",
+        "build": room.SHELL % f'X = pkgs.runCommand "{mark}" {{ }} "mkdir $out; sleep 1000";',
+    }[stage]
+    daemon = subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon.stdin, daemon.stdout:
+        daemon.stdin.write(msgspec.json.encode(settings) + b"\n" + msgspec.json.encode(expression) + b"\n")
+        daemon.stdin.flush()
+        assert daemon.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    _wait_until(lambda: not processes_with(settings.nix.state) and not processes_with(mark))
+    assert not (nix_builder.store.roots / "builds/killed").is_symlink()
+    with nix_builder.store.database() as database:
+        assert database.execute("SELECT count(*) FROM ValidPaths WHERE path LIKE ?", [f"%-{mark}"]).fetchone() == (0,)
+
+
+def test_after_a_kill_all_is_well(nix_builder: NixBuilder) -> None:
+    runtime = NixBuilder(nix_builder.settings).prepare()
+    assert room.build(nix_builder, room.SHELL % f"AT = {time.time_ns()};").shell
+    assert list(nix_builder.store.temporary.iterdir()) == []
+    assert runtime == nix_builder.prepare()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{cage.PREFIX}{os.getpid()}-*"))
+
+
+def _wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)

@@ -1,0 +1,123 @@
+"""Pins: every kind of location, each added once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from spoold.config import Nix
+from spoold.model.errors import OperatorError
+from spoold.nix import nixpkgs
+from spoold.nix.build import NixBuilder
+from spoold.nix.store import Store
+
+pytestmark = pytest.mark.nix
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    store = Store(Nix(state=str(tmp_path / "state")))
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A nixpkgs with nothing in it, and two sources."""
+    tree = tmp_path / "tree"
+    (tree / "sources" / "unpacked").mkdir(parents=True)
+    (tree / "default.nix").write_text("{ }")
+    (tree / "sources" / "a-1.tar").write_text("a")
+    (tree / "sources" / "unpacked" / "b").write_text("b")
+    (tree / ".git").mkdir()
+    return tree
+
+
+def test_a_directory_and_its_sources(store: Store, tree: Path) -> None:
+    path = nixpkgs.add(store, "default", str(tree))
+    assert path.endswith("-nixpkgs")
+    assert sorted(entry.name for entry in store.on_disk(path).iterdir()) == ["default.nix"]
+    assert store.roots.joinpath("pins/default").readlink() == Path(path)
+    roots = {link.name[33:]: link.readlink() for link in store.roots.joinpath("sources").iterdir()}
+    assert store.on_disk(str(roots["a-1.tar"])).read_text() == "a"
+    assert store.on_disk(str(roots["unpacked"])).joinpath("b").read_text() == "b"
+
+
+def test_sources_are_where_a_fetcher_looks(store: Store, tree: Path) -> None:
+    nixpkgs.add(store, "default", str(tree))
+    expression = """derivation { name = "a-1.tar"; system = "x"; builder = "x"; outputHashMode = "flat";
+        outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "a"; }"""
+    argv = ["nix-instantiate", "--eval", "--json", "-E", f"({expression}).outPath"]
+    assert store.valid([store.ask(argv).strip().strip('"')])
+
+
+def test_again_is_quick_and_a_change_is_seen(store: Store, tree: Path) -> None:
+    first = nixpkgs.add(store, "default", str(tree))
+    started = time.monotonic()
+    assert nixpkgs.add(store, "default", str(tree)) == first
+    assert time.monotonic() - started < 0.3
+    (tree / "default.nix").write_text("{ changed = 1; }")
+    second = nixpkgs.add(store, "default", str(tree))
+    assert second != first
+    assert store.roots.joinpath("pins/default").readlink() == Path(second)
+
+
+def test_a_collection_leaves_what_is_rooted(store: Store, tree: Path) -> None:
+    path = nixpkgs.add(store, "default", str(tree))
+    store.ask(["nix-store", "--gc"])
+    assert store.valid([path, *(str(link.readlink()) for link in store.roots.joinpath("sources").iterdir())])
+
+
+def test_what_a_collection_took_is_added_again(store: Store, tree: Path) -> None:
+    path = nixpkgs.add(store, "default", str(tree))
+    store.roots.joinpath("pins/default").unlink()
+    store.ask(["nix-store", "--gc"])
+    assert not store.valid([path])
+    assert nixpkgs.add(store, "default", str(tree)) == path
+    assert store.valid([path])
+
+
+@pytest.mark.parametrize(("suffix", "scheme"), [("gz", ""), ("xz", ""), ("gz", "file://")])
+def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
+    tarball = f"{tree}.tar.{suffix}"
+    subprocess.run(["tar", "-caf", tarball, "-C", tree.parent, "tree"], check=True)
+    path = nixpkgs.add(store, "default", scheme + tarball)
+    assert store.on_disk(path).joinpath("default.nix").read_text() == "{ }"
+    assert len(list(store.roots.joinpath("sources").iterdir())) == 2
+    started = time.monotonic()
+    assert nixpkgs.add(store, "default", scheme + tarball) == path
+    assert time.monotonic() - started < 0.3
+
+
+def test_a_store_path(store: Store, tree: Path) -> None:
+    path = nixpkgs.add(store, "default", str(tree))
+    assert nixpkgs.add(store, "second", path) == path
+    assert store.roots.joinpath("pins/second").readlink() == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/no/such/place", "there is no /no/such/place"),
+        ("/nix/store/00000000000000000000000000000000-nixpkgs", "is not in the store"),
+        ("EMPTY", "has no default.nix"),
+        ("file:///no/such/file.tar.gz", "cannot add file:///no/such/file.tar.gz"),
+    ],
+)
+def test_a_bad_location_is_explained(store: Store, tmp_path: Path, location: str, said: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(OperatorError, match=said) as raised:
+        nixpkgs.add(store, "mine", location.replace("EMPTY", str(tmp_path / "empty")))
+    assert "nixpkgs.mine" in str(raised.value)
+
+
+def test_two_pins(nix_builder: NixBuilder, tree: Path) -> None:
+    """A second pin is only another search path; the runtime stays that of the default one."""
+    os.utime(tree)
+    path = nixpkgs.add(nix_builder.store, "other", str(tree))
+    assert path != nix_builder.prepare().nixpkgs["default"]
