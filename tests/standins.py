@@ -100,8 +100,11 @@ class PlainBackend:
         self.gate = threading.Event()
         self.gate.set()
         self.failures = 0
+        self.away = False
 
     def prepare(self) -> Runtime:
+        if self.away:
+            raise TemporaryError("the store is away")
         return Runtime(
             system="x86_64-linux",
             store="/nix/store",
@@ -117,9 +120,9 @@ class PlainBackend:
         while not self.gate.wait(0.01):
             if cancelled.is_set():
                 raise TemporaryError("cancelled")
-        if self.failures:
-            self.failures -= 1
-            raise TemporaryError("the store is away")
+        if self.away or self.failures:
+            self.failures = max(0, self.failures - 1)
+            raise TemporaryError("the store failed")
         broken = "broken" in expression
         phase = finished_phase(
             stdout=Stream(b"", 0),

@@ -105,13 +105,32 @@ class Builder:
             except LeaseLostError:
                 log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
             except (TemporaryError, OperatorError) as error:
-                if not self._stopping.wait(0):
-                    log.error("a build has to wait", build=entry.id, error=error)
-                    self._stopping.wait(BACK_OFF)
-                self._builds.queue.give_back(entry, "building", entry.attempt)
+                self._postpone(entry, error)
             except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
                 log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
                 self._recover(entry, error)
+
+    def _postpone(self, entry: Entry, error: Exception) -> None:
+        """Put a build back after a failure of ours: a store that is away costs no attempt, anything else does.
+
+        Else one expression that always meets the same failure would come back for ever.
+        """
+        attempt = entry.attempt
+        if not self._stopping.is_set():
+            log.error("a build has to wait", build=entry.id, attempt=attempt, error=error)
+            attempt += self._store_answers()
+            self._stopping.wait(BACK_OFF)
+        if attempt > self._settings.lease.attempts:
+            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+        else:
+            self._builds.queue.give_back(entry, "building", attempt)
+
+    def _store_answers(self) -> bool:
+        try:
+            self._backend.prepare()
+        except (TemporaryError, OperatorError):
+            return False
+        return True
 
     def _realise(self, entry: Entry, lease: Lease) -> None:
         try:

@@ -388,11 +388,21 @@ def test_a_stopping_builder_puts_its_builds_back(bench: Bench) -> None:
 
 def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
-    bench.backend.failures = 5
+    bench.backend.away = True
     bench.drop("a")
+    bench.until(lambda: len(bench.backend.built) > 5)
+    bench.backend.away = False
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
-    assert len(bench.backend.built) == 6
+
+
+def test_a_build_that_always_fails_in_a_healthy_store_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    bench.backend.failures = 3
+    bench.drop("a")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "INTERNAL_ERROR"
+    assert len(bench.backend.built) == 3
 
 
 def test_private_files_that_nobody_comes_back_to_are_removed(bench: Bench) -> None:
