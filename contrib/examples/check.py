@@ -139,7 +139,9 @@ def main() -> int:
         console.width = 170
     shown = follow(options.spool, examples(Path(__file__).parent), options.timeout, console)
     wrong = [text for example, response in shown.items() for text in differences(example, response)]
-    console.print(*wrong, sep="\n")
+    console.print()  # a table that is not redrawn ends without one
+    for text in wrong:
+        console.print(text, soft_wrap=True)
     return 1 if wrong else 0
 
 
