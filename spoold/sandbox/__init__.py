@@ -27,7 +27,10 @@ class Sandbox(Protocol):
     """
 
     def prepare(self) -> None:
-        """Make ready what all runs need, check it, and remove what an earlier process has left behind."""
+        """Make ready what all runs need, check it, and remove what an earlier process has left behind.
+
+        May be called again at any time, also while jobs run.
+        """
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run one job; leaves nothing behind, whatever happens."""
