@@ -39,9 +39,16 @@ _LOADED_LATER = ("libnss_dns.so.2", "libnss_files.so.2")
 Binds = list[tuple[str, str]]  # (path on the host, path inside)
 
 
-def trusted(argv: Sequence[str], *, readable: Iterable[str], writable: Iterable[str], network: bool) -> list[str]:
-    """Return the command that runs ``argv`` with the directories ``readable`` and ``writable``."""
-    programs, inside = [argv[0]], list(argv)
+def trusted(
+    argv: Sequence[str],
+    *,
+    helpers: Iterable[str] = (),
+    readable: Iterable[str] = (),
+    writable: Iterable[str],
+    network: bool = False,
+) -> list[str]:
+    """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths."""
+    programs, inside = [argv[0], *helpers], list(argv)
     options = []
     if os.geteuid() == 0:
         shell, mount = proc.find("sh"), proc.find("mount")

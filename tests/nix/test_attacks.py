@@ -38,8 +38,8 @@ def tight(nix_builder: NixBuilder) -> NixBuilder:
     """A builder that is out of patience soon."""
     return room.limited(
         nix_builder,
-        time=6,
-        silence=3,
+        time=4,
+        silence=2,
         evaluation_time=2,
         evaluation_memory=512 * MIB,
         memory=128 * MIB,
@@ -99,7 +99,7 @@ def test_the_evaluation_has_no_network(nix_builder: NixBuilder) -> None:
 
 
 def test_nothing_is_built_to_evaluate(nix_builder: NixBuilder) -> None:
-    expression = 'import (derivation { name = "x"; system = "x86_64-linux"; builder = "/bin/sh"; })'
+    expression = 'import (derivation { name = "x"; system = builtins.currentSystem; builder = "/bin/sh"; })'
     result = room.build(nix_builder, expression)
     assert result.phase.outcome is Outcome.NONZERO_EXIT
     assert "during evaluation" in result.phase.stderr
@@ -183,7 +183,9 @@ def test_a_build_without_end(tight: NixBuilder, name: str) -> None:
     ],
 )
 def test_what_the_policy_refuses(nix_builder: NixBuilder, attributes: str, said: str) -> None:
-    bad = f'derivation ({{ name = "bad"; system = "x86_64-linux"; builder = "/bin/sh"; }} // {{ {attributes} }})'
+    bad = (
+        f'derivation ({{ name = "bad"; system = builtins.currentSystem; builder = "/bin/sh"; }} // {{ {attributes} }})'
+    )
     result = room.build(nix_builder, room.SHELL % f"X = {bad};")
     assert result.phase.outcome is Outcome.NONZERO_EXIT
     assert said in result.phase.stderr
@@ -199,7 +201,7 @@ def with_setup(script: str) -> str:
     """Return a bare derivation whose stdenv is a script."""
     return """with import <nixpkgs> { };
 derivation {
-  name = "evil"; system = "x86_64-linux"; builder = "/bin/sh"; at = "NOW";
+  name = "evil"; system = builtins.currentSystem; builder = "/bin/sh"; at = "NOW";
   stdenv = runCommand "stdenv" { passAsFile = [ "script" ]; script = \'\'SCRIPT\'\'; } \'\'
     mkdir $out
     cp $scriptPath $out/setup

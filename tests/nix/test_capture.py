@@ -150,7 +150,7 @@ def test_no_secret_of_the_build_is_left(nix_builder: NixBuilder) -> None:
 
 
 def test_structured_attributes(nix_builder: NixBuilder) -> None:
-    attributes = """name = "s"; builder = "none"; system = "x86_64-linux"; stdenv = pkgs.stdenvNoCC;
+    attributes = """name = "s"; builder = "none"; system = builtins.currentSystem; stdenv = pkgs.stdenvNoCC;
         __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
         shellHook = "export SEEN=\\"\\${words[1]}/\\${map[k]}\\"";"""
     result = room.build(nix_builder, "with rec { pkgs = import <nixpkgs> { }; }; derivation { " + attributes + " }")

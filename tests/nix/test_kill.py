@@ -49,7 +49,7 @@ def processes_with(word: str) -> list[int]:
 
 
 @pytest.fixture
-def settings(nix_builder: NixBuilder) -> Settings:
+def aliased(nix_builder: NixBuilder) -> Settings:
     """Settings with another spelling of the state directory, by which this test tells its processes from others."""
     state = Path(nix_builder.settings.nix.state)
     other = state.parent / f"by-another-name-{time.time_ns()}"
@@ -59,7 +59,7 @@ def settings(nix_builder: NixBuilder) -> Settings:
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 1])
 @pytest.mark.parametrize("stage", ["evaluation", "build"])
-def test_kill(nix_builder: NixBuilder, settings: Settings, stage: str, delay: float) -> None:
+def test_kill(nix_builder: NixBuilder, aliased: Settings, stage: str, delay: float) -> None:
     mark = f"mark{time.time_ns()}"
     expression = {
         "evaluation": COUNT % f"({COUNT % 'x'})",
@@ -69,13 +69,13 @@ def test_kill(nix_builder: NixBuilder, settings: Settings, stage: str, delay: fl
     assert daemon.stdin is not None
     assert daemon.stdout is not None
     with daemon.stdin, daemon.stdout:
-        daemon.stdin.write(msgspec.json.encode(settings) + b"\n" + msgspec.json.encode(expression) + b"\n")
+        daemon.stdin.write(msgspec.json.encode(aliased) + b"\n" + msgspec.json.encode(expression) + b"\n")
         daemon.stdin.flush()
         assert daemon.stdout.readline() == b"ready\n"
         time.sleep(delay)
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
-    _wait_until(lambda: not processes_with(settings.nix.state) and not processes_with(mark))
+    _wait_until(lambda: not processes_with(aliased.nix.state) and not processes_with(mark))
     assert not (nix_builder.store.roots / "builds/killed").is_symlink()
     with nix_builder.store.database() as database:
         assert database.execute("SELECT count(*) FROM ValidPaths WHERE path LIKE ?", [f"%-{mark}"]).fetchone() == (0,)
