@@ -2,6 +2,11 @@
 
 Where several things hit at once the first of these names the outcome: memory, time, CPU, file size, a signal, a
 nonzero exit. Output over its cap is cut and counted, and fails nothing.
+
+run.sh and compile.sh are shell scripts as a rule, and a shell whose last command was ended by signal *n* exits with
+128 + *n*. Where *n* is the kind that ends programs against their will, that is told like a signal of the script itself
+(the exit code stays): "it crashed" is what a client wants to know, and a program that picks such a code by itself has
+failed either way.
 """
 
 from __future__ import annotations
@@ -15,6 +20,20 @@ import msgspec
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 
+CRASHES = frozenset(
+    {
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGKILL,
+        signal.SIGSEGV,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+        signal.SIGSYS,
+    }
+)
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -38,6 +57,8 @@ class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def judge(done: Done, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Phase:
     """Return the record of a phase."""
     code, number = _exit(done.status)
+    if code is not None and code - 128 in CRASHES:
+        number = code - 128
     outcome = _outcome(done, code, number)
     memory = max(done.memory, limits.memory) if outcome is Outcome.MEMORY_LIMIT else done.memory
     return finished_phase(
@@ -72,7 +93,7 @@ def _outcome(done: Done, code: int | None, number: int) -> Outcome:
         return Outcome.TIME_LIMIT
     if done.hit == b"cpu" or number == signal.SIGXCPU:
         return Outcome.CPU_LIMIT
-    if number == signal.SIGXFSZ or code == 128 + signal.SIGXFSZ:  # run.sh is a shell: it tells of its child's signal so
+    if number == signal.SIGXFSZ:
         return Outcome.FILE_LIMIT
     if number:
         return Outcome.SIGNALLED

@@ -1,1 +1,1 @@
-exec ./main
+./main
