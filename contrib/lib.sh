@@ -39,9 +39,14 @@ may_become_root() { [ "$EUID" -eq 0 ] || command -v sudo >/dev/null; }
 
 # --- the system's packages
 
-# need_packages: installs with apt-get what is missing, and says so. Nothing is asked of the network when all is there.
+# need_packages [PROGRAM:PACKAGE...]: installs with apt-get what is missing, these programs included, and says so.
+#
+# Nothing is asked of the network when all is there.
 need_packages() {
-    local packages=()
+    local packages=() wanted
+    for wanted in "$@"; do
+        command -v "${wanted%:*}" >/dev/null || packages+=("${wanted#*:}")
+    done
     find_python || packages+=(python3 python3-venv)
     command -v nix-store >/dev/null || packages+=(nix-bin)
     command -v bwrap >/dev/null || packages+=(bubblewrap)
