@@ -69,15 +69,18 @@ def jail(argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], dir
     if os.geteuid() == 0:
         setpriv = proc.find("setpriv")
         programs.append(setpriv)
-        options += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        inside = [setpriv, f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", "--", *inside]
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+            options += ["--cap-add", capability]
+        nothing = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+        inside = [setpriv, f"--reuid={uid}", f"--regid={uid}", *nothing, "--", *inside]
     return _bubblewrap(inside, programs, readable, [writable], options, network=False)
 
 
 def _bubblewrap(
     argv: list[str], programs: list[str], readable: Binds, writable: Binds, options: list[str], *, network: bool
 ) -> list[str]:
-    command = [proc.find("bwrap"), "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
+    # A pid namespace of its own once more: only then does bubblewrap mount a /proc of its own.
+    command = [proc.find("bwrap"), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     command += [] if network else ["--unshare-net"]
     command += ["--proc", "/proc", "--dev", "/dev"]
     readable = [(path, path) for path in _closure(tuple(programs))] + readable
