@@ -261,7 +261,7 @@ class Executor:
             return
         self._builds.note_use(record.build_id, submission.Spool.uid)
         pin = runtime.nixpkgs[request.nixpkgs]
-        job, notes = plan_job(entry, request, self._settings.limits, shell=record.result.shell, nixpkgs=pin)
+        job, notes = plan_job(entry, request, self._settings.limits, build=record.result, nixpkgs=pin)
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,

@@ -23,7 +23,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One submission, ready to run.
 
     ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
-    inside the sandbox). ``compile`` is ``None`` when there is no compile.sh. ``env`` reaches the last exec only.
+    inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
+    compile.sh. ``env`` reaches the last exec only.
     """
 
     submission_id: str
@@ -36,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     run: PhaseLimits
     shell: str
     nixpkgs: str
+    closure: list[str] = []
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
     ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
-    ``/usr/bin/env`` in the sandbox. ``nixpkgs`` maps the operator's pins to store paths. ``store`` is the physical
+    ``/usr/bin/env`` in the sandbox; ``closure`` is what these three need. ``nixpkgs`` maps the operator's pins to store paths. ``store`` is the physical
     directory on the host that is mounted as ``/nix/store``.
     """
 
@@ -59,6 +61,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     bash: str
     coreutils: str
     nixpkgs: dict[str, str]
+    closure: list[str] = []
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,8 +78,12 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a build: ``shell`` is the captured environment's store path, or "" when ``phase`` failed."""
+    """What came of a build: ``shell`` is the captured environment's store path, or "" when ``phase`` failed.
+
+    ``closure`` is ``shell`` and every store path that it refers to, directly or not.
+    """
 
     phase: Phase
     shell: str = ""
+    closure: list[str] = []
     packages: list[Package] = []

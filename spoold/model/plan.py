@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from spoold.model.ids import Entry
-from spoold.model.job import Job
+from spoold.model.job import BuildResult, Job
 from spoold.model.limits import Limits, effective
 from spoold.model.submission import COMPILE_FILE, Request
 
 
-def plan_job(entry: Entry, request: Request, limits: Limits, *, shell: str, nixpkgs: str) -> tuple[Job, list[str]]:
+def plan_job(
+    entry: Entry, request: Request, limits: Limits, *, build: BuildResult, nixpkgs: str
+) -> tuple[Job, list[str]]:
     """Return the job, and a note for the client for each wish that the operator's limits did not allow.
 
-    ``shell`` and ``nixpkgs`` are the store paths of the captured environment and of the pin.
+    ``nixpkgs`` is the store path of the pin.
     """
     run, notes = effective("run", request.limits.run, limits.run)
     compile_ = None
@@ -27,7 +29,8 @@ def plan_job(entry: Entry, request: Request, limits: Limits, *, shell: str, nixp
         env=request.env,
         compile=compile_,
         run=run,
-        shell=shell,
+        shell=build.shell,
         nixpkgs=nixpkgs,
+        closure=build.closure,
     )
     return job, notes
