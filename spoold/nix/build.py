@@ -55,6 +55,7 @@ class NixBuilder:
             bash=bash,
             coreutils=coreutils,
             nixpkgs=pins,
+            closure=self.store.closure([python, bash, coreutils]),
         )
         return self._runtime
 
@@ -105,5 +106,8 @@ class NixBuilder:
             return BuildResult(phase=phase)
         self.store.add_root(f"builds/{build_id}", realised.path)
         return BuildResult(
-            phase=phase, shell=realised.path, packages=packages.of_shell(self.store, evaluation.derivation)
+            phase=phase,
+            shell=realised.path,
+            closure=self.store.closure([realised.path]),
+            packages=packages.of_shell(self.store, evaluation.derivation),
         )

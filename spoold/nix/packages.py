@@ -7,7 +7,7 @@ import sqlite3
 
 from spoold.model.response import Package
 from spoold.nix import policy
-from spoold.nix.store import Store
+from spoold.nix.store import CLOSURE, Store
 
 # mkShell puts `packages` among the native inputs.
 INPUTS = (
@@ -22,13 +22,6 @@ INPUTS = (
 )
 _PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
 _VERSION = re.compile(r"-(?=[^A-Za-z])")
-_CLOSURE = """
-WITH RECURSIVE closure(id) AS (
-    SELECT id FROM ValidPaths WHERE path = ?
-    UNION SELECT reference FROM Refs JOIN closure ON Refs.referrer = closure.id
-)
-SELECT sum(narSize) FROM ValidPaths WHERE id IN closure
-"""
 
 
 def of_shell(store: Store, derivation: str) -> list[Package]:
@@ -42,8 +35,8 @@ def of_shell(store: Store, derivation: str) -> list[Package]:
 
 def _package(database: sqlite3.Connection, path: str) -> Package:
     name, version = split(policy.name_of(path))
-    row = database.execute(_CLOSURE, [path]).fetchone()
-    return Package(name=name, version=version, path=path, closure_size=row[0] or 0)
+    size = sum(row[1] or 0 for row in database.execute(CLOSURE, [path]))
+    return Package(name=name, version=version, path=path, closure_size=size)
 
 
 def split(name: str) -> tuple[str, str]:

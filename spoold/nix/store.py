@@ -35,6 +35,13 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.nix import cage, command, confine
 
 QUICK = proc.Bounds(wall=120, stdout=64 * 1024**2)
+CLOSURE = """
+WITH RECURSIVE closure(id) AS (
+    SELECT id FROM ValidPaths WHERE path = ?
+    UNION SELECT reference FROM Refs JOIN closure ON Refs.referrer = closure.id
+)
+SELECT path, narSize FROM ValidPaths WHERE id IN closure
+"""
 CLOSED = 0o711
 CLOSED_TO_ALL_BUT_GROUP = 0o1771
 LOGICAL = "/nix/store"
@@ -203,6 +210,12 @@ class Store:
         """Tell whether all of ``paths`` are in the store, whole and registered."""
         with self.database() as database:
             return all(database.execute("SELECT 1 FROM ValidPaths WHERE path = ?", [path]).fetchone() for path in paths)
+
+    def closure(self, paths: Sequence[str]) -> list[str]:
+        """Return ``paths`` and all that they refer to, directly or not, sorted."""
+        with self.database() as database:
+            found = {row[0] for path in paths for row in database.execute(CLOSURE, [path])}
+        return sorted(found)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:

@@ -26,6 +26,7 @@ def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> No
     started = time.monotonic()
     assert NixBuilder(nix_builder.settings).prepare() == runtime
     assert time.monotonic() - started < 1
+    assert {runtime.python, runtime.bash, runtime.coreutils} < set(runtime.closure)
     for path in (runtime.python, runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
     assert nix_builder.store.roots.joinpath("runtime/bash").readlink() == Path(runtime.bash)
@@ -46,6 +47,9 @@ def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
     assert package.name == "python3"
     assert package.version.startswith("3.")
     assert package.closure_size > 10_000_000
+    assert result.closure == sorted(nix_builder.store.ask(["nix-store", "-qR", result.shell]).split())
+    assert {result.shell, package.path} <= set(result.closure)
+    assert not any(path.endswith(".drv") for path in result.closure)
     assert room.enter(nix_builder, result.shell, "python3 -c 'print(6 * 7)'") == b"42\n"
 
 
