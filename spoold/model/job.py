@@ -51,8 +51,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
     ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
-    ``/usr/bin/env`` in the sandbox; ``closure`` is what these three need. ``nixpkgs`` maps the operator's pins to store paths. ``store`` is the physical
-    directory on the host that is mounted as ``/nix/store``.
+    ``/usr/bin/env`` in the sandbox; ``closure`` is what these three need. ``nixpkgs`` maps the operator's pins to store
+    paths. ``store`` is the physical directory on the host that is mounted as ``/nix/store``.
     """
 
     system: str

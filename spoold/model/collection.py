@@ -1,0 +1,67 @@
+"""Which builds go when the dependency cache is collected: by age, size and free disk, least recently used first.
+
+Spec: spool-layout.md, "Collection". Pure: the builder measures, this decides, the builder deletes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """A build in the cache. ``last_used`` is seconds since the epoch; ``own_size`` the bytes that only it needs.
+
+    ``needed`` is set while a submission in any state needs it: then it stays, whatever the rules say.
+    """
+
+    build_id: str
+    last_used: float
+    own_size: int
+    needed: bool
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When builds are unused: ``max_age`` in seconds, ``max_size`` of the store and ``min_free`` of its disk in bytes.
+
+    0 switches a rule off.
+    """
+
+    max_age: float = 30 * 86400.0
+    max_size: int = 0
+    min_free: int = 2 * 1024**3
+    interval: float = 3600.0
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """A build to delete, and the rule that says so."""
+
+    build_id: str
+    why: str
+
+
+def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, free: int) -> list[Verdict]:
+    """Return the builds to delete, least recently used first.
+
+    ``store_size`` and ``free`` are bytes now. What a build would free is its ``own_size``: that two builds share goes
+    only with the second of them, so a collection may free more than is reckoned with, and never less.
+    """
+    chosen: list[Verdict] = []
+    for build in sorted(builds, key=lambda build: (build.last_used, build.build_id)):
+        why = _reason(build, rules, now, store_size, free)
+        if why:
+            chosen.append(Verdict(build.build_id, why))
+            store_size -= build.own_size
+            free += build.own_size
+    return chosen
+
+
+def _reason(build: Held, rules: Rules, now: float, store_size: int, free: int) -> str:
+    if build.needed:
+        return ""
+    if rules.max_age and now - build.last_used > rules.max_age:
+        return "age"
+    if rules.max_size and store_size > rules.max_size:
+        return "size"
+    if rules.min_free and free < rules.min_free:
+        return "free disk"
+    return ""
