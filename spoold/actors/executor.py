@@ -27,8 +27,8 @@ from spoold.model.errors import ClientError, LeaseLostError, OperatorError, Spoo
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Phase, Response, Status, verdict
-from spoold.model.submission import Dependencies, Request, Submission
+from spoold.model.response import Outcome, Phase, Response, Status, WaitingFor, verdict
+from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildRecord, BuildStore
@@ -42,10 +42,11 @@ BACK_OFF = 5.0  # seconds until the next try when the sandbox engine is away
 
 
 class Waiting(NamedTuple):
-    """A submission in ``building/``: the build it waits for, and until when on the monotonic clock (None: for ever)."""
+    """A submission in ``building/``: what it waits for, and until when on the monotonic clock (None: for ever)."""
 
-    build_id: str
+    build: WaitingFor
     until: float | None
+    origin: Origin
 
 
 class Place(NamedTuple):
@@ -75,7 +76,7 @@ class Executor:
     @property
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
-        return ["new", "builds/done"]
+        return ["new", "builds/building", "builds/done"]
 
     def start(self) -> None:
         """Show what an earlier executor committed and could not show; begin to renew leases."""
@@ -115,15 +116,19 @@ class Executor:
         for entry in self._oldest_first("building"):
             if entry not in self._waiting:
                 self._consider(Place("building", entry))
-        self._collect({waiting.build_id for waiting in self._waiting.values()})
+        self._collect({waiting.build.build_id for waiting in self._waiting.values()})
 
     def _follow(self, hints: Iterable[Hint]) -> None:
-        ended = set()
+        begun, ended = set(), set()
         for hint in hints:
-            if hint.directory != "new":
+            entry = ids.parse_entry(hint.name)
+            if hint.directory == "builds/done":
                 ended.add(hint.name.removesuffix(ids.response_name("")))
-            elif entry := ids.parse_entry(hint.name):
+            elif entry and hint.directory == "builds/building":
+                begun.add(entry.id)
+            elif entry:
                 self._consider(Place("new", entry))
+        self._begun(begun)
         self._collect(ended)
 
     def _oldest_first(self, state: str) -> list[Entry]:
@@ -161,25 +166,33 @@ class Executor:
                 self._answer(place, submission)
             return
         if place.state == "new":
-            self._wait_for_build(place.entry, submission)
+            self._spool.queue.claim(place.entry, "new", "building")
+            log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
         if found == "missing":
             pin = self._pin(request) or ""
             self._builds.request(Dependencies(build_id=build_id, expression=request.expression(), nixpkgs=pin))
         asked = request.limits.dependencies
         until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
-        self._waiting[place.entry] = Waiting(build_id, until)
+        state = "building" if found == "building" else "queued"
+        self._wait(place.entry, Waiting(WaitingFor(build_id=build_id, state=state), until, submission.Spool))
         self._collect({build_id})  # it may have ended while we filed ourselves
 
-    def _wait_for_build(self, entry: Entry, submission: Submission) -> None:
-        self._spool.queue.claim(entry, "new", "building")
-        log.info("waits for its dependencies", submission=entry.id, attempt=entry.attempt)
-        response = msgspec.structs.replace(submission.Response, status=Status.INSTALLING_DEPENDENCIES)
-        self._spool.show(entry.id, response, submission.Spool, entry.attempt)
+    def _wait(self, entry: Entry, waiting: Waiting) -> None:
+        self._waiting[entry] = waiting
+        response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=waiting.build)
+        self._spool.show(entry.id, response, waiting.origin, entry.attempt)
+
+    def _begun(self, build_ids: set[str]) -> None:
+        """Tell those who wait for a build that it is being built now."""
+        for entry, waiting in list(self._waiting.items()):
+            if waiting.build.build_id in build_ids and waiting.build.state == "queued":
+                build = WaitingFor(build_id=waiting.build.build_id, state="building")
+                self._wait(entry, waiting._replace(build=build))
 
     def _collect(self, build_ids: set[str]) -> None:
         """Move on the submissions whose build has ended."""
         ended = {build_id for build_id in build_ids if self._builds.result(build_id)}
-        for entry in [entry for entry, waiting in self._waiting.items() if waiting.build_id in ended]:
+        for entry in [entry for entry, waiting in self._waiting.items() if waiting.build.build_id in ended]:
             del self._waiting[entry]
             self._consider(Place("building", entry))
 

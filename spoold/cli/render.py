@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 from rich.console import Console, Group
@@ -9,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spoold.model.response import Outcome, Package, Phase, Response, Status
+from spoold.model.response import Outcome, Package, Phase, Response, Status, WaitingFor
 
 SHOWN_LINES = 40  # of one stream, in the human view; --json has all
 
@@ -30,9 +31,12 @@ def show_response(console: Console, id_: str, response: Response) -> None:
     parts: list[Text | Table | Panel] = [Text(f"{id_}: ").append(response.status, style=_colour(response.status))]
     if isinstance(response.reason, str):
         parts.append(Text(printable(response.reason, lines=True)))
+    if isinstance(response.waiting_for, WaitingFor):
+        build = response.waiting_for
+        parts.append(Text(f"waits for build {printable(build.build_id[:12])}, which is {printable(build.state)}"))
     parts.extend(Text(printable(note)) for note in (response.notes if isinstance(response.notes, list) else ()))
     if isinstance(response.packages, list):
-        parts.append(package_table(response.packages))
+        parts.append(package_table(response.packages, time.time()))
     else:
         parts.append(_phase_table(response))
         # What a build that went well had to say is of use to nobody here; --json has it.
@@ -77,18 +81,33 @@ def _streams(name: str, phase: Phase) -> list[Panel]:
     return made
 
 
-def package_table(packages: list[Package]) -> Table:
-    """Return a table of packages in the dependency cache."""
-    table = Table("package", "version", "closure", "builds", "store path", box=None, pad_edge=False)
+def package_table(packages: list[Package], now: float) -> Table:
+    """Return a table of packages in the dependency cache; ``now`` is seconds since the epoch."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("package", no_wrap=True)
+    table.add_column("version", no_wrap=True)
+    table.add_column("closure", justify="right", no_wrap=True)
+    table.add_column("builds", justify="right", no_wrap=True)
+    table.add_column("last used", justify="right", no_wrap=True)
+    table.add_column("store path", no_wrap=True, overflow="ellipsis", ratio=1)
     for package in packages:
         table.add_row(
             printable(package.name),
             printable(package.version),
             size(package.closure_size),
             str(len(package.builds)),
-            Text(printable(package.path), overflow="fold"),
+            age(now - package.last_used),
+            Text(printable(package.path.removeprefix("/nix/store/"))),
         )
     return table
+
+
+def age(span: float) -> str:
+    """Return how long ago something was, in the largest unit that fits."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if span >= length:
+            return f"{span / length:.0f} {unit} ago"
+    return "just now"
 
 
 def seconds(value: object) -> str:

@@ -150,13 +150,25 @@ def _kept(stream: Stream) -> bytes:
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A package in the dependency cache; ``closure_size`` is bytes, ``builds`` the build ids that use it."""
+    """A package in the dependency cache.
+
+    ``closure_size`` is the bytes of it and all it refers to, ``builds`` the build ids that use it, ``last_used`` is in
+    seconds since the epoch on the file system's clock.
+    """
 
     name: str
     version: str
     path: str
     closure_size: int
     builds: list[str] = []
+    last_used: float = 0.0
+
+
+class WaitingFor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a submission waits for: a build that is ``queued`` or ``building``."""
+
+    build_id: str
+    state: str
 
 
 class Response(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +178,7 @@ class Response(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     status: Status = Status.PENDING
     reason: str | UnsetType = UNSET
     notes: list[str] | UnsetType = UNSET
+    waiting_for: WaitingFor | UnsetType = UNSET
     dependencies: Phase = PENDING_PHASE
     compile: Phase = PENDING_PHASE
     run: Phase = PENDING_PHASE

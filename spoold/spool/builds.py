@@ -45,12 +45,12 @@ class BuildStore:
         data = fsops.read(self.queue.path("done", ids.response_name(build_id)))
         return None if data is None else msgspec.json.decode(data, type=BuildRecord)
 
-    def look(self, build_id: str) -> BuildRecord | Literal["in progress", "missing"]:
+    def look(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing"]:
         """Return a build's record, or what there is instead."""
         if record := self.result(build_id):
             return record
-        if self.queue.locate(build_id):
-            return "in progress"
+        if place := self.queue.locate(build_id):
+            return "queued" if place[0] == "new" else "building"
         return self.result(build_id) or "missing"
 
     def request(self, dependencies: Dependencies) -> bool:
@@ -82,20 +82,30 @@ class BuildStore:
         if not fsops.touch(path):
             fsops.write_private(path, b"")
 
+    def last_uses(self, uid: int | None = None) -> dict[str, float]:
+        """Return when each build was last used, by ``uid`` or (None) by anyone; seconds on the file system's clock."""
+        found: dict[str, float] = {}
+        for name in fsops.names(self.queue.path("used")):
+            build_id, _, user = name.partition("@")
+            if uid is None or user == str(uid):
+                used = fsops.mtime(self.queue.path("used", name)) or 0.0
+                found[build_id] = max(used, found.get(build_id, 0.0))
+        return found
+
     def packages(self, uid: int | None) -> list[Package]:
         """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name."""
-        suffix = None if uid is None else f"@{uid}"
-        used = {
-            name.partition("@")[0] for name in fsops.names(self.queue.path("used")) if suffix and name.endswith(suffix)
-        }
+        uses = self.last_uses(uid)
         found: dict[str, Package] = {}
         for build_id in self.finished():
             record = self.result(build_id)
-            if record is None or not record.result.shell or (suffix and build_id not in used):
+            if record is None or not record.result.shell or (uid is not None and build_id not in uses):
                 continue
+            used = uses.get(build_id, record.finished)
             for package in record.result.packages:
-                users = found[package.path].builds if package.path in found else []
-                found[package.path] = msgspec.structs.replace(package, builds=[*users, build_id])
+                other = found.get(package.path, package)
+                found[package.path] = msgspec.structs.replace(
+                    package, builds=[*other.builds, build_id], last_used=max(used, other.last_used)
+                )
         return sorted(found.values(), key=lambda package: (package.name, package.version, package.path))
 
     def set_runtime(self, runtime: Runtime) -> None:

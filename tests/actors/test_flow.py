@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -86,6 +87,11 @@ def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(bench
     bench.drop("c", expression="fine")
     bench.until(lambda: len(bench.names("building")) == 3)
     assert bench.progress("a") == "INSTALLING_DEPENDENCIES"
+    waiting_for = bench.builds.queue.entries("building")[0].id
+    hint = Hint("builds/building", f"{waiting_for}@1.json")
+    bench.executor.step([hint])
+    shown = [json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())["waiting_for"] for id_ in "abc"]
+    assert {"build_id": waiting_for, "state": "building"} in shown
     bench.backend.gate.set()
     bench.wait_for("a", "b", "c")
     for id_ in ("a", "b"):
@@ -173,6 +179,9 @@ def test_packages_are_listed_to_who_used_them(bench: Bench) -> None:
     bench.wait_for("mine", "stranger")
     assert [package["name"] for package in bench.response("mine")["packages"]] == ["hello"]
     assert bench.response("stranger")["packages"] == []
+    package = bench.response("mine")["packages"][0]
+    assert package["last_used"] == pytest.approx(time.time(), abs=60)
+    assert len(package["builds"]) == 1
 
 
 def test_progress_is_shown_to_the_owner(bench: Bench) -> None:
