@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from spoold.model.collection import Rules
 from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits, PhaseRange
@@ -55,10 +56,14 @@ class Executor(_Section, frozen=True):
 
 
 class Docker(_Section, frozen=True):
-    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own."""
+    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own.
+
+    ``waiting``: how many started containers wait for a job; as many as there are slots if negative, none if 0.
+    """
 
     host: str = ""
     runtime: str = ""
+    waiting: int = -1
 
 
 class Builder(_Section, frozen=True):
@@ -83,7 +88,9 @@ class Nix(_Section, frozen=True):
 
 
 class Settings(_Section, frozen=True):
-    """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path."""
+    """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path; ``gc`` says when
+    dependencies are unused.
+    """
 
     spool: Spool = Spool()
     lease: Lease = Lease()
@@ -92,6 +99,7 @@ class Settings(_Section, frozen=True):
     builder: Builder = Builder()
     nix: Nix = Nix()
     limits: Limits = Limits()
+    gc: Rules = Rules()
     nixpkgs: dict[str, str] = {}
 
 

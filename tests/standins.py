@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
@@ -97,6 +98,9 @@ class PlainBackend:
     def __init__(self) -> None:
         self.built: list[str] = []
         self.pins: set[str] = set()
+        self.rooted: set[str] = set()
+        self.lost: set[str] = set()
+        self.free = 1 << 40
         self.gate = threading.Event()
         self.gate.set()
         self.failures = 0
@@ -113,6 +117,18 @@ class PlainBackend:
             coreutils="/nix/store/coreutils",
             nixpkgs={"default": "/nix/store/nixpkgs"},
         )
+
+    def holds(self, path: str) -> bool:
+        return path not in self.lost
+
+    def sizes(self) -> StoreSizes:
+        return StoreSizes(store=1000 + 10 * len(self.rooted), free=self.free, own=dict.fromkeys(self.rooted, 10))
+
+    def collect(self, keep: set[str], *, dry_run: bool) -> Collected:
+        gone = self.rooted - keep
+        if not dry_run:
+            self.rooted -= gone
+        return Collected(freed=10 * len(gone), paths=len(gone))
 
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
         self.built.append(build_id)
@@ -133,5 +149,6 @@ class PlainBackend:
         )
         if broken:
             return BuildResult(phase=phase)
+        self.rooted.add(build_id)
         package = Package(name="hello", version="1", path="/nix/store/hello", closure_size=10)
         return BuildResult(phase=phase, shell=f"/nix/store/{build_id[:8]}-shell", packages=[package])

@@ -158,7 +158,10 @@ class Executor:
             self._answer(place, submission)
             return
         build_id = self._build_id(request)
-        found = self._builds.look(build_id)
+        with self._builds.looking():
+            found = self._builds.look(build_id)
+            if isinstance(found, BuildRecord):
+                self._builds.note_use(build_id, submission.Spool.uid)
         if isinstance(found, BuildRecord):
             if found.result.shell:
                 self._queue(place, submission, found)

@@ -16,6 +16,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model import ids
+from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
@@ -25,6 +26,7 @@ from spoold.spool.recovery import Watchman, publish_committed, recover
 from spoold.spool.store import Spool
 
 log = Log("health")
+SCHEDULED = "scheduled"  # the name of the order that comes round
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -61,6 +63,7 @@ class Health:
         self._forget_failures()
         self._clear_progress()
         self._clear_private()
+        self._order_collection()
         return self._settings.lease.check
 
     def _check_submissions(self) -> None:
@@ -118,6 +121,15 @@ class Health:
             record = self._builds.result(build_id)
             if record and not record.result.shell and now - record.finished > self._settings.builder.failure_memory:
                 self._builds.forget(build_id)
+
+    def _order_collection(self) -> None:
+        """File the order to collect when it is time; the time of the last one outlives this process."""
+        rules, now = self._settings.gc, self._spool.clock.file_system()
+        if self._builds.collected_at(SCHEDULED) is None:
+            self._builds.answer_order(SCHEDULED, Report(dry_run=True))  # the first one is due after an interval
+        last = self._builds.collected_at(SCHEDULED) or now
+        if rules.interval and now - last >= rules.interval and SCHEDULED not in self._builds.orders():
+            self._builds.order_collection(SCHEDULED, Order())
 
     def _clear_progress(self) -> None:
         """Remove side files of submissions whose response is out: a crash can leave one."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -225,3 +227,14 @@ def mtime(path: str) -> float | None:
 def names(directory: str) -> list[str]:
     """Return the names in a directory, in no order."""
     return os.listdir(directory)
+
+
+@contextlib.contextmanager
+def locked(path: str, *, exclusive: bool) -> Iterator[None]:
+    """Hold a lock on a file of ours inside the block, shared or exclusive; waits for it (flock(2), local only)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

@@ -20,6 +20,21 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     needed: bool
 
 
+class StoreSizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes: all of the store, what is free on its disk, and what each build would free if it alone went."""
+
+    store: int
+    free: int
+    own: dict[str, int]
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collection deleted, or would: bytes and store paths."""
+
+    freed: int
+    paths: int
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When builds are unused: ``max_age`` in seconds, ``max_size`` of the store and ``min_free`` of its disk in bytes.
 
@@ -32,11 +47,31 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     interval: float = 3600.0
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """A build to delete, and the rule that says so."""
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """A build to delete, the rule that says so (``age``, ``size`` or ``free disk``), and what it alone takes."""
 
     build_id: str
     why: str
+    last_used: float
+    own_size: int
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request for a collection, as it lies in ``builds/collect/``."""
+
+    dry_run: bool = False
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a collection: ``error`` is "" where it went well; bytes."""
+
+    dry_run: bool
+    deleted: list[Verdict] = []
+    freed: int = 0
+    paths: int = 0
+    store_size: int = 0
+    free: int = 0
+    error: str = ""
 
 
 def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, free: int) -> list[Verdict]:
@@ -49,7 +84,7 @@ def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, fre
     for build in sorted(builds, key=lambda build: (build.last_used, build.build_id)):
         why = _reason(build, rules, now, store_size, free)
         if why:
-            chosen.append(Verdict(build.build_id, why))
+            chosen.append(Verdict(build_id=build.build_id, why=why, last_used=build.last_used, own_size=build.own_size))
             store_size -= build.own_size
             free += build.own_size
     return chosen

@@ -75,6 +75,10 @@ class NixBuilder:
             self.store.add_root(f"runtime/{name}", found[-1])
         return found
 
+    def holds(self, path: str) -> bool:
+        """Tell whether a store path is there, whole."""
+        return self.store.valid([path])
+
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: Event) -> BuildResult:
         """Build the shell of ``expression`` with the pin named ``nixpkgs``; rooted as ``build_id``.
 

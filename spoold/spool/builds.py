@@ -9,6 +9,7 @@ file at once.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.model import ids
+from spoold.model.collection import Order, Report
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Package
@@ -23,6 +25,7 @@ from spoold.model.submission import Dependencies
 from spoold.spool.queue import Queue
 
 ENCODER = msgspec.json.Encoder()
+RESULT = ".result.json"
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +110,46 @@ class BuildStore:
                     package, builds=[*other.builds, build_id], last_used=max(used, other.last_used)
                 )
         return sorted(found.values(), key=lambda package: (package.name, package.version, package.path))
+
+    def looking(self, *, exclusive: bool = False) -> AbstractContextManager[None]:
+        """Keep builds from being forgotten while one looks at them; ``exclusive`` is for whoever forgets."""
+        return fsops.locked(os.path.join(self.root, "collect.lock"), exclusive=exclusive)
+
+    def order_collection(self, name: str, order: Order) -> None:
+        """File an order to collect; one of that name that lies there already is replaced."""
+        private = self.queue.path("tmp", f"{name}.order.json")
+        fsops.write_private(private, ENCODER.encode(order))
+        fsops.remove(self.queue.path("collect", f"{name}{RESULT}"))
+        fsops.replace(private, self.queue.path("collect", f"{name}.json"))
+
+    def orders(self) -> dict[str, Order]:
+        """Return the orders that lie there, by name. What is no order is removed."""
+        found = {}
+        for file in fsops.names(self.queue.path("collect")):
+            if file.endswith(RESULT):
+                continue
+            try:
+                data = fsops.read(self.queue.path("collect", file))
+                found[file.removesuffix(".json")] = msgspec.json.decode(data or b"", type=Order)
+            except msgspec.DecodeError:
+                fsops.remove(self.queue.path("collect", file))
+        return found
+
+    def answer_order(self, name: str, report: Report) -> None:
+        """Say what came of an order, and remove it."""
+        private = self.queue.path("tmp", f"{name}.report.json")
+        fsops.write_private(private, ENCODER.encode(report))
+        fsops.replace(private, self.queue.path("collect", f"{name}{RESULT}"))
+        fsops.remove(self.queue.path("collect", f"{name}.json"))
+
+    def report(self, name: str) -> Report | None:
+        """Return what came of an order, None before it is done."""
+        data = fsops.read(self.queue.path("collect", f"{name}{RESULT}"))
+        return None if data is None else msgspec.json.decode(data, type=Report)
+
+    def collected_at(self, name: str) -> float | None:
+        """Return when an order was answered last, in seconds on the file system's clock."""
+        return fsops.mtime(self.queue.path("collect", f"{name}{RESULT}"))
 
     def set_runtime(self, runtime: Runtime) -> None:
         """Tell the executors where the sandbox's own programs are in the store."""

@@ -52,6 +52,7 @@ DIRECTORIES = (
     Directory("builds/building", 0o700, "builds that a builder holds"),
     Directory("builds/done", 0o700, "finished builds and their results"),
     Directory("builds/tmp", 0o700, "private: results of builds are written here first"),
+    Directory("builds/collect", 0o700, "orders to collect the dependency cache, and what came of them"),
     Directory("builds/used", 0o700, "one empty file per build and user; its mtime is the last use"),
 )
 

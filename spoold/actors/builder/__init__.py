@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from spoold.actors.builder.collector import Cache, Collector
 from spoold.config import Settings
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -31,11 +32,14 @@ log = Log("builder")
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
 
 
-class Backend(Protocol):
+class Backend(Cache, Protocol):
     """What realises expressions: Nix."""
 
     def prepare(self) -> Runtime:
         """Provide the pins and the runtime."""
+
+    def holds(self, path: str) -> bool:
+        """Tell whether a store path is there, whole."""
 
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
         """Realise one expression."""
@@ -51,6 +55,8 @@ class Builder:
         self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
         self._heartbeat = Heartbeat(settings.lease.renewal)
         self._workers = ThreadPoolExecutor(settings.builder.parallel, thread_name_prefix="build")
+        self._collector = Collector(settings, backend)
+        self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._queued: set[Entry] = set()
         self._pins: dict[str, str] = {}
         self._stopping = threading.Event()
@@ -58,7 +64,7 @@ class Builder:
     @property
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
-        return ["builds/new"]
+        return ["builds/new", "builds/collect"]
 
     def start(self) -> None:
         """Provide the runtime; show what an earlier builder committed and could not show."""
@@ -66,15 +72,25 @@ class Builder:
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
         runtime = self._backend.prepare()
         self._pins = {path: name for name, path in runtime.nixpkgs.items()}
+        self._forget_what_is_gone()
         self._builds.set_runtime(runtime)
         log.info("the runtime is provided")
         self._heartbeat.start()
+
+    def _forget_what_is_gone(self) -> None:
+        """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
+        for build_id in self._builds.finished():
+            record = self._builds.result(build_id)
+            if record and record.result.shell and not self._backend.holds(record.result.shell):
+                log.warning("not in the store any more; it will be built again when it is needed", build=build_id)
+                self._builds.forget(build_id)
 
     def stop(self) -> None:
         """End the builds that run: they go back to the start and lose nothing but time."""
         self._stopping.set()
         self._heartbeat.stop_holders()
         self._workers.shutdown(wait=True, cancel_futures=True)
+        self._collecting.shutdown(wait=True, cancel_futures=True)
         self._heartbeat.stop()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
@@ -82,7 +98,9 @@ class Builder:
         if hints is None:
             entries = self._builds.queue.entries("new")
         else:
-            entries = [entry for hint in hints if (entry := ids.parse_entry(hint.name))]
+            seen = [hint for hint in hints if hint.directory == "builds/new"]
+            entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
+        self._collecting.submit(self._collector.answer_orders)
         for entry in entries:
             if entry not in self._queued:
                 self._queued.add(entry)

@@ -1,0 +1,115 @@
+"""Collection of the dependency cache: the builder's other work.
+
+Spec: spool-layout.md, "Collection". What is needed is read from the spool, what is large from the store; the decision
+is ``model.collection``'s. A build is forgotten before its paths are deleted, and under a lock that every executor takes
+while it looks at one, so nothing starts on what goes. Running jobs and builds go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
+from spoold.model.errors import LeaseLostError, SpooldError
+from spoold.spool.builds import BuildStore
+from spoold.spool.store import Spool
+
+log = Log("builder")
+
+
+class Cache(Protocol):
+    """What a store must offer to be collected."""
+
+    def sizes(self) -> StoreSizes:
+        """Measure."""
+
+    def collect(self, keep: set[str], *, dry_run: bool) -> Collected:
+        """Delete, or count, what the builds in ``keep``, the pins and the runtime do not refer to."""
+
+
+class Collector:
+    """Answers the orders that lie in ``builds/collect``."""
+
+    def __init__(self, settings: Settings, cache: Cache) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._spool = Spool(settings, "builder")
+        self._builds = BuildStore(settings)
+
+    def answer_orders(self) -> None:
+        """Carry out what is ordered, one after the other."""
+        for name, order in self._builds.orders().items():
+            try:
+                report = self._collect(order)
+            except (SpooldError, OSError) as error:
+                log.error("the collection failed", order=name, error=error)
+                report = Report(dry_run=order.dry_run, error=str(error))
+            self._builds.answer_order(name, report)
+            log.info("collected", order=name, dry_run=order.dry_run, builds=len(report.deleted), bytes=report.freed)
+
+    def _collect(self, order: Order) -> Report:
+        sizes = self._cache.sizes()
+        held = self._held(sizes)
+        now = self._spool.clock.file_system()
+        chosen = unused(held, self._settings.gc, now=now, store_size=sizes.store, free=sizes.free)
+        if not order.dry_run:
+            chosen = self._forget(chosen)
+        keep = self._in_progress() | set(self._builds.finished())
+        if order.dry_run:
+            keep -= {verdict.build_id for verdict in chosen}
+        collected = self._cache.collect(keep, dry_run=order.dry_run)
+        after = sizes if order.dry_run else self._cache.sizes()
+        return Report(
+            dry_run=order.dry_run,
+            deleted=chosen,
+            freed=collected.freed,
+            paths=collected.paths,
+            store_size=after.store,
+            free=after.free,
+        )
+
+    def _held(self, sizes: StoreSizes) -> list[Held]:
+        needed, uses = self._needed(), self._builds.last_uses()
+        found = []
+        for build_id in self._builds.finished():
+            record = self._builds.result(build_id)
+            if record and record.result.shell:
+                last_used = uses.get(build_id, record.finished)
+                own = sizes.own.get(build_id, 0)
+                found.append(Held(build_id=build_id, last_used=last_used, own_size=own, needed=build_id in needed))
+        return found
+
+    def _needed(self) -> set[str]:
+        """Return the builds of all submissions on their way, in the order in which these move."""
+        runtime = self._builds.runtime()
+        found = set()
+        for state in ("new", "building", "running"):
+            for entry in self._spool.queue.entries(state):
+                try:
+                    request = self._spool.read(state, entry).Request
+                except (LeaseLostError, msgspec.DecodeError):
+                    continue  # it moved on, so it is looked at in its next state, or noted its use a moment ago
+                if runtime and request and request.nixpkgs in runtime.nixpkgs:
+                    pin = runtime.nixpkgs[request.nixpkgs]
+                    found.add(ids.build_id(request.expression(), pin, runtime.system))
+        return found
+
+    def _in_progress(self) -> set[str]:
+        queue = self._builds.queue
+        return {entry.id for state in ("new", "building") for entry in queue.entries(state)}
+
+    def _forget(self, chosen: list[Verdict]) -> list[Verdict]:
+        """Forget the chosen builds but those that were used since; return the ones that are gone."""
+        gone = []
+        with self._builds.looking(exclusive=True):
+            uses = self._builds.last_uses()
+            for verdict in chosen:
+                if uses.get(verdict.build_id, verdict.last_used) <= verdict.last_used:
+                    self._builds.forget(verdict.build_id)
+                    gone.append(verdict)
+        return gone

@@ -1,0 +1,145 @@
+"""Unused dependencies go, least recently used first; what a submission in any state needs stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from spoold.actors.builder import Builder
+from spoold.model.collection import Order, Report, Rules
+from spoold.model.ids import Entry
+from spoold.spool.builds import BuildStore
+from tests.actors.bench import Bench, settings_for
+
+RULES = Rules(max_age=1000, max_size=0, min_free=0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path, settings_for(tmp_path, gc=RULES))
+    yield made
+    made.close()
+
+
+def build(bench: Bench, name: str, used: float = 0) -> str:
+    """Run a submission with an environment of its own, used ``used`` seconds ago; return the build."""
+    before = set(bench.backend.built)
+    bench.drop(name, expression=f"# {name}")
+    bench.wait_for(name)
+    build_id = next(iter(set(bench.backend.built) - before))
+    last = time.time() - used
+    for user in bench.names("builds/used"):
+        if user.startswith(build_id):
+            os.utime(bench.root / "builds" / "used" / user, (last, last))
+    return build_id
+
+
+def collect(bench: Bench, *, dry_run: bool = False) -> Report:
+    bench.builds.order_collection("test", Order(dry_run=dry_run))
+    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
+    report = bench.builds.report("test")
+    assert report is not None
+    return report
+
+
+def test_what_is_old_goes_and_what_is_used_stays(bench: Bench) -> None:
+    old, young = build(bench, "a", used=2000), build(bench, "b", used=10)
+    report = collect(bench)
+    assert [(verdict.build_id, verdict.why) for verdict in report.deleted] == [(old, "age")]
+    assert (report.freed, report.paths) == (10, 1)
+    assert bench.builds.finished() == [young]
+    assert bench.backend.rooted == {young}
+
+
+def test_a_dry_run_says_and_does_nothing(bench: Bench) -> None:
+    old = build(bench, "a", used=2000)
+    report = collect(bench, dry_run=True)
+    assert [verdict.build_id for verdict in report.deleted] == [old]
+    assert report.freed == 10
+    assert bench.builds.finished() == [old]
+    assert bench.backend.rooted == {old}
+
+
+@pytest.mark.parametrize("state", ["new", "building", "running"])
+def test_what_a_submission_needs_stays(bench: Bench, state: str) -> None:
+    old = build(bench, "a", used=2000)
+    bench.drop("b", expression="# a")
+    if state != "new":
+        bench.spool.queue.claim(Entry("b", 1), "new", state)
+    assert collect(bench).deleted == []
+    assert bench.builds.finished() == [old]
+
+
+def test_what_is_used_while_one_decides_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = build(bench, "a", used=2000)
+    looking = BuildStore.looking
+    spared: list[str] = []
+
+    def use_and_look(builds: BuildStore, *, exclusive: bool = False) -> AbstractContextManager[None]:
+        if exclusive:
+            builds.note_use(old, 4711)
+            spared.append(old)
+        return looking(builds, exclusive=exclusive)
+
+    monkeypatch.setattr(BuildStore, "looking", use_and_look)
+    assert collect(bench).deleted == []
+    assert spared == [old], "it was about to go"
+    assert bench.builds.finished() == [old]
+
+
+def test_a_build_in_progress_keeps_its_paths(bench: Bench) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a", expression="# slow")
+    bench.until(lambda: bench.names("builds/building"))
+    bench.backend.rooted.add(bench.backend.built[0])  # what the store does just before the result is published
+    collect(bench)
+    assert bench.backend.rooted == set(bench.backend.built)
+    bench.backend.gate.set()
+    bench.wait_for("a")
+
+
+def test_a_submission_whose_build_was_collected_has_it_built_again(bench: Bench) -> None:
+    build(bench, "a", used=2000)
+    collect(bench)
+    bench.drop("b", expression="# a")
+    bench.wait_for("b")
+    assert bench.response("b")["status"] == "COMPLETED"
+    assert len(bench.backend.built) == 2
+
+
+def test_health_orders_a_collection_when_it_is_time(tmp_path: Path) -> None:
+    rules = Rules(max_age=1000, min_free=0, interval=3600)
+    bench = Bench(tmp_path, settings_for(tmp_path, gc=rules))
+    old = build(bench, "a", used=2000)
+    bench.health.step()
+    assert bench.builds.orders() == {}, "not at the very start"
+    result = tmp_path / "builds" / "collect" / "scheduled.result.json"
+    os.utime(result, (1, 1))
+    bench.health.step()
+    assert bench.builds.orders() == {"scheduled": Order()}
+    bench.until(lambda: not bench.builds.orders(), bench.builder.step)
+    assert old not in bench.builds.finished()
+    bench.health.step()
+    assert bench.builds.orders() == {}
+    bench.close()
+
+
+def test_a_store_that_lost_paths_is_noticed_at_the_start(bench: Bench) -> None:
+    gone, there = build(bench, "a"), build(bench, "b")
+    record = bench.builds.result(gone)
+    assert record is not None
+    bench.backend.lost.add(record.result.shell)
+    again = Builder(bench.settings, bench.backend)
+    again.start()
+    again.stop()
+    assert bench.builds.finished() == [there]
+
+
+def test_an_order_that_is_none_is_removed(bench: Bench) -> None:
+    (bench.root / "builds" / "collect" / "x.json").write_bytes(b"{}x")
+    bench.until(lambda: bench.names("builds/collect") == set(), bench.builder.step)
