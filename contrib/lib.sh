@@ -232,8 +232,10 @@ start_docker() {
     if [ "${1:-}" != --private ] && use_running_docker; then
         return 0
     fi
-    may_become_root || fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root:" \
-        "run this as root or install sudo; or install docker.io and join its group (usermod -aG docker NAME)"
+    # sudo asks for its password here, where it can.
+    [ "$EUID" -eq 0 ] || { may_become_root && sudo -v; } ||
+        fail "no Docker Engine answers${docker_refusal:-}, and starting one needs root: run this as root or with sudo" \
+            "installed and allowed; or install docker.io and join its group (usermod -aG docker NAME)"
     command -v dockerd >/dev/null || install_packages "${docker_packages[@]}"
     # Installing it may have started it.
     if [ "${1:-}" != --private ] && use_running_docker; then
@@ -301,7 +303,6 @@ start_private_docker() {
     docker_run=$(mktemp -d /tmp/spoold-docker.XXXXXX)
     local keeper
     keeper=$(declare -f keep_docker)
-    [ "$EUID" -eq 0 ] || sudo -v # asks for the password here, where it can
     say "starting a private dockerd (log: $docker_run/log)"
     mkfifo "$docker_run/leash"
     # setsid: a ^C at the terminal is for us to act on, dockerd is needed until all else has been stopped.
