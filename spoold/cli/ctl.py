@@ -9,18 +9,14 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, exits, render
+from spoold.cli import client, deps, exits, operator, render
+from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
 from spoold.spool import layout
 from spoold.spool.store import published
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-TIMEOUT = click.option(
-    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="How long to wait at most."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -127,28 +123,6 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
 
 
 @command.command()
-@TIMEOUT
-@JSON
-@click.pass_obj
-def deps(settings: Settings, timeout: float, as_json: bool) -> int:
-    """List the packages in the dependency cache: those of builds you used, for the operator all.
-
-    The question goes through the spool like any submission, and the executor answers it.
-    """
-    id_ = client.new_id("deps")
-    client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
-    response = client.wait(settings.spool.path, id_, timeout)
-    if response is None:
-        return _timed_out(id_, timeout)
-    if as_json:
-        packages = response.packages if isinstance(response.packages, list) else []
-        click.echo(msgspec.json.encode({"packages": packages}))
-    else:
-        _show(id_, response, as_json=False)
-    return exits.OK if response.status is Status.COMPLETED else exits.NOT_COMPLETED
-
-
-@command.command()
 @click.pass_obj
 def config(settings: Settings) -> None:
     """Print the settings in force, as TOML."""
@@ -158,14 +132,9 @@ def config(settings: Settings) -> None:
 def _wait_and_show(settings: Settings, id_: str, timeout: float, *, as_json: bool) -> int:
     response = client.wait(settings.spool.path, id_, timeout)
     if response is None:
-        return _timed_out(id_, timeout)
+        return exits.timed_out(id_, timeout)
     _show(id_, response, as_json=as_json)
     return exits.OK if response.status is Status.COMPLETED else exits.NOT_COMPLETED
-
-
-def _timed_out(id_: str, timeout: float) -> int:
-    click.echo(f"{id_}: no response within {timeout:g} s; it is not lost: ask again with `spoolctl status`", err=True)
-    return exits.TIMED_OUT
 
 
 def _show(id_: str, response: Response, *, as_json: bool) -> None:
@@ -173,6 +142,10 @@ def _show(id_: str, response: Response, *, as_json: bool) -> None:
         sys.stdout.buffer.write(published(id_, response))
     else:
         render.show_response(Console(highlight=False, markup=False), render.printable(id_), response)
+
+
+command.add_command(deps.command, "deps")
+command.add_command(operator.collect, "gc")
 
 
 def main() -> None:

@@ -25,6 +25,12 @@ from spoold.model.errors import SpooldError
 OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
+def timed_out(id_: str, timeout: float) -> int:
+    """Say that a wait was not long enough; return the code for it."""
+    click.echo(f"{id_}: no response within {timeout:g} s; it is not lost: ask again with `spoolctl status`", err=True)
+    return TIMED_OUT
+
+
 def run(command: Callable[..., object]) -> None:
     """Run a click command and end the process with a code of the table."""
     try:

@@ -147,6 +147,10 @@ class BuildStore:
         data = fsops.read(self.queue.path("collect", f"{name}{RESULT}"))
         return None if data is None else msgspec.json.decode(data, type=Report)
 
+    def forget_order(self, name: str) -> None:
+        """Remove what came of an order, once it is read."""
+        fsops.remove(self.queue.path("collect", f"{name}{RESULT}"))
+
     def collected_at(self, name: str) -> float | None:
         """Return when an order was answered last, in seconds on the file system's clock."""
         return fsops.mtime(self.queue.path("collect", f"{name}{RESULT}"))

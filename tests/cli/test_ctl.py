@@ -39,9 +39,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-def ctl(bench: Bench, *arguments: str, code: int = exits.OK) -> str:
+def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
     command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
-    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": "100"}
+    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -102,6 +102,56 @@ def test_packages_go_through_the_spool(bench: Bench, program: Path) -> None:
     ctl(bench, "submit", str(program), "--wait", code=exits.OK)
     assert "hello" in ctl(bench, "deps")
     assert json.loads(ctl(bench, "deps", "--json"))["packages"][0]["name"] == "hello"
+
+
+def test_packages_are_read_locally_without_an_executor(bench: Bench, program: Path) -> None:
+    assert "no packages" in ctl(bench, "deps", "--local")
+    ctl(bench, "submit", str(program), "--wait")
+    assert json.loads(ctl(bench, "deps", "--local", "--json"))["packages"][0]["name"] == "hello"
+
+
+def test_a_table_of_packages_fits_a_narrow_terminal(bench: Bench, program: Path) -> None:
+    ctl(bench, "submit", str(program), "--wait")
+    lines = ctl(bench, "deps", "--local", width="60").splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_shells_are_built_ahead(bench: Bench, tmp_path: Path) -> None:
+    shells = tmp_path / "shells"
+    shells.mkdir()
+    (shells / "a.nix").write_text("# a")
+    (shells / "b.nix").write_text("# b")
+    (shells / "notes.txt").write_text("")
+    shown = ctl(bench, "deps", "build", str(shells))
+    assert shown.count("ok") == 2
+    assert len(bench.backend.built) == 2
+    bench.drop("a", expression="# a")
+    bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
+    assert len(bench.backend.built) == 2, "it was there already"
+    (tmp_path / "c.nix").write_text("broken")
+    failed = json.loads(ctl(bench, "deps", "build", str(tmp_path / "c.nix"), "--json", code=exits.FAILED))
+    assert failed["builds"][0]["result"]["phase"]["outcome"] == "nonzero_exit"
+    assert "undefined variable" in ctl(bench, "deps", "build", str(tmp_path / "c.nix"), code=exits.FAILED)
+    assert "pin" in ctl(bench, "deps", "build", str(shells), "--nixpkgs", "none", code=exits.FAILED)
+
+
+def test_a_wait_for_builds_is_bounded(bench: Bench, tmp_path: Path) -> None:
+    bench.backend.gate.clear()
+    (tmp_path / "a.nix").write_text("# a")
+    assert "not yet" in ctl(bench, "deps", "build", str(tmp_path / "a.nix"), "--timeout", "0.3", code=exits.TIMED_OUT)
+
+
+def test_the_cache_is_collected_by_hand(bench: Bench, program: Path) -> None:
+    ctl(bench, "submit", str(program), "--wait")
+    for user in bench.names("builds/used"):
+        os.utime(bench.root / "builds" / "used" / user, (1, 1))
+    assert "1 builds" in ctl(bench, "gc", "--dry-run")
+    assert len(bench.builds.finished()) == 1
+    report = json.loads(ctl(bench, "gc", "--json"))
+    assert (report["deleted"][0]["why"], report["freed"], report["dry_run"]) == ("age", 10, False)
+    assert bench.builds.finished() == []
+    assert bench.names("builds/collect") == set()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""``spoolctl deps``: what is in the dependency cache, and building ahead."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spoold.cli import client, exits, render
+from spoold.cli.options import JSON, TIMEOUT
+from spoold.config import Settings
+from spoold.model import ids
+from spoold.model.errors import ClientError, OperatorError
+from spoold.model.response import Package, Status
+from spoold.model.submission import MAX_EXPRESSION, Dependencies
+from spoold.spool.builds import BuildRecord, BuildStore
+
+POLL = 0.1  # seconds between two looks at the builds that are waited for
+
+
+@click.group(invoke_without_command=True)
+@click.option("--local", is_flag=True, help="Read the Build store instead of asking an executor: for the operator.")
+@TIMEOUT
+@JSON
+@click.pass_context
+def command(context: click.Context, local: bool, timeout: float, as_json: bool) -> int | None:
+    """List the packages in the dependency cache: those of builds you used, for the operator all.
+
+    The question goes through the spool like any submission, and an executor answers it.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    settings: Settings = context.obj
+    if local:
+        _show(BuildStore(settings).packages(None), as_json=as_json)
+        return exits.OK
+    id_ = client.new_id("deps")
+    client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
+    response = client.wait(settings.spool.path, id_, timeout)
+    if response is None:
+        return exits.timed_out(id_, timeout)
+    if response.status is not Status.COMPLETED or not isinstance(response.packages, list):
+        raise ClientError(f"{id_}: {response.status}: {response.reason or 'no packages in the response'}")
+    _show(response.packages, as_json=as_json)
+    return exits.OK
+
+
+def _show(packages: list[Package], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode({"packages": packages}))
+    elif packages:
+        Console(highlight=False, markup=False).print(render.package_table(packages, time.time()))
+    else:
+        click.echo("the cache has no packages of builds that you used", err=True)
+
+
+@command.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.option("--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin to build with.")
+@TIMEOUT
+@JSON
+@click.pass_obj
+def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, timeout: float, as_json: bool) -> int:
+    """Build shells ahead, so that the first submission that needs one need not wait: for the operator.
+
+    A FILE is a shell expression, as cutor.nix is; of a DIRECTORY it is every *.nix in it. A builder must be running.
+    """
+    builds = BuildStore(settings)
+    wanted = {path: _request(builds, path, pin) for path in _expressions(sources)}
+    records = _wait(builds, set(wanted.values()), timeout)
+    rows = [(path, records.get(build_id)) for path, build_id in wanted.items()]
+    if as_json:
+        phases = [{"file": str(path), "build_id": wanted[path], "result": row and row.result} for path, row in rows]
+        click.echo(msgspec.json.encode({"builds": phases}))
+    else:
+        _report(rows)
+    if any(record is None for _, record in rows):
+        return exits.TIMED_OUT
+    return exits.OK if all(record and record.result.shell for _, record in rows) else exits.FAILED
+
+
+def _expressions(sources: Iterable[Path]) -> list[Path]:
+    found: list[Path] = []
+    for source in sources:
+        if not source.exists():
+            raise click.UsageError(f"{source} does not exist")
+        found.extend(sorted(source.glob("*.nix")) if source.is_dir() else [source])
+    if not found:
+        raise click.UsageError("there is no *.nix file in it")
+    return found
+
+
+def _request(builds: BuildStore, path: Path, pin: str) -> str:
+    """File the build of an expression unless it is there or on its way; return its id."""
+    runtime = builds.runtime()
+    if runtime is None:
+        raise OperatorError(f"{builds.runtime_path} is not there: start `spoold builder` first")
+    if pin not in runtime.nixpkgs:
+        raise OperatorError(f"there is no pin called {pin!a}; there are {sorted(runtime.nixpkgs)}")
+    expression = path.read_text()
+    if len(expression) > MAX_EXPRESSION:
+        raise ClientError(f"{path}: more than {MAX_EXPRESSION} characters")
+    build_id = ids.build_id(expression, runtime.nixpkgs[pin], runtime.system)
+    if builds.look(build_id) == "missing":
+        wanted = Dependencies(build_id=build_id, expression=expression, nixpkgs=runtime.nixpkgs[pin])
+        builds.request(wanted)
+    builds.note_use(build_id, os.getuid())
+    return build_id
+
+
+def _wait(builds: BuildStore, wanted: set[str], timeout: float) -> dict[str, BuildRecord]:
+    """Return the records of the builds that ended in time, showing how many have."""
+    deadline = time.monotonic() + timeout
+    records: dict[str, BuildRecord] = {}
+    columns = (TextColumn("building"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(wanted))
+        while True:
+            for build_id in wanted - records.keys():
+                if record := builds.result(build_id):
+                    records[build_id] = record
+            progress.update(task, completed=len(records))
+            if len(records) == len(wanted) or time.monotonic() >= deadline:
+                return records
+            time.sleep(POLL)
+
+
+def _report(rows: list[tuple[Path, BuildRecord | None]]) -> None:
+    console = Console(highlight=False, markup=False)
+    table = Table("shell", "outcome", "time", box=None, pad_edge=False)
+    for path, record in rows:
+        phase = record.result.phase if record else None
+        outcome = str(phase.outcome) if phase else "not yet"
+        table.add_row(render.printable(str(path)), outcome, render.seconds(phase.time) if phase else "")
+    console.print(table)
+    for path, record in rows:
+        if record and not record.result.shell:
+            console.print(f"\n{render.printable(str(path))}:")
+            console.print(render.printable(record.result.phase.stderr, lines=True))

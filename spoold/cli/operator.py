@@ -1,0 +1,71 @@
+"""What only the operator does: collecting the dependency cache."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from spoold.cli import exits, render
+from spoold.cli.options import JSON, TIMEOUT
+from spoold.config import Settings
+from spoold.model.collection import Order, Report
+from spoold.model.errors import OperatorError
+from spoold.spool.builds import BuildStore
+
+POLL = 0.1  # seconds between two looks for the report
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@TIMEOUT
+@JSON
+@click.pass_obj
+def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool) -> int:
+    """Delete dependencies that are unused by the [gc] settings: by age, by size of the store, by free disk.
+
+    The least recently used go first, and never what a submission on its way needs. The builder does it; health has it
+    done every [gc] interval as well.
+    """
+    builds = BuildStore(settings)
+    name = f"by-hand-{secrets.token_hex(4)}"
+    builds.order_collection(name, Order(dry_run=dry_run))
+    report = _wait(builds, name, timeout)
+    if report is None:
+        click.echo(f"no answer within {timeout:g} s: is a builder running?", err=True)
+        return exits.TIMED_OUT
+    builds.forget_order(name)
+    if report.error:
+        raise OperatorError(f"the collection failed: {report.error}")
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        _show(report)
+    return exits.OK
+
+
+def _wait(builds: BuildStore, name: str, timeout: float) -> Report | None:
+    deadline = time.monotonic() + timeout
+    with Console(stderr=True).status("waiting for the builder"):
+        while (report := builds.report(name)) is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+    return report
+
+
+def _show(report: Report) -> None:
+    console = Console(highlight=False, markup=False)
+    if report.deleted:
+        table = Table("build", "because of", "last used", "own size", box=None, pad_edge=False)
+        now = time.time()
+        for verdict in report.deleted:
+            last_used, own = render.age(now - verdict.last_used), render.size(verdict.own_size)
+            table.add_row(verdict.build_id[:12], verdict.why, last_used, own)
+        console.print(table)
+    done = "would be" if report.dry_run else "were"
+    freed, store, free = (render.size(value) for value in (report.freed, report.store_size, report.free))
+    console.print(f"{len(report.deleted)} builds, {report.paths} store paths, {freed} {done} deleted")
+    console.print(f"the store has {store}, its disk {free} free")

@@ -1,0 +1,10 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import click
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+TIMEOUT = click.option(
+    "--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="How long to wait at most."
+)
