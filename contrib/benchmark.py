@@ -32,8 +32,9 @@ class Bench:
         self.spool = spool
         self.runtime = json.loads((spool / "builds" / "runtime.json").read_bytes())
         self.api = docker.DockerClient(base_url=os.environ["DOCKER_HOST"], version="auto")
-        self.image = next(tag for image in self.api.images.list("spoold-sandbox") for tag in image.tags)
         self.serial = 0
+        self.through_the_spool()  # builds the dependencies, and makes the image if nobody has yet
+        self.image = next(tag for image in self.api.images.list("spoold-sandbox") for tag in image.tags)
 
     def submit(self) -> str:
         """Drop one submission in one step; return its id."""
@@ -116,7 +117,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bench = Bench(options.spool)
-    bench.through_the_spool()  # builds the dependencies
     ways = {
         "spoold, from the drop box to the response": bench.through_the_spool,
         "docker run --rm": bench.docker_run,
