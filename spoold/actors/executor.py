@@ -33,7 +33,7 @@ from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.lease import Heartbeat, Lease
-from spoold.spool.recovery import publish_committed
+from spoold.spool.recovery import publish_committed, recover
 from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
@@ -64,7 +64,9 @@ class Executor:
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
-        self._heartbeat = Heartbeat(settings.lease.renewal)
+        self._heartbeat = Heartbeat(
+            settings.lease.renewal, self._spool.queue.path("tmp", f"executor-{settings.executor.name}.held")
+        )
         slots = settings.executor.slots or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
         self._queued: set[Place] = set()
@@ -79,9 +81,10 @@ class Executor:
         return ["new", "builds/building", "builds/done"]
 
     def start(self) -> None:
-        """Show what an earlier executor committed and could not show; begin to renew leases."""
+        """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""
         publish_committed(self._spool.queue, log)
-        self._heartbeat.start()
+        for entry in self._heartbeat.start():
+            recover(self._spool.queue, "running", entry, abandon=self._abandon, log=log)
         self._follow_runtime()
         if self._runtime is None:
             log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
@@ -319,6 +322,9 @@ class Executor:
             self._spool.queue.give_back(entry, "running", entry.attempt + 1)
         else:
             self._set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
+
+    def _abandon(self, entry: Entry) -> None:
+        self._set_aside(Place("running", entry), f"given up: {entry.attempt - 1} times the executor died that had it")
 
     def _set_aside(self, place: Place, reason: str) -> None:
         log.error("set aside", submission=place.entry.id, reason=reason)

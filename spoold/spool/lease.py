@@ -6,12 +6,15 @@ renewal goes to the name that was claimed, attempt included: a holder whose entr
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from spoold.host import fsops
+from spoold.model import ids
 from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry
 
 
 class Lease:
@@ -35,18 +38,28 @@ class Lease:
 
 
 class Heartbeat:
-    """A thread that renews all leases held by this process every ``interval`` seconds."""
+    """A thread that renews all leases held by this process every ``interval`` seconds.
 
-    def __init__(self, interval: float) -> None:
+    ``notes`` is a directory of this role's own, in which each held entry has an empty file. What a process that was
+    killed has left there, the next one of its role need not wait out: while it lives, the former does not.
+    """
+
+    def __init__(self, interval: float, notes: str) -> None:
         self._interval = interval
+        self._notes = notes
         self._held: set[Lease] = set()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    def start(self) -> None:
-        """Begin to renew."""
+    def start(self) -> list[Entry]:
+        """Begin to renew; return what an earlier process of this role held when it ended."""
+        os.makedirs(self._notes, mode=0o700, exist_ok=True)
+        left = fsops.names(self._notes)
+        for name in left:
+            fsops.remove(os.path.join(self._notes, name))
         self._thread.start()
+        return [entry for name in left if (entry := ids.parse_entry(name))]
 
     def stop(self) -> None:
         """Stop renewing; what is still held runs out by itself."""
@@ -64,11 +77,15 @@ class Heartbeat:
     def holding(self, path: str) -> Iterator[Lease]:
         """Keep the lease on the claimed entry ``path`` renewed inside the block."""
         lease = Lease(path)
+        note = os.path.join(self._notes, os.path.basename(path))
         with self._lock:
             self._held.add(lease)
         try:
+            # Only now that it is claimed: an entry that another has must not be noted here.
+            fsops.write_private(note, b"", sync=False)
             yield lease
         finally:
+            fsops.remove(note)
             with self._lock:
                 self._held.discard(lease)
 

@@ -222,6 +222,24 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
     bench.assert_nothing_is_left()
 
 
+def test_what_an_executor_held_is_put_back_when_it_starts_again(bench: Bench) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    killed = []  # a context that nobody refers to is ended by Python
+    for attempt in (1, 2, 3):
+        bench.drop("b")
+        path = bench.spool.queue.claim(Entry("b", attempt), "new", "running")
+        killed.append(bench.executor._heartbeat.holding(path))
+        killed[-1].__enter__()  # and it is killed here
+        bench.executor.stop()
+        bench.executor = bench.new_executor()
+        if attempt < 3:
+            assert bench.names("new") == {f"b@{attempt + 1}.json"}, "at once, not when the lease has run out"
+    assert bench.response("b")["status"] == "INTERNAL_ERROR"
+    assert "3 times" in bench.response("b")["reason"]
+    bench.assert_nothing_is_left()
+
+
 def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_path: Path) -> None:
     bench.drop("a", "echo $RANDOM")
     bench.wait_for("a")

@@ -30,6 +30,12 @@ def claimed(queue: Queue, id_: str = "a") -> Entry:
     return entry
 
 
+def noting(queue: Queue, interval: float) -> Heartbeat:
+    heartbeat = Heartbeat(interval, queue.path("tmp", "test.held"))
+    heartbeat.start()
+    return heartbeat
+
+
 def names(queue: Queue, state: str) -> set[str]:
     return {name for name in os.listdir(queue.path(state)) if not name.endswith((".probe", ".lock"))}
 
@@ -92,7 +98,7 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
 
 def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
     entry = claimed(queue)
-    heartbeat = Heartbeat(1000)
+    heartbeat = noting(queue, 1000)
     with heartbeat.holding(queue.entry_path("running", entry)) as lease:
         heartbeat.beat()
         lease.check()
@@ -110,8 +116,7 @@ def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
 def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
     entry = claimed(queue)
     path = queue.entry_path("running", entry)
-    heartbeat = Heartbeat(0.02)
-    heartbeat.start()
+    heartbeat = noting(queue, 0.02)
     with heartbeat.holding(path):
         os.utime(path, (1, 1))
         for _ in range(500):
@@ -123,6 +128,21 @@ def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
     os.utime(path, (1, 1))
     heartbeat.beat()
     assert os.stat(path).st_mtime == 1, "what is not held any more is not renewed"
+
+
+def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queue) -> None:
+    entry, other = claimed(queue), claimed(queue, "b")
+    first = noting(queue, 1000)
+    with first.holding(queue.entry_path("running", other)):
+        pass
+    holding = first.holding(queue.entry_path("running", entry))
+    holding.__enter__()  # and the process is killed
+    second = Heartbeat(1000, queue.path("tmp", "test.held"))
+    assert second.start() == [entry]
+    third = Heartbeat(1000, queue.path("tmp", "test.held"))
+    assert third.start() == [], "it is told once"
+    for heartbeat in (first, second, third):
+        heartbeat.stop()
 
 
 def test_publication_never_replaces(queue: Queue) -> None:

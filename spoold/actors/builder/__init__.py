@@ -26,7 +26,7 @@ from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.lease import Heartbeat, Lease
-from spoold.spool.recovery import publish_committed
+from spoold.spool.recovery import publish_committed, recover
 
 log = Log("builder")
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
@@ -53,7 +53,7 @@ class Builder:
         self._backend = backend
         self._builds = BuildStore(settings)
         self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
-        self._heartbeat = Heartbeat(settings.lease.renewal)
+        self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", "builder.held"))
         self._workers = ThreadPoolExecutor(settings.builder.parallel, thread_name_prefix="build")
         self._collector = Collector(settings, backend)
         self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
@@ -75,7 +75,11 @@ class Builder:
         self._forget_what_is_gone()
         self._builds.set_runtime(runtime)
         log.info("the runtime is provided")
-        self._heartbeat.start()
+        for entry in self._heartbeat.start():
+            recover(self._builds.queue, "building", entry, abandon=self._abandon, log=log)
+
+    def _abandon(self, entry: Entry) -> None:
+        self._finish(entry, failure_of_ours(f"given up: {entry.attempt - 1} times the builder died that had it"))
 
     def _forget_what_is_gone(self) -> None:
         """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
