@@ -112,6 +112,15 @@ class Channel:
             for _, seen in poll.poll(min(left, ATTENTION) * 1000):
                 return seen
 
+    def silent(self) -> bool:
+        """Tell whether the stream is open and nothing has come."""
+        poll = select.poll()
+        try:
+            poll.register(self._socket, select.POLLIN)
+            return not self._stdout and not poll.poll(0)
+        except (OSError, ValueError):  # it is closed
+            return False
+
     def diagnostics(self) -> str:
         """Return the end of what the supervisor wrote to its stderr, as one escaped suffix of an error message."""
         text = bytes(self._stderr).decode("utf-8", "replace").strip()

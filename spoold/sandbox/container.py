@@ -1,8 +1,12 @@
 """One container: made and started before its job is known, used for one job, removed.
 
-``start`` creates it, attaches before it starts, and returns once the supervisor waits. ``run`` sends the job and reads
-a report per phase. ``close`` stops and removes it. A pool of waiting containers needs no more than that. What it is
-allowed is in ``walls``.
+Making one creates it, attaches before it starts, and returns once the supervisor waits. ``alive`` tells whether it
+still does. ``run`` sends the job and reads a report per phase. ``stop`` ends whatever runs in it, ``close`` removes it.
+What it is allowed is in ``walls``; ``pool`` keeps some ready.
+
+All that wait have one size, that of a run with the default limits. A phase that needs another gets it by an update of
+the container's own limits just before. (To make them with the larger of two limits and hold the job to the smaller by
+the supervisor's looks alone would save the update and let short peaks pass; the kernel's word is what counts.)
 """
 
 from __future__ import annotations
@@ -49,8 +53,8 @@ class Container:
     def __init__(self, engine: Engine, plan: Plan, size: Size, cancelled: threading.Event) -> None:
         self._engine, self._plan, self._size = engine, plan, size
         self._api = engine.connect()
-        self._id = ""
         self._channel: Channel | None = None
+        self.id = ""
         try:
             with engine.errors():
                 self._start(cancelled)
@@ -59,10 +63,10 @@ class Container:
             raise
 
     def _start(self, cancelled: threading.Event) -> None:
-        self._id = self._api.create_container(**configuration(self._api, self._plan, self._size))["Id"]
-        attached = self._api.attach_socket(self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        self.id = self._api.create_container(**configuration(self._api, self._plan, self._size))["Id"]
+        attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         self._channel = Channel(attached, cancelled)
-        self._api.start(self._id)
+        self._api.start(self.id)
         try:
             message = self._channel.message(START_PATIENCE)
             if message.pop("event", None) != b"ready":
@@ -70,6 +74,10 @@ class Container:
             self.ready = msgspec.convert(message, Ready)
         except (ClosedError, msgspec.ValidationError) as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
+
+    def alive(self) -> bool:
+        """Tell whether the supervisor still waits: it is silent, and its stream is open."""
+        return self._channel is not None and self._channel.silent()
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run ``job``; the container is good for nothing but ``close`` afterwards."""
@@ -95,7 +103,7 @@ class Container:
         """Give the container the size of the coming phase, where it has another; the engine knows both cgroups."""
         if size == self._size:
             return
-        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self._id}/update"
+        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self.id}/update"
         change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
         with self._engine.errors():
             answer = self._api.post(url, json=change, timeout=PATIENCE)
@@ -123,7 +131,7 @@ class Container:
         with self._engine.errors():
             while True:
                 try:
-                    state = self._api.inspect_container(self._id)["State"]
+                    state = self._api.inspect_container(self.id)["State"]
                 except docker.errors.NotFound:
                     return False
                 if not state.get("Running"):
@@ -132,22 +140,29 @@ class Container:
                     return False
                 time.sleep(0.05)
 
-    def close(self) -> None:
-        """Stop and remove the container; a failure is logged, and the next ``prepare`` tries again."""
+    def stop(self) -> None:
+        """End all that runs in it: to the supervisor the end of its stream is the order to stop."""
         if self._channel is not None:
             self._channel.close()
+
+    def close(self) -> bool:
+        """Stop and remove the container; tell whether it is gone. The next ``prepare`` tries again what failed here."""
+        self.stop()
         try:
-            if self._id:
-                remove(self._engine, self._api, self._id)
+            if self.id:
+                remove(self._engine, self._api, self.id)
         except SpooldError as error:
-            log.warning("a container is left behind", container=self._id[:12], error=error)
+            log.warning("a container is left behind", container=self.id[:12], error=error)
+            return False
         finally:
             self._api.close()
+        return True
 
 
 def remove(engine: Engine, api: docker.APIClient, container: str) -> None:
     """Kill and remove a container that may be gone already."""
     with engine.errors():
+        engine.knock()
         try:
             api.remove_container(container, force=True, v=True)
         except docker.errors.NotFound:

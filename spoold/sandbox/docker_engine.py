@@ -1,33 +1,36 @@
-"""The sandbox on Docker: one container per job, removed after it.
+"""The sandbox on Docker: one container per job, taken from a pool of waiting ones, removed after it.
 
 ``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, limits its
 containers, has our image and starts it. It may be called again at any time, also while jobs run. ``run`` may be called
-from many threads. See ``walls`` for what holds a job.
+from many threads. See ``walls`` for what holds a job, ``pool`` for what is made and removed when.
 
 Labels say whose a container is: one of the same executor and spool that another process made is an orphan, since only
-one executor of a name works on a spool.
+one executor of a name works on a spool. One of this process is none, but for those that could not be removed earlier.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from collections.abc import Callable
 
 from spoold.config import Settings
 from spoold.host.log import Log
-from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
 from spoold.sandbox.container import Container, remove
 from spoold.sandbox.engine import Engine, ImageGoneError
-from spoold.sandbox.walls import Plan, Size, held
+from spoold.sandbox.pool import Counts, Pool
+from spoold.sandbox.walls import Plan, Size
 
 log = Log("sandbox")
 
 PROCESS = uuid.uuid4().hex
 SECCOMP_FILTER = 2  # as /proc/self/status says it
+MOST_THREADS = 8  # that make and remove containers at once
 
 
 class DockerSandbox:
@@ -39,20 +42,41 @@ class DockerSandbox:
         self._family = {"spoold.executor": settings.executor.name, "spoold.spool": settings.spool.path}
         self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
         self._plan: Plan | None = None
+        self._pool: Pool | None = None
+        self._preparing = threading.Lock()
 
     def prepare(self) -> None:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
-        with self._engine.client() as api:
-            information = api.info()
-            name = image.ensure(api, self._runtime, self._labels)
-        for what in ("MemoryLimit", "PidsLimit"):
-            if not information.get(what):
-                raise OperatorError(
-                    f"Docker at {self._engine.where} cannot enforce limits ({what} is off): "
-                    "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
-                )
-        self._remove(self._family, spare=PROCESS)
-        self._plan = self._try_plan(name)
+        with self._preparing:
+            with self._engine.client() as api:
+                information = api.info()
+                name = image.ensure(api, self._runtime, self._labels)
+            for what in ("MemoryLimit", "PidsLimit"):
+                if not information.get(what):
+                    raise OperatorError(
+                        f"Docker at {self._engine.where} cannot enforce limits ({what} is off): "
+                        "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
+                    )
+            self._remove(self._family, spare=PROCESS)
+            self._fill(self._try_plan(name))
+
+    def _fill(self, plan: Plan) -> None:
+        """Have containers wait that are made by ``plan``."""
+        changed = plan != self._plan
+        self._plan = plan
+        if self._pool is None:
+            slots = self._settings.executor.slots or os.cpu_count() or 1
+            waiting = self._settings.docker.waiting
+            self._pool = Pool(
+                self._start,
+                wanted=slots if waiting < 0 else waiting,
+                threads=min(MOST_THREADS, max(2, slots)),
+                backlog=2 * max(2, slots),
+            )
+            return
+        if changed:
+            self._pool.renew()
+        self._pool.wake()
 
     def _try_plan(self, name: str) -> Plan:
         """Return a plan under which a container starts.
@@ -87,32 +111,57 @@ class DockerSandbox:
         return Size.of(self._settings.limits.run.default, 0)
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
-        """Run one job in a container of its own."""
-        if self._plan is None:
+        """Run one job in a container of its own; it is removed after the result is known."""
+        pool = self._pool
+        if pool is None:
             raise TemporaryError("the sandbox is not prepared")
-        container = self._start(self._plan, Size.of(job.compile or job.run, held(job)), cancelled)
+        container = pool.take(cancelled)
         try:
             return container.run(job, on_phase, cancelled)
+        except BaseException:
+            container.stop()  # something of the job may still run, and removal can be a while off
+            raise
         finally:
-            container.close()
+            pool.give(container)
 
-    def _start(self, plan: Plan, size: Size, cancelled: threading.Event) -> Container:
+    def _start(self, cancelled: threading.Event) -> Container:
+        plan = self._plan
+        assert plan is not None  # noqa: S101
         try:
-            return Container(self._engine, plan, size, cancelled)
+            return Container(self._engine, plan, self._default_size(), cancelled)
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
             log.info("the image is gone; making it again", image=plan.image)
             with self._engine.client() as api:
                 image.ensure(api, self._runtime, self._labels)
-            return Container(self._engine, plan, size, cancelled)
+            return Container(self._engine, plan, self._default_size(), cancelled)
+
+    @property
+    def counts(self) -> Counts:
+        """Return what the pool has done so far."""
+        return self._pool.counts if self._pool else Counts()
+
+    def rest(self) -> None:
+        """Keep nothing ready any more; jobs go on."""
+        if self._pool is not None:
+            self._pool.rest()
 
     def close(self) -> None:
-        """Stop and remove what is left of this sandbox."""
-        self._remove(self._labels)
+        """Stop and remove what is left of this sandbox; what cannot be now is an orphan to the next process."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        try:
+            self._remove(self._labels)
+        except SpooldError as error:
+            log.warning("containers are left behind", error=error)
 
     def _remove(self, labels: dict[str, str], spare: str = "") -> None:
         wanted = [f"{key}={value}" for key, value in labels.items()]
+        lost = set(self._pool.lost) if self._pool else set()
         with self._engine.client() as api:
             for found in api.containers(all=True, filters={"label": wanted}):
-                if found["Labels"].get("spoold.process") != spare:
+                if found["Labels"].get("spoold.process") != spare or found["Id"] in lost:
                     log.info("removing a container", container=found["Id"][:12])
                     remove(self._engine, api, found["Id"])
+        if self._pool:
+            self._pool.lost.difference_update(lost)

@@ -48,12 +48,12 @@ class Engine:
     def connect(self) -> docker.APIClient:
         """Return a client; whoever asked for it closes it."""
         with self.errors():
-            self._knock()
+            self.knock()
             api = docker.APIClient(**self._options, version=self._version, timeout=PATIENCE)
             self._version = api.api_version
             return api
 
-    def _knock(self) -> None:
+    def knock(self) -> None:
         """Fail early where nobody listens: the SDK would wrap the reason three times and leak a descriptor."""
         scheme, _, path = self.where.partition("://")
         if scheme == "unix":

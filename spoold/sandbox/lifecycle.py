@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
@@ -15,6 +16,14 @@ from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
 
 log = Log("sandbox")
+
+
+@runtime_checkable
+class Resting(Protocol):
+    """An engine that keeps things ready for jobs to come."""
+
+    def rest(self) -> None:
+        """Keep nothing ready any more; jobs go on."""
 
 
 class Engine:
@@ -33,6 +42,9 @@ class Engine:
 
     def use(self, runtime: Runtime) -> None:
         """Make an engine for ``runtime``. Jobs that run in the one before go on; it is closed with all others."""
+        for before in self._made:
+            if isinstance(before, Resting):
+                before.rest()
         self._made.append(self._make(runtime))
         self.ready.clear()
 

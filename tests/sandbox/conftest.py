@@ -47,15 +47,17 @@ class Run(Protocol):
     ) -> JobResult: ...
 
 
-def settings_for(docker_host: str, spool: str, executor: str = "tests") -> Settings:
-    """Return settings whose containers are told apart by ``spool`` and ``executor``."""
-    return Settings(docker=Docker(host=docker_host), spool=Spool(path=spool), executor=Executor(name=executor))
+def settings_for(docker_host: str, spool: str, executor: str = "tests", waiting: int = 0) -> Settings:
+    """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
+    return Settings(
+        docker=Docker(host=docker_host, waiting=waiting), spool=Spool(path=spool), executor=Executor(name=executor)
+    )
 
 
 @pytest.fixture(scope="session")
 def sandbox(docker_host: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSandbox]:
     """Yield a prepared sandbox; closed at the end."""
-    made = DockerSandbox(settings_for(docker_host, str(tmp_path_factory.mktemp("spool"))), runtime)
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path_factory.mktemp("spool")), waiting=2), runtime)
     made.prepare()
     yield made
     made.close()

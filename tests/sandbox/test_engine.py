@@ -36,7 +36,7 @@ def api(docker_host: str) -> Iterator[docker.APIClient]:
 
 @pytest.fixture
 def own(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerSandbox]:
-    """Yield a prepared sandbox whose containers are nobody else's."""
+    """Yield a prepared sandbox whose containers are nobody else's, each made when its job comes."""
     made = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
     made.prepare()
     yield made
@@ -58,6 +58,11 @@ def start(
     future: concurrent.futures.Future[JobResult] = pool.submit(sandbox.run, job, lambda *_: None, cancelled)
     pool.shutdown(wait=False)
     return future, cancelled
+
+
+def nothing_is_left(api: docker.APIClient, spool: Path) -> None:
+    """Wait until all containers of ``spool`` are removed: that may come after the result."""
+    until(lambda: left(api, spool) == [])
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -87,7 +92,7 @@ def test_nothing_is_left_after_jobs(
     volumes = api.volumes()["Volumes"]
     for script in ("true", "exit 1", "kill -9 -1; kill -9 $$"):
         own.run(make_job(script, shell=plain_shell), lambda *_: None, threading.Event())
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
     assert api.volumes()["Volumes"] == volumes
 
 
@@ -102,7 +107,7 @@ def test_nothing_is_left_after_errors(
     bad = make_job("true", shell=plain_shell, files={"../escape": b""})
     with pytest.raises(TemporaryError, match="bad file name"):
         own.run(bad, lambda *_: None, threading.Event())
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
 
 
 def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str) -> None:
@@ -111,7 +116,7 @@ def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tm
     cancelled.set()
     with pytest.raises(RunCancelledError):
         future.result(timeout=20)
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
 
 
 def test_a_container_that_dies_is_ours_and_temporary(
@@ -121,7 +126,7 @@ def test_a_container_that_dies_is_ours_and_temporary(
     api.kill(running(api, tmp_path))
     with pytest.raises(TemporaryError, match="the sandbox was lost"):
         future.result(timeout=20)
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
 
 
 def test_a_container_that_is_removed_is_ours_and_temporary(
@@ -142,7 +147,7 @@ def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docke
     until(lambda: not api.inspect_container(found)["State"]["Running"])
     assert api.inspect_container(found)["State"]["ExitCode"] == 0
     container.close()
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
 
 
 def test_orphans_are_removed_and_others_are_not(
@@ -163,7 +168,7 @@ def test_orphans_are_removed_and_others_are_not(
     (kept,) = left(api, tmp_path)
     assert api.inspect_container(kept)["Config"]["Labels"]["spoold.executor"] == "b"
     other.close()
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
     for container in waiting:
         container.close()
 
@@ -200,7 +205,7 @@ def test_many_at_once(own: DockerSandbox, api: docker.APIClient, tmp_path: Path,
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one, range(12))) == [f"in {number}\n" for number in range(12)]
-    assert left(api, tmp_path) == []
+    nothing_is_left(api, tmp_path)
 
 
 def test_a_script_written_and_executed_at_once(run: Run) -> None:
@@ -229,7 +234,7 @@ def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.API
     try:
         result = own.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
     finally:
-        api.remove_image("spoold-sandbox:kept")
+        api.remove_image("spoold-sandbox:kept", force=True)  # containers of other tests wait in it
     assert result.run.stdout == "hi\n"
 
 

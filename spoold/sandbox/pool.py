@@ -1,0 +1,264 @@
+"""Containers that wait for a job, so that no job waits for a container.
+
+Theory of operation. Making a container costs 100 to 300 ms of CPU, most of it in the engine, and removing it about half
+of that; a job sent to one that waits is done in a few. So ``wanted`` containers are kept ready, each for one job:
+``take`` hands one out, ``give`` takes it back used, and it is never handed out again. A few threads make and remove:
+
+* Whoever waits in ``take`` comes first: containers are made for him at once.
+* Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
+  ``QUIET``, but no longer than ``YIELD``, and half of the threads at most do such work at once. So under continuous
+  load they go on, and throughput is that of the engine's life-cycle of a container.
+* ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, with its caller's own time.
+
+A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. Its stream then ends, which
+``take`` sees at once and the threads see within ``SWEEP``; it is dropped and replaced. Where none can be made, those
+who wait are told why, and the next try comes after a pause that doubles; ``wake`` ends the pause. What cannot be
+removed is remembered in ``lost``, for whoever finds the engine back.
+
+Every wait is bounded: ``take`` by ``PATIENCE`` and its caller's event, the threads by the engine's own time-outs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, SpooldError, TemporaryError
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.container import Container
+
+log = Log("sandbox")
+
+QUIET = 0.02  # seconds without a job until a moment counts as quiet
+YIELD = 0.25  # seconds for which making and removing let jobs go first
+PATIENCE = 120.0  # seconds that a job waits for a container
+ATTENTION = 0.2  # seconds between looks at the caller's event
+SWEEP = 2.0  # seconds between looks at the containers that wait
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
+LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
+NEVER = float("inf")
+
+
+@dataclass
+class Counts:
+    """What has happened so far."""
+
+    made: int = 0
+    met: int = 0  # a job found a container waiting
+    unmet: int = 0  # a job had to wait for one
+    died: int = 0  # while waiting
+    removed: int = 0
+
+
+class Pool:
+    """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
+
+    def __init__(
+        self, make: Callable[[threading.Event], Container], *, wanted: int, threads: int, backlog: int
+    ) -> None:
+        self._make, self._wanted, self._backlog = make, wanted, backlog
+        self._change = threading.Condition()
+        self._closing = threading.Event()
+        self._waiting: deque[Container] = deque()
+        self._used: deque[tuple[float, Container]] = deque()
+        self._takers = self._making = self._removing = self._running = 0
+        self._last_job = self._missing_since = time.monotonic() - YIELD  # the first filling yields to nothing
+        self._pause, self._not_before = FIRST_PAUSE, 0.0
+        self._failures, self._failure = 0, Exception()
+        self.counts = Counts()
+        self.lost: set[str] = set()
+        self._threads = [threading.Thread(target=self._serve, name=f"pool-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    # -- for those who run jobs
+
+    def take(self, cancelled: threading.Event) -> Container:
+        """Return a container that waits; the caller gives it back."""
+        deadline = time.monotonic() + PATIENCE
+        with self._change:
+            self._drop_dead()
+            seen = self._failures
+            if self._waiting:
+                self.counts.met += 1
+                return self._hand_out()
+            self.counts.unmet += 1
+            self._takers += 1
+            self._change.notify_all()
+            try:
+                while not self._waiting:
+                    self._check(cancelled, seen, deadline)
+                    self._change.wait(ATTENTION)
+                return self._hand_out()
+            finally:
+                self._takers -= 1
+
+    def _check(self, cancelled: threading.Event, seen: int, deadline: float) -> None:
+        if cancelled.is_set():
+            raise RunCancelledError("cancelled")
+        if self._closing.is_set():
+            raise TemporaryError("the sandbox is being closed")
+        if self._failures > seen:
+            kind = OperatorError if isinstance(self._failure, OperatorError) else TemporaryError
+            raise kind(str(self._failure)) from self._failure
+        if time.monotonic() > deadline:
+            raise TemporaryError(
+                f"no sandbox could be had in {PATIENCE:.0f} s: the machine or its engine is overloaded"
+            )
+
+    def _hand_out(self) -> Container:
+        if not self._missing():
+            self._missing_since = time.monotonic()
+        self._running += 1
+        return self._waiting.popleft()
+
+    def give(self, container: Container) -> None:
+        """Take back a container that ``take`` returned; it will be removed."""
+        with self._change:
+            self._running -= 1
+            now = self._last_job = time.monotonic()
+            later = len(self._used) < self._backlog and not self._closing.is_set()
+            if later:
+                self._used.append((now, container))
+            self._change.notify_all()
+        if not later:
+            self._remove(container)
+
+    # -- for whoever looks after the engine
+
+    def wake(self) -> None:
+        """Try again at once: the engine is back."""
+        with self._change:
+            self._pause, self._not_before = FIRST_PAUSE, 0.0
+            self._change.notify_all()
+
+    def renew(self) -> None:
+        """Replace all that wait: containers are made in another way now."""
+        with self._change:
+            self._discard(list(self._waiting))
+            self._change.notify_all()
+
+    def rest(self) -> None:
+        """Keep none ready any more; what is taken all the same is made on demand."""
+        self._wanted = 0
+        self.renew()
+
+    def close(self) -> None:
+        """Remove what waits and what is used; containers that jobs still hold go when they are given back."""
+        self._closing.set()
+        with self._change:
+            self._discard(list(self._waiting))
+            self._change.notify_all()
+        deadline = time.monotonic() + LAST_PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- the threads
+
+    def _serve(self) -> None:
+        while task := self._next():
+            task()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for something to do; None at the end."""
+        with self._change:
+            while True:
+                if self._closing.is_set() and not self._used:
+                    return None
+                self._drop_dead()
+                now = time.monotonic()
+                making, removing = self._making_due(now), self._removing_due(now)
+                if removing <= now and (making > now or self._much_used()):
+                    self._removing += 1
+                    return partial(self._remove_one, self._used.popleft()[1])
+                if making <= now:
+                    self._making += 1
+                    return self._make_one
+                self._change.wait(min(making - now, removing - now, SWEEP))
+
+    def _missing(self) -> int:
+        return self._wanted + self._takers - len(self._waiting) - self._making
+
+    def _much_used(self) -> bool:
+        return len(self._used) > self._backlog // 2
+
+    def _making_due(self, now: float) -> float:
+        if self._closing.is_set() or self._missing() <= 0:
+            return NEVER
+        if self._takers > self._making + len(self._waiting):
+            return now
+        return max(self._not_before, self._quiet(self._missing_since))
+
+    def _removing_due(self, now: float) -> float:
+        if not self._used:
+            return NEVER
+        if self._closing.is_set() or self._much_used():
+            return now
+        return self._quiet(self._used[0][0])
+
+    def _quiet(self, since: float) -> float:
+        """Return when to do what could be done ``since`` then without taking the CPU from jobs."""
+        if self._making + self._removing >= max(1, len(self._threads) // 2):
+            return NEVER  # whoever is at it looks again when it is done
+        latest = since + YIELD
+        return latest if self._running else min(latest, self._last_job + QUIET)
+
+    def _make_one(self) -> None:
+        try:
+            container = self._make(self._closing)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told and the thread stays alive
+            self._failed(error)
+            return
+        with self._change:
+            self._making -= 1
+            self.counts.made += 1
+            self._pause, self._not_before = FIRST_PAUSE, 0.0
+            self._missing_since = time.monotonic()
+            self._waiting.append(container)
+            if self._closing.is_set():
+                self._discard([container])
+            self._change.notify_all()
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, SpooldError):
+            log.bug("a container could not be made", error=error)
+        with self._change:
+            self._making -= 1
+            self._failures, self._failure = self._failures + 1, error
+            if not self._closing.is_set() and not self._not_before:
+                log.warning("no container can be made; trying again", error=error)
+            self._not_before = time.monotonic() + self._pause
+            self._pause = min(LONGEST_PAUSE, self._pause * 2)
+            self._change.notify_all()
+
+    def _drop_dead(self) -> None:
+        dead = [container for container in self._waiting if not container.alive()]
+        if dead:
+            log.warning("containers ended while they waited; replacing them", count=len(dead))
+            self.counts.died += len(dead)
+            self._discard(dead)
+
+    def _discard(self, containers: list[Container]) -> None:
+        for container in containers:
+            self._waiting.remove(container)
+            self._used.append((0.0, container))
+
+    def _remove_one(self, container: Container) -> None:
+        try:
+            self._remove(container)
+        finally:
+            with self._change:
+                self._removing -= 1
+                self._change.notify_all()
+
+    def _remove(self, container: Container) -> None:
+        gone = container.close()
+        with self._change:
+            self.counts.removed += 1
+        if not gone:
+            self.lost.add(container.id)

@@ -1,0 +1,256 @@
+"""The pool of waiting containers: who gets which, what becomes of those that die, and that none is left."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Executor
+from spoold.model.errors import TemporaryError
+from spoold.model.job import JobResult, Runtime
+from spoold.model.limits import MIB, RUN_DEFAULT
+from spoold.model.response import Outcome
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.sandbox.conftest import make_job, settings_for
+from tests.sandbox.test_engine import left, nothing_is_left, until
+
+pytestmark = pytest.mark.docker
+WAITING = 2
+WHO = "cat /proc/self/cgroup /proc/sys/kernel/random/uuid; readlink /proc/self/ns/mnt"
+
+
+@pytest.fixture
+def api(docker_host: str) -> Iterator[docker.APIClient]:
+    """Yield a client of the test's own."""
+    client = docker.APIClient(base_url=docker_host)
+    yield client
+    client.close()
+
+
+def pooled(host: str, runtime: Runtime, spool: Path) -> DockerSandbox:
+    """Return a sandbox with a full pool."""
+    settings = replace(settings_for(host, str(spool), waiting=WAITING), executor=Executor(name="tests", slots=2))
+    made = DockerSandbox(settings, runtime)
+    made.prepare()
+    full(made)
+    return made
+
+
+def waiting(sandbox: DockerSandbox) -> list[str]:
+    """Return the ids of the containers that wait."""
+    assert sandbox._pool is not None
+    return [container.id for container in list(sandbox._pool._waiting)]
+
+
+def full(sandbox: DockerSandbox) -> None:
+    """Wait until the pool is full."""
+    until(lambda: len(waiting(sandbox)) == WAITING)
+
+
+@pytest.fixture
+def pool(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerSandbox]:
+    """Yield a sandbox with a full pool."""
+    made = pooled(docker_host, runtime, tmp_path)
+    yield made
+    made.close()
+
+
+Go = Callable[..., JobResult]
+
+
+@pytest.fixture
+def go(pool: DockerSandbox, plain_shell: str) -> Go:
+    """Return a function that runs a script with the default limits."""
+
+    def _go(script: str, **parts: object) -> JobResult:
+        job = make_job(script, shell=plain_shell, **({"limits": RUN_DEFAULT} | parts))  # type: ignore[arg-type]
+        return pool.run(job, lambda *_: None, threading.Event())
+
+    return _go
+
+
+def test_a_job_gets_a_container_that_waited(pool: DockerSandbox, go: Go) -> None:
+    first, _ = waiting(pool)
+    assert first in go(WHO).run.stdout
+    assert (pool.counts.met, pool.counts.unmet) == (1, 0)
+    assert first not in waiting(pool)
+
+
+def test_the_pool_is_filled_again_and_the_used_one_removed(
+    pool: DockerSandbox, go: Go, api: docker.APIClient, tmp_path: Path
+) -> None:
+    go("true")
+    full(pool)
+    until(lambda: sorted(left(api, tmp_path)) == sorted(waiting(pool)))
+    assert (pool.counts.made, pool.counts.removed) == (3, 1)
+
+
+def test_no_two_jobs_share_a_container_and_none_is_left_after_fifty(
+    docker_host: str, runtime: Runtime, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    pool = pooled(docker_host, runtime, tmp_path)
+
+    def one(_: int) -> str:
+        job = make_job("ls -A /tmp /dev/shm; touch /tmp/x /dev/shm/y; " + WHO, shell=plain_shell)
+        return pool.run(job, lambda *_: None, threading.Event()).run.stdout
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:  # twice as many as wait
+        outputs = list(threads.map(one, range(50)))
+    names = {line for output in outputs for line in output.splitlines() if ":memory:" in line or line.startswith("0::")}
+    assert {output.splitlines()[:3] == ["/dev/shm:", "", "/tmp:"] for output in outputs} == {True}
+    assert len({output.partition(":memory:")[2].splitlines()[0] for output in outputs}) == 50, names
+    full(pool)
+    until(lambda: sorted(left(api, tmp_path)) == sorted(waiting(pool)))
+    pool.close()
+    assert left(api, tmp_path) == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("pool-")] == []
+
+
+def test_containers_of_this_process_that_wait_are_no_orphans(
+    pool: DockerSandbox, docker_host: str, runtime: Runtime, tmp_path: Path, go: Go
+) -> None:
+    before = waiting(pool)
+    pool.prepare()
+    another = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
+    another.prepare()
+    another.close()
+    assert waiting(pool) == before
+    assert go("echo hi").run.stdout == "hi\n"
+
+
+@pytest.mark.parametrize("how", ["kill", "remove", "stop the supervisor"])
+def test_one_that_died_is_replaced_and_the_job_knows_nothing(
+    pool: DockerSandbox, go: Go, api: docker.APIClient, how: str
+) -> None:
+    for found in waiting(pool):
+        if how == "kill":
+            api.kill(found)
+        elif how == "remove":
+            api.remove_container(found, force=True)
+        else:
+            api.kill(found, signal="SIGTERM")  # process 1 has no handler for it: nothing happens
+    result = go("echo hi")
+    assert result.run.stdout == "hi\n"
+    full(pool)
+    assert pool.counts.died == (0 if how == "stop the supervisor" else 2)
+
+
+def test_limits_other_than_the_default(pool: DockerSandbox, go: Go, api: docker.APIClient) -> None:
+    hog = "#!/bin/bash\nx=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}"
+    small = go(hog, limits=replace(RUN_DEFAULT, memory=64 * MIB))
+    assert small.run.outcome is Outcome.MEMORY_LIMIT
+    full(pool)
+    large = go(hog, limits=replace(RUN_DEFAULT, memory=1024 * MIB))
+    assert large.run.stdout == "200000000\n"
+    full(pool)
+    few = go("#!/bin/bash\nfor i in {1..40}; do sleep 5 & done; wait", limits=replace(RUN_DEFAULT, processes=8))
+    assert "Resource temporarily unavailable" in few.run.stderr
+    full(pool)
+    both = go("cat made", compile_sh="echo x >made")
+    assert both.run.stdout == "x\n"
+    assert pool.counts.unmet == 0
+
+
+def test_a_burst_larger_than_the_pool(pool: DockerSandbox, go: Go) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        outputs = list(threads.map(lambda n: go("echo $1", args=(str(n),)).run.stdout, range(8)))
+    assert outputs == [f"{n}\n" for n in range(8)]
+    assert pool.counts.met >= WAITING
+    assert pool.counts.met + pool.counts.unmet == 8
+
+
+def test_cancelled_while_waiting_for_a_container(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:
+    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)  # none waits
+    sandbox.prepare()
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(RunCancelledError):
+        sandbox.run(make_job("true", shell=""), lambda *_: None, cancelled)
+    sandbox.close()
+
+
+def test_refilling_and_removing_do_not_starve_while_jobs_run(pool: DockerSandbox, go: Go) -> None:
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        long = threads.submit(go, "sleep 6")
+        go("true")
+        until(lambda: len(waiting(pool)) == WAITING and pool.counts.removed == 1)
+        assert not long.done()
+
+
+def test_resting_keeps_none_ready_and_still_runs(pool: DockerSandbox, go: Go) -> None:
+    pool.rest()
+    until(lambda: waiting(pool) == [])
+    assert go("echo hi").run.stdout == "hi\n"
+    time.sleep(0.5)
+    assert waiting(pool) == []
+
+
+class Daemon:
+    """A dockerd of the test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = f"unix://{directory}/s"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait for its answer."""
+        d = self.directory
+        options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --bridge=none --iptables=false"
+        with (d / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["dockerd", "-H", self.host, *options.split()], stdout=log, stderr=log, start_new_session=True
+            )
+        until(lambda: (d / "s").exists() and (d / "pid").exists())
+        client = docker.APIClient(base_url=self.host, timeout=30)
+        client.ping()
+        client.close()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def daemon(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Yield a dockerd that a test may end."""
+    if shutil.which("dockerd") is None:
+        pytest.skip("there is no dockerd here that a test may end")
+    made = Daemon(tmp_path_factory.mktemp("d"))
+    yield made
+    made.stop()
+    subprocess.run(["umount", "-q", made.directory / "root"], check=False)
+
+
+def test_an_engine_that_goes_away_and_comes_back(
+    daemon: Daemon, runtime: Runtime, tmp_path: Path, plain_shell: str
+) -> None:
+    pool = pooled(daemon.host, runtime, tmp_path)
+    job = make_job("echo hi", shell=plain_shell)
+    daemon.stop()
+    started = time.monotonic()
+    with pytest.raises(TemporaryError):
+        pool.run(job, lambda *_: None, threading.Event())
+    with pytest.raises(TemporaryError):
+        pool.prepare()
+    assert time.monotonic() - started < 20
+    daemon.start()
+    pool.prepare()
+    assert pool.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
+    full(pool)
+    pool.close()
+    client = docker.APIClient(base_url=daemon.host)
+    nothing_is_left(client, tmp_path)
+    client.close()
