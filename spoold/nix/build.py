@@ -8,20 +8,25 @@ coreutils) that every sandbox needs. ``build`` takes a client's expression to th
 A build fails for the client with an outcome and a message (see :mod:`spoold.nix.verdict`); what is wrong with the
 host raises :class:`TemporaryError` or :class:`OperatorError` and never counts against a client.
 
-Any number of threads may build at once; Nix locks per output.
+Any number of threads may build at once; Nix locks per output. A collection may go on at the same time: what is being
+built is not there to be deleted until it has its root, see :mod:`spoold.nix.lock`.
 """
 
 from __future__ import annotations
 
+import time
 from threading import Event
 
 from spoold.config import Settings
+from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, messages, nixpkgs, packages, realise, verdict
+from spoold.nix import cage, collect, messages, nixpkgs, packages, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
+COLLECTION = 600.0  # seconds
+GRACE = 5.0  # seconds between a look at the spool for builds to keep and the call that keeps them
 RUNTIME = ("python3", "bash", "coreutils")
 
 
@@ -33,22 +38,32 @@ class NixBuilder:
         self.store = Store(settings.nix)
         self._evaluator: Evaluator | None = None
         self._runtime: Runtime | None = None
+        self._rooted: dict[str, float] = {}  # by build id, when its root was last asked for
 
-    def prepare(self) -> Runtime:
-        """Make everything that builds and sandboxes need; quick when it is there already."""
-        if "default" not in self.settings.nixpkgs:
+    def prepare(self, pins: dict[str, str] | None = None) -> Runtime:
+        """Make everything that builds and sandboxes need; quick when it is there already.
+
+        ``pins`` are names and locations, by default those of the settings; any other pin loses its roots.
+        """
+        pins = self.settings.nixpkgs if pins is None else pins
+        if "default" not in pins:
             raise OperatorError(
                 'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, '
                 "a directory, a tarball, a URL or a store path"
             )
         cage.sweep()
         self.store.prepare()
-        pins = {name: nixpkgs.add(self.store, name, location) for name, location in self.settings.nixpkgs.items()}
+        with self.store.lock.shared(Event()):
+            self._runtime = self._prepared(pins)
+        return self._runtime
+
+    def _prepared(self, locations: dict[str, str]) -> Runtime:
+        pins = nixpkgs.add_all(self.store, locations)
         python, bash, coreutils = self._build_runtime(pins["default"])
         self._evaluator = Evaluator(self.store, bash, coreutils)
         self._evaluator.prepare()
         self.store.close_listing()
-        self._runtime = Runtime(
+        return Runtime(
             system=self.settings.nix.system,
             store=str(self.store.physical),
             python=python,
@@ -57,7 +72,6 @@ class NixBuilder:
             nixpkgs=pins,
             closure=self.store.closure([python, bash, coreutils]),
         )
-        return self._runtime
 
     def _build_runtime(self, pin: str) -> list[str]:
         """Realise the runtime's packages: an expression of our own on a nixpkgs of the operator's."""
@@ -72,8 +86,28 @@ class NixBuilder:
                 text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
                 raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
             found.append(realised.path)
-            self.store.add_root(f"runtime/{name}", found[-1])
+            self.store.roots.add(f"runtime/{name}", found[-1])
         return found
+
+    def sizes(self) -> StoreSizes:
+        """Measure the store, its disk, and what each build would free if it alone went."""
+        return usage.sizes(self.store)
+
+    def collect(
+        self, keep: set[str], *, dry_run: bool, seconds: float = COLLECTION, cancelled: Event | None = None
+    ) -> Collected:
+        """Delete, or count, what the builds in ``keep``, the pins and the runtime do not refer to.
+
+        A build that was rooted since ``keep`` was put together is kept too. Ends after about so many seconds, or soon
+        after ``cancelled`` is set, with what was deleted until then; the next collection goes on from there.
+        """
+        latest = time.monotonic() - GRACE
+        kept = keep | {build_id for build_id, rooted in self._rooted.copy().items() if rooted >= latest}
+        if dry_run:
+            swept = collect.preview(self.store, kept)
+        else:
+            swept = collect.collect(self.store, kept, seconds=seconds, cancel=cancelled or Event())
+        return Collected(freed=swept.freed, paths=len(swept.paths))
 
     def holds(self, path: str) -> bool:
         """Tell whether a store path is there, whole."""
@@ -91,8 +125,14 @@ class NixBuilder:
         if pin is None:
             known = ", ".join(sorted(self._runtime.nixpkgs))
             raise ClientError(f"nixpkgs: there is no {nixpkgs!r}; this host has {known}")
+        with self.store.lock.shared(cancelled):
+            return self._evaluated(self._evaluator, build_id, expression, pin, cancelled)
+
+    def _evaluated(
+        self, evaluator: Evaluator, build_id: str, expression: str, pin: str, cancelled: Event
+    ) -> BuildResult:
         limits = self.settings.builder.limits
-        evaluation = self._evaluator.evaluate(expression, pin, limits, cancelled)
+        evaluation = evaluator.evaluate(expression, pin, limits, cancelled)
         verdict.raise_ours(evaluation.finished, self.store)
         if not evaluation.derivation:
             return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
@@ -108,7 +148,8 @@ class NixBuilder:
         phase = verdict.of_build(self.store, evaluation.finished, realised.finished, limits)
         if not realised.path:
             return BuildResult(phase=phase)
-        self.store.add_root(f"builds/{build_id}", realised.path)
+        self.store.roots.add(f"builds/{build_id}", realised.path)
+        self._rooted[build_id] = time.monotonic()
         return BuildResult(
             phase=phase,
             shell=realised.path,

@@ -44,19 +44,39 @@ class Pin(msgspec.Struct, frozen=True):
     sources: list[str]
 
 
+def add_all(store: Store, locations: dict[str, str]) -> dict[str, str]:
+    """Return the store paths of these pins, by name; any other pin loses its roots."""
+    pins = {name: _add(store, name, location) for name, location in locations.items()}
+    store.roots.keep_only("pins", pins)
+    store.roots.keep_only("sources", {os.path.basename(path) for pin in pins.values() for path in pin.sources})
+    memories = {_memory(store, location) for location in locations.values()}
+    for memory in (store.state / "pins").iterdir():
+        if memory not in memories:
+            memory.unlink(missing_ok=True)
+    return {name: pin.path for name, pin in pins.items()}
+
+
 def add(store: Store, name: str, location: str) -> str:
     """Return the store path of the nixpkgs at ``location``, adding it when it is new or has changed."""
-    memory = store.state / "pins" / f"{hashlib.sha256(location.encode()).hexdigest()[:16]}.json"
+    return _add(store, name, location).path
+
+
+def _add(store: Store, name: str, location: str) -> Pin:
+    memory = _memory(store, location)
     fingerprint = _fingerprint(name, location)
     pin = _remembered(memory, fingerprint)
     if pin is None or not store.valid([pin.path, *pin.sources]):
         pin = _added(store, name, location, fingerprint)
         memory.parent.mkdir(exist_ok=True)
         memory.write_bytes(msgspec.json.encode(pin))
-    store.add_root(f"pins/{name}", pin.path)
+    store.roots.add(f"pins/{name}", pin.path)
     for path in pin.sources:
-        store.add_root(f"sources/{os.path.basename(path)}", path)
-    return pin.path
+        store.roots.add(f"sources/{os.path.basename(path)}", path)
+    return pin
+
+
+def _memory(store: Store, location: str) -> Path:
+    return store.state / "pins" / f"{hashlib.sha256(location.encode()).hexdigest()[:16]}.json"
 
 
 def _remembered(memory: Path, fingerprint: str) -> Pin | None:

@@ -8,9 +8,6 @@ no say.
 Jobs get the physical directory as their ``/nix/store``, so it must not be listable: names of store paths tell what
 others use. Nix resets the mode of that directory whenever it starts with a build group, and no option says otherwise;
 it is set back within milliseconds. As an ordinary user, where there is no build group, the mode just stays.
-
-Garbage collection sees direct roots only: symlinks in ``gcroots/spoold`` inside the store. An indirect root that a
-collector cannot see counts as stale, and takes everything with it.
 """
 
 from __future__ import annotations
@@ -33,6 +30,8 @@ from spoold.config import Nix
 from spoold.host import proc
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.nix import cage, command, confine
+from spoold.nix.lock import BuildLock
+from spoold.nix.roots import Roots
 
 QUICK = proc.Bounds(wall=120, stdout=64 * 1024**2)
 CLOSURE = """
@@ -55,14 +54,15 @@ class Store:
         self.state = Path(settings.state).absolute()
         self.root = self.state / "nix"
         self.physical = self.root / "nix" / "store"
-        self.roots = self.root / "nix/var/nix/gcroots/spoold"
+        self.roots = Roots(self.root / "nix/var/nix/gcroots/spoold")
+        self.lock = BuildLock(self.state)
         self.temporary = self.state / "tmp"
         self.configuration = self.state / "etc"
 
     def prepare(self) -> None:
         """Make the directories; remove what a daemon that was killed left in the temporary one."""
         try:
-            for directory in (self.state, self.root, self.physical, self.roots, self.configuration):
+            for directory in (self.state, self.root, self.physical, self.roots.directory, self.configuration):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             self.temporary.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
@@ -193,18 +193,6 @@ class Store:
     def on_disk(self, path: str) -> Path:
         """Return where the store path ``path`` really is."""
         return self.physical / Path(path).relative_to(LOGICAL)
-
-    def add_root(self, name: str, path: str) -> None:
-        """Keep ``path`` from the collector under ``name``; replaces what had that name."""
-        link = self.roots / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            link.symlink_to(path)
-            return
-        if os.readlink(link) != path:
-            fresh = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
-            fresh.symlink_to(path)
-            fresh.replace(link)
 
     def valid(self, paths: Sequence[str]) -> bool:
         """Tell whether all of ``paths`` are in the store, whole and registered."""

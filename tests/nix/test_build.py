@@ -29,7 +29,7 @@ def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> No
     assert {runtime.python, runtime.bash, runtime.coreutils} < set(runtime.closure)
     for path in (runtime.python, runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
-    assert nix_builder.store.roots.joinpath("runtime/bash").readlink() == Path(runtime.bash)
+    assert nix_builder.store.roots.directory.joinpath("runtime/bash").readlink() == Path(runtime.bash)
 
 
 def test_without_a_pin_the_operator_is_told_what_to_set(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
     assert result.phase.outcome is Outcome.OK
     assert isinstance(result.phase.time, float)
     assert result.phase.exit_code == 0
-    assert nix_builder.store.roots.joinpath("builds/with-python").readlink() == Path(result.shell)
+    assert nix_builder.store.roots.directory.joinpath("builds/with-python").readlink() == Path(result.shell)
     [package] = result.packages
     assert package.name == "python3"
     assert package.version.startswith("3.")

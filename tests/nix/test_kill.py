@@ -76,7 +76,7 @@ def test_kill(nix_builder: NixBuilder, aliased: Settings, stage: str, delay: flo
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
     _wait_until(lambda: not processes_with(aliased.nix.state) and not processes_with(mark))
-    assert not (nix_builder.store.roots / "builds/killed").is_symlink()
+    assert not (nix_builder.store.roots.directory / "builds/killed").is_symlink()
     with nix_builder.store.database() as database:
         assert database.execute("SELECT count(*) FROM ValidPaths WHERE path LIKE ?", [f"%-{mark}"]).fetchone() == (0,)
 

@@ -42,8 +42,8 @@ def test_a_directory_and_its_sources(store: Store, tree: Path) -> None:
     path = nixpkgs.add(store, "default", str(tree))
     assert path.endswith("-nixpkgs")
     assert sorted(entry.name for entry in store.on_disk(path).iterdir()) == ["default.nix"]
-    assert store.roots.joinpath("pins/default").readlink() == Path(path)
-    roots = {link.name[33:]: link.readlink() for link in store.roots.joinpath("sources").iterdir()}
+    assert store.roots.directory.joinpath("pins/default").readlink() == Path(path)
+    roots = {link.name[33:]: link.readlink() for link in store.roots.directory.joinpath("sources").iterdir()}
     assert store.on_disk(str(roots["a-1.tar"])).read_text() == "a"
     assert store.on_disk(str(roots["unpacked"])).joinpath("b").read_text() == "b"
 
@@ -64,18 +64,18 @@ def test_again_is_quick_and_a_change_is_seen(store: Store, tree: Path) -> None:
     (tree / "default.nix").write_text("{ changed = 1; }")
     second = nixpkgs.add(store, "default", str(tree))
     assert second != first
-    assert store.roots.joinpath("pins/default").readlink() == Path(second)
+    assert store.roots.directory.joinpath("pins/default").readlink() == Path(second)
 
 
 def test_a_collection_leaves_what_is_rooted(store: Store, tree: Path) -> None:
     path = nixpkgs.add(store, "default", str(tree))
     store.ask(["nix-store", "--gc"])
-    assert store.valid([path, *(str(link.readlink()) for link in store.roots.joinpath("sources").iterdir())])
+    assert store.valid([path, *(str(link.readlink()) for link in store.roots.directory.joinpath("sources").iterdir())])
 
 
 def test_what_a_collection_took_is_added_again(store: Store, tree: Path) -> None:
     path = nixpkgs.add(store, "default", str(tree))
-    store.roots.joinpath("pins/default").unlink()
+    store.roots.directory.joinpath("pins/default").unlink()
     store.ask(["nix-store", "--gc"])
     assert not store.valid([path])
     assert nixpkgs.add(store, "default", str(tree)) == path
@@ -88,7 +88,7 @@ def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
     subprocess.run(["tar", "-caf", tarball, "-C", tree.parent, "tree"], check=True)
     path = nixpkgs.add(store, "default", scheme + tarball)
     assert store.on_disk(path).joinpath("default.nix").read_text() == "{ }"
-    assert len(list(store.roots.joinpath("sources").iterdir())) == 2
+    assert len(list(store.roots.directory.joinpath("sources").iterdir())) == 2
     started = time.monotonic()
     assert nixpkgs.add(store, "default", scheme + tarball) == path
     assert time.monotonic() - started < 0.3
@@ -97,7 +97,7 @@ def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
 def test_a_store_path(store: Store, tree: Path) -> None:
     path = nixpkgs.add(store, "default", str(tree))
     assert nixpkgs.add(store, "second", path) == path
-    assert store.roots.joinpath("pins/second").readlink() == Path(path)
+    assert store.roots.directory.joinpath("pins/second").readlink() == Path(path)
 
 
 @pytest.mark.parametrize(

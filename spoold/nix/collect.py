@@ -1,0 +1,100 @@
+"""Garbage collection: unroot the builds that nobody wants any more, then let Nix delete in small steps.
+
+Theory of operation: jobs go on all the time, since what they read has a root. Builds wait, at most for one step: a step
+holds the exclusive lock (see :mod:`spoold.nix.lock`), ends after some bytes or seconds, and leaves a pause in which
+builds get in. A step that is stopped, by the clock or by kill -9, leaves a path that Nix has already forgotten and not
+yet deleted; the next collection deletes it, and so does a build that makes the same path.
+
+Two builds may have the same output, each with a root of its own. Where a build does not end, the collection gives up
+after a while and says that it is not complete; the next one takes what is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from threading import Event
+
+import msgspec
+
+from spoold.host import proc
+from spoold.model.errors import TemporaryError
+from spoold.nix.store import Store
+from spoold.nix.usage import BUILDS, Graph
+
+STEP_BYTES = 512 * 1024**2
+STEP_SECONDS = 3.0
+PATIENCE = 5.0  # seconds for which a collection that waits for running builds holds up new ones
+PAUSE = 0.2  # seconds between two steps: longer than a build sleeps between two looks at the lock
+_COLLECTOR = ["nix-store", "--option", "keep-derivations", "false", "--option", "keep-outputs", "false", "--gc"]
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What went, or would go: builds that lost their root, store paths, and bytes of these.
+
+    ``complete`` is false where something dead is left: time was up, or a build did not end.
+    """
+
+    builds: list[str]
+    paths: list[str]
+    freed: int
+    complete: bool
+
+
+def preview(store: Store, keep: Collection[str]) -> Sweep:
+    """Return what :func:`collect` would do now."""
+    graph = Graph(store)
+    doomed = _doomed(store, keep)
+    dead = graph.dead(path for name, path in store.roots.targets().items() if name not in doomed)
+    return Sweep(builds=sorted(doomed.values()), paths=sorted(dead), freed=graph.bytes(dead), complete=True)
+
+
+def collect(store: Store, keep: Collection[str], *, seconds: float, cancel: Event) -> Sweep:
+    """Delete what neither the builds in ``keep`` nor any root of another kind needs, within about so many seconds.
+
+    Raises :class:`TemporaryError` where Nix fails.
+    """
+    deadline = time.monotonic() + seconds
+    with store.lock.exclusive(min(PATIENCE, seconds), cancel) as alone:
+        if not alone:
+            return Sweep(builds=[], paths=[], freed=0, complete=False)
+        before = Graph(store)
+        doomed = _doomed(store, keep)
+        for name in doomed:
+            store.roots.remove(name)
+        store.roots.sweep()
+    complete = _delete(store, deadline, cancel)
+    gone = before.size.keys() - Graph(store).size.keys()
+    return Sweep(builds=sorted(doomed.values()), paths=sorted(gone), freed=before.bytes(gone), complete=complete)
+
+
+def _doomed(store: Store, keep: Collection[str]) -> dict[str, str]:
+    """Return the builds that are not kept: names of roots, and build ids."""
+    return {f"{BUILDS}/{build}": build for build in store.roots.targets(BUILDS) if build not in keep}
+
+
+def _delete(store: Store, deadline: float, cancel: Event) -> bool:
+    """Take step after step until nothing is dead; false when it has to end before."""
+    seconds, left = STEP_SECONDS, -1
+    while not cancel.is_set() and time.monotonic() < deadline:
+        with store.lock.exclusive(min(PATIENCE, deadline - time.monotonic()), cancel) as alone:
+            if not alone:
+                return False
+            ended = _step(store, seconds, cancel)
+            before, left = left, len(Graph(store).dead(store.roots.targets().values()))
+        if ended and left in (0, before):  # what Nix leaves though no root needs it, it has a reason to leave
+            return True
+        if left == before:
+            seconds *= 2  # finding the first took all the time
+        cancel.wait(PAUSE)
+    return False
+
+
+def _step(store: Store, seconds: float, cancel: Event) -> bool:
+    """Let Nix delete for a while; true when it came to an end of its own."""
+    argv = [*_COLLECTOR, "--max-freed", str(STEP_BYTES)]
+    finished = store.run(argv, proc.Bounds(wall=seconds), cancel=cancel)
+    if not finished.ok and finished.limit is None:
+        said = finished.stderr.data.decode(errors="replace").strip()[-2000:]
+        raise TemporaryError(f"nix-store --gc failed ({finished.exit_code or finished.signal}): {said}")
+    return finished.ok

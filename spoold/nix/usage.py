@@ -1,0 +1,70 @@
+"""Who uses what in the store: the graph of references in memory, and what follows from it.
+
+Theory of operation: Nix's database has every path with its size (as an archive, close to what it takes on disk) and
+every reference. Read as a whole it is small, and then what each of a thousand builds needs costs next to nothing.
+
+Alive is what a root needs. The derivation of something alive, and the sources of that, are not; the collector is called
+to the same effect.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from spoold.model.collection import StoreSizes
+from spoold.nix.store import Store
+
+BUILDS = "builds"
+
+
+class Graph:
+    """All valid paths of a store at one moment, and what they refer to."""
+
+    def __init__(self, store: Store) -> None:
+        with store.database() as database:
+            database.execute("BEGIN")  # or the two queries might see different moments
+            rows = database.execute("SELECT id, path, narSize FROM ValidPaths").fetchall()
+            references = database.execute("SELECT referrer, reference FROM Refs").fetchall()
+        self.size = {path: int(size or 0) for _, path, size in rows}
+        names = {number: path for number, path, _ in rows}
+        self._references: dict[str, list[str]] = {path: [] for path in self.size}
+        for referrer, reference in references:
+            self._references[names[referrer]].append(names[reference])
+
+    def closure(self, paths: Iterable[str]) -> set[str]:
+        """Return ``paths`` and all that they refer to; what is not valid counts as not there."""
+        found: set[str] = set()
+        todo = list(paths)
+        while todo:
+            path = todo.pop()
+            if path in self._references and path not in found:
+                found.add(path)
+                todo += self._references[path]
+        return found
+
+    def dead(self, roots: Iterable[str]) -> set[str]:
+        """Return what none of ``roots`` needs."""
+        return self.size.keys() - self.closure(roots)
+
+    def bytes(self, paths: Iterable[str]) -> int:
+        """Return the size of all ``paths``."""
+        return sum(self.size[path] for path in paths)
+
+
+def sizes(store: Store) -> StoreSizes:
+    """Measure the store, its disk, and what each build would free if it alone went."""
+    graph, roots = Graph(store), store.roots.targets()
+    closures = {name: graph.closure([path]) for name, path in roots.items()}
+    users = Counter(path for closure in closures.values() for path in closure)
+    disk = os.statvfs(store.state)
+    return StoreSizes(
+        store=graph.bytes(graph.size),
+        free=disk.f_bavail * disk.f_frsize,
+        own={
+            name.removeprefix(f"{BUILDS}/"): graph.bytes(path for path in closure if users[path] == 1)
+            for name, closure in closures.items()
+            if name.startswith(f"{BUILDS}/")
+        },
+    )

@@ -1,0 +1,260 @@
+"""Garbage collection on a real store: what goes, what stays, and what goes on meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import pytest
+
+from spoold.config import Nix
+from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildResult
+from spoold.nix import collect, usage
+from spoold.nix.build import NixBuilder
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+Copy = Callable[[], NixBuilder]
+
+
+@pytest.fixture
+def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
+    """Return what makes a builder on a copy of the session's store, of which nothing but the pins and runtime is
+    rooted. Files are shared with the original: nothing changes a file of a store.
+    """
+    nix_builder.prepare()
+    state = tmp_path / "state"
+    subprocess.run(["cp", "-al", nix_builder.settings.nix.state, state], check=True)
+    database = state / "nix/nix/var/nix/db"
+    subprocess.run(["rm", "-r", database], check=True)
+    subprocess.run(["cp", "-a", nix_builder.store.root / "nix/var/nix/db", database], check=True)
+    settings = msgspec.structs.replace(
+        nix_builder.settings, nix=Nix(state=str(state), system=nix_builder.settings.nix.system)
+    )
+
+    def make() -> NixBuilder:
+        builder = NixBuilder(settings)
+        builder.prepare()
+        return builder
+
+    make().store.roots.keep_only("builds", [])
+    return make
+
+
+def built(builder: NixBuilder, build_id: str, attributes: str) -> BuildResult:
+    result = builder.build(build_id, room.SHELL % attributes, "default", Event())
+    assert result.shell, result.phase.stderr
+    return result
+
+
+def verified(builder: NixBuilder) -> None:
+    """What the database says is on the disk, whole, and nothing else is: no half-deleted path."""
+    builder.store.ask(["nix-store", "--verify"])
+    assert "error" not in builder.store.run(["nix-store", "--verify"]).stderr.data.decode()
+    on_disk = {name for name in os.listdir(builder.store.physical) if name != ".links" and not name.endswith(".lock")}
+    with builder.store.database() as database:
+        valid = {os.path.basename(row[0]) for row in database.execute("SELECT path FROM ValidPaths")}
+    assert on_disk == valid
+
+
+def test_what_nobody_needs_goes_and_all_else_stays(copy: Copy) -> None:
+    runtime = copy().prepare()
+    kept = built(copy(), "kept", 'packages = [ pkgs.jq ]; own = pkgs.writeText "kept" "k";')
+    gone = built(copy(), "gone", 'packages = [ pkgs.jq pkgs.lua ]; own = pkgs.writeText "gone" "g";')
+    builder = copy()
+    only_gone = set(gone.closure) - set(kept.closure) - set(runtime.closure)
+    assert {path.rpartition("-")[2] for path in only_gone} >= {"gone"}
+
+    before = usage.Graph(builder.store)
+    expected = collect.preview(builder.store, {"kept"})
+    counted = builder.collect({"kept"}, dry_run=True)
+    assert expected.builds == ["gone"]
+    assert (counted.paths, counted.freed) == (len(expected.paths), expected.freed)
+    assert builder.store.valid(gone.closure), "a dry run deletes nothing"
+
+    assert builder.collect({"kept"}, dry_run=False) == counted
+    assert builder.collect({"kept"}, dry_run=False).paths == 0
+    after = usage.Graph(builder.store)
+    assert before.size.keys() - after.size.keys() == set(expected.paths)
+    assert only_gone < set(expected.paths)
+    assert sum(before.size.values()) - sum(after.size.values()) == counted.freed > 0
+    assert builder.store.valid(kept.closure)
+    assert builder.store.valid([*runtime.closure, *runtime.nixpkgs.values()])
+    assert builder.store.valid(list(builder.store.roots.targets("sources").values()))
+    assert not any(path.endswith(".drv") for path in after.size)
+    assert set(builder.store.roots.targets("builds")) == {"kept"}
+    verified(builder)
+    assert room.enter(builder, kept.shell, "jq --version && cat $own").endswith(b"k")
+
+    again = built(builder, "gone", 'packages = [ pkgs.jq pkgs.lua ]; own = pkgs.writeText "gone" "g";')
+    assert again.closure == gone.closure
+    assert room.enter(builder, again.shell, "cat $own") == b"g"
+
+
+def test_sizes(copy: Copy) -> None:
+    built(copy(), "one", 'own = pkgs.writeText "one" "1"; shared = pkgs.writeText "shared" "s";')
+    two = built(copy(), "two", 'packages = [ pkgs.lua ]; shared = pkgs.writeText "shared" "s";')
+    builder = copy()
+    graph, sizes = usage.Graph(builder.store), builder.sizes()
+    assert sizes.store == sum(graph.size.values())
+    assert 0 < sizes.free < os.statvfs(builder.store.state).f_blocks * os.statvfs(builder.store.state).f_frsize
+    assert set(sizes.own) == {"one", "two"}
+    builder.collect({"one", "two"}, dry_run=False)
+    assert builder.collect({"one"}, dry_run=False).freed == sizes.own["two"] >= graph.size[two.shell]
+    assert builder.collect(set(), dry_run=False).freed > sizes.own["one"], "what both had goes with the last of them"
+
+
+def test_a_build_that_is_just_rooted_is_kept_unasked(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = copy()
+    result = built(builder, "new", "A = 1;")
+    builder.collect(set(), dry_run=False)
+    assert builder.store.valid(result.closure)
+    monkeypatch.setattr("spoold.nix.build.GRACE", 0)
+    builder.collect(set(), dry_run=False)
+    assert not builder.store.valid([result.shell])
+
+
+def test_builds_and_collections_at_once(copy: Copy) -> None:
+    """Every build succeeds and is whole, though what it builds upon is deleted again and again."""
+    builder = copy()
+    ended, errors, results = Event(), [], []
+
+    def collecting() -> None:
+        while not ended.is_set():
+            try:
+                builder.collect({f"b{number}" for number in range(0, 1000, 2)}, dry_run=False)
+            except TemporaryError as error:
+                errors.append(error)
+
+    collector = threading.Thread(target=collecting)
+    collector.start()
+    try:
+        for number in range(5):
+            # The collections leave nothing to build with, so each of these builds is of many derivations.
+            inner = f'pkgs.runCommand "inner" {{ }} "echo {number} > $out"'
+            outer = f'pkgs.runCommand "outer" {{ inner = {inner}; }} "sleep 0.1; cat $inner > $out; echo >> $out"'
+            result = built(builder, f"b{number}", f"packages = [ pkgs.lua ]; outer = {outer}; N = {number};")
+            assert builder.store.valid(result.closure)
+            assert all(os.path.lexists(builder.store.on_disk(path)) for path in result.closure)
+            results.append(result)
+    finally:
+        ended.set()
+        collector.join()
+    assert errors == []
+    builder = copy()
+    builder.collect({f"b{number}" for number in range(0, 1000, 2)}, dry_run=False)
+    for number, result in enumerate(results):
+        assert builder.store.valid([result.shell]) is (number % 2 == 0)
+    verified(builder)
+
+
+def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "PATIENCE", 0.5)
+    builder, cancelled = copy(), Event()
+    left = built(copy(), "left", "A = 1;")
+
+    def building() -> None:
+        script = 'X = pkgs.runCommand "long" { } "sleep 1000";'
+        with pytest.raises(TemporaryError, match="cancelled"):
+            builder.build("long", room.SHELL % script, "default", cancelled)
+
+    thread = threading.Thread(target=building)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        swept = collect.collect(builder.store, set(), seconds=60, cancel=Event())
+        assert swept == collect.Sweep(builds=[], paths=[], freed=0, complete=False)
+        assert builder.store.valid([left.shell])
+        started = time.monotonic()
+        collector = threading.Thread(target=builder.collect, args=(set(),), kwargs={"dry_run": False})
+        collector.start()
+        built(builder, "short", "A = 2;")
+        assert time.monotonic() - started < 3
+        collector.join()
+    finally:
+        cancelled.set()
+        thread.join()
+    builder.collect(set(), dry_run=False)
+    assert not builder.store.valid([left.shell])
+
+
+def test_a_build_can_be_cancelled_while_it_waits_for_a_collection(copy: Copy) -> None:
+    builder, cancelled = copy(), Event()
+    with builder.store.lock.exclusive(1, Event()) as alone:
+        assert alone
+        threading.Timer(0.2, cancelled.set).start()
+        started = time.monotonic()
+        with pytest.raises(TemporaryError, match="waited for a collection"):
+            builder.build("waits", "1", "default", cancelled)
+        assert time.monotonic() - started < 2
+
+
+def test_small_steps_come_to_the_same(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "STEP_BYTES", 1)
+    monkeypatch.setattr(collect, "STEP_SECONDS", 0.02)
+    monkeypatch.setattr(collect, "PAUSE", 0)
+    builder = copy()
+    everything = {f"b{number}" for number in range(3)}
+    for name in everything:
+        built(builder, name, f'own = pkgs.writeText "{name}" "x";')
+    builder.collect(everything, dry_run=False, seconds=120)
+    assert builder.collect(everything, dry_run=True).paths == 0
+    verified(builder)
+
+
+def test_an_end_before_the_end(copy: Copy) -> None:
+    cancelled = Event()
+    cancelled.set()
+    builder = copy()
+    expected = builder.collect(set(), dry_run=True)
+    assert builder.collect(set(), dry_run=False, cancelled=cancelled).paths == 0
+    assert builder.collect(set(), dry_run=False) == expected
+
+
+KILLED = """
+import sys, msgspec
+from spoold.config import Settings
+from spoold.nix.build import NixBuilder
+builder = NixBuilder(msgspec.json.decode(sys.stdin.readline(), type=Settings))
+builder.prepare()
+print("ready", flush=True)
+builder.collect({"kept"}, dry_run=False)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.01, 0.05, 0.1, 0.2, 0.4])
+def test_a_collection_that_was_killed(copy: Copy, delay: float) -> None:
+    builder = copy()
+    kept = built(builder, "kept", "packages = [ pkgs.lua ];")
+    built(builder, "gone", 'own = pkgs.writeText "gone" "x";')
+    (builder.store.roots.directory / "builds/.gone.1.00000000").symlink_to(kept.shell)
+    daemon = subprocess.Popen([sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert daemon.stdin is not None
+    assert daemon.stdout is not None
+    with daemon.stdin, daemon.stdout:
+        daemon.stdin.write(msgspec.json.encode(builder.settings) + b"\n")
+        daemon.stdin.flush()
+        assert daemon.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    after = copy()
+    with (builder.store.state / "store.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    result = built(after, "new", 'own = pkgs.writeText "gone" "x"; packages = [ pkgs.lua ];')
+    after.collect({"kept", "new"}, dry_run=False)
+    assert set(after.store.roots.targets("builds")) == {"kept", "new"}
+    assert after.store.valid([*kept.closure, *result.closure])
+    verified(after)
