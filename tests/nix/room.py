@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -15,6 +16,7 @@ from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
+Copy = Callable[[], NixBuilder]
 _numbers = itertools.count()
 
 

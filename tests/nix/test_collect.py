@@ -9,47 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
 from threading import Event
 
 import msgspec
 import pytest
 
-from spoold.config import Nix
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.nix import collect, usage
 from spoold.nix.build import NixBuilder
 from tests.nix import room
+from tests.nix.room import Copy
 
 pytestmark = pytest.mark.nix
-
-Copy = Callable[[], NixBuilder]
-
-
-@pytest.fixture
-def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
-    """Return what makes a builder on a copy of the session's store, of which nothing but the pins and runtime is
-    rooted. Files are shared with the original: nothing changes a file of a store.
-    """
-    nix_builder.prepare()
-    state = tmp_path / "state"
-    subprocess.run(["cp", "-al", nix_builder.settings.nix.state, state], check=True)
-    database = state / "nix/nix/var/nix/db"
-    subprocess.run(["rm", "-r", database], check=True)
-    subprocess.run(["cp", "-a", nix_builder.store.root / "nix/var/nix/db", database], check=True)
-    settings = msgspec.structs.replace(
-        nix_builder.settings, nix=Nix(state=str(state), system=nix_builder.settings.nix.system)
-    )
-
-    def make() -> NixBuilder:
-        builder = NixBuilder(settings)
-        builder.prepare()
-        return builder
-
-    make().store.roots.keep_only("builds", [])
-    return make
 
 
 def built(builder: NixBuilder, build_id: str, attributes: str) -> BuildResult:

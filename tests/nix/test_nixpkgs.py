@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -92,6 +95,19 @@ def test_a_tarball(store: Store, tree: Path, suffix: str, scheme: str) -> None:
     started = time.monotonic()
     assert nixpkgs.add(store, "default", scheme + tarball) == path
     assert time.monotonic() - started < 0.3
+
+
+def test_a_url(store: Store, tree: Path) -> None:
+    """Fetched once: a URL is taken at its word until it changes."""
+    subprocess.run(["tar", "-caf", tree.with_name("x.tar.gz"), "-C", tree.parent, "tree"], check=True)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tree.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/x.tar.gz"
+        path = nixpkgs.add(store, "default", url)
+        server.shutdown()
+    assert store.on_disk(path).joinpath("default.nix").read_text() == "{ }"
+    assert nixpkgs.add(store, "default", url) == path
 
 
 def test_a_store_path(store: Store, tree: Path) -> None:
