@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spoold.model.collection import Collected, StoreSizes
-from spoold.model.errors import TemporaryError
+from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
@@ -106,16 +106,18 @@ class PlainBackend:
         self.failures = 0
         self.away = False
 
-    def prepare(self) -> Runtime:
+    def prepare(self, pins: dict[str, str]) -> Runtime:
         if self.away:
             raise TemporaryError("the store is away")
+        if bad := [name for name, location in pins.items() if "bad" in location]:
+            raise OperatorError(f"{bad[0]}: not a nixpkgs")
         return Runtime(
             system="x86_64-linux",
             store="/nix/store",
             python="/nix/store/python",
             bash="/nix/store/bash",
             coreutils="/nix/store/coreutils",
-            nixpkgs={"default": "/nix/store/nixpkgs"},
+            nixpkgs={name: f"/nix/store/{location.rpartition('/')[2]}" for name, location in pins.items()},
         )
 
     def holds(self, path: str) -> bool:

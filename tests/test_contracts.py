@@ -43,10 +43,19 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
 
 
 @pytest.fixture(params=STORES)
-def backend(request: pytest.FixtureRequest) -> Backend:
+def store(request: pytest.FixtureRequest) -> tuple[Backend, dict[str, str]]:
+    """Return a store, and the location of a nixpkgs for it."""
     made: Backend = PlainBackend()
+    location = "/srv/nixpkgs"
     if request.param == "real":
-        made = request.getfixturevalue("nix_builder")
+        made, location = request.getfixturevalue("nix_builder"), str(request.getfixturevalue("nixpkgs_debian"))
+    return made, {"default": location}
+
+
+@pytest.fixture
+def backend(store: tuple[Backend, dict[str, str]]) -> Backend:
+    made, pins = store
+    made.prepare(pins)
     return made
 
 
@@ -117,14 +126,28 @@ def test_a_run_can_be_cancelled(engine: tuple[Sandbox, str]) -> None:
         sandbox.run(job(shell, "sleep 60"), lambda *_: None, cancelled)
 
 
-def test_a_store_provides_its_pins(backend: Backend) -> None:
-    runtime = backend.prepare()
+def test_a_store_provides_the_pins(store: tuple[Backend, dict[str, str]]) -> None:
+    made, pins = store
+    runtime = made.prepare(pins)
     assert runtime.nixpkgs["default"].startswith("/nix/store/")
-    assert runtime == backend.prepare()
+    assert runtime == made.prepare(pins)
+    two = made.prepare(pins | {"other": pins["default"]})
+    assert set(two.nixpkgs) == {"default", "other"}
+
+
+def test_a_collection_keeps_what_it_is_told_to(store: tuple[Backend, dict[str, str]]) -> None:
+    made, pins = store
+    made.prepare(pins)
+    build_id = "e" * 64
+    result = made.build(build_id, FINE.replace("hello", "hello pkgs.jq"), "default", threading.Event())
+    assert made.holds(result.shell)
+    sizes = made.sizes()
+    assert sizes.store >= sizes.own[build_id] > 0
+    assert made.collect(set(sizes.own), dry_run=True).paths >= 0
+    assert made.holds(result.shell)
 
 
 def test_a_good_expression_is_a_shell_with_packages(backend: Backend) -> None:
-    backend.prepare()
     result = backend.build("a" * 64, FINE, "default", threading.Event())
     assert result.phase.outcome is Outcome.OK
     assert result.shell.startswith("/nix/store/")
@@ -135,14 +158,12 @@ def test_a_good_expression_is_a_shell_with_packages(backend: Backend) -> None:
 
 
 def test_a_broken_expression_is_a_phase_that_says_why(backend: Backend) -> None:
-    backend.prepare()
     result = backend.build("b" * 64, BROKEN, "default", threading.Event())
     assert (result.phase.outcome, result.shell, result.packages) == (Outcome.NONZERO_EXIT, "", [])
     assert "undefined variable" in result.phase.stderr
 
 
 def test_a_build_can_be_cancelled(backend: Backend) -> None:
-    backend.prepare()
     if isinstance(backend, PlainBackend):
         backend.gate.clear()
     cancelled = threading.Event()

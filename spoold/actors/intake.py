@@ -22,6 +22,7 @@ from spoold.model import ids
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError
 from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
+from spoold.spool.builds import BuildStore
 from spoold.spool.recovery import publish_committed
 from spoold.spool.store import Spool, origin_of
 
@@ -42,7 +43,9 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._spool = Spool(settings, "intake")
+        self._builds = BuildStore(settings)
         self._pins = frozenset(settings.nixpkgs) | {"default"}
+        self._pins_seen: Identity | None = None
         self._unfinished: dict[str, Unfinished] = {}
         self._reported: set[str] = set()
 
@@ -63,6 +66,7 @@ class Intake:
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Take in the files that ``hints`` name, or all there are; return the seconds after which to look again."""
+        self._follow_pins()
         if hints is None:
             names = fsops.names(self._spool.queue.path("incoming"))
             self._forget_missing(set(names))
@@ -75,6 +79,15 @@ class Intake:
                 # Ours (disk full, too many open files): the file stays where it is, the others get their turn.
                 log.error("could not take a file in; it stays in incoming/", file=name, error=error)
         return BUSY if self._unfinished else self._settings.spool.scan
+
+    def _follow_pins(self) -> None:
+        seen = fsops.identity(self._builds.runtime_path)
+        if seen != self._pins_seen:
+            runtime = self._builds.runtime()
+            self._pins = (
+                frozenset(self._settings.nixpkgs) | {"default"} | (runtime.nixpkgs.keys() if runtime else set())
+            )
+            self._pins_seen = seen
 
     def _forget_missing(self, present: set[str]) -> None:
         self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}

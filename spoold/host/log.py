@@ -79,3 +79,5 @@ def set_up(*, level: str, journal: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     root.propagate = False
+    # watchdog warns of events that come while it is being stopped, in a format of its own.
+    logging.getLogger("watchdog").setLevel(logging.ERROR)

@@ -17,7 +17,7 @@ import re
 import shutil
 from importlib import resources
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import msgspec
 
@@ -47,6 +47,7 @@ class Evaluator:
     def __init__(self, store: Store, bash: str, coreutils: str) -> None:
         self.store, self.bash, self.coreutils = store, bash, coreutils
         self.template = store.state / "template"
+        self._copying = Lock()
 
     def prepare(self) -> None:
         """Make the template of the throw-away stores, unless the one there is still right."""
@@ -117,6 +118,11 @@ class Evaluator:
     def _hand_over(self, own: Path, derivation: str) -> None:
         if not DERIVATION.fullmatch(derivation):
             raise TemporaryError(f"the evaluator printed {derivation[:200]!r} and no derivation")
+        # Two copies at once into a store that is new get into each other's way: one of them fails.
+        with self._copying:
+            self._copy(own, derivation)
+
+    def _copy(self, own: Path, derivation: str) -> None:
         self.store.ask(
             ["nix", "copy", "--derivation", "--from", str(own), "--to", str(self.store.root), derivation],
             msgspec.structs.replace(QUICK, wall=120),

@@ -39,8 +39,13 @@ def raise_ours(finished: proc.Finished, store: Store) -> None:
 
 
 def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) -> Phase:
-    """Return the phase of an evaluation that failed."""
+    """Return the phase of an evaluation that failed.
+
+    Raises :class:`TemporaryError` where somebody killed it who was not the kernel, for a limit.
+    """
     name = _signal(finished)
+    if name == "SIGKILL" and finished.limit is None and finished.cpu < limits.evaluation_time:
+        raise TemporaryError(f"somebody killed the evaluation after {finished.wall:.1f} s")
     outcome, note = _evaluation_outcome(finished, name, limits)
     stderr = messages.for_client(finished.stderr, store)
     return finished_phase(
@@ -56,7 +61,7 @@ def of_evaluation(store: Store, finished: proc.Finished, limits: BuildLimits) ->
 
 
 def _evaluation_outcome(finished: proc.Finished, name: str, limits: BuildLimits) -> tuple[Outcome, str]:
-    if finished.limit is Limit.WALL or (name == "SIGKILL" and finished.limit is None):
+    if finished.limit is Limit.WALL or (name == "SIGKILL" and finished.cpu >= limits.evaluation_time):
         return Outcome.TIME_LIMIT, f"the evaluation of cutor.nix took more than {limits.evaluation_time:g} s"
     if finished.limit in (Limit.OUTPUT, Limit.WATCH) or name == "SIGXFSZ":
         return Outcome.OUTPUT_LIMIT, finished.reason or "the evaluation of cutor.nix printed or wrote too much"

@@ -36,6 +36,13 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     result: BuildResult
 
 
+class PinsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the builder says of a set of added pins: ``error`` is "" when all of them are provided."""
+
+    pins: dict[str, str]
+    error: str
+
+
 class BuildStore:
     """The builds below ``settings.spool.path``."""
 
@@ -154,6 +161,33 @@ class BuildStore:
     def collected_at(self, name: str) -> float | None:
         """Return when an order was answered last, in seconds on the file system's clock."""
         return fsops.mtime(self.queue.path("collect", f"{name}{RESULT}"))
+
+    def pins(self) -> dict[str, str]:
+        """Return the pins that the operator added to those of the settings: names and locations."""
+        data = fsops.read(self.pins_path)
+        return {} if data is None else msgspec.json.decode(data, type=dict[str, str])
+
+    def set_pins(self, pins: dict[str, str]) -> None:
+        """Change the added pins; the builder takes notice."""
+        private = self.queue.path("tmp", "pins.json")
+        fsops.write_private(private, ENCODER.encode(pins))
+        fsops.replace(private, self.pins_path)
+
+    def answer_pins(self, pins: dict[str, str], error: str) -> None:
+        """Say that these pins are provided, or why they cannot be."""
+        private = self.queue.path("tmp", "pins.result.json")
+        fsops.write_private(private, ENCODER.encode(PinsAnswer(pins=pins, error=error)))
+        fsops.replace(private, f"{self.pins_path}{RESULT}")
+
+    def pins_answer(self) -> PinsAnswer | None:
+        """Return what the builder said of the pins last."""
+        data = fsops.read(f"{self.pins_path}{RESULT}")
+        return None if data is None else msgspec.json.decode(data, type=PinsAnswer)
+
+    @property
+    def pins_path(self) -> str:
+        """Return the path of the file of added pins."""
+        return os.path.join(self.root, "pins.json")
 
     def set_runtime(self, runtime: Runtime) -> None:
         """Tell the executors where the sandbox's own programs are in the store."""

@@ -33,6 +33,7 @@ def settings_for(root: Path, **changes: Any) -> Settings:
         lease=Lease(renewal=0.05, limit=0.5, check=0.1),
         executor=ExecutorSettings(slots=2),
         builder=BuilderSettings(failure_memory=0.2),
+        nixpkgs={"default": "/srv/nixpkgs"},
     )
     return msgspec.structs.replace(made, **changes)
 

@@ -458,7 +458,7 @@ def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
     runtime = bench.builds.runtime()
     assert runtime is not None
     bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={}))
-    bench.wait_for("a")
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.executor.step)
     assert (bench.response("a")["status"], "default" in bench.response("a")["reason"]) == ("REJECTED", True)
 
 

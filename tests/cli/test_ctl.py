@@ -154,6 +154,41 @@ def test_the_cache_is_collected_by_hand(bench: Bench, program: Path) -> None:
     assert bench.names("builds/collect") == set()
 
 
+def test_pins_are_added_listed_and_removed(bench: Bench, program: Path) -> None:
+    ctl(bench, "nixpkgs", "add", "24.11", "/srv/nixpkgs-24.11")
+    assert "nixpkgs-24.11" in ctl(bench, "nixpkgs", "list", width="200")
+    listed = json.loads(ctl(bench, "nixpkgs", "list", "--json"))["pins"]
+    added = {"name": "24.11", "location": "/srv/nixpkgs-24.11", "from": "added", "path": "/nix/store/nixpkgs-24.11"}
+    assert added in listed
+    bench.drop("a", nixpkgs="24.11")
+    bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
+    assert (bench.response("a")["status"], bench.backend.pins) == ("COMPLETED", {"24.11"})
+    ctl(bench, "nixpkgs", "remove", "24.11")
+    bench.until(lambda: "24.11" not in ctl(bench, "nixpkgs", "list"), lambda: None)
+    bench.drop("b", nixpkgs="24.11")
+    bench.until(lambda: bench.has("done", "b.response.json"), lambda: None)
+    assert (bench.response("b")["status"], "24.11" in bench.response("b")["reason"]) == ("REJECTED", True)
+
+
+def test_a_pin_that_cannot_be_provided_is_not_added(bench: Bench, program: Path) -> None:
+    assert "not a nixpkgs" in ctl(bench, "nixpkgs", "add", "x", "/srv/bad", code=exits.FAILED)
+    assert "bad" not in ctl(bench, "nixpkgs", "list")
+    ctl(bench, "submit", str(program), "--wait")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["add", "a b", "/x"], exits.USAGE, "letters"),
+        (["add", "x", "relative"], exits.USAGE, "absolute"),
+        (["add", "x", "--help"], exits.OK, "LOCATION"),
+        (["remove", "nobody"], exits.FAILED, "no added pin"),
+    ],
+)
+def test_errors_of_pins_say_what_to_do(bench: Bench, words: list[str], code: int, said: str) -> None:
+    assert said in ctl(bench, "nixpkgs", *words, code=code)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -17,10 +17,11 @@ import msgspec
 
 from spoold.actors.builder.collector import Cache, Collector
 from spoold.config import Settings
+from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError, OperatorError, TemporaryError
+from spoold.model.errors import LeaseLostError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
@@ -35,8 +36,8 @@ BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault w
 class Backend(Cache, Protocol):
     """What realises expressions: Nix."""
 
-    def prepare(self) -> Runtime:
-        """Provide the pins and the runtime."""
+    def prepare(self, pins: dict[str, str]) -> Runtime:
+        """Provide the pins, by name and location, and the runtime."""
 
     def holds(self, path: str) -> bool:
         """Tell whether a store path is there, whole."""
@@ -59,27 +60,46 @@ class Builder:
         self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._queued: set[Entry] = set()
         self._pins: dict[str, str] = {}
+        self._pins_seen: fsops.Identity | None = None
         self._stopping = threading.Event()
 
     @property
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
-        return ["builds/new", "builds/collect"]
+        return ["builds", "builds/new", "builds/collect"]
 
     def start(self) -> None:
         """Provide the runtime; show what an earlier builder committed and could not show."""
         publish_committed(self._builds.queue, log)
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
-        runtime = self._backend.prepare()
-        self._pins = {path: name for name, path in runtime.nixpkgs.items()}
-        self._forget_what_is_gone()
-        self._builds.set_runtime(runtime)
+        self._provide()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
             recover(self._builds.queue, "building", entry, abandon=self._abandon, log=log)
 
     def _abandon(self, entry: Entry) -> None:
         self._finish(entry, failure_of_ours(f"given up: {entry.attempt - 1} times the builder died that had it"))
+
+    def _provide(self) -> None:
+        """Provide the runtime and the pins; raises what keeps the backend from it, and then all stays as it was."""
+        self._pins_seen = fsops.identity(self._builds.pins_path)
+        runtime = self._backend.prepare(self._wanted_pins())
+        self._pins = {path: name for name, path in runtime.nixpkgs.items()}
+        self._forget_what_is_gone()
+        if runtime != self._builds.runtime():
+            self._builds.set_runtime(runtime)
+
+    def _wanted_pins(self) -> dict[str, str]:
+        return self._builds.pins() | self._settings.nixpkgs
+
+    def _follow_pins(self) -> None:
+        pins, error = self._builds.pins(), ""
+        try:
+            self._provide()
+        except (SpooldError, OSError) as failure:
+            error = str(failure)
+            log.error("the pins that were added cannot be provided; the others are", error=error)
+        self._builds.answer_pins(pins, error)
 
     def _forget_what_is_gone(self) -> None:
         """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
@@ -105,6 +125,9 @@ class Builder:
             seen = [hint for hint in hints if hint.directory == "builds/new"]
             entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
         self._collecting.submit(self._collector.answer_orders)
+        if fsops.identity(self._builds.pins_path) != self._pins_seen:
+            self._pins_seen = fsops.identity(self._builds.pins_path)
+            self._collecting.submit(self._follow_pins)
         for entry in entries:
             if entry not in self._queued:
                 self._queued.add(entry)
@@ -149,7 +172,7 @@ class Builder:
 
     def _store_answers(self) -> bool:
         try:
-            self._backend.prepare()
+            self._backend.prepare(self._wanted_pins())
         except (TemporaryError, OperatorError):
             return False
         return True

@@ -1,0 +1,118 @@
+"""``spoolctl nixpkgs``: the pins that requests can choose from, beside those of the settings."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from spoold.cli import exits, render
+from spoold.cli.options import JSON, TIMEOUT
+from spoold.config import Settings
+from spoold.model.errors import OperatorError
+from spoold.spool.builds import BuildStore, PinsAnswer
+
+POLL = 0.1  # seconds between two looks for the builder's answer
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LOCATION = re.compile(r"(/|https?://|file://).+")
+
+
+@click.group()
+def command() -> None:
+    """Add, list and remove pins of nixpkgs: for the operator.
+
+    A request chooses one with "nixpkgs": NAME. The pins of the settings file are always there; these are beside them.
+    """
+
+
+@command.command()
+@click.argument("name", metavar="NAME")
+@click.argument("location", metavar="LOCATION")
+@TIMEOUT
+@click.pass_obj
+def add(settings: Settings, *, name: str, location: str, timeout: float) -> int:
+    """Add the nixpkgs at LOCATION under NAME: a directory, a tarball, a URL or a store path.
+
+    It is unpacked once. A pin of that name is replaced, which changes the ids of all builds made with it.
+    """
+    builds = BuildStore(settings)
+    if not NAME.fullmatch(name):
+        raise click.UsageError(f"{name!a}: letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
+    if not LOCATION.fullmatch(location):
+        raise click.UsageError(f"{location!a}: an absolute path, or a URL (https://, http://, file://)")
+    _refuse_of_settings(settings, name)
+    before = builds.pins()
+    code = _change(builds, before | {name: location}, timeout, undo=before)
+    if code == exits.OK:
+        click.echo(f"{name}: provided", err=True)
+    return code
+
+
+@command.command()
+@click.argument("name", metavar="NAME")
+@TIMEOUT
+@click.pass_obj
+def remove(settings: Settings, *, name: str, timeout: float) -> int:
+    """Remove the pin NAME. Builds made with it go when the cache is collected."""
+    builds = BuildStore(settings)
+    _refuse_of_settings(settings, name)
+    pins = builds.pins()
+    if pins.pop(name, None) is None:
+        raise OperatorError(f"there is no added pin called {name!a}; see `spoolctl nixpkgs list`")
+    return _change(builds, pins, timeout, undo=None)
+
+
+@command.command("list")
+@JSON
+@click.pass_obj
+def list_(settings: Settings, *, as_json: bool) -> None:
+    """List the pins: where they come from, and where they are in the store once they are provided."""
+    builds = BuildStore(settings)
+    runtime = builds.runtime()
+    provided = runtime.nixpkgs if runtime else {}
+    rows = [
+        {"name": name, "location": location, "from": source, "path": provided.get(name, "")}
+        for source, pins in (("settings", settings.nixpkgs), ("added", builds.pins()))
+        for name, location in sorted(pins.items())
+    ]
+    if as_json:
+        click.echo(msgspec.json.encode({"pins": rows}))
+        return
+    table = Table("pin", "from", "location", "store path", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(render.printable(row[key]) for key in ("name", "from", "location", "path")))
+    Console(highlight=False, markup=False).print(table)
+
+
+def _refuse_of_settings(settings: Settings, name: str) -> None:
+    if name in settings.nixpkgs:
+        raise OperatorError(f"{name!a} is a pin of the settings file: change it there, and restart the builder")
+
+
+def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: dict[str, str] | None) -> int:
+    """Set the pins and wait for the builder to provide them; what it cannot provide is undone."""
+    builds.set_pins(pins)
+    answer = _wait(builds, pins, timeout)
+    if answer is None:
+        click.echo(f"no answer within {timeout:g} s; it is done once a builder runs", err=True)
+        return exits.TIMED_OUT
+    if answer.error:
+        if undo is not None:
+            builds.set_pins(undo)
+        raise OperatorError(answer.error)
+    return exits.OK
+
+
+def _wait(builds: BuildStore, pins: dict[str, str], timeout: float) -> PinsAnswer | None:
+    deadline = time.monotonic() + timeout
+    with Console(stderr=True).status("waiting for the builder; to unpack a nixpkgs takes a while"):
+        while time.monotonic() < deadline:
+            answer = builds.pins_answer()
+            if answer is not None and answer.pins == pins:
+                return answer
+            time.sleep(POLL)
+    return None
