@@ -21,12 +21,14 @@ import pytest
 from spoold.config import Docker, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.daemon import ROLES
+from spoold.model.collection import Rules
 from spoold.spool import layout
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 PATIENCE = 300.0
 PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
 GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
+EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
 LEASE = Lease(renewal=0.5, limit=3.0, check=0.5)
 
 
@@ -37,7 +39,9 @@ class Served:
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
-        own = msgspec.structs.replace(settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE)
+        own = msgspec.structs.replace(
+            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE, gc=EVERYTHING_UNUSED
+        )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -84,6 +88,13 @@ class Served:
             time.sleep(0.01)
         loaded: dict[str, Any] = json.loads(path.read_bytes())
         return loaded
+
+    def ctl(self, *words: str) -> Any:
+        """Return what spoolctl says, in JSON."""
+        command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(self.config), *words, "--json"]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout)
 
     def builds(self) -> set[str]:
         return {name for name in os.listdir(self.spool / "builds" / "done") if name.endswith(".response.json")}
@@ -240,6 +251,41 @@ def test_bad_input_is_refused_while_the_rest_flows(served: Served, tmp_path: Pat
     assert canary.read_text() == "secret"
     for path in (served.spool / "quarantine").iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_unused_dependencies_go_while_others_run(served: Served, nix_settings: Settings) -> None:
+    """Everything that nobody needs is unused by these settings; jobs run, wait and build meanwhile."""
+    served.drop("warm", "python3 -c 'print(1)'", f"{PYTHON} # collected")
+    assert served.response("warm")["status"] == "COMPLETED"
+    assert served.ctl("gc", "--dry-run")["deleted"]
+    assert served.builds()
+    slow = (
+        "import time\nfor _ in range(30):\n    time.sleep(0.1)\n    import sys, json, decimal, sqlite3\nprint('whole')"
+    )
+    served.drop("slow", "python3 p.py", f"{PYTHON} # kept", files=[{"name": "p.py", "content": slow}])
+    while not os.listdir(served.spool / "running"):
+        time.sleep(0.01)
+    for number in range(6):
+        served.drop(f"gc-{number}", f"python3 -c 'print({number})'", f"{PYTHON} # during {number % 3}")
+    report = served.ctl("gc")
+    assert report["deleted"]
+    assert report["error"] == ""
+    assert served.response("slow")["run"]["stdout"] == "whole\n"
+    for number in range(6):
+        assert served.response(f"gc-{number}")["run"]["stdout"] == f"{number}\n"
+    served.ctl("gc")
+    assert served.builds() == set()
+    verified = subprocess.run(
+        ["nix-store", "--store", f"{nix_settings.nix.state}/nix", "--verify", "--check-contents"],
+        env={"PATH": os.environ["PATH"], "NIX_REMOTE": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.returncode, "error" in verified.stderr) == (0, False), verified.stderr
+    served.drop("again", "python3 -c 'print(2)'", f"{PYTHON} # collected")
+    assert served.response("again")["run"]["stdout"] == "2\n"
+    served.assert_nothing_is_left()
 
 
 def test_nothing_is_left_when_all_have_stopped(served: Served, docker_host: str) -> None:
