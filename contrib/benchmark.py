@@ -21,7 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 SCRIPT = "echo hi\n"
-REQUEST = json.dumps({"files": [{"name": "run.sh", "content": SCRIPT}]}).encode()
+FILES = [{"name": "run.sh", "content": SCRIPT}]
+SHELL = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.python3 pkgs.jq ]; }"
+REQUEST = json.dumps({"files": FILES}).encode()
+OWN_SHELL = json.dumps({"files": [*FILES, {"name": "cutor.nix", "content": SHELL}]}).encode()
 PATIENCE = 300.0  # seconds for one response
 
 
@@ -33,15 +36,17 @@ class Bench:
         self.runtime = json.loads((spool / "builds" / "runtime.json").read_bytes())
         self.api = docker.DockerClient(base_url=os.environ["DOCKER_HOST"], version="auto")
         self.serial = 0
-        self.through_the_spool()  # builds the dependencies, and makes the image if nobody has yet
+        # This builds the dependencies, and makes the image if nobody has yet.
+        self.through_the_spool()
+        self.with_a_shell_of_its_own()
         self.image = next(tag for image in self.api.images.list("spoold-sandbox") for tag in image.tags)
 
-    def submit(self) -> str:
+    def submit(self, request: bytes = REQUEST) -> str:
         """Drop one submission in one step; return its id."""
         self.serial += 1
         id_ = f"bench-{self.serial}"
         private = self.spool / "incoming" / f".{id_}.tmp"
-        private.write_bytes(REQUEST)
+        private.write_bytes(request)
         private.rename(self.spool / "incoming" / f"{id_}.json")
         return id_
 
@@ -60,6 +65,10 @@ class Bench:
     def through_the_spool(self) -> None:
         """Take one submission from the drop box to its response."""
         self.wait(self.submit())
+
+    def with_a_shell_of_its_own(self) -> None:
+        """Take one submission with a cutor.nix, which is built already, to its response."""
+        self.wait(self.submit(OWN_SHELL))
 
     def docker_run(self) -> None:
         """Run the same with the docker command, in the same image with the same store."""
@@ -119,6 +128,7 @@ def main() -> None:
     bench = Bench(options.spool)
     ways = {
         "spoold, from the drop box to the response": bench.through_the_spool,
+        "the same, with a shell of its own": bench.with_a_shell_of_its_own,
         "docker run --rm": bench.docker_run,
         "Docker SDK": bench.docker_sdk,
     }
