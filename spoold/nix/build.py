@@ -119,24 +119,19 @@ class NixBuilder:
         Raises :class:`ClientError` for a pin that does not exist, :class:`TemporaryError` or :class:`OperatorError`
         for what is ours, a cancelled build included.
         """
-        if self._evaluator is None or self._runtime is None:
-            raise OperatorError("prepare() comes before build()")
-        pin = self._runtime.nixpkgs.get(nixpkgs)
-        if pin is None:
-            known = ", ".join(sorted(self._runtime.nixpkgs))
-            raise ClientError(f"nixpkgs: there is no {nixpkgs!r}; this host has {known}")
         with self.store.lock.shared(cancelled):
-            return self._evaluated(self._evaluator, build_id, expression, pin, cancelled)
-
-    def _evaluated(
-        self, evaluator: Evaluator, build_id: str, expression: str, pin: str, cancelled: Event
-    ) -> BuildResult:
-        limits = self.settings.builder.limits
-        evaluation = evaluator.evaluate(expression, pin, limits, cancelled)
-        verdict.raise_ours(evaluation.finished, self.store)
-        if not evaluation.derivation:
-            return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
-        return self._realised(build_id, evaluation, limits, cancelled)
+            if self._evaluator is None or self._runtime is None:
+                raise OperatorError("prepare() comes before build()")
+            pin = self._runtime.nixpkgs.get(nixpkgs)
+            if pin is None:
+                known = ", ".join(sorted(self._runtime.nixpkgs))
+                raise ClientError(f"nixpkgs: there is no {nixpkgs!r}; this host has {known}")
+            limits = self.settings.builder.limits
+            evaluation = self._evaluator.evaluate(expression, pin, limits, cancelled)
+            verdict.raise_ours(evaluation.finished, self.store)
+            if not evaluation.derivation:
+                return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
+            return self._realised(build_id, evaluation, limits, cancelled)
 
     def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
         try:
@@ -145,7 +140,7 @@ class NixBuilder:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:
             verdict.raise_ours(realised.finished, self.store)
-        phase = verdict.of_build(self.store, evaluation.finished, realised.finished, limits)
+        phase = verdict.of_build(self.store, evaluation.finished, realised, limits)
         if not realised.path:
             return BuildResult(phase=phase)
         self.store.roots.add(f"builds/{build_id}", realised.path)

@@ -34,10 +34,15 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Realisation(msgspec.Struct, frozen=True):
-    """How it ended; ``path`` is "" unless it succeeded, ``finished`` is ``None`` when there was nothing to do."""
+    """How it ended; ``path`` is "" unless it succeeded.
+
+    ``finished`` is ``None`` when there was nothing to do, ``fetching`` when there was nothing to fetch. A fetch that
+    failed is not the end: what did not come was built, or refused.
+    """
 
     finished: proc.Finished | None
     path: str
+    fetching: proc.Finished | None = None
 
 
 def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event) -> Realisation:
@@ -48,12 +53,15 @@ def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event) -
     if store.valid([out]):
         return Realisation(None, out)
     missing = _missing(store, derivation, network=bool(store.settings.substituters))
+    fetching = None
     if missing.fetched:
-        _fetch(store, missing.fetched, limits, cancel)
+        fetching = _fetch(store, missing.fetched, limits, cancel)
+        if cancel.is_set():
+            raise TemporaryError("the build was cancelled")
         missing = _missing(store, derivation, network=False)
-    policy.check(store, missing.built)
+    _check(store, missing.built, fetching)
     finished = _build(store, derivation, missing.built, limits, cancel)
-    return Realisation(finished, out if finished.ok else "")
+    return Realisation(finished, out if finished.ok else "", fetching)
 
 
 def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
@@ -65,15 +73,26 @@ def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
     return Missing(_paths(_BUILT, text), _paths(_FETCHED, text))
 
 
+def _check(store: Store, built: list[str], fetching: proc.Finished | None) -> None:
+    """Ask the policy; what a binary cache promised and did not deliver is not the client's fault."""
+    try:
+        policy.check(store, built)
+    except ClientError as error:
+        if fetching is None or fetching.ok:
+            raise
+        said = fetching.stderr.data.decode(errors="replace").strip()[-1000:]
+        raise TemporaryError(f"a binary cache did not deliver what it has ({said}), and {error}") from error
+
+
 def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
     match = pattern.search(text)
     return match.group(1).split() if match else []
 
 
-def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -> None:
-    """Fetch what a cache promised. What does not come is built, or refused, afterwards: no failure here is final."""
+def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
+    """Fetch what a cache promised."""
     bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
-    store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
+    return store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
 
 
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:

@@ -138,9 +138,10 @@ class Store:
         It sees the state directory, and ``readable``.
         """
         program = command.line(argv, str(root or self.root), self.settings, building=False)
+        caches = [path for path in map(_local, self.settings.substituters) if network and os.path.isdir(path)]
         with self.workspace() as scratch:
             return proc.run(
-                confine.trusted(program, readable=readable, writable=self._writable(), network=network),
+                confine.trusted(program, readable=[*readable, *caches], writable=self._writable(), network=network),
                 bounds,
                 env=self._environment(scratch, network=network),
                 stdin=stdin,
@@ -216,3 +217,8 @@ class Store:
                 yield connection
         except sqlite3.Error as error:
             raise TemporaryError(f"cannot read {name}: {error}") from error
+
+
+def _local(cache: str) -> str:
+    """The directory of a binary cache that is one, else ""."""
+    return cache.partition("?")[0].removeprefix("file://") if cache.startswith(("file://", "/")) else ""

@@ -16,6 +16,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 from spoold.nix import messages
+from spoold.nix.realise import Realisation
 from spoold.nix.store import Store
 
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
@@ -90,9 +91,10 @@ def of_refusal(store: Store, evaluation: proc.Finished, reason: str) -> Phase:
     )
 
 
-def of_build(store: Store, evaluation: proc.Finished, build: proc.Finished | None, limits: BuildLimits) -> Phase:
-    """Return the phase of a build that took place, or (``None``) of one that existed already."""
-    parts = [evaluation] if build is None else [evaluation, build]
+def of_build(store: Store, evaluation: proc.Finished, realised: Realisation, limits: BuildLimits) -> Phase:
+    """Return the phase of a build that took place, or that existed already."""
+    build = realised.finished
+    parts = [part for part in (evaluation, realised.fetching, build) if part is not None]
     outcome, note = (Outcome.OK, "") if build is None else _build_outcome(build, limits)
     stderr = messages.joined(*(messages.for_client(part.stderr, store) for part in parts))
     return finished_phase(
