@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -59,11 +60,14 @@ class Docker(_Section, frozen=True):
     """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own.
 
     ``waiting``: how many started containers wait for a job; as many as there are slots if negative, none if 0.
+    ``view``: whether a job sees its own closure of the Nix store only: where that is possible, or else no job runs, or
+    never.
     """
 
     host: str = ""
     runtime: str = ""
     waiting: int = -1
+    view: Literal["auto", "required", "off"] = "auto"
 
 
 class Builder(_Section, frozen=True):

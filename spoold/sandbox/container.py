@@ -14,15 +14,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import docker
 import msgspec
 
-from spoold.host.log import Log
-from spoold.model.errors import ClientError, SpooldError, TemporaryError
+from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from spoold.sandbox.attached import Attached
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
@@ -30,54 +31,25 @@ from spoold.sandbox.inside import wire
 from spoold.sandbox.verdict import Done, judge, killed_whole
 from spoold.sandbox.walls import Plan, Size, configuration, held
 
-log = Log("sandbox")
-
-START_PATIENCE = 60.0  # seconds from start to the supervisor's "ready"
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 SCRIPTS = ("compile.sh", "run.sh")
 
 
-class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the supervisor sees around itself: bits of /proc/self/status."""
-
-    version: int
-    no_new_privileges: int
-    seccomp: int
-    capabilities: int
-
-
-class Container:
+class Container(Attached):
     """A container whose supervisor waits for a job."""
 
     def __init__(self, engine: Engine, plan: Plan, size: Size, cancelled: threading.Event) -> None:
-        self._engine, self._plan, self._size = engine, plan, size
-        self._api = engine.connect()
-        self._channel: Channel | None = None
-        self.id = ""
-        try:
-            with engine.errors():
-                self._start(cancelled)
-        except BaseException:
-            self.close()
-            raise
+        self.plan, self._size = plan, size
+        self.pid = 0  # of the supervisor, as the engine's host counts
+        super().__init__(engine, cancelled)
+
+    def _configuration(self) -> dict[str, Any]:
+        return configuration(self._api, self.plan, self._size)
 
     def _start(self, cancelled: threading.Event) -> None:
-        self.id = self._api.create_container(**configuration(self._api, self._plan, self._size))["Id"]
-        attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        self._channel = Channel(attached, cancelled)
-        self._api.start(self.id)
-        try:
-            message = self._channel.message(START_PATIENCE)
-            if message.pop("event", None) != b"ready":
-                raise ClosedError("the supervisor did not say that it is ready")
-            self.ready = msgspec.convert(message, Ready)
-        except (ClosedError, msgspec.ValidationError) as error:
-            raise TemporaryError(f"the sandbox did not start: {error}") from error
-
-    def alive(self) -> bool:
-        """Tell whether the supervisor still waits: it is silent, and its stream is open."""
-        return self._channel is not None and self._channel.silent()
+        super()._start(cancelled)
+        self.pid = self._api.inspect_container(self.id)["State"]["Pid"]
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run ``job``; the container is good for nothing but ``close`` afterwards."""
@@ -90,7 +62,7 @@ class Container:
             if limits is None:
                 continue
             self._resize(Size.of(limits, beside))
-            parts.append(wire.frame(_order(self._plan.runtime, job, name, limits)))
+            parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             beside += left
             on_phase(name, phases[name])
@@ -139,37 +111,6 @@ class Container:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(0.05)
-
-    def stop(self) -> None:
-        """End all that runs in it: to the supervisor the end of its stream is the order to stop."""
-        if self._channel is not None:
-            self._channel.close()
-
-    def close(self) -> bool:
-        """Stop and remove the container; tell whether it is gone. The next ``prepare`` tries again what failed here."""
-        self.stop()
-        try:
-            if self.id:
-                remove(self._engine, self._api, self.id)
-        except SpooldError as error:
-            log.warning("a container is left behind", container=self.id[:12], error=error)
-            return False
-        finally:
-            self._api.close()
-        return True
-
-
-def remove(engine: Engine, api: docker.APIClient, container: str) -> None:
-    """Kill and remove a container that may be gone already."""
-    with engine.errors():
-        engine.knock()
-        try:
-            api.remove_container(container, force=True, v=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            if error.status_code != 409:  # its removal is going on already
-                raise
 
 
 def _parcel(job: Job) -> list[bytes]:

@@ -18,18 +18,21 @@ from collections.abc import Callable
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
-from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
-from spoold.sandbox.container import Container, remove
+from spoold.sandbox.attached import remove
+from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
 from spoold.sandbox.pool import Counts, Pool
+from spoold.sandbox.view import UnusableError, Views
 from spoold.sandbox.walls import Plan, Size
 
 log = Log("sandbox")
 
 PROCESS = uuid.uuid4().hex
 SECCOMP_FILTER = 2  # as /proc/self/status says it
+TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
 
 
@@ -44,6 +47,8 @@ class DockerSandbox:
         self._plan: Plan | None = None
         self._pool: Pool | None = None
         self._preparing = threading.Lock()
+        self._views = Views(self._engine)
+        self._viewed: bool | None = None  # whether jobs see their closure only; None: not known yet
 
     def prepare(self) -> None:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
@@ -58,7 +63,9 @@ class DockerSandbox:
                         "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
                     )
             self._remove(self._family, spare=PROCESS)
-            self._fill(self._try_plan(name))
+            plan = self._try_plan(name)
+            self._try_views(plan)
+            self._fill(plan)
 
     def _fill(self, plan: Plan) -> None:
         """Have containers wait that are made by ``plan``."""
@@ -107,6 +114,51 @@ class DockerSandbox:
                 "remove seccomp=unconfined from the engine's options, or use a kernel with seccomp"
             )
 
+    def _try_views(self, plan: Plan) -> None:
+        """Find out whether a job can be made to see its closure only, by a job that lists its store."""
+        wish = self._settings.docker.view
+        if wish == "off" or not plan.runtime.closure:
+            if wish == "required":
+                raise OperatorError("docker.view is required, but the builder does not say what the runtime needs")
+            self._viewed = False
+            return
+        try:
+            self._probe_view(plan)
+        except TemporaryError as error:
+            if self._viewed or isinstance(error, ImageGoneError):
+                raise
+            if wish == "required":
+                raise OperatorError(f"docker.view is required, but not possible here: {error}") from error
+            if self._viewed is None:
+                log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=error)
+            self._viewed = False
+        else:
+            self._viewed = True
+
+    def _probe_view(self, plan: Plan) -> None:
+        limits = self._settings.limits.run.default
+        script = JobFile("run.sh", b"#!/bin/sh\ncd /nix/store && echo *", 0o755)
+        job = Job(
+            submission_id="probe",
+            attempt=0,
+            files=[script],
+            stdin=b"",
+            args=[],
+            env={},
+            compile=None,
+            run=limits,
+            shell="",
+            nixpkgs="",
+        )
+        container = Container(self._engine, plan, self._default_size(), threading.Event())
+        try:
+            self._views.show(plan, container.pid, container.id, [])
+            seen = container.run(job, lambda *_: None, threading.Event()).run.stdout.split()
+        finally:
+            container.close()
+        if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
+            raise TemporaryError(f"the view of the store is not what it should be: {len(seen)} entries")
+
     def _default_size(self) -> Size:
         return Size.of(self._settings.limits.run.default, 0)
 
@@ -115,8 +167,20 @@ class DockerSandbox:
         pool = self._pool
         if pool is None:
             raise TemporaryError("the sandbox is not prepared")
+        for _ in range(TRIES - 1):
+            try:
+                return self._run_in(pool, job, on_phase, cancelled)
+            except UnusableError as error:  # nothing of the job was sent yet
+                log.info("a container cannot be used; taking another", reason=error)
+        return self._run_in(pool, job, on_phase, cancelled)
+
+    def _run_in(
+        self, pool: Pool, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
+    ) -> JobResult:
         container = pool.take(cancelled)
         try:
+            if self._viewed and job.closure:
+                self._views.show(container.plan, container.pid, container.id, job.closure)
             return container.run(job, on_phase, cancelled)
         except BaseException:
             container.stop()  # something of the job may still run, and removal can be a while off
@@ -150,6 +214,7 @@ class DockerSandbox:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+        self._views.close()
         try:
             self._remove(self._labels)
         except SpooldError as error:

@@ -6,8 +6,8 @@ of that; a job sent to one that waits is done in a few. So ``wanted`` containers
 
 * Whoever waits in ``take`` comes first: containers are made for him at once.
 * Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
-  ``QUIET``, but no longer than ``YIELD``, and half of the threads at most do such work at once. So under continuous
-  load they go on, and throughput is that of the engine's life-cycle of a container.
+  ``QUIET``, but no longer than ``YIELD``, and half of the threads do such work at once. So under continuous load they
+  go on, and throughput is that of the engine's life-cycle of a container.
 * ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, with its caller's own time.
 
 A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. Its stream then ends, which
@@ -76,8 +76,6 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    # -- for those who run jobs
-
     def take(self, cancelled: threading.Event) -> Container:
         """Return a container that waits; the caller gives it back."""
         deadline = time.monotonic() + PATIENCE
@@ -129,8 +127,6 @@ class Pool:
         if not later:
             self._remove(container)
 
-    # -- for whoever looks after the engine
-
     def wake(self) -> None:
         """Try again at once: the engine is back."""
         with self._change:
@@ -158,8 +154,6 @@ class Pool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    # -- the threads
-
     def _serve(self) -> None:
         while task := self._next():
             task()
@@ -173,7 +167,7 @@ class Pool:
                 self._drop_dead()
                 now = time.monotonic()
                 making, removing = self._making_due(now), self._removing_due(now)
-                if removing <= now and (making > now or self._much_used()):
+                if removing <= now and (making > now or len(self._used) > self._backlog // 2):
                     self._removing += 1
                     return partial(self._remove_one, self._used.popleft()[1])
                 if making <= now:
@@ -183,9 +177,6 @@ class Pool:
 
     def _missing(self) -> int:
         return self._wanted + self._takers - len(self._waiting) - self._making
-
-    def _much_used(self) -> bool:
-        return len(self._used) > self._backlog // 2
 
     def _making_due(self, now: float) -> float:
         if self._closing.is_set() or self._missing() <= 0:
@@ -197,7 +188,7 @@ class Pool:
     def _removing_due(self, now: float) -> float:
         if not self._used:
             return NEVER
-        if self._closing.is_set() or self._much_used():
+        if self._closing.is_set() or len(self._used) > self._backlog // 2:
             return now
         return self._quiet(self._used[0][0])
 

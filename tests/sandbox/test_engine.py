@@ -21,6 +21,7 @@ from spoold.model.limits import MIB, Limits
 from spoold.sandbox import RunCancelledError, docker_engine
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.view import ROLE
 from tests.sandbox.conftest import RUN, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -44,8 +45,9 @@ def own(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerSa
 
 
 def left(api: docker.APIClient, spool: Path) -> list[str]:
-    """Return the ids of the containers that belong to ``spool``."""
-    return [found["Id"] for found in api.containers(all=True, filters={"label": f"spoold.spool={spool}"})]
+    """Return the ids of the containers of jobs that belong to ``spool``."""
+    found = api.containers(all=True, filters={"label": f"spoold.spool={spool}"})
+    return [each["Id"] for each in found if ROLE not in each["Labels"]]
 
 
 def start(

@@ -12,6 +12,8 @@ reports on its stdout. It outlives the job whatever the job does:
 * Under memory pressure the kernel kills the job first (``oom_score_adj``), and the supervisor holds some memory in
   reserve that it frees to be able to report.
 
+``porter`` is another program, for a container of another kind, and shares no more than the wire with the supervisor.
+
 These modules are all of spoold that enters the container (``image`` puts them there), where they are the package
 ``inside``. So they import nothing of spoold, and little of the standard library: starting the interpreter is part of
 every job's price, and json, signal, typing, contextlib or subprocess would each add to it. The host imports ``wire``.

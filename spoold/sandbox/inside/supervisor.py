@@ -22,7 +22,7 @@ def main() -> None:
 def _serve(host: Host) -> None:
     tools = Tools(host)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    host.send({"event": "ready", "version": VERSION, **_walls()})
+    host.send(ready())
     job = host.message()
     try:
         stdin = receive(host, job)
@@ -34,11 +34,13 @@ def _serve(host: Host) -> None:
         Phase(tools, order).run(stdin if order["input"] else nothing)
 
 
-def _walls() -> dict[str, object]:
-    """Return what the kernel says of this process, for the host to check that the container is what it asked for."""
+def ready() -> dict[str, object]:
+    """Return the first message: what the kernel says of this process, for the host to see that it got what it asked."""
     with open("/proc/self/status", "rb") as file:
         lines = dict(line.split(b":", 1) for line in file if b":" in line)
     return {
+        "event": "ready",
+        "version": VERSION,
         "no_new_privileges": int(lines[b"NoNewPrivs"]),
         "seccomp": int(lines[b"Seccomp"]),
         "capabilities": int(lines[b"CapBnd"], 16),

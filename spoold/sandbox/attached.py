@@ -1,0 +1,95 @@
+"""A container that is made, attached and started, and whose program says that it is ready; the end of its life too."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import docker
+import msgspec
+
+from spoold.host.log import Log
+from spoold.model.errors import SpooldError, TemporaryError
+from spoold.sandbox.channel import Channel, ClosedError
+from spoold.sandbox.engine import Engine
+
+log = Log("sandbox")
+
+START_PATIENCE = 60.0  # seconds from start to "ready"
+
+
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the program sees around itself: bits of /proc/self/status."""
+
+    version: int
+    no_new_privileges: int
+    seccomp: int
+    capabilities: int
+
+
+class Attached:
+    """One container, attached before it starts, so that nothing that it says is missed."""
+
+    def __init__(self, engine: Engine, cancelled: threading.Event) -> None:
+        self._engine = engine
+        self._api = engine.connect()
+        self._channel: Channel | None = None
+        self.id = ""
+        try:
+            with engine.errors():
+                self._start(cancelled)
+        except BaseException:
+            self.close()
+            raise
+
+    def _configuration(self) -> dict[str, Any]:
+        """Return the arguments of the call that creates it."""
+        raise NotImplementedError
+
+    def _start(self, cancelled: threading.Event) -> None:
+        self.id = self._api.create_container(**self._configuration())["Id"]
+        attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        self._channel = Channel(attached, cancelled)
+        self._api.start(self.id)
+        try:
+            message = self._channel.message(START_PATIENCE)
+            if message.pop("event", None) != b"ready":
+                raise ClosedError("it did not say that it is ready")
+            self.ready = msgspec.convert(message, Ready)
+        except (ClosedError, msgspec.ValidationError) as error:
+            raise TemporaryError(f"the sandbox did not start: {error}") from error
+
+    def alive(self) -> bool:
+        """Tell whether its program still waits: it is silent, and its stream is open."""
+        return self._channel is not None and self._channel.silent()
+
+    def stop(self) -> None:
+        """End all that runs in it: to its program the end of the stream is the order to stop."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def close(self) -> bool:
+        """Stop and remove it; tell whether it is gone. The next ``prepare`` tries again what failed here."""
+        self.stop()
+        try:
+            if self.id:
+                remove(self._engine, self._api, self.id)
+        except SpooldError as error:
+            log.warning("a container is left behind", container=self.id[:12], error=error)
+            return False
+        finally:
+            self._api.close()
+        return True
+
+
+def remove(engine: Engine, api: docker.APIClient, container: str) -> None:
+    """Kill and remove a container that may be gone already."""
+    with engine.errors():
+        engine.knock()
+        try:
+            api.remove_container(container, force=True, v=True)
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # its removal is going on already
+                raise

@@ -1,0 +1,127 @@
+"""What a job sees of the Nix store: its own closure and the sandbox's own programs, and nothing else.
+
+A waiting container is made before its job is known, with the whole store in it. So when the job comes, and before any
+of it is sent, the *porter* replaces the store in that container by a view: a read-only tmpfs that holds a mount for
+each path that the job may see. See ``inside.porter`` for how; 42 paths take 2 ms. The porter is one more container per
+executor. It has what it takes to mount in another's namespace, so that the executor needs nothing but the engine's
+socket; it sees neither jobs nor the network, and whoever may use that socket could have made it himself.
+
+Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
+earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
+job that lists its store. Once it has worked, its failure is never a reason to show more: a container that could not be
+given its view is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from docker.types import LogConfig, Mount
+
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.limits import MIB
+from spoold.sandbox.attached import Attached
+from spoold.sandbox.channel import ClosedError
+from spoold.sandbox.engine import Engine
+from spoold.sandbox.image import MODULES
+from spoold.sandbox.inside import wire
+from spoold.sandbox.walls import Plan
+
+STORE = "/nix/store/"
+ROLE = "spoold.role"
+PATIENCE = 10.0  # seconds for one view
+MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
+BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.porter import main; main()"
+
+
+class UnusableError(TemporaryError):
+    """The container is gone, or in a state that nobody knows; another may do."""
+
+
+class Porter(Attached):
+    """The container that changes what others see."""
+
+    def __init__(self, engine: Engine, plan: Plan, cancelled: threading.Event) -> None:
+        self._plan = plan
+        super().__init__(engine, cancelled)
+
+    def _configuration(self) -> dict[str, Any]:
+        host = self._api.create_host_config(
+            network_mode="none",
+            pid_mode="host",
+            userns_mode="host",
+            read_only=True,
+            cap_drop=["ALL"],
+            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"],  # to mount; to look up a namespace; to enter it
+            security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
+            mem_limit=MEMORY,
+            memswap_limit=MEMORY,
+            pids_limit=PROCESSES,
+            mounts=[Mount("/nix/store", self._plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
+            log_config=LogConfig(type="none"),
+        )
+        return {
+            "image": self._plan.image,
+            "entrypoint": [f"{self._plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT],
+            "user": "0:0",
+            "stdin_open": True,
+            "network_disabled": self._plan.network_disabled,
+            "labels": self._plan.labels | {ROLE: "porter"},
+            "host_config": host,
+        }
+
+    def show(self, pid: int, container: str, names: list[str]) -> None:
+        """Let the container see these entries of the store only."""
+        channel = self._channel
+        assert channel is not None  # noqa: S101
+        channel.send([wire.frame({"pid": pid, "container": container, "paths": names})], PATIENCE)
+        answer = channel.message(PATIENCE)
+        reason = bytes(answer.get("reason", b"")).decode("utf-8", "replace")
+        if answer.get("event") == b"gone":
+            raise UnusableError(f"the container is gone: {reason}")
+        if answer.get("event") != b"shown":
+            raise TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {reason}")
+
+
+class Views:
+    """Gives views to containers; thread-safe. A porter that has died is replaced."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._porter: Porter | None = None
+
+    def show(self, plan: Plan, pid: int, container: str, closure: list[str]) -> None:
+        """Let ``container``, whose first process is ``pid``, see ``closure`` and the runtime's."""
+        names = sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
+        with self._lock:
+            if self._porter is None or not self._porter.alive():
+                self._replace(plan)
+            assert self._porter is not None  # noqa: S101
+            try:
+                self._porter.show(pid, container, names)
+            except ClosedError as error:
+                self._drop()
+                raise UnusableError(f"the porter was lost: {error}") from error
+
+    def _replace(self, plan: Plan) -> None:
+        self._drop()
+        self._porter = Porter(self._engine, plan, threading.Event())
+
+    def _drop(self) -> None:
+        if self._porter is not None:
+            self._porter.close()
+            self._porter = None
+
+    def close(self) -> None:
+        """Remove the porter."""
+        with self._lock:
+            self._drop()
+
+
+def _name(path: str) -> str:
+    name = path.removeprefix(STORE)
+    if name == path or not name or "/" in name or name in (".", ".."):
+        raise OperatorError(f"{path!a} in a closure is no store path: is {STORE[:-1]} what the builder uses?")
+    return name

@@ -1,0 +1,268 @@
+"""What a job sees of the Nix store: exactly its own closure and the runtime's (security case 15a)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Docker, Settings
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.response import Outcome
+from spoold.sandbox.container import Container
+from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.view import UnusableError
+from tests.sandbox.conftest import make_job, settings_for
+
+pytestmark = pytest.mark.docker
+
+Closure = Callable[..., list[str]]
+Go = Callable[[Job], JobResult]
+
+
+def nix_store(settings: Settings, *arguments: str) -> list[str]:
+    """Run nix-store on the tests' store; return what it prints."""
+    environment = {key: value for key, value in os.environ.items() if key != "NIX_REMOTE"}
+    command = ["nix-store", "--store", f"{settings.nix.state}/nix", *arguments]
+    directory = Path(settings.nix.state, "nix/nix/store")
+    mode = directory.stat().st_mode  # Nix makes it listable
+    try:
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    finally:
+        directory.chmod(mode & 0o7777)
+
+
+@pytest.fixture(scope="module")
+def closure(nix_settings: Settings) -> Closure:
+    """Return a function from store paths to all that they need."""
+    return lambda *paths: sorted(nix_store(nix_settings, "-qR", *paths))
+
+
+@pytest.fixture(scope="module")
+def whole(runtime: Runtime, closure: Closure) -> Runtime:
+    """Return the runtime with its closure."""
+    return replace(runtime, closure=closure(runtime.python, runtime.bash, runtime.coreutils))
+
+
+def view_settings(host: str, spool: Path, view: str, waiting: int = 1) -> Settings:
+    settings = settings_for(host, str(spool))
+    return replace(settings, docker=Docker(host=host, waiting=waiting, view=view))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def narrow(docker_host: str, whole: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSandbox]:
+    """Yield a sandbox that gives each job its view."""
+    made = DockerSandbox(view_settings(docker_host, tmp_path_factory.mktemp("spool"), "required"), whole)
+    made.prepare()
+    yield made
+    made.close()
+
+
+def run(sandbox: DockerSandbox, job: Job) -> JobResult:
+    return sandbox.run(job, lambda *_: None, threading.Event())
+
+
+def names(paths: list[str]) -> list[str]:
+    return sorted({os.path.basename(path) for path in paths})
+
+
+def job(script: str, shell: str, paths: list[str]) -> Job:
+    return replace(make_job(script, shell=shell), closure=paths)
+
+
+def test_a_job_sees_exactly_its_closure_and_the_runtimes(
+    narrow: DockerSandbox, whole: Runtime, closure: Closure, plain_shell: str, c_shell: str
+) -> None:
+    for shell in (c_shell, plain_shell):  # the second job sees nothing of the first one's
+        mine = closure(shell)
+        phase = run(narrow, job("ls /nix/store", shell, mine)).run
+        assert sorted(phase.stdout.split()) == names([*mine, *whole.closure])
+        assert not [name for name in phase.stdout.split() if name.endswith(".drv")]
+    assert c_shell not in [*closure(plain_shell), *whole.closure]
+
+
+def test_what_belongs_to_another_build_does_not_exist(
+    narrow: DockerSandbox, runtime: Runtime, closure: Closure, plain_shell: str, c_shell: str
+) -> None:
+    derivation = next(name for name in os.listdir(runtime.store) if name.endswith(".drv"))
+    script = f"ls -d {c_shell} /nix/store/{derivation}; cat {c_shell}/enter.sh; ls -d {plain_shell}"
+    phase = run(narrow, job(script, plain_shell, closure(plain_shell))).run
+    assert phase.stdout == f"{plain_shell}\n"
+    assert phase.stderr.count("No such file or directory") == 3
+
+
+CALLS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+path = sys.argv[1].encode()
+RO, REMOUNT, BIND = 1, 32, 4096
+tries = {
+    "write": lambda: os.open(path + b"/new", os.O_CREAT | os.O_WRONLY),
+    "write to the store": lambda: os.open(b"/nix/store/new", os.O_CREAT | os.O_WRONLY),
+    "mkdir": lambda: os.mkdir(b"/nix/store/dir"),
+    "chmod": lambda: os.chmod(path, 0o777),
+    "rename": lambda: os.rename(path, path + b"x"),
+}
+calls = {
+    "remount": lambda: libc.mount(None, path, None, REMOUNT | BIND, None),
+    "remount the store": lambda: libc.mount(None, b"/nix/store", None, REMOUNT, None),
+    "umount": lambda: libc.umount2(b"/nix/store", 2),
+    "umount one": lambda: libc.umount2(path, 2),
+    "unshare": lambda: libc.unshare(0x10000000 | 0x20000),
+    "open_tree": lambda: libc.syscall(428, -100, b"/nix/store", 1),
+}
+for name, call in tries.items():
+    try: call(); print(name, "allowed")
+    except OSError: pass
+for name, call in calls.items():
+    if call() >= 0: print(name, "allowed")
+lines = [line.split() for line in open("/proc/self/mountinfo")]
+for line in lines:
+    if not line[4].startswith("/nix/store"): continue
+    if not {"ro", "nosuid", "nodev"} <= set(line[5].split(",")): print("not read-only", line)
+    if line[6] != "-": print("propagates", line)
+print("done", len([line for line in lines if line[4] == "/nix/store"]))
+"""
+
+
+def test_all_of_it_is_read_only_whatever_the_job_tries(
+    narrow: DockerSandbox, closure: Closure, python_shell: str
+) -> None:
+    made = make_job("python3 main.py " + python_shell, shell=python_shell, files={"main.py": CALLS.encode()})
+    phase = run(narrow, replace(made, closure=closure(python_shell))).run
+    assert (phase.stdout, phase.stderr) == ("done 1\n", "")  # the whole store is not merely covered: it is gone
+
+
+def test_compile_and_run_have_the_same_view(
+    narrow: DockerSandbox, whole: Runtime, closure: Closure, plain_shell: str
+) -> None:
+    made = make_job("ls /nix/store", compile_sh="ls /nix/store", shell=plain_shell)
+    result = run(narrow, replace(made, closure=closure(plain_shell)))
+    assert result.compile.stdout == result.run.stdout != ""
+
+
+def test_store_paths_may_be_files_and_links(
+    narrow: DockerSandbox, nix_settings: Settings, closure: Closure, plain_shell: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("content\n")
+    (file,) = nix_store(nix_settings, "--add", str(tmp_path / "file"))
+    (tmp_path / "link").symlink_to(file)
+    (link,) = nix_store(nix_settings, "--add", str(tmp_path / "link"))
+    phase = run(
+        narrow, job(f"cat {file} {link}; readlink {link}", plain_shell, [*closure(plain_shell), file, link])
+    ).run
+    assert phase.stdout == f"content\ncontent\n{file}\n"
+
+
+def test_a_path_that_was_collected_is_named(narrow: DockerSandbox, closure: Closure, plain_shell: str) -> None:
+    gone = "/nix/store/00000000000000000000000000000000-gone"
+    with pytest.raises(TemporaryError, match=r"00-gone: No such file"):
+        run(narrow, job("true", plain_shell, [*closure(plain_shell), gone]))
+    for bad in ("/etc", "/nix/store/../../etc", "/nix/store/a/b", "/nix/store/"):
+        with pytest.raises(OperatorError, match="is no store path"):
+            run(narrow, job("true", plain_shell, [bad]))
+
+
+def test_a_porter_that_died_is_replaced(
+    narrow: DockerSandbox, docker_host: str, closure: Closure, plain_shell: str
+) -> None:
+    api = docker.APIClient(base_url=docker_host)
+    assert narrow._views._porter is not None
+    before = narrow._views._porter.id
+    api.kill(before)
+    api.close()
+    assert run(narrow, job("echo hi", plain_shell, closure(plain_shell))).run.stdout == "hi\n"
+    assert narrow._views._porter.id != before
+
+
+def test_only_a_process_of_the_container_itself_is_touched(narrow: DockerSandbox) -> None:
+    plan = narrow._plan
+    assert plan is not None
+    mounts = mounts_of_the_host()
+    container = Container(narrow._engine, plan, narrow._default_size(), threading.Event())
+    try:
+        for pid in (os.getpid(), 1, 2**22 - 1):
+            with pytest.raises(UnusableError):
+                narrow._views.show(plan, pid, container.id, [])
+    finally:
+        container.close()
+    assert mounts_of_the_host() == mounts
+
+
+def mounts_of_the_host() -> list[str]:
+    """Return what is mounted here, but for what any engine mounts for its containers."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if " - overlay " not in line and " - nsfs " not in line and "/docker" not in line]
+
+
+def test_a_container_that_died_at_the_last_moment_is_replaced(
+    narrow: DockerSandbox, closure: Closure, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(self: Container) -> bool:
+        return True
+
+    assert narrow._pool is not None
+    while not narrow._pool._waiting:
+        pass
+    monkeypatch.setattr(Container, "alive", blind)  # as if it died after the look
+    doomed = narrow._pool._waiting[0]
+    doomed.stop()
+    until_gone(doomed.pid)
+    assert run(narrow, job("echo hi", plain_shell, closure(plain_shell))).run.stdout == "hi\n"
+
+
+def until_gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{pid}"):
+            return
+        threading.Event().wait(0.05)
+
+
+def test_without_views_the_store_is_whole_and_cannot_be_listed(
+    docker_host: str, whole: Runtime, plain_shell: str, c_shell: str, tmp_path: Path
+) -> None:
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "off", 0), whole)
+    sandbox.prepare()
+    phase = run(sandbox, job(f"ls /nix/store; ls -d {c_shell}", plain_shell, [plain_shell])).run
+    sandbox.close()
+    assert phase.outcome is Outcome.OK
+    assert phase.stdout == f"{c_shell}\n"
+
+
+def test_where_a_view_is_not_possible(
+    docker_host: str, whole: Runtime, tmp_path: Path, plain_shell: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(OperatorError, match=r"docker\.view is required"):
+        DockerSandbox(view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
+    broken = DockerSandbox(
+        view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=["/nix/store/none"])
+    )
+    with pytest.raises(OperatorError, match=r"not possible here.*none"):
+        broken.prepare()
+    broken.close()
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0), replace(whole, closure=[whole.bash]))
+    with caplog.at_level(logging.WARNING):
+        sandbox.prepare()
+        sandbox.prepare()
+    assert [record.message for record in caplog.records if record.message.startswith("jobs see the whole")] != []
+    assert len([record for record in caplog.records if record.message.startswith("jobs see the whole")]) == 1
+    assert run(sandbox, job("echo hi", plain_shell, [plain_shell])).run.stdout == "hi\n"
+    sandbox.close()
+
+
+def test_once_it_worked_it_is_never_given_up(docker_host: str, whole: Runtime, tmp_path: Path) -> None:
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0), whole)
+    sandbox.prepare()
+    sandbox._runtime = replace(whole, closure=[*whole.closure, "/nix/store/none"])
+    with pytest.raises(TemporaryError, match="none"):
+        sandbox.prepare()
+    sandbox.close()
