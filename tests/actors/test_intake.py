@@ -196,11 +196,19 @@ def make_dangling_symlink(path: Path, canary: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
-    [make_symlink, make_hard_link, make_fifo, make_socket, make_device, make_directory, make_dangling_symlink],
+    ("make", "word"),
+    [
+        (make_symlink, "symbolic link"),
+        (make_hard_link, "hard link"),
+        (make_fifo, "FIFO"),
+        (make_socket, "socket"),
+        (make_device, "device"),
+        (make_directory, "directory"),
+        (make_dangling_symlink, "symbolic link"),
+    ],
 )
 def test_what_is_no_file_is_refused_and_the_rest_flows(
-    box: Box, tmp_path: Path, make: Any, capfd: pytest.CaptureFixture[str]
+    box: Box, tmp_path: Path, make: Any, word: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     canary = tmp_path / "canary"
     canary.write_bytes(GOOD.replace(b"hi", b"secret"))
@@ -213,6 +221,7 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     worker.join(10)
     assert not worker.is_alive(), "something blocked"
     assert box.response("a")["status"] == "REJECTED"
+    assert word in box.response("a")["reason"]
     assert box.names("incoming") == set()
     assert box.names("new") == {"b.json"}
     after = canary.stat()
@@ -220,6 +229,50 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     everything = b"".join(path.read_bytes() for path in box.root.rglob("*") if path.is_file() and path != canary)
     assert b"secret" not in everything
     assert "secret" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("make", [make_symlink, make_fifo])
+def test_a_file_that_is_swapped_between_look_and_open_is_not_followed(
+    box: Box, tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = tmp_path / "canary"
+    canary.write_bytes(GOOD.replace(b"hi", b"secret"))
+    path = box.drop("a.json")
+    open_ = os.open
+
+    def swap_and_open(name: str, flags: int, mode: int = 0o777) -> int:
+        if name == str(path) and path.is_file() and not path.is_symlink():
+            path.unlink()
+            make(path, canary)
+        return open_(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", swap_and_open)
+    worker = threading.Thread(target=box.intake.step, daemon=True)
+    worker.start()
+    worker.join(10)
+    assert not worker.is_alive(), "it blocked"
+    assert box.names("new") == set()
+    box.settle()
+    assert box.response("a")["status"] == "REJECTED"
+
+
+def test_a_newer_file_under_the_same_name_is_not_removed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept = spool_store.Spool.accept
+
+    def accept_and_drop_again(*arguments: Any) -> bool:
+        accepted = accept(*arguments)
+        newer = box.root / "incoming" / ".newer"
+        newer.write_bytes(GOOD + b" ")
+        newer.rename(box.root / "incoming" / "a.json")
+        return accepted
+
+    monkeypatch.setattr(spool_store.Spool, "accept", accept_and_drop_again)
+    box.drop("a.json")
+    box.intake.step()
+    assert box.names("incoming") == {"a.json"}
+    monkeypatch.undo()
+    box.intake.step()
+    assert any(name.endswith(".refused.json") for name in box.names("done")), "and it is answered for itself"
 
 
 def test_a_hard_link_that_goes_away_was_only_a_way_to_publish(tmp_path: Path) -> None:
