@@ -20,6 +20,7 @@ from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
+from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.recovery import Watchman, publish_committed, recover
@@ -82,10 +83,10 @@ class Health:
             return False
         except msgspec.DecodeError:
             return True
-        if runtime is None or request is None or request.nixpkgs not in runtime.nixpkgs:
-            return runtime is not None
-        build_id = ids.build_id(request.expression(), runtime.nixpkgs[request.nixpkgs], runtime.system)
-        return self._builds.look(build_id) == "missing"
+        if runtime is None:
+            return False
+        build_id = build_id_of(request, runtime) if request else None
+        return build_id is None or self._builds.look(build_id) == "missing"
 
     def _abandon_running(self, entry: Entry) -> None:
         self._abandon(entry, "running")

@@ -1,11 +1,18 @@
-"""From a checked request to a job: what the sandbox gets of it, and under which limits."""
+"""From a checked request to a build and to a job: what each needs of it, and under which limits."""
 
 from __future__ import annotations
 
+from spoold.model import ids
 from spoold.model.ids import Entry
-from spoold.model.job import BuildResult, Job
+from spoold.model.job import BuildResult, Job, Runtime
 from spoold.model.limits import Limits, effective
 from spoold.model.submission import COMPILE_FILE, Request
+
+
+def build_id_of(request: Request, runtime: Runtime) -> str | None:
+    """Return the id of the build that ``request`` needs; None where its pin is not (or no longer) provided."""
+    pin = runtime.nixpkgs.get(request.nixpkgs)
+    return None if pin is None else ids.build_id(request.expression(), pin, runtime.system)
 
 
 def plan_job(

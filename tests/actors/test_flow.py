@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -229,7 +230,7 @@ def test_what_an_executor_held_is_put_back_when_it_starts_again(bench: Bench) ->
     for attempt in (1, 2, 3):
         bench.drop("b")
         path = bench.spool.queue.claim(Entry("b", attempt), "new", "running")
-        killed.append(bench.executor._heartbeat.holding(path))
+        killed.append(bench.executor._slots._heartbeat.holding(path))
         killed[-1].__enter__()  # and it is killed here
         bench.executor.stop()
         bench.executor = bench.new_executor()
@@ -246,7 +247,7 @@ def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_p
     bench.sandbox.gate.clear()
     bench.drop("b", "echo first")
     bench.until(lambda: bench.names("running") == {"b@1.json"}, bench.executor.step)
-    bench.executor._heartbeat.stop()
+    bench.executor._slots._heartbeat.stop()
     bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
     other = bench.new_executor()
     bench.until(lambda: bench.names("running") == {"b@2.json"}, other.step)
@@ -460,6 +461,36 @@ def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
     bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={}))
     bench.until(lambda: bench.has("done", "a.response.json"), bench.executor.step)
     assert (bench.response("a")["status"], "default" in bench.response("a")["reason"]) == ("REJECTED", True)
+
+
+def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.01)
+    commit, full = Queue.commit, [True] * 5
+
+    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any) -> None:
+        if entry.id == "a" and full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        commit(queue, entry, *arguments)
+
+    monkeypatch.setattr(Queue, "commit", commit_when_there_is_space)
+    bench.drop("a")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+    assert not full
+    bench.assert_nothing_is_left()
+
+
+def test_a_pin_that_is_added_does_not_replace_the_engine(bench: Bench) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    engine = bench.executor._engine.sandbox
+    bench.builds.set_pins({"other": "/srv/other"})
+    bench.until(lambda: "other" in (bench.builds.runtime() or bench.backend.prepare({})).nixpkgs)
+    bench.drop("b", nixpkgs="other")
+    bench.wait_for("b")
+    assert bench.response("b")["status"] == "COMPLETED"
+    assert bench.executor._engine.sandbox is engine
 
 
 def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

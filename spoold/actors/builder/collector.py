@@ -13,9 +13,9 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.host.log import Log
-from spoold.model import ids
 from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
 from spoold.model.errors import LeaseLostError, SpooldError
+from spoold.model.plan import build_id_of
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
 
@@ -87,17 +87,16 @@ class Collector:
     def _needed(self) -> set[str]:
         """Return the builds of all submissions on their way, in the order in which these move."""
         runtime = self._builds.runtime()
-        found = set()
+        found: set[str | None] = set()
         for state in ("new", "building", "running"):
             for entry in self._spool.queue.entries(state):
                 try:
                     request = self._spool.read(state, entry).Request
                 except (LeaseLostError, msgspec.DecodeError):
                     continue  # it moved on, so it is looked at in its next state, or noted its use a moment ago
-                if runtime and request and request.nixpkgs in runtime.nixpkgs:
-                    pin = runtime.nixpkgs[request.nixpkgs]
-                    found.add(ids.build_id(request.expression(), pin, runtime.system))
-        return found
+                if runtime and request:
+                    found.add(build_id_of(request, runtime))
+        return {build_id for build_id in found if build_id}
 
     def _in_progress(self) -> set[str]:
         queue = self._builds.queue

@@ -1,0 +1,181 @@
+"""Slots: the executor's workers, each of which takes one submission at a time through a sandbox.
+
+Spec: spool-layout.md, "Transitions" and "Commit and publication". A worker claims into ``running/``, keeps the lease
+renewed until the commit, and always lets go of the entry: finished, given back, or set aside. Whatever happens to one
+submission, the slot goes on with the next.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host.log import Log
+from spoold.model.errors import ClientError, LeaseLostError, OperatorError, SpooldError, TemporaryError
+from spoold.model.ids import Entry
+from spoold.model.job import Runtime
+from spoold.model.plan import plan_job
+from spoold.model.response import Response, Status, verdict
+from spoold.model.submission import Submission
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.lifecycle import Engine
+from spoold.spool.builds import BuildStore
+from spoold.spool.lease import Heartbeat, Lease
+from spoold.spool.recovery import recover
+from spoold.spool.store import Progress, Spool
+
+log = Log("executor")
+BACK_OFF = 5.0  # seconds for which a slot rests when the host (a full disk) kept it from its work
+
+
+class Place(NamedTuple):
+    """Where an entry was seen."""
+
+    state: str
+    entry: Entry
+
+
+class Slots:
+    """As many workers as the settings say, over one spool and one engine."""
+
+    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._builds = builds
+        self._engine = engine
+        notes = spool.queue.path("tmp", f"executor-{settings.executor.name}.held")
+        self._heartbeat = Heartbeat(settings.lease.renewal, notes)
+        slots = settings.executor.slots or os.cpu_count() or 1
+        self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
+        self._in_line: set[Place] = set()
+        self._runtime: Runtime | None = None
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Put back what an earlier process of this executor held; begin to renew leases."""
+        for entry in self._heartbeat.start():
+            recover(self._spool.queue, "running", entry, abandon=self._abandon, log=log)
+
+    def stop(self) -> None:
+        """Finish the jobs that run, put back what takes longer than ``drain``, take no others."""
+        self._stopping.set()
+        impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
+        impatience.start()
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        impatience.cancel()
+        self._heartbeat.stop()
+
+    def follow(self, runtime: Runtime) -> None:
+        """Use ``runtime`` from now on. The engine is replaced only where the sandbox itself would be another."""
+        before, self._runtime = self._runtime, runtime
+        if before is None or _without_pins(before) != _without_pins(runtime):
+            self._engine.use(runtime)
+
+    def has(self, place: Place) -> bool:
+        """Tell whether an entry waits in line."""
+        return place in self._in_line
+
+    def take(self, place: Place, build_id: str) -> None:
+        """Let a submission, whose build exists, wait in line for a slot. It is not claimed before it has one."""
+        self._in_line.add(place)
+        self._workers.submit(self._work, place, build_id)
+
+    def _work(self, place: Place, build_id: str) -> None:
+        entry = place.entry
+        while not self._engine.ready.wait(0.2) and not self._stopping.is_set():
+            pass
+        self._in_line.discard(place)
+        if self._stopping.is_set():
+            return
+        try:
+            path = self._spool.queue.claim(entry, place.state, "running")
+            with self._heartbeat.holding(path) as lease:
+                self._hold(entry, build_id, lease)
+        except LeaseLostError:
+            log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
+        except OSError as error:
+            log.error("the host is in the way; put back", submission=entry.id, attempt=entry.attempt, error=error)
+            self._spool.queue.give_back(entry, "running", entry.attempt)
+            self._stopping.wait(BACK_OFF)
+
+    def _hold(self, entry: Entry, build_id: str, lease: Lease) -> None:
+        try:
+            self._run(entry, build_id, lease)
+        except (LeaseLostError, RunCancelledError):
+            self._let_go(entry, lost=lease.lost)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
+            self._recover(entry, error)
+
+    def _run(self, entry: Entry, build_id: str, lease: Lease) -> None:
+        submission = self._spool.read("running", entry)
+        request = submission.Request
+        record = self._builds.result(build_id)
+        sandbox, runtime = self._engine.sandbox, self._runtime
+        pin = runtime.nixpkgs.get(request.nixpkgs) if request and runtime else None
+        if request is None or pin is None or record is None or not record.result.shell or sandbox is None:
+            self._spool.queue.give_back(entry, "running", entry.attempt)  # its build was collected: begin again
+            return
+        self._builds.note_use(record.build_id, submission.Spool.uid)
+        job, notes = plan_job(entry, request, self._settings.limits, build=record.result, nixpkgs=pin)
+        response = msgspec.structs.replace(
+            submission.Response,
+            status=Status.DEPENDENCIES_INSTALLED,
+            dependencies=record.result.phase,
+            notes=notes or msgspec.UNSET,
+        )
+        progress = Progress(self._spool, entry, response, submission.Spool)
+        log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id[:12])
+        progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
+        try:
+            result = sandbox.run(job, progress.phase_ended, lease.stop)
+        except ClientError as error:
+            final = msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
+        else:
+            status = verdict(result.compile, result.run)
+            final = msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
+        lease.check()
+        self.finish(entry, submission, final)
+
+    def finish(self, entry: Entry, submission: Submission, response: Response) -> None:
+        self._spool.finish(entry, response, submission.Spool)
+        log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
+
+    def _let_go(self, entry: Entry, *, lost: bool) -> None:
+        if not lost and self._spool.queue.give_back(entry, "running", entry.attempt):
+            log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
+        else:
+            log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
+
+    def _recover(self, entry: Entry, error: Exception) -> None:
+        """Give an entry back after a failure of ours; only a failure that is not the engine's costs an attempt."""
+        if isinstance(error, SpooldError):
+            log.error("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
+        else:
+            log.bug("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
+        if isinstance(error, (TemporaryError, OperatorError)) and not self._engine.check():
+            self._spool.queue.give_back(entry, "running", entry.attempt)
+        elif entry.attempt < self._settings.lease.attempts:
+            self._spool.queue.give_back(entry, "running", entry.attempt + 1)
+        else:
+            self.set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
+
+    def _abandon(self, entry: Entry) -> None:
+        self.set_aside(Place("running", entry), f"given up: {entry.attempt - 1} times the executor died that had it")
+
+    def set_aside(self, place: Place, reason: str) -> None:
+        log.error("set aside", submission=place.entry.id, reason=reason)
+        try:
+            self._spool.give_up(place.entry, place.state, reason)
+        except LeaseLostError:
+            return
+
+
+def _without_pins(runtime: Runtime) -> Runtime:
+    return msgspec.structs.replace(runtime, nixpkgs={})
