@@ -8,6 +8,10 @@
 #
 # A hook is the only reader of functions and of variables that are not exported, so without one enter.sh holds exported
 # things only, and is read in a millisecond.
+#
+# An environment may have names that bash passes on and cannot set, such as a-b. Whoever sources enter.sh and then becomes
+# a program by env(1) gets them too, if the array __spoold_enter holds the capture's path and then env's words: they are
+# put before these.
 
 # Structured attributes. Some versions of Nix let NIX_ATTRS_SH_FILE point to where the file is outside of the sandbox.
 __spoold_attributes=
@@ -59,12 +63,11 @@ shopt -u nullglob failglob
 unset IFS
 PATH=$__spoold_bash/bin:${PATH-}
 SHELL=$__spoold_bash/bin/bash
-export PATH
 
 # The names that a process started now would find in its environment.
 declare -A __spoold_exported=()
 while IFS= read -r -d '' __spoold_line; do
-    __spoold_exported[${__spoold_line%%=*}]=1
+    __spoold_exported["${__spoold_line%%=*}"]=1
 done < <("$__spoold_bin/env" -0)
 
 # These two print what is exported when __spoold_which is 1, and the rest when it is 0.
@@ -78,8 +81,10 @@ __spoold_variables() {
             BASH|BASHOPTS|BASHPID|BASH_*|COMP_*|COLUMNS|COPROC|DIRSTACK|EPOCH*|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|\
             HOSTTYPE|IFS|LINENO|LINES|MACHTYPE|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|PPID|PS[0-4]|RANDOM|SECONDS|\
             SHELLOPTS|SRANDOM|UID|_) continue ;;
+            # the build's own, unless the shell says otherwise
+            HOME) case $HOME in /homeless-shelter|"$NIX_BUILD_TOP"*) continue ;; esac ;;
             # the build's own
-            HOME|OLDPWD|PWD|SHLVL|TERM|NIX_BUILD_TOP|NIX_LOG_FD|NIX_ATTRS_*|TEMP|TEMPDIR|TMP|TMPDIR|__spoold_*) continue ;;
+            OLDPWD|PWD|SHLVL|TERM|NIX_BUILD_TOP|NIX_LOG_FD|NIX_ATTRS_*|TEMP|TEMPDIR|TMP|TMPDIR|__spoold_*) continue ;;
             esac
             if [ "${__spoold_exported[$__spoold_name]-0}" = "$__spoold_which" ]; then
                 declare -p "$__spoold_name" 2> /dev/null
@@ -98,6 +103,18 @@ __spoold_functions() { # declare -F prints "declare -fx name"
         */0) declare -f -- "$__spoold_name" ;;
         esac
     done < <(declare -F)
+}
+
+# What bash passes on to programs from its own environment, and could not set itself.
+__spoold_unnamable() {
+    local __spoold_name
+    while IFS= read -r -d '' __spoold_line; do
+        __spoold_name=${__spoold_line%%=*}
+        case $__spoold_name in
+        ''|BASH_FUNC_*%%) ;;
+        *[!A-Za-z0-9_]*|[0-9]*) printf ' %q' "$__spoold_line" ;;
+        esac
+    done < <("$__spoold_bin/env" -0)
 }
 
 __spoold_changed_modes() {
@@ -126,6 +143,11 @@ fi
     __spoold_which=1
     __spoold_variables
     __spoold_functions
+    __spoold_words=$(__spoold_unnamable)
+    if [ -n "$__spoold_words" ]; then
+        printf '[ -z "${__spoold_enter+x}" ] || '
+        printf '__spoold_enter=("${__spoold_enter[0]}"%s "${__spoold_enter[@]:1}")\n' "$__spoold_words"
+    fi
     [ -n "$__spoold_hook" ] && echo 'runHook shellHook'
     echo 'unset NIX_ENFORCE_PURITY TZ'
     [ -n "$__spoold_hook" ] && echo 'shopt -u nullglob'

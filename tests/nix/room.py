@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from threading import Event
 
@@ -50,6 +51,22 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
     command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/work", "--chdir", "/work", *binds]
     bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
     finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr.decode()
+    assert finished.stderr == b""
+    return finished.stdout
+
+
+def execute(builder: NixBuilder, captured: str, *command: str) -> bytes:
+    """Enter a captured shell as the sandbox does, with its script, and become ``command`` there."""
+    runtime = builder.prepare()
+    root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
+    root += ["--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
+    root += ["--symlink", f"{runtime.coreutils}/bin/env", "/usr/bin/env"]
+    root += ["--symlink", f"{runtime.bash}/bin/bash", "/bin/sh"]
+    with resources.as_file(resources.files("spoold.sandbox") / "enter.sh") as script:
+        root += ["--ro-bind", str(script), "/enter.sh"]
+        bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "/enter.sh", captured, *command]
+        finished = subprocess.run([*root, "--", *bash], check=False, capture_output=True, timeout=60)
     assert finished.returncode == 0, finished.stderr.decode()
     assert finished.stderr == b""
     return finished.stdout

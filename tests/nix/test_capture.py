@@ -63,6 +63,56 @@ done; done
 FUNCTIONS = "declare -f | { read -r -d '' all; printf %s \"$all\"; }"
 
 
+# Everything that a cutor.nix may be, one by one.
+EXPRESSIONS = {
+    "buildInputs": "with import <nixpkgs> { }; mkShell { buildInputs = [ python3 jq ]; }",
+    "nativeBuildInputs": "with import <nixpkgs> { }; mkShell { nativeBuildInputs = [ gcc ]; buildInputs = [ lua ]; }",
+    "packages": "with import <nixpkgs> { }; mkShell { packages = [ gcc python3 ]; }",
+    "propagated": """with import <nixpkgs> { }; mkShell {
+        propagatedBuildInputs = [ jq ]; propagatedNativeBuildInputs = [ lua ]; }""",
+    "inputsFrom and hooks": """with import <nixpkgs> { }; mkShell {
+        inputsFrom = [ (mkShell { packages = [ jq ]; A = 1; shellHook = "export FIRST=1; f() { echo f; }"; }) hello ];
+        shellHook = "export SECOND=$FIRST"; }""",
+    "hook with functions": """with import <nixpkgs> { }; mkShell { shellHook = ''
+        say() { local x=$1; printf '%s\\n' "$x"; }
+        export -f say
+        quiet() { :; }
+        export HOOK="$(say "a b")"
+        declare -ga list=(1 "2 3"); declare -gA map=([k]="v w"); declare -gi number=7; declare -gr constant=x
+        declare -gx exported=$'tab\\there'
+        set -- changed; IFS=,; shopt -s extglob; umask 027; alias ll=ls
+        ''; }""",
+    "empty": 'with import <nixpkgs> { }; mkShell { A = 1; shellHook = ""; }',
+    "characters": r"""with import <nixpkgs> { }; mkShell {
+        newline = "a\n\nb\n"; trailing = "a "; quotes = "'\"`$(id)\\"; hash = "#x"; tilde = "~"; star = "*";
+        bell = "BELL"; latin = "é☃"; empty = ""; carriage = "a\r\n"; }""".replace("BELL", "\x07\x01\x1b[1m\x7f"),
+    "values": """with import <nixpkgs> { }; mkShell {
+        i = 1; f = 1.5; t = true; n = null; l = [ 1 "a b" true ]; nested = [ [ 1 ] [ 2 3 ] ];
+        p = jq; o = jq.outPath; }""",
+    "name": 'with import <nixpkgs> { }; mkShell { name = "my-shell"; packages = [ jq ]; }',
+    "stdenv and a hook": """with import <nixpkgs> { }; mkShell.override { stdenv = stdenvNoCC; } {
+        packages = [ jq ]; shellHook = "export CC_IS=\\${CC-none}"; }""",
+    "stdenv of one's own": """with import <nixpkgs> { }; derivation {
+        name = "own"; system = builtins.currentSystem; builder = "/bin/sh"; A = "1";
+        stdenv = runCommand "stdenv" { }
+            "mkdir $out; echo 'export B=$A-2; f() { echo f; }; unexported=1' > $out/setup"; }""",
+    "function": "{ pkgs ? import <nixpkgs> { }, x ? 1, inNixShell ? false }: pkgs.mkShell { X = x; IN = inNixShell; }",
+    "derivation": """derivation {
+        name = "plain"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "x" ];
+        A = "a b"; PATH = "/p"; }""",
+    "outputs": """with import <nixpkgs> { }; stdenv.mkDerivation {
+        name = "several"; outputs = [ "out" "dev" ]; buildInputs = [ jq ]; buildPhase = "echo b"; }""",
+    "package": "(import <nixpkgs> { }).hello",
+    "list": "[ ((import <nixpkgs> { }).mkShell { A = 1; }) ]",
+    "names": """with import <nixpkgs> { }; mkShell {
+        "a-b" = "dash"; "c.d" = "dot\n"; "1e" = "digit"; "with space" = "s"; "-x" = "option"; "é" = "accent";
+        "x%%" = "() { :; }"; "BASH_FUNC_g%%" = "() { echo g; }"; normal = "n"; "a[$(id)]" = "s"; "q'\\"" = "q"; }""",
+    "names of the system": """with import <nixpkgs> { }; mkShell {
+        HOME = "/own/home"; LANG = "C.UTF-8"; TZ = "UTC"; PS1 = "$ "; TERM = "own"; USER = "own";
+        MAKEFLAGS = "-j2"; }""",
+}
+
+
 @pytest.fixture(scope="module")
 def captured(nix_builder: NixBuilder) -> str:
     """The shell of the expression, built and captured."""
@@ -87,6 +137,31 @@ def test_the_environment_is_that_of_nix_shell(nix_builder: NixBuilder, captured:
     assert "BASH_FUNC_greet%%" in ours
 
 
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_each_kind_of_expression_enters_as_in_nix_shell(nix_builder: NixBuilder, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "cutor.nix"
+    file.write_text(EXPRESSIONS[name])
+    result = room.build(nix_builder, EXPRESSIONS[name])
+    assert result.shell, result.phase.stderr
+    environment = [f"{nix_builder.prepare().coreutils}/bin/env", "-0"]
+    all_of_it = f"{' '.join(environment)}; printf '\\0==\\0'; {DECLARATIONS} printf '\\0==\\0'; {FUNCTIONS}"
+    theirs = room.nix_shell(nix_builder, file, all_of_it).split(b"\0==\0")
+    ours = room.execute(nix_builder, result.shell, *environment)
+    assert _environment(ours) == _environment(theirs[0])
+    if "hook" in name:  # else nobody is there to see what is not exported
+        ours = room.enter(nix_builder, result.shell, f"{DECLARATIONS} printf '\\0==\\0'; {FUNCTIONS}")
+        assert _declarations(ours.split(b"\0==\0")[0]) == _declarations(theirs[1])
+        assert ours.split(b"\0==\0")[1].decode() == _without_cleaner(theirs[2].decode())
+
+
+def test_the_files_of_attributes(nix_builder: NixBuilder) -> None:
+    words = 'passAsFile = [ "long" "other" ]; long = "first\\nsecond"; other = "";'
+    captured = room.shell(nix_builder, words)
+    printed = room.execute(nix_builder, captured, "/bin/sh", "-c", 'cat "$longPath"; wc -c < "$otherPath"; env')
+    assert printed.startswith(b"first\nsecond0\n")
+    assert b"\nlong=" not in printed
+
+
 def _environment(printed: bytes) -> dict[str, str]:
     pairs = (entry.partition("=")[::2] for entry in printed.decode().split("\0") if entry)
     return {name: value for name, value in pairs if name not in NOT_COMPARED}
@@ -108,9 +183,13 @@ def _declarations(printed: bytes) -> dict[str, str]:
 def test_the_functions_are_those_of_nix_shell(nix_builder: NixBuilder, captured: str, expression: Path) -> None:
     ours = room.enter(nix_builder, captured, FUNCTIONS).decode()
     theirs = room.nix_shell(nix_builder, expression, FUNCTIONS).decode()
-    cleaner = theirs.index("_nix_shell_clean_tmpdir")
-    end = theirs.index("\n}\n", cleaner) + 3
-    assert ours == theirs[:cleaner] + theirs[end:]
+    assert ours == _without_cleaner(theirs)
+
+
+def _without_cleaner(functions: str) -> str:
+    """Leave out the function that nix-shell has for its own temporary directory."""
+    cleaner = functions.index("_nix_shell_clean_tmpdir")
+    return functions[:cleaner] + functions[functions.index("\n}\n", cleaner) + 3 :]
 
 
 def test_values_survive(nix_builder: NixBuilder, captured: str) -> None:
@@ -147,6 +226,19 @@ def test_no_secret_of_the_build_is_left(nix_builder: NixBuilder) -> None:
     captured = room.shell(nix_builder, "")
     names = set(room.enter(nix_builder, captured, "compgen -e").decode().split())
     assert not names & {"HOME", "TMPDIR", "NIX_BUILD_TOP", "NIX_LOG_FD", "TEMP", "NIX_ENFORCE_PURITY", "TZ"}
+
+
+def test_a_home_that_the_shell_names(nix_builder: NixBuilder) -> None:
+    captured = room.shell(nix_builder, 'HOME = "/own/home";')
+    assert b"\0HOME=/own/home\0" in b"\0" + room.execute(nix_builder, captured, "env", "-0")
+
+
+def test_a_name_that_bash_cannot_set_gives_way_to_the_requests(nix_builder: NixBuilder) -> None:
+    captured = room.shell(nix_builder, '"a-b" = "from the shell"; "c-d" = "kept"; shellHook = "set -- x";')
+    printed = room.execute(nix_builder, captured, "a-b=from the request", "env")
+    assert b"\na-b=from the request\n" in printed
+    assert b"\nc-d=kept\n" in printed
+    assert b"from the shell" not in printed
 
 
 def test_structured_attributes(nix_builder: NixBuilder) -> None:
