@@ -127,6 +127,7 @@ class DockerSandbox:
         except TemporaryError as error:
             if self._viewed or isinstance(error, ImageGoneError):
                 raise
+            self._views.close()
             if wish == "required":
                 raise OperatorError(f"docker.view is required, but not possible here: {error}") from error
             if self._viewed is None:

@@ -8,14 +8,12 @@ of that; a job sent to one that waits is done in a few. So ``wanted`` containers
 * Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
   ``QUIET``, but no longer than ``YIELD``, and half of the threads do such work at once. So under continuous load they
   go on, and throughput is that of the engine's life-cycle of a container.
-* ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, with its caller's own time.
+* ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, in its caller's own time.
 
-A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. Its stream then ends, which
-``take`` sees at once and the threads see within ``SWEEP``; it is dropped and replaced. Where none can be made, those
-who wait are told why, and the next try comes after a pause that doubles; ``wake`` ends the pause. What cannot be
-removed is remembered in ``lost``, for whoever finds the engine back.
-
-Every wait is bounded: ``take`` by ``PATIENCE`` and its caller's event, the threads by the engine's own time-outs.
+A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. ``take`` sees that at once
+by its stream, the threads within ``SWEEP``; it is replaced. Where none can be made, those who wait are told why, and
+the next try comes after a pause that doubles; ``wake`` ends it. What cannot be removed is in ``lost``, for whoever
+finds the engine back. ``take`` waits for ``PATIENCE`` at most, the threads as long as the engine's time-outs.
 """
 
 from __future__ import annotations
@@ -42,12 +40,12 @@ SWEEP = 2.0  # seconds between looks at the containers that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
 LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
 NEVER = float("inf")
+Make = Callable[[threading.Event], Container]
 
 
 @dataclass
 class Counts:
     """What has happened so far."""
-
     made: int = 0
     met: int = 0  # a job found a container waiting
     unmet: int = 0  # a job had to wait for one
@@ -58,9 +56,7 @@ class Counts:
 class Pool:
     """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
 
-    def __init__(
-        self, make: Callable[[threading.Event], Container], *, wanted: int, threads: int, backlog: int
-    ) -> None:
+    def __init__(self, make: Make, *, wanted: int, threads: int, backlog: int) -> None:
         self._make, self._wanted, self._backlog = make, wanted, backlog
         self._change = threading.Condition()
         self._closing = threading.Event()
@@ -196,8 +192,7 @@ class Pool:
         """Return when to do what could be done ``since`` then without taking the CPU from jobs."""
         if self._making + self._removing >= max(1, len(self._threads) // 2):
             return NEVER  # whoever is at it looks again when it is done
-        latest = since + YIELD
-        return latest if self._running else min(latest, self._last_job + QUIET)
+        return since + YIELD if self._running else min(since + YIELD, self._last_job + QUIET)
 
     def _make_one(self) -> None:
         try:
@@ -221,7 +216,7 @@ class Pool:
         with self._change:
             self._making -= 1
             self._failures, self._failure = self._failures + 1, error
-            if not self._closing.is_set() and not self._not_before:
+            if not self._closing.is_set() and not self._not_before:  # once per outage
                 log.warning("no container can be made; trying again", error=error)
             self._not_before = time.monotonic() + self._pause
             self._pause = min(LONGEST_PAUSE, self._pause * 2)

@@ -163,13 +163,18 @@ def test_orphans_are_removed_and_others_are_not(
         waiting.append(Container(sandbox._engine, sandbox._plan, sandbox._default_size(), threading.Event()))
     assert len(left(api, tmp_path)) == 2
     mine.prepare()
-    DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime).prepare()
+    again = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
+    again.prepare()
     assert len(left(api, tmp_path)) == 2  # this process still uses them
+    again.close()
     monkeypatch.setattr(docker_engine, "PROCESS", "another")
-    DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime).prepare()
+    successor = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
+    successor.prepare()
+    successor.close()
     (kept,) = left(api, tmp_path)
     assert api.inspect_container(kept)["Config"]["Labels"]["spoold.executor"] == "b"
     other.close()
+    mine.close()
     nothing_is_left(api, tmp_path)
     for container in waiting:
         container.close()

@@ -112,9 +112,11 @@ def test_no_two_jobs_share_a_container_and_none_is_left_after_fifty(
     assert len({output.partition(":memory:")[2].splitlines()[0] for output in outputs}) == 50, names
     full(pool)
     until(lambda: sorted(left(api, tmp_path)) == sorted(waiting(pool)))
+    assert pool._pool is not None
+    mine = pool._pool._threads
     pool.close()
-    assert left(api, tmp_path) == []
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("pool-")] == []
+    assert api.containers(all=True, filters={"label": f"spoold.spool={tmp_path}"}) == []  # the porter is gone too
+    assert not any(thread.is_alive() for thread in mine)
 
 
 def test_containers_of_this_process_that_wait_are_no_orphans(
