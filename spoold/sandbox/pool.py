@@ -46,6 +46,7 @@ Make = Callable[[threading.Event], Container]
 @dataclass
 class Counts:
     """What has happened so far."""
+
     made: int = 0
     met: int = 0  # a job found a container waiting
     unmet: int = 0  # a job had to wait for one
@@ -58,8 +59,7 @@ class Pool:
 
     def __init__(self, make: Make, *, wanted: int, threads: int, backlog: int) -> None:
         self._make, self._wanted, self._backlog = make, wanted, backlog
-        self._change = threading.Condition()
-        self._closing = threading.Event()
+        self._change, self._closing = threading.Condition(), threading.Event()
         self._waiting: deque[Container] = deque()
         self._used: deque[tuple[float, Container]] = deque()
         self._takers = self._making = self._removing = self._running = 0
