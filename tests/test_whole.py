@@ -98,9 +98,11 @@ class Served:
 
     def builds(self) -> set[str]:
         """Return the good builds; a failed one is forgotten after a while, not collected."""
+        return {record["build_id"] for record in self.records() if record["result"]["shell"]}
+
+    def records(self) -> list[dict[str, Any]]:
         done = self.spool / "builds" / "done"
-        results = {path.name: json.loads(path.read_bytes()) for path in done.glob("*.response.json")}
-        return {name for name, record in results.items() if record["result"]["shell"]}
+        return [json.loads(path.read_bytes()) for path in done.glob("*.response.json")]
 
     def assert_nothing_is_left(self) -> None:
         for directory in ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building"):
@@ -189,6 +191,19 @@ def test_a_binary_file_and_binary_output(served: Served) -> None:
     response = served.response("binary")
     assert (response["run"]["stdout_encoding"], response["run"]["stdout_bytes"]) == ("base64", 256)
     assert base64.b64decode(response["run"]["stdout"]) == data
+
+
+def test_a_job_sees_its_expression_its_nixpkgs_and_no_other_store_path(served: Served) -> None:
+    script = 'cat cutor.nix; echo; ls "${NIX_PATH#nixpkgs=}/default.nix"; ls /nix/store | grep -c drv; ls /nix/store'
+    served.drop("sees", script, f"{PYTHON} # mine")
+    response = served.response("sees")
+    lines = response["run"]["stdout"].splitlines()
+    runtime = json.loads((served.spool / "builds" / "runtime.json").read_bytes())
+    pin = runtime["nixpkgs"]["default"]
+    assert lines[:3] == [f"{PYTHON} # mine", f"{pin}/default.nix", "0"]
+    listed = {f"/nix/store/{line}" for line in lines if len(line) > 33 and line[32] == "-"}
+    record = next(r for r in served.records() if r["result"]["shell"] in listed)
+    assert listed == {*record["result"]["closure"], *runtime["closure"], pin}
 
 
 def test_a_hundred_of_one_environment_are_one_build_and_ten_others_ten(served: Served) -> None:

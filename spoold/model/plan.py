@@ -38,6 +38,6 @@ def plan_job(
         run=run,
         shell=build.shell,
         nixpkgs=nixpkgs,
-        closure=build.closure,
+        closure=[*build.closure, nixpkgs] if build.closure else [],  # $NIX_PATH names the pin
     )
     return job, notes
