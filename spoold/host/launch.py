@@ -12,14 +12,16 @@ option --die-with-parent of bubblewrap leaves a gap of milliseconds.)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from spoold.model.errors import OperatorError
+from spoold.model.errors import OperatorError, TemporaryError
 
 
 class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,36 @@ def _limited(rlimits: Rlimits) -> list[str]:
     }
     chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
     return [find("prlimit"), *chosen, "--"] if chosen else []
+
+
+@contextlib.contextmanager
+def holding(data: bytes) -> Iterator[int]:
+    """A descriptor to read ``data`` from: a memory file, so that nobody has to feed a pipe."""
+    fd = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if data:
+            with os.fdopen(os.dup(fd), "wb") as sink:
+                sink.write(data)
+            os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def start(command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int) -> subprocess.Popen[bytes]:
+    """Start ``command``, with pipes for what it prints, as the leader of a session of its own."""
+    try:
+        return subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise TemporaryError(f"cannot start {command[0]}: {error.strerror}") from error
 
 
 def find(program: str) -> str:

@@ -20,22 +20,20 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from threading import Event
-from typing import IO
 
 import msgspec
 
 from spoold.host import launch
 from spoold.host.launch import Rlimits, find
-from spoold.model.errors import TemporaryError
+from spoold.host.pipe import Capture
 from spoold.model.response import Stream
 
 __all__ = ["Bounds", "Finished", "Limit", "Rlimits", "Watch", "find", "run", "signal_name"]
 
 TICK = 0.05  # seconds between two looks at the cancel event
-CHUNK = 64 * 1024
 DRAIN = 0.5  # seconds for output that is still in the pipe when the program has ended
 
 
@@ -113,9 +111,9 @@ def run(
     the program is not there, :class:`TemporaryError` when the machine has no process to spare.
     """
     started = time.monotonic()
-    with _input(stdin) as source:
+    with launch.holding(stdin) as source:
         command = launch.command(argv, bounds.rlimits, env=env or {}, pid_namespace=pid_namespace)
-        process = _start(command, env=env or {}, cwd=cwd, stdin=source)
+        process = launch.start(command, env=env or {}, cwd=cwd, stdin=source)
     supervision = _Supervision(process, bounds, cancel, watch, started)
     try:
         supervision.until_the_end()
@@ -123,66 +121,6 @@ def run(
         status, usage = _sweep_and_reap(process)
         supervision.drain()
     return _finished(supervision, status, usage, time.monotonic() - started)
-
-
-@contextlib.contextmanager
-def _input(data: bytes) -> Iterator[int]:
-    """A descriptor to read ``data`` from: a memory file, so that nobody has to feed a pipe."""
-    fd = os.memfd_create("stdin") if data else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if data:
-            with os.fdopen(os.dup(fd), "wb") as sink:
-                sink.write(data)
-            os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _start(command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            command,
-            env=dict(env),
-            cwd=cwd,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise TemporaryError(f"cannot start {command[0]}: {error.strerror}") from error
-
-
-class _Capture:
-    """The first bytes of a stream, where asked the last ones, and the number of all."""
-
-    def __init__(self, pipe: IO[bytes] | None, keep: int, tail: int) -> None:
-        assert pipe is not None  # noqa: S101 - Popen made both pipes
-        self.fd = pipe.fileno()
-        self.pipe = pipe
-        self.keep, self.tail = keep, tail
-        self.kept, self.last = bytearray(), bytearray()
-        self.total = 0
-        os.set_blocking(self.fd, False)
-
-    def read(self) -> bool:
-        """Take what is there; false at the end of the stream."""
-        try:
-            data = os.read(self.fd, CHUNK)
-        except BlockingIOError:
-            return True
-        room = max(0, self.keep - len(self.kept))
-        self.kept += data[:room]
-        self.total += len(data)
-        if self.tail and len(data) > room:
-            self.last = (self.last + data[room:])[-self.tail :]
-        return bool(data)
-
-    def stream(self) -> Stream:
-        missing = self.total - len(self.kept) - len(self.last)
-        gap = b"\n[%d bytes are left out here]\n" % missing if self.last and missing else b""
-        return Stream(bytes(self.kept) + gap + bytes(self.last), self.total)
 
 
 class _Supervision:
@@ -197,8 +135,8 @@ class _Supervision:
         started: float,
     ) -> None:
         self.process, self.bounds, self.cancel, self.watch, self.started = process, bounds, cancel, watch, started
-        self.stdout = _Capture(process.stdout, bounds.stdout, bounds.tail)
-        self.stderr = _Capture(process.stderr, bounds.stderr, bounds.tail)
+        self.stdout = Capture(process.stdout, bounds.stdout, bounds.tail)
+        self.stderr = Capture(process.stderr, bounds.stderr, bounds.tail)
         self.heard = started
         self.looked = started
         self.look_every = TICK
