@@ -139,6 +139,11 @@ def test_an_evaluation_without_end(tight: NixBuilder, name: str) -> None:
     assert result.phase.outcome is outcome, result.phase.stderr[:2000]
     assert time.monotonic() - started < 10
     assert len(result.phase.stderr) < 150_000
+    if outcome is Outcome.TIME_LIMIT:
+        assert float(result.phase.time) < 2.9, "stopped by the limit of CPU time, which is the second wall"
+    if outcome is Outcome.MEMORY_LIMIT:
+        assert isinstance(result.phase.memory, int)
+        assert result.phase.memory < 700 * MIB, "stopped by the control group, which is the second wall"
 
 
 def test_an_evaluation_that_fills_its_store(nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +158,7 @@ def test_one_file_that_fills_its_store(nix_builder: NixBuilder, monkeypatch: pyt
     monkeypatch.setattr(evaluate, "THROW_AWAY", 4 * MIB)
     result = room.build(nix_builder, f'builtins.toFile "x" ({DOUBLED} 19)')
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
+    assert "printed or wrote too much" in result.phase.stderr
 
 
 BUILDS = {
@@ -220,10 +226,12 @@ derivation {
 
 
 def test_setup_runs_in_the_build_sandbox(nix_builder: NixBuilder, canary: Path) -> None:
-    script = f"echo touched > {canary}; $__spoold_coreutils/bin/cat {canary}; export EVIL=1"
+    state = nix_builder.settings.nix.state
+    script = f'echo touched > {canary}; $__spoold_coreutils/bin/cat {canary}; export EVIL=1 SEEN="$(echo {state}/*)"'
     result = room.build(nix_builder, with_setup(script))
     assert CONFIDENTIAL not in result.phase.stderr
     assert room.enter(nix_builder, result.shell, "echo $EVIL") == b"1\n"
+    assert room.enter(nix_builder, result.shell, 'echo "$SEEN"').decode() == f"{state}/*\n"
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,9 @@ def test_entering_is_quick(nix_builder: NixBuilder, attributes: str, most: float
 def test_the_hook_does_not_run_on_the_host(nix_builder: NixBuilder, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.write_text("untouched")
-    captured = room.shell(nix_builder, f"shellHook = ''echo touched > {canary}; echo ran'';")
+    result = room.build(nix_builder, room.SHELL % f"shellHook = ''echo touched > {canary}; echo ran'';")
+    captured = result.shell
+    assert "\nran\n" not in result.phase.stderr, "nor in the build"
     time.sleep(0.1)
     assert canary.read_text() == "untouched"
     assert room.enter(nix_builder, captured, ":", binds=("--dir", str(tmp_path))) == b"ran\n"

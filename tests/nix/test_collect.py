@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from threading import Event
 
 import msgspec
@@ -18,6 +19,7 @@ from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.nix import collect, usage
 from spoold.nix.build import NixBuilder
+from spoold.nix.lock import BuildLock
 from tests.nix import room
 from tests.nix.room import Copy
 
@@ -145,7 +147,9 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
     thread.start()
     try:
         time.sleep(0.5)
+        started = time.monotonic()
         swept = collect.collect(builder.store, set(), seconds=60, cancel=Event())
+        assert time.monotonic() - started < 3
         assert swept == collect.Sweep(builds=[], paths=[], freed=0, complete=False)
         assert builder.store.valid([left.shell])
         started = time.monotonic()
@@ -159,6 +163,29 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
         thread.join()
     builder.collect(set(), dry_run=False)
     assert not builder.store.valid([left.shell])
+
+
+def test_builds_without_a_pause_keep_no_collection_out(tmp_path: Path) -> None:
+    lock, ended, never = BuildLock(tmp_path), Event(), Event()
+
+    def builds(first: float) -> None:
+        time.sleep(first)
+        while not ended.is_set():
+            with lock.shared(never):
+                time.sleep(0.2)
+
+    threads = [threading.Thread(target=builds, args=(first,)) for first in (0, 0.05, 0.1, 0.15)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.3)
+        for _ in range(3):
+            with lock.exclusive(2, never) as alone:
+                assert alone
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_build_can_be_cancelled_while_it_waits_for_a_collection(copy: Copy) -> None:
@@ -198,6 +225,7 @@ KILLED = """
 import sys, msgspec
 from spoold.config import Settings
 from spoold.nix.build import NixBuilder
+from spoold.nix.lock import BuildLock
 builder = NixBuilder(msgspec.json.decode(sys.stdin.readline(), type=Settings))
 builder.prepare()
 print("ready", flush=True)
@@ -211,7 +239,8 @@ def test_a_collection_that_was_killed(copy: Copy, delay: float) -> None:
     builder = copy()
     kept = built(builder, "kept", "packages = [ pkgs.lua ];")
     built(builder, "gone", 'own = pkgs.writeText "gone" "x";')
-    (builder.store.roots.directory / "builds/.gone.1.00000000").symlink_to(kept.shell)
+    for name in ("builds/.gone.1.00000000", "runtime/.bash.1.00000000"):
+        (builder.store.roots.directory / name).symlink_to(kept.shell)
     daemon = subprocess.Popen([sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert daemon.stdin is not None
     assert daemon.stdout is not None
@@ -228,5 +257,6 @@ def test_a_collection_that_was_killed(copy: Copy, delay: float) -> None:
     result = built(after, "new", 'own = pkgs.writeText "gone" "x"; packages = [ pkgs.lua ];')
     after.collect({"kept", "new"}, dry_run=False)
     assert set(after.store.roots.targets("builds")) == {"kept", "new"}
+    assert not any("/." in name for name in after.store.roots.targets())
     assert after.store.valid([*kept.closure, *result.closure])
     verified(after)

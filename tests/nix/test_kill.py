@@ -82,7 +82,12 @@ def test_kill(nix_builder: NixBuilder, aliased: Settings, stage: str, delay: flo
 
 
 def test_after_a_kill_all_is_well(nix_builder: NixBuilder) -> None:
-    runtime = NixBuilder(nix_builder.settings).prepare()
+    with cage.cage(1 << 30) as group:
+        left = [place.with_name(f"{cage.PREFIX}1-0-dead") for place in group.groups.values()]
+        for place in left:
+            place.mkdir(exist_ok=True)
+        runtime = NixBuilder(nix_builder.settings).prepare()
+        assert not any(place.exists() for place in left)
     assert room.build(nix_builder, room.SHELL % f"AT = {time.time_ns()};").shell
     assert list(nix_builder.store.temporary.iterdir()) == []
     assert runtime == nix_builder.prepare()
