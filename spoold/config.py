@@ -81,7 +81,9 @@ class Builder(_Section, frozen=True):
 class Nix(_Section, frozen=True):
     """Nix and its store. The store is ``<state>/nix``; ``substituters`` are the binary caches to ask, none if empty.
 
-    ``jail_user`` is the uid under which expressions are evaluated when the builder runs as root.
+    When the builder runs as root, ``jail_user`` is the uid under which expressions are evaluated, and ``build_users``
+    the group whose members run builds; "auto" is nixbld where the host has it. Without one ("") builds run as root, in
+    nothing but Nix's sandbox.
     """
 
     state: str = "/var/lib/spoold"
@@ -89,6 +91,7 @@ class Nix(_Section, frozen=True):
     substituters: list[str] = []
     trusted_public_keys: list[str] = []
     jail_user: int = 65534
+    build_users: str = "auto"
 
 
 class Settings(_Section, frozen=True):

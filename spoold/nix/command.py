@@ -9,9 +9,12 @@ from pathlib import Path
 
 from spoold.config import Nix
 from spoold.host import proc
+from spoold.model.errors import OperatorError
 from spoold.nix import confine
 
-BUILD_GROUP = "nixbld"
+AUTO = "auto"
+USUAL_GROUP = "nixbld"
+USERS = 10  # as many as Nix itself recommends
 HOST_USER_LOCKS = "/nix/var/nix/userpool"
 PASSED_TO_NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -32,7 +35,7 @@ def options(settings: Nix, *, building: bool) -> list[str]:
         "sandbox-fallback": "false",
         "sandbox-paths": "",
         # Without it Nix leaves the mode of the store's directory alone, see nix/store.
-        "build-users-group": build_group() if building else "",
+        "build-users-group": build_group(settings) if building else "",
         "substituters": " ".join(settings.substituters),
         "system-features": "",
         "builders": "",
@@ -48,7 +51,7 @@ def options(settings: Nix, *, building: bool) -> list[str]:
     return [word for name, value in chosen.items() for word in ("--option", name, value)]
 
 
-def environment(scratch: Path, configuration: Path, state: Path, *, network: bool) -> dict[str, str]:
+def environment(scratch: Path, configuration: Path, state: Path, settings: Nix, *, network: bool) -> dict[str, str]:
     """Return the whole environment: ``configuration`` is an empty directory, so that no nix.conf has a say."""
     base = {
         "HOME": str(scratch),
@@ -56,7 +59,7 @@ def environment(scratch: Path, configuration: Path, state: Path, *, network: boo
         "NIX_CONF_DIR": str(configuration),
         "NIX_USER_CONF_FILES": "",
     }
-    if not host_user_locks():
+    if not host_user_locks(settings):
         base["NIX_STATE_DIR"] = str(state)
     if network:
         base["NIX_SSL_CERT_FILE"] = confine.CERTIFICATES
@@ -64,19 +67,32 @@ def environment(scratch: Path, configuration: Path, state: Path, *, network: boo
     return base | passed
 
 
-def host_user_locks() -> list[str]:
+def host_user_locks(settings: Nix) -> list[str]:
     """Where the host's own Nix, if there is one, locks the build users that we share with it.
 
     Who finishes a build kills every process of its build user: two at once would kill each other's builders.
     """
-    return [HOST_USER_LOCKS] if build_group() and os.access(HOST_USER_LOCKS, os.W_OK) else []
+    return [HOST_USER_LOCKS] if build_group(settings) and os.access(HOST_USER_LOCKS, os.W_OK) else []
 
 
-def build_group() -> str:
-    """Return the group whose members run builders, or "" where builders run as we do."""
-    if os.geteuid() != 0:
+def build_group(settings: Nix) -> str:
+    """Return the group whose members run builders, or "" where builders run as we do.
+
+    Raises :class:`OperatorError` where the settings name a group that is not there or has no members.
+    """
+    if os.geteuid() != 0 or not settings.build_users:
         return ""
+    name = USUAL_GROUP if settings.build_users == AUTO else settings.build_users
     try:
-        return BUILD_GROUP if grp.getgrnam(BUILD_GROUP).gr_mem else ""
+        members = grp.getgrnam(name).gr_mem
     except KeyError:
-        return ""
+        members = []
+    if members or settings.build_users == AUTO:
+        return name if members else ""
+    raise OperatorError(
+        f"nix.build_users is {name!r}, and there is no group {name} with members on this host; make it with\n"
+        f"  groupadd --system {name}\n"
+        f"  for n in $(seq {USERS}); do useradd --system --no-create-home --home-dir /var/empty"
+        f" --shell /usr/sbin/nologin --no-user-group --gid {name} --groups {name} {name}$n; done\n"
+        'or set nix.build_users = "": then builders run as root, in nothing but Nix\'s sandbox'
+    )

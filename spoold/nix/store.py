@@ -72,7 +72,7 @@ class Store:
 
     def close_listing(self) -> None:
         """Let others enter the store's directory, not list it."""
-        group = command.build_group()
+        group = command.build_group(self.settings)
         wanted = CLOSED_TO_ALL_BUT_GROUP if group else CLOSED
         status = self.physical.stat()
         if group and status.st_gid != grp.getgrnam(group).gr_gid:
@@ -176,10 +176,11 @@ class Store:
         return [hook.group(1)] if hook and os.path.exists(hook.group(1)) else []
 
     def _writable(self) -> list[str]:
-        return [str(self.state), *command.host_user_locks()]
+        return [str(self.state), *command.host_user_locks(self.settings)]
 
     def _environment(self, scratch: Path, *, network: bool) -> dict[str, str]:
-        return command.environment(scratch, self.configuration, self.root / "nix/var/nix", network=network)
+        state = self.root / "nix/var/nix"
+        return command.environment(scratch, self.configuration, state, self.settings, network=network)
 
     def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, readable: Sequence[str] = ()) -> str:
         """Run a Nix program that has no business to fail, and return what it printed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,6 +19,7 @@ from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.nix.packages import split
 from tests.nix import room
+from tests.nix.room import Copy
 
 pytestmark = pytest.mark.nix
 
@@ -35,6 +38,27 @@ def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> No
 def test_without_a_pin_the_operator_is_told_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"\[nixpkgs\] default"):
         NixBuilder(Settings(nix=Nix(state=str(tmp_path)))).prepare()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's builders run as that user")
+def test_a_group_of_builders_that_is_not_there(nix_builder: NixBuilder) -> None:
+    nix = msgspec.structs.replace(nix_builder.settings.nix, build_users="nosuch")
+    builder = NixBuilder(msgspec.structs.replace(nix_builder.settings, nix=nix))
+    with pytest.raises(OperatorError, match="no group nosuch") as raised:
+        builder.prepare()
+    commands = "\n".join(line for line in str(raised.value).splitlines() if line.startswith("  "))
+    assert "groupadd --system nosuch" in commands
+    assert subprocess.run(["sh", "-n"], input=commands, text=True, check=True).returncode == 0
+
+
+def test_without_a_group_builders_run_as_we_do(copy: Copy) -> None:
+    settings = copy().settings
+    nix = msgspec.structs.replace(settings.nix, build_users="")
+    builder = NixBuilder(msgspec.structs.replace(settings, nix=nix))
+    builder.prepare()
+    own = 'own = pkgs.runCommand "own" { } "echo built > $out";'
+    captured = room.shell(builder, own + f"AT = {time.time_ns()};")
+    assert room.enter(builder, captured, "cat $own") == b"built\n"
 
 
 def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
