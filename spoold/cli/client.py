@@ -63,7 +63,7 @@ def drop(spool: str, id_: str, data: bytes) -> None:
     try:
         descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
-        raise ClientError(f"{incoming} does not exist: name the spool with --spool") from None
+        raise ClientError(f"{spool} holds no spool: name one with --spool or $SPOOLD_SPOOL") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -74,6 +74,12 @@ def drop(spool: str, id_: str, data: bytes) -> None:
         raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
     finally:
         os.unlink(private)
+
+
+def require_spool(spool: str) -> None:
+    """Raise :class:`ClientError` where there is no spool."""
+    if not os.path.isdir(os.path.join(spool, "incoming")):
+        raise ClientError(f"{spool} holds no spool: name one with --spool or $SPOOLD_SPOOL")
 
 
 def look(spool: str, id_: str) -> Response | None:

@@ -115,6 +115,7 @@ def _with_inputs(
 @click.pass_obj
 def status(settings: Settings, id_: str, as_json: bool) -> int:
     """Show a submission's response, or how far it is."""
+    client.require_spool(settings.spool.path)
     response = client.look(settings.spool.path, id_)
     if response is None:
         raise ClientError(f"{id_!a}: nothing is known of it (yet): no submission of that id, or it still arrives")

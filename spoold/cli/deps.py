@@ -20,6 +20,7 @@ from spoold.model import ids
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Package, Status
 from spoold.model.submission import MAX_EXPRESSION, Dependencies
+from spoold.spool import layout
 from spoold.spool.builds import BuildRecord, BuildStore
 
 POLL = 0.1  # seconds between two looks at the builds that are waited for
@@ -39,6 +40,7 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
         return None
     settings: Settings = context.obj
     if local:
+        layout.check(settings.spool.path)
         _show(BuildStore(settings).packages(None), as_json=as_json)
         return exits.OK
     id_ = client.new_id("deps")
@@ -72,6 +74,7 @@ def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, timeout: f
 
     A FILE is a shell expression, as cutor.nix is; of a DIRECTORY it is every *.nix in it. A builder must be running.
     """
+    layout.check(settings.spool.path)
     builds = BuildStore(settings)
     wanted = {path: _request(builds, path, pin) for path in _expressions(sources)}
     records = _wait(builds, set(wanted.values()), timeout)

@@ -15,6 +15,7 @@ from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.collection import Order, Report
 from spoold.model.errors import OperatorError
+from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 
 POLL = 0.1  # seconds between two looks for the report
@@ -31,6 +32,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
     The least recently used go first, and never what a submission on its way needs. The builder does it; health has it
     done every [gc] interval as well.
     """
+    layout.check(settings.spool.path)
     builds = BuildStore(settings)
     name = f"by-hand-{secrets.token_hex(4)}"
     builds.order_collection(name, Order(dry_run=dry_run))
@@ -68,4 +70,6 @@ def _show(report: Report) -> None:
     done = "would be" if report.dry_run else "were"
     freed, store, free = (render.size(value) for value in (report.freed, report.store_size, report.free))
     console.print(f"{len(report.deleted)} builds, {report.paths} store paths, {freed} {done} deleted")
+    if not report.complete:
+        console.print("not all that is unused: builds are running; the rest goes with the next collection")
     console.print(f"the store has {store}, its disk {free} free")

@@ -14,6 +14,7 @@ from spoold.cli import exits, render
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
+from spoold.spool import layout
 from spoold.spool.builds import BuildStore, PinsAnswer
 
 POLL = 0.1  # seconds between two looks for the builder's answer
@@ -39,6 +40,7 @@ def add(settings: Settings, *, name: str, location: str, timeout: float) -> int:
 
     It is unpacked once. A pin of that name is replaced, which changes the ids of all builds made with it.
     """
+    layout.check(settings.spool.path)
     builds = BuildStore(settings)
     if not NAME.fullmatch(name):
         raise click.UsageError(f"{name!a}: letters, digits, '.', '_' and '-', the first a letter or digit, at most 64")
@@ -58,6 +60,7 @@ def add(settings: Settings, *, name: str, location: str, timeout: float) -> int:
 @click.pass_obj
 def remove(settings: Settings, *, name: str, timeout: float) -> int:
     """Remove the pin NAME. Builds made with it go when the cache is collected."""
+    layout.check(settings.spool.path)
     builds = BuildStore(settings)
     _refuse_of_settings(settings, name)
     pins = builds.pins()
@@ -71,6 +74,7 @@ def remove(settings: Settings, *, name: str, timeout: float) -> int:
 @click.pass_obj
 def list_(settings: Settings, *, as_json: bool) -> None:
     """List the pins: where they come from, and where they are in the store once they are provided."""
+    layout.check(settings.spool.path)
     builds = BuildStore(settings)
     runtime = builds.runtime()
     provided = runtime.nixpkgs if runtime else {}

@@ -84,8 +84,9 @@ def _streams(name: str, phase: Phase) -> list[Panel]:
 def package_table(packages: list[Package], now: float) -> Table:
     """Return a table of packages in the dependency cache; ``now`` is seconds since the epoch."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("package", no_wrap=True)
-    table.add_column("version", no_wrap=True)
+    # Names and versions are a client's to choose: they must not push the other columns out.
+    table.add_column("package", no_wrap=True, overflow="ellipsis", max_width=20)
+    table.add_column("version", no_wrap=True, overflow="ellipsis", max_width=12)
     table.add_column("closure", justify="right", no_wrap=True)
     table.add_column("builds", justify="right", no_wrap=True)
     table.add_column("last used", justify="right", no_wrap=True)

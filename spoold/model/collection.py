@@ -29,10 +29,11 @@ class StoreSizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
-    """What a collection deleted, or would: bytes and store paths."""
+    """What a collection deleted, or would: bytes and store paths; ``complete`` unless something unused is left."""
 
     freed: int
     paths: int
+    complete: bool = True
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     paths: int = 0
     store_size: int = 0
     free: int = 0
+    complete: bool = True
     error: str = ""
 
 

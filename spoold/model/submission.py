@@ -30,6 +30,7 @@ MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
 MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
 MAX_PATH = 1024
 MAX_COMPONENT = 255  # NAME_MAX
+MAX_DEPTH = 32  # directories above a file
 MAX_ENTRIES = 4096  # of args, and of env
 MAX_EXPRESSION = 1024 * 1024
 WIRE_OVERHEAD = 64
@@ -236,6 +237,8 @@ def _checked_path(name: str, where: str) -> str:
         problem = "it must be a relative path without empty, '.' or '..' parts"
     elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
         problem = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
+    elif len(parts) > MAX_DEPTH + 1:
+        problem = f"it may lie in {MAX_DEPTH} directories, one in another"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name) or "\\" in name:
         problem = "control characters and backslashes are not allowed"
     elif any(part.startswith("-") for part in parts):

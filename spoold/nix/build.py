@@ -81,7 +81,7 @@ class NixBuilder:
         derivations = [line.partition("!")[0] for line in self.store.ask(argv).split()]
         found = []
         for name, derivation in zip(RUNTIME, derivations, strict=True):
-            realised = realise.realise(self.store, derivation, self.settings.builder.limits, Event())
+            realised = realise.realise(self.store, derivation, BuildLimits(), Event())
             if realised.finished is not None and not realised.path:
                 text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
                 raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
@@ -107,7 +107,7 @@ class NixBuilder:
             swept = collect.preview(self.store, kept)
         else:
             swept = collect.collect(self.store, kept, seconds=seconds, cancel=cancelled or Event())
-        return Collected(freed=swept.freed, paths=len(swept.paths))
+        return Collected(freed=swept.freed, paths=len(swept.paths), complete=swept.complete)
 
     def holds(self, path: str) -> bool:
         """Tell whether a store path is there, whole."""

@@ -24,12 +24,13 @@ import msgspec
 from spoold.host import proc
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import cage, command, confine
+from spoold.nix import cage, command, confine, measure
 from spoold.nix.store import QUICK, Store
 
 DATABASE = "nix/var/nix/db"
 FILES = 512 * 1024**2  # bytes of page cache that count against the group, not against the evaluation
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
+THROWN_FILES = 100_000
 DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
 
@@ -110,7 +111,7 @@ class Evaluator:
                 _bounds(limits),
                 env=JAILED,
                 cancel=cancel,
-                watch=lambda: _too_big(own),
+                watch=lambda: measure.outgrown([own], size=THROW_AWAY, files=THROWN_FILES),
                 pid_namespace=True,
             )
             return group.accounted(finished)
@@ -143,17 +144,6 @@ def _bounds(limits: BuildLimits) -> proc.Bounds:
             open_files=1024,
         ),
     )
-
-
-def _too_big(directory: Path) -> str:
-    total = 0
-    for parent, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return "the derivations are too large" if total > THROW_AWAY else ""
 
 
 def _text(name: str) -> str:

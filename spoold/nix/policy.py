@@ -52,7 +52,15 @@ class Derivation(msgspec.Struct, frozen=True, array_like=True):
         """Return the attributes, structured or not."""
         plain: dict[str, object] = dict(self.environment)
         structured = plain.get("__json")
-        return json.loads(structured) if isinstance(structured, str) else plain
+        if not isinstance(structured, str):
+            return plain
+        try:
+            loaded = json.loads(structured)
+        except (ValueError, RecursionError) as error:
+            raise ClientError(f"a derivation has a __json that is not JSON: {error}") from error
+        if not isinstance(loaded, dict):
+            raise ClientError("a derivation has a __json that is no object")
+        return loaded
 
 
 def read(store: Store, path: str) -> Derivation:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from threading import Event
 
 import msgspec
@@ -17,7 +16,7 @@ import msgspec
 from spoold.host import proc
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import policy
+from spoold.nix import measure, policy
 from spoold.nix.store import Store
 
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
@@ -68,7 +67,11 @@ def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
     caches = [] if network else ["--option", "substituters", ""]
     finished = store.run(["nix-store", *caches, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"], network=network)
     if not finished.ok:
-        raise TemporaryError(f"cannot tell what is missing: {finished.stderr.data.decode(errors='replace')}")
+        said = finished.stderr.data.decode(errors="replace").strip()
+        # Nix read derivations that the evaluation made: what it cannot make sense of is theirs, unless the host failed.
+        if finished.limit or finished.exit_code != 1 or "SQLite" in said:
+            raise TemporaryError(f"cannot tell what is missing: {said}")
+        raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
     text = finished.stderr.data.decode(errors="replace")
     return Missing(_paths(_BUILT, text), _paths(_FETCHED, text))
 
@@ -98,30 +101,32 @@ def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
     argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
-    bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN)
+    rlimits = proc.Rlimits(file_size=limits.output)
+    bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
     chroots = [store.on_disk(path + ".chroot") for path in built]
+    free = _free(store)
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],
         bounds,
         memory=limits.memory,
         cancel=cancel,
-        watch=lambda temporary: _outgrown([temporary, *chroots], limits),
+        watch=lambda temporary: (
+            measure.outgrown([temporary, *chroots], size=limits.output, files=limits.files)
+            or _shrunk(store, free, limits.output)
+        ),
     )
 
 
-def _outgrown(places: list[Path], limits: BuildLimits) -> str:
-    """Nothing in Nix bounds an output, so look at what the builders have written so far."""
-    size = files = 0
-    for place in places:
-        for parent, _, names in os.walk(place):
-            for name in names:
-                try:
-                    size += os.lstat(os.path.join(parent, name)).st_blocks * 512
-                except FileNotFoundError:
-                    continue
-            files += len(names) + 1
-            if files > limits.files:
-                return f"a build made more than {limits.files} files"
-            if size > limits.output:
-                return f"a build wrote more than {limits.output} bytes"
-    return ""
+def _shrunk(store: Store, before: int, output: int) -> str:
+    """Nothing in Nix bounds an output, and a file that has no name any more is in no directory: look at the disk too.
+
+    Other builds write as well, hence twice the limit.
+    """
+    return (
+        f"the disk lost more than {2 * output} bytes while it was built" if before - _free(store) > 2 * output else ""
+    )
+
+
+def _free(store: Store) -> int:
+    status = os.statvfs(store.state)
+    return status.f_bavail * status.f_frsize

@@ -18,7 +18,6 @@ import functools
 import grp
 import os
 import re
-import shutil
 import sqlite3
 import stat
 import tempfile
@@ -29,7 +28,7 @@ from threading import Event, Thread
 from spoold.config import Nix
 from spoold.host import proc
 from spoold.model.errors import OperatorError, TemporaryError
-from spoold.nix import cage, command, confine
+from spoold.nix import cage, command, confine, measure
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -65,6 +64,8 @@ class Store:
             for directory in (self.state, self.root, self.physical, self.roots.directory, self.configuration):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             self.temporary.mkdir(exist_ok=True, mode=0o700)
+            # Users of the host find in here what everybody's environments are made of. Jobs see none of it by a path.
+            self.state.chmod(0o700)
         except OSError as error:
             raise OperatorError(f"cannot make {error.filename}: {error.strerror}; set nix.state") from error
         self.close_listing()
@@ -109,7 +110,7 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            measure.remove(path)
             os.close(lock)
 
     def _remove_abandoned(self) -> None:
@@ -118,7 +119,7 @@ class Store:
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
+                    measure.remove(path)
                 finally:
                     os.close(lock)
 

@@ -33,7 +33,9 @@ def raise_ours(finished: proc.Finished, store: Store) -> None:
         raise TemporaryError("the build was cancelled")
     first = finished.stderr.data.partition(b"\n")[0].decode(errors="replace")
     if finished.exit_code in (126, 127) or first.startswith(OURS):
-        raise OperatorError(f"cannot start Nix in its jail: {first}; run spoolctl check")
+        raise OperatorError(
+            f"cannot start Nix in its jail: {first}; is bubblewrap installed, and may it make namespaces?"
+        )
     status = os.statvfs(store.state)
     if status.f_bavail * status.f_frsize < FREE or (status.f_files and not status.f_favail):
         raise TemporaryError(f"{store.state}: the disk is full")

@@ -152,6 +152,7 @@ def test_a_bad_request_is_refused_with_the_key(data: bytes, word: str) -> None:
         "run.sh/x",
         "x" * 300,
         "/".join(["x" * 200] * 25),
+        "a/" * 33 + "x",
         "a\0b",
         "a\nb",
         "a\x1b[31m",
@@ -166,7 +167,9 @@ def test_a_bad_file_name_is_refused(name: str) -> None:
         read(named(name))
 
 
-@pytest.mark.parametrize("name", ["a.py", "sub/dir/a.py", ".hidden", "Ünïcode.txt", "with space", "a..b", "x" * 255])
+@pytest.mark.parametrize(
+    "name", ["a.py", "sub/dir/a.py", ".hidden", "Ünïcode.txt", "with space", "a..b", "x" * 255, "a/" * 32 + "x"]
+)
 def test_a_good_file_name_is_taken(name: str) -> None:
     assert read(named(name)).has(name)
 

@@ -71,6 +71,7 @@ class Collector:
             paths=collected.paths,
             store_size=after.store,
             free=after.free,
+            complete=collected.complete,
         )
 
     def _held(self, sizes: StoreSizes) -> list[Held]:

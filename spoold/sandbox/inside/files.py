@@ -29,9 +29,10 @@ class as_job:  # noqa: N801
 
 def receive(host: wire.Host, job: dict[str, Any]) -> int:
     """Write the files that follow ``job`` on the wire; return a descriptor to read the job's input from."""
+    made: set[str] = set()
     with as_job():
         for name, mode, size in job["files"]:
-            _make_parents(name)
+            _make_parents(name, made)
             path = os.path.join(WORK, os.fsdecode(name))
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             _fill(host, descriptor, size)
@@ -45,14 +46,16 @@ def receive(host: wire.Host, job: dict[str, Any]) -> int:
     return stdin
 
 
-def _make_parents(name: bytes) -> None:
+def _make_parents(name: bytes, made: set[str]) -> None:
     parts = os.fsdecode(name).split("/")
     if not name or b"\0" in name or any(part in ("", ".", "..") for part in parts):
         raise ValueError("bad file name")
-    for depth in range(1, len(parts)):
-        path = os.path.join(WORK, *parts[:depth])
-        if not os.path.isdir(path):  # no race: nothing of the job has run yet
+    path = WORK
+    for part in parts[:-1]:
+        path = f"{path}/{part}"
+        if path not in made:
             os.mkdir(path, 0o755)
+            made.add(path)
 
 
 def _fill(host: wire.Host, descriptor: int, size: int) -> None:

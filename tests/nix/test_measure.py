@@ -1,0 +1,114 @@
+"""What builders write in any shape is measured and removed; what cannot be measured is too much."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from spoold.config import Settings
+from spoold.model.response import Outcome
+from spoold.nix import measure
+from spoold.nix.build import NixBuilder
+from spoold.nix.store import Store
+from tests.nix import room
+
+MIB = 1024**2
+
+
+def deepen(directory: Path, levels: int) -> None:
+    """Make directories one in another, deeper than any path can name."""
+    here = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir("d" * 20, dir_fd=here)
+        below = os.open("d" * 20, os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_what_is_within_its_limits(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    (tmp_path / "link").symlink_to("/")
+    assert measure.outgrown([tmp_path, tmp_path / "gone"], size=MIB, files=10) == ""
+
+
+def test_too_many_bytes_and_too_many_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    (tmp_path / "b").touch()
+    assert "bytes" in measure.outgrown([tmp_path], size=50_000, files=10)
+    assert "files" in measure.outgrown([tmp_path], size=MIB, files=1)
+
+
+def test_what_is_too_deep_to_be_measured_is_too_much_and_is_removed(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    deepen(top, 3000)
+    assert "deep" in measure.outgrown([top], size=MIB, files=100_000)
+    measure.remove(top)
+    assert not top.exists()
+
+
+def test_removal_follows_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    (canary / "file").touch()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "link").symlink_to(canary)
+    measure.remove(tree)
+    assert (canary / "file").exists()
+    assert not tree.exists()
+
+
+def test_a_start_removes_what_is_deep_in_the_temporary_directory(tmp_path: Path, nix_settings: Settings) -> None:
+    store = Store(type(nix_settings.nix)(state=str(tmp_path), system=nix_settings.nix.system))
+    store.prepare()
+    left = tmp_path / "tmp" / "left"
+    left.mkdir()
+    deepen(left, 3000)
+    store.prepare()
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_other_users_of_the_host_do_not_see_the_state(tmp_path: Path, nix_settings: Settings) -> None:
+    store = Store(type(nix_settings.nix)(state=str(tmp_path), system=nix_settings.nix.system))
+    tmp_path.chmod(0o755)
+    store.prepare()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
+DERIVATION = (
+    '{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { buildInputs = [ (derivation { name = "bad"; '
+    'system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; PATH = "${pkgs.coreutils}/bin"; '
+    "args = [ \"-c\" ''%s'' ]; %s }) ]; }\n"
+)
+DEEP = 'p=$(printf "a/%.0s" $(seq 400)); for i in 1 2 3 4 5; do mkdir -p $p; cd $p; done; sleep 2; exit 1'
+UNLINKED = "exec 3>hidden; rm hidden; head -c 60000000 /dev/zero >&3; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("script", "attributes", "outcome", "word"),
+    [
+        (DEEP, "", {Outcome.OUTPUT_LIMIT, Outcome.NONZERO_EXIT}, ""),
+        (UNLINKED, "", {Outcome.NONZERO_EXIT}, "File size limit"),
+        ("true", '__json = "garbage{{";', {Outcome.NONZERO_EXIT}, "__json"),
+        ("true", '__json = "[1]";', {Outcome.NONZERO_EXIT}, "__json"),
+        (
+            "true",
+            '__json = builtins.concatStringsSep "" (builtins.genList (_: "[") 100000);',
+            {Outcome.NONZERO_EXIT},
+            "__json",
+        ),
+    ],
+)
+def test_shapes_that_once_were_taken_for_a_fault_of_ours(
+    nix_builder: NixBuilder, script: str, attributes: str, outcome: set[Outcome], word: str
+) -> None:
+    builder = room.limited(nix_builder, time=20, silence=20, output=20 * MIB, files=100_000)
+    result = room.build(builder, DERIVATION % (script, attributes))
+    assert result.phase.outcome in outcome, result.phase.stderr
+    assert word in result.phase.stderr
+    assert os.listdir(builder.store.temporary) == []
