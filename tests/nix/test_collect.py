@@ -165,6 +165,21 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
     assert not builder.store.valid([left.shell])
 
 
+def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "STEP_BYTES", 1)
+    builder, cancelled = copy(), Event()
+    arguments = {"dry_run": False, "cancelled": cancelled}
+    collector = threading.Thread(target=builder.collect, args=(set(),), kwargs=arguments)
+    collector.start()
+    try:
+        time.sleep(0.3)
+        built(builder, "between", "A = 3;")
+        assert collector.is_alive()
+    finally:
+        cancelled.set()
+        collector.join()
+
+
 def test_builds_without_a_pause_keep_no_collection_out(tmp_path: Path) -> None:
     lock, ended, never = BuildLock(tmp_path), Event(), Event()
 
