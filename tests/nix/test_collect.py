@@ -173,7 +173,9 @@ def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyP
     collector.start()
     try:
         time.sleep(0.3)
+        started = time.monotonic()
         built(builder, "between", "A = 3;")
+        assert time.monotonic() - started < 5
         assert collector.is_alive()
     finally:
         cancelled.set()
