@@ -31,6 +31,7 @@ DATABASE = "nix/var/nix/db"
 FILES = 512 * 1024**2  # bytes of page cache that count against the group, not against the evaluation
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
 THROWN_FILES = 100_000
+TOO_MUCH = "the derivations of cutor.nix are too large"
 DERIVATION = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+\.drv")
 JAILED = {"USER": "nobody", "HOME": "/nowhere", "NIX_CONF_DIR": "/nowhere", "NIX_USER_CONF_FILES": "", "TMPDIR": "/s"}
 
@@ -111,7 +112,7 @@ class Evaluator:
                 _bounds(limits),
                 env=JAILED,
                 cancel=cancel,
-                watch=lambda: measure.outgrown([own], size=THROW_AWAY, files=THROWN_FILES),
+                watch=lambda: TOO_MUCH if measure.outgrown([own], size=THROW_AWAY, files=THROWN_FILES) else "",
                 pid_namespace=True,
             )
             return group.accounted(finished)

@@ -7,13 +7,17 @@ cannot be measured counts as too much. Removal is rm(1)'s, which copes with any 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from subprocess import DEVNULL
 
 REMOVAL = 600.0  # seconds
+PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # whatever the daemon's own is
 
 
 def outgrown(places: Iterable[Path], *, size: int, files: int) -> str:
@@ -41,11 +45,7 @@ def outgrown(places: Iterable[Path], *, size: int, files: int) -> str:
 
 def remove(path: Path) -> None:
     """Remove a tree, whatever is in it; what cannot be removed now is left for the next start."""
-    subprocess.run(
-        ["rm", "-rf", "--one-file-system", "--", str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=REMOVAL,
-        check=False,
-    )
+    command = [shutil.which("rm", path=PATH["PATH"]) or "rm", "-rf", "--one-file-system", "--", str(path)]
+    # Not there or out of time: then the next start has another go.
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, timeout=REMOVAL, check=False, env=PATH)

@@ -1,7 +1,7 @@
 """Whose fault it was, and the phase that the client gets.
 
 Theory of operation: decided on evidence (exit codes, signals, limits that struck, the control group's count, free
-space), not on words of a log, which the client can write as well. Three exceptions are words that only Nix can say at
+space), not on words of a log, which the client can write as well. A few exceptions are words that only Nix can say at
 that place, and that decide no more than which limit is named. The signal with which we stop what hit a limit is not
 reported: it is ours, not the program's.
 """
@@ -22,6 +22,7 @@ from spoold.nix.store import Store
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
+FILE_TOO_LARGE = (b"' failed due to signal 25", b"' failed with exit code 153")  # SIGXFSZ, and a shell's word for it
 CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
 
 
@@ -121,6 +122,8 @@ def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, 
     # nix-store: 100 when a build failed, 101 when one took too long or was silent too long.
     if build.limit is Limit.WALL or build.exit_code == 101:
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
-    if b" killed after writing more than " in build.stderr.data:
-        return Outcome.OUTPUT_LIMIT, f"a builder wrote more than {limits.log} bytes of log"
-    return Outcome.NONZERO_EXIT, ""
+    if any(words in build.stderr.data for words in FILE_TOO_LARGE):
+        return Outcome.OUTPUT_LIMIT, f"a builder wrote a file of more than {limits.output} bytes"
+    too_long = b" killed after writing more than " in build.stderr.data
+    note = f"a builder wrote more than {limits.log} bytes of log" if too_long else ""
+    return Outcome.OUTPUT_LIMIT if too_long else Outcome.NONZERO_EXIT, note

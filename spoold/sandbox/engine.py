@@ -50,6 +50,8 @@ class Engine:
         with self.errors():
             self.knock()
             api = docker.APIClient(**self._options, version=self._version, timeout=PATIENCE)
+            # Proxies are for the network. To look for them, requests walks os.environ at each call, in our threads.
+            api.trust_env = False
             self._version = api.api_version
             return api
 
