@@ -9,7 +9,8 @@ try:
 except OSError as error:
     print("no network:", error.strerror)
 try:
-    print("the store lists", len(os.listdir("/nix/store")), "paths")
-except OSError as error:
-    print("no look at the store:", error.strerror)
+    names = os.listdir("/nix/store")
+except OSError:
+    names = []
+print("derivations of anybody's in sight:", sum(name.endswith(".drv") for name in names))
 print("root" if os.geteuid() == 0 else "not root")
