@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import subprocess
@@ -12,7 +13,7 @@ from threading import Event
 
 import msgspec
 
-from spoold.model.job import BuildResult
+from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 
@@ -44,9 +45,15 @@ def limited(builder: NixBuilder, **limits: float) -> NixBuilder:
     return fresh
 
 
+@functools.cache
+def runtime_of(builder: NixBuilder) -> Runtime:
+    """Return what a builder provides; asked for once, as it takes a moment."""
+    return builder.prepare()
+
+
 def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, binds: tuple[str, ...] = ()) -> bytes:
     """Enter a captured shell in a root that holds only the store, run ``script`` there, and return what it printed."""
-    runtime = builder.prepare()
+    runtime = runtime_of(builder)
     command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
     command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/work", "--chdir", "/work", *binds]
     bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
@@ -58,7 +65,7 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
 
 def execute(builder: NixBuilder, captured: str, *command: str) -> bytes:
     """Enter a captured shell as the sandbox does, with its script, and become ``command`` there."""
-    runtime = builder.prepare()
+    runtime = runtime_of(builder)
     root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
     root += ["--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
     root += ["--symlink", f"{runtime.coreutils}/bin/env", "/usr/bin/env"]
@@ -74,7 +81,7 @@ def execute(builder: NixBuilder, captured: str, *command: str) -> bytes:
 
 def nix_shell(builder: NixBuilder, expression: Path, script: str) -> bytes:
     """Run ``script`` in ``nix-shell --pure``: our store takes the place of /nix. For our own words only."""
-    runtime = builder.prepare()
+    runtime = runtime_of(builder)
     nix = os.path.dirname(os.path.dirname(runtime.store))
     command = ["bwrap", "--dev-bind", "/", "/", "--bind", f"{nix}/nix", "/nix", "--chdir", "/", "--clearenv"]
     if os.geteuid() == 0:

@@ -143,7 +143,7 @@ def test_each_kind_of_expression_enters_as_in_nix_shell(nix_builder: NixBuilder,
     file.write_text(EXPRESSIONS[name])
     result = room.build(nix_builder, EXPRESSIONS[name])
     assert result.shell, result.phase.stderr
-    environment = [f"{nix_builder.prepare().coreutils}/bin/env", "-0"]
+    environment = [f"{room.runtime_of(nix_builder).coreutils}/bin/env", "-0"]
     all_of_it = f"{' '.join(environment)}; printf '\\0==\\0'; {DECLARATIONS} printf '\\0==\\0'; {FUNCTIONS}"
     theirs = room.nix_shell(nix_builder, file, all_of_it).split(b"\0==\0")
     ours = room.execute(nix_builder, result.shell, *environment)

@@ -32,10 +32,14 @@ EXPRESSION = (
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a key pair: ``secret`` and ``public``."""
-    path = tmp_path_factory.mktemp("keys")
-    names = [str(path / "secret"), str(path / "public")]
-    subprocess.run(["nix-store", "--generate-binary-cache-key", "test-1", *names], check=True)
-    return path
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+def make_keys(directory: Path) -> Path:
+    names = [str(directory / "secret"), str(directory / "public")]
+    argv = ["nix-store", "--store", str(directory), "--generate-binary-cache-key", "test-1", *names]
+    subprocess.run(argv, check=True)
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +99,10 @@ def test_what_the_cache_has_is_fetched_and_not_built(
 def test_what_no_key_of_ours_signed_is_not_taken(
     copy: Copy, original: BuildResult, keys: Path, tmp_path: Path, signer: str
 ) -> None:
-    other = [str(tmp_path / "secret"), str(tmp_path / "public")]
-    subprocess.run(["nix-store", "--generate-binary-cache-key", "test-1", *other], check=True)
+    other = make_keys(tmp_path)
     before = once(copy(), original)
     url = cache(
-        copy(), tmp_path / "cache", original.shell, {"nobody": "", "another": f"&secret-key={other[0]}"}[signer]
+        copy(), tmp_path / "cache", original.shell, {"nobody": "", "another": f"&secret-key={other / 'secret'}"}[signer]
     )
     builder = asking(copy(), url, (keys / "public").read_text())
     builder.prepare()
