@@ -7,6 +7,8 @@ a timer is what everything rests on. The only module that uses watchdog.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Iterable
@@ -29,6 +31,28 @@ from spoold.model.ids import Hint
 log = Log("watch")
 MOST_HINTS = 4096  # more at once than this, and a scan is cheaper
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
+
+
+def _hold_nothing_back() -> bool:
+    """Have watchdog pass on every event at once; tell whether this version could be told so.
+
+    It holds back a file that leaves a directory, and all that comes after it, for half a second, to see whether it
+    turns up under another name. Here entries leave directories all the time, and names are all that counts.
+    """
+    found = False
+    for module, name in (
+        ("inotify_move_event_grouper", "InotifyMoveEventGrouper"),
+        ("inotify_buffer", "InotifyBuffer"),
+    ):
+        with contextlib.suppress(ImportError):
+            grouper = getattr(importlib.import_module(f"watchdog.observers.{module}"), name, None)
+            if hasattr(grouper, "delay"):
+                setattr(grouper, "delay", 0.0)  # noqa: B010 - there is no such name in the other versions' types
+                found = True
+    return found
+
+
+HOLDS_NOTHING_BACK = _hold_nothing_back()
 
 
 class Watch(FileSystemEventHandler):
