@@ -40,6 +40,13 @@ class Cage:
         directories = [str(path) for path in dict.fromkeys(self.groups.values())]
         return [proc.find("sh"), "-c", _JOIN, "sh", *directories, "--", *argv] if directories else argv
 
+    def pids(self) -> list[int]:
+        """Return the processes in the group as we see them; none where there is no group."""
+        for group in self.groups.values():
+            with contextlib.suppress(OSError):
+                return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+        return []
+
     def limit(self, memory: int, processes: int) -> None:
         """Set the bounds: no swap beside the memory."""
         for controller, names, value in (

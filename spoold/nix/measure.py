@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,9 +21,14 @@ REMOVAL = 600.0  # seconds
 PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # whatever the daemon's own is
 
 
-def outgrown(places: Iterable[Path], *, size: int, files: int) -> str:
-    """Return which of the limits the trees below ``places`` are over together, in words; "" when neither."""
-    used = count = 0
+def outgrown(places: Iterable[Path], *, size: int, files: int, unnamed: int = 0) -> str:
+    """Return which of the limits the trees below ``places`` are over together, in words; "" when neither.
+
+    ``unnamed`` is the bytes that are in no tree any more, see below.
+    """
+    used, count = unnamed, 0
+    if used > size:
+        return f"more than {size} bytes were written, into files that have no name any more"
     todo = [str(place) for place in places]
     while todo:
         try:
@@ -39,8 +45,24 @@ def outgrown(places: Iterable[Path], *, size: int, files: int) -> str:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 return "directories were made that are too deep to be measured"
-            continue  # gone meanwhile, or closed to us by its owner: the free space on the disk is watched as well
+            continue  # gone meanwhile, or closed to us by its owner
     return ""
+
+
+def unnamed(pids: Iterable[int], disk: int) -> int:
+    """Return the bytes on the device ``disk`` in files that have no name and that one of ``pids`` has open.
+
+    A file that was removed while it is open takes its place until it is closed, and stands in no directory.
+    """
+    sizes: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):  # it was closed meanwhile
+                    found = os.stat(f"/proc/{pid}/fd/{descriptor}")
+                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == disk:
+                        sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
 
 
 def remove(path: Path) -> None:

@@ -7,7 +7,6 @@ a network namespace without network, in Nix's build sandbox, under limits of tim
 
 from __future__ import annotations
 
-import os
 import re
 from threading import Event
 
@@ -104,29 +103,16 @@ def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits,
     rlimits = proc.Rlimits(file_size=limits.output)
     bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
     chroots = [store.on_disk(path + ".chroot") for path in built]
-    free = _free(store)
+    disk = store.physical.stat().st_dev
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],
         bounds,
         memory=limits.memory,
         cancel=cancel,
-        watch=lambda temporary: (
-            measure.outgrown([temporary, *chroots], size=limits.output, files=limits.files)
-            or _shrunk(store, free, limits.output)
+        watch=lambda temporary, pids: measure.outgrown(
+            [temporary, *chroots],
+            size=limits.output,
+            files=limits.files,
+            unnamed=measure.unnamed(pids, disk),
         ),
     )
-
-
-def _shrunk(store: Store, before: int, output: int) -> str:
-    """Nothing in Nix bounds an output, and a file that has no name any more is in no directory: look at the disk too.
-
-    Other builds write as well, hence twice the limit.
-    """
-    return (
-        f"the disk lost more than {2 * output} bytes while it was built" if before - _free(store) > 2 * output else ""
-    )
-
-
-def _free(store: Store) -> int:
-    status = os.statvfs(store.state)
-    return status.f_bavail * status.f_frsize

@@ -43,6 +43,7 @@ SELECT path, narSize FROM ValidPaths WHERE id IN closure
 CLOSED = 0o711
 CLOSED_TO_ALL_BUT_GROUP = 0o1771
 LOGICAL = "/nix/store"
+Watch = Callable[[Path, list[int]], str]
 
 
 class Store:
@@ -151,11 +152,11 @@ class Store:
             )
 
     def run_builders(
-        self, argv: Sequence[str], bounds: proc.Bounds, *, memory: int, cancel: Event, watch: Callable[[Path], str]
+        self, argv: Sequence[str], bounds: proc.Bounds, *, memory: int, cancel: Event, watch: Watch
     ) -> proc.Finished:
         """Run a Nix program that may start builders: without network, in a cage of ``memory`` bytes.
 
-        ``watch`` gets the directory in which builders have their temporary files.
+        ``watch`` gets the directory in which builders have their temporary files, and the pids in the cage.
         """
         program = command.line(argv, str(self.root), self.settings, building=True)
         with self.workspace() as scratch, cage.cage(memory) as group, self._kept_closed():
@@ -164,7 +165,7 @@ class Store:
                 bounds,
                 env=self._environment(scratch, network=False),
                 cancel=cancel,
-                watch=lambda: watch(scratch),
+                watch=lambda: watch(scratch, group.pids()),
                 pid_namespace=True,
             )
             return group.accounted(finished)

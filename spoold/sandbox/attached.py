@@ -38,7 +38,7 @@ class Attached:
         try:
             with engine.errors():
                 self._start(cancelled)
-        except BaseException:
+        except BaseException:  # whatever it was, an interrupt too: no container may be left that nobody knows of
             self.close()
             raise
 

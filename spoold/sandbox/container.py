@@ -54,7 +54,7 @@ class Container(Attached):
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run ``job``; the container is good for nothing but ``close`` afterwards."""
         channel = self._channel
-        assert channel is not None  # noqa: S101
+        assert channel is not None  # noqa: S101 - the constructor attached, or raised
         channel.cancelled = cancelled
         beside, parts = held(job), _parcel(job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}

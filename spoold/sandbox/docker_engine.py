@@ -183,7 +183,7 @@ class DockerSandbox:
             if self._viewed and job.closure:
                 self._views.show(container.plan, container.pid, container.id, job.closure)
             return container.run(job, on_phase, cancelled)
-        except BaseException:
+        except BaseException:  # an interrupt too
             container.stop()  # something of the job may still run, and removal can be a while off
             raise
         finally:
@@ -191,7 +191,7 @@ class DockerSandbox:
 
     def _start(self, cancelled: threading.Event) -> Container:
         plan = self._plan
-        assert plan is not None  # noqa: S101
+        assert plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
         try:
             return Container(self._engine, plan, self._default_size(), cancelled)
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment

@@ -32,7 +32,7 @@ def ensure(api: docker.APIClient, runtime: Runtime, labels: dict[str, str]) -> s
     tag = hashlib.sha256(content).hexdigest()[:16]
     name = f"{REPOSITORY}:{tag}"
     try:
-        api.inspect_image(name)  # type: ignore[no-untyped-call]
+        api.inspect_image(name)  # type: ignore[no-untyped-call] # the SDK has no types for this one
     except docker.errors.ImageNotFound:
         api.import_image_from_data(content, repository=REPOSITORY, tag=f"{tag}-source")
         _compile(api, runtime, labels, tag)

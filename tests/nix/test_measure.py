@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from spoold.config import Settings
+from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
 from spoold.nix import measure
 from spoold.nix.build import NixBuilder
@@ -51,6 +53,38 @@ def test_what_is_too_deep_to_be_measured_is_too_much_and_is_removed(tmp_path: Pa
     assert not top.exists()
 
 
+def test_files_without_a_name_are_counted_once_and_only_on_the_disk(tmp_path: Path) -> None:
+    disk = tmp_path.stat().st_dev
+    before = measure.unnamed([os.getpid()], disk)
+    with (tmp_path / "file").open("wb") as file, os.fdopen(os.memfd_create("memory"), "wb") as memory:
+        file.write(b"x" * 100_000)
+        file.flush()
+        memory.write(b"x" * 1_000_000)
+        memory.flush()
+        assert measure.unnamed([os.getpid()], disk) == before, "it has a name"
+        (tmp_path / "file").unlink()
+        again = os.dup(file.fileno())
+        counted = measure.unnamed([os.getpid(), 0], disk) - before
+        os.close(again)
+    assert 100_000 <= counted < 200_000
+    assert "no name" in measure.outgrown([tmp_path], size=10, files=10, unnamed=11)
+
+
+def test_what_others_write_to_the_disk_is_nobodys_build(
+    nix_builder: NixBuilder, plain_shell: str, tmp_path: Path
+) -> None:
+    builder = room.limited(nix_builder, time=20, silence=20, output=4 * MIB, files=1000)
+    building = threading.Thread(target=lambda: results.append(room.build(builder, DERIVATION % (SLOW, ""))))
+    results: list[BuildResult] = []
+    building.start()
+    while building.is_alive():
+        with (tmp_path / "large").open("ab") as file:
+            file.write(b"x" * MIB)
+        building.join(0.02)
+    assert (tmp_path / "large").stat().st_size > 4 * 4 * MIB
+    assert results[0].phase.outcome is Outcome.OK, results[0].phase.stderr
+
+
 def test_removal_follows_nothing(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     canary.mkdir()
@@ -85,7 +119,12 @@ DERIVATION = (
     'system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; PATH = "${pkgs.coreutils}/bin"; '
     "args = [ \"-c\" ''%s'' ]; %s }) ]; }\n"
 )
+SLOW = "sleep 2; mkdir $out"
 DEEP = 'p=$(printf "a/%.0s" $(seq 400)); for i in 1 2 3 4 5; do mkdir -p $p; cd $p; done; sleep 2; exit 1'
+# Each file is small enough; together they are not, and none of them has a name.
+MANY_UNLINKED = (
+    'for n in $(seq 10 40); do eval "exec $n>hidden"; rm hidden; head -c 10000000 /dev/zero >&$n; done; sleep 5; exit 1'
+)
 UNLINKED = "exec 3>hidden; rm hidden; exec head -c 60000000 /dev/zero >&3"
 
 
@@ -94,6 +133,7 @@ UNLINKED = "exec 3>hidden; rm hidden; exec head -c 60000000 /dev/zero >&3"
     [
         (DEEP, "", {Outcome.OUTPUT_LIMIT, Outcome.NONZERO_EXIT}, ""),
         (UNLINKED, "", {Outcome.OUTPUT_LIMIT, Outcome.NONZERO_EXIT}, "ile"),
+        (MANY_UNLINKED, "", {Outcome.OUTPUT_LIMIT}, "no name any more"),
         ("true", '__json = "garbage{{";', {Outcome.NONZERO_EXIT}, "__json"),
         ("true", '__json = "[1]";', {Outcome.NONZERO_EXIT}, "__json"),
         (
