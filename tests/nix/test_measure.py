@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,9 @@ def test_what_others_write_to_the_disk_is_nobodys_build(
     nix_builder: NixBuilder, plain_shell: str, tmp_path: Path
 ) -> None:
     builder = room.limited(nix_builder, time=20, silence=20, output=4 * MIB, files=1000)
-    building = threading.Thread(target=lambda: results.append(room.build(builder, DERIVATION % (SLOW, ""))))
+    building = threading.Thread(
+        target=lambda: results.append(room.build(builder, DERIVATION % (SLOW, f'NEW = "{uuid.uuid4()}";')))
+    )
     results: list[BuildResult] = []
     building.start()
     while building.is_alive():
