@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -59,13 +59,18 @@ class Executor(_Section, frozen=True):
 class Docker(_Section, frozen=True):
     """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own.
 
-    ``waiting``: how many started containers wait for a job; as many as there are slots if negative, none if 0.
-    ``view``: whether a job sees its own closure of the Nix store only: where that is possible, or else no job runs, or
-    never.
+    ``mode``: "single-use" gives each job a container of its own; in "recycled" a container serves jobs one after the
+    other, each behind namespaces of its own, until it has served ``replace_after``, or something unusual happened, or,
+    with ``replace_on_owner_change``, the next job is another user's. ``waiting``: how many started containers wait for
+    a job; as many as there are slots if negative, none if 0. ``view``: whether a job sees its own closure of the Nix
+    store only: where that is possible, or else no job runs, or never.
     """
 
     host: str = ""
     runtime: str = ""
+    mode: Literal["single-use", "recycled"] = "single-use"
+    replace_after: Annotated[int, msgspec.Meta(gt=0)] = 200
+    replace_on_owner_change: bool = False
     waiting: int = -1
     view: Literal["auto", "required", "off"] = "auto"
 

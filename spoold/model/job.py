@@ -24,7 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
     inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
-    compile.sh. ``env`` reaches the last exec only.
+    compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
     """
 
     submission_id: str
@@ -38,6 +38,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     shell: str
     nixpkgs: str
     closure: list[str] = []
+    owner: int = -1
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,11 +16,11 @@ def build_id_of(request: Request, runtime: Runtime) -> str | None:
 
 
 def plan_job(
-    entry: Entry, request: Request, limits: Limits, *, build: BuildResult, nixpkgs: str
+    entry: Entry, request: Request, limits: Limits, *, build: BuildResult, nixpkgs: str, owner: int
 ) -> tuple[Job, list[str]]:
     """Return the job, and a note for the client for each wish that the operator's limits did not allow.
 
-    ``nixpkgs`` is the store path of the pin.
+    ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
     run, notes = effective("run", request.limits.run, limits.run)
     compile_ = None
@@ -38,6 +38,7 @@ def plan_job(
         run=run,
         shell=build.shell,
         nixpkgs=nixpkgs,
+        owner=owner,
         closure=[*build.closure, nixpkgs] if build.closure else [],  # $NIX_PATH names the pin
     )
     return job, notes

@@ -15,6 +15,11 @@ from spoold.sandbox.engine import Engine
 
 log = Log("sandbox")
 
+
+class UnusableError(TemporaryError):
+    """The container is gone, or in a state that nobody knows; another may do."""
+
+
 START_PATIENCE = 60.0  # seconds from start to "ready"
 
 
@@ -52,11 +57,8 @@ class Attached:
         self._channel = Channel(attached, cancelled)
         self._api.start(self.id)
         try:
-            message = self._channel.message(START_PATIENCE)
-            if message.pop("event", None) != b"ready":
-                raise ClosedError("it did not say that it is ready")
-            self.ready = msgspec.convert(message, Ready)
-        except (ClosedError, msgspec.ValidationError) as error:
+            self.ready = as_ready(self._channel.message(START_PATIENCE))
+        except ClosedError as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
 
     def alive(self) -> bool:
@@ -80,6 +82,21 @@ class Attached:
         finally:
             self._api.close()
         return True
+
+
+def expect(message: dict[str, Any], event: bytes) -> None:
+    """Raise ClosedError unless the message is about ``event``."""
+    if message.pop("event", None) != event:
+        raise ClosedError("it did not say that it is ready")
+
+
+def as_ready(message: dict[str, Any]) -> Ready:
+    """Return the message with which a program says that it waits; raise ClosedError for any other."""
+    expect(message, b"ready")
+    try:
+        return msgspec.convert(message, Ready)
+    except msgspec.ValidationError as error:
+        raise ClosedError(f"the supervisor sent garbage: {error}") from error
 
 
 def remove(engine: Engine, api: docker.APIClient, container: str) -> None:

@@ -81,6 +81,9 @@ class Channel:
 
     def _receive(self, deadline: float) -> None:
         self._wait(deadline, select.POLLIN)
+        self._receive_what_is_there()
+
+    def _receive_what_is_there(self) -> None:
         try:
             data = self._socket.recv(READ)
         except BlockingIOError:
@@ -101,6 +104,8 @@ class Channel:
             del self._raw[:end]
 
     def _wait(self, deadline: float, events: int) -> int:
+        if self._socket.fileno() < 0:
+            raise ClosedError(f"the sandbox is closed{self.diagnostics()}")
         poll = select.poll()
         poll.register(self._socket, events)
         while True:
@@ -111,6 +116,13 @@ class Channel:
                 raise ClosedError(f"the sandbox does not answer{self.diagnostics()}")
             for _, seen in poll.poll(min(left, ATTENTION) * 1000):
                 return seen
+
+    def arrived(self) -> dict[str, Any] | None:
+        """Return the next message if it is there; wait for nothing."""
+        self._receive_what_is_there()
+        if len(self._stdout) < 4 or len(self._stdout) < 4 + int.from_bytes(self._stdout[:4], "big"):
+            return None
+        return self.message(0.0)
 
     def silent(self) -> bool:
         """Tell whether the stream is open and nothing has come."""

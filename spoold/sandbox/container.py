@@ -1,8 +1,8 @@
-"""One container: made and started before its job is known, used for one job, removed.
+"""One container: made and started before its job is known, used for one job, or for many in turn, and removed.
 
 Making one creates it, attaches before it starts, and returns once the supervisor waits. ``alive`` tells whether it
-still does. ``run`` sends the job and reads a report per phase. ``stop`` ends whatever runs in it, ``close`` removes it.
-What it is allowed is in ``walls``; ``pool`` keeps some ready.
+still does. ``run`` sends the job and reads a report per phase; ``reusable`` then tells whether it can serve another.
+``stop`` ends whatever runs in it, ``close`` removes it. What it is allowed is in ``walls``; ``pool`` keeps some ready.
 
 All that wait have one size, that of a run with the default limits. A phase that needs another gets it by an update of
 the container's own limits just before. (To make them with the larger of two limits and hold the job to the smaller by
@@ -23,45 +23,105 @@ from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox.attached import Attached
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.attached import START_PATIENCE, Attached, UnusableError, expect
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
 from spoold.sandbox.verdict import Done, judge, killed_whole
-from spoold.sandbox.walls import Plan, Size, configuration, held
+from spoold.sandbox.walls import HOLDERS, Plan, Size, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
+AGAIN = b"again"  # what a supervisor says when it has made room for another job
 SCRIPTS = ("compile.sh", "run.sh")
 
 
 class Container(Attached):
     """A container whose supervisor waits for a job."""
 
-    def __init__(self, engine: Engine, plan: Plan, size: Size, cancelled: threading.Event) -> None:
-        self.plan, self._size = plan, size
+    def __init__(self, engine: Engine, plan: Plan, cancelled: threading.Event, holder: int = HOLDERS.start) -> None:
+        self.plan, self._holder = plan, holder
+        self._size = plan.size(plan.settings.limits.run.default)
         self.pid = 0  # of the supervisor, as the engine's host counts
+        self.reusable = False
+        self._jobs, self._owner = 0, -1
+        self._due = False  # whether its supervisor, after a job, has yet to say that it is ready
         super().__init__(engine, cancelled)
 
     def _configuration(self) -> dict[str, Any]:
-        return configuration(self._api, self.plan, self._size)
+        return configuration(self._api, self.plan, self._size, self._holder)
 
     def _start(self, cancelled: threading.Event) -> None:
         super()._start(cancelled)
         self.pid = self._api.inspect_container(self.id)["State"]["Pid"]
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
-        """Run ``job``; the container is good for nothing but ``close`` afterwards."""
+    def serves(self, owner: int) -> bool:
+        """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
+        return not self._jobs or self._owner == owner or not self.plan.settings.docker.replace_on_owner_change
+
+    def alive(self) -> bool:
+        """Tell whether its supervisor waits, or is about to."""
+        if not self._due:
+            return super().alive()
+        assert self._channel is not None  # noqa: S101
+        try:
+            message = self._channel.arrived()
+            if message is not None:
+                expect(message, AGAIN)
+                self._due = False
+        except (ClosedError, RunCancelledError):
+            return False
+        return True
+
+    def run(
+        self,
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+        names: list[str] | None = None,
+    ) -> JobResult:
+        """Run ``job``, which in a recycled container sees the entries ``names`` of the store only, unless None.
+
+        The container is good for nothing but ``close`` afterwards, unless it is ``reusable``.
+        """
         channel = self._channel
         assert channel is not None  # noqa: S101 - the constructor attached, or raised
         channel.cancelled = cancelled
-        beside, parts = held(job), _parcel(job)
+        self.reusable = False
+        self._await_supervisor(channel)
+        self._jobs, self._owner = self._jobs + 1, job.owner
+        result = self._phases(channel, job, on_phase, _parcel(job, names))
+        if self.plan.recycled and self._jobs < self.plan.settings.docker.replace_after and _usual(result):
+            self._release(channel)
+        return result
+
+    def _await_supervisor(self, channel: Channel) -> None:
+        if self._due:
+            try:
+                expect(channel.message(START_PATIENCE), AGAIN)
+            except ClosedError as error:
+                raise UnusableError(f"the container did not get ready for another job: {error}") from error
+            self._due = False
+
+    def _release(self, channel: Channel) -> None:
+        """Have the supervisor make room for another job."""
+        try:
+            channel.send([wire.frame({"end": 1})], LAST_PATIENCE)
+        except (ClosedError, RunCancelledError):
+            return
+        self.reusable = self._due = True
+
+    def _phases(
+        self, channel: Channel, job: Job, on_phase: Callable[[str, Phase], None], parts: list[bytes]
+    ) -> JobResult:
+        beside = held(job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:
                 continue
-            self._resize(Size.of(limits, beside))
+            self._resize(self.plan.size(limits, beside))
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             beside += left
@@ -113,10 +173,20 @@ class Container(Attached):
                 time.sleep(0.05)
 
 
-def _parcel(job: Job) -> list[bytes]:
+def _usual(result: JobResult) -> bool:
+    """Tell whether a container that came out of this may serve another job; a kill for want of memory spares little."""
+    return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
+
+
+def _parcel(job: Job, names: list[str] | None) -> list[bytes]:
     """Return the job's files and input as the supervisor takes them."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
-    head = {"files": [[name, mode, len(content)] for name, mode, content in files], "stdin": len(job.stdin)}
+    head: dict[str, object] = {
+        "files": [[name, mode, len(content)] for name, mode, content in files],
+        "stdin": len(job.stdin),
+    }
+    if names is not None:
+        head["store"] = list(names)
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
@@ -149,8 +219,10 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[s
 def _report(channel: Channel, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
     message = channel.message(patience)
     event = message.pop("event", None)
+    reason = bytes(message.get("reason", b"")).decode("utf-8", "replace")
+    if event == b"failed":
+        raise TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {reason}")
     if event == b"refused":
-        reason = bytes(message.get("reason", b"")).decode("utf-8", "replace")
         raise ClientError(f"files: they cannot be written to the work directory: {reason}")
     try:
         done = msgspec.convert(message, Done)

@@ -1,4 +1,4 @@
-"""The sandbox on Docker: one container per job, taken from a pool of waiting ones, removed after it.
+"""The sandbox on Docker: a container per job, or one after the other, taken from a pool of waiting ones.
 
 ``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, limits its
 containers, has our image and starts it. It may be called again at any time, also while jobs run. ``run`` may be called
@@ -10,7 +10,9 @@ one executor of a name works on a spool. One of this process is none, but for th
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import threading
 import uuid
 from collections.abc import Callable
@@ -21,12 +23,12 @@ from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.response import Phase
 from spoold.sandbox import image
-from spoold.sandbox.attached import remove
+from spoold.sandbox.attached import UnusableError, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
 from spoold.sandbox.pool import Counts, Pool
-from spoold.sandbox.view import UnusableError, Views
-from spoold.sandbox.walls import Plan, Size
+from spoold.sandbox.view import Views, entries
+from spoold.sandbox.walls import HOLDERS, Plan
 
 log = Log("sandbox")
 
@@ -48,6 +50,7 @@ class DockerSandbox:
         self._pool: Pool | None = None
         self._preparing = threading.Lock()
         self._views = Views(self._engine)
+        self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
         self._viewed: bool | None = None  # whether jobs see their closure only; None: not known yet
 
     def prepare(self) -> None:
@@ -79,6 +82,7 @@ class DockerSandbox:
                 wanted=slots if waiting < 0 else waiting,
                 threads=min(MOST_THREADS, max(2, slots)),
                 backlog=2 * max(2, slots),
+                recycled=plan.recycled,
             )
             return
         if changed:
@@ -101,11 +105,18 @@ class DockerSandbox:
         return plan
 
     def _probe(self, plan: Plan) -> None:
-        container = Container(self._engine, plan, self._default_size(), threading.Event())
         try:
-            ready = container.ready
-        finally:
-            container.close()
+            container = Container(self._engine, plan, threading.Event())
+        except TemporaryError as error:
+            if "inside/cell.py" not in str(error):
+                raise
+            raise OperatorError(
+                'docker.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
+                "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+                f"kernel.apparmor_restrict_unprivileged_userns): {error}"
+            ) from error
+        ready = container.ready
+        container.close()
         if not ready.no_new_privileges:
             raise OperatorError(f"Docker at {self._engine.where} ignores no-new-privileges: upgrade the engine")
         if ready.seccomp != SECCOMP_FILTER and not self._settings.docker.runtime:
@@ -151,20 +162,29 @@ class DockerSandbox:
             shell="",
             nixpkgs="",
         )
-        container = Container(self._engine, plan, self._default_size(), threading.Event())
+        container = Container(self._engine, plan, threading.Event())
         try:
-            self._views.show(plan, container.pid, container.id, [])
-            seen = container.run(job, lambda *_: None, threading.Event()).run.stdout.split()
+            seen = self._in_view(container, job, lambda *_: None, threading.Event()).run.stdout.split()
         finally:
             container.close()
         if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
             raise TemporaryError(f"the view of the store is not what it should be: {len(seen)} entries")
 
-    def _default_size(self) -> Size:
-        return Size.of(self._settings.limits.run.default, 0)
+    def _in_view(
+        self,
+        container: Container,
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+    ) -> JobResult:
+        """Run a job that sees its own closure only."""
+        names = entries(container.plan, job.closure)
+        if not container.plan.recycled:
+            self._views.show(container.plan, container.pid, container.id, names)
+        return container.run(job, on_phase, cancelled, names)
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
-        """Run one job in a container of its own; it is removed after the result is known."""
+        """Run one job in a container that no other job is in; what becomes of it comes after the result."""
         pool = self._pool
         if pool is None:
             raise TemporaryError("the sandbox is not prepared")
@@ -178,27 +198,27 @@ class DockerSandbox:
     def _run_in(
         self, pool: Pool, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
     ) -> JobResult:
-        container = pool.take(cancelled)
+        container = pool.take(cancelled, job.owner)
         try:
             if self._viewed and job.closure:
-                self._views.show(container.plan, container.pid, container.id, job.closure)
+                return self._in_view(container, job, on_phase, cancelled)
             return container.run(job, on_phase, cancelled)
         except BaseException:  # an interrupt too
             container.stop()  # something of the job may still run, and removal can be a while off
             raise
         finally:
-            pool.give(container)
+            pool.give(container, again=container.reusable and container.plan == self._plan)
 
     def _start(self, cancelled: threading.Event) -> Container:
         plan = self._plan
         assert plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
         try:
-            return Container(self._engine, plan, self._default_size(), cancelled)
+            return Container(self._engine, plan, cancelled, next(self._holders))
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
             log.info("the image is gone; making it again", image=plan.image)
             with self._engine.client() as api:
                 image.ensure(api, self._runtime, self._labels)
-            return Container(self._engine, plan, self._default_size(), cancelled)
+            return Container(self._engine, plan, cancelled, next(self._holders))
 
     @property
     def counts(self) -> Counts:

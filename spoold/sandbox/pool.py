@@ -2,7 +2,8 @@
 
 Theory of operation. Making a container costs 100 to 300 ms of CPU, most of it in the engine, and removing it about half
 of that; a job sent to one that waits is done in a few. So ``wanted`` containers are kept ready, each for one job:
-``take`` hands one out, ``give`` takes it back used, and it is never handed out again. A few threads make and remove:
+``take`` hands one out, ``give`` takes it back used, and it is never handed out again, unless containers are recycled
+and it says that it can be. A few threads make and remove:
 
 * Whoever waits in ``take`` comes first: containers are made for him at once.
 * Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
@@ -52,13 +53,14 @@ class Counts:
     unmet: int = 0  # a job had to wait for one
     died: int = 0  # while waiting
     removed: int = 0
+    reused: int = 0  # given back for another job
 
 
 class Pool:
     """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
 
-    def __init__(self, make: Make, *, wanted: int, threads: int, backlog: int) -> None:
-        self._make, self._wanted, self._backlog = make, wanted, backlog
+    def __init__(self, make: Make, *, wanted: int, threads: int, backlog: int, recycled: bool = False) -> None:
+        self._make, self._wanted, self._backlog, self._recycled = make, wanted, backlog, recycled
         self._change, self._closing = threading.Condition(), threading.Event()
         self._waiting: deque[Container] = deque()
         self._used: deque[tuple[float, Container]] = deque()
@@ -72,23 +74,23 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def take(self, cancelled: threading.Event) -> Container:
-        """Return a container that waits; the caller gives it back."""
+    def take(self, cancelled: threading.Event, owner: int = -1) -> Container:
+        """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
         deadline = time.monotonic() + PATIENCE
         with self._change:
             self._drop_dead()
             seen = self._failures
-            if self._waiting:
+            if found := self._fit(owner):
                 self.counts.met += 1
-                return self._hand_out()
+                return self._hand_out(found)
             self.counts.unmet += 1
             self._takers += 1
             self._change.notify_all()
             try:
-                while not self._waiting:
+                while not (found := self._fit(owner)):
                     self._check(cancelled, seen, deadline)
                     self._change.wait(ATTENTION)
-                return self._hand_out()
+                return self._hand_out(found)
             finally:
                 self._takers -= 1
 
@@ -105,17 +107,33 @@ class Pool:
                 f"no sandbox could be had in {PATIENCE:.0f} s: the machine or its engine is overloaded"
             )
 
-    def _hand_out(self) -> Container:
+    def _fit(self, owner: int) -> Container | None:
+        """Return a waiting container for ``owner``; where all are other users', let one go, and a new one is made."""
+        for container in self._waiting:
+            if container.serves(owner):
+                return container
+        if self._waiting:
+            self._discard([self._waiting[0]])
+            self._change.notify_all()
+        return None
+
+    def _hand_out(self, container: Container) -> Container:
         if not self._missing():
             self._missing_since = time.monotonic()
         self._running += 1
-        return self._waiting.popleft()
+        self._waiting.remove(container)
+        return container
 
-    def give(self, container: Container) -> None:
-        """Take back a container that ``take`` returned; it will be removed."""
+    def give(self, container: Container, *, again: bool = False) -> None:
+        """Take back a container that ``take`` returned; it will be removed, or serve ``again``."""
         with self._change:
             self._running -= 1
             now = self._last_job = time.monotonic()
+            if again and self._missing() > 0 and not self._closing.is_set():
+                self.counts.reused += 1
+                self._waiting.append(container)
+                self._change.notify_all()
+                return
             later = len(self._used) < self._backlog and not self._closing.is_set()
             if later:
                 self._used.append((now, container))
@@ -172,7 +190,11 @@ class Pool:
                 self._change.wait(min(making - now, removing - now, SWEEP))
 
     def _missing(self) -> int:
-        return self._wanted + self._takers - len(self._waiting) - self._making
+        """Return how many to make; recycled ones that run a job come back from it."""
+        ready = len(self._waiting) + self._making
+        if self._recycled:
+            return max(self._takers, self._wanted - self._running) - ready
+        return self._wanted + self._takers - ready
 
     def _making_due(self, now: float) -> float:
         if self._closing.is_set() or self._missing() <= 0:

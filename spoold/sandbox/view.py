@@ -1,10 +1,11 @@
 """What a job sees of the Nix store: its own closure and the sandbox's own programs, and nothing else.
 
-A waiting container is made before its job is known, with the whole store in it. So when the job comes, and before any
-of it is sent, the *porter* replaces the store in that container by a view: a read-only tmpfs that holds a mount for
-each path that the job may see. See ``inside.porter`` for how; 42 paths take 2 ms. The porter is one more container per
-executor. It has what it takes to mount in another's namespace, so that the executor needs nothing but the engine's
-socket; it sees neither jobs nor the network, and whoever may use that socket could have made it himself.
+A waiting container is made before its job is known, with the whole store in it. In a recycled container the cell makes
+its own view when the job comes. In one of a single job, before any of it is sent, the *porter* replaces the store in
+that container by a view: a read-only tmpfs that holds a mount for each path that the job may see. See ``inside.porter``
+for how; 42 paths take 2 ms. The porter is one more container per executor. It has what it takes to mount in another's
+namespace, so that the executor needs nothing but the engine's socket; it sees neither jobs nor the network, and whoever
+may use that socket could have made it himself.
 
 Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
 earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
@@ -21,7 +22,7 @@ from docker.types import LogConfig, Mount
 
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.limits import MIB
-from spoold.sandbox.attached import Attached
+from spoold.sandbox.attached import Attached, UnusableError
 from spoold.sandbox.channel import ClosedError
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.image import MODULES
@@ -33,10 +34,6 @@ ROLE = "spoold.role"
 PATIENCE = 10.0  # seconds for one view
 MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
 BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.porter import main; main()"
-
-
-class UnusableError(TemporaryError):
-    """The container is gone, or in a state that nobody knows; another may do."""
 
 
 class Porter(Attached):
@@ -92,9 +89,8 @@ class Views:
         self._lock = threading.Lock()
         self._porter: Porter | None = None
 
-    def show(self, plan: Plan, pid: int, container: str, closure: list[str]) -> None:
-        """Let ``container``, whose first process is ``pid``, see ``closure`` and the runtime's."""
-        names = sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
+    def show(self, plan: Plan, pid: int, container: str, names: list[str]) -> None:
+        """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
         with self._lock:
             if self._porter is None or not self._porter.alive():
                 self._replace(plan)
@@ -118,6 +114,11 @@ class Views:
         """Remove the porter."""
         with self._lock:
             self._drop()
+
+
+def entries(plan: Plan, closure: list[str]) -> list[str]:
+    """Return the names in the store of what a job with ``closure`` sees: that and what the runtime needs."""
+    return sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
 
 
 def _name(path: str) -> str:

@@ -1,14 +1,22 @@
 """What a container is allowed, as the engine is told.
 
-The walls: no network, no capabilities but three, no new privileges, Docker's seccomp profile, a read-only root, the
-store read-only, memory without swap, a bound on processes, and tmpfs of bounded size and number of files, so that the
-host touches nothing that the job can write. The three capabilities are the supervisor's: SETUID and SETGID to become
-the job's user, KILL to end its processes; they go when the uid changes, and without new privileges never come back.
+The walls: no network, no capabilities but three, no new privileges, a seccomp profile of our own (``seccomp.json``,
+with reasons), a read-only root, the store read-only, memory without swap, a bound on processes, and tmpfs of bounded
+size and number of files, so that the host touches nothing that the job can write. The three capabilities are the
+supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go when the uid changes, and
+without new privileges never come back.
+
+A recycled container has the same walls and a second row of them inside (``inside.cell``). Making that row takes the
+calls in ``seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then hides
+the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import docker
@@ -23,6 +31,7 @@ from spoold.sandbox.inside.files import JOB_UID
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
 SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
+HOLDERS = range(60706, 61184, 2)  # uids that no system gives out, below 65536 for userns-remap; each with the next one
 BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
 
 
@@ -36,6 +45,15 @@ class Plan:
     labels: dict[str, str]
     network_disabled: bool
 
+    def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
+        """Return the size of a container for a phase, see :class:`Size`."""
+        return Size.of(limits, beside, supervisors=2 if self.recycled else 1)
+
+    @property
+    def recycled(self) -> bool:
+        """Tell whether containers serve many jobs."""
+        return self.settings.docker.mode == "recycled"
+
 
 @dataclass(frozen=True)
 class Size:
@@ -45,13 +63,13 @@ class Size:
     processes: int
 
     @classmethod
-    def of(cls, limits: PhaseLimits, beside: int) -> Size:
+    def of(cls, limits: PhaseLimits, beside: int, supervisors: int) -> Size:
         """Return the size for a phase; ``beside`` is the bytes of files and input, which lie in memory as well.
 
         Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
         """
         beside += SUPERVISOR_MEMORY + limits.stdout + limits.stderr
-        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + 1)
+        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + supervisors)
 
 
 def held(job: Job) -> int:
@@ -59,30 +77,39 @@ def held(job: Job) -> int:
     return len(job.stdin) + sum(len(file.content) for file in job.files)
 
 
-def configuration(api: docker.APIClient, plan: Plan, size: Size) -> dict[str, Any]:
-    """Return the arguments of the call that creates the container."""
+def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) -> dict[str, Any]:
+    """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS."""
     space, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
-    mine = f"rw,exec,nosuid,nodev,uid={JOB_UID},gid={JOB_UID},mode=0755,size={space},nr_inodes={inodes}"
-    shared = f"rw,exec,nosuid,nodev,mode=1777,size={space},nr_inodes={inodes}"
+    shared = min(space, SHARED_MEMORY)
     host = api.create_host_config(
         network_mode="none",
         read_only=True,
         cap_drop=["ALL"],
         cap_add=["SETUID", "SETGID", "KILL"],
-        security_opt=["no-new-privileges"],
+        security_opt=["no-new-privileges", f"seccomp={seccomp(recycled=plan.recycled)}"],
         mem_limit=size.memory,
         memswap_limit=size.memory,
         pids_limit=size.processes,
-        tmpfs={"/work": mine, "/tmp": shared},  # noqa: S108
-        shm_size=min(space, SHARED_MEMORY),
+        shm_size=shared,
         ipc_mode="private",
         mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
         log_config=LogConfig(type="none"),
         runtime=plan.settings.docker.runtime or None,
     )
+    cell = []
+    if plan.recycled:
+        host["SecurityOpt"].append("apparmor=unconfined")
+        host |= {"MaskedPaths": [], "ReadonlyPaths": []}
+        cell = [str(number) for number in (holder, space, inodes, shared)]
+    else:
+        options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
+        host["Tmpfs"] = {
+            "/work": f"{options},uid={JOB_UID},gid={JOB_UID},mode=0755",
+            "/tmp": f"{options},mode=1777",  # noqa: S108
+        }
     return {
         "image": plan.image,
-        "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT],
+        "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT, *cell],
         "user": "0:0",
         "hostname": "sandbox",
         "working_dir": "/",
@@ -91,3 +118,17 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size) -> dict[str, An
         "labels": plan.labels,
         "host_config": host,
     }
+
+
+@functools.cache
+def seccomp(*, recycled: bool) -> str:
+    """Return the profile as the engine takes it."""
+    profile = _profile("seccomp.json")
+    if recycled:
+        profile["syscalls"] += _profile("seccomp-recycled.json")["syscalls"]
+    return json.dumps(profile)
+
+
+def _profile(name: str) -> dict[str, Any]:
+    profile: dict[str, Any] = json.loads((resources.files(__package__) / name).read_text())
+    return profile

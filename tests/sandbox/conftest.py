@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 
@@ -47,17 +47,34 @@ class Run(Protocol):
     ) -> JobResult: ...
 
 
-def settings_for(docker_host: str, spool: str, executor: str = "tests", waiting: int = 0) -> Settings:
+Mode = Literal["single-use", "recycled"]
+
+
+def settings_for(
+    docker_host: str, spool: str, executor: str = "tests", waiting: int = 0, mode: Mode = "single-use"
+) -> Settings:
     """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
     return Settings(
-        docker=Docker(host=docker_host, waiting=waiting), spool=Spool(path=spool), executor=Executor(name=executor)
+        docker=Docker(host=docker_host, waiting=waiting, mode=mode),
+        spool=Spool(path=spool),
+        executor=Executor(name=executor),
     )
 
 
+@pytest.fixture(scope="session", params=["single-use", "recycled"])
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Return each way of using containers: a job must not notice."""
+    chosen: Mode = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def sandbox(docker_host: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerSandbox]:
+def sandbox(
+    docker_host: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
+) -> Iterator[DockerSandbox]:
     """Yield a prepared sandbox; closed at the end."""
-    made = DockerSandbox(settings_for(docker_host, str(tmp_path_factory.mktemp("spool")), waiting=2), runtime)
+    settings = settings_for(docker_host, str(tmp_path_factory.mktemp("spool")), waiting=2, mode=mode)
+    made = DockerSandbox(settings, runtime)
     made.prepare()
     yield made
     made.close()

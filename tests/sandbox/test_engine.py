@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -22,7 +23,7 @@ from spoold.sandbox import RunCancelledError, docker_engine
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.view import ROLE
-from tests.sandbox.conftest import RUN, Run, make_job, settings_for
+from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -36,9 +37,9 @@ def api(docker_host: str) -> Iterator[docker.APIClient]:
 
 
 @pytest.fixture
-def own(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerSandbox]:
+def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
     """Yield a prepared sandbox whose containers are nobody else's, each made when its job comes."""
-    made = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
     made.prepare()
     yield made
     made.close()
@@ -80,7 +81,7 @@ def running(api: docker.APIClient, spool: Path) -> str:
 
     def runs() -> bool:
         try:
-            return any(len(api.top(found)["Processes"]) > 1 for found in left(api, spool))
+            return any("inside.supervisor" not in str(api.top(found)["Processes"][-1]) for found in left(api, spool))
         except docker.errors.APIError:  # it is not started yet
             return False
 
@@ -142,7 +143,7 @@ def test_a_container_that_is_removed_is_ours_and_temporary(
 
 def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docker.APIClient, tmp_path: Path) -> None:
     assert own._plan is not None
-    container = Container(own._engine, own._plan, own._default_size(), threading.Event())
+    container = Container(own._engine, own._plan, threading.Event())
     assert container._channel is not None
     (found,) = left(api, tmp_path)
     container._channel.close()
@@ -160,7 +161,7 @@ def test_orphans_are_removed_and_others_are_not(
     for sandbox in (mine, other):
         sandbox.prepare()
         assert sandbox._plan is not None
-        waiting.append(Container(sandbox._engine, sandbox._plan, sandbox._default_size(), threading.Event()))
+        waiting.append(Container(sandbox._engine, sandbox._plan, threading.Event()))
     assert len(left(api, tmp_path)) == 2
     mine.prepare()
     again = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
@@ -181,10 +182,10 @@ def test_orphans_are_removed_and_others_are_not(
 
 
 def test_the_walls_as_the_engine_has_them(
-    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, runtime: Runtime
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, runtime: Runtime, mode: Mode
 ) -> None:
     assert own._plan is not None
-    container = Container(own._engine, own._plan, own._default_size(), threading.Event())
+    container = Container(own._engine, own._plan, threading.Event())
     try:
         (found,) = left(api, tmp_path)
         host = api.inspect_container(found)["HostConfig"]
@@ -196,7 +197,10 @@ def test_the_walls_as_the_engine_has_them(
     assert host["Privileged"] is False
     assert host["CapDrop"] == ["ALL"]
     assert sorted(name.removeprefix("CAP_") for name in host["CapAdd"]) == ["KILL", "SETGID", "SETUID"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    options = host["SecurityOpt"]
+    assert options[0] == "no-new-privileges"
+    assert json.loads(options[1].removeprefix("seccomp="))["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert options[2:] == (["apparmor=unconfined"] if mode == "recycled" else [])
     assert host["MemorySwap"] == host["Memory"] > 0
     assert [(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts] == [
         (runtime.store, "/nix/store", False)

@@ -123,7 +123,8 @@ class Slots:
             self._spool.queue.give_back(entry, "running", entry.attempt)  # its build was collected: begin again
             return
         self._builds.note_use(record.build_id, submission.Spool.uid)
-        job, notes = plan_job(entry, request, self._settings.limits, build=record.result, nixpkgs=pin)
+        owner = submission.Spool.uid
+        job, notes = plan_job(entry, request, self._settings.limits, build=record.result, nixpkgs=pin, owner=owner)
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,

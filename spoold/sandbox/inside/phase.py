@@ -10,13 +10,13 @@ import time
 
 from . import counters, seccomp, wire
 from .files import JOB_UID, WORK, as_job
+from .kernel import PR_SET_DUMPABLE, libc
 
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
-RESERVE = 4 * 1024**2
 PAGE = 4096
 TICK = 0.05  # seconds between looks at CPU and memory, at most
 
@@ -49,11 +49,15 @@ class Tools:
 
     def __init__(self, host: wire.Host) -> None:
         self.host, self.counters, self.filter = host, counters.Counters(), seccomp.Filter()
-        self.reserve = bytearray(RESERVE)
-        self.reserve[::PAGE] = b"\1" * (RESERVE // PAGE)  # touched, so that it is really ours
+        self.reserve = bytearray()
         self.wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(wakeup_writer)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
+
+    def keep_in_reserve(self, size: int) -> None:
+        """Hold so many bytes, to be freed where memory is short at the report; a multiple of the page size."""
+        self.reserve = bytearray(size)
+        self.reserve[::PAGE] = b"\1" * (size // PAGE)  # touched, so that it is really ours
 
 
 class Phase:
@@ -100,6 +104,7 @@ class Phase:
             os.closerange(3, 256)
             for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
                 _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
+            make_own()
             with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
                 file.write(b"1000")
             set_limits(self.limits)
@@ -240,6 +245,11 @@ class Phase:
 
     def _kept(self) -> int:
         return sum(len(output.kept) for output in self.outputs)
+
+
+def make_own() -> None:
+    """Let this process write its own files in /proc until its uid changes: in a cell these are somebody else's."""
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def set_limits(limits: dict[str, int]) -> None:

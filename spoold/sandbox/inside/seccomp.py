@@ -1,8 +1,10 @@
-"""A filter of system calls for the job, on top of the engine's own, which older engines have wider than it should be.
+"""A filter of system calls for the job, on top of the container's (``seccomp.json``), which binds the supervisor too.
 
-It refuses io_uring, whose requests no filter sees; sockets of all families but the four that ordinary programs use (a
-network namespace does not hold AF_VSOCK, and AF_ALG reaches much of the kernel); and the calls of other architectures,
-whose numbers mean something else.
+It refuses what only the supervisor of a recycled container may do: namespaces, mounts. And what a container's profile
+should refuse, but not every engine applies it: io_uring, whose requests no filter sees, and the calls of other
+architectures, whose numbers mean something else. Of sockets it leaves the four families that ordinary programs use (a
+network namespace does not hold AF_VSOCK, and AF_ALG reaches much of the kernel). sync and syncfs do nothing and say
+that it is done: a job has nothing on a disk, and in a loop they would stall the host's.
 """
 
 from __future__ import annotations
@@ -11,14 +13,32 @@ import ctypes
 import os
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, RETURN = 0x20, 0x15, 0x35, 0x06  # classic BPF
+LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in what the filter sees; both machines are little-endian
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
 X32 = 0x40000000  # x86's third set of numbers
-IO_URING = (425, 426, 427)  # setup, enter, register: the same on all machines
+NAMESPACES = 0x7E020000  # all flags of clone that make one
+# The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
+REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
+CLONE3 = 435  # its flags lie in memory; on ENOSYS a C library takes clone
 FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
-MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # what the filter sees; the number of socket()
+
+
+class Machine:
+    """A machine's own numbers: what the filter sees of it, and calls."""
+
+    def __init__(
+        self, architecture: int, socket: int, clone: int, idle: tuple[int, ...], refused: tuple[int, ...]
+    ) -> None:
+        self.architecture, self.socket, self.clone, self.idle, self.refused = architecture, socket, clone, idle, refused
+
+
+# idle: sync, syncfs. refused: mount, umount2, pivot_root, unshare, setns.
+MACHINES = {
+    "x86_64": Machine(0xC000003E, 41, 56, (162, 306), (165, 166, 155, 272, 308)),
+    "aarch64": Machine(0xC00000B7, 198, 220, (81, 267), (40, 39, 41, 97, 268)),
+}
 
 
 class Filter:
@@ -26,7 +46,7 @@ class Filter:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
-        program = _program(*MACHINES[os.uname().machine])
+        program = _program(MACHINES[os.uname().machine])
         self._instructions = ctypes.create_string_buffer(program, len(program))
         count, pointer = len(program) // 8, ctypes.addressof(self._instructions)
         self._head = ctypes.create_string_buffer(  # struct sock_fprog: a 16-bit count, padding, a pointer
@@ -44,13 +64,18 @@ class Filter:
             raise OSError(number, os.strerror(number))
 
 
-def _program(architecture: int, socket: int) -> bytes:
+def _program(machine: Machine) -> bytes:
     refuse, no_call = _op(RETURN, ERROR | EPERM), _op(RETURN, ERROR | ENOSYS)
-    steps = [_op(LOAD, ARCHITECTURE), _op(JUMP_EQUAL, architecture, yes=1), no_call]
+    steps = [_op(LOAD, ARCHITECTURE), _op(JUMP_EQUAL, machine.architecture, yes=1), no_call]
     steps += [_op(LOAD, NUMBER), _op(JUMP_GREATER_EQUAL, X32, no=1), no_call]
-    for number in IO_URING:
+    for number in REFUSED + machine.refused:
         steps += [_op(JUMP_EQUAL, number, no=1), refuse]
-    steps += [_op(JUMP_EQUAL, socket, yes=1), _op(RETURN, ALLOW), _op(LOAD, FIRST_ARGUMENT)]
+    for number in machine.idle:
+        steps += [_op(JUMP_EQUAL, number, no=1), _op(RETURN, ERROR)]
+    steps += [_op(JUMP_EQUAL, CLONE3, no=1), no_call]
+    steps += [_op(JUMP_EQUAL, machine.clone, no=4), _op(LOAD, FIRST_ARGUMENT)]
+    steps += [_op(JUMP_ANY_BIT, NAMESPACES, no=1), refuse, _op(RETURN, ALLOW)]
+    steps += [_op(JUMP_EQUAL, machine.socket, yes=1), _op(RETURN, ALLOW), _op(LOAD, FIRST_ARGUMENT)]
     for family in FAMILIES:
         steps += [_op(JUMP_EQUAL, family, no=1), _op(RETURN, ALLOW)]
     return b"".join([*steps, _op(RETURN, ERROR | EAFNOSUPPORT)])

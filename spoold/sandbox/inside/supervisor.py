@@ -1,36 +1,70 @@
-"""The supervisor's main line: say that it is ready, take the job, run the phases that the host orders."""
+"""The supervisor's main line: say that it is ready, take the job, run the phases that the host orders.
+
+Without arguments it serves one job, and the container ends with it. With those of ``cell.serve_many`` a copy of it
+serves each job in a cell of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
+from . import cell
 from .files import receive
 from .phase import Phase, Tools
 from .wire import GoneError, Host
 
-VERSION = 1
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+VERSION = 2
+RESERVE, CELL_RESERVE = 4 * 1024**2, 256 * 1024  # bytes; touching more would be a good part of a cell's price
 
 
 def main() -> None:
-    """Serve one job, then wait for the end."""
+    """Serve until the host closes its side."""
+    host = Host()
+    tools = Tools(host)
+    greeting = ready()
+    if sys.argv[1:]:
+        again: dict[str, object] = {"event": "again"}
+        cell.serve_many(lambda first: _serve_in_cell(tools, greeting if first else again), *map(int, sys.argv[1:]))
+    tools.keep_in_reserve(RESERVE)
     try:
-        _serve(Host())
+        tools.host.send(greeting)
+        _serve(tools, tools.host.message())
     except GoneError:
         os._exit(0)
 
 
-def _serve(host: Host) -> None:
-    tools = Tools(host)
+def _serve_in_cell(tools: Tools, greeting: dict[str, object]) -> NoReturn:
+    tools.keep_in_reserve(CELL_RESERVE)
+    try:
+        tools.host.send(greeting)
+        job = tools.host.message()
+        try:
+            cell.settle(job.get("store"))
+        except OSError as error:
+            tools.host.send({"event": "failed", "reason": f"{os.fsdecode(error.filename or b'')}: {error.strerror}"})
+        _serve(tools, job)
+    except GoneError:
+        os._exit(cell.GONE)
+
+
+def _serve(tools: Tools, job: dict[str, Any]) -> NoReturn:
+    host = tools.host
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    host.send(ready())
-    job = host.message()
     try:
         stdin = receive(host, job)
     except OSError as error:
         host.send({"event": "refused", "reason": error.strerror or ""})
-        return
+        host.message()  # nothing comes but the end
+        raise GoneError from error
     while True:
         order = host.message()
+        if order.get("end"):
+            cell.leave()
         Phase(tools, order).run(stdin if order["input"] else nothing)
 
 

@@ -14,6 +14,7 @@ import select
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 CHUNK = 65536
 MAX_HEADER = 64 * 1024**2
@@ -107,7 +108,7 @@ class Host:
                 except OSError:
                     raise GoneError from None
 
-    def message(self) -> dict[str, object]:
+    def message(self) -> dict[str, Any]:
         """Wait for the next message."""
         self.poll_in.poll()
         size = int.from_bytes(b"".join(self.raw(4)), "big")

@@ -1,0 +1,240 @@
+"""Containers that serve many jobs: what one job leaves is not there for the next, and when a container is replaced."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Docker
+from spoold.model.errors import ClientError, OperatorError
+from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.limits import MIB
+from spoold.model.response import Outcome
+from spoold.sandbox import RunCancelledError, walls
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.sandbox.conftest import RUN, make_job, settings_for
+
+pytestmark = pytest.mark.docker
+
+Make = Callable[..., DockerSandbox]
+
+
+@pytest.fixture
+def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
+    """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
+    made: list[DockerSandbox] = []
+
+    def _make(**options: object) -> DockerSandbox:
+        settings = settings_for(docker_host, str(tmp_path / str(len(made))))
+        chosen = Docker(host=docker_host, mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
+        made.append(DockerSandbox(replace(settings, docker=chosen), runtime))
+        made[-1].prepare()
+        return made[-1]
+
+    yield _make
+    for sandbox in made:
+        sandbox.close()
+
+
+def go(sandbox: DockerSandbox, job: Job) -> JobResult:
+    return sandbox.run(job, lambda *_: None, threading.Event())
+
+
+def container(sandbox: DockerSandbox) -> str:
+    """Wait for the container that waits; return its id."""
+    assert sandbox._pool is not None
+    for _ in range(400):
+        if sandbox._pool._waiting:
+            return sandbox._pool._waiting[0].id
+        threading.Event().wait(0.05)
+    raise AssertionError("no container waits")
+
+
+LEAVE = """
+import ctypes, os, signal, socket, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+for name in ("/work/left", "/tmp/left", "/dev/shm/left"): open(name, "w").write("left")
+assert libc.shmget(4711, 4096, 0o1666) >= 0 and libc.semget(4711, 1, 0o1666) >= 0 and libc.msgget(4711, 0o1666) >= 0
+assert libc.syscall(240, b"left", os.O_CREAT | os.O_RDWR, 0o666, None) >= 0, ctypes.get_errno()
+if os.fork() == 0:
+    os.setsid()
+    for number in range(1, 65):
+        try: signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError): pass
+    s = socket.socket(socket.AF_UNIX); s.bind("\\0left"); s.listen()
+    t = socket.socket(); t.bind(("127.0.0.1", 4711)); t.listen()
+    open("/work/ready", "w")
+    for descriptor in (0, 1, 2): os.close(descriptor)
+    while True: time.sleep(1)
+while not os.path.exists("/work/ready"): time.sleep(0.001)
+print("left")
+"""
+
+LOOK = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+print(os.listdir("/work"), os.listdir("/tmp"), os.listdir("/dev/shm"), os.listdir("/dev/mqueue"))
+print(libc.shmget(4711, 4096, 0), libc.semget(4711, 1, 0), libc.msgget(4711, 0))
+print(len([name for name in os.listdir("/proc") if name.isdigit()]))
+for family, address in ((socket.AF_UNIX, "\\0left"), (socket.AF_INET, ("127.0.0.1", 4711))):
+    s = socket.socket(family)
+    print(s.connect_ex(address) != 0)
+"""
+
+
+def test_nothing_of_a_job_is_there_for_the_next(make: Make, python_shell: str) -> None:
+    sandbox = make()
+    used = container(sandbox)
+    jobs = [
+        make_job("exec python3 $1", shell=python_shell, files={"a.py": text.encode()}, args=("a.py",))
+        for text in (LEAVE, LOOK)
+    ]
+    assert go(sandbox, jobs[0]).run.stdout == "left\n"
+    assert container(sandbox) == used
+    phase = go(sandbox, jobs[1]).run
+    assert phase.stderr == ""
+    files, ipc, processes, *sockets = phase.stdout.splitlines()
+    assert files in {"['a.py', 'run.sh'] [] [] []", "['run.sh', 'a.py'] [] [] []"}
+    assert (ipc, processes, sockets) == ("-1 -1 -1", "2", ["True", "True"])
+    assert container(sandbox) == used
+
+
+def test_every_job_has_namespaces_of_its_own(make: Make, plain_shell: str) -> None:
+    sandbox = make()
+    script = "for n in user pid mnt ipc uts net; do readlink /proc/self/ns/$n; done"
+    first, second = (go(sandbox, make_job(script, shell=plain_shell)).run.stdout.split() for _ in range(2))
+    assert len(first) == 6
+    outside = {f"{name}:[{Path('/proc/self/ns', name).stat().st_ino}]" for name in ("user", "pid", "mnt", "ipc", "uts")}
+    assert not outside & {*first, *second}
+    assert first[0].startswith("user:")
+
+
+def test_a_container_is_replaced_after_so_many_jobs(make: Make, plain_shell: str) -> None:
+    sandbox = make(replace_after=3)
+    seen = []
+    for _ in range(6):
+        seen.append(container(sandbox))
+        assert go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout == "hi\n"
+    assert seen[0] == seen[1] == seen[2] != seen[3] == seen[4] == seen[5]
+
+
+@pytest.mark.parametrize(("strict", "same"), [(False, True), (True, False)])
+def test_a_container_of_another_users(make: Make, plain_shell: str, *, strict: bool, same: bool) -> None:
+    sandbox = make(replace_on_owner_change=strict)
+    first = container(sandbox)
+    for _ in range(2):
+        go(sandbox, replace(make_job("true", shell=plain_shell), owner=1001))
+        assert container(sandbox) == first
+    assert go(sandbox, replace(make_job("echo hi", shell=plain_shell), owner=1002)).run.stdout == "hi\n"
+    assert (container(sandbox) == first) is same
+
+
+def test_a_container_whose_memory_ran_out_is_replaced(make: Make, plain_shell: str) -> None:
+    sandbox = make()
+    first = container(sandbox)
+    phase = go(sandbox, make_job("x=x; while :; do x=$x$x; done", shell=plain_shell)).run
+    assert phase.outcome is Outcome.MEMORY_LIMIT
+    assert container(sandbox) != first
+
+
+def test_a_container_whose_job_was_cancelled_is_replaced(make: Make, plain_shell: str) -> None:
+    sandbox = make()
+    first = container(sandbox)
+    cancelled = threading.Event()
+    threading.Timer(0.5, cancelled.set).start()
+    with pytest.raises(RunCancelledError):
+        sandbox.run(make_job("sleep 60", shell=plain_shell), lambda *_: None, cancelled)
+    assert container(sandbox) != first
+
+
+def test_a_container_whose_job_was_refused_is_replaced(make: Make, plain_shell: str) -> None:
+    sandbox = make()
+    first = container(sandbox)
+    with pytest.raises(ClientError):
+        go(sandbox, make_job("true", shell=plain_shell, files={"a": b"", "a/b": b""}))
+    assert container(sandbox) != first
+
+
+def test_a_container_that_dies_between_jobs_is_replaced(make: Make, docker_host: str, plain_shell: str) -> None:
+    sandbox = make()
+    assert go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout == "hi\n"
+    first = container(sandbox)
+    api = docker.APIClient(base_url=docker_host)
+    api.kill(first)
+    api.close()
+    while container(sandbox) == first:
+        pass
+    assert go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout == "hi\n"
+    assert container(sandbox) != first
+
+
+def test_limits_are_each_jobs_own(make: Make, plain_shell: str) -> None:
+    sandbox = make()
+    first = container(sandbox)
+    fill = "head -c 40M /dev/zero >/tmp/x; cat /tmp/x | wc -c"
+    for _ in range(8):  # 320 MiB in all
+        phase = go(sandbox, make_job(fill, shell=plain_shell, limits=replace(RUN, file_size=64 * MIB))).run
+        assert phase.stdout.split() == [str(40 * MIB)]
+        assert isinstance(phase.memory, int)
+        assert 40 * MIB <= phase.memory < 60 * MIB
+    small = go(sandbox, make_job("echo hi", shell=plain_shell)).run
+    assert isinstance(small.memory, int)
+    assert small.memory < 8 * MIB  # not what an earlier job took
+    assert container(sandbox) == first
+
+
+QUOTA = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+count = 0
+while count < 50 and libc.inotify_init1(0) >= 0: count += 1
+print(count)
+import time; time.sleep(float(open("/work/wait").read()))
+"""
+
+
+def test_quotas_per_user_are_not_shared_between_containers(make: Make, python_shell: str) -> None:
+    """inotify allows 128 instances per user; three jobs take 150."""
+    sandbox = make(waiting=3)
+    results: list[str] = []
+
+    def one() -> None:
+        files = {"a.py": QUOTA.encode(), "wait": b"2"}
+        results.append(go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.stdout)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == ["50\n"] * 3
+
+
+def test_memory_does_not_grow_with_jobs(make: Make, docker_host: str, plain_shell: str) -> None:
+    sandbox = make()
+    api = docker.APIClient(base_url=docker_host)
+    used = []
+    for _ in range(3):
+        for _ in range(20):
+            go(sandbox, make_job("head -c 1M /dev/zero >/tmp/x", shell=plain_shell))
+        stats = api.stats(container(sandbox), stream=False)["memory_stats"]["stats"]
+        used.append(stats.get("total_rss", stats.get("anon", 0)))
+    api.close()
+    assert 0 < used[2] < used[0] + 2 * MIB
+
+
+def test_a_host_without_user_namespaces(
+    docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = walls.seccomp(recycled=False)  # it allows no namespaces
+    monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
+    settings = settings_for(docker_host, str(tmp_path), mode="recycled")
+    with pytest.raises(
+        OperatorError, match=r'"recycled" is not possible here.*user\.max_user_namespaces.*not permitted'
+    ):
+        DockerSandbox(settings, runtime).prepare()
