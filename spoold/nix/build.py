@@ -18,12 +18,15 @@ import time
 from threading import Event
 
 from spoold.config import Settings
+from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
 from spoold.nix import cage, collect, messages, nixpkgs, packages, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
+
+log = Log("nix")
 
 COLLECTION = 600.0  # seconds
 GRACE = 5.0  # seconds between a look at the spool for builds to keep and the call that keeps them
@@ -52,6 +55,8 @@ class NixBuilder:
                 "a directory, a tarball, a URL or a store path"
             )
         cage.sweep()
+        if self._runtime is None and not cage.available():
+            log.warning("builds are not bounded in memory: no control group can be made (systemd: Delegate=yes)")
         self.store.prepare()
         with self.store.lock.shared(Event()):
             self._runtime = self._prepared(pins)

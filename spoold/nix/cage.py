@@ -4,14 +4,18 @@ Theory of operation: the group is made below the daemon's own, on cgroup v1 or v
 becomes anything else, so every builder is inside. The kernel kills what outgrows it, and counts that it did, which is
 the evidence for the verdict "memory limit".
 
-On v2 a group with processes cannot have limited children, so the daemon has to be in a group ``daemon`` of its own
-below the delegated one (systemd: Delegate=yes, DelegateSubgroup=daemon). Where no group can be made, builds run
-without this bound, and :func:`available` says so, for the operator to be told.
+On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
+alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
+(Delegate=yes, of a service as of a scope) and manages all others itself. Where there is no systemd, whoever may write
+there may do so.
+
+Where no group can be made, builds run without this bound, and :func:`available` says so, for the operator to be told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -23,9 +27,12 @@ import msgspec
 from spoold.host import proc
 
 MOUNT = Path("/sys/fs/cgroup")
+SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
+DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
 PREFIX = "spoold-build-"
 PROCESSES = 4096
-DELEGATED_LEAF = "daemon"
+LEAF = "daemon"
+MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
 
@@ -138,19 +145,57 @@ def _parents() -> dict[str, Path]:
             if controller in ("memory", "pids", "cpuacct"):
                 found[controller] = MOUNT / controller / path.lstrip("/")
         if not controllers and (MOUNT / "cgroup.controllers").exists():
-            found |= _unified(MOUNT / path.lstrip("/"))
+            found |= unified(MOUNT / path.lstrip("/"))
     return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
 
 
-def _unified(own: Path) -> dict[str, Path]:
-    parent = own.parent if own.name == DELEGATED_LEAF else own
-    with contextlib.suppress(OSError):
-        (parent / "cgroup.subtree_control").write_text("+memory +pids")
+def unified(own: Path) -> dict[str, Path]:
+    """Where groups can be made on cgroup v2, for processes in the group ``own``."""
+    parent = own.parent if own.name == LEAF else own
+    if not _ours(parent):
+        return {}
+    for controller in ("memory", "pids"):
+        with contextlib.suppress(OSError):
+            _enable(parent, controller)
     with contextlib.suppress(OSError):
         enabled = (parent / "cgroup.subtree_control").read_text().split()
         if "memory" in enabled:
             return dict.fromkeys(("memory", "pids", "cpuacct"), parent)
     return {}
+
+
+def _ours(group: Path) -> bool:
+    """Tell whether a group is ours to divide, which not even root's are where systemd manages them."""
+    if not SYSTEMD.is_dir():
+        return True
+    for name in DELEGATED:
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, name) == b"1":
+                return True
+    return False
+
+
+def _enable(group: Path, controller: str) -> None:
+    """Have a controller divide among the groups below ``group``; the processes in it make way where they have to."""
+    file = group / "cgroup.subtree_control"
+    for _ in range(MAKING_WAY):
+        if controller in file.read_text().split():
+            return
+        try:
+            file.write_text(f"+{controller}")
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _make_way(group)
+
+
+def _make_way(group: Path) -> None:
+    """Move the processes of ``group`` into the one below it."""
+    leaf = group / LEAF
+    leaf.mkdir(exist_ok=True)
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            (leaf / "cgroup.procs").write_text(pid)
 
 
 def _remove(group: Path) -> None:

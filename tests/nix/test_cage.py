@@ -1,0 +1,127 @@
+"""Where a cage is made on cgroup v2: in a group that is ours to divide, out of which the processes make way first.
+
+The real kernel and the real systemd are asked where the tests run on such a host (see contrib/vm), and everywhere files
+stand in for the kernel's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spoold.nix import cage
+from spoold.nix.build import NixBuilder
+
+DELEGATED = "Delegate=yes"
+CGROUPS = Path("/sys/fs/cgroup")
+REAL = (
+    os.geteuid() == 0
+    and (CGROUPS / "cgroup.controllers").exists()
+    and cage.SYSTEMD.is_dir()
+    and shutil.which("systemd-run") is not None
+)
+real = pytest.mark.skipif(not REAL, reason="needs root, systemd and cgroup v2")
+PROGRAM = """
+import sys
+from pathlib import Path
+from spoold.nix import cage
+with cage.cage(64 << 20) as made:
+    print(Path("/proc/self/cgroup").read_text().strip().rpartition("/")[2], sorted(made.groups))
+    for name in ("memory.max", "pids.max"):
+        print(*{(group / name).read_text().strip() for group in made.groups.values()})
+"""
+
+
+def under_systemd(*options: str, command: str = 'exec "$@"') -> list[str]:
+    """Run the program in a unit of its own, and return what it printed."""
+    run = ["systemd-run", "--quiet", "--collect", f"--setenv=PYTHONPATH={':'.join(sys.path)}", *options]
+    done = subprocess.run(
+        [*run, "sh", "-c", command, "sh", sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@real
+@pytest.mark.parametrize("kind", ["--scope", "--pipe"], ids=["scope", "service"])
+@pytest.mark.parametrize("command", ['exec "$@"', '"$@"; exit'], ids=["alone", "with a parent"])
+def test_a_delegated_group_is_divided(kind: str, command: str) -> None:
+    place, memory, processes = under_systemd(kind, "--property", DELEGATED, command=command)
+    assert place == f"{cage.LEAF} ['cpuacct', 'memory', 'pids']"
+    assert (memory, processes) == (str(64 << 20), str(cage.PROCESSES))
+
+
+@real
+@pytest.mark.parametrize("kind", ["--scope", "--pipe"], ids=["scope", "service"])
+def test_what_systemd_did_not_delegate_is_left_alone(kind: str) -> None:
+    place = under_systemd(kind)[0]
+    assert cage.LEAF not in place
+    assert place.endswith(" []")
+
+
+class Tree:
+    """Files that stand in for a group of cgroup v2, with processes 1 and 2 in it."""
+
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.top, self.own = top, top / "unit"
+        self.own.mkdir(parents=True)
+        for file, content in (("cgroup.procs", "1\n2\n"), ("cgroup.subtree_control", "")):
+            (self.own / file).write_text(content)
+        self.moved: list[str] = []
+        keep = Path.write_text
+
+        def write(file: Path, text: str) -> int:
+            """Stand in for the kernel where it does more than to keep what is written."""
+            if file.name == "cgroup.procs":
+                self.moved.append(text)
+                return keep(self.own / file.name, (self.own / file.name).read_text().replace(f"{text}\n", ""))
+            if file.name == "cgroup.subtree_control":
+                if (self.own / "cgroup.procs").read_text():
+                    raise OSError(errno.EBUSY, "Device or resource busy")
+                if text != "+memory":
+                    raise OSError(errno.ENOENT, "No such file or directory")  # the host has no such controller
+                return keep(file, "memory\n")
+            return keep(file, text)
+
+        monkeypatch.setattr(Path, "write_text", write)
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    return Tree(tmp_path / "cgroup", monkeypatch)
+
+
+def test_processes_make_way_and_a_controller_may_be_missing(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cage, "SYSTEMD", tree.top / "none")
+    assert set(cage.unified(tree.own).values()) == {tree.own}
+    assert tree.moved == ["1", "2"]
+    assert cage.unified(tree.own / cage.LEAF) == cage.unified(tree.own), "from then on we are in the leaf"
+    assert tree.moved == ["1", "2"]
+
+
+def test_where_systemd_is_only_what_it_delegated_is_ours(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cage, "SYSTEMD", tree.top)
+    assert cage.unified(tree.own) == {}
+    assert tree.moved == []
+    for name in cage.DELEGATED:
+        marks = {(str(tree.own), name): b"1"}
+        monkeypatch.setattr(os, "getxattr", lambda path, key, marks=marks: marks.get((str(path), key), b"0"))
+        assert set(cage.unified(tree.own).values()) == {tree.own}
+
+
+@pytest.mark.nix
+def test_the_operator_is_told_once_where_nothing_bounds_builds(
+    nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cage, "_parents", dict)
+    builder = NixBuilder(nix_builder.settings)
+    for _ in range(2):
+        builder.prepare()
+    assert [record.getMessage() for record in caplog.records if "not bounded in memory" in record.getMessage()]
+    assert len(caplog.records) == 1
