@@ -16,6 +16,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from spoold.config import Settings
 from spoold.host.log import Log
@@ -66,7 +67,7 @@ class DockerSandbox:
                         "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
                     )
             self._remove(self._family, spare=PROCESS)
-            plan = self._try_plan(name)
+            plan = self._try_plan(name, unified=information.get("CgroupVersion") == "2")
             self._try_views(plan)
             self._fill(plan)
 
@@ -89,18 +90,18 @@ class DockerSandbox:
             self._pool.renew()
         self._pool.wake()
 
-    def _try_plan(self, name: str) -> Plan:
+    def _try_plan(self, name: str, *, unified: bool) -> Plan:
         """Return a plan under which a container starts.
 
         With NetworkDisabled the engine saves itself half the work of a start. Whether it takes that is tried out;
         network mode "none" stands in any case.
         """
-        plan = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True)
+        plan = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True, unified=unified)
         try:
             self._probe(plan)
         except TemporaryError as error:
             log.info("no start with NetworkDisabled, trying without", error=error)
-            plan = Plan(self._settings, self._runtime, name, self._labels, network_disabled=False)
+            plan = replace(plan, network_disabled=False)
             self._probe(plan)
         return plan
 

@@ -44,6 +44,7 @@ class Plan:
     image: str
     labels: dict[str, str]
     network_disabled: bool
+    unified: bool  # the engine's host has cgroup v2
 
     def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
         """Return the size of a container for a phase, see :class:`Size`."""
@@ -92,6 +93,8 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         pids_limit=size.processes,
         shm_size=shared,
         ipc_mode="private",
+        # What the supervisor counts is at the root of what it sees; the engine's own default may be the host's root.
+        cgroupns="private" if plan.unified else None,
         mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
         log_config=LogConfig(type="none"),
         runtime=plan.settings.docker.runtime or None,

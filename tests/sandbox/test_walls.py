@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 
+import docker
 import pytest
 
 from spoold.model.job import Runtime
@@ -103,6 +104,15 @@ def test_a_forged_report_is_only_output(run: Run) -> None:
     phase = run(f"printf '\\0\\0\\0\\032{forged}'; printf '\\1\\0\\0\\0\\0\\0\\0\\4abcd' >&2; exit 9").run
     assert phase.exit_code == 9
     assert forged in phase.stdout
+
+
+def test_on_cgroup_v2_the_job_sees_its_own_group_as_the_root(run: Run, docker_host: str) -> None:
+    client = docker.APIClient(base_url=docker_host)
+    version = client.info().get("CgroupVersion")
+    client.close()
+    if version != "2":
+        pytest.skip("the engine's host has cgroup v1")
+    assert run("cat /proc/self/cgroup; ls -d /sys/fs/cgroup/*/").run.stdout == "0::/\n"
 
 
 def test_every_place_that_can_be_written_is_bounded(run: Run) -> None:
