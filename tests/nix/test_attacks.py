@@ -14,6 +14,7 @@ import pytest
 from spoold.model.response import Outcome
 from spoold.nix import cage, evaluate, measure, policy
 from spoold.nix.build import NixBuilder
+from tests.engines import SLOWNESS
 from tests.nix import room
 
 pytestmark = pytest.mark.nix
@@ -39,9 +40,9 @@ def tight(nix_builder: NixBuilder) -> NixBuilder:
     """A builder that is out of patience soon."""
     return room.limited(
         nix_builder,
-        time=4,
-        silence=2,
-        evaluation_time=2,
+        time=4 * SLOWNESS,
+        silence=2 * SLOWNESS,
+        evaluation_time=2 * SLOWNESS,
         evaluation_memory=512 * MIB,
         memory=128 * MIB,
         log=100_000,
@@ -136,10 +137,10 @@ def test_an_evaluation_without_end(tight: NixBuilder, name: str) -> None:
     started = time.monotonic()
     result = room.build(tight, expression)
     assert result.phase.outcome is outcome, result.phase.stderr[:2000]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 10 * SLOWNESS
     assert len(result.phase.stderr) < 150_000
     if outcome is Outcome.TIME_LIMIT:
-        assert float(result.phase.time) < 2.9, "stopped by the limit of CPU time, which is the second wall"
+        assert float(result.phase.time) < 2.9 * SLOWNESS, "stopped by the limit of CPU time, which is the second wall"
     if outcome is Outcome.MEMORY_LIMIT:
         assert isinstance(result.phase.memory, int)
         assert result.phase.memory < 700 * MIB, "stopped by the control group, which is the second wall"
@@ -183,10 +184,10 @@ def test_a_build_without_end(tight: NixBuilder, name: str) -> None:
     result = room.build(builder, room.SHELL % f"X = pkgs.runCommand \"bad-{name}\" {{ }} ''{script}'';")
     assert result.shell == ""
     assert result.phase.outcome is outcome, result.phase.stderr[-2000:]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 20 * SLOWNESS
     assert len(result.phase.stderr) < 300_000
     if name == "silent":
-        assert time.monotonic() - started < 3.9, "silence was not noticed before the time was up"
+        assert time.monotonic() - started < 3.9 * SLOWNESS, "silence was not noticed before the time was up"
 
 
 @pytest.mark.parametrize(
@@ -329,5 +330,5 @@ def test_one_bad_build_does_not_hold_up_another(tight: NixBuilder, nix_builder: 
     time.sleep(0.5)
     started = time.monotonic()
     assert room.build(nix_builder, room.SHELL % f"N = {time.time_ns()};").shell
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 3 * SLOWNESS
     thread.join()

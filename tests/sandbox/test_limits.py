@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 from spoold.model.limits import COMPILE_DEFAULT, MIB
 from spoold.model.response import Outcome, Phase
+from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Run
 
 pytestmark = pytest.mark.docker
 
-SHORT = replace(RUN, time=0.6, cpu_time=30)
-SLACK = 15.0  # seconds; a loaded machine is no failure
+SHORT = replace(RUN, time=0.6 * SLOWNESS, cpu_time=30)
+SLACK = 15.0 * SLOWNESS  # seconds; a loaded machine is no failure
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
     assert time.monotonic() - before < SLACK
     assert (phase.outcome, phase.signal, phase.stdout) == ("time_limit", "SIGKILL", "begun\n")
     assert isinstance(phase.time, float)
-    assert 0.6 <= phase.time < SLACK
+    assert SHORT.time <= phase.time < SLACK
 
 
 def test_cpu_time_of_all_processes_counts(run: Run) -> None:
