@@ -76,9 +76,15 @@ class Docker(_Section, frozen=True):
 
 
 class Builder(_Section, frozen=True):
-    """Builds of dependencies. ``failure_memory``: seconds for which a failed build is answered from memory."""
+    """Builds of dependencies. ``failure_memory``: seconds for which a failed build is answered from memory.
+
+    ``parallel`` builds run at once. One that takes more than ``patience`` seconds makes room for others that wait: it
+    becomes one of up to ``slow`` more, or is put back until it may. With 0 each keeps its place to the end.
+    """
 
     parallel: int = 2
+    patience: float = 5.0
+    slow: int = 4
     failure_memory: float = 60.0
     limits: BuildLimits = BuildLimits()
 

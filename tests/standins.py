@@ -93,7 +93,9 @@ def _stream(data: bytes, limit: int) -> Stream:
 
 
 class PlainBackend:
-    """Builds nothing: an expression with ``broken`` in it fails, any other is an environment with one package."""
+    """Builds nothing: an expression with ``broken`` in it fails, one with ``hangs`` goes on until it is cancelled, any
+    other is an environment with one package.
+    """
 
     def __init__(self) -> None:
         self.built: list[str] = []
@@ -135,9 +137,12 @@ class PlainBackend:
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
         self.built.append(build_id)
         self.pins.add(nixpkgs)
-        while not self.gate.wait(0.01):
-            if cancelled.is_set():
-                raise TemporaryError("cancelled")
+        if "hangs" in expression:
+            cancelled.wait()
+        while not self.gate.wait(0.01) and not cancelled.is_set():
+            pass
+        if cancelled.is_set():
+            raise TemporaryError("cancelled")
         if self.away or self.failures:
             self.failures = max(0, self.failures - 1)
             raise TemporaryError("the store failed")

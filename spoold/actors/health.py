@@ -117,11 +117,10 @@ class Health:
             return
 
     def _forget_failures(self) -> None:
-        now = self._spool.clock.file_system()
-        for build_id in self._builds.finished():
-            record = self._builds.result(build_id)
-            if record and not record.result.shell and now - record.finished > self._settings.builder.failure_memory:
-                self._builds.forget(build_id)
+        latest = self._spool.clock.file_system() - self._settings.builder.failure_memory
+        records = [self._builds.result(build_id) for build_id in self._builds.finished()]
+        old = {each.build_id for each in records if each and not each.result.shell and each.finished < latest}
+        self._builds.forget(old)
 
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""

@@ -9,6 +9,7 @@ file at once.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -76,10 +77,14 @@ class BuildStore:
         record = BuildRecord(build_id=entry.id, finished=now, result=result)
         self.queue.commit(entry, "building", ENCODER.encode(record))
 
-    def forget(self, build_id: str) -> None:
-        """Remove a finished build, the entry first: an entry without a result would look like one in progress."""
-        fsops.remove(self.queue.path("done", ids.done_name(build_id)))
-        fsops.remove(self.queue.path("done", ids.response_name(build_id)))
+    def forget(self, build_ids: Collection[str]) -> None:
+        """Remove finished builds, and who asked for them: whoever wants one then asks anew."""
+        for build_id in build_ids:  # the entry first: one without a result would look like one in progress
+            fsops.remove(self.queue.path("done", ids.done_name(build_id)))
+            fsops.remove(self.queue.path("done", ids.response_name(build_id)))
+        for name in fsops.names(self.queue.path("used")) if build_ids else ():
+            if name.partition("@")[0] in build_ids:
+                fsops.remove(self.queue.path("used", name))
 
     def finished(self) -> list[str]:
         """Return the ids of the builds that have a result."""
@@ -87,10 +92,22 @@ class BuildStore:
         return [name.removesuffix(suffix) for name in fsops.names(self.queue.path("done")) if name.endswith(suffix)]
 
     def note_use(self, build_id: str, uid: int) -> None:
-        """Remember that ``uid`` used a build just now (what `spoolctl deps` shows, what collection goes by)."""
+        """Remember that ``uid`` asked for a build just now, or used it.
+
+        This is what `spoolctl deps` shows, what collection goes by, and in whose turn a build is made.
+        """
         path = self.queue.path("used", f"{build_id}@{uid}")
         if not fsops.touch(path):
             fsops.write_private(path, b"")
+
+    def askers(self) -> dict[str, set[int]]:
+        """Return who asked for each build."""
+        found: dict[str, set[int]] = {}
+        for name in fsops.names(self.queue.path("used")):
+            build_id, _, user = name.partition("@")
+            if user.isdecimal():
+                found.setdefault(build_id, set()).add(int(user))
+        return found
 
     def last_uses(self, uid: int | None = None) -> dict[str, float]:
         """Return when each build was last used, by ``uid`` or (None) by anyone; seconds on the file system's clock."""

@@ -53,7 +53,7 @@ DIRECTORIES = (
     Directory("builds/done", 0o700, "finished builds and their results"),
     Directory("builds/tmp", 0o700, "private: results of builds are written here first"),
     Directory("builds/collect", 0o700, "orders to collect the dependency cache, and what came of them"),
-    Directory("builds/used", 0o700, "one empty file per build and user; its mtime is the last use"),
+    Directory("builds/used", 0o700, "one empty file per build and user; its mtime is when it was last wanted"),
 )
 
 STATES = (

@@ -73,6 +73,13 @@ class Heartbeat:
             for lease in self._held:
                 lease.stop.set()
 
+    def stop_holder(self, path: str) -> None:
+        """Ask the holder of ``path`` to stop, where there is one."""
+        with self._lock:
+            for lease in self._held:
+                if lease.path == path:
+                    lease.stop.set()
+
     @contextmanager
     def holding(self, path: str) -> Iterator[Lease]:
         """Keep the lease on the claimed entry ``path`` renewed inside the block."""

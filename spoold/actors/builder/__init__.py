@@ -1,9 +1,10 @@
 """Builder: the only writer of the Nix store. It turns Dependencies objects into environments, each once.
 
 Spec: spool-layout.md, "The Build store". At start it provides the runtime (the sandbox's own programs, the pins), which
-the executors wait for. Then it claims builds, as many at once as the settings say, and records for each what nix-shell
-would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of ours
-costs an attempt, and the last one is a result with the outcome ``internal_error``.
+the executors wait for. Then it claims builds, in the turns that ``lanes`` gives them, and records for each what
+nix-shell would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of
+ours costs an attempt, and the last one is a result with the outcome ``internal_error``. What is put back, to make room
+or after a failure, waits in ``builds/new`` like all others and holds no worker.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from spoold.actors.builder.collector import Cache, Collector
+from spoold.actors.builder.lanes import Lanes
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.clock import Clock
@@ -31,6 +33,7 @@ from spoold.spool.recovery import publish_committed, recover
 
 log = Log("builder")
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
+ATTENTION = 1.0  # seconds between two looks while builds wait for a place
 
 
 class Backend(Cache, Protocol):
@@ -55,10 +58,12 @@ class Builder:
         self._builds = BuildStore(settings)
         self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
         self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", "builder.held"))
-        self._workers = ThreadPoolExecutor(settings.builder.parallel, thread_name_prefix="build")
+        self._lanes = Lanes(settings.builder)
+        self._rests_until = 0.0  # on the monotonic clock: the store is away
+        self._lock = threading.Lock()  # of the lanes; what is put back moves on disk and in them at once
+        self._workers = ThreadPoolExecutor(self._lanes.places, thread_name_prefix="build")
         self._collector = Collector(settings, backend)
         self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
-        self._queued: set[Entry] = set()
         self._pins: dict[str, str] = {}
         self._pins_seen: fsops.Identity | None = None
         self._stopping = threading.Event()
@@ -103,15 +108,18 @@ class Builder:
 
     def _forget_what_is_gone(self) -> None:
         """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
+        gone = set()
         for build_id in self._builds.finished():
             record = self._builds.result(build_id)
             if record and record.result.shell and not self._backend.holds(record.result.shell):
                 log.warning("not in the store any more; it will be built again when it is needed", build=build_id)
-                self._builds.forget(build_id)
+                gone.add(build_id)
+        self._builds.forget(gone)
 
     def stop(self) -> None:
         """End the builds that run: they go back to the start and lose nothing but time."""
-        self._stopping.set()
+        with self._lock:
+            self._stopping.set()
         self._heartbeat.stop_holders()
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._collecting.shutdown(wait=True, cancel_futures=True)
@@ -119,20 +127,38 @@ class Builder:
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
-        if hints is None:
-            entries = self._builds.queue.entries("new")
-        else:
-            seen = [hint for hint in hints if hint.directory == "builds/new"]
-            entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
         self._collecting.submit(self._collector.answer_orders)
         if fsops.identity(self._builds.pins_path) != self._pins_seen:
             self._pins_seen = fsops.identity(self._builds.pins_path)
             self._collecting.submit(self._follow_pins)
-        for entry in entries:
-            if entry not in self._queued:
-                self._queued.add(entry)
+        self._queue(hints)
+        self._give_places()
+        return self._settings.spool.scan if self._lanes.idle else min(ATTENTION, self._settings.spool.scan)
+
+    def _queue(self, hints: Iterable[Hint] | None) -> None:
+        """Let builds wait for their turn: those that ``hints`` name, or all there are."""
+        queue = self._builds.queue
+        with self._lock:
+            if hints is None:
+                entries = queue.entries("new")
+            else:
+                seen = [hint for hint in hints if hint.directory == "builds/new"]
+                entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
+            for entry in entries:
+                since = None if self._lanes.has(entry) else fsops.mtime(queue.entry_path("new", entry))
+                if since is not None:
+                    self._lanes.add(entry, since)
+
+    def _give_places(self) -> None:
+        """Start what may start, and stop what has to make room: whenever a build comes or ends, and as time passes."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._lanes.idle or self._stopping.is_set() or now < self._rests_until:
+                return
+            for entry in self._lanes.start(self._builds.askers(), now):
                 self._workers.submit(self._work, entry)
-        return self._settings.spool.scan
+            for entry in self._lanes.stop(now):
+                self._heartbeat.stop_holder(self._builds.queue.entry_path("building", entry))
 
     def _work(self, entry: Entry) -> None:
         try:
@@ -140,7 +166,9 @@ class Builder:
         except LeaseLostError:
             log.debug("another builder has it", build=entry.id)
         finally:
-            self._queued.discard(entry)
+            with self._lock:
+                self._lanes.ended(entry)
+            self._give_places()
 
     def _build(self, entry: Entry) -> None:
         path = self._builds.queue.claim(entry, "new", "building")
@@ -153,22 +181,25 @@ class Builder:
                 self._postpone(entry, error)
             except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
                 log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
-                self._recover(entry, error)
+                self._try_again(entry, error)
 
     def _postpone(self, entry: Entry, error: Exception) -> None:
-        """Put a build back after a failure of ours: a store that is away costs no attempt, anything else does.
+        """Put a build back that came to no end: one that was stopped, or met a store that is away, lost no attempt.
 
-        Else one expression that always meets the same failure would come back for ever.
+        Any other did, or one expression that always meets the same failure would come back for ever.
         """
-        attempt = entry.attempt
-        if not self._stopping.is_set():
-            log.error("a build has to wait", build=entry.id, attempt=attempt, error=error)
-            attempt += self._store_answers()
-            self._stopping.wait(BACK_OFF)
-        if attempt > self._settings.lease.attempts:
-            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+        if self._stopping.is_set():
+            self._put_back(entry, entry.attempt)
+        elif self._lanes.was_stopped(entry):
+            log.info("takes long; put back, others go first", build=entry.id, attempt=entry.attempt)
+            self._put_back(entry, entry.attempt)
         else:
-            self._builds.queue.give_back(entry, "building", attempt)
+            log.error("a build has to wait", build=entry.id, attempt=entry.attempt, error=error)
+            if self._store_answers():
+                self._try_again(entry, error)
+            else:
+                self._rests_until = self._clock.monotonic() + BACK_OFF
+                self._put_back(entry, entry.attempt)
 
     def _store_answers(self) -> bool:
         try:
@@ -176,6 +207,20 @@ class Builder:
         except (TemporaryError, OperatorError):
             return False
         return True
+
+    def _try_again(self, entry: Entry, error: Exception) -> None:
+        """Have a build tried once more after a pause, or end it after the last attempt."""
+        if entry.attempt < self._settings.lease.attempts:
+            self._put_back(entry, entry.attempt + 1, pause=BACK_OFF)
+        else:
+            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+
+    def _put_back(self, entry: Entry, attempt: int, pause: float = 0.0) -> None:
+        """Give a build up for now: it waits in ``builds/new``, for this builder ``pause`` seconds at least."""
+        with self._lock:
+            if self._builds.queue.give_back(entry, "building", attempt):
+                not_before = self._clock.monotonic() + pause
+                self._lanes.add(Entry(entry.id, attempt), self._clock.file_system(), not_before)
 
     def _realise(self, entry: Entry, lease: Lease) -> None:
         try:
@@ -195,12 +240,6 @@ class Builder:
     def _finish(self, entry: Entry, result: BuildResult) -> None:
         self._builds.finish(entry, result, self._clock.file_system())
         log.info("built", build=entry.id, outcome=result.phase.outcome, seconds=result.phase.time)
-
-    def _recover(self, entry: Entry, error: Exception) -> None:
-        if entry.attempt < self._settings.lease.attempts:
-            self._builds.queue.give_back(entry, "building", entry.attempt + 1)
-        else:
-            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
 
 
 def failure_of_ours(reason: str) -> BuildResult:

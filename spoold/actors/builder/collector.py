@@ -105,11 +105,8 @@ class Collector:
 
     def _forget(self, chosen: list[Verdict]) -> list[Verdict]:
         """Forget the chosen builds but those that were used since; return the ones that are gone."""
-        gone = []
         with self._builds.looking(exclusive=True):
             uses = self._builds.last_uses()
-            for verdict in chosen:
-                if uses.get(verdict.build_id, verdict.last_used) <= verdict.last_used:
-                    self._builds.forget(verdict.build_id)
-                    gone.append(verdict)
+            gone = [each for each in chosen if uses.get(each.build_id, each.last_used) <= each.last_used]
+            self._builds.forget({each.build_id for each in gone})
         return gone

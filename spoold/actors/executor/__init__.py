@@ -147,8 +147,7 @@ class Executor:
             return
         with self._builds.looking():
             found = self._builds.look(build_id)
-            if isinstance(found, BuildRecord):
-                self._builds.note_use(build_id, submission.Spool.uid)
+            self._builds.note_use(build_id, submission.Spool.uid)
         if isinstance(found, BuildRecord):
             if found.result.shell:
                 self._queue(place, submission, found)

@@ -1,0 +1,168 @@
+"""Lanes: which of the builds that wait is next, so that no client's builds keep those of another waiting.
+
+Spec: spool-layout.md, "Turns". Nobody can tell beforehand how long a build takes. So each begins in the quick lane, of
+``parallel`` places. One that is still there after ``patience`` seconds makes room as soon as another wants its place:
+it moves on to the slow lane, of ``slow`` places, where it takes all the time that it is allowed; or, where it may not
+have one, it is stopped and put back, and waits for one. So a build that nobody has tried yet waits for a few times
+``patience`` at the most, whatever else is being built, and while nobody waits nothing is stopped.
+
+In both lanes clients take turns, and within the builds of one the oldest is first. One client has at most half of the
+slow lane. A build that several asked for comes in the turn of whoever is first.
+
+Nothing here touches the machine or survives it: whatever waits is in ``builds/new``, and is merely tried once more by
+the next builder. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from spoold.config import Builder
+from spoold.model.ids import Entry
+
+NOBODY = -1  # stands for the client of builds that no submission asked for
+Askers = Mapping[str, set[int]]
+
+
+class Waiting(NamedTuple):
+    """A build that waits. ``since`` is its mtime, ``not_before`` on the monotonic clock."""
+
+    entry: Entry
+    since: float
+    not_before: float = 0.0
+
+
+class Turn(NamedTuple):
+    """A build that is next, and the client whose turn it is."""
+
+    build: Waiting
+    client: int
+
+
+@dataclass
+class Running:
+    """A build that has a place, in ``client``'s turn, since ``began`` on the monotonic clock."""
+
+    entry: Entry
+    client: int
+    began: float
+    slow: bool
+    stopped: bool = False
+
+
+class Lanes:
+    """The builds of one builder. Times are the monotonic clock's."""
+
+    def __init__(self, settings: Builder) -> None:
+        self._settings = settings
+        self._waiting: dict[str, Waiting] = {}
+        self._running: dict[str, Running] = {}
+        self._known_slow: set[str] = set()
+        self._served: dict[int, int] = {}  # by client: the number of the turn that he had last
+        self._turns = 0
+
+    @property
+    def places(self) -> int:
+        """Return how many builds run at once at the most."""
+        return self._settings.parallel + self._settings.slow
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether no build waits for a place or for its time."""
+        return not self._waiting
+
+    def has(self, entry: Entry) -> bool:
+        """Tell whether a build is known; one that runs is looked at again when it has ended."""
+        waiting = self._waiting.get(entry.id)
+        return entry.id in self._running or (waiting is not None and waiting.entry == entry)
+
+    def add(self, entry: Entry, since: float, not_before: float = 0.0) -> None:
+        """Let a build wait for its turn."""
+        self._waiting[entry.id] = Waiting(entry, since, not_before)
+
+    def ended(self, entry: Entry) -> None:
+        """Free the place of a build that came to its end, was put back, or turned out to be another builder's."""
+        del self._running[entry.id]
+        if entry.id not in self._waiting:
+            self._known_slow.discard(entry.id)
+
+    def was_stopped(self, entry: Entry) -> bool:
+        """Tell whether a build that runs has been stopped to make room."""
+        return self._running[entry.id].stopped
+
+    def start(self, askers: Askers, now: float) -> list[Entry]:
+        """Give places to builds, and return these; ``askers`` are the clients that asked for each build.
+
+        ``stop`` comes after it, for what then still waits.
+        """
+        started = []
+        fresh, known = self._ready(now)
+        while fresh and self._makes_quick_place(now) and (turn := self._first(fresh, askers)):
+            started.append(self._begin(turn, now, slow=False))
+        while turn := self._first(known, askers, self._has_slow_place):
+            started.append(self._begin(turn, now, slow=True))
+        return started
+
+    def stop(self, now: float) -> list[Entry]:
+        """Return the builds to stop, since others need their places; again those that have not stopped yet."""
+        fresh, _ = self._ready(now)
+        stopping = sum(each.stopped for each in self._running.values())
+        for each in self._overdue(now)[: max(0, len(fresh) - stopping)]:
+            each.stopped = True
+            self._known_slow.add(each.entry.id)
+        return [each.entry for each in self._running.values() if each.stopped]
+
+    def _ready(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
+        """Return the builds whose time has come, oldest first: those of the quick lane, and those of the slow one."""
+        ready = [each for id_, each in self._waiting.items() if each.not_before <= now and id_ not in self._running]
+        ready.sort(key=lambda each: (each.since, each.entry))
+        fresh = [each for each in ready if each.entry.id not in self._known_slow]
+        return fresh, [each for each in ready if each.entry.id in self._known_slow]
+
+    def _first(self, builds: list[Waiting], askers: Askers, may: Callable[[int], bool] = lambda _: True) -> Turn | None:
+        """Take the build whose turn it is from ``builds``; None where ``may`` says of no client that one can start."""
+        turns = [
+            (self._served.get(client, 0), each.since, Turn(each, client))
+            for each in builds
+            for client in askers.get(each.entry.id) or {NOBODY}
+            if may(client)
+        ]
+        if not turns:
+            return None
+        turn = min(turns, key=lambda found: found[:2])[2]
+        builds.remove(turn.build)
+        return turn
+
+    def _begin(self, turn: Turn, now: float, *, slow: bool) -> Entry:
+        self._turns += 1
+        self._served[turn.client] = self._turns
+        entry = self._waiting.pop(turn.build.entry.id).entry
+        self._running[entry.id] = Running(entry, turn.client, now, slow)
+        return entry
+
+    def _makes_quick_place(self, now: float) -> bool:
+        """Tell whether the quick lane has a place, be it that an overdue build moves on to the slow lane."""
+        if self._running_in(slow=False) < self._settings.parallel:
+            return True
+        for each in self._overdue(now):
+            if self._has_slow_place(each.client):
+                each.slow = True
+                return True
+        return False
+
+    def _overdue(self, now: float) -> list[Running]:
+        """Return the builds of the quick lane that have to make room when others wait, the longest there first."""
+        if not self._settings.slow:
+            return []
+        latest = now - self._settings.patience
+        found = [each for each in self._running.values() if not (each.slow or each.stopped) and each.began <= latest]
+        return sorted(found, key=lambda each: each.began)
+
+    def _has_slow_place(self, client: int) -> bool:
+        own = sum(each.slow and each.client == client for each in self._running.values())
+        return self._running_in(slow=True) < self._settings.slow and own < max(1, self._settings.slow // 2)
+
+    def _running_in(self, *, slow: bool) -> int:
+        return sum(each.slow == slow for each in self._running.values())
