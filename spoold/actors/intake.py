@@ -28,6 +28,7 @@ from spoold.spool.store import Spool, origin_of
 
 log = Log("intake")
 BUSY = 0.2  # seconds until the next look at files that are still arriving
+BATCH = 64  # files that are taken in before they are made durable together, and removed
 
 
 class Unfinished(NamedTuple):
@@ -47,6 +48,7 @@ class Intake:
         self._pins = frozenset(settings.nixpkgs) | {"default"}
         self._pins_seen: Identity | None = None
         self._unfinished: dict[str, Unfinished] = {}
+        self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._reported: set[str] = set()
 
     def stop(self) -> None:
@@ -78,6 +80,9 @@ class Intake:
             except OSError as error:
                 # Ours (disk full, too many open files): the file stays where it is, the others get their turn.
                 log.error("could not take a file in; it stays in incoming/", file=name, error=error)
+            if len(self._taken) >= BATCH:
+                self._let_go()
+        self._let_go()
         return BUSY if self._unfinished else self._settings.spool.scan
 
     def _follow_pins(self) -> None:
@@ -152,7 +157,16 @@ class Intake:
         origin = origin_of(dropped, self._spool.clock.file_system())
         if not (self._is_repeated(id_, origin) or self._spool.accept(id_, request, origin)):
             self._is_repeated(id_, origin)
-        self._remove(name, dropped)
+        self._taken.append((name, dropped))
+
+    def _let_go(self) -> None:
+        """Remove the clients' files that were taken in, once the names of their entries are durable."""
+        if not self._taken:
+            return
+        taken, self._taken = self._taken, []
+        self._spool.sync_accepted()
+        for name, dropped in taken:
+            self._remove(name, dropped)
 
     def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
         origin = origin_of(dropped, self._spool.clock.file_system())

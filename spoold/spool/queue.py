@@ -8,11 +8,14 @@ attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it
 from __future__ import annotations
 
 import os
+import threading
 
 from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
+
+MOST_SHOWN = 64  # results that wait for one sync of done/ together
 
 
 class Queue:
@@ -22,6 +25,8 @@ class Queue:
         self.root = root
         self.working = working
         self.attempts = attempts
+        self._lock = threading.Lock()
+        self._shown: set[Entry] = set()  # published, with a private name still
 
     def path(self, state: str, name: str = "") -> str:
         """Return the path of ``name`` in the directory of ``state``."""
@@ -36,12 +41,13 @@ class Queue:
         """Return the entries in ``state``, in no order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
-    def add(self, id_: str, data: bytes, *, state: str = "new") -> bool:
-        """Store a first entry durably; False where there is one of that name already."""
+    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
+        """Store a first entry durably (its name only with ``sync``); False where there is one of that name already."""
         private = self.path("tmp", f"{id_}.accept.json")
         fsops.write_private(private, data)
         added = fsops.publish(private, self.path(state, f"{id_}.json"))
-        fsops.sync_directory(self.path(state))
+        if sync:
+            fsops.sync_directory(self.path(state))
         fsops.remove(private)
         return added
 
@@ -74,10 +80,14 @@ class Queue:
         taken = fsops.move(self.entry_path(state, entry), self.entry_path(state, mine))
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
 
-    def commit(self, entry: Entry, state: str, result: bytes, owner: tuple[int, int] | None = None) -> None:
+    def commit(
+        self, entry: Entry, state: str, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
+    ) -> None:
         """End an entry: make its result durable, commit with one rename, publish.
 
-        Raises :class:`LeaseLostError` when the entry is no longer this attempt's: then nothing was published.
+        Without ``tidy`` the result keeps its private name, from which a restart would publish it again, until
+        :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError` when the entry is no
+        longer this attempt's: then nothing was published.
         """
         private = self.path("tmp", ids.result_name(entry))
         write_for(private, result, owner)
@@ -86,10 +96,31 @@ class Queue:
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
         fsops.sync_directory(self.path("done"))
-        self.publish(entry)
+        self._link(entry)
+        with self._lock:
+            self._shown.add(entry)
+        if tidy or len(self._shown) >= MOST_SHOWN:
+            self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the private names of results that were shown, once their public ones are durable."""
+        with self._lock:
+            shown = self._shown.copy()
+        if not shown:
+            return
+        fsops.sync_directory(self.path("done"))
+        for entry in shown:
+            fsops.remove(self.path("tmp", ids.result_name(entry)))
+        with self._lock:
+            self._shown -= shown
 
     def publish(self, entry: Entry) -> None:
         """Show the result of a committed entry. May be repeated, by anyone, any number of times."""
+        self._link(entry)
+        fsops.sync_directory(self.path("done"))
+        fsops.remove(self.path("tmp", ids.result_name(entry)))
+
+    def _link(self, entry: Entry) -> None:
         private = self.path("tmp", ids.result_name(entry))
         public = self.path("done", ids.response_name(entry.id))
         try:
@@ -97,8 +128,6 @@ class Queue:
         except FileNotFoundError:
             if not fsops.exists(public):  # else recovery published it for us
                 raise
-        fsops.sync_directory(self.path("done"))
-        fsops.remove(private)
 
     def locate(self, id_: str) -> tuple[str, Entry] | None:
         """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
@@ -106,14 +135,15 @@ class Queue:
         Entries move on while one looks. Looking in the order of the flow misses only what is put back meanwhile, and
         that can happen ``attempts - 1`` times in an entry's life: so many looks and one more are proof.
         """
+        entries = [Entry(id_, attempt) for attempt in range(1, self.attempts + 2)]
+        places = [
+            (self.entry_path(state, entry), state, entry) for state in ("new", *self.working) for entry in entries
+        ]
+        places.append((self.path("done", ids.done_name(id_)), "done", entries[0]))
         for _ in range(self.attempts):
-            for state in ("new", *self.working):
-                for attempt in range(1, self.attempts + 2):
-                    entry = Entry(id_, attempt)
-                    if fsops.exists(self.entry_path(state, entry)):
-                        return state, entry
-            if fsops.exists(self.path("done", ids.done_name(id_))):
-                return "done", Entry(id_, 1)
+            for path, state, entry in places:
+                if fsops.exists(path):
+                    return state, entry
         return None
 
     def results_waiting(self) -> dict[str, list[Entry]]:

@@ -34,10 +34,17 @@ class Spool:
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
-        """Store the Submission object in ``new/``; False where the id was taken meanwhile."""
+        """Store the Submission object in ``new/``; False where the id was taken meanwhile.
+
+        Its name is durable after :meth:`sync_accepted`, which one may call once for many.
+        """
         submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
         self.show(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
-        return self.queue.add(id_, ENCODER.encode(submission))
+        return self.queue.add(id_, ENCODER.encode(submission), sync=False)
+
+    def sync_accepted(self) -> None:
+        """Make what was accepted so far durable: only now may the clients' files go."""
+        fsops.sync_directory(self.queue.path("new"))
 
     def refuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
@@ -70,12 +77,15 @@ class Spool:
         write_for(private, published(id_, response), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
-    def finish(self, entry: Entry, response: Response, origin: Origin) -> None:
-        """End a running submission with ``response``; raises :class:`LeaseLostError` when another attempt has it."""
+    def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> None:
+        """End a running submission with ``response``; raises :class:`LeaseLostError` when another attempt has it.
+
+        For ``tidy`` see :meth:`Queue.commit`.
+        """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
         result = published(entry.id, skip_pending(response))
-        self.queue.commit(entry, "running", result, (origin.uid, origin.gid))
+        self.queue.commit(entry, "running", result, (origin.uid, origin.gid), tidy=tidy)
         fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
 
     def give_up(self, entry: Entry, state: str, reason: str) -> None:
@@ -112,9 +122,9 @@ class Progress:
         self._origin = origin
 
     def phase_ended(self, name: str, phase: Phase) -> None:
-        """Show a phase that has ended: ``"compile"`` or ``"run"``."""
-        going_on = {"status": Status.RUNNING} if name == "compile" and phase.outcome is Outcome.OK else {}
-        self.change(**{name: phase}, **going_on)
+        """Show that the run goes on after a compilation; after any other end the response itself follows at once."""
+        if name == "compile" and phase.outcome is Outcome.OK:
+            self.change(compile=phase, status=Status.RUNNING)
 
     def change(self, **changes: object) -> None:
         """Show the response with ``changes``."""

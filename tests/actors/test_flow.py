@@ -353,13 +353,13 @@ def test_a_crash_after_the_commit_is_mended_by_whoever_comes_next(
 
     bench.drop("a")
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "publish", crash)
+        patched.setattr(Queue, "_link", crash)
         bench.until(lambda: bench.backend.built)
         bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json"), bench.builder.step)
     bench.health.step()
     assert bench.has("builds/done", f"{bench.backend.built[0]}.response.json")
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "publish", crash)
+        patched.setattr(Queue, "_link", crash)
         bench.until(lambda: bench.has("done", "a.json"))
     assert not bench.has("done", "a.response.json")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
@@ -467,11 +467,11 @@ def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: p
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.01)
     commit, full = Queue.commit, [True] * 5
 
-    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any) -> None:
+    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
         if entry.id == "a" and full:
             full.pop()
             raise OSError(28, "No space left on device")
-        commit(queue, entry, *arguments)
+        commit(queue, entry, *arguments, **options)
 
     monkeypatch.setattr(Queue, "commit", commit_when_there_is_space)
     bench.drop("a")

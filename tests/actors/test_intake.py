@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.actors import intake
 from spoold.actors.intake import Intake
 from spoold.config import Settings, Spool
 from spoold.host import fsops, log
@@ -353,3 +354,50 @@ def test_log_records_cannot_be_forged(box: Box, capfd: pytest.CaptureFixture[str
     captured = capfd.readouterr().err
     assert captured.count("\n") == 2
     assert captured.replace("\n", "").isprintable()
+
+
+def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sync for many, also for one that an intake took in that died before it."""
+    done: list[str] = []
+    real_sync, real_remove = fsops.sync_directory, fsops.remove_dropped
+
+    def sync(path: str) -> None:
+        done.append("sync " + os.path.basename(path.rstrip("/")))
+        real_sync(path)
+
+    def remove(path: str, identity: fsops.Identity) -> None:
+        done.append("remove")
+        real_remove(path, identity)
+
+    monkeypatch.setattr(fsops, "sync_directory", sync)
+    monkeypatch.setattr(fsops, "remove_dropped", remove)
+    for number in range(5):
+        box.drop(f"a{number}.json")
+    box.intake.step()
+    assert done == ["sync new", *["remove"] * 5]
+    done.clear()
+    box.drop("a0.json")
+    box.intake.step()
+    assert done == ["sync new", "remove"]
+    done.clear()
+    for number in range(intake.BATCH + 1):
+        box.drop(f"b{number}.json")
+    box.intake.step()
+    assert done == ["sync new", *["remove"] * intake.BATCH, "sync new", "remove"]
+
+
+def test_files_stay_while_the_names_of_their_entries_cannot_be_made_durable(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    box.drop("a.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "sync_directory", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            box.intake.step()
+    assert box.names("incoming") == {"a.json"}
+    box.intake.step()
+    assert box.names("incoming") == set()
+    assert box.names("new") == {"a.json"}

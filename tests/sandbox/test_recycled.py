@@ -21,6 +21,7 @@ from tests.sandbox.conftest import RUN, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
+SPACES = ("user", "pid", "mnt", "ipc", "uts", "net")
 Make = Callable[..., DockerSandbox]
 
 
@@ -58,7 +59,7 @@ def container(sandbox: DockerSandbox) -> str:
 LEAVE = """
 import ctypes, os, signal, socket, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
-for name in ("/work/left", "/tmp/left", "/dev/shm/left"): open(name, "w").write("left")
+for name in ("/work/left", "/tmp/left", "/dev/shm/left", "/dev/mqueue/file"): open(name, "w")
 assert libc.shmget(4711, 4096, 0o1666) >= 0 and libc.semget(4711, 1, 0o1666) >= 0 and libc.msgget(4711, 0o1666) >= 0
 assert libc.syscall(240, b"left", os.O_CREAT | os.O_RDWR, 0o666, None) >= 0, ctypes.get_errno()
 if os.fork() == 0:
@@ -106,12 +107,14 @@ def test_nothing_of_a_job_is_there_for_the_next(make: Make, python_shell: str) -
 
 def test_every_job_has_namespaces_of_its_own(make: Make, plain_shell: str) -> None:
     sandbox = make()
-    script = "for n in user pid mnt ipc uts net; do readlink /proc/self/ns/$n; done"
+    script = f"for n in {' '.join(SPACES)}; do readlink /proc/self/ns/$n; done"
+    container(sandbox)
     first, second = (go(sandbox, make_job(script, shell=plain_shell)).run.stdout.split() for _ in range(2))
-    assert len(first) == 6
-    outside = {f"{name}:[{Path('/proc/self/ns', name).stat().st_ino}]" for name in ("user", "pid", "mnt", "ipc", "uts")}
-    assert not outside & {*first, *second}
-    assert first[0].startswith("user:")
+    assert sandbox._pool is not None
+    supervisor = sandbox._pool._waiting[0].pid
+    spaces = {str(Path(f"/proc/{supervisor}/ns", name).readlink()) for name in SPACES}
+    assert [space.partition(":")[0] for space in (*first, *second)] == [*SPACES, *SPACES]
+    assert not spaces & {*first, *second}
 
 
 def test_a_container_is_replaced_after_so_many_jobs(make: Make, plain_shell: str) -> None:
@@ -238,3 +241,30 @@ def test_a_host_without_user_namespaces(
         OperatorError, match=r'"recycled" is not possible here.*user\.max_user_namespaces.*not permitted'
     ):
         DockerSandbox(settings, runtime).prepare()
+
+
+PROC = """
+for name in ("kcore", "keys", "timer_list", "latency_stats", "interrupts"):
+    try: print(name, len(open("/proc/" + name, "rb").read(1)))
+    except FileNotFoundError: print(name, 0)
+import os
+print(sorted(name for path in ("/sys/firmware", "/proc/acpi", "/proc/scsi") if os.path.exists(path) for name in os.listdir(path)))
+lines = [line.split() for line in open("/proc/self/mountinfo")]
+flags = {line[4]: line[5].split(",")[0] for line in lines}
+print([flags.get("/proc/" + name) for name in ("bus", "fs", "irq", "sys")])
+for process in ("1", "self"):
+    print([line.split()[1].lstrip("0") for line in open(f"/proc/{process}/status") if line.startswith(("CapPrm", "CapBnd"))])
+"""  # noqa: E501
+
+
+def test_what_docker_hides_is_hidden_and_the_cell_keeps_no_more_rights_than_it_needs(
+    make: Make, python_shell: str
+) -> None:
+    phase = go(make(), make_job("exec python3 a.py", shell=python_shell, files={"a.py": PROC.encode()})).run
+    assert phase.stderr == ""
+    *hidden, names, frozen, cell, job = phase.stdout.splitlines()
+    assert [line.split()[1] for line in hidden] == ["0"] * 5
+    assert names == "[]"
+    assert frozen == "['ro', 'ro', 'ro', 'ro']"
+    assert cell == "['e0', '']"  # KILL, SETGID, SETUID; nothing could ever be gained
+    assert job == "['', '']"

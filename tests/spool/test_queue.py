@@ -14,7 +14,7 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat
-from spoold.spool.queue import Queue
+from spoold.spool.queue import MOST_SHOWN, Queue
 
 
 @pytest.fixture
@@ -197,3 +197,31 @@ def test_fencing_takes_an_entry_from_its_holder(queue: Queue) -> None:
     assert queue.fence(entry, "running") is None
     with pytest.raises(LeaseLostError):
         queue.commit(entry, "running", b"late\n")
+
+
+def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = fsops.sync_directory
+
+    def sync(path: str) -> None:
+        synced.append(os.path.basename(path.rstrip("/")))
+        real(path)
+
+    entries = [claimed(queue, f"a{number}") for number in range(3)]
+    monkeypatch.setattr(fsops, "sync_directory", sync)
+    for entry in entries:
+        queue.commit(entry, "running", b"result", tidy=False)
+    assert synced == ["tmp", "done"] * 3
+    assert len(names(queue, "done")) == 6  # all are shown
+    assert len(names(queue, "tmp")) == 3
+    queue.tidy()
+    assert synced == ["tmp", "done"] * 3 + ["done"]
+    assert not names(queue, "tmp")
+    queue.tidy()
+    assert len(synced) == 7  # nothing was to do
+
+
+def test_private_names_do_not_pile_up(queue: Queue) -> None:
+    for number in range(MOST_SHOWN + 1):
+        queue.commit(claimed(queue, f"a{number}"), "running", b"result", tidy=False)
+    assert len(names(queue, "tmp")) == 1

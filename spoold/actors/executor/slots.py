@@ -68,6 +68,7 @@ class Slots:
         impatience.start()
         self._workers.shutdown(wait=True, cancel_futures=True)
         impatience.cancel()
+        self._spool.queue.tidy()
         self._heartbeat.stop()
 
     def follow(self, runtime: Runtime) -> None:
@@ -86,22 +87,30 @@ class Slots:
         self._workers.submit(self._work, place, build_id)
 
     def _work(self, place: Place, build_id: str) -> None:
-        entry = place.entry
         while not self._engine.ready.wait(0.2) and not self._stopping.is_set():
             pass
         self._in_line.discard(place)
         if self._stopping.is_set():
             return
         try:
+            self._take_on(place, build_id)
+            if not self._in_line:
+                self._spool.queue.tidy()
+        except OSError as error:
+            log.error("the host is in the way", submission=place.entry.id, attempt=place.entry.attempt, error=error)
+            self._stopping.wait(BACK_OFF)
+
+    def _take_on(self, place: Place, build_id: str) -> None:
+        entry = place.entry
+        try:
             path = self._spool.queue.claim(entry, place.state, "running")
             with self._heartbeat.holding(path) as lease:
                 self._hold(entry, build_id, lease)
         except LeaseLostError:
             log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
-        except OSError as error:
-            log.error("the host is in the way; put back", submission=entry.id, attempt=entry.attempt, error=error)
+        except OSError:
             self._spool.queue.give_back(entry, "running", entry.attempt)
-            self._stopping.wait(BACK_OFF)
+            raise
 
     def _hold(self, entry: Entry, build_id: str, lease: Lease) -> None:
         try:
@@ -142,10 +151,10 @@ class Slots:
             status = verdict(result.compile, result.run)
             final = msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
         lease.check()
-        self.finish(entry, submission, final)
+        self.finish(entry, submission, final, tidy=False)
 
-    def finish(self, entry: Entry, submission: Submission, response: Response) -> None:
-        self._spool.finish(entry, response, submission.Spool)
+    def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
+        self._spool.finish(entry, response, submission.Spool, tidy=tidy)
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
 
     def _let_go(self, entry: Entry, *, lost: bool) -> None:
