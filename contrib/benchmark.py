@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -24,8 +25,17 @@ SCRIPT = "echo hi\n"
 FILES = [{"name": "run.sh", "content": SCRIPT}]
 SHELL = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.python3 pkgs.jq ]; }"
 REQUEST = json.dumps({"files": FILES}).encode()
-OWN_SHELL = json.dumps({"files": [*FILES, {"name": "cutor.nix", "content": SHELL}]}).encode()
 PATIENCE = 300.0  # seconds for one response
+ENVIRONMENTS = 5
+# A second or two of one CPU in Nix's sandbox; the name makes it a build that nobody has made yet.
+NEW_SHELL = """{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell {
+  packages = [ (pkgs.runCommand "%s" {} "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; mkdir $out") ];
+}"""
+
+
+def request_with(shell: str) -> bytes:
+    """Return a request with a cutor.nix."""
+    return json.dumps({"files": [*FILES, {"name": "cutor.nix", "content": shell}]}).encode()
 
 
 class Bench:
@@ -68,7 +78,7 @@ class Bench:
 
     def with_a_shell_of_its_own(self) -> None:
         """Take one submission with a cutor.nix, which is built already, to its response."""
-        self.wait(self.submit(OWN_SHELL))
+        self.wait(self.submit(request_with(SHELL)))
 
     def docker_run(self) -> None:
         """Run the same with the docker command, in the same image with the same store."""
@@ -91,6 +101,21 @@ class Bench:
     def _check(self, output: bytes) -> None:
         if output != b"hi\n":
             sys.exit(f"docker run printed {output!r}")
+
+    def environments(self, count: int) -> float:
+        """Return the seconds in which ``count`` submissions over five new environments, at once, are all answered."""
+        shells = [NEW_SHELL % f"new-{time.time_ns()}-{number}" for number in range(ENVIRONMENTS)]
+        requests = [
+            json.dumps({"files": [*FILES, {"name": "cutor.nix", "content": shell}]}).encode() for shell in shells
+        ]
+        builds = self.spool / "builds" / "done"
+        before, began = len(os.listdir(builds)), time.monotonic()
+        for id_ in [self.submit(requests[number % ENVIRONMENTS]) for number in range(count)]:
+            self.wait(id_)
+        seconds, made = time.monotonic() - began, (len(os.listdir(builds)) - before) // 2
+        if made != ENVIRONMENTS:
+            sys.exit(f"{made} builds were made of {ENVIRONMENTS} environments")
+        return seconds
 
     def burst(self, count: int) -> float:
         """Return the seconds in which ``count`` submissions that are dropped at once are all answered."""
@@ -123,6 +148,7 @@ def main() -> None:
     parser.add_argument("spool", type=Path)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--burst", type=int, default=50)
+    parser.add_argument("--environments", type=int, default=3, metavar="ROUNDS")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bench = Bench(options.spool)
@@ -135,12 +161,27 @@ def main() -> None:
     results: dict[str, Any] = {"latency_ms": latencies(ways, options.runs)}
     seconds = bench.burst(options.burst)
     results["throughput"] = {"submissions": options.burst, "seconds": round(seconds, 2)}
+    rounds = [
+        (bench.environments(ENVIRONMENTS), bench.environments(options.burst)) for _ in range(options.environments)
+    ]
+    if rounds:
+        alone, all_at_once = (statistics.median(side) for side in zip(*rounds, strict=True))
+        results[f"environments-{options.burst}/{ENVIRONMENTS}"] = {
+            "alone_seconds": round(alone, 2),
+            "seconds": round(all_at_once, 2),
+            "ratio": round(all_at_once / alone, 2),
+        }
     table = Table("latency of `echo hi`, ms", "p50", "p95", "p99", box=None, pad_edge=False)
     for name, parts in results["latency_ms"].items():
         table.add_row(name, *(f"{parts[part]:.1f}" for part in ("p50", "p95", "p99")))
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{options.burst} dropped at once: {seconds:.1f} s, {options.burst / seconds:.1f} a second")
+    if rounds:
+        console.print(
+            f"{options.burst} over {ENVIRONMENTS} new environments at once: {all_at_once:.1f} s, "
+            f"{all_at_once / alone:.2f} times the {alone:.1f} s of one for each"
+        )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
