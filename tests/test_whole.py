@@ -7,111 +7,21 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from spoold.config import Docker, Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import Docker, Settings
 from spoold.daemon import ROLES
-from spoold.model.collection import Rules
-from spoold.spool import layout
+from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
-PATIENCE = 300.0
 PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
 GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
-EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
-LEASE = Lease(renewal=0.5, limit=3.0, check=0.5)
-
-
-class Served:
-    """A spool with its four daemons as processes."""
-
-    def __init__(self, directory: Path, settings: Settings) -> None:
-        self.spool = directory / "spool"
-        layout.create(str(self.spool))
-        self.config = directory / "spoold.toml"
-        own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE, gc=EVERYTHING_UNUSED
-        )
-        self.config.write_bytes(msgspec.toml.encode(own))
-        self.log = (directory / "log").open("wb")
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start(ROLES)
-
-    def start(self, roles: Iterable[str]) -> None:
-        """Start daemons and return when all have said that they are ready."""
-        address = str(self.config.parent / "notify")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(address)
-            listener.settimeout(PATIENCE)
-            for role in roles:
-                command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(self.config), role]
-                env = os.environ | {"NOTIFY_SOCKET": address}
-                self.processes[role] = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
-            for _ in roles:
-                assert listener.recv(100) == b"READY=1", self.said()
-        Path(address).unlink()
-
-    def stop(self) -> None:
-        """Have all daemons drain and end; may be called again."""
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            assert process.wait(PATIENCE) == 0, self.said()
-        self.log.close()
-
-    def said(self) -> str:
-        return Path(self.log.name).read_text()[-5000:]
-
-    def drop(self, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
-        files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
-        if expression is not None:
-            files.append({"name": "cutor.nix", "content": expression})
-        private = self.config.parent / f"{id_}.json"
-        private.write_text(json.dumps({"files": files, **more}))
-        subprocess.run(["cp", str(private), str(self.spool / "incoming")], check=True)
-
-    def response(self, id_: str) -> dict[str, Any]:
-        path = self.spool / "done" / f"{id_}.response.json"
-        deadline = time.monotonic() + PATIENCE
-        while not path.exists():
-            assert time.monotonic() < deadline, f"{id_}: no response; {self.said()}"
-            time.sleep(0.01)
-        loaded: dict[str, Any] = json.loads(path.read_bytes())
-        return loaded
-
-    def ctl(self, *words: str) -> Any:
-        """Return what spoolctl says, in JSON."""
-        command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(self.config), *words, "--json"]
-        done = subprocess.run(command, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout)
-
-    def builds(self) -> set[str]:
-        """Return the good builds; a failed one is forgotten after a while, not collected."""
-        return {record["build_id"] for record in self.records() if record["result"]["shell"]}
-
-    def records(self) -> list[dict[str, Any]]:
-        done = self.spool / "builds" / "done"
-        return [json.loads(path.read_bytes()) for path in done.glob("*.response.json")]
-
-    def assert_nothing_is_left(self) -> None:
-        for directory in ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building"):
-            deadline = time.monotonic() + 30
-            while os.listdir(self.spool / directory):
-                assert time.monotonic() < deadline, (directory, os.listdir(self.spool / directory))
-                time.sleep(0.05)
-        assert not [name for name in os.listdir(self.spool / "tmp") if name.endswith(".json")]
-        assert os.listdir(self.spool / "quarantine") == []
 
 
 @pytest.fixture(scope="module")

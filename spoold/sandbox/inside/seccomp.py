@@ -21,7 +21,6 @@ X32 = 0x40000000  # x86's third set of numbers
 NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
 REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
-CLONE3 = 435  # its flags lie in memory; on ENOSYS a C library takes clone
 FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 
 
@@ -72,7 +71,6 @@ def _program(machine: Machine) -> bytes:
         steps += [_op(JUMP_EQUAL, number, no=1), refuse]
     for number in machine.idle:
         steps += [_op(JUMP_EQUAL, number, no=1), _op(RETURN, ERROR)]
-    steps += [_op(JUMP_EQUAL, CLONE3, no=1), no_call]
     steps += [_op(JUMP_EQUAL, machine.clone, no=4), _op(LOAD, FIRST_ARGUMENT)]
     steps += [_op(JUMP_ANY_BIT, NAMESPACES, no=1), refuse, _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, machine.socket, yes=1), _op(RETURN, ALLOW), _op(LOAD, FIRST_ARGUMENT)]

@@ -1,0 +1,94 @@
+"""Many jobs of all kinds through recycled containers: the honest ones are right, and nothing is left of the others.
+
+$SPOOLD_TEST_SOAK says how many jobs; 200 by default, 2000 for a look at what adds up over time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.config import Docker, Settings
+from tests.served import Served
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800)]
+JOBS = int(os.environ.get("SPOOLD_TEST_SOAK", "200"))
+SHORT: dict[str, Any] = {"limits": {"run": {"time": 2.0, "memory": 64 << 20, "processes": 16}}}
+HOSTILE = [  # and the outcomes that each may have
+    (":(){ :|:& };:", {"time_limit", "nonzero_exit", "ok", "cpu_limit"}),
+    ("head -c 300M /dev/zero | tail", {"memory_limit"}),
+    ("head -c 400M /dev/zero >/tmp/x", {"memory_limit", "file_limit", "nonzero_exit"}),
+    ("exec yes", {"time_limit"}),
+    ("trap '' TERM INT HUP; while :; do :; done", {"time_limit"}),
+    ("setsid sleep 1000 & setsid sleep 1000 & exit 0", {"ok"}),
+    ("kill -9 -1; sleep 1000", {"signalled", "nonzero_exit", "time_limit"}),
+    ("kill -STOP $$", {"time_limit"}),
+    ("i=0; while :; do i=$((i+1)); echo >/work/$i || exit 3; done", {"nonzero_exit", "time_limit"}),
+    ("mkdir -p /tmp/a/b; cd /tmp/a; while mkdir b 2>/dev/null || cd b; do :; done", {"time_limit", "nonzero_exit"}),
+]
+
+
+@pytest.fixture
+def served(tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object) -> Iterator[Served]:
+    made = Served(tmp_path, msgspec.structs.replace(nix_settings, docker=Docker(host=docker_host, mode="recycled")))
+    yield made
+    made.stop()
+    shutil.rmtree(made.spool)
+
+
+def test_honest_jobs_among_hostile_ones(served: Served, docker_host: str) -> None:
+    warm = max(20, JOBS // 10)
+    serve(served, "warm", warm)
+    before = {role: resident(process.pid) for role, process in served.processes.items()}
+    mounts = mounted()
+    serve(served, "job", JOBS)
+    served.assert_nothing_is_left()
+    for role, process in served.processes.items():
+        assert resident(process.pid) < before[role] + (16 << 20), role
+    served.stop()
+    assert containers(served, docker_host) == []
+    assert mounted() <= mounts
+
+
+def serve(served: Served, name: str, count: int) -> None:
+    """Drop ``count`` jobs, one of ten hostile; look at what came of each."""
+    for number in range(count):
+        if number % 10 == 9:
+            script, _ = HOSTILE[number // 10 % len(HOSTILE)]
+            served.drop(f"{name}-{number}", script, **SHORT)
+        else:
+            served.drop(f"{name}-{number}", f"cat; ls -A /tmp; echo {number}", inputs=f"{name} ")
+    for number in range(count):
+        phase = served.response(f"{name}-{number}")["run"]
+        if number % 10 == 9:
+            script, outcomes = HOSTILE[number // 10 % len(HOSTILE)]
+            assert phase["outcome"] in outcomes, (script, phase)
+        else:
+            assert (phase["stdout"], phase["outcome"]) == (f"{name} {number}\n", "ok"), phase
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that are a process's own."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no count of memory")
+
+
+def mounted() -> set[str]:
+    """Return what is mounted here, but for what the engine mounts for anybody's containers."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {line for line in lines if not any(kind in line for kind in (" - overlay ", " - nsfs ", "/docker"))}
+
+
+def containers(served: Served, docker_host: str) -> list[str]:
+    labels = ["--filter", f"label=spoold.spool={served.spool}"]
+    command = ["docker", "--host", docker_host, "ps", "--all", "--quiet", *labels]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
