@@ -149,6 +149,14 @@ call("perf_event_open", 298, ctypes.create_string_buffer(120), 0, -1, -1, 0)
 call("setns", 308, 0, 0)
 call("ptrace", 101, 16, 1, 0, 0)
 call("process_vm_readv", 310, 1, None, 0, None, 0)
+call("modify_ldt", 154, 0, ctypes.create_string_buffer(16), 16)
+call("memfd_secret", 447, 0)
+call("name_to_handle_at", 303, -100, b"/", ctypes.create_string_buffer(b"\x80\0\0\0".ljust(200)), ctypes.create_string_buffer(8), 0)
+call("adjtimex", 159, ctypes.create_string_buffer(256))
+call("kcmp", 312, 1, 1, 0, 0, 0)
+call("syslog", 103, 10, None, 0)
+call("pivot_root", 155, b"/", b"/")
+call("open_tree", 428, -100, b"/", 1)
 call("clone_newuser", 56, 0x10000000 | 17, None, None, None, None)
 for name, family in (("vsock", 40), ("alg", 38), ("packet", 17), ("netlink", 16)):
     try: socket.socket(family, socket.SOCK_SEQPACKET if family == 38 else socket.SOCK_RAW if family in (16, 17) else socket.SOCK_STREAM); print(name, "allowed")
@@ -162,6 +170,12 @@ def test_dangerous_calls_are_refused(run: Run, python_shell: str, runtime: Runti
     phase = run("exec python3 main.py", files={"main.py": CALLS.encode()}, shell=python_shell).run
     assert phase.outcome is Outcome.OK
     assert [line for line in phase.stdout.splitlines() if not line.endswith("refused")] == ["netlink allowed"]
+
+
+def test_sync_is_not_for_jobs(run: Run, python_shell: str) -> None:
+    """In a loop it would stall the host's disks. The kernel would refuse this descriptor; the filter asks nobody."""
+    program = b"import ctypes; print(ctypes.CDLL(None).syncfs(-1))"
+    assert run("exec python3 main.py", files={"main.py": program}, shell=python_shell).run.stdout == "0\n"
 
 
 def test_jobs_see_nothing_of_each_other(run: Run) -> None:
