@@ -57,7 +57,10 @@ class Executor(_Section, frozen=True):
 
 
 class Docker(_Section, frozen=True):
-    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket; an empty ``runtime`` dockerd's own.
+    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket.
+
+    ``runtime`` is one of the engine's OCI runtimes; empty means crun where the engine has it and a container starts
+    with it, else the engine's own.
 
     ``mode``: "single-use" gives each job a container of its own; in "recycled" a container serves jobs one after the
     other, each behind namespaces of its own, until it has served ``replace_after``, or something unusual happened, or,

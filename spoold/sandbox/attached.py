@@ -24,12 +24,17 @@ START_PATIENCE = 60.0  # seconds from start to "ready"
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the program sees around itself: bits of /proc/self/status."""
+    """What the program sees around itself: bits of /proc/self/status, its memory limit in bytes, and which kernel.
+
+    -1 or b"" is what it cannot see.
+    """
 
     version: int
     no_new_privileges: int
     seccomp: int
     capabilities: int
+    memory: int
+    kernel: bytes
 
 
 class Attached:

@@ -41,9 +41,16 @@ SCRIPTS = ("compile.sh", "run.sh")
 class Container(Attached):
     """A container whose supervisor waits for a job."""
 
-    def __init__(self, engine: Engine, plan: Plan, cancelled: threading.Event, holder: int = HOLDERS.start) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        cancelled: threading.Event,
+        holder: int = HOLDERS.start,
+        size: Size | None = None,
+    ) -> None:
         self.plan, self._holder = plan, holder
-        self._size = plan.size(plan.settings.limits.run.default)
+        self._size = size or plan.size(plan.settings.limits.run.default)
         self.pid = 0  # of the supervisor, as the engine's host counts
         self.reusable = False
         self._jobs, self._owner = 0, -1
@@ -60,6 +67,10 @@ class Container(Attached):
     def serves(self, owner: int) -> bool:
         """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
         return not self._jobs or self._owner == owner or not self.plan.settings.docker.replace_on_owner_change
+
+    def fits(self, job: Job) -> bool:
+        """Tell whether it has, or can be given, the size that ``job`` needs."""
+        return self.plan.resizable or self._size == self.plan.size_for_all(job)
 
     def alive(self) -> bool:
         """Tell whether its supervisor waits, or is about to."""
@@ -121,7 +132,8 @@ class Container(Attached):
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:
                 continue
-            self._resize(self.plan.size(limits, beside))
+            if self.plan.resizable:
+                self.resize(self.plan.size(limits, beside))
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             beside += left
@@ -131,7 +143,7 @@ class Container(Attached):
             parts = []
         return JobResult(compile=phases["compile"], run=phases["run"])
 
-    def _resize(self, size: Size) -> None:
+    def resize(self, size: Size) -> None:
         """Give the container the size of the coming phase, where it has another; the engine knows both cgroups."""
         if size == self._size:
             return

@@ -1,8 +1,9 @@
 """The sandbox on Docker: a container per job, or one after the other, taken from a pool of waiting ones.
 
-``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, limits its
-containers, has our image and starts it. It may be called again at any time, also while jobs run. ``run`` may be called
-from many threads. See ``walls`` for what holds a job, ``pool`` for what is made and removed when.
+``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, isolates and limits
+its containers (``checks``), has our image and starts it (``trial``). It may be called again at any time, also while
+jobs run. ``run`` may be called from many threads. See ``walls`` for what holds a job, ``pool`` for what is made and
+removed when.
 
 Labels say whose a container is: one of the same executor and spool that another process made is an orphan, since only
 one executor of a name works on a spool. One of this process is none, but for those that could not be removed earlier.
@@ -16,14 +17,14 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
+from spoold.model.findings import refuse
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.response import Phase
-from spoold.sandbox import image
+from spoold.sandbox import checks, image, trial
 from spoold.sandbox.attached import UnusableError, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
@@ -34,7 +35,6 @@ from spoold.sandbox.walls import HOLDERS, Plan
 log = Log("sandbox")
 
 PROCESS = uuid.uuid4().hex
-SECCOMP_FILTER = 2  # as /proc/self/status says it
 TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
 
@@ -59,17 +59,16 @@ class DockerSandbox:
         with self._preparing:
             with self._engine.client() as api:
                 information = api.info()
+                refuse(checks.of_engine(information, self._settings.docker), f"Docker at {self._engine.where}")
                 name = image.ensure(api, self._runtime, self._labels)
-            for what in ("MemoryLimit", "PidsLimit"):
-                if not information.get(what):
-                    raise OperatorError(
-                        f"Docker at {self._engine.where} cannot enforce limits ({what} is off): "
-                        "the engine needs the cgroup controllers memory and pids; a rootless engine needs cgroup v2"
-                    )
             self._remove(self._family, spare=PROCESS)
-            plan = self._try_plan(name, unified=information.get("CgroupVersion") == "2")
+            unified = information.get("CgroupVersion") == "2"
+            first = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True, unified=unified)
+            plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._try_views(plan)
             self._fill(plan)
+            with self._engine.client() as api:
+                image.remove_old(api, name)
 
     def _fill(self, plan: Plan) -> None:
         """Have containers wait that are made by ``plan``."""
@@ -89,42 +88,6 @@ class DockerSandbox:
         if changed:
             self._pool.renew()
         self._pool.wake()
-
-    def _try_plan(self, name: str, *, unified: bool) -> Plan:
-        """Return a plan under which a container starts.
-
-        With NetworkDisabled the engine saves itself half the work of a start. Whether it takes that is tried out;
-        network mode "none" stands in any case.
-        """
-        plan = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True, unified=unified)
-        try:
-            self._probe(plan)
-        except TemporaryError as error:
-            log.info("no start with NetworkDisabled, trying without", error=error)
-            plan = replace(plan, network_disabled=False)
-            self._probe(plan)
-        return plan
-
-    def _probe(self, plan: Plan) -> None:
-        try:
-            container = Container(self._engine, plan, threading.Event())
-        except TemporaryError as error:
-            if "inside/cell.py" not in str(error):
-                raise
-            raise OperatorError(
-                'docker.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
-                "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-                f"kernel.apparmor_restrict_unprivileged_userns): {error}"
-            ) from error
-        ready = container.ready
-        container.close()
-        if not ready.no_new_privileges:
-            raise OperatorError(f"Docker at {self._engine.where} ignores no-new-privileges: upgrade the engine")
-        if ready.seccomp != SECCOMP_FILTER and not self._settings.docker.runtime:
-            raise OperatorError(
-                f"Docker at {self._engine.where} runs containers without its seccomp profile: "
-                "remove seccomp=unconfined from the engine's options, or use a kernel with seccomp"
-            )
 
     def _try_views(self, plan: Plan) -> None:
         """Find out whether a job can be made to see its closure only, by a job that lists its store."""
@@ -201,6 +164,8 @@ class DockerSandbox:
     ) -> JobResult:
         container = pool.take(cancelled, job.owner)
         try:
+            if not container.fits(job):
+                container = self._replaced(container, job, cancelled)
             if self._viewed and job.closure:
                 return self._in_view(container, job, on_phase, cancelled)
             return container.run(job, on_phase, cancelled)
@@ -209,6 +174,12 @@ class DockerSandbox:
             raise
         finally:
             pool.give(container, again=container.reusable and container.plan == self._plan)
+
+    def _replaced(self, container: Container, job: Job, cancelled: threading.Event) -> Container:
+        """Return a container of the size that ``job`` needs, in place of one that cannot be given it."""
+        container.close()
+        size = container.plan.size_for_all(job)
+        return Container(self._engine, container.plan, cancelled, next(self._holders), size)
 
     def _start(self, cancelled: threading.Event) -> Container:
         plan = self._plan

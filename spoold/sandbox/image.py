@@ -8,22 +8,31 @@ will run them, for compiling them at each start would take longer than all else 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
+import re
 import tarfile
+import time
 
 import docker
 from docker.types import LogConfig, Mount
 
+from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.sandbox.inside.files import JOB_UID
+
+log = Log("sandbox")
 
 REPOSITORY = "spoold-sandbox"
 MODULES = "/spoold"  # where the package "inside" is found
 ENTER = "/spoold/enter.sh"
 COMPILE_PATIENCE = 60
+SOURCE = "-source"  # what is appended to the tag of the image of the first step
+OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:{SOURCE})?")
+GRACE = 600.0  # seconds
 
 
 def ensure(api: docker.APIClient, runtime: Runtime, labels: dict[str, str]) -> str:
@@ -34,14 +43,31 @@ def ensure(api: docker.APIClient, runtime: Runtime, labels: dict[str, str]) -> s
     try:
         api.inspect_image(name)  # type: ignore[no-untyped-call] # the SDK has no types for this one
     except docker.errors.ImageNotFound:
-        api.import_image_from_data(content, repository=REPOSITORY, tag=f"{tag}-source")
+        api.import_image_from_data(content, repository=REPOSITORY, tag=f"{tag}{SOURCE}")
         _compile(api, runtime, labels, tag)
     return name
 
 
+def remove_old(api: docker.APIClient, name: str) -> None:
+    """Remove the images of earlier versions and runtimes that no container uses any more; ``name`` stays.
+
+    One that is younger than GRACE may be in the making.
+    """
+    in_use = {container["ImageID"] for container in api.containers(all=True)}
+    for found in api.images(name=REPOSITORY):
+        if found["Id"] in in_use or found["Created"] > time.time() - GRACE:
+            continue
+        for tag in found["RepoTags"] or ():
+            if OURS.fullmatch(tag) and tag.removesuffix(SOURCE) != name:
+                # Somebody else removed it meanwhile, or has a container of it now.
+                with contextlib.suppress(docker.errors.APIError):
+                    api.remove_image(tag)
+                    log.info("removed an image that is not used any more", image=tag)
+
+
 def _compile(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str) -> None:
     container = api.create_container(
-        f"{REPOSITORY}:{tag}-source",
+        f"{REPOSITORY}:{tag}{SOURCE}",
         entrypoint=[f"{runtime.python}/bin/python3", "-I", "-S", "-E", "-m", "compileall", "-q"],
         command=["--invalidation-mode", "unchecked-hash", f"{MODULES}/inside"],
         network_disabled=True,

@@ -30,6 +30,7 @@ from spoold.sandbox.inside.files import JOB_UID
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
+OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
 SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
 HOLDERS = range(60706, 61184, 2)  # uids that no system gives out, below 65536 for userns-remap; each with the next one
 BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
@@ -45,10 +46,18 @@ class Plan:
     labels: dict[str, str]
     network_disabled: bool
     unified: bool  # the engine's host has cgroup v2
+    oci: str = ""  # the runtime; "" is the engine's own
+    resizable: bool = True  # limits can be changed while a container runs
 
     def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
         """Return the size of a container for a phase, see :class:`Size`."""
-        return Size.of(limits, beside, supervisors=2 if self.recycled else 1)
+        others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
+        return Size.of(limits, beside, others)
+
+    def size_for_all(self, job: Job) -> Size:
+        """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
+        sizes = [self.size(limits, held(job)) for limits in (job.compile, job.run) if limits is not None]
+        return Size(max(size.memory for size in sizes), max(size.processes for size in sizes))
 
     @property
     def recycled(self) -> bool:
@@ -64,13 +73,14 @@ class Size:
     processes: int
 
     @classmethod
-    def of(cls, limits: PhaseLimits, beside: int, supervisors: int) -> Size:
+    def of(cls, limits: PhaseLimits, beside: int, others: int) -> Size:
         """Return the size for a phase; ``beside`` is the bytes of files and input, which lie in memory as well.
 
-        Rounded, so that jobs with the default limits share one size, which a waiting container can already have.
+        ``others`` are the processes that are not the job's. Rounded, so that jobs with the default limits share one
+        size, which a waiting container can already have.
         """
         beside += SUPERVISOR_MEMORY + limits.stdout + limits.stderr
-        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + supervisors)
+        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + others)
 
 
 def held(job: Job) -> int:
@@ -97,7 +107,7 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         cgroupns="private" if plan.unified else None,
         mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
         log_config=LogConfig(type="none"),
-        runtime=plan.settings.docker.runtime or None,
+        runtime=plan.oci or None,
     )
     cell = []
     if plan.recycled:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.sandbox import RunCancelledError, docker_engine
+from spoold.sandbox import RunCancelledError, docker_engine, image
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.view import ROLE
@@ -247,6 +247,35 @@ def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.API
     finally:
         api.remove_image("spoold-sandbox:kept", force=True)  # containers of other tests wait in it
     assert result.run.stdout == "hi\n"
+
+
+def test_images_that_nobody_uses_any_more_are_removed(
+    docker_host: str, runtime: Runtime, api: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
+    old, used = f"{'0' * 15}1", f"{'0' * 15}2"
+    for tag in (old, f"{old}-source", used, "mine"):
+        api.import_image_from_data(image.root(runtime) + tag.encode(), repository=image.REPOSITORY, tag=tag)
+    container = api.create_container(f"{image.REPOSITORY}:{used}", command="none")["Id"]
+
+    def tags() -> set[str]:
+        found = [tag for found in api.images(name=image.REPOSITORY) for tag in found["RepoTags"] or ()]
+        return {tag.partition(":")[2] for tag in found}
+
+    try:
+        sandbox.prepare()
+        assert tags() >= {old, f"{old}-source", used, "mine"}  # they may be in the making
+        monkeypatch.setattr(image, "GRACE", 0.0)
+        sandbox.prepare()
+        assert sandbox._plan is not None
+        current = sandbox._plan.image.partition(":")[2]
+        assert tags() >= {current, f"{current}-source", used, "mine"}
+        assert not tags() & {old, f"{old}-source"}
+    finally:
+        sandbox.close()
+        api.remove_container(container)
+        for tag in tags() & {old, f"{old}-source", used, "mine"}:
+            api.remove_image(f"{image.REPOSITORY}:{tag}", force=True)
 
 
 def test_memory_that_kills_the_supervisor_too_is_still_the_jobs_limit(

@@ -58,3 +58,15 @@ class Counters:
     def oom_kills(self) -> int:
         """Return how many processes the kernel has killed for want of memory."""
         return self._field(3, b"oom_kill")
+
+
+def memory_limit(root: str = "/sys/fs/cgroup") -> int:
+    """Return the container's limit in bytes; a large number where there is none, -1 where it cannot be seen."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            with open(f"{root}/{name}", encoding="ascii") as file:
+                said = file.read().strip()
+        except OSError:
+            continue
+        return 2**63 if said == "max" else int(said)
+    return -1

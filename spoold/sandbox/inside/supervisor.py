@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import cell
+from . import cell, counters
 from .files import receive
 from .phase import Phase, Tools
 from .wire import GoneError, Host
@@ -75,7 +75,18 @@ def ready() -> dict[str, object]:
     return {
         "event": "ready",
         "version": VERSION,
-        "no_new_privileges": int(lines[b"NoNewPrivs"]),
-        "seccomp": int(lines[b"Seccomp"]),
-        "capabilities": int(lines[b"CapBnd"], 16),
+        # Kernels that are not Linux (gVisor's) do not say everything.
+        "no_new_privileges": int(lines.get(b"NoNewPrivs", b"-1")),
+        "seccomp": int(lines.get(b"Seccomp", b"-1")),
+        "capabilities": int(lines.get(b"CapBnd", b"-1"), 16),
+        "memory": counters.memory_limit(),
+        "kernel": _boot_id(),
     }
+
+
+def _boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,78 @@
+"""What the machine says of itself: looks only, that need no right but to read."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+REMOTE = re.compile(
+    r"nfs4?|cifs|smb3?|ceph|lustre|glusterfs|9p|beegfs|gpfs|ocfs2|gfs2|afs|fuse\.(sshfs|glusterfs|ceph.*)"
+)
+
+
+class Mount(NamedTuple):
+    """The file system that a path is on."""
+
+    point: str
+    kind: str
+
+    @property
+    def remote(self) -> bool:
+        """Tell whether other hosts may write to it without this kernel's notice."""
+        return bool(REMOTE.fullmatch(self.kind))
+
+
+class Room(NamedTuple):
+    """What is free on a file system for an ordinary user; ``inodes`` is None where there is no bound."""
+
+    bytes: int
+    share: float
+    inodes: int | None
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what tells one run of one kernel from all others; "" where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def mount_of(path: str) -> Mount:
+    """Return the mount that ``path`` is on."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    real, found = os.path.realpath(path), Mount("", "unknown")
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")
+        below = os.path.commonpath([point, real]) == point
+        # Some file systems (btrfs) show another device here than stat(2) does: then the nearest mount point is right.
+        if below and (fields.split()[2] == wanted or len(point) >= len(found.point)):
+            found = Mount(point, rest.split()[0])
+    return found
+
+
+def room(path: str) -> Room:
+    """Return what is free where ``path`` is."""
+    status = os.statvfs(path)
+    return Room(
+        status.f_bavail * status.f_frsize,
+        status.f_bavail / max(1, status.f_blocks),
+        status.f_favail if status.f_files else None,
+    )
+
+
+def lock_holders(path: str) -> list[int] | None:
+    """Return the ids of the processes that hold a flock(2) on ``path``; None where that cannot be known."""
+    try:
+        status, lines = os.stat(path), Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    held = [line.split() for line in lines]
+    return [int(words[4]) for words in held if "->" not in words and words[1] == "FLOCK" and words[5] == wanted]

@@ -1,0 +1,58 @@
+"""Versions of other programs with holes that let a job or a build out.
+
+Distributions mend holes without changing the number in front, so of a version that carries a distribution's mark only
+the distribution can say whether it is mended: see ``of_distribution``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+# 1.1.5+ds1-1+deb12u1, 1.1.12-0ubuntu3, 20.10.24+dfsg1, 1.1.12-4.el9, 1.2.4-1.fc41, 1:1.1.15~deb12; not 1.4.0-rc.3
+_MARK = re.compile(r"[+~]|ubuntu|deb\d|\.(?:el|fc)\d|-\d")
+
+
+class Hole(NamedTuple):
+    """A known hole; ``fixed`` are the first versions without it, one per series, ascending."""
+
+    name: str
+    fixed: tuple[str, ...]
+
+
+HOLES = {
+    "runc": (
+        Hole("CVE-2024-21626", ("1.1.12",)),
+        Hole("CVE-2025-31133, CVE-2025-52565, CVE-2025-52881", ("1.2.8", "1.3.3")),
+    ),
+    "Nix": (
+        Hole("CVE-2024-27297", ("2.3.18", "2.18.2", "2.19.4", "2.20.5")),
+        Hole("CVE-2026-39860", ("2.28.6", "2.29.3", "2.30.4", "2.31.4", "2.32.7", "2.33.4", "2.34.5")),
+        Hole("CVE-2026-110449", ("2.28.8", "2.30.6", "2.31.6", "2.34.9", "2.35.3")),
+    ),
+    "crun": (Hole("CVE-2022-27650", ("1.4.4",)),),
+}
+
+
+def of(program: str, version: str) -> list[Hole]:
+    """Return the holes that ``program`` has in ``version``, going by the number alone."""
+    return [hole for hole in HOLES.get(program, ()) if not _mended(numbers(version), hole.fixed)]
+
+
+def _mended(version: tuple[int, ...], fixed: tuple[str, ...]) -> bool:
+    """Whether a version is its series' first one with the fix, or later, or of a series begun after all fixes."""
+    bounds = [numbers(text) for text in fixed]
+    same = [bound for bound in bounds if bound[:2] == version[:2]]
+    return version >= (same[0] if same else max(bounds))
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version, an epoch left out: (1, 1, 5) of 1:1.1.5+ds1-1."""
+    found = _NUMBERS.search(version.rpartition(":")[2])
+    return tuple(int(number) for number in found.group().split(".")) if found else ()
+
+
+def of_distribution(version: str) -> bool:
+    """Tell whether a version carries the mark of a distribution, which may have mended what its number does not say."""
+    return bool(_MARK.search(version))

@@ -1,0 +1,84 @@
+"""Finding out by trying: the quickest way of making containers that works on this engine, and what they really get."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, SpooldError, TemporaryError
+from spoold.model.findings import refuse
+from spoold.sandbox import checks
+from spoold.sandbox.container import Container
+from spoold.sandbox.engine import Engine, ImageGoneError
+from spoold.sandbox.walls import Plan, Size
+
+log = Log("sandbox")
+
+
+def find_plan(engine: Engine, plan: Plan, known: list[str]) -> Plan:
+    """Return a plan, as like ``plan`` as can be, by which a container starts; ``known`` are the engine's runtimes.
+
+    Raises what the last and plainest one met.
+    """
+    *others, plainest = _variants(plan, known)
+    for variant in others:
+        try:
+            return _probe(engine, variant)
+        except (TemporaryError, OperatorError) as error:
+            if isinstance(error, ImageGoneError):
+                raise
+            log.info("no container starts so; trying plainer", runtime=variant.oci or "default", error=error)
+    return _probe(engine, plainest)
+
+
+def _variants(plan: Plan, known: list[str]) -> Iterator[Plan]:
+    """Yield ways of making containers, the quickest first.
+
+    With NetworkDisabled the engine saves itself half the work of a start; network mode "none" stands in any case.
+    """
+    chosen = plan.settings.docker.runtime
+    if not chosen and checks.AUTOMATIC in known:
+        yield replace(plan, oci=checks.AUTOMATIC, network_disabled=True)
+    yield replace(plan, oci=chosen, network_disabled=True)
+    yield replace(plan, oci=chosen, network_disabled=False)
+
+
+def _probe(engine: Engine, plan: Plan) -> Plan:
+    """Start a container and look at it from inside; return the plan, with what was learnt of its runtime."""
+    container = _start(engine, plan)
+    try:
+        asked = plan.size(plan.settings.limits.run.default).memory
+        refuse(checks.of_container(container.ready, asked, plan.settings.docker), f"Docker at {engine.where}")
+        if plan.settings.docker.runtime and not _resizes(container, plan):
+            plan = replace(plan, resizable=False)
+            _start(engine, plan).close()  # it has to start with the other size too
+        return plan
+    finally:
+        container.close()
+
+
+def _start(engine: Engine, plan: Plan) -> Container:
+    try:
+        return Container(engine, plan, threading.Event())
+    except TemporaryError as error:
+        if "inside/cell.py" not in str(error):
+            raise
+        own = plan.settings.docker.runtime
+        raise OperatorError(
+            'docker.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
+            "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+            f"kernel.apparmor_restrict_unprivileged_userns{f', and docker.runtime = {own!r}' if own else ''}): {error}"
+        ) from error
+
+
+def _resizes(container: Container, plan: Plan) -> bool:
+    """Tell whether the runtime can change a limit of a container that runs; gVisor's cannot."""
+    size = plan.size(plan.settings.limits.run.default)
+    try:
+        container.resize(Size(size.memory, size.processes + 1))
+    except SpooldError as error:
+        log.info("limits of a running container cannot be changed", runtime=plan.oci, error=error)
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""What the executor and the doctor read out of an engine's words and out of a container on trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Docker
+from spoold.host import machine
+from spoold.model.errors import OperatorError
+from spoold.model.findings import Finding, Level, refuse
+from spoold.sandbox import checks
+from spoold.sandbox.attached import Ready
+
+GOOD: dict[str, Any] = {
+    "MemoryLimit": True,
+    "PidsLimit": True,
+    "CgroupVersion": "2",
+    "CgroupDriver": "systemd",
+    "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
+    "Runtimes": {"runc": {}, "crun": {}},
+}
+ROOTLESS = ["name=seccomp,profile=default", "name=rootless"]
+READY = Ready(
+    version=2, no_new_privileges=1, seccomp=2, capabilities=0, memory=1 << 29, kernel=machine.boot_id().encode()
+)
+
+
+def refused(findings: list[Finding]) -> list[str]:
+    return [str(finding) for finding in findings if finding.level is Level.REFUSED]
+
+
+def test_an_engine_as_it_should_be() -> None:
+    assert {finding.level for finding in checks.of_engine(GOOD, Docker())} <= {Level.FINE, Level.NOTE}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"MemoryLimit": False}, "MemoryLimit off"),
+        ({"MemoryLimit": False, "PidsLimit": False}, "MemoryLimit and PidsLimit off"),
+        ({"SecurityOptions": ["name=apparmor"]}, "without its seccomp profile"),
+        ({"SecurityOptions": None}, "without its seccomp profile"),
+        ({"SecurityOptions": ROOTLESS, "CgroupVersion": "1", "CgroupDriver": "none"}, "rootless engine on cgroup v1"),
+        # Docker 20.10 on v2 without delegation says that it has limits.
+        ({"SecurityOptions": ROOTLESS, "CgroupDriver": "none"}, "without a cgroup driver ignores all limits"),
+    ],
+)
+def test_an_engine_that_cannot_isolate(change: dict[str, Any], words: str) -> None:
+    (found,) = refused(checks.of_engine(GOOD | change, Docker()))
+    assert words in found
+    with pytest.raises(OperatorError, match=words):
+        refuse(checks.of_engine(GOOD | change, Docker()), "Docker")
+
+
+def test_a_rootless_engine_with_limits() -> None:
+    assert not refused(checks.of_engine(GOOD | {"SecurityOptions": ROOTLESS}, Docker()))
+
+
+def test_a_runtime_that_the_engine_does_not_have() -> None:
+    assert "runsc" in refused(checks.of_engine(GOOD, Docker(runtime="runsc")))[0]
+    assert not refused(checks.of_engine(GOOD, Docker(runtime="crun")))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"no_new_privileges": 0}, "no-new-privileges: the engine ignores it"),
+        ({"no_new_privileges": -1}, "no-new-privileges"),
+        ({"seccomp": 0}, "without a seccomp profile"),
+        ({"memory": 2**63}, "control group has 9223372036854775808"),
+    ],
+)
+def test_a_container_that_did_not_get_what_was_asked(change: dict[str, int], words: str) -> None:
+    for settings in (Docker(), Docker(runtime="crun")):
+        (found,) = refused(checks.of_container(replace(READY, **change), 1 << 29, settings))
+        assert words in found
+
+
+def test_a_kernel_of_its_own_is_believed_of_a_runtime_that_the_operator_chose() -> None:
+    strange = replace(READY, no_new_privileges=-1, seccomp=0, memory=-1, kernel=b"")
+    assert not refused(checks.of_container(strange, 1 << 29, Docker(runtime="runsc")))
+    assert len(refused(checks.of_container(strange, 1 << 29, Docker()))) == 2
+
+
+def test_a_limit_that_cannot_be_seen_is_no_verdict() -> None:
+    found = checks.of_container(replace(READY, memory=-1), 1 << 29, Docker())
+    assert [finding.level for finding in found] == [Level.FINE, Level.FINE, Level.UNKNOWN]
