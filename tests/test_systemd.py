@@ -45,6 +45,25 @@ def test_a_daemon_comes_back_and_is_stopped_with_the_target(name: str) -> None:
     assert parsed["Unit"]["PartOf"] == parsed["Install"]["WantedBy"] == "spoold.target"
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_first_start_makes_the_spool(name: str) -> None:
+    """systemd 252 starts not even a ``+`` command while a path of ReadWritePaths is missing, unless that has a "-"."""
+    assert unit(name)["Service"]["ExecStartPre"] == "+/usr/bin/spoolctl init"
+    lines = (UNITS / name).read_text().splitlines()
+    paths = [line.removeprefix("ReadWritePaths=") for line in lines if line.startswith("ReadWritePaths=")]
+    assert "-/var/spool/spoold" in paths
+    assert all(path.startswith("-") for path in paths)
+
+
+def test_the_builder_is_left_what_nix_and_bubblewrap_need() -> None:
+    """Nix's sandbox sets a host name and mounts; the first start takes as long as it takes to provide the runtime."""
+    service = unit("spoold-builder.service")["Service"]
+    forbidden = {"ProtectHostname", "RestrictNamespaces", "PrivateDevices", "ProtectKernelTunables", "ProtectProc"}
+    assert not forbidden & set(service)
+    assert service["TimeoutStartSec"] == "infinity"
+    assert service["Delegate"] == "yes"
+
+
 def test_the_longest_job_can_be_finished() -> None:
     patience = float(unit("spoold-executor.service")["Service"]["TimeoutStopSec"])
     assert patience > COMPILE_MAXIMUM.time + RUN_MAXIMUM.time
