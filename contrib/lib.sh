@@ -64,6 +64,19 @@ need_packages() {
     some_docker || packages+=("${docker_packages[@]}")
     install_packages "${packages[@]}"
     find_python || fail "$(no_python)"
+    need_build_users
+}
+
+# Nix, run by root, gives each build a user of this group: in nothing but its sandbox a build would be root itself.
+need_build_users() {
+    local n
+    [ "$EUID" -eq 0 ] && ! getent group nixbld >/dev/null || return 0
+    say "creating the group nixbld and the users nixbld1 to nixbld16 in it, which Nix runs builds as"
+    groupadd --system nixbld
+    for n in {1..16}; do
+        useradd --system --gid nixbld --groups nixbld --no-create-home --home-dir /var/empty \
+            --shell /usr/sbin/nologin --comment "Nix build user $n" "nixbld$n"
+    done
 }
 
 docker_packages=(docker.io)
