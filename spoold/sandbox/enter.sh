@@ -14,4 +14,7 @@ set --
 if [[ -e ${__spoold_enter[0]}/enter.sh ]]; then
     source "${__spoold_enter[0]}/enter.sh"
 fi
-builtin exec /usr/bin/env -- "${__spoold_enter[@]:1}"
+case ${__spoold_enter[1]} in
+./run.sh | ./compile.sh) builtin exec -- "${__spoold_enter[@]:1}" ;; # no variables: spare the job a program's start
+*) builtin exec /usr/bin/env -- "${__spoold_enter[@]:1}" ;;
+esac
