@@ -6,8 +6,8 @@ the evidence for the verdict "memory limit".
 
 On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
-(Delegate=yes, of a service as of a scope) and manages all others itself. Where there is no systemd, whoever may write
-there may do so.
+(Delegate=yes, of a service as of a scope), gives an ordinary user those that are his, and manages all others itself.
+Where there is no systemd, whoever may write there may do so.
 
 Where no group can be made, builds run without this bound, and :func:`available` says so, for the operator to be told.
 """
@@ -168,6 +168,9 @@ def _ours(group: Path) -> bool:
     """Tell whether a group is ours to divide, which not even root's are where systemd manages them."""
     if not SYSTEMD.is_dir():
         return True
+    with contextlib.suppress(OSError):
+        if group.stat().st_uid == os.geteuid() != 0:  # a user's own systemd marks nothing
+            return True
     for name in DELEGATED:
         with contextlib.suppress(OSError):
             if os.getxattr(group, name) == b"1":

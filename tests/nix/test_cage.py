@@ -107,12 +107,23 @@ def test_processes_make_way_and_a_controller_may_be_missing(tree: Tree, monkeypa
 
 def test_where_systemd_is_only_what_it_delegated_is_ours(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cage, "SYSTEMD", tree.top)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert cage.unified(tree.own) == {}
     assert tree.moved == []
     for name in cage.DELEGATED:
         marks = {(str(tree.own), name): b"1"}
         monkeypatch.setattr(os, "getxattr", lambda path, key, marks=marks: marks.get((str(path), key), b"0"))
         assert set(cage.unified(tree.own).values()) == {tree.own}
+
+
+def test_a_users_own_group_is_his(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cage, "SYSTEMD", tree.top)
+    owner = tree.own.stat().st_uid or 1000
+    os.chown(tree.own, owner, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert cage.unified(tree.own) == {}
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    assert set(cage.unified(tree.own).values()) == {tree.own}
 
 
 @pytest.mark.nix
