@@ -98,6 +98,9 @@ class Nix(_Section, frozen=True):
     When the builder runs as root, ``jail_user`` is the uid under which expressions are evaluated, and ``build_users``
     the group whose members run builds; "auto" is nixbld where the host has it. Without one ("") builds run as root, in
     nothing but Nix's sandbox.
+
+    ``enter``: what sets up the environment of a job's phases in its sandbox: what the builder captured of it, or
+    nix-shell itself, each time.
     """
 
     state: str = "/var/lib/spoold"
@@ -106,6 +109,7 @@ class Nix(_Section, frozen=True):
     trusted_public_keys: list[str] = []
     jail_user: int = 65534
     build_users: str = "auto"
+    enter: Literal["captured", "nix-shell"] = "captured"
 
 
 class Settings(_Section, frozen=True):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spoold.config import Docker, Lease, Nix, Settings, Spool
@@ -67,10 +68,19 @@ def runtime(prepared: tuple[NixBuilder, Runtime]) -> Runtime:
     return prepared[1]
 
 
-def _shell(prepared: tuple[NixBuilder, Runtime], attributes: str) -> str:
+@pytest.fixture(scope="session")
+def prepared_for_nix_shell(nix_settings: Settings) -> tuple[NixBuilder, Runtime]:
+    """Return the same for jobs that start nix-shell themselves, on the same store."""
+    nix = msgspec.structs.replace(nix_settings.nix, enter="nix-shell")
+    builder = NixBuilder(msgspec.structs.replace(nix_settings, nix=nix))
+    return builder, builder.prepare()
+
+
+def build_shell(prepared: tuple[NixBuilder, Runtime], attributes: str) -> str:
+    """Return the store path of a shell with these attributes."""
     builder, runtime = prepared
     expression = f"{{ pkgs ? import <nixpkgs> {{}} }}: pkgs.mkShell {{ {attributes} }}\n"
-    id_ = build_id(expression, runtime.nixpkgs["default"], runtime.system)
+    id_ = build_id(expression, runtime.nixpkgs["default"], runtime.system, runtime.nix)
     result = builder.build(id_, expression, "default", threading.Event())
     assert result.phase.outcome is Outcome.OK, result.phase.stderr
     return result.shell
@@ -79,19 +89,19 @@ def _shell(prepared: tuple[NixBuilder, Runtime], attributes: str) -> str:
 @pytest.fixture(scope="session")
 def plain_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
     """Return the store path of the captured default shell."""
-    return _shell(prepared, "")
+    return build_shell(prepared, "")
 
 
 @pytest.fixture(scope="session")
 def python_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
     """Return the store path of a captured shell that has Python."""
-    return _shell(prepared, "buildInputs = [ pkgs.python3 ];")
+    return build_shell(prepared, "buildInputs = [ pkgs.python3 ];")
 
 
 @pytest.fixture(scope="session")
 def c_shell(prepared: tuple[NixBuilder, Runtime]) -> str:
     """Return the store path of a captured shell that has a C compiler."""
-    return _shell(prepared, "buildInputs = [ pkgs.gcc ];")
+    return build_shell(prepared, "buildInputs = [ pkgs.gcc ];")
 
 
 @pytest.fixture

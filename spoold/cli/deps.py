@@ -110,7 +110,7 @@ def _request(builds: BuildStore, path: Path, pin: str) -> str:
     expression = path.read_text()
     if len(expression) > MAX_EXPRESSION:
         raise ClientError(f"{path}: more than {MAX_EXPRESSION} characters")
-    build_id = ids.build_id(expression, runtime.nixpkgs[pin], runtime.system)
+    build_id = ids.build_id(expression, runtime.nixpkgs[pin], runtime.system, runtime.nix)
     if builds.look(build_id) == "missing":
         wanted = Dependencies(build_id=build_id, expression=expression, nixpkgs=runtime.nixpkgs[pin])
         builds.request(wanted)

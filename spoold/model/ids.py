@@ -87,10 +87,13 @@ def refusal_name(id_: str, uid: int, sha256: str) -> str:
     return f"{id_}@{uid}-{sha256[:8]}.refused.json"
 
 
-def build_id(expression: str, nixpkgs: str, system: str) -> str:
-    """Return the id of a build: 64 hex digits over the expression, the store path of the pin, and the system."""
+def build_id(expression: str, nixpkgs: str, system: str, nix: str = "") -> str:
+    """Return the id of a build: 64 hex digits over the expression, the store path of the pin, and the system.
+
+    ``nix`` is the store path of the Nix that sets up environments in the sandbox, "" where they are captured.
+    """
     digest = hashlib.sha256()
-    for part in (expression, nixpkgs, system):
+    for part in (expression, nixpkgs, system, *([nix] if nix else [])):
         encoded = part.encode()
         digest.update(b"%d:" % len(encoded) + encoded)
     return digest.hexdigest()

@@ -53,7 +53,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
     ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
     ``/usr/bin/env`` in the sandbox; ``closure`` is what these three need. ``nixpkgs`` maps the operator's pins to store
-    paths. ``store`` is the physical directory on the host that is mounted as ``/nix/store``.
+    paths. ``store`` is the physical directory on the host that is mounted as ``/nix/store``. ``nix`` is Nix itself, ""
+    unless the jobs' environments are made to start nix-shell in the sandbox.
     """
 
     system: str
@@ -63,6 +64,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     coreutils: str
     nixpkgs: dict[str, str]
     closure: list[str] = []
+    nix: str = ""
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

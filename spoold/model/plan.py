@@ -12,7 +12,7 @@ from spoold.model.submission import COMPILE_FILE, Request
 def build_id_of(request: Request, runtime: Runtime) -> str | None:
     """Return the id of the build that ``request`` needs; None where its pin is not (or no longer) provided."""
     pin = runtime.nixpkgs.get(request.nixpkgs)
-    return None if pin is None else ids.build_id(request.expression(), pin, runtime.system)
+    return None if pin is None else ids.build_id(request.expression(), pin, runtime.system, runtime.nix)
 
 
 def plan_job(

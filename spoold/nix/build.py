@@ -1,7 +1,8 @@
 """Build the dependencies of a submission: the room's front door.
 
 Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime (python, bash,
-coreutils) that every sandbox needs. ``build`` takes a client's expression to the store path of a captured shell:
+coreutils) that every sandbox needs; Nix itself where jobs are to start nix-shell. ``build`` takes a client's expression
+to the store path of a captured shell:
 
     evaluate (in the jail)  ->  hand over  ->  policy  ->  realise (Nix's build sandbox)  ->  root
 
@@ -22,7 +23,7 @@ from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, collect, messages, nixpkgs, packages, realise, usage, verdict
+from spoold.nix import cage, collect, messages, nixpkgs, packages, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
@@ -64,8 +65,9 @@ class NixBuilder:
 
     def _prepared(self, locations: dict[str, str]) -> Runtime:
         pins = nixpkgs.add_all(self.store, locations)
-        python, bash, coreutils = self._build_runtime(pins["default"])
-        self._evaluator = Evaluator(self.store, bash, coreutils)
+        python, bash, coreutils = (self._build_program(pins["default"], name) for name in RUNTIME)
+        nix = self._nix(pins["default"], bash)
+        self._evaluator = Evaluator(self.store, bash, coreutils, nix)
         self._evaluator.prepare()
         self.store.close_listing()
         return Runtime(
@@ -76,23 +78,30 @@ class NixBuilder:
             coreutils=coreutils,
             nixpkgs=pins,
             closure=self.store.closure([python, bash, coreutils]),
+            nix=nix,
         )
 
-    def _build_runtime(self, pin: str) -> list[str]:
-        """Realise the runtime's packages: an expression of our own on a nixpkgs of the operator's."""
-        argv = ["nix-instantiate", "--option", "restrict-eval", "false", str(self.store.on_disk(pin))]
-        for name in RUNTIME:
-            argv += ["-A", name]
-        derivations = [line.partition("!")[0] for line in self.store.ask(argv).split()]
-        found = []
-        for name, derivation in zip(RUNTIME, derivations, strict=True):
-            realised = realise.realise(self.store, derivation, BuildLimits(), Event())
-            if realised.finished is not None and not realised.path:
-                text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
-                raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
-            found.append(realised.path)
-            self.store.roots.add(f"runtime/{name}", found[-1])
-        return found
+    def _build_program(self, pin: str, name: str) -> str:
+        """Realise one of the runtime's packages: an expression of our own on a nixpkgs of the operator's."""
+        argv = ["nix-instantiate", "--option", "restrict-eval", "false", str(self.store.on_disk(pin)), "-A", name]
+        derivation = self.store.ask(argv).strip().partition("!")[0]
+        realised = realise.realise(self.store, derivation, BuildLimits(), Event())
+        if realised.finished is not None and not realised.path:
+            text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
+            raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
+        self.store.roots.add(f"runtime/{name}", realised.path)
+        return realised.path
+
+    def _nix(self, pin: str, bash: str) -> str:
+        """Provide Nix for the jobs that start nix-shell, "" where none does."""
+        if self.settings.nix.enter == "captured":
+            self.store.roots.remove("runtime/nix")
+            return ""
+        if program.of_pin(self.store, pin):
+            return self._build_program(pin, "nix")
+        path = program.of_host(self.store, bash)
+        self.store.roots.add("runtime/nix", path)
+        return path
 
     def sizes(self) -> StoreSizes:
         """Measure the store, its disk, and what each build would free if it alone went."""

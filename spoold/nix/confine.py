@@ -83,7 +83,7 @@ def _bubblewrap(
     command = [proc.find("bwrap"), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent"]
     command += [] if network else ["--unshare-net"]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    readable = [(path, path) for path in _closure(tuple(programs))] + readable
+    readable = [(path, path) for path in closure(tuple(programs))] + readable
     for parent in _parents(target for _, target in readable + writable):
         command += ["--dir", parent]
     for source, target in readable:
@@ -107,8 +107,8 @@ def _network_files() -> Binds:
 
 
 @functools.cache
-def _closure(programs: tuple[str, ...]) -> list[str]:
-    """The programs and every library they are linked to, as ldd(1) names them, and those that libc loads later."""
+def closure(programs: tuple[str, ...]) -> list[str]:
+    """Return the programs, every library they are linked to, as ldd(1) names them, and those that libc loads later."""
     found: dict[str, None] = dict.fromkeys(programs)
     for program in programs:
         finished = proc.run(["ldd", program], proc.Bounds(wall=20))

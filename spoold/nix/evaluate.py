@@ -2,9 +2,10 @@
 
 Theory of operation: the expression is evaluated by nix-instantiate in :func:`spoold.nix.confine.jail`, in restricted
 mode, into a store that exists for this one evaluation. ``shell.nix`` turns the shell that comes out into one
-derivation, which builds nothing of the client's shell but records its environment (``capture.sh``). Then its
-derivation files are copied into the real store. The copy demands signatures, which content-addressed paths do not
-need: so nothing can cross but what is proven by its name to be what an evaluation makes.
+derivation, which builds nothing of the client's shell but records its environment (``capture.sh``), or what nix-shell
+needs to enter it in the job's sandbox (``nix-shell.sh``). Then its derivation files are copied into the real store. The
+copy demands signatures, which content-addressed paths do not need: so nothing can cross but what is proven by its name
+to be what an evaluation makes.
 
 The throw-away store is a copy of a template, in whose database the paths of the runtime are registered; that lets the
 derivation refer to bash without a copy of bash.
@@ -44,11 +45,11 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 class Evaluator:
-    """Evaluates for one store; ``bash`` and ``coreutils`` are store paths of the runtime."""
+    """Evaluates for one store; ``bash``, ``coreutils`` and ``nix`` (or "") are store paths of the runtime."""
 
-    def __init__(self, store: Store, bash: str, coreutils: str) -> None:
-        self.store, self.bash, self.coreutils = store, bash, coreutils
-        self.template = store.state / "template"
+    def __init__(self, store: Store, bash: str, coreutils: str, nix: str) -> None:
+        self.store, self.bash, self.coreutils, self.nix = store, bash, coreutils, nix
+        self.template = store.state / ("template-with-nix" if nix else "template")
         self._copying = Lock()
 
     def prepare(self) -> None:
@@ -67,7 +68,8 @@ class Evaluator:
             fresh.rename(self.template)
 
     def _runtime_closure(self) -> list[str]:
-        return self.store.ask(["nix-store", "-qR", self.bash, self.coreutils]).split()
+        programs = [path for path in (self.bash, self.coreutils, self.nix) if path]
+        return self.store.ask(["nix-store", "-qR", *programs]).split()
 
     def evaluate(self, expression: str, nixpkgs: str, limits: BuildLimits, cancel: Event) -> Evaluation:
         """Evaluate ``expression`` in the jail and hand its derivation over to the store."""
@@ -96,7 +98,8 @@ class Evaluator:
         argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings, building=False)]
         argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
         argv += ["-I", "own=/s/nix/store"]  # what the expression itself put there, it may read back
-        arguments = {"bash": self.bash, "coreutils": self.coreutils, "script": _text("capture.sh")}
+        script = _text("nix-shell.sh" if self.nix else "capture.sh")
+        arguments = {"bash": self.bash, "coreutils": self.coreutils, "nix": self.nix, "script": script}
         for name, value in arguments.items():
             argv += ["--argstr", name, value]
         confined = confine.jail(

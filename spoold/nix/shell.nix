@@ -1,12 +1,13 @@
 # From a client's cutor.nix to the derivation that captures its shell. Evaluated in the jail.
 #
 # bash, coreutils: store paths of the runtime, which are registered in the jail's store and not in the jail itself.
-# script: the text of capture.sh.
-{ bash, coreutils, script }:
+# nix: "", or the store path of Nix, registered as well, where jobs are to start nix-shell themselves.
+# script: the text of capture.sh, or of nix-shell.sh.
+{ bash, coreutils, nix, script }:
 let
   inherit (builtins)
-    attrNames concatStringsSep filter functionArgs head intersectAttrs isAttrs isFunction isList length match toXML
-    typeOf unsafeDiscardStringContext;
+    attrNames concatStringsSep elemAt filter functionArgs head intersectAttrs isAttrs isFunction isList isString length
+    match placeholder readFile split stringLength substring toFile toXML typeOf unsafeDiscardStringContext;
 
   # A string that makes whatever holds it depend on the store path.
   referring = text: path: builtins.appendContext text { ${path} = { path = true; }; };
@@ -54,11 +55,33 @@ let
   attributes = checked.drvAttrs;
   outputs = attributes.outputs or [ "out" ];
   output = name: "${name}=${unsafeDiscardStringContext (checked.${name}.outPath or "")}";
+
+  # The shell's own derivation, for nix-shell: its text without its input derivations and sources. These are the second
+  # and the third list in it, and hold nothing but store paths and names of outputs: so lists end where brackets do.
+  own = unsafeDiscardStringContext (derivation attributes).drvPath;
+  whole = readFile "/s${own}";
+  begin = size:
+    let pieces = filter isString (split "[]],[[\"]" (substring 0 size whole)); in
+    if length pieces > 3 || size > stringLength whole then pieces else begin (size * 4);
+  outputsDerivationsSources = map (elemAt (begin 4096)) [ 0 1 2 ];
+  afterwards = stringLength (concatStringsSep "],[" outputsDerivationsSources) + stringLength "],\"";
+  text = "${head outputsDerivationsSources}],[],[],\"${substring afterwards (stringLength whole) whole}";
+
+  common = removeAttrs attributes dangerous // {
+    builder = referring "${bash}/bin/bash" bash;
+    outputs = [ "out" ];
+  };
+  shellArguments = script: [ "--norc" "--noprofile" script ];
 in
-derivation (removeAttrs attributes dangerous // {
-  builder = referring "${bash}/bin/bash" bash;
-  args = [ "--norc" "--noprofile" (builtins.toFile "capture.sh" script) ];
-  outputs = [ "out" ];
+if nix != "" then derivation (common // {
+  name = "nix-shell"; # its path becomes part of a URL, in which not all that a name may hold stands for itself
+  args = shellArguments (toFile "nix-shell.sh" script) ++ [
+    (referring bash bash) (referring coreutils coreutils) (referring nix nix) (toFile "derivation" text) own
+    (placeholder "out")
+  ];
+})
+else derivation (common // {
+  args = shellArguments (toFile "capture.sh" script);
   __spoold_bash = referring bash bash;
   __spoold_coreutils = referring coreutils coreutils;
   # As nix-shell would have them.

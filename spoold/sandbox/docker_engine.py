@@ -56,6 +56,11 @@ class DockerSandbox:
 
     def prepare(self) -> None:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
+        if self._settings.nix.enter == "nix-shell" and not self._runtime.nix:
+            raise OperatorError(
+                'nix.enter is "nix-shell", and the builder provides no Nix to start it with: '
+                "restart the builder with the same settings"
+            )
         with self._preparing:
             with self._engine.client() as api:
                 information = api.info()

@@ -63,11 +63,16 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
     return finished.stdout
 
 
-def execute(builder: NixBuilder, captured: str, *command: str) -> bytes:
-    """Enter a captured shell as the sandbox does, with its script, and become ``command`` there."""
+def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b"") -> bytes:
+    """Enter a captured shell as the sandbox does, with its script, and become ``command`` there.
+
+    ``said`` is what the end of its stderr has to be; where it is empty, all of it.
+    """
     runtime = runtime_of(builder)
     root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
     root += ["--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
+    if runtime.nix:  # nix-shell needs to know of a home and of rm, as it does of the sandbox's
+        root += ["--setenv", "HOME", "/tmp", "--setenv", "PATH", f"{runtime.coreutils}/bin:{runtime.bash}/bin"]
     root += ["--symlink", f"{runtime.coreutils}/bin/env", "/usr/bin/env"]
     root += ["--symlink", f"{runtime.bash}/bin/bash", "/bin/sh"]
     with resources.as_file(resources.files("spoold.sandbox") / "enter.sh") as script:
@@ -75,7 +80,7 @@ def execute(builder: NixBuilder, captured: str, *command: str) -> bytes:
         bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "/enter.sh", captured, *command]
         finished = subprocess.run([*root, "--", *bash], check=False, capture_output=True, timeout=60)
     assert finished.returncode == 0, finished.stderr.decode()
-    assert finished.stderr == b""
+    assert finished.stderr.endswith(said) if said else finished.stderr == b"", finished.stderr.decode()
     return finished.stdout
 
 

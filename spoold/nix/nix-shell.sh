@@ -1,0 +1,42 @@
+# Keep what nix-shell itself needs to enter a shell, where it is to be started in the job's sandbox. Stands in the place of
+# capture.sh, and like it runs as a builder, in Nix's build sandbox, on the attributes of a client's shell.
+#
+#   nix-shell.sh BASH COREUTILS NIX TEXT DERIVATION OUT
+#
+# nix-shell wants a derivation that its store holds. The store that it gets is a binary cache in files, which holds
+# nothing but DERIVATION: one needs no database and is never written, where nix-shell takes a tenth of a second to make a
+# database its own. TEXT is DERIVATION without its inputs (see shell.nix), so nix-shell asks for no other: no derivation
+# has to be where jobs can read it. The inputs themselves are there, since TEXT names them and so OUT refers to them.
+#
+# The output is a directory:
+#   enter.sh   to be sourced by bash inside the job's sandbox: it becomes nix-shell, which becomes bash, runs the shell
+#              hook and becomes the program
+#   store      the binary cache
+
+bash=$1 bin=$2/bin nix=$3 text=$4 derivation=$5 out=$6
+digest=${derivation#/nix/store/}
+digest=${digest%%-*}
+
+# nix-shell would make the last two where they are missing.
+"$bin/mkdir" -p "$out/store/nar" "$out/store/realisations" "$out/store/log" || exit
+"$bin/env" -i "$nix/bin/nix-store" --dump "$text" > "$out/store/nar/$digest.nar" || exit
+checksum=$("$bin/sha256sum" < "$out/store/nar/$digest.nar") || exit
+size=$("$bin/stat" -c %s "$out/store/nar/$digest.nar") || exit
+
+echo "StoreDir: /nix/store" > "$out/store/nix-cache-info" || exit
+printf '%s: %s\n' StorePath "$derivation" URL "nar/$digest.nar" Compression none \
+    NarHash "sha256:${checksum%% *}" NarSize "$size" References "" > "$out/store/$digest.narinfo" || exit
+
+# The words of env(1) (see enter.sh of the sandbox) go by a file without a name: they are no shell's to read, and the
+# file is neither the program's nor in its memory. The names of store paths have no quotes in them. What nix-shell leaves
+open as 3, its mount namespace, is closed.
+"$bin/cat" > "$out/enter.sh" << END
+printf '%s\\0' "\${__spoold_enter[@]:1}" > "/tmp/.spoold-\$\$" || exit
+exec {__spoold_words}< "/tmp/.spoold-\$\$"
+$bin/rm "/tmp/.spoold-\$\$"
+export USER=job NIX_BUILD_SHELL=$bash/bin/bash NIX_CONF_DIR=/nowhere NIX_USER_CONF_FILES=
+exec $nix/bin/nix-shell --store 'file://$out/store' --pure --keep NIX_PATH '$derivation' --run "
+builtin mapfile -d '' -t __spoold_enter <&\$__spoold_words
+[[ /proc/self/fd/3 -ef /proc/self/ns/mnt ]] && exec 3<&-
+builtin exec /usr/bin/env -- \"\\\${__spoold_enter[@]}\" \$__spoold_words<&-"
+END
