@@ -125,6 +125,11 @@ class Bench:
         return time.monotonic() - began
 
 
+def by_nix_shell(spool: Path | None) -> dict[str, Callable[[], None]]:
+    """Return the way through a spool whose jobs start nix-shell themselves."""
+    return {"the same, entered by nix-shell itself": Bench(spool).with_a_shell_of_its_own} if spool else {}
+
+
 def latencies(ways: dict[str, Callable[[], None]], runs: int) -> dict[str, dict[str, float]]:
     """Return p50, p95 and p99 in milliseconds of each way, taken in turns after one uncounted turn."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -146,6 +151,7 @@ def main() -> None:
     """Measure, print a table, write JSON where asked."""
     parser = argparse.ArgumentParser(prog="contrib/bench")
     parser.add_argument("spool", type=Path)
+    parser.add_argument("--nix-shell", type=Path, help="another spool, whose jobs start nix-shell themselves")
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--burst", type=int, default=50)
     parser.add_argument("--environments", type=int, default=3, metavar="ROUNDS")
@@ -155,6 +161,7 @@ def main() -> None:
     ways = {
         "spoold, from the drop box to the response": bench.through_the_spool,
         "the same, with a shell of its own": bench.with_a_shell_of_its_own,
+        **by_nix_shell(options.nix_shell),
         "docker run --rm": bench.docker_run,
         "Docker SDK": bench.docker_sdk,
     }

@@ -29,7 +29,7 @@ printf '%s: %s\n' StorePath "$derivation" URL "nar/$digest.nar" Compression none
 
 # The words of env(1) (see enter.sh of the sandbox) go by a file without a name: they are no shell's to read, and the
 # file is neither the program's nor in its memory. The names of store paths have no quotes in them. What nix-shell leaves
-open as 3, its mount namespace, is closed.
+# open as 3, its mount namespace, is closed.
 "$bin/cat" > "$out/enter.sh" << END
 printf '%s\\0' "\${__spoold_enter[@]:1}" > "/tmp/.spoold-\$\$" || exit
 exec {__spoold_words}< "/tmp/.spoold-\$\$"

@@ -114,6 +114,7 @@ def test_the_hook_runs_at_neither_the_build_nor_on_the_host(builder: NixBuilder,
     canary.write_text("untouched")
     result = room.build(builder, room.SHELL % f"shellHook = ''echo touched > {canary}; echo ran'';")
     assert "\nran\n" not in result.phase.stderr
+    assert "nix-shell.sh: line" not in result.phase.stderr
     printed = room.execute(builder, result.shell, "/bin/sh", "-c", ":", said=b"No such file or directory\n")
     assert printed == b"ran\n"
     assert canary.read_text() == "untouched"

@@ -25,7 +25,6 @@ from tests.sandbox.test_limits import (  # noqa: F401
     test_memory,
     test_open_files,
     test_peak_memory_is_the_jobs_own,
-    test_time_is_up_whatever_the_program_does,
     test_what_compile_leaves_is_not_the_runs_memory,
 )
 
