@@ -57,6 +57,6 @@ def test_names_that_are_no_entries(name: str) -> None:
 
 
 def test_build_ids_depend_on_each_part_and_nothing_runs_together() -> None:
-    parts = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "b", "d"), ("x", "b", "c")]
+    parts = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "b", "d"), ("x", "b", "c"), ("a", "b", "c", "d")]
     assert len({ids.build_id(*part) for part in parts}) == len(parts)
     assert ids.build_id("a", "b", "c") == ids.build_id("a", "b", "c")
