@@ -13,7 +13,7 @@ import pytest
 
 from spoold.config import Docker, Settings
 from tests.engines import REPOSITORY
-from tests.test_whole import Served
+from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 EXAMPLES = REPOSITORY / "contrib" / "examples"
