@@ -25,7 +25,11 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Spool(_Section, frozen=True):
-    """The directory, and how it is watched. Times in seconds, sizes in bytes."""
+    """The directory, and how it is watched. Times in seconds, sizes in bytes.
+
+    Below ``min_free`` bytes or ``min_free_inodes``, or a tenth of a small file system, nothing more is taken in; below
+    half of that, nothing more is run.
+    """
 
     path: str = "/var/spool/spoold"
     remote: bool = False  # true where the spool is mounted from another host: inotify sees nothing there, so poll
@@ -34,6 +38,8 @@ class Spool(_Section, frozen=True):
     settle: float = 10.0  # a file that does not parse is refused once it has not changed for so long
     max_file: int = 16 * MIB
     max_files: int = 1000
+    min_free: int = 256 * MIB
+    min_free_inodes: int = 10_000
 
 
 class Lease(_Section, frozen=True):

@@ -33,6 +33,8 @@ from spoold.watch import Watch
 
 log = Log("daemon")
 RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
+REST = 4.0  # for how many times as long as a scan took there is no other
+LONGEST_REST = 60.0  # seconds
 
 
 class Actor(Protocol):
@@ -46,7 +48,7 @@ class Actor(Protocol):
         """Begin."""
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Do what is to do; None: look at everything. Returns seconds."""
+        """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
 
     def stop(self) -> None:
         """Drain."""
@@ -156,15 +158,26 @@ class Loop(threading.Thread):
                 return
 
     def _turn(self) -> None:
-        next_scan = 0.0
+        scanned, next_scan, more = 0.0, 0.0, False
         while not self._stopping.is_set():
             now = time.monotonic()
-            hints = None if now >= next_scan else self._watch.wait(next_scan - now)
+            hints = None
+            if now < next_scan:
+                hints = self._watch.pending() if more else self._watch.wait(next_scan - now)
             if self._stopping.is_set():
                 break
+            if hints is None and time.monotonic() < scanned:
+                hints, next_scan = [], min(next_scan, scanned)
+            began = time.monotonic()
             delay = self._step(hints)
-            due = time.monotonic() + delay
-            next_scan = due if hints is None else min(next_scan, due)
+            ended = time.monotonic()
+            more = delay == 0.0
+            if hints is None:
+                # However much lies there, to list it takes a small part of the time.
+                scanned = ended + min(LONGEST_REST, (ended - began) * REST)
+                next_scan = max(scanned, ended + (delay or self._settings.spool.scan))
+            elif not more:
+                next_scan = max(scanned, min(next_scan, ended + delay))
             self.started.set()
 
     def _step(self, hints: list[Hint] | None) -> float:

@@ -91,10 +91,15 @@ class Watch(FileSystemEventHandler):
         """Return the hints that have come, or None after ``timeout`` seconds without one: time for a scan."""
         with self._something:
             self._something.wait_for(lambda: self._hints or self._flooded, timeout)
+        return self.pending() or None
+
+    def pending(self) -> list[Hint] | None:
+        """Return the hints that have come, without waiting; None where there were too many: time for a scan."""
+        with self._something:
             hints, flooded = list(self._hints), self._flooded
             self._hints.clear()
             self._flooded = False
-        return None if flooded or not hints else hints
+        return None if flooded else hints
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Note an event (called by watchdog's thread)."""

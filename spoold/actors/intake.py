@@ -6,11 +6,14 @@ to its file afterwards; and only when the copy is durable is the client's file r
 
 An upload that is still arriving does not parse (a strict prefix of a JSON object never does), so no event needs to be
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
-What fails: a full disk leaves the client's file where it is, for the next scan.
+
+However much is dropped at once, one step takes a batch, in which owners take turns; more is named and waits where it
+is. What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,13 +25,18 @@ from spoold.model import ids
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError
 from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
+from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
+from spoold.spool.floor import Floor
 from spoold.spool.recovery import publish_committed
 from spoold.spool.store import Spool, origin_of
 
 log = Log("intake")
 BUSY = 0.2  # seconds until the next look at files that are still arriving
-BATCH = 64  # files that are taken in before they are made durable together, and removed
+BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
+MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
+FULL = 1.0  # seconds between two looks while the disk is full
+OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
 
 class Unfinished(NamedTuple):
@@ -47,6 +55,9 @@ class Intake:
         self._builds = BuildStore(settings)
         self._pins = frozenset(settings.nixpkgs) | {"default"}
         self._pins_seen: Identity | None = None
+        self._floor = Floor(settings, 1.0, "nothing is taken in")
+        self._waiting: Turns[str] = Turns(MOST)
+        self._seen: set[str] = set()  # the names that wait
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._reported: set[str] = set()
@@ -67,23 +78,62 @@ class Intake:
         return ["incoming"]
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Take in the files that ``hints`` name, or all there are; return the seconds after which to look again."""
+        """Take in a batch of the files that were seen; return seconds until the next scan, 0 where more is waiting."""
         self._follow_pins()
         if hints is None:
-            names = fsops.names(self._spool.queue.path("incoming"))
-            self._forget_missing(set(names))
+            self._scan()
         else:
-            names = [hint.name for hint in hints]
-        for name in dict.fromkeys([*names, *self._unfinished]):
-            try:
-                self._take(name)
-            except OSError as error:
-                # Ours (disk full, too many open files): the file stays where it is, the others get their turn.
-                log.error("could not take a file in; it stays in incoming/", file=name, error=error)
-            if len(self._taken) >= BATCH:
-                self._let_go()
-        self._let_go()
+            self._see(hint.name for hint in hints)
+        if self._floor.reached() or not self._take_batch():
+            return FULL
+        if self._waiting:
+            return 0.0
         return BUSY if self._unfinished else self._settings.spool.scan
+
+    def _scan(self) -> None:
+        names = set(fsops.names(self._spool.queue.path("incoming")))
+        self._forget_missing(names)
+        self._see(names - self._seen)
+
+    def _see(self, names: Iterable[str]) -> None:
+        """Let files wait for their turn, each owner's oldest first."""
+        found = []
+        for name in names:
+            if name in self._seen:
+                continue
+            if ids.submission_id(name) is None:
+                self._report(name)
+            elif place := fsops.owner(self._spool.queue.path("incoming", name)):
+                found.append((place.changed_ns, name, place.uid))
+        for _, name, uid in sorted(found):
+            if self._waiting.add(uid, name):
+                self._seen.add(name)
+
+    def _take_batch(self) -> bool:
+        """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
+        try:
+            for _ in range(BATCH):
+                name = self._waiting.take()
+                if name is None:
+                    break
+                self._seen.discard(name)
+                self._try_to_take(name)
+        except OSError as error:
+            log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
+            self._waiting.clear()
+            self._seen.clear()
+            return False
+        finally:
+            self._let_go()
+        return True
+
+    def _try_to_take(self, name: str) -> None:
+        try:
+            self._take(name)
+        except OSError as error:
+            if error.errno in OF_THE_HOST:
+                raise
+            log.error("could not take a file in; it stays in incoming/", file=name, error=error)
 
     def _follow_pins(self) -> None:
         seen = fsops.identity(self._builds.runtime_path)
@@ -99,10 +149,7 @@ class Intake:
         self._reported &= present
 
     def _take(self, name: str) -> None:
-        id_ = ids.submission_id(name)
-        if id_ is None:
-            self._report(name)
-            return
+        id_ = name.removesuffix(".json")
         path = self._spool.queue.path("incoming", name)
         if self._is_unchanged(name, path):
             return

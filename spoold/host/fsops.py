@@ -30,6 +30,13 @@ class Identity(NamedTuple):
     ctime_ns: int
 
 
+class Owned(NamedTuple):
+    """Who owns a file, and when it was last changed in any way, in ns."""
+
+    uid: int
+    changed_ns: int
+
+
 class Dropped(msgspec.Struct, frozen=True):
     """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only."""
 
@@ -88,6 +95,15 @@ def identity(path: str) -> Identity | None:
         return _identity(os.lstat(path))
     except FileNotFoundError:
         return None
+
+
+def owner(path: str) -> Owned | None:
+    """Return who owns what ``path`` stands for, a link itself where it is one; None where it is gone."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return Owned(found.st_uid, found.st_ctime_ns)
 
 
 def _identity(found: os.stat_result) -> Identity:

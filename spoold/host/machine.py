@@ -67,6 +67,20 @@ def room(path: str) -> Room:
     )
 
 
+def shortage(path: str, min_bytes: float, min_inodes: float, most: float) -> str:
+    """Say in words what is short where ``path`` is, "" where there is enough.
+
+    The share ``most`` of a file system is enough, whatever the minima are.
+    """
+    status = os.statvfs(path)
+    free = status.f_bavail * status.f_frsize
+    if free < min(min_bytes, status.f_blocks * status.f_frsize * most):
+        return f"{free >> 20} MiB of disk are free for {path}"
+    if status.f_files and status.f_favail < min(min_inodes, status.f_files * most):
+        return f"{status.f_favail} inodes are free for {path}"
+    return ""
+
+
 def lock_holders(path: str) -> list[int] | None:
     """Return the ids of the processes that hold a flock(2) on ``path``; None where that cannot be known."""
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import resource
+import shutil
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,8 @@ from spoold.actors.intake import Intake
 from spoold.config import Settings, Spool
 from spoold.host import fsops, log
 from spoold.model.ids import Entry, Hint
-from spoold.spool import layout
+from spoold.model.turns import Turns
+from spoold.spool import floor, layout
 from spoold.spool import store as spool_store
 
 GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
@@ -44,9 +50,14 @@ class Box:
             os.chown(path, owner, owner)
         return path
 
+    def step(self) -> None:
+        """Step until nothing waits for its turn."""
+        while self.intake.step() == 0:
+            pass
+
     def settle(self) -> None:
-        self.intake.step()
-        self.intake.step()
+        self.step()
+        self.step()
 
     def names(self, directory: str) -> set[str]:
         return {name for name in os.listdir(self.root / directory) if not name.endswith(".probe")}
@@ -382,7 +393,7 @@ def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypa
     done.clear()
     for number in range(intake.BATCH + 1):
         box.drop(f"b{number}.json")
-    box.intake.step()
+    box.step()
     assert done == ["sync new", *["remove"] * intake.BATCH, "sync new", "remove"]
 
 
@@ -401,3 +412,150 @@ def test_files_stay_while_the_names_of_their_entries_cannot_be_made_durable(
     box.intake.step()
     assert box.names("incoming") == set()
     assert box.names("new") == {"a.json"}
+
+
+def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand files of one user and three of another, these three are in the first batch."""
+    taken: list[str] = []
+    real = box.intake._take
+
+    def take(name: str) -> None:
+        taken.append(name)
+        real(name)
+
+    monkeypatch.setattr(box.intake, "_take", take)
+    for number in range(300):
+        box.drop(f"many-{number}.json", owner=NOBODY)
+    assert box.intake.step() == 0, "there is more to do"
+    for number in range(3):
+        box.drop(f"few-{number}.json", owner=NOBODY - 1)
+    box.intake.step([Hint("incoming", f"few-{number}.json") for number in range(3)])
+    assert {name for name in taken[intake.BATCH : intake.BATCH + 6] if name.startswith("few")} == {
+        "few-0.json",
+        "few-1.json",
+        "few-2.json",
+    }
+    assert len(taken) == 2 * intake.BATCH
+    box.step()
+    assert len(taken) == 303
+    assert len(box.names("new")) == 303
+
+
+def test_what_one_owner_has_lying_there_is_remembered_up_to_a_bound(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(box.intake, "_waiting", Turns[str](100))
+    for number in range(300):
+        box.drop(f"many-{number}.json")
+    box.intake.step()
+    assert len(box.intake._waiting) == 100 - intake.BATCH
+    box.step()
+    assert len(box.names("new")) == 300
+
+
+def test_a_host_that_is_in_the_way_is_said_once_and_costs_nothing(box: Box, capfd: pytest.CaptureFixture[str]) -> None:
+    """With no descriptor left, a file is not even tried after the first that failed."""
+    log.set_up(level="info", journal=False)
+    for number in range(100):
+        box.drop(f"a{number}.json")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    names = os.listdir(box.root / "incoming")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert box.intake.step([Hint("incoming", name) for name in names]) == intake.FULL
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert capfd.readouterr().err.count("Too many open files") == 1
+    assert len(box.names("incoming")) == 100
+    box.step()
+    assert len(box.names("new")) == 100
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a file system of 4 MiB and 400 inodes, mounted for this test."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=400", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("to mount a small disk takes root")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_nearly_full_stops_the_taking_until_it_has_room(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.set_up(level="info", journal=False)
+    monkeypatch.setattr(floor, "LOOK", 0.0)
+    box = Box(small_disk)
+    for number in range(10):
+        box.drop(f"a{number}.json")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(3_800_000))
+    for _ in range(3):
+        assert box.intake.step() == intake.FULL
+    assert box.names("new") == set()
+    assert capfd.readouterr().err.count("too little is free") == 1
+    ballast.unlink()
+    box.step()
+    assert len(box.names("new")) == 10
+    assert "enough is free again" in capfd.readouterr().err
+    crowd = small_disk / "crowd"
+    crowd.mkdir()
+    for number in range(400 - 90 - used_inodes(small_disk)):
+        (crowd / str(number)).touch()
+    box.drop("b.json")
+    box.step()
+    assert box.names("incoming") == set(), "with 90 inodes free"
+    for number in range(60):
+        (crowd / f"more-{number}").touch()
+    box.drop("c.json")
+    assert box.intake.step() == intake.FULL
+    assert "inodes are free" in capfd.readouterr().err
+    shutil.rmtree(crowd)
+    box.step()
+    assert box.names("incoming") == set()
+
+
+def used_inodes(disk: Path) -> int:
+    status = os.statvfs(disk)
+    return status.f_files - status.f_ffree
+
+
+def test_a_disk_that_is_full_loses_nothing(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a floor: every write of intake meets the end of the disk."""
+    monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
+    box = Box(small_disk)
+    data = msgspec.json.encode({"files": [{"name": "run.sh", "content": "x" * 100_000}]})
+    for number in range(25):
+        box.drop(f"a{number}.json", data)
+    assert box.intake.step() == intake.FULL, "the entries of all of them have no room beside the files"
+    taken = len(box.names("new"))
+    assert 0 < taken < 25
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    assert box.intake.step() == intake.FULL
+    assert len(box.names("new")) + len(box.names("incoming")) == 25
+    ballast.unlink()
+    for entry in (small_disk / "new").iterdir():
+        entry.rename(small_disk / "done" / entry.name)
+        (small_disk / "done" / entry.name).write_bytes(b"")
+    box.step()
+    assert len(box.names("new")) + len(box.names("done")) >= 25
+    assert box.names("incoming") == set()
+
+
+def test_a_spool_that_is_read_only_for_a_while_loses_nothing(small_disk: Path) -> None:
+    box = Box(small_disk)
+    box.drop("a.json")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        assert box.intake.step() == intake.FULL
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    box.step()
+    assert box.names("new") == {"a.json"}
+    assert box.names("incoming") == set()

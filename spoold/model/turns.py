@@ -1,0 +1,53 @@
+"""Turns: who is next among all that waits, so that what one owner has waiting delays nobody else's first.
+
+Spec: spool-layout.md, "Overload". Owners take turns; among the things of one owner the higher priority goes first, and
+then what came first. Adding and taking cost the same however much waits. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Generic, TypeVar
+
+Thing = TypeVar("Thing")
+
+
+class Turns(Generic[Thing]):
+    """What waits, by owner; ``most`` bounds what one owner can have here (None: nothing does)."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._waiting: dict[int, list[tuple[int, int, Thing]]] = {}  # whose turn it is stands first
+        self._added = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return how much waits."""
+        return self._count
+
+    def add(self, owner: int, thing: Thing, priority: int = 0) -> bool:
+        """Let a thing wait for its turn; False where its owner has too many here."""
+        own = self._waiting.setdefault(owner, [])
+        if self._most is not None and len(own) >= self._most:
+            return False
+        self._added += 1
+        self._count += 1
+        heapq.heappush(own, (-priority, self._added, thing))
+        return True
+
+    def take(self) -> Thing | None:
+        """Take the thing whose turn it is; None where nothing waits."""
+        if not self._waiting:
+            return None
+        owner = next(iter(self._waiting))
+        own = self._waiting.pop(owner)
+        thing = heapq.heappop(own)[2]
+        if own:
+            self._waiting[owner] = own  # behind all others
+        self._count -= 1
+        return thing
+
+    def clear(self) -> None:
+        """Forget all that waits."""
+        self._waiting.clear()
+        self._count = 0

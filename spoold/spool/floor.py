@@ -1,0 +1,48 @@
+"""The floor: how much of the spool's disk must be free for work to be taken.
+
+Spec: spool-layout.md, "Overload". Intake stops first, so that what was accepted has room for its results. Nobody needs
+to help: every few looks the file system is asked again, and what waits is taken when it has room.
+"""
+
+from __future__ import annotations
+
+import time
+
+from spoold.config import Settings
+from spoold.host import machine
+from spoold.host.log import Log
+from spoold.host.notify import notify
+
+log = Log("spool")
+MOST = 0.1  # of the file system, where that is less than the minima
+LOOK = 0.5  # seconds for which an answer of the file system holds
+
+
+class Floor:
+    """One role's floor; ``share`` (1 or less) of the settings' minima. Says once when it is reached, and when not."""
+
+    def __init__(self, settings: Settings, share: float, waits: str) -> None:
+        self._path = settings.spool.path
+        self._bytes = settings.spool.min_free * share
+        self._inodes = settings.spool.min_free_inodes * share
+        self._most = MOST * share
+        self._waits = waits
+        self._short = ""
+        self._looked = 0.0
+
+    def reached(self) -> bool:
+        """Tell whether so little is free that no more work may be taken."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self._say(machine.shortage(self._path, self._bytes, self._inodes, self._most))
+        return bool(self._short)
+
+    def _say(self, short: str) -> None:
+        before, self._short = self._short, short
+        if short and not before:
+            log.error("too little is free; until there is more, work waits", found=short, so=self._waits)
+            notify(f"STATUS={self._waits}: {short}")
+        elif before and not short:
+            log.info("enough is free again; going on")
+            notify("STATUS=")
