@@ -1,0 +1,1 @@
+"""What contrib/bench measures: spoold's modes and its peers, in turns. ``__main__`` is where to begin."""

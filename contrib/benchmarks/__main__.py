@@ -1,0 +1,137 @@
+"""Measures spoold and its peers side by side; started by contrib/bench, whose --help says what is measured and how.
+
+A way to run programs is a row of the table: a mode of spoold is a line in SPOOLS, a peer one in ``peers.ON_STORE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from benchmarks import events, options, report
+from benchmarks.peers import ON_STORE, GoJudge, Isolate, Piston
+from benchmarks.programs import PROGRAMS, PYTHON, TRIVIAL
+from benchmarks.served import Served, settle
+from benchmarks.turns import Effort, measure, say
+from benchmarks.ways import WORKERS, MeasuringError, Peer, Way
+from spoold.config import Docker, Executor, Nix, Settings
+from spoold.model.errors import SpooldError
+
+SPOOLD = "spoold.cli.daemon"
+# Each spool: what of the settings makes it so, its programs, and the module of its daemons.
+SPOOLS = {
+    "spool-only": ({}, (TRIVIAL,), "benchmarks.nothing"),
+    "spool-recycled": ({"docker": {"mode": "recycled"}}, PROGRAMS, SPOOLD),
+    "spool-single-use": ({"docker": {"mode": "single-use"}}, PROGRAMS, SPOOLD),
+    "spool-nix-shell": ({"nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON), SPOOLD),
+}
+MAIN = "spool-single-use"  # whose memory is measured, and whose daemons are killed
+FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000], [10, 1000]  # submissions that wait
+FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
+EVENTS = 35.0  # seconds that --quick keeps for what comes after the turns
+
+
+def main() -> None:
+    """Measure, print, write."""
+    given = options.parsed()
+    began = time.monotonic() - given.spent  # when contrib/bench was called
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, 110)  # of the tables
+    try:
+        measured = run(given, began)
+    except (MeasuringError, SpooldError, OSError) as error:
+        sys.exit(f"contrib/bench: {error}")
+    report.show(measured, console)
+    given.json.write_text(json.dumps(measured, indent=2) + "\n")
+    about = measured["machine"]
+    title = f"spoold and others: {about['cpus']} CPUs, {about['cpu']}, Docker {about['docker']} with {about['runtime']}"
+    given.chart.write_text(report.chart(measured["results"], title))
+    say(f"the same as JSON: {given.json}, as a chart: {given.chart} ({time.monotonic() - began:.0f} s in all)")
+
+
+def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
+    """Return all that was measured."""
+    about = report.machine(given.docker)  # before we are a load ourselves
+    with ExitStack() as stack:
+        spools = start(given, stack)
+        ways: list[Way] = [*peers(given, spools[MAIN], stack), *spools.values()]
+        effort = Effort(samples=200, seconds=given.seconds, rounds=10)
+        if given.quick:
+            left = options.QUICK - EVENTS - (time.monotonic() - began)
+            effort = Effort(samples=60, seconds=min(given.seconds, left), rounds=2)
+        cells = measure(ways, effort)
+        sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
+        scaling = events.scaling(spools["spool-only"], sizes, seconds)
+        for name, served in spools.items():
+            if name != MAIN:
+                served.end()
+        time.sleep(1.0)
+        memory = spools[MAIN].memory()
+        recovery = events.recovery(spools[MAIN])
+        environments = events.environments(spools[MAIN], *(QUICK_BUILDS if given.quick else FULL_BUILDS))
+    return {
+        "machine": about,
+        "results": report.results(cells),
+        "memory_mb": memory | {"total": round(sum(memory.values()), 1)},
+        "recovery_s": recovery,
+        "scaling": scaling,
+        "environments": environments,
+    }
+
+
+def start(given: argparse.Namespace, stack: ExitStack) -> dict[str, Served]:
+    """Return the spools, served, with all environments built."""
+    settings = Settings(
+        executor=Executor(slots=WORKERS),
+        docker=Docker(host=given.docker),
+        nix=Nix(state=given.state, system=f"{os.uname().machine}-linux"),
+        nixpkgs={"default": given.nixpkgs},
+    )
+    spools = {}
+    for name, (changes, programs, module) in SPOOLS.items():
+        own = msgspec.convert(merged(msgspec.to_builtins(settings), changes), Settings)
+        spools[name] = Served(name, programs, given.work, own, module)
+        stack.callback(spools[name].close)
+    for served in spools.values():
+        say(f"starting {served.name}")
+        served.begin()
+    for served in spools.values():
+        served.ready()
+        for program in served.programs:
+            say(f"building what {served.name}{program.suffix} needs")
+            served.burst([program])
+    settle(spools.values())
+    return spools
+
+
+def merged(base: dict[str, dict[str, object]], changes: dict[str, dict[str, str]]) -> dict[str, dict[str, object]]:
+    """Return ``base`` with the settings of each section that ``changes`` has changed."""
+    return base | {section: base[section] | values for section, values in changes.items()}
+
+
+def peers(given: argparse.Namespace, served: Served, stack: ExitStack) -> list[Peer]:
+    """Return the peers."""
+    made: list[Peer] = [make(name, served) for name, make in ON_STORE.items()]
+    if given.isolate:
+        made.append(Isolate("isolate", served, given.isolate))
+    if given.go_judge:
+        made.append(GoJudge("go-judge", given.go_judge))
+    if given.piston:
+        made.append(Piston("piston", given.piston))
+    for peer in made:
+        stack.callback(peer.close)
+    return made
+
+
+if __name__ == "__main__":
+    main()

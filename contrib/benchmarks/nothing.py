@@ -1,0 +1,42 @@
+"""``spoold`` with an executor whose sandbox does nothing: what is left is the cost of the spool, all of it real.
+
+Called as ``spoold`` is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from benchmarks.programs import TRIVIAL
+from spoold import daemon
+from spoold.actors.executor import Executor
+from spoold.cli.daemon import main
+from spoold.model.job import Job, JobResult
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+
+PRINTED = TRIVIAL.output.encode()
+RAN = finished_phase(
+    stdout=Stream(PRINTED, len(PRINTED)), stderr=Stream(b"", 0), time=0, outcome=Outcome.OK, exit_code=0
+)
+
+
+class Nothing:
+    """A sandbox that has the answer already."""
+
+    def prepare(self) -> None:
+        """Nothing to prepare."""
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        """Run nothing, and tell of it as the real one does."""
+        del job, cancelled
+        on_phase("run", RAN)
+        return JobResult(compile=SKIPPED_PHASE, run=RAN)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+if __name__ == "__main__":
+    daemon.ROLES["executor"] = lambda settings: Executor(settings, lambda _: Nothing())
+    main()

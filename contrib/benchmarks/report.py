@@ -1,0 +1,137 @@
+"""The figures as a table, as JSON and as a chart."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import docker
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.programs import PROGRAMS
+from benchmarks.turns import Cell
+from benchmarks.ways import cpus
+
+REFERENCE = "docker-run"
+
+
+def results(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
+    """Return the figures of all cells, by name."""
+    return {
+        cell.name: {
+            **{f"p{part}_ms": cell.percentile(part) for part in (50, 95, 99)},
+            "jobs_per_s": round(cell.capacity, 2),
+            "samples": len(cell.latencies),
+            "runs": cell.runs,
+        }
+        for cell in cells
+    }
+
+
+def machine(docker_host: str) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    client = docker.APIClient(base_url=docker_host, version="auto")
+    engine, about = client.version(), client.info()
+    client.close()
+    nix = subprocess.run(["nix-store", "--version"], capture_output=True, text=True, check=True).stdout
+    return {
+        "cpus": cpus(),
+        "cpu": model[0].partition(": ")[2] if model else platform.machine(),
+        "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "docker": engine["Version"],
+        "runtime": about["DefaultRuntime"],
+        "storage": about["Driver"],
+        "cgroup": about.get("CgroupVersion", "1"),
+        "nix": nix.split()[-1],
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """Print all of a report."""
+    for program in PROGRAMS:
+        table = Table(box=None, pad_edge=False)
+        table.add_column(f"{program.title} program", no_wrap=True)
+        for column in ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "p50 ratio", "jobs/s ratio"):
+            table.add_column(column, justify="right", no_wrap=True)
+        reference = report["results"].get(REFERENCE + program.suffix)
+        for name, row in _of(program.suffix, report["results"]):
+            ratios = [f"{row[key] / reference[key]:.3g}" for key in ("p50_ms", "jobs_per_s")] if reference else []
+            figures = [f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
+            table.add_row(name, *figures, str(row["samples"]), f"{row['jobs_per_s']:.1f}", *ratios)
+        console.print(table)
+        console.print()
+    console.print(f"ratios: to {REFERENCE} with the same program")
+    console.print("memory of the daemons, MB: ", _pairs(report["memory_mb"]))
+    console.print("from kill -9 to an answer, s: ", _pairs(report["recovery_s"]))
+    console.print("new environments: ", _pairs(report["environments"]))
+    for waiting, row in report["scaling"].items():
+        console.print(f"{waiting} waiting: ", _pairs(row))
+    console.print("machine: ", _pairs(report["machine"]))
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _of(suffix: str, rows: dict[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
+    """Return the rows of one program, the quickest first."""
+    others = tuple(program.suffix for program in PROGRAMS if program.suffix not in ("", suffix))
+    found = [(name, row) for name, row in rows.items() if name.endswith(suffix) and not name.endswith(others)]
+    return sorted(found, key=lambda each: each[1]["p50_ms"])
+
+
+# --- the chart
+
+LEFT, BAR, GAP, WIDTH = 210, 16, 34, 300  # pixels: of the names, a bar's height, between groups, of a column
+COLUMNS = (
+    ("p50 (bar) to p99 (line) in ms, logarithmic", "p50_ms", "p99_ms"),
+    ("jobs per second, logarithmic", "jobs_per_s", ""),
+)
+
+
+def chart(rows: dict[str, dict[str, float]], title: str) -> str:
+    """Return an SVG: bars on logarithmic axes, for latency with a line that ends at p99."""
+    drawn, y = [_text(10, 22, title, "font-weight='bold'")], 44
+    for number, (caption, *_) in enumerate(COLUMNS):
+        drawn.append(_text(LEFT + number * (WIDTH + 70), y, caption))
+    for program in PROGRAMS:
+        y += GAP
+        drawn.append(_text(10, y - 8, f"{program.title} program", "font-weight='bold'"))
+        for name, row in _of(program.suffix, rows):
+            drawn.append(_text(10, y + BAR - 4, name))
+            color = "#2a7" if name.startswith("spool") else "#89a"
+            for number, (_, key, line) in enumerate(COLUMNS):
+                values = [each[k] for each in rows.values() for k in (key, line) if k]
+                x = LEFT + number * (WIDTH + 70)
+                end = x + _place(row[key], values)
+                drawn.append(f"<rect x='{x}' y='{y}' width='{end - x:.0f}' height='{BAR - 3}' fill='{color}'/>")
+                if line:
+                    last, middle = x + _place(row[line], values), y + BAR / 2 - 1
+                    drawn.append(f"<path d='M{end:.0f} {middle}H{last:.0f}' stroke='{color}' stroke-width='2'/>")
+                    end = last
+                drawn.append(_text(end + 4, y + BAR - 4, f"{row[key]:.3g}", "fill='#555'"))
+            y += BAR
+    size = f"width='{LEFT + 2 * WIDTH + 140}' height='{y + 20}'"
+    style = "font-family='sans-serif' font-size='12'"
+    return f"<svg xmlns='http://www.w3.org/2000/svg' {size} {style}>\n" + "\n".join(drawn) + "\n</svg>\n"
+
+
+def _place(value: float, values: list[float]) -> float:
+    """Return where ``value`` is on a logarithmic axis that begins at half of the least of ``values``."""
+    low, high = math.log(min(values) / 2), math.log(max(values))
+    return WIDTH * (math.log(value) - low) / (high - low)
+
+
+def _text(x: float, y: float, text: str, more: str = "") -> str:
+    return f"<text x='{x:.0f}' y='{y}' {more}>{escape(text)}</text>"

@@ -1,0 +1,213 @@
+"""A spool with its daemons, each a process of its own as under systemd, and a client that drops and waits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import docker
+import msgspec
+
+from benchmarks.arrivals import Arrivals
+from benchmarks.programs import TRIVIAL, Program
+from benchmarks.ways import MeasuringError, moments, page_megabytes
+from spoold.cli import client
+from spoold.config import Settings
+from spoold.model.job import Runtime
+from spoold.model.response import Response, Status
+from spoold.model.submission import Origin, Request, Submission
+from spoold.spool import layout
+
+ROLES = ("builder", "intake", "executor", "health")
+PATIENCE = 300.0  # seconds for one response, and for the daemons to start or to end
+UNREST = 5.0  # seconds within which containers that were used are removed and made anew
+
+
+class Served:
+    """One served spool below ``work``; a :class:`benchmarks.ways.Way`."""
+
+    def __init__(self, name: str, programs: tuple[Program, ...], work: Path, settings: Settings, module: str) -> None:
+        self.name, self.programs = name, programs
+        self.spool = work / name
+        layout.create(str(self.spool))
+        self.module = module
+        self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
+        spool = msgspec.structs.replace(settings.spool, path=str(self.spool))
+        self.settings = msgspec.structs.replace(settings, spool=spool)
+        self._config.write_bytes(msgspec.toml.encode(self.settings))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.arrivals = Arrivals(str(self.spool / "done"))
+        self._docker = docker.APIClient(base_url=settings.docker.host, version="auto")
+        self._serial = self.containers_at_rest = 0
+
+    # -- daemons
+
+    def begin(self, roles: Iterable[str] = ROLES) -> None:
+        """Start daemons; ``ready`` waits for them."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._listener.bind(str(self._address))
+        self._listener.settimeout(PATIENCE)
+        for role in roles:
+            self.launch(role, {"NOTIFY_SOCKET": str(self._address)})
+
+    def ready(self) -> None:
+        """Return when all that ``begin`` started have said that they are ready."""
+        try:
+            for _ in self.processes:
+                self._listener.recv(100)
+        except TimeoutError:
+            raise MeasuringError(f"{self.name}: the daemons do not start{self.said()}") from None
+        finally:
+            self._listener.close()
+            self._address.unlink()
+
+    def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
+        """Start one daemon and do not wait; it ends with this process, however that ends."""
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-m", self.module]
+        with self._log.open("ab") as log:
+            self.processes[role] = subprocess.Popen(
+                [*command, "--config", str(self._config), role],
+                env=os.environ | (environment or {}),
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self, roles: Iterable[str] = ROLES, how: int = signal.SIGTERM) -> None:
+        """End daemons; with SIGTERM in good order."""
+        ending = [self.processes.pop(role) for role in roles if role in self.processes]
+        for process in ending:
+            process.send_signal(how)
+        for process in ending:
+            process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End all."""
+        self.end()
+        self.arrivals.close()
+        self._docker.close()
+
+    def memory(self) -> dict[str, float]:
+        """Return the MB of each daemon."""
+        return {role: page_megabytes(process.pid) for role, process in self.processes.items()}
+
+    def said(self) -> str:
+        """Return the end of the daemons' log, to follow an error."""
+        with contextlib.suppress(OSError):
+            return "; their log ends with:\n" + self._log.read_text()[-3000:]
+        return ""
+
+    # -- submissions
+
+    def drop(self, program: Program) -> str:
+        """Drop a submission; returns its id."""
+        return self._show(*self._write(program))
+
+    def _write(self, program: Program) -> tuple[Path, str]:
+        self._serial += 1
+        id_ = f"{self.name}-{self._serial}"
+        private = self.spool / "incoming" / f".{id_}.tmp"
+        private.write_bytes(program.request)
+        return private, id_
+
+    def _show(self, private: Path, id_: str) -> str:
+        private.rename(private.with_name(f"{id_}.json"))
+        return id_
+
+    def seen(self, id_: str) -> float:
+        """Return when (on the monotonic clock) the response of ``id_`` became visible, once it has."""
+        moment = self.arrivals.wait(id_, PATIENCE)
+        if moment is None:
+            raise MeasuringError(f"{id_}: no response in {PATIENCE:g} s{self.said()}")
+        return moment
+
+    def check(self, program: Program, id_: str) -> None:
+        """Raise unless the response is what it should be."""
+        response: Any = json.loads((self.spool / "done" / f"{id_}.response.json").read_bytes())
+        if (response["status"], response["run"]["stdout"]) != (Status.COMPLETED, program.output):
+            raise MeasuringError(f"{id_}: not what was expected: {response}{self.said()}")
+
+    def burst(self, programs: Sequence[Program]) -> float:
+        """See :class:`benchmarks.ways.Way`."""
+        written = [self._write(program) for program in programs]
+        began = time.monotonic()
+        ids = [self._show(*each) for each in written]
+        taken = max(self.seen(id_) for id_ in ids) - began
+        for program, id_ in zip(programs, ids, strict=True):
+            self.check(program, id_)
+        return taken
+
+    def paced(self, program: Program, gaps: list[float]) -> list[float]:
+        """See :class:`benchmarks.ways.Way`."""
+        written = iter([self._write(program) for _ in gaps])
+        dropped = {self._show(*next(written)): moment for moment in moments(gaps)}
+        taken = [self.seen(id_) - moment for id_, moment in dropped.items()]
+        for id_ in dropped:
+            self.check(program, id_)
+        return taken
+
+    def rest(self) -> None:
+        """Return when as many containers are left as when nothing had run yet, so that none is made or removed."""
+        deadline = time.monotonic() + UNREST
+        while self.containers() != self.containers_at_rest and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def containers(self) -> int:
+        """Return how many containers this spool's executor has."""
+        return len(self._docker.containers(all=True, filters={"label": f"spoold.spool={self.spool}"}))
+
+    # -- what peers are given too
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return what the builder provides."""
+        return msgspec.json.decode((self.spool / "builds" / "runtime.json").read_bytes(), type=Runtime)
+
+    def path(self, program: Program) -> str:
+        """Return the PATH with which ``program`` runs outside, in the same store; it was built here before."""
+        built = [json.loads(path.read_bytes()) for path in (self.spool / "builds" / "done").glob("*.response.json")]
+        packages = {p["name"]: p["path"] for record in built for p in record["result"]["packages"]}
+        wanted = [next(packages[name] for name in packages if name.startswith(p)) for p in program.packages]
+        return ":".join(f"{path}/bin" for path in [*wanted, self.runtime.coreutils, self.runtime.bash])
+
+    @property
+    def image(self) -> str:
+        """Return the name of the sandboxes' image."""
+        return str(self._docker.images("spoold-sandbox")[0]["RepoTags"][0])
+
+    # -- a full queue
+
+    def fill(self, count: int) -> None:
+        """Put ``count`` accepted submissions into ``new/``, as intake would; the executor does not run meanwhile."""
+        request = msgspec.json.decode(TRIVIAL.request, type=Request)
+        origin = Origin(uid=os.getuid(), gid=os.getgid(), sha256="0" * 64, arrival=time.time())
+        for number in range(count):
+            id_ = f"fill-{self._serial}-{number}"
+            submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
+            (self.spool / "new" / f"{id_}.json").write_bytes(client.ENCODER.encode(submission))
+        self._serial += 1
+
+    def empty(self) -> None:
+        """Take away what waits, once intake has taken all in; the executor does not run meanwhile."""
+        while any(name.endswith(".json") for name in os.listdir(self.spool / "incoming")):
+            time.sleep(0.1)
+        for path in (self.spool / "new").iterdir():
+            path.unlink()
+
+
+def settle(spools: Collection[Served]) -> None:
+    """Remember how many containers each has when nothing runs: as many as a second later."""
+    earlier: list[int] = []
+    while (now := [served.containers() for served in spools]) != earlier:
+        earlier = now
+        time.sleep(1.0)
+    for served, count in zip(spools, now, strict=True):
+        served.containers_at_rest = count

@@ -1,0 +1,74 @@
+"""contrib/bench, with as few runs as it can: what it writes has the shape that others read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from spoold.config import Settings
+from tests.engines import REPOSITORY
+
+WAYS = ("spool-single-use", "spool-recycled", "docker-run", "docker-sdk", "bubblewrap", "no-isolation")
+PARTLY = ("spool-only", "spool-nix-shell", "spool-nix-shell-python")
+NAMES = {*PARTLY, *(way + suffix for way in WAYS for suffix in ("", "-python", "-compile"))}
+FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
+ROLES = {"intake", "executor", "builder", "health"}
+
+
+def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}/contrib:{REPOSITORY}"}
+    command = [sys.executable, "-P", "-m", module, *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_it_measures_every_row_and_writes_json_and_a_chart(
+    tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
+) -> None:
+    given = {
+        "work": tmp_path,
+        "docker": docker_host,
+        "nixpkgs": nix_settings.nixpkgs["default"],
+        "state": nix_settings.nix.state,
+        "json": tmp_path / "out.json",
+        "seconds": 0,
+    }
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    measured = run("benchmarks", "--quick", *words)
+    assert measured.returncode == 0, measured.stderr + measured.stdout
+    report = json.loads((tmp_path / "out.json").read_bytes())
+    assert set(report["results"]) == NAMES
+    for name, row in report["results"].items():
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"], name
+        assert all(row[figure] > 0 for figure in FIGURES), name
+        assert f"\n{name} " in measured.stdout
+    assert set(report["memory_mb"]) == ROLES | {"total"}
+    assert set(report["recovery_s"]) == ROLES
+    assert set(report["scaling"]) == {"10", "1000"}
+    assert report["environments"]["ratio"] > 0
+    assert report["machine"]["cpus"] > 0
+    chart = ElementTree.fromstring((tmp_path / "out.svg").read_text())  # noqa: S314 - our own
+    texts = [text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(texts) >= NAMES
+
+
+def test_help_tells_of_every_option() -> None:
+    told = subprocess.run(
+        [REPOSITORY / "contrib" / "bench", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--quick", "--seconds", "--json", "--chart", "--isolate", "--go-judge", "--piston"):
+        assert option in told
+
+
+@pytest.mark.parametrize("words", [["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"]])
+def test_wrong_options_are_refused_before_anything_is_done(words: list[str]) -> None:
+    refused = run("benchmarks.options", *words)
+    assert refused.returncode == 2
+    assert "contrib/bench: error: " in refused.stderr
