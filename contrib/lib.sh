@@ -342,9 +342,9 @@ start_private_docker() {
     export DOCKER_HOST=unix://$docker_run/socket
 }
 
-# keep_docker DIRECTORY GROUP: runs dockerd until it ends by itself or the leash on stdin does; leaves nothing behind.
+# keep_docker DIRECTORY GROUP [OPTION...]: runs dockerd until it ends by itself or the leash on stdin does.
 #
-# Runs as root in a shell of its own.
+# Leaves nothing behind. Runs as root in a shell of its own; tests/setups.py uses it too.
 keep_docker() {
     local run=$1 group=$2 dockerd containerd pid leash directory told=''
     # dockerd would use a containerd of the system's, which cannot see our mounts, if it found that one's socket. The
@@ -356,7 +356,8 @@ keep_docker() {
     # with and without systemd, and lets the groups be found again.
     dockerd --config-file "$run/daemon.json" --data-root "$run/data" --exec-root "$run/exec" --pidfile "$run/pid" \
         --host "unix://$run/socket" --group "$group" --bridge none --iptables=false --ip-forward=false \
-        --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${run##*/}" </dev/null &
+        --ip-masq=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${run##*/}" \
+        "${@:3}" </dev/null &
     dockerd=$!
     head -n 1 <&0 >/dev/null &
     leash=$!

@@ -198,6 +198,16 @@ class DockerSandbox:
             return Container(self._engine, plan, cancelled, next(self._holders))
 
     @property
+    def plan(self) -> Plan | None:
+        """Return how containers are made, None before ``prepare``."""
+        return self._plan
+
+    @property
+    def viewed(self) -> bool | None:
+        """Tell whether jobs see their own closure of the store only; None before ``prepare``."""
+        return self._viewed
+
+    @property
     def counts(self) -> Counts:
         """Return what the pool has done so far."""
         return self._pool.counts if self._pool else Counts()

@@ -88,7 +88,9 @@ def _make(holder: int) -> int:
     kernel.set_capabilities(kernel.CAP_SETUID, kernel.CAP_SETGID, kernel.CAP_KILL)
     cell = kernel.clone(SPACES | SIGCHLD)
     if cell == 0:
-        libc.prctl(kernel.PR_SET_DUMPABLE, 1, 0, 0, 0)  # or its maps would be root's alone to write; ends when the job's files are written
+        libc.prctl(
+            kernel.PR_SET_DUMPABLE, 1, 0, 0, 0
+        )  # or its maps would be root's alone to write; ends when the job's files are written
         os.write(made_writer, b".")
         if not os.read(go_reader, 1):
             os._exit(1)

@@ -1,0 +1,162 @@
+"""Jobs on engines that are set up in another way, each a real one: what is supported works, the rest is refused.
+
+See "Supported set-ups" in the README. Rootless on cgroup v2 is tested in a virtual machine (contrib/vm).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Docker
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import JobResult, Runtime
+from spoold.model.limits import MIB
+from spoold.model.response import Outcome
+from spoold.sandbox.container import Container
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests import setups
+from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix]
+
+Make = Callable[..., DockerSandbox]
+GVISOR = "runsc --platform=ptrace --network=none"
+
+
+@pytest.fixture(scope="module")
+def remapped() -> Iterator[str]:
+    """Yield an engine whose containers have other users than the host."""
+    with setups.engine("--userns-remap=default") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def with_runtimes() -> Iterator[str]:
+    """Yield an engine that has crun, a gVisor where there is one, and a runtime that starts nothing."""
+    setups.need("crun")
+    wrappers = {"runsc": GVISOR} if shutil.which("runsc") else {}
+    crun = shutil.which("crun")
+    options = ("--add-runtime", f"crun={crun}", "--add-runtime", "broken=/bin/false")
+    with setups.engine(*options, first=setups.ONE_CGROUP_VERSION, wrappers=wrappers) as url:
+        yield url
+
+
+@pytest.fixture
+def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
+    """Yield a function that prepares a sandbox; all are closed at the end."""
+    made: list[DockerSandbox] = []
+
+    def _make(host: str, mode: Mode = "single-use", **options: object) -> DockerSandbox:
+        settings = settings_for(host, str(tmp_path / str(len(made))))
+        docker = Docker(host=host, mode=mode, **{"waiting": 1, **options})  # type: ignore[arg-type]
+        made.append(DockerSandbox(replace(settings, docker=docker), runtime))
+        made[-1].prepare()
+        return made[-1]
+
+    yield _make
+    for sandbox in made:
+        sandbox.close()
+
+
+def go(sandbox: DockerSandbox, script: str, shell: str, **changes: object) -> JobResult:
+    made = make_job(script, shell=shell, stdin=b"in\n", limits=replace(RUN, memory=64 * MIB))
+    return sandbox.run(replace(made, **changes), lambda *_: None, threading.Event())
+
+
+def it_works(sandbox: DockerSandbox, shell: str) -> None:
+    """Check that a job runs, and that its limits are the kernel's."""
+    phase = go(sandbox, "cat; id -u; exit 3", shell).run
+    assert (phase.outcome, phase.exit_code, phase.stdout) == (Outcome.NONZERO_EXIT, 3, "in\n65533\n")
+    assert go(sandbox, "x=x; while :; do x=$x$x; done", shell).run.outcome is Outcome.MEMORY_LIMIT
+    few = replace(RUN, memory=64 * MIB, time=1.5)  # bash tries for seconds
+    forks = go(sandbox, "for i in {1..60}; do sleep 60 & done; echo never", shell, run=few).run
+    assert "Resource temporarily unavailable" in forks.stderr
+
+
+def test_users_of_containers_are_others_than_the_hosts(make: Make, remapped: str, plain_shell: str, mode: Mode) -> None:
+    sandbox = make(remapped, mode)
+    it_works(sandbox, plain_shell)
+    assert sandbox.plan is not None
+    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    try:
+        inside, outside, _ = Path(f"/proc/{container.pid}/uid_map").read_text().split()
+        assert (inside, int(outside) >= 65536) == ("0", True)
+    finally:
+        container.close()
+
+
+def test_a_job_sees_its_closure_only_where_users_are_others(
+    make: Make, remapped: str, runtime: Runtime, plain_shell: str, mode: Mode
+) -> None:
+    sandbox = make(remapped, mode, view="required")
+    seen = go(sandbox, "ls /nix/store", plain_shell, closure=[plain_shell]).run.stdout.split()
+    assert sorted(seen) == sorted({os.path.basename(path) for path in [*runtime.closure, plain_shell]})
+
+
+def test_crun_is_used_where_there_is_one(make: Make, with_runtimes: str, plain_shell: str, mode: Mode) -> None:
+    sandbox = make(with_runtimes, mode)
+    assert sandbox.plan is not None
+    assert sandbox.plan.oci == "crun"
+    assert sandbox.viewed
+    it_works(sandbox, plain_shell)
+
+
+def test_a_crun_that_does_not_work_is_not_used(make: Make, plain_shell: str) -> None:
+    with setups.engine("--add-runtime", "crun=/bin/false") as url:
+        sandbox = make(url)
+        assert sandbox.plan is not None
+        assert sandbox.plan.oci == ""
+        assert go(sandbox, "echo hi", plain_shell).run.stdout == "hi\n"
+        sandbox.close()
+
+
+def test_a_runtime_that_the_settings_name_is_used_or_refused(make: Make, with_runtimes: str) -> None:
+    with pytest.raises(OperatorError, match=r"no docker\.runtime 'none'; it has .*crun"):
+        make(with_runtimes, runtime="none")
+    with pytest.raises(TemporaryError, match=r"OCI runtime|false"):
+        make(with_runtimes, runtime="broken")
+    sandbox = make(with_runtimes, runtime="runc")
+    assert sandbox.plan is not None
+    assert sandbox.plan.oci == "runc"
+
+
+def need_gvisor() -> None:
+    if shutil.which("runsc") is None:
+        pytest.skip("there is no gVisor (Debian package runsc, which not every release has)")
+
+
+def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
+    need_gvisor()
+    sandbox = make(with_runtimes, runtime="runsc")
+    assert sandbox.viewed is False
+    phase = go(sandbox, "cat; cat /proc/version; exit 3", plain_shell).run
+    assert (phase.outcome, phase.exit_code) == (Outcome.NONZERO_EXIT, 3)
+    assert phase.stdout.startswith("in\nLinux version 4.4.0")  # whatever the host's is
+    assert go(sandbox, "x=x; while :; do x=$x$x; done", plain_shell).run.outcome is Outcome.MEMORY_LIMIT
+    bigger = make_job("echo run", compile_sh="echo compiled", shell=plain_shell)
+    result = sandbox.run(bigger, lambda *_: None, threading.Event())
+    assert (result.compile.stdout, result.run.stdout) == ("compiled\n", "run\n")
+
+
+def test_gvisor_has_no_cells(make: Make, with_runtimes: str) -> None:
+    need_gvisor()
+    with pytest.raises(OperatorError, match=r'"recycled" is not possible here.*docker\.runtime = .runsc'):
+        make(with_runtimes, "recycled", runtime="runsc")
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/sys/fs/cgroup/memory"), reason="only cgroup v1 gives a rootless engine no limits"
+)
+def test_a_rootless_engine_whose_limits_are_ignored_is_refused(make: Make) -> None:
+    with (
+        setups.rootless_engine() as url,
+        pytest.raises(OperatorError, match=r"rootless engine on cgroup v1 .* ignores all limits: .*unified_cgroup_h"),
+    ):
+        make(url)

@@ -1,0 +1,138 @@
+"""Docker Engines of the tests' own in other set-ups than the common one: userns-remap, rootless, other runtimes.
+
+They are started by what starts contrib/test's own (``keep_docker`` in contrib/lib.sh): each ends, with all that it
+made, when its standard input does, so that not even a kill of the tests leaves one behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.sandbox.engine import Engine
+from tests.engines import REPOSITORY, unavailable
+
+PATIENCE = 60.0  # seconds until an engine answers
+ROOTLESS_USER = "spoold-rootless"
+# crun refuses a host that has both versions of control groups; where there is but one this does nothing.
+ONE_CGROUP_VERSION = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi"
+
+
+def need(*programs: str) -> None:
+    """Skip or fail where one of the programs is missing, or root's rights are."""
+    if missing := [program for program in programs if shutil.which(program) is None]:
+        unavailable(f"not installed: {', '.join(missing)}")
+    if os.geteuid() != 0:
+        unavailable("only root can start a Docker Engine in another set-up")
+
+
+@contextlib.contextmanager
+def engine(*options: str, first: str = ":", wrappers: dict[str, str] | None = None) -> Iterator[str]:
+    """Yield the URL of a dockerd with these options.
+
+    ``first`` is run in its mount namespace before it starts. ``wrappers`` are further runtimes: names and commands.
+    """
+    need("dockerd")
+    run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))  # sockets have short paths
+    run.chmod(0o711)
+    for name, runtime in (wrappers or {}).items():
+        (run / name).write_text(f'#!/bin/sh\nexec {runtime} "$@"\n')
+        (run / name).chmod(0o755)
+        options = (*options, "--add-runtime", f"{name}={run / name}")
+    script = f"""
+        set -euo pipefail
+        root={shlex.quote(str(REPOSITORY))} work=/nonexistent
+        source "$root/contrib/lib.sh"
+        {first}
+        keep_docker {shlex.quote(str(run))} {os.getgid()} {shlex.join(options)}
+    """
+    command = ["setsid", "--wait", "unshare", "--mount", "--propagation", "slave", "bash", "-c", script]
+    with (run / "log").open("wb") as log:
+        keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
+    try:
+        url = f"unix://{run}/socket"
+        _wait_for(url, keeper, run / "log")
+        yield url
+    finally:
+        keeper.communicate(b"stop\n", timeout=PATIENCE)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def rootless_engine() -> Iterator[str]:
+    """Yield the URL of a dockerd that an ordinary user runs."""
+    need("dockerd", "rootlesskit", "newuidmap", "setpriv", "useradd")
+    run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))
+    with _ordinary_user() as user:
+        shutil.chown(run, user, pwd.getpwnam(user).pw_gid)
+        inside = f"""
+            rm -rf /run/docker /run/containerd /run/xtables.lock
+            exec dockerd --rootless --data-root {run}/data --exec-root {run}/exec --pidfile {run}/pid \
+                --host unix://{run}/socket --bridge none --iptables=false
+        """
+        command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig", "TERM", "--"]
+        command += ["env", "-i", f"PATH={os.environ['PATH']}:/usr/sbin:/sbin", f"HOME={run}", f"XDG_RUNTIME_DIR={run}"]
+        command += ["rootlesskit", "--net=host", "--copy-up=/etc", "--copy-up=/run", f"--state-dir={run}/kit"]
+        with (run / "log").open("wb") as log:
+            kit = subprocess.Popen([*command, "sh", "-c", inside], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            _wait_for(f"unix://{run}/socket", kit, run / "log")
+            yield f"unix://{run}/socket"
+        finally:
+            kit.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                kit.wait(20)
+            kit.kill()
+            kit.wait()
+            shutil.rmtree(run, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ordinary_user() -> Iterator[str]:
+    """Yield the name of a user who has subordinate ids; gone at the end, unless it was there before."""
+    try:
+        pwd.getpwnam(ROOTLESS_USER)
+    except KeyError:
+        pass
+    else:
+        yield ROOTLESS_USER
+        return
+    lines = [line.split(":") for file in ("/etc/subuid", "/etc/subgid") for line in _lines(file)]
+    free = max([100000, *(int(start) + int(count) for _, start, count in lines)])
+    ids = f"{free}-{free + 65535}"
+    for command in (
+        ["useradd", "--system", "--user-group", "--home-dir", "/nonexistent", ROOTLESS_USER],
+        ["usermod", "--add-subuids", ids, "--add-subgids", ids, ROOTLESS_USER],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    try:
+        yield ROOTLESS_USER
+    finally:
+        subprocess.run(["userdel", ROOTLESS_USER], check=True, capture_output=True)
+
+
+def _lines(file: str) -> list[str]:
+    with contextlib.suppress(FileNotFoundError):
+        return Path(file).read_text().splitlines()
+    return []
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(TemporaryError, OperatorError), Engine(url).client() as api:
+            api.ping()
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            unavailable(f"dockerd does not start in this set-up: {log.read_text()[-2000:]}")
+        time.sleep(0.1)
