@@ -24,7 +24,7 @@ from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.attached import START_PATIENCE, Attached, UnusableError, expect
+from spoold.sandbox.attached import Attached, UnusableError, expect
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
@@ -34,6 +34,7 @@ from spoold.sandbox.walls import HOLDERS, Plan, Size, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
+AGAIN_PATIENCE = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 AGAIN = b"again"  # what a supervisor says when it has made room for another job
 SCRIPTS = ("compile.sh", "run.sh")
 
@@ -54,7 +55,7 @@ class Container(Attached):
         self.pid = 0  # of the supervisor, as the engine's host counts
         self.reusable = False
         self._jobs, self._owner = 0, -1
-        self._due = False  # whether its supervisor, after a job, has yet to say that it is ready
+        self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
         super().__init__(engine, cancelled)
 
     def _configuration(self) -> dict[str, Any]:
@@ -74,14 +75,14 @@ class Container(Attached):
 
     def alive(self) -> bool:
         """Tell whether its supervisor waits, or is about to."""
-        if not self._due:
+        if not self.due:
             return super().alive()
         assert self._channel is not None  # noqa: S101
         try:
             message = self._channel.arrived()
             if message is not None:
                 expect(message, AGAIN)
-                self._due = False
+                self.due = False
         except (ClosedError, RunCancelledError):
             return False
         return True
@@ -109,12 +110,12 @@ class Container(Attached):
         return result
 
     def _await_supervisor(self, channel: Channel) -> None:
-        if self._due:
+        if self.due:
             try:
-                expect(channel.message(START_PATIENCE), AGAIN)
+                expect(channel.message(AGAIN_PATIENCE), AGAIN)
             except ClosedError as error:
                 raise UnusableError(f"the container did not get ready for another job: {error}") from error
-            self._due = False
+            self.due = False
 
     def _release(self, channel: Channel) -> None:
         """Have the supervisor make room for another job."""
@@ -122,7 +123,7 @@ class Container(Attached):
             channel.send([wire.frame({"end": 1})], LAST_PATIENCE)
         except (ClosedError, RunCancelledError):
             return
-        self.reusable = self._due = True
+        self.reusable = self.due = True
 
     def _phases(
         self, channel: Channel, job: Job, on_phase: Callable[[str, Phase], None], parts: list[bytes]

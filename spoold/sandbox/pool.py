@@ -109,9 +109,9 @@ class Pool:
 
     def _fit(self, owner: int) -> Container | None:
         """Return a waiting container for ``owner``; where all are other users', let one go, and a new one is made."""
-        for container in self._waiting:
-            if container.serves(owner):
-                return container
+        fit = [container for container in self._waiting if container.serves(owner)]
+        if fit:
+            return min(fit, key=lambda container: container.due)  # the next to be ready where none is
         if self._waiting:
             self._discard([self._waiting[0]])
             self._change.notify_all()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, walls
+from spoold.sandbox import container as container_module
 from spoold.sandbox.docker_engine import DockerSandbox
 from tests.sandbox.conftest import RUN, make_job, settings_for
 
@@ -268,3 +272,24 @@ def test_what_docker_hides_is_hidden_and_the_cell_keeps_no_more_rights_than_it_n
     assert frozen == "['ro', 'ro', 'ro', 'ro']"
     assert cell == "['e0', '']"  # KILL, SETGID, SETUID; nothing could ever be gained
     assert job == "['', '']"
+
+
+def test_a_container_that_is_not_ready_again_in_time_is_replaced(
+    make: Make, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = make()
+    go(sandbox, make_job("true", shell=plain_shell))
+    first = container(sandbox)
+    assert sandbox._pool is not None
+    slow = sandbox._pool._waiting[0]
+    while slow.due:
+        assert slow.alive()
+    os.kill(slow.pid, signal.SIGSTOP)  # its supervisor makes no other cell after this job
+    try:
+        monkeypatch.setattr(container_module, "AGAIN_PATIENCE", 0.3)
+        outputs = [go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout for _ in range(2)]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(slow.pid, signal.SIGCONT)
+    assert outputs == ["hi\n", "hi\n"]
+    assert container(sandbox) != first
