@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, deps, exits, operator, pins, render
+from spoold.cli import client, deps, doctor, exits, operator, pins, render
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
@@ -146,6 +146,7 @@ def _show(id_: str, response: Response, *, as_json: bool) -> None:
 
 
 command.add_command(deps.command, "deps")
+command.add_command(doctor.command, "doctor")
 command.add_command(operator.collect, "gc")
 command.add_command(pins.command, "nixpkgs")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from spoold.model.findings import Finding, Level
+
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 # 1.1.5+ds1-1+deb12u1, 1.1.12-0ubuntu3, 20.10.24+dfsg1, 1.1.12-4.el9, 1.2.4-1.fc41, 1:1.1.15~deb12; not 1.4.0-rc.3
 _MARK = re.compile(r"[+~]|ubuntu|deb\d|\.(?:el|fc)\d|-\d")
@@ -56,3 +58,21 @@ def numbers(version: str) -> tuple[int, ...]:
 def of_distribution(version: str) -> bool:
     """Tell whether a version carries the mark of a distribution, which may have mended what its number does not say."""
     return bool(_MARK.search(version))
+
+
+def finding(program: str, version: str, packaged: str = "") -> Finding:
+    """Return what is to say of ``program`` in ``version``; ``packaged`` is the distribution's version of it, if any."""
+    shown = packaged if packaged and numbers(packaged)[:2] == numbers(version)[:2] else version
+    found = of(program, version)
+    if not found:
+        return Finding(Level.FINE, f"{program} {shown}", "no known holes")
+    names = ", ".join(hole.name for hole in found)
+    fixed = " or ".join(found[-1].fixed[-2:])
+    if of_distribution(shown):
+        return Finding(
+            Level.WARNING,
+            f"{program} {shown}",
+            f"by its number it has {names}; a distribution's package may be mended all the same",
+            f"look the names up in your distribution's security tracker, and upgrade; else use {fixed} or later",
+        )
+    return Finding(Level.REFUSED, f"{program} {shown}", f"known holes: {names}", f"upgrade to {fixed} or later")

@@ -1,0 +1,95 @@
+"""``spoolctl doctor``: is this host fit to run strangers' programs, and if not, what mends it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spoold.cli import exits
+from spoold.cli.options import JSON
+from spoold.cli.render import printable
+from spoold.config import Settings
+from spoold.model.errors import SpooldError
+from spoold.model.findings import Finding, Level
+from spoold.model.job import Runtime
+from spoold.nix import doctor as nix
+from spoold.sandbox import doctor as sandbox
+from spoold.spool import doctor as spool
+from spoold.spool.builds import BuildStore
+
+COLOURS = {
+    Level.FINE: "green",
+    Level.NOTE: "cyan",
+    Level.UNKNOWN: "magenta",
+    Level.WARNING: "yellow",
+    Level.REFUSED: "bold red",
+}
+
+
+@click.command()
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, and for what could not be looked at.")
+@JSON
+@click.pass_obj
+def command(settings: Settings, *, strict: bool, as_json: bool) -> int:
+    """Look at this host: can it run strangers' programs safely, and what is to mend?
+
+    The daemons need not run; what they are for (containers, Nix, its sandbox) is tried out. As root it sees
+    everything, else it says what it could not look at. Exit codes: 0 nothing is refused (there may be warnings), 1
+    something is, and spoold should not be used until it is mended.
+    """
+    found = list(_examine(settings, quiet=as_json))
+    if as_json:
+        click.echo(msgspec.json.encode({"findings": [finding for _, finding in found]}))
+    else:
+        _show(found)
+    bad = {Level.REFUSED} | ({Level.WARNING, Level.UNKNOWN} if strict else set())
+    return exits.FAILED if any(finding.level in bad for _, finding in found) else exits.OK
+
+
+def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]]:
+    runtime = _runtime(settings)
+    rooms: dict[str, Callable[[], Iterator[Finding]]] = {
+        "Spool": lambda: spool.examine(settings),
+        "Docker": lambda: sandbox.examine(settings, runtime),
+        "Nix": lambda: nix.examine(settings, runtime),
+    }
+    console = Console(stderr=True, quiet=quiet)
+    for room, look in rooms.items():
+        with console.status(f"looking at {room}"):
+            try:
+                for finding in look():
+                    yield room, finding
+            except (SpooldError, OSError) as error:
+                yield room, Finding(Level.UNKNOWN, room, f"the look at it ended early: {error}")
+
+
+def _runtime(settings: Settings) -> Runtime | None:
+    try:
+        return BuildStore(settings).runtime()
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _show(found: list[tuple[str, Finding]]) -> None:
+    console = Console(highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    before = ""
+    for room, finding in found:
+        text = Text(printable(finding.what), style="bold").append(f": {printable(finding.detail)}", style="not bold")
+        if finding.remedy:
+            text.append(f"\n→ {printable(finding.remedy, lines=True)}", style="not bold italic")
+        table.add_row(room if room != before else "", Text(finding.level, style=COLOURS[finding.level]), text)
+        before = room
+    console.print(table)
+    counts = {level: sum(finding.level is level for _, finding in found) for level in Level}
+    console.print(
+        f"{counts[Level.REFUSED]} refused, {counts[Level.WARNING]} warnings, {counts[Level.UNKNOWN]} not looked at"
+    )

@@ -1,0 +1,181 @@
+"""The doctor's look at the engine: what it says of itself, who may use it, and what a job on trial meets.
+
+The trial is the executor's own ``prepare`` and two jobs, under a name of the doctor's own, so nothing of an executor
+that runs meanwhile is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec.structs import replace
+
+from spoold.config import Docker, Executor, Settings
+from spoold.host import packages
+from spoold.model import holes
+from spoold.model.errors import OperatorError, SpooldError
+from spoold.model.findings import Finding, Level
+from spoold.model.job import Job, JobFile, Runtime
+from spoold.model.limits import MIB
+from spoold.model.response import Outcome
+from spoold.sandbox import checks
+from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.engine import Engine
+
+OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
+TRIAL_MEMORY = 64 * MIB
+BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
+
+
+def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
+    """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
+    engine = Engine(settings.docker.host)
+    yield from _socket(engine.where)
+    try:
+        with engine.client() as api:
+            information, version = api.info(), api.version()
+    except OperatorError as error:
+        yield Finding(Level.UNKNOWN, "Docker Engine", str(error), "run the doctor as the executor's user, or as root")
+        return
+    except SpooldError as error:
+        yield Finding(Level.REFUSED, "Docker Engine", str(error), "start it, or set docker.host")
+        return
+    yield from _versions(version)
+    found = checks.of_engine(information, settings.docker)
+    yield from found
+    if any(finding.level is Level.REFUSED for finding in found):
+        return
+    if runtime is None:
+        yield Finding(
+            Level.UNKNOWN,
+            "a job on trial",
+            "what a builder provides for sandboxes is not there, or closed to this user",
+            "start `spoold builder`, then ask the doctor again, as root",
+        )
+        return
+    yield from _trial(settings, runtime)
+
+
+def _socket(where: str) -> Iterator[Finding]:
+    if not where.startswith("unix://"):
+        yield Finding(
+            Level.WARNING,
+            f"Docker at {where}",
+            "whoever reaches this address and is let in is root on the engine's host",
+            "use the Unix socket, or TLS with client certificates, and a firewall",
+        )
+        return
+    path = where.removeprefix("unix://")
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        return  # whoever connects says it better
+    if mode & 0o006:
+        yield Finding(
+            Level.REFUSED,
+            f"Docker's socket {path}",
+            f"mode {mode:04o}: every user of this host can become root through it",
+            f"chmod 0660 {path}",
+        )
+    else:
+        yield Finding(Level.FINE, f"Docker's socket {path}", f"mode {mode:04o}")
+
+
+def _versions(version: dict[str, Any]) -> Iterator[Finding]:
+    yield _age(version)
+    for component in version.get("Components") or ():
+        if component["Name"] in holes.HOLES:
+            own = packages.version_of(component["Name"])
+            yield holes.finding(component["Name"], component["Version"], own)
+
+
+def _age(version: dict[str, Any]) -> Finding:
+    what = f"Docker Engine {version.get('Version', '')}"
+    try:
+        built = datetime.fromisoformat(str(version.get("BuildTime"))[:10]).replace(tzinfo=UTC)
+    except ValueError:
+        return Finding(Level.UNKNOWN, what, "it does not say when it was built")
+    if datetime.now(UTC) - built > OLD:
+        return Finding(
+            Level.WARNING,
+            what,
+            f"built on {built:%Y-%m-%d}: nobody seems to mend holes in it any more",
+            "upgrade it, or the distribution that it comes from",
+        )
+    return Finding(Level.FINE, what, f"built on {built:%Y-%m-%d}")
+
+
+def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
+    own = replace(
+        settings,
+        executor=Executor(name=f"doctor-{os.getpid()}"),
+        docker=replace(settings.docker, waiting=0),
+    )
+    sandbox = DockerSandbox(own, runtime)
+    try:
+        sandbox.prepare()
+        yield _started(sandbox)
+        yield _view(sandbox, settings.docker)
+        yield _memory(sandbox, settings)
+    except OperatorError as error:
+        yield Finding(Level.REFUSED, "a job on trial", str(error))
+    except SpooldError as error:
+        yield Finding(Level.REFUSED, "a job on trial", f"it cannot run: {error}", "see the engine's own log")
+    finally:
+        sandbox.close()
+
+
+def _started(sandbox: DockerSandbox) -> Finding:
+    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
+    plan = sandbox.plan
+    start = f"{plan.settings.docker.mode} containers start with {plan.oci or 'the default runtime'}"
+    seen = (
+        "seccomp, no-new-privileges and the memory limit are on"
+        if plan.resizable
+        else "jobs have a kernel of their own"
+    )
+    return Finding(Level.FINE, "a job on trial", f"{start}; {seen}")
+
+
+def _view(sandbox: DockerSandbox, settings: Docker) -> Finding:
+    what = "what a job sees of the Nix store"
+    if sandbox.viewed:
+        return Finding(Level.FINE, what, "its own closure")
+    if settings.view == "off":
+        return Finding(Level.WARNING, what, "all of it, unlisted: docker.view is off", 'set docker.view = "auto"')
+    return Finding(
+        Level.WARNING,
+        what,
+        "all of it, unlisted: this kernel, engine or runtime does not allow the porter's mounts",
+        'use Linux 5.12 or later and a rootful engine, or docker.mode = "recycled"; '
+        'docker.view = "required" takes no work instead',
+    )
+
+
+def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
+    """Have a job take more memory than it may."""
+    limits = replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30)
+    job = Job(
+        submission_id="doctor",
+        attempt=0,
+        files=[JobFile("run.sh", BOMB, 0o755)],
+        stdin=b"",
+        args=[],
+        env={},
+        compile=None,
+        run=limits,
+        shell="",
+        nixpkgs="",
+    )
+    outcome = sandbox.run(job, lambda *_: None, threading.Event()).run.outcome
+    what = "a job that takes too much memory"
+    if outcome is Outcome.MEMORY_LIMIT:
+        return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
+    return Finding(
+        Level.REFUSED, what, f"is not ended at its limit, but: {outcome}", "give the engine the memory controller"
+    )

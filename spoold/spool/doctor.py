@@ -1,0 +1,172 @@
+"""The doctor's look at the spool: its directories and file system, its clock, and who works on it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+
+from spoold.config import Settings
+from spoold.host import fsops, machine
+from spoold.host.clock import Clock
+from spoold.model.findings import Finding, Level
+from spoold.spool import layout
+
+LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
+SKEW = 60.0  # seconds between this machine's clock and the file system's that nobody has to know of
+ROLES = ("intake", "builder", "health")
+LOCK = ".lock"
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found."""
+    root = settings.spool.path
+    try:
+        missing = [each.path for each in layout.DIRECTORIES if not _is_directory(os.path.join(root, each.path))]
+    except PermissionError:
+        yield Finding(Level.UNKNOWN, f"spool {root}", "closed to this user", "run the doctor as root")
+        return
+    if missing:
+        yield Finding(Level.REFUSED, f"spool {root}", f"not there: {', '.join(missing)}", "spoolctl init")
+        return
+    yield from _directories(root)
+    yield from _mount(settings)
+    yield _room(root, "the spool's disk")
+    if os.path.isdir(settings.nix.state):
+        yield _room(settings.nix.state, "the disk of nix.state")
+    if os.access(os.path.join(root, "tmp"), os.W_OK):
+        yield _renames(root)
+        yield _clock(root)
+        yield from _roles(settings)
+        yield _leases(settings)
+    else:
+        yield Finding(Level.UNKNOWN, "what goes on in the spool", "closed to this user", "run the doctor as root")
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _directories(root: str) -> Iterator[Finding]:
+    what = f"spool {root}"
+    found = {each: os.stat(os.path.join(root, each.path)) for each in layout.DIRECTORIES}
+    if len({status.st_dev for status in found.values()}) > 1:
+        yield Finding(Level.REFUSED, what, "its directories are on several file systems", "put all of it on one")
+    owners = {status.st_uid for status in found.values()}
+    if len(owners) > 1:
+        yield Finding(Level.WARNING, what, f"its directories belong to several users: {sorted(owners)}", "chown them")
+    wrong = [each.path for each, status in found.items() if stat.S_IMODE(status.st_mode) != each.mode]
+    if wrong:
+        yield Finding(Level.WARNING, what, f"modes are not as they should be: {', '.join(wrong)}", "spoolctl init")
+    else:
+        yield Finding(Level.FINE, what, "directories and modes are as they should be")
+
+
+def _mount(settings: Settings) -> Iterator[Finding]:
+    mount = machine.mount_of(settings.spool.path)
+    what = f"file system of the spool: {mount.kind}"
+    if mount.remote and not settings.spool.remote:
+        yield Finding(
+            Level.WARNING,
+            what,
+            "other hosts may write to it, and inotify does not see that: submissions wait for the next scan",
+            "set spool.remote = true",
+        )
+    elif settings.spool.remote and not mount.remote:
+        yield Finding(Level.NOTE, what, "is local, and spool.remote makes the daemons poll it", "spool.remote = false")
+    else:
+        yield Finding(Level.FINE, what, "remote, and polled" if mount.remote else "local, and watched")
+    state = machine.mount_of(settings.nix.state) if os.path.isdir(settings.nix.state) else None
+    if state is not None and state.remote:
+        remedy = "put nix.state on a local disk"
+        yield Finding(
+            Level.REFUSED, f"file system of nix.state: {state.kind}", "Nix's database needs local locks", remedy
+        )
+
+
+def _room(path: str, what: str) -> Finding:
+    room = machine.room(path)
+    inodes = "no bound on files" if room.inodes is None else f"{room.inodes} files"
+    detail = f"{room.bytes / (1 << 30):.1f} GiB ({room.share:.0%}) and {inodes} free"
+    short = room.bytes < LEAST_BYTES or room.share < LEAST_SHARE
+    if short or (room.inodes is not None and room.inodes < LEAST_INODES):
+        return Finding(Level.WARNING, what, detail, "make room: `spoolctl gc`, and remove old files from done/")
+    return Finding(Level.FINE, what, detail)
+
+
+def _renames(root: str) -> Finding:
+    """Try what every transition is made of."""
+    what = "rename and link in the spool"
+    private = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
+    renamed, linked = (os.path.join(root, "quarantine", f".doctor-{os.getpid()}-{n}.tmp") for n in (1, 2))
+    try:
+        fsops.write_private(private, b"")
+        if fsops.move(private, renamed) and fsops.publish(renamed, linked):
+            return Finding(Level.FINE, what, "work")
+        return Finding(Level.REFUSED, what, "a file that was just written is gone", "use another file system")
+    except OSError as error:
+        remedy = "use a file system that has both, mounted read-write"
+        return Finding(Level.REFUSED, what, f"do not work: {error.strerror}", remedy)
+    finally:
+        for path in (private, renamed, linked):
+            fsops.remove(path)
+
+
+def _clock(root: str) -> Finding:
+    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}.probe")
+    try:
+        apart = abs(Clock(probe).file_system() - time.time())
+    finally:
+        fsops.remove(probe)
+    if apart > SKEW:
+        return Finding(
+            Level.WARNING,
+            "clock",
+            f"the file server's and this machine's are {apart:.0f} s apart; spoold goes by the former, people do not",
+            "keep both with NTP",
+        )
+    return Finding(Level.FINE, "clock", "this machine's and the file system's agree")
+
+
+def _roles(settings: Settings) -> Iterator[Finding]:
+    temporary = os.path.join(settings.spool.path, "tmp")
+    executors = sorted(
+        name.removesuffix(LOCK)
+        for name in os.listdir(temporary)
+        if name.startswith("executor-") and name.endswith(LOCK)
+    )
+    for role in (*ROLES, *(executors or [f"executor-{settings.executor.name}"])):
+        holders = machine.lock_holders(os.path.join(temporary, role + LOCK))
+        if holders:
+            yield Finding(Level.FINE, f"daemon {role}", f"runs (pid {holders[0]})")
+        else:
+            unit = role.partition("-")[0]
+            remedy = f"systemctl start spoold-{unit}, or `spoold {unit}`"
+            yield Finding(Level.NOTE, f"daemon {role}", "does not run on this host", remedy)
+
+
+def _leases(settings: Settings) -> Finding:
+    """Look for entries that somebody should have put back by now."""
+    root, what = settings.spool.path, "leases"
+    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}.probe")
+    now = Clock(probe).file_system()
+    fsops.remove(probe)
+    longest = settings.lease.limit + 3 * settings.lease.check
+    stale = [
+        os.path.join(state, name)
+        for state in ("running", "builds/building")
+        for name in fsops.names(os.path.join(root, state))
+        if (seen := fsops.mtime(os.path.join(root, state, name))) is not None and now - seen > longest
+    ]
+    if stale:
+        return Finding(
+            Level.WARNING,
+            what,
+            f"{len(stale)} entries are held by nobody, such as {stale[0]!a}",
+            "start `spoold health`, which puts them back",
+        )
+    return Finding(Level.FINE, what, "no entry is held by nobody")

@@ -1,0 +1,265 @@
+"""spoolctl doctor: on the host of the tests, and on hosts that something is wrong with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import pytest
+from filelock import FileLock
+from msgspec.structs import replace
+
+from spoold.cli import exits
+from spoold.config import Docker, Nix, Settings, Spool
+from spoold.host import machine, packages
+from spoold.model.findings import Finding, Level
+from spoold.model.job import Runtime
+from spoold.nix import command, confine
+from spoold.nix import doctor as nix
+from spoold.sandbox import doctor as sandbox
+from spoold.sandbox import walls
+from spoold.spool import doctor as spool
+from spoold.spool import layout
+from spoold.spool.builds import BuildStore
+
+
+def said(found: Iterable[Finding], level: Level) -> str:
+    return "\n".join(str(finding) for finding in found if finding.level is level)
+
+
+def doctor(settings: Settings, *options: str) -> subprocess.CompletedProcess[str]:
+    config = Path(settings.spool.path).parent / "spoold.toml"
+    config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
+    argv = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(config), "doctor", *options]
+    environment = os.environ | {"COLUMNS": "120"}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runtime) -> None:
+    BuildStore(settings).set_runtime(runtime)
+    done = doctor(settings, "--json")
+    assert done.returncode == exits.OK, done.stdout + done.stderr
+    found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
+    assert "refused" not in {each["level"] for each in found.values()}
+    for what in ("a job on trial", "a job that takes too much memory", "jail of evaluations", "seccomp", "nixpkgs"):
+        assert found[what]["level"] == "fine", found[what]
+    if os.geteuid() == 0:
+        assert found["Nix's build sandbox"]["level"] == "fine", found["Nix's build sandbox"]
+    assert found["leases"]["level"] == "fine"
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_before_anything_runs_it_says_what_it_could_not_look_at(settings: Settings, docker_host: str) -> None:
+    nowhere = replace(settings.nix, state="/nonexistent/state")
+    bare = replace(settings, nix=nowhere, nixpkgs={"default": "https://example.org/nixpkgs.tar.gz"})
+    done = doctor(bare)
+    assert done.returncode == exits.OK, done.stdout + done.stderr
+    assert re.search(r"not looked at +a job on trial", done.stdout)
+    assert re.search(r"not looked at +Nix's build sandbox", done.stdout)
+    assert "0 refused" in done.stdout
+    assert doctor(bare, "--strict").returncode == exits.FAILED
+    assert not os.path.exists("/nonexistent")
+
+
+def test_without_a_spool_and_an_engine(tmp_path: Path) -> None:
+    nowhere = Settings(spool=Spool(path=str(tmp_path / "none")), docker=Docker(host=f"unix://{tmp_path}/none.sock"))
+    done = doctor(nowhere)
+    assert done.returncode == exits.FAILED
+    assert "→ spoolctl init" in done.stdout
+    assert "none.sock" in done.stdout
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Settings:
+    """Return settings with a spool, and nothing that is answered by an engine."""
+    layout.create(str(tmp_path / "spool"))
+    (tmp_path / "state").mkdir(mode=0o700)
+    return Settings(spool=Spool(path=str(tmp_path / "spool")), nix=Nix(state=str(tmp_path / "state")))
+
+
+def test_a_spool_as_it_should_be(own: Settings) -> None:
+    found = list(spool.examine(own))
+    assert not said(found, Level.REFUSED)
+    assert "directories and modes are as they should be" in said(found, Level.FINE)
+    assert "rename and link in the spool: work" in said(found, Level.FINE)
+    assert os.listdir(f"{own.spool.path}/tmp") == []
+    assert os.listdir(f"{own.spool.path}/quarantine") == []
+
+
+def test_a_drop_box_that_can_be_listed(own: Settings) -> None:
+    Path(own.spool.path, "incoming").chmod(0o1777)
+    assert "modes are not as they should be: incoming: spoolctl init" in said(spool.examine(own), Level.WARNING)
+
+
+def test_an_entry_that_nobody_holds_any_more(own: Settings) -> None:
+    entry = Path(own.spool.path, "running/a@1.json")
+    entry.touch()
+    assert "no entry is held by nobody" in said(spool.examine(own), Level.FINE)
+    os.utime(entry, (0, 0))
+    assert "'running/a@1.json': start `spoold health`" in said(spool.examine(own), Level.WARNING)
+
+
+def test_daemons_that_run_here_and_those_that_do_not(own: Settings) -> None:
+    with FileLock(f"{own.spool.path}/tmp/executor-two.lock"):
+        found = list(spool.examine(own))
+    assert f"daemon executor-two: runs (pid {os.getpid()})" in said(found, Level.FINE)
+    assert "daemon health: does not run on this host" in said(found, Level.NOTE)
+
+
+def test_a_file_system_of_another_host(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nfs(_: str) -> machine.Mount:
+        return machine.Mount("/mnt", "nfs4")
+
+    monkeypatch.setattr(machine, "mount_of", nfs)
+    found = list(spool.examine(own))
+    assert "set spool.remote = true" in said(found, Level.WARNING)
+    assert "put nix.state on a local disk" in said(found, Level.REFUSED)
+    polled = replace(own, spool=replace(own.spool, remote=True))
+    assert "remote, and polled" in said(spool.examine(polled), Level.FINE)
+
+
+def test_a_disk_that_is_full(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in (machine.Room(1 << 20, 0.5, None), machine.Room(1 << 40, 0.01, None), machine.Room(1 << 40, 0.5, 10)):
+        monkeypatch.setattr(machine, "room", lambda _, room=room: room)
+        assert "make room" in said(spool.examine(own), Level.WARNING)
+
+
+def test_where_paths_are_mounted(tmp_path: Path) -> None:
+    assert machine.mount_of("/proc").kind == "proc"
+    assert not machine.mount_of(str(tmp_path)).remote
+    assert machine.Mount("/x", "fuse.sshfs").remote
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o666, Level.REFUSED), (0o662, Level.REFUSED), (0o660, Level.FINE)])
+def test_a_socket_that_everybody_may_use(tmp_path: Path, mode: int, level: Level) -> None:
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(mode)
+        found = list(sandbox.examine(Settings(docker=Docker(host=f"unix://{path}")), None))
+    assert found[0].level is level
+    assert f"mode {mode:04o}" in found[0].detail
+    assert "does not answer" in said(found, Level.REFUSED)
+
+
+def test_an_engine_of_long_ago() -> None:
+    old = {"Version": "18.06", "BuildTime": "2018-07-18T19:09:54.000000000+00:00", "Components": []}
+    assert "18.06: built on 2018-07-18" in said(sandbox._versions(old), Level.WARNING)
+
+
+def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"Version": "27.3.1", "BuildTime": "", "Components": [{"Name": "runc", "Version": "1.1.11"}]}
+    monkeypatch.setattr(packages, "version_of", lambda _: "")
+    assert "runc 1.1.11: known holes: CVE-2024-21626" in said(sandbox._versions(words), Level.REFUSED)
+    monkeypatch.setattr(packages, "version_of", lambda _: "1.1.11+ds1-1+deb12u1")
+    assert "a distribution's package may be mended" in said(sandbox._versions(words), Level.WARNING)
+    monkeypatch.setattr(packages, "version_of", lambda _: "1.3.3+ds1-2")  # installed, but not what the engine uses
+    assert "runc 1.1.11: known holes" in said(sandbox._versions(words), Level.REFUSED)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_a_host_without_user_namespaces(
+    settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = walls.seccomp(recycled=False)  # it allows no namespaces
+    monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
+    recycled = replace(settings, docker=replace(settings.docker, mode="recycled"))
+    assert "user.max_user_namespaces" in said(sandbox.examine(recycled, runtime), Level.REFUSED)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_jobs_that_see_the_whole_store(settings: Settings, docker_host: str, runtime: Runtime) -> None:
+    whole = replace(runtime, closure=[runtime.bash])  # less than there is: the view does not come out as it should
+    assert "all of it, unlisted" in said(sandbox.examine(settings, whole), Level.WARNING)
+
+
+@pytest.mark.nix
+def test_walls_of_nix_that_do_not_stand(
+    nix_settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_(argv: list[str], *, readable: object, writable: tuple[str, str], directory: str, uid: int) -> list[str]:
+        return [word.replace("/s/store", writable[0]) for word in argv]
+
+    kept = command.options
+    with monkeypatch.context() as patch:
+        patch.setattr(confine, "jail", open_)
+        assert "jail of evaluations: does not work" in said(nix._walls(nix_settings.nix), Level.REFUSED)
+    with monkeypatch.context() as patch:
+        lax = ["--option", "sandbox", "relaxed", "--option", "sandbox-fallback", "true"]
+        patch.setattr(command, "options", lambda *words, **more: [*kept(*words, **more), *lax])
+        found = said(nix._walls(nix_settings.nix), Level.REFUSED)
+        assert "sandbox is relaxed, sandbox-fallback is true" in found
+
+
+def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
+    assert "no nixpkgs.default is set" in str(nix._pins(Settings()))
+    assert "/none" in str(nix._pins(Settings(nixpkgs={"default": f"{tmp_path}/none"})))
+    fine = Settings(nixpkgs={"default": str(tmp_path), "far": "https://example.org/x.tar.gz"})
+    assert nix._pins(fine).level is Level.FINE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has build users")
+def test_builds_as_root() -> None:
+    (found,) = list(nix._users(Nix(build_users="")))
+    assert found.level is Level.WARNING
+    assert "groupadd --system nixbld" in found.remedy
+    (found,) = nix._users(Nix(build_users="no-such-group"))
+    assert found.level is Level.REFUSED
+
+
+def test_a_state_directory_that_is_open(tmp_path: Path) -> None:
+    store = tmp_path / "state/nix/nix/store"
+    store.mkdir(parents=True)
+    tmp_path.joinpath("state").chmod(0o755)
+    found = said(nix._state(tmp_path / "state"), Level.WARNING)
+    assert "chmod 0700" in found
+    assert "can be listed" in found
+    tmp_path.joinpath("state").chmod(0o700)
+    store.chmod(0o711)
+    assert not said(nix._state(tmp_path / "state"), Level.WARNING)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_an_ordinary_user_is_told_what_was_not_looked_at(
+    settings: Settings, docker_host: str, nix_settings: Settings
+) -> None:
+    rooms: tuple[Callable[[], Iterable[Finding]], ...] = (
+        lambda: spool.examine(settings),
+        lambda: sandbox.examine(settings, None),
+        lambda: nix.examine(settings, None),
+    )
+    for room in rooms:
+        list(room())  # so that all modules are there: the interpreter may be closed to others
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65533, 65533, 65533)
+            os.setresuid(65533, 65533, 65533)
+            found = [finding for room in rooms for finding in room()]
+            os.write(writer, msgspec.json.encode(found))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        found = msgspec.json.decode(file.read(), type=list[Finding])
+    os.waitpid(pid, 0)
+    assert not said(found, Level.REFUSED)
+    unknown = said(found, Level.UNKNOWN)
+    for words in ("closed to this user", "no permission to use Docker", "Nix's build sandbox"):
+        assert words in unknown
