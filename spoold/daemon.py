@@ -17,17 +17,11 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from spoold.actors.builder import Builder
-from spoold.actors.executor import Executor
-from spoold.actors.health import Health
-from spoold.actors.intake import Intake
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.notify import notify
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.ids import Hint
-from spoold.nix.build import NixBuilder
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.spool import layout
 from spoold.watch import Watch
 
@@ -54,11 +48,40 @@ class Actor(Protocol):
         """Drain."""
 
 
+# Each imports its own needs only: together with the others' a process would take a third more memory.
+
+
+def _intake(settings: Settings) -> Actor:
+    from spoold.actors.intake import Intake  # noqa: PLC0415
+
+    return Intake(settings)
+
+
+def _executor(settings: Settings) -> Actor:
+    from spoold.actors.executor import Executor  # noqa: PLC0415
+    from spoold.sandbox.docker_engine import DockerSandbox  # noqa: PLC0415
+
+    return Executor(settings, lambda runtime: DockerSandbox(settings, runtime))
+
+
+def _builder(settings: Settings) -> Actor:
+    from spoold.actors.builder import Builder  # noqa: PLC0415
+    from spoold.nix.build import NixBuilder  # noqa: PLC0415
+
+    return Builder(settings, NixBuilder(settings))
+
+
+def _health(settings: Settings) -> Actor:
+    from spoold.actors.health import Health  # noqa: PLC0415
+
+    return Health(settings)
+
+
 ROLES: dict[str, Callable[[Settings], Actor]] = {
-    "intake": Intake,
-    "executor": lambda settings: Executor(settings, lambda runtime: DockerSandbox(settings, runtime)),
-    "builder": lambda settings: Builder(settings, NixBuilder(settings)),
-    "health": Health,
+    "intake": _intake,
+    "executor": _executor,
+    "builder": _builder,
+    "health": _health,
 }
 
 

@@ -132,3 +132,12 @@ def test_an_executor_waits_for_the_builder_and_says_so(start: Start, spool: Path
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert (spool / "new" / "a.json").exists()
+
+
+@pytest.mark.parametrize("role", ["intake", "health"])
+def test_a_daemon_loads_no_library_that_only_others_need(role: str) -> None:
+    program = (
+        "import sys, spoold.cli.daemon as d; from spoold.config import Settings\n"
+        f"d.ROLES[{role!r}](Settings()); print(sorted({{'docker', 'requests', 'rich'}} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"

@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, deps, doctor, exits, operator, pins, render
+from spoold.cli import client, deps, doctor, exits, operator, pins, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
@@ -142,7 +142,7 @@ def _show(id_: str, response: Response, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.buffer.write(published(id_, response))
     else:
-        render.show_response(Console(highlight=False, markup=False), render.printable(id_), response)
+        render.show_response(Console(highlight=False, markup=False), text.printable(id_), response)
 
 
 command.add_command(deps.command, "deps")

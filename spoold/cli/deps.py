@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spoold.cli import client, exits, render
+from spoold.cli import client, exits, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model import ids
@@ -141,9 +141,9 @@ def _report(rows: list[tuple[Path, BuildRecord | None]]) -> None:
     for path, record in rows:
         phase = record.result.phase if record else None
         outcome = str(phase.outcome) if phase else "not yet"
-        table.add_row(render.printable(str(path)), outcome, render.seconds(phase.time) if phase else "")
+        table.add_row(text.printable(str(path)), outcome, render.seconds(phase.time) if phase else "")
     console.print(table)
     for path, record in rows:
         if record and not record.result.shell:
-            console.print(f"\n{render.printable(str(path))}:")
-            console.print(render.printable(record.result.phase.stderr, lines=True))
+            console.print(f"\n{text.printable(str(path))}:")
+            console.print(text.printable(record.result.phase.stderr, lines=True))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from spoold.cli import exits
 from spoold.cli.options import JSON
-from spoold.cli.render import printable
+from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.model.errors import SpooldError
 from spoold.model.findings import Finding, Level

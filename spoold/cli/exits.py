@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import click
 
-from spoold.cli.render import printable
+from spoold.cli.text import printable
 from spoold.model.errors import SpooldError
 
 OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from spoold.cli import exits, render
+from spoold.cli import exits, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
@@ -88,7 +88,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
         return
     table = Table("pin", "from", "location", "store path", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(render.printable(row[key]) for key in ("name", "from", "location", "path")))
+        table.add_row(*(text.printable(row[key]) for key in ("name", "from", "location", "path")))
     Console(highlight=False, markup=False).print(table)
 
 

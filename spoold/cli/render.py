@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import time
-import unicodedata
 
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from spoold.cli.text import printable
 from spoold.model.response import Outcome, Package, Phase, Response, Status, WaitingFor
 
 SHOWN_LINES = 40  # of one stream, in the human view; --json has all
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """Return ``text`` with control and format characters escaped; newlines and tabs stay where ``lines`` is set."""
-    kept = "\n\t" if lines else ""
-    return "".join(
-        character
-        if character in kept or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
 
 
 def show_response(console: Console, id_: str, response: Response) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from spoold.cli import client, exits
-from spoold.cli.render import printable, size
+from spoold.cli.render import size
+from spoold.cli.text import printable
 from spoold.model import ids
 from spoold.model.errors import ClientError
 from tests.actors.bench import Bench
