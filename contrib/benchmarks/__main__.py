@@ -65,10 +65,10 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     with ExitStack() as stack:
         spools = start(given, stack)
         ways: list[Way] = [*peers(given, spools[MAIN], stack), *spools.values()]
-        effort = Effort(samples=200, seconds=given.seconds, rounds=10)
+        effort = Effort(samples=200, seconds=given.seconds, rounds=6, burst=16)
         if given.quick:
             left = options.QUICK - EVENTS - (time.monotonic() - began)
-            effort = Effort(samples=60, seconds=min(given.seconds, left), rounds=2)
+            effort = Effort(samples=60, seconds=min(given.seconds, left), rounds=2, burst=8)
         cells = measure(ways, effort)
         sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
         scaling = events.scaling(spools["spool-only"], sizes, seconds)

@@ -12,7 +12,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options; exits with 2 where they are wrong."""
     parser = argparse.ArgumentParser(prog="contrib/bench", add_help=False, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seconds", type=float, default=900.0)
+    parser.add_argument("--seconds", type=float, default=1200.0)
     parser.add_argument("--json", type=Path, default=Path("spoold-bench.json"))
     parser.add_argument("--chart", type=Path)
     parser.add_argument("--isolate")

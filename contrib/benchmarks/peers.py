@@ -164,6 +164,10 @@ class Isolate(OnStore):
         for number in range(WORKERS):
             self._boxes.put(number)
 
+    def environment(self, program: Program) -> dict[str, str]:
+        """Return its environment: what can be written to is the box alone."""
+        return super().environment(program) | {"HOME": "/box", "TMPDIR": "/box"}
+
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""
         box = self._boxes.get()

@@ -13,16 +13,20 @@ from benchmarks.ways import WORKERS, Way
 
 LOAD = 0.3  # part of its capacity at which the runs of a way arrive while latency is measured
 TRIVIAL_WEIGHT = 3  # the trivial program gets so many times the time of the others, and the samples
-LATENCY_PART = 0.7  # of the time of a cell
+LATENCY_PART = 0.6  # of the time of a cell
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: samples of the latency of the trivial program, most seconds in all, turns."""
+    """How much is measured: samples of the latency of the trivial program, most seconds in all, turns.
+
+    ``burst``: how many runs are asked for at once, at the least, while there is time.
+    """
 
     samples: int
     seconds: float
     rounds: int
+    burst: int
 
 
 @dataclass
@@ -33,7 +37,8 @@ class Cell:
     program: Program
     latencies: list[float] = field(default_factory=list)  # seconds
     runs: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # until the last answers of these runs
+    seconds_until_rest: float = 0.0  # and until what they left to be done was done
     _warming_up: bool = True
 
     @property
@@ -47,20 +52,28 @@ class Cell:
         return TRIVIAL_WEIGHT if self.program is TRIVIAL else 1
 
     @property
-    def capacity(self) -> float:
-        """Return runs per second."""
+    def jobs_per_second(self) -> float:
+        """Return what is answered in a second."""
         return self.runs / self.seconds
+
+    @property
+    def capacity(self) -> float:
+        """Return what can go on for ever, in runs per second."""
+        return self.runs / self.seconds_until_rest
 
     def warm_up(self) -> None:
         """Run one for each worker, for full caches and a first idea of the capacity."""
         self.burst(WORKERS)
 
-    def turn(self, seconds: float, samples: int) -> None:
-        """Measure for about ``seconds``, and at most ``samples`` latencies; where no time is left, one."""
+    def turn(self, seconds: float, samples: int, least: int) -> None:
+        """Measure for about ``seconds``: at most ``samples`` latencies, and at least so many runs at once.
+
+        Where no time is left it is one latency, and the warm-up counts.
+        """
         if seconds > 0:
-            count = between(WORKERS, self.capacity * seconds * (1 - LATENCY_PART), 5 * samples)
+            count = between(least, self.capacity * seconds * (1 - LATENCY_PART), max(least, 5 * samples))
             if self._warming_up:
-                self._warming_up, self.runs, self.seconds = False, 0, 0.0
+                self._warming_up, self.runs, self.seconds, self.seconds_until_rest = False, 0, 0.0, 0.0
             self.burst(count)
         rate = LOAD * self.capacity
         count = between(1, rate * seconds * LATENCY_PART, samples)
@@ -70,9 +83,12 @@ class Cell:
 
     def burst(self, count: int) -> None:
         """Measure throughput."""
-        self.seconds += self.way.burst([self.program] * count)
-        self.runs += count
+        began = time.monotonic()
+        taken = self.way.burst([self.program] * count)
         self.way.rest()
+        self.seconds_until_rest += time.monotonic() - began
+        self.seconds += taken
+        self.runs += count
 
     def percentile(self, part: int) -> float:
         """Return the smallest latency, in milliseconds, that ``part`` percent of them do not exceed."""
@@ -102,7 +118,7 @@ def measure(ways: Sequence[Way], effort: Effort) -> list[Cell]:
             break
         say(f"turn {number + 1} of {len(turns)}: {cell.name}")
         samples = -(-effort.samples * cell.weight // TRIVIAL_WEIGHT // effort.rounds)
-        cell.turn(max(0.0, left) * cell.weight / weight, samples)
+        cell.turn(max(0.0, left) * cell.weight / weight, samples, effort.burst)
         weight -= cell.weight
     return cells
 
