@@ -12,9 +12,11 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from subprocess import SubprocessError
 from typing import Any
 
 import msgspec
+from docker.errors import DockerException
 from rich.console import Console
 
 from benchmarks import events, options, report
@@ -49,7 +51,7 @@ def main() -> None:
     console.width = max(console.width, 110)  # of the tables
     try:
         measured = run(given, began)
-    except (MeasuringError, SpooldError, OSError) as error:
+    except (MeasuringError, SpooldError, OSError, SubprocessError, DockerException) as error:
         sys.exit(f"contrib/bench: {error}")
     report.show(measured, console)
     given.json.write_text(json.dumps(measured, indent=2) + "\n")

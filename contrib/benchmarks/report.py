@@ -17,7 +17,6 @@ from rich.table import Table
 
 from benchmarks.programs import PROGRAMS
 from benchmarks.turns import Cell
-from benchmarks.ways import cpus
 
 REFERENCE = "docker-run"
 
@@ -44,7 +43,7 @@ def machine(docker_host: str) -> dict[str, Any]:
     client.close()
     nix = subprocess.run(["nix-store", "--version"], capture_output=True, text=True, check=True).stdout
     return {
-        "cpus": cpus(),
+        "cpus": len(os.sched_getaffinity(0)),
         "cpu": model[0].partition(": ")[2] if model else platform.machine(),
         "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "kernel": platform.release(),

@@ -19,7 +19,7 @@ import msgspec
 
 from benchmarks.arrivals import Arrivals
 from benchmarks.programs import TRIVIAL, Program
-from benchmarks.ways import MeasuringError, moments, page_megabytes
+from benchmarks.ways import MeasuringError, megabytes, moments
 from spoold.cli import client
 from spoold.config import Settings
 from spoold.model.job import Runtime
@@ -97,7 +97,7 @@ class Served:
 
     def memory(self) -> dict[str, float]:
         """Return the MB of each daemon."""
-        return {role: page_megabytes(process.pid) for role, process in self.processes.items()}
+        return {role: megabytes(process.pid) for role, process in self.processes.items()}
 
     def said(self) -> str:
         """Return the end of the daemons' log, to follow an error."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,13 +82,8 @@ def environment(path: str) -> dict[str, str]:
     return {"PATH": path, "HOME": "/work", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}  # noqa: S108 - a sandbox's own
 
 
-def page_megabytes(pid: int) -> float:
+def megabytes(pid: int) -> float:
     """Return the memory of a process in MB, a part of what it shares counted in (PSS)."""
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
         kilobytes = next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
     return round(kilobytes / 1024, 1)
-
-
-def cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
