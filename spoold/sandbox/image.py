@@ -53,13 +53,12 @@ def remove_old(api: docker.APIClient, name: str) -> None:
 
     One that is younger than GRACE may be in the making.
     """
-    in_use = {container["ImageID"] for container in api.containers(all=True)}
     for found in api.images(name=REPOSITORY):
-        if found["Id"] in in_use or found["Created"] > time.time() - GRACE:
+        if found["Created"] > time.time() - GRACE:
             continue
         for tag in found["RepoTags"] or ():
             if OURS.fullmatch(tag) and tag.removesuffix(SOURCE) != name:
-                # Somebody else removed it meanwhile, or has a container of it now.
+                # The engine keeps what a container uses; and somebody else may have removed it meanwhile.
                 with contextlib.suppress(docker.errors.APIError):
                     api.remove_image(tag)
                     log.info("removed an image that is not used any more", image=tag)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -19,7 +20,8 @@ from msgspec.structs import replace
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.sandbox import RunCancelledError, docker_engine, image
+from spoold.sandbox import RunCancelledError, docker_engine, image, walls
+from spoold.sandbox import container as container_module
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.view import ROLE
@@ -247,6 +249,27 @@ def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.API
     finally:
         api.remove_image("spoold-sandbox:kept", force=True)  # containers of other tests wait in it
     assert result.run.stdout == "hi\n"
+
+
+def test_an_engine_that_filters_no_system_calls_gets_no_work(
+    docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walls, "seccomp", lambda **_: "unconfined")
+    with pytest.raises(OperatorError, match="without a seccomp profile"):
+        DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime).prepare()
+
+
+def test_an_engine_that_ignores_limits_gets_no_work(
+    docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlimited(*words: Any) -> dict[str, Any]:
+        made = walls.configuration(*words)
+        made["host_config"] |= {"Memory": 0, "MemorySwap": 0}
+        return made
+
+    monkeypatch.setattr(container_module, "configuration", unlimited)
+    with pytest.raises(OperatorError, match="bytes were asked for, and the control group has"):
+        DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime).prepare()
 
 
 def test_images_that_nobody_uses_any_more_are_removed(

@@ -139,7 +139,10 @@ def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
     phase = go(sandbox, "cat; cat /proc/version; exit 3", plain_shell).run
     assert (phase.outcome, phase.exit_code) == (Outcome.NONZERO_EXIT, 3)
     assert phase.stdout.startswith("in\nLinux version 4.4.0")  # whatever the host's is
-    assert go(sandbox, "x=x; while :; do x=$x$x; done", plain_shell).run.outcome is Outcome.MEMORY_LIMIT
+    # Less than what a waiting container may take, and more than what this job may.
+    small = replace(RUN, memory=64 * MIB, file_size=256 * MIB)
+    filled = go(sandbox, "head -c 200M /dev/zero >/tmp/x; echo never", plain_shell, run=small).run
+    assert (filled.outcome, filled.stdout) == (Outcome.MEMORY_LIMIT, "")
     bigger = make_job("echo run", compile_sh="echo compiled", shell=plain_shell)
     result = sandbox.run(bigger, lambda *_: None, threading.Event())
     assert (result.compile.stdout, result.run.stdout) == ("compiled\n", "run\n")
