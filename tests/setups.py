@@ -24,6 +24,7 @@ from tests.engines import REPOSITORY, unavailable
 
 PATIENCE = 60.0  # seconds until an engine answers
 ROOTLESS_USER = "spoold-rootless"
+REMAPPED_USER = "dockremap"  # as dockerd calls it
 # crun refuses a host that has both versions of control groups; where there is but one this does nothing.
 ONE_CGROUP_VERSION = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi"
 
@@ -98,27 +99,45 @@ def rootless_engine() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def remapping_engine() -> Iterator[str]:
+    """Yield the URL of a dockerd with userns-remap; it makes the user that containers' users are mapped to."""
+    with _gone_at_the_end(REMAPPED_USER), engine("--userns-remap=default") as url:
+        yield url
+
+
+@contextlib.contextmanager
 def _ordinary_user() -> Iterator[str]:
-    """Yield the name of a user who has subordinate ids; gone at the end, unless it was there before."""
-    try:
-        pwd.getpwnam(ROOTLESS_USER)
-    except KeyError:
-        pass
-    else:
+    """Yield the name of a user who has subordinate ids."""
+    with _gone_at_the_end(ROOTLESS_USER) as there:
+        if not there:
+            lines = [line.split(":") for file in ("/etc/subuid", "/etc/subgid") for line in _lines(file)]
+            free = max([100000, *(int(start) + int(count) for _, start, count in lines)])
+            ids = f"{free}-{free + 65535}"
+            for command in (
+                ["useradd", "--system", "--user-group", "--home-dir", "/nonexistent", ROOTLESS_USER],
+                ["usermod", "--add-subuids", ids, "--add-subgids", ids, ROOTLESS_USER],
+            ):
+                subprocess.run(command, check=True, capture_output=True)
         yield ROOTLESS_USER
-        return
-    lines = [line.split(":") for file in ("/etc/subuid", "/etc/subgid") for line in _lines(file)]
-    free = max([100000, *(int(start) + int(count) for _, start, count in lines)])
-    ids = f"{free}-{free + 65535}"
-    for command in (
-        ["useradd", "--system", "--user-group", "--home-dir", "/nonexistent", ROOTLESS_USER],
-        ["usermod", "--add-subuids", ids, "--add-subgids", ids, ROOTLESS_USER],
-    ):
-        subprocess.run(command, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _gone_at_the_end(user: str) -> Iterator[bool]:
+    """Remove a user that is made in the block; yield whether there was one before, who stays."""
+    there = _exists(user)
     try:
-        yield ROOTLESS_USER
+        yield there
     finally:
-        subprocess.run(["userdel", ROOTLESS_USER], check=True, capture_output=True)
+        if not there and _exists(user):
+            subprocess.run(["userdel", user], check=True, capture_output=True)
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def _lines(file: str) -> list[str]:

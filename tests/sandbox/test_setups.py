@@ -33,7 +33,7 @@ GVISOR = "runsc --platform=ptrace --network=none"
 @pytest.fixture(scope="module")
 def remapped() -> Iterator[str]:
     """Yield an engine whose containers have other users than the host."""
-    with setups.engine("--userns-remap=default") as url:
+    with setups.remapping_engine() as url:
         yield url
 
 
