@@ -4,9 +4,10 @@ Making one creates it, attaches before it starts, and returns once the superviso
 still does. ``run`` sends the job and reads a report per phase; ``reusable`` then tells whether it can serve another.
 ``stop`` ends whatever runs in it, ``close`` removes it. What it is allowed is in ``walls``; ``pool`` keeps some ready.
 
-All that wait have one size, that of a run with the default limits. A phase that needs another gets it by an update of
-the container's own limits just before. (To make them with the larger of two limits and hold the job to the smaller by
-the supervisor's looks alone would save the update and let short peaks pass; the kernel's word is what counts.)
+All that wait have one size, which is enough for either phase with the default limits. A phase whose request asks for
+another limit gets it by an update of the container's own limits just before: then the kernel's word is what counts. One
+with the smaller of the defaults is held to it by the supervisor's looks, a few milliseconds apart, and has no update to
+wait for; what a peak between two looks can take is bounded by the larger.
 """
 
 from __future__ import annotations

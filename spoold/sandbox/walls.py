@@ -50,9 +50,15 @@ class Plan:
     resizable: bool = True  # limits can be changed while a container runs
 
     def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
-        """Return the size of a container for a phase, see :class:`Size`."""
+        """Return the size of a container for a phase, see :class:`Size`.
+
+        Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
+        it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
+        """
         others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
-        return Size.of(limits, beside, others)
+        defaults = {self.settings.limits.compile.default.memory, self.settings.limits.run.default.memory}
+        memory = max(defaults) if limits.memory in defaults else limits.memory
+        return Size.of(memory, limits, beside, others)
 
     def size_for_all(self, job: Job) -> Size:
         """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
@@ -73,14 +79,15 @@ class Size:
     processes: int
 
     @classmethod
-    def of(cls, limits: PhaseLimits, beside: int, others: int) -> Size:
-        """Return the size for a phase; ``beside`` is the bytes of files and input, which lie in memory as well.
+    def of(cls, memory: int, limits: PhaseLimits, beside: int, others: int) -> Size:
+        """Return the size for a phase that gets ``memory`` bytes.
 
-        ``others`` are the processes that are not the job's. Rounded, so that jobs with the default limits share one
-        size, which a waiting container can already have.
+        ``beside`` is the bytes of files and input, which lie in memory as well, ``others`` are the processes that are
+        not the job's. Rounded, so that jobs with the default limits share one size, which a waiting container can
+        already have.
         """
         beside += SUPERVISOR_MEMORY + limits.stdout + limits.stderr
-        return cls(limits.memory + -(-beside // ROUND) * ROUND, limits.processes + others)
+        return cls(memory + -(-beside // ROUND) * ROUND, limits.processes + others)
 
 
 def held(job: Job) -> int:

@@ -83,7 +83,8 @@ def running(api: docker.APIClient, spool: Path) -> str:
 
     def runs() -> bool:
         try:
-            return any("inside.supervisor" not in str(api.top(found)["Processes"][-1]) for found in left(api, spool))
+            tops = [api.top(found)["Processes"] for found in left(api, spool)]
+            return any(len(top) > 1 and "inside.supervisor" not in str(top[-1]) for top in tops)
         except docker.errors.APIError:  # it is not started yet
             return False
 

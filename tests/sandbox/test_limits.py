@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import COMPILE_DEFAULT, MIB
+from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT
 from spoold.model.response import Outcome, Phase
+from spoold.sandbox.container import Container
+from spoold.sandbox.docker_engine import DockerSandbox
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Run
+from tests.sandbox.conftest import RUN, Run, make_job
 
 pytestmark = pytest.mark.docker
 
@@ -253,3 +256,27 @@ def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
     assert (phase.stdout, phase.exit_code) == ("partial\n", None)
     assert isinstance(phase.memory, int)
     assert phase.memory > 0
+
+
+def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
+    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a limit was changed")
+
+    assert COMPILE_DEFAULT.memory > RUN_DEFAULT.memory
+    job = make_job("echo hi", compile_sh="true", shell=plain_shell, limits=RUN_DEFAULT)
+    sandbox.run(job, lambda *_: None, threading.Event())  # an earlier job may have left another size
+    monkeypatch.setattr(Container, "resize", lambda self, size: None if size == self._size else refuse())
+    assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
+
+
+@pytest.mark.parametrize("more", [1.1, 1.5])
+def test_a_run_is_held_to_its_own_default(run: Run, python_shell: str, more: float) -> None:
+    """The container would let it have that much: a compilation may."""
+    program = f"x = b'x' * int({RUN_DEFAULT.memory * more}); import time; time.sleep(0.05)".encode()
+    phase = run("python3 a.py", files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT).run
+    assert phase.outcome is Outcome.MEMORY_LIMIT
+    script = "python3 a.py; echo $?"
+    result = run("true", compile_sh=script, files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT)
+    assert (result.compile.outcome, result.compile.stdout) == (Outcome.OK, "0\n")

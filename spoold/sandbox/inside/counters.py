@@ -35,9 +35,7 @@ class Counters:
             return b""
 
     def _field(self, number: int, name: bytes) -> int:
-        text = b"\n" + self._read(number)
-        at = text.find(b"\n" + name + b" ")
-        return int(text[at + len(name) + 2 :].split(b"\n", 1)[0]) if at >= 0 else 0
+        return _field(self._read(number), name)
 
     def cpu(self) -> int | None:
         """Return the job's CPU time in ns (the supervisor's own is taken off), or None where nothing counts it."""
@@ -46,10 +44,10 @@ class Counters:
 
     def memory(self) -> tuple[int, int]:
         """Return the bytes that nothing but a kill can free (heap and files in tmpfs), and those of cached files."""
-        shared = self._field(1, b"shmem")
-        if self.v2:
-            return self._field(1, b"anon") + shared, self._field(1, b"file") - shared
-        return self._field(1, b"rss") + shared, self._field(1, b"cache") - shared
+        text = self._read(1)
+        shared = _field(text, b"shmem")
+        heap, files = (b"anon", b"file") if self.v2 else (b"rss", b"cache")
+        return _field(text, heap) + shared, _field(text, files) - shared
 
     def peak(self) -> int:
         """Return the highest use of memory so far, caches included."""
@@ -58,6 +56,11 @@ class Counters:
     def oom_kills(self) -> int:
         """Return how many processes the kernel has killed for want of memory."""
         return self._field(3, b"oom_kill")
+
+
+def _field(text: bytes, name: bytes) -> int:
+    at = (b"\n" + text).find(b"\n" + name + b" ")
+    return int(text[at + len(name) + 1 :].split(b"\n", 1)[0]) if at >= 0 else 0
 
 
 def memory_limit(root: str = "/sys/fs/cgroup") -> int:

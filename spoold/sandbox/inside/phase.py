@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
 PAGE = 4096
-TICK = 0.05  # seconds between looks at CPU and memory, at most
+TICK = 0.01  # seconds between looks at CPU and memory, at most: memory grows by some 10 MB in that time
 
 
 class Output:
