@@ -42,6 +42,14 @@ def boot_id() -> str:
         return ""
 
 
+def sysctl(name: str) -> str:
+    """Return a setting of the kernel; "" where there is none of that name."""
+    try:
+        return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
+    except OSError:
+        return ""
+
+
 def mount_of(path: str) -> Mount:
     """Return the mount that ``path`` is on."""
     device = os.stat(path).st_dev

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from spoold.config import Docker, Executor, Settings
-from spoold.host import packages
+from spoold.host import machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
@@ -29,6 +29,9 @@ from spoold.sandbox.engine import Engine
 
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
 TRIAL_MEMORY = 64 * MIB
+# Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
+# the trial finds out.)
+SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
 
 
@@ -48,6 +51,10 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield from _versions(version)
     found = checks.of_engine(information, settings.docker)
     yield from found
+    if "crun" in (information.get("Runtimes") or ()):
+        yield _crun()
+    if settings.docker.mode == "recycled":
+        yield from _namespaces()
     if any(finding.level is Level.REFUSED for finding in found):
         return
     if runtime is None:
@@ -92,6 +99,29 @@ def _versions(version: dict[str, Any]) -> Iterator[Finding]:
         if component["Name"] in holes.HOLES:
             own = packages.version_of(component["Name"])
             yield holes.finding(component["Name"], component["Version"], own)
+
+
+def _crun() -> Finding:
+    """Ask crun itself: the engine tells of its default runtime only."""
+    try:
+        said = proc.run(["crun", "--version"], packages.BOUNDS).stdout.data.decode(errors="replace")
+    except OperatorError:
+        said = ""
+    version = said.partition("crun version ")[2].split("\n")[0]
+    if not version:
+        return Finding(Level.UNKNOWN, "crun", "the engine has it, and it is not on the PATH of this command")
+    return holes.finding("crun", version, packages.version_of("crun"))
+
+
+def _namespaces() -> Iterator[Finding]:
+    """Look for what keeps recycled containers from making namespaces; whether they can is for the trial to say."""
+    what = 'user namespaces, for docker.mode = "recycled"'
+    wrong = [name for name in SWITCHES if machine.sysctl(name) == "0"]
+    for name in wrong:
+        better = "15000" if name.startswith("user.max") else "1"
+        yield Finding(Level.REFUSED, what, f"{name} is 0", f"sysctl {name}={better}")
+    if not wrong:
+        yield Finding(Level.FINE, what, "the kernel allows them")
 
 
 def _age(version: dict[str, Any]) -> Finding:

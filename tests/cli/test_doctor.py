@@ -167,6 +167,20 @@ def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "runc 1.1.11: known holes" in said(sandbox._versions(words), Level.REFUSED)
 
 
+def test_a_kernel_that_forbids_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "the kernel allows them" in said(sandbox._namespaces(), Level.FINE)
+    monkeypatch.setattr(machine, "sysctl", lambda name: "0" if "max" in name else "1")
+    assert "sysctl user.max_user_namespaces=15000" in said(sandbox._namespaces(), Level.REFUSED)
+
+
+def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "crun").write_text("#!/bin/sh\necho crun version 1.4.3\necho commit: x\n")
+    (tmp_path / "crun").chmod(0o755)
+    monkeypatch.setattr(packages, "version_of", lambda _: "")
+    assert "crun 1.4.3: known holes: CVE-2022-27650" in str(sandbox._crun())
+
+
 @pytest.mark.docker
 @pytest.mark.nix
 def test_a_host_without_user_namespaces(

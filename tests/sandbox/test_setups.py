@@ -6,6 +6,7 @@ See "Supported set-ups" in the README. Rootless on cgroup v2 is tested in a virt
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker
+from spoold.config import Docker, Settings
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
+from spoold.sandbox import doctor
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from tests import setups
@@ -158,8 +160,11 @@ def test_gvisor_has_no_cells(make: Make, with_runtimes: str) -> None:
     not os.path.isdir("/sys/fs/cgroup/memory"), reason="only cgroup v1 gives a rootless engine no limits"
 )
 def test_a_rootless_engine_whose_limits_are_ignored_is_refused(make: Make) -> None:
-    with (
-        setups.rootless_engine() as url,
-        pytest.raises(OperatorError, match=r"rootless engine on cgroup v1 .* ignores all limits: .*unified_cgroup_h"),
-    ):
-        make(url)
+    refusal = r"rootless engine on cgroup v1 .* ignores all limits: .*unified_cgroup_h"
+    with setups.rootless_engine() as url:
+        with pytest.raises(OperatorError, match=refusal):
+            make(url)
+        found = [
+            str(each) for each in doctor.examine(Settings(docker=Docker(host=url)), None) if each.level == "refused"
+        ]
+    assert any(re.search(refusal, text) for text in found)
