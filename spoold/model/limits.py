@@ -21,8 +21,8 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What one phase (``dependencies``, ``compile`` or ``run``) may use.
 
     ``time`` is wall-clock seconds, ``cpu_time`` CPU seconds of the phase's processes together, ``memory``, ``stdout``,
-    ``stderr`` and ``file_size`` are bytes, ``processes`` counts processes and threads, ``open_files`` descriptors of
-    one process.
+    ``stderr``, ``file_size`` and ``stack`` (of one process) are bytes, ``processes`` counts processes and threads,
+    ``open_files`` descriptors of one process.
     """
 
     time: Seconds
@@ -33,6 +33,7 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     processes: Count
     file_size: Count
     open_files: Count
+    stack: Count = 64 * MIB
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -46,6 +47,7 @@ class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     processes: Count | None = None
     file_size: Count | None = None
     open_files: Count | None = None
+    stack: Count | None = None
 
 
 COMPILE_DEFAULT = PhaseLimits(
@@ -67,6 +69,7 @@ COMPILE_MAXIMUM = PhaseLimits(
     processes=1024,
     file_size=256 * MIB,
     open_files=1024,
+    stack=8 * GIB,
 )
 RUN_DEFAULT = PhaseLimits(
     time=10,
@@ -87,6 +90,7 @@ RUN_MAXIMUM = PhaseLimits(
     processes=1024,
     file_size=256 * MIB,
     open_files=1024,
+    stack=8 * GIB,
 )
 
 

@@ -226,6 +226,7 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[s
             "stderr": limits.stderr,
             "file_size": limits.file_size,
             "open_files": limits.open_files,
+            "stack": limits.stack,
         },
     }
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT
+from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
@@ -280,3 +280,27 @@ def test_a_run_is_held_to_its_own_default(run: Run, python_shell: str, more: flo
     script = "python3 a.py; echo $?"
     result = run("true", compile_sh=script, files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT)
     assert (result.compile.outcome, result.compile.stdout) == (Outcome.OK, "0\n")
+
+
+DEEP = b"""
+#include <stdio.h>
+#include <stdlib.h>
+int down(volatile char *above, long left) {
+    volatile char here[1024];
+    here[0] = above[0];
+    return left ? down(here, left - 1) + here[0] : 0;
+}
+int main(int count, char **words) { char first[1] = {0}; printf("%d\\n", down(first, atol(words[1]) * 1024)); }
+"""
+
+
+def test_the_stack(run: Run, c_shell: str) -> None:
+    files = {"a.c": DEEP}
+
+    def deep(mebibytes: int, limits: PhaseLimits) -> Phase:
+        script = f"exec ./a.out {mebibytes}"
+        return run(script, compile_sh="cc -O0 a.c", files=files, shell=c_shell, limits=limits).run
+
+    assert deep(40, RUN_DEFAULT).stdout == "0\n"  # more than the 8 MiB that shells have
+    assert deep(40, replace(RUN_DEFAULT, stack=16 * MIB)).signal == "SIGSEGV"
+    assert deep(100, replace(RUN_DEFAULT, stack=256 * MIB)).stdout == "0\n"

@@ -259,6 +259,7 @@ def set_limits(limits: dict[str, int]) -> None:
         (resource.RLIMIT_CPU, cpu, cpu + 1),
         (resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"]),
         (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
+        (resource.RLIMIT_STACK, limits["stack"], limits["stack"]),
         (resource.RLIMIT_CORE, 0, 0),
     ):
         top = resource.getrlimit(which)[1]
