@@ -48,7 +48,7 @@ class Lease(_Section, frozen=True):
     renewal: float = 5.0
     limit: float = 30.0
     check: float = 5.0
-    attempts: int = 3
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
 
 
 class Executor(_Section, frozen=True):

@@ -1,8 +1,8 @@
 """Intake, the request handler: from the drop box into the spool.
 
-Spec: spool-layout.md, "Acceptance" and "Refusals". It owns ``incoming/`` and the names in ``new/`` that were never
-claimed. It reads a dropped file once, into its own copy; what is checked is what is stored, whatever the client does
-to its file afterwards; and only when the copy is durable is the client's file removed.
+Spec: spool-layout.md, "Acceptance", "Refusals" and "Cancelling". It owns ``incoming/``, the names in ``new/`` that
+were never claimed, and what is cancelled. It reads a dropped file once, into its own copy; what is checked is what is
+stored, whatever the client does to its file afterwards; and only when the copy is durable is the client's file removed.
 
 An upload that is still arriving does not parse (a strict prefix of a JSON object never does), so no event needs to be
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
@@ -27,6 +27,7 @@ from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
 from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
+from spoold.spool.cancel import Cancelled, cancel, end_interrupted
 from spoold.spool.floor import Floor
 from spoold.spool.recovery import publish_committed
 from spoold.spool.store import Spool, origin_of
@@ -71,6 +72,7 @@ class Intake:
             if name.endswith(".accept.json"):
                 fsops.remove(self._spool.queue.path("tmp", name))
         publish_committed(self._spool.queue, log)
+        end_interrupted(self._spool)
 
     @property
     def watched(self) -> list[str]:
@@ -91,6 +93,7 @@ class Intake:
         return BUSY if self._unfinished else self._settings.spool.scan
 
     def _scan(self) -> None:
+        end_interrupted(self._spool)
         names = set(fsops.names(self._spool.queue.path("incoming")))
         self._forget_missing(names)
         self._see(names - self._seen)
@@ -101,7 +104,7 @@ class Intake:
         for name in names:
             if name in self._seen:
                 continue
-            if ids.submission_id(name) is None:
+            if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
                 self._report(name)
             elif place := fsops.owner(self._spool.queue.path("incoming", name)):
                 found.append((place.changed_ns, name, place.uid))
@@ -149,6 +152,33 @@ class Intake:
         self._reported &= present
 
     def _take(self, name: str) -> None:
+        if id_ := ids.cancelled_id(name):
+            self._cancel(id_, name)
+        else:
+            self._take_submission(name)
+
+    def _cancel(self, id_: str, name: str) -> None:
+        """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
+
+        Nothing of the file is read; what is no regular file, or one that may lie elsewhere too, does nothing.
+        """
+        path = self._spool.queue.path("incoming", name)
+        dropped = fsops.look_at_name(path)
+        if dropped is None:
+            self._unfinished.pop(name, None)
+            return
+        sound = dropped.kind == "file" and dropped.links == 1
+        came = cancel(self._spool, id_, dropped.uid) if sound else Cancelled.UNKNOWN
+        if came is Cancelled.UNKNOWN:
+            submission = fsops.owner(self._spool.queue.path("incoming", f"{id_}.json"))
+            waits = sound and submission is not None and submission.uid == dropped.uid
+            if not self._is_settled(name, dropped) or waits:
+                return
+            log.info("nothing to cancel: no such submission of this user's", submission=id_, uid=dropped.uid)
+        self._unfinished.pop(name, None)
+        self._remove(name, dropped)
+
+    def _take_submission(self, name: str) -> None:
         id_ = name.removesuffix(".json")
         path = self._spool.queue.path("incoming", name)
         if self._is_unchanged(name, path):

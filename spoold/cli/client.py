@@ -53,17 +53,10 @@ def new_id(stem: str) -> str:
 
 def drop(spool: str, id_: str, data: bytes) -> None:
     """Put a request into the drop box under its final name in one step, so that nobody sees half of it."""
-    if ids.submission_id(f"{id_}.json") is None:
-        raise ClientError(
-            f"{id_!a} cannot be an id: letters, digits, '.', '_' and '-', at most 128, the first a letter or digit, "
-            f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}"
-        )
-    incoming = os.path.join(spool, "incoming")
+    _require_id(id_)
+    incoming = _incoming(spool)
     private = os.path.join(incoming, f".{id_}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        raise ClientError(f"{spool} holds no spool: name one with --spool or $SPOOLD_SPOOL") from None
+    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -74,6 +67,30 @@ def drop(spool: str, id_: str, data: bytes) -> None:
         raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
     finally:
         os.unlink(private)
+
+
+def cancel(spool: str, id_: str) -> None:
+    """Ask for the end of a submission. Whether there is one is not said: only its response will tell."""
+    _require_id(id_)
+    path = os.path.join(_incoming(spool), f"{id_}.cancel")
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if os.lstat(path).st_uid != os.geteuid():
+            raise ClientError(f"{path} is another user's: try again when it is gone, in some seconds") from None
+
+
+def _require_id(id_: str) -> None:
+    if ids.submission_id(f"{id_}.json") is None:
+        raise ClientError(
+            f"{id_!a} cannot be an id: letters, digits, '.', '_' and '-', at most 128, the first a letter or digit, "
+            f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}"
+        )
+
+
+def _incoming(spool: str) -> str:
+    require_spool(spool)
+    return os.path.join(spool, "incoming")
 
 
 def require_spool(spool: str) -> None:

@@ -124,18 +124,40 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
 
 
 @command.command()
+@click.argument("id_", metavar="ID")
+@click.option("--wait", is_flag=True, help="Wait for the response and show it.")
+@TIMEOUT
+@JSON
+@click.pass_obj
+def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json: bool) -> int:
+    """End a submission of yours, whatever state it is in. The operator may end anyone's.
+
+    Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
+    seconds. Without this command: `touch SPOOL/incoming/ID.cancel`. With --wait the exit code is 0 where it was
+    cancelled, 5 where it ended otherwise, 4 where nothing came: then it is perhaps not a submission of yours.
+    """
+    client.cancel(settings.spool.path, id_)
+    if not wait:
+        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else f"{id_}: asked to be cancelled")
+        return exits.OK
+    return _wait_and_show(settings, id_, timeout, as_json=as_json, wanted=Status.CANCELLED)
+
+
+@command.command()
 @click.pass_obj
 def config(settings: Settings) -> None:
     """Print the settings in force, as TOML."""
     click.echo(msgspec.toml.encode(msgspec.to_builtins(settings)))
 
 
-def _wait_and_show(settings: Settings, id_: str, timeout: float, *, as_json: bool) -> int:
+def _wait_and_show(
+    settings: Settings, id_: str, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
+) -> int:
     response = client.wait(settings.spool.path, id_, timeout)
     if response is None:
         return exits.timed_out(id_, timeout)
     _show(id_, response, as_json=as_json)
-    return exits.OK if response.status is Status.COMPLETED else exits.NOT_COMPLETED
+    return exits.OK if response.status is wanted else exits.NOT_COMPLETED
 
 
 def _show(id_: str, response: Response, *, as_json: bool) -> None:

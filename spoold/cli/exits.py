@@ -2,12 +2,12 @@
 
 | code | means |
 |---|---|
-| 0 | done; with ``--wait``: the submission ended with ``COMPLETED`` |
+| 0 | done; with ``--wait``: the submission ended with ``COMPLETED`` (``cancel``: with ``CANCELLED``) |
 | 1 | it cannot be done: the text on stderr says why, and what to do |
 | 2 | the command line is wrong |
 | 3 | a bug of spoold's; the traceback is on stderr |
 | 4 | waited as long as allowed; the submission is still on its way |
-| 5 | with ``--wait``: the submission ended with another status than ``COMPLETED`` |
+| 5 | with ``--wait``: the submission ended with another status than that |
 | 130 | interrupted from the keyboard |
 """
 

@@ -84,6 +84,14 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
         os.close(descriptor)
 
 
+def look_at_name(path: str) -> Dropped | None:
+    """Return what a client dropped as ``path`` without opening it; None where it is gone."""
+    try:
+        return _dropped(os.lstat(path))
+    except FileNotFoundError:
+        return None
+
+
 def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
     kind = next((word for test, word in KINDS if test(found.st_mode)), "unknown kind of file")
     return Dropped(kind, found.st_uid, found.st_gid, found.st_nlink, _identity(found), data)

@@ -16,6 +16,7 @@ RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
 ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
 RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
 BUILD_ID_LENGTH = 64
+CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
 
 class Entry(NamedTuple):
@@ -38,6 +39,12 @@ def submission_id(name: str) -> str | None:
     if ending != "json" or not dot or not ID.fullmatch(stem) or stem.endswith(RESERVED_ENDINGS):
         return None
     return stem
+
+
+def cancelled_id(name: str) -> str | None:
+    """Return the id that a file dropped under ``name`` wants cancelled, or None where it is no such file."""
+    stem = name.removesuffix(".cancel")
+    return stem if stem != name and submission_id(f"{stem}.json") else None
 
 
 def is_upload_in_progress(name: str) -> bool:

@@ -75,6 +75,9 @@ TRANSITIONS = (
     Transition("running", "new", "health", "rename running/<id>@<n>.json to new/<id>@<n+1>.json"),
     Transition("running", "new", "executor", "rename running/<id>@<n>.json to new/<id>@<m>.json"),
     Transition("running", "running", "health", "rename running/<id>@<n>.json to running/<id>@<n+1>.json"),
+    Transition("new", "running", "intake", "rename new/<id>@<n>.json to running/<id>@9999.json"),
+    Transition("building", "running", "intake", "rename building/<id>@<n>.json to running/<id>@9999.json"),
+    Transition("running", "running", "intake", "rename running/<id>@<n>.json to running/<id>@9999.json"),
     Transition("running", "committed", "holder", "rename running/<id>@<n>.json to done/<id>.json"),
     Transition("committed", "done", "holder", "link tmp/<id>@<n>.response.json to done/<id>.response.json"),
 )

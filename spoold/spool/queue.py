@@ -139,6 +139,8 @@ class Queue:
         places = [
             (self.entry_path(state, entry), state, entry) for state in ("new", *self.working) for entry in entries
         ]
+        cancelled = Entry(id_, ids.CANCEL)
+        places.append((self.entry_path(self.working[-1], cancelled), self.working[-1], cancelled))
         places.append((self.path("done", ids.done_name(id_)), "done", entries[0]))
         for _ in range(self.attempts):
             for path, state, entry in places:

@@ -80,6 +80,8 @@ def publish_committed(queue: Queue, log: Log) -> None:
 
 def recover(queue: Queue, state: str, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
     """Deal with a dead entry: back to the start with the next attempt, or the end of it after the last one."""
+    if entry.attempt == ids.CANCEL:
+        return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
         if queue.give_back(entry, state, entry.attempt + 1):
             log.warning("lease ran out; put back", submission=entry.id, state=state, attempt=entry.attempt + 1)

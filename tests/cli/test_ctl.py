@@ -99,6 +99,20 @@ def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: 
     assert "spoolctl status" in said
 
 
+def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
+    bench.sandbox.gate.clear()
+    id_ = ctl(bench, "submit", str(program)).strip()
+    assert "asked" in ctl(bench, "cancel", id_)
+    assert json.loads(ctl(bench, "cancel", id_, "--wait", "--json"))["status"] == "CANCELLED"
+    bench.sandbox.gate.set()
+    done = ctl(bench, "submit", str(program), "--id", "b", "--wait")
+    assert "COMPLETED" in done
+    assert "COMPLETED" in ctl(bench, "cancel", "b", "--wait", code=exits.NOT_COMPLETED)
+    assert json.loads(ctl(bench, "cancel", "b", "--json")) == {"Submission_id": "b"}
+    assert "id" in ctl(bench, "cancel", "../x", code=exits.FAILED)
+    ctl(bench, "cancel", "nobody", "--wait", "--timeout", "0.2", code=exits.TIMED_OUT)
+
+
 def test_packages_go_through_the_spool(bench: Bench, program: Path) -> None:
     ctl(bench, "submit", str(program), "--wait", code=exits.OK)
     assert "hello" in ctl(bench, "deps")
@@ -257,6 +271,6 @@ def test_sizes(number: int, text: str) -> None:
     assert size(number) == text
 
 
-@pytest.mark.parametrize("words", [["--help"], ["submit", "--help"], ["status", "--help"], ["deps", "--help"]])
+@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["deps"]])
 def test_help_teaches(bench: Bench, words: list[str]) -> None:
-    assert "Usage" in ctl(bench, *words)
+    assert "Usage" in ctl(bench, *words, "--help")

@@ -1,0 +1,245 @@
+"""A submission is cancelled in any state by its owner or the operator, by nobody else, and answered once."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.actors.intake import Intake
+from spoold.host import fsops
+from spoold.model.ids import Entry, Hint
+from spoold.spool import cancel as cancelling
+from spoold.spool.queue import Queue
+from tests.actors.bench import Bench
+
+OWNER, OTHER = 65534, 65533
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def drop_as(bench: Bench, uid: int, id_: str) -> None:
+    path = bench.root / "incoming" / f"{id_}.json"
+    path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+    os.chown(path, uid, uid)
+
+
+def ask(bench: Bench, id_: str, uid: int | None = None) -> Path:
+    path = bench.root / "incoming" / f"{id_}.cancel"
+    path.touch()
+    if uid is not None:
+        os.chown(path, uid, uid)
+    return path
+
+
+def bring(bench: Bench, state: str) -> None:
+    """Bring a submission ``a`` into ``state``."""
+    if state == "running":
+        bench.drop("warm")
+        bench.wait_for("warm")
+        bench.sandbox.gate.clear()
+    bench.backend.gate.clear()
+    drop_as(bench, OWNER, "a")
+    bench.intake.step()
+    if state != "new":
+        bench.until(lambda: bench.names(state), bench.executor.step)
+    assert bench.names(state) == {"a.json" if state == "new" else "a@1.json"}
+
+
+def end(bench: Bench) -> None:
+    bench.sandbox.gate.set()
+    bench.backend.gate.set()
+    bench.until(lambda: bench.executor._slots._heartbeat._held == set())
+    bench.until(lambda: bench.names("progress") == set(), bench.health.step)
+    bench.until(lambda: not (bench.names("builds/new") | bench.names("builds/building")))
+    bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("uid", [OWNER, 0])
+@pytest.mark.parametrize("state", ["new", "building", "running"])
+def test_it_is_cancelled_in_any_state(bench: Bench, state: str, uid: int) -> None:
+    bring(bench, state)
+    ask(bench, "a", uid)
+    bench.intake.step([Hint("incoming", "a.cancel")])
+    response = bench.response("a")
+    assert response["status"] == "CANCELLED"
+    assert {response[phase]["outcome"] for phase in ("dependencies", "compile", "run")} == {"skipped"}
+    found = os.stat(bench.root / "done" / "a.response.json")
+    assert (found.st_uid, found.st_mode & 0o777) == (OWNER, 0o400)
+    assert bench.names("incoming") == set()
+    end(bench)
+    assert bench.response("a") == response
+
+
+def test_a_running_job_is_stopped_by_the_next_renewal(bench: Bench) -> None:
+    bring(bench, "running")
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    bench.until(lambda: bench.executor._slots._heartbeat._held == set(), lambda: None)  # the gate is closed still
+    end(bench)
+
+
+def test_one_that_lies_in_the_drop_box_still_is_waited_for(bench: Bench) -> None:
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    path = bench.root / "incoming" / "a.json"
+    path.write_bytes(b'{"files": [')
+    os.chown(path, OWNER, OWNER)
+    began = time.monotonic()
+    while time.monotonic() - began < 3 * bench.settings.spool.settle:
+        path.write_bytes(path.read_bytes() + b" ")
+        bench.intake.step()
+    assert bench.names("incoming") == {"a.json", "a.cancel"}
+    drop_as(bench, OWNER, "a")
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
+    assert bench.response("a")["status"] == "CANCELLED"
+    bench.assert_nothing_is_left()
+
+
+def test_after_the_commit_it_does_nothing(bench: Bench) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    ask(bench, "a")
+    bench.intake.step()
+    assert bench.response("a")["status"] == "COMPLETED"
+    bench.assert_nothing_is_left()
+
+
+def test_of_anothers_submission_it_tells_no_more_than_of_an_unknown_id(bench: Bench) -> None:
+    bring(bench, "new")
+    bench.drop("done")
+    bench.until(lambda: bench.has("incoming", "done.json") is False, bench.intake.step)
+    for id_ in ("a", "nobody", "done"):
+        ask(bench, id_, OTHER)
+    bench.intake.step()
+    assert bench.names("incoming") == {"a.cancel", "nobody.cancel", "done.cancel"}
+    time.sleep(bench.settings.spool.settle)
+    bench.intake.step()
+    assert bench.names("incoming") == set()
+    assert {"a.json", "done.json"} <= bench.names("new")
+    assert bench.names("quarantine") == set()
+
+
+def test_what_is_no_plain_file_does_nothing(bench: Bench) -> None:
+    path = bench.root / "incoming" / "a.cancel"
+    victim = bench.root / "victim"
+    victim.touch()
+    os.chown(victim, OWNER, OWNER)
+
+    def listen() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+
+    makers: list[Callable[[], None]] = [
+        lambda: path.symlink_to(victim),
+        lambda: os.link(victim, path),
+        lambda: os.mkfifo(path),
+        listen,
+        path.mkdir,
+    ]
+    bring(bench, "new")
+    for make in makers:
+        make()
+        os.lchown(path, OWNER, OWNER)
+        bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+        assert bench.names("new") == {"a.json"}
+    assert victim.exists()
+    assert len(bench.names("quarantine")) == 1  # the directory
+
+
+class Died(BaseException):
+    """The process is killed at this point."""
+
+
+@pytest.mark.parametrize("state", ["new", "building", "running"])
+@pytest.mark.parametrize("point", ["taken", "written", "committed", "published"])
+def test_a_crash_at_any_point_is_mended_when_intake_starts(
+    bench: Bench, state: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Died
+
+    bring(bench, state)
+    cancel_file = ask(bench, "a", OWNER)
+    with monkeypatch.context() as patched:
+        if point == "taken":
+            patched.setattr(cancelling, "end", die)
+        elif point == "written":
+            move = fsops.move
+            patched.setattr(fsops, "move", lambda old, new: die() if "/done/" in new else move(old, new))
+        elif point == "committed":
+            patched.setattr(Queue, "_link", die)
+        else:
+            patched.setattr(Intake, "_remove", die)
+        with pytest.raises(Died):
+            bench.intake.step()
+    for _ in range(3):
+        bench.health.step()  # which must not take it for an attempt that was lost
+        time.sleep(bench.settings.lease.limit / 2)
+    if point in ("taken", "written"):
+        assert bench.names("running") == {"a@9999.json"}
+        cancel_file.unlink()  # even where its owner thinks better of it
+    bench.intake = Intake(bench.settings)
+    bench.intake.start()
+    assert bench.response("a")["status"] == "CANCELLED"
+    bench.intake.step()
+    end(bench)
+
+
+def test_of_commit_and_cancel_one_wins(bench: Bench) -> None:
+    """Both go for the same names at once, many times: each submission has one answer, and its words are whole."""
+    names = [f"a{number}" for number in range(40)]
+    for name in names:
+        bench.drop(name)
+    stop = threading.Event()
+
+    def cancel_all() -> None:
+        while not stop.is_set():
+            for name in names:
+                ask(bench, name)
+            bench.intake.step()
+
+    asking = threading.Thread(target=cancel_all)
+    asking.start()
+    try:
+        bench.wait_for(*names)
+    finally:
+        stop.set()
+        asking.join()
+    assert {bench.response(name)["status"] for name in names} <= {"CANCELLED", "COMPLETED"}
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    end(bench)
+
+
+def test_an_unreadable_entry_is_not_cancelled_for_anyone(bench: Bench) -> None:
+    (bench.root / "new" / "a.json").write_bytes(b"{")
+    ask(bench, "a", OWNER)
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    assert bench.names("new") == {"a.json"}
+
+
+def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring(bench, "new")
+    ask(bench, "a", OWNER)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "commit", full)
+        bench.intake.step()
+        bench.intake.step()
+    assert bench.spool.queue.locate("a") == ("running", Entry("a", 9999))
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
+    end(bench)
