@@ -28,7 +28,7 @@ from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import cage, command, confine, measure
 from spoold.nix.evaluate import JAILED
-from spoold.nix.store import QUICK, Store
+from spoold.nix.store import LOGICAL, QUICK, Store
 
 # Programs and the Debian packages that they are in.
 NEEDED = {
@@ -77,14 +77,22 @@ def _version() -> Finding:
 
 
 def _pins(settings: Settings) -> Finding:
-    gone = [
-        f"{name} ({path})" for name, path in settings.nixpkgs.items() if path[0] == "/" and not os.path.exists(path)
-    ]
     if "default" not in settings.nixpkgs:
         remedy = 'put [nixpkgs] default = "..." into the settings: a directory, a tarball, a URL or a store path'
         return Finding(Level.REFUSED, "nixpkgs", "no nixpkgs.default is set", remedy)
+    gone, closed = [], []
+    for name, path in settings.nixpkgs.items():
+        try:
+            if path.startswith("/") and not path.startswith(f"{LOGICAL}/"):  # those may be in our own store alone
+                os.stat(path)
+        except PermissionError:
+            closed.append(f"{name} ({path})")
+        except OSError:
+            gone.append(f"{name} ({path})")
     if gone:
         return Finding(Level.REFUSED, "nixpkgs", f"not there: {', '.join(gone)}", "correct [nixpkgs] in the settings")
+    if closed:
+        return Finding(Level.UNKNOWN, "nixpkgs", f"closed to this user: {', '.join(closed)}", "run the doctor as root")
     return Finding(Level.FINE, "nixpkgs", ", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
 
 

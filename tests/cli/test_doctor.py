@@ -220,7 +220,8 @@ def test_walls_of_nix_that_do_not_stand(
 def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
     assert "no nixpkgs.default is set" in str(nix._pins(Settings()))
     assert "/none" in str(nix._pins(Settings(nixpkgs={"default": f"{tmp_path}/none"})))
-    fine = Settings(nixpkgs={"default": str(tmp_path), "far": "https://example.org/x.tar.gz"})
+    pins = {"default": str(tmp_path), "far": "https://example.org/x.tar.gz", "own": f"/nix/store/{'0' * 32}-nixpkgs"}
+    fine = Settings(nixpkgs=pins)
     assert nix._pins(fine).level is Level.FINE
 
 
@@ -249,8 +250,11 @@ def test_a_state_directory_that_is_open(tmp_path: Path) -> None:
 @pytest.mark.nix
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
 def test_an_ordinary_user_is_told_what_was_not_looked_at(
-    settings: Settings, docker_host: str, nix_settings: Settings
+    settings: Settings, docker_host: str, nix_settings: Settings, tmp_path: Path
 ) -> None:
+    (tmp_path / "closed/nixpkgs").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    settings = replace(settings, nixpkgs={"default": f"{tmp_path}/closed/nixpkgs"})
     rooms: tuple[Callable[[], Iterable[Finding]], ...] = (
         lambda: spool.examine(settings),
         lambda: sandbox.examine(settings, None),
@@ -275,5 +279,5 @@ def test_an_ordinary_user_is_told_what_was_not_looked_at(
     os.waitpid(pid, 0)
     assert not said(found, Level.REFUSED)
     unknown = said(found, Level.UNKNOWN)
-    for words in ("closed to this user", "no permission to use Docker", "Nix's build sandbox"):
+    for words in ("nixpkgs: closed to this user", "no permission to use Docker", "Nix's build sandbox"):
         assert words in unknown
