@@ -43,12 +43,16 @@ class Spool(_Section, frozen=True):
 
 
 class Lease(_Section, frozen=True):
-    """Who holds an entry, and for how long. Seconds, but for ``attempts``."""
+    """Who holds an entry, and for how long. Seconds, but for ``attempts``.
+
+    ``pause`` is what passes before the second attempt; before each further one it is twice as long, up to 300 s.
+    """
 
     renewal: float = 5.0
     limit: float = 30.0
     check: float = 5.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    pause: float = 5.0
 
 
 class Executor(_Section, frozen=True):

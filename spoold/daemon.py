@@ -157,7 +157,6 @@ class Loop(threading.Thread):
         """Run the actor until it is stopped."""
         try:
             self._start_actor()
-            self._watch.start()
             try:
                 self._turn()
             finally:
@@ -192,6 +191,8 @@ class Loop(threading.Thread):
             if hints is None and time.monotonic() < scanned:
                 hints, next_scan = [], min(next_scan, scanned)
             began = time.monotonic()
+            if hints is None:
+                self._watch.start()  # where it could not be armed before
             delay = self._step(hints)
             ended = time.monotonic()
             more = delay == 0.0

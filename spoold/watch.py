@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from watchdog.events import (
     FileClosedEvent,
@@ -64,22 +64,38 @@ class Watch(FileSystemEventHandler):
         self._hints: dict[Hint, None] = {}
         self._flooded = False
         self._something = threading.Condition()
-        self._observer: BaseObserver = PollingObserver(timeout=poll) if remote else InotifyObserver()
+        self._make: Callable[[], BaseObserver] = (lambda: PollingObserver(timeout=poll)) if remote else InotifyObserver
+        self._observer: BaseObserver | None = None
+        self._blind = False
 
     def start(self) -> None:
-        """Arm the watches. A scan must follow: what came before is not told."""
+        """Arm the watches, if they are not. A scan must follow: what came before is not told.
+
+        Where the kernel grants none, one may call this again before each scan.
+        """
+        if self._observer is not None or not self._directories:
+            return
+        observer = None
         try:
-            self._observer.start()
+            observer = self._make()
+            observer.start()
             for directory in self._directories:
-                self._observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
+                observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
         except OSError as error:
-            log.error("cannot watch (see fs.inotify in sysctl); going by the scans alone", error=error)
+            if observer is not None:
+                _end(observer)
+            if not self._blind:
+                log.error("cannot watch (see fs.inotify in sysctl); going by the scans alone", error=error)
+            self._blind = True
+            return
+        if self._blind:
+            log.info("watching again")
+        self._observer, self._blind = observer, False
 
     def stop(self) -> None:
         """Stop watching."""
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
+        if self._observer is not None:
+            _end(self._observer)
 
     def wake(self) -> None:
         """End a wait."""
@@ -113,3 +129,9 @@ class Watch(FileSystemEventHandler):
             else:
                 self._flooded = True
             self._something.notify_all()
+
+
+def _end(observer: BaseObserver) -> None:
+    if observer.is_alive():
+        observer.stop()
+        observer.join()

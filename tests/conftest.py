@@ -18,7 +18,7 @@ from spoold.nix.build import NixBuilder
 from spoold.spool import layout
 from tests import engines
 
-QUICK_LEASE = Lease(renewal=0.2, limit=1.5, check=0.2)
+QUICK_LEASE = Lease(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 SYSTEM = f"{os.uname().machine}-linux"
 
 

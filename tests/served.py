@@ -22,7 +22,7 @@ from spoold.spool import layout
 
 PATIENCE = 300.0
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
-LEASE = Lease(renewal=0.5, limit=3.0, check=0.5)
+LEASE = Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
 
 
 class Served:

@@ -70,10 +70,10 @@ class Health:
     def _check_submissions(self) -> None:
         queue = self._spool.queue
         for entry in self._watchmen["running"].dead(queue, "running"):
-            recover(queue, "running", entry, abandon=self._abandon_running, log=log)
+            recover(queue, "running", entry, clock=self._spool.clock, abandon=self._abandon_running, log=log)
         for entry in self._watchmen["building"].dead(queue, "building"):
             if self._has_no_build(entry):
-                recover(queue, "building", entry, abandon=self._abandon_building, log=log)
+                recover(queue, "building", entry, clock=self._spool.clock, abandon=self._abandon_building, log=log)
 
     def _has_no_build(self, entry: Entry) -> bool:
         runtime = self._builds.runtime()
@@ -105,7 +105,7 @@ class Health:
     def _check_builds(self) -> None:
         queue = self._builds.queue
         for entry in self._watchmen["builds"].dead(queue, "building"):
-            recover(queue, "building", entry, abandon=self._abandon_build, log=log)
+            recover(queue, "building", entry, clock=self._spool.clock, abandon=self._abandon_build, log=log)
 
     def _abandon_build(self, entry: Entry) -> None:
         tries = self._settings.lease.attempts

@@ -199,10 +199,10 @@ def move(source: str, target: str) -> bool:
     return True
 
 
-def touch(path: str) -> bool:
-    """Set the mtime to the file system's own now; False where the name is gone."""
+def touch(path: str, at: float | None = None) -> bool:
+    """Set the mtime to the file system's own now, or to ``at``; False where the name is gone."""
     try:
-        os.utime(path)
+        os.utime(path, None if at is None else (at, at))
     except FileNotFoundError:
         return False
     return True

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 import unicodedata
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 
@@ -69,6 +69,7 @@ class Request(_Strict, frozen=True):
     limits: LimitRequests = LimitRequests()
     nixpkgs: str = "default"
     kind: Literal["run", "list-dependencies"] = "run"
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
 
     def text_of(self, name: str) -> str | None:
         """Return the text of the file called ``name``, None where there is none."""

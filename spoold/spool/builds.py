@@ -49,7 +49,7 @@ class BuildStore:
 
     def __init__(self, settings: Settings) -> None:
         self.root = os.path.join(settings.spool.path, "builds")
-        self.queue = Queue(self.root, ("building",), settings.lease.attempts)
+        self.queue = Queue(self.root, ("building",), settings.lease.attempts, settings.lease.pause)
 
     def result(self, build_id: str) -> BuildRecord | None:
         """Return a finished build's record."""

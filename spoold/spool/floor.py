@@ -6,6 +6,7 @@ to help: every few looks the file system is asked again, and what waits is taken
 
 from __future__ import annotations
 
+import threading
 import time
 
 from spoold.config import Settings
@@ -19,7 +20,9 @@ LOOK = 0.5  # seconds for which an answer of the file system holds
 
 
 class Floor:
-    """One role's floor; ``share`` (1 or less) of the settings' minima. Says once when it is reached, and when not."""
+    """One role's floor: ``share`` (1 or less) of the settings' minima. Says when it is reached, and when it no longer
+    is, once. Thread-safe.
+    """
 
     def __init__(self, settings: Settings, share: float, waits: str) -> None:
         self._path = settings.spool.path
@@ -29,14 +32,16 @@ class Floor:
         self._waits = waits
         self._short = ""
         self._looked = 0.0
+        self._lock = threading.Lock()
 
     def reached(self) -> bool:
         """Tell whether so little is free that no more work may be taken."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK:
-            self._looked = now
-            self._say(machine.shortage(self._path, self._bytes, self._inodes, self._most))
-        return bool(self._short)
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked >= LOOK:
+                self._looked = now
+                self._say(machine.shortage(self._path, self._bytes, self._inodes, self._most))
+            return bool(self._short)
 
     def _say(self, short: str) -> None:
         before, self._short = self._short, short

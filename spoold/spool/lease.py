@@ -48,6 +48,7 @@ class Heartbeat:
         self._interval = interval
         self._notes = notes
         self._held: set[Lease] = set()
+        self._ending = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -68,8 +69,9 @@ class Heartbeat:
             self._thread.join()
 
     def stop_holders(self) -> None:
-        """Ask all holders to stop. Their leases are renewed until they have."""
+        """Ask all holders to stop, and those that come yet. Their leases are renewed until they have."""
         with self._lock:
+            self._ending = True
             for lease in self._held:
                 lease.stop.set()
 
@@ -87,6 +89,8 @@ class Heartbeat:
         note = os.path.join(self._notes, os.path.basename(path))
         with self._lock:
             self._held.add(lease)
+            if self._ending:
+                lease.stop.set()
         try:
             # Only now that it is claimed: an entry that another has must not be noted here.
             fsops.write_private(note, b"", sync=False)

@@ -11,20 +11,23 @@ import os
 import threading
 
 from spoold.host import fsops
+from spoold.host.clock import Clock
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
+LONGEST_PAUSE = 300.0  # seconds between two attempts
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
 
 
 class Queue:
     """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow."""
 
-    def __init__(self, root: str, working: tuple[str, ...], attempts: int) -> None:
+    def __init__(self, root: str, working: tuple[str, ...], attempts: int, pause: float = 0.0) -> None:
         self.root = root
         self.working = working
         self.attempts = attempts
+        self.pause = pause  # seconds before the second attempt
         self._lock = threading.Lock()
         self._shown: set[Entry] = set()  # published, with a private name still
 
@@ -73,6 +76,25 @@ class Queue:
         """Put an entry back to the start, for ``attempt``; False where it is not there any more."""
         back = Entry(entry.id, attempt)
         return fsops.move(self.entry_path(source, entry), self.entry_path("new", back))
+
+    def retry(self, entry: Entry, source: str, now: float) -> bool:
+        """Put an entry back for its next attempt, which is not due at once; False where it is not there any more.
+
+        ``now`` is the file system's. The time is set before the rename, so that nobody sees the entry without it.
+        """
+        fsops.touch(self.entry_path(source, entry), at=now + self._pause_before(entry.attempt + 1))
+        return self.give_back(entry, source, entry.attempt + 1)
+
+    def due(self, entry: Entry, mtime: float, clock: Clock) -> float:
+        """Return when an entry with that mtime in ``new/`` may be tried, on the monotonic clock.
+
+        However far in the future the mtime is, since a clock was stepped: it is no longer than the pause before such an
+        attempt.
+        """
+        return clock.monotonic() + min(mtime - clock.file_system(), self._pause_before(entry.attempt))
+
+    def _pause_before(self, attempt: int) -> float:
+        return min(LONGEST_PAUSE, self.pause * 2.0 ** (attempt - 2))
 
     def fence(self, entry: Entry, state: str) -> Entry | None:
         """Take an entry away from its holder by raising the attempt where it is; None where it is gone."""

@@ -78,12 +78,14 @@ def publish_committed(queue: Queue, log: Log) -> None:
             fsops.remove(queue.path("tmp", ids.result_name(result)))
 
 
-def recover(queue: Queue, state: str, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
+def recover(
+    queue: Queue, state: str, entry: Entry, *, clock: Clock, abandon: Callable[[Entry], None], log: Log
+) -> None:
     """Deal with a dead entry: back to the start with the next attempt, or the end of it after the last one."""
     if entry.attempt == ids.CANCEL:
         return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
-        if queue.give_back(entry, state, entry.attempt + 1):
+        if queue.retry(entry, state, clock.file_system()):
             log.warning("lease ran out; put back", submission=entry.id, state=state, attempt=entry.attempt + 1)
         return
     # An attempt above the last is one that was fenced before, by a checker that died before it was through.

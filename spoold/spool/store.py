@@ -30,7 +30,7 @@ class Spool:
 
     def __init__(self, settings: Settings, role: str) -> None:
         self.root = settings.spool.path
-        self.queue = Queue(self.root, ("building", "running"), settings.lease.attempts)
+        self.queue = Queue(self.root, ("building", "running"), settings.lease.attempts, settings.lease.pause)
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:

@@ -30,7 +30,7 @@ PATIENCE = 20.0
 def settings_for(root: Path, **changes: Any) -> Settings:
     made = Settings(
         spool=SpoolSettings(path=str(root), settle=0.1),
-        lease=Lease(renewal=0.05, limit=0.5, check=0.1),
+        lease=Lease(renewal=0.05, limit=0.5, check=0.1, pause=0.05),
         executor=ExecutorSettings(slots=2),
         builder=BuilderSettings(failure_memory=0.2),
         nixpkgs={"default": "/srv/nixpkgs"},

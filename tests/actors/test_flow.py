@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.actors.executor import LOOKS
 from spoold.config import Executor as ExecutorSettings
-from spoold.host import fsops
+from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
+from spoold.spool import floor
 from spoold.spool.queue import Queue
 from tests.actors.bench import Bench, settings_for
 
@@ -275,6 +277,81 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.assert_nothing_is_left()
 
 
+def test_slots_take_turns_by_owner_and_the_jobs_of_one_go_by_priority(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.sandbox.gate.clear()
+    bench.drop("first")
+    bench.until(lambda: len(bench.sandbox.jobs) == 2, bench.executor.step)
+    for id_, priority in (("a-low", -1), ("a-1", 0), ("a-2", 0), ("a-high", 7)):
+        bench.drop(id_, priority=priority)
+        bench.executor.step([Hint("new", f"{id_}.json")])
+    stranger = bench.root / "incoming" / "b.json"
+    stranger.write_bytes(json.dumps({"files": [{"name": "run.sh", "content": "true"}]}).encode())
+    os.chown(stranger, 65534, 65534)
+    bench.intake.step()
+    bench.executor.step([Hint("new", "b.json")])
+    bench.sandbox.gate.set()
+    bench.wait_for("a-low", "a-1", "a-2", "a-high", "b")
+    order = [job.submission_id for job in bench.sandbox.jobs[2:]]
+    assert order == ["a-high", "b", "a-1", "a-2", "a-low"]
+    bench.close()
+
+
+def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.sandbox.gate.clear()
+    for number in range(2 * LOOKS):
+        bench.drop_bytes(f"a{number}", b'{"files": [{"name": "run.sh", "content": "true"}]}')
+    assert bench.executor.step() == 0
+    assert bench.executor.step([]) > 0
+    bench.sandbox.gate.set()
+    bench.wait_for(*(f"a{number}" for number in range(2 * LOOKS)))
+    bench.assert_nothing_is_left()
+
+
+def test_below_half_the_floor_nothing_is_begun(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "LOOK", 0.0)
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.drop("a")
+    monkeypatch.setattr(machine, "shortage", lambda *_: "1 MiB of disk are free")
+    for _ in range(20):
+        bench.step()
+        time.sleep(0.01)
+    assert bench.names("new") == {"a.json"}
+    monkeypatch.undo()
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+
+
+def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
+    """Whoever put it back; and the others flow meanwhile."""
+    settings = settings_for(tmp_path)
+    bench = Bench(tmp_path, msgspec.structs.replace(settings, lease=msgspec.structs.replace(settings.lease, pause=2.0)))
+    bench.drop("warm")
+    bench.wait_for("warm")
+    for id_, look in (("by-health", bench.health.step), ("by-executor", bench.step)):
+        bench.drop(id_)
+        if id_ == "by-health":
+            bench.spool.queue.claim(Entry(id_, 1), "new", "running")  # and its executor dies
+        else:
+            bench.sandbox.failures = 1
+        bench.until(lambda id_=id_: bench.has("new", f"{id_}@2.json"), look)  # type: ignore[misc]
+        began = time.monotonic()
+        bench.drop(f"beside-{id_}")
+        bench.wait_for(f"beside-{id_}")
+        assert bench.has("new", f"{id_}@2.json")
+        restarted = bench.new_executor()  # the pause outlives whoever made it
+        bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), restarted.step)  # type: ignore[misc]
+        assert 1.5 < time.monotonic() - began < 10
+        assert bench.response(id_)["status"] == "COMPLETED"
+        restarted.stop()
+    bench.close()
+
+
 def test_an_engine_that_is_away_costs_no_attempt(bench: Bench) -> None:
     bench.drop("a")
     bench.until(lambda: bench.names("builds/done"))
@@ -345,6 +422,7 @@ def test_health_puts_a_waiting_submission_back_only_where_there_is_no_build(benc
     assert bench.has("building", "a@1.json")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_crash_after_the_commit_is_mended_by_whoever_comes_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

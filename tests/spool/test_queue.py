@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from spoold.host import fsops
+from spoold.host.clock import Clock
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 from spoold.spool import layout
@@ -143,6 +144,42 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queu
     assert third.start() == [], "it is told once"
     for heartbeat in (first, second, third):
         heartbeat.stop()
+
+
+def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: Queue) -> None:
+    heartbeat = noting(queue, 1000)
+    first, second = (queue.entry_path("running", claimed(queue, id_)) for id_ in ("a", "b"))
+    with heartbeat.holding(first) as lease:
+        heartbeat.stop_holders()
+        assert lease.stop.is_set()
+    with heartbeat.holding(second) as lease:
+        assert lease.stop.is_set()
+    heartbeat.stop()
+
+
+def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> None:
+    layout.create(str(tmp_path))
+    queue = Queue(str(tmp_path), ("building", "running"), attempts=10, pause=5.0)
+    clock = Clock(queue.path("tmp", "test.probe"))
+    queue.add("a", b"entry")
+    pauses = []
+    for attempt in range(1, 10):
+        queue.claim(Entry("a", attempt), "new", "running")
+        now = clock.file_system()
+        assert queue.retry(Entry("a", attempt), "running", now)
+        mtime = os.stat(queue.path("new", f"a@{attempt + 1}.json")).st_mtime
+        pauses.append(round(mtime - now))
+        assert queue.due(Entry("a", attempt + 1), mtime, clock) - clock.monotonic() == pytest.approx(mtime - now, abs=2)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert not queue.retry(Entry("a", 1), "running", clock.file_system())
+
+
+def test_a_stepped_clock_makes_no_pause_longer(tmp_path: Path) -> None:
+    layout.create(str(tmp_path))
+    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, pause=5.0)
+    clock = Clock(queue.path("tmp", "test.probe"))
+    a_year_on = clock.file_system() + 3e7
+    assert queue.due(Entry("a", 3), a_year_on, clock) - clock.monotonic() == pytest.approx(10, abs=1)
 
 
 def test_publication_never_replaces(queue: Queue) -> None:

@@ -111,14 +111,21 @@ def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: Queue, clock: SetC
 
 
 def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetClock) -> None:
-    recover(queue, "running", held(queue, clock), abandon=lambda entry: pytest.fail(str(entry)), log=Log("test"))
+    recover(
+        queue,
+        "running",
+        held(queue, clock),
+        clock=clock,
+        abandon=lambda entry: pytest.fail(str(entry)),
+        log=Log("test"),
+    )
     assert queue.locate("a") == ("new", Entry("a", 2))
 
 
 @pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 4)])
 def test_the_last_attempt_is_fenced_and_abandoned(queue: Queue, clock: SetClock, attempt: int, abandoned: int) -> None:
     given: list[Entry] = []
-    recover(queue, "running", held(queue, clock, attempt), abandon=given.append, log=Log("test"))
+    recover(queue, "running", held(queue, clock, attempt), clock=clock, abandon=given.append, log=Log("test"))
     assert given == [Entry("a", abandoned)]
     assert queue.locate("a") == ("running", Entry("a", abandoned))
 

@@ -80,7 +80,7 @@ class Builder:
         self._provide()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
-            recover(self._builds.queue, "building", entry, abandon=self._abandon, log=log)
+            recover(self._builds.queue, "building", entry, clock=self._clock, abandon=self._abandon, log=log)
 
     def _abandon(self, entry: Entry) -> None:
         self._finish(entry, failure_of_ours(f"given up: {entry.attempt - 1} times the builder died that had it"))
@@ -147,7 +147,8 @@ class Builder:
             for entry in entries:
                 since = None if self._lanes.has(entry) else fsops.mtime(queue.entry_path("new", entry))
                 if since is not None:
-                    self._lanes.add(entry, since)
+                    due = queue.due(entry, since, self._clock) if entry.attempt > 1 else 0.0
+                    self._lanes.add(entry, since, due)
 
     def _give_places(self) -> None:
         """Start what may start, and stop what has to make room: whenever a build comes or ends, and as time passes."""

@@ -1,9 +1,9 @@
 """Executor: from an accepted submission to its response.
 
-Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once. Where its build exists it waits
-in line for a sandbox, unclaimed; where not, it is claimed into ``building/``, its build is filed, and it holds neither
-lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a list of packages) is
-answered at once. What goes on in a slot is in ``slots``.
+Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once, a few in each step. Where its
+build exists it waits in line for a sandbox, unclaimed; where not, it is claimed into ``building/``, its build is filed,
+and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a
+list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
 
 What fails: a sandbox engine that is away, or a full disk, stops the taking of work and costs no attempt; anything else
 of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease cancels the job and is nobody's error.
@@ -11,13 +11,16 @@ of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease c
 
 from __future__ import annotations
 
-import os
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import msgspec
 
-from spoold.actors.executor.slots import Place, Slots
+from spoold.actors.executor.answers import answered, failed, listed
+from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Seen
+from spoold.actors.executor.slots import Slots
+from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
@@ -26,7 +29,7 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import build_id_of
-from spoold.model.response import Outcome, Phase, Response, Status, WaitingFor
+from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
@@ -37,14 +40,7 @@ from spoold.spool.store import Progress, Spool
 log = Log("executor")
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 5.0  # seconds until the next try when the sandbox engine is away
-
-
-class Waiting(NamedTuple):
-    """A submission in ``building/``: what it waits for, and until when on the monotonic clock (None: for ever)."""
-
-    build: WaitingFor
-    until: float | None
-    origin: Origin
+LOOKS = 64  # entries that one step looks at
 
 
 class Executor:
@@ -55,8 +51,10 @@ class Executor:
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
-        self._slots = Slots(settings, self._spool, self._builds, self._engine)
-        self._waiting: dict[Entry, Waiting] = {}
+        self._line = Line()
+        self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line)
+        self._waits = Waits()
+        self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
         self._runtime: Runtime | None = None
         self._runtime_seen: fsops.Identity | None = None
 
@@ -79,7 +77,10 @@ class Executor:
         self._engine.close()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Look at what ``hints`` name, or at everything; return the seconds after which to look again."""
+        """Look at some of what waits; return the seconds after which to scan again, 0 where there is more to look at.
+
+        What ``hints`` name comes into the line before, or everything.
+        """
         self._follow_runtime()
         if self._runtime is None:
             return WITHOUT_RUNTIME
@@ -87,49 +88,57 @@ class Executor:
             self._scan()
         else:
             self._follow(hints)
-        self._end_waits(self._spool.clock.monotonic())
-        return self._pause(self._spool.clock.monotonic())
+        self._end_waits()
+        self._show_some()
+        self._look_at_some()
+        return 0.0 if self._line.unseen or self._unshown else self._pause()
 
-    def _pause(self, now: float) -> float:
+    def _pause(self) -> float:
+        now = self._spool.clock.monotonic()
         longest = self._settings.spool.scan if self._engine.ready.is_set() else BACK_OFF
-        ends = [waiting.until - now for waiting in self._waiting.values() if waiting.until is not None]
+        ends = [end - now for end in (self._waits.next_end, self._line.rests_until) if end is not None]
         return max(0.05, min([longest, *ends]))
 
     # -- what there is
 
     def _scan(self) -> None:
-        for entry in self._oldest_first("new"):
-            self._consider(Place("new", entry))
-        for entry in self._oldest_first("building"):
-            if entry not in self._waiting:
-                self._consider(Place("building", entry))
-        self._collect({waiting.build.build_id for waiting in self._waiting.values()})
+        for state in ("new", "building"):
+            for entry in self._oldest_first(state):
+                self._line.see(Place(state, entry), FOUND)
+        self._collect(self._waits.builds())
 
     def _follow(self, hints: Iterable[Hint]) -> None:
-        begun, ended = set(), set()
         for hint in hints:
             entry = ids.parse_entry(hint.name)
             if hint.directory == "builds/done":
-                ended.add(hint.name.removesuffix(ids.response_name("")))
+                self._collect([hint.name.removesuffix(ids.response_name(""))])
             elif entry and hint.directory == "builds/building":
-                begun.add(entry.id)
+                self._unshown.extend(self._waits.begun(entry.id))
             elif entry:
-                self._consider(Place("new", entry))
-        self._begun(begun)
-        self._collect(ended)
+                self._line.see(Place("new", entry), TOLD)
 
     def _oldest_first(self, state: str) -> list[Entry]:
+        """Return the entries in ``state`` that were not known before."""
         queue = self._spool.queue
-        known = [entry for entry in queue.entries(state) if not self._slots.has(Place(state, entry))]
-        aged = [(fsops.mtime(queue.entry_path(state, entry)), entry) for entry in known]
+        fresh = set(fsops.names(queue.path(state))) - self._line.names(state)
+        entries = [entry for name in fresh if (entry := ids.parse_entry(name)) and entry not in self._waits]
+        aged = [(fsops.mtime(queue.entry_path(state, entry)), entry) for entry in entries]
         return [entry for _, entry in sorted((mtime, entry) for mtime, entry in aged if mtime is not None)]
 
     # -- what to do with one submission
 
-    def _consider(self, place: Place) -> None:
-        if self._slots.has(place):
-            return
+    def _look_at_some(self) -> None:
+        for _ in range(LOOKS):
+            seen = self._line.look(self._spool.clock.monotonic())
+            if seen is None:
+                return
+            self._consider(seen)
+
+    def _consider(self, seen: Seen) -> None:
+        place = seen.place
         try:
+            if place.entry.attempt > 1 and not seen.rested and self._rests(place):
+                return
             submission = self._spool.read(*place)
             self._route(place, submission)
         except LeaseLostError:
@@ -138,6 +147,20 @@ class Executor:
             self._slots.set_aside(place, f"the entry cannot be read: {error}")
         except OSError as error:
             log.error("could not look at an entry; it stays where it is", submission=place.entry.id, error=error)
+
+    def _rests(self, place: Place) -> bool:
+        """Let an attempt that is not due yet rest; tell whether it does."""
+        if place.state != "new":
+            return False
+        mtime = fsops.mtime(self._spool.queue.entry_path("new", place.entry))
+        if mtime is None:
+            raise LeaseLostError(place.name)
+        clock = self._spool.clock
+        due = self._spool.queue.due(place.entry, mtime, clock)
+        if due <= clock.monotonic():
+            return False
+        self._line.rest(place, due)
+        return True
 
     def _route(self, place: Place, submission: Submission) -> None:
         request = submission.Request
@@ -162,41 +185,40 @@ class Executor:
             self._builds.request(Dependencies(build_id=build_id, expression=request.expression(), nixpkgs=pin))
         asked = request.limits.dependencies
         until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
-        state = "building" if found == "building" else "queued"
-        self._wait(place.entry, Waiting(WaitingFor(build_id=build_id, state=state), until, submission.Spool))
-        self._collect({build_id})  # it may have ended while we filed ourselves
+        state: BuildState = "building" if found == "building" else "queued"
+        wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
+        self._waits.add(wait)
+        self._show(wait)
+        self._collect([build_id])  # it may have ended while we filed ourselves
 
-    def _wait(self, entry: Entry, waiting: Waiting) -> None:
-        self._waiting[entry] = waiting
-        response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=waiting.build)
-        self._spool.show(entry.id, response, waiting.origin, entry.attempt)
+    def _show(self, wait: Wait) -> None:
+        response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
+        origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
+        self._spool.show(wait.entry.id, response, origin, wait.entry.attempt)
 
-    def _begun(self, build_ids: set[str]) -> None:
-        """Tell those who wait for a build that it is being built now."""
-        for entry, waiting in list(self._waiting.items()):
-            if waiting.build.build_id in build_ids and waiting.build.state == "queued":
-                build = WaitingFor(build_id=waiting.build.build_id, state="building")
-                self._wait(entry, waiting._replace(build=build))
+    def _show_some(self) -> None:
+        """Tell some of those who wait for a build that has begun."""
+        for _ in range(min(LOOKS, len(self._unshown))):
+            if wait := self._waits.get(self._unshown.popleft()):
+                self._show(wait)
 
-    def _collect(self, build_ids: set[str]) -> None:
-        """Move on the submissions whose build has ended."""
-        ended = {build_id for build_id in build_ids if self._builds.result(build_id)}
-        for entry in [entry for entry, waiting in self._waiting.items() if waiting.build.build_id in ended]:
-            del self._waiting[entry]
-            self._consider(Place("building", entry))
+    def _collect(self, build_ids: Iterable[str]) -> None:
+        """Let the submissions whose build has ended be looked at again."""
+        for build_id in build_ids:
+            if self._builds.result(build_id):
+                for wait in self._waits.end(build_id):
+                    self._line.see(Place("building", wait.entry), wait.uid)
 
-    def _end_waits(self, now: float) -> None:
-        for entry, waiting in list(self._waiting.items()):
-            if waiting.until is not None and now >= waiting.until:
-                del self._waiting[entry]
-                self._end_wait(entry)
+    def _end_waits(self) -> None:
+        for wait in self._waits.overdue(self._spool.clock.monotonic()):
+            self._end_wait(wait.entry)
 
     def _end_wait(self, entry: Entry) -> None:
         try:
             self._spool.queue.claim(entry, "building", "running")
             submission = self._spool.read("running", entry)
             phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
-            self._slots.finish(entry, submission, _answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
+            self._slots.finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
         except LeaseLostError:
             return
 
@@ -205,26 +227,15 @@ class Executor:
         if place.state == "building":  # one whose build was there already may not have to wait: nothing to show yet
             progress = Progress(self._spool, place.entry, submission.Response, submission.Spool)
             progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
-        self._slots.take(place, build.build_id)
+        priority = submission.Request.priority if submission.Request else 0
+        self._line.ready(place, sys.intern(build.build_id), submission.Spool.uid, priority)
 
     # -- answers that need no sandbox
 
     def _answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
         self._spool.queue.claim(place.entry, place.state, "running")
-        response = self._listed(submission) if build is None else _failed(submission, build.result.phase)
+        response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
         self._slots.finish(place.entry, submission, response)
-
-    def _listed(self, submission: Submission) -> Response:
-        """Return the answer to what needs no build: a list, or word that it cannot be done."""
-        request = submission.Request
-        if request is None:
-            return _answered(submission, Status.INTERNAL_ERROR, reason="the entry has no request")
-        if request.kind != "list-dependencies":
-            reason = f"nixpkgs: {request.nixpkgs!a} is no longer a pin here"
-            return _answered(submission, Status.REJECTED, reason=reason)
-        everyone = submission.Spool.uid in (0, os.geteuid())
-        packages = self._builds.packages(None if everyone else submission.Spool.uid)
-        return _answered(submission, Status.COMPLETED, packages=packages)
 
     # -- what the builder provides, and the engine
 
@@ -232,7 +243,7 @@ class Executor:
         seen = fsops.identity(self._builds.runtime_path)
         if seen != self._runtime_seen:
             self._runtime, self._runtime_seen = self._builds.runtime(), seen
-            self._waiting.clear()  # build ids depend on the pins: the next scan finds these again
+            self._waits.clear()  # build ids depend on the pins: the next scan finds these again
             if self._runtime is not None:
                 self._slots.follow(self._runtime)
         if not self._engine.ready.is_set():
@@ -242,13 +253,3 @@ class Executor:
         if request is None or request.kind == "list-dependencies" or self._runtime is None:
             return None
         return build_id_of(request, self._runtime)
-
-
-def _failed(submission: Submission, phase: Phase) -> Response:
-    ours = phase.outcome is Outcome.INTERNAL_ERROR
-    status = Status.INTERNAL_ERROR if ours else Status.DEPENDENCIES_FAILED
-    return _answered(submission, status, dependencies=phase)
-
-
-def _answered(submission: Submission, status: Status, **parts: object) -> Response:
-    return msgspec.structs.replace(submission.Response, status=status, **parts)

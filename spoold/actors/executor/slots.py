@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import msgspec
 
+from spoold.actors.executor.line import Line, Place, Ready
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.model.errors import ClientError, LeaseLostError, OperatorError, SpooldError, TemporaryError
@@ -25,25 +24,20 @@ from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildStore
+from spoold.spool.floor import Floor
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.recovery import recover
 from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
+FULL = 0.5  # seconds between two looks while the disk is full
 BACK_OFF = 5.0  # seconds for which a slot rests when the host (a full disk) kept it from its work
-
-
-class Place(NamedTuple):
-    """Where an entry was seen."""
-
-    state: str
-    entry: Entry
 
 
 class Slots:
     """As many workers as the settings say, over one spool and one engine."""
 
-    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine) -> None:
+    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine, line: Line) -> None:
         self._settings = settings
         self._spool = spool
         self._builds = builds
@@ -51,22 +45,28 @@ class Slots:
         notes = spool.queue.path("tmp", f"executor-{settings.executor.name}.held")
         self._heartbeat = Heartbeat(settings.lease.renewal, notes)
         slots = settings.executor.slots or os.cpu_count() or 1
-        self._workers = ThreadPoolExecutor(slots, thread_name_prefix="slot")
-        self._in_line: set[Place] = set()
+        self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
+        self._line = line
+        self._floor = Floor(settings, 0.5, "nothing is run")
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
 
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
         for entry in self._heartbeat.start():
-            recover(self._spool.queue, "running", entry, abandon=self._abandon, log=log)
+            recover(self._spool.queue, "running", entry, clock=self._spool.clock, abandon=self._abandon, log=log)
+        for worker in self._workers:
+            worker.start()
 
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others."""
         self._stopping.set()
         impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
         impatience.start()
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._line.close()
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.join()
         impatience.cancel()
         self._spool.queue.tidy()
         self._heartbeat.stop()
@@ -77,40 +77,53 @@ class Slots:
         if before is None or _without_pins(before) != _without_pins(runtime):
             self._engine.use(runtime)
 
-    def has(self, place: Place) -> bool:
-        """Tell whether an entry waits in line."""
-        return place in self._in_line
+    def _serve(self) -> None:
+        """Be a slot: take what is next, until the line is closed."""
+        while ready := self._line.take():
+            try:
+                self._work(ready)
+            finally:
+                self._line.ended(ready)
 
-    def take(self, place: Place, build_id: str) -> None:
-        """Let a submission, whose build exists, wait in line for a slot. It is not claimed before it has one."""
-        self._in_line.add(place)
-        self._workers.submit(self._work, place, build_id)
-
-    def _work(self, place: Place, build_id: str) -> None:
-        while not self._engine.ready.wait(0.2) and not self._stopping.is_set():
-            pass
-        self._in_line.discard(place)
+    def _work(self, ready: Ready) -> None:
+        self._wait_for_engine_and_room()
         if self._stopping.is_set():
             return
         try:
-            self._take_on(place, build_id)
-            if not self._in_line:
+            self._take_on(ready)
+            if self._line.idle:
                 self._spool.queue.tidy()
         except OSError as error:
-            log.error("the host is in the way", submission=place.entry.id, attempt=place.entry.attempt, error=error)
+            entry = ready.place.entry
+            log.error("the host is in the way", submission=entry.id, attempt=entry.attempt, error=error)
             self._stopping.wait(BACK_OFF)
+        except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
+            log.bug("a slot failed", submission=ready.place.entry.id, error=error)
 
-    def _take_on(self, place: Place, build_id: str) -> None:
-        entry = place.entry
+    def _wait_for_engine_and_room(self) -> None:
+        while not self._stopping.is_set():
+            if self._engine.ready.wait(0.2):
+                if not self._floor.reached():
+                    return
+                self._stopping.wait(FULL)
+
+    def _take_on(self, ready: Ready) -> None:
+        entry = ready.place.entry
         try:
-            path = self._spool.queue.claim(entry, place.state, "running")
+            path = self._claim(ready.place)
             with self._heartbeat.holding(path) as lease:
-                self._hold(entry, build_id, lease)
+                self._hold(entry, ready.build_id, lease)
         except LeaseLostError:
             log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
         except OSError:
             self._spool.queue.give_back(entry, "running", entry.attempt)
             raise
+
+    def _claim(self, place: Place) -> str:
+        try:
+            return self._spool.queue.claim(place.entry, place.state, "running")
+        finally:
+            self._line.left(place)  # before it can come back there
 
     def _hold(self, entry: Entry, build_id: str, lease: Lease) -> None:
         try:
@@ -172,7 +185,7 @@ class Slots:
         if isinstance(error, (TemporaryError, OperatorError)) and not self._engine.check():
             self._spool.queue.give_back(entry, "running", entry.attempt)
         elif entry.attempt < self._settings.lease.attempts:
-            self._spool.queue.give_back(entry, "running", entry.attempt + 1)
+            self._spool.queue.retry(entry, "running", self._spool.clock.file_system())
         else:
             self.set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
 

@@ -1,0 +1,36 @@
+"""Answers that need no sandbox: a build that failed, a list of packages, what cannot be done."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from spoold.model.response import Outcome, Phase, Response, Status
+from spoold.model.submission import Submission
+from spoold.spool.builds import BuildStore
+
+
+def failed(submission: Submission, phase: Phase) -> Response:
+    """Return the answer to a submission whose build failed."""
+    ours = phase.outcome is Outcome.INTERNAL_ERROR
+    status = Status.INTERNAL_ERROR if ours else Status.DEPENDENCIES_FAILED
+    return answered(submission, status, dependencies=phase)
+
+
+def listed(submission: Submission, builds: BuildStore) -> Response:
+    """Return the answer to what needs no build: a list, or word that it cannot be done."""
+    request = submission.Request
+    if request is None:
+        return answered(submission, Status.INTERNAL_ERROR, reason="the entry has no request")
+    if request.kind != "list-dependencies":
+        reason = f"nixpkgs: {request.nixpkgs!a} is no longer a pin here"
+        return answered(submission, Status.REJECTED, reason=reason)
+    everyone = submission.Spool.uid in (0, os.geteuid())
+    packages = builds.packages(None if everyone else submission.Spool.uid)
+    return answered(submission, Status.COMPLETED, packages=packages)
+
+
+def answered(submission: Submission, status: Status, **parts: object) -> Response:
+    """Return a submission's response with a status and what else is known."""
+    return msgspec.structs.replace(submission.Response, status=status, **parts)

@@ -1,0 +1,151 @@
+"""The line: what this executor knows of and has not begun, as small things in memory that say where an entry lies.
+
+Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
+attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot. Owners take
+turns, and one owner's jobs go by priority. What was tried before goes one at a time, so that a job that kills its
+executor meets the others that it killed with it never again.
+
+Nothing here survives the process: all of it is found again in the spool. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from spoold.model import ids
+from spoold.model.ids import Entry
+from spoold.model.turns import Turns
+
+TOLD, FOUND = -1, -2  # stand for the owners of what was not read yet: told by an event, found by a scan
+MOST = 200_000  # entries that a scan may bring; the others are found when these have gone
+
+
+class Place(NamedTuple):
+    """Where an entry was seen."""
+
+    state: str
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        """Return the entry's name there."""
+        return ids.new_name(self.entry) if self.state == "new" else ids.claimed_name(self.entry)
+
+
+class Seen(NamedTuple):
+    """An entry that is to be looked at; ``rested`` when it was, and was found not to be due yet."""
+
+    place: Place
+    rested: bool = False
+
+
+class Ready(NamedTuple):
+    """An entry whose build exists."""
+
+    place: Place
+    build_id: str
+
+
+class Line:
+    """All that waits in one executor."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._names: dict[str, set[str]] = {"new": set(), "building": set()}
+        self._seen: Turns[Seen] = Turns(MOST)
+        self._resting: list[tuple[float, Place]] = []
+        self._fresh: Turns[Ready] = Turns()
+        self._tried: Turns[Ready] = Turns()
+        self._trying = False
+        self._tried_next = False
+        self._closed = False
+
+    def names(self, state: str) -> AbstractSet[str]:
+        """Return the names of what waits here from ``state``."""
+        return self._names[state]
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is ready."""
+        return not (self._fresh or self._tried)
+
+    def see(self, place: Place, owner: int) -> None:
+        """Let an entry be looked at when it is its turn, unless it is in the line already."""
+        with self._changed:
+            names = self._names[place.state]
+            if place.name not in names and self._seen.add(owner, Seen(place)):
+                names.add(place.name)
+
+    def look(self, now: float) -> Seen | None:
+        """Take the next entry to be looked at; it is not in the line any more, unless it is put there again."""
+        with self._changed:
+            while self._resting and self._resting[0][0] <= now:
+                self._seen.add(TOLD, Seen(heapq.heappop(self._resting)[1], rested=True))
+            seen = self._seen.take()
+            if seen:
+                self._names[seen.place.state].discard(seen.place.name)
+            return seen
+
+    def rest(self, place: Place, until: float) -> None:
+        """Let an entry be looked at again at ``until``, on the monotonic clock."""
+        with self._changed:
+            self._names[place.state].add(place.name)
+            heapq.heappush(self._resting, (until, place))
+
+    @property
+    def rests_until(self) -> float | None:
+        """Return when the next one that rests is due."""
+        with self._changed:
+            return self._resting[0][0] if self._resting else None
+
+    @property
+    def unseen(self) -> bool:
+        """Tell whether there is something to look at."""
+        return bool(self._seen)
+
+    def ready(self, place: Place, build_id: str, owner: int, priority: int) -> None:
+        """Let an entry, whose build exists, wait for a slot."""
+        with self._changed:
+            self._names[place.state].add(place.name)
+            turns = self._fresh if place.entry.attempt == 1 else self._tried
+            turns.add(owner, Ready(place, build_id), priority)
+            self._changed.notify()
+
+    def take(self) -> Ready | None:
+        """Wait until there is work for a slot, and take it; None once the line is closed."""
+        with self._changed:
+            while not self._closed:
+                if ready := self._next():
+                    return ready
+                self._changed.wait()
+        return None
+
+    def _next(self) -> Ready | None:
+        """Take from what is fresh and from what was tried before in turns; one of the latter at a time."""
+        self._tried_next = not self._tried_next
+        may_try = bool(self._tried) and not self._trying
+        if may_try and (self._tried_next or not self._fresh):
+            self._trying = True
+            return self._tried.take()
+        return self._fresh.take()
+
+    def left(self, place: Place) -> None:
+        """Note that an entry that was taken is not where it was any more."""
+        with self._changed:
+            self._names[place.state].discard(place.name)
+
+    def ended(self, ready: Ready) -> None:
+        """Note that a slot has done with what it took."""
+        with self._changed:
+            if ready.place.entry.attempt > 1:
+                self._trying = False
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Give out nothing any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

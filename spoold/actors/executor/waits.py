@@ -1,0 +1,98 @@
+"""The submissions in ``building/`` that one executor follows: what each waits for, and until when.
+
+Spec: spool-layout.md, "Transitions". They are found by their build and by the end of their wait, without a look at all
+others: tens of thousands may wait for one build. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Literal, NamedTuple
+
+from spoold.model.ids import Entry
+from spoold.model.response import WaitingFor
+
+BuildState = Literal["queued", "building"]
+
+
+class Wait(NamedTuple):
+    """A submission that waits for a build, until a time on the monotonic clock (None: for ever); its owner."""
+
+    entry: Entry
+    build_id: str
+    state: BuildState
+    until: float | None
+    uid: int
+    gid: int
+
+    @property
+    def waiting_for(self) -> WaitingFor:
+        """Return what its owner is shown."""
+        return WaitingFor(build_id=self.build_id, state=self.state)
+
+
+class Waits:
+    """All that wait."""
+
+    def __init__(self) -> None:
+        self._waits: dict[Entry, Wait] = {}
+        self._of_build: dict[str, set[Entry]] = {}
+        self._ends: list[tuple[float, Entry]] = []
+
+    def __contains__(self, entry: Entry) -> bool:
+        """Tell whether a submission waits."""
+        return entry in self._waits
+
+    def add(self, wait: Wait) -> None:
+        """Follow a submission."""
+        self._waits[wait.entry] = wait
+        self._of_build.setdefault(wait.build_id, set()).add(wait.entry)
+        if wait.until is not None:
+            heapq.heappush(self._ends, (wait.until, wait.entry))
+
+    def builds(self) -> list[str]:
+        """Return the builds that something waits for."""
+        return list(self._of_build)
+
+    def begun(self, build_id: str) -> list[Entry]:
+        """Note that a build has begun; return those that did not know of it."""
+        told = [entry for entry in self._of_build.get(build_id, ()) if self._waits[entry].state == "queued"]
+        for entry in told:
+            self._waits[entry] = self._waits[entry]._replace(state="building")
+        return told
+
+    def get(self, entry: Entry) -> Wait | None:
+        """Return what a submission waits for, None where it does not."""
+        return self._waits.get(entry)
+
+    def end(self, build_id: str) -> list[Wait]:
+        """Follow those that wait for a build no longer, and return them."""
+        return [self._waits.pop(entry) for entry in self._of_build.pop(build_id, ())]
+
+    def overdue(self, now: float) -> list[Wait]:
+        """Follow those whose time is over no longer, and return them."""
+        found = []
+        while self._ends and self._ends[0][0] <= now:
+            until, entry = heapq.heappop(self._ends)
+            wait = self._waits.get(entry)
+            if wait and wait.until == until:
+                found.append(self._waits.pop(entry))
+                self._forget(wait)
+        return found
+
+    def _forget(self, wait: Wait) -> None:
+        entries = self._of_build[wait.build_id]
+        entries.discard(wait.entry)
+        if not entries:
+            del self._of_build[wait.build_id]
+
+    @property
+    def next_end(self) -> float | None:
+        """Return when the next wait may be over."""
+        return self._ends[0][0] if self._ends else None
+
+    def clear(self) -> None:
+        """Follow nothing any more."""
+        self._waits.clear()
+        self._of_build.clear()
+        self._ends.clear()

@@ -1,0 +1,52 @@
+"""Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE LEVEL``.
+
+The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, or ``kill``, which ends its
+process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from spoold import daemon
+from spoold.actors.builder import Builder
+from spoold.actors.executor import Executor
+from spoold.config import load
+from spoold.host import log
+from spoold.model.job import Job, JobResult
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from tests.standins import PlainBackend
+
+
+class IdleSandbox:
+    """Answers at once."""
+
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:  # noqa: ARG002
+        word, _, rest = job.stdin.decode().partition(" ")
+        if word == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "nap":
+            time.sleep(float(rest))
+        nothing = Stream(b"", 0)
+        phase = finished_phase(stdout=nothing, stderr=nothing, time=0.0, outcome=Outcome.OK, exit_code=0)
+        on_phase("run", phase)
+        return JobResult(compile=SKIPPED_PHASE, run=phase)
+
+
+daemon.ROLES["executor"] = lambda settings: Executor(settings, lambda _: IdleSandbox())
+daemon.ROLES["builder"] = lambda settings: Builder(settings, PlainBackend())
+
+if __name__ == "__main__":
+    log.set_up(level=sys.argv[3], journal=False)
+    daemon.serve(load(sys.argv[1]), [sys.argv[2]])
