@@ -28,6 +28,7 @@ from spoold.spool.store import Spool
 
 log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
+CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -38,6 +39,7 @@ class Health:
         self._settings = settings
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
+        self._cleared = 0  # up to where side files were looked at
         lease = settings.lease
         self._watchmen = {
             state: Watchman(self._spool.clock, limit=lease.limit, renewal=lease.renewal)
@@ -133,7 +135,10 @@ class Health:
 
     def _clear_progress(self) -> None:
         """Remove side files of submissions whose response is out: a crash can leave one."""
-        for name in fsops.names(self._spool.queue.path("progress")):
+        names = fsops.names(self._spool.queue.path("progress"))
+        at = self._cleared if self._cleared < len(names) else 0
+        self._cleared = at + CLEARED
+        for name in names[at : self._cleared]:
             if fsops.exists(self._spool.queue.path("done", ids.response_name(name.removesuffix(".json")))):
                 fsops.remove(self._spool.queue.path("progress", name))
 

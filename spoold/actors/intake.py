@@ -109,7 +109,8 @@ class Intake:
             elif place := fsops.owner(self._spool.queue.path("incoming", name)):
                 found.append((place.changed_ns, name, place.uid))
         for _, name, uid in sorted(found):
-            if self._waiting.add(uid, name):
+            urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
+            if self._waiting.add(uid, name, priority=int(urgent)):
                 self._seen.add(name)
 
     def _take_batch(self) -> bool:
