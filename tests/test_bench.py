@@ -52,7 +52,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert set(report["memory_mb"]) == ROLES | {"total"}
     assert set(report["recovery_s"]) == ROLES
     assert set(report["scaling"]) == {"10", "1000"}
-    assert report["environments"]["ratio"] > 0
+    assert report["environments"]["spool-single-use"]["ratio"] > 0
     assert report["machine"]["cpus"] > 0
     chart = ElementTree.fromstring((tmp_path / "out.svg").read_text())  # noqa: S314 - our own
     texts = [text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")]

@@ -74,13 +74,14 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
         cells = measure(ways, effort)
         sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
         scaling = events.scaling(spools["spool-only"], sizes, seconds)
+        builds, building = (QUICK_BUILDS, [MAIN]) if given.quick else (FULL_BUILDS, [MAIN, "spool-recycled"])
+        environments = {name: events.environments(spools[name], *builds) for name in building}
         for name, served in spools.items():
             if name != MAIN:
                 served.end()
         time.sleep(1.0)
         memory = spools[MAIN].memory()
         recovery = events.recovery(spools[MAIN])
-        environments = events.environments(spools[MAIN], *(QUICK_BUILDS if given.quick else FULL_BUILDS))
     return {
         "machine": about,
         "results": report.results(cells),

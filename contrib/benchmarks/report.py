@@ -75,7 +75,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(f"ratios: to {REFERENCE} with the same program")
     console.print("memory of the daemons, MB: ", _pairs(report["memory_mb"]))
     console.print("from kill -9 to an answer, s: ", _pairs(report["recovery_s"]))
-    console.print("new environments: ", _pairs(report["environments"]))
+    for name, row in report["environments"].items():
+        console.print(f"new environments, {name}: ", _pairs(row))
     for waiting, row in report["scaling"].items():
         console.print(f"{waiting} waiting: ", _pairs(row))
     console.print("machine: ", _pairs(report["machine"]))
