@@ -16,6 +16,7 @@ from spoold.model.collection import Rules
 from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits, PhaseRange
+from spoold.model.retention import Rules as Retention
 
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
@@ -124,7 +125,7 @@ class Nix(_Section, frozen=True):
 
 class Settings(_Section, frozen=True):
     """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path; ``gc`` says when
-    dependencies are unused.
+    dependencies are unused, ``retention`` how long what is finished is kept.
     """
 
     spool: Spool = Spool()
@@ -135,6 +136,7 @@ class Settings(_Section, frozen=True):
     nix: Nix = Nix()
     limits: Limits = Limits()
     gc: Rules = Rules()
+    retention: Retention = Retention()
     nixpkgs: dict[str, str] = {}
 
 

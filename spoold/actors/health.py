@@ -24,11 +24,13 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.recovery import Watchman, publish_committed, recover
+from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
 
 log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
+PATIENCE = 0.5  # seconds of a step for removing what is old
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -40,6 +42,7 @@ class Health:
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
         self._cleared = 0  # up to where side files were looked at
+        self._retention = Retention(settings, self._spool, self._builds)
         lease = settings.lease
         self._watchmen = {
             state: Watchman(self._spool.clock, limit=lease.limit, renewal=lease.renewal)
@@ -55,7 +58,8 @@ class Health:
         """Nothing is kept between two lives."""
 
     def stop(self) -> None:
-        """Nothing is held between two steps."""
+        """End what was started to archive."""
+        self._retention.stop()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
         """Check everything that is held, once; return the seconds after which to check again."""
@@ -67,6 +71,7 @@ class Health:
         self._clear_progress()
         self._clear_private()
         self._order_collection()
+        self._retention.step(PATIENCE)
         return self._settings.lease.check
 
     def _check_submissions(self) -> None:

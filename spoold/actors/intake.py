@@ -22,7 +22,7 @@ from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
 from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.errors import ClientError, IncompleteError, LeaseLostError
+from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
 from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
 from spoold.model.turns import Turns
@@ -134,6 +134,8 @@ class Intake:
     def _try_to_take(self, name: str) -> None:
         try:
             self._take(name)
+        except TemporaryError as error:
+            log.debug("a file has to wait; it stays in incoming/", file=name, error=error)
         except OSError as error:
             if error.errno in OF_THE_HOST:
                 raise
@@ -256,9 +258,14 @@ class Intake:
         self._remove(name, dropped)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:
-        """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more."""
+        """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more.
+
+        Raises :class:`TemporaryError` while the last file of an earlier submission is being removed.
+        """
         earlier = self._find(id_)
         if earlier is None:
+            if fsops.exists(self._spool.queue.path("done", ids.response_name(id_))):
+                raise TemporaryError("an earlier response of this id is being removed")
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
             log.info("dropped again; it is the same submission", submission=id_)

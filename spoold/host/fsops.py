@@ -37,6 +37,15 @@ class Owned(NamedTuple):
     changed_ns: int
 
 
+class Facts(NamedTuple):
+    """What is known of a name: times in seconds since the epoch, the size in bytes, whether it is a directory."""
+
+    mtime: float
+    ctime: float
+    size: int
+    directory: bool
+
+
 class Dropped(msgspec.Struct, frozen=True):
     """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only."""
 
@@ -246,6 +255,15 @@ def mtime(path: str) -> float | None:
         return os.lstat(path).st_mtime
     except FileNotFoundError:
         return None
+
+
+def facts(path: str) -> Facts | None:
+    """Return what is known of a name, of a link itself where it is one; None where it is gone."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return Facts(found.st_mtime, found.st_ctime, found.st_size, stat.S_ISDIR(found.st_mode))
 
 
 def names(directory: str) -> list[str]:

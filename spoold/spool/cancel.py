@@ -60,7 +60,7 @@ def operators() -> tuple[int, int]:
 
 def _take(spool: Spool, state: str, entry: Entry) -> bool:
     mine = spool.queue.entry_path("running", Entry(entry.id, ids.CANCEL))
-    return fsops.move(spool.queue.entry_path(state, entry), mine)
+    return fsops.move(spool.queue.entry_path(state, entry), mine) and fsops.touch(mine)
 
 
 def end(spool: Spool, id_: str) -> None:

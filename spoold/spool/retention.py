@@ -1,0 +1,251 @@
+"""Retention: what was answered goes after a while, and what nobody comes back to.
+
+Spec: spool-layout.md, "Retention". A sweep goes through a directory twice, first to count and then to remove, a few
+names at a time, so that it holds up nothing and needs no memory for what lies there. Of a submission the entry goes
+first, durably, and the response last: while there is a response without an entry, intake waits with that id, and the
+next sweep ends what a crash interrupted. Who has a response open reads on: only its name goes.
+
+What fails: an archive command that fails leaves everything where it is, and is tried again with the next sweep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
+from threading import Event
+from typing import NamedTuple
+
+from spoold.config import Settings
+from spoold.host import fsops, proc
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.errors import SpooldError
+from spoold.model.retention import Census, Rules
+from spoold.spool.builds import RESULT, BuildStore
+from spoold.spool.store import Spool
+
+log = Log("retention")
+PART = 256  # names between two pauses
+BATCH = 1000  # submissions that are archived together, and made to be gone
+AHEAD = 60.0  # seconds by which a file may be younger than now; one that claims more says nothing about its age
+FORGOTTEN = 86400.0  # seconds after which nobody comes back to what has no submission or build
+RESPONSE, REFUSAL = ids.response_name(""), ".refused.json"
+
+
+class Pause(Enum):
+    """Why a sweep stops for a moment: it did a part of its work, or it waits for the archive command."""
+
+    WORKED = auto()
+    WAITS = auto()
+
+
+class Item(NamedTuple):
+    """What goes as one: when it ended, how large it is, its ``entry`` (a name, "" where there is none), its file."""
+
+    time: float
+    size: int
+    entry: str
+    file: str
+
+
+class Retention:
+    """The sweeps over one spool; ``step`` does a part and returns, the caller comes again."""
+
+    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore) -> None:
+        self._rules = settings.retention
+        self._spool = spool
+        self._builds = builds
+        self._done = spool.queue.path("done")
+        self._quarantine = spool.queue.path("quarantine")
+        self._stop = Event()
+        self._sweep: Iterator[Pause] | None = None
+        self._due = 0.0  # on the monotonic clock
+
+    def stop(self) -> None:
+        """End the archive command, where it runs."""
+        self._stop.set()
+
+    def step(self, patience: float) -> None:
+        """Go on for ``patience`` seconds at most, where a sweep is due."""
+        clock = self._spool.clock
+        began = clock.monotonic()
+        if self._sweep is None and self._rules.interval and began >= self._due:
+            self._sweep = self.sweep()
+        while self._sweep is not None and clock.monotonic() - began < patience:
+            try:
+                if next(self._sweep) is Pause.WAITS:
+                    return
+            except StopIteration:
+                self._sweep = None
+                self._due = clock.monotonic() + self._rules.interval
+            except OSError as error:
+                log.error("a sweep failed; trying again", error=error)
+                self._sweep = None
+                self._due = clock.monotonic() + min(60.0, self._rules.interval)
+
+    def sweep(self) -> Iterator[Pause]:
+        """Remove what is too much, once."""
+        now = self._spool.clock.file_system()
+        yield from self._clear_orphans(now - FORGOTTEN)
+        yield from self._sweep_done(now)
+        yield from self._sweep_quarantine(now)
+
+    # -- done/
+
+    def _sweep_done(self, now: float) -> Iterator[Pause]:
+        census = Census()
+        for found in self._finished(now):
+            if isinstance(found, Item):
+                census.add(found.time, found.size)
+            else:
+                yield found
+        cutoff = census.cutoff(self._rules, self._rules.max_age, now)
+        old: list[Item] = []
+        for found in self._finished(now):
+            if not isinstance(found, Item):
+                yield found
+            elif found.time < cutoff or not (found.entry or found.file.endswith(REFUSAL)):
+                old.append(found)
+                if len(old) >= BATCH:
+                    yield from self._let_go(old)
+                    old = []
+        yield from self._let_go(old)
+
+    def _finished(self, now: float) -> Iterator[Item | Pause]:
+        """Yield what has an answer. An entry's mtime tells when: a client could set that of the response, his own."""
+        for name in _walk(self._done):
+            if isinstance(name, Pause):
+                yield name
+            elif name.endswith(RESPONSE):
+                entry = ids.done_name(name.removesuffix(RESPONSE))
+                first, second = (fsops.facts(os.path.join(self._done, each)) for each in (entry, name))
+                if second is not None:
+                    time = 0.0 if first is None else first.mtime
+                    yield Item(time, second.size + (first.size if first else 0), entry if first else "", name)
+            elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(self._done, name))):
+                yield Item(facts.mtime if facts.mtime <= now + AHEAD else 0.0, facts.size, "", name)
+
+    def _let_go(self, old: list[Item]) -> Iterator[Pause]:
+        if not old or not (yield from self._archived(old)):
+            return
+        old = [item for item in old if not item.entry or fsops.mtime(os.path.join(self._done, item.entry)) == item.time]
+        for item in old:
+            if item.entry:
+                fsops.remove(os.path.join(self._done, item.entry))
+        fsops.sync_directory(self._done)
+        gone = {item.entry.removesuffix(".json") for item in old}
+        # One of a later attempt than a new submission's of the same id would be taken for the latter's.
+        for id_, results in self._spool.queue.results_waiting().items():
+            for result in results if id_ in gone else ():
+                fsops.remove(self._spool.queue.path("tmp", ids.result_name(result)))
+        yield Pause.WORKED
+        for item in old:
+            fsops.remove(os.path.join(self._done, item.file))
+        if old:
+            log.info("removed from done/", answers=len(old), bytes=sum(item.size for item in old))
+        yield Pause.WORKED
+
+    def _archived(self, old: list[Item]) -> Generator[Pause, None, bool]:
+        if not self._rules.archive:
+            return True
+        names = [name for item in old for name in (item.entry, item.file) if name]
+        with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
+            running = thread.submit(self._run_archive, self._rules, "".join(f"{name}\n" for name in names).encode())
+            while not running.done():
+                yield Pause.WAITS
+        return running.result()
+
+    def _run_archive(self, rules: Rules, names: bytes) -> bool:
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        try:
+            ended = proc.run(
+                rules.archive,
+                proc.Bounds(wall=rules.archive_timeout, stdout=4096, stderr=4096),
+                env=environment,
+                cwd=self._done,
+                stdin=names,
+                cancel=self._stop,
+            )
+        except SpooldError as error:
+            log.error("the archive command cannot be run; nothing is removed", error=error)
+            return False
+        if not ended.ok:
+            said = ended.stderr.data.decode(errors="replace")[-500:]
+            log.error(
+                "the archive command failed; nothing is removed", exit=ended.exit_code, limit=ended.limit, said=said
+            )
+        return ended.ok
+
+    # -- the rest
+
+    def _sweep_quarantine(self, now: float) -> Iterator[Pause]:
+        census = Census()
+        for found in self._set_aside():
+            if isinstance(found, Item):
+                census.add(found.time, found.size)
+            else:
+                yield found
+        cutoff = census.cutoff(self._rules, self._rules.quarantine_age, now)
+        for found in self._set_aside():
+            if not isinstance(found, Item):
+                yield found
+            elif found.time < cutoff:
+                _remove_tree(os.path.join(self._quarantine, found.file))
+                log.info("removed from quarantine/", file=found.file)
+
+    def _set_aside(self) -> Iterator[Item | Pause]:
+        for name in _walk(self._quarantine):
+            if isinstance(name, Pause):
+                yield name
+            elif facts := fsops.facts(os.path.join(self._quarantine, name)):
+                # A directory is still its client's, who may set its mtime.
+                yield Item(facts.ctime if facts.directory else facts.mtime, facts.size, "", name)
+
+    def _clear_orphans(self, old: float) -> Iterator[Pause]:
+        """Remove what is left of submissions and builds that are gone."""
+        queue, builds = self._spool.queue, self._builds.queue
+        for name in _old_names(queue.path("progress"), old):
+            if queue.locate(name.removesuffix(".json")) is None:
+                fsops.remove(queue.path("progress", name))
+        for each in (queue, builds):
+            for name in _old_names(each.path("tmp"), old):
+                result = ids.parse_result(name)
+                private = name.endswith((".order.json", ".report.json", ".accept.json"))
+                if private or (result and each.locate(result.id) is None):
+                    fsops.remove(each.path("tmp", name))
+        yield Pause.WORKED
+        for name in _old_names(builds.path("used"), old):
+            if self._builds.look(name.partition("@")[0]) == "missing":
+                fsops.remove(builds.path("used", name))
+        for name in _old_names(builds.path("collect"), old):
+            if name.startswith("by-hand-") and name.endswith(RESULT):
+                fsops.remove(builds.path("collect", name))
+        yield Pause.WORKED
+
+
+def _walk(directory: str) -> Iterator[str | Pause]:
+    with os.scandir(directory) as entries:
+        for number, entry in enumerate(entries, 1):
+            yield entry.name
+            if number % PART == 0:
+                yield Pause.WORKED
+
+
+def _old_names(directory: str, old: float) -> list[str]:
+    return [name for name in fsops.names(directory) if (fsops.mtime(os.path.join(directory, name)) or old) < old]
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a file, or a directory that a client had dropped; what is not ours to remove stays, and is said."""
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+    except OSError as error:
+        log.error("cannot remove", path=path, error=error)

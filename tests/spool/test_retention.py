@@ -1,0 +1,230 @@
+"""What is finished goes in time, in an order that a crash and a reader survive; nothing else does."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.actors.health import Health
+from spoold.host import fsops
+from spoold.model.retention import Rules
+from spoold.model.submission import Origin
+from spoold.spool import retention
+from spoold.spool.retention import Retention
+from tests.actors.bench import Bench, settings_for
+
+OLD = time.time() - 40 * 86400
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def sweep(bench: Bench, **rules: Any) -> None:
+    settings = msgspec.structs.replace(bench.settings, retention=Rules(**rules))
+    for _ in Retention(settings, bench.spool, bench.builds).sweep():
+        time.sleep(0.001)
+
+
+def finish(bench: Bench, *ids: str, at: float | None = None) -> None:
+    for id_ in ids:
+        bench.drop(id_)
+    bench.wait_for(*ids)
+    bench.until(lambda: not bench.names("tmp"), lambda: None)
+    for id_ in ids:
+        age(bench, f"{id_}.json", at)
+
+
+def age(bench: Bench, name: str, at: float | None) -> None:
+    if at is not None:
+        os.utime(bench.root / "done" / name, (at, at))
+
+
+def test_the_old_goes_with_all_that_belongs_to_it_and_can_be_submitted_anew(bench: Bench) -> None:
+    finish(bench, "old", at=OLD)
+    finish(bench, "young")
+    bench.spool.refuse_reuse("old", "used", Origin(uid=0, gid=0, sha256="0" * 64, arrival=0))
+    age(bench, "old@0-00000000.refused.json", OLD)
+    sweep(bench)
+    assert bench.names("done") == {"young.json", "young.response.json"}
+    finish(bench, "old")
+    assert bench.response("old")["status"] == "COMPLETED"
+
+
+def test_number_and_size_take_the_oldest(bench: Bench) -> None:
+    names = [f"a{number}" for number in range(4)]
+    finish(bench, *names)
+    for number, name in enumerate(names):
+        age(bench, f"{name}.json", time.time() - 7200 - 120 * number)
+    sweep(bench, max_count=3)
+    assert bench.names("done") == {f"{name}{end}" for name in names[:3] for end in (".json", ".response.json")}
+    size = sum(os.stat(bench.root / "done" / f"a0{end}").st_size for end in (".json", ".response.json"))
+    sweep(bench, max_size=size + size // 2)
+    assert bench.names("done") == {"a0.json", "a0.response.json"}
+    age(bench, "a0.json", time.time() - 3000)
+    sweep(bench, max_size=1, max_count=1, max_age=1.0)
+    assert bench.names("done") == {"a0.json", "a0.response.json"}, "it can be fetched for an hour"
+
+
+def test_a_client_cannot_make_his_files_stay(bench: Bench) -> None:
+    finish(bench, "a", at=OLD)
+    age(bench, "a.response.json", time.time() + 1e9)
+    bench.spool.refuse_reuse("a", "used", Origin(uid=0, gid=0, sha256="0" * 64, arrival=0))
+    age(bench, "a@0-00000000.refused.json", time.time() + 1e9)
+    sweep(bench)
+    assert bench.names("done") == set()
+
+
+def test_who_reads_reads_on(bench: Bench) -> None:
+    finish(bench, "a", at=OLD)
+    with open(bench.root / "done" / "a.response.json", "rb") as reading:
+        first = reading.read(5)
+        sweep(bench)
+        assert bench.names("done") == set()
+        assert (first + reading.read()).endswith(b"}\n")
+
+
+class Died(BaseException):
+    """The process is killed at this point."""
+
+
+def test_an_id_is_not_given_away_before_its_last_file_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between the entry and the response: the old response must not become the answer of a new submission."""
+    finish(bench, "a", at=OLD)
+    remove = fsops.remove
+
+    def die_at_the_response(path: str) -> None:
+        if path.endswith("done/a.response.json"):
+            raise Died
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fsops, "remove", die_at_the_response)
+        with pytest.raises(Died):
+            sweep(bench)
+    assert bench.names("done") == {"a.response.json"}
+    bench.drop("a", "echo new")
+    bench.drop_bytes("a", b"not json")
+    time.sleep(bench.settings.spool.settle)
+    bench.intake.step()
+    bench.drop("a", "echo new")
+    assert (bench.names("incoming"), bench.names("new")) == ({"a.json"}, set())
+    sweep(bench)
+    bench.intake.step()
+    bench.wait_for("a")
+    assert bench.response("a")["run"]["stdout"] == "new\n"
+    bench.assert_nothing_is_left()
+
+
+def test_a_result_that_an_earlier_life_left_is_not_a_later_ones(bench: Bench) -> None:
+    finish(bench, "a", at=OLD)
+    (bench.root / "tmp" / "a@2.response.json").write_bytes(b"stale")
+    (bench.root / "tmp" / "b@2.response.json").write_bytes(b"another's")
+    sweep(bench)
+    assert bench.names("tmp") == {"b@2.response.json"}
+
+
+def test_what_is_no_answer_stays(bench: Bench) -> None:
+    finish(bench, "a")
+    for name in ("committed.json", "foreign.txt"):
+        (bench.root / "done" / name).write_bytes(b"{}")
+        age(bench, name, OLD)
+    sweep(bench)
+    assert {"committed.json", "foreign.txt", "a.json"} <= bench.names("done")
+
+
+def test_it_is_archived_before_it_goes(bench: Bench, tmp_path: Path) -> None:
+    finish(bench, "a", at=OLD)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    sweep(bench, archive=["false"])
+    sweep(bench, archive=["/nonexistent"])
+    sweep(bench, archive=["sleep", "60"], archive_timeout=0.1)
+    assert bench.names("done") == {"a.json", "a.response.json"}
+    sweep(bench, archive=["xargs", "cp", "-pt", str(archive)])
+    assert bench.names("done") == set()
+    assert {path.name for path in archive.iterdir()} == {"a.json", "a.response.json"}
+
+
+def test_what_was_done_anew_while_it_was_archived_stays(bench: Bench, tmp_path: Path) -> None:
+    finish(bench, "a", at=OLD)
+    sweep(bench, archive=["touch", "a.json"])
+    assert bench.names("done") == {"a.json", "a.response.json"}
+
+
+def test_quarantine_is_kept_by_its_own_age(bench: Bench) -> None:
+    bench.spool.set_aside("old", b"bytes", "why")
+    bench.spool.set_aside("young", b"bytes", "why")
+    for name in ("old.reason", "old.bytes"):
+        os.utime(bench.root / "quarantine" / name, (OLD, OLD))
+    (bench.root / "quarantine" / "x.json@1-2.directory" / "deep").mkdir(parents=True)
+    os.utime(bench.root / "quarantine" / "x.json@1-2.directory", (1, 1))  # which its client may do
+    sweep(bench, quarantine_age=86400.0)
+    assert bench.names("quarantine") == {"young.reason", "young.bytes", "x.json@1-2.directory"}
+    sweep(bench, quarantine_age=0.001, min_age=0.0)
+    assert bench.names("quarantine") == set()
+
+
+def test_what_belongs_to_nothing_any_more_goes(bench: Bench) -> None:
+    finish(bench, "a")
+    builds = bench.names("builds/used")
+    bench.drop("b")
+    orphans = ["progress/gone.json", "tmp/gone@1.response.json", f"builds/used/{'0' * 64}@1", "builds/tmp/x.order.json"]
+    orphans += [f"builds/tmp/{'0' * 64}@1.response.json", "builds/collect/by-hand-1.result.json"]
+    kept = [f"builds/used/{name}" for name in builds] + ["progress/b.json", "builds/collect/scheduled.result.json"]
+    for name in (*orphans, *kept):
+        (bench.root / name).touch()
+        os.utime(bench.root / name, (OLD, OLD))
+    (bench.root / "progress" / "fresh.json").touch()
+    sweep(bench)
+    assert [name for name in orphans if (bench.root / name).exists()] == []
+    assert [name for name in (*kept, "progress/fresh.json") if not (bench.root / name).exists()] == []
+
+
+def test_nobody_else_lists_what_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much lies in done/, a submission is none the slower for it."""
+    listed: list[str] = []
+
+    def noting(real: Callable[[str], object]) -> Callable[[str], object]:
+        def look(path: str) -> object:
+            listed.append(os.path.relpath(path, bench.root))
+            return real(path)
+
+        return look
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+
+    def go_round() -> None:
+        bench.step()
+        health.step()
+
+    health = Health(settings_for(bench.root, retention=Rules(interval=0.0)))
+    bench.drop("a")
+    bench.until(lambda: bench.has("done", "a.response.json"), go_round)
+    bench.drop("a")
+    assert "new" in listed
+    assert "done" not in listed
+
+
+def test_health_sweeps_a_little_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PART", 1)
+    finish(bench, *(f"a{number}" for number in range(20)), at=OLD)
+    sweeping = Retention(settings_for(bench.root), bench.spool, bench.builds)
+    sweeping.step(0.0)
+    steps = 0
+    while sweeping._sweep is not None or not steps:
+        sweeping.step(1e-6)
+        steps += 1
+    assert steps > 20
+    assert bench.names("done") == set()
+    bench.health.step()  # the next one is due after the interval only
