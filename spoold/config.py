@@ -118,7 +118,7 @@ class Nix(_Section, frozen=True):
     system: str = "x86_64-linux"
     substituters: list[str] = []
     trusted_public_keys: list[str] = []
-    jail_user: int = 65534
+    jail_user: int = 60705  # not nobody, whom other programs run as: no system gives this one out
     build_users: str = "auto"
     enter: Literal["captured", "nix-shell"] = "captured"
 
