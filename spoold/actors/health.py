@@ -8,7 +8,7 @@ there is no such build at all. Failed builds are forgotten after a short while, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -23,6 +23,7 @@ from spoold.model.job import BuildResult
 from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
+from spoold.spool.check import Check, Unexplained
 from spoold.spool.recovery import Watchman, publish_committed, recover
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
@@ -31,7 +32,7 @@ log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
 JUDGED = 1000  # submissions whose builds one step looks for
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
-PATIENCE = 0.5  # seconds of a step for removing what is old
+PATIENCE = 0.5  # seconds of a step for removing what is old, and for the check
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -45,6 +46,9 @@ class Health:
         self._suspects: list[Entry] = []  # in building/, with an old mtime
         self._next_look = 0.0  # at building/, on the monotonic clock
         self._cleared = 0  # up to where side files were looked at
+        self._check = Check(settings, "health")
+        self._survey: Iterator[Unexplained | None] = iter(())
+        self._suspects: list[Unexplained] = []
         self._retention = Retention(settings, self._spool, self._builds)
         lease = settings.lease
         self._watchmen = {
@@ -58,7 +62,8 @@ class Health:
         return []
 
     def start(self) -> None:
-        """Nothing is kept between two lives."""
+        """Begin to look for what no state explains."""
+        self._survey = self._check.survey()
 
     def stop(self) -> None:
         """End what was started to archive."""
@@ -74,8 +79,24 @@ class Health:
         self._clear_progress()
         self._clear_private()
         self._order_collection()
+        self._report_unexplained()
         self._retention.step(PATIENCE)
         return self._settings.lease.check
+
+    def _report_unexplained(self) -> None:
+        """Go on with the check that began with this process; what is suspected is said at a second look, later."""
+        for found in self._suspects:
+            if self._check.judge(found.path) == found:
+                log.warning(
+                    "no state explains this file; see `spoolctl check`", file=found.path, why=found.why, so=found.action
+                )
+        self._suspects = []
+        began = self._spool.clock.monotonic()
+        for seen in self._survey:
+            if seen is not None:
+                self._suspects.append(seen)
+            if len(self._suspects) >= CLEARED or self._spool.clock.monotonic() - began > PATIENCE:
+                return
 
     def _check_submissions(self) -> None:
         queue = self._spool.queue

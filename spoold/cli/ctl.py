@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, deps, doctor, exits, operator, pins, render, text
+from spoold.cli import check, client, deps, doctor, exits, operator, pins, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
@@ -167,6 +167,7 @@ def _show(id_: str, response: Response, *, as_json: bool) -> None:
         render.show_response(Console(highlight=False, markup=False), text.printable(id_), response)
 
 
+command.add_command(check.command, "check")
 command.add_command(deps.command, "deps")
 command.add_command(doctor.command, "doctor")
 command.add_command(operator.collect, "gc")

@@ -15,6 +15,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
 ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
 RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
+REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
 BUILD_ID_LENGTH = 64
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
@@ -92,6 +93,11 @@ def response_name(id_: str) -> str:
 def refusal_name(id_: str, uid: int, sha256: str) -> str:
     """Return the name in ``done/`` of the answer to a file whose id was used already by something else."""
     return f"{id_}@{uid}-{sha256[:8]}.refused.json"
+
+
+def is_refusal(name: str) -> bool:
+    """Tell whether a name in ``done/`` is that of an answer to a file whose id was used already."""
+    return REFUSAL.fullmatch(name) is not None
 
 
 def build_id(expression: str, nixpkgs: str, system: str, nix: str = "") -> str:

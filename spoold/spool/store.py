@@ -56,6 +56,14 @@ class Spool:
         self.queue.add(id_, ENCODER.encode(stub), state="done")
         self.queue.publish(entry)
 
+    def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
+        """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
+        entry = Entry(id_, 0)
+        result = published(id_, skip_pending(response))
+        write_for(self.queue.path("tmp", ids.result_name(entry)), result, (origin.uid, origin.gid))
+        fsops.sync_directory(self.queue.path("tmp"))
+        self.queue.publish(entry)
+
     def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file whose id belongs to something else already, beside that one's response."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))

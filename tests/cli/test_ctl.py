@@ -113,6 +113,20 @@ def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     ctl(bench, "cancel", "nobody", "--wait", "--timeout", "0.2", code=exits.TIMED_OUT)
 
 
+def test_a_spool_is_checked_and_repaired(bench: Bench) -> None:
+    assert "0 files" in ctl(bench, "check")
+    assert json.loads(ctl(bench, "check", "--json")) == {"unexplained": []}
+    (bench.root / "done" / os.fsdecode(b"x\x1b[2J\xff")).touch()
+    (bench.root / "incoming" / "notes").touch()
+    shown = ctl(bench, "check", code=exits.FAILED)
+    assert "\x1b[2J" not in shown
+    assert "1 to repair" in shown
+    found = json.loads(ctl(bench, "check", "--repair", "--json"))["unexplained"]
+    assert [(each["action"], each["repaired"]) for each in found] == [("leave", False), ("move to quarantine/", True)]
+    assert "0 to repair" in ctl(bench, "check")
+    assert len(bench.names("quarantine")) == 2
+
+
 def test_packages_go_through_the_spool(bench: Bench, program: Path) -> None:
     ctl(bench, "submit", str(program), "--wait", code=exits.OK)
     assert "hello" in ctl(bench, "deps")
@@ -271,6 +285,6 @@ def test_sizes(number: int, text: str) -> None:
     assert size(number) == text
 
 
-@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["deps"]])
+@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["check"], ["deps"]])
 def test_help_teaches(bench: Bench, words: list[str]) -> None:
     assert "Usage" in ctl(bench, *words, "--help")

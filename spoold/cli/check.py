@@ -1,0 +1,78 @@
+"""``spoolctl check``: which files of the spool does no state explain, and what is to be done about them?"""
+
+from __future__ import annotations
+
+import os
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from spoold.cli import exits
+from spoold.cli.options import JSON
+from spoold.cli.text import printable
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.model.errors import LeaseLostError
+from spoold.spool import layout
+from spoold.spool.check import Action, Check, Unexplained
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Do what is said of each file.")
+@JSON
+@click.pass_obj
+def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
+    """Name every file of the spool that no state explains, and what would be done about it.
+
+    The daemons may run, and clean up after themselves whatever a crash leaves; this is for what they cannot know of:
+    files that were put there by hand, were restored from elsewhere, or that a broken disk changed. With --repair it is
+    done: what cannot be read goes to quarantine/ with its reason, and is never deleted. Exit codes: 0 all is explained
+    or repaired, 1 something is to be repaired.
+    """
+    layout.check(settings.spool.path)
+    role = f"check-{os.getpid()}"
+    check = Check(settings, role)
+    try:
+        with Console(stderr=True, quiet=as_json).status("looking at every file"):
+            found = check.unexplained()
+            repaired = [each for each in found if repair and _repair(check, each)]
+    finally:
+        fsops.remove(os.path.join(settings.spool.path, "tmp", f"{role}.probe"))
+    if as_json:
+        shown = [
+            {"path": _text(each.path), "why": each.why, "action": each.action, "repaired": each in repaired}
+            for each in found
+        ]
+        click.echo(msgspec.json.encode({"unexplained": shown}))
+    else:
+        _show(found, repaired)
+    left = [each for each in found if each not in repaired and each.action is not Action.LEAVE]
+    return exits.FAILED if left else exits.OK
+
+
+def _repair(check: Check, found: Unexplained) -> bool:
+    try:
+        check.repair(found)
+    except LeaseLostError:
+        return False  # a worker has it meanwhile
+    return found.action is not Action.LEAVE
+
+
+def _text(path: str) -> str:
+    """Return a name as text, whatever bytes it has."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _show(found: list[Unexplained], repaired: list[Unexplained]) -> None:
+    console = Console(highlight=False, markup=False)
+    if found:
+        table = Table("file", "why", "what to do", box=None, pad_edge=False)
+        for each in found:
+            what = f"done: {each.action}" if each in repaired else str(each.action)
+            table.add_row(printable(_text(each.path)), printable(each.why), what)
+        console.print(table)
+    left = sum(each not in repaired and each.action is not Action.LEAVE for each in found)
+    hint = ": `spoolctl check --repair` does it" if left else ""
+    console.print(f"{len(found)} files that no state explains, {left} to repair{hint}")

@@ -1,0 +1,280 @@
+"""The check: every file of the spool is explained by a state, or it is said what it is and what is to be done.
+
+Spec: spool-layout.md, "Check and repair". Each file is judged alone and by names that can be looked at any time, so
+the daemons may run meanwhile: what looks wrong only since it moved under the eyes of the check is explained at the
+second look. Nothing that cannot be read is deleted: it goes to ``quarantine/``, and its reason beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+
+import msgspec
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.ids import Entry
+from spoold.model.response import Status
+from spoold.model.submission import Dependencies, Submission
+from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.layout import DIRECTORIES
+from spoold.spool.queue import Queue
+from spoold.spool.store import Spool
+
+PART = 256  # names between two pauses
+SECOND_LOOK = 1.0  # seconds
+YOUNG = 3600.0  # seconds in which a private file may still be somebody's
+ORDER = ("new", "building", "running", "done")
+UNSAFE = re.compile(r"[^A-Za-z0-9._@-]")
+BUILD = re.compile(r"[0-9a-f]{64}")
+OURS = {
+    "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
+    "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
+    "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
+    "tmp": re.compile(r".*\.(probe|lock|held)|doctor-[0-9]+(\.probe)?"),
+}
+PRIVATE = (".accept.json", ".progress.json", ".refused.json", ".order.json", ".report.json")
+PRIVATE_NAMES = ("pins.json", "pins.result.json", "runtime.json")
+
+
+class Action(StrEnum):
+    """What a repair does about a file."""
+
+    QUARANTINE = "move to quarantine/"
+    REMOVE = "remove"
+    ANSWER = "answer with INTERNAL_ERROR"
+    LEAVE = "leave"
+
+
+class Unexplained(msgspec.Struct, frozen=True):
+    """A file, its ``path`` below the spool's root, that no state explains: ``why``, and what a repair does."""
+
+    path: str
+    why: str
+    action: Action
+
+
+class Check:
+    """Judges the files of one spool."""
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        self._spool = Spool(settings, role)
+        self._queue = self._spool.queue
+        self._builds = BuildStore(settings).queue
+        self._judges: dict[str, Callable[[str], tuple[str, Action] | None]] = {
+            ".": self._in_root,
+            "incoming": self._in_incoming,
+            "done": self._in_done,
+            "progress": self._in_progress,
+            "tmp": lambda name: self._in_tmp(self._queue, "tmp", name),
+            "quarantine": lambda _: None,
+            "builds": lambda name: self._of_ours("builds", name),
+            "builds/used": lambda name: self._of_ours("builds/used", name),
+            "builds/collect": lambda name: self._of_ours("builds/collect", name),
+            "builds/tmp": lambda name: self._in_tmp(self._builds, "builds/tmp", name),
+            "builds/done": self._in_builds_done,
+            **{state: lambda name, state=state: self._in_state(state, name) for state in ORDER[:3]},  # type: ignore[misc]
+            **{f"builds/{state}": lambda name, state=state: self._in_builds(state, name) for state in ORDER[:2]},  # type: ignore[misc]
+        }
+
+    def survey(self) -> Iterator[Unexplained | None]:
+        """Yield what looks unexplained at a first look, and None after every few names."""
+        known = {directory.path for directory in DIRECTORIES}
+        for directory in DIRECTORIES:
+            with os.scandir(os.path.join(self._spool.root, directory.path)) as entries:
+                for number, entry in enumerate(entries, 1):
+                    path = os.path.normpath(os.path.join(directory.path, entry.name))
+                    if path not in known and (found := self.judge(path)):
+                        yield found
+                    if number % PART == 0:
+                        yield None
+
+    def unexplained(self) -> list[Unexplained]:
+        """Return what no state explains, at a second look either."""
+        first = [found for found in self.survey() if found]
+        if first:
+            time.sleep(SECOND_LOOK)
+        return [again for found in first if (again := self.judge(found.path)) == found]
+
+    def judge(self, path: str) -> Unexplained | None:
+        """Tell what is wrong with one file, None where nothing is or where it is gone."""
+        directory, name = os.path.split(path)
+        verdict = self._judges[directory or "."](name)
+        if verdict is None or not fsops.exists(os.path.join(self._spool.root, path)):
+            return None
+        return Unexplained(path, *verdict)
+
+    def repair(self, found: Unexplained) -> None:
+        """Do what is said of a file; may be repeated."""
+        path = os.path.join(self._spool.root, found.path)
+        if found.action is Action.REMOVE:
+            fsops.remove(path)
+        elif found.action is Action.QUARANTINE:
+            self._quarantine(path, found)
+        elif found.action is Action.ANSWER:
+            self._answer(found)
+
+    # -- judging
+
+    def _in_root(self, _: str) -> tuple[str, Action] | None:
+        return "not spoold's", Action.LEAVE
+
+    def _of_ours(self, directory: str, name: str) -> tuple[str, Action] | None:
+        return None if OURS[directory].fullmatch(name) else ("not a name of this directory", Action.QUARANTINE)
+
+    def _in_incoming(self, name: str) -> tuple[str, Action] | None:
+        if ids.submission_id(name) or ids.cancelled_id(name):
+            return None
+        if ids.is_upload_in_progress(name) and self._is_young(f"incoming/{name}"):
+            return None
+        return "a client's, and neither a submission nor on its way to be one", Action.LEAVE
+
+    def _in_state(self, state: str, name: str) -> tuple[str, Action] | None:
+        entry = ids.parse_entry(name)
+        path = self._queue.path(state, name)
+        if entry is None or self._queue.entry_path(state, entry) != path:
+            return "not the name of an entry", Action.QUARANTINE
+        if later := self._later(state, entry):
+            return f"the same submission is in {later}, a later state, and that counts", Action.QUARANTINE
+        return self._unreadable(path, entry.id)
+
+    def _later(self, state: str, entry: Entry) -> str:
+        """Return where else a submission is and counts, "" where nowhere: both names may be there after a crash."""
+        if fsops.exists(self._queue.path("done", ids.done_name(entry.id))):
+            return "done/"
+        attempts = [*range(1, self._queue.attempts + 2), ids.CANCEL]
+        for other in ORDER[ORDER.index(state) : 3]:
+            for attempt in attempts:
+                there = Entry(entry.id, attempt)
+                counts = other != state or attempt > entry.attempt
+                if counts and fsops.exists(self._queue.entry_path(other, there)):
+                    return f"{other}/ with attempt {attempt}"
+        return ""
+
+    def _unreadable(self, path: str, id_: str) -> tuple[str, Action] | None:
+        try:
+            data = fsops.read(path)
+            if data is None or msgspec.json.decode(data, type=Submission).Submission_id == id_:
+                return None
+        except (msgspec.DecodeError, OSError) as error:
+            return f"cannot be read: {error}", Action.ANSWER
+        return "holds another submission than its name says", Action.ANSWER
+
+    def _in_done(self, name: str) -> tuple[str, Action] | None:
+        if ids.is_refusal(name):
+            return None
+        id_ = name.removesuffix(ids.response_name(""))
+        if id_ != name:
+            if fsops.exists(self._queue.path("done", ids.done_name(id_))):
+                return None
+            return "a response whose entry is gone: what retention was about to remove", Action.REMOVE
+        entry = ids.parse_entry(name)
+        if entry is None or ids.done_name(entry.id) != name:
+            return "neither an entry nor an answer", Action.QUARANTINE
+        if self._is_answered(self._queue, entry.id):
+            return None
+        return "committed, but without a response, and no result to publish", Action.ANSWER
+
+    def _is_answered(self, queue: Queue, id_: str) -> bool:
+        """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""
+        response = queue.path("done", ids.response_name(id_))
+        attempts = [*range(queue.attempts + 2), ids.CANCEL]
+        results = (queue.path("tmp", ids.result_name(Entry(id_, attempt))) for attempt in attempts)
+        return fsops.exists(response) or any(fsops.exists(path) for path in results) or fsops.exists(response)
+
+    def _in_progress(self, name: str) -> tuple[str, Action] | None:
+        entry = ids.parse_entry(name)
+        if entry is None or ids.done_name(entry.id) != name:
+            return "not a side file", Action.QUARANTINE
+        if fsops.exists(self._queue.path("done", ids.response_name(entry.id))):
+            return "a side file of what is answered", Action.REMOVE
+        if self._is_young(f"progress/{name}") or self._queue.locate(entry.id):
+            return None
+        return "a side file of a submission that is gone", Action.REMOVE
+
+    def _in_tmp(self, queue: Queue, directory: str, name: str) -> tuple[str, Action] | None:
+        if OURS["tmp"].fullmatch(name):
+            return None
+        path = f"{directory}/{name}"
+        if result := ids.parse_result(name):
+            return self._result(queue, path, result)
+        if name not in PRIVATE_NAMES and not name.endswith(PRIVATE):
+            return "not a private file of spoold's", Action.QUARANTINE
+        return None if self._is_young(path) else ("what a process wrote that died", Action.REMOVE)
+
+    def _result(self, queue: Queue, path: str, result: Entry) -> tuple[str, Action] | None:
+        place = queue.locate(result.id)
+        if place is None:
+            return None if self._is_young(path) else ("the result of what is gone", Action.REMOVE)
+        state, entry = place
+        if state == "done" and fsops.exists(queue.path("done", ids.response_name(result.id))):
+            return None if self._is_young(path) else ("a second name of a response", Action.REMOVE)
+        if state != "done" and result.attempt < entry.attempt:
+            return "the result of an attempt that was lost", Action.REMOVE
+        return None
+
+    def _in_builds(self, state: str, name: str) -> tuple[str, Action] | None:
+        entry = ids.parse_entry(name)
+        path = self._builds.path(state, name)
+        if entry is None or not BUILD.fullmatch(entry.id) or self._builds.entry_path(state, entry) != path:
+            return "not the name of a build", Action.QUARANTINE
+        return _undecodable(path, Dependencies)
+
+    def _in_builds_done(self, name: str) -> tuple[str, Action] | None:
+        id_ = name.removesuffix(ids.response_name(""))
+        if id_ != name:
+            return _undecodable(self._builds.path("done", name), BuildRecord)
+        id_ = name.removesuffix(".json")
+        if not BUILD.fullmatch(id_) or ids.done_name(id_) != name:
+            return "neither a build nor its result", Action.QUARANTINE
+        if self._is_answered(self._builds, id_):
+            return None
+        return "a build that ended without a result: all who want it wait", Action.QUARANTINE
+
+    def _is_young(self, path: str) -> bool:
+        changed = fsops.mtime(os.path.join(self._spool.root, path))
+        return changed is None or self._spool.clock.file_system() - changed < YOUNG
+
+    # -- mending
+
+    def _quarantine(self, path: str, found: Unexplained) -> None:
+        seen = fsops.identity(path)
+        if seen is None:
+            return
+        name = f"{UNSAFE.sub('-', found.path)[:150]}@{seen.inode}"
+        fsops.write_private(self._queue.path("quarantine", f"{name}.reason"), (found.why + "\n").encode())
+        fsops.move(path, self._queue.path("quarantine", f"{name}.bytes"))
+
+    def _answer(self, found: Unexplained) -> None:
+        """End a submission that cannot go on; its owner, where that can be read, gets the one answer that is due."""
+        state, name = os.path.split(found.path)
+        entry = ids.parse_entry(name)
+        if entry is None:
+            return
+        if state != "done":
+            self._spool.give_up(entry, state, found.why)
+            return
+        data = self._queue.read(state, entry)
+        try:
+            submission = msgspec.json.decode(data, type=Submission)
+        except msgspec.DecodeError:
+            self._quarantine(os.path.join(self._spool.root, found.path), found)
+            return
+        reason = "the result was lost before it could be shown: submit it again under another name"
+        final = msgspec.structs.replace(submission.Response, status=Status.INTERNAL_ERROR, reason=reason)
+        self._spool.answer_committed(entry.id, final, submission.Spool)
+
+
+def _undecodable(path: str, kind: type) -> tuple[str, Action] | None:
+    try:
+        data = fsops.read(path)
+        if data is not None:
+            msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, OSError) as error:
+        return f"cannot be read: {error}", Action.QUARANTINE
+    return None

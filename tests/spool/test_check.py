@@ -1,0 +1,209 @@
+"""What no state explains is named and mended; what the daemons work on never is, also while they do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.model.ids import Entry
+from spoold.spool import check as checking
+from spoold.spool.check import Action, Check
+from tests.actors.bench import Bench
+
+BUILD = "0" * 64
+OLD = (1.0, 1.0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(checking, "SECOND_LOOK", 0.05)
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def found(bench: Bench) -> dict[str, Action]:
+    return {each.path: each.action for each in Check(bench.settings, "test").unexplained()}
+
+
+def repair(bench: Bench) -> None:
+    check = Check(bench.settings, "test")
+    for each in check.unexplained():
+        check.repair(each)
+
+
+def put(bench: Bench, path: str, data: bytes = b"{}", *, old: bool = True) -> None:
+    (bench.root / path).write_bytes(data)
+    if old:
+        os.utime(bench.root / path, OLD)
+
+
+def test_a_spool_at_work_is_explained(bench: Bench) -> None:
+    for id_ in ("a", "b"):
+        bench.drop(id_)
+    bench.wait_for("a", "b")
+    bench.drop_bytes("bad", b"[]")
+    bench.drop("a", "echo other")
+    bench.backend.gate.clear()
+    bench.drop("waits", expression="other")
+    bench.until(lambda: bench.names("building"))
+    bench.sandbox.gate.clear()
+    bench.drop("runs")
+    bench.until(lambda: bench.names("running"))
+    bench.drop("new")
+    put(bench, "incoming/.x.tmp", old=False)
+    (bench.root / "incoming" / "c.json").touch()
+    (bench.root / "incoming" / "c.cancel").touch()
+    assert found(bench) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "action"),
+    [
+        ("lost+found", Action.LEAVE),
+        ("incoming/notes.txt", Action.LEAVE),
+        ("incoming/.x.tmp", Action.LEAVE),
+        ("new/notes.txt", Action.QUARANTINE),
+        ("new/a@1.json", Action.QUARANTINE),
+        ("building/a.json", Action.QUARANTINE),
+        ("done/notes.txt", Action.QUARANTINE),
+        ("done/a@1.json", Action.QUARANTINE),
+        ("done/a.response.json", Action.REMOVE),
+        ("progress/a.json", Action.REMOVE),
+        ("progress/notes.txt", Action.QUARANTINE),
+        ("tmp/notes.txt", Action.QUARANTINE),
+        ("tmp/a.accept.json", Action.REMOVE),
+        ("tmp/a@1.response.json", Action.REMOVE),
+        ("builds/notes.txt", Action.QUARANTINE),
+        ("builds/new/a.json", Action.QUARANTINE),
+        (f"builds/new/{BUILD}.json", Action.QUARANTINE),
+        (f"builds/done/{BUILD}.json", Action.QUARANTINE),
+        (f"builds/done/{BUILD}.response.json", Action.QUARANTINE),
+        ("builds/done/a.json", Action.QUARANTINE),
+        ("builds/tmp/notes.txt", Action.QUARANTINE),
+        ("builds/used/notes.txt", Action.QUARANTINE),
+        ("builds/collect/notes.txt", Action.QUARANTINE),
+    ],
+)
+def test_what_no_state_explains_is_named_and_mended(bench: Bench, path: str, action: Action) -> None:
+    put(bench, path)
+    inode = os.stat(bench.root / path).st_ino
+    assert found(bench) == {path: action}
+    assert (bench.root / path).exists(), "to look changes nothing"
+    repair(bench)
+    assert (bench.root / path).exists() == (action is Action.LEAVE)
+    aside = f"{path.replace('/', '-')}@{inode}"
+    wanted = {f"{aside}.bytes", f"{aside}.reason"} if action is Action.QUARANTINE else set()
+    assert bench.names("quarantine") == wanted
+    assert found(bench) == ({path: action} if action is Action.LEAVE else {})
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "FIFO"])
+def test_what_is_no_file_is_set_aside_unopened(bench: Bench, kind: str) -> None:
+    path = bench.root / "tmp" / "x.accept"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/etc/shadow")
+    else:
+        os.mkfifo(path)
+    repair(bench)
+    assert not os.path.lexists(path)
+    assert len(bench.names("quarantine")) == 2
+
+
+def test_an_entry_that_cannot_be_read_ends_with_an_answer(bench: Bench) -> None:
+    put(bench, "building/a@1.json", b"\0" * 10)
+    bench.drop("b")
+    os.rename(bench.root / "new" / "b.json", bench.root / "new" / "c.json")
+    assert found(bench) == {"building/a@1.json": Action.ANSWER, "new/c.json": Action.ANSWER}
+    repair(bench)
+    assert {bench.response(id_)["status"] for id_ in ("a", "c")} == {"INTERNAL_ERROR"}
+    assert (bench.root / "quarantine" / "a.bytes").read_bytes() == b"\0" * 10
+    assert {"a.reason", "c.bytes", "c.reason"} <= bench.names("quarantine")
+
+
+def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
+    bench.drop("a")
+    bench.spool.queue.claim(Entry("a", 1), "new", "running")
+    os.rename(bench.root / "running" / "a@1.json", bench.root / "done" / "a.json")
+    assert found(bench) == {"done/a.json": Action.ANSWER}
+    put(bench, "tmp/a@1.response.json", old=False)
+    assert found(bench) == {}, "whoever comes next publishes it"
+    os.unlink(bench.root / "tmp" / "a@1.response.json")
+    repair(bench)
+    assert (bench.response("a")["status"], "again" in bench.response("a")["reason"]) == ("INTERNAL_ERROR", True)
+    assert os.stat(bench.root / "done" / "a.response.json").st_mode & 0o777 == 0o400
+    bench.until(lambda: not bench.names("progress"), bench.health.step)
+    bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ("new/a.json", "running/a@1.json"),
+        ("new/a.json", "building/a@1.json"),
+        ("running/a@1.json", "running/a@2.json"),
+        ("running/a@1.json", "running/a@9999.json"),
+        ("new/a@2.json", "done/a.json"),
+    ],
+)
+def test_of_two_names_of_a_submission_the_later_state_counts(bench: Bench, first: str, later: str) -> None:
+    bench.drop("a")
+    data = (bench.root / "new" / "a.json").read_bytes()
+    os.unlink(bench.root / "new" / "a.json")
+    for path in (first, later):
+        put(bench, path, data, old=False)
+    put(bench, "tmp/a@3.response.json", old=False)
+    assert found(bench) == {first: Action.QUARANTINE}
+    repair(bench)
+    assert bench.has(*later.split("/"))
+
+
+def test_nothing_that_moves_is_named(bench: Bench) -> None:
+    """While the daemons carry hundreds of submissions through, a check that goes round finds nothing to mend."""
+    stop = threading.Event()
+    seen: list[object] = []
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.extend(Check(bench.settings, "test").unexplained())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        names = [f"a{number}" for number in range(150)]
+        for name in names:
+            bench.drop(name)
+            if name.endswith("5"):
+                (bench.root / "incoming" / f"{name}.cancel").touch()
+            bench.step()
+            bench.health.step()
+        bench.wait_for(*names)
+    finally:
+        stop.set()
+        looking.join()
+    assert seen == []
+
+
+def test_health_says_when_it_starts_what_is_unexplained(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    put(bench, "new/notes.txt")
+    put(bench, "tmp/a.accept.json", old=False)
+    bench.health.start()
+    for _ in range(3):
+        bench.health.step()
+    said = [record for record in caplog.records if "no state explains" in record.getMessage()]
+    assert ["new/notes.txt" in str(vars(record)) for record in said] == [True]
+    assert bench.has("new", "notes.txt")
+
+
+def test_a_name_may_be_long_and_hold_any_byte(bench: Bench) -> None:
+    path = os.path.join(os.fsencode(bench.root), b"tmp", b"\xff\n" + b"x" * 250)
+    Path(os.fsdecode(path)).touch()
+    repair(bench)
+    assert not os.path.exists(path)
+    assert len(bench.names("quarantine")) == 2
