@@ -48,7 +48,7 @@ class Health:
         self._cleared = 0  # up to where side files were looked at
         self._check = Check(settings, "health")
         self._survey: Iterator[Unexplained | None] = iter(())
-        self._suspects: list[Unexplained] = []
+        self._unexplained: list[Unexplained] = []
         self._retention = Retention(settings, self._spool, self._builds)
         lease = settings.lease
         self._watchmen = {
@@ -85,17 +85,17 @@ class Health:
 
     def _report_unexplained(self) -> None:
         """Go on with the check that began with this process; what is suspected is said at a second look, later."""
-        for found in self._suspects:
+        for found in self._unexplained:
             if self._check.judge(found.path) == found:
                 log.warning(
                     "no state explains this file; see `spoolctl check`", file=found.path, why=found.why, so=found.action
                 )
-        self._suspects = []
+        self._unexplained = []
         began = self._spool.clock.monotonic()
         for seen in self._survey:
             if seen is not None:
-                self._suspects.append(seen)
-            if len(self._suspects) >= CLEARED or self._spool.clock.monotonic() - began > PATIENCE:
+                self._unexplained.append(seen)
+            if len(self._unexplained) >= CLEARED or self._spool.clock.monotonic() - began > PATIENCE:
                 return
 
     def _check_submissions(self) -> None:
