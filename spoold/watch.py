@@ -26,10 +26,10 @@ from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
 from spoold.host.log import Log
-from spoold.model.ids import Hint, is_upload_in_progress
+from spoold.model.ids import Hint
 
 log = Log("watch")
-MOST_HINTS = 16384  # as many as the kernel keeps (fs.inotify.max_queued_events); where more come, a scan is due
+MOST_HINTS = 4096  # more at once than this, and a scan is cheaper
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
 
 
@@ -121,7 +121,7 @@ class Watch(FileSystemEventHandler):
         """Note an event (called by watchdog's thread)."""
         changed = os.fsdecode(event.dest_path or event.src_path)
         directory, name = os.path.split(os.path.relpath(changed, self._root))
-        if directory not in self._directories or is_upload_in_progress(name):
+        if directory not in self._directories:
             return
         with self._something:
             if len(self._hints) < MOST_HINTS:

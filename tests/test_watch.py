@@ -90,25 +90,8 @@ def test_other_directories_are_not_told(watch: Watch, tmp_path: Path) -> None:
 def test_a_flood_of_events_becomes_a_scan(watch: Watch, tmp_path: Path) -> None:
     for number in range(MOST_HINTS + 100):
         (tmp_path / "incoming" / f"{number}.json").touch()
-    deadline = time.monotonic() + 20
-    while not watch._flooded and time.monotonic() < deadline:
-        time.sleep(0.1)
+    time.sleep(1.0)
     assert watch.wait(0.5) is None
-
-
-def test_uploads_in_progress_are_not_told(watch: Watch, tmp_path: Path) -> None:
-    (tmp_path / "incoming" / ".a.json.tmp").write_bytes(b"x")
-    assert watch.wait(0.3) is None
-
-
-def test_what_has_come_is_told_without_a_wait(watch: Watch, tmp_path: Path) -> None:
-    assert watch.pending() == []
-    (tmp_path / "incoming" / "a.json").write_bytes(b"x")
-    deadline = time.monotonic() + 10
-    while not (told := watch.pending()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert told == [Hint("incoming", "a.json")]
 
 
 def test_a_wait_can_be_ended(watch: Watch) -> None:

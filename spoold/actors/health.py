@@ -30,7 +30,6 @@ from spoold.spool.store import Spool
 
 log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
-JUDGED = 1000  # submissions whose builds one step looks for
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
 PATIENCE = 0.5  # seconds of a step for removing what is old, and for the check
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
@@ -43,8 +42,6 @@ class Health:
         self._settings = settings
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
-        self._suspects: list[Entry] = []  # in building/, with an old mtime
-        self._next_look = 0.0  # at building/, on the monotonic clock
         self._cleared = 0  # up to where side files were looked at
         self._check = Check(settings, "health")
         self._survey: Iterator[Unexplained | None] = iter(())
@@ -102,16 +99,7 @@ class Health:
         queue = self._spool.queue
         for entry in self._watchmen["running"].dead(queue, "running"):
             recover(queue, "running", entry, clock=self._spool.clock, abandon=self._abandon_running, log=log)
-        self._check_waiting()
-
-    def _check_waiting(self) -> None:
-        """Put back what waits for a build that is not there: a few in each step, since tens of thousands may wait."""
-        queue, now = self._spool.queue, self._spool.clock.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + self._settings.lease.limit
-            self._suspects = self._watchmen["building"].dead(queue, "building")
-        some, self._suspects = self._suspects[:JUDGED], self._suspects[JUDGED:]
-        for entry in some:
+        for entry in self._watchmen["building"].dead(queue, "building"):
             if self._has_no_build(entry):
                 recover(queue, "building", entry, clock=self._spool.clock, abandon=self._abandon_building, log=log)
 

@@ -35,7 +35,7 @@ from spoold.spool.store import Spool, origin_of
 log = Log("intake")
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
-MOST = 100_000  # files of one owner whose names are remembered; the others are found when these are through
+MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
 FULL = 1.0  # seconds between two looks while the disk is full
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 

@@ -135,6 +135,16 @@ def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> Non
     assert result.compile.memory > 80 * MIB
 
 
+def test_deleting_what_compile_left_makes_no_room_for_more_memory(run: Run, python_shell: str) -> None:
+    result = run(
+        "rm /tmp/left; exec python3 -c 'import time; held = bytearray(b\"x\") * (80 << 20); time.sleep(60)'",
+        compile_sh="head -c 100M /dev/zero >/tmp/left",
+        shell=python_shell,
+        limits=replace(RUN, memory=32 * MIB),
+    )
+    assert (result.compile.outcome, result.run.outcome) == ("ok", "memory_limit")
+
+
 def test_what_compile_leaves_is_not_the_runs_memory(run: Run) -> None:
     result = run(
         "echo ran; head -c 12M /dev/zero >/tmp/more",

@@ -42,12 +42,12 @@ class Counters:
         total = self._field(0, b"usage_usec") * 1000 if self.v2 else int(self._read(0) or 0)
         return total - time.process_time_ns() if total else None
 
-    def memory(self) -> tuple[int, int]:
-        """Return the bytes that nothing but a kill can free (heap and files in tmpfs), and those of cached files."""
+    def memory(self) -> tuple[int, int, int]:
+        """Return the bytes of heap, of files in memory (which nothing but a kill can free either), of cached files."""
         text = self._read(1)
         shared = _field(text, b"shmem")
         heap, files = (b"anon", b"file") if self.v2 else (b"rss", b"cache")
-        return _field(text, heap) + shared, _field(text, files) - shared
+        return _field(text, heap), shared, _field(text, files) - shared
 
     def peak(self) -> int:
         """Return the highest use of memory so far, caches included."""

@@ -78,7 +78,8 @@ class Phase:
         self.cpu_before = self.counters.cpu()
         self.oom_before = self.counters.oom_kills()
         self.peak_before = self.counters.peak()
-        self.memory_before, self.cache_before = self.counters.memory()
+        self.heap_before, self.files_before, self.cache_before = self.counters.memory()
+        self.memory_before = self.heap_before + self.files_before
         self.memory_peak = 0
         self.started = time.monotonic_ns()
         self.pid = os.fork()
@@ -145,7 +146,7 @@ class Phase:
                     poll.unregister(descriptor)
 
     def _look(self, now: int) -> None:
-        used = self.counters.memory()[0] - self.memory_before - self._kept()
+        used = self._used(*self.counters.memory())
         self.memory_peak = max(self.memory_peak, used)
         self.elapsed = now - self.started
         if used > self.limits["memory"] or self.counters.oom_kills() > self.oom_before:
@@ -235,13 +236,18 @@ class Phase:
         cached files too, which say more about who read them first than about the job: what the cache has grown by is
         taken off. As that is not exact it never decides about the limit.
         """
-        memory, cache = self.counters.memory()
-        own, peak, exact = self._kept(), self.counters.peak(), 0
+        heap, files, cache = self.counters.memory()
+        peak, exact = self.counters.peak(), 0
         if peak > self.peak_before:
-            exact = peak - own - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
-        left = max(0, memory - own - self.memory_before)
+            exact = peak - self._kept() - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
+        left = max(0, self._used(heap, files, cache))
         limit: int = self.limits["memory"]
         return left, max(self.memory_peak, left, min(exact, limit))
+
+    def _used(self, heap: int, files: int, _: int) -> int:
+        """Return the bytes that this phase holds; files of an earlier one that it deletes make no room for more."""
+        self.files_before = min(self.files_before, files)
+        return heap - self.heap_before - self._kept() + files - self.files_before
 
     def _kept(self) -> int:
         return sum(len(output.kept) for output in self.outputs)
