@@ -195,6 +195,35 @@ def test_limits_are_each_jobs_own(make: Make, plain_shell: str) -> None:
     assert container(sandbox) == first
 
 
+STRAY = """
+import os, socket
+names = [os.memfd_create(str(n)) for n in range(7)]
+for name in names: os.write(name, bytes(14 << 20))
+one, other = socket.socketpair()
+socket.send_fds(one, [b"x"], [one.fileno(), other.fileno(), *names])
+socket.send_fds(other, [b"x"], [one.fileno(), other.fileno()])
+"""
+
+HELD = """#!/bin/bash
+stat=/sys/fs/cgroup/memory.stat
+[[ -e $stat ]] || stat=/sys/fs/cgroup/memory/memory.stat
+while read -r name bytes; do [[ $name == shmem ]] && echo $bytes; done <$stat
+true
+"""
+
+
+def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
+    make: Make, plain_shell: str, python_shell: str
+) -> None:
+    sandbox = make()
+    files = {"a.py": STRAY.encode()}
+    held = []
+    for _ in range(6):
+        assert go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.outcome is Outcome.OK
+        held.append(int(go(sandbox, make_job(HELD, shell=plain_shell)).run.stdout))
+    assert max(held) < 16 * MIB
+
+
 QUOTA = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 
 from . import kernel, store
 from .files import JOB_UID, WORK
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from .counters import Counters
+
 SPACES = (
     kernel.CLONE_NEWUSER
     | kernel.CLONE_NEWPID
@@ -37,6 +40,8 @@ SPACES = (
     | kernel.CLONE_NEWNET
 )
 SIGCHLD = 17
+STRAY = 8 * 1024**2  # bytes; the kernel's counts are no more exact than this, and a container has room for it
+STRAY_PATIENCE = 3.0  # seconds for it to free what a job held; it brings its counts up to date every two
 ENDED, GONE = 0, 3  # exit codes of a cell: its job is done; the host has closed its side; any other is an accident
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # As Docker does in a container of one job; here it must not, or the kernel would refuse a /proc that shows more.
@@ -45,7 +50,9 @@ UNCHANGED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP_RUNNING = 2, 2, 0x8914, 0x41
 
 
-def serve_many(serve: Callable[[bool], NoReturn], holder: int, space: int, inodes: int, shared: int) -> NoReturn:
+def serve_many(
+    serve: Callable[[bool], NoReturn], counters: Counters, *, holder: int, space: int, inodes: int, shared: int
+) -> NoReturn:
     """Run ``serve`` in one cell after the other, until one ends in any other way than by ``leave``.
 
     It is told whether its cell is the first.
@@ -56,6 +63,7 @@ def serve_many(serve: Callable[[bool], NoReturn], holder: int, space: int, inode
     gc.disable()
     gc.freeze()  # a collection would copy all the pages that a cell shares with us
     first, status = True, ENDED
+    own = sum(counters.memory()[:2])
     while status == ENDED:
         cell = _make(holder)
         if cell == 0:
@@ -63,7 +71,23 @@ def serve_many(serve: Callable[[bool], NoReturn], holder: int, space: int, inode
             serve(first)
         first = False
         _, status = os.waitpid(cell, 0)
+        if status == ENDED and not _freed(counters, own + STRAY):
+            os._exit(1)
     os._exit(0 if os.waitstatus_to_exitcode(status) == GONE else 1)
+
+
+def _freed(counters: Counters, most: int) -> bool:
+    """Wait until no more than ``most`` bytes are held.
+
+    The kernel frees System V shared memory and descriptors under way in sockets some time after the last process died.
+    Until then the next job would have that much less.
+    """
+    deadline = time.monotonic() + STRAY_PATIENCE
+    while sum(counters.memory()[:2]) > most:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def leave() -> NoReturn:

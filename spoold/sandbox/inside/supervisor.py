@@ -29,7 +29,11 @@ def main() -> None:
     greeting = ready()
     if sys.argv[1:]:
         again: dict[str, object] = {"event": "again"}
-        cell.serve_many(lambda first: _serve_in_cell(tools, greeting if first else again), *map(int, sys.argv[1:]))
+        cell.serve_many(
+            lambda first: _serve_in_cell(tools, greeting if first else again),
+            tools.counters,
+            **dict(zip(("holder", "space", "inodes", "shared"), map(int, sys.argv[1:]), strict=True)),
+        )
     tools.keep_in_reserve(RESERVE)
     try:
         tools.host.send(greeting)
