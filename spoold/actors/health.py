@@ -24,7 +24,7 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
-from spoold.spool.recovery import Watchman, publish_committed, recover
+from spoold.spool.recovery import Watchman, mend, publish_committed, recover
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
 
@@ -59,7 +59,9 @@ class Health:
         return []
 
     def start(self) -> None:
-        """Begin to look for what no state explains."""
+        """End what a loss of power left half done; begin to look for what no state explains."""
+        mend(self._spool.queue, log)
+        mend(self._builds.queue, log)
         self._survey = self._check.survey()
 
     def stop(self) -> None:
@@ -171,7 +173,8 @@ class Health:
     def _clear_private(self) -> None:
         """Remove what a process wrote in private and did not live to show; results are publish_committed's."""
         old = self._spool.clock.file_system() - FORGOTTEN
-        for name in fsops.names(self._spool.queue.path("tmp")):
-            path = self._spool.queue.path("tmp", name)
-            if name.endswith((".progress.json", ".refused.json", ".accept.json")) and (fsops.mtime(path) or old) < old:
-                fsops.remove(path)
+        for queue in (self._spool.queue, self._builds.queue):
+            for name in fsops.names(queue.path("tmp")):
+                path = queue.path("tmp", name)
+                if name.endswith(".json") and not ids.parse_result(name) and (fsops.mtime(path) or old) < old:
+                    fsops.remove(path)

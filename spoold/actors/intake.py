@@ -29,7 +29,7 @@ from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
 from spoold.spool.cancel import Cancelled, cancel, end_interrupted
 from spoold.spool.floor import Floor
-from spoold.spool.recovery import publish_committed
+from spoold.spool.recovery import mend
 from spoold.spool.store import Spool, origin_of
 
 log = Log("intake")
@@ -71,7 +71,7 @@ class Intake:
         for name in fsops.names(self._spool.queue.path("tmp")):
             if name.endswith(".accept.json"):
                 fsops.remove(self._spool.queue.path("tmp", name))
-        publish_committed(self._spool.queue, log)
+        mend(self._spool.queue, log)
         end_interrupted(self._spool)
 
     @property

@@ -266,6 +266,15 @@ def facts(path: str) -> Facts | None:
     return Facts(found.st_mtime, found.st_ctime, found.st_size, stat.S_ISDIR(found.st_mode))
 
 
+def shared_inode(path: str) -> int | None:
+    """Return the inode of a file that has other names as well, None where it has not or is gone."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino if found.st_nlink > 1 else None
+
+
 def names(directory: str) -> list[str]:
     """Return the names in a directory, in no order."""
     return os.listdir(directory)

@@ -79,8 +79,11 @@ class BuildStore:
 
     def forget(self, build_ids: Collection[str]) -> None:
         """Remove finished builds, and who asked for them: whoever wants one then asks anew."""
-        for build_id in build_ids:  # the entry first: one without a result would look like one in progress
+        for build_id in build_ids:
             fsops.remove(self.queue.path("done", ids.done_name(build_id)))
+        if build_ids:  # the entries first, durably: one without a result would look like one in progress, for ever
+            fsops.sync_directory(self.queue.path("done"))
+        for build_id in build_ids:
             fsops.remove(self.queue.path("done", ids.response_name(build_id)))
         for name in fsops.names(self.queue.path("used")) if build_ids else ():
             if name.partition("@")[0] in build_ids:

@@ -114,8 +114,11 @@ class Queue:
         private = self.path("tmp", ids.result_name(entry))
         write_for(private, result, owner)
         fsops.sync_directory(self.path("tmp"))
-        if not fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id))):
-            fsops.remove(private)
+        done = self.path("done", ids.done_name(entry.id))
+        if not fsops.move(self.entry_path(state, entry), done):
+            # Where it is committed but not shown, that may be by this very rename, whose answer was lost (NFS).
+            if not fsops.exists(done) or fsops.exists(self.path("done", ids.response_name(entry.id))):
+                fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
         fsops.sync_directory(self.path("done"))
         self._link(entry)

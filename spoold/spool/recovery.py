@@ -1,8 +1,8 @@
 """What is done about workers that stopped, and about what a crash left half done.
 
 Spec: spool-layout.md, "The mtime rule" and "Crash points". ``Watchman`` decides which entries are dead: it remembers
-what it saw, and on whose clock. ``publish_committed`` ends what was committed and not yet shown. ``abandon`` ends an
-entry that has cost too many attempts.
+what it saw, and on whose clock. ``mend`` drops second names and shows what was committed. ``recover`` puts a dead entry
+back, or ends one that has cost too many attempts.
 """
 
 from __future__ import annotations
@@ -58,24 +58,67 @@ class Watchman:
         return found
 
 
+def mend(queue: Queue, log: Log) -> None:
+    """End what a kill or a loss of power left half done: whoever starts calls this before it takes anything."""
+    drop_doubles(queue, log)
+    publish_committed(queue, log)
+
+
+def drop_doubles(queue: Queue, log: Log) -> None:
+    """Leave each entry one name, where a loss of power kept the old name of a rename beside the new one.
+
+    The commit wins, then the highest attempt, then the later state. Both names are one file, so whoever works on the
+    one that stays is not disturbed; and where the entry moves on meanwhile, the name that goes is gone already.
+    """
+    names: dict[int, set[tuple[bool, int, int, str]]] = {}
+    for order, state in enumerate(("new", *queue.working)):
+        for entry in queue.entries(state):
+            path, done = queue.entry_path(state, entry), queue.path("done", ids.done_name(entry.id))
+            inode = fsops.shared_inode(path)
+            if inode is not None:
+                names.setdefault(inode, set()).add((False, entry.attempt, order, path))
+                if fsops.shared_inode(done) == inode:
+                    names[inode].add((True, 0, 0, done))
+    for found in names.values():
+        *old, (*_, stays) = sorted(found)
+        for *_, path in old:
+            log.warning("a second name of one entry, as a loss of power leaves it; removed", path=path, stays=stays)
+            fsops.remove(path)
+
+
 def publish_committed(queue: Queue, log: Log) -> None:
     """Show the results of entries that were committed by a process that died before it could show them.
 
     Of several attempts' results it is the last one's: only the current attempt can commit, it wrote its result before
-    that, and no attempt begins after it.
+    that, and no attempt begins after it. So results are listed once more when the commit has been seen: what was
+    listed before may be an earlier attempt's alone. A private name goes when the public one is durable: its holder may
+    have shown it a moment ago, and be about to sync many at once.
     """
+    stale, is_durable = [], True
     for id_, results in queue.results_waiting().items():
-        if fsops.exists(queue.path("done", ids.done_name(id_))):
-            if not fsops.exists(queue.path("done", ids.response_name(id_))):
-                log.info("publishing the result of a process that died", submission=id_, attempt=results[-1].attempt)
-                queue.publish(results[-1])
-            stale = results
-        else:
-            place = queue.locate(id_)
-            current = place[1].attempt if place else 0
-            stale = [result for result in results if result.attempt < current]
-        for result in stale:
-            fsops.remove(queue.path("tmp", ids.result_name(result)))
+        if not fsops.exists(queue.path("done", ids.done_name(id_))):
+            stale += _outdated(queue, id_, results)
+            continue
+        if not fsops.exists(queue.path("done", ids.response_name(id_))):
+            latest = queue.results_waiting().get(id_, [])
+            if not latest:
+                continue  # its holder has shown it meanwhile
+            log.info("publishing the result of a process that died", submission=id_, attempt=latest[-1].attempt)
+            queue.publish(latest[-1])
+        stale += results
+        is_durable = False
+    if not is_durable:
+        fsops.sync_directory(queue.path("done"))
+    for result in stale:
+        fsops.remove(queue.path("tmp", ids.result_name(result)))
+
+
+def _outdated(queue: Queue, id_: str, results: list[Entry]) -> list[Entry]:
+    """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it."""
+    place = queue.locate(id_)
+    if place is None:
+        return [result for result in results if result.attempt > 0]
+    return [result for result in results if result.attempt < place[1].attempt]
 
 
 def recover(

@@ -114,10 +114,11 @@ class Spool:
         self.finish(entry, final, origin)
 
     def set_aside(self, id_: str, data: bytes, reason: str, suffix: str = "") -> None:
-        """Keep bytes that could not be used in ``quarantine/``, and why."""
+        """Keep bytes that could not be used in ``quarantine/``, durably, and why."""
         name = f"{id_}{suffix}"
         fsops.write_private(self.queue.path("quarantine", f"{name}.reason"), (reason + "\n").encode())
         fsops.write_private(self.queue.path("quarantine", f"{name}.bytes"), data)
+        fsops.sync_directory(self.queue.path("quarantine"))
 
 
 class Progress:

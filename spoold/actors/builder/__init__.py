@@ -29,7 +29,7 @@ from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.lease import Heartbeat, Lease
-from spoold.spool.recovery import publish_committed, recover
+from spoold.spool.recovery import mend, recover
 
 log = Log("builder")
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
@@ -75,7 +75,7 @@ class Builder:
 
     def start(self) -> None:
         """Provide the runtime; show what an earlier builder committed and could not show."""
-        publish_committed(self._builds.queue, log)
+        mend(self._builds.queue, log)
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
         self._provide()
         log.info("the runtime is provided")

@@ -34,7 +34,7 @@ from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildRecord, BuildStore
-from spoold.spool.recovery import publish_committed
+from spoold.spool.recovery import mend
 from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
@@ -65,7 +65,7 @@ class Executor:
 
     def start(self) -> None:
         """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""
-        publish_committed(self._spool.queue, log)
+        mend(self._spool.queue, log)
         self._slots.start()
         self._follow_runtime()
         if self._runtime is None:

@@ -1,0 +1,184 @@
+"""Every operation that changes a spool, seen on its way into the kernel.
+
+The functions of ``os`` that change files are wrapped, wherever they are called from. An audit hook sees what Python
+opens, renames, links, removes... by any other way (``open()``, ``shutil``) and tells of what was not wrapped: so an
+operation that is new in spoold is counted by itself, or makes the tests fail. What clients do is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+from unittest import mock
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+BY_PATH = ("unlink", "remove", "mkdir", "rmdir", "utime", "chmod", "chown", "truncate")
+BY_TWO_PATHS = ("rename", "replace", "link", "symlink")
+BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "fchmod", "fchown", "ftruncate")
+AUDITED = {
+    f"os.{name}"
+    for name in ("rename", "link", "symlink", "remove", "mkdir", "rmdir", "utime", "chmod", "chown", "truncate")
+} | {"open"}
+
+
+class Operation(NamedTuple):
+    """One operation: paths are below the spool's root; ``inode`` is what it is about, ``data`` what is written."""
+
+    kind: str
+    path: str
+    target: str = ""
+    inode: int = 0
+    data: Any = None
+    is_new: bool = False  # open: nothing of that name was there
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}" + (f" {self.target}" if self.target else "")
+
+
+class Watcher:
+    """What is told of each operation; a test overrides what it needs. ``before`` may end the process, or raise."""
+
+    def before(self, operation: Operation) -> None:
+        """An operation is about to happen."""
+
+    def after(self, operation: Operation) -> None:
+        """It happened."""
+
+    def dropped(self, path: str) -> None:
+        """A client put a file there, or something else."""
+
+
+class _Watched:
+    """What is watched now; one at a time in a process."""
+
+    root = ""
+    watcher: Watcher | None = None
+    paths: ClassVar[dict[int, str]] = {}  # by descriptor
+    inside = 0  # more than 0: the operation at hand is known
+    unknown: ClassVar[list[str]] = []
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _Watched.watcher is None or _Watched.inside or event not in AUDITED:
+        return
+    path = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes, os.PathLike)) else ""
+    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITING):
+        return
+    if path.startswith(_Watched.root):
+        _Watched.unknown.append(f"{event} {path}")
+
+
+sys.addaudithook(_hook)
+
+
+@contextlib.contextmanager
+def watched(root: str, watcher: Watcher) -> Iterator[None]:
+    """Tell ``watcher`` of the operations below ``root`` inside the block; fails if one came by an unknown way."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(_Watched, root=root, watcher=watcher, paths={}, inside=0, unknown=[]))
+        for name in (*BY_PATH, *BY_TWO_PATHS):
+            stack.enter_context(mock.patch.object(os, name, _by_path(getattr(os, name), name)))
+        for name in BY_DESCRIPTOR:
+            stack.enter_context(mock.patch.object(os, name, _by_descriptor(getattr(os, name), name)))
+        stack.enter_context(mock.patch.object(os, "open", _opening(os.open)))
+        stack.enter_context(mock.patch.object(os, "close", _closing(os.close)))
+        yield
+        assert not _Watched.unknown, f"not by a function that is wrapped: {_Watched.unknown}"
+
+
+@contextlib.contextmanager
+def by_a_client() -> Iterator[None]:
+    """Do not count what happens in the block."""
+    _Watched.inside += 1
+    try:
+        yield
+    finally:
+        _Watched.inside -= 1
+
+
+def tell_of_drop(path: str) -> None:
+    """Tell whoever watches that a client put something at ``path``, which is below the root."""
+    if _Watched.watcher is not None:
+        _Watched.watcher.dropped(path)
+
+
+def _below(path: Any) -> str | None:
+    """Return ``path`` below the root, None where it is elsewhere or not to be counted."""
+    if _Watched.inside or not isinstance(path, (str, bytes, os.PathLike)):
+        return None
+    text = os.path.normpath(os.fsdecode(path))
+    return os.path.relpath(text, _Watched.root) if text.startswith(_Watched.root) else None
+
+
+def _inode(path: Any) -> int:
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return 0
+
+
+def _do(operation: Operation, real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    watcher = _Watched.watcher
+    assert watcher is not None
+    watcher.before(operation)
+    with by_a_client():
+        result = real(*arguments, **options)
+    watcher.after(operation)
+    return result
+
+
+def _by_path(real: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    def call(path: Any, *arguments: Any, **options: Any) -> Any:
+        below = _below(path)
+        if below is None:
+            return real(path, *arguments, **options)
+        target = (_below(arguments[0]) or "") if kind in BY_TWO_PATHS else ""
+        kinds = {"remove": "unlink", "replace": "rename"}
+        operation = Operation(kinds.get(kind, kind), below, target, _inode(path), arguments)
+        return _do(operation, real, path, *arguments, **options)
+
+    return call
+
+
+def _by_descriptor(real: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    def call(descriptor: int, *arguments: Any) -> Any:
+        path = _Watched.paths.get(descriptor)
+        if path is None or _Watched.inside:
+            return real(descriptor, *arguments)
+        data = bytes(arguments[0]) if kind == "write" else arguments
+        return _do(Operation(kind, path, "", os.fstat(descriptor).st_ino, data), real, descriptor, *arguments)
+
+    return call
+
+
+def _opening(real: Callable[..., int]) -> Callable[..., int]:
+    def call(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        below = _below(path)
+        if below is None:
+            return real(path, flags, *arguments, **options)
+        if not flags & WRITING:
+            descriptor = real(path, flags, *arguments, **options)
+        else:
+            watcher = _Watched.watcher
+            assert watcher is not None
+            operation = Operation("open", below, is_new=not os.path.lexists(path))
+            watcher.before(operation)
+            with by_a_client():
+                descriptor = real(path, flags, *arguments, **options)
+            _Watched.paths[descriptor] = below
+            watcher.after(operation._replace(inode=os.fstat(descriptor).st_ino))
+        _Watched.paths[descriptor] = below
+        return descriptor
+
+    return call
+
+
+def _closing(real: Callable[[int], None]) -> Callable[[int], None]:
+    def call(descriptor: int) -> None:
+        _Watched.paths.pop(descriptor, None)
+        real(descriptor)
+
+    return call

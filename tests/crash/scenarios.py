@@ -1,0 +1,222 @@
+"""Paths through the state table, each a few steps of the actors. A new one needs a line in ``SCENARIOS``.
+
+That together they take every transition of the table is checked (``test_every_transition_is_taken``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from spoold.model.collection import Order, Rules
+from spoold.model.ids import Entry
+from spoold.model.response import Status
+from tests.crash.world import World, pass_time
+
+Allowed = dict[str, set[str]]
+COMPLETED, REJECTED = {str(Status.COMPLETED)}, {str(Status.REJECTED)}
+FAILED, OURS = {str(Status.DEPENDENCIES_FAILED)}, {str(Status.INTERNAL_ERROR)}
+
+
+class Scenario(NamedTuple):
+    """``warm`` comes before what is looked at; ``allowed`` says what responses may say, where not COMPLETED."""
+
+    run: Callable[[World], None]
+    warm: Callable[[World], None] = lambda _: None
+    allowed: Allowed = {}  # noqa: RUF012 - never changed
+    changes: dict[str, Any] = {}  # noqa: RUF012 - of the settings
+
+
+def a_build_exists(world: World) -> None:
+    world.drop("warm")
+    world.settle()
+
+
+def with_a_new_build(world: World) -> None:
+    world.drop("a")
+    world.step()
+    world.step()
+
+
+def with_a_build_that_exists(world: World) -> None:
+    world.drop("a")
+    world.step()
+
+
+def many_at_once(world: World) -> None:
+    for id_ in ("a", "b", "c"):
+        world.drop(id_)
+    world.step()
+    world.step()
+
+
+def a_build_that_fails(world: World) -> None:
+    world.drop("a", "broken")
+    world.step()
+    world.step()
+    pass_time(100)
+    world.step("health")
+
+
+def refusals(world: World) -> None:
+    world.drop_bytes("a", b"[1]")
+    world.drop_bytes("b", b'{"files"')
+    world.drop_link("c")
+    world.step("intake")
+    pass_time(2)
+    world.step()
+
+
+def an_id_that_is_used(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    world.drop("a", inputs="other")
+    world.step("intake")
+    world.drop("a")
+    world.step()
+    world.drop("a", inputs="more")
+    world.step()
+
+
+def an_engine_that_goes_away(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    world.sandbox.away = True
+    world.step("executor")
+    world.sandbox.away = False
+    world.step("executor")
+    world.step("executor")
+
+
+def a_job_that_fails_the_engine(world: World) -> None:
+    world.sandbox.failures = world.settings.lease.attempts
+    world.drop("a")
+    for _ in range(world.settings.lease.attempts + 1):
+        world.step()
+
+
+def executors_that_die(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    for attempt in range(1, world.settings.lease.attempts + 1):
+        world.spool.queue.claim(Entry("a", attempt), "new", "running")
+        world.step("health")
+        pass_time(31)
+        world.step("health")
+    world.step("health")
+
+
+def builders_that_die(world: World) -> None:
+    world.drop("a")
+    world.step("intake", "executor")
+    build = world.builds.queue.entries("new")[0].id
+    for attempt in range(1, world.settings.lease.attempts + 1):
+        world.builds.queue.claim(Entry(build, attempt), "new", "building")
+        world.step("health")
+        pass_time(31)
+        world.step("health")
+    world.step()
+
+
+def a_store_that_fails(world: World) -> None:
+    world.backend.failures = world.settings.lease.attempts
+    world.drop("a")
+    for _ in range(world.settings.lease.attempts + 1):
+        world.step()
+        pass_time(6)
+
+
+def an_entry_that_waits_without_a_build(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    for attempt in range(1, world.settings.lease.attempts + 1):
+        world.spool.queue.claim(Entry("a", attempt), "new", "building")
+        world.step("health")
+        pass_time(31)
+        world.step("health")
+    world.step()
+
+
+def a_wait_that_is_bounded(world: World) -> None:
+    world.backend.away = True
+    world.drop("a", limits={"dependencies": {"time": 5}})
+    world.step("intake", "executor", "builder")
+    pass_time(6)
+    world.step("executor")
+    world.backend.away = False
+
+
+def a_list(world: World) -> None:
+    world.drop("a", kind="list-dependencies")
+    world.step()
+
+
+def a_collection(world: World) -> None:
+    pass_time(1000)
+    world.builds.order_collection("now", Order())
+    world.step("builder")
+    world.builds.forget_order("now")
+    world.drop("a")
+    world.step()
+    world.step()
+
+
+def a_build_that_is_collected_under_a_submission(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    world.executor.step()
+    world.builds.forget(world.builds.finished())
+    world.work()
+    world.step()
+    world.step()
+
+
+def a_stop(world: World) -> None:
+    world.drop("a")
+    world.drop("b", "# another")
+    world.step("intake", "executor")
+    world.executor.stop()
+    world.builder.stop()
+
+
+def a_start(world: World) -> None:
+    world.builds.set_pins({"other": "/srv/other"})
+    world.step("builder")
+    World(world.root).start()
+
+
+def a_claim_in_vain(world: World) -> None:
+    """The disk is full when the executor wants to run."""
+    world.drop("a")
+    world.step("intake")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    world.sandbox.run, real = full, world.sandbox.run  # type: ignore[method-assign, assignment]
+    world.step("executor")
+    world.sandbox.run = real  # type: ignore[method-assign]
+    world.step()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "new build": Scenario(with_a_new_build),
+    "existing build": Scenario(with_a_build_that_exists, a_build_exists),
+    "many": Scenario(many_at_once, a_build_exists),
+    "failing build": Scenario(a_build_that_fails, allowed={"a": FAILED}),
+    "refusals": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED)),
+    "used id": Scenario(an_id_that_is_used, a_build_exists),
+    "engine away": Scenario(an_engine_that_goes_away, a_build_exists),
+    "failing job": Scenario(a_job_that_fails_the_engine, a_build_exists, {"a": OURS | COMPLETED}),
+    "dying executors": Scenario(executors_that_die, a_build_exists, {"a": OURS | COMPLETED}),
+    "dying builders": Scenario(builders_that_die, allowed={"a": OURS | COMPLETED}),
+    "failing store": Scenario(a_store_that_fails, allowed={"a": OURS | COMPLETED}),
+    "no build": Scenario(an_entry_that_waits_without_a_build, allowed={"a": OURS | COMPLETED}),
+    "bounded wait": Scenario(a_wait_that_is_bounded, allowed={"a": FAILED | COMPLETED}),
+    "list": Scenario(a_list, a_build_exists),
+    "collection": Scenario(a_collection, a_build_exists, changes={"gc": Rules(max_age=500, interval=0)}),
+    "collected": Scenario(a_build_that_is_collected_under_a_submission, a_build_exists),
+    "stop": Scenario(a_stop, a_build_exists),
+    "start": Scenario(a_start, a_build_exists),
+    "full disk": Scenario(a_claim_in_vain, a_build_exists),
+}

@@ -1,0 +1,172 @@
+"""Whatever actor is killed at whatever file operation: nothing is lost, nothing answered twice, nothing stuck.
+
+For each scenario, each operation of it and each instant (before it, after it, in the middle of a write) a process of
+its own is ended by ``os._exit``; then all actors are started again, and the invariants are checked when they have come
+to rest. By default instants that leave the same files are taken once; ``SPOOLD_TEST_LONG=1`` takes all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.spool.layout import TRANSITIONS
+from tests.crash.operations import Operation, Watcher, watched
+from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.world import MEMORY, World, check, one_thread, seen
+
+LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
+DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+class Recorder(Watcher):
+    """Remembers all operations, and what was there before, between and after them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.operations: list[Operation] = []
+        self.trees = [picture(root)]
+
+    def after(self, operation: Operation) -> None:
+        self.operations.append(operation)
+        self.trees.append(picture(self.root))
+
+
+class Killer(Watcher):
+    """Ends the process at the operation with this number: ``before`` it, ``after`` it, or ``amid`` a write."""
+
+    def __init__(self, root: Path, number: int, instant: str) -> None:
+        self.root = root
+        self.left = number
+        self.instant = instant
+
+    def before(self, operation: Operation) -> None:
+        if self.left == 0 and self.instant == "before":
+            os._exit(DIED)
+        if self.left == 0 and self.instant == "amid":
+            (self.root / operation.path).write_bytes(operation.data[: len(operation.data) // 2])
+            os._exit(DIED)
+
+    def after(self, operation: Operation) -> None:  # noqa: ARG002 - any is counted
+        if self.left == 0 and self.instant == "after":
+            os._exit(DIED)
+        self.left -= 1
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
+        yield Path(directory, "spool")
+
+
+def recorded(root: Path, scenario: Scenario) -> Recorder:
+    """Return the operations of a scenario, in which nobody is killed."""
+    world = World.make(root, **scenario.changes)
+    scenario.warm(world)
+    recorder = Recorder(root)
+    with watched(str(root), recorder):
+        scenario.run(world)
+    world.settle()
+    return recorder
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_scenario_itself_comes_to_its_end(root: Path, name: str) -> None:
+    scenario = SCENARIOS[name]
+    recorded(root, scenario)
+    world = World(root, **scenario.changes).start()
+    world.settle()
+    check(world, seen(root), scenario.allowed)
+
+
+def instants(recorder: Recorder) -> Iterator[tuple[int, str]]:
+    """Return the number of an operation and when to die: before, amid and after each.
+
+    What is left is all on disk, so two instants at which the same files are there are one: by default one is taken.
+    """
+    for number, (operation, before, after) in enumerate(
+        zip(recorder.operations, recorder.trees, recorder.trees[1:], strict=False)
+    ):
+        if LONG or _is_first(before):
+            yield number, "before"
+        if LONG or _is_first(after):
+            yield number, "after"
+        if operation.kind == "write" and len(operation.data) > 1 and (LONG or _is_first((before, "half"))):
+            yield number, "amid"
+
+
+TAKEN: set[object] = set()  # of this session
+
+
+def _is_first(tree: object) -> bool:
+    is_first = tree not in TAKEN
+    TAKEN.add(tree)
+    return is_first
+
+
+def picture(root: Path) -> frozenset[tuple[str, int, int]]:
+    """Return what files there are, which have the same inode, and their sizes; but for what no decision reads."""
+    found = [(path, path.lstat()) for path in root.rglob("*") if not path.match("progress/*")]
+    numbers: dict[int, int] = {}
+    files = [(str(path.relative_to(root)), stat) for path, stat in sorted(found) if not path.is_dir()]
+    return frozenset((name, stat.st_size, numbers.setdefault(stat.st_ino, len(numbers))) for name, stat in files)
+
+
+def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
+    """Run a scenario in a process that dies at an operation; tell whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        try:
+            world = World.make(root, **scenario.changes)
+            scenario.warm(world)
+            with watched(str(root), Killer(root, number, instant)):
+                scenario.run(world)
+            os._exit(ENDED)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in {DIED, ENDED}
+    return code == DIED
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_kill_at_every_operation(root: Path, name: str) -> None:
+    scenario = SCENARIOS[name]
+    recorder = recorded(root, scenario)
+    for number, instant in instants(recorder):
+        shutil.rmtree(root.parent)
+        root.parent.mkdir()
+        assert killed(root, scenario, number, instant), "the operations are the same each time"
+        try:
+            visible = seen(root)
+            world = World(root, **scenario.changes).start()
+            world.settle()
+            check(world, visible, scenario.allowed)
+        except Exception as error:
+            raise AssertionError(f"killed {instant} operation {number}: {recorder.operations[number]}") from error
+
+
+def test_every_transition_is_taken(root: Path) -> None:
+    """Scenarios must cover the state table; one that is added to the table needs a scenario."""
+    taken = set()
+    for number, scenario in enumerate(SCENARIOS.values()):
+        place = root.with_name(str(number))
+        for operation in recorded(place, scenario).operations:
+            taken.add(f"{operation.kind} {operation.path} to {operation.target}")
+    for transition in TRANSITIONS:
+        pattern = re.escape(transition.step.replace("`", ""))
+        for word, meaning in (
+            ("<id>@<n>", "[^/@]+(@[0-9]+)?"),
+            ("<id>", "[^/@]+"),
+            ("<n+1>", "[2-9]"),
+            ("<m>", "[2-9]"),
+        ):
+            pattern = pattern.replace(re.escape(word), meaning)
+        assert any(re.fullmatch(pattern, each) for each in taken), f"no scenario takes: {transition.step}"

@@ -1,0 +1,102 @@
+"""Whenever the power fails, and whatever was not synced is gone: nothing accepted vanishes, no response is short.
+
+The operations of each scenario are recorded once. For each prefix of them, and for each choice of up to ``LOST`` of the
+operations in it that were not yet synced (lost, or all others lost), the tree that a disk may then hold is made,
+all actors are started on it, and the invariants are checked when they have come to rest. Trees that
+differ in nothing that any decision reads are taken once. ``SPOOLD_TEST_LOST=2`` goes deeper.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.crash.disk import Disk, Power, key, look, make
+from tests.crash.operations import Operation, Watcher, watched
+from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.world import MEMORY, Drop, World, check, dropped, one_thread, seen
+
+LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if os.environ.get("SPOOLD_TEST_LONG") else "1"))
+UNREAD = ("progress/", ".progress.json", ".probe")  # no decision reads these
+TAKEN: set[object] = set()  # of this session
+
+
+class Step(NamedTuple):
+    """An operation, and what clients had dropped and seen when it was done."""
+
+    operation: Operation
+    drops: list[Drop]
+    visible: dict[str, bytes]
+
+
+class Recorder(Watcher):
+    """Remembers all operations, the clients' drops among them. Numbers of inodes are never used again in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.disk = Disk(root)
+        self.inodes: dict[int, int] = {}
+        self.visible = seen(root)
+        self.steps: list[Step] = []
+
+    def after(self, operation: Operation) -> None:
+        if operation.kind == "open" and operation.is_new:
+            self._number(operation.inode)
+        if operation.kind == "link" and operation.target.startswith("done/"):
+            self.visible = seen(self.root)
+        self._remember(operation._replace(inode=self.inodes.get(operation.inode, operation.inode)))
+
+    def dropped(self, path: str) -> None:
+        file = self.root / path
+        self._remember(Operation("drop", path, inode=self._number(file.lstat().st_ino), data=look(file)))
+
+    def _number(self, inode: int) -> int:
+        self.inodes[inode] = (1 << 62) + len(self.steps)
+        return self.inodes[inode]
+
+    def _remember(self, operation: Operation) -> None:
+        self.steps.append(Step(operation, dropped(self.root), self.visible))
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
+        yield Path(directory, "spool")
+
+
+def recorded(root: Path, scenario: Scenario) -> Recorder:
+    world = World.make(root, **scenario.changes)
+    scenario.warm(world)
+    recorder = Recorder(root)
+    with watched(str(root), recorder):
+        scenario.run(world)
+    return recorder
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_power_fails_after_every_operation(root: Path, name: str) -> None:
+    scenario = SCENARIOS[name]
+    recorder = recorded(root, scenario)
+    power = Power(recorder.disk)
+    for number, step in enumerate(recorder.steps):
+        power.add(number, step.operation)
+        for gone, tree, files in power.outcomes(LOST):
+            state = key(tree, files, UNREAD), len(step.drops), len(step.visible)
+            if state in TAKEN:
+                continue
+            TAKEN.add(state)
+            make(root, recorder.disk, tree, files)
+            try:
+                visible = seen(root)
+                assert visible.items() <= step.visible.items()
+                world = World(root, **scenario.changes).start()
+                world.settle()
+                check(world, step.visible, scenario.allowed, step.drops)
+            except Exception as error:
+                lost = "\n".join(f"  {change.number}: {change.operation}{' (half)' * change.half}" for change in gone)
+                raise AssertionError(f"the power fails after {number}: {step.operation}; lost:\n{lost}") from error

@@ -1,0 +1,297 @@
+"""A spool and its four actors in one thread, on clocks of the test's own, and what must hold of it in the end.
+
+Workers' tasks wait until the actor's step is over and are then done one after the other; nothing renews leases. So a
+run is the same each time, operation for operation, and may be ended at each. Engines are stand-ins; each run of a
+submission prints something of its own, so that a response that was computed twice shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
+from unittest import mock
+
+import msgspec
+
+from spoold.actors.builder import Builder
+from spoold.actors.executor import Executor
+from spoold.actors.health import Health
+from spoold.actors.intake import Intake
+from spoold.config import Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.model import ids
+from spoold.model.collection import Rules
+from spoold.model.job import Job, JobResult
+from spoold.model.response import FINAL, Outcome, Phase, Status, Stream, finished_phase
+from spoold.model.submission import Submission
+from spoold.spool import layout
+from spoold.spool.builds import BuildStore
+from spoold.spool.store import Spool
+from tests.crash.operations import by_a_client, tell_of_drop
+from tests.standins import PlainBackend, PlainSandbox
+
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where trees are made by the thousand
+PASSING = ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building")
+KEPT = (".probe", ".lock", ".held", "collect.lock")
+ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
+
+
+class Drop(NamedTuple):
+    """A file that a client dropped; ``digest`` is of its bytes, "" for what is no regular file."""
+
+    id: str
+    digest: str
+    size: int
+
+
+class TokenSandbox(PlainSandbox):
+    """Runs nothing; what a job prints is another word each time."""
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        with mock.patch("tests.standins._phase", self._print):
+            return super().run(job, on_phase, cancelled)
+
+    @staticmethod
+    def _print(*_: object) -> Phase:
+        printed = secrets.token_bytes(4000).hex().encode()
+        return finished_phase(
+            stdout=Stream(printed, len(printed)), stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0
+        )
+
+
+class Tasks:
+    """Stands for a pool of threads: its tasks wait for :meth:`World.work`."""
+
+    waiting: ClassVar[list[tuple[Callable[..., object], tuple[Any, ...]]]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., object], *arguments: Any) -> None:
+        self.waiting.append((function, arguments))
+
+    def shutdown(self, **_: object) -> None:
+        self.waiting.clear()
+
+
+class World:
+    """All actors over the spool at ``root``; a new one on the same spool is a restart of them all."""
+
+    def __init__(self, root: Path, *, name: str = "default", **changes: Any) -> None:
+        made = Settings(
+            spool=SpoolSettings(path=str(root), settle=1.0),
+            gc=Rules(interval=0, max_age=0, max_size=0, min_free=0),
+            nixpkgs={"default": "/srv/nixpkgs"},
+        )
+        made = msgspec.structs.replace(made, executor=msgspec.structs.replace(made.executor, slots=1, name=name))
+        self.root = root
+        self.settings = msgspec.structs.replace(made, **changes)
+        self.sandbox = TokenSandbox()
+        self.backend = PlainBackend()
+        self.intake = Intake(self.settings)
+        self.executor = Executor(self.settings, lambda _: self.sandbox)
+        self.builder = Builder(self.settings, self.backend)
+        self.health = Health(self.settings)
+        self.spool = Spool(self.settings, "test")
+        self.builds = BuildStore(self.settings)
+
+    @classmethod
+    def make(cls, root: Path, **changes: Any) -> World:
+        """Make a spool and start everything over it."""
+        layout.create(str(root))
+        return cls(root, **changes).start()
+
+    def start(self) -> World:
+        for actor in (self.intake, self.builder, self.executor, self.health):
+            actor.start()
+            self.work()
+        return self
+
+    def stop(self) -> None:
+        for actor in (self.intake, self.executor, self.builder, self.health):
+            actor.stop()
+
+    # -- what clients do
+
+    def drop(self, id_: str, expression: str | None = None, kind: str = "run", **keys: Any) -> None:
+        if kind == "run":
+            keys["files"] = [{"name": "run.sh", "content": "true"}]
+            if expression is not None:
+                keys["files"].append({"name": "cutor.nix", "content": expression})
+        self.drop_bytes(id_, json.dumps({"kind": kind, **keys}).encode())
+
+    def drop_bytes(self, id_: str, data: bytes) -> None:
+        self._note(Drop(id_, hashlib.sha256(data).hexdigest(), len(data)))
+        with by_a_client():
+            private = self.root / "incoming" / f".{id_}.tmp"
+            private.write_bytes(data)
+            private.rename(self.root / "incoming" / f"{id_}.json")
+        tell_of_drop(f"incoming/{id_}.json")
+
+    def drop_link(self, id_: str) -> None:
+        self._note(Drop(id_, "", 0))
+        with by_a_client():
+            (self.root / "incoming" / f"{id_}.json").symlink_to("/etc/passwd")
+        tell_of_drop(f"incoming/{id_}.json")
+
+    def _note(self, drop: Drop) -> None:
+        with by_a_client(), ledger(self.root).open("ab") as file:
+            file.write(msgspec.json.encode(drop) + b"\n")
+
+    # -- what the actors do
+
+    def work(self) -> None:
+        """Do what was given to workers, and what comes of it."""
+        while Tasks.waiting:
+            function, arguments = Tasks.waiting.pop(0)
+            function(*arguments)
+        slots, line = self.executor._slots, self.executor._line
+        while not line.idle and self.executor._engine.ready.is_set() and (ready := line.take()):
+            slots._work(ready)
+            line.ended(ready)
+
+    def step(self, *roles: str) -> None:
+        """Have these actors take a step each, or all of them, in the order of the flow."""
+        for role in roles or ("intake", "executor", "builder", "executor", "health"):
+            getattr(self, role).step()
+            self.work()
+
+    def settle(self) -> None:
+        """Let all actors go on until nothing changes, and time pass, as long as it takes."""
+        for number in range(ROUNDS):
+            self.step()
+            if number >= 1 and not any(self.names(directory) for directory in PASSING):
+                break
+            pass_time(11)
+        pass_time(4000)  # what nobody comes back to is removed by then
+        self.step()
+
+    def names(self, directory: str) -> list[str]:
+        return [name for name in os.listdir(self.root / directory) if not name.endswith(KEPT)]
+
+    def picture(self) -> dict[str, list[str]]:
+        return {each.path: self.names(each.path) for each in layout.DIRECTORIES if self.names(each.path)}
+
+
+# -- clocks
+
+
+class _Offset:
+    seconds = 0.0
+
+
+def pass_time(seconds: float) -> None:
+    """Let time pass, on the machine's clock and on the file server's."""
+    _Offset.seconds += seconds
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run what is in the block without threads, and on clocks that :func:`pass_time` moves."""
+    real_utime = os.utime
+
+    def utime(path: Any, times: tuple[float, float] | None = None, **options: Any) -> None:
+        if times is None and not options:
+            times = (time.time() + _Offset.seconds,) * 2
+        real_utime(path, times, **options)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
+    lease = SimpleNamespace(Thread=mock.Mock, Timer=mock.Mock, Lock=threading.Lock, Event=threading.Event)
+    with (
+        mock.patch.object(_Offset, "seconds", 0.0),
+        mock.patch.object(Tasks, "waiting", []),
+        mock.patch.object(os, "utime", utime),
+        mock.patch("spoold.host.clock.time", clock),
+        mock.patch("spoold.spool.lease.threading", lease),
+        mock.patch("spoold.actors.executor.slots.threading", lease),
+        mock.patch("spoold.actors.executor.slots.BACK_OFF", 0.0),
+        mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
+    ):
+        yield
+
+
+# -- what must hold
+
+
+def ledger(root: Path) -> Path:
+    """Return the file in which the clients' drops are noted, outside of the spool."""
+    return root.with_name(f"{root.name}.ledger")
+
+
+def dropped(root: Path) -> list[Drop]:
+    """Return what clients dropped so far."""
+    path = ledger(root)
+    return [msgspec.json.decode(line, type=Drop) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def seen(root: Path) -> dict[str, bytes]:
+    """Return all answers that clients can read by now; each must be whole."""
+    answers = {}
+    for name in os.listdir(root / "done"):
+        if name.endswith((".response.json", ".refused.json")):
+            data = (root / "done" / name).read_bytes()
+            id_ = name.removesuffix(".response.json").partition("@")[0]
+            assert data.endswith(b"}\n"), f"{name} is short"
+            answer = json.loads(data)
+            assert answer["Submission_id"] == id_
+            assert answer["status"] in set(FINAL)
+            assert os.stat(root / "done" / name).st_mode & 0o7777 == 0o400
+            if name.endswith(".response.json"):
+                assert (root / "done" / f"{id_}.json").exists(), f"{id_}: a response without an entry"
+            answers[name] = data
+    return answers
+
+
+def check(
+    world: World, before: dict[str, bytes], allowed: dict[str, set[str]], drops: list[Drop] | None = None
+) -> None:
+    """Check the invariants of a spool that came to rest.
+
+    ``before`` is what clients had seen already; ``allowed`` what each id's response may say.
+    """
+    drops = dropped(world.root) if drops is None else drops
+    picture = world.picture()
+    for directory in PASSING:
+        assert world.names(directory) == [], f"stuck: {picture}"
+    left = [*world.names("tmp"), *world.names("builds/tmp"), *world.names("builds/collect")]
+    assert [name for name in left if not name.endswith(".result.json")] == [], f"left behind: {picture}"
+    for notes in (world.root / "tmp").glob("*.held"):
+        assert not os.listdir(notes)
+    answers = seen(world.root)
+    assert {name: answers.get(name) for name in before} == before, "an answer changed or went after it was seen"
+    expected = set()
+    for id_, group in itertools.groupby(sorted(drops, key=lambda drop: drop.id), key=lambda drop: drop.id):
+        expected.add(f"{id_}.response.json")
+        sent = {drop.digest for drop in group}
+        entry = world.root / "done" / f"{id_}.json"
+        assert entry.exists(), f"{id_} is lost: {picture}"
+        first = msgspec.json.decode(entry.read_bytes(), type=Submission).Spool.sha256
+        kind = hashlib.sha256(b"symbolic link").hexdigest()
+        expected |= {ids.refusal_name(id_, os.getuid(), each or kind) for each in sent if (each or kind) != first}
+        assert f"{id_}.response.json" in answers, f"{id_} has no response: {picture}"
+        status = json.loads(answers[f"{id_}.response.json"])["status"]
+        assert status in allowed.get(id_, {Status.COMPLETED}), answers[f"{id_}.response.json"][:500]
+        if status == Status.REJECTED:
+            for digest in sent - {""}:
+                _assert_kept(world.root, id_, digest)
+    assert set(answers) == expected
+    entries = {name.removesuffix(".json") for name in world.names("done") if name not in answers}
+    assert entries == {drop.id for drop in drops}
+    results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
+    built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}
+    assert built <= results, f"a build without a result would be waited for, for ever: {picture}"
+
+
+def _assert_kept(root: Path, id_: str, digest: str) -> None:
+    kept = root / "quarantine" / f"{id_}@{os.getuid()}-{digest[:8]}.bytes"
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest, "what was refused is kept"
