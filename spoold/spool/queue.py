@@ -114,11 +114,9 @@ class Queue:
         private = self.path("tmp", ids.result_name(entry))
         write_for(private, result, owner)
         fsops.sync_directory(self.path("tmp"))
-        done = self.path("done", ids.done_name(entry.id))
-        if not fsops.move(self.entry_path(state, entry), done):
-            # Where it is committed but not shown, that may be by this very rename, whose answer was lost (NFS).
-            if not fsops.exists(done) or fsops.exists(self.path("done", ids.response_name(entry.id))):
-                fsops.remove(private)
+        moved = fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id)))
+        if not (moved or self._has_committed(entry)):
+            fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
         fsops.sync_directory(self.path("done"))
         self._link(entry)
@@ -126,6 +124,17 @@ class Queue:
             self._shown.add(entry)
         if tidy or len(self._shown) >= MOST_SHOWN:
             self.tidy()
+
+    def _has_committed(self, entry: Entry) -> bool:
+        """Tell whether a commit that found no entry was made all the same: its answer was lost, and it was sent again.
+
+        Had a later attempt committed, then its result or the response were there; in this order, since that is the one
+        in which they come.
+        """
+        if not fsops.exists(self.path("done", ids.done_name(entry.id))):
+            return False
+        results = self.results_waiting().get(entry.id, [])
+        return results[-1:] == [entry] and not fsops.exists(self.path("done", ids.response_name(entry.id)))
 
     def tidy(self) -> None:
         """Remove the private names of results that were shown, once their public ones are durable."""

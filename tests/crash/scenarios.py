@@ -15,6 +15,7 @@ from tests.crash.world import World, pass_time
 
 Allowed = dict[str, set[str]]
 COMPLETED, REJECTED = {str(Status.COMPLETED)}, {str(Status.REJECTED)}
+CANCELLED = {str(Status.CANCELLED), str(Status.COMPLETED)}
 FAILED, OURS = {str(Status.DEPENDENCIES_FAILED)}, {str(Status.INTERNAL_ERROR)}
 
 
@@ -93,6 +94,7 @@ def a_job_that_fails_the_engine(world: World) -> None:
     world.drop("a")
     for _ in range(world.settings.lease.attempts + 1):
         world.step()
+        pass_time(20)
 
 
 def executors_that_die(world: World) -> None:
@@ -123,7 +125,7 @@ def a_store_that_fails(world: World) -> None:
     world.drop("a")
     for _ in range(world.settings.lease.attempts + 1):
         world.step()
-        pass_time(6)
+        pass_time(20)
 
 
 def an_entry_that_waits_without_a_build(world: World) -> None:
@@ -199,6 +201,46 @@ def a_claim_in_vain(world: World) -> None:
     world.step()
 
 
+def cancelled_early(world: World) -> None:
+    world.drop("a")
+    world.step("intake")
+    world.cancel("a")
+    world.step("intake")
+    world.step()
+
+
+def cancelled_while_it_waits(world: World) -> None:
+    world.drop("a", "# slow")
+    world.step("intake", "executor")
+    world.cancel("a")
+    world.step("intake")
+    world.step()
+
+
+def cancelled_while_it_runs(world: World) -> None:
+    world.drop("a")
+    world.drop("b")
+    world.step("intake")
+
+    def cancel() -> None:
+        world.cancel("a")
+        world.intake.step()
+
+    world.sandbox.before_end = cancel
+    world.step("executor")
+    world.step()
+
+
+def cancelled_late(world: World) -> None:
+    world.drop("a")
+    world.step()
+    world.cancel("a")
+    world.cancel("never")
+    world.step("intake")
+    pass_time(2)
+    world.step("intake")
+
+
 SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
@@ -218,5 +260,9 @@ SCENARIOS: dict[str, Scenario] = {
     "collected": Scenario(a_build_that_is_collected_under_a_submission, a_build_exists),
     "stop": Scenario(a_stop, a_build_exists),
     "start": Scenario(a_start, a_build_exists),
+    "cancelled early": Scenario(cancelled_early, allowed={"a": CANCELLED}),
+    "cancelled waiting": Scenario(cancelled_while_it_waits, allowed={"a": CANCELLED}),
+    "cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}),
+    "cancelled late": Scenario(cancelled_late, a_build_exists),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
 }

@@ -55,11 +55,18 @@ class Drop(NamedTuple):
 
 
 class TokenSandbox(PlainSandbox):
-    """Runs nothing; what a job prints is another word each time."""
+    """Runs nothing; what a job prints is another word each time. ``before_end`` is what happens meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_end: Callable[[], object] = lambda: None
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         with mock.patch("tests.standins._phase", self._print):
-            return super().run(job, on_phase, cancelled)
+            result = super().run(job, on_phase, cancelled)
+        meanwhile, self.before_end = self.before_end, lambda: None
+        meanwhile()
+        return result
 
     @staticmethod
     def _print(*_: object) -> Phase:
@@ -138,6 +145,11 @@ class World:
             private.rename(self.root / "incoming" / f"{id_}.json")
         tell_of_drop(f"incoming/{id_}.json")
 
+    def cancel(self, id_: str) -> None:
+        with by_a_client():
+            (self.root / "incoming" / f"{id_}.cancel").touch()
+        tell_of_drop(f"incoming/{id_}.cancel")
+
     def drop_link(self, id_: str) -> None:
         self._note(Drop(id_, "", 0))
         with by_a_client():
@@ -183,6 +195,11 @@ class World:
         return {each.path: self.names(each.path) for each in layout.DIRECTORIES if self.names(each.path)}
 
 
+def _idle(*_: object, **__: object) -> mock.Mock:
+    """Stand for a thread that does nothing."""
+    return mock.Mock()
+
+
 # -- clocks
 
 
@@ -206,7 +223,7 @@ def one_thread() -> Iterator[None]:
         real_utime(path, times, **options)
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
-    lease = SimpleNamespace(Thread=mock.Mock, Timer=mock.Mock, Lock=threading.Lock, Event=threading.Event)
+    lease = SimpleNamespace(Thread=_idle, Timer=_idle, Lock=threading.Lock, Event=threading.Event)
     with (
         mock.patch.object(_Offset, "seconds", 0.0),
         mock.patch.object(Tasks, "waiting", []),

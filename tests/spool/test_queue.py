@@ -262,3 +262,34 @@ def test_private_names_do_not_pile_up(queue: Queue) -> None:
     for number in range(MOST_SHOWN + 1):
         queue.commit(claimed(queue, f"a{number}"), "running", b"result", tidy=False)
     assert len(names(queue, "tmp")) == 1
+
+
+def test_a_commit_whose_answer_was_lost_is_a_commit(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NFS client that got no answer asks again, and is told that the old name is not there."""
+
+    def move_twice(source: str, target: str) -> bool:
+        os.rename(source, target)
+        return False
+
+    entry = claimed(queue)
+    monkeypatch.setattr(fsops, "move", move_twice)
+    queue.commit(entry, "running", b"result\n")
+    assert names(queue, "done") == {"a.json", "a.response.json"}
+    assert not names(queue, "tmp")
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_commit_that_came_late_shows_nothing(queue: Queue, is_shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = claimed(queue)
+    mine = queue.fence(late, "running")
+    assert mine
+    with monkeypatch.context() as patched:
+        if not is_shown:
+            patched.setattr(queue, "_link", lambda _: None)
+        queue.commit(mine, "running", b"second\n", tidy=is_shown)
+    with pytest.raises(LeaseLostError):
+        queue.commit(late, "running", b"first\n")
+    if not is_shown:
+        queue.publish(mine)
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
+    assert not names(queue, "tmp")
