@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from spoold.cli import client
-from spoold.cli.render import printable, seconds
+from spoold.cli.render import seconds
+from spoold.cli.text import printable
 from spoold.model.response import FINAL, Outcome, Response, Status
 
 LOOK = 0.1  # seconds between two looks at the spool

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Run, make_job
+from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -269,16 +271,21 @@ def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
 
 
 def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
-    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+    docker_host: str, runtime: Runtime, tmp_path: Path, plain_shell: str, mode: Mode
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a limit was changed")
 
     assert COMPILE_DEFAULT.memory > RUN_DEFAULT.memory
+    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
+    sandbox.prepare()
     job = make_job("echo hi", compile_sh="true", shell=plain_shell, limits=RUN_DEFAULT)
-    sandbox.run(job, lambda *_: None, threading.Event())  # an earlier job may have left another size
-    monkeypatch.setattr(Container, "resize", lambda self, size: None if size == self._size else refuse())
-    assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Container, "resize", lambda self, size: None if size == self._size else refuse())
+            assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
+    finally:
+        sandbox.close()
 
 
 @pytest.mark.parametrize("more", [1.1, 1.5])
