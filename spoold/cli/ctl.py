@@ -171,6 +171,7 @@ command.add_command(check.command, "check")
 command.add_command(deps.command, "deps")
 command.add_command(doctor.command, "doctor")
 command.add_command(operator.collect, "gc")
+command.add_command(operator.requeue, "requeue")
 command.add_command(pins.command, "nixpkgs")
 
 

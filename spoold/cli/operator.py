@@ -1,4 +1,4 @@
-"""What only the operator does: collecting the dependency cache."""
+"""What only the operator does: collecting the dependency cache, and having a submission run once more."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from rich.table import Table
 from spoold.cli import exits, render
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
+from spoold.model import ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
+from spoold.spool.requeue import requeue as requeue_finished
+from spoold.spool.store import Spool
 
 POLL = 0.1  # seconds between two looks for the report
 
@@ -47,6 +50,25 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
         click.echo(msgspec.json.encode(report))
     else:
         _show(report)
+    return exits.OK
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@JSON
+@click.pass_obj
+def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
+    """Run a finished submission once more, under its id; its response is taken back, and a new one comes.
+
+    For what ended because of this host: INTERNAL_ERROR, a build that failed for want of disk. Clients need it not: they
+    submit again under another name. What is on its way cannot be requeued; health puts back what nobody renews.
+    """
+    layout.check(settings.spool.path)
+    if ids.submission_id(f"{id_}.json") is None:
+        raise OperatorError(f"{id_!a} is no id")
+    role = f"requeue-{secrets.token_hex(4)}"
+    requeue_finished(Spool(settings, role), id_)
+    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else f"{id_}: is run once more")
     return exits.OK
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -182,16 +183,8 @@ def publish(private: str, public: str) -> bool:
     try:
         os.link(private, public, follow_symlinks=False)
     except FileExistsError:
-        return _same_file(private, public)
+        return same_file(private, public)
     return True
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        first, second = os.lstat(one), os.lstat(other)
-    except FileNotFoundError:
-        return False
-    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 def replace(private: str, public: str) -> None:
@@ -242,6 +235,33 @@ def read(path: str) -> bytes | None:
         return _read(descriptor, 1 << 31)
     finally:
         os.close(descriptor)
+
+
+def keep_open(path: str) -> io.FileIO | None:
+    """Open a file of ours, so that no other file gets its number while it is open; None where there is none."""
+    try:
+        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return None
+
+
+def stands_for(path: str, kept: io.FileIO) -> bool:
+    """Tell whether ``path`` is a name of the file that is kept open."""
+    try:
+        named = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    found = os.fstat(kept.fileno())
+    return (named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)
+
+
+def same_file(one: str, other: str) -> bool:
+    """Tell whether two names stand for one file."""
+    try:
+        first, second = os.lstat(one), os.lstat(other)
+    except FileNotFoundError:
+        return False
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
 
 
 def exists(path: str) -> bool:

@@ -38,7 +38,7 @@ OURS = {
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
     "tmp": re.compile(r".*\.(probe|lock|held)|doctor-[0-9]+(\.probe)?"),
 }
-PRIVATE = (".accept.json", ".progress.json", ".refused.json", ".order.json", ".report.json")
+PRIVATE = (".accept.json", ".progress.json", ".refused.json", ".requeue.json", ".order.json", ".report.json")
 PRIVATE_NAMES = ("pins.json", "pins.result.json", "runtime.json")
 
 

@@ -80,6 +80,8 @@ TRANSITIONS = (
     Transition("running", "running", "intake", "rename running/<id>@<n>.json to running/<id>@9999.json"),
     Transition("running", "committed", "holder", "rename running/<id>@<n>.json to done/<id>.json"),
     Transition("committed", "done", "holder", "link tmp/<id>@<n>.response.json to done/<id>.response.json"),
+    Transition("done", "committed", "operator", "remove done/<id>.response.json"),
+    Transition("committed", "new", "operator", "rename done/<id>.json to new/<id>.json"),
 )
 
 

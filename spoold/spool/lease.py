@@ -1,7 +1,9 @@
 """Leases: who works on an entry renews its mtime, and whoever stops renewing loses it.
 
 Spec: spool-layout.md, "The mtime rule". The rename is the lock; the lease only says when others stop waiting. A
-renewal goes to the name that was claimed, attempt included: a holder whose entry was given away gets ENOENT.
+renewal goes to the name that was claimed, attempt included: a holder whose entry was given away gets ENOENT. An id can
+be used anew, so the name alone may be another's after a long sleep: a holder keeps its entry's file open, whose number
+no other file has meanwhile, and looks whether the name still stands for it.
 """
 
 from __future__ import annotations
@@ -18,22 +20,34 @@ from spoold.model.ids import Entry
 
 
 class Lease:
-    """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end."""
+    """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end.
+
+    Raises :class:`LeaseLostError` where the entry is gone already.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.lost = False
         self.stop = threading.Event()
+        held = fsops.keep_open(path)
+        if held is None:
+            raise LeaseLostError(path)
+        self._held = held
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._held.close()
 
     def renew(self) -> None:
         """Set the mtime to now, or find out that the lease is lost."""
-        if not fsops.touch(self.path):
+        if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
             self.lost = True
             self.stop.set()
 
     def check(self) -> None:
-        """Raise :class:`LeaseLostError` when the lease is known to be lost."""
-        if self.lost:
+        """Raise :class:`LeaseLostError` when the lease is lost by now."""
+        if self.lost or not fsops.stands_for(self.path, self._held):
+            self.lost = True
             raise LeaseLostError(self.path)
 
 
@@ -99,6 +113,7 @@ class Heartbeat:
             fsops.remove(note)
             with self._lock:
                 self._held.discard(lease)
+                lease.close()
 
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):

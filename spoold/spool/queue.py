@@ -144,7 +144,9 @@ class Queue:
             return
         fsops.sync_directory(self.path("done"))
         for entry in shown:
-            fsops.remove(self.path("tmp", ids.result_name(entry)))
+            private = self.path("tmp", ids.result_name(entry))
+            if fsops.same_file(private, self.path("done", ids.response_name(entry.id))):  # not of the id's next use
+                fsops.remove(private)
         with self._lock:
             self._shown -= shown
 
@@ -167,7 +169,8 @@ class Queue:
         """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
 
         Entries move on while one looks. Looking in the order of the flow misses only what is put back meanwhile, and
-        that can happen ``attempts - 1`` times in an entry's life: so many looks and one more are proof.
+        that can happen ``attempts - 1`` times in an entry's life, and once more where an operator requeues it: so many
+        looks and one more are proof.
         """
         entries = [Entry(id_, attempt) for attempt in range(1, self.attempts + 2)]
         places = [
@@ -176,7 +179,7 @@ class Queue:
         cancelled = Entry(id_, ids.CANCEL)
         places.append((self.entry_path(self.working[-1], cancelled), self.working[-1], cancelled))
         places.append((self.path("done", ids.done_name(id_)), "done", entries[0]))
-        for _ in range(self.attempts):
+        for _ in range(self.attempts + 1):
             for path, state, entry in places:
                 if fsops.exists(path):
                     return state, entry

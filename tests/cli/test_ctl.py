@@ -113,6 +113,16 @@ def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     ctl(bench, "cancel", "nobody", "--wait", "--timeout", "0.2", code=exits.TIMED_OUT)
 
 
+def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> None:
+    ctl(bench, "submit", str(program), "--id", "a", "--wait")
+    assert json.loads(ctl(bench, "requeue", "a", "--json")) == {"Submission_id": "a"}
+    bench.until(lambda: len(bench.sandbox.jobs) == 2, lambda: None)
+    bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
+    assert "COMPLETED" in ctl(bench, "status", "a")
+    assert "no such submission" in ctl(bench, "requeue", "nobody", code=exits.FAILED)
+    assert "no id" in ctl(bench, "requeue", "../a", code=exits.FAILED)
+
+
 def test_a_spool_is_checked_and_repaired(bench: Bench) -> None:
     assert "0 files" in ctl(bench, "check")
     assert json.loads(ctl(bench, "check", "--json")) == {"unexplained": []}
@@ -285,6 +295,6 @@ def test_sizes(number: int, text: str) -> None:
     assert size(number) == text
 
 
-@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["check"], ["deps"]])
+@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["check"], ["requeue"], ["deps"]])
 def test_help_teaches(bench: Bench, words: list[str]) -> None:
     assert "Usage" in ctl(bench, *words, "--help")

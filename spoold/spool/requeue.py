@@ -1,0 +1,50 @@
+"""Requeueing: what was answered is run once more, because the operator says so.
+
+Spec: spool-layout.md, "Requeueing". The old answer goes first, then the entry back to ``new/``, as a new file: whoever
+held the old one, however long ago, finds that this is not it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.errors import LeaseLostError, OperatorError
+from spoold.model.response import Response
+from spoold.spool.store import Spool
+
+
+def requeue(spool: Spool, id_: str) -> None:
+    """Begin a finished submission anew; raises :class:`OperatorError` where that cannot be."""
+    with fsops.locked(spool.queue.path("tmp", "requeue.lock"), exclusive=True):
+        try:
+            _requeue(spool, id_)
+        except msgspec.DecodeError as error:
+            raise OperatorError(f"{id_}: its entry cannot be read; see `spoolctl check`: {error}") from error
+        except LeaseLostError:
+            raise OperatorError(f"{id_}: it was removed just now") from None
+
+
+def _requeue(spool: Spool, id_: str) -> None:
+    queue = spool.queue
+    place = queue.locate(id_)
+    if place is None:
+        raise OperatorError(f"{id_}: there is no such submission, or it is not kept any more")
+    state, entry = place
+    if state != "done":
+        raise OperatorError(f"{id_}: it is on its way (in {state}/, attempt {entry.attempt}): there is nothing to do")
+    submission = spool.read(state, entry)
+    if submission.Request is None:
+        raise OperatorError(f"{id_}: it was refused: there is nothing to run")
+    copy, finished = queue.path("tmp", f"{id_}.requeue.json"), queue.path("done", ids.done_name(id_))
+    fsops.write_private(copy, queue.read(state, entry))
+    for result in queue.results_waiting().get(id_, []):
+        fsops.remove(queue.path("tmp", ids.result_name(result)))
+    fsops.remove(queue.path("done", ids.response_name(id_)))
+    fsops.sync_directory(queue.path("done"))
+    spool.show(id_, Response(), submission.Spool, attempt=0)
+    fsops.replace(copy, finished)
+    fsops.move(finished, queue.entry_path("new", entry))
+    for directory in ("new", "done"):
+        fsops.sync_directory(queue.path(directory))
