@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,3 +73,36 @@ def remove_store(state: Path) -> None:
     for directory, _, _ in os.walk(state):
         Path(directory).chmod(0o700)
     shutil.rmtree(state)
+
+
+class Daemon:
+    """A dockerd of the test's own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = f"unix://{directory}/s"
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait for its answer."""
+        d = self.directory
+        socket, pid = d / "s", d / "pid"
+        for left in (socket, pid):  # by one that was killed
+            left.unlink(missing_ok=True)
+        options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --bridge=none --iptables=false"
+        with (d / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["dockerd", "-H", self.host, *options.split()], stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 60 * SLOWNESS
+        while not (socket.exists() and pid.exists()):
+            assert time.monotonic() < deadline, (d / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        client = docker.APIClient(base_url=self.host, timeout=30)
+        client.ping()
+        client.close()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it."""
+        self.process.send_signal(number)
+        self.process.wait(timeout=60)

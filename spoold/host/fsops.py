@@ -170,6 +170,10 @@ def write_private(
         os.fchmod(descriptor, mode)
         if sync:
             os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # half a file, on a disk that may be full
+        raise
     finally:
         os.close(descriptor)
 

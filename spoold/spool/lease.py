@@ -8,6 +8,7 @@ no other file has meanwhile, and looks whether the name still stands for it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ class Heartbeat:
         self._interval = interval
         self._notes = notes
         self._held: set[Lease] = set()
+        self._done: set[str] = set()  # notes that have to go
         self._ending = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -103,6 +105,7 @@ class Heartbeat:
         note = os.path.join(self._notes, os.path.basename(path))
         with self._lock:
             self._held.add(lease)
+            self._done.discard(note)
             if self._ending:
                 lease.stop.set()
         try:
@@ -110,10 +113,20 @@ class Heartbeat:
             fsops.write_private(note, b"", sync=False)
             yield lease
         finally:
-            fsops.remove(note)
-            with self._lock:
+            with self._lock:  # first of all: what nobody works on must not be renewed for ever
                 self._held.discard(lease)
                 lease.close()
+                self._done.add(note)
+            self._remove_notes()
+
+    def _remove_notes(self) -> None:
+        """Remove the notes of what is not held any more; one that the host keeps us from removing goes later."""
+        with self._lock:
+            done = list(self._done)
+        for note in done:
+            with contextlib.suppress(OSError):
+                fsops.remove(note)
+                self._done.discard(note)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):
@@ -121,6 +134,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew all leases once. An error of one (a file server that does not answer) is no reason to drop others."""
+        self._remove_notes()
         with self._lock:
             held = list(self._held)
         for lease in held:

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -467,20 +466,6 @@ def test_a_host_that_is_in_the_way_is_said_once_and_costs_nothing(box: Box, capf
     assert len(box.names("incoming")) == 100
     box.step()
     assert len(box.names("new")) == 100
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Yield a file system of 4 MiB and 400 inodes, mounted for this test."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=400", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("to mount a small disk takes root")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_disk_that_is_nearly_full_stops_the_taking_until_it_has_room(

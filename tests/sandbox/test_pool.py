@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import shutil
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ from spoold.model.limits import MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.docker_engine import DockerSandbox
+from tests.engines import Daemon
 from tests.sandbox.conftest import make_job, settings_for
 from tests.sandbox.test_engine import left, nothing_is_left, until
 
@@ -196,44 +194,6 @@ def test_resting_keeps_none_ready_and_still_runs(pool: DockerSandbox, go: Go) ->
     assert go("echo hi").run.stdout == "hi\n"
     time.sleep(0.5)
     assert waiting(pool) == []
-
-
-class Daemon:
-    """A dockerd of the test's own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.host = f"unix://{directory}/s"
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait for its answer."""
-        d = self.directory
-        options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --bridge=none --iptables=false"
-        with (d / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["dockerd", "-H", self.host, *options.split()], stdout=log, stderr=log, start_new_session=True
-            )
-        until(lambda: (d / "s").exists() and (d / "pid").exists())
-        client = docker.APIClient(base_url=self.host, timeout=30)
-        client.ping()
-        client.close()
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it."""
-        self.process.send_signal(number)
-        self.process.wait(timeout=60)
-
-
-@pytest.fixture
-def daemon(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """Yield a dockerd that a test may end."""
-    if shutil.which("dockerd") is None:
-        pytest.skip("there is no dockerd here that a test may end")
-    made = Daemon(tmp_path_factory.mktemp("d"))
-    yield made
-    made.stop()
-    subprocess.run(["umount", "-q", made.directory / "root"], check=False)
 
 
 def test_an_engine_that_goes_away_and_comes_back(

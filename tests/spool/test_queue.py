@@ -157,6 +157,26 @@ def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: 
     heartbeat.stop()
 
 
+def test_what_nobody_works_on_is_not_renewed_because_its_note_cannot_be_removed(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(_: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    path = queue.entry_path("running", claimed(queue))
+    heartbeat = noting(queue, 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "remove", read_only)
+        with heartbeat.holding(path):
+            pass
+    os.utime(path, (1, 1))
+    assert os.listdir(queue.path("tmp", "test.held"))
+    heartbeat.beat()
+    assert os.stat(path).st_mtime == 1
+    assert not os.listdir(queue.path("tmp", "test.held"))
+    heartbeat.stop()
+
+
 def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
     queue = Queue(str(tmp_path), ("building", "running"), attempts=10, pause=5.0)

@@ -90,13 +90,12 @@ class Slots:
         if self._stopping.is_set():
             return
         try:
-            self._take_on(ready)
-            if self._line.idle:
+            if not self._take_on(ready):
+                self._stopping.wait(BACK_OFF)
+            elif self._line.idle:
                 self._spool.queue.tidy()
         except OSError as error:
-            entry = ready.place.entry
-            log.error("the host is in the way", submission=entry.id, attempt=entry.attempt, error=error)
-            self._stopping.wait(BACK_OFF)
+            log.error("the host is in the way; private names go later", error=error)
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
             log.bug("a slot failed", submission=ready.place.entry.id, error=error)
 
@@ -107,17 +106,35 @@ class Slots:
                     return
                 self._stopping.wait(FULL)
 
-    def _take_on(self, ready: Ready) -> None:
+    def _take_on(self, ready: Ready) -> bool:
+        """Work on an entry; False where the host (a full disk) was in the way."""
         entry = ready.place.entry
         try:
             path = self._claim(ready.place)
             with self._heartbeat.holding(path) as lease:
-                self._hold(entry, ready.build_id, lease)
+                try:
+                    self._hold(entry, ready.build_id, lease)
+                except OSError as error:
+                    self._return(entry, error)
+                    return False
         except LeaseLostError:
             log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
-        except OSError:
-            self._spool.queue.give_back(entry, "running", entry.attempt)
-            raise
+        except OSError as error:
+            self._return(entry, error)
+            return False
+        return True
+
+    def _return(self, entry: Entry, error: OSError) -> None:
+        """Give an entry back as soon as the host lets us. Nobody else could do more with it meanwhile."""
+        log.error("the host is in the way", submission=entry.id, attempt=entry.attempt, error=error)
+        while True:
+            try:
+                self._spool.queue.give_back(entry, "running", entry.attempt)
+            except OSError:
+                if self._stopping.wait(BACK_OFF):
+                    return
+            else:
+                return
 
     def _claim(self, place: Place) -> str:
         try:
