@@ -30,8 +30,9 @@ from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.verdict import Done, judge, killed_whole
-from spoold.sandbox.walls import HOLDERS, Plan, Size, configuration, held
+from spoold.sandbox.walls import Plan, Size, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting

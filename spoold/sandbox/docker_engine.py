@@ -28,9 +28,10 @@ from spoold.sandbox import checks, image, trial
 from spoold.sandbox.attached import UnusableError, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
+from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.view import Views, entries
-from spoold.sandbox.walls import HOLDERS, Plan
+from spoold.sandbox.walls import Plan
 
 log = Log("sandbox")
 

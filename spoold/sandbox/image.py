@@ -22,7 +22,7 @@ from docker.types import LogConfig, Mount
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox.inside.files import JOB_UID
+from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 
 log = Log("sandbox")
 
@@ -103,8 +103,10 @@ def root(runtime: Runtime) -> bytes:
             ("usr/bin/env", f"{runtime.coreutils}/bin/env"),
         ):
             _add(tar, name, tarfile.SYMTYPE, 0o777, link=target)
-        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\njob:x:{JOB_UID}:{JOB_UID}::/work:/bin/sh\n")
-        _file(tar, "etc/group", f"root:x:0:\njob:x:{JOB_UID}:\n")
+        ids = (JOB_UID, *HOLDERS)
+        users = "".join(f"job:x:{uid}:{uid}::/work:/bin/sh\n" for uid in ids)
+        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}")
+        _file(tar, "etc/group", "root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids))
         for name in ("spoold", "spoold/inside"):
             _add(tar, name, tarfile.DIRTYPE, 0o755)
         here = os.path.dirname(__file__)

@@ -26,13 +26,11 @@ from spoold.config import Settings
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.sandbox.image import MODULES
-from spoold.sandbox.inside.files import JOB_UID
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
 SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
-HOLDERS = range(60706, 61184, 2)  # uids that no system gives out, below 65536 for userns-remap; each with the next one
 BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
 
 
@@ -96,7 +94,7 @@ def held(job: Job) -> int:
 
 
 def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) -> dict[str, Any]:
-    """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS."""
+    """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS, its own."""
     space, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
     shared = min(space, SHARED_MEMORY)
     host = api.create_host_config(
@@ -116,20 +114,20 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         log_config=LogConfig(type="none"),
         runtime=plan.oci or None,
     )
-    cell = []
+    own = [str(holder)]
     if plan.recycled:
         host["SecurityOpt"].append("apparmor=unconfined")
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
-        cell = [str(number) for number in (holder, space, inodes, shared)]
+        own += [str(number) for number in (space, inodes, shared)]
     else:
         options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
-            "/work": f"{options},uid={JOB_UID},gid={JOB_UID},mode=0755",
+            "/work": f"{options},uid={holder},gid={holder},mode=0755",
             "/tmp": f"{options},mode=1777",  # noqa: S108
         }
     return {
         "image": plan.image,
-        "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT, *cell],
+        "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT, *own],
         "user": "0:0",
         "hostname": "sandbox",
         "working_dir": "/",

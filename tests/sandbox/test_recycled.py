@@ -232,33 +232,6 @@ def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
     assert max(held) < 16 * MIB
 
 
-QUOTA = """
-import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-count = 0
-while count < 50 and libc.inotify_init1(0) >= 0: count += 1
-print(count)
-import time; time.sleep(float(open("/work/wait").read()))
-"""
-
-
-def test_quotas_per_user_are_not_shared_between_containers(make: Make, python_shell: str) -> None:
-    """inotify allows 128 instances per user; three jobs take 150."""
-    sandbox = make(waiting=3)
-    results: list[str] = []
-
-    def one() -> None:
-        files = {"a.py": QUOTA.encode(), "wait": b"2"}
-        results.append(go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.stdout)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == ["50\n"] * 3
-
-
 def test_memory_does_not_grow_with_jobs(make: Make, docker_host: str, plain_shell: str) -> None:
     sandbox = make()
     api = docker.APIClient(base_url=docker_host)

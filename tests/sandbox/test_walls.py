@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+from pathlib import Path
 
 import docker
 import pytest
@@ -12,7 +13,8 @@ from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox.docker_engine import DockerSandbox
-from tests.sandbox.conftest import Run, make_job
+from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from tests.sandbox.conftest import Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -126,7 +128,7 @@ def test_every_place_that_can_be_written_is_bounded(run: Run) -> None:
 
 def test_set_uid_files_give_nothing(run: Run) -> None:
     phase = run("cp $(command -v id) i; chmod 6755 i; ./i -u; cat /proc/self/status").run
-    assert phase.stdout.splitlines()[0] == "65533"
+    assert int(phase.stdout.splitlines()[0]) in (JOB_UID, *HOLDERS)
     fields = dict(line.split(":\t") for line in phase.stdout.splitlines()[1:])
     assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"
@@ -220,3 +222,35 @@ def test_jobs_see_nothing_of_each_other(run: Run) -> None:
 def test_compile_limits_are_not_the_runs(run: Run) -> None:
     result = run("ulimit -n", compile_sh="ulimit -n")
     assert (result.compile.stdout, result.run.stdout) == (f"{COMPILE_DEFAULT.open_files}\n", "64\n")
+
+
+QUOTA = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+count = 0
+while count < 50 and libc.inotify_init1(0) >= 0: count += 1
+print(count)
+import time; time.sleep(float(open("/work/wait").read()))
+"""
+
+
+def test_quotas_per_user_are_not_shared_between_jobs(
+    docker_host: str, runtime: Runtime, tmp_path: Path, python_shell: str, mode: Mode
+) -> None:
+    """inotify allows 128 instances per user; three jobs take 150."""
+    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=3, mode=mode), runtime)
+    sandbox.prepare()
+    results: list[str] = []
+
+    def one() -> None:
+        files = {"a.py": QUOTA.encode(), "wait": b"2"}
+        job = make_job("exec python3 a.py", shell=python_shell, files=files)
+        results.append(sandbox.run(job, lambda *_: None, threading.Event()).run.stdout)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sandbox.close()
+    assert results == ["50\n"] * 3

@@ -11,16 +11,26 @@ TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from typing import Any
 
-JOB_UID = 65533  # below 65536 so that it exists under userns-remap; not nobody, whom other programs run as
+JOB_UID = 65533  # of jobs in cells, where all uids are the cell's own
+job_uid = JOB_UID  # of the job that this process serves, and its gid
+# Uids that no system gives out, below 65536 for userns-remap, one for each container: the kernel's quotas per user are
+# then no two jobs' together. A cell takes the next uid too.
+HOLDERS = range(60706, 61184, 2)
 WORK = "/work"
+
+
+def serve(uid: int) -> None:
+    """Have the job run as ``uid``."""
+    global job_uid  # noqa: PLW0603 - one process serves one job
+    job_uid = uid
 
 
 class as_job:  # noqa: N801
     """While it lasts, what is created belongs to the job: files, and pipes, so that /dev/stdout can be reopened."""
 
     def __enter__(self) -> None:
-        os.setegid(JOB_UID)
-        os.seteuid(JOB_UID)
+        os.setegid(job_uid)
+        os.seteuid(job_uid)
 
     def __exit__(self, *_: object) -> None:
         os.seteuid(0)

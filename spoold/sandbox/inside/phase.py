@@ -8,8 +8,8 @@ import resource
 import select
 import time
 
-from . import counters, seccomp, wire
-from .files import JOB_UID, WORK, as_job
+from . import counters, files, seccomp, wire
+from .files import WORK, as_job
 from .kernel import PR_SET_DUMPABLE, libc
 
 TYPE_CHECKING = False  # importing typing takes too long here
@@ -111,8 +111,8 @@ class Phase:
             set_limits(self.limits)
             os.umask(0o022)
             os.setgroups([])
-            os.setresgid(JOB_UID, JOB_UID, JOB_UID)
-            os.setresuid(JOB_UID, JOB_UID, JOB_UID)
+            os.setresgid(files.job_uid, files.job_uid, files.job_uid)
+            os.setresuid(files.job_uid, files.job_uid, files.job_uid)
             self.tools.filter.put_on()
             os.chdir(WORK)
             os.execve(self.argv[0], self.argv, self.env)  # noqa: S606

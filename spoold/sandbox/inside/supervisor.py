@@ -1,7 +1,7 @@
 """The supervisor's main line: say that it is ready, take the job, run the phases that the host orders.
 
-Without arguments it serves one job, and the container ends with it. With those of ``cell.serve_many`` a copy of it
-serves each job in a cell of its own.
+With one argument, the uid of the job, it serves one, and the container ends with it. With those of
+``cell.serve_many`` a copy of it serves each job in a cell of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 
 from . import cell, counters
-from .files import receive
+from .files import receive, serve
 from .phase import Phase, Tools
 from .wire import GoneError, Host
 
@@ -27,13 +27,16 @@ def main() -> None:
     host = Host()
     tools = Tools(host)
     greeting = ready()
-    if sys.argv[1:]:
+    holder, *room = map(int, sys.argv[1:])
+    if room:
         again: dict[str, object] = {"event": "again"}
         cell.serve_many(
             lambda first: _serve_in_cell(tools, greeting if first else again),
             tools.counters,
-            **dict(zip(("holder", "space", "inodes", "shared"), map(int, sys.argv[1:]), strict=True)),
+            holder=holder,
+            **dict(zip(("space", "inodes", "shared"), room, strict=True)),
         )
+    serve(holder)
     tools.keep_in_reserve(RESERVE)
     try:
         tools.host.send(greeting)
