@@ -26,6 +26,7 @@ from spoold.config import Settings
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.sandbox.image import MODULES
+from spoold.sandbox.inside.cell import BUFFERS
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
@@ -120,6 +121,7 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
         own += [str(number) for number in (space, inodes, shared)]
     else:
+        host["Sysctls"] = BUFFERS
         options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
             "/work": f"{options},uid={holder},gid={holder},mode=0755",

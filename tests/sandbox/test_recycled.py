@@ -197,7 +197,9 @@ def test_limits_are_each_jobs_own(make: Make, plain_shell: str) -> None:
 
 def test_the_times_of_devices_tell_the_next_job_nothing(make: Make, plain_shell: str) -> None:
     sandbox = make()
-    script = "#!/bin/bash\ntouch /dev/null; echo x >/dev/zero; ls /dev >/dev/null; stat -c %X:%Y /dev/null /dev/zero /dev"
+    script = (
+        "#!/bin/bash\ntouch /dev/null; echo x >/dev/zero; ls /dev >/dev/null; stat -c %X:%Y /dev/null /dev/zero /dev"
+    )
     first, second = (go(sandbox, make_job(f"sleep 1.1; {script}", shell=plain_shell)).run.stdout for _ in range(2))
     assert len(first.split()) == 3
     assert first == second

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import docker
 import pytest
+from msgspec.structs import replace
 
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
-from tests.sandbox.conftest import Mode, Run, make_job, settings_for
+from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -254,3 +255,36 @@ def test_quotas_per_user_are_not_shared_between_jobs(
         thread.join()
     sandbox.close()
     assert results == ["50\n"] * 3
+
+
+BUFFERED = """
+import re, socket
+SIZE = 8 << 20
+def big(kind):
+    made = socket.socket(socket.AF_INET, kind)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF): made.setsockopt(socket.SOL_SOCKET, option, SIZE)
+    return made
+kept = []
+for _ in range(40):
+    into = big(socket.SOCK_DGRAM); into.bind(("127.0.0.1", 0)); kept.append(into)
+    out = big(socket.SOCK_DGRAM); out.setblocking(False)
+    for _ in range(2000):
+        try: out.sendto(b"x" * 8000, into.getsockname())
+        except BlockingIOError: break
+    out.close()
+    server = big(socket.SOCK_STREAM); server.bind(("127.0.0.1", 0)); server.listen()
+    client = big(socket.SOCK_STREAM); client.connect(server.getsockname()); client.setblocking(False)
+    kept += [server, client, server.accept()[0]]
+    try:
+        while client.send(b"x" * 65536): pass
+    except BlockingIOError: pass
+print(sum(map(int, re.findall(r"(?:TCP|UDP):.* mem (\\d+)", open("/proc/net/sockstat").read()))) // 256)
+"""
+
+
+def test_sockets_take_little_memory_of_the_hosts(run: Run, python_shell: str) -> None:
+    """On cgroup v1 it is charged to nobody. Half a gigabyte without; the count in MiB is the host's."""
+    limits = replace(RUN, open_files=256)
+    phase = run("exec python3 main.py", files={"main.py": BUFFERED.encode()}, shell=python_shell, limits=limits).run
+    assert phase.stderr == ""
+    assert int(phase.stdout) < 100

@@ -47,6 +47,9 @@ CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # As Docker does in a container of one job; here it must not, or the kernel would refuse a /proc that shows more.
 HIDDEN = ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list")
 UNCHANGED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+# Bytes at least, at first and at most of a TCP socket; the kernel's usual 6 MB would be host memory that, on cgroup v1,
+# no job is charged for.
+BUFFERS = {"net.ipv4.tcp_rmem": "4096 65536 262144", "net.ipv4.tcp_wmem": "4096 16384 262144"}
 AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP_RUNNING = 2, 2, 0x8914, 0x41
 
 
@@ -143,6 +146,9 @@ def _furnish(space: int, inodes: int, shared: int) -> None:
     for name in HIDDEN:
         _hide(f"/proc/{name}")
     _hide("/sys/firmware")
+    for name, value in BUFFERS.items():
+        with open(f"/proc/sys/{name.replace('.', '/')}", "wb", buffering=0) as file:
+            file.write(value.encode())
     for name in UNCHANGED:
         _freeze(f"/proc/{name}".encode())
     bounds = f"size={space},nr_inodes={inodes}"

@@ -5,8 +5,9 @@ should refuse, but not every engine applies it: io_uring, whose requests no filt
 architectures, whose numbers mean something else. Of sockets it leaves Unix ones, TCP and UDP. A network namespace does
 not hold AF_VSOCK, AF_ALG reaches much of the kernel, and to ask for SCTP or TIPC has the host load a module. What waits
 in a netlink socket is counted for nobody: some thousand of them would take all of the host's memory; so getifaddrs(3)
-fails. sync and syncfs do nothing and say that it is done: a job has nothing on a disk, and in a loop they would stall
-the host's.
+fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that they have, and are told that
+it was changed. sync and syncfs do nothing and say that it is done: a job has nothing on a disk, and in a loop they
+would stall the host's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import os
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT, THIRD_ARGUMENT = 0, 4, 16, 32  # offsets; both are little-endian
+NUMBER, ARCHITECTURE, FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT = (
+    0,
+    4,
+    16,
+    24,
+    32,
+)  # offsets; both are little-endian
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 EPERM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 38, 93, 97
 X32 = 0x40000000  # x86's third set of numbers
@@ -24,6 +31,7 @@ NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
 REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
 PROTOCOLS = (0, 6, 17)  # whichever is usual, TCP, UDP
 
 
@@ -33,7 +41,7 @@ class Machine:
     def __init__(
         self,
         architecture: int,
-        sockets: tuple[int, int],
+        sockets: tuple[int, int, int],
         clone: int,
         idle: tuple[int, ...],
         refused: tuple[int, ...],
@@ -42,10 +50,10 @@ class Machine:
         self.idle, self.refused = idle, refused
 
 
-# sockets: socket, socketpair. idle: sync, syncfs. refused: mount, umount2, pivot_root, unshare, setns.
+# sockets: socket, socketpair, setsockopt. idle: sync, syncfs. refused: mount, umount2, pivot_root, unshare, setns.
 MACHINES = {
-    "x86_64": Machine(0xC000003E, (41, 53), 56, (162, 306), (165, 166, 155, 272, 308)),
-    "aarch64": Machine(0xC00000B7, (198, 199), 220, (81, 267), (40, 39, 41, 97, 268)),
+    "x86_64": Machine(0xC000003E, (41, 53, 54), 56, (162, 306), (165, 166, 155, 272, 308)),
+    "aarch64": Machine(0xC00000B7, (198, 199, 208), 220, (81, 267), (40, 39, 41, 97, 268)),
 }
 
 
@@ -82,7 +90,10 @@ def _program(machine: Machine) -> bytes:
         steps += [_op(JUMP_EQUAL, number, no=1), _op(RETURN, ERROR)]
     steps += [_op(JUMP_EQUAL, machine.clone, no=4), _op(LOAD, FIRST_ARGUMENT)]
     steps += [_op(JUMP_ANY_BIT, NAMESPACES, no=1), refuse, _op(RETURN, ALLOW)]
-    socket, pair = machine.sockets
+    socket, pair, option = machine.sockets
+    steps += [_op(JUMP_EQUAL, option, no=7), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, SOL_SOCKET, no=3)]
+    steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=2), _op(JUMP_EQUAL, SO_RCVBUF, yes=1)]
+    steps += [_op(RETURN, ALLOW), _op(RETURN, ERROR)]
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
     steps += [_op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, AF_INET, yes=2), _op(JUMP_EQUAL, AF_INET6, yes=1), _op(RETURN, ERROR | EAFNOSUPPORT)]
