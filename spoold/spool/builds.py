@@ -65,8 +65,8 @@ class BuildStore:
         return self.result(build_id) or "missing"
 
     def request(self, dependencies: Dependencies) -> bool:
-        """File a build; False where it has been filed already."""
-        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies))
+        """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
+        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies), sync=False, several=True)
 
     def read(self, state: str, entry: Entry) -> Dependencies:
         """Return the Dependencies object of an entry."""

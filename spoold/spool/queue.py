@@ -8,6 +8,7 @@ attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 
 from spoold.host import fsops
@@ -17,6 +18,7 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
 LONGEST_PAUSE = 300.0  # seconds between two attempts
+ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
 
 
@@ -44,9 +46,12 @@ class Queue:
         """Return the entries in ``state``, in no order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
-    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
-        """Store a first entry durably (its name only with ``sync``); False where there is one of that name already."""
-        private = self.path("tmp", f"{id_}.accept.json")
+    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True, several: bool = False) -> bool:
+        """Store a first entry durably (its name only with ``sync``); False where there is one of that name already.
+
+        ``several`` processes may do so at once: then each writes under a private name of its own.
+        """
+        private = self.path("tmp", f"{id_}.{secrets.token_hex(4)}.accept.json" if several else f"{id_}.accept.json")
         fsops.write_private(private, data)
         added = fsops.publish(private, self.path(state, f"{id_}.json"))
         if sync:
@@ -97,7 +102,13 @@ class Queue:
         return min(LONGEST_PAUSE, self.pause * 2.0 ** (attempt - 2))
 
     def fence(self, entry: Entry, state: str) -> Entry | None:
-        """Take an entry away from its holder by raising the attempt where it is; None where it is gone."""
+        """Take an entry away from its holder by raising the attempt where it is; None where it is gone.
+
+        So does whoever ends an entry that had its last attempt, and the next one who takes it from him, should he stall
+        too; beyond that the number stays, or a fault that ends each of them would raise it for ever.
+        """
+        if entry.attempt >= self.attempts + ENDERS:
+            return entry
         mine = Entry(entry.id, entry.attempt + 1)
         taken = fsops.move(self.entry_path(state, entry), self.entry_path(state, mine))
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
@@ -172,7 +183,7 @@ class Queue:
         that can happen ``attempts - 1`` times in an entry's life, and once more where an operator requeues it: so many
         looks and one more are proof.
         """
-        entries = [Entry(id_, attempt) for attempt in range(1, self.attempts + 2)]
+        entries = [Entry(id_, attempt) for attempt in range(1, self.attempts + ENDERS + 1)]
         places = [
             (self.entry_path(state, entry), state, entry) for state in ("new", *self.working) for entry in entries
         ]

@@ -131,8 +131,7 @@ def recover(
         if queue.retry(entry, state, clock.file_system()):
             log.warning("lease ran out; put back", submission=entry.id, state=state, attempt=entry.attempt + 1)
         return
-    # An attempt above the last is one that was fenced before, by a checker that died before it was through.
-    mine = entry if entry.attempt > queue.attempts else queue.fence(entry, state)
+    mine = queue.fence(entry, state)  # also from one who took it to end it: he may only have stalled
     if mine:
         log.error("set aside: its workers died", submission=entry.id, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -586,3 +586,22 @@ def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monke
     assert bench.has("new", "a.json")
     monkeypatch.undo()
     bench.wait_for("a")
+
+
+def test_a_full_disk_costs_no_attempt_where_no_sandbox_is_needed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, full = Queue.commit, [True] * 5
+
+    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
+        if entry.id in {"list", "wait"} and full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        assert entry.attempt == 1
+        commit(queue, entry, *arguments, **options)
+
+    monkeypatch.setattr(Queue, "commit", commit_when_there_is_space)
+    bench.backend.gate.clear()
+    bench.drop("wait", limits={"dependencies": {"time": 0.2}})
+    bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+    bench.until(lambda: not full and bench.has("done", "list.response.json"), bench.executor.step)
+    bench.backend.gate.set()
+    bench.wait_for("wait")

@@ -122,7 +122,7 @@ def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetCl
     assert queue.locate("a") == ("new", Entry("a", 2))
 
 
-@pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 4)])
+@pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 5), (5, 5)])
 def test_the_last_attempt_is_fenced_and_abandoned(queue: Queue, clock: SetClock, attempt: int, abandoned: int) -> None:
     given: list[Entry] = []
     recover(queue, "running", held(queue, clock, attempt), clock=clock, abandon=given.append, log=Log("test"))

@@ -83,7 +83,9 @@ class Builder:
             recover(self._builds.queue, "building", entry, clock=self._clock, abandon=self._abandon, log=log)
 
     def _abandon(self, entry: Entry) -> None:
-        self._finish(entry, failure_of_ours(f"given up: {entry.attempt - 1} times the builder died that had it"))
+        self._finish(
+            entry, failure_of_ours(f"given up: {self._settings.lease.attempts} times the builder died that had it")
+        )
 
     def _provide(self) -> None:
         """Provide the runtime and the pins; raises what keeps the backend from it, and then all stays as it was."""

@@ -218,9 +218,11 @@ class Executor:
             self._spool.queue.claim(entry, "building", "running")
             submission = self._spool.read("running", entry)
             phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
-            self._slots.finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
+            self._finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
         except LeaseLostError:
             return
+        except OSError as error:
+            log.error("could not end a wait; trying again", submission=entry.id, error=error)
 
     def _queue(self, place: Place, submission: Submission, build: BuildRecord) -> None:
         """Let a submission wait in line for a slot."""
@@ -235,7 +237,15 @@ class Executor:
     def _answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
         self._spool.queue.claim(place.entry, place.state, "running")
         response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
-        self._slots.finish(place.entry, submission, response)
+        self._finish(place.entry, submission, response)
+
+    def _finish(self, entry: Entry, submission: Submission, response: Response) -> None:
+        """End an entry that this executor has claimed; a full disk puts it back, and it loses no attempt."""
+        try:
+            self._slots.finish(entry, submission, response)
+        except OSError:
+            self._spool.queue.give_back(entry, "running", entry.attempt)
+            raise
 
     # -- what the builder provides, and the engine
 

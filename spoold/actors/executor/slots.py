@@ -207,7 +207,9 @@ class Slots:
             self.set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
 
     def _abandon(self, entry: Entry) -> None:
-        self.set_aside(Place("running", entry), f"given up: {entry.attempt - 1} times the executor died that had it")
+        self.set_aside(
+            Place("running", entry), f"given up: {self._settings.lease.attempts} times the executor died that had it"
+        )
 
     def set_aside(self, place: Place, reason: str) -> None:
         log.error("set aside", submission=place.entry.id, reason=reason)

@@ -1,0 +1,93 @@
+"""An executor or a builder as a process of its own, that waits in the middle of its work until it may end it.
+
+``python -m tests.crash.holder ROLE ROOT NAME SKEW``: beside ROOT it makes ``NAME.began`` once it holds something, and
+goes on when ``NAME.go`` is there; what it makes says NAME. SKEW is by how many seconds the file server's clock is off.
+It takes no notice of a lost lease, so that only the names on disk keep it from doing harm.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from spoold.actors.builder import Builder
+from spoold.actors.executor import Executor
+from spoold.model.job import BuildResult, Job, JobResult
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from tests.actors.bench import settings_for
+from tests.standins import PlainBackend, PlainSandbox
+
+
+def skewed(real: Callable[..., None], skew: float) -> Callable[..., None]:
+    """Return ``os.utime`` as it is where the file server's clock is off by ``skew`` seconds."""
+
+    def utime(path: Any, times: tuple[float, float] | None = None, **options: Any) -> None:
+        if times is None and not options:
+            times = (time.time() + skew,) * 2
+        real(path, times, **options)
+
+    return utime
+
+
+class Waits:
+    """Waits until its work may end."""
+
+    def __init__(self, place: Path, name: str) -> None:
+        self.place = place
+        self.name = name
+
+    def wait(self) -> None:
+        (self.place / f"{self.name}.began").touch()
+        while not (self.place / f"{self.name}.go").exists():
+            time.sleep(0.01)
+
+
+class WaitingSandbox(PlainSandbox):
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:  # noqa: ARG002
+        self.waits.wait()
+        said = Stream(self.waits.name.encode(), len(self.waits.name))
+        phase = finished_phase(stdout=said, stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0)
+        return JobResult(compile=SKIPPED_PHASE, run=phase)
+
+
+class WaitingBackend(PlainBackend):
+    def __init__(self, waits: Waits) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:  # noqa: ARG002
+        self.waits.wait()
+        made = super().build(build_id, expression, nixpkgs, threading.Event())
+        return msgspec.structs.replace(made, shell=f"/nix/store/{self.waits.name}")
+
+
+def main(role: str, root: Path, name: str, skew: float) -> None:
+    os.utime = skewed(os.utime, skew)
+    settings = settings_for(root)
+    settings = msgspec.structs.replace(settings, executor=msgspec.structs.replace(settings.executor, name=name))
+    waits = Waits(root.parent, name)
+    actor: Executor | Builder
+    if role == "executor":
+        actor = Executor(settings, lambda _: WaitingSandbox(waits))
+    else:
+        actor = Builder(settings, WaitingBackend(waits))
+    actor.start()
+    while not (root.parent / f"{name}.end").exists():
+        actor.step()
+        time.sleep(0.02)
+    actor.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]))

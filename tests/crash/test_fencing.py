@@ -1,0 +1,223 @@
+"""Who is stopped past his lease and goes on later finds that others have what he held: he shows, and keeps, nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry
+from spoold.model.submission import Dependencies
+from spoold.spool import layout
+from spoold.spool.builds import BuildStore
+from spoold.spool.queue import Queue
+from spoold.spool.recovery import publish_committed, recover
+from tests.actors.bench import Bench, settings_for
+from tests.crash.holder import skewed
+
+HOUR = 3600.0
+
+
+class Holders:
+    """Processes that hold entries of one spool; ended with the test."""
+
+    def __init__(self, root: Path, skew: float) -> None:
+        self.root = root
+        self.skew = skew
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, role: str, name: str) -> None:
+        command = [sys.executable, "-m", "tests.crash.holder", role, str(self.root), name, str(self.skew)]
+        self.processes[name] = subprocess.Popen(command)
+
+    def has_begun(self, name: str) -> bool:
+        return (self.root.parent / f"{name}.began").exists()
+
+    def signal(self, name: str, number: int) -> None:
+        self.processes[name].send_signal(number)
+
+    def let_go_on(self, name: str) -> None:
+        (self.root.parent / f"{name}.go").touch()
+
+    def end(self, name: str) -> None:
+        """Have one end by itself, when it has done what it has begun."""
+        self.let_go_on(name)
+        (self.root.parent / f"{name}.end").touch()
+        assert self.processes[name].wait(20) == 0
+
+    def kill_all(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(params=[0.0, HOUR, -HOUR], ids=["clocks agree", "server ahead", "server behind"])
+def skew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(os, "utime", skewed(os.utime, request.param))
+    return float(request.param)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, skew: float) -> Iterator[Bench]:
+    made = Bench(tmp_path / "spool")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def holders(bench: Bench, skew: float) -> Iterator[Holders]:
+    made = Holders(bench.root, skew)
+    yield made
+    made.kill_all()
+
+
+def test_a_stopped_executor_that_goes_on_shows_nothing(bench: Bench, holders: Holders) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    holders.start("executor", "one")
+    bench.drop("a")
+    bench.until(lambda: holders.has_begun("one"), bench.health.step)
+    for _ in range(10):  # twice its lease: while it renews, it keeps it, whatever the server's clock says
+        bench.health.step()
+        time.sleep(0.1)
+    assert bench.names("running") == {"a@1.json"}
+    holders.signal("one", signal.SIGSTOP)
+    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
+    holders.start("executor", "two")
+    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    holders.signal("one", signal.SIGCONT)
+    holders.end("one")  # while the other one still runs
+    assert bench.names("running") == {"a@2.json"}
+    assert not bench.has("done", "a.json")
+    holders.end("two")
+    bench.wait_for("a")
+    assert bench.response("a")["run"]["stdout"] == "two"
+    bench.until(lambda: not bench.names("progress"), bench.health.step)
+    bench.assert_nothing_is_left()
+
+
+def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(bench: Bench, holders: Holders) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    holders.start("executor", "one")
+    bench.drop("a")
+    bench.until(lambda: holders.has_begun("one"), bench.health.step)
+    holders.signal("one", signal.SIGSTOP)
+    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
+    holders.start("executor", "two")
+    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    holders.end("two")
+    bench.wait_for("a")
+    before = {name: (bench.root / "done" / name).stat() for name in ("a.json", "a.response.json")}
+    holders.signal("one", signal.SIGCONT)
+    time.sleep(0.3)  # it would renew six times meanwhile
+    holders.end("one")
+    assert bench.response("a")["run"]["stdout"] == "two"
+    for name, stat in before.items():
+        now = (bench.root / "done" / name).stat()
+        assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    bench.until(lambda: not bench.names("progress"), bench.health.step)
+    bench.assert_nothing_is_left()
+
+
+def test_a_stopped_builder_that_goes_on_shows_nothing(bench: Bench, holders: Holders) -> None:
+    holders.start("builder", "one")
+    bench.drop("a")
+    bench.until(lambda: holders.has_begun("one"), bench.executor.step)
+    holders.signal("one", signal.SIGSTOP)
+    bench.until(lambda: any("@2" in name for name in bench.names("builds/new")), bench.health.step)
+    holders.start("builder", "two")
+    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    holders.signal("one", signal.SIGCONT)
+    holders.end("one")
+    assert any("@2" in name for name in bench.names("builds/building"))
+    assert not bench.names("builds/done")
+    holders.end("two")
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.executor.step)
+    (record,) = (bench.builds.result(each) for each in bench.builds.finished())
+    assert record is not None
+    assert record.result.shell == "/nix/store/two"
+    bench.assert_nothing_is_left()
+
+
+# -- the same of those who end what was given up, and of two processes that do one thing at once
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    layout.create(str(tmp_path))
+    return Queue(str(tmp_path), ("building", "running"), attempts=3)
+
+
+def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
+    """It stalls between its result and its commit; the next one must not share a name with it."""
+    queue, clock = bench.spool.queue, bench.spool.clock
+    taken_by: list[Entry] = []
+    queue.add("a", b"entry")
+    queue.claim(Entry("a", 1), "new", "running")
+    taken = Entry("a", 3)
+    os.rename(queue.entry_path("running", Entry("a", 1)), queue.entry_path("running", taken))
+
+    recover(queue, "running", taken, clock=clock, abandon=taken_by.append, log=Log("test"))
+    (first,) = taken_by
+    recover(queue, "running", first, clock=clock, abandon=taken_by.append, log=Log("test"))
+    second = taken_by[1]
+    assert queue.locate("a") == ("running", second)
+    with pytest.raises(LeaseLostError):
+        queue.commit(first, "running", b"first\n")
+    queue.commit(second, "running", b"second\n")
+    assert (bench.root / "done" / "a.response.json").read_bytes() == b"second\n"
+
+
+def test_two_that_file_one_build_at_once_file_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout.create(str(tmp_path))
+    build = Dependencies(build_id="b", expression="{}", nixpkgs="/nix/store/nixpkgs")
+    one, other = BuildStore(settings_for(tmp_path)), BuildStore(settings_for(tmp_path))
+    publish = fsops.publish
+
+    def second_one_first(private: str, public: str) -> bool:
+        monkeypatch.undo()
+        assert other.request(build)
+        return publish(private, public)
+
+    monkeypatch.setattr(fsops, "publish", second_one_first)
+    assert not one.request(build)
+    assert one.read("new", Entry("b", 1)) == build
+    assert not os.listdir(one.queue.path("tmp"))
+
+
+def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first holder is stopped between its result and its commit; the second commits while health looks."""
+
+    queue.add("a", b"entry")
+    first = Entry("a", 1)
+    queue.claim(first, "new", "running")
+    result = Path(queue.path("tmp", "a@1.response.json"))
+    result.write_bytes(b"first\n")
+    listed, waiting = queue.results_waiting(), queue.results_waiting
+
+    def commit_meanwhile() -> dict[str, list[Entry]]:
+        monkeypatch.undo()
+        second = queue.fence(first, "running")
+        assert second
+        with monkeypatch.context() as patched:
+            patched.setattr(queue, "_link", lambda _: threading.Event())
+            queue.commit(second, "running", b"second\n", tidy=False)
+        return listed
+
+    assert waiting() == {"a": [first]}
+    monkeypatch.setattr(queue, "results_waiting", commit_meanwhile)
+    publish_committed(queue, Log("test"))
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
