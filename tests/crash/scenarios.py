@@ -5,12 +5,15 @@ That together they take every transition of the table is checked (``test_every_t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from spoold.model.collection import Order, Rules
+from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
+from spoold.spool.requeue import requeue
 from tests.crash.world import World, pass_time
 
 Allowed = dict[str, set[str]]
@@ -26,6 +29,8 @@ class Scenario(NamedTuple):
     warm: Callable[[World], None] = lambda _: None
     allowed: Allowed = {}  # noqa: RUF012 - never changed
     changes: dict[str, Any] = {}  # noqa: RUF012 - of the settings
+    mend: Callable[[World], None] = lambda _: None  # what an operator does afterwards
+    anew: tuple[str, ...] = ()  # answers that may change, since an operator wants it
 
 
 def a_build_exists(world: World) -> None:
@@ -241,6 +246,12 @@ def cancelled_late(world: World) -> None:
     world.step("intake")
 
 
+def requeued(world: World) -> None:
+    with contextlib.suppress(OperatorError):  # it is on its way already
+        requeue(world.spool, "warm")
+    world.step()
+
+
 SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
@@ -264,5 +275,6 @@ SCENARIOS: dict[str, Scenario] = {
     "cancelled waiting": Scenario(cancelled_while_it_waits, allowed={"a": CANCELLED}),
     "cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}),
     "cancelled late": Scenario(cancelled_late, a_build_exists),
+    "requeued": Scenario(requeued, a_build_exists, mend=requeued, anew=("warm.response.json",)),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
 }
