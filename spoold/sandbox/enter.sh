@@ -14,7 +14,18 @@ set --
 if [[ -e ${__spoold_enter[0]}/enter.sh ]]; then
     source "${__spoold_enter[0]}/enter.sh"
 fi
-case ${__spoold_enter[1]} in
-./run.sh | ./compile.sh) builtin exec -- "${__spoold_enter[@]:1}" ;; # no variables: spare the job a program's start
-*) builtin exec /usr/bin/env -- "${__spoold_enter[@]:1}" ;;
+# Where there are no variables, what is neither a binary nor begins with "#!" is started as env would start it, by sh,
+# and the job is spared env. (What begins with "#!" would be told another name of itself by this shell.)
+__spoold_program=${__spoold_enter[1]}
+case $__spoold_program in
+./run.sh | ./compile.sh)
+    if [[ -f $__spoold_program && -x $__spoold_program ]] &&
+        IFS= builtin read -r -N 4 __spoold_first <"$__spoold_program"; then
+        case $__spoold_first in
+        '#!'* | $'\x7fELF') ;;
+        *) builtin exec -- /bin/sh "${__spoold_enter[@]:1}" ;;
+        esac
+    fi
+    ;;
 esac
+builtin exec /usr/bin/env -- "${__spoold_enter[@]:1}"

@@ -228,3 +228,11 @@ export FROM_HOOK=yes OVERRIDDEN=hook
 def test_a_hook_that_exits_is_the_end(run: Run) -> None:
     phase = run("echo never", files={"capture/enter.sh": b"exit 3"}, shell="/work/capture").run
     assert (phase.stdout, phase.exit_code) == ("", 3)
+
+
+@pytest.mark.parametrize("first", ["#!/bin/sh\n", "#!/bin/bash\n", ""])
+def test_a_script_starts_the_same_way_with_variables_and_without(run: Run, first: str) -> None:
+    script = f'{first}echo "$0 $#"; set -o | grep posix; ulimit -f; tr "\\0" " " </proc/$$/cmdline'
+    plain, given = (run(script, args=("x",), env=env).run.stdout for env in ({}, {"A": "b"}))
+    assert plain == given
+    assert plain.startswith("./run.sh 1\n")
