@@ -56,6 +56,19 @@ def many_at_once(world: World) -> None:
     world.step()
 
 
+def health_looks_meanwhile(world: World) -> None:
+    """A response is shown, and its name not synced yet, when health looks for what is left to show."""
+    world.drop("a")
+    world.drop("b")
+    world.step("intake")
+
+    def at_the_second() -> None:
+        world.sandbox.before_end = world.health.step
+
+    world.sandbox.before_end = at_the_second
+    world.step("executor")
+
+
 def a_build_that_fails(world: World) -> None:
     world.drop("a", "broken")
     world.step()
@@ -256,6 +269,7 @@ SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
     "many": Scenario(many_at_once, a_build_exists),
+    "health meanwhile": Scenario(health_looks_meanwhile, a_build_exists),
     "failing build": Scenario(a_build_that_fails, allowed={"a": FAILED}),
     "refusals": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED)),
     "used id": Scenario(an_id_that_is_used, a_build_exists),
