@@ -17,6 +17,8 @@ import errno
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
@@ -33,6 +35,7 @@ from spoold.spool.recovery import mend
 from spoold.spool.store import Spool, origin_of
 
 log = Log("intake")
+NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
@@ -280,6 +283,8 @@ class Intake:
                 return self._spool.read(*place).Spool
             except LeaseLostError:
                 continue  # it moved on while we looked, which it can do only so often
+            except msgspec.DecodeError:
+                return NOBODY  # nobody can tell whose it is, so it is another's
         return None
 
     def _remove(self, name: str, dropped: Dropped) -> None:

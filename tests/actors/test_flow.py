@@ -605,3 +605,11 @@ def test_a_full_disk_costs_no_attempt_where_no_sandbox_is_needed(bench: Bench, m
     bench.until(lambda: not full and bench.has("done", "list.response.json"), bench.executor.step)
     bench.backend.gate.set()
     bench.wait_for("wait")
+
+
+def test_an_entry_that_cannot_be_read_does_not_end_intake(bench: Bench) -> None:
+    (bench.root / "new" / "bad.json").write_bytes(b"{")
+    bench.drop("bad")
+    bench.drop("a")
+    bench.wait_for("a", "bad")
+    assert [name for name in bench.names("done") if name.endswith(".refused.json")]

@@ -313,3 +313,21 @@ def test_a_commit_that_came_late_shows_nothing(queue: Queue, is_shown: bool, mon
         queue.publish(mine)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
     assert not names(queue, "tmp")
+
+
+def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mtime is new in the moment of the rename, also where the holder is slow to set it again."""
+    queue.add("a", b"entry")
+    os.utime(queue.path("new", "a.json"), (1, 1))
+    seen = []
+
+    def move(source: str, target: str) -> bool:
+        os.rename(source, target)
+        seen.append(os.stat(target).st_mtime)
+        return True
+
+    monkeypatch.setattr(fsops, "move", move)
+    queue.claim(Entry("a", 1), "new", "running")
+    assert seen[0] > 1e9

@@ -166,3 +166,11 @@ def test_the_clock_of_the_file_system_is_read_from_a_probe(tmp_path: Path) -> No
     first = Clock(str(probe)).file_system()
     os.utime(probe, (1, 1))
     assert Clock(str(probe)).file_system() >= first > 1e9
+
+
+def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Queue) -> None:
+    """Retention removed the entry, and a loss of power brought the result's private name back."""
+    write_for(queue.path("tmp", "a@2.response.json"), b"of the former one\n", None)
+    write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
+    publish_committed(queue, Log("test"))
+    assert os.listdir(queue.path("tmp")) == ["b@0.response.json"]

@@ -1,0 +1,182 @@
+"""Anything may happen in any order: what a client dropped still ends with one answer, and what was seen stays.
+
+Hypothesis chooses what clients, actors, clocks and faults do; the invariants are checked after each step, and at the
+end, when everything has come to rest. Short by default; ``SPOOLD_TEST_LONG=1`` takes some minutes, and
+``SPOOLD_TEST_EXAMPLES`` says how many runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from spoold.model import retention
+from spoold.model.ids import Entry
+from spoold.model.response import FINAL
+from tests.crash.operations import Operation, Watcher, by_a_client, watched
+from tests.crash.world import MEMORY, World, check, dropped, one_thread, pass_time, seen
+
+LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
+EXAMPLES = int(os.environ.get("SPOOLD_TEST_EXAMPLES", "1000" if LONG else "25"))
+IDS = st.sampled_from(["a", "b", "c"])
+ROLES = st.sampled_from(["intake", "executor", "builder", "health"])
+EXPRESSIONS = st.sampled_from([None, "# other", "broken"])
+ANYTHING = {str(status) for status in FINAL}
+
+
+class Killed(BaseException):
+    """The process is dead."""
+
+
+class Fault(Watcher):
+    """Lets ``left`` operations pass; then the process is dead, or (``full``) nothing more fits on the disk."""
+
+    def __init__(self, left: int, *, full: bool = False) -> None:
+        self.left = left
+        self.full = full
+
+    def before(self, operation: Operation) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            return
+        if not self.full:
+            raise Killed  # also of what is tried on the way out: the dead clean nothing up
+        if operation.kind in {"write", "link"} or (operation.kind == "open" and operation.is_new):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Spools(RuleBasedStateMachine):
+    """One spool, its clients and its actors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = contextlib.ExitStack()
+        directory = self.stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY))
+        self.stack.enter_context(one_thread())
+        self.world = World.make(Path(directory, "spool"), retention=retention.Rules(interval=0))
+        self.visible: dict[str, bytes] = {}
+        self.corrupt: set[str] = set()
+
+    @initialize()
+    def begin(self) -> None:
+        self.look()
+
+    # -- clients
+
+    @rule(id_=IDS, expression=EXPRESSIONS, inputs=st.sampled_from(["", "x"]))
+    def submit(self, id_: str, expression: str | None, inputs: str) -> None:
+        if not (self.world.root / "incoming" / f"{id_}.json").exists():  # else it is as if only the latter had been
+            self.world.drop(id_, expression, inputs=inputs)
+
+    @rule(id_=IDS)
+    def drop_nonsense(self, id_: str) -> None:
+        if not (self.world.root / "incoming" / f"{id_}.json").exists():
+            self.world.drop_bytes(id_, b"[")
+
+    @rule(id_=IDS)
+    def cancel(self, id_: str) -> None:
+        self.world.cancel(id_)
+
+    # -- actors
+
+    @rule(role=ROLES)
+    def step(self, role: str) -> None:
+        self.world.step(role)
+
+    @rule(role=ROLES, operations=st.integers(0, 40))
+    def crash(self, role: str, operations: int) -> None:
+        with watched(str(self.world.root), Fault(operations)), contextlib.suppress(Killed):
+            self.world.step(role)
+        self.restart()
+
+    @rule()
+    def restart(self) -> None:
+        self.world = World(self.world.root, retention=retention.Rules(interval=0)).start()
+
+    @rule(role=ROLES, operations=st.integers(0, 40))
+    def fill_the_disk(self, role: str, operations: int) -> None:
+        with watched(str(self.world.root), Fault(operations, full=True)), contextlib.suppress(OSError):
+            self.world.step(role)
+        self.world.work()
+
+    @rule()
+    def stall_an_executor(self) -> None:
+        """Another executor claims something and is never heard of again."""
+        for entry in self.world.spool.queue.entries("new")[:1]:
+            self.world.spool.queue.claim(entry, "new", "running")
+
+    @rule(id_=IDS)
+    def come_back_from_a_stall(self, id_: str) -> None:
+        """An executor that lost its lease to the current holder wants to commit."""
+        place = self.world.spool.queue.locate(id_)
+        if place and place[1].attempt > 1:
+            late = Entry(id_, place[1].attempt - 1)
+            with contextlib.suppress(Exception):
+                self.world.spool.queue.commit(late, "running", b"late")
+
+    # -- the world around
+
+    @rule(seconds=st.sampled_from([-3600.0, -31.0, 1.0, 31.0, 3600.0]))
+    def move_the_clock(self, seconds: float) -> None:
+        pass_time(seconds)
+
+    @rule(away=st.booleans())
+    def lose_the_engine(self, away: bool) -> None:
+        self.world.sandbox.away = away
+
+    @rule(id_=IDS)
+    def corrupt_an_entry(self, id_: str) -> None:
+        place = self.world.spool.queue.locate(id_)
+        if place and place[0] != "done":
+            self.corrupt.add(id_)
+            with by_a_client():
+                Path(self.world.spool.queue.entry_path(*place)).write_bytes(b"{")
+
+    # -- what must hold
+
+    @invariant()
+    def look(self) -> None:
+        """No answer changes or goes, all are whole, and no id has two entries."""
+        now = seen(self.world.root)
+        assert self.visible.items() <= now.items()
+        self.visible = now
+        entries = [
+            entry.id for state in ("new", "building", "running") for entry in self.world.spool.queue.entries(state)
+        ]
+        entries += [name.removesuffix(".json") for name in self.world.names("done") if name not in now]
+        assert len(entries) == len(set(entries))
+
+    def teardown(self) -> None:
+        try:
+            self.world.sandbox.away = False
+            pass_time(24 * 3600.0)  # wherever the clock was left
+            self.restart()
+            self.world.settle()
+            self.look()
+            drops = dropped(self.world.root)
+            if not self.corrupt:  # whose it was cannot be told of an entry that cannot be read
+                check(self.world, self.visible, dict.fromkeys("abc", ANYTHING), drops)
+            answered = {name.removesuffix(".response.json") for name in self.visible if name.endswith(".response.json")}
+            assert answered == {drop.id for drop in drops}, self.world.picture()
+        finally:
+            self.stack.close()
+
+
+TestSpools = Spools.TestCase
+TestSpools.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=50 if LONG else 25,
+    deadline=None,
+    derandomize=not LONG,  # a test that fails now and then tells nobody what broke it
+    phases=[Phase.generate, Phase.shrink] if LONG else [Phase.generate],
+    report_multiple_bugs=False,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
