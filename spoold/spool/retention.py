@@ -31,7 +31,9 @@ from spoold.spool.store import Spool
 log = Log("retention")
 PART = 256  # names between two pauses
 BATCH = 1000  # submissions that are archived together, and made to be gone
-AHEAD = 60.0  # seconds by which a file may be younger than now; one that claims more says nothing about its age
+# Seconds by which a file may be younger than now, or than its last change, which no client can set and which tells of a
+# clock that was set back; one that claims more says nothing about its age.
+AHEAD = 60.0
 FORGOTTEN = 86400.0  # seconds after which nobody comes back to what has no submission or build
 RESPONSE, REFUSAL = ids.response_name(""), ".refused.json"
 
@@ -127,7 +129,7 @@ class Retention:
                     time = 0.0 if first is None else first.mtime
                     yield Item(time, second.size + (first.size if first else 0), entry if first else "", name)
             elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(self._done, name))):
-                yield Item(facts.mtime if facts.mtime <= now + AHEAD else 0.0, facts.size, "", name)
+                yield Item(facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0, facts.size, "", name)
 
     def _let_go(self, old: list[Item]) -> Iterator[Pause]:
         if not old or not (yield from self._archived(old)):

@@ -13,6 +13,7 @@ import pytest
 
 from spoold.actors.health import Health
 from spoold.host import fsops
+from spoold.host.clock import Clock
 from spoold.model.retention import Rules
 from spoold.model.submission import Origin
 from spoold.spool import retention
@@ -82,6 +83,17 @@ def test_a_client_cannot_make_his_files_stay(bench: Bench) -> None:
     age(bench, "a@0-00000000.refused.json", time.time() + 1e9)
     sweep(bench)
     assert bench.names("done") == set()
+
+
+def test_a_clock_that_is_set_back_removes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.drop("a")
+    bench.drop("a", "echo other")
+    bench.wait_for("a")
+    before = bench.names("done")
+    assert len(before) == 3
+    monkeypatch.setattr(Clock, "file_system", lambda _: time.time() - 3600)
+    sweep(bench)
+    assert bench.names("done") == before
 
 
 def test_who_reads_reads_on(bench: Bench) -> None:
