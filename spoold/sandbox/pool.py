@@ -132,7 +132,8 @@ class Pool:
             if again and self._missing() > 0 and not self._closing.is_set():
                 self.counts.reused += 1
                 self._waiting.append(container)
-                self._change.notify_all()
+                if self._takers:  # there is nothing to do for the threads
+                    self._change.notify_all()
                 return
             later = len(self._used) < self._backlog and not self._closing.is_set()
             if later:
