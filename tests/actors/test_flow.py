@@ -613,3 +613,29 @@ def test_an_entry_that_cannot_be_read_does_not_end_intake(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a", "bad")
     assert [name for name in bench.names("done") if name.endswith(".refused.json")]
+
+
+def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error came before the rename, and another executor has it by now."""
+    bench.drop("warm")
+    bench.wait_for("warm")
+    claim = Queue.claim
+
+    def fail(queue: Queue, entry: Entry, source: str, target: str) -> str:
+        path = claim(queue, entry, source, target)
+        if entry.id == "a" and target == "running":
+            raise OSError(5, "Input/output error")
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spoold.actors.executor.slots.FULL", 0.01)
+        patch.setattr(Queue, "claim", fail)
+        bench.drop("a")
+        bench.until(lambda: bench.has("running", "a@1.json"))
+        for _ in range(20):
+            bench.executor.step()
+            time.sleep(0.01)
+        assert bench.has("running", "a@1.json")
+    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)  # as soon as the lease has run out
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"

@@ -109,6 +109,7 @@ class Slots:
     def _take_on(self, ready: Ready) -> bool:
         """Work on an entry; False where the host (a full disk) was in the way."""
         entry = ready.place.entry
+        path = ""
         try:
             path = self._claim(ready.place)
             with self._heartbeat.holding(path) as lease:
@@ -120,7 +121,10 @@ class Slots:
         except LeaseLostError:
             log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
         except OSError as error:
-            self._return(entry, error)
+            if path:
+                self._return(entry, error)
+            else:  # it may be anybody's by now; were it ours, its lease would run out
+                log.error("an entry could not be claimed", submission=entry.id, attempt=entry.attempt, error=error)
             return False
         return True
 
