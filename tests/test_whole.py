@@ -8,8 +8,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -147,6 +148,63 @@ def test_kill_9_of_a_daemon_in_the_middle_loses_and_doubles_nothing(served: Serv
         assert response["status"] == "COMPLETED", response
         assert response["run"]["stdout"] == f"{sum(i * i for i in range(number * 1000))}\n"
     served.assert_nothing_is_left()
+
+
+def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp_path: Path, docker_host: str) -> None:
+    """Another answers; the first, continued, publishes nothing and removes its container."""
+    first = served.processes["executor"]
+    limits = {"run": {"time": 60}}
+    served.drop("slow", "sleep 12; echo $(</proc/sys/kernel/random/uuid)", limits=limits)
+    until(lambda: len(busy(served, docker_host)) == 1)
+    first.send_signal(signal.SIGSTOP)
+    settings = msgspec.toml.decode(served.config.read_bytes())
+    settings["executor"]["name"] = "second"
+    config = tmp_path / "second.toml"
+    config.write_bytes(msgspec.toml.encode(settings))
+    command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(config), "executor"]
+    second = subprocess.Popen(command, stdout=served.log, stderr=served.log)
+    try:
+        until(lambda: len(busy(served, docker_host)) == 2)
+        first.send_signal(signal.SIGCONT)
+        until(lambda: len(busy(served, docker_host)) == 1)
+        assert not (served.spool / "done" / "slow.response.json").exists()
+        response = served.response("slow")
+        assert response["status"] == "COMPLETED"
+        second.terminate()
+        assert second.wait(60) == 0
+        assert served.response("slow") == response
+        served.drop("after", "echo after")
+        assert served.response("after")["run"]["stdout"] == "after\n"
+        assert "lost the lease; another attempt has it" in served.said()
+    finally:
+        first.send_signal(signal.SIGCONT)
+        second.kill()
+        second.wait()
+    served.assert_nothing_is_left()
+
+
+def containers(served: Served, docker_host: str) -> list[str]:
+    labels = ["--filter", f"label=spoold.spool={served.spool}"]
+    command = ["docker", "--host", docker_host, "ps", "--quiet", "--no-trunc", *labels]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for ``condition``, bounded."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def busy(served: Served, docker_host: str) -> list[str]:
+    """Return the containers in which ``sleep`` runs."""
+    found = []
+    for name in containers(served, docker_host):
+        command = ["docker", "--host", docker_host, "top", name, "-eo", "pid,args"]
+        if "sleep 12" in subprocess.run(command, capture_output=True, check=False, text=True).stdout:
+            found.append(name)
+    return found
 
 
 def test_bad_input_is_refused_while_the_rest_flows(served: Served, tmp_path: Path) -> None:
