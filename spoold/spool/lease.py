@@ -34,16 +34,21 @@ class Lease:
         if held is None:
             raise LeaseLostError(path)
         self._held = held
+        self._using = threading.Lock()  # the file: the heartbeat may be at it when its holder lets go
 
     def close(self) -> None:
         """Let go of the file."""
-        self._held.close()
+        with self._using:
+            self._held.close()
 
     def renew(self) -> None:
-        """Set the mtime to now, or find out that the lease is lost."""
-        if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
-            self.lost = True
-            self.stop.set()
+        """Set the mtime to now, or find out that the lease is lost; one that was let go of is nobody's to renew."""
+        with self._using:
+            if self._held.closed:
+                return
+            if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
+                self.lost = True
+                self.stop.set()
 
     def check(self) -> None:
         """Raise :class:`LeaseLostError` when the lease is lost by now."""
@@ -115,8 +120,8 @@ class Heartbeat:
         finally:
             with self._lock:  # first of all: what nobody works on must not be renewed for ever
                 self._held.discard(lease)
-                lease.close()
                 self._done.add(note)
+            lease.close()
             self._remove_notes()
 
     def _remove_notes(self) -> None:

@@ -14,7 +14,7 @@ from spoold.host.clock import Clock
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 from spoold.spool import layout
-from spoold.spool.lease import Heartbeat
+from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.queue import MOST_SHOWN, Queue
 
 
@@ -331,3 +331,25 @@ def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
     monkeypatch.setattr(fsops, "move", move)
     queue.claim(Entry("a", 1), "new", "running")
     assert seen[0] > 1e9
+
+
+def test_a_lease_that_its_holder_lets_go_of_while_it_is_renewed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that renews takes no harm, and the others' leases are renewed on."""
+    heartbeat = noting(queue, 60.0)
+    first = queue.entry_path("running", claimed(queue, "a"))
+    second = queue.entry_path("running", claimed(queue, "b"))
+    real = Lease.renew
+    with heartbeat.holding(second) as other, contextlib.ExitStack() as stack:
+        stack.enter_context(heartbeat.holding(first))
+
+        def renew(lease: Lease) -> None:
+            if lease is not other:
+                stack.close()
+            real(lease)
+
+        monkeypatch.setattr(Lease, "renew", renew)
+        os.utime(second, (1, 1))
+        heartbeat.beat()
+        assert os.stat(second).st_mtime > 1
+        assert not other.lost
+    heartbeat.stop()
