@@ -50,7 +50,7 @@ class Storm(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.over.wait(self.chance.uniform(0.5, 3.0)):
+            while not self.over.wait(self.chance.uniform(0.2, 2.0)):
                 self.blow()
         except Exception as error:  # noqa: BLE001 - the test raises it
             self.failure = error
@@ -103,4 +103,4 @@ def submit(served: Served, client: int) -> None:
         if os.geteuid() == 0:
             os.chown(path, 2001 + client, 2001 + client)
         path.rename(served.spool / "incoming" / path.name)
-        time.sleep(0.02)
+        time.sleep(0.1)
