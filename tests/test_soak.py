@@ -30,7 +30,7 @@ HOSTILE = [  # and the outcomes that each may have
     ("setsid sleep 1000 & setsid sleep 1000 & exit 0", {"ok"}),
     ("kill -9 -1; sleep 1000", {"signalled", "nonzero_exit", "time_limit"}),
     ("kill -STOP $$", {"time_limit"}),
-    ("i=0; while :; do i=$((i+1)); echo >/work/$i || exit 3; done", {"nonzero_exit", "memory_limit", "time_limit"}),
+    ("i=0; while :; do i=$((i+1)); echo >/job/$i || exit 3; done", {"nonzero_exit", "memory_limit", "time_limit"}),
     ("mkdir -p /tmp/a/b; cd /tmp/a; while mkdir b 2>/dev/null || cd b; do :; done", {"time_limit", "nonzero_exit"}),
 ]
 

@@ -59,7 +59,7 @@ class DockerRun(OnStore):
         options = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
         options += [f"--pids-limit={COMPILE_DEFAULT.processes}", f"--user={USER}", "--log-driver=none"]
         options += [f"--memory={COMPILE_DEFAULT.memory}", f"--memory-swap={COMPILE_DEFAULT.memory}"]
-        options += [f"--tmpfs={where}:{TMPFS}" for where in ("/work", "/tmp")] + ["--workdir=/work"]  # noqa: S108
+        options += [f"--tmpfs={where}:{TMPFS}" for where in ("/job", "/tmp")] + ["--workdir=/job"]  # noqa: S108
         options += [f"--volume={self.store}:/nix/store:ro", f"--entrypoint={self.bash}"]
         options += [f"--env={key}={value}" for key, value in self.environment(program).items()]
         return self.printed(
@@ -90,8 +90,8 @@ class DockerSdk(OnStore):
             user=USER,
             mem_limit=COMPILE_DEFAULT.memory,
             memswap_limit=COMPILE_DEFAULT.memory,
-            tmpfs={"/work": TMPFS, "/tmp": TMPFS},  # noqa: S108
-            working_dir="/work",
+            tmpfs={"/job": TMPFS, "/tmp": TMPFS},  # noqa: S108
+            working_dir="/job",
             volumes={self.store: {"bind": "/nix/store", "mode": "ro"}},
         )
         return output.decode()
@@ -107,7 +107,7 @@ class Bubblewrap(OnStore):
     def wrapped(self, *options: str) -> list[str]:
         """Return the command that makes an empty root with the store in it."""
         command = ["bwrap", *options, "--die-with-parent", "--ro-bind", self.store, "/nix/store"]
-        return [*command, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/work", "--chdir", "/work"]  # noqa: S108
+        return [*command, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job"]  # noqa: S108
 
     def variables(self, program: Program) -> list[str]:
         """Return the options that set the environment."""

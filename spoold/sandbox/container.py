@@ -215,7 +215,7 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[s
         ],
         "env": [
             f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin",
-            "HOME=/work",
+            "HOME=/job",
             f"NIX_PATH=nixpkgs={job.nixpkgs}",
         ],
         "input": int(name == "run"),

@@ -94,7 +94,7 @@ def root(runtime: Runtime) -> bytes:
     """Return the image's root as a tar, the same bytes for the same input."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "work"):
+        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "job"):
             _add(tar, name, tarfile.DIRTYPE, 0o755)
         _add(tar, "tmp", tarfile.DIRTYPE, 0o1777)  # runc gives a tmpfs the mode of the directory it covers
         for name, target in (
@@ -104,7 +104,7 @@ def root(runtime: Runtime) -> bytes:
         ):
             _add(tar, name, tarfile.SYMTYPE, 0o777, link=target)
         ids = (JOB_UID, *HOLDERS)
-        users = "".join(f"job:x:{uid}:{uid}::/work:/bin/sh\n" for uid in ids)
+        users = "".join(f"job:x:{uid}:{uid}::/job:/bin/sh\n" for uid in ids)
         _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}")
         _file(tar, "etc/group", "root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids))
         for name in ("spoold", "spoold/inside"):

@@ -124,7 +124,7 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         host["Sysctls"] = BUFFERS
         options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
-            "/work": f"{options},uid={holder},gid={holder},mode=0755",
+            "/job": f"{options},uid={holder},gid={holder},mode=0755",
             "/tmp": f"{options},mode=1777",  # noqa: S108
         }
     return {

@@ -55,7 +55,7 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
     """Enter a captured shell in a root that holds only the store, run ``script`` there, and return what it printed."""
     runtime = runtime_of(builder)
     command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
-    command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/work", "--chdir", "/work", *binds]
+    command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job", *binds]
     bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
     finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=60)
     assert finished.returncode == 0, finished.stderr.decode()

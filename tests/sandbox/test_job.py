@@ -48,8 +48,8 @@ def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_sh
     env = {
         "PLAIN": "$(id) `id`",
         "LD_PRELOAD_": "x",
-        "BASH_ENV": "/work/evil",
-        "ENV": "/work/evil",
+        "BASH_ENV": "/job/evil",
+        "ENV": "/job/evil",
         "BASH_FUNC_echo%%": "() { builtin echo evil; }",
         "a.b": "dot",
         "-i": "option",
@@ -67,7 +67,7 @@ def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_sh
     seen = json.loads(phase.stdout)
     assert {key: seen.get(key) for key in env} == env
     assert seen["NIX_PATH"] == "nixpkgs=/nix/store/the-pin"
-    assert seen["HOME"] == "/work"
+    assert seen["HOME"] == "/job"
     assert "HOSTNAME" not in seen
 
 
@@ -76,7 +76,7 @@ def test_no_variable_of_the_build_is_left(run: Run) -> None:
 
 
 def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
-    phase = run("exec true", env={"LD_PRELOAD": "/work/none.so"}).run
+    phase = run("exec true", env={"LD_PRELOAD": "/job/none.so"}).run
     assert phase.stderr.count("cannot be preloaded") <= 2  # sh and true, but neither bash nor env before them
     assert phase.outcome is Outcome.OK
 
@@ -84,7 +84,7 @@ def test_preload_does_not_touch_the_entering_shell(run: Run) -> None:
 def test_the_place_and_the_user(run: Run) -> None:
     phase = run("pwd; umask; id -u; id -g; id -G; ulimit -Hc; cat /proc/self/oom_score_adj; echo $HOME").run
     place, mask, *ids, cores, score, home = phase.stdout.split()
-    assert (place, mask, cores, score, home) == ("/work", "0022", "0", "1000", "/work")
+    assert (place, mask, cores, score, home) == ("/job", "0022", "0", "1000", "/job")
     assert len(ids) == 3
     assert len(set(ids)) == 1
     assert int(ids[0]) in (JOB_UID, *HOLDERS)
@@ -130,7 +130,7 @@ def test_compile_then_run(run: Run) -> None:
         stdin=b"input",
         phases=phases,
     )
-    assert (result.compile.stdout, result.compile.stderr, result.compile.outcome) == ("compiled\n", "/work\n", "ok")
+    assert (result.compile.stdout, result.compile.stderr, result.compile.outcome) == ("compiled\n", "/job\n", "ok")
     assert result.run.stdout == "made by compile with 0 arguments\ninput"
     assert phases == [("compile", result.compile), ("run", result.run)]
 
@@ -217,7 +217,7 @@ export FROM_HOOK=yes OVERRIDDEN=hook
     phase = run(
         "echo $FROM_HOOK $OVERRIDDEN; printf '<%s>' \"$@\"; echo; type exec",
         files={"capture/enter.sh": hook},
-        shell="/work/capture",
+        shell="/job/capture",
         args=("a b", "*", ""),
         env={"OVERRIDDEN": "request"},
     ).run
@@ -226,7 +226,7 @@ export FROM_HOOK=yes OVERRIDDEN=hook
 
 
 def test_a_hook_that_exits_is_the_end(run: Run) -> None:
-    phase = run("echo never", files={"capture/enter.sh": b"exit 3"}, shell="/work/capture").run
+    phase = run("echo never", files={"capture/enter.sh": b"exit 3"}, shell="/job/capture").run
     assert (phase.stdout, phase.exit_code) == ("", 3)
 
 

@@ -94,7 +94,7 @@ def test_memory(run: Run, python_shell: str, program: bytes, size: int) -> None:
     assert size <= phase.memory < 2 * size + 64 * MIB
 
 
-@pytest.mark.parametrize("place", ["/tmp", "/work", "/dev/shm"])
+@pytest.mark.parametrize("place", ["/tmp", "/job", "/dev/shm"])
 def test_files_in_memory_are_memory(run: Run, place: str) -> None:
     limits = replace(RUN, memory=48 * MIB, file_size=256 * MIB)
     phase = run(f"head -c 200M /dev/zero >{place}/big; head -c 200M /dev/zero >{place}/more; exit 0", limits=limits).run

@@ -48,8 +48,8 @@ def c_shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
 
 def test_no_variable_of_the_build_is_left(run: Run) -> None:  # type: ignore[no-redef]
     """As in nix-shell: these are there, and nothing where they point to."""
-    phase = run("echo $IN_NIX_SHELL $TMPDIR $TMP $NIX_BUILD_TOP; ls -A /tmp /work").run
-    assert phase.stdout == "pure /tmp /tmp /tmp\n/tmp:\n\n/work:\nrun.sh\n"
+    phase = run("echo $IN_NIX_SHELL $TMPDIR $TMP $NIX_BUILD_TOP; ls -A /tmp /job").run
+    assert phase.stdout == "pure /tmp /tmp /tmp\n/job:\nrun.sh\n\n/tmp:\n"
 
 
 def test_what_nix_shell_changes_for_itself_is_put_back(run: Run, prepared: tuple[NixBuilder, Runtime]) -> None:

@@ -63,7 +63,7 @@ def container(sandbox: DockerSandbox) -> str:
 LEAVE = """
 import ctypes, os, signal, socket, subprocess, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
-for name in ("/work/left", "/tmp/left", "/dev/shm/left", "/dev/mqueue/file"): open(name, "w")
+for name in ("/job/left", "/tmp/left", "/dev/shm/left", "/dev/mqueue/file"): open(name, "w")
 assert libc.shmget(4711, 4096, 0o1666) >= 0 and libc.semget(4711, 1, 0o1666) >= 0 and libc.msgget(4711, 0o1666) >= 0
 assert libc.syscall(240, b"left", os.O_CREAT | os.O_RDWR, 0o666, None) >= 0, ctypes.get_errno()
 if os.fork() == 0:
@@ -73,17 +73,17 @@ if os.fork() == 0:
         except (OSError, ValueError): pass
     s = socket.socket(socket.AF_UNIX); s.bind("\\0left"); s.listen()
     t = socket.socket(); t.bind(("127.0.0.1", 4711)); t.listen()
-    open("/work/ready", "w")
+    open("/job/ready", "w")
     for descriptor in (0, 1, 2): os.close(descriptor)
     while True: time.sleep(1)
-while not os.path.exists("/work/ready"): time.sleep(0.001)
+while not os.path.exists("/job/ready"): time.sleep(0.001)
 print("left")
 """
 
 LOOK = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
-print(os.listdir("/work"), os.listdir("/tmp"), os.listdir("/dev/shm"), os.listdir("/dev/mqueue"))
+print(os.listdir("/job"), os.listdir("/tmp"), os.listdir("/dev/shm"), os.listdir("/dev/mqueue"))
 print(libc.shmget(4711, 4096, 0), libc.semget(4711, 1, 0), libc.msgget(4711, 0))
 print(len([name for name in os.listdir("/proc") if name.isdigit()]))
 for family, address in ((socket.AF_UNIX, "\\0left"), (socket.AF_INET, ("127.0.0.1", 4711))):

@@ -66,7 +66,7 @@ ATTEMPTS = [
     "rm -rf $(dirname $(dirname $(command -v ls)))",
     "chmod 777 /nix/store",
     "touch /new",
-    "ln -sf /work/evil /bin/sh",
+    "ln -sf /job/evil /bin/sh",
     "touch /bin/env",
     "touch /spoold/inside/phase.py",
     "echo x >>/etc/passwd",
@@ -98,7 +98,7 @@ def test_compile_cannot_redirect_run(run: Run) -> None:
     assert (result.run.exit_code, result.run.stdout) == (126, "")
     result = run("echo original", compile_sh="rm run.sh; mkfifo run.sh")
     assert result.run.exit_code == 126
-    result = run("echo original", compile_sh="mv /work /tmp/w; chmod 000 /work; rm -rf /work/*; true")
+    result = run("echo original", compile_sh="mv /job /tmp/w; chmod 000 /job; rm -rf /job/*; true")
     assert result.run.outcome is not Outcome.OK
 
 
@@ -120,11 +120,11 @@ def test_on_cgroup_v2_the_job_sees_its_own_group_as_the_root(run: Run, docker_ho
 
 def test_every_place_that_can_be_written_is_bounded(run: Run) -> None:
     phase = run(
-        "df -B1M --output=size,target /work /tmp /dev/shm | tail -n +2; df --output=itotal /work /tmp | tail -n +2"
+        "df -B1M --output=size,target /job /tmp /dev/shm | tail -n +2; df --output=itotal /job /tmp | tail -n +2"
     ).run
-    assert phase.stdout.split() == ["256", "/work", "256", "/tmp", "64", "/dev/shm", "16384", "16384"]
+    assert phase.stdout.split() == ["256", "/job", "256", "/tmp", "64", "/dev/shm", "16384", "16384"]
     phase = run("for d in / /*/ /etc/*/ /dev/*/ /sys/*/ /sys/fs/cgroup/*/; do [ -w $d ] && echo $d; done; true").run
-    assert set(phase.stdout.split()) == {"/work/", "/tmp/", "/dev/mqueue/", "/dev/shm/"}
+    assert set(phase.stdout.split()) == {"/job/", "/tmp/", "/dev/mqueue/", "/dev/shm/"}
 
 
 def test_set_uid_files_give_nothing(run: Run) -> None:
@@ -210,8 +210,8 @@ def test_sync_is_not_for_jobs(run: Run, python_shell: str) -> None:
 
 def test_jobs_see_nothing_of_each_other(run: Run) -> None:
     script = (
-        "#!/bin/bash\nls -A /work /tmp /dev/shm; ls -d /proc/[0-9]* | wc -l; hostname 2>/dev/null\n"
-        "touch /work/$1 /tmp/$1 /dev/shm/$1; sleep 0.5; ls -A /tmp /dev/shm | sort -u | tr '\\n' ' '"
+        "#!/bin/bash\nls -A /job /tmp /dev/shm; ls -d /proc/[0-9]* | wc -l; hostname 2>/dev/null\n"
+        "touch /job/$1 /tmp/$1 /dev/shm/$1; sleep 0.5; ls -A /tmp /dev/shm | sort -u | tr '\\n' ' '"
     )
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         outputs = [future.result().run.stdout for future in [pool.submit(run, script, args=(n,)) for n in "abc"]]
@@ -231,7 +231,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 count = 0
 while count < 50 and libc.inotify_init1(0) >= 0: count += 1
 print(count)
-import time; time.sleep(float(open("/work/wait").read()))
+import time; time.sleep(float(open("/job/wait").read()))
 """
 
 

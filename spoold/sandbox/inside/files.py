@@ -16,7 +16,7 @@ job_uid = JOB_UID  # of the job that this process serves, and its gid
 # Uids that no system gives out, below 65536 for userns-remap, one for each container: the kernel's quotas per user are
 # then no two jobs' together. A cell takes the next uid too.
 HOLDERS = range(60706, 61184, 2)
-WORK = "/work"
+WORK = "/job"
 
 
 def serve(uid: int) -> None:
