@@ -66,6 +66,8 @@ class Served:
         return Path(self.log.name).read_text()[-5000:]
 
     def drop(self, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
+        used = self.spool / "done" / f"{id_}.json"
+        assert not used.exists(), f"{id_} is another test's: no answer to this one would come"
         files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
         if expression is not None:
             files.append({"name": "cutor.nix", "content": expression})

@@ -248,15 +248,14 @@ def test_unused_dependencies_go_while_others_run(served: Served, nix_settings: S
     slow = (
         "import time\nfor _ in range(30):\n    time.sleep(0.1)\n    import sys, json, decimal, sqlite3\nprint('whole')"
     )
-    served.drop("slow", "python3 p.py", f"{PYTHON} # kept", files=[{"name": "p.py", "content": slow}])
-    while not os.listdir(served.spool / "running"):
-        time.sleep(0.01)
+    served.drop("kept", "python3 p.py", f"{PYTHON} # kept", files=[{"name": "p.py", "content": slow}])
+    until(lambda: bool(os.listdir(served.spool / "running")))
     for number in range(6):
         served.drop(f"gc-{number}", f"python3 -c 'print({number})'", f"{PYTHON} # during {number % 3}")
     report = served.ctl("gc")
     assert report["deleted"]
     assert report["error"] == ""
-    assert served.response("slow")["run"]["stdout"] == "whole\n"
+    assert served.response("kept")["run"]["stdout"] == "whole\n"
     for number in range(6):
         assert served.response(f"gc-{number}")["run"]["stdout"] == f"{number}\n"
     served.ctl("gc")

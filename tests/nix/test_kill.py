@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -49,12 +49,13 @@ def processes_with(word: str) -> list[int]:
 
 
 @pytest.fixture
-def aliased(nix_builder: NixBuilder) -> Settings:
+def aliased(nix_builder: NixBuilder) -> Iterator[Settings]:
     """Settings with another spelling of the state directory, by which this test tells its processes from others."""
     state = Path(nix_builder.settings.nix.state)
     other = state.parent / f"by-another-name-{time.time_ns()}"
     other.symlink_to(state)
-    return msgspec.structs.replace(nix_builder.settings, nix=Nix(state=str(other)))
+    yield msgspec.structs.replace(nix_builder.settings, nix=Nix(state=str(other)))
+    other.unlink()
 
 
 @pytest.mark.parametrize("delay", [0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 1])
