@@ -1,6 +1,7 @@
 """Settings: one TOML file, typed and strict.
 
-Every setting stands here once, with its unit and its default. Unknown keys are errors that name the key, since a
+Every setting stands here once (some in ``model``), with its meaning, its unit and its default; the manual page is made
+of that (``model.setting.describe``). Unknown keys are errors that name the key, since a
 setting that is misspelt and ignored is worse than a daemon that does not start.
 """
 
@@ -17,6 +18,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits, PhaseRange
 from spoold.model.retention import Rules as Retention
+from spoold.model.setting import setting
 
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
@@ -26,107 +28,129 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Spool(_Section, frozen=True):
-    """The directory, and how it is watched. Times in seconds, sizes in bytes.
+    """The directory, and how it is watched.
 
-    Below ``min_free`` bytes or ``min_free_inodes``, or a tenth of a small file system, nothing more is taken in; below
-    half of that, nothing more is run.
+    Below ``min_free`` or ``min_free_inodes``, or a tenth of a small file system, nothing more is taken in; below half
+    of that, nothing more is run.
     """
 
-    path: str = "/var/spool/spoold"
-    remote: bool = False  # true where the spool is mounted from another host: inotify sees nothing there, so poll
-    scan: float = 5.0  # a full look at the directories, also when no event came
-    remote_scan: float = 1.0
-    settle: float = 10.0  # a file that does not parse is refused once it has not changed for so long
-    max_file: int = 16 * MIB
-    max_files: int = 1000
-    min_free: int = 256 * MIB
-    min_free_inodes: int = 10_000
+    path: Annotated[str, setting("where the spool is")] = "/var/spool/spoold"
+    remote: Annotated[
+        bool, setting("true where the spool is mounted from another host: inotify sees nothing there, so poll")
+    ] = False
+    scan: Annotated[float, setting("a full look at the directories, also when no event came", "seconds")] = 5.0
+    remote_scan: Annotated[float, setting("the same where the spool is remote", "seconds")] = 1.0
+    settle: Annotated[
+        float, setting("a file that does not parse is refused once it has not changed for so long", "seconds")
+    ] = 10.0
+    max_file: Annotated[int, setting("the largest file that a client may drop", "bytes")] = 16 * MIB
+    max_files: Annotated[int, setting("how many files a submission may have")] = 1000
+    min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes")] = 256 * MIB
+    min_free_inodes: Annotated[int, setting("how many inodes of it must be free")] = 10_000
 
 
 class Lease(_Section, frozen=True):
-    """Who holds an entry, and for how long. Seconds, but for ``attempts``.
+    """Who holds an entry, and for how long."""
 
-    ``pause`` is what passes before the second attempt; before each further one it is twice as long, up to 300 s.
-    """
-
-    renewal: float = 5.0
-    limit: float = 30.0
-    check: float = 5.0
-    attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
-    pause: float = 5.0
+    renewal: Annotated[float, setting("how often whoever works on an entry renews its mtime", "seconds")] = 5.0
+    limit: Annotated[float, setting("what is not renewed for so long goes back to the start", "seconds")] = 30.0
+    check: Annotated[float, setting("how often health looks at what is held", "seconds")] = 5.0
+    attempts: Annotated[int, setting("after so many attempts that failed an entry is given up", ge=1, le=1000)] = 3
+    pause: Annotated[
+        float,
+        setting("before the second attempt; before each further one it is twice as long, up to 300 s", "seconds"),
+    ] = 5.0
 
 
 class Executor(_Section, frozen=True):
-    """How many programs run at once; 0 slots means one per CPU. ``name`` tells executors on one host apart.
+    """How many programs run at once."""
 
-    ``drain``: seconds for which a stopping executor lets jobs run; then they are put back and lose no attempt.
-    """
-
-    name: str = "default"
-    slots: int = 0
-    drain: float = 60.0
+    name: Annotated[str, setting("tells executors on one spool apart")] = "default"
+    slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU")] = 0
+    drain: Annotated[
+        float,
+        setting("for so long a stopping executor lets jobs run; then they are put back and lose no attempt", "seconds"),
+    ] = 60.0
 
 
 class Docker(_Section, frozen=True):
-    """The engine. An empty ``host`` means $DOCKER_HOST or the default socket.
+    """The engine."""
 
-    ``runtime`` is one of the engine's OCI runtimes; empty means crun where the engine has it and a container starts
-    with it, else the engine's own.
-
-    ``mode``: "single-use" gives each job a container of its own; in "recycled" a container serves jobs one after the
-    other, each behind namespaces of its own, until it has served ``replace_after``, or something unusual happened, or,
-    with ``replace_on_owner_change``, the next job is another user's. ``waiting``: how many started containers wait for
-    a job; as many as there are slots if negative, none if 0. ``view``: whether a job sees its own closure of the Nix
-    store only: where that is possible, or else no job runs, or never.
-    """
-
-    host: str = ""
-    runtime: str = ""
-    mode: Literal["single-use", "recycled"] = "single-use"
-    replace_after: Annotated[int, msgspec.Meta(gt=0)] = 200
-    replace_on_owner_change: bool = False
-    waiting: int = -1
-    view: Literal["auto", "required", "off"] = "auto"
+    host: Annotated[str, setting("where the engine listens; empty means $DOCKER_HOST or the default socket")] = ""
+    runtime: Annotated[
+        str,
+        setting(
+            "one of the engine's OCI runtimes; empty means crun where the engine has it and a container starts with "
+            "it, else the engine's own"
+        ),
+    ] = ""
+    mode: Annotated[
+        Literal["single-use", "recycled"],
+        setting(
+            "single-use gives each job a container of its own; recycled has a container serve jobs one after the "
+            "other, each behind namespaces of its own"
+        ),
+    ] = "single-use"
+    replace_after: Annotated[
+        int, setting("a recycled container is replaced after so many jobs, or after anything unusual", ge=1)
+    ] = 200
+    replace_on_owner_change: Annotated[
+        bool, setting("replace a recycled container before it serves a job of another user")
+    ] = False
+    waiting: Annotated[
+        int, setting("how many started containers wait for a job; as many as there are slots if negative")
+    ] = -1
+    view: Annotated[
+        Literal["auto", "required", "off"],
+        setting(
+            "whether a job sees its own closure of the Nix store only: where that is possible, or else no job runs, "
+            "or never"
+        ),
+    ] = "auto"
 
 
 class Builder(_Section, frozen=True):
-    """Builds of dependencies. ``failure_memory``: seconds for which a failed build is answered from memory.
+    """Builds of dependencies.
 
-    ``parallel`` builds run at once. One that takes more than ``patience`` seconds makes room for others that wait: it
-    becomes one of up to ``slow`` more, or is put back until it may. With 0 each keeps its place to the end.
+    A build that takes more than ``patience`` makes room for others that wait: it becomes one of up to ``slow`` more,
+    or is put back until it may.
     """
 
-    parallel: int = 2
-    patience: float = 5.0
-    slow: int = 4
-    failure_memory: float = 60.0
+    parallel: Annotated[int, setting("how many builds run at once")] = 2
+    patience: Annotated[float, setting("after which a build makes room for others that wait", "seconds")] = 5.0
+    slow: Annotated[int, setting("how many more may go on that made room; with 0 each keeps its place to the end")] = 4
+    failure_memory: Annotated[float, setting("for so long a failed build is answered from memory", "seconds")] = 60.0
     limits: BuildLimits = BuildLimits()
 
 
 class Nix(_Section, frozen=True):
-    """Nix and its store. The store is ``<state>/nix``; ``substituters`` are the binary caches to ask, none if empty.
+    """Nix and its store."""
 
-    When the builder runs as root, ``jail_user`` is the uid under which expressions are evaluated, and ``build_users``
-    the group whose members run builds; "auto" is nixbld where the host has it. Without one ("") builds run as root, in
-    nothing but Nix's sandbox.
-
-    ``enter``: what sets up the environment of a job's phases in its sandbox: what the builder captured of it, or
-    nix-shell itself, each time.
-    """
-
-    state: str = "/var/lib/spoold"
-    system: str = "x86_64-linux"
-    substituters: list[str] = []
-    trusted_public_keys: list[str] = []
-    jail_user: int = 60705  # not nobody, whom other programs run as: no system gives this one out
-    build_users: str = "auto"
-    enter: Literal["captured", "nix-shell"] = "captured"
+    state: Annotated[str, setting("the directory of the store, which is nix/ below it")] = "/var/lib/spoold"
+    system: Annotated[str, setting("what Nix calls this kind of machine")] = "x86_64-linux"
+    substituters: Annotated[list[str], setting("the binary caches to ask; none if empty")] = []
+    trusted_public_keys: Annotated[list[str], setting("whose signatures on what binary caches give are trusted")] = []
+    jail_user: Annotated[  # not nobody, whom other programs run as: no system gives this one out
+        int, setting("the uid under which expressions are evaluated when the builder runs as root")
+    ] = 60705
+    build_users: Annotated[
+        str,
+        setting(
+            "the group whose members run builds when the builder runs as root; auto is nixbld where the host has it; "
+            "without one (empty) builds run as root, in nothing but Nix's sandbox"
+        ),
+    ] = "auto"
+    enter: Annotated[
+        Literal["captured", "nix-shell"],
+        setting(
+            "what sets up the environment of a job's phases in its sandbox: what the builder captured of it, or "
+            "nix-shell itself, each time"
+        ),
+    ] = "captured"
 
 
 class Settings(_Section, frozen=True):
-    """All of it. ``nixpkgs`` maps names of pins to a directory, a tarball, a URL or a store path; ``gc`` says when
-    dependencies are unused, ``retention`` how long what is finished is kept.
-    """
+    """All of it."""
 
     spool: Spool = Spool()
     lease: Lease = Lease()
@@ -137,7 +161,13 @@ class Settings(_Section, frozen=True):
     limits: Limits = Limits()
     gc: Rules = Rules()
     retention: Retention = Retention()
-    nixpkgs: dict[str, str] = {}
+    nixpkgs: Annotated[
+        dict[str, str],
+        setting(
+            "the pins that requests choose from, by name: each a directory, a tarball, a URL or a store path; "
+            "one called default must be there for a builder to start"
+        ),
+    ] = {}
 
 
 def load(path: str | None) -> Settings:

@@ -5,7 +5,11 @@ Spec: spool-layout.md, "Collection". Pure: the builder measures, this decides, t
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from spoold.model.setting import setting
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +41,12 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When builds are unused: ``max_age`` in seconds, ``max_size`` of the store and ``min_free`` of its disk in bytes.
+    """When dependencies are unused, and deleted: the least recently used first. 0 switches a rule off."""
 
-    0 switches a rule off.
-    """
-
-    max_age: float = 30 * 86400.0
-    max_size: int = 0
-    min_free: int = 2 * 1024**3
-    interval: float = 3600.0
+    max_age: Annotated[float, setting("what was not used for so long goes", "seconds")] = 30 * 86400.0
+    max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes")] = 0
+    min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes")] = 2 * 1024**3
+    interval: Annotated[float, setting("how often it is looked", "seconds")] = 3600.0
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

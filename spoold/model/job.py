@@ -5,10 +5,13 @@ These objects cross between layers that do not import each other, so they live h
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Package, Phase
+from spoold.model.setting import setting
 
 
 class JobFile(msgspec.Struct, frozen=True):
@@ -68,16 +71,16 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of one build: ``time`` and ``silence`` in seconds, the rest in bytes, ``files`` a count."""
+    """Limits of one build."""
 
-    time: float = 600
-    silence: float = 300
-    evaluation_time: float = 60
-    evaluation_memory: int = 2 * 1024**3
-    memory: int = 4 * 1024**3
-    log: int = 1024**2
-    output: int = 10 * 1024**3
-    files: int = 1_000_000
+    time: Annotated[float, setting("how long a build may take", "seconds")] = 600
+    silence: Annotated[float, setting("how long it may print nothing", "seconds")] = 300
+    evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds")] = 60
+    evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes")] = 2 * 1024**3
+    memory: Annotated[int, setting("what its processes may take together", "bytes")] = 4 * 1024**3
+    log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes")] = 1024**2
+    output: Annotated[int, setting("what it may add to the store", "bytes")] = 10 * 1024**3
+    files: Annotated[int, setting("how many files that may be")] = 1_000_000
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import msgspec
 
+from spoold.model.setting import setting
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -18,22 +20,17 @@ Count = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one phase (``dependencies``, ``compile`` or ``run``) may use.
+    """What one phase (``dependencies``, ``compile`` or ``run``) may use."""
 
-    ``time`` is wall-clock seconds, ``cpu_time`` CPU seconds of the phase's processes together, ``memory``, ``stdout``,
-    ``stderr``, ``file_size`` and ``stack`` (of one process) are bytes, ``processes`` counts processes and threads,
-    ``open_files`` descriptors of one process.
-    """
-
-    time: Seconds
-    cpu_time: Seconds
-    memory: Count
-    stdout: Count
-    stderr: Count
-    processes: Count
-    file_size: Count
-    open_files: Count
-    stack: Count = 64 * MIB
+    time: Annotated[Seconds, setting("wall-clock time", "seconds")]
+    cpu_time: Annotated[Seconds, setting("CPU time of the phase's processes together", "seconds")]
+    memory: Annotated[Count, setting("all memory of them together, files in the work directory included", "bytes")]
+    stdout: Annotated[Count, setting("what is kept of standard output", "bytes")]
+    stderr: Annotated[Count, setting("what is kept of standard error", "bytes")]
+    processes: Annotated[Count, setting("processes and threads at once")]
+    file_size: Annotated[Count, setting("of one file", "bytes")]
+    open_files: Annotated[Count, setting("descriptors of one process")]
+    stack: Annotated[Count, setting("of one process", "bytes")] = 64 * MIB
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -102,12 +99,12 @@ class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The operator's limits; ``work_size`` (bytes) and ``work_inodes`` bound the job's own directory."""
+    """The operator's limits for jobs."""
 
     compile: PhaseRange = PhaseRange(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
     run: PhaseRange = PhaseRange(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
-    work_size: int = 256 * MIB
-    work_inodes: int = 16384
+    work_size: Annotated[int, setting("what a job's own directory may hold", "bytes")] = 256 * MIB
+    work_inodes: Annotated[int, setting("how many files and directories it may have")] = 16384
 
 
 def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:

@@ -5,30 +5,36 @@ Spec: spool-layout.md, "Retention". Pure: a sweep counts, this says up to which 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+from spoold.model.setting import setting
 
 GRAIN = 60  # seconds that are counted as one: a million submissions need no more memory than the minutes they span
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stays in ``done/``: for ``max_age`` seconds, at most ``max_count`` answers, at most ``max_size`` bytes.
+    """How long what is finished is kept: what goes of ``done/``, the oldest first. 0 switches a rule off."""
 
-    0 switches a rule off. Whatever they say, an answer stays for ``min_age`` seconds, so that it can be fetched.
-    ``quarantine_age`` is the ``max_age`` of quarantine/, to which the other rules apply as well. Every ``interval``
-    seconds it is looked at what is too much; 0: never.
-
-    ``archive`` is a command that gets the names of files in its working directory, one a line on standard input,
-    before they are removed; where it fails, or takes more than ``archive_timeout`` seconds, they stay.
-    """
-
-    max_age: float = 30 * 86400.0
-    max_count: int = 1_000_000
-    max_size: int = 16 * 1024**3
-    min_age: float = 3600.0
-    quarantine_age: float = 90 * 86400.0
-    interval: float = 600.0
-    archive: list[str] = []
-    archive_timeout: float = 300.0
+    max_age: Annotated[float, setting("what is older goes", "seconds")] = 30 * 86400.0
+    max_count: Annotated[int, setting("so many answers stay at the most")] = 1_000_000
+    max_size: Annotated[int, setting("so much stays at the most", "bytes")] = 16 * 1024**3
+    min_age: Annotated[
+        float, setting("whatever the others say, an answer stays for so long, to be fetched", "seconds")
+    ] = 3600.0
+    quarantine_age: Annotated[
+        float, setting("the max_age of quarantine/, to which the other rules apply as well", "seconds")
+    ] = 90 * 86400.0
+    interval: Annotated[float, setting("how often it is looked; 0: never", "seconds")] = 600.0
+    archive: Annotated[
+        list[str],
+        setting(
+            "a command that gets the names of files in its working directory, one a line on standard input, before "
+            "they are removed; where it fails they stay"
+        ),
+    ] = []
+    archive_timeout: Annotated[float, setting("how long it may take, else it failed", "seconds")] = 300.0
 
 
 class Census:

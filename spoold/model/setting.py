@@ -1,0 +1,54 @@
+"""What a setting means, said once, beside its default: the manual page and the default settings file are made of it."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+
+def setting(description: str, unit: str = "", *, ge: float | None = None, le: float | None = None) -> Meta:
+    """Annotate a field of the settings: a sentence without a full stop, the unit of its value, and its bounds."""
+    return Meta(description=description, extra={"unit": unit}, ge=ge, le=le)
+
+
+class Described(NamedTuple):
+    """A setting: its table (``""`` for the top), its name, what it means, its unit, its default, and its choices."""
+
+    section: str
+    name: str
+    description: str
+    unit: str
+    default: object
+    choices: tuple[str, ...] = ()
+
+
+class Section(NamedTuple):
+    """A table of the settings file, what it is about, and its settings."""
+
+    path: str
+    about: str
+    settings: tuple[Described, ...]
+
+
+def describe(defaults: msgspec.Struct, path: str = "") -> Iterator[Section]:
+    """Yield the table of ``defaults`` and those in it, in the order of the file: manual and default file need that."""
+    about = inspect.getdoc(type(defaults)) or ""
+    plain, tables = [], []
+    for field, hint in typing.get_type_hints(type(defaults), include_extras=True).items():
+        default = getattr(defaults, field)
+        if isinstance(default, msgspec.Struct):
+            tables.append((f"{path}.{field}".lstrip("."), default))
+            continue
+        base, *metas = typing.get_args(hint)
+        said = [meta for meta in metas if isinstance(meta, Meta) and meta.description]
+        choices = typing.get_args(base) if typing.get_origin(base) is Literal else ()
+        description, extra = said[0].description or "", said[0].extra or {}
+        plain.append(Described(path, field, description, str(extra.get("unit", "")), default, choices))
+    yield Section(path, about, tuple(plain))
+    for name, table in tables:
+        yield from describe(table, name)
