@@ -159,7 +159,7 @@ def write_private(
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileExistsError:
-        os.unlink(path)
+        remove(path)
         descriptor = os.open(path, flags, 0o600)
     try:
         view = memoryview(data)
@@ -186,18 +186,35 @@ def publish(private: str, public: str) -> bool:
     """
     try:
         os.link(private, public, follow_symlinks=False)
-    except FileExistsError:
-        return same_file(private, public)
+    except OSError as error:
+        if same_file(private, public):
+            return True
+        if isinstance(error, FileExistsError):
+            return False
+        raise
     return True
 
 
 def replace(private: str, public: str) -> None:
-    """Put ``private`` in the place of ``public``: only for side files and for what has one writer."""
-    os.rename(private, public)
+    """Put ``private`` in the place of ``public``: only for side files and for what has one writer.
+
+    A rename that reports an error may have been done all the same: what is there decides.
+    """
+    moving = identity(private)
+    try:
+        os.rename(private, public)
+    except OSError:
+        there = identity(public)
+        if moving is None or there is None or moving[:2] != there[:2]:
+            raise
 
 
 def move(source: str, target: str) -> bool:
-    """Rename an entry; False where the source is gone, which means that someone else has it."""
+    """Rename an entry; False where the source is gone, which means that someone else has it.
+
+    Many may want the same, under the same new name: so after an error it cannot be seen whose rename it was that was
+    done, and one whose answer was lost counts as nobody's. Its lease runs out.
+    """
     try:
         os.rename(source, target)
     except FileNotFoundError:
@@ -306,8 +323,11 @@ def names(directory: str) -> list[str]:
 
 @contextlib.contextmanager
 def locked(path: str, *, exclusive: bool) -> Iterator[None]:
-    """Hold a lock on a file of ours inside the block, shared or exclusive; waits for it (flock(2), local only)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Hold a lock on a file of ours inside the block, shared or exclusive; waits for it (flock(2)).
+
+    It is opened for writing, since NFS makes a lock of its own kind of it, which an exclusive one needs there.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield

@@ -125,8 +125,7 @@ class Queue:
         private = self.path("tmp", ids.result_name(entry))
         write_for(private, result, owner)
         fsops.sync_directory(self.path("tmp"))
-        moved = fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id)))
-        if not (moved or self._has_committed(entry)):
+        if not self._move_to_done(entry, state):
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
         fsops.sync_directory(self.path("done"))
@@ -136,8 +135,18 @@ class Queue:
         if tidy or len(self._shown) >= MOST_SHOWN:
             self.tidy()
 
+    def _move_to_done(self, entry: Entry, state: str) -> bool:
+        """Make the rename that is the commit; False where the entry is another attempt's."""
+        try:
+            moved = fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id)))
+        except OSError:
+            if not self._has_committed(entry):
+                raise
+            return True
+        return moved or self._has_committed(entry)
+
     def _has_committed(self, entry: Entry) -> bool:
-        """Tell whether a commit that found no entry was made all the same: its answer was lost, and it was sent again.
+        """Tell whether a commit that reported an error, or found no entry, was made all the same: its answer was lost.
 
         Had a later attempt committed, then its result or the response were there; in this order, since that is the one
         in which they come.

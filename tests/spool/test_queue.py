@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -296,6 +297,24 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(queue: Queue, monkeypatch: p
     queue.commit(entry, "running", b"result\n")
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert not names(queue, "tmp")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    """The file server went away after it, or before."""
+
+    def move(source: str, target: str) -> bool:
+        if done:
+            os.rename(source, target)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    entry = claimed(queue)
+    monkeypatch.setattr(fsops, "move", move)
+    with contextlib.nullcontext() if done else pytest.raises(OSError, match="error"):
+        queue.commit(entry, "running", b"result\n")
+    assert names(queue, "done") == ({"a.json", "a.response.json"} if done else set())
 
 
 @pytest.mark.parametrize("is_shown", [False, True])

@@ -168,6 +168,8 @@ class Builder:
             self._build(entry)
         except LeaseLostError:
             log.debug("another builder has it", build=entry.id)
+        except OSError as error:
+            log.error("the host is in the way of a build; its lease runs out", build=entry.id, error=error)
         finally:
             with self._lock:
                 self._lanes.ended(entry)

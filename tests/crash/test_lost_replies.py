@@ -1,0 +1,131 @@
+"""Operations that were done and report an error, or were not done: nothing is lost, nothing answered twice.
+
+A file server that is restarted, or whose answer is lost, is asked again by the client's kernel. What was done is not
+done twice then: a rename finds no source, a link finds its target, an unlink finds nothing. A soft mount, or a server
+that is away, reports EIO or ESTALE, of what was done and of what was not. For each scenario and each operation of it
+that changes names, each of these happens once; the actors live on, as the daemons' loop has them, and the invariants
+are checked when they have come to rest. By default what leaves the same files is taken once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.model.errors import SpooldError
+from tests.crash.operations import Operation, Watcher, watched
+from tests.crash.scenarios import CANCELLED, SCENARIOS, Scenario, a_start, a_stop
+from tests.crash.test_kill import LONG, Recorder
+from tests.crash.world import MEMORY, World, check, one_thread, seen
+
+ASKED_AGAIN = {"rename": errno.ENOENT, "link": errno.EEXIST, "unlink": errno.ENOENT, "mkdir": errno.EEXIST}
+ENDED = (a_stop, a_start)  # after these the actors of before are none any more
+LATER = {"cancelled late": {"a": CANCELLED}}  # what takes longer may be cancelled
+FAULTS = ("asked again", "done, EIO", "not done, EIO", *(["done, ESTALE"] if LONG else []))
+LENGTHS = (1, 3) if LONG else (1,)  # operations that fail one after the other
+TAKEN: set[object] = set()  # of this session
+
+
+class Enduring(World):
+    """Actors that go on after a failed step, as the daemons' loop has them."""
+
+    def drop_bytes(self, id_: str, data: bytes) -> None:
+        """Drop a file once the one of before is gone: a client that puts another in its place had only dropped that."""
+        for _ in range(max(LENGTHS)):
+            if (self.root / "incoming" / f"{id_}.json").exists():
+                self.step("intake")
+        super().drop_bytes(id_, data)
+
+    def step(self, *roles: str) -> None:
+        for role in roles or ("intake", "executor", "builder", "executor", "health"):
+            for act in (getattr(self, role).step, self.work):
+                try:
+                    act()
+                except (SpooldError, OSError):
+                    continue
+        for heartbeat in (self.executor._slots._heartbeat, self.builder._heartbeat):
+            heartbeat.beat()  # which is no thread here
+
+
+class Fault(Watcher):
+    """Has operations fail: ``length`` of those that change names, from the one with this number on."""
+
+    def __init__(self, number: int, fault: str, length: int) -> None:
+        self.left = number
+        self.fault = fault
+        self.length = length
+
+    def before(self, operation: Operation) -> None:
+        if self._is_it(operation) and self.fault.startswith("not done"):
+            self._fail(operation)
+
+    def after(self, operation: Operation) -> None:
+        if self._is_it(operation) and not self.fault.startswith("not done"):
+            self._fail(operation)
+        self.left -= operation.kind in ASKED_AGAIN
+
+    def _is_it(self, operation: Operation) -> bool:
+        return -self.length < self.left <= 0 and operation.kind in ASKED_AGAIN
+
+    def _fail(self, operation: Operation) -> None:
+        self.left -= 1
+        number = {"asked again": ASKED_AGAIN[operation.kind], "done, ESTALE": errno.ESTALE}.get(self.fault, errno.EIO)
+        raise OSError(number, os.strerror(number), operation.path)
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
+        yield Path(directory, "spool")
+
+
+def operations(root: Path, scenario: Scenario) -> list[tuple[Operation, bool]]:
+    """Return what a scenario does to names, and whether it was seen before: the same, with the same files there."""
+    world = Enduring.make(root, **scenario.changes)
+    scenario.warm(world)
+    recorder = Recorder(root)
+    with watched(str(root), recorder):
+        scenario.run(world)
+    found = []
+    for operation, tree in zip(recorder.operations, recorder.trees, strict=False):
+        if operation.kind in ASKED_AGAIN:
+            instant = operation.kind, operation.path, operation.target, tree
+            found.append((operation, instant in TAKEN))
+            TAKEN.add(instant)
+    return found
+
+
+def play(root: Path, name: str, number: int, fault: str, length: int) -> None:
+    """Run a scenario in which some operations fail, and check what came of it."""
+    scenario = SCENARIOS[name]
+    shutil.rmtree(root.parent)
+    root.parent.mkdir()
+    world = Enduring.make(root, **scenario.changes)
+    scenario.warm(world)
+    by_itself = contextlib.suppress(SpooldError, OSError, LookupError)  # it, too, may find that a file is not there yet
+    with watched(str(root), Fault(number, fault, length)), by_itself:
+        scenario.run(world)
+    if scenario.run in ENDED:
+        world = Enduring(root, **scenario.changes).start()
+    visible = {name: data for name, data in seen(root).items() if name not in scenario.anew}
+    scenario.mend(world)
+    world.settle()
+    check(world, visible, scenario.allowed | LATER.get(name, {}))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_reply_is_lost_at_every_change_of_a_name(root: Path, name: str) -> None:
+    for number, (operation, is_known) in enumerate(operations(root, SCENARIOS[name])):
+        for fault, length in itertools.product(FAULTS, LENGTHS if LONG or not is_known else ()):
+            try:
+                play(root, name, number, fault, length)
+            except Exception as error:
+                raise AssertionError(f"{fault}: {operation}, number {number}, and {length - 1} more") from error

@@ -1,0 +1,93 @@
+"""After an error of a link or a rename, what is there decides: a file server's answer may be lost."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoold.host import fsops
+
+ANY = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT, errno.EEXIST]
+
+
+def failing(real: Callable[..., Any], number: int, *, done: bool) -> Callable[..., Any]:
+    """Return ``real`` as it is where it reports an error, of what it did or of what it did not."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if done:
+            real(*arguments, **options)
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    made = tmp_path / "private"
+    made.write_bytes(b"new")
+    return made
+
+
+@pytest.mark.parametrize("number", ANY)
+def test_a_link_that_was_made_is_made(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(os.link, number, done=True))
+    assert fsops.publish(str(private), str(tmp_path / "public"))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_link_that_was_not_made_is_not(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(os.link, number, done=False))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fsops.publish(str(private), str(tmp_path / "public"))
+
+
+@pytest.mark.parametrize("number", ANY)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_rename_that_was_done_is_done(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
+) -> None:
+    public = tmp_path / "public"
+    if is_there:
+        public.write_bytes(b"old")
+    monkeypatch.setattr(os, "rename", failing(os.rename, number, done=True))
+    fsops.replace(str(private), str(public))
+    assert public.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("number", ANY)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_rename_that_was_not_done_is_not(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
+) -> None:
+    public = tmp_path / "public"
+    if is_there:
+        public.write_bytes(b"old")
+    monkeypatch.setattr(os, "rename", failing(os.rename, number, done=False))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fsops.replace(str(private), str(public))
+
+
+def test_the_rest_of_a_crash_is_replaced_also_where_its_removal_is_answered_late(
+    private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, errno.ENOENT, done=True))
+    fsops.write_private(str(private), b"newer")
+    assert private.read_bytes() == b"newer"
+
+
+def test_a_lock_is_on_a_file_that_is_open_for_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS refuses an exclusive one on any other (EBADF)."""
+    modes = []
+    monkeypatch.setattr(fcntl, "flock", lambda fd, _: modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE))
+    with fsops.locked(str(tmp_path / "lock"), exclusive=True):
+        assert modes == [os.O_RDWR]
