@@ -149,6 +149,15 @@ class Nix(_Section, frozen=True):
     ] = "captured"
 
 
+class Metrics(_Section, frozen=True):
+    """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""
+
+    directory: Annotated[
+        str, setting("where each daemon keeps a file of its own, spoold-*.prom; empty: nothing is measured")
+    ] = ""
+    interval: Annotated[float, setting("how often they are written", "seconds", ge=1)] = 15.0
+
+
 class Settings(_Section, frozen=True):
     """All of it."""
 
@@ -161,6 +170,7 @@ class Settings(_Section, frozen=True):
     limits: Limits = Limits()
     gc: Rules = Rules()
     retention: Retention = Retention()
+    metrics: Metrics = Metrics()
     nixpkgs: Annotated[
         dict[str, str],
         setting(

@@ -7,6 +7,7 @@ taken. One process of a role per spool (and name): a lock file says so before an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -18,7 +19,9 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from spoold.config import Settings
+from spoold.host import textfile
 from spoold.host.log import Log
+from spoold.host.metrics import STEP_FAILURES
 from spoold.host.notify import notify
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.ids import Hint
@@ -43,6 +46,9 @@ class Actor(Protocol):
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
+
+    def measure(self) -> None:
+        """Set what is measured of it; called by another thread, and slow things are allowed."""
 
     def stop(self) -> None:
         """Drain."""
@@ -95,16 +101,8 @@ def serve(settings: Settings, roles: list[str], ready: Callable[[], None] = lamb
     locks = [_role_lock(settings, role) for role in roles]
     _stop_on_signals(loops)
     try:
-        for loop in loops:
-            loop.start()
-        for loop in loops:
-            loop.started.wait()
-        if all(loop.failure is None for loop in loops):
-            notify("READY=1")
-            log.info("ready", roles=",".join(roles), spool=settings.spool.path)
-            ready()
-        for loop in loops:
-            loop.join()
+        with _measured(settings, loops):
+            _run(loops, settings, ready)
     finally:
         for lock in locks:
             lock.release()
@@ -113,8 +111,42 @@ def serve(settings: Settings, roles: list[str], ready: Callable[[], None] = lamb
             raise loop.failure
 
 
+def _run(loops: list[Loop], settings: Settings, ready: Callable[[], None]) -> None:
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.started.wait()
+    if all(loop.failure is None for loop in loops):
+        notify("READY=1")
+        log.info("ready", roles=",".join(loop.name for loop in loops), spool=settings.spool.path)
+        ready()
+    for loop in loops:
+        loop.join()
+
+
+def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractContextManager[None]:
+    """Keep the file of what is measured, where the settings want one."""
+    where = settings.metrics
+    if not where.directory:
+        return contextlib.nullcontext()
+    roles = [loop.name for loop in loops]
+    return textfile.kept(
+        where.directory,
+        where.interval,
+        spool=settings.spool.path,
+        daemon=_process_name(settings, roles[0]) if len(roles) == 1 else "all",
+        roles=roles,
+        measures=[loop.measure for loop in loops],
+    )
+
+
+def _process_name(settings: Settings, role: str) -> str:
+    """Return what tells the process of a role from all others on this spool."""
+    return f"{role}-{settings.executor.name}" if role == "executor" else role
+
+
 def _role_lock(settings: Settings, role: str) -> FileLock:
-    name = f"{role}-{settings.executor.name}" if role == "executor" else role
+    name = _process_name(settings, role)
     lock = FileLock(os.path.join(settings.spool.path, "tmp", f"{name}.lock"))
     try:
         lock.acquire(timeout=0)
@@ -152,6 +184,11 @@ class Loop(threading.Thread):
         """Ask the loop to drain and end."""
         self._stopping.set()
         self._watch.wake()
+
+    def measure(self) -> None:
+        """Have the actor measured, once it has started."""
+        if self.started.is_set():
+            self._actor.measure()
 
     def run(self) -> None:
         """Run the actor until it is stopped."""
@@ -208,5 +245,6 @@ class Loop(threading.Thread):
         try:
             return self._actor.step(hints)
         except (TemporaryError, OSError) as error:
+            STEP_FAILURES.add()
             log.error("a step failed; trying again", role=self.name, error=error)
             return RETRY

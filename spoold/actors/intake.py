@@ -23,6 +23,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
 from spoold.host.log import Log
+from spoold.host.metrics import CANCELS, DROPPED
 from spoold.model import ids
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
 from spoold.model.ids import Hint
@@ -68,6 +69,9 @@ class Intake:
 
     def stop(self) -> None:
         """Nothing is held between two steps."""
+
+    def measure(self) -> None:
+        """Nothing is measured but what is counted as it comes."""
 
     def start(self) -> None:
         """Clear what an earlier intake left half done; the client's files are all still there."""
@@ -183,6 +187,7 @@ class Intake:
             log.info("nothing to cancel: no such submission of this user's", submission=id_, uid=dropped.uid)
         self._unfinished.pop(name, None)
         self._remove(name, dropped)
+        CANCELS.add(came.name.lower())
 
     def _take_submission(self, name: str) -> None:
         id_ = name.removesuffix(".json")
@@ -238,8 +243,11 @@ class Intake:
 
     def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
         origin = origin_of(dropped, self._spool.clock.file_system())
-        if not (self._is_repeated(id_, origin) or self._spool.accept(id_, request, origin)):
-            self._is_repeated(id_, origin)
+        if not self._is_repeated(id_, origin):
+            if self._spool.accept(id_, request, origin):
+                DROPPED.add("accepted")
+            else:
+                self._is_repeated(id_, origin)
         self._taken.append((name, dropped))
 
     def _let_go(self) -> None:
@@ -258,6 +266,7 @@ class Intake:
                 self._spool.set_aside(id_, dropped.data, reason, suffix=f"@{origin.uid}-{origin.sha256[:8]}")
             self._spool.refuse(id_, reason, origin)
             log.info("refused", submission=id_, uid=origin.uid, reason=reason)
+            DROPPED.add("refused")
         self._remove(name, dropped)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:
@@ -272,9 +281,11 @@ class Intake:
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
             log.info("dropped again; it is the same submission", submission=id_)
+            DROPPED.add("repeated")
         else:
             self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)
             log.info("refused: the id is used already", submission=id_, uid=origin.uid)
+            DROPPED.add("reused")
         return True
 
     def _find(self, id_: str) -> Origin | None:

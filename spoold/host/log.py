@@ -11,6 +11,8 @@ import logging
 import re
 import sys
 
+from spoold.host.metrics import LOG_MESSAGES
+
 PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]{1,200}")
 LONGEST = 2000
 PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # sd-daemon(3), syslog(3)
@@ -56,18 +58,22 @@ class Log:
 
     def info(self, message: str, **fields: object) -> None:
         """Log the ordinary course of things."""
+        LOG_MESSAGES.add("info")
         self._logger.info(message, extra={"fields": fields})
 
     def warning(self, message: str, **fields: object) -> None:
         """Log what someone should look at, some time."""
+        LOG_MESSAGES.add("warning")
         self._logger.warning(message, extra={"fields": fields})
 
     def error(self, message: str, **fields: object) -> None:
         """Log what is broken."""
+        LOG_MESSAGES.add("error")
         self._logger.error(message, extra={"fields": fields})
 
     def bug(self, message: str, **fields: object) -> None:
         """Log the exception that is being handled, with where it came from."""
+        LOG_MESSAGES.add("error")
         self._logger.error(message, extra={"fields": fields}, exc_info=sys.exc_info())
 
 

@@ -50,6 +50,16 @@ class Census:
         self._count[minute] = self._count.get(minute, 0) + 1
         self._size[minute] = self._size.get(minute, 0) + size
 
+    @property
+    def count(self) -> int:
+        """Return how many there are."""
+        return sum(self._count.values())
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes they have together."""
+        return sum(self._size.values())
+
     def cutoff(self, rules: Rules, max_age: float, now: float) -> float:
         """Return the time before which everything goes."""
         latest = now - max_age if max_age else 0.0

@@ -213,6 +213,11 @@ class DockerSandbox:
         """Return what the pool has done so far."""
         return self._pool.counts if self._pool else Counts()
 
+    def measure(self) -> None:
+        """Measure the containers."""
+        if self._pool is not None:
+            self._pool.measure()
+
     def rest(self) -> None:
         """Keep nothing ready any more; jobs go on."""
         if self._pool is not None:

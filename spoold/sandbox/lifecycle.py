@@ -26,6 +26,14 @@ class Resting(Protocol):
         """Keep nothing ready any more; jobs go on."""
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that has something to measure."""
+
+    def measure(self) -> None:
+        """Measure it."""
+
+
 class Engine:
     """Holds the current sandbox engine; ``make`` makes one for a runtime. Thread-safe."""
 
@@ -47,6 +55,12 @@ class Engine:
                 before.rest()
         self._made.append(self._make(runtime))
         self.ready.clear()
+
+    def measure(self) -> None:
+        """Measure the current engine, where there is something to."""
+        sandbox = self.sandbox
+        if isinstance(sandbox, Measured):
+            sandbox.measure()
 
     def check(self) -> bool:
         """Tell whether the engine answers, and set ``ready`` accordingly."""

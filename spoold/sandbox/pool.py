@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from spoold.host.log import Log
+from spoold.host.metrics import SANDBOX_EVENTS, SANDBOX_REQUESTS, SANDBOXES
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.container import Container
@@ -82,8 +83,10 @@ class Pool:
             seen = self._failures
             if found := self._fit(owner):
                 self.counts.met += 1
+                SANDBOX_REQUESTS.add("yes")
                 return self._hand_out(found)
             self.counts.unmet += 1
+            SANDBOX_REQUESTS.add("no")
             self._takers += 1
             self._change.notify_all()
             try:
@@ -131,6 +134,7 @@ class Pool:
             now = self._last_job = time.monotonic()
             if again and self._missing() > 0 and not self._closing.is_set():
                 self.counts.reused += 1
+                SANDBOX_EVENTS.add("reused")
                 self._waiting.append(container)
                 if self._takers:  # there is nothing to do for the threads
                     self._change.notify_all()
@@ -141,6 +145,12 @@ class Pool:
             self._change.notify_all()
         if not later:
             self._remove(container)
+
+    def measure(self) -> None:
+        """Measure how many there are."""
+        SANDBOXES.set(len(self._waiting), "waiting")
+        SANDBOXES.set(self._running, "busy")
+        SANDBOXES.set(len(self._used), "used")
 
     def wake(self) -> None:
         """Try again at once: the engine is back."""
@@ -226,6 +236,7 @@ class Pool:
         with self._change:
             self._making -= 1
             self.counts.made += 1
+            SANDBOX_EVENTS.add("made")
             self._pause, self._not_before = FIRST_PAUSE, 0.0
             self._missing_since = time.monotonic()
             self._waiting.append(container)
@@ -234,6 +245,7 @@ class Pool:
             self._change.notify_all()
 
     def _failed(self, error: Exception) -> None:
+        SANDBOX_EVENTS.add("failed")
         if not isinstance(error, SpooldError):
             log.bug("a container could not be made", error=error)
         with self._change:
@@ -250,6 +262,7 @@ class Pool:
         if dead:
             log.warning("containers ended while they waited; replacing them", count=len(dead))
             self.counts.died += len(dead)
+            SANDBOX_EVENTS.add("died", by=len(dead))
             self._discard(dead)
 
     def _discard(self, containers: list[Container]) -> None:
@@ -269,5 +282,6 @@ class Pool:
         gone = container.close()
         with self._change:
             self.counts.removed += 1
+            SANDBOX_EVENTS.add("removed")
         if not gone:
             self.lost.add(container.id)

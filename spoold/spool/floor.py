@@ -12,6 +12,7 @@ import time
 from spoold.config import Settings
 from spoold.host import machine
 from spoold.host.log import Log
+from spoold.host.metrics import SHORT_OF_DISK
 from spoold.host.notify import notify
 
 log = Log("spool")
@@ -45,6 +46,7 @@ class Floor:
 
     def _say(self, short: str) -> None:
         before, self._short = self._short, short
+        SHORT_OF_DISK.set(bool(short))
         if short and not before:
             log.error("too little is free; until there is more, work waits", found=short, so=self._waits)
             notify(f"STATUS={self._waits}: {short}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from spoold.host import fsops
+from spoold.host.metrics import LOST_LEASES
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
@@ -47,14 +48,19 @@ class Lease:
             if self._held.closed:
                 return
             if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
-                self.lost = True
+                self._lose()
                 self.stop.set()
 
     def check(self) -> None:
         """Raise :class:`LeaseLostError` when the lease is lost by now."""
         if self.lost or not fsops.stands_for(self.path, self._held):
-            self.lost = True
+            self._lose()
             raise LeaseLostError(self.path)
+
+    def _lose(self) -> None:
+        if not self.lost:
+            LOST_LEASES.add()
+        self.lost = True
 
 
 class Heartbeat:
@@ -102,6 +108,11 @@ class Heartbeat:
             for lease in self._held:
                 if lease.path == path:
                     lease.stop.set()
+
+    @property
+    def held(self) -> int:
+        """Return how many are held."""
+        return len(self._held)
 
     @contextmanager
     def holding(self, path: str) -> Iterator[Lease]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.host.metrics import PUT_BACK
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.spool.queue import Queue
@@ -129,6 +130,7 @@ def recover(
         return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
         if queue.retry(entry, state, clock.file_system()):
+            PUT_BACK.add(state if "running" in queue.working else f"builds/{state}")
             log.warning("lease ran out; put back", submission=entry.id, state=state, attempt=entry.attempt + 1)
         return
     mine = queue.fence(entry, state)  # also from one who took it to end it: he may only have stalled

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from spoold.config import Settings
 from spoold.host import fsops, proc
 from spoold.host.log import Log
+from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.model import ids
 from spoold.model.errors import SpooldError
 from spoold.model.retention import Census, Rules
@@ -105,6 +106,8 @@ class Retention:
                 census.add(found.time, found.size)
             else:
                 yield found
+        DONE.set(census.count)
+        DONE_BYTES.set(census.size)
         cutoff = census.cutoff(self._rules, self._rules.max_age, now)
         old: list[Item] = []
         for found in self._finished(now):
@@ -147,6 +150,7 @@ class Retention:
         yield Pause.WORKED
         for item in old:
             fsops.remove(os.path.join(self._done, item.file))
+        REMOVED.add(by=len(old))
         if old:
             log.info("removed from done/", answers=len(old), bytes=sum(item.size for item in old))
         yield Pause.WORKED

@@ -15,6 +15,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
@@ -55,6 +56,7 @@ class Spool:
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
         self.queue.add(id_, ENCODER.encode(stub), state="done")
         self.queue.publish(entry)
+        RESPONSES.add(Status.REJECTED)
 
     def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
         """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
@@ -94,6 +96,7 @@ class Spool:
             raise ValueError(f"{response.status} is not final")
         result = published(entry.id, skip_pending(response))
         self.queue.commit(entry, "running", result, (origin.uid, origin.gid), tidy=tidy)
+        RESPONSES.add(response.status)
         fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
 
     def give_up(self, entry: Entry, state: str, reason: str) -> None:
@@ -112,6 +115,7 @@ class Spool:
         self.set_aside(entry.id, data, reason)
         final = msgspec.structs.replace(response, status=Status.INTERNAL_ERROR, reason=reason)
         self.finish(entry, final, origin)
+        GIVEN_UP.add()
 
     def set_aside(self, id_: str, data: bytes, reason: str, suffix: str = "") -> None:
         """Keep bytes that could not be used in ``quarantine/``, durably, and why."""
@@ -119,6 +123,7 @@ class Spool:
         fsops.write_private(self.queue.path("quarantine", f"{name}.reason"), (reason + "\n").encode())
         fsops.write_private(self.queue.path("quarantine", f"{name}.bytes"), data)
         fsops.sync_directory(self.queue.path("quarantine"))
+        QUARANTINED.add()
 
 
 class Progress:

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Executor
+from spoold.host import metrics
 from spoold.model.errors import TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT
@@ -62,6 +63,20 @@ def pool(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[DockerS
     made = pooled(docker_host, runtime, tmp_path)
     yield made
     made.close()
+
+
+def test_containers_are_measured(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:
+    exposition = metrics.Exposition(["executor"], {})
+    made = pooled(docker_host, runtime, tmp_path)
+    try:
+        until(lambda: made._pool is not None and not made._pool._used)
+        made.measure()
+        text = exposition.text().decode()
+        assert f'spoold_sandboxes{{state="waiting"}} {WAITING}.0' in text
+        assert f'spoold_sandbox_events_total{{event="made"}} {WAITING}.0' in text
+    finally:
+        made.close()
+        metrics.turn_off()
 
 
 Go = Callable[..., JobResult]

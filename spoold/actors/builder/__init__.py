@@ -9,6 +9,7 @@ or after a failure, waits in ``builds/new`` like all others and holds no worker.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,10 @@ import msgspec
 from spoold.actors.builder.collector import Cache, Collector
 from spoold.actors.builder.lanes import Lanes
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, STORE_FREE
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
@@ -126,6 +128,15 @@ class Builder:
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._collecting.shutdown(wait=True, cancel_futures=True)
         self._heartbeat.stop()
+
+    def measure(self) -> None:
+        """Measure the builds, and the disk of the store."""
+        with self._lock:
+            BUILDS_RUNNING.set(self._lanes.running)
+            BUILDS_WAITING.set(self._lanes.waiting)
+        CACHED.set(len(self._builds.finished()))
+        with contextlib.suppress(FileNotFoundError):  # before Nix has made it
+            STORE_FREE.set(machine.room(self._settings.nix.state).bytes)
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
@@ -244,6 +255,8 @@ class Builder:
 
     def _finish(self, entry: Entry, result: BuildResult) -> None:
         self._builds.finish(entry, result, self._clock.file_system())
+        if not isinstance(result.phase.time, str):
+            BUILD.observe(result.phase.time, str(result.phase.outcome))
         log.info("built", build=entry.id, outcome=result.phase.outcome, seconds=result.phase.time)
 
 

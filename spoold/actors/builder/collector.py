@@ -13,6 +13,7 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.host.log import Log
+from spoold.host.metrics import COLLECTED_BUILDS, COLLECTED_BYTES, COLLECTIONS, STORE_BYTES
 from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
 from spoold.model.errors import LeaseLostError, SpooldError
 from spoold.model.plan import build_id_of
@@ -50,6 +51,7 @@ class Collector:
                 log.error("the collection failed", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=str(error))
             self._builds.answer_order(name, report)
+            _measure(report)
             log.info("collected", order=name, dry_run=order.dry_run, builds=len(report.deleted), bytes=report.freed)
 
     def _collect(self, order: Order) -> Report:
@@ -110,3 +112,12 @@ class Collector:
             gone = [each for each in chosen if uses.get(each.build_id, each.last_used) <= each.last_used]
             self._builds.forget({each.build_id for each in gone})
         return gone
+
+
+def _measure(report: Report) -> None:
+    COLLECTIONS.add("failed" if report.error else "ok")
+    if not report.error:
+        STORE_BYTES.set(report.store_size)
+    if not report.dry_run:
+        COLLECTED_BUILDS.add(by=len(report.deleted))
+        COLLECTED_BYTES.add(by=report.freed)

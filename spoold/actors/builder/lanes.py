@@ -69,6 +69,16 @@ class Lanes:
         return self._settings.parallel + self._settings.slow
 
     @property
+    def running(self) -> int:
+        """Return how many have a place."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many have none yet."""
+        return len(self._waiting)
+
+    @property
     def idle(self) -> bool:
         """Tell whether no build waits for a place or for its time."""
         return not self._waiting

@@ -24,6 +24,7 @@ from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
+from spoold.host.metrics import ENGINE_READY, READY
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Hint
@@ -70,6 +71,13 @@ class Executor:
         self._follow_runtime()
         if self._runtime is None:
             log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
+
+    def measure(self) -> None:
+        """Measure the slots, the line, and the engine."""
+        self._slots.measure()
+        READY.set(self._line.length)
+        ENGINE_READY.set(self._engine.ready.is_set())
+        self._engine.measure()
 
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""

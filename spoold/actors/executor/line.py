@@ -72,6 +72,11 @@ class Line:
         """Tell whether nothing is ready."""
         return not (self._fresh or self._tried)
 
+    @property
+    def length(self) -> int:
+        """Return how many are ready."""
+        return len(self._fresh) + len(self._tried)
+
     def see(self, place: Place, owner: int) -> None:
         """Let an entry be looked at when it is its turn, unless it is in the line already."""
         with self._changed:

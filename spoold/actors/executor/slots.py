@@ -15,11 +15,12 @@ import msgspec
 from spoold.actors.executor.line import Line, Place, Ready
 from spoold.config import Settings
 from spoold.host.log import Log
+from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, TURNAROUND, WAIT, Histogram
 from spoold.model.errors import ClientError, LeaseLostError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Response, Status, verdict
+from spoold.model.response import Outcome, Response, Status, verdict
 from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
@@ -57,6 +58,11 @@ class Slots:
             recover(self._spool.queue, "running", entry, clock=self._spool.clock, abandon=self._abandon, log=log)
         for worker in self._workers:
             worker.start()
+
+    def measure(self) -> None:
+        """Measure how many there are, and how many have work."""
+        SLOTS.set(len(self._workers))
+        SLOTS_BUSY.set(self._heartbeat.held)
 
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others."""
@@ -174,6 +180,7 @@ class Slots:
             dependencies=record.result.phase,
             notes=notes or msgspec.UNSET,
         )
+        self._observe(WAIT, submission)
         progress = Progress(self._spool, entry, response, submission.Spool)
         log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id[:12])
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
@@ -184,12 +191,20 @@ class Slots:
         else:
             status = verdict(result.compile, result.run)
             final = msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
+            for name, phase in (("compile", result.compile), ("run", result.run)):
+                if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
+                    PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
         self.finish(entry, submission, final, tidy=False)
 
     def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
         self._spool.finish(entry, response, submission.Spool, tidy=tidy)
+        self._observe(TURNAROUND, submission)
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
+
+    def _observe(self, since_arrival: Histogram, submission: Submission) -> None:
+        if since_arrival.on:
+            since_arrival.observe(max(0.0, self._spool.clock.file_system() - submission.Spool.arrival))
 
     def _let_go(self, entry: Entry, *, lost: bool) -> None:
         if not lost and self._spool.queue.give_back(entry, "running", entry.attempt):

@@ -1,0 +1,229 @@
+"""What the daemons count and measure, all of it in one table, and how it becomes text for Prometheus.
+
+Theory of operation. Whoever has something to count calls ``add``, ``set`` or ``observe`` of a metric below. While
+nothing is measured that is a test of one attribute, and no library is loaded. ``Exposition`` turns the metrics of some
+roles on for the rest of the process, and makes their text; ``host.textfile`` writes it. Labels that have few values
+have all of them from the start, at 0, since Prometheus does not see the first increment of what was not there before.
+Each series also says of which spool and which daemon it is: the files of all daemons of a host are read as one.
+
+The table is documented in contrib/operator.md, "Watching it"; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from spoold.model.response import FINAL, Outcome
+
+ALL = ("intake", "executor", "builder", "health")
+PUBLISHERS = ("intake", "executor", "health")
+STATES = ("incoming", "new", "building", "running", "builds/new", "builds/building")
+OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SKIPPED)
+SHORT = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # seconds that a phase may take
+LONG = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 14400)  # seconds that one may wait
+TABLE: list[Metric] = []
+
+
+class Metric:
+    """One line of the table: ``roles`` export it; ``labels`` by name, with the values that are there from the start."""
+
+    kind = ""
+
+    def __init__(self, name: str, about: str, roles: tuple[str, ...], **labels: Iterable[str]) -> None:
+        self.name, self.about, self.roles = name, about, roles
+        self.labels = {label: tuple(values) for label, values in labels.items()}
+        self._real: Any = None
+        self._awaited = False
+        TABLE.append(self)
+
+    @property
+    def on(self) -> bool:
+        """Tell whether it is measured: to be asked before something is found out for its sake alone."""
+        return self._real is not None
+
+    def turn_on(self, make: Any, registry: Any) -> None:
+        """Begin; ``make`` is what the library calls this kind."""
+        self._real = make(self.name, self.about, tuple(self.labels), registry=registry, **self._more())
+        if len(self.labels) == 1 and self.kind != "gauge":
+            for value in next(iter(self.labels.values())):
+                self._real.labels(value)
+
+    def _more(self) -> dict[str, Any]:
+        return {}
+
+    def _of(self, labels: tuple[str, ...]) -> Any:
+        return self._real.labels(*labels) if labels else self._real
+
+
+class Counter(Metric):
+    """What only grows."""
+
+    kind = "counter"
+
+    def add(self, *labels: str, by: float = 1) -> None:
+        """Count."""
+        if self._real is not None:
+            self._of(labels).inc(by)
+
+
+class Gauge(Metric):
+    """What goes up and down. It is not exported before it is known."""
+
+    kind = "gauge"
+
+    def turn_on(self, make: Any, registry: Any) -> None:
+        """Begin when it is set for the first time."""
+        self._begin = partial(super().turn_on, make, registry)
+        self._awaited = True
+
+    def set(self, value: float, *labels: str) -> None:
+        """Note what it is now; one thread at a time."""
+        if self._awaited:
+            self._awaited = False
+            self._begin()
+        if self._real is not None:
+            self._of(labels).set(value)
+
+
+class Histogram(Metric):
+    """Durations in seconds, counted in ``buckets``, whose upper bounds these are."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, about: str, roles: tuple[str, ...], buckets: tuple[float, ...], **labels: Iterable[str]
+    ) -> None:
+        super().__init__(name, about, roles, **labels)
+        self._buckets = buckets
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one."""
+        if self._real is not None:
+            self._of(labels).observe(value)
+
+    def _more(self) -> dict[str, Any]:
+        return {"buckets": self._buckets}
+
+
+# -- what every daemon has
+LOG_MESSAGES = Counter("spoold_log_messages_total", "Records in the log", ALL, level=("info", "warning", "error"))
+STEP_FAILURES = Counter("spoold_step_failures_total", "Steps of a daemon that failed and are tried again", ALL)
+RESPONSES = Counter(
+    "spoold_responses_total", "Submissions that ended, by the status of the response", PUBLISHERS, status=sorted(FINAL)
+)
+PUT_BACK = Counter(
+    "spoold_put_back_total",
+    "Entries whose worker stopped renewing its lease, and which went back to the start",
+    ("executor", "builder", "health"),
+    state=("building", "running", "builds/building"),
+)
+LOST_LEASES = Counter(
+    "spoold_lost_leases_total", "Leases that their holder found lost, also to a cancel", ("executor", "builder")
+)
+GIVEN_UP = Counter("spoold_given_up_total", "Submissions that ended for a fault of ours", ("executor", "health"))
+QUARANTINED = Counter("spoold_quarantined_total", "What could not be used and is kept in quarantine/", PUBLISHERS)
+SHORT_OF_DISK = Gauge("spoold_short_of_disk", "1 while so little is free that work waits", ("intake", "executor"))
+
+# -- intake
+DROPPED = Counter(
+    "spoold_dropped_total",
+    "Files of clients that intake has done with",
+    ("intake",),
+    outcome=("accepted", "repeated", "refused", "reused"),
+)
+CANCELS = Counter(
+    "spoold_cancels_total", "Files that asked to cancel", ("intake",), outcome=("done", "late", "unknown")
+)
+
+# -- executor
+SLOTS = Gauge("spoold_slots", "Programs that may run at once", ("executor",))
+SLOTS_BUSY = Gauge("spoold_slots_busy", "Slots that have a submission", ("executor",))
+READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot", ("executor",))
+ENGINE_READY = Gauge("spoold_engine_ready", "1 while the sandbox engine can be used", ("executor",))
+WAIT = Histogram("spoold_wait_seconds", "From the arrival of a submission to its run", ("executor",), LONG)
+TURNAROUND = Histogram(
+    "spoold_turnaround_seconds", "From the arrival of a submission to its response", ("executor",), LONG
+)
+PHASE = Histogram(
+    "spoold_phase_seconds",
+    "Wall-clock time of a phase of a job",
+    ("executor",),
+    SHORT,
+    phase=("compile", "run"),
+    outcome=OUTCOMES,
+)
+SANDBOXES = Gauge("spoold_sandboxes", "Containers for jobs", ("executor",), state=("waiting", "busy", "used"))
+SANDBOX_EVENTS = Counter(
+    "spoold_sandbox_events_total",
+    "What became of containers for jobs",
+    ("executor",),
+    event=("made", "failed", "died", "reused", "removed"),
+)
+SANDBOX_REQUESTS = Counter(
+    "spoold_sandbox_requests_total", "Jobs, by whether a container waited for them", ("executor",), found=("yes", "no")
+)
+
+# -- builder
+BUILD = Histogram("spoold_build_seconds", "Time of a build of dependencies", ("builder",), SHORT, outcome=OUTCOMES)
+BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that have a place", ("builder",))
+BUILDS_WAITING = Gauge("spoold_builds_waiting", "Builds that wait for a place", ("builder",))
+CACHED = Gauge("spoold_cached_builds", "Builds that are remembered, good or failed", ("builder",))
+STORE_BYTES = Gauge("spoold_store_bytes", "Size of the Nix store when it was last collected", ("builder",))
+STORE_FREE = Gauge("spoold_store_free_bytes", "What is free on the disk of the Nix store", ("builder",))
+COLLECTIONS = Counter(
+    "spoold_collections_total", "Collections of the Nix store", ("builder",), outcome=("ok", "failed")
+)
+COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", ("builder",))
+COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", ("builder",))
+
+# -- health
+ENTRIES = Gauge("spoold_entries", "What is in a state, by its directory in the spool", ("health",), state=STATES)
+OLDEST = Gauge(
+    "spoold_oldest_seconds", "For how long the oldest has been in a state; 0: none", ("health",), state=STATES
+)
+QUARANTINE = Gauge("spoold_quarantine_files", "Files in quarantine/", ("health",))
+DONE = Gauge("spoold_done_answers", "Answers in done/ when they were last counted", ("health",))
+DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ at that time", ("health",))
+REMOVED = Counter("spoold_retention_removed_total", "Answers that retention has removed", ("health",))
+SPOOL_FREE = Gauge("spoold_spool_free_bytes", "What is free on the disk of the spool", ("health",))
+SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Inodes that are free there", ("health",))
+LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", ("health",))
+
+
+class Exposition:
+    """The text of the metrics of ``roles``; ``constant`` are labels of all series. There is one in a process."""
+
+    def __init__(self, roles: Iterable[str], constant: Mapping[str, str]) -> None:
+        import prometheus_client as library  # noqa: PLC0415 - 3 MB that a daemon need not have
+
+        self._registry = library.CollectorRegistry()
+        self._constant = constant
+        self._make_text: Any = library.generate_latest
+        library.ProcessCollector(namespace="spoold", registry=self._registry)
+        kinds = {"counter": library.Counter, "gauge": library.Gauge, "histogram": library.Histogram}
+        for metric in TABLE:
+            if set(metric.roles) & set(roles):
+                metric.turn_on(kinds[metric.kind], self._registry)
+
+    def text(self) -> bytes:
+        """Return everything as it is now, in Prometheus' text format."""
+        text: bytes = self._make_text(self)
+        return text
+
+    def collect(self) -> Iterable[Any]:
+        """Yield the families, as the library asks for them; with our labels, and without when each series began."""
+        for family in self._registry.collect():
+            family.samples = [
+                sample._replace(labels={**self._constant, **sample.labels})
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            yield family
+
+
+def turn_off() -> None:
+    """Measure nothing any more: for tests, which have many daemons in one process."""
+    for metric in TABLE:
+        metric._real, metric._awaited = None, False

@@ -1,0 +1,87 @@
+"""Keeps a text file of what is measured, for the textfile collector of Prometheus' node_exporter.
+
+Each daemon has a file of its own, ``spoold-<daemon>-<8 digits for the spool>.prom``, which is replaced every
+``interval`` seconds in one step, by a thread that does nothing else: however long it takes to find things out, or a
+file server to answer, no work waits for it. It goes when the daemon ends. After a kill it stays as it is, and its age
+tells (``node_textfile_mtime_seconds``). A directory that cannot be written to is no reason to stop work: the log says
+so, once, until it can be again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.host.metrics import Exposition
+
+log = Log("metrics")
+PATIENCE = 5.0  # seconds for the thread to end with the daemon
+
+
+@contextlib.contextmanager
+def kept(
+    directory: str,
+    interval: float,
+    *,
+    spool: str,
+    daemon: str,
+    roles: Iterable[str],
+    measures: list[Callable[[], None]],
+) -> Iterator[None]:
+    """Keep the file while the block runs; each of ``measures`` is called before it is written, to set what it knows."""
+    file = _File(directory, spool, daemon, Exposition(roles, {"spool": spool, "daemon": daemon}), measures)
+    stop = threading.Event()
+    thread = threading.Thread(target=file.keep, args=(interval, stop), name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE)
+        file.remove()
+
+
+class _File:
+    def __init__(
+        self, directory: str, spool: str, daemon: str, exposition: Exposition, measures: list[Callable[[], None]]
+    ) -> None:
+        name = f"spoold-{daemon}-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:8]}"
+        self._path = os.path.join(directory, f"{name}.prom")
+        self._private = os.path.join(directory, f".{name}.tmp")  # of another ending: a collector does not read it
+        self._exposition = exposition
+        self._measures = measures
+        self._said = False
+        self._writing = threading.Lock()
+        self._removed = False
+
+    def keep(self, interval: float, stop: threading.Event) -> None:
+        self._write()
+        while not stop.wait(interval):
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            for measure in self._measures:
+                measure()
+            text = self._exposition.text()
+            with self._writing:
+                if not self._removed:
+                    fsops.write_private(self._private, text, mode=0o644, sync=False)
+                    fsops.replace(self._private, self._path)
+            self._said = False
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread stays alive and no work suffers
+            if not self._said:
+                log.error("what is measured cannot be written; trying again", file=self._path, error=error)
+            self._said = True
+
+    def remove(self) -> None:
+        """Remove it for good, whatever the thread is about to do."""
+        with self._writing:
+            self._removed = True
+            with contextlib.suppress(OSError):
+                fsops.remove(self._path)

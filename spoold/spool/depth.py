@@ -1,0 +1,88 @@
+"""How much is in each state, and for how long the oldest: what health measures and ``spoolctl top`` shows.
+
+A look lists the directories and asks for one time of each entry, and keeps nothing but the oldest: 100,000 entries take
+a few tenths of a second of CPU. So nobody looks on the way of a submission, and those who look often rest in between.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from spoold.host import fsops
+from spoold.host.metrics import STATES
+
+HELD = ".held"  # the ending of the directories in tmp/ in which workers note what they hold
+
+
+class Waiting(NamedTuple):
+    """An entry, by the name of its file, and since when it is in its state, on the file system's clock."""
+
+    since: float
+    name: str
+
+
+class Depth(NamedTuple):
+    """A state (its directory in the spool), how many are in it, and the oldest of them, the oldest first."""
+
+    state: str
+    number: int
+    oldest: list[Waiting]
+
+
+class Holder(NamedTuple):
+    """A worker by name (``executor-default``, ``builder``), and what it holds."""
+
+    name: str
+    held: list[Waiting]
+
+
+def depths(root: str, most: int = 1) -> Iterator[Depth]:
+    """Look at all states of the spool ``root``; of each, ``most`` of the oldest."""
+    claims = {each.name: each.since for worker in holders(root) for each in worker.held}
+    for state in STATES:
+        number = 0
+        oldest: list[Waiting] = []
+        for waiting in _waiting(os.path.join(root, state), dropped=state == "incoming", claims=claims):
+            number += 1
+            newest_first = Waiting(-waiting.since, waiting.name)
+            if len(oldest) < most:
+                heapq.heappush(oldest, newest_first)
+            elif newest_first > oldest[0]:
+                heapq.heapreplace(oldest, newest_first)
+        yield Depth(state, number, sorted(Waiting(-since, name) for since, name in oldest))
+
+
+def _waiting(directory: str, *, dropped: bool, claims: dict[str, float]) -> Iterator[Waiting]:
+    """Yield what is in a directory.
+
+    An entry's mtime is when it came there; that of one that is held is renewed, but not that of its holder's note. Of a
+    client's file it is the client's to set, so it is its ctime.
+    """
+    with os.scandir(directory) as found:
+        for each in found:
+            if not each.name.endswith(".json") or each.name.startswith("."):
+                continue
+            try:
+                status = each.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # it moved on
+            yield Waiting(status.st_ctime if dropped else claims.get(each.name, status.st_mtime), each.name)
+
+
+def holders(root: str) -> list[Holder]:
+    """Return the workers that have noted anything on this spool, with what each holds now, the oldest first."""
+    found = []
+    for private in (os.path.join(root, "tmp"), os.path.join(root, "builds", "tmp")):
+        for name in fsops.names(private):
+            if name.endswith(HELD):
+                notes = os.path.join(private, name)
+                held = [Waiting(since, note) for note in fsops.names(notes) if (since := _mtime(notes, note))]
+                found.append(Holder(name.removesuffix(HELD), sorted(held)))
+    return sorted(found)
+
+
+def _mtime(directory: str, name: str) -> float | None:
+    return fsops.mtime(os.path.join(directory, name))
