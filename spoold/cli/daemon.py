@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 import msgspec
 
 from spoold.cli import exits
 from spoold.config import Settings, load
 from spoold.daemon import ROLES, serve
-from spoold.host import log
+from spoold.host import journal, log
 from spoold.spool import layout
 
 HELP = {
@@ -37,7 +35,7 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
     settings = load(config)
     if spool is not None:
         settings = msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, path=spool))
-    log.set_up(level=log_level, journal="JOURNAL_STREAM" in os.environ)
+    log.set_up(level=log_level, journal=journal.is_stderr())
     context.obj = settings
 
 

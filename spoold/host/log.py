@@ -1,4 +1,6 @@
-"""Structured logs on stderr: one record a line, ``key=value``, values quoted so that no client can forge a record.
+"""Structured logs: one record a line, ``key=value``, values quoted so that no client can forge a record.
+
+They go to stderr, with the time; where that is systemd-journald's, to it, with fields to search by (``host.journal``).
 
 A value is printed as it is when it is made of plain characters, else as an ASCII JSON string: newlines, escape
 sequences and anything outside ASCII come out escaped, and long values are cut.
@@ -10,7 +12,10 @@ import json
 import logging
 import re
 import sys
+import time
+from collections.abc import Callable
 
+from spoold.host.journal import JournalHandler
 from spoold.host.metrics import LOG_MESSAGES
 
 PLAIN = re.compile(r"[A-Za-z0-9_./:@+,-]{1,200}")
@@ -19,9 +24,11 @@ PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # s
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, *, journal: bool) -> None:
-        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S%z")
-        self._journal = journal
+    """Makes the line of a record; ``start`` makes what stands before its fields."""
+
+    def __init__(self, start: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__()
+        self._start = start
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {"level": record.levelname.lower(), "actor": record.name.rpartition(".")[2]}
@@ -29,13 +36,15 @@ class _Formatter(logging.Formatter):
         fields["msg"] = record.getMessage()
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        line = " ".join(f"{key}={quoted(value)}" for key, value in fields.items())
-        # The journal stamps records itself and takes the level from this prefix.
-        return (
-            f"<{PRIORITY[record.levelname]}>{line}"
-            if self._journal
-            else f"{self.formatTime(record, self.datefmt)} {line}"
-        )
+        return self._start(record) + " ".join(f"{key}={quoted(value)}" for key, value in fields.items())
+
+
+def _time(record: logging.LogRecord) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S%z', time.localtime(record.created))} "
+
+
+def _prefix(record: logging.LogRecord) -> str:
+    return f"<{PRIORITY[record.levelname]}>"  # journald takes the level of a line from this, and stamps it itself
 
 
 def quoted(value: object) -> str:
@@ -78,9 +87,11 @@ class Log:
 
 
 def set_up(*, level: str, journal: bool) -> None:
-    """Send the records of spoold to stderr; ``journal`` where systemd reads them."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(journal=journal))
+    """Send the records of spoold to stderr; to journald itself where ``journal`` says that stderr is its."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(_prefix if journal else _time))
+    if journal:
+        handler = JournalHandler(_Formatter(lambda _: ""), handler, PRIORITY)
     root = logging.getLogger("spoold")
     root.handlers = [handler]
     root.setLevel(level.upper())

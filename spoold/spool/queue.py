@@ -33,6 +33,11 @@ class Queue:
         self._lock = threading.Lock()
         self._shown: set[Entry] = set()  # published, with a private name still
 
+    @property
+    def kind(self) -> str:
+        """Return what an entry is: a ``submission`` or a ``build``."""
+        return "submission" if "running" in self.working else "build"
+
     def path(self, state: str, name: str = "") -> str:
         """Return the path of ``name`` in the directory of ``state``."""
         return os.path.join(self.root, state, name)

@@ -104,7 +104,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
             latest = queue.results_waiting().get(id_, [])
             if not latest:
                 continue  # its holder has shown it meanwhile
-            log.info("publishing the result of a process that died", submission=id_, attempt=latest[-1].attempt)
+            log.info("publishing the result of a process that died", **{queue.kind: id_}, attempt=latest[-1].attempt)
             queue.publish(latest[-1])
         stale += results
         is_durable = False
@@ -130,10 +130,11 @@ def recover(
         return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
         if queue.retry(entry, state, clock.file_system()):
-            PUT_BACK.add(state if "running" in queue.working else f"builds/{state}")
-            log.warning("lease ran out; put back", submission=entry.id, state=state, attempt=entry.attempt + 1)
+            PUT_BACK.add(state if queue.kind == "submission" else f"builds/{state}")
+            attempt = entry.attempt + 1
+            log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return
     mine = queue.fence(entry, state)  # also from one who took it to end it: he may only have stalled
     if mine:
-        log.error("set aside: its workers died", submission=entry.id, state=state, attempts=queue.attempts)
+        log.error("set aside: its workers died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -182,7 +182,7 @@ class Slots:
         )
         self._observe(WAIT, submission)
         progress = Progress(self._spool, entry, response, submission.Spool)
-        log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id[:12])
+        log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         try:
             result = sandbox.run(job, progress.phase_ended, lease.stop)
