@@ -1,4 +1,4 @@
-"""Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE LEVEL``.
+"""Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
 
 The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, or ``kill``, which ends its
 process.
@@ -49,4 +49,4 @@ daemon.ROLES["builder"] = lambda settings: Builder(settings, PlainBackend())
 
 if __name__ == "__main__":
     log.set_up(level=sys.argv[3], journal=False)
-    daemon.serve(load(sys.argv[1]), [sys.argv[2]])
+    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","))

@@ -1,0 +1,244 @@
+"""A spool on a host with two users, and an sshd: what clients of another machine have. All of it is gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from spoold.config import Executor, Lease, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.spool import layout
+from tests.engines import REPOSITORY, SLOWNESS, unavailable
+
+SETTLE = 1.5  # seconds
+PATIENCE = 30.0 * SLOWNESS
+PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
+GATEWAY = REPOSITORY / "contrib" / "ssh-gateway"
+
+
+class User(NamedTuple):
+    """A user of the host, made for the tests."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user, on the host."""
+        return subprocess.run(
+            command,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            **options,
+        )
+
+
+def need() -> None:
+    """Skip or fail where the tests cannot make users, or a program is missing."""
+    os.environ["PATH"] += ":/usr/sbin"
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        unavailable(f"not installed: {', '.join(missing)} (openssh-server, openssh-client, rsync)")
+    if os.geteuid() != 0:
+        unavailable("only root can make users")
+
+
+@contextlib.contextmanager
+def user(name: str) -> Iterator[User]:
+    """Yield a user who has no password, no home but /, and whose account is not locked."""
+    with contextlib.suppress(KeyError):
+        pwd.getpwnam(name)
+        subprocess.run(["userdel", name], check=True, capture_output=True)  # of tests that were killed
+    options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/bin/sh"]
+    subprocess.run(["useradd", *options, "--password", "*", name], check=True, capture_output=True)
+    try:
+        found = pwd.getpwnam(name)
+        yield User(name, found.pw_uid, found.pw_gid)
+    finally:
+        subprocess.run(["userdel", name], check=False, capture_output=True)
+
+
+class Room:
+    """The spool, its daemons over stand-in engines as one process, and the sshd; below one directory."""
+
+    def __init__(self, directory: Path, users: Sequence[User]) -> None:
+        self.directory = directory
+        self.users = users
+        self.spool = directory / "spool"
+        layout.create(str(self.spool))
+        self.settings = Settings(
+            spool=SpoolSettings(path=str(self.spool), settle=SETTLE, scan=0.5),
+            lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5),
+            executor=Executor(slots=2),
+            nixpkgs={"default": "/srv/nixpkgs"},
+        )
+        self.port = free_port()
+        self.config = directory / "spoold.toml"
+        self.config.write_bytes(msgspec.toml.encode(self.settings))
+        self.daemons = self._start_daemons()
+        self.sshd = self._start_sshd()
+
+    def stop(self) -> None:
+        for process in (self.daemons, self.sshd):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in (self.daemons, self.sshd):
+            process.wait(PATIENCE)
+
+    def _start_daemons(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.idle", str(self.config), "intake,builder,executor,health", "info"]
+        with (self.directory / "log").open("wb") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+
+    def _start_sshd(self) -> subprocess.Popen[bytes]:
+        keys = self.directory / "keys"
+        keys.mkdir(0o711)
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd ends up without any rights; a service would make it
+        self._make_key("host")
+        config = self.directory / "sshd_config"
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.key('host')}\nPidFile none\n"
+            f"AuthorizedKeysFile {keys}/authorized-%u\nPasswordAuthentication no\nUsePAM no\nStrictModes no\n"
+            f"PrintMotd no\nMaxStartups 50\nSubsystem sftp internal-sftp\n"
+        )
+        for each in self.users:
+            self._make_key(each.name)
+            self.authorize(each, each.name)
+        sshd = shutil.which("sshd")  # it starts itself anew for each connection, and wants its full path for that
+        assert sshd
+        process = subprocess.Popen([sshd, "-D", "-f", str(config), "-E", str(self.directory / "sshd.log")])
+        self.until(self._answers)
+        return process
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port), 5):
+            return True
+        return False
+
+    # -- keys
+
+    def key(self, name: str) -> Path:
+        return self.directory / "keys" / name
+
+    def _make_key(self, name: str) -> None:
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key(name))], check=True)
+
+    def authorize(self, user: User, name: str, options: str = "") -> None:
+        """Let the key ``name``, which is made where there is none, log in as ``user``."""
+        if not self.key(name).exists():
+            self._make_key(name)
+        line = f"{options} {self.key(name).with_suffix('.pub').read_text()}".lstrip()
+        authorized = self.key(f"authorized-{user.name}")
+        with authorized.open("a") as file:
+            file.write(line)
+        authorized.chmod(0o644)
+
+    # -- clients
+
+    def options(self, key: str) -> list[str]:
+        """Return what ssh, scp and sftp are told, but for the port."""
+        wanted = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "LogLevel=ERROR")
+        return ["-F", "/dev/null", "-i", str(self.key(key)), *(word for each in wanted for word in ("-o", each))]
+
+    def ssh(self, user: User, *words: str, key: str = "", data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Say something to the host through ssh; ``words`` may begin with options."""
+        command = ["ssh", *self.options(key or user.name), "-p", str(self.port), "-l", user.name]
+        return subprocess.run(
+            [*command, *words], input=data, capture_output=True, check=False, timeout=PATIENCE, cwd="/"
+        )
+
+    def in_spool(self, path: str) -> str:
+        return str(self.spool / path)
+
+    def request(self, size: int = 0) -> tuple[str, bytes]:
+        """Return an id, and a request that has at least ``size`` bytes; the same request is never made twice."""
+        id_ = f"job-{secrets.token_hex(6)}"
+        files = [{"name": "run.sh", "content": "true"}, {"name": "data", "content": f"{id_} " * (size // 17)}]
+        return id_, json.dumps({"files": files}).encode()
+
+    def file(self, id_: str, data: bytes) -> Path:
+        """Return a file of the client's machine with a request."""
+        made = self.directory / f"{id_}.json"
+        made.write_bytes(data)
+        made.chmod(0o644)
+        return made
+
+    # -- what is there
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, (self.directory / "log").read_text()[-3000:]
+            time.sleep(0.02)
+
+    def response(self, id_: str, owner: User) -> dict[str, Any]:
+        """Wait for a response; it must be its owner's to read, and nobody else's."""
+        path = self.spool / "done" / f"{id_}.response.json"
+        self.until(path.exists)
+        assert (path.stat().st_uid, path.stat().st_mode & 0o7777) == (owner.uid, 0o400)
+        for each in self.users:
+            read = each.run("cat", str(path))
+            assert (read.returncode == 0) == (each == owner)
+            if each == owner:
+                answer = json.loads(read.stdout)
+        assert answer["Submission_id"] == id_
+        return dict(answer)
+
+    def assert_completed(self, id_: str, owner: User, data: bytes) -> None:
+        """Every byte has arrived, and was run for whom it came from."""
+        assert self.response(id_, owner)["status"] == "COMPLETED"
+        entry = json.loads((self.spool / "done" / f"{id_}.json").read_bytes())
+        assert (entry["Spool"]["sha256"], entry["Spool"]["uid"]) == (hashlib.sha256(data).hexdigest(), owner.uid)
+        assert not list((self.spool / "incoming").glob(f"*{id_}*"))
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Keep the daemons from taking anything in inside the block."""
+        self.daemons.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.daemons.send_signal(signal.SIGCONT)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def room() -> Iterator[Room]:
+    """Yield a room; users can enter its directory."""
+    need()
+    directory = Path(tempfile.mkdtemp(prefix="spoold-remote.", dir="/tmp"))
+    directory.chmod(0o711)
+    try:
+        with user("spoold-test-1") as one, user("spoold-test-2") as other:
+            made = Room(directory, [one, other])
+            try:
+                yield made
+            finally:
+                made.stop()
+    finally:
+        shutil.rmtree(directory)

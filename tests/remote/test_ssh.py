@@ -1,0 +1,252 @@
+"""Clients elsewhere, who have ssh and nothing of ours: every way to write a file, slowly, cut off, resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.remote.room import SETTLE, Room, User
+
+LARGE = 3 << 20  # bytes: more than pipes and sockets hold between here and there
+KBIT = "8000"  # a second; so it takes some seconds
+Upload = Callable[[Room, User, Path, str], list[str]]
+
+
+def by_cat(room: Room, user: User, file: Path, target: str) -> list[str]:
+    ssh = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1"]
+    return ["sh", "-c", '"$@" <"$0"', str(file), *ssh, f"cat >{target}"]
+
+
+def by_scp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return ["scp", "-q", *room.options(user.name), "-P", str(room.port), str(file), f"{user.name}@127.0.0.1:{target}"]
+
+
+def by_old_scp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return [*by_scp(room, user, file, target)[:1], "-O", *by_scp(room, user, file, target)[1:]]
+
+
+def by_sftp(room: Room, user: User, file: Path, target: str, word: str = "put") -> list[str]:
+    sftp = ["sftp", "-q", "-b", "-", *room.options(user.name), "-P", str(room.port), f"{user.name}@127.0.0.1"]
+    return ["sh", "-c", 'echo "$0" | "$@"', f"{word} {file} {target}", *sftp]
+
+
+def by_rsync(room: Room, user: User, file: Path, target: str, *more: str) -> list[str]:
+    ssh = " ".join(["ssh", *room.options(user.name), "-p", str(room.port)])
+    return ["rsync", *more, "-e", ssh, str(file), f"{user.name}@127.0.0.1:{target}"]
+
+
+def by_rsync_in_place(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return by_rsync(room, user, file, target, "--inplace")
+
+
+def by_rename(room: Room, user: User, file: Path, target: str) -> list[str]:
+    """The way that the spec recommends."""
+    private = f"{target.rpartition('/')[0]}/.{file.name}.tmp"
+    ssh = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1"]
+    return ["sh", "-c", '"$@" <"$0"', str(file), *ssh, f"cat >{private} && mv {private} {target}"]
+
+
+def by_cp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    """On the host itself."""
+    return ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "cp", str(file), target]
+
+
+WAYS = [by_cp, by_cat, by_rename, by_scp, by_old_scp, by_sftp, by_rsync, by_rsync_in_place]
+
+
+def run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("upload", WAYS)
+def test_every_way_to_write_a_file(room: Room, ann: User, upload: Upload) -> None:
+    id_, data = room.request(100_000)
+    run(upload(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    room.assert_completed(id_, ann, data)
+
+
+def test_the_client_of_the_spec_needs_scp_and_ssh_only(room: Room, ann: User) -> None:
+    id_, data = room.request()
+    run(by_scp(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    done = room.in_spool(f"done/{id_}.response.json")
+    got = room.ssh(ann, "127.0.0.1", f"until cat '{done}' 2>/dev/null; do sleep 0.2; done")
+    assert b"COMPLETED" in got.stdout
+
+
+# -- slow
+
+
+def trickle(room: Room, user: User, target: str, data: bytes, pauses: Sequence[float]) -> None:
+    """Upload in as many parts as there are pauses, and one."""
+    command = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1", f"cat >{target}"]
+    size = len(data) // (len(pauses) + 1) + 1
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
+        assert client.stdin
+        for number, pause in enumerate([*pauses, 0.0]):
+            client.stdin.write(data[number * size : (number + 1) * size])
+            client.stdin.flush()
+            time.sleep(pause)
+    assert client.returncode == 0
+
+
+def test_an_upload_may_take_long_under_its_final_name(room: Room, ann: User) -> None:
+    """Longer than the settle time in all, as long as no pause is."""
+    id_, data = room.request(2000)
+    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [SETTLE * 0.6] * 4)
+    room.assert_completed(id_, ann, data)
+
+
+def test_an_upload_that_rests_longer_than_the_settle_time_is_given_up(room: Room, ann: User) -> None:
+    id_, data = room.request(2000)
+    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [SETTLE * 2])
+    answer = room.response(id_, ann)
+    assert answer["status"] == "REJECTED"
+    assert f"after {SETTLE:g} s without a change" in answer["reason"]
+
+
+# -- cut off
+
+
+def cut_off(room: Room, id_: str, command: Sequence[str]) -> None:
+    """Kill an upload when a part of the file is there, under whatever name."""
+    client = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    incoming = room.spool / "incoming"
+    room.until(lambda: any(0 < path.stat().st_size < LARGE for path in incoming.glob(f"*{id_}*")))
+    subprocess.run(["kill", "-KILL", "--", f"-{client.pid}"], check=True)  # ssh, scp, and what they started
+    assert client.wait() == -signal.SIGKILL
+
+
+def slow_cat(room: Room, user: User, file: Path, target: str) -> list[str]:
+    ssh = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1"]
+    return ["sh", "-c", '(head -c 1000000 "$0"; sleep 60) | "$@"', str(file), *ssh, f"cat >{target}"]
+
+
+def slow_scp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    scp, *rest = by_scp(room, user, file, target)
+    return [scp, "-l", KBIT, *rest]
+
+
+def slow_old_scp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    scp, *rest = by_old_scp(room, user, file, target)
+    return [scp, "-l", KBIT, *rest]
+
+
+def slow_sftp(room: Room, user: User, file: Path, target: str) -> list[str]:
+    shell, option, script, text, sftp, *rest = by_sftp(room, user, file, target)
+    return [shell, option, script, text, sftp, "-l", KBIT, *rest]
+
+
+def slow_rsync_in_place(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return by_rsync(room, user, file, target, "--inplace", "--bwlimit=1000")
+
+
+def slow_rsync_partial(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return by_rsync(room, user, file, target, "--partial", "--bwlimit=1000")
+
+
+CUT_OFF = [slow_cat, slow_scp, slow_old_scp, slow_sftp, slow_rsync_in_place, slow_rsync_partial]
+
+
+@pytest.mark.parametrize("upload", CUT_OFF)
+def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User, upload: Upload) -> None:
+    """It lies there under its final name, and nothing tells that it is not whole but that it does not parse."""
+    id_, data = room.request(LARGE)
+    cut_off(room, id_, upload(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    answer = room.response(id_, ann)
+    assert answer["status"] == "REJECTED"
+    assert "without a change" in answer["reason"]
+    assert not (room.spool / "incoming" / f"{id_}.json").exists()
+
+
+def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:
+    id_, data = room.request(LARGE)
+    upload = by_rsync(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json"), "--bwlimit=1000")
+    cut_off(room, id_, upload)
+    room.until(lambda: not list((room.spool / "incoming").glob(f"*{id_}*")))
+    time.sleep(SETTLE)
+    assert not (room.spool / "done" / f"{id_}.json").exists()
+
+
+# -- resumed
+
+
+def sftp_again(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return by_sftp(room, user, file, target, word="reput")
+
+
+def rsync_again(room: Room, user: User, file: Path, target: str) -> list[str]:
+    return by_rsync(room, user, file, target, "--partial", "--append")
+
+
+@pytest.mark.parametrize(
+    ("begin", "resume"), [(slow_sftp, sftp_again), (slow_rsync_partial, rsync_again)], ids=["sftp reput", "rsync"]
+)
+def test_an_upload_is_resumed_within_the_settle_time(room: Room, ann: User, begin: Upload, resume: Upload) -> None:
+    id_, data = room.request(LARGE)
+    file, target = room.file(id_, data), room.in_spool(f"incoming/{id_}.json")
+    cut_off(room, id_, begin(room, ann, file, target))
+    path = room.spool / "incoming" / f"{id_}.json"
+    room.until(path.exists)
+    assert path.stat().st_size < len(data)
+    run(resume(room, ann, file, target))
+    room.assert_completed(id_, ann, data)
+
+
+# -- two users
+
+
+def test_nobody_can_look_into_the_spool(room: Room, ann: User) -> None:
+    for directory in (".", "incoming", "done", "progress", "new", "running", "tmp"):
+        assert room.ssh(ann, "127.0.0.1", "ls", room.in_spool(directory)).returncode != 0
+
+
+def test_what_another_dropped_can_be_neither_removed_nor_replaced(room: Room, ann: User, bob: User) -> None:
+    id_, data = room.request()
+    theirs, mine = room.in_spool(f"incoming/{id_}.json"), room.in_spool(f"incoming/.{id_}.tmp")
+    with room.stopped():
+        run(by_scp(room, ann, room.file(id_, data), theirs))
+        room.ssh(bob, "127.0.0.1", f"cat >{mine}", data=b"{}")
+        for command in (
+            f"rm -f {theirs}",
+            f"mv -f {mine} {theirs}",
+            f"mv -f {theirs} {mine}",
+            f"echo x >>{theirs}",
+            f"echo x >{theirs}",
+            f"chmod 0 {theirs}",
+            f"ls {room.in_spool('incoming')}",
+        ):
+            assert room.ssh(bob, "127.0.0.1", command).returncode != 0, command
+        assert Path(theirs).read_bytes() == data
+        # Nor read, where its owner's umask says so.
+        assert room.ssh(ann, "127.0.0.1", f"chmod 600 {theirs}").returncode == 0
+        assert room.ssh(bob, "127.0.0.1", f"cat {theirs}").returncode != 0
+        Path(mine).unlink()
+    room.assert_completed(id_, ann, data)
+
+
+def test_anothers_response_cannot_be_read_or_removed(room: Room, ann: User, bob: User) -> None:
+    id_, data = room.request()
+    run(by_scp(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    room.assert_completed(id_, ann, data)
+    path = room.in_spool(f"done/{id_}.response.json")
+    for command in (f"cat {path}", f"rm -f {path}", f"mv {path} /tmp/", f"cat {room.in_spool(f'done/{id_}.json')}"):
+        assert room.ssh(bob, "127.0.0.1", command).returncode != 0, command
+    assert room.ssh(ann, "127.0.0.1", f"rm -f {path}").returncode != 0, "nor by its owner: it goes with its entry"
+    assert Path(path).exists()
+
+
+def test_anothers_id_is_refused_without_a_word_about_its_owner(room: Room, ann: User, bob: User) -> None:
+    id_, data = room.request()
+    run(by_scp(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    room.assert_completed(id_, ann, data)
+    run(by_scp(room, bob, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    room.until(lambda: list((room.spool / "done").glob(f"{id_}@{bob.uid}-*.refused.json")))
+    (refused,) = (room.spool / "done").glob(f"{id_}@{bob.uid}-*.refused.json")
+    assert room.ssh(bob, "127.0.0.1", f"cat {refused}").returncode == 0
+    assert room.ssh(ann, "127.0.0.1", f"cat {refused}").returncode != 0
