@@ -52,8 +52,8 @@ class NixBuilder:
         pins = self.settings.nixpkgs if pins is None else pins
         if "default" not in pins:
             raise OperatorError(
-                'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, '
-                "a directory, a tarball, a URL or a store path"
+                'no nixpkgs.default is set: put [nixpkgs] default = "..." into the settings, a directory, a tarball, '
+                "a URL or a store path; where only Debian's packages can be reached, spoold-nixpkgs-debian makes one"
             )
         cage.sweep()
         if self._runtime is None and not cage.available():

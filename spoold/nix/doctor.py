@@ -78,7 +78,10 @@ def _version() -> Finding:
 
 def _pins(settings: Settings) -> Finding:
     if "default" not in settings.nixpkgs:
-        remedy = 'put [nixpkgs] default = "..." into the settings: a directory, a tarball, a URL or a store path'
+        remedy = (
+            'put [nixpkgs] default = "..." into the settings: a directory, a tarball, a URL or a store path; where '
+            "only Debian's packages can be reached, spoold-nixpkgs-debian makes one"
+        )
         return Finding(Level.REFUSED, "nixpkgs", "no nixpkgs.default is set", remedy)
     gone, closed = [], []
     for name, path in settings.nixpkgs.items():
