@@ -8,6 +8,7 @@ there is no such build at all. Failed builds are forgotten after a short while, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -86,7 +87,8 @@ class Health:
         for depth in depths(self._spool.root):
             ENTRIES.set(depth.number, depth.state)
             OLDEST.set(max(0.0, now - depth.oldest[0].since) if depth.oldest else 0.0, depth.state)
-        QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
+        with contextlib.suppress(PermissionError):
+            QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
         took = clock.monotonic() - began
         LOOK.set(took)
         self._counted_until = clock.monotonic() + REST * took

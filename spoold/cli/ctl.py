@@ -177,7 +177,7 @@ command.add_command(pins.command, "nixpkgs")
 
 def main() -> None:
     """Run the command."""
-    exits.run(command)
+    exits.run(command, "spoolctl")
 
 
 if __name__ == "__main__":

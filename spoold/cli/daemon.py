@@ -22,7 +22,13 @@ HELP = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
 @click.option("--spool", metavar="DIRECTORY", help="The spool, in place of [spool] path of the settings.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is logged, and what is more urgent.",
+)
 @click.version_option(package_name="spoold")
 @click.pass_context
 def command(context: click.Context, config: str | None, spool: str | None, log_level: str) -> None:
@@ -60,7 +66,7 @@ def run_all(settings: Settings) -> None:
 
 def main() -> None:
     """Run the command."""
-    exits.run(command)
+    exits.run(command, "spoold")
 
 
 if __name__ == "__main__":

@@ -31,17 +31,17 @@ def timed_out(id_: str, timeout: float) -> int:
     return TIMED_OUT
 
 
-def run(command: Callable[..., object]) -> None:
-    """Run a click command and end the process with a code of the table."""
+def run(command: Callable[..., object], name: str) -> None:
+    """Run a click command, which is called ``name``, and end the process with a code of the table."""
     try:
-        code = command(standalone_mode=False)
+        code = command(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except (SpooldError, OSError) as error:
-        print(f"{sys.argv[0].rpartition('/')[2]}: {printable(str(error))}", file=sys.stderr)
+        print(f"{name}: {printable(str(error))}", file=sys.stderr)
         sys.exit(FAILED)
     except Exception:  # noqa: BLE001 - the handler of last resort says that it is our bug
         traceback.print_exc()

@@ -6,6 +6,7 @@ a few tenths of a second of CPU. So nobody looks on the way of a submission, and
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 from collections.abc import Iterator
@@ -43,16 +44,21 @@ def depths(root: str, most: int = 1) -> Iterator[Depth]:
     """Look at all states of the spool ``root``; of each, ``most`` of the oldest."""
     claims = {each.name: each.since for worker in holders(root) for each in worker.held}
     for state in STATES:
-        number = 0
-        oldest: list[Waiting] = []
-        for waiting in _waiting(os.path.join(root, state), dropped=state == "incoming", claims=claims):
-            number += 1
-            newest_first = Waiting(-waiting.since, waiting.name)
-            if len(oldest) < most:
-                heapq.heappush(oldest, newest_first)
-            elif newest_first > oldest[0]:
-                heapq.heapreplace(oldest, newest_first)
-        yield Depth(state, number, sorted(Waiting(-since, name) for since, name in oldest))
+        with contextlib.suppress(PermissionError):  # it is closed to this user
+            yield _depth(root, state, most, claims)
+
+
+def _depth(root: str, state: str, most: int, claims: dict[str, float]) -> Depth:
+    number = 0
+    oldest: list[Waiting] = []
+    for waiting in _waiting(os.path.join(root, state), dropped=state == "incoming", claims=claims):
+        number += 1
+        newest_first = Waiting(-waiting.since, waiting.name)
+        if len(oldest) < most:
+            heapq.heappush(oldest, newest_first)
+        elif newest_first > oldest[0]:
+            heapq.heapreplace(oldest, newest_first)
+    return Depth(state, number, sorted(Waiting(-since, name) for since, name in oldest))
 
 
 def _waiting(directory: str, *, dropped: bool, claims: dict[str, float]) -> Iterator[Waiting]:
@@ -76,13 +82,18 @@ def holders(root: str) -> list[Holder]:
     """Return the workers that have noted anything on this spool, with what each holds now, the oldest first."""
     found = []
     for private in (os.path.join(root, "tmp"), os.path.join(root, "builds", "tmp")):
-        for name in fsops.names(private):
+        for name in _names(private):
             if name.endswith(HELD):
                 notes = os.path.join(private, name)
-                held = [Waiting(since, note) for note in fsops.names(notes) if (since := _mtime(notes, note))]
+                since = {note: fsops.mtime(os.path.join(notes, note)) for note in _names(notes)}
+                held = [Waiting(mtime, note) for note, mtime in since.items() if mtime is not None]
                 found.append(Holder(name.removesuffix(HELD), sorted(held)))
     return sorted(found)
 
 
-def _mtime(directory: str, name: str) -> float | None:
-    return fsops.mtime(os.path.join(directory, name))
+def _names(directory: str) -> list[str]:
+    """Return what is in a directory, nothing where it is closed to this user."""
+    try:
+        return fsops.names(directory)
+    except PermissionError:
+        return []

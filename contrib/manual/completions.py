@@ -1,0 +1,22 @@
+"""Completions: click's own. A shell asks the command itself what may come next, so they never go out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from click.shell_completion import get_completion_class
+
+from spoold.cli import ctl, daemon
+
+COMMANDS = {"spoolctl": ctl.command, "spoold": daemon.command}
+
+
+def of_shell(shell: str) -> Iterator[tuple[str, str]]:
+    """Yield the name of each command and its completion for ``shell``."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise ValueError(f"click has no completion for {shell}")
+    for name, command in COMMANDS.items():
+        complete = kind(command, {}, name, f"_{name.upper()}_COMPLETE")
+        # Not source(): that of bash runs the bash of this machine to see how old it is.
+        yield name, complete.source_template % complete.source_vars()

@@ -1,0 +1,176 @@
+"""The four pages: of the commands from what --help says, of the settings from what config.py says, and the spec."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from manual import markdown
+from manual.roff import Page, escaped
+from spoold.cli import ctl, daemon, exits
+from spoold.config import DEFAULT_PATH, Settings
+from spoold.model.setting import Described, describe
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (("spoold", 8), ("spoolctl", 1), ("spoold.toml", 5), ("spool-layout", 5))
+UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (86400, "days"))
+
+
+def all_pages() -> Iterator[tuple[str, int, str]]:
+    """Yield the name, the section and the text of each page."""
+    yield "spoolctl", 1, of_command("spoolctl", 1, ctl.command, "submit programs to spoold, read the responses")
+    yield "spoold", 8, of_command("spoold", 8, daemon.command, "the daemons that run what is put into a spool")
+    yield "spoold.toml", 5, of_settings()
+    yield "spool-layout", 5, of_layout()
+
+
+def _page(name: str, section: int, about: str) -> Page:
+    now = time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return Page(name, section, date=time.strftime("%Y-%m-%d", now), version=version, about=about)
+
+
+def _see_also(page: Page, name: str) -> None:
+    page.heading("SEE ALSO")
+    page.paragraph(", ".join(f"**{other}**({section})" for other, section in PAGES if other != name))
+
+
+# -- commands
+
+
+def of_command(name: str, section: int, command: click.Group, about: str) -> str:
+    """Return the page of a command and all commands in it."""
+    page = _page(name, section, about)
+    context = click.Context(command, info_name=name)
+    page.heading("SYNOPSIS")
+    page.usage(rf"\fB{name}\fR [\fIoptions\fR] \fIcommand\fR [\fIarguments\fR]")
+    page.heading("DESCRIPTION")
+    _help(page, command)
+    page.heading("OPTIONS")
+    _options(page, command, context)
+    page.heading("COMMANDS")
+    for path, each, inner in _commands(command, context):
+        page.subheading(path)
+        page.usage(rf"\fB{escaped(path)}\fR " + escaped(" ".join(each.collect_usage_pieces(inner))))
+        _help(page, each)
+        _options(page, each, inner)
+    page.heading("EXIT STATUS")
+    markdown.add(page, _table(exits.__doc__ or ""))
+    page.heading("ENVIRONMENT")
+    page.item(r"\fBSPOOLD_CONFIG\fR", f"The settings file, where --config names none. [default: {DEFAULT_PATH}]")
+    if name == "spoolctl":
+        page.item(r"\fBSPOOLD_SPOOL\fR", "The spool, where --spool names none.")
+    page.heading("FILES")
+    page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The settings, see **spoold.toml**(5).")
+    page.item(rf"\fI{escaped(Settings().spool.path)}\fR", "The spool, see **spool-layout**(5).")
+    _see_also(page, name)
+    return page.text()
+
+
+def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Yield the commands in a group, in the order of --help: the words that call them, and their contexts."""
+    for name in command.list_commands(context):
+        each = command.get_command(context, name)
+        if each is not None and not each.hidden:
+            inner = click.Context(each, info_name=name, parent=context)
+            yield f"{inner.command_path}", each, inner
+            if isinstance(each, click.Group):
+                yield from _commands(each, inner)
+
+
+def _help(page: Page, command: click.Command) -> None:
+    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(command.help or "")):
+        if paragraph.startswith("\b"):  # click's mark for lines that stay as they are
+            page.code(line.removeprefix("  ") for line in paragraph.splitlines()[1:])
+        else:
+            page.paragraph(paragraph)
+
+
+def _options(page: Page, command: click.Command, context: click.Context) -> None:
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record and record[1]:
+            page.item(rf"\fB{escaped(record[0])}\fR", record[1])
+
+
+def _table(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+# -- settings
+
+
+def of_settings() -> str:
+    """Return the page of the settings file."""
+    page = _page("spoold.toml", 5, "settings of spoold")
+    page.heading("DESCRIPTION")
+    page.paragraph(
+        f"The daemons and **spoolctl**(1) read their settings from one file in TOML: that of --config, else of "
+        f"$SPOOLD_CONFIG, else `{DEFAULT_PATH}`, else there are none but the defaults. What a file does not name keeps "
+        "its default; what it names and spoold does not know is an error. `spoolctl config` prints what is in force."
+    )
+    page.heading("SETTINGS")
+    for section in describe(Settings()):
+        if section.settings:
+            page.subheading(f"[{section.path}]" if section.path else "Pins of nixpkgs")
+            if section.path:
+                page.paragraph(section.about)
+        for setting in section.settings:
+            page.item(_assignment(setting), _meaning(setting))
+    page.heading("EXAMPLES")
+    page.code(["[spool]", 'path = "/srv/spool"', "", "[docker]", 'mode = "recycled"', "", "[limits.run.default]"])
+    page.code(["time = 5", "", "[nixpkgs]", 'default = "/srv/nixpkgs-24.11.tar.gz"'])
+    page.heading("FILES")
+    page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "Where it is looked for.")
+    _see_also(page, "spoold.toml")
+    return page.text()
+
+
+def _assignment(setting: Described) -> str:
+    """Return a setting with its default, as it is written."""
+    if isinstance(setting.default, dict):
+        return rf"\fB[{escaped(setting.name)}]\fR"
+    text = msgspec.toml.encode({setting.name: setting.default}).decode().strip()
+    name, _, value = text.partition(" = ")
+    return rf"\fB{escaped(name)}\fR = {escaped(value)}"
+
+
+def _meaning(setting: Described) -> str:
+    text = setting.description[0].upper() + setting.description[1:] + "."
+    if setting.choices:
+        text += f" One of {', '.join(setting.choices)}."
+    if setting.unit:
+        text += f" In {setting.unit}{_readable(setting)}."
+    return text
+
+
+def _readable(setting: Described) -> str:
+    """Say of a large default what it is in a larger unit, where that is a whole number."""
+    value = setting.default
+    if not isinstance(value, int | float):
+        return ""
+    for size, unit in UNITS:
+        if (unit == "days") == (setting.unit == "seconds") and value and value % size == 0:
+            return f"; the default is {value / size:g} {unit}"
+    return ""
+
+
+# -- the spec
+
+
+def of_layout() -> str:
+    """Return the page of the spool."""
+    page = _page("spool-layout", 5, "the directories, files and states of a spool")
+    _, _, text = (ROOT / "spool-layout.md").read_text().partition("\n")
+    page.heading("DESCRIPTION")
+    markdown.add(page, text)
+    _see_also(page, "spool-layout")
+    return page.text()
