@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -76,33 +77,82 @@ def remove_store(state: Path) -> None:
 
 
 class Daemon:
-    """A dockerd of the test's own."""
+    """A dockerd of the test's own, and its containerd: two services, as distributions have them.
+
+    A dockerd that starts its containerd itself cannot be started again at once after a kill: it takes the one that is
+    still dying, or whoever has its number by then, for a living one, and waits for that in vain.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.host = f"unix://{directory}/s"
+        self.containerd = self._start_containerd()
         self.start()
 
     def start(self) -> None:
-        """Start it and wait for its answer."""
-        d = self.directory
-        socket, pid = d / "s", d / "pid"
-        for left in (socket, pid):  # by one that was killed
-            left.unlink(missing_ok=True)
-        options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --bridge=none --iptables=false"
-        with (d / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["dockerd", "-H", self.host, *options.split()], stdout=log, stderr=log, start_new_session=True
-            )
+        """Start dockerd and wait for its answer."""
+        self.launch()
         deadline = time.monotonic() + 60 * SLOWNESS
-        while not (socket.exists() and pid.exists()):
-            assert time.monotonic() < deadline, (d / "log").read_text()[-2000:]
+        while not self.answers():
+            assert time.monotonic() < deadline, self.said()
+            assert self.process.poll() is None, self.said()
             time.sleep(0.1)
-        client = docker.APIClient(base_url=self.host, timeout=30)
-        client.ping()
-        client.close()
+
+    def launch(self) -> None:
+        """Start dockerd."""
+        d = self.directory
+        # Left by one that was killed; its number is soon another's here, and dockerd would not start.
+        (d / "pid").unlink(missing_ok=True)
+        options = f"--data-root={d}/root --exec-root={d}/exec --pidfile={d}/pid --containerd={d}/c"
+        command = ["dockerd", "-H", self.host, *options.split(), "--bridge=none", "--iptables=false"]
+        with (d / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def answers(self) -> bool:
+        """Tell whether dockerd answers now."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            try:
+                connection.connect(f"{self.directory}/s")
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(100)
+            except OSError:
+                return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End it."""
+        """End dockerd."""
         self.process.send_signal(number)
         self.process.wait(timeout=60)
+
+    def close(self) -> None:
+        """End both, and with them all containers."""
+        if self.process.poll() is not None:
+            self.start()  # only a dockerd that ends in good order ends the containers
+        self.stop()
+        self.containerd.terminate()
+        self.containerd.wait(timeout=60)
+        subprocess.run(["umount", "-q", self.directory / "root"], check=False)
+
+    def restart_containerd(self) -> None:
+        """Kill containerd and start it again."""
+        self.containerd.kill()
+        self.containerd.wait()
+        self.containerd = self._start_containerd()
+
+    def _start_containerd(self) -> subprocess.Popen[bytes]:
+        d = self.directory
+        settings = [
+            "version = 2",
+            f'root = "{d}/containerd"',
+            f'state = "{d}/containerd-state"',
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]',
+            f'[grpc]\naddress = "{d}/c"',
+        ]
+        (d / "containerd.toml").write_text("\n".join(settings) + "\n")
+        with (d / "log").open("ab") as log:
+            command = ["containerd", "--config", d / "containerd.toml"]
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def said(self) -> str:
+        """Return the end of what both wrote into their log."""
+        return (self.directory / "log").read_text()[-2000:]
