@@ -19,7 +19,7 @@ import pytest
 from spoold.spool.layout import TRANSITIONS
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import MEMORY, World, check, one_thread, seen
+from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
@@ -143,6 +143,7 @@ def test_a_kill_at_every_operation(root: Path, name: str) -> None:
     for number, instant in instants(recorder):
         shutil.rmtree(root.parent)
         root.parent.mkdir()
+        begin_anew()
         assert killed(root, scenario, number, instant), "the operations are the same each time"
         try:
             visible = {name: data for name, data in seen(root).items() if name not in scenario.anew}

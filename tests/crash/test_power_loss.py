@@ -19,7 +19,7 @@ import pytest
 from tests.crash.disk import Disk, Power, key, look, make
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import MEMORY, Drop, World, check, dropped, one_thread, seen
+from tests.crash.world import MEMORY, Drop, World, begin_anew, check, dropped, one_thread, seen
 
 LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if os.environ.get("SPOOLD_TEST_LONG") else "1"))
 UNREAD = ("progress/", ".progress.json", ".probe")  # no decision reads these
@@ -91,6 +91,7 @@ def test_the_power_fails_after_every_operation(root: Path, name: str) -> None:
                 continue
             TAKEN.add(state)
             make(root, recorder.disk, tree, files)
+            begin_anew()
             try:
                 visible = seen(root)
                 assert {name: step.visible.get(name, data) for name, data in visible.items()} == visible

@@ -212,6 +212,11 @@ def pass_time(seconds: float) -> None:
     _Offset.seconds += seconds
 
 
+def begin_anew() -> None:
+    """Set the clocks back: a spool that is made now must not be old already."""
+    _Offset.seconds = 0.0
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run what is in the block without threads, and on clocks that :func:`pass_time` moves."""
@@ -298,9 +303,8 @@ def check(
         assert f"{id_}.response.json" in answers, f"{id_} has no response: {picture}"
         status = json.loads(answers[f"{id_}.response.json"])["status"]
         assert status in allowed.get(id_, {Status.COMPLETED}), answers[f"{id_}.response.json"][:500]
-        if status == Status.REJECTED:
-            for digest in sent - {""}:
-                _assert_kept(world.root, id_, digest)
+        if status == Status.REJECTED and first in sent:  # what came later was refused because the id was used
+            _assert_kept(world.root, id_, first)
     assert set(answers) == expected
     entries = {name.removesuffix(".json") for name in world.names("done") if name not in answers}
     assert entries == {drop.id for drop in drops}
