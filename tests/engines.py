@@ -150,7 +150,7 @@ class Daemon:
         ]
         (d / "containerd.toml").write_text("\n".join(settings) + "\n")
         with (d / "log").open("ab") as log:
-            command = ["containerd", "--config", d / "containerd.toml"]
+            command = ["containerd", "--config", str(d / "containerd.toml")]
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def said(self) -> str:

@@ -21,6 +21,14 @@ class ImageGoneError(TemporaryError):
     """Somebody has removed our image."""
 
 
+class _Client(docker.APIClient):
+    """The SDK's client, but that each call has an end: to attach, or to import an image, it waits for ever."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        options["timeout"] = options.get("timeout") or PATIENCE
+        return super().send(request, **options)
+
+
 class Engine:
     """Where the engine is, and in which version it is spoken to.
 
@@ -49,7 +57,7 @@ class Engine:
         """Return a client; whoever asked for it closes it."""
         with self.errors():
             self.knock()
-            api = docker.APIClient(**self._options, version=self._version, timeout=PATIENCE)
+            api = _Client(**self._options, version=self._version, timeout=PATIENCE)
             # Proxies are for the network. To look for them, requests walks os.environ at each call, in our threads.
             api.trust_env = False
             self._version = api.api_version

@@ -1,12 +1,14 @@
 """The engine's life in an executor: made for a runtime, checked, replaced when the runtime changes, closed.
 
 ``ready`` is set while the engine answers. An engine that is away clears it, and nothing is taken to it until a check
-finds it back: an outage costs no submission an attempt.
+finds it back: an outage costs no submission an attempt. One that takes calls and does not answer holds up a check for
+as long as the engine's time-outs, so whoever has other things to do has a thread look (``look``).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +18,8 @@ from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
 
 log = Log("sandbox")
+PAUSE = 1.0  # seconds between two looks for an engine that is away
+LAST_PATIENCE = 90.0  # seconds for a look to end when all is closed
 
 
 @runtime_checkable
@@ -41,6 +45,9 @@ class Engine:
         self._make = make
         self._made: list[Sandbox] = []
         self._checking = threading.Lock()
+        self._began = self._ended = float("-inf")  # the last check, on the monotonic clock
+        self._looking: threading.Thread | None = None
+        self._failure = ""
         self.ready = threading.Event()
 
     @property
@@ -54,6 +61,7 @@ class Engine:
             if isinstance(before, Resting):
                 before.rest()
         self._made.append(self._make(runtime))
+        self._ended = float("-inf")
         self.ready.clear()
 
     def measure(self) -> None:
@@ -62,22 +70,52 @@ class Engine:
         if isinstance(sandbox, Measured):
             sandbox.measure()
 
+    def look(self, patience: float = 0.0) -> None:
+        """Have a thread look for an engine that is not ready; wait for it ``patience`` seconds at most."""
+        if self.ready.is_set() or self.sandbox is None:
+            return
+        if not (self._looking and self._looking.is_alive()) and time.monotonic() >= self._ended + PAUSE:
+            self._looking = threading.Thread(target=self.check, name="engine", daemon=True)
+            self._looking.start()
+        if self._looking:
+            self._looking.join(patience)
+
     def check(self) -> bool:
-        """Tell whether the engine answers, and set ``ready`` accordingly."""
+        """Tell whether the engine answers, and set ``ready`` accordingly.
+
+        Of many that ask while a check goes on, the next makes one for all.
+        """
+        asked = time.monotonic()
         with self._checking:
-            sandbox = self.sandbox
-            if sandbox is None:
-                return False
-            try:
-                sandbox.prepare()
-            except (TemporaryError, OperatorError) as error:
-                self.ready.clear()
+            if self._began < asked:
+                self._began = time.monotonic()
+                self._check()
+                self._ended = time.monotonic()
+            return self.ready.is_set()
+
+    def _check(self) -> None:
+        sandbox = self.sandbox
+        if sandbox is None:
+            return
+        try:
+            sandbox.prepare()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find the engine well
+            self.ready.clear()
+            if not isinstance(error, (TemporaryError, OperatorError)):
+                log.bug("the engine could not be checked", error=error)
+            elif str(error) != self._failure:
                 log.error("the engine cannot be used; no work is taken until it can", error=error)
-                return False
-            self.ready.set()
-            return True
+            self._failure = str(error)
+        else:
+            if self._failure:
+                log.info("the engine is back")
+            self._failure = ""
+            if sandbox is self.sandbox:  # else the latest one has yet to be prepared
+                self.ready.set()
 
     def close(self) -> None:
         """Remove everything."""
+        if self._looking:
+            self._looking.join(LAST_PATIENCE)
         for sandbox in self._made:
             sandbox.close()

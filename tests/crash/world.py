@@ -195,6 +195,19 @@ class World:
         return {each.path: self.names(each.path) for each in layout.DIRECTORIES if self.names(each.path)}
 
 
+class AtOnce:
+    """Stands for a thread: what it is to do is done when it is started."""
+
+    def __init__(self, target: Callable[[], object], **_: object) -> None:
+        self.start = target
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        """It has ended."""
+
+
 def _idle(*_: object, **__: object) -> mock.Mock:
     """Stand for a thread that does nothing."""
     return mock.Mock()
@@ -229,6 +242,7 @@ def one_thread() -> Iterator[None]:
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
     lease = SimpleNamespace(Thread=_idle, Timer=_idle, Lock=threading.Lock, Event=threading.Event)
+    engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
     with (
         mock.patch.object(_Offset, "seconds", 0.0),
         mock.patch.object(Tasks, "waiting", []),
@@ -237,6 +251,8 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
         mock.patch("spoold.actors.executor.slots.BACK_OFF", 0.0),
+        mock.patch("spoold.sandbox.lifecycle.threading", engine),
+        mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
     ):
         yield

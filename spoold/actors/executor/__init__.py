@@ -40,7 +40,8 @@ from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
-BACK_OFF = 5.0  # seconds until the next try when the sandbox engine is away
+BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away
+FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
 
 
@@ -69,6 +70,7 @@ class Executor:
         mend(self._spool.queue, log)
         self._slots.start()
         self._follow_runtime()
+        self._engine.look(FIRST_LOOK)
         if self._runtime is None:
             log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
 
@@ -264,8 +266,7 @@ class Executor:
             self._waits.clear()  # build ids depend on the pins: the next scan finds these again
             if self._runtime is not None:
                 self._slots.follow(self._runtime)
-        if not self._engine.ready.is_set():
-            self._engine.check()
+        self._engine.look()
 
     def _build_id(self, request: Request | None) -> str | None:
         if request is None or request.kind == "list-dependencies" or self._runtime is None:

@@ -1,0 +1,109 @@
+"""An engine that takes a call and never answers: whoever made the call learns so, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import docker
+import pytest
+
+from spoold.model.errors import TemporaryError
+from spoold.model.job import Runtime
+from spoold.sandbox import Sandbox, engine
+from spoold.sandbox.engine import Engine
+from spoold.sandbox.lifecycle import Engine as Life
+
+PATIENCE = 0.3  # seconds for one answer
+CALLS: dict[str, Callable[[docker.APIClient], object]] = {
+    "info": lambda api: api.info(),
+    "create": lambda api: api.create_container("image"),
+    "attach": lambda api: api.attach_socket("c", params={"stdin": 1, "stdout": 1, "stream": 1}),
+    "start": lambda api: api.start("c"),
+    "inspect": lambda api: api.inspect_container("c"),
+    "remove": lambda api: api.remove_container("c", force=True),
+    "list": lambda api: api.containers(all=True),
+    "import an image": lambda api: api.import_image_from_data(b"tar", repository="r", tag="t"),
+    "wait": lambda api: api.wait("c", timeout=1),
+    "commit": lambda api: api.commit("c"),
+}
+
+
+@pytest.fixture
+def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield a socket on which the kernel takes connections, and nobody says a word."""
+    monkeypatch.setattr(engine, "PATIENCE", PATIENCE)
+    path = tmp_path_factory.mktemp("e") / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(16)
+        yield path
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_ends(address: Path, call: str) -> None:
+    hangs = Engine(f"unix://{address}")
+    hangs._version = "1.41"  # else it is this that is asked for in vain
+    began = time.monotonic()
+    with pytest.raises(TemporaryError), hangs.client() as api:
+        CALLS[call](api)
+    assert time.monotonic() - began < PATIENCE + 2
+
+
+class Hanging:
+    """A sandbox whose engine does not answer until ``gate`` is set."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.prepared = 0
+
+    def prepare(self) -> None:
+        self.prepared += 1
+        self.gate.wait(30)
+
+    def close(self) -> None:
+        self.gate.set()
+
+
+@pytest.fixture
+def hanging() -> Hanging:
+    return Hanging()
+
+
+@pytest.fixture
+def life(hanging: Hanging, runtime: Runtime) -> Iterator[Life]:
+    made = Life(lambda _: cast(Sandbox, hanging))
+    made.use(runtime)
+    yield made
+    hanging.gate.set()
+    made.close()
+
+
+def test_who_looks_for_an_engine_that_hangs_is_not_held_up(life: Life, hanging: Hanging) -> None:
+    began = time.monotonic()
+    for _ in range(5):
+        life.look()
+    assert time.monotonic() - began < 1
+    assert not life.ready.is_set()
+    hanging.gate.set()
+    assert life.ready.wait(5)
+    assert hanging.prepared == 1
+
+
+def test_many_whose_jobs_an_engine_lost_have_it_checked_once_more_for_all(life: Life, hanging: Hanging) -> None:
+    askers = [threading.Thread(target=life.check) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    while not hanging.prepared:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    hanging.gate.set()
+    for asker in askers:
+        asker.join()
+    assert hanging.prepared == 2
+    assert life.ready.is_set()
