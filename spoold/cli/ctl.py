@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import check, client, deps, doctor, exits, operator, pins, render, text
+from spoold.cli import check, client, deps, doctor, exits, operator, pins, render, text, top
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
@@ -173,6 +173,7 @@ command.add_command(doctor.command, "doctor")
 command.add_command(operator.collect, "gc")
 command.add_command(operator.requeue, "requeue")
 command.add_command(pins.command, "nixpkgs")
+command.add_command(top.command, "top")
 
 
 def main() -> None:

@@ -100,6 +100,17 @@ def age(span: float) -> str:
     return "just now"
 
 
+def span(seconds: float | None) -> str:
+    """Return how long something has lasted, in the two largest units that fit; "" where there is none."""
+    if seconds is None:
+        return ""
+    whole = int(seconds)
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length} {unit} {whole % length // part} {smaller}"
+    return f"{whole} s"
+
+
 def seconds(value: object) -> str:
     """Return a duration as a person reads it; "" where there is none."""
     return f"{value:.3f} s" if isinstance(value, (int, float)) else ""

@@ -46,13 +46,30 @@ def kept(
         file.remove()
 
 
+def path_of(directory: str, spool: str, daemon: str) -> str:
+    """Return the path of the file that a daemon of ``spool`` keeps in ``directory``."""
+    return os.path.join(directory, f"spoold-{daemon}{_ending(spool)}")
+
+
+def files_of(directory: str, spool: str) -> list[str]:
+    """Return the paths of those that there are, none where there is no such directory."""
+    try:
+        names = fsops.names(directory) if directory else []
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in sorted(names) if name.endswith(_ending(spool))]
+
+
+def _ending(spool: str) -> str:
+    return f"-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:8]}.prom"
+
+
 class _File:
     def __init__(
         self, directory: str, spool: str, daemon: str, exposition: Exposition, measures: list[Callable[[], None]]
     ) -> None:
-        name = f"spoold-{daemon}-{hashlib.sha256(os.fsencode(spool)).hexdigest()[:8]}"
-        self._path = os.path.join(directory, f"{name}.prom")
-        self._private = os.path.join(directory, f".{name}.tmp")  # of another ending: a collector does not read it
+        self._path = path_of(directory, spool, daemon)
+        self._private = os.path.join(directory, f".{os.path.basename(self._path)}.tmp")  # no collector reads that
         self._exposition = exposition
         self._measures = measures
         self._said = False

@@ -1,0 +1,274 @@
+"""``spoolctl top``: the spool as it is, again and again, on one screen.
+
+It reads the directories of the spool and the notes of its workers, writes nothing, and asks no daemon; rates come from
+the daemons' files for Prometheus, where there are any. Ages are by this machine's clock. A look at 100,000 entries
+takes a few tenths of a second, so the pause until the next one grows with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from spoold.cli import exits, render
+from spoold.cli.options import JSON
+from spoold.cli.text import printable
+from spoold.config import Settings
+from spoold.host import machine
+from spoold.host.textfile import files_of
+from spoold.model import ids
+from spoold.model.errors import OperatorError
+from spoold.spool import layout
+from spoold.spool.depth import Depth, Waiting, depths, holders
+
+MOST = 10  # entries that are named: the oldest
+REST = 4.0  # for how many times as long as a look took there is no other
+COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome)="(\w+)".*\} (\S+)$', re.MULTILINE)
+
+
+class Aged(msgspec.Struct, frozen=True):
+    """An entry, and for how long it has been where it is."""
+
+    id: str
+    attempt: int | None
+    state: str
+    seconds: float
+
+
+class State(msgspec.Struct, frozen=True):
+    """How much is in a directory of the spool; ``oldest`` in seconds, null where nothing is there."""
+
+    state: str
+    entries: int
+    oldest: float | None
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A daemon: its processes on this host (null: that cannot be seen), and what it works on."""
+
+    name: str
+    processes: list[int] | None
+    holds: list[Aged]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The spool at a time, in seconds since the epoch.
+
+    ``totals`` are what the daemons have counted since they started: answers by status, and files taken in (accepted,
+    refused, ...); ``per_second`` how fast these grow. Both are null where nothing is measured or not known yet.
+    """
+
+    time: float
+    spool: str
+    states: list[State]
+    oldest: list[Aged]
+    workers: list[Worker]
+    totals: dict[str, float] | None
+    per_second: dict[str, float] | None = None
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print one look and end; so it is where stdout is no terminal.")
+@click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, metavar="SECONDS")
+@JSON
+@click.pass_obj
+def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
+    """Show what waits, what is worked on and by whom, how fast, and what has waited longest: for the operator.
+
+    A live screen, until ^C. Rates need `[metrics] directory` in the settings. --json prints one look.
+
+    \b
+    Examples:
+      spoolctl top
+      spoolctl top --once
+      spoolctl top --json | jq '.states[] | select(.state == "new").oldest'
+
+    Exit codes: 0 shown, 1 there is no spool, or it is closed to this user.
+    """
+    layout.check(settings.spool.path)
+    samples = _samples(settings, interval)
+    if as_json:
+        click.echo(msgspec.json.encode(next(samples)))
+        return exits.OK
+    console = Console(highlight=False, markup=False)
+    if once or not console.is_terminal:
+        console.print(_view(next(samples)))
+        return exits.OK
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            for sample in samples:
+                live.update(_view(sample), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    return exits.OK
+
+
+def _samples(settings: Settings, interval: float) -> Iterator[Sample]:
+    """Yield looks for ever."""
+    rates = _Rates(settings)
+    while True:
+        began = time.monotonic()
+        yield _look(settings, rates)
+        took = time.monotonic() - began
+        time.sleep(max(interval, REST * took))
+
+
+def _look(settings: Settings, rates: _Rates) -> Sample:
+    now, root = time.time(), settings.spool.path
+    found = list(depths(root, MOST))
+    if not found:
+        raise OperatorError(f"{root} is closed to this user: run it as root, or as the user of the daemons")
+    totals, per_second = rates.look()
+    entries = [_aged(waiting, depth.state, now) for depth in found for waiting in depth.oldest]
+    return Sample(
+        time=now,
+        spool=root,
+        states=[State(depth.state, depth.number, _oldest(depth, now)) for depth in found],
+        oldest=sorted(entries, key=lambda entry: -entry.seconds)[:MOST],
+        workers=_workers(root, now),
+        totals=totals,
+        per_second=per_second,
+    )
+
+
+def _oldest(depth: Depth, now: float) -> float | None:
+    return max(0.0, now - depth.oldest[0].since) if depth.oldest else None
+
+
+def _aged(waiting: Waiting, state: str, now: float) -> Aged:
+    entry = ids.parse_entry(waiting.name)
+    seconds = max(0.0, now - waiting.since)
+    if entry is None or state == "incoming":
+        name = os.fsencode(waiting.name.removesuffix(".json")).decode(errors="backslashreplace")
+        return Aged(name, None, state, seconds)
+    return Aged(entry.id, entry.attempt, state, seconds)
+
+
+def _workers(root: str, now: float) -> list[Worker]:
+    """Return who works on the spool: who holds a role's lock here, and who holds entries, be it elsewhere."""
+    private = os.path.join(root, "tmp")
+    held = {holder.name: holder.held for holder in holders(root)}
+    locks = {name.removesuffix(".lock") for name in _names(private) if name.endswith(".lock")} - {"requeue"}
+    found = []
+    for name in sorted(held.keys() | locks):
+        state = "builds/building" if name == "builder" else "running"
+        entries = [_aged(waiting, state, now) for waiting in held.get(name, ())]
+        lock = os.path.join(private, f"{name}.lock")
+        found.append(Worker(name, machine.lock_holders(lock), entries))
+    return found
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except PermissionError:
+        return []
+
+
+class _Rates:
+    """What the daemons of a spool count, and how fast it grows between two times at which they said so."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._directory, self._spool = settings.metrics.directory, settings.spool.path
+        self._before: dict[str, tuple[float, dict[str, float]]] = {}
+        self._rates: dict[str, dict[str, float]] = {}
+
+    def look(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+        """Return the totals, and what is added to each in a second."""
+        totals: dict[str, float] = {}
+        for path in files_of(self._directory, self._spool):
+            try:
+                written, text = os.stat(path).st_mtime, Path(path).read_text()
+            except OSError:
+                continue  # its daemon ended
+            counts: dict[str, float] = {}
+            for _, name, value in COUNTED.findall(text):
+                counts[name] = counts.get(name, 0.0) + float(value)
+                totals[name] = totals.get(name, 0.0) + float(value)
+            self._compare(path, written, counts)
+        rates: dict[str, float] = {}
+        for growth in self._rates.values():
+            for name, value in growth.items():
+                rates[name] = rates.get(name, 0.0) + value
+        return totals or None, rates or None
+
+    def _compare(self, path: str, written: float, counts: dict[str, float]) -> None:
+        before = self._before.get(path)
+        if before and written > before[0]:
+            span = written - before[0]
+            # A daemon that was started anew counts from 0.
+            grown = {name: value - before[1].get(name, 0.0) for name, value in counts.items()}
+            self._rates[path] = {name: max(0.0, value) / span for name, value in grown.items()}
+        if before is None or written > before[0]:
+            self._before[path] = (written, counts)
+
+
+# -- for a person
+
+
+def _view(sample: Sample) -> Group:
+    title = Text(f"{printable(sample.spool)}  {time.strftime('%H:%M:%S', time.localtime(sample.time))}", style="bold")
+    return Group(title, Text(), _states(sample), Text(), _work(sample), Text(), _longest(sample), Text(), _flow(sample))
+
+
+def _states(sample: Sample) -> Table:
+    table = Table("state", box=None, pad_edge=False)
+    table.add_column("entries", justify="right")
+    table.add_column("oldest", justify="right")
+    for each in sample.states:
+        style = "" if each.entries else "dim"
+        table.add_row(each.state, str(each.entries), render.span(each.oldest), style=style)
+    return table
+
+
+def _work(sample: Sample) -> Table:
+    table = Table("worker", "process", "works on", box=None, pad_edge=False)
+    table.add_column("for", justify="right")
+    for worker in sample.workers:
+        pids = "?" if worker.processes is None else " ".join(map(str, worker.processes)) or "not here"
+        first = (printable(worker.name), Text(pids, style="" if worker.processes else "bold red"))
+        for entry in worker.holds[:MOST]:
+            table.add_row(*first, _name(entry), render.span(entry.seconds))
+            first = ("", Text())
+        if len(worker.holds) > MOST:
+            table.add_row("", "", f"and {len(worker.holds) - MOST} more", "")
+        if not worker.holds:
+            table.add_row(*first, "", "")
+    return table
+
+
+def _longest(sample: Sample) -> Table:
+    table = Table("oldest", "state", box=None, pad_edge=False)
+    table.add_column("for", justify="right")
+    for entry in sample.oldest:
+        table.add_row(_name(entry), entry.state, render.span(entry.seconds))
+    return table
+
+
+def _name(entry: Aged) -> Text:
+    id_ = entry.id[:12] if entry.state.startswith("builds/") else entry.id
+    attempt = f" (attempt {entry.attempt})" if entry.attempt and entry.attempt > 1 else ""
+    return Text(printable(id_) + attempt, overflow="ellipsis", no_wrap=True)
+
+
+def _flow(sample: Sample) -> Table | Text:
+    if sample.totals is None:
+        return Text("no rates: they need [metrics] directory in the settings", style="dim")
+    table = Table("what came of it", box=None, pad_edge=False)
+    table.add_column("so far", justify="right")
+    table.add_column("a minute", justify="right")
+    for name, total in sorted(sample.totals.items()):
+        if total:
+            rate = f"{sample.per_second.get(name, 0.0) * 60:.1f}" if sample.per_second else ""
+            table.add_row(name, f"{total:.0f}", rate)
+    return table

@@ -1,0 +1,174 @@
+"""spoolctl top: on a terminal of its own, into a pipe, and as JSON."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.cli import exits, top
+from spoold.config import Metrics, Settings, Spool, load
+from spoold.host import textfile
+from spoold.model.errors import OperatorError
+from spoold.spool import layout
+from tests.engines import REPOSITORY
+
+NASTY = "x\x1b]0;pwned\x07\u202e.json"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return settings of a spool with something in each state."""
+    root = tmp_path / "spool"
+    layout.create(str(root))
+    for path in ("incoming/" + NASTY, "new/a.json", "new/b@2.json", "new/c.json", "running/d@1.json"):
+        (root / path).touch()
+    now = time.time()
+    os.utime(root / "new" / "b@2.json", (now - 4000, now - 4000))
+    (root / "builds" / "building" / f"{'f' * 64}@1.json").touch()
+    held = root / "tmp" / "executor-default.held"
+    held.mkdir()
+    (held / "d@1.json").touch()
+    os.utime(held / "d@1.json", (now - 100, now - 100))
+    (tmp_path / "metrics").mkdir()
+    settings = Settings(spool=Spool(path=str(root)), metrics=Metrics(directory=str(tmp_path / "metrics")))
+    (tmp_path / "spoold.toml").write_bytes(msgspec.toml.encode(settings))
+    return tmp_path / "spoold.toml"
+
+
+def command(config: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "spoold.cli.ctl", "--config", str(config), "top", *words]
+
+
+def count(config: Path, completed: int, at: float) -> None:
+    """Write what an executor may have counted at a time."""
+    root = str(config.parent / "spool")
+    path = Path(textfile.path_of(str(config.parent / "metrics"), root, "executor-default"))
+    private = path.with_suffix(".tmp")
+    private.write_text(
+        f'spoold_responses_total{{daemon="executor-default",spool="{root}",status="COMPLETED"}} {completed}.0\n'
+    )
+    os.utime(private, (at, at))
+    private.rename(path)
+
+
+def test_a_program_gets_json(config: Path) -> None:
+    count(config, 7, time.time())
+    done = subprocess.run(command(config, "--json"), cwd=REPOSITORY, capture_output=True, check=True)
+    sample: dict[str, Any] = json.loads(done.stdout)
+    states = {state["state"]: state for state in sample["states"]}
+    assert {name: state["entries"] for name, state in states.items()} == {
+        "incoming": 1,
+        "new": 3,
+        "building": 0,
+        "running": 1,
+        "builds/new": 0,
+        "builds/building": 1,
+    }
+    assert 4000 <= states["new"]["oldest"] < 4100
+    assert states["building"]["oldest"] is None
+    assert (sample["oldest"][0]["id"], sample["oldest"][0]["attempt"]) == ("b", 2)
+    worker = next(worker for worker in sample["workers"] if worker["name"] == "executor-default")
+    assert [entry["id"] for entry in worker["holds"]] == ["d"]
+    assert 100 <= worker["holds"][0]["seconds"] < 200
+    assert sample["totals"] == {"COMPLETED": 7}
+    assert sample["per_second"] is None
+
+
+@pytest.mark.parametrize("words", [[], ["--once"]])
+def test_a_pipe_gets_one_look(config: Path, words: list[str]) -> None:
+    done = subprocess.run(command(config, *words), cwd=REPOSITORY, capture_output=True, check=True, timeout=20)
+    text = done.stdout.decode()
+    assert re.search(r"^new +3 +1 h 6 min", text, re.MULTILINE)
+    assert re.search(r"^executor-default .* d +1 min 4", text, re.MULTILINE)
+    assert "b (attempt 2)" in text
+    assert "no rates" in text
+    assert "\x1b" not in text
+    assert "\\x1b]0;pwned\\x07\\u202e" in text
+
+
+def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("root can be another user, others cannot")
+    settings = load(str(config))
+    rates = top._Rates(settings)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(OperatorError, match="closed to this user"):
+            top._look(settings, rates)
+    finally:
+        os.seteuid(0)
+
+
+class Terminal:
+    """A terminal of 100 columns and 40 lines, with ``top`` in it."""
+
+    def __init__(self, config: Path) -> None:
+        self.shown = b""
+        self._side, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            command(config, "--interval", "0.1"),
+            cwd=REPOSITORY,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment | {"TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def read_until(self, wanted: bytes) -> None:
+        deadline = time.monotonic() + 20
+        while wanted not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._side], [], [], 0.1)[0]:
+                self.shown += os.read(self._side, 65536)
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(20)
+        try:
+            while part := os.read(self._side, 65536):
+                self.shown += part
+        except OSError:
+            os.close(self._side)  # the other side is gone
+        return code
+
+
+def test_a_terminal_is_live_and_left_as_it_was(config: Path) -> None:
+    began = int(time.time())
+    count(config, 10, began - 60)
+    terminal = Terminal(config)
+    try:
+        terminal.read_until(b"b (attempt 2)")
+        terminal.read_until(b"COMPLETED")
+        (config.parent / "spool" / "new" / "later.json").touch()
+        terminal.read_until(b"later")
+        count(config, 130, began)  # 120 in 60 seconds
+        terminal.read_until(b"120.0")
+    finally:
+        code = terminal.end()
+    assert code == exits.OK
+    assert terminal.shown.index(b"\x1b[?1049h") < terminal.shown.index(b"\x1b[?1049l"), "a screen of its own, and back"
+    assert terminal.shown.rindex(b"\x1b[?25l") < terminal.shown.rindex(b"\x1b[?25h"), "the cursor is shown again"
+    assert b"pwned" in terminal.shown
+    assert b"\x1b]0;" not in terminal.shown
+    assert b"\x07" not in terminal.shown
+    assert "\u202e".encode() not in terminal.shown
+    assert b"Traceback" not in terminal.shown
