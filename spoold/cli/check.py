@@ -19,7 +19,7 @@ from spoold.spool import layout
 from spoold.spool.check import Action, Check, Unexplained
 
 
-@click.command()
+@click.command(short_help="Name what no state explains; repair it.")
 @click.option("--repair", is_flag=True, help="Do what is said of each file.")
 @JSON
 @click.pass_obj
@@ -28,8 +28,14 @@ def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
 
     The daemons may run, and clean up after themselves whatever a crash leaves; this is for what they cannot know of:
     files that were put there by hand, were restored from elsewhere, or that a broken disk changed. With --repair it is
-    done: what cannot be read goes to quarantine/ with its reason, and is never deleted. Exit codes: 0 all is explained
-    or repaired, 1 something is to be repaired.
+    done: what cannot be read goes to quarantine/ with its reason, and is never deleted.
+
+    \b
+    Examples:
+      spoolctl check
+      spoolctl check --repair
+
+    Exit codes: 0 all is explained or repaired, 1 something is to be repaired.
     """
     layout.check(settings.spool.path)
     role = f"check-{os.getpid()}"

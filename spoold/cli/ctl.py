@@ -30,8 +30,16 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
     """Submit programs to spoold and read the responses.
 
     A submission is a JSON file in the spool's incoming/ directory; this command is a convenience, and `cp` works as
-    well. Exit codes: 0 done, 1 cannot be done, 2 wrong usage, 3 a bug, 4 still on its way after --timeout, 5 (with
-    --wait) not COMPLETED.
+    well. `spoolctl COMMAND --help` says more of each command, with examples; --json prints for programs.
+
+    \b
+    Examples:
+      spoolctl submit homework/ --stdin input.txt --wait
+      spoolctl status alice-ex3
+      spoolctl --spool /srv/spool top
+
+    Exit codes: 0 done, 1 cannot be done, 2 wrong usage, 3 a bug, 4 still on its way after --timeout, 5 (with --wait)
+    not COMPLETED, 130 interrupted.
     """
     settings = load(config)
     if spool is not None:
@@ -39,22 +47,41 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
     context.obj = settings
 
 
-@command.command()
+@command.command(short_help="Make the spool: its directories and modes.")
+@JSON
 @click.pass_obj
-def init(settings: Settings) -> None:
-    """Make the spool: its directories with their modes. What exists already is kept."""
+def init(settings: Settings, *, as_json: bool) -> None:
+    """Make the spool: its directories with their modes. What exists already is kept.
+
+    It prints what it made or mended.
+
+    \b
+    Examples:
+      spoolctl --spool /srv/spool init
+
+    Exit codes: 0 it is there now, 1 it cannot be made.
+    """
     changed = layout.create(settings.spool.path)
+    if as_json:
+        click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed}))
+        return
     for path in changed:
         click.echo(path)
     click.echo(f"{settings.spool.path}: " + ("made" if changed else "nothing to do"), err=True)
 
 
-@command.command()
+@command.command(short_help="Submit a request, or a directory with run.sh.")
 @click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
 @click.option("--id", "id_", metavar="ID", help="The submission's id. [default: the name and a random part]")
-@click.option("--stdin", "stdin", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE")
+@click.option(
+    "--stdin",
+    "stdin",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What run.sh reads on standard input.",
+)
 @click.option("--arg", "arguments", multiple=True, metavar="ARG", help="An argument of run.sh; may be repeated.")
-@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of run.sh; may be repeated.")
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT
 @JSON
@@ -73,10 +100,15 @@ def submit(
 ) -> int:
     """Submit a request (a JSON FILE), or a DIRECTORY that has run.sh, cutor.nix, compile.sh and whatever they need.
 
+    Without --wait it prints the id, under which `spoolctl status` tells the rest.
+
     \b
     Examples:
-      spoolctl submit homework/ --stdin input.txt --wait
+      spoolctl submit homework/ --stdin input.txt --arg fast --env LANG=C.UTF-8 --wait
       spoolctl submit request.json --id alice-ex3 --json --wait
+
+    Exit codes: 0 submitted (with --wait: COMPLETED), 1 not submitted, 4 still on its way after --timeout, 5 (with
+    --wait) it ended otherwise.
     """
     if source.is_dir():
         request = client.request_from_directory(source)
@@ -109,12 +141,20 @@ def _with_inputs(
     )
 
 
-@command.command()
+@command.command(short_help="Show a response, or how far it is.")
 @click.argument("id_", metavar="ID")
 @JSON
 @click.pass_obj
 def status(settings: Settings, id_: str, as_json: bool) -> int:
-    """Show a submission's response, or how far it is."""
+    """Show a submission's response, or how far it is.
+
+    \b
+    Examples:
+      spoolctl status alice-ex3
+      spoolctl status alice-ex3 --json | jq -r .run.stdout
+
+    Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
+    """
     client.require_spool(settings.spool.path)
     response = client.look(settings.spool.path, id_)
     if response is None:
@@ -123,7 +163,7 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
     return exits.OK
 
 
-@command.command()
+@command.command(short_help="End a submission, whatever state it is in.")
 @click.argument("id_", metavar="ID")
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT
@@ -133,8 +173,15 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     """End a submission of yours, whatever state it is in. The operator may end anyone's.
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
-    seconds. Without this command: `touch SPOOL/incoming/ID.cancel`. With --wait the exit code is 0 where it was
-    cancelled, 5 where it ended otherwise, 4 where nothing came: then it is perhaps not a submission of yours.
+    seconds. Without this command: `touch SPOOL/incoming/ID.cancel`.
+
+    \b
+    Examples:
+      spoolctl cancel alice-ex3
+      spoolctl cancel alice-ex3 --wait --timeout 60
+
+    Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: then it
+    is perhaps not a submission of yours; 5 (with --wait) it ended otherwise.
     """
     client.cancel(settings.spool.path, id_)
     if not wait:
@@ -143,11 +190,22 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     return _wait_and_show(settings, id_, timeout, as_json=as_json, wanted=Status.CANCELLED)
 
 
-@command.command()
+@command.command(short_help="Print the settings in force.")
+@JSON
 @click.pass_obj
-def config(settings: Settings) -> None:
-    """Print the settings in force, as TOML."""
-    click.echo(msgspec.toml.encode(msgspec.to_builtins(settings)))
+def config(settings: Settings, *, as_json: bool) -> None:
+    """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
+
+    What each means is in the manual page spoold.toml(5).
+
+    \b
+    Examples:
+      spoolctl config
+      spoolctl --config ./spoold.toml config --json | jq .lease
+
+    Exit codes: 0 printed, 1 the file cannot be read, or has a setting that there is not.
+    """
+    click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))
 
 
 def _wait_and_show(

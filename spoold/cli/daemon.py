@@ -12,11 +12,24 @@ from spoold.host import journal, log
 from spoold.spool import layout
 
 HELP = {
-    "intake": "Take submissions from incoming/ into the spool.",
-    "executor": "Run submissions in Docker sandboxes and publish the responses.",
-    "builder": "Install dependencies with Nix; the only writer of the Nix store.",
-    "health": "Put back what dead workers held; end what cost too many attempts.",
+    "intake": "Take submissions from incoming/ into the spool. There is one of it on a spool.",
+    "executor": (
+        "Run submissions in Docker sandboxes and publish the responses. There may be several on a spool, each with an "
+        "[executor] name of its own."
+    ),
+    "builder": "Install dependencies with Nix; the only writer of the Nix store. There is one of it on a spool.",
+    "health": "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one "
+    "of it on a spool.",
 }
+MORE = """
+
+\b
+Examples:
+  spoold {role}
+  spoold --config ./spoold.toml --log-level debug {role}
+
+Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start: the text on stderr says why and what to do.
+"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,6 +50,13 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
     Each daemon runs in the foreground, logs to stderr, tells systemd when it is ready, and drains on SIGTERM:
     what runs is finished, nothing new is taken. They share nothing but the spool, so each can be stopped and
     started at any time. `spoolctl` is the tool for people.
+
+    \b
+    Examples:
+      spoold --config ./spoold.toml all
+      spoold executor
+
+    Exit codes: 0 stopped and drained, 1 it cannot start, 2 wrong usage, 3 a bug.
     """
     settings = load(config)
     if spool is not None:
@@ -46,7 +66,7 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
 
 
 def _add(role: str, text: str) -> None:
-    @command.command(role, help=text)
+    @command.command(role, help=text + MORE.format(role=role))
     @click.pass_obj
     def run_role(settings: Settings) -> None:
         serve(settings, [role])
@@ -56,10 +76,17 @@ for _role, _text in HELP.items():
     _add(_role, _text)
 
 
-@command.command("all")
+@command.command("all", short_help="Run all four in one process, for a desk or a demo.")
 @click.pass_obj
 def run_all(settings: Settings) -> None:
-    """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo."""
+    """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo.
+
+    \b
+    Examples:
+      spoold --spool /tmp/spool all
+
+    Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start.
+    """
     layout.create(settings.spool.path)
     serve(settings, list(ROLES))
 

@@ -26,7 +26,7 @@ from spoold.spool.builds import BuildRecord, BuildStore
 POLL = 0.1  # seconds between two looks at the builds that are waited for
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="List the packages in the dependency cache.")
 @click.option("--local", is_flag=True, help="Read the Build store instead of asking an executor: for the operator.")
 @TIMEOUT
 @JSON
@@ -35,6 +35,13 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
     """List the packages in the dependency cache: those of builds you used, for the operator all.
 
     The question goes through the spool like any submission, and an executor answers it.
+
+    \b
+    Examples:
+      spoolctl deps
+      spoolctl deps --local --json | jq -r '.packages[].name'
+
+    Exit codes: 0 listed, 1 it cannot be asked, 4 no answer within --timeout.
     """
     if context.invoked_subcommand is not None:
         return None
@@ -63,7 +70,7 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
         click.echo("the cache has no packages of builds that you used", err=True)
 
 
-@command.command()
+@command.command(short_help="Build shells ahead.")
 @click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
 @click.option("--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin to build with.")
 @TIMEOUT
@@ -73,6 +80,13 @@ def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, timeout: f
     """Build shells ahead, so that the first submission that needs one need not wait: for the operator.
 
     A FILE is a shell expression, as cutor.nix is; of a DIRECTORY it is every *.nix in it. A builder must be running.
+
+    \b
+    Examples:
+      spoolctl deps build course/shells/
+      spoolctl deps build numpy.nix --nixpkgs 24.11 --timeout 3600
+
+    Exit codes: 0 all are built, 1 one failed, 4 not all within --timeout: they go on.
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)

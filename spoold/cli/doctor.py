@@ -31,7 +31,7 @@ COLOURS = {
 }
 
 
-@click.command()
+@click.command(short_help="Is this host fit to run strangers' programs?")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, and for what could not be looked at.")
 @JSON
 @click.pass_obj
@@ -39,8 +39,15 @@ def command(settings: Settings, *, strict: bool, as_json: bool) -> int:
     """Look at this host: can it run strangers' programs safely, and what is to mend?
 
     The daemons need not run; what they are for (containers, Nix, its sandbox) is tried out. As root it sees
-    everything, else it says what it could not look at. Exit codes: 0 nothing is refused (there may be warnings), 1
-    something is, and spoold should not be used until it is mended.
+    everything, else it says what it could not look at.
+
+    \b
+    Examples:
+      sudo spoolctl doctor
+      spoolctl doctor --strict --json | jq '.findings[] | select(.level == "refused")'
+
+    Exit codes: 0 nothing is refused (there may be warnings), 1 something is, and spoold should not be used until it is
+    mended.
     """
     found = list(_examine(settings, quiet=as_json))
     if as_json:

@@ -24,7 +24,7 @@ from spoold.spool.store import Spool
 POLL = 0.1  # seconds between two looks for the report
 
 
-@click.command()
+@click.command(short_help="Delete dependencies that are unused.")
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @TIMEOUT
 @JSON
@@ -34,6 +34,13 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
 
     The least recently used go first, and never what a submission on its way needs. The builder does it; health has it
     done every [gc] interval as well.
+
+    \b
+    Examples:
+      spoolctl gc --dry-run
+      spoolctl gc --json | jq .freed
+
+    Exit codes: 0 done, 1 it failed, 4 no answer within --timeout.
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
@@ -53,7 +60,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
     return exits.OK
 
 
-@click.command()
+@click.command(short_help="Run a finished submission once more.")
 @click.argument("id_", metavar="ID")
 @JSON
 @click.pass_obj
@@ -62,6 +69,12 @@ def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
 
     For what ended because of this host: INTERNAL_ERROR, a build that failed for want of disk. Clients need it not: they
     submit again under another name. What is on its way cannot be requeued; health puts back what nobody renews.
+
+    \b
+    Examples:
+      spoolctl requeue alice-ex3
+
+    Exit codes: 0 it runs once more, 1 there is no such submission, or it is not finished.
     """
     layout.check(settings.spool.path)
     if ids.submission_id(f"{id_}.json") is None:

@@ -22,23 +22,39 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCATION = re.compile(r"(/|https?://|file://).+")
 
 
-@click.group()
+@click.group(short_help="Add, list and remove pins of nixpkgs.")
 def command() -> None:
     """Add, list and remove pins of nixpkgs: for the operator.
 
     A request chooses one with "nixpkgs": NAME. The pins of the settings file are always there; these are beside them.
+
+    \b
+    Examples:
+      spoolctl nixpkgs list
+      spoolctl nixpkgs add 24.11 /srv/nixpkgs-24.11.tar.gz
+      spoolctl nixpkgs remove 24.11
+
+    Exit codes: 0 done, 1 it cannot be done, 4 no answer of the builder within --timeout.
     """
 
 
-@command.command()
+@command.command(short_help="Add a pin.")
 @click.argument("name", metavar="NAME")
 @click.argument("location", metavar="LOCATION")
 @TIMEOUT
+@JSON
 @click.pass_obj
-def add(settings: Settings, *, name: str, location: str, timeout: float) -> int:
+def add(settings: Settings, *, name: str, location: str, timeout: float, as_json: bool) -> int:
     """Add the nixpkgs at LOCATION under NAME: a directory, a tarball, a URL or a store path.
 
     It is unpacked once. A pin of that name is replaced, which changes the ids of all builds made with it.
+
+    \b
+    Examples:
+      spoolctl nixpkgs add 24.11 /srv/nixpkgs-24.11.tar.gz
+      spoolctl nixpkgs add unstable https://example.org/nixpkgs.tar.gz --timeout 3600
+
+    Exit codes: 0 it is provided, 1 it cannot be, and all stays as it was; 4 no answer within --timeout.
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
@@ -49,31 +65,51 @@ def add(settings: Settings, *, name: str, location: str, timeout: float) -> int:
     _refuse_of_settings(settings, name)
     before = builds.pins()
     code = _change(builds, before | {name: location}, timeout, undo=before)
-    if code == exits.OK:
+    if code == exits.OK and as_json:
+        click.echo(msgspec.json.encode({"name": name, "location": location}))
+    elif code == exits.OK:
         click.echo(f"{name}: provided", err=True)
     return code
 
 
-@command.command()
+@command.command(short_help="Remove a pin.")
 @click.argument("name", metavar="NAME")
 @TIMEOUT
+@JSON
 @click.pass_obj
-def remove(settings: Settings, *, name: str, timeout: float) -> int:
-    """Remove the pin NAME. Builds made with it go when the cache is collected."""
+def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> int:
+    """Remove the pin NAME. Builds made with it go when the cache is collected.
+
+    \b
+    Examples:
+      spoolctl nixpkgs remove 24.11
+
+    Exit codes: 0 removed, 1 there is none of that name that was added, 4 no answer within --timeout.
+    """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
     _refuse_of_settings(settings, name)
     pins = builds.pins()
     if pins.pop(name, None) is None:
         raise OperatorError(f"there is no added pin called {name!a}; see `spoolctl nixpkgs list`")
-    return _change(builds, pins, timeout, undo=None)
+    code = _change(builds, pins, timeout, undo=None)
+    if code == exits.OK and as_json:
+        click.echo(msgspec.json.encode({"name": name}))
+    return code
 
 
-@command.command("list")
+@command.command("list", short_help="List the pins.")
 @JSON
 @click.pass_obj
 def list_(settings: Settings, *, as_json: bool) -> None:
-    """List the pins: where they come from, and where they are in the store once they are provided."""
+    """List the pins: where they come from, and where they are in the store once they are provided.
+
+    \b
+    Examples:
+      spoolctl nixpkgs list --json | jq -r '.pins[].name'
+
+    Exit codes: 0 listed, 1 there is no spool.
+    """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
     runtime = builds.runtime()

@@ -77,9 +77,16 @@ class Sample(msgspec.Struct, frozen=True):
     per_second: dict[str, float] | None = None
 
 
-@click.command()
+@click.command(short_help="Show the queues and workers as they are.")
 @click.option("--once", is_flag=True, help="Print one look and end; so it is where stdout is no terminal.")
-@click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
 @JSON
 @click.pass_obj
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+import click.testing
 import pytest
 
 from spoold.cli import client, exits
+from spoold.cli.ctl import command as ctl_command
+from spoold.cli.daemon import command as daemon_command
 from spoold.cli.render import size
 from spoold.cli.text import printable
 from spoold.model import ids
@@ -295,6 +300,44 @@ def test_sizes(number: int, text: str) -> None:
     assert size(number) == text
 
 
-@pytest.mark.parametrize("words", [[], ["submit"], ["status"], ["cancel"], ["check"], ["requeue"], ["deps"]])
-def test_help_teaches(bench: Bench, words: list[str]) -> None:
-    assert "Usage" in ctl(bench, *words, "--help")
+def commands(command: click.Command, *words: str) -> Iterator[tuple[str, click.Command]]:
+    yield " ".join(words), command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, *words, name)
+
+
+ALL = dict([*commands(ctl_command, "spoolctl"), *commands(daemon_command, "spoold")])
+
+
+@pytest.mark.parametrize("words", ALL)
+def test_help_teaches(words: str) -> None:
+    """Each page has an example, which begins as one types it, and the exit codes; each option is explained."""
+    command = ALL[words]
+    shown = click.testing.CliRunner().invoke(command, ["--help"], prog_name=words).output
+    assert f"Usage: {words}" in shown
+    examples = shown.partition("Examples:\n")[2].partition("\n\n")[0]
+    assert any(
+        re.match(rf"(sudo )?{words.partition(' ')[0]} (--\w\S* \S+ )*{words.partition(' ')[2]}", line.strip())
+        for line in examples.splitlines()
+    ), shown
+    assert "Exit codes: 0" in shown
+    assert "..." not in shown.partition("Commands:")[2], "what a command does is said in full"
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("words", [words for words in ALL if words.startswith("spoolctl ")])
+def test_what_people_read_programs_can_read_too(words: str) -> None:
+    options = {option for parameter in ALL[words].params for option in parameter.opts}
+    assert "--json" in options or getattr(ALL[words], "commands", {})
+
+
+def test_what_changes_something_says_so_in_json(bench: Bench, tmp_path: Path) -> None:
+    fresh = str(tmp_path / "fresh")
+    made = json.loads(ctl(bench, "--spool", fresh, "init", "--json"))
+    assert f"{fresh}/incoming" in made["changed"]
+    assert json.loads(ctl(bench, "--spool", fresh, "init", "--json")) == {"spool": fresh, "changed": []}
+    assert json.loads(ctl(bench, "config", "--json"))["spool"]["path"] == str(bench.root)
+    added = json.loads(ctl(bench, "nixpkgs", "add", "x", "/srv/x", "--json"))
+    assert added == {"name": "x", "location": "/srv/x"}
+    assert json.loads(ctl(bench, "nixpkgs", "remove", "x", "--json")) == {"name": "x"}
