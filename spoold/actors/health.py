@@ -8,7 +8,6 @@ there is no such build at all. Failed builds are forgotten after a short while, 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
-from spoold.host.metrics import ENTRIES, LOOK, OLDEST, QUARANTINE, SPOOL_FREE, SPOOL_INODES
+from spoold.host.metrics import QUARANTINE, SPOOL_FREE, SPOOL_INODES, STATES
 from spoold.model import ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError
@@ -26,7 +25,7 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
-from spoold.spool.depth import depths
+from spoold.spool.depth import Measure
 from spoold.spool.recovery import Watchman, mend, publish_committed, recover
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
@@ -35,7 +34,6 @@ log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
 PATIENCE = 0.5  # seconds of a step for removing what is old, and for the check
-REST = 20.0  # for how many times as long as it took to count the entries they are not counted again
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -51,7 +49,7 @@ class Health:
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
         self._retention = Retention(settings, self._spool, self._builds)
-        self._counted_until = 0.0  # on the monotonic clock
+        self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
         lease = settings.lease
         self._watchmen = {
             state: Watchman(self._spool.clock, limit=lease.limit, renewal=lease.renewal)
@@ -79,19 +77,8 @@ class Health:
         SPOOL_FREE.set(room.bytes)
         if room.inodes is not None:
             SPOOL_INODES.set(room.inodes)
-        clock = self._spool.clock
-        began = clock.monotonic()
-        if began < self._counted_until:
-            return
-        now = clock.file_system()
-        for depth in depths(self._spool.root):
-            ENTRIES.set(depth.number, depth.state)
-            OLDEST.set(max(0.0, now - depth.oldest[0].since) if depth.oldest else 0.0, depth.state)
-        with contextlib.suppress(PermissionError):
-            QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
-        took = clock.monotonic() - began
-        LOOK.set(took)
-        self._counted_until = clock.monotonic() + REST * took
+        QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
+        self._measure_depth()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
         """Check everything that is held, once; return the seconds after which to check again."""

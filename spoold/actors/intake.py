@@ -31,6 +31,7 @@ from spoold.model.submission import Origin, Request, read_request
 from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
 from spoold.spool.cancel import Cancelled, cancel, end_interrupted
+from spoold.spool.depth import Measure
 from spoold.spool.floor import Floor
 from spoold.spool.recovery import mend
 from spoold.spool.store import Spool, origin_of
@@ -66,12 +67,14 @@ class Intake:
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._reported: set[str] = set()
+        self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
     def stop(self) -> None:
         """Nothing is held between two steps."""
 
     def measure(self) -> None:
-        """Nothing is measured but what is counted as it comes."""
+        """Measure the drop box, which only its owner may list; may be called by another thread."""
+        self._measure_depth()
 
     def start(self) -> None:
         """Clear what an earlier intake left half done; the client's files are all still there."""

@@ -11,8 +11,11 @@ The table is documented in contrib/operator.md, "Watching it"; a test compares.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from spoold.model.response import FINAL, Outcome
@@ -107,7 +110,11 @@ class Histogram(Metric):
         return {"buckets": self._buckets}
 
 
-# -- what every daemon has
+# -- what every daemon has. Not by the library's ProcessCollector: it does nothing where ProcSubset=pid hides /proc/stat.
+START = Gauge("spoold_start_time_seconds", "When the daemon started, since the epoch", ALL)
+CPU = Counter("spoold_cpu_seconds_total", "CPU time of the daemon, without that of programs it runs", ALL)
+MEMORY = Gauge("spoold_resident_memory_bytes", "Memory of the daemon, what it shares with others included", ALL)
+OPEN_FILES = Gauge("spoold_open_files", "Descriptors that the daemon has open", ALL)
 LOG_MESSAGES = Counter("spoold_log_messages_total", "Records in the log", ALL, level=("info", "warning", "error"))
 STEP_FAILURES = Counter("spoold_step_failures_total", "Steps of a daemon that failed and are tried again", ALL)
 RESPONSES = Counter(
@@ -178,10 +185,12 @@ COLLECTIONS = Counter(
 COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", ("builder",))
 COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", ("builder",))
 
-# -- health
-ENTRIES = Gauge("spoold_entries", "What is in a state, by its directory in the spool", ("health",), state=STATES)
+# -- health, and of incoming/, which nobody else may list, intake
+ENTRIES = Gauge(
+    "spoold_entries", "What is in a state, by its directory in the spool", ("intake", "health"), state=STATES
+)
 OLDEST = Gauge(
-    "spoold_oldest_seconds", "For how long the oldest has been in a state; 0: none", ("health",), state=STATES
+    "spoold_oldest_seconds", "For how long the oldest has been in a state; 0: none", ("intake", "health"), state=STATES
 )
 QUARANTINE = Gauge("spoold_quarantine_files", "Files in quarantine/", ("health",))
 DONE = Gauge("spoold_done_answers", "Answers in done/ when they were last counted", ("health",))
@@ -189,7 +198,7 @@ DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ at that time", ("health",
 REMOVED = Counter("spoold_retention_removed_total", "Answers that retention has removed", ("health",))
 SPOOL_FREE = Gauge("spoold_spool_free_bytes", "What is free on the disk of the spool", ("health",))
 SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Inodes that are free there", ("health",))
-LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", ("health",))
+LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", ("intake", "health"))
 
 
 class Exposition:
@@ -201,7 +210,6 @@ class Exposition:
         self._registry = library.CollectorRegistry()
         self._constant = constant
         self._make_text: Any = library.generate_latest
-        library.ProcessCollector(namespace="spoold", registry=self._registry)
         kinds = {"counter": library.Counter, "gauge": library.Gauge, "histogram": library.Histogram}
         for metric in TABLE:
             if set(metric.roles) & set(roles):
@@ -221,6 +229,23 @@ class Exposition:
                 if not sample.name.endswith("_created")
             ]
             yield family
+
+
+class Process:
+    """What is measured of this process; it began when this was made."""
+
+    def __init__(self) -> None:
+        self._began, self._cpu = time.time(), 0.0
+
+    def measure(self) -> None:
+        """Measure it."""
+        START.set(self._began)
+        used = time.process_time()
+        CPU.add(by=used - self._cpu)
+        self._cpu = used
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        MEMORY.set(int(pages) * os.sysconf("SC_PAGE_SIZE"))
+        OPEN_FILES.set(len(os.listdir("/proc/self/fd")) - 1)  # that of this very look
 
 
 def turn_off() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from spoold.host import fsops
 from spoold.host.log import Log
-from spoold.host.metrics import Exposition
+from spoold.host.metrics import Exposition, Process
 
 log = Log("metrics")
 PATIENCE = 5.0  # seconds for the thread to end with the daemon
@@ -71,7 +71,7 @@ class _File:
         self._path = path_of(directory, spool, daemon)
         self._private = os.path.join(directory, f".{os.path.basename(self._path)}.tmp")  # no collector reads that
         self._exposition = exposition
-        self._measures = measures
+        self._measures = [Process().measure, *measures]
         self._said = False
         self._writing = threading.Lock()
         self._removed = False

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from spoold.host import fsops
-from spoold.host.metrics import STATES
+from spoold.host.clock import Clock
+from spoold.host.metrics import ENTRIES, LOOK, OLDEST, STATES
 
+REST = 20.0  # for how many times as long as a look took, there is none to measure
 HELD = ".held"  # the ending of the directories in tmp/ in which workers note what they hold
 
 
@@ -40,12 +42,33 @@ class Holder(NamedTuple):
     held: list[Waiting]
 
 
-def depths(root: str, most: int = 1) -> Iterator[Depth]:
-    """Look at all states of the spool ``root``; of each, ``most`` of the oldest."""
+def depths(root: str, most: int = 1, states: Iterable[str] = STATES) -> Iterator[Depth]:
+    """Look at states of the spool ``root``, those that are not closed to this user; of each, ``most`` of the oldest."""
     claims = {each.name: each.since for worker in holders(root) for each in worker.held}
-    for state in STATES:
-        with contextlib.suppress(PermissionError):  # it is closed to this user
+    for state in states:
+        with contextlib.suppress(PermissionError):
             yield _depth(root, state, most, claims)
+
+
+class Measure:
+    """Measures the depth of ``states``, but takes only a small part of the time however much there is."""
+
+    def __init__(self, root: str, clock: Clock, states: Iterable[str]) -> None:
+        self._root, self._clock, self._states = root, clock, tuple(states)
+        self._rests_until = 0.0  # on the monotonic clock
+
+    def __call__(self) -> None:
+        """Measure, unless that was done a moment ago."""
+        began = self._clock.monotonic()
+        if began < self._rests_until:
+            return
+        now = self._clock.file_system()
+        for depth in depths(self._root, states=self._states):
+            ENTRIES.set(depth.number, depth.state)
+            OLDEST.set(max(0.0, now - depth.oldest[0].since) if depth.oldest else 0.0, depth.state)
+        took = self._clock.monotonic() - began
+        LOOK.set(took)
+        self._rests_until = began + (1 + REST) * took
 
 
 def _depth(root: str, state: str, most: int, claims: dict[str, float]) -> Depth:

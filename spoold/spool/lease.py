@@ -82,7 +82,8 @@ class Heartbeat:
 
     def start(self) -> list[Entry]:
         """Begin to renew; return what an earlier process of this role held when it ended."""
-        os.makedirs(self._notes, mode=0o700, exist_ok=True)
+        os.makedirs(self._notes, exist_ok=True)
+        os.chmod(self._notes, 0o750)  # noqa: S103 - the group is that of tmp/, so of the daemons if of any: they may look
         left = fsops.names(self._notes)
         for name in left:
             fsops.remove(os.path.join(self._notes, name))
