@@ -110,7 +110,7 @@ class Histogram(Metric):
         return {"buckets": self._buckets}
 
 
-# -- what every daemon has. Not by the library's ProcessCollector: it does nothing where ProcSubset=pid hides /proc/stat.
+# -- what every daemon has. Not by the library's ProcessCollector: it does nothing where /proc/stat is hidden.
 START = Gauge("spoold_start_time_seconds", "When the daemon started, since the epoch", ALL)
 CPU = Counter("spoold_cpu_seconds_total", "CPU time of the daemon, without that of programs it runs", ALL)
 MEMORY = Gauge("spoold_resident_memory_bytes", "Memory of the daemon, what it shares with others included", ALL)
