@@ -20,6 +20,7 @@ from spoold.model.limits import MIB, Limits, PhaseRange
 from spoold.model.retention import Rules as Retention
 from spoold.model.setting import setting
 
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of an executor: part of file names
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
 
@@ -65,7 +66,7 @@ class Lease(_Section, frozen=True):
 class Executor(_Section, frozen=True):
     """How many programs run at once."""
 
-    name: Annotated[str, setting("tells executors on one spool apart")] = "default"
+    name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
     slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU")] = 0
     drain: Annotated[
         float,

@@ -65,7 +65,7 @@ class Health:
         """End what a loss of power left half done; begin to look for what no state explains."""
         mend(self._spool.queue, log)
         mend(self._builds.queue, log)
-        self._survey = self._check.survey()
+        self._survey = self._check.survey(without={"incoming"})  # which intake alone may list, and reports itself
 
     def stop(self) -> None:
         """End what was started to archive."""

@@ -14,6 +14,7 @@ is. What fails: a full disk, or too little left of it, leaves the client's file 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -301,10 +302,17 @@ class Intake:
                 return NOBODY  # nobody can tell whose it is, so it is another's
         return None
 
+    def _move_directory(self, path: str, aside: str) -> None:
+        try:
+            fsops.move(path, aside)
+        except PermissionError:  # a directory that moves has to be writable, since it holds the name ".."
+            os.close(fsops.seize(path))
+            fsops.move(path, aside)
+
     def _remove(self, name: str, dropped: Dropped) -> None:
         path = self._spool.queue.path("incoming", name)
         if dropped.kind == "directory":
             aside = f"{name}@{dropped.uid}-{dropped.identity.inode}.directory"
-            fsops.move(path, self._spool.queue.path("quarantine", aside))
+            self._move_directory(path, self._spool.queue.path("quarantine", aside))
         else:
             fsops.remove_dropped(path, dropped.identity)

@@ -51,9 +51,11 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 @JSON
 @click.pass_obj
 def init(settings: Settings, *, as_json: bool) -> None:
-    """Make the spool: its directories with their modes. What exists already is kept.
+    """Make the spool: its directories with their owners and modes. What exists already is kept.
 
-    It prints what it made or mended.
+    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
+    group spoold (systemd/sysusers.d makes them), it is theirs to share; else one user has to run all daemons. It prints
+    what it made or mended.
 
     \b
     Examples:
@@ -61,7 +63,7 @@ def init(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 it is there now, 1 it cannot be made.
     """
-    changed = layout.create(settings.spool.path)
+    changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
     if as_json:
         click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed}))
         return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import msgspec
 
 from spoold.cli import exits
-from spoold.config import Settings, load
+from spoold.config import NAME, Settings, load
 from spoold.daemon import ROLES, serve
 from spoold.host import journal, log
 from spoold.spool import layout
@@ -73,7 +75,20 @@ def _add(role: str, text: str) -> None:
 
 
 for _role, _text in HELP.items():
-    _add(_role, _text)
+    if _role != "executor":
+        _add(_role, _text)
+
+
+@command.command("executor", help=HELP["executor"])
+@click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
+@click.pass_obj
+def run_executor(settings: Settings, name: str | None) -> None:
+    """Run one executor."""
+    if name is not None:
+        if not re.fullmatch(NAME, name):
+            raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
+        settings = msgspec.structs.replace(settings, executor=msgspec.structs.replace(settings.executor, name=name))
+    serve(settings, ["executor"])
 
 
 @command.command("all", short_help="Run all four in one process, for a desk or a demo.")

@@ -25,7 +25,7 @@ class Clock:
     def file_system(self) -> float:
         """Return the file system's now, in seconds since the epoch."""
         if not fsops.touch(self._probe):
-            os.close(os.open(self._probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            os.close(fsops.open_own(self._probe, os.O_WRONLY))
             fsops.touch(self._probe)
         found = fsops.mtime(self._probe)
         return time.time() if found is None else found

@@ -147,13 +147,71 @@ def remove_dropped(path: str, identity: Identity) -> None:
         pass
 
 
+def own_mode(path: str) -> int:
+    """Return the mode of a file of ours called ``path``: whoever may write to its directory is one of us."""
+    shared = os.stat(os.path.dirname(path)).st_mode & stat.S_IWGRP
+    return 0o660 if shared else 0o600
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file of ours that several of us use; it is made where there is none."""
+    mode = own_mode(path)
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    found = os.fstat(descriptor)
+    if stat.S_IMODE(found.st_mode) != mode and found.st_uid == os.geteuid():
+        os.fchmod(descriptor, mode)  # whatever the umask is
+    return descriptor
+
+
+def seize(name: str, directory: int | None = None) -> int:
+    """Make a directory that a client made ours and closed to him, and return a descriptor of it.
+
+    To be moved elsewhere, or emptied, it has to be. That takes CAP_CHOWN and CAP_FOWNER where it is another user's.
+    ``directory`` is the descriptor of the one that it is in. No link is followed.
+    """
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open(name, flags | os.O_PATH, dir_fd=directory)  # which takes no right to read it
+    try:
+        itself = f"/proc/self/fd/{found}"
+        os.chmod(itself, 0o700)
+        os.chown(itself, os.geteuid(), os.getegid())
+        return os.open(itself, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(found)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory that a client made: of any depth, closed by him, with him still in it.
+
+    Each directory in it is taken out, to a name beside ``path``, before it is emptied in its turn: so there is no path
+    through his directories that he could bend, and no depth.
+    """
+    todo, taken_out = [path], 0
+    while todo:
+        top = todo.pop()
+        descriptor = seize(top)
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.name, dir_fd=descriptor)
+                        continue
+                    os.close(seize(entry.name, descriptor))
+                    taken_out += 1
+                    todo.append(f"{path}~{taken_out}")
+                    os.rename(entry.name, todo[-1], src_dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        os.rmdir(top)
+
+
 def write_private(
-    path: str, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None, sync: bool = True
+    path: str, data: bytes, *, mode: int | None = None, owner: tuple[int, int] | None = None, sync: bool = True
 ) -> None:
     """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
 
-    ``owner`` (uid, gid) is given the file before anyone else can see it; raises PermissionError where that is not
-    allowed to this process and it is not the owner already.
+    Without a ``mode`` all of us may read and write it. ``owner`` (uid, gid) is given the file before anyone else can
+    see it; raises PermissionError where that is not allowed to this process and it is not the owner already.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -165,9 +223,9 @@ def write_private(
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
+        os.fchmod(descriptor, own_mode(path) if mode is None else mode)  # as long as it is ours
         if owner is not None and owner != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, mode)
         if sync:
             os.fsync(descriptor)
     except OSError:
@@ -327,7 +385,7 @@ def locked(path: str, *, exclusive: bool) -> Iterator[None]:
 
     It is opened for writing, since NFS makes a lock of its own kind of it, which an exclusive one needs there.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = open_own(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield

@@ -54,7 +54,7 @@ def cancel(spool: Spool, id_: str, uid: int) -> Cancelled:
 
 
 def operators() -> tuple[int, int]:
-    """Return the uids that may do what only the operator may: root, and the account that the daemons run as."""
+    """Return the uids that may do what only the operator may: root, and the account that this daemon runs as."""
     return 0, os.geteuid()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -82,10 +82,12 @@ class Check:
             **{f"builds/{state}": lambda name, state=state: self._in_builds(state, name) for state in ORDER[:2]},  # type: ignore[misc]
         }
 
-    def survey(self) -> Iterator[Unexplained | None]:
-        """Yield what looks unexplained at a first look, and None after every few names."""
+    def survey(self, without: Collection[str] = ()) -> Iterator[Unexplained | None]:
+        """Yield what looks unexplained at a first look, None after every few names; leave directories out."""
         known = {directory.path for directory in DIRECTORIES}
         for directory in DIRECTORIES:
+            if directory.path in without:
+                continue
             with os.scandir(os.path.join(self._spool.root, directory.path)) as entries:
                 for number, entry in enumerate(entries, 1):
                     path = os.path.normpath(os.path.join(directory.path, entry.name))

@@ -1,23 +1,39 @@
 """The tables of the spool: directories, states, transitions.
 
 Spec: spool-layout.md, "Directories", "States" and "Transitions"; a test reads those tables there and fails when they
-and these differ. ``create`` makes a spool from the first one.
+and these differ. ``create`` makes a spool from the first one, and systemd/tmpfiles.d is compared with it as well.
+
+A spool is *shared* where each daemon is a user of its own: then the group of its directories is theirs, and may write.
+Else one user runs all, and the group has the rights of strangers. Which of both it is, the directories tell; so nothing
+has to be configured, and whoever writes a file into one knows whom to let read it.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import NamedTuple
 
+from spoold.host import accounts
+from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
+
+GROUP = "spoold"  # of all daemons, where each is a user of its own
+USERS = {role: f"spoold-{role}" for role in ("intake", "executor", "builder", "health")}
 
 
 class Directory(NamedTuple):
-    """A directory of the spool: its path below the root, its mode, and what it is for."""
+    """A directory of the spool: its path below the root, its owner and mode in a shared spool, and what it is for."""
 
     path: str
+    owner: str
     mode: int
     holds: str
+
+    @property
+    def alone(self) -> int:
+        """Return the mode in a spool of one user: the group may what others may, and no file has another group."""
+        return self.mode & 0o1707 | (self.mode & 0o007) << 3
 
 
 class State(NamedTuple):
@@ -38,22 +54,22 @@ class Transition(NamedTuple):
 
 
 DIRECTORIES = (
-    Directory(".", 0o711, "the root: can be entered, not listed"),
-    Directory("incoming", 0o1733, "the drop box: clients create files here and nothing else"),
-    Directory("new", 0o700, "accepted submissions that nobody works on"),
-    Directory("building", 0o700, "submissions that wait for their dependencies"),
-    Directory("running", 0o700, "submissions that an executor holds"),
-    Directory("done", 0o711, "finished submissions and the responses"),
-    Directory("progress", 0o711, "side files: the response so far, for its owner to read"),
-    Directory("tmp", 0o700, "private: everything is written here first"),
-    Directory("quarantine", 0o700, "what could not be read, or killed its workers, with the reason"),
-    Directory("builds", 0o700, "the Build store"),
-    Directory("builds/new", 0o700, "builds that nobody works on"),
-    Directory("builds/building", 0o700, "builds that a builder holds"),
-    Directory("builds/done", 0o700, "finished builds and their results"),
-    Directory("builds/tmp", 0o700, "private: results of builds are written here first"),
-    Directory("builds/collect", 0o700, "orders to collect the dependency cache, and what came of them"),
-    Directory("builds/used", 0o700, "one empty file per build and user; its mtime is when it was last wanted"),
+    Directory(".", "root", 0o711, "the root: can be entered, not listed"),
+    Directory("incoming", USERS["intake"], 0o1733, "the drop box: clients create files here and nothing else"),
+    Directory("new", "root", 0o2770, "accepted submissions that nobody works on"),
+    Directory("building", "root", 0o2770, "submissions that wait for their dependencies"),
+    Directory("running", "root", 0o2770, "submissions that an executor holds"),
+    Directory("done", "root", 0o2771, "finished submissions and the responses"),
+    Directory("progress", "root", 0o2771, "side files: the response so far, for its owner to read"),
+    Directory("tmp", "root", 0o2770, "private: everything is written here first"),
+    Directory("quarantine", "root", 0o2770, "what could not be read, or killed its workers, with the reason"),
+    Directory("builds", "root", 0o2770, "the Build store"),
+    Directory("builds/new", "root", 0o2770, "builds that nobody works on"),
+    Directory("builds/building", "root", 0o2770, "builds that a builder holds"),
+    Directory("builds/done", "root", 0o2770, "finished builds and their results"),
+    Directory("builds/tmp", "root", 0o2770, "private: results of builds are written here first"),
+    Directory("builds/collect", "root", 0o2770, "orders to collect the dependency cache, and what came of them"),
+    Directory("builds/used", "root", 0o2770, "one empty file per build and user; its mtime is when it was last wanted"),
 )
 
 STATES = (
@@ -85,26 +101,65 @@ TRANSITIONS = (
 )
 
 
-def create(root: str) -> list[str]:
+def is_shared(root: str) -> bool:
+    """Tell whether the daemons of a spool are several users."""
+    try:
+        return bool(os.stat(os.path.join(root, "tmp")).st_mode & stat.S_IWGRP)
+    except OSError:
+        return False
+
+
+def create(root: str, owners: Accounts | None = None) -> list[str]:
     """Make what is missing of a spool, with the modes of the table; return the paths that were made or mended.
 
-    What exists keeps its owner; a mode that differs is set back, since a drop box that can be listed leaks names.
+    With ``owners`` it becomes a shared spool of theirs, which only root can do. Else what exists keeps its owner. A
+    mode that differs is set back, since a drop box that can be listed leaks names.
     """
+    shared = owners is not None or is_shared(root)
     changed = []
     for directory in DIRECTORIES:
         path = os.path.normpath(os.path.join(root, directory.path))
         if not os.path.isdir(path):
             os.makedirs(path, exist_ok=True)
             changed.append(path)
-        if os.stat(path).st_mode & 0o7777 != directory.mode:
-            os.chmod(path, directory.mode)
+        if owners is not None:
+            uid = owners.uids.get(directory.owner, 0)
+            found = os.stat(path)
+            if (found.st_uid, found.st_gid) != (uid, owners.gid):
+                os.chown(path, uid, owners.gid)
+                changed.append(path)
+        wanted = directory.mode if shared else directory.alone
+        if stat.S_IMODE(os.stat(path).st_mode) != wanted:
+            os.chmod(path, wanted)
             changed.append(path)
     return sorted(set(changed))
 
 
+def owners_for(root: str) -> Accounts | None:
+    """Return whom the spool is to be shared by; None where it is one user's, or for the caller to say nothing about.
+
+    Shared is what root makes on a host that has the users. What another user has made stays his.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        if os.stat(root).st_uid != 0:
+            return None
+    except FileNotFoundError:
+        pass
+    return accounts.find(GROUP, USERS.values())
+
+
 def check(root: str) -> None:
-    """Raise :class:`OperatorError` unless ``root`` holds a spool."""
+    """Raise :class:`OperatorError` unless ``root`` holds a spool that this user may work on."""
     for directory in DIRECTORIES:
         path = os.path.join(root, directory.path)
-        if not os.path.isdir(path):
-            raise OperatorError(f"{path} is missing: make the spool with `spoolctl init --spool {root}`")
+        try:
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                continue
+        except PermissionError as error:
+            reason = f"{path} is closed to this user: the daemons' users, root, and members of the group may use it"
+            raise OperatorError(reason) from error
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        raise OperatorError(f"{path} is missing: make the spool with `spoolctl init --spool {root}`")

@@ -7,6 +7,7 @@ attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import threading
@@ -90,9 +91,11 @@ class Queue:
     def retry(self, entry: Entry, source: str, now: float) -> bool:
         """Put an entry back for its next attempt, which is not due at once; False where it is not there any more.
 
-        ``now`` is the file system's. The time is set before the rename, so that nobody sees the entry without it.
+        ``now`` is the file system's. The time is set before the rename, so that nobody sees the entry without it. Only
+        the owner of a file and CAP_FOWNER may set another time than now: where that is denied it is due at once.
         """
-        fsops.touch(self.entry_path(source, entry), at=now + self._pause_before(entry.attempt + 1))
+        with contextlib.suppress(PermissionError):
+            fsops.touch(self.entry_path(source, entry), at=now + self._pause_before(entry.attempt + 1))
         return self.give_back(entry, source, entry.attempt + 1)
 
     def due(self, entry: Entry, mtime: float, clock: Clock) -> float:
@@ -220,7 +223,13 @@ class Queue:
 
 
 def write_for(path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
-    """Write what ``owner`` alone may read; where this process may not give files away, the file stays ours."""
+    """Write what ``owner`` alone may read; where this process may not give files away, the file stays ours.
+
+    Without an owner it is for all daemons.
+    """
+    if owner is None:
+        fsops.write_private(path, data, sync=sync)
+        return
     try:
         fsops.write_private(path, data, mode=0o400, owner=owner, sync=sync)
     except PermissionError:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum, auto
@@ -249,7 +248,7 @@ def _remove_tree(path: str) -> None:
     """Remove a file, or a directory that a client had dropped; what is not ours to remove stays, and is said."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
+            fsops.remove_tree(path)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

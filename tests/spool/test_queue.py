@@ -74,7 +74,7 @@ def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Q
 
 def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> None:
     entry = claimed(queue)
-    queue.commit(entry, "running", b"result\n")
+    queue.commit(entry, "running", b"result\n", (os.geteuid(), os.getegid()))
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
     assert os.stat(queue.path("done", "a.response.json")).st_mode & 0o777 == 0o400

@@ -25,7 +25,7 @@ def table_after(heading: str) -> list[tuple[str, ...]]:
 
 
 def test_directories() -> None:
-    assert table_after("## 1. Directories") == [(d.path, f"{d.mode:04o}", d.holds) for d in DIRECTORIES]
+    assert table_after("## 1. Directories") == [(d.path, d.owner, f"{d.mode:04o}", d.holds) for d in DIRECTORIES]
 
 
 def test_states() -> None:

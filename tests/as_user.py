@@ -1,0 +1,45 @@
+"""A daemon over stand-in engines as a user of its own: ``python -m tests.as_user CONFIG ROLE UID GID CAPABILITIES``.
+
+What a unit does with User=, Group= and AmbientCapabilities=, without a program between: the interpreter may be closed
+to that user, so all that is needed is imported before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+
+import spoold.actors.health
+import spoold.actors.intake  # noqa: F401 - imported before the rights to read them are gone
+import tests.idle  # noqa: F401 - puts stand-ins for the engines
+from spoold import daemon
+from spoold.config import load
+from spoold.host import log
+
+CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3}
+PR_SET_NO_NEW_PRIVS, PR_SET_KEEPCAPS, VERSION = 38, 8, 0x20080522
+
+
+def become(uid: int, gid: int, capabilities: list[str]) -> None:
+    """Give up everything but these."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    assert libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    kept = sum(1 << CAPABILITIES[name] for name in capabilities)
+    header = struct.pack("Ii", VERSION, 0)
+    data = struct.pack("6I", kept, kept, 0, 0, 0, 0)  # effective, permitted, inheritable; each low, then high
+    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
+
+
+if __name__ == "__main__":
+    config, role, user, group, *names = sys.argv[1:]
+    settings = load(config)
+    log.set_up(level="info", journal=False)
+    become(int(user), int(group), names)
+    os.umask(0o077)  # that of whoever starts it must not matter
+    daemon.serve(settings, [role])

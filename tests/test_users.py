@@ -1,0 +1,194 @@
+"""Each daemon a user of its own, on one spool, with the capabilities of its unit; and clients that are others.
+
+The engines are stand-ins: what is at stake is who may do what in the spool. With real ones, under systemd: see
+contrib/vm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.config import Executor, Lease, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.host.accounts import Accounts
+from spoold.spool import layout
+from tests.test_systemd import SERVICES, unit
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+GROUP = 64_000  # no account of any system: the kernel needs none
+UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
+ALICE, BOB = 64_101, 64_102
+HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class Installed:
+    """A spool as an installation has it, and its daemons."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.spool = directory, directory / "spool"
+        layout.create(str(self.spool), Accounts(GROUP, UIDS))
+        self.settings = Settings(
+            spool=SpoolSettings(path=str(self.spool), settle=0.3, scan=0.5),
+            lease=Lease(renewal=0.2, limit=1.0, check=0.2, pause=0.1),
+            executor=Executor(slots=2, drain=0.1),
+            nixpkgs={"default": "/srv/nixpkgs"},
+        )
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.log = (directory / "log").open("wb")
+
+    def start(self, role: str, **changes: object) -> subprocess.Popen[bytes]:
+        """Start a daemon, and return when it is ready."""
+        config, address = self.directory / f"{role}.toml", str(self.directory / "notify")
+        settings = msgspec.structs.replace(self.settings, **changes)
+        config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
+        capabilities = unit(SERVICES[role])["Service"]["AmbientCapabilities"].split()
+        ids = [str(UIDS[layout.USERS[role]]), str(GROUP)]
+        command = [sys.executable, "-m", "tests.as_user", str(config), role, *ids, *capabilities]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(address)
+            Path(address).chmod(0o777)
+            listener.settimeout(30)
+            env = os.environ | {"NOTIFY_SOCKET": address}
+            process = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
+            self.processes.append(process)
+            assert listener.recv(100) == b"READY=1", self.said()
+        Path(address).unlink()
+        return process
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        assert {process.wait(30) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
+        self.log.close()
+
+    def said(self) -> str:
+        return (self.directory / "log").read_text()[-5000:]
+
+    def drop(self, uid: int, name: str, request: object = HELLO) -> None:
+        """Drop a file as a client does whose umask lets nobody else read it."""
+        data = json.dumps(request)
+        done = run_as(uid, f"umask 077; printf %s '{data}' > {self.spool}/incoming/{name}")
+        assert done.returncode == 0, done.stderr
+
+    def response(self, uid: int, id_: str) -> dict[str, Any]:
+        path = self.spool / "done" / f"{id_}.response.json"
+        try:
+            until(path.exists)
+        except AssertionError:
+            raise AssertionError(self.said()) from None
+        loaded: dict[str, Any] = json.loads(run_as(uid, f"cat {path}").stdout)
+        return loaded
+
+
+def run_as(uid: int, script: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", script]
+    return subprocess.run(
+        command, user=uid, group=uid, extra_groups=[], cwd="/", capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def installed() -> Iterator[Installed]:
+    directory = Path(tempfile.mkdtemp(prefix="spoold-users."))  # where others can get to
+    directory.chmod(0o711)
+    made = Installed(directory)
+    yield made
+    made.stop()
+    shutil.rmtree(directory)
+
+
+def test_a_submission_goes_all_the_way_and_is_its_clients_alone(installed: Installed) -> None:
+    for role in ("builder", "intake", "executor", "health"):
+        installed.start(role)
+    owners = {os.stat(f"/proc/{process.pid}").st_uid for process in installed.processes}
+    assert owners == set(UIDS.values())
+    spool = installed.spool
+    for uid, id_ in ((ALICE, "alice"), (BOB, "bob")):
+        installed.drop(uid, f"{id_}.json")
+    installed.drop(BOB, "wrong.json", {"fils": []})
+    for uid, id_, status in ((ALICE, "alice", "COMPLETED"), (BOB, "bob", "COMPLETED"), (BOB, "wrong", "REJECTED")):
+        assert installed.response(uid, id_)["status"] == status
+        found = (spool / "done" / f"{id_}.response.json").stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (uid, uid, 0o400)
+        assert stat.S_IMODE((spool / "done" / f"{id_}.json").stat().st_mode) == 0o660
+    for directory in layout.DIRECTORIES:
+        assert run_as(ALICE, f"ls {spool / directory.path}").returncode != 0, directory.path
+    others = ("done/bob.response.json", "done/bob.json", "done/alice.json", "new/x", "builds/runtime.json")
+    for name in others:
+        assert run_as(ALICE, f"cat {spool}/{name}").returncode != 0, name
+        assert run_as(ALICE, f"rm -f {spool}/{name} && touch {spool}/{name}").returncode != 0, name
+    assert run_as(ALICE, f"rm -f {spool}/done/alice.response.json").returncode != 0
+
+
+def test_what_one_user_left_another_ends(installed: Installed) -> None:
+    """An executor that stops holding its entry; health puts it back; the operator requeues; a client cancels."""
+    for role in ("builder", "intake", "health"):
+        installed.start(role)
+    first = installed.start("executor")
+    installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 0.5"})
+    until(lambda: os.listdir(installed.spool / "running"))
+    first.send_signal(signal.SIGSTOP)
+    installed.start("executor", executor=Executor(name="two", slots=1, drain=0.1))
+    assert installed.response(ALICE, "held")["status"] == "COMPLETED"
+    assert (installed.spool / "done" / "held.response.json").stat().st_uid == ALICE
+    ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "executor.toml")]
+    subprocess.run([*ctl, "requeue", "held"], check=True, capture_output=True)
+    assert installed.response(ALICE, "held")["status"] == "COMPLETED"
+    installed.drop(BOB, "long.json", HELLO | {"inputs": "nap 3"})
+    until(lambda: [name for name in os.listdir(installed.spool / "running") if name.startswith("long")])
+    run_as(BOB, f"touch {installed.spool}/incoming/long.cancel")
+    assert installed.response(BOB, "long")["status"] == "CANCELLED"
+    found = subprocess.run([*ctl, "check", "--json"], check=True, capture_output=True)
+    assert json.loads(found.stdout) == {"unexplained": []}
+
+
+def test_a_builder_goes_on_with_what_its_former_life_held(installed: Installed) -> None:
+    """What it may not set the time of, since another user made it, is due at once."""
+    held = f"{'a' * 64}@1.json"
+    for role in ("intake", "executor"):
+        installed.start(role)
+    builder = installed.start("builder")
+    expression = {"name": "cutor.nix", "content": "hangs"}
+    installed.drop(ALICE, "waits.json", {"files": [*HELLO["files"], expression]})
+    until(lambda: os.listdir(installed.spool / "builds/building"))
+    builder.kill()
+    builder.wait()
+    (held,) = os.listdir(installed.spool / "builds/building")
+    installed.start("builder")
+    until(lambda: os.listdir(installed.spool / "builds/building") == [held.replace("@1", "@2")])
+
+
+def test_a_directory_that_a_client_closed(installed: Installed) -> None:
+    installed.start("intake")
+    made = run_as(ALICE, f"cd {installed.spool}/incoming && mkdir -p x.json/deep/deeper && chmod 0 x.json/deep x.json")
+    assert made.returncode == 0, made.stderr
+    assert installed.response(ALICE, "x")["status"] == "REJECTED"
+    until(lambda: not os.listdir(installed.spool / "incoming"))
+    (aside,) = (name for name in os.listdir(installed.spool / "quarantine") if name.endswith(".directory"))
+    script = "import sys; from spoold.host.fsops import remove_tree; from tests.as_user import become"
+    script += "; become(64004, 64000, ['CAP_CHOWN', 'CAP_FOWNER']); remove_tree(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", script, str(installed.spool / "quarantine" / aside)], check=True)
+    assert not (installed.spool / "quarantine" / aside).exists()
