@@ -29,6 +29,7 @@ from spoold.spool import layout
 from spoold.watch import Watch
 
 log = Log("daemon")
+TICK = 1.0  # seconds after which the main thread looks whether a signal came
 RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
 REST = 4.0  # for how many times as long as a scan took there is no other
 LONGEST_REST = 60.0  # seconds
@@ -121,7 +122,10 @@ def _run(loops: list[Loop], settings: Settings, ready: Callable[[], None]) -> No
         log.info("ready", roles=",".join(loop.name for loop in loops), spool=settings.spool.path)
         ready()
     for loop in loops:
-        loop.join()
+        # Python handles signals in this thread alone, and the kernel may give one to another (to any that runs already,
+        # when a process that was stopped goes on): so this one has to wake up now and then.
+        while loop.is_alive():
+            loop.join(TICK)
 
 
 def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractContextManager[None]:

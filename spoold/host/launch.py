@@ -7,7 +7,8 @@ with threads must not run Python.
 The bond: setpriv asks the kernel to kill the child when its parent dies. A parent that died before that is noticed by
 a look at who the parent is, afterwards. The pid namespace needs the same once more between unshare(1), which stays
 outside, and the first process inside; that one finds its parent's pid in the /proc that it still shares with us. (The
-option --die-with-parent of bubblewrap leaves a gap of milliseconds.)
+option --die-with-parent of bubblewrap leaves a gap of milliseconds.) Only then it gets a /proc of its own: bubblewrap
+looks up its child there by its pid inside, and ends where outside no process happens to have that pid.
 """
 
 from __future__ import annotations
@@ -47,9 +48,15 @@ def _killed_with_parent() -> list[str]:
 
 
 def _into_a_pid_namespace(forget: str) -> str:
-    inside = f'read -r _ _ _ parent _ < /proc/self/stat && [ "$parent" = "$1" ] && shift && {forget} && exec "$@"'
-    user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
-    unshare = [find("unshare"), *user, "--pid", "--fork", "--", *_killed_with_parent(), find("sh"), "-c", inside, "sh"]
+    plain = shlex.join([find("setpriv"), "--inh-caps=-all", "--ambient-caps=-all", "--"])
+    is_root = os.geteuid() == 0
+    inside = (
+        'read -r _ _ _ parent _ < /proc/self/stat && [ "$parent" = "$1" ] && shift && '
+        f'{shlex.quote(find("mount"))} -t proc proc /proc && {forget} && exec {"" if is_root else plain} "$@"'
+    )
+    user = [] if is_root else ["--user", "--map-current-user", "--keep-caps"]
+    namespaces = [*user, "--mount", "--pid", "--fork"]
+    unshare = [find("unshare"), *namespaces, "--", *_killed_with_parent(), find("sh"), "-c", inside, "sh"]
     return f'[ "$PPID" = {os.getpid()} ] && exec {shlex.join(unshare)} $$ "$@"'
 
 

@@ -170,3 +170,10 @@ def test_many_threads_at_once() -> None:
     for thread in threads:
         thread.join()
     assert sorted(code for code in codes if code is not None) == list(range(40))
+
+
+def test_a_pid_namespace_has_a_proc_of_its_own() -> None:
+    """bubblewrap finds its child there by the pid that it has inside."""
+    finished = run(sh("test -d /proc/$$ && exec readlink /proc/self"), SOON, pid_namespace=True)
+    assert finished.ok
+    assert int(finished.stdout.data) < 10
