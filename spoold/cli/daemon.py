@@ -79,7 +79,7 @@ for _role, _text in HELP.items():
         _add(_role, _text)
 
 
-@command.command("executor", help=HELP["executor"])
+@command.command("executor", help=HELP["executor"] + MORE.format(role="executor"))
 @click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
 @click.pass_obj
 def run_executor(settings: Settings, name: str | None) -> None:
