@@ -108,7 +108,7 @@ def test_man_reads_it_without_complaint(man: Path, page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_mandoc_reads_it_without_complaint(man: Path, page: str) -> None:
     if shutil.which("mandoc") is None:
-        pytest.skip("mandoc is not installed")
+        engines.unavailable("mandoc is not installed")
     done = subprocess.run(["mandoc", "-T", "lint", man / page], capture_output=True, check=False)
     assert done.stdout == b""
 

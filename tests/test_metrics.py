@@ -191,6 +191,14 @@ def test_promtool_takes_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", CONTRIB / "alerts.yml"], check=True, capture_output=True)
 
 
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    rules = engines.REPOSITORY / "tests" / "alerts_test.yml"
+    done = subprocess.run(["promtool", "test", "rules", rules], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
 def test_promtool_takes_what_is_exported(measured: Measured) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian package prometheus)")
