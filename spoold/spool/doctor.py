@@ -56,10 +56,11 @@ def _directories(root: str) -> Iterator[Finding]:
     found = {each: os.stat(os.path.join(root, each.path)) for each in layout.DIRECTORIES}
     if len({status.st_dev for status in found.values()}) > 1:
         yield Finding(Level.REFUSED, what, "its directories are on several file systems", "put all of it on one")
-    owners = {status.st_uid for status in found.values()}
-    if len(owners) > 1:
+    owners, shared = {status.st_uid for status in found.values()}, layout.is_shared(root)
+    if len(owners) > 1 and not shared:
         yield Finding(Level.WARNING, what, f"its directories belong to several users: {sorted(owners)}", "chown them")
-    wrong = [each.path for each, status in found.items() if stat.S_IMODE(status.st_mode) != each.mode]
+    modes = {each: each.mode if shared else each.alone for each in found}
+    wrong = [each.path for each, status in found.items() if stat.S_IMODE(status.st_mode) != modes[each]]
     if wrong:
         yield Finding(Level.WARNING, what, f"modes are not as they should be: {', '.join(wrong)}", "spoolctl init")
     else:

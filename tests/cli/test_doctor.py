@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from spoold.cli import exits
 from spoold.config import Docker, Nix, Settings, Spool
 from spoold.host import machine, packages
+from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import command, confine
@@ -94,6 +95,14 @@ def test_a_spool_as_it_should_be(own: Settings) -> None:
     assert "rename and link in the spool: work" in said(found, Level.FINE)
     assert os.listdir(f"{own.spool.path}/tmp") == []
     assert os.listdir(f"{own.spool.path}/quarantine") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
+def test_a_spool_that_is_shared_by_users_as_it_should_be(own: Settings) -> None:
+    layout.create(own.spool.path, Accounts(64_000, {user: 64_001 for user in layout.USERS.values()}))
+    assert "directories and modes are as they should be" in said(spool.examine(own), Level.FINE)
+    Path(own.spool.path, "new").chmod(0o2775)
+    assert "modes are not as they should be: new: spoolctl init" in said(spool.examine(own), Level.WARNING)
 
 
 def test_a_drop_box_that_can_be_listed(own: Settings) -> None:
