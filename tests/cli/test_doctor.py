@@ -99,7 +99,7 @@ def test_a_spool_as_it_should_be(own: Settings) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
 def test_a_spool_that_is_shared_by_users_as_it_should_be(own: Settings) -> None:
-    layout.create(own.spool.path, Accounts(64_000, {user: 64_001 for user in layout.USERS.values()}))
+    layout.create(own.spool.path, Accounts(64_000, dict.fromkeys(layout.USERS.values(), 64001)))
     assert "directories and modes are as they should be" in said(spool.examine(own), Level.FINE)
     Path(own.spool.path, "new").chmod(0o2775)
     assert "modes are not as they should be: new: spoolctl init" in said(spool.examine(own), Level.WARNING)
