@@ -11,6 +11,8 @@ import os
 import struct
 import sys
 
+import prometheus_client  # noqa: F401 - imported before the rights to read it are gone, as these
+
 import spoold.actors.health
 import spoold.actors.intake  # noqa: F401 - imported before the rights to read them are gone
 import tests.idle  # noqa: F401 - puts stand-ins for the engines

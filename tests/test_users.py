@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.config import Executor, Lease, Settings
+from spoold.config import Executor, Lease, Metrics, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.host.accounts import Accounts
 from spoold.spool import layout
@@ -192,3 +192,25 @@ def test_a_directory_that_a_client_closed(installed: Installed) -> None:
     script += "; become(64004, 64000, ['CAP_CHOWN', 'CAP_FOWNER']); remove_tree(sys.argv[1])"
     subprocess.run([sys.executable, "-c", script, str(installed.spool / "quarantine" / aside)], check=True)
     assert not (installed.spool / "quarantine" / aside).exists()
+
+
+def test_each_user_says_what_he_measures(installed: Installed) -> None:
+    """In one directory; intake alone counts the drop box, and health sees since when the executor has its entries."""
+    directory = installed.directory / "metrics"
+    directory.mkdir()
+    os.chown(directory, 0, GROUP)
+    directory.chmod(0o3775)
+    for role in ("builder", "intake", "executor", "health"):
+        installed.start(role, metrics=Metrics(directory=str(directory), interval=1.0))
+    installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 4"})
+
+    def value(daemon: str, series: str) -> float:
+        text = "".join(path.read_text() for path in directory.glob(f"spoold-{daemon}-*.prom"))
+        found = [line for line in text.splitlines() if line.startswith(series.partition("{")[0] + "{")]
+        return max((float(line.split()[1]) for line in found if series.partition("{")[2] in line), default=-1.0)
+
+    # Its lease is renewed every 0.2 s: so it is the claim that counts.
+    until(lambda: value("health", 'spoold_oldest_seconds{state="running"') > 1)
+    until(lambda: value("intake", 'spoold_entries{state="incoming"') == 0)
+    assert value("health", 'spoold_entries{state="incoming"') == -1
+    assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == set(UIDS.values())
