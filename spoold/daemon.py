@@ -26,6 +26,7 @@ from spoold.host.notify import notify
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.ids import Hint
 from spoold.spool import layout
+from spoold.spool.presence import Presence
 from spoold.watch import Watch
 
 log = Log("daemon")
@@ -99,14 +100,12 @@ def serve(settings: Settings, roles: list[str], ready: Callable[[], None] = lamb
     """
     layout.check(settings.spool.path)
     loops = [Loop(settings, role) for role in roles]
-    locks = [_role_lock(settings, role) for role in roles]
-    _stop_on_signals(loops)
-    try:
-        with _measured(settings, loops):
-            _run(loops, settings, ready)
-    finally:
-        for lock in locks:
-            lock.release()
+    with contextlib.ExitStack() as held:
+        for role in roles:
+            _hold_role(settings, role, held)
+        _stop_on_signals(loops)
+        held.enter_context(_measured(settings, loops))
+        _run(loops, settings, ready)
     for loop in loops:
         if loop.failure is not None:
             raise loop.failure
@@ -149,15 +148,26 @@ def _process_name(settings: Settings, role: str) -> str:
     return f"{role}-{settings.executor.name}" if role == "executor" else role
 
 
-def _role_lock(settings: Settings, role: str) -> FileLock:
+def _hold_role(settings: Settings, role: str, held: contextlib.ExitStack) -> None:
+    """Be the one process of a role: on this host by a lock, among hosts by presence."""
     name = _process_name(settings, role)
+    hint = "; give it another [executor] name to run two" if role == "executor" else ""
     lock = FileLock(os.path.join(settings.spool.path, "tmp", f"{name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        hint = "; give it another [executor] name to run two" if role == "executor" else ""
         raise OperatorError(f"{settings.spool.path}: a {name} runs on this spool already{hint}") from None
-    return lock
+    held.callback(lock.release)
+    presence = Presence(settings.spool.path, name, settings.lease, lost=_end_this_process)
+    try:
+        presence.take()
+    except OperatorError as error:
+        raise OperatorError(f"{error}{hint}") from None
+    held.callback(presence.give_up)
+
+
+def _end_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop_on_signals(loops: list[Loop]) -> None:

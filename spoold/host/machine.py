@@ -42,6 +42,16 @@ def boot_id() -> str:
         return ""
 
 
+@functools.cache
+def host_name() -> str:
+    """Return what tells this host from others, also after it was started again: its name, and the id it has on disk."""
+    try:
+        number = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        number = ""
+    return f"{os.uname().nodename} {number}".strip()
+
+
 def sysctl(name: str) -> str:
     """Return a setting of the kernel; "" where there is none of that name."""
     try:

@@ -66,7 +66,7 @@ class BuildStore:
 
     def request(self, dependencies: Dependencies) -> bool:
         """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
-        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies), sync=False, several=True)
+        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies), sync=False)
 
     def read(self, state: str, entry: Entry) -> Dependencies:
         """Return the Dependencies object of an entry."""

@@ -36,9 +36,17 @@ OURS = {
     "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
-    "tmp": re.compile(r".*\.(probe|lock|held)|doctor-[0-9]+(\.probe)?"),
+    "tmp": re.compile(r".*\.(probe|lock|held|host)|doctor-[0-9]+(\.probe)?"),
 }
-PRIVATE = (".accept.json", ".progress.json", ".refused.json", ".requeue.json", ".order.json", ".report.json")
+PRIVATE = (
+    ".accept.json",
+    ".private.json",
+    ".progress.json",
+    ".refused.json",
+    ".requeue.json",
+    ".order.json",
+    ".report.json",
+)
 PRIVATE_NAMES = ("pins.json", "pins.result.json", "runtime.json")
 
 

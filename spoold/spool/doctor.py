@@ -12,11 +12,13 @@ from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Level
 from spoold.spool import layout
+from spoold.spool.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
 SKEW = 60.0  # seconds between this machine's clock and the file system's that nobody has to know of
 ROLES = ("intake", "builder", "health")
 LOCK = ".lock"
+NOBODY = 65534
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -37,6 +39,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _room(settings.nix.state, "the disk of nix.state")
     if os.access(os.path.join(root, "tmp"), os.W_OK):
         yield _renames(root)
+        yield _owners(root)
         yield _clock(root)
         yield from _roles(settings)
         yield _leases(settings)
@@ -117,6 +120,27 @@ def _renames(root: str) -> Finding:
             fsops.remove(path)
 
 
+def _owners(root: str) -> Finding:
+    """Try what intake and whoever answers do with the files of others."""
+    what = "files of other users in the spool"
+    path = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
+    remedy = "run the daemons as root or with these rights (as in systemd/); on NFS export with no_root_squash"
+    try:
+        fsops.write_private(path, b"", owner=(NOBODY, NOBODY))
+        fsops.read(path)
+    except PermissionError:
+        return Finding(
+            Level.WARNING,
+            what,
+            "cannot be read where their mode is 0600, or be given away: only this account could read responses",
+            remedy,
+        )
+    else:
+        return Finding(Level.FINE, what, "can be read, and be given to their owners")
+    finally:
+        fsops.remove(path)
+
+
 def _clock(root: str) -> Finding:
     probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}.probe")
     try:
@@ -147,7 +171,14 @@ def _roles(settings: Settings) -> Iterator[Finding]:
         else:
             unit = role.partition("-")[0]
             remedy = f"systemctl start spoold-{unit}, or `spoold {unit}`"
-            yield Finding(Level.NOTE, f"daemon {role}", "does not run on this host", remedy)
+            if host := elsewhere(settings.spool.path, role):
+                remedy = f"nothing, while that host lives; else what starts it here: {remedy}"
+            yield Finding(
+                Level.NOTE,
+                f"daemon {role}",
+                f"does not run on this host{f', last on {host!a}' if host else ''}",
+                remedy,
+            )
 
 
 def _leases(settings: Settings) -> Finding:

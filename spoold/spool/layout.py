@@ -82,8 +82,8 @@ STATES = (
 )
 
 TRANSITIONS = (
-    Transition("dropped", "new", "intake", "link tmp/<id>.accept.json to new/<id>.json"),
-    Transition("dropped", "committed", "intake", "link tmp/<id>.accept.json to done/<id>.json"),
+    Transition("dropped", "new", "intake", "link tmp/<id>.<random>.accept.json to new/<id>.json"),
+    Transition("dropped", "committed", "intake", "link tmp/<id>.<random>.accept.json to done/<id>.json"),
     Transition("new", "building", "executor", "rename new/<id>@<n>.json to building/<id>@<n>.json"),
     Transition("new", "running", "executor", "rename new/<id>@<n>.json to running/<id>@<n>.json"),
     Transition("building", "running", "executor", "rename building/<id>@<n>.json to running/<id>@<n>.json"),

@@ -52,12 +52,12 @@ class Queue:
         """Return the entries in ``state``, in no order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
-    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True, several: bool = False) -> bool:
+    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
         """Store a first entry durably (its name only with ``sync``); False where there is one of that name already.
 
-        ``several`` processes may do so at once: then each writes under a private name of its own.
+        Several processes may do so at once: each writes under a private name of its own.
         """
-        private = self.path("tmp", f"{id_}.{secrets.token_hex(4)}.accept.json" if several else f"{id_}.accept.json")
+        private = self.path("tmp", f"{id_}.{secrets.token_hex(4)}.accept.json")
         fsops.write_private(private, data)
         added = fsops.publish(private, self.path(state, f"{id_}.json"))
         if sync:

@@ -119,6 +119,8 @@ def _outdated(queue: Queue, id_: str, results: list[Entry]) -> list[Entry]:
     place = queue.locate(id_)
     if place is None:
         return [result for result in results if result.attempt > 0]
+    if place[0] == "done":
+        return []  # committed since it was looked for there: the next look shows it
     return [result for result in results if result.attempt < place[1].attempt]
 
 

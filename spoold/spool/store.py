@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 
 import msgspec
 
@@ -51,7 +52,7 @@ class Spool:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
         entry = Entry(id_, 0)
-        write_for(self.queue.path("tmp", ids.result_name(entry)), published(id_, response), (origin.uid, origin.gid))
+        self._write_answer(ids.result_name(entry), published(id_, response), origin)
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
         self.queue.add(id_, ENCODER.encode(stub), state="done")
@@ -62,16 +63,22 @@ class Spool:
         """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
         entry = Entry(id_, 0)
         result = published(id_, skip_pending(response))
-        write_for(self.queue.path("tmp", ids.result_name(entry)), result, (origin.uid, origin.gid))
+        self._write_answer(ids.result_name(entry), result, origin)
         fsops.sync_directory(self.queue.path("tmp"))
         self.queue.publish(entry)
+
+    def _write_answer(self, name: str, data: bytes, origin: Origin) -> None:
+        """Write an answer that no lease stands for: another process may write the same at once, and each is whole."""
+        private = self.queue.path("tmp", f"{name}.{secrets.token_hex(4)}.private.json")
+        write_for(private, data, (origin.uid, origin.gid))
+        fsops.replace(private, self.queue.path("tmp", name))
 
     def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file whose id belongs to something else already, beside that one's response."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)
-        write_for(private, published(id_, response), (origin.uid, origin.gid))
+        self._write_answer(name, published(id_, response), origin)
         fsops.publish(private, self.queue.path("done", name))
         fsops.sync_directory(self.queue.path("done"))
         fsops.remove(private)

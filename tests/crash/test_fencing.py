@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,11 +18,12 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
-from spoold.model.submission import Dependencies
+from spoold.model.submission import Dependencies, File, Origin, Request
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import publish_committed, recover
+from spoold.spool.store import Spool
 from tests.actors.bench import Bench, settings_for
 from tests.crash.holder import skewed
 
@@ -221,3 +223,53 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
     monkeypatch.setattr(queue, "results_waiting", commit_meanwhile)
     publish_committed(queue, Log("test"))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
+
+
+def test_a_refusal_that_is_committed_while_health_looks_is_shown(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry comes between the look for it and the look for what it may be instead."""
+    Path(queue.path("tmp", "a@0.response.json")).write_bytes(b"refused\n")
+    locate = queue.locate
+
+    def commit_meanwhile(id_: str) -> tuple[str, Entry] | None:
+        monkeypatch.undo()
+        queue.add("a", b"entry", state="done")
+        return locate(id_)
+
+    monkeypatch.setattr(queue, "locate", commit_meanwhile)
+    publish_committed(queue, Log("test"))
+    queue.publish(Entry("a", 0))
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"refused\n"
+
+
+@pytest.mark.parametrize("what", ["accept", "refuse", "refuse_reuse"])
+def test_two_intakes_at_one_file_write_it_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """No lock may keep them apart. Both are in the middle of a write when one dies: its half is not the other's."""
+    one, other = bench.spool, Spool(bench.settings, "other")
+    origin = Origin(uid=os.getuid(), gid=os.getgid(), sha256="0" * 64, arrival=0)
+    argument = Request(files=[File(name="run.sh", content="true")]) if what == "accept" else "why"
+    write = os.write
+    writing: list[str] = []
+
+    def half(descriptor: int, data: bytes) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".progress.json"):
+            return write(descriptor, data)
+        writing.append("one more")
+        write(descriptor, data[:10])
+        if len(writing) == 2:
+            raise KilledError
+        with pytest.raises(KilledError):
+            getattr(other, what)("a", argument, origin)
+        monkeypatch.undo()
+        return 10
+
+    monkeypatch.setattr(os, "write", half)
+    getattr(one, what)("a", argument, origin)
+    for state in ("new", "done"):
+        for name in bench.names(state):
+            json.loads((bench.root / state / name).read_bytes())
+    made = bench.names("new") | bench.names("done")
+    assert len(made) == {"accept": 1, "refuse": 2, "refuse_reuse": 1}[what]
+
+
+class KilledError(BaseException):
+    """The process is dead, and cleans nothing up."""

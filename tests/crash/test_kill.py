@@ -168,6 +168,7 @@ def test_every_transition_is_taken(root: Path) -> None:
         for word, meaning in (
             ("<id>@<n>", "[^/@]+(@[0-9]+)?"),
             ("<id>", "[^/@]+"),
+            ("<random>", "[0-9a-f]{8}"),
             ("<n+1>", "[2-9]"),
             ("<m>", "[2-9]"),
         ):

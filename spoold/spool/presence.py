@@ -1,0 +1,100 @@
+"""Presence: which host has a role of a spool, where several hosts share it.
+
+Spec: spool-layout.md, "Several hosts". The locks that keep a role to one process may be each host's own on a remote
+file system. So whoever has the lock also keeps a file that says which host he is on, and renews its mtime; another
+host that finds it renewed does not start. One that stalled, so that its file was taken, has lost the role and must end.
+Entries need none of this, their renames decide. It is for what a role keeps by itself: notes of what it held, turns,
+the Nix store.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+from spoold.config import Lease
+from spoold.host import fsops, machine
+from spoold.host.clock import Clock
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError
+
+log = Log("daemon")
+ENDING = ".host"
+LOOK = 0.5  # seconds between two looks at another host's file, at most
+
+
+class Presence:
+    """The role ``name`` on this host; ``lost`` is called, by a thread, once another host has it."""
+
+    def __init__(self, root: str, name: str, lease: Lease, lost: Callable[[], None]) -> None:
+        self._name = name
+        self._root = root
+        self._path = os.path.join(root, "tmp", name + ENDING)
+        self._clock = Clock(os.path.join(root, "tmp", f"{name}.host.probe"))
+        self._lease = lease
+        self._lost = lost
+        self._mine: io.FileIO | None = None  # kept open, so that no other file gets its number
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"presence-{name}", daemon=True)
+
+    def take(self) -> None:
+        """Take the role for this host; raises :class:`OperatorError` where another host has it and lives."""
+        here = machine.host_name()
+        said = fsops.read(self._path)
+        there = here if said is None else said.decode(errors="replace")
+        host = there.partition(" ")[0]
+        if there != here and self._is_renewed(host):
+            raise OperatorError(f"{self._root}: {self._name} runs on this spool already, on the host {host!a}")
+        private = f"{self._path}.{secrets.token_hex(4)}.private.json"
+        fsops.write_private(private, here.encode(), sync=False)
+        fsops.replace(private, self._path)
+        self._mine = fsops.keep_open(self._path)
+        self._thread.start()
+
+    def give_up(self) -> None:
+        """Let another host have it at once."""
+        self._stop.set()
+        self._thread.join()
+        if self._is_mine():
+            fsops.remove(self._path)
+        if self._mine is not None:
+            self._mine.close()
+
+    def _is_renewed(self, host: str) -> bool:
+        """Wait until another host's file is renewed or gone, or is as old as a lost lease."""
+        log.info("another host had this role last; looking whether it lives", role=self._name, host=host)
+        first, began = fsops.mtime(self._path), time.monotonic()
+        while True:
+            now = fsops.mtime(self._path)
+            if now is None:
+                return False
+            if now != first:
+                return True
+            still = time.monotonic() - began
+            is_old = self._clock.file_system() - now > self._lease.limit
+            if still >= self._lease.limit or (is_old and still >= 2 * self._lease.renewal):
+                return False
+            time.sleep(min(LOOK, self._lease.renewal))
+
+    def _is_mine(self) -> bool:
+        return self._mine is not None and fsops.stands_for(self._path, self._mine)
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._lease.renewal):
+            try:
+                if not (self._is_mine() and fsops.touch(self._path)):
+                    log.error("another host has taken this role; ending", role=self._name)
+                    self._lost()
+                    return
+            except OSError:
+                continue  # a file server that does not answer: the next time tells
+
+
+def elsewhere(root: str, name: str) -> str:
+    """Return the name of another host that had a role last, "" where there is none."""
+    said = (fsops.read(os.path.join(root, "tmp", name + ENDING)) or b"").decode(errors="replace")
+    return "" if said == machine.host_name() else said.partition(" ")[0]

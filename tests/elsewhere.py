@@ -1,0 +1,30 @@
+"""Daemons as on another host: ``python -m tests.elsewhere CONFIG ROLE,... LEVEL SKEW``, over stand-in engines.
+
+Locks on files are each host's own, as some remote file systems have it, so here they keep nobody out. The host's clock
+is off by SKEW seconds; the file system's is what it is. Host names are for whoever starts this to set (unshare).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+import time
+
+from spoold import daemon
+from spoold.config import load
+from spoold.host import log
+from tests import idle  # noqa: F401 - puts the stand-ins into daemon.ROLES
+
+REAL_TIME = time.time
+
+
+def _no_lock(*_: object) -> None:
+    """Stand for flock(2), as if nobody else had the file open."""
+
+
+if __name__ == "__main__":
+    fcntl.flock = _no_lock
+    skew = float(sys.argv[4])
+    time.time = lambda: REAL_TIME() + skew
+    log.set_up(level=sys.argv[3], journal=False)
+    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","))

@@ -1,0 +1,93 @@
+"""A role's file says which host has it; the rest, with processes that stand for hosts, is in tests/test_hosts.py."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from spoold.config import Lease
+from spoold.host import machine
+from spoold.model.errors import OperatorError
+from spoold.spool import layout
+from spoold.spool.presence import Presence, elsewhere
+
+LEASE = Lease(renewal=0.05, limit=0.5)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    layout.create(str(tmp_path))
+    return str(tmp_path)
+
+
+def presence(root: str, lost: list[str]) -> Presence:
+    return Presence(root, "intake", LEASE, lost=lambda: lost.append("lost"))
+
+
+def on(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr(machine, "host_name", lambda: host)
+
+
+def test_a_host_takes_over_its_own_at_once(root: str) -> None:
+    """It was killed, and the lock on this host says that it is not running any more."""
+    lost: list[str] = []
+    first = presence(root, lost)
+    first.take()
+    began = time.monotonic()
+    second = presence(root, lost)
+    second.take()
+    assert time.monotonic() - began < LEASE.limit
+    assert elsewhere(root, "intake") == ""
+    second.give_up()
+    first.give_up()
+
+
+def test_another_host_waits_for_a_dead_one(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(root, "tmp", "intake.host").write_text("dead 123")
+    assert elsewhere(root, "intake") == "dead"
+    began = time.monotonic()
+    made = presence(root, [])
+    made.take()
+    assert time.monotonic() - began >= LEASE.limit * 0.9
+    made.give_up()
+    assert not Path(root, "tmp", "intake.host").exists()
+
+
+def test_a_time_in_the_future_keeps_nobody_out(root: str) -> None:
+    path = Path(root, "tmp", "intake.host")
+    path.write_text("dead 123")
+    os.utime(path, (time.time() + 3600,) * 2)
+    made = presence(root, [])
+    made.take()
+    made.give_up()
+
+
+def test_one_that_lives_keeps_others_out_and_one_that_stalled_ends(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[str] = []
+    on(monkeypatch, "one 1")
+    first = presence(root, lost)
+    first.take()
+    on(monkeypatch, "two 2")
+    with pytest.raises(OperatorError, match="on the host 'one'"):
+        presence(root, []).take()
+    Path(root, "tmp", "intake.host").unlink()
+    second = presence(root, [])
+    second.take()
+    deadline = time.monotonic() + 10
+    while not lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.give_up()
+    assert Path(root, "tmp", "intake.host").read_text() == "two 2", "it is the other one's"
+    second.give_up()
+
+
+def test_a_file_without_a_word_is_no_bug(root: str) -> None:
+    """A loss of power may leave it empty."""
+    Path(root, "tmp", "intake.host").touch()
+    made = presence(root, [])
+    made.take()
+    made.give_up()
