@@ -221,6 +221,8 @@ class Intake:
             log.warning("ignored: a submission's file is called ID.json (see Names in spool-layout.md)", file=name)
 
     def _read(self, dropped: Dropped) -> Request:
+        if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
+            raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
         if dropped.kind != "file":
             raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")
         if dropped.links > 1:

@@ -48,7 +48,10 @@ class Facts(NamedTuple):
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only."""
+    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only.
+
+    A file that this process may not read is an ``UNREADABLE``: root's rights end at a server that squashes root.
+    """
 
     kind: str
     uid: int
@@ -58,6 +61,7 @@ class Dropped(msgspec.Struct, frozen=True):
     data: bytes = b""
 
 
+UNREADABLE = "file that may not be read"
 KINDS = (
     (stat.S_ISREG, "file"),
     (stat.S_ISLNK, "symbolic link"),
@@ -81,6 +85,8 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:
         return None
+    except PermissionError:
+        return msgspec.structs.replace(_dropped(named), kind=UNREADABLE)
     except OSError as error:
         if error.errno == errno.ELOOP:  # swapped for a link since the look at it: the next look says so
             return None

@@ -1,0 +1,137 @@
+"""A real NFS server in user space (nfs-ganesha), and clients of it (nfs-rs), each with a uid of its own.
+
+No kernel module, mount or service is needed: the server listens on loopback, and ends with its fixture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast
+
+import nfs_rs
+
+from tests.engines import unavailable
+from tests.remote.room import PATIENCE, free_port
+
+T = TypeVar("T")
+CONFIG = """
+NFS_CORE_PARAM {{ Protocols = 4; NFS_Port = {port}; Bind_addr = 127.0.0.1; Enable_NLM = false; Enable_RQUOTA = false; }}
+NFSv4 {{ Graceless = true; Minor_Versions = 1, 2; RecoveryBackend = fs; RecoveryRoot = {state}; Lease_Lifetime = 60;
+    Grace_Period = 10; Only_Numeric_Owners = true; }}
+EXPORT {{ Export_Id = 1; Path = {path}; Pseudo = /spool; Access_Type = RW; Squash = {squash}; SecType = sys;
+    Protocols = 4; Transports = TCP; FSAL {{ Name = VFS; }} }}
+MDCACHE {{ Dir_Chunk = 0; }}
+"""
+
+
+class Server(NamedTuple):
+    """An export of one directory."""
+
+    port: int
+
+    def client(self, uid: int, gid: int) -> Client:
+        """Return a client whose every request says that it is this user's."""
+        options = f"version=4.1&noresvport=true&nfsport={self.port}"
+        return Client(nfs_rs.Client.connect(f"nfs://127.0.0.1/spool?{options}", uid=uid, gid=gid))
+
+
+class Client:
+    """A user's client. Where an answer was lost (which happens now and then) it looks, and asks again."""
+
+    def __init__(self, raw: nfs_rs.Client) -> None:
+        self.raw = raw
+
+    def put(self, path: str, data: bytes, mode: str = "wb") -> None:
+        def write() -> None:
+            with self.raw.open(path, mode) as file:
+                file.write(data)
+
+        self._again(write)
+
+    def write_at(self, file: nfs_rs.File, data: bytes, offset: int) -> None:
+        """Write into an open file, all the way to the server."""
+        self._again(lambda: file.write_at(data, offset))
+        self._again(file.flush)
+
+    def read(self, path: str) -> bytes:
+        def read() -> bytes:
+            with self.raw.open(path, "rb") as file:
+                return bytes(file.read())
+
+        return self._again(read)
+
+    def names(self, path: str) -> list[str]:
+        return self._again(lambda: self.raw.listdir(path))
+
+    def exists(self, path: str) -> bool:
+        return self._again(lambda: self.raw.exists(path))
+
+    def rename(self, source: str, target: str) -> None:
+        self._again(lambda: self.raw.rename(source, target), is_done=lambda: not self.exists(source))
+
+    def link(self, source: str, target: str) -> None:
+        self._again(lambda: self.raw.link(source, target), is_done=lambda: self.exists(target))
+
+    def unlink(self, path: str) -> None:
+        self._again(lambda: self.raw.unlink(path), is_done=lambda: not self.exists(path))
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._again(lambda: self.raw.chmod(path, mode))
+
+    def utime(self, path: str, ns: int) -> None:
+        self._again(lambda: self.raw.utime(path, ns=(ns, ns)))
+
+    @staticmethod
+    def _again(operation: Callable[[], T], is_done: Callable[[], bool] = lambda: False) -> T:
+        for _ in range(10):
+            try:
+                return operation()
+            except (nfs_rs.NfsRetryableError, nfs_rs.NfsUncertainOutcomeError):
+                if is_done():
+                    return cast("T", None)  # only of what returns nothing
+        return operation()
+
+
+def need() -> None:
+    """Skip or fail where the server is not installed."""
+    if shutil.which("ganesha.nfsd") is None or not list(Path("/usr/lib").glob("*/ganesha/libfsalvfs.so")):
+        unavailable("not installed: nfs-ganesha, nfs-ganesha-vfs")
+
+
+@contextlib.contextmanager
+def serving(path: Path, state: Path, squash: str = "No_Root_Squash") -> Iterator[Server]:
+    """Serve ``path`` inside the block; ``state`` is a directory of the server's own."""
+    need()
+    (state / "recovery").mkdir(parents=True)
+    port = free_port()
+    config = state / "ganesha.conf"
+    config.write_text(CONFIG.format(port=port, state=state / "recovery", path=path, squash=squash))
+    command = ["ganesha.nfsd", "-F", "-f", str(config), "-L", str(state / "log"), "-p", str(state / "pid")]
+    with (state / "output").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not _answers(port):
+            assert time.monotonic() < deadline, (state / "log").read_text()[-3000:]
+            assert process.poll() is None, (state / "log").read_text()[-3000:]
+            time.sleep(0.05)
+        yield Server(port)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False

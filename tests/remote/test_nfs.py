@@ -1,0 +1,199 @@
+"""Clients that have the spool mounted through NFS, from a real server: dropping, polling, reading, and their rights.
+
+The daemons are on the server's host. What the clients' kernels would add (caches) is told in contrib/operator.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import nfs_rs
+import pytest
+
+from tests.remote import nfs
+from tests.remote.nfs import Client
+from tests.remote.room import PATIENCE, SETTLE, Room, User
+
+HOUR_NS = 3600 * 10**9
+REFUSED = (nfs_rs.NfsError, OSError)
+
+
+@pytest.fixture(scope="module")
+def connect(room: Room) -> Iterator[Callable[[User], Client]]:
+    """Yield what makes a client for a user; one each is enough."""
+    with nfs.serving(room.spool, room.directory / "nfs") as server, contextlib.ExitStack() as stack:
+        made: dict[int, Client] = {}
+
+        def client(user: User) -> Client:
+            if user.uid not in made:
+                made[user.uid] = server.client(user.uid, user.gid)
+                stack.callback(made[user.uid].raw.close)
+            return made[user.uid]
+
+        yield client
+
+
+@pytest.fixture
+def anns(connect: Callable[[User], Client], ann: User) -> Client:
+    return connect(ann)
+
+
+@pytest.fixture
+def bobs(connect: Callable[[User], Client], bob: User) -> Client:
+    return connect(bob)
+
+
+def fetch(client: Client, id_: str) -> dict[str, Any]:
+    """Poll for a response, as a client does who has nothing but the file system."""
+    path = f"/done/{id_}.response.json"
+    deadline = time.monotonic() + PATIENCE
+    while not client.exists(path):
+        assert time.monotonic() < deadline, f"{id_}: no response"
+        time.sleep(0.05)
+    return dict(json.loads(client.read(path)))
+
+
+def in_place(client: Client, id_: str, data: bytes) -> None:
+    client.put(f"/incoming/{id_}.json", data)
+
+
+def by_rename(client: Client, id_: str, data: bytes) -> None:
+    client.put(f"/incoming/.{id_}.tmp", data)
+    client.rename(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
+
+
+def by_link(client: Client, id_: str, data: bytes) -> None:
+    """It has two names for a moment."""
+    client.put(f"/incoming/.{id_}.tmp", data)
+    client.link(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
+    client.unlink(f"/incoming/.{id_}.tmp")
+
+
+@pytest.mark.parametrize("drop", [in_place, by_rename, by_link])
+def test_drop_poll_and_read(room: Room, ann: User, anns: Client, drop: Callable[[Client, str, bytes], None]) -> None:
+    id_, data = room.request(300_000)
+    drop(anns, id_, data)
+    assert fetch(anns, id_)["status"] == "COMPLETED"
+    room.assert_completed(id_, ann, data)
+    with pytest.raises(FileNotFoundError):
+        anns.raw.stat(f"/incoming/{id_}.json")  # gone for the client as well
+
+
+def test_one_after_the_other_and_all_at_once(room: Room, anns: Client) -> None:
+    """Names that the daemons took away under the server make none of those that come after them vanish."""
+    names = []
+    for _ in range(10):
+        id_, data = room.request()
+        in_place(anns, id_, data)
+        assert fetch(anns, id_)["status"] == "COMPLETED"
+    for _ in range(30):
+        id_, data = room.request()
+        by_rename(anns, id_, data)
+        names.append(id_)
+    assert {fetch(anns, id_)["Submission_id"] for id_ in names} == set(names)
+
+
+def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
+    id_, data = room.request(2000)
+    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+        for number in range(4):
+            anns.write_at(file, data[number * 600 : (number + 1) * 600], number * 600)
+            time.sleep(SETTLE * 0.6)
+    room.assert_completed(id_, ann, data)
+
+
+def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client) -> None:
+    """Its file is still open: no server would tell the difference from one that only rests."""
+    id_, data = room.request(2000)
+    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+        anns.write_at(file, data[:1000], 0)
+        answer = fetch(anns, id_)
+    assert answer["status"] == "REJECTED"
+    assert "without a change" in answer["reason"]
+
+
+def test_what_is_written_after_it_was_whole_changes_nothing(room: Room, ann: User, anns: Client) -> None:
+    """The client has its file open all the while, and a handle does not care for names."""
+    id_, data = room.request(2000)
+    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+        anns.write_at(file, data, 0)
+        room.until((room.spool / "done" / f"{id_}.json").exists)
+        with contextlib.suppress(*REFUSED):  # a server may have closed what was removed
+            anns.write_at(file, b"X" * 100, 0)
+    room.assert_completed(id_, ann, data)
+
+
+@pytest.mark.parametrize("skew", [-HOUR_NS, HOUR_NS])
+def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns: Client, skew: int) -> None:
+    """Its clock may be an hour off, and `cp -p` brings such times along."""
+    whole, data = room.request()
+    part, half = room.request()
+    now = time.time_ns() + skew
+    for id_, content in ((whole, data), (part, half[: len(half) // 2])):
+        anns.put(f"/incoming/.{id_}.tmp", content)
+        anns.utime(f"/incoming/.{id_}.tmp", ns=now)
+        anns.rename(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
+    began = time.monotonic()
+    room.assert_completed(whole, ann, data)
+    assert fetch(anns, part)["status"] == "REJECTED"
+    assert time.monotonic() - began >= SETTLE * 0.9, "it has its settle time, whatever its mtime says"
+
+
+def test_cancelling(room: Room, anns: Client) -> None:
+    id_ = room.request()[0]
+    nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 2"}
+    in_place(anns, id_, json.dumps(nap).encode())
+    room.until((room.spool / "running" / f"{id_}@1.json").exists)
+    anns.put(f"/incoming/{id_}.cancel", b"")
+    assert fetch(anns, id_)["status"] == "CANCELLED"
+
+
+# -- rights: the server holds them to the uid that each request says
+
+
+def test_users_are_strangers(room: Room, ann: User, anns: Client, bobs: Client) -> None:
+    id_, data = room.request()
+    path = f"/incoming/{id_}.json"
+    with room.stopped():
+        in_place(anns, id_, data)
+        anns.chmod(path, 0o600)  # this client has no umask
+        bobs.put(f"/incoming/.{id_}.bob.tmp", b"{}")
+        for attempt in (
+            lambda: bobs.unlink(path),
+            lambda: bobs.rename(f"/incoming/.{id_}.bob.tmp", path),
+            lambda: bobs.rename(path, "/incoming/mine.json"),
+            lambda: bobs.put(path, b"x", mode="r+b"),
+            lambda: bobs.read(path),
+            lambda: bobs.names("/incoming"),
+        ):
+            with pytest.raises(REFUSED):
+                attempt()
+        bobs.unlink(f"/incoming/.{id_}.bob.tmp")
+    room.assert_completed(id_, ann, data)
+    for directory in ("/done", "/new", "/tmp"):
+        with pytest.raises(REFUSED):
+            bobs.names(directory)
+    for name in (f"/done/{id_}.response.json", f"/done/{id_}.json"):
+        with pytest.raises(REFUSED):
+            bobs.read(name)
+    with pytest.raises(REFUSED):
+        anns.unlink(f"/done/{id_}.response.json")
+
+
+def test_a_link_to_anothers_file_is_refused(room: Room, ann: User, anns: Client, bobs: Client) -> None:
+    """NFS knows no protected_hardlinks: a server lets anyone link what he can name."""
+    id_, data = room.request()
+    other, _ = room.request()
+    in_place(anns, id_, data)
+    room.assert_completed(id_, ann, data)
+    try:
+        bobs.link(f"/done/{id_}.response.json", f"/incoming/{other}.json")
+    except REFUSED:
+        return  # this server does not
+    room.until((room.spool / "done" / f"{other}.response.json").exists)
+    answer = json.loads((room.spool / "done" / f"{other}.response.json").read_bytes())
+    assert answer["status"] == "REJECTED"

@@ -1,0 +1,85 @@
+"""Daemons without rights over files of others, as where a server squashes root: what is lost, and that it is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.actors.intake import Intake
+from spoold.config import Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.model.findings import Level
+from spoold.spool import doctor, layout
+from tests.remote.room import Room, User
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture
+def settings(room: Room, bob: User) -> Settings:
+    """Return the settings of a spool that is bob's."""
+    spool = room.directory / "squashed"
+    shutil.rmtree(spool, ignore_errors=True)
+    layout.create(str(spool))
+    for directory in layout.DIRECTORIES:
+        os.chown(spool / directory.path, bob.uid, bob.gid)
+    return msgspec.structs.replace(room.settings, spool=SpoolSettings(path=str(spool), settle=0.2))
+
+
+def as_user(user: User, act: Callable[[], None]) -> None:
+    """Do something in a process of a user's, who has no capabilities."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(user.gid, user.gid, user.gid)
+            os.setresuid(user.uid, user.uid, user.uid)
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - pytest must not go on in here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_file_that_may_not_be_read_is_refused_and_holds_nobody_up(
+    settings: Settings, room: Room, ann: User, bob: User
+) -> None:
+    root = Path(settings.spool.path)
+    closed, data = room.request()
+    readable, _ = room.request()
+    for id_, mode in ((closed, 0o600), (readable, 0o644)):
+        path = root / "incoming" / f"{id_}.json"
+        path.write_bytes(data)
+        path.chmod(mode)
+        os.chown(path, ann.uid, ann.gid)
+
+    def take_in() -> None:
+        intake = Intake(settings)
+        intake.start()
+        room.until(lambda: intake.step() >= 0 and not list((root / "incoming").iterdir()))
+
+    as_user(bob, take_in)
+    assert (root / "new" / f"{readable}.json").exists()
+    response = root / "done" / f"{closed}.response.json"
+    assert b"may not read" in response.read_bytes()
+    assert (response.stat().st_uid, response.stat().st_mode & 0o777) == (bob.uid, 0o400), "it could not be given away"
+
+
+def test_the_doctor_says_so(settings: Settings, bob: User) -> None:
+    def ask() -> None:
+        (found,) = [each for each in doctor.examine(settings) if each.what.startswith("files of other users")]
+        assert found.level is Level.WARNING
+        assert "no_root_squash" in found.remedy
+
+    as_user(bob, ask)
+    (found,) = [each for each in doctor.examine(settings) if each.what.startswith("files of other users")]
+    assert found.level is Level.FINE
