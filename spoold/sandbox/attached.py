@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import docker
@@ -21,6 +22,8 @@ class UnusableError(TemporaryError):
 
 
 START_PATIENCE = 60.0  # seconds from start to "ready"
+EXIT_PATIENCE = 1.0  # seconds for a program that was told to stop to end by itself
+PAUSE = 0.02  # seconds; about as long as the engine takes to notice
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +83,7 @@ class Attached:
         self.stop()
         try:
             if self.id:
-                remove(self._engine, self._api, self.id)
+                remove(self._engine, self._api, self.id, EXIT_PATIENCE)
         except SpooldError as error:
             log.warning("a container is left behind", container=self.id[:12], error=error)
             return False
@@ -104,14 +107,29 @@ def as_ready(message: dict[str, Any]) -> Ready:
         raise ClosedError(f"the supervisor sent garbage: {error}") from error
 
 
-def remove(engine: Engine, api: docker.APIClient, container: str) -> None:
-    """Kill and remove a container that may be gone already."""
+def remove(engine: Engine, api: docker.APIClient, container: str, patience: float = 0.0) -> None:
+    """Remove a container that may be gone already; what runs on after ``patience`` seconds is killed.
+
+    To have the engine kill what is about to end costs a tenth of a container's whole life.
+    """
+    deadline = time.monotonic() + patience
     with engine.errors():
         engine.knock()
-        try:
-            api.remove_container(container, force=True, v=True)
-        except docker.errors.NotFound:
-            return
-        except docker.errors.APIError as error:
-            if error.status_code != 409:  # its removal is going on already
-                raise
+        while time.monotonic() < deadline:
+            time.sleep(PAUSE)
+            if _try_to_remove(api, container, force=False):
+                return
+        _try_to_remove(api, container, force=True)  # or its removal is going on already
+
+
+def _try_to_remove(api: docker.APIClient, container: str, *, force: bool) -> bool:
+    """Tell whether it is gone; False where the engine says that its state does not allow it."""
+    try:
+        api.remove_container(container, force=force, v=True)
+    except docker.errors.NotFound:
+        return True
+    except docker.errors.APIError as error:
+        if error.status_code != 409:
+            raise
+        return False
+    return True
