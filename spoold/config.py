@@ -99,7 +99,11 @@ class Docker(_Section, frozen=True):
         bool, setting("replace a recycled container before it serves a job of another user")
     ] = False
     waiting: Annotated[
-        int, setting("how many started containers wait for a job; as many as there are slots if negative")
+        int,
+        setting(
+            "how many started containers wait for a job; if negative, as many as there are slots, and where they are "
+            "not recycled more for bursts, up to 32, in a 64th of the memory"
+        ),
     ] = -1
     view: Annotated[
         Literal["auto", "required", "off"],

@@ -121,7 +121,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return Settings(
         spool=Spool(path=str(spool), scan=0.5, settle=0.5),
         lease=QUICK_LEASE,
-        docker=Docker(host=request.getfixturevalue("docker_host") if "docker_host" in asked else ""),
+        docker=Docker(host=request.getfixturevalue("docker_host") if "docker_host" in asked else "", waiting=2),
         nix=nix.nix,
         nixpkgs=nix.nixpkgs,
     )

@@ -33,7 +33,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
     shell = "/nix/store/shell"
     if request.param == "real":
         settings = Settings(
-            docker=Docker(host=request.getfixturevalue("docker_host")), spool=SpoolSettings(path=str(tmp_path))
+            docker=Docker(host=request.getfixturevalue("docker_host"), waiting=2),
+            spool=SpoolSettings(path=str(tmp_path)),
         )
         made = DockerSandbox(settings, request.getfixturevalue("runtime"))
         shell = request.getfixturevalue("plain_shell")

@@ -25,7 +25,9 @@ def test_every_example_ends_as_expected(
 ) -> None:
     del runtime  # asked for so that the store is prepared by now
     nix = msgspec.structs.replace(nix_settings.nix, enter=enter)
-    served = Served(tmp_path, msgspec.structs.replace(nix_settings, nix=nix, docker=Docker(host=docker_host)))
+    served = Served(
+        tmp_path, msgspec.structs.replace(nix_settings, nix=nix, docker=Docker(host=docker_host, waiting=2))
+    )
     try:
         for expected in EXAMPLES.glob("*/.expect"):
             submit(served, expected.parent)

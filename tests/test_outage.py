@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: object) -> Iterator[Served]:
-    made = Served(tmp_path, msgspec.structs.replace(nix_settings, docker=Docker(host=daemon.host)))
+    made = Served(tmp_path, msgspec.structs.replace(nix_settings, docker=Docker(host=daemon.host, waiting=2)))
     yield made
     made.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,38 @@ class Room(NamedTuple):
     bytes: int
     share: float
     inodes: int | None
+
+
+class Load:
+    """How busy the CPUs are; see /proc/stat in proc(5)."""
+
+    INTERVAL = 0.25  # seconds between looks, at least: a shorter time says little
+    STALE = 2.0  # seconds
+
+    def __init__(self) -> None:
+        self._looked, self._counts, self._idle = 0.0, (0, 0), 0.0
+
+    def idle(self) -> float:
+        """Return the share of all CPU time that was unused lately; 0 where that is not known (yet)."""
+        now = time.monotonic()
+        if now - self._looked < self.INTERVAL:
+            return self._idle
+        counts = _cpu_ticks()
+        passed = counts[1] - self._counts[1]
+        known = now - self._looked < self.STALE and passed > 0
+        self._idle = (counts[0] - self._counts[0]) / passed if known else 0.0
+        self._looked, self._counts = now, counts
+        return self._idle
+
+
+def _cpu_ticks() -> tuple[int, int]:
+    """Return for how many ticks the CPUs have been idle, and how many there were."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            user, nice, system, idle, waits, *rest = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return 0, 0
+    return idle + waits, user + nice + system + idle + waits + sum(rest)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ import msgspec
 
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
-from spoold.model.limits import PhaseLimits
+from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.attached import Attached, UnusableError, expect
@@ -38,6 +38,7 @@ LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sand
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 AGAIN_PATIENCE = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 AGAIN = b"again"  # what a supervisor says when it has made room for another job
+LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 SCRIPTS = ("compile.sh", "run.sh")
 
 
@@ -56,6 +57,7 @@ class Container(Attached):
         self._size = size or plan.size(plan.settings.limits.run.default)
         self.pid = 0  # of the supervisor, as the engine's host counts
         self.reusable = False
+        self.light = True  # whether it holds little of a job's
         self._jobs, self._owner = 0, -1
         self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
         super().__init__(engine, cancelled)
@@ -103,7 +105,7 @@ class Container(Attached):
         channel = self._channel
         assert channel is not None  # noqa: S101 - the constructor attached, or raised
         channel.cancelled = cancelled
-        self.reusable = False
+        self.reusable = self.light = False
         self._await_supervisor(channel)
         self._jobs, self._owner = self._jobs + 1, job.owner
         result = self._phases(channel, job, on_phase, _parcel(job, names))
@@ -140,6 +142,7 @@ class Container(Attached):
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             beside += left
+            self.light = beside <= LIGHT
             on_phase(name, phases[name])
             if phases[name].outcome is not Outcome.OK:
                 break

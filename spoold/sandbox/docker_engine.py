@@ -23,13 +23,14 @@ from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
 from spoold.model.job import Job, JobFile, JobResult, Runtime
+from spoold.model.limits import MIB
 from spoold.model.response import Phase
 from spoold.sandbox import checks, image, trial
 from spoold.sandbox.attached import UnusableError, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
 from spoold.sandbox.inside.files import HOLDERS
-from spoold.sandbox.pool import Counts, Pool
+from spoold.sandbox.pool import LAST_PATIENCE, Counts, Pool
 from spoold.sandbox.view import Views, entries
 from spoold.sandbox.walls import Plan
 
@@ -38,6 +39,8 @@ log = Log("sandbox")
 PROCESS = uuid.uuid4().hex
 TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
+# Containers that wait for a burst: so much of the machine's memory, of which a container that waits takes so much.
+RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 64, 12 * MIB, 32
 
 
 class DockerSandbox:
@@ -53,6 +56,7 @@ class DockerSandbox:
         self._preparing = threading.Lock()
         self._views = Views(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
+        self._orphans = threading.Thread()  # removes them
         self._viewed: bool | None = None  # whether jobs see their closure only; None: not known yet
 
     def prepare(self) -> None:
@@ -67,17 +71,30 @@ class DockerSandbox:
                 information = api.info()
                 refuse(checks.of_engine(information, self._settings.docker), f"Docker at {self._engine.where}")
                 name = image.ensure(api, self._runtime, self._labels)
-            self._remove(self._family, spare=PROCESS)
+            self._remove_orphans()
             unified = information.get("CgroupVersion") == "2"
             first = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True, unified=unified)
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._try_views(plan)
-            self._fill(plan)
+            self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
                 image.remove_old(api, name)
 
-    def _fill(self, plan: Plan) -> None:
-        """Have containers wait that are made by ``plan``."""
+    def _remove_orphans(self) -> None:
+        """Begin to remove what another process left. It does nothing any more: its jobs ended with their streams."""
+
+        def remove_them() -> None:
+            try:
+                self._remove(self._family, spare=PROCESS)
+            except SpooldError as error:
+                log.warning("containers are left behind for now", error=error)
+
+        if not self._orphans.is_alive():
+            self._orphans = threading.Thread(target=remove_them, name="orphans", daemon=True)
+            self._orphans.start()
+
+    def _fill(self, plan: Plan, memory: int) -> None:
+        """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes."""
         changed = plan != self._plan
         self._plan = plan
         if self._pool is None:
@@ -88,6 +105,9 @@ class DockerSandbox:
                 wanted=slots if waiting < 0 else waiting,
                 threads=min(MOST_THREADS, max(2, slots)),
                 backlog=2 * max(2, slots),
+                reserve=0
+                if waiting >= 0 or plan.recycled
+                else min(MOST_RESERVE, int(memory * RESERVE_SHARE) // RESERVE_EACH),
                 recycled=plan.recycled,
             )
             return
@@ -228,6 +248,8 @@ class DockerSandbox:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+        if self._orphans.is_alive():
+            self._orphans.join(LAST_PATIENCE)
         self._views.close()
         try:
             self._remove(self._labels)

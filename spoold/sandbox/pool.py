@@ -9,6 +9,8 @@ and it says that it can be. A few threads make and remove:
 * Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
   ``QUIET``, but no longer than ``YIELD``, and half of the threads do such work at once. So under continuous load they
   go on, and throughput is that of the engine's life-cycle of a container.
+* ``reserve`` more are kept for bursts, such as the hour before a deadline. They are made, and what is used is removed,
+  while the CPUs are idle; so a burst has them for itself, and builds too. What holds memory does not wait for that.
 * ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, in its caller's own time.
 
 A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. ``take`` sees that at once
@@ -27,6 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from spoold.host.log import Log
+from spoold.host.machine import Load
 from spoold.host.metrics import SANDBOX_EVENTS, SANDBOX_REQUESTS, SANDBOXES
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.sandbox import RunCancelledError
@@ -38,6 +41,8 @@ QUIET = 0.02  # seconds without a job until a moment counts as quiet
 YIELD = 0.25  # seconds for which making and removing let jobs go first
 PATIENCE = 120.0  # seconds that a job waits for a container
 ATTENTION = 0.2  # seconds between looks at the caller's event
+SPARE = 0.25  # share of the CPU time that is idle where there is some to spare
+LINGER = 5.0  # seconds for which what is used waits for that
 SWEEP = 2.0  # seconds between looks at the containers that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
 LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
@@ -60,8 +65,12 @@ class Counts:
 class Pool:
     """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
 
-    def __init__(self, make: Make, *, wanted: int, threads: int, backlog: int, recycled: bool = False) -> None:
-        self._make, self._wanted, self._backlog, self._recycled = make, wanted, backlog, recycled
+    def __init__(
+        self, make: Make, *, wanted: int, threads: int, backlog: int, reserve: int = 0, recycled: bool = False
+    ) -> None:
+        self._make, self._wanted, self._reserve, self._recycled = make, wanted, reserve, recycled
+        self._backlog = backlog + reserve
+        self._load = Load()
         self._change, self._closing = threading.Condition(), threading.Event()
         self._waiting: deque[Container] = deque()
         self._used: deque[tuple[float, Container]] = deque()
@@ -79,7 +88,7 @@ class Pool:
         """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
         deadline = time.monotonic() + PATIENCE
         with self._change:
-            self._drop_dead()
+            self._drop_dead(first_only=not self._recycled)
             seen = self._failures
             if found := self._fit(owner):
                 self.counts.met += 1
@@ -121,7 +130,7 @@ class Pool:
         return None
 
     def _hand_out(self, container: Container) -> Container:
-        if not self._missing():
+        if self._missing() <= 0:
             self._missing_since = time.monotonic()
         self._running += 1
         self._waiting.remove(container)
@@ -140,8 +149,10 @@ class Pool:
                     self._change.notify_all()
                 return
             later = len(self._used) < self._backlog and not self._closing.is_set()
-            if later:
+            if later and container.light:
                 self._used.append((now, container))
+            elif later:
+                self._used.appendleft((now, container))
             self._change.notify_all()
         if not later:
             self._remove(container)
@@ -166,7 +177,7 @@ class Pool:
 
     def rest(self) -> None:
         """Keep none ready any more; what is taken all the same is made on demand."""
-        self._wanted = 0
+        self._wanted = self._reserve = 0
         self.renew()
 
     def close(self) -> None:
@@ -208,18 +219,29 @@ class Pool:
         return self._wanted + self._takers - ready
 
     def _making_due(self, now: float) -> float:
-        if self._closing.is_set() or self._missing() <= 0:
+        missing = self._missing()
+        if self._closing.is_set() or missing + self._reserve <= 0:
             return NEVER
         if self._takers > self._making + len(self._waiting):
             return now
-        return max(self._not_before, self._quiet(self._missing_since))
+        due = self._quiet(self._missing_since) if missing > 0 else self._spare(now)
+        return max(self._not_before, due)
 
     def _removing_due(self, now: float) -> float:
         if not self._used:
             return NEVER
         if self._closing.is_set() or len(self._used) > self._backlog // 2:
             return now
-        return self._quiet(self._used[0][0])
+        since, container = self._used[0]
+        if container.light and now < since + LINGER:
+            return min(self._spare(now), since + LINGER)
+        return self._quiet(since)
+
+    def _spare(self, now: float) -> float:
+        """Return when to do, or to ask again about, what can wait until there is CPU to spare."""
+        if self._making + self._removing:
+            return NEVER
+        return now if self._load.idle() >= SPARE else now + Load.INTERVAL
 
     def _quiet(self, since: float) -> float:
         """Return when to do what could be done ``since`` then without taking the CPU from jobs."""
@@ -257,8 +279,14 @@ class Pool:
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
             self._change.notify_all()
 
-    def _drop_dead(self) -> None:
-        dead = [container for container in self._waiting if not container.alive()]
+    def _drop_dead(self, *, first_only: bool = False) -> None:
+        """Let go of containers that died; ``first_only`` looks no further than to the first that lives."""
+        dead: list[Container] = []
+        for container in self._waiting:
+            if not container.alive():
+                dead.append(container)
+            elif first_only:
+                break
         if dead:
             log.warning("containers ended while they waited; replacing them", count=len(dead))
             self.counts.died += len(dead)

@@ -14,11 +14,13 @@ from msgspec.structs import replace
 
 from spoold.config import Executor
 from spoold.host import metrics
+from spoold.host.machine import Load
 from spoold.model.errors import TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import RunCancelledError, docker_engine
+from spoold.sandbox import pool as pool_module
 from spoold.sandbox.docker_engine import DockerSandbox
 from tests.engines import Daemon
 from tests.sandbox.conftest import make_job, settings_for
@@ -201,6 +203,72 @@ def test_refilling_and_removing_do_not_starve_while_jobs_run(pool: DockerSandbox
         go("true")
         until(lambda: len(waiting(pool)) == WAITING and pool.counts.removed == 1)
         assert not long.done()
+
+
+@pytest.fixture
+def burst(
+    docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[DockerSandbox, list[float]]]:
+    """Yield a sandbox with a reserve of 3 besides its 2 slots, and a list that holds the share of idle CPU time."""
+    idle = [1.0]
+    monkeypatch.setattr(docker_engine, "MOST_RESERVE", 3)
+    monkeypatch.setattr(Load, "idle", lambda _: idle[0])
+    settings = settings_for(docker_host, str(tmp_path), waiting=-1)
+    made = DockerSandbox(replace(settings, executor=Executor(name="tests", slots=2)), runtime)
+    made.prepare()
+    yield made, idle
+    made.close()
+
+
+def test_a_reserve_is_filled_and_used_ones_are_removed_while_the_machine_is_idle(
+    burst: tuple[DockerSandbox, list[float]], plain_shell: str
+) -> None:
+    pool, idle = burst
+    until(lambda: len(waiting(pool)) == 5)
+    idle[0] = 0.0
+    for _ in range(3):
+        pool.run(make_job("true", shell=plain_shell, limits=RUN_DEFAULT), lambda *_: None, threading.Event())
+    assert (pool.counts.met, pool.counts.unmet) == (3, 0)
+    until(lambda: len(waiting(pool)) == 2)
+    time.sleep(2)
+    assert (len(waiting(pool)), pool.counts.made, pool.counts.removed) == (2, 5, 0)
+    idle[0] = 1.0
+    until(lambda: len(waiting(pool)) == 5 and pool.counts.removed == 3)
+
+
+def test_what_holds_memory_is_removed_on_a_busy_machine_too(
+    burst: tuple[DockerSandbox, list[float]], plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, idle = burst
+    until(lambda: len(waiting(pool)) == 5)
+    idle[0] = 0.0
+    monkeypatch.setattr(pool_module, "LINGER", 1000.0)
+    for script in ("true", "head -c 20M /dev/zero >/tmp/x"):
+        pool.run(make_job(script, shell=plain_shell, limits=RUN_DEFAULT), lambda *_: None, threading.Event())
+    until(lambda: pool.counts.removed == 1)
+    time.sleep(1)
+    assert pool.counts.removed == 1
+    monkeypatch.setattr(pool_module, "LINGER", 0.1)
+    until(lambda: pool.counts.removed == 2)
+
+
+def test_what_ends_by_itself_is_not_killed(pool: DockerSandbox, go: Go, api: docker.APIClient) -> None:
+    """To have the engine kill it costs a tenth of what a container's life costs."""
+    since = int(time.time())
+    used, _ = waiting(pool)
+    go("true")
+    until(lambda: pool.counts.removed == 1)
+    events = api.events(since=since, until=int(time.time()) + 1, filters={"container": used}, decode=True)
+    actions = {event["Action"] for event in events}
+    assert ("destroy" in actions, "kill" in actions) == (True, False)
+
+
+def test_what_does_not_end_by_itself_is_killed(pool: DockerSandbox, api: docker.APIClient) -> None:
+    first, _ = waiting(pool)
+    api.pause(first)
+    pool._pool.renew()  # type: ignore[union-attr]
+    until(lambda: pool.counts.removed == 2)
+    assert first not in {found["Id"] for found in api.containers(all=True)}
 
 
 def test_resting_keeps_none_ready_and_still_runs(pool: DockerSandbox, go: Go) -> None:
