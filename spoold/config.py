@@ -102,7 +102,7 @@ class Docker(_Section, frozen=True):
         int,
         setting(
             "how many started containers wait for a job; if negative, as many as there are slots, and where they are "
-            "not recycled more for bursts, up to 32, in a 64th of the memory"
+            "not recycled more for bursts, up to 48, in a 32nd of the memory"
         ),
     ] = -1
     view: Annotated[

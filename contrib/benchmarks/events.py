@@ -93,6 +93,7 @@ def _over_new_environments(served: Served, count: int, environments: int) -> flo
     programs = [Program("", TRIVIAL.output, TRIVIAL.files | {"cutor.nix": shell}) for shell in shells]
     builds = served.spool / "builds" / "done"
     before = len(os.listdir(builds))
+    served.rest()
     taken = served.burst([programs[number % environments] for number in range(count)])
     made = (len(os.listdir(builds)) - before) // 2
     if made != environments:

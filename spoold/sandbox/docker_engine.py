@@ -40,7 +40,7 @@ PROCESS = uuid.uuid4().hex
 TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
 # Containers that wait for a burst: so much of the machine's memory, of which a container that waits takes so much.
-RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 64, 12 * MIB, 32
+RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 32, 12 * MIB, 48
 
 
 class DockerSandbox:
