@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from subprocess import SubprocessError
 from typing import Any
@@ -21,21 +22,26 @@ from rich.console import Console
 
 from benchmarks import events, options, report
 from benchmarks.peers import ON_STORE, GoJudge, Isolate, Piston
-from benchmarks.programs import PROGRAMS, PYTHON, TRIVIAL
+from benchmarks.programs import OWN, PROGRAMS, PYTHON, TRIVIAL, Program
 from benchmarks.served import Served, settle
 from benchmarks.turns import Effort, measure, say
 from benchmarks.ways import WORKERS, MeasuringError, Peer, Way
 from spoold.config import Docker, Executor, Nix, Settings
 from spoold.model.errors import SpooldError
 
+Changes = dict[str, dict[str, str | int]]
+Spool = tuple[Changes, tuple[Program, ...], str]
 SPOOLD = "spoold.cli.daemon"
 # Each spool: what of the settings makes it so, its programs, and the module of its daemons.
-SPOOLS = {
+SPOOLS: dict[str, Spool] = {
     "spool-only": ({}, (TRIVIAL,), "benchmarks.nothing"),
     "spool-recycled": ({"docker": {"mode": "recycled"}}, PROGRAMS, SPOOLD),
-    "spool-single-use": ({"docker": {"mode": "single-use"}}, PROGRAMS, SPOOLD),
+    # Without a reserve for bursts: what is measured is what can go on.
+    "spool-single-use": ({"docker": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN), SPOOLD),
     "spool-nix-shell": ({"nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON), SPOOLD),
 }
+BURST = "spool-single-use-reserve"  # as it comes, with that reserve
+BURST_SPOOL: Spool = ({"docker": {"mode": "single-use"}}, (TRIVIAL,), SPOOLD)
 MAIN = "spool-single-use"  # whose memory is measured, and whose daemons are killed
 FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000], [10, 1000]  # submissions that wait
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
@@ -65,7 +71,7 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     """Return all that was measured."""
     about = report.machine(given.docker)  # before we are a load ourselves
     with ExitStack() as stack:
-        spools = start(given, stack)
+        spools = start(given, stack, SPOOLS)
         ways: list[Way] = [*peers(given, spools[MAIN], stack), *spools.values()]
         effort = Effort(samples=200, seconds=given.seconds, rounds=6, burst=16)
         if given.quick:
@@ -74,7 +80,9 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
         cells = measure(ways, effort)
         sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
         scaling = events.scaling(spools["spool-only"], sizes, seconds)
-        builds, building = (QUICK_BUILDS, [MAIN]) if given.quick else (FULL_BUILDS, [MAIN, "spool-recycled"])
+        builds, building = (QUICK_BUILDS, [MAIN]) if given.quick else (FULL_BUILDS, [BURST, MAIN, "spool-recycled"])
+        if not given.quick:
+            spools |= start(given, stack, {BURST: BURST_SPOOL})
         environments = {name: events.environments(spools[name], *builds) for name in building}
         for name, served in spools.items():
             if name != MAIN:
@@ -92,8 +100,8 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     }
 
 
-def start(given: argparse.Namespace, stack: ExitStack) -> dict[str, Served]:
-    """Return the spools, served, with all environments built."""
+def start(given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spool]) -> dict[str, Served]:
+    """Return the ``wanted`` spools, served, with all environments built."""
     settings = Settings(
         executor=Executor(slots=WORKERS),
         docker=Docker(host=given.docker),
@@ -101,7 +109,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> dict[str, Served]:
         nixpkgs={"default": given.nixpkgs},
     )
     spools = {}
-    for name, (changes, programs, module) in SPOOLS.items():
+    for name, (changes, programs, module) in wanted.items():
         own = msgspec.convert(merged(msgspec.to_builtins(settings), changes), Settings)
         spools[name] = Served(name, programs, given.work, own, module)
         stack.callback(spools[name].close)
@@ -117,7 +125,7 @@ def start(given: argparse.Namespace, stack: ExitStack) -> dict[str, Served]:
     return spools
 
 
-def merged(base: dict[str, dict[str, object]], changes: dict[str, dict[str, str]]) -> dict[str, dict[str, object]]:
+def merged(base: dict[str, dict[str, object]], changes: Changes) -> dict[str, dict[str, object]]:
     """Return ``base`` with the settings of each section that ``changes`` has changed."""
     return base | {section: base[section] | values for section, values in changes.items()}
 

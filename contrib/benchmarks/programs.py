@@ -65,4 +65,8 @@ COMPILE = Program(
     },
     ("gcc",),
 )
+# The trivial one in an environment of its own, which is known by then: no nix process may be on its path.
+OWN = Program(
+    "-own", TRIVIAL.output, TRIVIAL.files | {"cutor.nix": "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { OWN = 1; }\n"}
+)
 PROGRAMS = (TRIVIAL, PYTHON, COMPILE)
