@@ -38,7 +38,7 @@ SPOOLS: dict[str, Spool] = {
     "spool-recycled": ({"docker": {"mode": "recycled"}}, PROGRAMS, SPOOLD),
     # Without a reserve for bursts: what is measured is what can go on.
     "spool-single-use": ({"docker": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN), SPOOLD),
-    "spool-nix-shell": ({"nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON), SPOOLD),
+    "spool-nix-shell": ({"docker": {"waiting": WORKERS}, "nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON), SPOOLD),
 }
 BURST = "spool-single-use-reserve"  # as it comes, with that reserve
 BURST_SPOOL: Spool = ({"docker": {"mode": "single-use"}}, (TRIVIAL,), SPOOLD)

@@ -123,7 +123,7 @@ def test_reading_files_of_the_store_is_not_memory(run: Run) -> None:
 
 
 def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> None:
-    program = b"held = b'x' * (80 << 20)\n"
+    program = b"held = b'x' * (80 << 20)\n__import__('time').sleep(0.1)\n"  # long enough to be seen at a look
     result = run(
         "python3 main.py; exit 0",
         compile_sh="python3 main.py",
