@@ -14,7 +14,7 @@ from typing import Any
 
 import docker
 
-from benchmarks.programs import COMPILE, PYTHON, TRIVIAL, Program
+from benchmarks.programs import COMPILE, PROGRAMS, PYTHON, TRIVIAL, Program
 from benchmarks.served import Served
 from benchmarks.ways import WORKERS, MeasuringError, Peer, environment
 from spoold.model.limits import COMPILE_DEFAULT
@@ -28,12 +28,12 @@ class OnStore(Peer):
     """A peer that sees the store of ``served``, as jobs do."""
 
     def __init__(self, name: str, served: Served) -> None:
-        super().__init__(name, served.programs)
+        super().__init__(name, PROGRAMS)
         self.host = served.settings.docker.host
         self.store, self.image = served.runtime.store, served.image
         self.bash = f"{served.runtime.bash}/bin/bash"
         self.python = f"{served.runtime.python}/bin/python3"
-        self.paths = {program: served.path(program) for program in served.programs}
+        self.paths = {program: served.path(program) for program in PROGRAMS}
 
     def command(self, program: Program) -> list[str]:
         """Return the command that runs ``program`` where the store is /nix/store."""
