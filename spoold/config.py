@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -183,6 +183,57 @@ class Settings(_Section, frozen=True):
             "one called default must be there for a builder to start"
         ),
     ] = {}
+
+
+# Settings that daemons take over while they run, at SIGHUP. All others need a restart.
+LIVE = (
+    "spool.scan",
+    "spool.settle",
+    "spool.max_file",
+    "spool.max_files",
+    "spool.min_free",
+    "spool.min_free_inodes",
+    "lease.check",
+    "executor.drain",
+    "builder.failure_memory",
+    "limits.compile",
+    "limits.run",
+    "gc",
+    "retention",
+    "nixpkgs",
+)
+
+
+class Change(NamedTuple):
+    """What comes of reading the settings again: those that hold now, which are new, and which need a restart."""
+
+    settings: Settings
+    taken_over: list[str]
+    left: list[str]
+
+
+def take_over(now: Settings, wanted: Settings) -> Change:
+    """Return ``now`` with the ``LIVE`` settings of ``wanted``."""
+    held, fresh = msgspec.to_builtins(now), msgspec.to_builtins(wanted)
+    changed = [
+        f"{table}.{name}"
+        for table in held
+        for name in held[table] | fresh[table]
+        if held[table].get(name) != fresh[table].get(name)
+    ]
+    for path in LIVE:
+        table, _, name = path.partition(".")
+        if name:
+            held[table][name] = fresh[table][name]
+        else:
+            held[table] = fresh[table]
+    live = [path for path in changed if is_live(path)]
+    return Change(msgspec.convert(held, Settings), live, [path for path in changed if path not in live])
+
+
+def is_live(path: str) -> bool:
+    """Tell whether a setting (``table.name``) can be taken over without a restart."""
+    return path in LIVE or path.partition(".")[0] in LIVE
 
 
 def load(path: str | None) -> Settings:

@@ -1,8 +1,10 @@
 """The composition root: makes an actor from the settings, and runs it until it is told to stop.
 
-One process runs one role, or all of them for a desk or a demo. The loop is the same for each: arm the watch, scan, then
-wait for hints, with a scan on a timer as the backstop. SIGTERM and SIGINT drain: what runs is finished, nothing new is
-taken. One process of a role per spool (and name): a lock file says so before anything is touched.
+One process runs one role, or all of them for a desk or a demo, each in a loop of its own. The main thread handles
+signals and looks after the loops. SIGTERM and SIGINT drain: what runs is finished, nothing new is taken; a second one
+puts back what runs. SIGHUP reads the settings again. While all loops live, the service manager is told so; a process
+that says nothing any more it starts again. One process of a role per spool (and name): a lock file says so before
+anything is touched.
 """
 
 from __future__ import annotations
@@ -10,50 +12,25 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 
-from spoold.config import Settings
+from spoold.config import Settings, take_over
 from spoold.host import textfile
 from spoold.host.log import Log
-from spoold.host.metrics import STEP_FAILURES
 from spoold.host.notify import notify
-from spoold.model.errors import OperatorError, TemporaryError
-from spoold.model.ids import Hint
+from spoold.loop import Actor, Loop
+from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.spool.presence import Presence
-from spoold.watch import Watch
 
 log = Log("daemon")
 TICK = 1.0  # seconds after which the main thread looks whether a signal came
-RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
-REST = 4.0  # for how many times as long as a scan took there is no other
-LONGEST_REST = 60.0  # seconds
-
-
-class Actor(Protocol):
-    """What the loop needs of an actor."""
-
-    @property
-    def watched(self) -> list[str]:
-        """Directories below the spool's root."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
-
-    def measure(self) -> None:
-        """Set what is measured of it; called by another thread, and slow things are allowed."""
-
-    def stop(self) -> None:
-        """Drain."""
+LOOKS = 4  # at signs of life, within the time that the service manager waits for one
+DRAINED = 30.0  # seconds that a drain may take beyond the time for which jobs may go on
 
 
 # Each imports its own needs only: together with the others' a process would take a third more memory.
@@ -93,38 +70,105 @@ ROLES: dict[str, Callable[[Settings], Actor]] = {
 }
 
 
-def serve(settings: Settings, roles: list[str], ready: Callable[[], None] = lambda: None) -> None:
-    """Run ``roles`` until SIGTERM or SIGINT; ``ready`` is called once all have started and scanned.
+def serve(settings: Settings, roles: list[str], reload: Callable[[], Settings] | None = None) -> None:
+    """Run ``roles`` until SIGTERM or SIGINT; ``reload`` reads the settings again, at SIGHUP.
 
     Raises :class:`OperatorError` when a role cannot start or runs already.
     """
     layout.check(settings.spool.path)
-    loops = [Loop(settings, role) for role in roles]
+    loops = [Loop(settings, role, ROLES[role](settings)) for role in roles]
     with contextlib.ExitStack() as held:
         for role in roles:
             _hold_role(settings, role, held)
-        _stop_on_signals(loops)
         held.enter_context(_measured(settings, loops))
-        _run(loops, settings, ready)
+        Main(settings, loops, reload).run()
     for loop in loops:
         if loop.failure is not None:
             raise loop.failure
 
 
-def _run(loops: list[Loop], settings: Settings, ready: Callable[[], None]) -> None:
-    for loop in loops:
-        loop.start()
-    for loop in loops:
-        loop.started.wait()
-    if all(loop.failure is None for loop in loops):
+class Main:
+    """What the main thread does."""
+
+    def __init__(self, settings: Settings, loops: list[Loop], reload: Callable[[], Settings] | None) -> None:
+        self._settings = settings
+        self._loops = loops
+        self._reload = reload
+        self._wants_reload = False
+        jobs = any(each.name == "executor" for each in loops)
+        self._stops_within = DRAINED + (settings.executor.drain if jobs else 0.0)
+        microseconds = os.environ.get("WATCHDOG_USEC", "0") if _is_for_us("WATCHDOG_PID") else "0"
+        self._watchdog = int(microseconds) / 1e6  # within so many seconds a sign of life is due; 0: nobody waits for it
+        self._told = 0.0  # on the monotonic clock
+        self._stuck = ""
+
+    def run(self) -> None:
+        """Run the loops until all have ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        for loop in self._loops:
+            loop.start()
+        for loop in self._loops:
+            # Python handles signals in this thread alone, and the kernel may give one to another (to any that runs
+            # already, when a process that was stopped goes on): so this one has to wake up now and then.
+            while not loop.started.wait(TICK):
+                pass
+        if all(loop.failure is None for loop in self._loops):
+            notify("READY=1")
+            names = ",".join(loop.name for loop in self._loops)
+            log.info("ready", roles=names, spool=self._settings.spool.path)
+        for loop in self._loops:
+            while loop.is_alive():
+                self._tell_that_we_live()
+                if self._wants_reload:
+                    self._wants_reload = False
+                    self._take_over_settings()
+                loop.join(TICK)
+
+    def _on_stop(self, number: int, _frame: FrameType | None) -> None:
+        log.info("stopping: finishing what runs; again: putting it back", signal=signal.Signals(number).name)
+        notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={self._stops_within * 1e6:.0f}")
+        for loop in self._loops:
+            loop.stop()
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._wants_reload = True
+
+    def _tell_that_we_live(self) -> None:
+        """Tell the service manager that all loops live; what does not is named, once, and the manager left to act."""
+        now = time.monotonic()
+        if not self._watchdog or now - self._told < self._watchdog / LOOKS:
+            return
+        stuck = next((found for loop in self._loops if (found := loop.stuck(self._watchdog / 2))), "")
+        if not stuck:
+            notify("WATCHDOG=1")
+            self._told = now
+        elif stuck != self._stuck:
+            log.error("stuck; the service manager will start this process again", found=stuck)
+        self._stuck = stuck
+
+    def _take_over_settings(self) -> None:
+        """Read the settings again; where they are wrong, or there are none to read, all stays as it is."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            wanted = self._reload() if self._reload else self._settings
+        except OperatorError as error:
+            log.error("the settings cannot be taken over; all stays as it was", error=error)
+        else:
+            change = take_over(self._settings, wanted)
+            self._settings = change.settings
+            for loop in self._loops:
+                loop.follow(change.settings)
+            log.info("settings read again", taken_over=",".join(change.taken_over) or "nothing new")
+            if change.left:
+                log.warning("settings that need a restart have changed", left_as_they_were=",".join(change.left))
         notify("READY=1")
-        log.info("ready", roles=",".join(loop.name for loop in loops), spool=settings.spool.path)
-        ready()
-    for loop in loops:
-        # Python handles signals in this thread alone, and the kernel may give one to another (to any that runs already,
-        # when a process that was stopped goes on): so this one has to wake up now and then.
-        while loop.is_alive():
-            loop.join(TICK)
+
+
+def _is_for_us(variable: str) -> bool:
+    """Tell whether a variable of the service manager's names this process, or none."""
+    return os.environ.get(variable, str(os.getpid())) == str(os.getpid())
 
 
 def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractContextManager[None]:
@@ -168,97 +212,3 @@ def _hold_role(settings: Settings, role: str, held: contextlib.ExitStack) -> Non
 
 def _end_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _stop_on_signals(loops: list[Loop]) -> None:
-    def stop(number: int, _frame: FrameType | None) -> None:
-        log.info("stopping: finishing what runs", signal=signal.Signals(number).name)
-        notify("STOPPING=1")
-        for loop in loops:
-            loop.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-
-
-class Loop(threading.Thread):
-    """The thread of one actor. ``failure`` is what ended it, if something did."""
-
-    def __init__(self, settings: Settings, role: str) -> None:
-        super().__init__(name=role)
-        self._settings = settings
-        self._actor = ROLES[role](settings)
-        spool = settings.spool
-        self._watch = Watch(spool.path, self._actor.watched, remote=spool.remote, poll=spool.remote_scan)
-        self._stopping = threading.Event()
-        self.started = threading.Event()
-        self.failure: Exception | None = None
-
-    def stop(self) -> None:
-        """Ask the loop to drain and end."""
-        self._stopping.set()
-        self._watch.wake()
-
-    def measure(self) -> None:
-        """Have the actor measured, once it has started."""
-        if self.started.is_set():
-            self._actor.measure()
-
-    def run(self) -> None:
-        """Run the actor until it is stopped."""
-        try:
-            self._start_actor()
-            try:
-                self._turn()
-            finally:
-                self._watch.stop()
-                self._actor.stop()
-        except Exception as error:  # noqa: BLE001 - raised again by serve(), in the main thread
-            self.failure = error
-            os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
-        finally:
-            self.started.set()
-
-    def _start_actor(self) -> None:
-        while True:
-            try:
-                self._actor.start()
-            except TemporaryError as error:
-                log.error("cannot start yet", role=self.name, error=error)
-                if self._stopping.wait(RETRY):
-                    return
-            else:
-                return
-
-    def _turn(self) -> None:
-        scanned, next_scan, more = 0.0, 0.0, False
-        while not self._stopping.is_set():
-            now = time.monotonic()
-            hints = None
-            if now < next_scan:
-                hints = self._watch.pending() if more else self._watch.wait(next_scan - now)
-            if self._stopping.is_set():
-                break
-            if hints is None and time.monotonic() < scanned:
-                hints, next_scan = [], min(next_scan, scanned)
-            began = time.monotonic()
-            if hints is None:
-                self._watch.start()  # where it could not be armed before
-            delay = self._step(hints)
-            ended = time.monotonic()
-            more = delay == 0.0
-            if hints is None:
-                # However much lies there, to list it takes a small part of the time.
-                scanned = ended + min(LONGEST_REST, (ended - began) * REST)
-                next_scan = max(scanned, ended + (delay or self._settings.spool.scan))
-            elif not more:
-                next_scan = max(scanned, min(next_scan, ended + delay))
-            self.started.set()
-
-    def _step(self, hints: list[Hint] | None) -> float:
-        try:
-            return self._actor.step(hints)
-        except (TemporaryError, OSError) as error:
-            STEP_FAILURES.add()
-            log.error("a step failed; trying again", role=self.name, error=error)
-            return RETRY

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 
 from spoold import daemon
@@ -20,6 +19,7 @@ from spoold.config import load
 from spoold.host import log
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from spoold.sandbox import RunCancelledError
 from tests.standins import PlainBackend
 
 
@@ -32,12 +32,12 @@ class IdleSandbox:
     def close(self) -> None:
         """Nothing is left."""
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:  # noqa: ARG002
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         word, _, rest = job.stdin.decode().partition(" ")
         if word == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if word == "nap":
-            time.sleep(float(rest))
+        if word == "nap" and cancelled.wait(float(rest)):
+            raise RunCancelledError(job.submission_id)
         nothing = Stream(b"", 0)
         phase = finished_phase(stdout=nothing, stderr=nothing, time=0.0, outcome=Outcome.OK, exit_code=0)
         on_phase("run", phase)

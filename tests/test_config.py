@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
-from spoold.config import Settings, decode
+from spoold.cli import defaults
+from spoold.config import LIVE, Settings, decode, take_over
 from spoold.model.setting import Described, describe
+from tests.engines import REPOSITORY
 
 ALL = [each for section in describe(Settings()) for each in section.settings]
 
@@ -42,3 +46,44 @@ def test_bounds_hold() -> None:
 def test_a_choice_is_one_of_those_described() -> None:
     mode = next(each for each in ALL if each.name == "mode")
     assert mode.choices == ("single-use", "recycled")
+
+
+def test_what_can_be_taken_over_is_said_to_operators() -> None:
+    operators = (REPOSITORY / "contrib/operator.md").read_text()
+    listed = operators.split("all others need a restart:", 1)[1].split(". To have", 1)[0]
+    assert tuple(word.strip().strip("`") for word in listed.split(",")) == LIVE
+
+
+def test_only_what_can_be_is_taken_over() -> None:
+    now = Settings(nixpkgs={"default": "/a"})
+    wanted = decode(b"""
+        [spool]
+        settle = 1.0
+        path = "/elsewhere"
+        [limits.run.default]
+        time = 3.0
+        [nixpkgs]
+        default = "/a"
+        other = "/b"
+        """)
+    change = take_over(now, wanted)
+    assert change.taken_over == ["spool.settle", "limits.run", "nixpkgs.other"]
+    assert change.left == ["spool.path"]
+    assert change.settings.spool == msgspec.structs.replace(now.spool, settle=1.0)
+    assert (change.settings.limits, change.settings.nixpkgs) == (wanted.limits, wanted.nixpkgs)
+    assert take_over(now, now) == (now, [], [])
+
+
+def test_the_default_file_sets_nothing_and_names_everything() -> None:
+    text = defaults.text()
+    assert decode(text.encode()) == Settings()
+    set_ = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE)
+    example = {"default": "/srv/nixpkgs-24.11.tar.gz"}
+    assert decode(set_.encode()) == msgspec.structs.replace(Settings(), nixpkgs=example)
+    named = msgspec.toml.decode(set_)
+    for each in ALL:
+        table = named
+        for part in filter(None, each.section.split(".")):
+            table = table[part]
+        assert each.name in table
+    assert max(map(len, text.splitlines())) <= 120

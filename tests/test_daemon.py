@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold.host.pulse import silence
 from spoold.spool import layout
+from spoold.spool.lease import Heartbeat
 
 Start = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
@@ -70,7 +73,7 @@ def test_it_tells_the_service_manager_works_and_drains(
         (spool / "incoming" / "a.json").write_bytes(GOOD)
         until((spool / "new" / "a.json").exists, 4)  # by the event: the scan is every 5 s
         process.send_signal(signal.SIGTERM)
-        assert listener.recv(100) == b"STOPPING=1"
+        assert listener.recv(100).startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=")
         assert process.wait(20) == 0
 
 
@@ -141,3 +144,133 @@ def test_a_daemon_loads_no_library_that_only_others_need(role: str) -> None:
         f"d.ROLES[{role!r}](Settings()); print(sorted({{'docker', 'requests', 'rich'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout == b"[]\n"
+
+
+def heard(listener: socket.socket, seconds: float) -> list[bytes]:
+    """Return what the service manager is told within some time."""
+    found, end = [], time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        listener.settimeout(left)
+        try:
+            found.append(listener.recv(1000))
+        except TimeoutError:
+            break
+    return found
+
+
+LONG_STEPS = """
+import sys, threading, time
+from spoold import daemon
+from spoold.actors.health import Health
+from spoold.config import Settings, Spool
+from spoold.host import fsops, log
+
+class Long(Health):
+    def step(self, hints=None):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == 1:
+            return 0.1
+        if sys.argv[2] == "stuck":
+            threading.Event().wait()
+        while True:
+            fsops.exists("/nonexistent")
+            time.sleep(0.01)
+
+log.set_up(level="info", journal=False)
+daemon.ROLES["health"] = Long
+daemon.serve(Settings(spool=Spool(path=sys.argv[1])), ["health"])
+"""
+
+
+@pytest.mark.parametrize("way", ["stuck", "busy"])
+def test_a_loop_that_is_stuck_is_no_longer_said_to_live(
+    spool: Path, notifications: tuple[str, socket.socket], way: str
+) -> None:
+    """One that is busy with something long is."""
+    address, listener = notifications
+    env = os.environ | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "2000000"}
+    process = subprocess.Popen([sys.executable, "-c", LONG_STEPS, str(spool), way], env=env, stderr=subprocess.PIPE)
+    try:
+        assert listener.recv(100) == b"READY=1"
+        heard(listener, 2.3)  # of which it may be silent for one second
+        assert (b"WATCHDOG=1" in heard(listener, 1.7)) is (way == "busy")
+    finally:
+        process.kill()
+        said = process.communicate()[1]
+    assert (b"health: in a step in which nothing" in said) is (way == "stuck")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_heartbeat_that_ended_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat = Heartbeat(0.01, str(tmp_path / "held"))
+    fails = threading.Event()
+
+    def beat() -> None:
+        if fails.is_set():
+            raise SystemExit  # which ends a thread without a word
+
+    monkeypatch.setattr(heartbeat, "beat", beat)
+    heartbeat.start()
+    assert heartbeat.stuck(5.0) == ""
+    fails.set()
+    until(lambda: "has ended" in heartbeat.stuck(5.0))
+
+
+def test_silence_is_counted_from_the_last_sign_of_life() -> None:
+    end = threading.Event()
+    idle = threading.Thread(target=end.wait)
+    idle.start()
+    assert silence(idle, time.monotonic() - 10) >= 10
+    assert silence(idle, time.monotonic() + 10) == 0
+    end.set()
+    idle.join()
+
+
+def test_settings_are_read_again_at_sighup(
+    start: Start, spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]
+) -> None:
+    address, listener = notifications
+    config = tmp_path / "spoold.toml"
+    config.write_text("[spool]\nsettle = 3600\nscan = 0.2\n")
+    with start("intake", NOTIFY_SOCKET=address) as process:
+        assert listener.recv(100) == b"READY=1"
+        (spool / "incoming" / "half.json").write_bytes(GOOD[:9])
+        for text in ("[spool]\nsetle = 1\n", '[spool]\nsettle = 0.1\n[docker]\nmode = "recycled"\n'):
+            config.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert listener.recv(100) == b"READY=1"
+        until((spool / "done" / "half.response.json").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert "the settings cannot be taken over; all stays as it was" in said
+    assert "setle" in said
+    assert "taken_over=spool.scan,spool.settle" in said
+    assert 'left_as_they_were=docker.mode msg="settings that need a restart have changed"' in said
+
+
+def test_a_second_sigterm_hurries(spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]) -> None:
+    """The first lets a job go on for [executor] drain seconds, a minute."""
+    address, listener = notifications
+    config = tmp_path / "idle.toml"
+    config.write_text(f'[spool]\npath = "{spool}"\nscan = 0.2\n[nixpkgs]\ndefault = "/srv/nixpkgs"\n')
+    (spool / "incoming" / "long.json").write_text(json.dumps(json.loads(GOOD) | {"inputs": "nap 100"}))
+    processes = []
+    for roles in ("builder,intake", "executor"):
+        command = [sys.executable, "-m", "tests.idle", str(config), roles, "error"]
+        processes.append(subprocess.Popen(command, env=os.environ | {"NOTIFY_SOCKET": address}))
+        assert listener.recv(100) == b"READY=1"
+    executor = processes[1]
+    try:
+        until(lambda: os.listdir(spool / "running"))
+        executor.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            executor.wait(1.5)
+        executor.send_signal(signal.SIGTERM)
+        assert executor.wait(20) == 0
+        assert os.listdir(spool / "new") == ["long.json"]  # it lost no attempt
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -55,6 +55,8 @@ def test_a_daemon_comes_back_and_is_stopped_with_the_target(role: str) -> None:
     parsed = unit(SERVICES[role])
     assert parsed["Service"]["Type"] == "notify"
     assert parsed["Service"]["Restart"] == "always"
+    assert parsed["Service"]["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert float(parsed["Service"]["WatchdogSec"]) > 60
     assert parsed["Service"]["Slice"] == "spoold.slice"
     assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
     assert parsed["Unit"]["PartOf"] == parsed["Install"]["WantedBy"] == "spoold.target"

@@ -71,6 +71,18 @@ class Health:
         """End what was started to archive."""
         self._retention.stop()
 
+    def hurry(self) -> None:
+        """Nothing takes long."""
+
+    def stuck(self, patience: float) -> str:  # noqa: ARG002 - all actors are called alike
+        """Say nothing: there is no thread but the loop's."""
+        return ""
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._settings = settings
+        self._retention.follow(settings)
+
     def measure(self) -> None:
         """Measure the spool; may be called by another thread."""
         room = machine.room(self._spool.root)

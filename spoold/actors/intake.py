@@ -73,6 +73,19 @@ class Intake:
     def stop(self) -> None:
         """Nothing is held between two steps."""
 
+    def hurry(self) -> None:
+        """Nothing takes long."""
+
+    def stuck(self, patience: float) -> str:  # noqa: ARG002 - all actors are called alike
+        """Say nothing: there is no thread but the loop's."""
+        return ""
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._settings = settings
+        self._floor.follow(settings)
+        self._read_pins()
+
     def measure(self) -> None:
         """Measure the drop box, which only its owner may list; may be called by another thread."""
         self._measure_depth()
@@ -155,11 +168,12 @@ class Intake:
     def _follow_pins(self) -> None:
         seen = fsops.identity(self._builds.runtime_path)
         if seen != self._pins_seen:
-            runtime = self._builds.runtime()
-            self._pins = (
-                frozenset(self._settings.nixpkgs) | {"default"} | (runtime.nixpkgs.keys() if runtime else set())
-            )
+            self._read_pins()
             self._pins_seen = seen
+
+    def _read_pins(self) -> None:
+        runtime = self._builds.runtime()
+        self._pins = frozenset(self._settings.nixpkgs) | {"default"} | (runtime.nixpkgs.keys() if runtime else set())
 
     def _forget_missing(self, present: set[str]) -> None:
         self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}

@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import check, client, deps, doctor, exits, operator, pins, render, text, top
+from spoold.cli import check, client, defaults, deps, doctor, exits, operator, pins, render, text, top
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
 from spoold.model.errors import ClientError
@@ -193,20 +193,27 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
 
 
 @command.command(short_help="Print the settings in force.")
+@click.option(
+    "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
+)
 @JSON
 @click.pass_obj
-def config(settings: Settings, *, as_json: bool) -> None:
+def config(settings: Settings, *, as_file: bool, as_json: bool) -> None:
     """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
 
-    What each means is in the manual page spoold.toml(5).
+    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints.
 
     \b
     Examples:
       spoolctl config
+      spoolctl config --defaults > /etc/spoold/spoold.toml
       spoolctl --config ./spoold.toml config --json | jq .lease
 
     Exit codes: 0 printed, 1 the file cannot be read, or has a setting that there is not.
     """
+    if as_file:
+        click.echo(defaults.text(), nl=False)
+        return
     click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))
 
 

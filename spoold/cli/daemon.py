@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import click
-import msgspec
+from msgspec.structs import replace
 
 from spoold.cli import exits
 from spoold.config import NAME, Settings, load
@@ -13,6 +14,7 @@ from spoold.daemon import ROLES, serve
 from spoold.host import journal, log
 from spoold.spool import layout
 
+Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
 HELP = {
     "intake": "Take submissions from incoming/ into the spool. There is one of it on a spool.",
     "executor": (
@@ -29,6 +31,8 @@ MORE = """
 Examples:
   spoold {role}
   spoold --config ./spoold.toml --log-level debug {role}
+
+Signals: SIGTERM and SIGINT drain, a second one hurries; SIGHUP reads the settings again.
 
 Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start: the text on stderr says why and what to do.
 """
@@ -60,18 +64,24 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
 
     Exit codes: 0 stopped and drained, 1 it cannot start, 2 wrong usage, 3 a bug.
     """
+    log.set_up(level=log_level, journal=journal.is_stderr())
+    context.obj = partial(_settings, config, spool)
+
+
+def _settings(config: str | None, spool: str | None, name: str | None = None) -> Settings:
     settings = load(config)
     if spool is not None:
-        settings = msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, path=spool))
-    log.set_up(level=log_level, journal=journal.is_stderr())
-    context.obj = settings
+        settings = replace(settings, spool=replace(settings.spool, path=spool))
+    if name is not None:
+        settings = replace(settings, executor=replace(settings.executor, name=name))
+    return settings
 
 
 def _add(role: str, text: str) -> None:
     @command.command(role, help=text + MORE.format(role=role))
     @click.pass_obj
-    def run_role(settings: Settings) -> None:
-        serve(settings, [role])
+    def run_role(read: Read) -> None:
+        serve(read(), [role], read)
 
 
 for _role, _text in HELP.items():
@@ -82,18 +92,17 @@ for _role, _text in HELP.items():
 @command.command("executor", help=HELP["executor"] + MORE.format(role="executor"))
 @click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
 @click.pass_obj
-def run_executor(settings: Settings, name: str | None) -> None:
+def run_executor(read: Read, name: str | None) -> None:
     """Run one executor."""
-    if name is not None:
-        if not re.fullmatch(NAME, name):
-            raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
-        settings = msgspec.structs.replace(settings, executor=msgspec.structs.replace(settings.executor, name=name))
-    serve(settings, ["executor"])
+    if name is not None and not re.fullmatch(NAME, name):
+        raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
+    named = partial(read, name=name)
+    serve(named(), ["executor"], named)
 
 
 @command.command("all", short_help="Run all four in one process, for a desk or a demo.")
 @click.pass_obj
-def run_all(settings: Settings) -> None:
+def run_all(read: Read) -> None:
     """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo.
 
     \b
@@ -102,8 +111,9 @@ def run_all(settings: Settings) -> None:
 
     Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start.
     """
+    settings = read()
     layout.create(settings.spool.path)
-    serve(settings, list(ROLES))
+    serve(settings, list(ROLES), read)
 
 
 def main() -> None:

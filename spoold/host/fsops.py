@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from spoold.host.pulse import beat
+
 
 class Identity(NamedTuple):
     """What tells whether a name still stands for the same bytes: device, inode, size, mtime and ctime in ns."""
@@ -78,6 +80,7 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
 
     Never follows a link, never blocks, never opens what is not a regular file (opening a device can act on it).
     """
+    beat()
     try:
         named = os.lstat(path)
         if not stat.S_ISREG(named.st_mode) or named.st_nlink > 1:
@@ -115,6 +118,7 @@ def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
 
 def identity(path: str) -> Identity | None:
     """Return what ``path`` stands for now, None where it is gone."""
+    beat()
     try:
         return _identity(os.lstat(path))
     except FileNotFoundError:
@@ -123,6 +127,7 @@ def identity(path: str) -> Identity | None:
 
 def owner(path: str) -> Owned | None:
     """Return who owns what ``path`` stands for, a link itself where it is one; None where it is gone."""
+    beat()
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -219,6 +224,7 @@ def write_private(
     Without a ``mode`` all of us may read and write it. ``owner`` (uid, gid) is given the file before anyone else can
     see it; raises PermissionError where that is not allowed to this process and it is not the owner already.
     """
+    beat()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600)
@@ -279,6 +285,7 @@ def move(source: str, target: str) -> bool:
     Many may want the same, under the same new name: so after an error it cannot be seen whose rename it was that was
     done, and one whose answer was lost counts as nobody's. Its lease runs out.
     """
+    beat()
     try:
         os.rename(source, target)
     except FileNotFoundError:
@@ -306,12 +313,14 @@ def sync_directory(path: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a file of ours; one that is gone already is fine."""
+    beat()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def read(path: str) -> bytes | None:
     """Return the bytes of a file of ours, None where there is none."""
+    beat()
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -351,11 +360,13 @@ def same_file(one: str, other: str) -> bool:
 
 def exists(path: str) -> bool:
     """Tell whether there is anything under that name, also a link to nowhere."""
+    beat()
     return os.path.lexists(path)
 
 
 def mtime(path: str) -> float | None:
     """Return the mtime in seconds since the epoch, None where the name is gone."""
+    beat()
     try:
         return os.lstat(path).st_mtime
     except FileNotFoundError:
@@ -364,6 +375,7 @@ def mtime(path: str) -> float | None:
 
 def facts(path: str) -> Facts | None:
     """Return what is known of a name, of a link itself where it is one; None where it is gone."""
+    beat()
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -382,6 +394,7 @@ def shared_inode(path: str) -> int | None:
 
 def names(directory: str) -> list[str]:
     """Return the names in a directory, in no order."""
+    beat()
     return os.listdir(directory)
 
 

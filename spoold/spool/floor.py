@@ -26,14 +26,19 @@ class Floor:
     """
 
     def __init__(self, settings: Settings, share: float, waits: str) -> None:
-        self._path = settings.spool.path
-        self._bytes = settings.spool.min_free * share
-        self._inodes = settings.spool.min_free_inodes * share
-        self._most = MOST * share
+        self._share = share
         self._waits = waits
+        self.follow(settings)
         self._short = ""
         self._looked = 0.0
         self._lock = threading.Lock()
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._path = settings.spool.path
+        self._bytes = settings.spool.min_free * self._share
+        self._inodes = settings.spool.min_free_inodes * self._share
+        self._most = MOST * self._share
 
     def reached(self) -> bool:
         """Tell whether so little is free that no more work may be taken."""

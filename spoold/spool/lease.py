@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spoold.host import fsops
+from spoold.host import fsops, pulse
 from spoold.host.metrics import LOST_LEASES
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
@@ -78,6 +79,7 @@ class Heartbeat:
         self._ending = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._beaten = 0.0  # on the monotonic clock
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> list[Entry]:
@@ -87,8 +89,16 @@ class Heartbeat:
         left = fsops.names(self._notes)
         for name in left:
             fsops.remove(os.path.join(self._notes, name))
+        self._beaten = time.monotonic()
         self._thread.start()
         return [entry for name in left if (entry := ids.parse_entry(name))]
+
+    def stuck(self, patience: float) -> str:
+        """Say that nothing was renewed for ``patience`` seconds more than it should, "" where it was."""
+        if not self._thread.is_alive():
+            return "the heartbeat has ended: leases are not renewed"
+        silent = pulse.silence(self._thread, self._beaten + self._interval)
+        return f"the heartbeat: no lease was renewed for {silent:.0f} s" if silent > patience else ""
 
     def stop(self) -> None:
         """Stop renewing; what is still held runs out by itself."""
@@ -148,6 +158,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stop.wait(self._interval):
             self.beat()
+            self._beaten = time.monotonic()
 
     def beat(self) -> None:
         """Renew all leases once. An error of one (a file server that does not answer) is no reason to drop others."""

@@ -67,6 +67,10 @@ class Retention:
         self._sweep: Iterator[Pause] | None = None
         self._due = 0.0  # on the monotonic clock
 
+    def follow(self, settings: Settings) -> None:
+        """Go by other rules, from the next sweep on."""
+        self._rules = settings.retention
+
     def stop(self) -> None:
         """End the archive command, where it runs."""
         self._stop.set()

@@ -129,6 +129,20 @@ class Builder:
         self._collecting.shutdown(wait=True, cancel_futures=True)
         self._heartbeat.stop()
 
+    def hurry(self) -> None:
+        """Nothing takes long: builds that run are ended, and begin anew later."""
+
+    def stuck(self, patience: float) -> str:
+        """Say whether leases are not renewed any more."""
+        return self._heartbeat.stuck(patience)
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings; pins that are new are provided beside what runs."""
+        before, self._settings = self._settings, settings
+        self._collector.follow(settings)
+        if before.nixpkgs != settings.nixpkgs:
+            self._collecting.submit(self._follow_pins)
+
     def measure(self) -> None:
         """Measure the builds, and the disk of the store."""
         with self._lock:

@@ -42,6 +42,10 @@ class Collector:
         self._spool = Spool(settings, "builder")
         self._builds = BuildStore(settings)
 
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._settings = settings
+
     def answer_orders(self) -> None:
         """Carry out what is ordered, one after the other."""
         for name, order in self._builds.orders().items():

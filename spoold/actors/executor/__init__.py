@@ -74,6 +74,19 @@ class Executor:
         if self._runtime is None:
             log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
 
+    def hurry(self) -> None:
+        """Put back what runs."""
+        self._slots.hurry()
+
+    def stuck(self, patience: float) -> str:
+        """Say whether leases are not renewed any more, or a slot is lost."""
+        return self._slots.stuck(patience)
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings; jobs that run keep what they began with."""
+        self._settings = settings
+        self._slots.go_by(settings)
+
     def measure(self) -> None:
         """Measure the slots, the line, and the engine."""
         self._slots.measure()

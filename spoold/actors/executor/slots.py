@@ -59,6 +59,20 @@ class Slots:
         for worker in self._workers:
             worker.start()
 
+    def go_by(self, settings: Settings) -> None:
+        """Go by other settings, with the next job."""
+        self._settings = settings
+        self._floor.follow(settings)
+
+    def hurry(self) -> None:
+        """Have what runs put back now."""
+        self._heartbeat.stop_holders()
+
+    def stuck(self, patience: float) -> str:
+        """Say what of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
+        lost = next((f"{worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
+        return lost or self._heartbeat.stuck(patience)
+
     def measure(self) -> None:
         """Measure how many there are, and how many have work."""
         SLOTS.set(len(self._workers))

@@ -1,0 +1,58 @@
+"""The default settings file: every setting commented out, with its default and what it means.
+
+Lines of text begin with ``# ``, settings with ``#`` alone, as in sshd_config(5): to set one, take that away.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import msgspec
+
+from spoold.config import Settings, is_live
+from spoold.model.setting import Described, Section, describe
+
+WIDTH = 100
+HEAD = """\
+# Settings of spoold. Each is commented out, with its default; take the "#" away to set one. Unknown ones are errors.
+# What is marked with (reload) is taken over by `systemctl reload 'spoold-*'`, all else needs a restart.
+# `spoolctl config` prints all as they are in force, `spoolctl doctor` says what is wrong.
+"""
+NIXPKGS = '#default = "/srv/nixpkgs-24.11.tar.gz"\n'  # there is no default to show
+
+
+def text() -> str:
+    """Return the whole file."""
+    sections = list(describe(Settings()))
+    tables = [_table(section) for section in sections if section.path and section.settings]
+    top = [_nixpkgs(setting) for section in sections if not section.path for setting in section.settings]
+    return "\n".join([HEAD, *top, *tables])
+
+
+def _nixpkgs(setting: Described) -> str:
+    """Return the only table whose names are the operator's to choose, first: it is the one that has to be set."""
+    return f"[{setting.name}]\n{_comment(_sentence(setting, setting.name))}{NIXPKGS}"
+
+
+def _table(section: Section) -> str:
+    about = " ".join(section.about.split("\n\n")[0].replace("``", "").split())
+    return "".join([_comment(about), f"[{section.path}]\n", *_lines(section)])
+
+
+def _lines(section: Section) -> Iterator[str]:
+    for setting in section.settings:
+        yield _comment(_sentence(setting, f"{section.path}.{setting.name}"))
+        value = msgspec.toml.encode({setting.name: msgspec.to_builtins(setting.default)}).decode()
+        yield "".join(f"#{line}\n" for line in value.strip().splitlines())
+
+
+def _sentence(setting: Described, path: str) -> str:
+    unit = f", in {setting.unit}" if setting.unit else ""
+    choices = f"; one of: {', '.join(setting.choices)}" if setting.choices else ""
+    live = " (reload)" if any(is_live(".".join(path.split(".")[:depth])) for depth in (1, 2)) else ""
+    return f"{setting.description}{unit}{choices}{live}"
+
+
+def _comment(words: str) -> str:
+    return textwrap.fill(words, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False) + "\n"

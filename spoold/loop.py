@@ -1,0 +1,168 @@
+"""The loop of one actor: arm the watch, scan, then wait for hints, with a scan on a timer as the backstop.
+
+It tells whether it is alive: it turns, or is in a step in which something happens. Settings are taken over between two
+steps. What fails: a step that meets the host's trouble is tried again; a bug ends the thread, and with it the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from spoold.config import Settings
+from spoold.host import pulse
+from spoold.host.log import Log
+from spoold.host.metrics import STEP_FAILURES
+from spoold.model.errors import TemporaryError
+from spoold.model.ids import Hint
+from spoold.watch import Watch
+
+log = Log("daemon")
+RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
+REST = 4.0  # for how many times as long as a scan took there is no other
+LONGEST_REST = 60.0  # seconds
+
+
+class Actor(Protocol):
+    """What the loop needs of an actor."""
+
+    @property
+    def watched(self) -> list[str]:
+        """Directories below the spool's root."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
+        """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings from now on: those of ``config.LIVE`` may differ. Called between two steps."""
+
+    def stuck(self, patience: float) -> str:
+        """Say which of its own threads gave no sign of life for ``patience`` seconds, "" where all did. Any thread."""
+
+    def measure(self) -> None:
+        """Set what is measured of it; called by another thread, and slow things are allowed."""
+
+    def hurry(self) -> None:
+        """Take no time to finish what runs, when it is stopped; called by another thread, before ``stop`` or in it."""
+
+    def stop(self) -> None:
+        """Drain."""
+
+
+class Loop(threading.Thread):
+    """The thread of one actor. ``failure`` is what ended it, if something did."""
+
+    def __init__(self, settings: Settings, role: str, actor: Actor) -> None:
+        super().__init__(name=role)
+        self._settings = settings
+        self._other_settings: Settings | None = None
+        self._actor = actor
+        spool = settings.spool
+        self._watch = Watch(spool.path, self._actor.watched, remote=spool.remote, poll=spool.remote_scan)
+        self._stopping = threading.Event()
+        self._rests_until = 0.0  # on the monotonic clock: for so long it may do nothing
+        self.started = threading.Event()
+        self.failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Ask the loop to drain and end; a second time: at once."""
+        if self._stopping.is_set():
+            self._actor.hurry()
+        self._stopping.set()
+        self._watch.wake()
+
+    def follow(self, settings: Settings) -> None:
+        """Have the actor go by other settings, soon."""
+        self._other_settings = settings
+        self._watch.wake()
+
+    def stuck(self, patience: float) -> str:
+        """Say what gave no sign of life for ``patience`` seconds; "" where all is well.
+
+        While it starts or stops others bound the time.
+        """
+        if self._stopping.is_set() or not self.started.is_set():
+            return ""
+        silent = pulse.silence(self, self._rests_until)
+        if silent > patience:
+            return f"{self.name}: in a step in which nothing has happened for {silent:.0f} s"
+        return self._actor.stuck(patience)
+
+    def measure(self) -> None:
+        """Have the actor measured, once it has started."""
+        if self.started.is_set():
+            self._actor.measure()
+
+    def run(self) -> None:
+        """Run the actor until it is stopped."""
+        try:
+            self._start_actor()
+            try:
+                self._turn()
+            finally:
+                self._watch.stop()
+                self._actor.stop()
+        except Exception as error:  # noqa: BLE001 - raised again by serve(), in the main thread
+            self.failure = error
+            os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
+        finally:
+            self.started.set()
+
+    def _start_actor(self) -> None:
+        while True:
+            try:
+                self._actor.start()
+            except TemporaryError as error:
+                log.error("cannot start yet", role=self.name, error=error)
+                if self._stopping.wait(RETRY):
+                    return
+            else:
+                return
+
+    def _turn(self) -> None:
+        scanned, next_scan, more = 0.0, 0.0, False
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            hints = None
+            if now < next_scan:
+                self._rests_until = next_scan
+                hints = self._watch.pending() if more else self._watch.wait(next_scan - now)
+            if self._stopping.is_set():
+                break
+            self._take_over_settings()
+            if hints is None and time.monotonic() < scanned:
+                hints, next_scan = [], min(next_scan, scanned)
+            began = self._rests_until = time.monotonic()
+            if hints is None:
+                self._watch.start()  # where it could not be armed before
+            delay = self._step(hints)
+            ended = time.monotonic()
+            more = delay == 0.0
+            if hints is None:
+                # However much lies there, to list it takes a small part of the time.
+                scanned = ended + min(LONGEST_REST, (ended - began) * REST)
+                next_scan = max(scanned, ended + (delay or self._settings.spool.scan))
+            elif not more:
+                next_scan = max(scanned, min(next_scan, ended + delay))
+            self.started.set()
+
+    def _take_over_settings(self) -> None:
+        other, self._other_settings = self._other_settings, None
+        if other is not None:
+            self._settings = other
+            self._actor.follow(other)
+
+    def _step(self, hints: list[Hint] | None) -> float:
+        try:
+            return self._actor.step(hints)
+        except (TemporaryError, OSError) as error:
+            STEP_FAILURES.add()
+            log.error("a step failed; trying again", role=self.name, error=error)
+            return RETRY
