@@ -31,8 +31,11 @@ def text() -> str:
 
 
 def _nixpkgs(setting: Described) -> str:
-    """Return the only table whose names are the operator's to choose, first: it is the one that has to be set."""
-    return f"[{setting.name}]\n{_comment(_sentence(setting, setting.name))}{NIXPKGS}"
+    """Return the only table whose names are the operator's to choose, first: it is the one that has to be set.
+
+    All of it is commented out, so that whoever installs may append one.
+    """
+    return f"{_comment(_sentence(setting, setting.name))}#[{setting.name}]\n{NIXPKGS}"
 
 
 def _table(section: Section) -> str:
