@@ -52,43 +52,43 @@ class Client:
             with self.raw.open(path, mode) as file:
                 file.write(data)
 
-        self._again(write)
+        self.again(write)
 
     def write_at(self, file: nfs_rs.File, data: bytes, offset: int) -> None:
         """Write into an open file, all the way to the server."""
-        self._again(lambda: file.write_at(data, offset))
-        self._again(file.flush)
+        self.again(lambda: file.write_at(data, offset))
+        self.again(file.flush)
 
     def read(self, path: str) -> bytes:
         def read() -> bytes:
             with self.raw.open(path, "rb") as file:
                 return bytes(file.read())
 
-        return self._again(read)
+        return self.again(read)
 
     def names(self, path: str) -> list[str]:
-        return self._again(lambda: self.raw.listdir(path))
+        return self.again(lambda: self.raw.listdir(path))
 
     def exists(self, path: str) -> bool:
-        return self._again(lambda: self.raw.exists(path))
+        return self.again(lambda: self.raw.exists(path))
 
     def rename(self, source: str, target: str) -> None:
-        self._again(lambda: self.raw.rename(source, target), is_done=lambda: not self.exists(source))
+        self.again(lambda: self.raw.rename(source, target), is_done=lambda: not self.exists(source))
 
     def link(self, source: str, target: str) -> None:
-        self._again(lambda: self.raw.link(source, target), is_done=lambda: self.exists(target))
+        self.again(lambda: self.raw.link(source, target), is_done=lambda: self.exists(target))
 
     def unlink(self, path: str) -> None:
-        self._again(lambda: self.raw.unlink(path), is_done=lambda: not self.exists(path))
+        self.again(lambda: self.raw.unlink(path), is_done=lambda: not self.exists(path))
 
     def chmod(self, path: str, mode: int) -> None:
-        self._again(lambda: self.raw.chmod(path, mode))
+        self.again(lambda: self.raw.chmod(path, mode))
 
     def utime(self, path: str, ns: int) -> None:
-        self._again(lambda: self.raw.utime(path, ns=(ns, ns)))
+        self.again(lambda: self.raw.utime(path, ns=(ns, ns)))
 
     @staticmethod
-    def _again(operation: Callable[[], T], is_done: Callable[[], bool] = lambda: False) -> T:
+    def again(operation: Callable[[], T], is_done: Callable[[], bool] = lambda: False) -> T:
         for _ in range(10):
             try:
                 return operation()

@@ -1,0 +1,160 @@
+"""Mounts an export through FUSE, for whatever knows paths only: ``python -m tests.remote.mount PORT AT``.
+
+It stands for a kernel that remembers nothing (``lookupcache=none,noac``) and has locks of its own host only. Every
+request is root's. What is directly in the export must be directories.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import mfusepy
+import nfs_rs
+
+from tests.remote.nfs import Client, Server
+
+UTIME_NOW = (1 << 30) - 1  # in place of ns: what utimensat(2) says for "now"
+KINDS = {
+    nfs_rs.FileType.DIRECTORY: 0o040000,
+    nfs_rs.FileType.FILE: 0o100000,
+    nfs_rs.FileType.SYMLINK: 0o120000,
+}
+
+
+def as_a_kernel_reports(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an operation so that what goes wrong is a number."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            return operation(*arguments, **options)
+        except (nfs_rs.NfsError, OSError) as error:
+            number = getattr(error, "errno", None)
+            raise mfusepy.FuseOSError(number if isinstance(number, int) else errno.EIO) from error
+
+    return call
+
+
+class Export(mfusepy.Operations):  # type: ignore[misc]
+    """Each operation is a request or a few; files that are open are those of the client."""
+
+    use_ns = True
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._raw = client.raw
+        self._open: dict[int, nfs_rs.File] = {}
+        self._last = 0
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:  # noqa: ARG002
+        if path == "/":  # of which this client cannot ask
+            return {"st_mode": 0o040711, "st_nlink": 2, "st_ino": 1}
+        found = self._client.again(lambda: self._raw.stat(path))
+        return {
+            "st_mode": KINDS.get(found.type, 0) | (found.mode & 0o7777),
+            "st_ino": found.fileid,
+            "st_nlink": found.nlink,
+            "st_uid": found.uid,
+            "st_gid": found.gid,
+            "st_size": found.size,
+            "st_atime": found.atime,
+            "st_mtime": found.mtime,
+            "st_ctime": found.ctime,
+        }
+
+    def readdir(self, path: str, fh: int) -> Iterable[tuple[str, dict[str, int], int]]:  # noqa: ARG002
+        found = self._client.again(lambda: list(self._raw.scandir(path)))
+        here = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]  # names of number 0 do not count
+        return here + [(each.name, {"st_mode": KINDS[each.info.type], "st_ino": each.info.fileid}, 0) for each in found]
+
+    def statfs(self, path: str) -> dict[str, int]:  # noqa: ARG002
+        plenty = 1 << 30
+        names = ("f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail")
+        return {"f_bsize": 4096, "f_frsize": 4096, "f_namemax": 255, **dict.fromkeys(names, plenty)}
+
+    # -- open files
+
+    def open(self, path: str, flags: int) -> int:
+        return self._keep(path, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+
+    def create(self, path: str, mode: int, fi: object = None) -> int:  # noqa: ARG002
+        self._client.put(path, b"")  # the kernel has looked: there was none; this client cannot ask for more
+        self._client.chmod(path, mode & 0o7777)
+        return self._keep(path, "r+b")
+
+    def _keep(self, path: str, mode: str) -> int:
+        self._last += 1
+        self._open[self._last] = self._client.again(lambda: self._raw.open(path, mode))
+        return self._last
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
+        return self._client.again(lambda: self._open[fh].read_at(offset, size))
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:  # noqa: ARG002
+        return self._client.again(lambda: self._open[fh].write_at(data, offset))
+
+    def flush(self, path: str, fh: int) -> int:  # noqa: ARG002
+        return 0
+
+    def fsync(self, path: str, datasync: int, fh: int) -> int:  # noqa: ARG002
+        if self._open[fh].writable():
+            self._client.again(self._open[fh].flush)
+        return 0
+
+    def fsyncdir(self, path: str, datasync: int, fh: int) -> int:  # noqa: ARG002
+        return 0
+
+    def release(self, path: str, fh: int) -> int:  # noqa: ARG002
+        self._open.pop(fh).close()
+        return 0
+
+    # -- names
+
+    def unlink(self, path: str) -> int:
+        return self._do(lambda: self._client.unlink(path))
+
+    def rename(self, old: str, new: str) -> int:
+        return self._do(lambda: self._client.rename(old, new))
+
+    def link(self, target: str, source: str) -> int:
+        return self._do(lambda: self._client.link(source, target))
+
+    def mkdir(self, path: str, mode: int) -> int:
+        self._raw.mkdir(path)
+        return self.chmod(path, mode)
+
+    def rmdir(self, path: str) -> int:
+        return self._do(lambda: self._raw.rmdir(path))
+
+    def chmod(self, path: str, mode: int) -> int:
+        return self._do(lambda: self._client.chmod(path, mode & 0o7777))
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        return self._do(lambda: self._raw.chown(path, uid, gid))
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:  # noqa: ARG002
+        return self._do(lambda: self._raw.truncate(path, length))
+
+    def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
+        at = times[1] if times else UTIME_NOW
+        return self._do(lambda: self._client.utime(path, time.time_ns() if at % 10**9 == UTIME_NOW % 10**9 else at))
+
+    @staticmethod
+    def _do(operation: Callable[[], object]) -> int:
+        operation()
+        return 0
+
+
+for name in [name for name, value in vars(Export).items() if callable(value) and name[0] != "_"]:
+    setattr(Export, name, as_a_kernel_reports(getattr(Export, name)))
+
+if __name__ == "__main__":
+    export = Export(Server(int(sys.argv[1])).client(0, 0))
+    options = {"use_ino": True, "attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0, "hard_remove": True}
+    mfusepy.FUSE(
+        export, sys.argv[2], foreground=True, nothreads=True, allow_other=True, default_permissions=True, **options
+    )

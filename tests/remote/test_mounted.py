@@ -1,0 +1,151 @@
+"""Daemons on a spool that another host serves: they poll, and keep no lock that another host would see."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.config import Executor, Lease, Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.spool import doctor, layout
+from tests.engines import REPOSITORY, unavailable
+from tests.remote import nfs
+from tests.remote.room import PATIENCE, Room, User
+
+SETTLE = 1.5  # seconds
+
+
+class Mounted:
+    """A spool on a server's disk, the place where a host has it mounted, and that host's daemons."""
+
+    def __init__(self, served: Path, mount: Path) -> None:
+        self.served = served
+        self.spool = mount / "spool"
+        self.config = served.parent / "spoold.toml"
+        self.settings = Settings(
+            spool=SpoolSettings(path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=SETTLE),
+            lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.2),
+            executor=Executor(slots=2),
+            nixpkgs={"default": "/srv/nixpkgs"},
+        )
+        self.config.write_bytes(msgspec.toml.encode(self.settings))
+        self.log = served.parent / "log"
+        self.daemons = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.idle", str(self.config), "intake,builder,executor,health", "info"]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+
+    def response(self, id_: str) -> dict[str, Any]:
+        """Return a response as somebody on the server's host sees it."""
+        path = self.served / "done" / f"{id_}.response.json"
+        self.until(path.exists)
+        return dict(json.loads(path.read_bytes()))
+
+
+@pytest.fixture(scope="module")
+def mounted(room: Room) -> Iterator[Mounted]:
+    if shutil.which("fusermount3") is None:
+        unavailable("not installed: fuse3")
+    if not Path("/dev/fuse").exists():
+        pytest.skip("this kernel, or this container, has no FUSE, and nothing can be installed for that")
+    exported, at = room.directory / "exported", room.directory / "mounted"
+    layout.create(str(exported / "spool"))
+    at.mkdir()
+    with nfs.serving(exported, room.directory / "nfs-mounted") as server:
+        mount = subprocess.Popen(
+            [sys.executable, "-m", "tests.remote.mount", str(server.port), str(at)], cwd=REPOSITORY
+        )
+        try:
+            room.until(lambda: os.path.ismount(at) or mount.poll() is not None)
+            if mount.poll() is not None:
+                pytest.skip("FUSE cannot mount here")
+            made = Mounted(exported / "spool", at)
+            try:
+                made.until(lambda: "ready" in made.log.read_text())
+                yield made
+            finally:
+                made.daemons.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    made.daemons.wait(PATIENCE)
+                made.daemons.kill()
+                made.daemons.wait()
+        finally:
+            subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
+            mount.terminate()
+            mount.wait(PATIENCE)
+
+
+def test_what_others_write_on_the_server_is_found_and_answered(mounted: Mounted, room: Room, ann: User) -> None:
+    """No event tells of it."""
+    sent = {}
+    for _ in range(10):
+        id_, data = room.request(2000)
+        sent[id_] = hashlib.sha256(data).hexdigest()
+        private = mounted.served / "incoming" / f".{id_}.tmp"
+        private.write_bytes(data)
+        os.chown(private, ann.uid, ann.gid)
+        private.rename(mounted.served / "incoming" / f"{id_}.json")
+    for id_, digest in sent.items():
+        assert mounted.response(id_)["status"] == "COMPLETED"
+        found = (mounted.served / "done" / f"{id_}.response.json").stat()
+        assert (found.st_uid, found.st_mode & 0o7777) == (ann.uid, 0o400), "given to its owner, through NFS"
+        assert json.loads((mounted.served / "done" / f"{id_}.json").read_bytes())["Spool"]["sha256"] == digest
+    mounted.until(lambda: not [name for name in os.listdir(mounted.served / "tmp") if name.endswith(".json")])
+    mounted.until(lambda: not os.listdir(mounted.served / "incoming"))
+
+
+def test_a_client_on_the_mount_sees_the_same(mounted: Mounted, room: Room) -> None:
+    id_, data = room.request(2000)
+    subprocess.run(["cp", str(room.file(id_, data)), str(mounted.spool / "incoming")], check=True)
+    assert mounted.response(id_)["status"] == "COMPLETED"
+    assert (mounted.spool / "done" / f"{id_}.response.json").exists()
+
+
+def test_an_upload_that_arrives_slowly_and_one_that_does_not(mounted: Mounted, room: Room) -> None:
+    slow, data = room.request(2000)
+    never, _ = room.request(2000)
+    (mounted.served / "incoming" / f"{never}.json").write_bytes(data[:500])
+    with (mounted.served / "incoming" / f"{slow}.json").open("wb", buffering=0) as file:
+        for number in range(4):
+            file.write(data[number * 600 : (number + 1) * 600])
+            time.sleep(SETTLE * 0.6)
+    assert mounted.response(slow)["status"] == "COMPLETED"
+    assert mounted.response(never)["status"] == "REJECTED"
+
+
+def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Room) -> None:
+    id_, _ = room.request()
+    nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 2"})
+    (mounted.served / "incoming" / f"{id_}.json").write_text(nap)
+    mounted.until((mounted.served / "running" / f"{id_}@1.json").exists)
+    mounted.daemons.send_signal(signal.SIGKILL)
+    mounted.daemons.wait()
+    mounted.daemons = mounted.start()
+    assert mounted.response(id_)["status"] == "COMPLETED"
+    assert "attempt=2" in mounted.log.read_text()
+
+
+def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
+    bad = [each for each in doctor.examine(mounted.settings) if each.level in {"refused", "warning"}]
+    assert bad == []
