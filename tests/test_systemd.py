@@ -20,13 +20,13 @@ UNITS = engines.REPOSITORY / "systemd"
 NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file())
 SERVICES = {role: f"spoold-{role}{'@' if role == 'executor' else ''}.service" for role in ROLES}
 EXPOSURE = {  # at most, as `systemd-analyze security` has it: 0 is closed, 10 open
-    "spoold-spool.service": 1.5,
-    "spoold-intake.service": 1.0,
-    "spoold-health.service": 1.0,
-    "spoold-executor@.service": 1.1,
+    "spoold-spool.service": 1.4,
+    "spoold-intake.service": 0.9,
+    "spoold-health.service": 0.9,
+    "spoold-executor@.service": 1.0,
     # 2.0 is not reached because of namespaces (0.8), mount(2) and /proc, which bubblewrap and Nix need; the network
     # (1.0), for binary caches; control groups (0.3).
-    "spoold-builder.service": 2.9,
+    "spoold-builder.service": 2.6,
 }
 
 
@@ -130,7 +130,7 @@ def test_without_network_the_builder_is_closed(tmp_path: Path) -> None:
     text = (UNITS / SERVICES["builder"]).read_text()
     closed = tmp_path / "closed.service"
     closed.write_text(text.replace("[Install]", "PrivateNetwork=yes\nIPAddressDeny=any\n[Install]"))
-    assert exposure(closed, tmp_path) <= 2.2
+    assert exposure(closed, tmp_path) <= 2.0
 
 
 def exposure(path: Path, directory: Path) -> float:

@@ -20,6 +20,7 @@ from spoold.model.job import Runtime
 from spoold.nix import doctor as nix
 from spoold.sandbox import doctor as sandbox
 from spoold.spool import doctor as spool
+from spoold.spool import installation
 from spoold.spool.builds import BuildStore
 
 COLOURS = {
@@ -62,6 +63,7 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
     runtime = _runtime(settings)
     rooms: dict[str, Callable[[], Iterator[Finding]]] = {
         "Spool": lambda: spool.examine(settings),
+        "Accounts": lambda: installation.examine(settings),
         "Docker": lambda: sandbox.examine(settings, runtime),
         "Nix": lambda: nix.examine(settings, runtime),
     }

@@ -53,6 +53,28 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def uid_of(user: str) -> int | None:
+    """Return the id of a user, None where there is none of that name."""
+    return pwd.getpwnam(user).pw_uid if _has_user(user) else None
+
+
+def gid_of(group: str) -> int | None:
+    """Return the id of a group, None where there is none of that name."""
+    return grp.getgrnam(group).gr_gid if _has_group(group) else None
+
+
 def groups_of(user: str) -> set[int]:
     """Return the ids of the groups that a user is in."""
     return set(os.getgrouplist(user, pwd.getpwnam(user).pw_gid))
+
+
+def members(group: str) -> set[str]:
+    """Return the users that are in a group, be it their first one."""
+    found = grp.getgrnam(group)
+    return {*found.gr_mem, *(each.pw_name for each in pwd.getpwall() if each.pw_gid == found.gr_gid)}
+
+
+def owned_by(path: str, uid: int, gid: int) -> bool:
+    """Tell whether a file belongs to that user and group."""
+    found = os.stat(path)
+    return (found.st_uid, found.st_gid) == (uid, gid)

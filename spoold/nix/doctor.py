@@ -12,16 +12,19 @@ import pwd
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
+import msgspec
 from msgspec.structs import replace
 
 from spoold.config import Nix, Settings
-from spoold.host import packages, proc
+from spoold.host import accounts, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
@@ -30,6 +33,7 @@ from spoold.nix import cage, command, confine, measure
 from spoold.nix.evaluate import JAILED
 from spoold.nix.store import LOGICAL, QUICK, Store
 
+BUILDER = "spoold-builder"  # the user of the unit
 # Programs and the Debian packages that they are in.
 NEEDED = {
     "nix": "nix-bin",
@@ -101,6 +105,10 @@ def _pins(settings: Settings) -> Finding:
 
 def _users(settings: Nix) -> Iterator[Finding]:
     what = "users that run builds"
+    if os.geteuid() == 0 and (builder := _builder(settings)) is not None:
+        yield Finding(Level.FINE, what, f"{accounts.user_name(builder)}, in user namespaces")
+        yield from _ours_alone(settings, builder)
+        return
     if os.geteuid() != 0:
         yield Finding(Level.NOTE, what, "only root can give builds users of their own; run by the user of this command")
         return
@@ -122,6 +130,26 @@ def _users(settings: Nix) -> Iterator[Finding]:
             f"groupadd --system {name}; for n in $(seq {command.USERS}); do useradd --system --no-create-home "
             f"--home-dir /var/empty --shell /usr/sbin/nologin --no-user-group --gid {name} --groups {name} {name}$n; "
             "done",
+        )
+
+
+def _builder(settings: Nix) -> int | None:
+    """Return the uid of the builder's own user, None where it is root, or not known yet."""
+    try:
+        return os.stat(settings.state).st_uid or None
+    except OSError:
+        return accounts.uid_of(BUILDER)
+
+
+def _ours_alone(settings: Nix, builder: int) -> Iterator[Finding]:
+    """Nothing else may have made files in the store of an ordinary user: he could not remove them."""
+    wanted = accounts.uid_of(BUILDER)
+    if wanted is not None and wanted != builder and settings.state == Nix().state:
+        yield Finding(
+            Level.WARNING,
+            f"nix.state {settings.state}",
+            f"belongs to {accounts.user_name(builder)}, and the unit's user is {BUILDER}",
+            f"systemctl stop spoold-builder; chown -R {BUILDER}: {settings.state}",
         )
 
 
@@ -228,6 +256,8 @@ def _build(settings: Nix, runtime: Runtime | None) -> Finding:
         return Finding(Level.UNKNOWN, what, "what a builder has made is not there, or closed to this user", remedy)
     if not os.access(settings.state, os.W_OK):
         return Finding(Level.UNKNOWN, what, "the store is closed to this user", "run the doctor as root")
+    if os.geteuid() == 0 and (builder := _builder(settings)) is not None:
+        return _build_as(builder, settings, runtime, what)
     store = Store(settings)
     try:
         with store.lock.shared(Event()):
@@ -240,6 +270,29 @@ def _build(settings: Nix, runtime: Runtime | None) -> Finding:
     return Finding(
         Level.REFUSED, what, f"is open: {interfaces} network interfaces, files of the host: {files}", "upgrade Nix"
     )
+
+
+def _build_as(builder: int, settings: Nix, runtime: Runtime, what: str) -> Finding:
+    """Try it as the builder's user: what root makes in his store would be in his way."""
+    question = msgspec.json.encode((settings, runtime))
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        user=builder,
+        group=os.stat(settings.state).st_gid,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": ":".join(filter(None, sys.path))},
+        input=question,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode == 0:
+        return msgspec.json.decode(done.stdout, type=Finding)
+    said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    name = accounts.user_name(builder)
+    detail = f"it could not be tried as {name}: {''.join(said)}"
+    return Finding(Level.UNKNOWN, what, detail, f"run the doctor as {name}")
 
 
 def _looked(store: Store, runtime: Runtime) -> str:
@@ -260,3 +313,9 @@ def _looked(store: Store, runtime: Runtime) -> str:
 
 def _escaped(script: str) -> str:
     return script.replace("${", "''${")
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(
+        msgspec.json.encode(_build(*msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Nix, Runtime])))
+    )

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from spoold.config import Docker, Executor, Settings
-from spoold.host import machine, packages, proc
+from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
@@ -27,6 +27,7 @@ from spoold.sandbox import checks
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
 
+EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
 TRIAL_MEMORY = 64 * MIB
 # Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
@@ -79,7 +80,8 @@ def _socket(where: str) -> Iterator[Finding]:
         return
     path = where.removeprefix("unix://")
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        found = os.stat(path)
+        mode = stat.S_IMODE(found.st_mode)
     except OSError:
         return  # whoever connects says it better
     if mode & 0o006:
@@ -91,6 +93,21 @@ def _socket(where: str) -> Iterator[Finding]:
         )
     else:
         yield Finding(Level.FINE, f"Docker's socket {path}", f"mode {mode:04o}")
+    yield from _reach(path, found)
+
+
+def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
+    """Tell whether the executor's user, where it has one of its own, may use the socket."""
+    uid = accounts.uid_of(EXECUTOR)
+    if uid is None:
+        return
+    what = f"Docker's socket, for {EXECUTOR}"
+    groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the latter by its unit
+    if found.st_uid == uid or (found.st_gid in groups and found.st_mode & stat.S_IWGRP):
+        yield Finding(Level.FINE, what, "can be used")
+    else:
+        remedy = f"chgrp {DOCKER} {path}; chmod g+rw {path} (or start the engine again)"
+        yield Finding(Level.WARNING, what, "is closed", remedy)
 
 
 def _versions(version: dict[str, Any]) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from spoold.cli import exits
 from spoold.config import Docker, Nix, Settings, Spool
-from spoold.host import machine, packages
+from spoold.host import accounts, machine, packages
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
@@ -27,7 +27,7 @@ from spoold.nix import doctor as nix
 from spoold.sandbox import doctor as sandbox
 from spoold.sandbox import walls
 from spoold.spool import doctor as spool
-from spoold.spool import layout
+from spoold.spool import installation, layout
 from spoold.spool.builds import BuildStore
 
 
@@ -290,3 +290,39 @@ def test_an_ordinary_user_is_told_what_was_not_looked_at(
     unknown = said(found, Level.UNKNOWN)
     for words in ("nixpkgs: closed to this user", "no permission to use Docker", "Nix's build sandbox"):
         assert words in unknown
+
+
+def test_accounts_of_a_desk(own: Settings) -> None:
+    assert "one user runs all daemons" in said(installation.examine(own), Level.NOTE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give directories away")
+def test_accounts_of_an_installation(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
+    layout.create(own.spool.path, accounts.Accounts(64_000, uids))
+    monkeypatch.setattr(accounts, "missing", lambda *_: ["spoold-health"])
+    assert "spoold-health: systemd-sysusers spoold.conf" in said(installation.examine(own), Level.REFUSED)
+    monkeypatch.setattr(accounts, "missing", lambda *_: [])
+    monkeypatch.setattr(accounts, "gid_of", lambda _: 64_000)
+    monkeypatch.setattr(accounts, "groups_of", lambda user: {64_000} if user != "spoold-intake" else {1})
+    monkeypatch.setattr(accounts, "members", lambda _: {*uids, "mallory"})
+    monkeypatch.setattr(accounts, "find", lambda *_: accounts.Accounts(64_000, uids))
+    found = list(installation.examine(own))
+    assert "usermod --append --groups spoold spoold-intake" in said(found, Level.REFUSED)
+    assert "mallory can read every submission: gpasswd --delete mallory spoold" in said(found, Level.WARNING)
+    assert "owners of the spool's directories: are as they should be" in said(found, Level.FINE)
+    os.chown(f"{own.spool.path}/done", 1, 1)
+    assert "not as they should be: done: spoolctl init" in said(installation.examine(own), Level.REFUSED)
+
+
+def test_a_socket_that_the_executors_user_cannot_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "d.sock"
+    monkeypatch.setattr(accounts, "uid_of", lambda _: 64_002)
+    monkeypatch.setattr(accounts, "groups_of", lambda _: {64_000})
+    for group, level in ((os.getegid(), Level.FINE), (os.getegid() + 1, Level.WARNING)):
+        monkeypatch.setattr(accounts, "gid_of", lambda _, group=group: group)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            path.chmod(0o660)
+            assert "for spoold-executor" in said(sandbox._socket(f"unix://{path}"), level)
+        path.unlink()
