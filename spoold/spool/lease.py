@@ -21,6 +21,8 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
+NOTES_MODE = 0o750
+
 
 class Lease:
     """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end.
@@ -84,8 +86,10 @@ class Heartbeat:
 
     def start(self) -> list[Entry]:
         """Begin to renew; return what an earlier process of this role held when it ended."""
-        os.makedirs(self._notes, exist_ok=True)
-        os.chmod(self._notes, 0o750)  # noqa: S103 - the group is that of tmp/, so of the daemons if of any: they may look
+        # The group is that of tmp/, so of the daemons if of any: they may look.
+        os.makedirs(self._notes, NOTES_MODE, exist_ok=True)
+        if os.stat(self._notes).st_mode & 0o777 != NOTES_MODE:
+            os.chmod(self._notes, NOTES_MODE)  # whatever the umask is
         left = fsops.names(self._notes)
         for name in left:
             fsops.remove(os.path.join(self._notes, name))
