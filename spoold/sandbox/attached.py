@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from typing import Any
 
 import docker
@@ -24,6 +25,9 @@ class UnusableError(TemporaryError):
 START_PATIENCE = 60.0  # seconds from start to "ready"
 EXIT_PATIENCE = 1.0  # seconds for a program that was told to stop to end by itself
 PAUSE = 0.02  # seconds; about as long as the engine takes to notice
+# The names of this process's containers, from before the engine makes them until somebody removes them. Whatever else
+# of this process the engine has is an orphan: it was not answered when it made it, or did not when it was to remove it.
+known: set[str] = set()
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +52,8 @@ class Attached:
         self._api = engine.connect()
         self._channel: Channel | None = None
         self.id = ""
+        self.name = f"spoold-{uuid.uuid4().hex}"
+        known.add(self.name)
         try:
             with engine.errors():
                 self._start(cancelled)
@@ -60,7 +66,7 @@ class Attached:
         raise NotImplementedError
 
     def _start(self, cancelled: threading.Event) -> None:
-        self.id = self._api.create_container(**self._configuration())["Id"]
+        self.id = self._api.create_container(**self._configuration(), name=self.name)["Id"]
         attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         self._channel = Channel(attached, cancelled)
         self._api.start(self.id)
@@ -78,18 +84,17 @@ class Attached:
         if self._channel is not None:
             self._channel.close()
 
-    def close(self) -> bool:
-        """Stop and remove it; tell whether it is gone. The next ``prepare`` tries again what failed here."""
+    def close(self) -> None:
+        """Stop and remove it. The next ``prepare`` tries again what failed here."""
         self.stop()
+        known.discard(self.name)
         try:
             if self.id:
                 remove(self._engine, self._api, self.id, EXIT_PATIENCE)
         except SpooldError as error:
             log.warning("a container is left behind", container=self.id[:12], error=error)
-            return False
         finally:
             self._api.close()
-        return True
 
 
 def expect(message: dict[str, Any], event: bytes) -> None:

@@ -6,7 +6,7 @@ jobs run. ``run`` may be called from many threads. See ``walls`` for what holds 
 removed when.
 
 Labels say whose a container is: one of the same executor and spool that another process made is an orphan, since only
-one executor of a name works on a spool. One of this process is none, but for those that could not be removed earlier.
+one executor of a name works on a spool. One of this process is none while it is ``known``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Phase
 from spoold.sandbox import checks, image, trial
-from spoold.sandbox.attached import UnusableError, remove
+from spoold.sandbox.attached import UnusableError, known, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
 from spoold.sandbox.inside.files import HOLDERS
@@ -123,19 +123,28 @@ class DockerSandbox:
                 raise OperatorError("docker.view is required, but the builder does not say what the runtime needs")
             self._viewed = False
             return
+        failure = self._view_fails(plan) and self._view_fails(plan)  # an engine that ends and comes back fails it once
+        if failure is None:
+            self._viewed = True
+            return
+        if wish == "required":
+            raise OperatorError(f"docker.view is required, but not possible here: {failure}") from failure
+        if self._viewed is None:
+            log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
+        self._viewed = False
+
+    def _view_fails(self, plan: Plan) -> TemporaryError | None:
+        """Return why no view can be had; raises where the reason is an engine that is away."""
         try:
             self._probe_view(plan)
         except TemporaryError as error:
             if self._viewed or isinstance(error, ImageGoneError):
                 raise
             self._views.close()
-            if wish == "required":
-                raise OperatorError(f"docker.view is required, but not possible here: {error}") from error
-            if self._viewed is None:
-                log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=error)
-            self._viewed = False
-        else:
-            self._viewed = True
+            with self._engine.client() as api:
+                api.ping()
+            return error
+        return None
 
     def _probe_view(self, plan: Plan) -> None:
         limits = self._settings.limits.run.default
@@ -258,11 +267,9 @@ class DockerSandbox:
 
     def _remove(self, labels: dict[str, str], spare: str = "") -> None:
         wanted = [f"{key}={value}" for key, value in labels.items()]
-        lost = set(self._pool.lost) if self._pool else set()
         with self._engine.client() as api:
             for found in api.containers(all=True, filters={"label": wanted}):
-                if found["Labels"].get("spoold.process") != spare or found["Id"] in lost:
+                ours = found["Labels"].get("spoold.process") == spare
+                if not (ours and known.intersection(name.lstrip("/") for name in found["Names"])):
                     log.info("removing a container", container=found["Id"][:12])
                     remove(self._engine, api, found["Id"])
-        if self._pool:
-            self._pool.lost.difference_update(lost)

@@ -15,6 +15,7 @@ import os
 import re
 import tarfile
 import time
+import uuid
 
 import docker
 from docker.types import LogConfig, Mount
@@ -22,6 +23,7 @@ from docker.types import LogConfig, Mount
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
+from spoold.sandbox.attached import known
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 
 log = Log("sandbox")
@@ -65,8 +67,18 @@ def remove_old(api: docker.APIClient, name: str) -> None:
 
 
 def _compile(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str) -> None:
+    name = f"spoold-{uuid.uuid4().hex}"
+    known.add(name)
+    try:
+        _compile_in(api, runtime, labels, tag, name)
+    finally:
+        known.discard(name)
+
+
+def _compile_in(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str, name: str) -> None:
     container = api.create_container(
         f"{REPOSITORY}:{tag}{SOURCE}",
+        name=name,
         entrypoint=[f"{runtime.python}/bin/python3", "-I", "-S", "-E", "-m", "compileall", "-q"],
         command=["--invalidation-mode", "unchecked-hash", f"{MODULES}/inside"],
         network_disabled=True,

@@ -15,8 +15,8 @@ and it says that it can be. A few threads make and remove:
 
 A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. ``take`` sees that at once
 by its stream, the threads within ``SWEEP``; it is replaced. Where none can be made, those who wait are told why, and
-the next try comes after a pause that doubles; ``wake`` ends it. What cannot be removed is in ``lost``, for whoever
-finds the engine back. ``take`` waits for ``PATIENCE`` at most, the threads as long as the engine's time-outs.
+the next try comes after a pause that doubles; ``wake`` ends it. What cannot be removed is left to whoever finds the
+engine back. ``take`` waits for ``PATIENCE`` at most, the threads as long as the engine's time-outs.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ class Pool:
         self._pause, self._not_before = FIRST_PAUSE, 0.0
         self._failures, self._failure = 0, Exception()
         self.counts = Counts()
-        self.lost: set[str] = set()
         self._threads = [threading.Thread(target=self._serve, name=f"pool-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -307,9 +306,7 @@ class Pool:
                 self._change.notify_all()
 
     def _remove(self, container: Container) -> None:
-        gone = container.close()
+        container.close()
         with self._change:
             self.counts.removed += 1
             SANDBOX_EVENTS.add("removed")
-        if not gone:
-            self.lost.add(container.id)

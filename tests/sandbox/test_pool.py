@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
+import requests
 from msgspec.structs import replace
 
 from spoold.config import Executor
@@ -297,5 +299,31 @@ def test_an_engine_that_goes_away_and_comes_back(
     full(pool)
     pool.close()
     client = docker.APIClient(base_url=daemon.host)
+    nothing_is_left(client, tmp_path)
+    client.close()
+
+
+def test_a_container_that_was_made_though_the_engine_did_not_say_so_goes(
+    docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pooled(docker_host, runtime, tmp_path)
+    create = docker.APIClient.create_container
+    made: list[str] = []
+
+    def silently(self: docker.APIClient, *arguments: Any, **options: Any) -> Any:
+        made.append(create(self, *arguments, **options)["Id"])
+        raise requests.ReadTimeout("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(docker.APIClient, "create_container", silently)
+        with pytest.raises(TemporaryError):
+            pool.prepare()
+    client = docker.APIClient(base_url=docker_host)
+    assert made
+    assert set(made) <= set(left(client, tmp_path))
+    pool.prepare()
+    full(pool)
+    until(lambda: set(left(client, tmp_path)) == set(waiting(pool)))
+    pool.close()
     nothing_is_left(client, tmp_path)
     client.close()

@@ -20,6 +20,7 @@ from spoold.model.response import Outcome
 from spoold.sandbox.attached import UnusableError
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.walls import Plan
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -276,3 +277,21 @@ def test_once_it_worked_it_is_never_given_up(docker_host: str, whole: Runtime, t
     with pytest.raises(TemporaryError, match="none"):
         sandbox.prepare()
     sandbox.close()
+
+
+def test_an_engine_that_ends_and_comes_back_at_the_trial_opens_no_store(
+    docker_host: str, whole: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = DockerSandbox(view_settings(docker_host, tmp_path, "auto"), whole)
+    probe = made._probe_view
+    fails = iter([True, False])
+
+    def lost(plan: Plan) -> None:
+        if next(fails):
+            raise TemporaryError("the sandbox was lost")
+        probe(plan)
+
+    monkeypatch.setattr(made, "_probe_view", lost)
+    made.prepare()
+    assert made.viewed
+    made.close()
