@@ -13,6 +13,8 @@ import pytest
 from spoold.actors.builder import Builder
 from spoold.model.collection import Order, Report, Rules
 from spoold.model.ids import Entry
+from spoold.model.job import BuildResult
+from spoold.model.response import Phase
 from spoold.spool.builds import BuildStore
 from tests.actors.bench import Bench, settings_for
 
@@ -143,3 +145,23 @@ def test_a_store_that_lost_paths_is_noticed_at_the_start(bench: Bench) -> None:
 def test_an_order_that_is_none_is_removed(bench: Bench) -> None:
     (bench.root / "builds" / "collect" / "x.json").write_bytes(b"{}x")
     bench.until(lambda: bench.names("builds/collect") == set(), bench.builder.step)
+
+
+def test_a_builder_that_slept_through_a_collection_ends_nothing(bench: Bench) -> None:
+    """Its build was ended by another, collected, and is asked for anew, under the same names as before."""
+    bench.backend.gate.clear()
+    bench.drop("a")
+    bench.until(lambda: bench.backend.built)
+    first = Entry(bench.backend.built[0], 1)
+    wanted = bench.builds.read("building", first)
+    bench.builder._heartbeat.stop()  # it hangs
+    second = bench.builds.queue.fence(first, "building")
+    assert second
+    bench.builds.finish(second, BuildResult(phase=Phase()), time.time())
+    bench.builds.forget({first.id})
+    assert bench.builds.request(wanted)
+    bench.builds.queue.claim(first, "new", "building")
+    bench.backend.gate.set()
+    bench.until(lambda: not bench.builder._heartbeat._held, lambda: None)
+    assert bench.names("builds/building") == {f"{first.id}@1.json"}
+    assert bench.names("builds/done") == set()
