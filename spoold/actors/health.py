@@ -179,10 +179,12 @@ class Health:
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""
         rules, now = self._settings.gc, self._spool.clock.file_system()
-        if self._builds.collected_at(SCHEDULED) is None:
+        if SCHEDULED in self._builds.orders():
+            return
+        last = self._builds.collected_at(SCHEDULED)
+        if last is None:
             self._builds.answer_order(SCHEDULED, Report(dry_run=True))  # the first one is due after an interval
-        last = self._builds.collected_at(SCHEDULED) or now
-        if rules.interval and now - last >= rules.interval and SCHEDULED not in self._builds.orders():
+        elif rules.interval and now - last >= rules.interval:
             self._builds.order_collection(SCHEDULED, Order())
 
     def _clear_progress(self) -> None:

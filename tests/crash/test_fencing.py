@@ -96,7 +96,7 @@ def test_a_stopped_executor_that_goes_on_shows_nothing(bench: Bench, holders: Ho
     holders.signal("one", signal.SIGSTOP)
     bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
     holders.start("executor", "two")
-    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    bench.until(lambda: holders.has_begun("two"), lambda: None)
     holders.signal("one", signal.SIGCONT)
     holders.end("one")  # while the other one still runs
     assert bench.names("running") == {"a@2.json"}
@@ -117,7 +117,7 @@ def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(bench:
     holders.signal("one", signal.SIGSTOP)
     bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
     holders.start("executor", "two")
-    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    bench.until(lambda: holders.has_begun("two"), lambda: None)
     holders.end("two")
     bench.wait_for("a")
     before = {name: (bench.root / "done" / name).stat() for name in ("a.json", "a.response.json")}
@@ -139,7 +139,7 @@ def test_a_stopped_builder_that_goes_on_shows_nothing(bench: Bench, holders: Hol
     holders.signal("one", signal.SIGSTOP)
     bench.until(lambda: any("@2" in name for name in bench.names("builds/new")), bench.health.step)
     holders.start("builder", "two")
-    bench.until(lambda: holders.has_begun("two"), bench.health.step)
+    bench.until(lambda: holders.has_begun("two"), lambda: None)
     holders.signal("one", signal.SIGCONT)
     holders.end("one")
     assert any("@2" in name for name in bench.names("builds/building"))
