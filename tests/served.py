@@ -28,12 +28,12 @@ LEASE = Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
 class Served:
     """A spool with its four daemons as processes."""
 
-    def __init__(self, directory: Path, settings: Settings, lease: Lease = LEASE) -> None:
+    def __init__(self, directory: Path, settings: Settings) -> None:
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=lease, gc=EVERYTHING_UNUSED
+            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE, gc=EVERYTHING_UNUSED
         )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
