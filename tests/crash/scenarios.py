@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from spoold.model import retention
 from spoold.model.collection import Order, Rules
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
@@ -16,6 +17,7 @@ from spoold.model.response import Status
 from spoold.spool.requeue import requeue
 from tests.crash.world import World, pass_time
 
+MONTH = 31 * 86400.0
 Allowed = dict[str, set[str]]
 COMPLETED, REJECTED = {str(Status.COMPLETED)}, {str(Status.REJECTED)}
 CANCELLED = {str(Status.CANCELLED), str(Status.COMPLETED)}
@@ -265,6 +267,26 @@ def requeued(world: World) -> None:
     world.step()
 
 
+def what_is_old_goes(world: World) -> None:
+    """And its id is used anew."""
+    pass_time(MONTH)
+    world.step("health")
+    world.drop("warm")
+    world.step()
+    world.step()
+
+
+def swept(world: World) -> None:
+    """Whoever is next ends the sweep. What is gone was archived before, and the id is free, its old answer gone."""
+    entry = world.root / "done" / "warm.json"
+    assert entry.exists() or (world.root.parent / "warm.json").exists()
+    pass_time(2 * MONTH)
+    world.step("health")
+    assert not entry.exists()
+    assert not entry.with_name("warm.response.json").exists()
+    world.drop("warm")
+
+
 SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
@@ -290,5 +312,12 @@ SCENARIOS: dict[str, Scenario] = {
     "cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}),
     "cancelled late": Scenario(cancelled_late, a_build_exists),
     "requeued": Scenario(requeued, a_build_exists, mend=requeued, anew=("warm.response.json",)),
+    "retention": Scenario(
+        what_is_old_goes,
+        a_build_exists,
+        changes={"retention": retention.Rules(archive=["xargs", "cp", "-pt", "../.."])},
+        mend=swept,
+        anew=("warm.response.json",),
+    ),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
 }

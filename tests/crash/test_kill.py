@@ -83,7 +83,7 @@ def test_the_scenario_itself_comes_to_its_end(root: Path, name: str) -> None:
     recorded(root, scenario)
     world = World(root, **scenario.changes).start()
     world.settle()
-    check(world, seen(root), scenario.allowed)
+    check(world, seen(root, scenario.anew), scenario.allowed)
 
 
 def instants(recorder: Recorder) -> Iterator[tuple[int, str]]:
@@ -146,7 +146,7 @@ def test_a_kill_at_every_operation(root: Path, name: str) -> None:
         begin_anew()
         assert killed(root, scenario, number, instant), "the operations are the same each time"
         try:
-            visible = {name: data for name, data in seen(root).items() if name not in scenario.anew}
+            visible = {name: data for name, data in seen(root, scenario.anew).items() if name not in scenario.anew}
             world = World(root, **scenario.changes).start()
             scenario.mend(world)
             world.settle()

@@ -24,7 +24,7 @@ from spoold.model.errors import SpooldError
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import CANCELLED, SCENARIOS, Scenario, a_start, a_stop
 from tests.crash.test_kill import LONG, Recorder
-from tests.crash.world import MEMORY, World, check, one_thread, seen
+from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, seen
 
 ASKED_AGAIN = {"rename": errno.ENOENT, "link": errno.EEXIST, "unlink": errno.ENOENT, "mkdir": errno.EEXIST}
 ENDED = (a_stop, a_start)  # after these the actors of before are none any more
@@ -108,6 +108,7 @@ def play(root: Path, name: str, number: int, fault: str, length: int) -> None:
     scenario = SCENARIOS[name]
     shutil.rmtree(root.parent)
     root.parent.mkdir()
+    begin_anew()
     world = Enduring.make(root, **scenario.changes)
     scenario.warm(world)
     by_itself = contextlib.suppress(SpooldError, OSError, LookupError)  # it, too, may find that a file is not there yet
@@ -115,7 +116,7 @@ def play(root: Path, name: str, number: int, fault: str, length: int) -> None:
         scenario.run(world)
     if scenario.run in ENDED:
         world = Enduring(root, **scenario.changes).start()
-    visible = {name: data for name, data in seen(root).items() if name not in scenario.anew}
+    visible = {name: data for name, data in seen(root, scenario.anew).items() if name not in scenario.anew}
     scenario.mend(world)
     world.settle()
     check(world, visible, scenario.allowed | LATER.get(name, {}))

@@ -37,18 +37,19 @@ class Step(NamedTuple):
 class Recorder(Watcher):
     """Remembers all operations, the clients' drops among them. Numbers of inodes are never used again in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, going: tuple[str, ...]) -> None:
         self.root = root
+        self.going = going
         self.disk = Disk(root)
         self.inodes: dict[int, int] = {}
-        self.visible = seen(root)
+        self.visible = seen(root, going)
         self.steps: list[Step] = []
 
     def after(self, operation: Operation) -> None:
         if operation.kind == "open" and operation.is_new:
             self._number(operation.inode)
         if operation.kind == "link" and operation.target.startswith("done/"):
-            self.visible = seen(self.root)
+            self.visible = seen(self.root, self.going)
         self._remember(operation._replace(inode=self.inodes.get(operation.inode, operation.inode)))
 
     def dropped(self, path: str) -> None:
@@ -72,7 +73,7 @@ def root() -> Iterator[Path]:
 def recorded(root: Path, scenario: Scenario) -> Recorder:
     world = World.make(root, **scenario.changes)
     scenario.warm(world)
-    recorder = Recorder(root)
+    recorder = Recorder(root, scenario.anew)
     with watched(str(root), recorder):
         scenario.run(world)
     return recorder
@@ -93,7 +94,7 @@ def test_the_power_fails_after_every_operation(root: Path, name: str) -> None:
             make(root, recorder.disk, tree, files)
             begin_anew()
             try:
-                visible = seen(root)
+                visible = seen(root, scenario.anew)
                 assert {name: step.visible.get(name, data) for name, data in visible.items()} == visible
                 world = World(root, **scenario.changes).start()
                 scenario.mend(world)
