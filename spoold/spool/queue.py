@@ -179,7 +179,11 @@ class Queue:
             self._shown -= shown
 
     def publish(self, entry: Entry) -> None:
-        """Show the result of a committed entry. May be repeated, by anyone, any number of times."""
+        """Show the result of a committed entry. May be repeated, by anyone, any number of times.
+
+        That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
+        """
+        fsops.touch(self.path("done", ids.done_name(entry.id)))
         self._link(entry)
         fsops.sync_directory(self.path("done"))
         fsops.remove(self.path("tmp", ids.result_name(entry)))

@@ -12,16 +12,21 @@ import errno
 import os
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from spoold.model import retention
+from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL
+from spoold.spool import check as check_module
+from spoold.spool.check import Check
+from spoold.spool.requeue import requeue
 from tests.crash.operations import Operation, Watcher, by_a_client, watched
-from tests.crash.world import MEMORY, World, check, dropped, one_thread, pass_time, seen
+from tests.crash.scenarios import MONTH
+from tests.crash.world import MEMORY, World, check, check_rest, dropped, one_thread, pass_time, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 EXAMPLES = int(os.environ.get("SPOOLD_TEST_EXAMPLES", "1000" if LONG else "25"))
@@ -60,9 +65,12 @@ class Spools(RuleBasedStateMachine):
         self.stack = contextlib.ExitStack()
         directory = self.stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY))
         self.stack.enter_context(one_thread())
-        self.world = World.make(Path(directory, "spool"), retention=retention.Rules(interval=0))
+        self.stack.enter_context(mock.patch.object(check_module, "SECOND_LOOK", 0.0))
+        self.world = World.make(Path(directory, "spool"))
         self.visible: dict[str, bytes] = {}
+        self.gone: dict[str, bytes] = {}  # answers that were seen, and went or were taken back
         self.corrupt: set[str] = set()
+        self.late = False  # a month has passed, so that answers may go
 
     @initialize()
     def begin(self) -> None:
@@ -98,7 +106,7 @@ class Spools(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.world = World(self.world.root, retention=retention.Rules(interval=0)).start()
+        self.world = World(self.world.root).start()
 
     @rule(role=ROLES, operations=st.integers(0, 40))
     def fill_the_disk(self, role: str, operations: int) -> None:
@@ -121,7 +129,29 @@ class Spools(RuleBasedStateMachine):
             with contextlib.suppress(Exception):
                 self.world.spool.queue.commit(late, "running", b"late")
 
+    # -- the operator
+
+    @rule(id_=IDS, operations=st.integers(0, 40))
+    def requeue(self, id_: str, operations: int) -> None:
+        """Its answer goes; he may be interrupted."""
+        name = f"{id_}.response.json"
+        if name in self.visible:
+            self.gone[name] = self.visible.pop(name)
+        with watched(str(self.world.root), Fault(operations)), contextlib.suppress(Killed, OperatorError):
+            requeue(self.world.spool, id_)
+
+    @rule()
+    def repair(self) -> None:
+        check = Check(self.world.settings, "test")
+        for found in check.unexplained():
+            check.repair(found)
+
     # -- the world around
+
+    @rule()
+    def pass_a_month(self) -> None:
+        self.late = True
+        pass_time(MONTH)
 
     @rule(seconds=st.sampled_from([-3600.0, -31.0, 1.0, 31.0, 3600.0]))
     def move_the_clock(self, seconds: float) -> None:
@@ -143,9 +173,13 @@ class Spools(RuleBasedStateMachine):
 
     @invariant()
     def look(self) -> None:
-        """No answer changes or goes, all are whole, and no id has two entries."""
-        now = seen(self.world.root)
-        assert self.visible.items() <= now.items()
+        """No answer changes, all are whole, none goes before its time, and no id has two entries."""
+        going = {f"{id_}.response.json" for id_ in "abc"} if self.late else ()
+        now = seen(self.world.root, going)
+        gone = {name: data for name, data in self.visible.items() if name not in now}
+        assert self.late or not gone
+        self.gone |= gone
+        assert {name: now.get(name, data) for name, data in self.visible.items()} == self.visible
         self.visible = now
         entries = [
             entry.id for state in ("new", "building", "running") for entry in self.world.spool.queue.entries(state)
@@ -158,15 +192,25 @@ class Spools(RuleBasedStateMachine):
             self.world.sandbox.away = False
             pass_time(24 * 3600.0)  # wherever the clock was left
             self.restart()
+            self.look()
+            self.repair()  # of what was requeued in part
+            self.world.step("health")  # what is old goes, before its id is used anew
+            self.look()
             self.world.settle()
             self.look()
-            drops = dropped(self.world.root)
-            if not self.corrupt:  # whose it was cannot be told of an entry that cannot be read
-                check(self.world, self.visible, dict.fromkeys("abc", ANYTHING), drops)
-            answered = {name.removesuffix(".response.json") for name in self.visible if name.endswith(".response.json")}
-            assert answered == {drop.id for drop in drops}, self.world.picture()
+            self.check()
         finally:
             self.stack.close()
+
+    def check(self) -> None:
+        drops = dropped(self.world.root)
+        answered = {name.removesuffix(".response.json") for name in self.visible if name.endswith(".response.json")}
+        if self.gone:
+            check_rest(self.world)
+            answered |= {name.partition(".")[0] for name in self.gone}
+        elif not self.corrupt:  # whose it was cannot be told of an entry that cannot be read
+            check(self.world, self.visible, dict.fromkeys("abc", ANYTHING), drops)
+        assert answered >= {drop.id for drop in drops}, self.world.picture()
 
 
 TestSpools = Spools.TestCase

@@ -30,6 +30,7 @@ from spoold.actors.health import Health
 from spoold.actors.intake import Intake
 from spoold.config import Settings
 from spoold.config import Spool as SpoolSettings
+from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.collection import Rules
 from spoold.model.job import Job, JobResult
@@ -259,6 +260,14 @@ def one_thread() -> Iterator[None]:
             times = (time.time() + _Offset.seconds,) * 2
         real_utime(path, times, **options)
 
+    real_write = fsops.write_private
+
+    def write_private(path: str, data: bytes, **options: Any) -> None:
+        real_write(path, data, **options)
+        if _Offset.seconds:
+            with by_a_client():
+                real_utime(path, (time.time() + _Offset.seconds,) * 2)
+
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
     lease = SimpleNamespace(Thread=_idle, Timer=_idle, Lock=threading.Lock, Event=threading.Event)
     engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
@@ -266,6 +275,7 @@ def one_thread() -> Iterator[None]:
         mock.patch.object(_Offset, "seconds", 0.0),
         mock.patch.object(Tasks, "waiting", []),
         mock.patch.object(os, "utime", utime),
+        mock.patch.object(fsops, "write_private", write_private),
         mock.patch("spoold.host.clock.time", clock),
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
@@ -310,6 +320,17 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
     return answers
 
 
+def check_rest(world: World) -> None:
+    """Check that nothing is under way, and that nothing private is left."""
+    picture = world.picture()
+    for directory in PASSING:
+        assert world.names(directory) == [], f"stuck: {picture}"
+    left = [*world.names("tmp"), *world.names("builds/tmp"), *world.names("builds/collect")]
+    assert [name for name in left if not name.endswith(".result.json")] == [], f"left behind: {picture}"
+    for notes in (world.root / "tmp").glob("*.held"):
+        assert not os.listdir(notes)
+
+
 def check(
     world: World, before: dict[str, bytes], allowed: dict[str, set[str]], drops: list[Drop] | None = None
 ) -> None:
@@ -318,13 +339,8 @@ def check(
     ``before`` is what clients had seen already; ``allowed`` what each id's response may say.
     """
     drops = dropped(world.root) if drops is None else drops
+    check_rest(world)
     picture = world.picture()
-    for directory in PASSING:
-        assert world.names(directory) == [], f"stuck: {picture}"
-    left = [*world.names("tmp"), *world.names("builds/tmp"), *world.names("builds/collect")]
-    assert [name for name in left if not name.endswith(".result.json")] == [], f"left behind: {picture}"
-    for notes in (world.root / "tmp").glob("*.held"):
-        assert not os.listdir(notes)
     answers = seen(world.root)
     assert {name: answers.get(name) for name in before} == before, "an answer changed or went after it was seen"
     expected = set()

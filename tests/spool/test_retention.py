@@ -14,9 +14,12 @@ import pytest
 from spoold.actors.health import Health
 from spoold.host import fsops
 from spoold.host.clock import Clock
+from spoold.host.log import Log
+from spoold.model.ids import Entry
 from spoold.model.retention import Rules
 from spoold.model.submission import Origin
 from spoold.spool import retention
+from spoold.spool.recovery import publish_committed
 from spoold.spool.retention import Retention
 from tests.actors.bench import Bench, settings_for
 
@@ -143,6 +146,22 @@ def test_a_result_that_an_earlier_life_left_is_not_a_later_ones(bench: Bench) ->
     (bench.root / "tmp" / "b@2.response.json").write_bytes(b"another's")
     sweep(bench)
     assert bench.names("tmp") == {"b@2.response.json"}
+
+
+def test_an_answer_that_comes_late_is_kept_as_long_as_any(bench: Bench) -> None:
+    """The host was down for long before the commit, or before the publication."""
+    queue, entry = bench.spool.queue, Entry("a", 1)
+    bench.drop("a")
+    queue.claim(entry, "new", "running")
+    os.utime(queue.entry_path("running", entry), (OLD, OLD))
+    queue.commit(entry, "running", b"answer\n")
+    sweep(bench)
+    assert bench.names("done") == {"a.json", "a.response.json"}
+    os.rename(bench.root / "done" / "a.response.json", bench.root / "tmp" / "a@1.response.json")
+    age(bench, "a.json", OLD)
+    publish_committed(queue, Log("test"))
+    sweep(bench)
+    assert bench.names("done") == {"a.json", "a.response.json"}
 
 
 def test_what_is_no_answer_stays(bench: Bench) -> None:
