@@ -133,6 +133,7 @@ class Queue:
         private = self.path("tmp", ids.result_name(entry))
         write_for(private, result, owner)
         fsops.sync_directory(self.path("tmp"))
+        fsops.touch(self.entry_path(state, entry))  # from now on its result is kept; it may have been left for long
         if not self._move_to_done(entry, state):
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))

@@ -639,3 +639,19 @@ def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: 
     bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)  # as soon as the lease has run out
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
+
+
+def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> None:
+    """However often executors are started again before they are through with what came later."""
+    bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
+    bench.drop("a")
+    bench.until(lambda: bench.names("building"), bench.executor.step)
+    bench.executor.stop()
+    bench.until(bench.builds.finished, bench.builder.step)
+    for id_ in ("b", "c", "d"):
+        time.sleep(0.02)  # a file's times go by the kernel's ticks
+        bench.drop(id_)
+    bench.executor = bench.new_executor()
+    bench.wait_for("a", "b", "c", "d")
+    assert [job.submission_id for job in bench.sandbox.jobs] == ["a", "b", "c", "d"]
+    bench.close()

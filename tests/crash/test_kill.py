@@ -19,7 +19,7 @@ import pytest
 from spoold.spool.layout import TRANSITIONS
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, seen
+from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, pass_time, passed, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
@@ -33,6 +33,7 @@ class Recorder(Watcher):
         self.root = root
         self.operations: list[Operation] = []
         self.trees = [picture(root)]
+        self.seconds = 0.0  # that passed
 
     def after(self, operation: Operation) -> None:
         self.operations.append(operation)
@@ -73,6 +74,7 @@ def recorded(root: Path, scenario: Scenario) -> Recorder:
     recorder = Recorder(root)
     with watched(str(root), recorder):
         scenario.run(world)
+    recorder.seconds = passed()
     world.settle()
     return recorder
 
@@ -145,6 +147,7 @@ def test_a_kill_at_every_operation(root: Path, name: str) -> None:
         root.parent.mkdir()
         begin_anew()
         assert killed(root, scenario, number, instant), "the operations are the same each time"
+        pass_time(recorder.seconds)
         try:
             visible = {name: data for name, data in seen(root, scenario.anew).items() if name not in scenario.anew}
             world = World(root, **scenario.changes).start()

@@ -250,6 +250,11 @@ def begin_anew() -> None:
     _Offset.seconds = 0.0
 
 
+def passed() -> float:
+    """Return how much time has passed."""
+    return _Offset.seconds
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run what is in the block without threads, and on clocks that :func:`pass_time` moves."""

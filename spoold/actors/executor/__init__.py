@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -125,9 +125,10 @@ class Executor:
     # -- what there is
 
     def _scan(self) -> None:
-        for state in ("new", "building"):
-            for entry in self._oldest_first(state):
-                self._line.see(Place(state, entry), FOUND)
+        """See all that was not known before, the oldest first: whoever waited for a build is not last because of it."""
+        aged = [(mtime, place) for state in ("new", "building") for mtime, place in self._fresh_in(state)]
+        for _, place in sorted(aged):
+            self._line.see(place, FOUND)
         self._collect(self._waits.builds())
 
     def _follow(self, hints: Iterable[Hint]) -> None:
@@ -140,13 +141,15 @@ class Executor:
             elif entry:
                 self._line.see(Place("new", entry), TOLD)
 
-    def _oldest_first(self, state: str) -> list[Entry]:
-        """Return the entries in ``state`` that were not known before."""
+    def _fresh_in(self, state: str) -> Iterator[tuple[float, Place]]:
+        """Yield the entries in ``state`` that were not known before, and their mtimes."""
         queue = self._spool.queue
-        fresh = set(fsops.names(queue.path(state))) - self._line.names(state)
-        entries = [entry for name in fresh if (entry := ids.parse_entry(name)) and entry not in self._waits]
-        aged = [(fsops.mtime(queue.entry_path(state, entry)), entry) for entry in entries]
-        return [entry for _, entry in sorted((mtime, entry) for mtime, entry in aged if mtime is not None)]
+        for name in set(fsops.names(queue.path(state))) - self._line.names(state):
+            entry = ids.parse_entry(name)
+            if entry and entry not in self._waits:
+                mtime = fsops.mtime(queue.entry_path(state, entry))
+                if mtime is not None:
+                    yield mtime, Place(state, entry)
 
     # -- what to do with one submission
 
