@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tests.crash.operations import Operation
 
-WITHOUT_EFFECT = {"utime", "open", "mkdir"}  # of names that are there already
+WITHOUT_EFFECT = {"utime", "open", "mkdir", "chmod"}  # of names that are there already; chmod: of directories only
 
 
 class File(NamedTuple):
