@@ -345,7 +345,12 @@ def stands_for(path: str, kept: io.FileIO) -> bool:
         named = os.lstat(path)
     except FileNotFoundError:
         return False
-    found = os.fstat(kept.fileno())
+    try:
+        found = os.fstat(kept.fileno())
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # the server has no such file any more: another one took the name
+            return False
+        raise
     return (named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)
 
 

@@ -91,3 +91,15 @@ def test_a_lock_is_on_a_file_that_is_open_for_writing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fcntl, "flock", lambda fd, _: modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE))
     with fsops.locked(str(tmp_path / "lock"), exclusive=True):
         assert modes == [os.O_RDWR]
+
+
+def test_a_file_that_the_server_has_no_more_stands_for_nothing(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was replaced by another host: the descriptor is as good as closed."""
+    kept = fsops.keep_open(str(private))
+    assert kept
+    assert fsops.stands_for(str(private), kept)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", failing(os.fstat, errno.ESTALE, done=False))
+        still = fsops.stands_for(str(private), kept)
+    kept.close()
+    assert not still

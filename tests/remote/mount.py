@@ -6,6 +6,7 @@ request is root's. What is directly in the export must be directories.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import mfusepy
 import nfs_rs
 
-from tests.remote.nfs import Client, Server
+from tests.remote.nfs import connect
 
 UTIME_NOW = (1 << 30) - 1  # in place of ns: what utimensat(2) says for "now"
 KINDS = {
@@ -27,14 +28,17 @@ KINDS = {
 
 
 def as_a_kernel_reports(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap an operation so that what goes wrong is a number."""
+    """Wrap an operation so that what goes wrong is a number; EIO where the server is away, as of a soft mount."""
 
-    def call(*arguments: Any, **options: Any) -> Any:
+    def call(export: Export, *arguments: Any, **options: Any) -> Any:
         try:
-            return operation(*arguments, **options)
+            return operation(export, *arguments, **options)
         except (nfs_rs.NfsError, OSError) as error:
             number = getattr(error, "errno", None)
-            raise mfusepy.FuseOSError(number if isinstance(number, int) else errno.EIO) from error
+            if isinstance(number, int):
+                raise mfusepy.FuseOSError(number) from error
+            export.connect()
+            raise mfusepy.FuseOSError(errno.EIO) from error
 
     return call
 
@@ -44,11 +48,18 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
 
     use_ns = True
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._raw = client.raw
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._client = connect(port, 0, 0)
+        self._raw = self._client.raw
         self._open: dict[int, nfs_rs.File] = {}
         self._last = 0
+
+    def connect(self) -> None:
+        """Connect anew, if there is a server; what was open is lost."""
+        with contextlib.suppress(nfs_rs.NfsError, OSError):
+            self._client = connect(self._port, 0, 0)
+            self._raw = self._client.raw
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:  # noqa: ARG002
         if path == "/":  # of which this client cannot ask
@@ -109,7 +120,8 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def release(self, path: str, fh: int) -> int:  # noqa: ARG002
-        self._open.pop(fh).close()
+        with contextlib.suppress(nfs_rs.NfsError):  # of a server that is gone
+            self._open.pop(fh).close()
         return 0
 
     # -- names
@@ -149,11 +161,11 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
 
-for name in [name for name, value in vars(Export).items() if callable(value) and name[0] != "_"]:
+for name in [name for name, value in vars(Export).items() if callable(value) and name[0] != "_" and name != "connect"]:
     setattr(Export, name, as_a_kernel_reports(getattr(Export, name)))
 
 if __name__ == "__main__":
-    export = Export(Server(int(sys.argv[1])).client(0, 0))
+    export = Export(int(sys.argv[1]))
     options = {"use_ino": True, "attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0, "hard_remove": True}
     mfusepy.FUSE(
         export, sys.argv[2], foreground=True, nothreads=True, allow_other=True, default_permissions=True, **options

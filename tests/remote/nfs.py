@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import nfs_rs
 
@@ -30,15 +30,55 @@ MDCACHE {{ Dir_Chunk = 0; }}
 """
 
 
-class Server(NamedTuple):
-    """An export of one directory."""
+class Server:
+    """An export of one directory; ``state`` is a directory of the server's own."""
 
-    port: int
+    def __init__(self, path: Path, state: Path, squash: str = "No_Root_Squash") -> None:
+        (state / "recovery").mkdir(parents=True)
+        self.state = state
+        self.port = free_port()
+        config = CONFIG.format(port=self.port, state=state / "recovery", path=path, squash=squash)
+        (state / "ganesha.conf").write_text(config)
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        files = {"-f": "ganesha.conf", "-L": "log", "-p": "pid"}
+        command = [
+            "ganesha.nfsd",
+            "-F",
+            *(word for key, name in files.items() for word in (key, str(self.state / name))),
+        ]
+        with (self.state / "output").open("ab") as output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
+        deadline = time.monotonic() + PATIENCE
+        while not _answers(self.port):
+            assert time.monotonic() < deadline, (self.state / "log").read_text()[-3000:]
+            assert self._process.poll() is None, (self.state / "log").read_text()[-3000:]
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kill it, in the middle of whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def client(self, uid: int, gid: int) -> Client:
         """Return a client whose every request says that it is this user's."""
-        options = f"version=4.1&noresvport=true&nfsport={self.port}"
-        return Client(nfs_rs.Client.connect(f"nfs://127.0.0.1/spool?{options}", uid=uid, gid=gid))
+        return connect(self.port, uid, gid)
+
+
+def connect(port: int, uid: int, gid: int) -> Client:
+    """Return a client of the server that listens there."""
+    options = f"version=4.1&noresvport=true&nfsport={port}"
+    return Client(nfs_rs.Client.connect(f"nfs://127.0.0.1/spool?{options}", uid=uid, gid=gid))
 
 
 class Client:
@@ -106,29 +146,13 @@ def need() -> None:
 
 @contextlib.contextmanager
 def serving(path: Path, state: Path, squash: str = "No_Root_Squash") -> Iterator[Server]:
-    """Serve ``path`` inside the block; ``state`` is a directory of the server's own."""
+    """Serve ``path`` inside the block."""
     need()
-    (state / "recovery").mkdir(parents=True)
-    port = free_port()
-    config = state / "ganesha.conf"
-    config.write_text(CONFIG.format(port=port, state=state / "recovery", path=path, squash=squash))
-    command = ["ganesha.nfsd", "-F", "-f", str(config), "-L", str(state / "log"), "-p", str(state / "pid")]
-    with (state / "output").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+    server = Server(path, state, squash)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while not _answers(port):
-            assert time.monotonic() < deadline, (state / "log").read_text()[-3000:]
-            assert process.poll() is None, (state / "log").read_text()[-3000:]
-            time.sleep(0.05)
-        yield Server(port)
+        yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        server.stop()
 
 
 def _answers(port: int) -> bool:

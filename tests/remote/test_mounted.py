@@ -31,7 +31,8 @@ SETTLE = 1.5  # seconds
 class Mounted:
     """A spool on a server's disk, the place where a host has it mounted, and that host's daemons."""
 
-    def __init__(self, served: Path, mount: Path) -> None:
+    def __init__(self, served: Path, mount: Path, server: nfs.Server) -> None:
+        self.server = server
         self.served = served
         self.spool = mount / "spool"
         self.config = served.parent / "spoold.toml"
@@ -80,7 +81,7 @@ def mounted(room: Room) -> Iterator[Mounted]:
             room.until(lambda: os.path.ismount(at) or mount.poll() is not None)
             if mount.poll() is not None:
                 pytest.skip("FUSE cannot mount here")
-            made = Mounted(exported / "spool", at)
+            made = Mounted(exported / "spool", at, server)
             try:
                 made.until(lambda: "ready" in made.log.read_text())
                 yield made
@@ -149,3 +150,22 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
 def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
     bad = [each for each in doctor.examine(mounted.settings) if each.level in {"refused", "warning"}]
     assert bad == []
+
+
+def test_a_server_that_is_killed_and_started_again_loses_nothing(mounted: Mounted, room: Room) -> None:
+    """Answers are lost for real: of what was under way some was done, and some was not."""
+    ids = []
+    for number in range(20):
+        id_, _ = room.request()
+        nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": f"nap 0.{number % 3}"})
+        private = mounted.served / "incoming" / f".{id_}.tmp"
+        private.write_text(nap)
+        private.rename(mounted.served / "incoming" / f"{id_}.json")
+        ids.append(id_)
+    mounted.until((mounted.served / "done" / f"{ids[2]}.response.json").exists)
+    mounted.server.kill()
+    time.sleep(1)
+    mounted.server.start()
+    assert {mounted.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
+    mounted.until(lambda: not os.listdir(mounted.served / "incoming"))
+    mounted.until(lambda: not os.listdir(mounted.served / "running"))
