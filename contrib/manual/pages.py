@@ -16,7 +16,7 @@ import msgspec
 from manual import markdown
 from manual.roff import Page, escaped
 from spoold.cli import ctl, daemon, exits
-from spoold.config import DEFAULT_PATH, Settings
+from spoold.config import DEFAULT_PATH, Settings, is_live
 from spoold.model.setting import Described, describe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +117,10 @@ def of_settings() -> str:
         f"$SPOOLD_CONFIG, else `{DEFAULT_PATH}`, else there are none but the defaults. What a file does not name keeps "
         "its default; what it names and spoold does not know is an error. `spoolctl config` prints what is in force."
     )
+    page.paragraph(
+        "Some are taken over while the daemons run, by `systemctl reload` or SIGHUP, where it says so; all others "
+        "need a restart. `spoolctl config --defaults` prints a file with all of them, commented out."
+    )
     page.heading("SETTINGS")
     for section in describe(Settings()):
         if section.settings:
@@ -149,6 +153,9 @@ def _meaning(setting: Described) -> str:
         text += f" One of {', '.join(setting.choices)}."
     if setting.unit:
         text += f" In {setting.unit}{_readable(setting)}."
+    path = f"{setting.section}.{setting.name}".lstrip(".").split(".")
+    if any(is_live(".".join(path[:depth])) for depth in (1, 2)):
+        text += " Taken over by a reload."
     return text
 
 
