@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -10,19 +11,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import click.testing
 import pytest
 
+from spoold.actors.builder import Builder
 from spoold.cli import client, exits
 from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
 from spoold.cli.render import size
 from spoold.cli.text import printable
 from spoold.model import ids
-from spoold.model.errors import ClientError
+from spoold.model.errors import ClientError, OperatorError
 from tests.actors.bench import Bench
 
 
@@ -218,6 +221,21 @@ def test_a_pin_that_cannot_be_provided_is_not_added(bench: Bench, program: Path)
     assert "not a nixpkgs" in ctl(bench, "nixpkgs", "add", "x", "/srv/bad", code=exits.FAILED)
     assert "bad" not in ctl(bench, "nixpkgs", "list")
     ctl(bench, "submit", str(program), "--wait")
+
+
+def test_a_pin_that_is_added_while_no_builder_runs_is_answered_when_one_starts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "spool")
+    with ThreadPoolExecutor(1) as pool:
+        for location, code in (("/srv/bad", exits.FAILED), ("/srv/nixpkgs", exits.OK)):
+            adding = pool.submit(ctl, bench, "nixpkgs", "add", "late", location, code=code)
+            bench.until(bench.builds.pins, lambda: None)
+            another = Builder(bench.settings, bench.backend)
+            with contextlib.suppress(OperatorError):
+                another.start()
+            adding.result()
+    assert bench.builds.pins() == {"late": "/srv/nixpkgs"}
+    another.stop()
+    bench.close()
 
 
 @pytest.mark.parametrize(

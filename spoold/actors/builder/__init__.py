@@ -79,10 +79,22 @@ class Builder:
         """Provide the runtime; show what an earlier builder committed and could not show."""
         mend(self._builds.queue, log)
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
-        self._provide()
+        self._provide_at_start()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
             recover(self._builds.queue, "building", entry, clock=self._clock, abandon=self._abandon, log=log)
+
+    def _provide_at_start(self) -> None:
+        """Provide the runtime; and whoever changed the pins while no builder ran, and waits, gets his answer."""
+        pins, error = self._builds.pins(), ""
+        try:
+            self._provide()
+        except OperatorError as failure:
+            error = str(failure)
+            raise
+        finally:
+            if self._pins_seen is not None:
+                self._builds.answer_pins(pins, error)
 
     def _abandon(self, entry: Entry) -> None:
         self._finish(
