@@ -243,7 +243,40 @@ prune_cache() {
         chmod -R u+w "$old" # a Nix store's directories are read-only
         rm -rf "$old"
     done < <(find "$cache" -mindepth 1 -maxdepth 1 -type d -mtime +30 \
-        \( -name 'venv-*' -o -name 'nixpkgs-*' \) 2>/dev/null)
+        \( -name 'venv-*' -o -name 'nixpkgs-*' -o -name 'debian-*' ! -name debian-packages \) 2>/dev/null)
+}
+
+# --- a Debian of its own
+
+# debian_mirror: prints where packages of this machine's release of Debian come from; fails on other systems.
+debian_mirror() {
+    local mirror
+    # The formats are apt-get's, not the shell's.
+    # shellcheck disable=SC2016
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' \
+        "Codename: $(debian_codename)" 2>/dev/null | head -n 1)
+    [ -n "$mirror" ] && echo "$mirror"
+}
+
+debian_codename() { (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
+
+# provide_debian PACKAGES: sets $debian to a directory with a minimal Debian and these packages, separated by commas.
+provide_debian() {
+    debian=$cache/debian-$(echo "$(debian_codename) $1" | key)
+    mkdir -p "$cache"
+    if [ ! -e "$debian/complete" ]; then
+        say "unpacking a Debian: $debian"
+        (
+            flock 9
+            [ ! -e "$debian/complete" ] || exit 0 # somebody else made it meanwhile
+            rm -rf "$debian"
+            debootstrap --variant=minbase --include="$1" "$(debian_codename)" "$debian" "$(debian_mirror)" \
+                >"$work/debootstrap" 2>&1 || fail "debootstrap failed: $(tail -n 5 "$work/debootstrap")"
+            rm -f "$debian"/var/cache/apt/archives/*.deb
+            touch "$debian/complete"
+        ) 9>"$cache/debian.lock" || fail "cannot unpack a Debian, see above"
+    fi
+    touch "$debian" # its last use, for prune_cache
 }
 
 # --- Docker

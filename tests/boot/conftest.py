@@ -1,0 +1,71 @@
+"""A machine with the package on it, installed, set up and started as the operator's page says, once for all tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import engines
+from tests.boot.machine import Machine
+
+PAGE = engines.REPOSITORY / "contrib/operator.md"
+USERS = ("alice", "bob")
+
+
+def commands(heading: str) -> list[str]:
+    """Return the shell blocks that the operator's page has under a heading."""
+    page = PAGE.read_text()
+    section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", page, re.MULTILINE | re.DOTALL)
+    assert section is not None, f"{PAGE} has no section {heading!r}"
+    return re.findall(r"^```sh\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Debian package of this checkout."""
+    made = subprocess.run(
+        [engines.REPOSITORY / "contrib/deb", tmp_path_factory.mktemp("deb")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return Path(made.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def bare(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Yield a booted Debian with Docker, Nix and a nixpkgs, two users, and nothing of ours."""
+    system = os.environ.get("SPOOLD_TEST_DEBIAN")
+    if os.geteuid() != 0:
+        pytest.skip("to boot a machine takes root")
+    if not system or shutil.which("systemd-nspawn") is None:
+        engines.unavailable("there is no Debian to boot, or no systemd-nspawn")
+    machine = Machine(Path(system), tmp_path_factory.mktemp("machine"))
+    try:
+        machine.boot()
+        # It is up to date, since it was made by the same program: so nothing is downloaded by the command of the page.
+        shutil.copytree(nixpkgs_debian, machine.path("/var/lib/spoold-nixpkgs"), symlinks=True)
+        for user in USERS:
+            machine.run("useradd", "--create-home", user)
+        yield machine
+    finally:
+        machine.remove()
+
+
+@pytest.fixture(scope="session")
+def host(bare: Machine, package: Path) -> Machine:
+    """Return a machine that serves."""
+    shutil.copy(package, bare.path("/root"))
+    *install, enable, first = commands("Install")
+    for block in install:
+        bare.sh(block)
+    bare.sh(enable)
+    assert '"stdout":"hello\\n"' in bare.sh(first, user=USERS[0])
+    return bare

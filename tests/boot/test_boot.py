@@ -1,0 +1,284 @@
+"""The package on a machine that boots: what systemd, several users, kills, reboots and an upgrade make of it.
+
+The tests share one machine, and each leaves it serving. $SPOOLD_TEST_REBOOTS says how often the long version reboots,
+each time at a random moment, with many submissions on their way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import engines
+from tests.boot.conftest import USERS, commands
+from tests.boot.machine import Machine, wait_until
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix]
+
+SPOOL = "/var/spool/spoold"
+REBOOTS = int(os.environ.get("SPOOLD_TEST_REBOOTS", "0"))
+
+
+def units(machine: Machine) -> list[str]:
+    """Return the daemons that the target brings up."""
+    return sorted(unit for unit in machine.show("spoold.target", "Wants").split() if unit.endswith(".service"))
+
+
+def role(unit: str) -> str:
+    """Return what a unit's daemon is: spoold-executor@1.service is an executor."""
+    return unit.removeprefix("spoold-").removesuffix(".service").partition("@")[0]
+
+
+def drop(machine: Machine, user: str, jobs: dict[str, str]) -> None:
+    """Have a user copy requests, ids and scripts, into the drop box."""
+    for id_, script in jobs.items():
+        request = machine.path(f"/home/{user}/{id_}.json")
+        request.write_text(json.dumps({"files": [{"name": "run.sh", "content": script}]}))
+        request.chmod(0o644)
+    machine.sh(f"cd ~{user} && cp {' '.join(f'{id_}.json' for id_ in jobs)} {SPOOL}/incoming/", user=user)
+
+
+def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, str]:
+    """Wait until each has its response; return what each program printed."""
+    missing = list(ids)
+
+    def all_there() -> bool:
+        done = machine.path(f"{SPOOL}/done")
+        missing[:] = [id_ for id_ in missing if not (done / f"{id_}.response.json").exists()]
+        return not missing
+
+    wait_until(
+        all_there, lambda: f"{missing}: no response\n{log(machine)}", patience=patience * engines.SLOWNESS, pause=0.2
+    )
+    printed = {}
+    for id_ in ids:
+        response = json.loads(machine.run("cat", f"{SPOOL}/done/{id_}.response.json", user=user))
+        assert response["status"] == "COMPLETED", (response, log(machine))
+        printed[id_] = response["run"]["stdout"]
+    return printed
+
+
+def log(machine: Machine) -> str:
+    """Return the end of what the daemons logged."""
+    return machine.run("journalctl", "-o", "short-precise", "-n", "60", "-u", "spoold*")
+
+
+def jobs(prefix: str, count: int, script: str = "sleep 1; echo {}") -> dict[str, str]:
+    """Return scripts by id; each prints its number."""
+    return {f"{prefix}-{number}": script.format(number) for number in range(count)}
+
+
+def printed_by(wanted: dict[str, str]) -> dict[str, str]:
+    """Return what the scripts of :func:`jobs` are to print."""
+    return {id_: f"{id_.rpartition('-')[2]}\n" for id_ in wanted}
+
+
+def test_every_daemon_is_a_unit_that_runs(host: Machine) -> None:
+    assert {role(unit) for unit in units(host)} >= {"intake", "executor", "builder", "health"}
+    for unit in units(host):
+        assert (host.show(unit, "ActiveState"), host.show(unit, "Result")) == ("active", "success")
+
+
+def test_the_doctor_refuses_nothing(host: Machine) -> None:
+    findings = json.loads(host.run("spoolctl", "doctor", "--json", check=False))["findings"]
+    assert [finding for finding in findings if finding["level"] == "refused"] == []
+
+
+def test_users_cannot_read_each_others(host: Machine) -> None:
+    for user in USERS:
+        drop(host, user, {f"secret-of-{user}": "echo $0"})
+        answers(host, user, [f"secret-of-{user}"])
+    for user, other in (USERS, USERS[::-1]):
+        for path in (f"done/secret-of-{other}.response.json", f"done/secret-of-{other}.json", "new", "running", "done"):
+            read = host.run("sh", "-c", f"cat {SPOOL}/{path} || ls {SPOOL}/{path}/", user=user, check=False)
+            assert read == "", (user, path)
+
+
+def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -> None:
+    wanted = jobs("killed", 8)
+    drop(host, "alice", wanted)
+    for unit in units(host):
+        before = host.show(unit, "MainPID")
+        if before == "0":
+            continue  # not a daemon
+        host.run("kill", "-KILL", before)
+        wait_until(
+            lambda unit=unit, before=before: (  # type: ignore[misc]
+                host.show(unit, "MainPID") not in ("0", before) and host.show(unit, "ActiveState") == "active"
+            ),
+            lambda: log(host),
+        )
+    assert answers(host, "alice", list(wanted)) == printed_by(wanted)
+
+
+def test_the_journal_tells_what_became_of_a_submission(host: Machine) -> None:
+    drop(host, "bob", {"told": "echo told"})
+    answers(host, "bob", ["told"])
+    records = host.journal("SPOOLD_SUBMISSION=told")
+    assert {record["SPOOLD_ACTOR"] for record in records} == {"executor"}
+    assert any("COMPLETED" in record["MESSAGE"] for record in records)
+
+
+# --- what a daemon could do if it were a stranger's
+
+ALLOWED = {
+    "docker": {"executor"},
+    "store": {"builder"},
+    "network": {"builder"},
+    "spool": {"intake", "executor", "builder", "health"},
+    "response": {"intake"},  # CAP_DAC_READ_SEARCH, for files that only their client can read
+    "etc": set[str](),
+    "usr": set[str](),
+    "home": set[str](),
+    "root": set[str](),
+}
+
+
+def test_daemons_reach_only_what_they_need(host: Machine) -> None:
+    """Each attempt is made by a program in the place of the daemon, under all that the unit says."""
+    drop(host, "alice", {"hers": "echo hers"})
+    answers(host, "alice", ["hers"])
+    shutil.copy(Path(__file__).with_name("probe.py"), host.path("/opt/probe.py"))
+    host.path("/root/secret").touch()
+    daemons = [unit for unit in units(host) if role(unit) in ALLOWED["spool"]]
+    could = {role(unit): probe(host, unit) for unit in daemons}
+    for what, roles in ALLOWED.items():
+        assert {name for name, seen in could.items() if seen[what] == ""} == roles, (what, could)
+    for name, seen in could.items():
+        assert seen["NoNewPrivs"] == "1", name
+        assert seen["Seccomp"] == "2", name
+        assert "0" not in seen["Uid"].split(), name
+    assert len({seen["Uid"] for seen in could.values()}) == len(could)
+
+
+def probe(machine: Machine, unit: str) -> dict[str, str]:
+    """Run probe.py as ``unit`` runs its daemon; return what it found out."""
+    name, at, instance = unit.removesuffix(".service").partition("@")
+    text = machine.run("systemctl", "cat", unit).partition("\n[Install]")[0]
+    ours = ("Type=", "ExecStart", "Restart", "Watchdog", "PartOf=")
+    kept = [line for line in text.splitlines() if not line.startswith(ours)]
+    kept += ["Type=oneshot", "StandardOutput=truncate:/run/probe", "ExecStart=/usr/bin/python3 /opt/probe.py"]
+    machine.path(f"/run/systemd/system/probe-{name}{at}.service").write_text("\n".join(kept))
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", f"probe-{name}{at}{instance}.service")
+    found: dict[str, str] = json.loads(machine.path("/run/probe").read_text())
+    return found
+
+
+# --- reboots
+
+
+def test_jobs_outlive_a_reboot_and_a_loss_of_power(host: Machine) -> None:
+    wanted = jobs("rebooted", 10)
+    drop(host, "alice", wanted)
+    time.sleep(1.5)  # some run, some wait
+    host.reboot()
+    more = jobs("cut", 6)
+    drop(host, "bob", more)
+    time.sleep(1.5)
+    host.cut_power()
+    assert answers(host, "alice", list(wanted)) == printed_by(wanted)
+    assert answers(host, "bob", list(more)) == printed_by(more)
+
+
+@pytest.mark.skipif(not REBOOTS, reason="$SPOOLD_TEST_REBOOTS is not set")
+@pytest.mark.timeout(60 + 120 * max(REBOOTS, 1) * engines.SLOWNESS)
+def test_hundreds_of_jobs_outlive_many_reboots(host: Machine) -> None:
+    seed = time.time_ns() % 1000
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    print(f"seed {seed}")
+    host.sh("printf '\\n[docker]\\nmode = \"recycled\"\\n[executor]\\nslots = 4\\n' >>/etc/spoold/spoold.toml")
+    host.run("systemctl", "restart", *units(host))
+    wanted = jobs("many", 500, "sleep 0.2; echo {}")
+    drop(host, "alice", wanted)
+    for number in range(REBOOTS):
+        time.sleep(chance.uniform(0, 3))
+        (host.cut_power if chance.random() < 0.5 else host.reboot)()
+        left = sum(not host.path(f"{SPOOL}/done/{id_}.response.json").exists() for id_ in wanted)
+        print(f"reboot {number + 1}: {left} on their way")
+    assert answers(host, "alice", list(wanted), patience=900) == printed_by(wanted)
+
+
+# --- the package's own life; these come last
+
+
+def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -> None:
+    newer = repacked(package, tmp_path)
+    wanted = jobs("upgraded", 6, "sleep 2; echo {}")
+    drop(host, "alice", wanted)
+    wait_until(lambda: any(host.path(f"{SPOOL}/running").iterdir()), lambda: log(host))
+    host.path("/root").joinpath(package.name).unlink()
+    shutil.copy(newer, host.path("/root"))
+    for block in commands("Upgrade"):
+        host.sh(block)
+    assert "9:9" in host.run("dpkg-query", "--show", "spoold")
+    assert answers(host, "alice", list(wanted)) == printed_by(wanted)
+    for unit in units(host):
+        assert host.show(unit, "ActiveState") == "active"
+
+
+def repacked(package: Path, directory: Path) -> Path:
+    """Return the package as a newer version."""
+    tree = directory / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN/control"
+    lines = control.read_text().splitlines(keepends=True)
+    control.write_text("".join("Version: 9:9\n" if line.startswith("Version:") else line for line in lines))
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", tree, directory / "spoold_9.deb"], check=True
+    )
+    return directory / "spoold_9.deb"
+
+
+def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: Machine, tmp_path: Path) -> None:
+    remove, _ = commands("Remove")
+    host.sh(remove)
+    assert host.run("systemctl", "list-units", "--plain", "--no-legend", "spoold*") == ""
+    assert host.sh("find /usr/lib/spoold /usr/share/spoold /etc/systemd/system/*.wants/spoold* 2>/dev/null || :") == ""
+    assert "told" in host.run("cat", f"{SPOOL}/done/told.response.json", user="bob")
+    shutil.copytree(checkout_with_wheels(tmp_path), host.path("/root/checkout"))
+    offline = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/checkout/wheels")
+    (by_pip,) = commands("Without the package")
+    *_, enable, _ = commands("Install")
+    host.sh(f"cd checkout\n{by_pip}\n{enable}", env=offline)
+    drop(host, "alice", {"by-pip": "echo by pip"})
+    assert answers(host, "alice", ["by-pip"]) == {"by-pip": "by pip\n"}
+    host.sh("systemctl disable --now spoold.target; rm -r /opt/spoold /usr/bin/spool* /etc/systemd/system/spoold*")
+    host.sh("rm /etc/*.d/spoold.conf; systemctl daemon-reload")
+
+
+def checkout_with_wheels(directory: Path) -> Path:
+    """Return a copy of this checkout, with what pip would fetch for it: the machine reaches no network."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=engines.REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(engines.REPOSITORY / name, directory / name)
+    # Those for the machine's Python, which is the system's.
+    fetch = ["/usr/bin/python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*fetch, "--dest", directory / "wheels", directory, "hatchling>=1.26"], check=True)
+    return directory
+
+
+def test_a_later_installation_goes_on_and_a_purge_leaves_the_spool(host: Machine) -> None:
+    drop(host, "bob", {"patient": "echo patient"})
+    install, *_, enable, _ = commands("Install")
+    host.sh(install)
+    host.sh(enable)
+    assert answers(host, "bob", ["patient"]) == {"patient": "patient\n"}
+    _, purge = commands("Remove")
+    host.sh(purge)
+    assert host.sh("find /etc/spoold /usr/*/spoold /var/lib/spoold* 2>/dev/null || :") == ""
+    assert "patient" in host.run("cat", f"{SPOOL}/done/patient.response.json", user="bob")
