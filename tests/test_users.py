@@ -78,11 +78,18 @@ class Installed:
         return process
 
     def stop(self) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        assert {process.wait(30) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
-        self.log.close()
+        """Have all drain and end; none of them may have met a right that it lacks."""
+        try:
+            for process in self.processes:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+            assert {process.wait(30) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
+            assert "denied" not in self.said()
+        finally:
+            for process in self.processes:
+                process.kill()
+                process.wait()
+            self.log.close()
 
     def said(self) -> str:
         return (self.directory / "log").read_text()[-5000:]

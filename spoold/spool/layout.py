@@ -54,7 +54,7 @@ class Transition(NamedTuple):
 
 
 DIRECTORIES = (
-    Directory(".", "root", 0o711, "the root: can be entered, not listed"),
+    Directory(".", "root", 0o751, "the root: can be entered, not listed"),
     Directory("incoming", USERS["intake"], 0o1733, "the drop box: clients create files here and nothing else"),
     Directory("new", "root", 0o2770, "accepted submissions that nobody works on"),
     Directory("building", "root", 0o2770, "submissions that wait for their dependencies"),
