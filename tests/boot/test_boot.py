@@ -194,7 +194,7 @@ def test_hundreds_of_jobs_outlive_many_reboots(host: Machine) -> None:
     seed = time.time_ns() % 1000
     chance = random.Random(seed)  # noqa: S311 - no secret
     print(f"seed {seed}")
-    host.sh("printf '\\n[docker]\\nmode = \"recycled\"\\n[executor]\\nslots = 4\\n' >>/etc/spoold/spoold.toml")
+    host.sh("sed -i 's/^#mode = .*/mode = \"recycled\"/; s/^#slots = .*/slots = 4/' /etc/spoold/spoold.toml")
     host.run("systemctl", "restart", *units(host))
     wanted = jobs("many", 500, "sleep 0.2; echo {}")
     drop(host, "alice", wanted)
