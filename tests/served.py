@@ -107,7 +107,7 @@ class Served:
                 time.sleep(0.05)
         deadline = time.monotonic() + 30
         # Who is killed while he writes a side file leaves it there for an hour.
-        passing = (".progress.json", ".probe", ".lock", ".held")
+        passing = (".progress.json", ".probe", ".lock", ".held", ".host")
         while left := [name for name in os.listdir(self.spool / "tmp") if not name.endswith(passing)]:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)

@@ -84,7 +84,7 @@ class Installed:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
             assert {process.wait(30) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
-            assert "denied" not in self.said()
+            assert not {word for word in ("denied", "not permitted") if word in self.said()}, self.said()
         finally:
             for process in self.processes:
                 process.kill()
