@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -64,18 +65,35 @@ def need() -> None:
 
 
 @contextlib.contextmanager
-def user(name: str) -> Iterator[User]:
+def user(number: int) -> Iterator[User]:
     """Yield a user who has no password, no home but /, and whose account is not locked."""
-    with contextlib.suppress(KeyError):
-        pwd.getpwnam(name)
-        subprocess.run(["userdel", name], check=True, capture_output=True)  # of tests that were killed
+    remove_users_of_the_dead()
+    name = f"spoold-{os.getpid()}-{number}"
     options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/bin/sh"]
-    subprocess.run(["useradd", *options, "--password", "*", name], check=True, capture_output=True)
+    change_users("useradd", *options, "--password", "*", name)
     try:
         found = pwd.getpwnam(name)
         yield User(name, found.pw_uid, found.pw_gid)
     finally:
-        subprocess.run(["userdel", name], check=False, capture_output=True)
+        change_users("userdel", name)
+
+
+def remove_users_of_the_dead() -> None:
+    """Remove the users of tests that were killed."""
+    for each in pwd.getpwall():
+        match = re.fullmatch(r"spoold-(\d+)-\d", each.pw_name)
+        if match and not Path("/proc", match[1]).exists():
+            change_users("userdel", each.pw_name)
+
+
+def change_users(*command: str) -> None:
+    """Run useradd or userdel; others may be at the same file."""
+    for _ in range(10):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if "cannot lock" not in done.stderr:
+            break
+        time.sleep(0.5)
+    assert done.returncode == 0, done.stderr
 
 
 class Room:
@@ -234,7 +252,7 @@ def room() -> Iterator[Room]:
     directory = Path(tempfile.mkdtemp(prefix="spoold-remote.", dir="/tmp"))
     directory.chmod(0o711)
     try:
-        with user("spoold-test-1") as one, user("spoold-test-2") as other:
+        with user(1) as one, user(2) as other:
             made = Room(directory, [one, other])
             try:
                 yield made

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ WAYS = [by_cp, by_cat, by_rename, by_scp, by_old_scp, by_sftp, by_rsync, by_rsyn
 
 def run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
-    assert done.returncode == 0, done.stderr.decode()
+    # With --inplace and --append rsync is not through with the file when it is whole, and then it may be taken in.
+    was_taken = command[0] == "rsync" and done.returncode == 23 and b"No such file" in done.stderr
+    assert done.returncode == 0 or was_taken, done.stderr.decode()
 
 
 @pytest.mark.parametrize("upload", WAYS)
@@ -153,15 +156,19 @@ def slow_rsync_partial(room: Room, user: User, file: Path, target: str) -> list[
 CUT_OFF = [slow_cat, slow_scp, slow_old_scp, slow_sftp, slow_rsync_in_place, slow_rsync_partial]
 
 
-@pytest.mark.parametrize("upload", CUT_OFF)
-def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User, upload: Upload) -> None:
+def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User) -> None:
     """It lies there under its final name, and nothing tells that it is not whole but that it does not parse."""
-    id_, data = room.request(LARGE)
-    cut_off(room, id_, upload(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
-    answer = room.response(id_, ann)
-    assert answer["status"] == "REJECTED"
-    assert "without a change" in answer["reason"]
-    assert not (room.spool / "incoming" / f"{id_}.json").exists()
+
+    def try_with(upload: Upload) -> None:
+        id_, data = room.request(LARGE)
+        cut_off(room, id_, upload(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+        answer = room.response(id_, ann)
+        assert answer["status"] == "REJECTED", upload
+        assert "without a change" in answer["reason"]
+        assert not (room.spool / "incoming" / f"{id_}.json").exists()
+
+    with ThreadPoolExecutor(len(CUT_OFF)) as together:
+        list(together.map(try_with, CUT_OFF))
 
 
 def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:
