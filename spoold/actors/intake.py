@@ -110,7 +110,10 @@ class Intake:
             self._scan()
         else:
             self._see(hint.name for hint in hints)
-        if self._floor.reached() or not self._take_batch():
+        if self._floor.reached():
+            self._cancel_some()
+            return FULL
+        if not self._take_batch():
             return FULL
         if self._waiting:
             return 0.0
@@ -154,6 +157,16 @@ class Intake:
         finally:
             self._let_go()
         return True
+
+    def _cancel_some(self) -> None:
+        """Do what makes room while there is none to take anything in."""
+        incoming = self._spool.queue.path("incoming")
+        cancels = sorted(name for name in self._seen if ids.cancelled_id(name) and fsops.owner(f"{incoming}/{name}"))
+        try:
+            for name in cancels[:BATCH]:
+                self._try_to_take(name)
+        except OSError as error:
+            log.error("nothing can be cancelled yet; it stays in incoming/", error=error)
 
     def _try_to_take(self, name: str) -> None:
         try:

@@ -15,6 +15,7 @@ from spoold.actors.intake import Intake
 from spoold.host import fsops
 from spoold.model.ids import Entry, Hint
 from spoold.spool import cancel as cancelling
+from spoold.spool.floor import Floor
 from spoold.spool.queue import Queue
 from tests.actors.bench import Bench
 
@@ -242,4 +243,24 @@ def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pyte
     assert bench.spool.queue.locate("a") == ("running", Entry("a", 9999))
     bench.intake.step()
     assert bench.response("a")["status"] == "CANCELLED"
+    end(bench)
+
+
+def test_it_goes_through_while_the_disk_is_below_its_floor(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken in then; what ends makes room."""
+    bring(bench, "running")
+    monkeypatch.setattr(Floor, "reached", lambda _: True)
+    (bench.root / "incoming" / "b.json").write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+    ask(bench, "a")
+    bench.intake.step([Hint("incoming", "b.json"), Hint("incoming", "a.cancel")])
+    assert bench.response("a")["status"] == "CANCELLED"
+    assert bench.names("incoming") == {"b.json"}
+    ask(bench, "nobody")
+    bench.until(lambda: bench.names("incoming") == {"b.json"}, bench.intake.step)
+    assert bench.names("new") == set()
+    monkeypatch.undo()
+    bench.sandbox.gate.set()
+    bench.backend.gate.set()
+    bench.intake.step()
+    bench.wait_for("b")
     end(bench)
