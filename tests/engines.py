@@ -8,6 +8,7 @@ times slower than a common machine this one is, where it is emulated (contrib/vm
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -131,7 +132,25 @@ class Daemon:
         self.stop()
         self.containerd.terminate()
         self.containerd.wait(timeout=60)
+        self._end_shims()
         subprocess.run(["umount", "-q", self.directory / "root"], check=False)
+
+    def _end_shims(self) -> None:
+        """End what nobody knows of any more: both were killed in the middle of a container's start."""
+        parents: dict[int, list[int]] = {}
+        shims = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command, status = (process / "cmdline").read_bytes(), (process / "stat").read_text()
+            except OSError:
+                continue
+            parents.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(process.name))
+            if b"containerd-shim" in command and os.fsencode(self.directory / "c") in command.split(b"\0"):
+                shims.append(int(process.name))
+        for shim in shims:
+            for number in (*parents.get(shim, ()), shim):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
 
     def restart_containerd(self) -> None:
         """Kill containerd and start it again."""
