@@ -364,9 +364,16 @@ def same_file(one: str, other: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is anything under that name, also a link to nowhere."""
+    """Tell whether there is anything under that name, also a link to nowhere.
+
+    Where that cannot be seen it raises (``os.path.lexists`` says no): what counts as gone is removed, or made anew.
+    """
     beat()
-    return os.path.lexists(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def mtime(path: str) -> float | None:

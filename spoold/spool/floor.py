@@ -46,8 +46,14 @@ class Floor:
             now = time.monotonic()
             if now - self._looked >= LOOK:
                 self._looked = now
-                self._say(machine.shortage(self._path, self._bytes, self._inodes, self._most))
+                self._say(self._look())
             return bool(self._short)
+
+    def _look(self) -> str:
+        try:
+            return machine.shortage(self._path, self._bytes, self._inodes, self._most)
+        except OSError as error:  # a disk, or a file server, in trouble: nothing is begun on it
+            return f"{self._path} does not say how much is free: {error}"
 
     def _say(self, short: str) -> None:
         before, self._short = self._short, short

@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 
 from spoold.host import fsops
 from spoold.host.clock import Clock
@@ -59,9 +60,10 @@ class Queue:
         """
         private = self.path("tmp", f"{id_}.{secrets.token_hex(4)}.accept.json")
         fsops.write_private(private, data)
-        added = fsops.publish(private, self.path(state, f"{id_}.json"))
-        if sync:
-            fsops.sync_directory(self.path(state))
+        with gone_on_error(private):
+            added = fsops.publish(private, self.path(state, f"{id_}.json"))
+            if sync:
+                fsops.sync_directory(self.path(state))
         fsops.remove(private)
         return added
 
@@ -76,11 +78,14 @@ class Queue:
         """Move an entry on and take the lease; return its path. Raises :class:`LeaseLostError` where another was first.
 
         The mtime is set before, since a long wait would look like a dead worker the moment the entry is claimed, and
-        after, since the rename may have been slow.
+        after, since the rename may have been slow. Where the host keeps us from the latter it is ours all the same.
         """
         old, new = self.entry_path(source, entry), self.entry_path(target, entry)
-        if not (fsops.touch(old) and fsops.move(old, new) and fsops.touch(new)):
+        if not (fsops.touch(old) and fsops.move(old, new)):
             raise LeaseLostError(old)
+        with contextlib.suppress(OSError):
+            if not fsops.touch(new):
+                raise LeaseLostError(old)
         return new
 
     def give_back(self, entry: Entry, source: str, attempt: int) -> bool:
@@ -225,6 +230,17 @@ class Queue:
             if entry := ids.parse_result(name):
                 found.setdefault(entry.id, []).append(entry)
         return {id_: sorted(entries) for id_, entries in found.items()}
+
+
+@contextlib.contextmanager
+def gone_on_error(private: str) -> Iterator[None]:
+    """Remove a private file where the block meets an error: each further try would leave one more, of another name."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            fsops.remove(private)
+        raise
 
 
 def write_for(path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:

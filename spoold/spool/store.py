@@ -21,7 +21,7 @@ from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
 from spoold.model.submission import Origin, Request, Submission
-from spoold.spool.queue import Queue, write_for
+from spoold.spool.queue import Queue, gone_on_error, write_for
 
 log = Log("spool")
 ENCODER = msgspec.json.Encoder()
@@ -71,7 +71,8 @@ class Spool:
         """Write an answer that no lease stands for: another process may write the same at once, and each is whole."""
         private = self.queue.path("tmp", f"{name}.{secrets.token_hex(4)}.private.json")
         write_for(private, data, (origin.uid, origin.gid))
-        fsops.replace(private, self.queue.path("tmp", name))
+        with gone_on_error(private):
+            fsops.replace(private, self.queue.path("tmp", name))
 
     def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file whose id belongs to something else already, beside that one's response."""

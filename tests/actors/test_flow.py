@@ -17,7 +17,10 @@ from spoold.actors.executor import LOOKS
 from spoold.config import Executor as ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
+from spoold.model.job import BuildResult
+from spoold.model.response import Package
 from spoold.spool import floor
+from spoold.spool.builds import BuildStore
 from spoold.spool.queue import Queue
 from tests.actors.bench import Bench, settings_for
 
@@ -605,6 +608,103 @@ def test_a_full_disk_costs_no_attempt_where_no_sandbox_is_needed(bench: Bench, m
     bench.until(lambda: not full and bench.has("done", "list.response.json"), bench.executor.step)
     bench.backend.gate.set()
     bench.wait_for("wait")
+
+
+def test_a_list_that_cannot_be_made_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def packages(_: BuildStore, uid: int | None) -> list[Package]:
+        raise OSError(5, "Input/output error")
+
+    bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+    with monkeypatch.context() as patch:
+        patch.setattr(BuildStore, "packages", packages)
+        for _ in range(3):
+            bench.executor.step()
+            assert bench.has("new", "list.json")
+    bench.wait_for("list")
+    bench.assert_nothing_is_left()
+
+
+def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a", limits={"dependencies": {"time": 0.2}})
+    bench.until(lambda: bench.names("building"))
+    read, failed = fsops.read, []
+
+    def read_or_fail(path: str) -> bytes | None:
+        if path.endswith("a@1.json"):
+            failed.append(path)
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "read", read_or_fail)
+        bench.until(lambda: failed, bench.executor.step)
+        assert bench.names("building") == {"a@1.json"}
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "DEPENDENCIES_FAILED"
+
+
+def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when its result cannot be written, nor when it cannot be put back then."""
+    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    commit, give_back, errors = Queue.commit, Queue.give_back, [True] * 10
+
+    def commit_when_it_is_well(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
+        if queue.kind == "build" and errors:
+            errors.pop()
+            raise OSError(5, "Input/output error")
+        assert entry.attempt == 1
+        commit(queue, entry, *arguments, **options)
+
+    def give_back_when_it_is_well(queue: Queue, *arguments: Any) -> bool:
+        if queue.kind == "build" and len(errors) % 2:
+            errors.pop()
+            raise OSError(5, "Input/output error")
+        return give_back(queue, *arguments)
+
+    monkeypatch.setattr(Queue, "commit", commit_when_it_is_well)
+    monkeypatch.setattr(Queue, "give_back", give_back_when_it_is_well)
+    bench.drop("a")
+    bench.wait_for("a")
+    assert (bench.response("a")["status"], errors) == ("COMPLETED", [])
+    bench.assert_nothing_is_left()
+
+
+def test_an_expression_that_always_makes_an_error_of_the_host_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+
+    def build(*_: object) -> BuildResult:
+        raise OSError(7, "Argument list too long")
+
+    monkeypatch.setattr(bench.backend, "build", build)
+    bench.drop("a")
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "INTERNAL_ERROR"
+    assert "Argument list too long" in bench.response("a")["dependencies"]["stderr"]
+
+
+def test_a_disk_that_does_not_say_how_much_is_free_ends_no_slot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "LOOK", 0.0)
+    monkeypatch.setattr("spoold.actors.executor.slots.FULL", 0.01)
+    bench.drop("warm")
+    bench.wait_for("warm")
+
+    def shortage(*_: object) -> str:
+        raise OSError(5, "Input/output error")
+
+    bench.drop("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "shortage", shortage)
+        for _ in range(20):
+            bench.step()
+            time.sleep(0.01)
+        assert bench.has("new", "a.json")
+    bench.wait_for("a")
+    assert not bench.executor.stuck(60.0)
 
 
 def test_an_entry_that_cannot_be_read_does_not_end_intake(bench: Bench) -> None:

@@ -103,3 +103,11 @@ def test_a_file_that_the_server_has_no_more_stands_for_nothing(private: Path, mo
         still = fsops.stands_for(str(private), kept)
     kept.close()
     assert not still
+
+
+def test_what_cannot_be_looked_at_is_not_said_to_be_gone(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (fsops.exists(str(private)), fsops.exists(f"{private}-not")) == (True, False)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", failing(os.lstat, errno.EIO, done=False))
+        with pytest.raises(OSError, match="error"):
+            fsops.exists(str(private))

@@ -72,6 +72,19 @@ def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Q
     assert os.stat(queue.path("running", "a@1.json")).st_mtime > 1e9
 
 
+def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touch(path: str) -> bool:
+        if "/running/" in path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return True
+
+    queue.add("a", b"entry")
+    monkeypatch.setattr(fsops, "touch", touch)
+    assert queue.claim(Entry("a", 1), "new", "running") == queue.path("running", "a@1.json")
+
+
 def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> None:
     entry = claimed(queue)
     queue.commit(entry, "running", b"result\n", (os.geteuid(), os.getegid()))

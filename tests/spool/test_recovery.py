@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -174,3 +175,24 @@ def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Qu
     write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == ["b@0.response.json"]
+
+
+def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
+    queue: Queue, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is committed; a disk that reports errors is not one without it."""
+    entry = held(queue, clock)
+    result = Path(queue.path("tmp", "a@1.response.json"))
+    result.write_bytes(b"result\n")
+    os.rename(queue.entry_path("running", entry), queue.path("done", "a.json"))
+
+    def lstat(path: str, **_: object) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", lstat)
+        with pytest.raises(OSError, match="error"):
+            publish_committed(queue, Log("test"))
+    assert result.exists()
+    publish_committed(queue, Log("test"))
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"

@@ -3,8 +3,9 @@
 Spec: spool-layout.md, "The Build store". At start it provides the runtime (the sandbox's own programs, the pins), which
 the executors wait for. Then it claims builds, in the turns that ``lanes`` gives them, and records for each what
 nix-shell would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of
-ours costs an attempt, and the last one is a result with the outcome ``internal_error``. What is put back, to make room
-or after a failure, waits in ``builds/new`` like all others and holds no worker.
+ours costs an attempt, and the last one is a result with the outcome ``internal_error``; a disk of the spool in trouble
+costs none. What is put back, to make room or after a failure, waits in ``builds/new`` like all others and holds no
+worker.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ class Builder:
         except LeaseLostError:
             log.debug("another builder has it", build=entry.id)
         except OSError as error:
-            log.error("the host is in the way of a build; its lease runs out", build=entry.id, error=error)
+            log.error("a build could not be claimed", build=entry.id, attempt=entry.attempt, error=error)
         finally:
             with self._lock:
                 self._lanes.ended(entry)
@@ -214,16 +215,39 @@ class Builder:
 
     def _build(self, entry: Entry) -> None:
         path = self._builds.queue.claim(entry, "new", "building")
-        with self._heartbeat.holding(path) as lease:
+        try:
+            with self._heartbeat.holding(path) as lease:
+                try:
+                    self._hold(entry, lease)
+                except OSError as error:  # while it is held: nobody else could do more with it
+                    self._return(entry, error)
+        except OSError as error:  # of the note that it is held
+            self._return(entry, error)
+
+    def _return(self, entry: Entry, error: OSError) -> None:
+        """Put a build back as soon as the host lets us; it loses no attempt."""
+        log.error("the host is in the way of a build", build=entry.id, attempt=entry.attempt, error=error)
+        while True:
             try:
-                self._realise(entry, lease)
-            except LeaseLostError:
-                log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
-            except (TemporaryError, OperatorError) as error:
-                self._postpone(entry, error)
-            except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
-                log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
-                self._try_again(entry, error)
+                self._put_back(entry, entry.attempt, pause=BACK_OFF)
+            except OSError:
+                if self._stopping.wait(BACK_OFF):
+                    return
+            else:
+                return
+
+    def _hold(self, entry: Entry, lease: Lease) -> None:
+        try:
+            self._realise(entry, lease)
+        except LeaseLostError:
+            log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
+        except (TemporaryError, OperatorError) as error:
+            self._postpone(entry, error)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
+            log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
+            self._try_again(entry, error)
 
     def _postpone(self, entry: Entry, error: Exception) -> None:
         """Put a build back that came to no end: one that was stopped, or met a store that is away, lost no attempt.
@@ -275,7 +299,10 @@ class Builder:
             self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
             return
         log.info("building", build=entry.id, attempt=entry.attempt)
-        result = self._backend.build(entry.id, wanted.expression, pin, lease.stop)
+        try:
+            result = self._backend.build(entry.id, wanted.expression, pin, lease.stop)
+        except OSError as error:  # not the spool's, and perhaps this expression's alone: it has so many attempts
+            raise TemporaryError(f"the build met an error of the host: {error}") from error
         lease.check()
         self._finish(entry, result)
 

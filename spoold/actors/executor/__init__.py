@@ -5,8 +5,9 @@ build exists it waits in line for a sandbox, unclaimed; where not, it is claimed
 and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a
 list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
 
-What fails: a sandbox engine that is away, or a full disk, stops the taking of work and costs no attempt; anything else
-of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease cancels the job and is nobody's error.
+What fails: a sandbox engine that is away, or a disk in trouble, stops the taking of work and costs no attempt; anything
+else of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease cancels the job and is nobody's
+error.
 """
 
 from __future__ import annotations
@@ -241,8 +242,8 @@ class Executor:
 
     def _end_wait(self, entry: Entry) -> None:
         try:
+            submission = self._spool.read("building", entry)  # before the claim: then an error leaves it where it is
             self._spool.queue.claim(entry, "building", "running")
-            submission = self._spool.read("running", entry)
             phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
             self._finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
         except LeaseLostError:
@@ -261,8 +262,8 @@ class Executor:
     # -- answers that need no sandbox
 
     def _answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
-        self._spool.queue.claim(place.entry, place.state, "running")
         response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
+        self._spool.queue.claim(place.entry, place.state, "running")
         self._finish(place.entry, submission, response)
 
     def _finish(self, entry: Entry, submission: Submission, response: Response) -> None:
