@@ -1,7 +1,8 @@
 """Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
 
 The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, or ``kill``, which ends its
-process.
+process. $SPOOLD_TEST_REST says for how many seconds they rest after an error of the host, where that is not as long as
+on a real one.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import sys
 import threading
 from collections.abc import Callable
 
-from spoold import daemon
+from spoold import daemon, loop
+from spoold.actors import builder
 from spoold.actors.builder import Builder
-from spoold.actors.executor import Executor
+from spoold.actors.executor import Executor, slots
 from spoold.config import load
 from spoold.host import log
 from spoold.model.job import Job, JobResult
@@ -48,5 +50,7 @@ daemon.ROLES["executor"] = lambda settings: Executor(settings, lambda _: IdleSan
 daemon.ROLES["builder"] = lambda settings: Builder(settings, PlainBackend())
 
 if __name__ == "__main__":
+    if rest := os.environ.get("SPOOLD_TEST_REST"):
+        loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = float(rest)
     log.set_up(level=sys.argv[3], journal=False)
     daemon.serve(load(sys.argv[1]), sys.argv[2].split(","))

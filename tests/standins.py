@@ -93,8 +93,8 @@ def _stream(data: bytes, limit: int) -> Stream:
 
 
 class PlainBackend:
-    """Builds nothing: an expression with ``broken`` in it fails, one with ``hangs`` goes on until it is cancelled, any
-    other is an environment with one package.
+    """Builds nothing: an expression with ``broken`` in it fails, one with ``hangs`` goes on until it is cancelled,
+    ``nap SECONDS`` takes so long, any other is an environment with one package.
     """
 
     def __init__(self) -> None:
@@ -139,6 +139,8 @@ class PlainBackend:
         self.pins.add(nixpkgs)
         if "hangs" in expression:
             cancelled.wait()
+        if expression.startswith("nap "):
+            cancelled.wait(float(expression.removeprefix("nap ")))
         while not self.gate.wait(0.01) and not cancelled.is_set():
             pass
         if cancelled.is_set():

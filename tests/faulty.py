@@ -1,0 +1,169 @@
+"""Mounts a directory once more, on a disk that fails when told to: ``python -m tests.faulty DIRECTORY AT SWITCHES``.
+
+Below AT is what is in DIRECTORY. While the file SWITCHES/<first part of a path> has the name of an operation in it,
+all of these below that first part end with EIO and do nothing: so one mount is as many disks as there are tests. For
+the process that started this one the disk is always well: it is the client, and what it does is none of the daemons'
+work. The kernel remembers nothing of it, so each look is an operation. What is synced is not: nobody takes the power
+away here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import mfusepy
+
+UTIME_NOW = (1 << 30) - 1  # in place of ns: what utimensat(2) says for "now"
+STAT = ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size")
+STATFS = ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_namemax")
+# By the word of the switch. Directories themselves can always be looked at, or there were no path to what is in them.
+OPERATIONS = {
+    "stat": ("getattr",),
+    "list": ("readdir",),
+    "read": ("read",),
+    "create": ("create", "mkdir"),
+    "write": ("write",),
+    "sync": ("fsync", "fsyncdir"),
+    "touch": ("utimens",),
+    "rename": ("rename",),
+    "link": ("link",),
+    "unlink": ("unlink",),
+    "statfs": ("statfs",),
+}
+
+
+class Mirror(mfusepy.Operations):  # type: ignore[misc]
+    """Each operation is the same one in the directory; files that are open are descriptors."""
+
+    use_ns = True
+
+    def __init__(self, directory: str, switches: str) -> None:
+        self._directory = directory
+        self._switches = switches
+        self._client = os.getppid()
+
+    def at(self, path: str) -> str:
+        """Return what ``path`` stands for."""
+        return self._directory + path
+
+    def require_health(self, word: str, path: str) -> None:
+        """Raise EIO where that is switched on."""
+        try:
+            switched = Path(self._switches, path.split("/")[1]).read_text().split()
+        except (FileNotFoundError, IsADirectoryError):
+            return
+        if word == "stat" and os.path.isdir(self.at(path)):
+            return
+        if word in switched and mfusepy.fuse_get_context()[2] != self._client:
+            raise mfusepy.FuseOSError(errno.EIO)
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
+        found = os.lstat(self.at(path)) if fh is None else os.fstat(fh)
+        times = {"st_atime": found.st_atime_ns, "st_mtime": found.st_mtime_ns, "st_ctime": found.st_ctime_ns}
+        return {name: getattr(found, name) for name in STAT} | times
+
+    def readdir(self, path: str, fh: int) -> Iterable[tuple[str, dict[str, int], int]]:  # noqa: ARG002
+        found = [(name, {"st_mode": 0o040000, "st_ino": 1}, 0) for name in (".", "..")]  # number 0 would not count
+        with os.scandir(self.at(path)) as entries:
+            for entry in entries:
+                kind = 0o040000 if entry.is_dir(follow_symlinks=False) else 0o100000
+                found.append((entry.name, {"st_mode": kind, "st_ino": entry.inode()}, 0))
+        return found
+
+    def statfs(self, path: str) -> dict[str, int]:
+        found = os.statvfs(self.at(path))
+        return {name: getattr(found, name) for name in STATFS}
+
+    # -- open files
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(self.at(path), flags & (os.O_ACCMODE | os.O_TRUNC))
+
+    def create(self, path: str, mode: int, flags: int = 0) -> int:
+        return os.open(self.at(path), flags & (os.O_ACCMODE | os.O_EXCL) | os.O_CREAT, mode)
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
+        return os.pread(fh, size, offset)
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:  # noqa: ARG002
+        return os.pwrite(fh, data, offset)
+
+    def flush(self, path: str, fh: int) -> int:  # noqa: ARG002
+        return 0
+
+    def fsync(self, path: str, datasync: int, fh: int) -> int:  # noqa: ARG002
+        return 0
+
+    def fsyncdir(self, path: str, datasync: int, fh: int) -> int:  # noqa: ARG002
+        return 0
+
+    def release(self, path: str, fh: int) -> int:  # noqa: ARG002
+        os.close(fh)
+        return 0
+
+    # -- names
+
+    def unlink(self, path: str) -> int:
+        os.unlink(self.at(path))
+        return 0
+
+    def rename(self, old: str, new: str) -> int:
+        os.rename(self.at(old), self.at(new))
+        return 0
+
+    def link(self, target: str, source: str) -> int:
+        os.link(self.at(source), self.at(target), follow_symlinks=False)
+        return 0
+
+    def mkdir(self, path: str, mode: int) -> int:
+        os.mkdir(self.at(path), mode)
+        return 0
+
+    def rmdir(self, path: str) -> int:
+        os.rmdir(self.at(path))
+        return 0
+
+    def chmod(self, path: str, mode: int) -> int:
+        os.chmod(self.at(path), mode & 0o7777)
+        return 0
+
+    def chown(self, path: str, uid: int, gid: int) -> int:
+        os.chown(self.at(path), uid, gid, follow_symlinks=False)
+        return 0
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+        os.truncate(self.at(path) if fh is None else fh, length)
+        return 0
+
+    def utimens(self, path: str, times: tuple[int, int] | None = None) -> int:
+        at = times[1] if times else UTIME_NOW
+        if at % 10**9 == UTIME_NOW % 10**9:
+            os.utime(self.at(path))
+        else:
+            os.utime(self.at(path), ns=(at, at))
+        return 0
+
+
+def may_fail(word: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap an operation so that it fails when it is told to."""
+
+    def call(mirror: Mirror, path: str, *arguments: Any, **options: Any) -> Any:
+        mirror.require_health(word, path)
+        return operation(mirror, path, *arguments, **options)
+
+    return call
+
+
+for word, names in OPERATIONS.items():
+    for name in names:
+        setattr(Mirror, name, may_fail(word, getattr(Mirror, name)))
+
+if __name__ == "__main__":
+    mirror = Mirror(os.path.abspath(sys.argv[1]), sys.argv[3])
+    options = {"use_ino": True, "attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0, "hard_remove": True}
+    mfusepy.FUSE(mirror, sys.argv[2], foreground=True, nothreads=True, default_permissions=True, **options)
