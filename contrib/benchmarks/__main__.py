@@ -87,7 +87,7 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
         for name, served in spools.items():
             if name != MAIN:
                 served.end()
-        time.sleep(1.0)
+        time.sleep(1.0)  # for what the others leave behind them to be freed
         memory = spools[MAIN].memory()
         recovery = events.recovery(spools[MAIN])
     return {

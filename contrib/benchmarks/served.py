@@ -158,7 +158,7 @@ class Served:
         """Return when as many containers are left as when nothing had run yet, so that none is made or removed."""
         deadline = time.monotonic() + UNREST
         while self.containers() != self.containers_at_rest and time.monotonic() < deadline:
-            time.sleep(0.1)
+            time.sleep(0.1)  # the engine is asked: oftener would be load
 
     def containers(self) -> int:
         """Return how many containers this spool's executor has."""
