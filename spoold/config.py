@@ -249,8 +249,11 @@ def load(path: str | None) -> Settings:
         return decode(Path(name).read_bytes())
     except OSError as error:
         raise OperatorError(f"{name}: {error.strerror}; name a readable file with --config") from error
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{name}: {error}; `spoolctl config --defaults` shows every setting") from error
     except msgspec.DecodeError as error:
-        raise OperatorError(f"{name}: {error}") from error
+        hint = "; it is there already: put the settings under the first" if "Cannot declare" in str(error) else ""
+        raise OperatorError(f"{name}: {error}{hint}") from error
 
 
 def decode(text: bytes) -> Settings:

@@ -200,7 +200,7 @@ def _hold_role(settings: Settings, role: str, held: contextlib.ExitStack) -> Non
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise OperatorError(f"{settings.spool.path}: a {name} runs on this spool already{hint}") from None
+        raise OperatorError(f"{settings.spool.path}: {name} runs on this spool already{hint}") from None
     held.callback(lock.release)
     presence = Presence(settings.spool.path, name, settings.lease, lost=_end_this_process)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from spoold.cli import defaults
-from spoold.config import LIVE, Settings, decode, take_over
+from spoold.config import LIVE, Settings, decode, load, take_over
+from spoold.model.errors import OperatorError
 from spoold.model.setting import Described, describe
 from tests.engines import REPOSITORY
 
@@ -41,6 +43,22 @@ def test_bounds_hold() -> None:
         decode(b"[lease]\nattempts = 0\n")
     with pytest.raises(msgspec.ValidationError, match="memory"):
         decode(b"[limits.run.default]\nmemory = 0\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[spool]\nsettel = 1.0\n", r"spoold.toml: .*`settel`.*`\$.spool`; `spoolctl config --defaults` shows every"),
+        ("[spool]\nsettle = 'x'\n", r"spoold.toml: .*`\$.spool.settle`; `spoolctl config --defaults` shows every"),
+        (f"{defaults.text()}\n[metrics]\n", r"spoold.toml: .*metrics.* twice .*; .* put the settings under the first"),
+        ("[spool\n", "spoold.toml: .*line 1"),
+    ],
+)
+def test_a_mistake_is_told_with_what_mends_it(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "spoold.toml"
+    path.write_text(text)
+    with pytest.raises(OperatorError, match=said):
+        load(str(path))
 
 
 def test_a_choice_is_one_of_those_described() -> None:

@@ -97,7 +97,7 @@ def test_one_of_a_role_per_spool(start: Start, spool: Path) -> None:
         until((spool / "tmp" / "health.probe").exists)
         with start("health") as second:
             assert second.wait(20) == 1
-            assert b"a health runs on this spool already" in second.stderr.read() if second.stderr else False
+            assert b"health runs on this spool already" in second.stderr.read() if second.stderr else False
         assert first.poll() is None
 
 

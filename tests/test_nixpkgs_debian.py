@@ -191,6 +191,22 @@ def test_make_leaves_a_directory_of_somebody_else_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "precious"
 
 
+def test_what_fails_for_each_package_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text("#!/bin/sh\nseq -f 'E: no way to package-%g' 100 >&2\nexit 100\n")
+    apt.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    command = [MAKE, tmp_path / "out"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={"PATH": path, "XDG_CACHE_HOME": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    assert "E: no way to package-1\n" in done.stderr
+    assert "... and 96 lines more\n" in done.stderr
+    assert "apt-get update" in done.stderr
+    assert len(done.stderr.splitlines()) < 12
+
+
 def test_the_basic_tools(nix: Nix, packages: dict[str, str]) -> None:
     script = """
         printf 'b 2\\na 1\\n' | sort | awk '{ print $2 $1 }' | sed s/1/one/ | grep onea

@@ -175,7 +175,8 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     """End a submission of yours, whatever state it is in. The operator may end anyone's.
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
-    seconds. Without this command: `touch SPOOL/incoming/ID.cancel`.
+    seconds. Whether there is such a submission, and whether it is yours, is not said here, since nobody may know that
+    of others': `spoolctl status ID` tells, or --wait. Without this command: `touch SPOOL/incoming/ID.cancel`.
 
     \b
     Examples:
@@ -187,7 +188,8 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     """
     client.cancel(settings.spool.path, id_)
     if not wait:
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else f"{id_}: asked to be cancelled")
+        asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
+        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
         return exits.OK
     return _wait_and_show(settings, id_, timeout, as_json=as_json, wanted=Status.CANCELLED)
 

@@ -74,7 +74,8 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
                 for finding in look():
                     yield room, finding
             except (SpooldError, OSError) as error:
-                yield room, Finding(Level.UNKNOWN, room, f"the look at it ended early: {error}")
+                remedy = "run the doctor as root" if isinstance(error, PermissionError) else ""
+                yield room, Finding(Level.UNKNOWN, room, f"the look at it ended early: {error}", remedy)
 
 
 def _runtime(settings: Settings) -> Runtime | None:

@@ -57,7 +57,8 @@ class NixBuilder:
             )
         cage.sweep()
         if self._runtime is None and not cage.available():
-            log.warning("builds are not bounded in memory: no control group can be made (systemd: Delegate=yes)")
+            remedy = "systemd: Delegate=yes" if cage.delegable() else "cgroup v2, or a builder that is root"
+            log.warning("builds are not bounded in memory: no control group can be made", remedy=remedy)
         self.store.prepare()
         with self.store.lock.shared(Event()):
             self._runtime = self._prepared(pins)

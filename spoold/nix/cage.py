@@ -112,6 +112,11 @@ def available() -> bool:
         return "memory" in made.groups
 
 
+def delegable() -> bool:
+    """Tell whether an ordinary user can be given groups here, which takes cgroup v2."""
+    return (MOUNT / "cgroup.controllers").exists()
+
+
 def sweep() -> None:
     """Remove the groups of daemons that were killed, and kill what is still in them."""
     for parent in set(_parents().values()):
@@ -144,7 +149,7 @@ def _parents() -> dict[str, Path]:
         for controller in controllers.split(","):
             if controller in ("memory", "pids", "cpuacct"):
                 found[controller] = MOUNT / controller / path.lstrip("/")
-        if not controllers and (MOUNT / "cgroup.controllers").exists():
+        if not controllers and delegable():
             found |= unified(MOUNT / path.lstrip("/"))
     return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
 

@@ -64,7 +64,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield _version()
     yield _pins(settings)
     yield from _users(settings.nix)
-    yield _bounds()
+    yield _bounds(settings.nix)
     yield from _state(Path(settings.nix.state))
     yield from _walls(settings.nix)
     yield _build(settings.nix, runtime)
@@ -166,8 +166,17 @@ def _shared_uids(members: list[str]) -> Finding:
     return Finding(Level.FINE, what, "nobody else's")
 
 
-def _bounds() -> Finding:
+def _bounds(settings: Nix) -> Finding:
     what = "limits of builds"
+    ordinary = os.geteuid() != 0 or _builder(settings) is not None
+    if ordinary and not cage.delegable():
+        return Finding(
+            Level.NOTE,
+            what,
+            "cgroup v1 gives control groups to root alone: of an ordinary user's builds none is bounded in memory by "
+            "itself, but all together by the unit's MemoryMax=",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+        )
     if cage.available():
         return Finding(Level.FINE, what, "memory and processes are bounded by a control group")
     return Finding(

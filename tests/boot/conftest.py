@@ -64,8 +64,7 @@ def host(bare: Machine, package: Path) -> Machine:
     """Return a machine that serves."""
     shutil.copy(package, bare.path("/root"))
     *install, enable, first = commands("Install")
-    for block in install:
-        bare.sh(block)
-    bare.sh(enable)
+    said = "".join(bare.sh(f"exec 2>&1\n{block}") for block in (*install, enable))
+    assert "Failed" not in said, said
     assert '"stdout":"hello\\n"' in bare.sh(first, user=USERS[0])
     return bare

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -89,6 +90,38 @@ def test_every_daemon_is_a_unit_that_runs(host: Machine) -> None:
 def test_the_doctor_refuses_nothing(host: Machine) -> None:
     findings = json.loads(host.run("spoolctl", "doctor", "--json", check=False))["findings"]
     assert [finding for finding in findings if finding["level"] == "refused"] == []
+
+
+def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
+    page = host.path("/usr/share/doc/spoold/contrib/operator.md")
+    links = re.findall(r"\]\(([^):#]+)", page.read_text())
+    assert len(links) > 3
+    for link in links:
+        host.run("test", "-s", f"/usr/share/doc/spoold/contrib/{link}")
+    answer = host.run("/usr/libexec/spoold/ssh-gateway", user=USERS[0], env=("SSH_ORIGINAL_COMMAND=status hello",))
+    assert json.loads(answer)["status"] == "COMPLETED"
+
+
+def test_metrics_are_where_the_page_puts_them(host: Machine) -> None:
+    directory = "/var/lib/prometheus/node-exporter"  # node_exporter's package makes it
+    host.run("mkdir", "-p", directory)
+    setting, rights = commands("Prometheus")
+    assert directory in host.sh(setting)
+    host.sh(rights)
+
+    def daemons() -> set[str]:
+        return {path.name.split("-")[1] for path in host.path(directory).iterdir()}
+
+    wait_until(lambda: daemons() == {"intake", "executor", "builder", "health"}, lambda: f"{daemons()}\n{log(host)}")
+    drop(host, "bob", {"measured": "echo measured"})
+    answers(host, "bob", ["measured"])
+
+
+def test_an_ordinary_user_is_told_by_the_doctor_to_be_root(host: Machine) -> None:
+    text = host.run("spoolctl", "doctor", "--json", user=USERS[0], check=False)
+    closed = [finding for finding in json.loads(text)["findings"] if "ermission" in finding["detail"]]
+    assert closed
+    assert all("root" in finding["remedy"] for finding in closed), closed
 
 
 def test_users_cannot_read_each_others(host: Machine) -> None:
@@ -241,7 +274,8 @@ def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: 
     remove, _ = commands("Remove")
     host.sh(remove)
     assert host.run("systemctl", "list-units", "--plain", "--no-legend", "spoold*") == ""
-    assert host.sh("find /usr/lib/spoold /usr/share/spoold /etc/systemd/system/*.wants/spoold* 2>/dev/null || :") == ""
+    ours = "/usr/lib/spoold /usr/libexec/spoold /usr/share/spoold /etc/systemd/system/*.wants/spoold*"
+    assert host.sh(f"find {ours} 2>/dev/null || :") == ""
     assert "told" in host.run("cat", f"{SPOOL}/done/told.response.json", user="bob")
     shutil.copytree(checkout_with_wheels(tmp_path), host.path("/root/checkout"))
     offline = ("PIP_NO_INDEX=1", "PIP_FIND_LINKS=/root/checkout/wheels")
@@ -250,8 +284,8 @@ def test_what_is_removed_leaves_the_spool_and_what_pip_installs_serves_it(host: 
     host.sh(f"cd checkout\n{by_pip}\n{enable}", env=offline)
     drop(host, "alice", {"by-pip": "echo by pip"})
     assert answers(host, "alice", ["by-pip"]) == {"by-pip": "by pip\n"}
-    host.sh("systemctl disable --now spoold.target; rm -r /opt/spoold /usr/bin/spool* /etc/systemd/system/spoold*")
-    host.sh("rm /etc/*.d/spoold.conf; systemctl daemon-reload")
+    ours = "/opt/spoold /usr/bin/spool* /usr/libexec/spoold /etc/systemd/system/spoold* /etc/*.d/spoold.conf"
+    host.sh(f"systemctl disable --now spoold.target; rm -r {ours}; systemctl daemon-reload")
 
 
 def checkout_with_wheels(directory: Path) -> Path:
@@ -280,5 +314,5 @@ def test_a_later_installation_goes_on_and_a_purge_leaves_the_spool(host: Machine
     assert answers(host, "bob", ["patient"]) == {"patient": "patient\n"}
     _, purge = commands("Remove")
     host.sh(purge)
-    assert host.sh("find /etc/spoold /usr/*/spoold /var/lib/spoold* 2>/dev/null || :") == ""
+    assert host.sh("find /etc/spoold /usr/*/spoold /usr/share/doc/spoold /var/lib/spoold* 2>/dev/null || :") == ""
     assert "patient" in host.run("cat", f"{SPOOL}/done/patient.response.json", user="bob")

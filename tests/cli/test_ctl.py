@@ -110,7 +110,7 @@ def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: 
 def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
     id_ = ctl(bench, "submit", str(program)).strip()
-    assert "asked" in ctl(bench, "cancel", id_)
+    assert f"asked to be cancelled; `spoolctl status {id_}` tells" in ctl(bench, "cancel", id_)
     assert json.loads(ctl(bench, "cancel", id_, "--wait", "--json"))["status"] == "CANCELLED"
     bench.sandbox.gate.set()
     done = ctl(bench, "submit", str(program), "--id", "b", "--wait")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,13 +17,14 @@ import pytest
 from filelock import FileLock
 from msgspec.structs import replace
 
+from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import Docker, Nix, Settings, Spool
 from spoold.host import accounts, machine, packages
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
-from spoold.nix import command, confine
+from spoold.nix import cage, command, confine
 from spoold.nix import doctor as nix
 from spoold.sandbox import doctor as sandbox
 from spoold.sandbox import walls
@@ -290,6 +292,26 @@ def test_an_ordinary_user_is_told_what_was_not_looked_at(
     unknown = said(found, Level.UNKNOWN)
     for words in ("nixpkgs: closed to this user", "no permission to use Docker", "Nix's build sandbox"):
         assert words in unknown
+
+
+def test_what_ended_early_for_want_of_rights_says_who_has_them(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> Iterable[Finding]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "builds/new")
+
+    for room in (spool, installation, sandbox, nix):
+        monkeypatch.setattr(room, "examine", closed)
+    for _, finding in cli._examine(own, quiet=True):
+        assert (finding.level, finding.remedy) == (Level.UNKNOWN, "run the doctor as root")
+
+
+@pytest.mark.parametrize(("unified", "level"), [(False, Level.NOTE), (True, Level.FINE)])
+def test_what_bounds_the_builds_of_an_ordinary_user(
+    monkeypatch: pytest.MonkeyPatch, *, unified: bool, level: Level
+) -> None:
+    monkeypatch.setattr(nix, "_builder", lambda _: 1000)
+    monkeypatch.setattr(cage, "delegable", lambda: unified)
+    monkeypatch.setattr(cage, "available", lambda: True)
+    assert nix._bounds(Nix()).level is level
 
 
 def test_accounts_of_a_desk(own: Settings) -> None:
