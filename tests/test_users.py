@@ -26,6 +26,7 @@ import pytest
 from spoold.config import Executor, Lease, Metrics, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.host.accounts import Accounts
+from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from tests.test_systemd import SERVICES, unit
 
@@ -186,6 +187,23 @@ def test_a_builder_goes_on_with_what_its_former_life_held(installed: Installed) 
     (held,) = os.listdir(installed.spool / "builds/building")
     installed.start("builder")
     until(lambda: os.listdir(installed.spool / "builds/building") == [held.replace("@1", "@2")])
+
+
+@pytest.mark.parametrize("path", ["done", "builds/new"])
+def test_what_root_makes_of_the_spool_is_nothing_outside(installed: Installed, path: str) -> None:
+    """What a daemon, or whoever took it over, puts into the place of a directory is not followed by root."""
+    canary = installed.directory / "canary"
+    canary.mkdir(mode=0o700)
+    before = canary.stat()
+    place = installed.spool / path
+    place.rmdir()
+    place.symlink_to(canary)
+    with pytest.raises(OperatorError, match=f"{path} is a symbolic link"):
+        layout.create(str(installed.spool), Accounts(GROUP, UIDS))
+    after = canary.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    place.unlink()
+    assert layout.create(str(installed.spool), Accounts(GROUP, UIDS)) == [str(place)]
 
 
 def test_a_directory_that_a_client_closed(installed: Installed) -> None:

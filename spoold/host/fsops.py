@@ -180,15 +180,25 @@ def seize(name: str, directory: int | None = None) -> int:
     To be moved elsewhere, or emptied, it has to be. That takes CAP_CHOWN and CAP_FOWNER where it is another user's.
     ``directory`` is the descriptor of the one that it is in. No link is followed.
     """
-    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    found = os.open(name, flags | os.O_PATH, dir_fd=directory)  # which takes no right to read it
-    try:
-        itself = f"/proc/self/fd/{found}"
+    with directory_itself(name, within=directory) as itself:
         os.chmod(itself, 0o700)
         os.chown(itself, os.geteuid(), os.getegid())
         return os.open(itself, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def directory_itself(path: str, *, within: int | None = None, follow: bool = False) -> Iterator[str]:
+    """Yield a name by which to look at and change the directory ``path``, and nothing that takes its place meanwhile.
+
+    ``within`` is the descriptor of the one that it is in. Raises :class:`NotADirectoryError` where it is something
+    else; a symbolic link is, unless one may ``follow`` it.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags, dir_fd=within)  # which takes no right to read it
+    try:
+        yield f"/proc/self/fd/{descriptor}"
     finally:
-        os.close(found)
+        os.close(descriptor)
 
 
 def remove_tree(path: str) -> None:

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from spoold.host import accounts
+from spoold.host import accounts, fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 
@@ -119,20 +119,33 @@ def create(root: str, owners: Accounts | None = None) -> list[str]:
     changed = []
     for directory in DIRECTORIES:
         path = os.path.normpath(os.path.join(root, directory.path))
-        if not os.path.isdir(path):
+        if not fsops.exists(path):
             os.makedirs(path, exist_ok=True)
             changed.append(path)
-        if owners is not None:
-            uid = owners.uids.get(directory.owner, 0)
-            found = os.stat(path)
-            if (found.st_uid, found.st_gid) != (uid, owners.gid):
-                os.chown(path, uid, owners.gid)
-                changed.append(path)
-        wanted = directory.mode if shared else directory.alone
-        if stat.S_IMODE(os.stat(path).st_mode) != wanted:
-            os.chmod(path, wanted)
-            changed.append(path)
+        # The directories are their daemons' to change, and this may be root: only the root itself may be a link.
+        try:
+            with fsops.directory_itself(path, follow=directory.path == ".") as itself:
+                if _mend(directory, itself, owners, shared=shared):
+                    changed.append(path)
+        except NotADirectoryError as error:
+            what = "a symbolic link" if os.path.islink(path) else "no directory"
+            raise OperatorError(f"{path} is {what}: remove it, and make the directory with `spoolctl init`") from error
     return sorted(set(changed))
+
+
+def _mend(directory: Directory, itself: str, owners: Accounts | None, *, shared: bool) -> bool:
+    """Give a directory its owner and mode; tell whether it had another."""
+    found, changed = os.stat(itself), False
+    if owners is not None:
+        uid = owners.uids.get(directory.owner, 0)
+        if (found.st_uid, found.st_gid) != (uid, owners.gid):
+            os.chown(itself, uid, owners.gid)
+            changed = True
+    wanted = directory.mode if shared else directory.alone
+    if stat.S_IMODE(os.stat(itself).st_mode) != wanted:
+        os.chmod(itself, wanted)
+        changed = True
+    return changed
 
 
 def owners_for(root: str) -> Accounts | None:
