@@ -44,6 +44,7 @@ class Health:
         self._settings = settings
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
+        self._good: dict[str, fsops.Identity] = {}  # results of builds that went well: these need no second look
         self._cleared = 0  # up to where side files were looked at
         self._check = Check(settings, "health")
         self._survey: Iterator[Unexplained | None] = iter(())
@@ -172,9 +173,31 @@ class Health:
 
     def _forget_failures(self) -> None:
         latest = self._spool.clock.file_system() - self._settings.builder.failure_memory
-        records = [self._builds.result(build_id) for build_id in self._builds.finished()]
-        old = {each.build_id for each in records if each and not each.result.shell and each.finished < latest}
+        good: dict[str, fsops.Identity] = {}
+        old = set()
+        for build_id in self._builds.finished():
+            path = self._builds.result_path(build_id)
+            seen = fsops.identity(path)
+            if seen and seen == self._good.get(build_id):
+                good[build_id] = seen
+                continue
+            record = self._builds.result(build_id)
+            if record is None:
+                self._set_aside_result(build_id, path)
+            elif seen and record.result.shell:
+                good[build_id] = seen
+            elif record.finished < latest:
+                old.add(build_id)
+        self._good = good
         self._builds.forget(old)
+
+    def _set_aside_result(self, build_id: str, path: str) -> None:
+        """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""
+        data = fsops.read(path)
+        if data is not None:
+            log.error("the result of a build cannot be read; set aside, it will be built again", build=build_id)
+            self._spool.set_aside(build_id, data, "the result of a build, which cannot be read", suffix="@build")
+            self._builds.forget({build_id})
 
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""

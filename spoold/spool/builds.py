@@ -19,6 +19,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.collection import Order, Report
+from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Package
@@ -52,9 +53,16 @@ class BuildStore:
         self.queue = Queue(self.root, ("building",), settings.lease.attempts, settings.lease.pause)
 
     def result(self, build_id: str) -> BuildRecord | None:
-        """Return a finished build's record."""
-        data = fsops.read(self.queue.path("done", ids.response_name(build_id)))
-        return None if data is None else msgspec.json.decode(data, type=BuildRecord)
+        """Return a finished build's record, None where there is none that can be read: health sets such a one aside."""
+        data = fsops.read(self.result_path(build_id))
+        try:
+            return None if data is None else msgspec.json.decode(data, type=BuildRecord)
+        except msgspec.DecodeError:
+            return None
+
+    def result_path(self, build_id: str) -> str:
+        """Return the path of a finished build's record."""
+        return self.queue.path("done", ids.response_name(build_id))
 
     def look(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing"]:
         """Return a build's record, or what there is instead."""
@@ -126,9 +134,9 @@ class BuildStore:
         """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name."""
         uses = self.last_uses(uid)
         found: dict[str, Package] = {}
-        for build_id in self.finished():
+        for build_id in self.finished() if uid is None else sorted(uses.keys() & self.finished()):
             record = self.result(build_id)
-            if record is None or not record.result.shell or (uid is not None and build_id not in uses):
+            if record is None or not record.result.shell:
                 continue
             used = uses.get(build_id, record.finished)
             for package in record.result.packages:
@@ -183,9 +191,15 @@ class BuildStore:
         return fsops.mtime(self.queue.path("collect", f"{name}{RESULT}"))
 
     def pins(self) -> dict[str, str]:
-        """Return the pins that the operator added to those of the settings: names and locations."""
+        """Return the pins that the operator added to those of the settings: names and locations.
+
+        Raises :class:`OperatorError` where the file cannot be read.
+        """
         data = fsops.read(self.pins_path)
-        return {} if data is None else msgspec.json.decode(data, type=dict[str, str])
+        try:
+            return {} if data is None else msgspec.json.decode(data, type=dict[str, str])
+        except msgspec.DecodeError as error:
+            raise OperatorError(f"{self.pins_path} cannot be read: {error}; mend it, or remove it") from error
 
     def set_pins(self, pins: dict[str, str]) -> None:
         """Change the added pins; the builder takes notice."""
@@ -221,6 +235,9 @@ class BuildStore:
         return os.path.join(self.root, "runtime.json")
 
     def runtime(self) -> Runtime | None:
-        """Return the runtime, None before a builder has provided it."""
+        """Return the runtime, None where no builder has provided one that can be read: the next one to start does."""
         data = fsops.read(self.runtime_path)
-        return None if data is None else msgspec.json.decode(data, type=Runtime)
+        try:
+            return None if data is None else msgspec.json.decode(data, type=Runtime)
+        except msgspec.DecodeError:
+            return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -154,7 +154,7 @@ class Builder:
         before, self._settings = self._settings, settings
         self._collector.follow(settings)
         if before.nixpkgs != settings.nixpkgs:
-            self._collecting.submit(self._follow_pins)
+            self._in_background(self._follow_pins)
 
     def measure(self) -> None:
         """Measure the builds, and the disk of the store."""
@@ -167,13 +167,26 @@ class Builder:
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
-        self._collecting.submit(self._collector.answer_orders)
+        self._in_background(self._collector.answer_orders)
         if fsops.identity(self._builds.pins_path) != self._pins_seen:
             self._pins_seen = fsops.identity(self._builds.pins_path)
-            self._collecting.submit(self._follow_pins)
+            self._in_background(self._follow_pins)
         self._queue(hints)
         self._give_places()
         return self._settings.spool.scan if self._lanes.idle else min(ATTENTION, self._settings.spool.scan)
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        """Have the thread beside the builds do something, and the log tell what fails: nobody asks for the outcome."""
+
+        def watched() -> None:
+            try:
+                work()
+            except (SpooldError, OSError) as error:
+                log.error("something beside the builds failed", error=error)
+            except Exception as error:  # noqa: BLE001 - or nobody would know
+                log.bug("something beside the builds failed", error=error)
+
+        self._collecting.submit(watched)
 
     def _queue(self, hints: Iterable[Hint] | None) -> None:
         """Let builds wait for their turn: those that ``hints`` name, or all there are."""
@@ -208,6 +221,8 @@ class Builder:
             log.debug("another builder has it", build=entry.id)
         except OSError as error:
             log.error("a build could not be claimed", build=entry.id, attempt=entry.attempt, error=error)
+        except Exception as error:  # noqa: BLE001 - its lease runs out, the builder goes on, and the log tells
+            log.bug("a build was lost", build=entry.id, attempt=entry.attempt, error=error)
         finally:
             with self._lock:
                 self._lanes.ended(entry)

@@ -54,6 +54,9 @@ class Collector:
             except (SpooldError, OSError) as error:
                 log.error("the collection failed", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=str(error))
+            except Exception as error:  # noqa: BLE001 - or whoever ordered it waits, and it begins anew again and again
+                log.bug("the collection failed", order=name, error=error)
+                report = Report(dry_run=order.dry_run, error=f"a bug: {error}; see the builder's log")
             self._builds.answer_order(name, report)
             _measure(report)
             log.info("collected", order=name, dry_run=order.dry_run, builds=len(report.deleted), bytes=report.freed)

@@ -1,0 +1,151 @@
+"""What is wrong, or large, in the Build store ends no daemon, and keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.actors.builder import Builder
+from spoold.actors.health import Health
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.collection import Order
+from spoold.model.errors import OperatorError
+from spoold.model.ids import Entry
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome, Phase
+from spoold.model.submission import Dependencies
+from spoold.spool.builds import BuildStore
+from tests.actors.bench import Bench
+from tests.standins import PlainBackend
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def record(builds: BuildStore, build_id: str, log: str = "") -> None:
+    """Put the result of a good build there."""
+    builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs="/nix/store/nixpkgs"))
+    builds.queue.claim(Entry(build_id, 1), "new", "building")
+    builds.finish(
+        Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell="/nix/store/x"), 0.0
+    )
+
+
+def everyone(bench: Bench) -> None:
+    bench.step()
+    bench.health.step()
+
+
+def test_a_result_that_cannot_be_read_is_set_aside_and_built_again(bench: Bench) -> None:
+    bench.drop("first", expression="x")
+    bench.wait_for("first")
+    (build_id,) = bench.builds.finished()
+    path = bench.root / "builds/done" / ids.response_name(build_id)
+    path.chmod(0o600)
+    path.write_bytes(b'{"build_id"')
+    bench.drop("second", expression="x")
+    bench.until(lambda: bench.has("done", "second.response.json"), lambda: everyone(bench))
+    assert bench.response("second")["status"] == "COMPLETED"
+    assert bench.backend.built == [build_id, build_id]
+    (kept,) = (name for name in bench.names("quarantine") if name.endswith(".bytes"))
+    assert (bench.root / "quarantine" / kept).read_bytes() == b'{"build_id"'
+
+
+def test_what_others_built_is_not_held_in_memory(bench: Bench) -> None:
+    for number in range(30):
+        record(bench.builds, f"{number:064x}", log="x" * MIB)
+    health = Health(bench.settings)
+    tracemalloc.start()
+    try:
+        health.step()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * MIB
+
+
+def test_a_good_result_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(bench.builds, "0" * 64)
+    bench.health.step()
+    read: list[str] = []
+    plain = fsops.read
+    monkeypatch.setattr(fsops, "read", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
+    bench.health.step()
+    assert not [path for path in read if "builds/done" in path]
+
+
+def test_a_list_for_one_user_reads_what_he_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        record(bench.builds, f"{number:064x}")
+    bench.builds.note_use("1".zfill(64), 1001)
+    read: list[str] = []
+    plain = fsops.read
+    monkeypatch.setattr(fsops, "read", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
+    bench.builds.packages(1001)
+    assert [Path(path).name for path in read] == [ids.response_name("1".zfill(64))]
+
+
+def test_a_runtime_that_cannot_be_read_is_provided_anew(bench: Bench) -> None:
+    (bench.root / "builds/runtime.json").write_bytes(b"{}")
+    bench.drop("waits")
+    bench.executor.step()
+    bench.health.step()
+    builder = Builder(bench.settings, PlainBackend())
+    builder.start()
+    builder.stop()
+    bench.wait_for("waits")
+
+
+def test_pins_that_cannot_be_read_are_the_operators_to_mend(bench: Bench) -> None:
+    (bench.root / "builds/pins.json").write_bytes(b"24.11 = /srv/nixpkgs")
+    with pytest.raises(OperatorError, match=r"builds/pins.json cannot be read: .*; mend it, or remove it"):
+        Builder(bench.settings, PlainBackend()).start()
+
+
+def test_a_bug_in_a_collection_is_an_answer_and_in_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(bench.backend, "sizes", fails)
+    bench.builds.order_collection("test", Order())
+    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
+    report = bench.builds.report("test")
+    assert report is not None
+    assert "on purpose" in report.error
+    assert any(entry.exc_info for entry in caplog.records)
+
+
+def test_a_bug_in_the_builders_background_is_in_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr(BuildStore, "orders", fails)
+    bench.builder.step()
+    bench.until(lambda: any(entry.exc_info for entry in caplog.records), lambda: None)
+
+
+def test_a_bug_around_a_build_is_in_the_log_and_frees_its_place(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.builder, "_hold", fails)
+        bench.drop("x", expression="x")
+        bench.until(lambda: any(entry.exc_info for entry in caplog.records))
+    bench.until(lambda: bench.has("done", "x.response.json"), lambda: everyone(bench))
