@@ -39,27 +39,31 @@ class Spool(_Section, frozen=True):
     remote: Annotated[
         bool, setting("true where the spool is mounted from another host: inotify sees nothing there, so poll")
     ] = False
-    scan: Annotated[float, setting("a full look at the directories, also when no event came", "seconds")] = 5.0
-    remote_scan: Annotated[float, setting("the same where the spool is remote", "seconds")] = 1.0
+    scan: Annotated[float, setting("a full look at the directories, also when no event came", "seconds", gt=0)] = 5.0
+    remote_scan: Annotated[float, setting("the same where the spool is remote", "seconds", gt=0)] = 1.0
     settle: Annotated[
-        float, setting("a file that does not parse is refused once it has not changed for so long", "seconds")
+        float, setting("a file that does not parse is refused once it has not changed for so long", "seconds", ge=0)
     ] = 10.0
-    max_file: Annotated[int, setting("the largest file that a client may drop", "bytes")] = 16 * MIB
-    max_files: Annotated[int, setting("how many files a submission may have")] = 1000
-    min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes")] = 256 * MIB
-    min_free_inodes: Annotated[int, setting("how many inodes of it must be free")] = 10_000
+    max_file: Annotated[int, setting("the largest file that a client may drop", "bytes", ge=1)] = 16 * MIB
+    max_files: Annotated[int, setting("how many files a submission may have", ge=1)] = 1000
+    min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes", ge=0)] = 256 * MIB
+    min_free_inodes: Annotated[int, setting("how many inodes of it must be free", ge=0)] = 10_000
+
+    def __post_init__(self) -> None:
+        """Make the path absolute: it is also the name by which an executor knows its own containers."""
+        msgspec.structs.force_setattr(self, "path", os.path.abspath(self.path))
 
 
 class Lease(_Section, frozen=True):
     """Who holds an entry, and for how long."""
 
-    renewal: Annotated[float, setting("how often whoever works on an entry renews its mtime", "seconds")] = 5.0
-    limit: Annotated[float, setting("what is not renewed for so long goes back to the start", "seconds")] = 30.0
-    check: Annotated[float, setting("how often health looks at what is held", "seconds")] = 5.0
-    attempts: Annotated[int, setting("after so many attempts that failed an entry is given up", ge=1, le=1000)] = 3
+    renewal: Annotated[float, setting("how often whoever works on an entry renews its mtime", "seconds", gt=0)] = 5.0
+    limit: Annotated[float, setting("what is not renewed for so long goes back to the start", "seconds", gt=0)] = 30.0
+    check: Annotated[float, setting("how often health looks at what is held", "seconds", gt=0)] = 5.0
+    attempts: Annotated[int, setting("after so many attempts that failed an entry is given up", ge=1, le=100)] = 3
     pause: Annotated[
         float,
-        setting("before the second attempt; before each further one it is twice as long, up to 300 s", "seconds"),
+        setting("before the second attempt; before each further one it is twice as long, up to 300 s", "seconds", ge=0),
     ] = 5.0
 
 
@@ -67,10 +71,12 @@ class Executor(_Section, frozen=True):
     """How many programs run at once."""
 
     name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
-    slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU")] = 0
+    slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU", ge=0)] = 0
     drain: Annotated[
         float,
-        setting("for so long a stopping executor lets jobs run; then they are put back and lose no attempt", "seconds"),
+        setting(
+            "for so long a stopping executor lets jobs run; then they are put back and lose no attempt", "seconds", ge=0
+        ),
     ] = 60.0
 
 
@@ -121,10 +127,14 @@ class Builder(_Section, frozen=True):
     or is put back until it may.
     """
 
-    parallel: Annotated[int, setting("how many builds run at once")] = 2
-    patience: Annotated[float, setting("after which a build makes room for others that wait", "seconds")] = 5.0
-    slow: Annotated[int, setting("how many more may go on that made room; with 0 each keeps its place to the end")] = 4
-    failure_memory: Annotated[float, setting("for so long a failed build is answered from memory", "seconds")] = 60.0
+    parallel: Annotated[int, setting("how many builds run at once", ge=1)] = 2
+    patience: Annotated[float, setting("after which a build makes room for others that wait", "seconds", ge=0)] = 5.0
+    slow: Annotated[
+        int, setting("how many more may go on that made room; with 0 each keeps its place to the end", ge=0)
+    ] = 4
+    failure_memory: Annotated[float, setting("for so long a failed build is answered from memory", "seconds", ge=0)] = (
+        60.0
+    )
     limits: BuildLimits = BuildLimits()
 
 
@@ -249,6 +259,8 @@ def load(path: str | None) -> Settings:
         return decode(Path(name).read_bytes())
     except OSError as error:
         raise OperatorError(f"{name}: {error.strerror}; name a readable file with --config") from error
+    except OperatorError as error:
+        raise OperatorError(f"{name}: {error}") from error
     except msgspec.ValidationError as error:
         raise OperatorError(f"{name}: {error}; `spoolctl config --defaults` shows every setting") from error
     except msgspec.DecodeError as error:
@@ -257,7 +269,10 @@ def load(path: str | None) -> Settings:
 
 
 def decode(text: bytes) -> Settings:
-    """Decode TOML; a phase's limits may name only what differs from the built-in values."""
+    """Decode TOML; a phase's limits may name only what differs from the built-in values.
+
+    Raises :class:`msgspec.DecodeError`, and :class:`OperatorError` where settings contradict each other.
+    """
     raw = msgspec.toml.decode(text)
     for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
         base = getattr(Limits(), phase, None)
@@ -265,4 +280,24 @@ def decode(text: bytes) -> Settings:
             raw["limits"][phase] = msgspec.to_builtins(base) | {
                 kind: msgspec.to_builtins(getattr(base, kind, {})) | values for kind, values in kinds.items()
             }
-    return msgspec.convert(raw, Settings)
+    settings = msgspec.convert(raw, Settings)
+    _refuse_contradictions(settings)
+    return settings
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """Raise :class:`OperatorError` where one setting leaves no room for another."""
+    lease = settings.lease
+    if lease.limit < 2 * lease.renewal:  # whoever lives and is a little late would lose what he has
+        raise OperatorError(
+            f"lease.limit, {lease.limit:g} s, has to be at least twice lease.renewal, {lease.renewal:g} s"
+        )
+    for phase in ("compile", "run"):
+        allowed: PhaseRange = getattr(settings.limits, phase)
+        for kind in allowed.default.__struct_fields__:
+            default, maximum = getattr(allowed.default, kind), getattr(allowed.maximum, kind)
+            if default > maximum:
+                raise OperatorError(
+                    f"limits.{phase}.default.{kind}, {default}, is above limits.{phase}.maximum.{kind}, {maximum}: "
+                    "lower the former as well"
+                )

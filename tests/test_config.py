@@ -46,6 +46,54 @@ def test_bounds_hold() -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("executor", "slots = -1"),  # no worker at all
+        ("builder", "parallel = 0"),  # no build would ever begin
+        ("builder", "slow = -1"),
+        ("spool", "scan = 0.0"),  # as fast as it can
+        ("spool", "remote_scan = -1.0"),
+        ("spool", "max_file = 0"),
+        ("spool", "min_free = -1"),
+        ("lease", "renewal = 0.0"),
+        ("lease", "check = 0.0"),
+        ("lease", "attempts = 101"),  # each look for an id asks for so many names so many times
+        ("gc", "max_age = -1.0"),
+        ("retention", "min_age = -1.0"),
+        ("builder.limits", "time = 0.0"),
+        ("limits", "work_size = 0"),
+    ],
+)
+def test_what_would_stop_all_work_is_no_setting(table: str, line: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=line.split(maxsplit=1)[0]):
+        decode(f"[{table}]\n{line}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[lease]\nlimit = 9.0\n", r"lease.limit, 9 s, has to be at least twice lease.renewal, 5 s"),
+        (
+            "[limits.run.maximum]\nmemory = 1000000\n",
+            r"limits.run.default.memory, 536870912, is above limits.run.maximum.memory, 1000000",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "spoold.toml"
+    path.write_text(text)
+    with pytest.raises(OperatorError, match=said):
+        load(str(path))
+
+
+def test_a_spool_has_one_name_wherever_a_daemon_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By it an executor knows which containers are its former life's, and another's are not."""
+    monkeypatch.chdir(tmp_path)
+    assert decode(b"[spool]\npath = 'spool'\n").spool.path == str(tmp_path / "spool")
+    assert decode(f"[spool]\npath = '{tmp_path}/x/../spool/'\n".encode()).spool.path == str(tmp_path / "spool")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[spool]\nsettel = 1.0\n", r"spoold.toml: .*`settel`.*`\$.spool`; `spoolctl config --defaults` shows every"),

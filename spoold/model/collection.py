@@ -43,10 +43,12 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When dependencies are unused, and deleted: the least recently used first. 0 switches a rule off."""
 
-    max_age: Annotated[float, setting("what was not used for so long goes", "seconds")] = 30 * 86400.0
-    max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes")] = 0
-    min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes")] = 2 * 1024**3
-    interval: Annotated[float, setting("how often it is looked", "seconds")] = 3600.0
+    max_age: Annotated[float, setting("what was not used for so long goes", "seconds", ge=0)] = 30 * 86400.0
+    max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes", ge=0)] = 0
+    min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes", ge=0)] = (
+        2 * 1024**3
+    )
+    interval: Annotated[float, setting("how often it is looked", "seconds", ge=0)] = 3600.0
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

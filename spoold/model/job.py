@@ -73,14 +73,14 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of one build."""
 
-    time: Annotated[float, setting("how long a build may take", "seconds")] = 600
-    silence: Annotated[float, setting("how long it may print nothing", "seconds")] = 300
-    evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds")] = 60
-    evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes")] = 2 * 1024**3
-    memory: Annotated[int, setting("what its processes may take together", "bytes")] = 4 * 1024**3
-    log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes")] = 1024**2
-    output: Annotated[int, setting("what it may add to the store", "bytes")] = 10 * 1024**3
-    files: Annotated[int, setting("how many files that may be")] = 1_000_000
+    time: Annotated[float, setting("how long a build may take", "seconds", gt=0)] = 600
+    silence: Annotated[float, setting("how long it may print nothing", "seconds", gt=0)] = 300
+    evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds", gt=0)] = 60
+    evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes", gt=0)] = 2 * 1024**3
+    memory: Annotated[int, setting("what its processes may take together", "bytes", gt=0)] = 4 * 1024**3
+    log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes", gt=0)] = 1024**2
+    output: Annotated[int, setting("what it may add to the store", "bytes", gt=0)] = 10 * 1024**3
+    files: Annotated[int, setting("how many files that may be", gt=0)] = 1_000_000
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):

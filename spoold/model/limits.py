@@ -103,8 +103,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     compile: PhaseRange = PhaseRange(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
     run: PhaseRange = PhaseRange(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
-    work_size: Annotated[int, setting("what a job's own directory may hold", "bytes")] = 256 * MIB
-    work_inodes: Annotated[int, setting("how many files and directories it may have")] = 16384
+    work_size: Annotated[int, setting("what a job's own directory may hold", "bytes", ge=1)] = 256 * MIB
+    work_inodes: Annotated[int, setting("how many files and directories it may have", ge=1)] = 16384
 
 
 def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:

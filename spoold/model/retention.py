@@ -17,16 +17,16 @@ GRAIN = 60  # seconds that are counted as one: a million submissions need no mor
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long what is finished is kept: what goes of ``done/``, the oldest first. 0 switches a rule off."""
 
-    max_age: Annotated[float, setting("what is older goes", "seconds")] = 30 * 86400.0
-    max_count: Annotated[int, setting("so many answers stay at the most")] = 1_000_000
-    max_size: Annotated[int, setting("so much stays at the most", "bytes")] = 16 * 1024**3
+    max_age: Annotated[float, setting("what is older goes", "seconds", ge=0)] = 30 * 86400.0
+    max_count: Annotated[int, setting("so many answers stay at the most", ge=0)] = 1_000_000
+    max_size: Annotated[int, setting("so much stays at the most", "bytes", ge=0)] = 16 * 1024**3
     min_age: Annotated[
-        float, setting("whatever the others say, an answer stays for so long, to be fetched", "seconds")
+        float, setting("whatever the others say, an answer stays for so long, to be fetched", "seconds", ge=0)
     ] = 3600.0
     quarantine_age: Annotated[
-        float, setting("the max_age of quarantine/, to which the other rules apply as well", "seconds")
+        float, setting("the max_age of quarantine/, to which the other rules apply as well", "seconds", ge=0)
     ] = 90 * 86400.0
-    interval: Annotated[float, setting("how often it is looked; 0: never", "seconds")] = 600.0
+    interval: Annotated[float, setting("how often it is looked; 0: never", "seconds", ge=0)] = 600.0
     archive: Annotated[
         list[str],
         setting(
@@ -34,7 +34,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "they are removed; where it fails they stay"
         ),
     ] = []
-    archive_timeout: Annotated[float, setting("how long it may take, else it failed", "seconds")] = 300.0
+    archive_timeout: Annotated[float, setting("how long it may take, else it failed", "seconds", gt=0)] = 300.0
 
 
 class Census:

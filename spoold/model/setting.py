@@ -11,8 +11,12 @@ import msgspec
 from msgspec import Meta
 
 
-def setting(description: str, unit: str = "", *, ge: float | None = None, le: float | None = None) -> Meta:
+def setting(
+    description: str, unit: str = "", *, gt: float | None = None, ge: float | None = None, le: float | None = None
+) -> Meta:
     """Annotate a field of the settings: a sentence without a full stop, the unit of its value, and its bounds."""
+    if gt is not None:
+        return Meta(description=description, extra={"unit": unit}, gt=gt, le=le)
     return Meta(description=description, extra={"unit": unit}, ge=ge, le=le)
 
 
