@@ -87,9 +87,8 @@ class Line:
     def look(self, now: float) -> Seen | None:
         """Take the next entry to be looked at; it is not in the line any more, unless it is put there again."""
         with self._changed:
-            while self._resting and self._resting[0][0] <= now:
-                self._seen.add(TOLD, Seen(heapq.heappop(self._resting)[1], rested=True))
-            seen = self._seen.take()
+            rested = self._resting and self._resting[0][0] <= now
+            seen = Seen(heapq.heappop(self._resting)[1], rested=True) if rested else self._seen.take()
             if seen:
                 self._names[seen.place.state].discard(seen.place.name)
             return seen

@@ -67,7 +67,10 @@ class Waits:
 
     def end(self, build_id: str) -> list[Wait]:
         """Follow those that wait for a build no longer, and return them."""
-        return [self._waits.pop(entry) for entry in self._of_build.pop(build_id, ())]
+        ended = [self._waits.pop(entry) for entry in self._of_build.pop(build_id, ())]
+        if not self._waits:
+            self._ends.clear()  # or times that never come would pile up
+        return ended
 
     def overdue(self, now: float) -> list[Wait]:
         """Follow those whose time is over no longer, and return them."""
