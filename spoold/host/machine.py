@@ -12,6 +12,7 @@ from typing import NamedTuple
 REMOTE = re.compile(
     r"nfs4?|cifs|smb3?|ceph|lustre|glusterfs|9p|beegfs|gpfs|ocfs2|gfs2|afs|fuse\.(sshfs|glusterfs|ceph.*)"
 )
+ESCAPED = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo writes a space, a tab, a newline and a backslash
 
 
 class Mount(NamedTuple):
@@ -98,13 +99,13 @@ def mount_of(path: str) -> Mount:
     device = os.stat(path).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     real, found = os.path.realpath(path), Mount("", "unknown")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
         fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")
+        point = ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), fields.split(" ")[4])
         below = os.path.commonpath([point, real]) == point
         # Some file systems (btrfs) show another device here than stat(2) does: then the nearest mount point is right.
-        if below and (fields.split()[2] == wanted or len(point) >= len(found.point)):
-            found = Mount(point, rest.split()[0])
+        if below and (fields.split(" ")[2] == wanted or len(point) >= len(found.point)):
+            found = Mount(point, rest.split(" ")[0])
     return found
 
 

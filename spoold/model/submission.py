@@ -177,7 +177,8 @@ def _decode_strictly(data: bytes) -> Request:
     except RecursionError as error:
         raise ClientError("the JSON is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ClientError(str(error)) from error
+        text = ascii(str(error))[1:-1]  # it quotes what it does not know, whole
+        raise ClientError(text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}") from error
 
 
 def _refuse_duplicate_keys(data: bytes) -> None:

@@ -198,3 +198,17 @@ def test_reasons_fit_one_line_whatever_the_client_sent() -> None:
         read(named("\x1b[2J" + "x" * 100_000 + "\n"))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("data", [{"k" * 100_000: 1}, {"files": [], "kind": "k" * 100_000}], ids=["key", "value"])
+def test_reasons_are_short_also_for_what_is_not_known(data: object) -> None:
+    with pytest.raises(ClientError) as caught:
+        read(json.dumps(data).encode())
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_key_that_is_not_known_says_nothing_to_a_terminal() -> None:
+    with pytest.raises(ClientError) as caught:
+        read('{"\u202e\u009b31m": 1}'.encode())
+    assert str(caught.value).isascii()
