@@ -19,7 +19,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from spoold.config import Settings, take_over
-from spoold.host import textfile
+from spoold.host import fsops, textfile
 from spoold.host.log import Log
 from spoold.host.notify import notify
 from spoold.loop import Actor, Loop
@@ -196,7 +196,8 @@ def _hold_role(settings: Settings, role: str, held: contextlib.ExitStack) -> Non
     """Be the one process of a role: on this host by a lock, among hosts by presence."""
     name = _process_name(settings, role)
     hint = "; give it another [executor] name to run two" if role == "executor" else ""
-    lock = FileLock(os.path.join(settings.spool.path, "tmp", f"{name}.lock"))
+    path = os.path.join(settings.spool.path, "tmp", f"{name}.lock")
+    lock = FileLock(path, mode=fsops.own_mode(path))  # whoever made it, be it root by hand
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -189,6 +189,22 @@ def test_a_builder_goes_on_with_what_its_former_life_held(installed: Installed) 
     until(lambda: os.listdir(installed.spool / "builds/building") == [held.replace("@1", "@2")])
 
 
+def test_root_who_tried_the_daemons_by_hand_leaves_nothing_in_their_way(installed: Installed) -> None:
+    """Who looks for a fault starts a daemon as root; afterwards it is its own user's again."""
+    config = installed.directory / "by-hand.toml"
+    config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(installed.settings)))
+    command = [sys.executable, "-m", "tests.idle", str(config), "intake,builder,executor,health", "info"]
+    by_hand = subprocess.Popen(command, stdout=installed.log, stderr=installed.log)
+    installed.drop(ALICE, "first.json")
+    assert installed.response(ALICE, "first")["status"] == "COMPLETED"
+    by_hand.terminate()
+    assert by_hand.wait(30) == 0
+    for role in layout.USERS:
+        installed.start(role)
+    installed.drop(ALICE, "second.json")
+    assert installed.response(ALICE, "second")["status"] == "COMPLETED"
+
+
 @pytest.mark.parametrize("path", ["done", "builds/new"])
 def test_what_root_makes_of_the_spool_is_nothing_outside(installed: Installed, path: str) -> None:
     """What a daemon, or whoever took it over, puts into the place of a directory is not followed by root."""

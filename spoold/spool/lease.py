@@ -21,8 +21,6 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
-NOTES_MODE = 0o750
-
 
 class Lease:
     """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end.
@@ -86,10 +84,12 @@ class Heartbeat:
 
     def start(self) -> list[Entry]:
         """Begin to renew; return what an earlier process of this role held when it ended."""
-        # The group is that of tmp/, so of the daemons if of any: they may look.
-        os.makedirs(self._notes, NOTES_MODE, exist_ok=True)
-        if os.stat(self._notes).st_mode & 0o777 != NOTES_MODE:
-            os.chmod(self._notes, NOTES_MODE)  # whatever the umask is
+        # The group is that of tmp/. Where that is the daemons', they may look; and where root ran one of them by hand,
+        # its own user goes on.
+        mode = 0o770 if fsops.own_mode(self._notes) & 0o060 else 0o700
+        os.makedirs(self._notes, mode, exist_ok=True)
+        if os.stat(self._notes).st_mode & 0o777 != mode:
+            os.chmod(self._notes, mode)  # whatever the umask is
         left = fsops.names(self._notes)
         for name in left:
             fsops.remove(os.path.join(self._notes, name))
