@@ -1,10 +1,10 @@
 """Mounts a directory once more, on a disk that fails when told to: ``python -m tests.faulty DIRECTORY AT SWITCHES``.
 
 Below AT is what is in DIRECTORY. While the file SWITCHES/<first part of a path> has the name of an operation in it,
-all of these below that first part end with EIO and do nothing: so one mount is as many disks as there are tests. For
-the process that started this one the disk is always well: it is the client, and what it does is none of the daemons'
-work. The kernel remembers nothing of it, so each look is an operation. What is synced is not: nobody takes the power
-away here.
+all of these below that first part end with EIO and do nothing: so one mount is as many disks as there are tests. With
+``quota-UID`` in it, that user's disk quota is full: he can be given no file. For the process that started this one the
+disk is always well: it is the client, and what it does is none of the daemons' work. The kernel remembers nothing of
+it, so each look is an operation. What is synced is not: nobody takes the power away here.
 """
 
 from __future__ import annotations
@@ -51,15 +51,18 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         """Return what ``path`` stands for."""
         return self._directory + path
 
+    def switched(self, path: str) -> list[str]:
+        """Return the words that are switched on for the disk of ``path``."""
+        try:
+            return Path(self._switches, path.split("/")[1]).read_text().split()
+        except (FileNotFoundError, IsADirectoryError):
+            return []
+
     def require_health(self, word: str, path: str) -> None:
         """Raise EIO where that is switched on."""
-        try:
-            switched = Path(self._switches, path.split("/")[1]).read_text().split()
-        except (FileNotFoundError, IsADirectoryError):
-            return
         if word == "stat" and os.path.isdir(self.at(path)):
             return
-        if word in switched and mfusepy.fuse_get_context()[2] != self._client:
+        if word in self.switched(path) and mfusepy.fuse_get_context()[2] != self._client:
             raise mfusepy.FuseOSError(errno.EIO)
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
@@ -133,6 +136,8 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         return 0
 
     def chown(self, path: str, uid: int, gid: int) -> int:
+        if f"quota-{uid}" in self.switched(path) and mfusepy.fuse_get_context()[2] != self._client:
+            raise mfusepy.FuseOSError(errno.EDQUOT)
         os.chown(self.at(path), uid, gid, follow_symlinks=False)
         return 0
 

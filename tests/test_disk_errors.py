@@ -111,7 +111,7 @@ class Ailing:
         A private file that could not be removed is health's, after an hour.
         """
         found = [f"{directory}/{name}" for directory in EMPTY for name in os.listdir(self.spool / directory)]
-        later = PRIVATE if "unlink" in AILMENTS[self.name] else ()
+        later = PRIVATE if "unlink" in AILMENTS.get(self.name, "") else ()
         for directory in ("tmp", "builds/tmp"):
             names = [name for name in os.listdir(self.spool / directory) if not OURS["tmp"].fullmatch(name)]
             found += [f"{directory}/{name}" for name in names if not name.endswith(later)]

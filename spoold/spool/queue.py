@@ -8,6 +8,7 @@ attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import threading
@@ -15,10 +16,13 @@ from collections.abc import Iterator
 
 from spoold.host import fsops
 from spoold.host.clock import Clock
+from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
+log = Log("spool")
+NOT_HIS = {errno.EPERM, errno.EACCES, errno.EDQUOT}  # why somebody cannot be given a file
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
@@ -244,14 +248,20 @@ def gone_on_error(private: str) -> Iterator[None]:
 
 
 def write_for(path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
-    """Write what ``owner`` alone may read; where this process may not give files away, the file stays ours.
+    """Write what ``owner`` alone may read; where he cannot be given it, the file stays ours.
 
-    Without an owner it is for all daemons.
+    That is where this process may not give files away, and where his disk quota is full: which he can bring about, and
+    what is tried again would run his program again, for ever. Without an owner it is for all daemons.
     """
     if owner is None:
         fsops.write_private(path, data, sync=sync)
         return
     try:
         fsops.write_private(path, data, mode=0o400, owner=owner, sync=sync)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in NOT_HIS:
+            raise
+        if error.errno == errno.EDQUOT and sync:
+            name = os.path.basename(path)
+            log.warning("a client's disk quota is full: this answer in done/ stays ours", answer=name, uid=owner[0])
         fsops.write_private(path, data, mode=0o400, sync=sync)
