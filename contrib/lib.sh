@@ -154,21 +154,32 @@ for group in sys.argv[2:]:
     print(*project["dependency-groups"][group], sep="\n")
 ' "$root/pyproject.toml" "$@")
     venv=$cache/venv-$({ "$base_python" -c 'import sys; print(sys.version, sys.executable)' && echo "$wanted"; } | key)
+    make_once "$venv" install_venv "$wanted"
+    python=$venv/bin/python
+}
+
+install_venv() {
+    "$base_python" -m venv "$1" &&
+        echo "$2" >"$1/requirements.txt" &&
+        "$1/bin/python" -m pip install -qq --no-input --disable-pip-version-check -r "$1/requirements.txt"
+}
+
+# make_once DIRECTORY COMMAND [ARGUMENT...]: has COMMAND DIRECTORY ARGUMENT... make it, unless it is there to its end.
+#
+# One at a time makes what has a name of this kind. COMMAND has to end with a failure of its own: where its outcome is
+# asked for, as it is here, bash goes on after a command that fails, whatever "set -e" says.
+make_once() {
+    local directory=$1 kind=${1##*/}
     mkdir -p "$cache"
-    if [ ! -e "$venv/complete" ]; then
-        say "making a virtual environment: $venv"
+    if [ ! -e "$directory/complete" ]; then
+        say "making $directory"
         (
             flock 9
-            [ ! -e "$venv/complete" ] || exit 0 # somebody else made it meanwhile
-            rm -rf "$venv"
-            "$base_python" -m venv "$venv"
-            echo "$wanted" >"$venv/requirements.txt"
-            "$venv/bin/python" -m pip install -qq --no-input --disable-pip-version-check -r "$venv/requirements.txt"
-            touch "$venv/complete"
-        ) 9>"$cache/venv.lock" || fail "cannot make the virtual environment, see above"
+            [ ! -e "$directory/complete" ] || exit 0 # somebody else made it meanwhile
+            rm -rf "$directory" && "$2" "$directory" "${@:3}" && touch "$directory/complete"
+        ) 9>"$cache/${kind%%-*}.lock" || fail "cannot make $directory, see above"
     fi
-    touch "$venv" # its last use, for prune_cache
-    python=$venv/bin/python
+    touch "$directory" # its last use, for prune_cache
 }
 
 key() { sha256sum | cut -c 1-16; }
@@ -263,20 +274,13 @@ debian_codename() { (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
 # provide_debian PACKAGES: sets $debian to a directory with a minimal Debian and these packages, separated by commas.
 provide_debian() {
     debian=$cache/debian-$(echo "$(debian_codename) $1" | key)
-    mkdir -p "$cache"
-    if [ ! -e "$debian/complete" ]; then
-        say "unpacking a Debian: $debian"
-        (
-            flock 9
-            [ ! -e "$debian/complete" ] || exit 0 # somebody else made it meanwhile
-            rm -rf "$debian"
-            debootstrap --variant=minbase --include="$1" "$(debian_codename)" "$debian" "$(debian_mirror)" \
-                >"$work/debootstrap" 2>&1 || fail "debootstrap failed: $(tail -n 5 "$work/debootstrap")"
-            rm -f "$debian"/var/cache/apt/archives/*.deb
-            touch "$debian/complete"
-        ) 9>"$cache/debian.lock" || fail "cannot unpack a Debian, see above"
-    fi
-    touch "$debian" # its last use, for prune_cache
+    make_once "$debian" unpack_debian "$1"
+}
+
+unpack_debian() {
+    debootstrap --variant=minbase --include="$2" "$(debian_codename)" "$1" "$(debian_mirror)" >"$work/debootstrap" 2>&1 ||
+        fail "debootstrap failed: $(tail -n 5 "$work/debootstrap")"
+    rm -f "$1"/var/cache/apt/archives/*.deb
 }
 
 # --- Docker

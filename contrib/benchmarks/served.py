@@ -198,7 +198,7 @@ class Served:
     def empty(self) -> None:
         """Take away what waits, once intake has taken all in; the executor does not run meanwhile."""
         while any(name.endswith(".json") for name in os.listdir(self.spool / "incoming")):
-            time.sleep(0.1)
+            time.sleep(0.1)  # nothing is measured now, and intake says nothing when it has taken all in
         for path in (self.spool / "new").iterdir():
             path.unlink()
 
@@ -208,6 +208,6 @@ def settle(spools: Collection[Served]) -> None:
     earlier: list[int] = []
     while (now := [served.containers() for served in spools]) != earlier:
         earlier = now
-        time.sleep(1.0)
+        time.sleep(1.0)  # longer than a container takes to be made: the same number twice is rest, no coincidence
     for served, count in zip(spools, now, strict=True):
         served.containers_at_rest = count

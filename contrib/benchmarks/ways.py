@@ -73,7 +73,7 @@ def moments(gaps: Iterable[float]) -> Iterator[float]:
     due = time.monotonic()
     for gap in gaps:
         due += gap
-        time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(max(0.0, due - time.monotonic()))  # the arrivals' own schedule: there is nothing to wait for
         yield time.monotonic()
 
 

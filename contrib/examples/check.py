@@ -125,7 +125,7 @@ def follow(spool: str, todo: list[Example], timeout: float, console: Console) ->
             if not console.is_terminal and time.monotonic() >= news:
                 print(f"==> waiting for {', '.join(open_)}", file=sys.stderr)
                 news += NEWS
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # as a client has to, who may not list done/ and so cannot watch it
 
 
 def main() -> int:

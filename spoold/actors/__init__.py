@@ -1,1 +1,12 @@
-"""The four actors. Strangers to each other: an entry moves between them on disk only."""
+from __future__ import annotations
+
+
+class Threadless:
+    """What an actor says that has no thread but its loop's, and does nothing that takes long."""
+
+    def hurry(self) -> None:
+        """Do nothing: there is nothing to finish."""
+
+    def stuck(self, patience: float) -> str:  # noqa: ARG002 - all actors are called alike
+        """Say nothing: the loop's own thread is looked after."""
+        return ""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from spoold.actors import Threadless
 from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
@@ -37,7 +38,7 @@ PATIENCE = 0.5  # seconds of a step for removing what is old, and for the check
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
-class Health:
+class Health(Threadless):
     """Both checkers over one spool."""
 
     def __init__(self, settings: Settings) -> None:
@@ -71,13 +72,6 @@ class Health:
     def stop(self) -> None:
         """End what was started to archive."""
         self._retention.stop()
-
-    def hurry(self) -> None:
-        """Nothing takes long."""
-
-    def stuck(self, patience: float) -> str:  # noqa: ARG002 - all actors are called alike
-        """Say nothing: there is no thread but the loop's."""
-        return ""
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from spoold.actors import Threadless
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
@@ -53,7 +54,7 @@ class Unfinished(NamedTuple):
     since: float
 
 
-class Intake:
+class Intake(Threadless):
     """One drop box's intake; ``step`` is called by one thread at a time."""
 
     def __init__(self, settings: Settings) -> None:
@@ -72,13 +73,6 @@ class Intake:
 
     def stop(self) -> None:
         """Nothing is held between two steps."""
-
-    def hurry(self) -> None:
-        """Nothing takes long."""
-
-    def stuck(self, patience: float) -> str:  # noqa: ARG002 - all actors are called alike
-        """Say nothing: there is no thread but the loop's."""
-        return ""
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings."""

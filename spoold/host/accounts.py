@@ -26,23 +26,10 @@ def find(group: str, users: Iterable[str]) -> Accounts | None:
 
 def missing(group: str, users: Iterable[str]) -> list[str]:
     """Return which of them this host does not have."""
-    return [*([] if _has_group(group) else [f"group {group}"]), *(name for name in users if not _has_user(name))]
-
-
-def _has_group(name: str) -> bool:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
-
-
-def _has_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
+    return [
+        *([f"group {group}"] if gid_of(group) is None else []),
+        *(name for name in users if uid_of(name) is None),
+    ]
 
 
 def user_name(uid: int) -> str:
@@ -55,12 +42,18 @@ def user_name(uid: int) -> str:
 
 def uid_of(user: str) -> int | None:
     """Return the id of a user, None where there is none of that name."""
-    return pwd.getpwnam(user).pw_uid if _has_user(user) else None
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def gid_of(group: str) -> int | None:
     """Return the id of a group, None where there is none of that name."""
-    return grp.getgrnam(group).gr_gid if _has_group(group) else None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
 
 
 def groups_of(user: str) -> set[int]:
