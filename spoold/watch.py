@@ -26,6 +26,7 @@ from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
 from spoold.host.log import Log
+from spoold.model import ids
 from spoold.model.ids import Hint
 
 log = Log("watch")
@@ -121,7 +122,7 @@ class Watch(FileSystemEventHandler):
         """Note an event (called by watchdog's thread)."""
         changed = os.fsdecode(event.dest_path or event.src_path)
         directory, name = os.path.split(os.path.relpath(changed, self._root))
-        if directory not in self._directories:
+        if directory not in self._directories or ids.is_upload_in_progress(name):
             return
         with self._something:
             if len(self._hints) < MOST_HINTS:

@@ -56,6 +56,21 @@ def test_a_new_name_is_told_however_it_came(watch: Watch, tmp_path: Path, make: 
         seen |= set(watch.wait(0.2) or [])
 
 
+def test_uploads_in_progress_wake_nobody(watch: Watch, tmp_path: Path) -> None:
+    """However many come and go: what nobody looks at may not flood those who wait for others' files."""
+    for number in range(MOST_HINTS + 100):  # fewer than the kernel keeps for who is slow
+        path = tmp_path / "incoming" / (f".{number}" if number % 2 else f"{number}.part")
+        path.touch()
+        path.unlink()
+    (tmp_path / "incoming" / "a.json").touch()
+    seen: list[Hint] = []
+    deadline = time.monotonic() + 10
+    while not seen:
+        assert time.monotonic() < deadline
+        seen = watch.wait(0.2) or []
+    assert set(seen) == {Hint("incoming", "a.json")}
+
+
 def test_what_leaves_a_directory_holds_up_nothing_that_comes(tmp_path: Path) -> None:
     """watchdog would keep back all that follows an unpaired rename for half a second."""
     assert HOLDS_NOTHING_BACK, "this version of watchdog has another way to hold events back: see to it"

@@ -165,7 +165,7 @@ class Intake(Threadless):
     def _try_to_take(self, name: str) -> None:
         try:
             self._take(name)
-        except TemporaryError as error:
+        except (TemporaryError, LeaseLostError) as error:
             log.debug("a file has to wait; it stays in incoming/", file=name, error=error)
         except OSError as error:
             if error.errno in OF_THE_HOST:

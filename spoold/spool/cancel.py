@@ -81,5 +81,7 @@ def end_interrupted(spool: Spool) -> None:
         if entry.attempt == ids.CANCEL:
             try:
                 end(spool, entry.id)
+            except LeaseLostError:
+                continue  # somebody else has answered it, such as `spoolctl check --repair`
             except OSError as error:
                 log.error("cannot answer a cancelled submission yet", submission=entry.id, error=error)

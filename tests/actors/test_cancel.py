@@ -13,10 +13,12 @@ import pytest
 
 from spoold.actors.intake import Intake
 from spoold.host import fsops
+from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Hint
 from spoold.spool import cancel as cancelling
 from spoold.spool.floor import Floor
 from spoold.spool.queue import Queue
+from spoold.spool.store import Spool
 from tests.actors.bench import Bench
 
 OWNER, OTHER = 65534, 65533
@@ -227,6 +229,27 @@ def test_an_unreadable_entry_is_not_cancelled_for_anyone(bench: Bench) -> None:
     ask(bench, "a", OWNER)
     bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
     assert bench.names("new") == {"a.json"}
+
+
+@pytest.mark.parametrize("step", ["read", "finish"])
+def test_what_somebody_else_has_answered_meanwhile_is_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """So does `spoolctl check --repair`, for an entry that cannot be read; and intake goes on."""
+    bring(bench, "new")
+
+    def lost(*_: object, **__: object) -> None:
+        raise LeaseLostError("somebody else has it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Spool, step, lost)
+        (bench.root / "new" / "a.json").rename(bench.root / "running" / "a@9999.json")
+        bench.intake.step()
+        ask(bench, "a", OWNER)
+        if step == "finish":
+            bench.intake.step()
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
 
 
 def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
