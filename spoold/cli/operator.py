@@ -30,7 +30,7 @@ POLL = 0.1  # seconds between two looks for the report
 @JSON
 @click.pass_obj
 def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool) -> int:
-    """Delete dependencies that are unused by the [gc] settings: by age, by size of the store, by free disk.
+    """Delete dependencies that are unused by the [gc] settings: by age, number, size of the store, free disk.
 
     The least recently used go first, and never what a submission on its way needs. The builder does it; health has it
     done every [gc] interval as well.

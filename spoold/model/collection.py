@@ -1,4 +1,4 @@
-"""Which builds go when the dependency cache is collected: by age, size and free disk, least recently used first.
+"""Which builds go when the dependency cache is collected: by age, number, size, free disk; least recently used first.
 
 Spec: spool-layout.md, "Collection". Pure: the builder measures, this decides, the builder deletes.
 """
@@ -44,6 +44,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """When dependencies are unused, and deleted: the least recently used first. 0 switches a rule off."""
 
     max_age: Annotated[float, setting("what was not used for so long goes", "seconds", ge=0)] = 30 * 86400.0
+    # The record of a build, with up to twice [builder.limits] log of what it printed, lies in the spool.
+    max_count: Annotated[int, setting("of more builds than that the unused go", ge=0)] = 10_000
     max_size: Annotated[int, setting("while the store is larger, what is unused goes", "bytes", ge=0)] = 0
     min_free: Annotated[int, setting("while less of its disk is free, what is unused goes", "bytes", ge=0)] = (
         2 * 1024**3
@@ -52,7 +54,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A build to delete, the rule that says so (``age``, ``size`` or ``free disk``), and what it alone takes."""
+    """A build to delete, the rule that says so (``age``, ``number``, ``size``, ``free disk``), and what it alone takes."""
 
     build_id: str
     why: str
@@ -86,20 +88,24 @@ def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, fre
     only with the second of them, so a collection may free more than is reckoned with, and never less.
     """
     chosen: list[Verdict] = []
+    count = len(builds)
     for build in sorted(builds, key=lambda build: (build.last_used, build.build_id)):
-        why = _reason(build, rules, now, store_size, free)
+        why = _reason(build, rules, now=now, count=count, store_size=store_size, free=free)
         if why:
             chosen.append(Verdict(build_id=build.build_id, why=why, last_used=build.last_used, own_size=build.own_size))
+            count -= 1
             store_size -= build.own_size
             free += build.own_size
     return chosen
 
 
-def _reason(build: Held, rules: Rules, now: float, store_size: int, free: int) -> str:
+def _reason(build: Held, rules: Rules, *, now: float, count: int, store_size: int, free: int) -> str:
     if build.needed:
         return ""
     if rules.max_age and now - build.last_used > rules.max_age:
         return "age"
+    if rules.max_count and count > rules.max_count:
+        return "number"
     if rules.max_size and store_size > rules.max_size:
         return "size"
     if rules.min_free and free < rules.min_free:
