@@ -54,7 +54,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """A build to delete, the rule that says so (``age``, ``number``, ``size``, ``free disk``), and what it alone takes."""
+    """A build to delete, the rule that says so (age, number, size, free disk), and what it alone takes (bytes)."""
 
     build_id: str
     why: str
