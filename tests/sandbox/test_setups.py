@@ -1,6 +1,6 @@
 """Jobs on engines that are set up in another way, each a real one: what is supported works, the rest is refused.
 
-See "Supported set-ups" in the README. Rootless on cgroup v2 is tested in a virtual machine (contrib/vm).
+See "Engines" in contrib/operator.md. Rootless on cgroup v2 is tested in a virtual machine (contrib/vm).
 """
 
 from __future__ import annotations
