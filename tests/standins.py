@@ -1,4 +1,4 @@
-"""Stand-ins for the two engines, for tests of how entries move. Both pass the contract tests of the real ones."""
+"""Stand-ins for the two engines, for tests of how entries move (both pass the contract tests), and for the clock."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from spoold.host.clock import Clock
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
@@ -90,6 +91,24 @@ def _phase(directory: str, script: list[str], limits: PhaseLimits, stdin: bytes,
 
 def _stream(data: bytes, limit: int) -> Stream:
     return Stream(data[:limit], len(data))
+
+
+class SetClock(Clock):
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.here = 0.0
+        self.there = 1_000_000.0
+
+    def monotonic(self) -> float:
+        return self.here
+
+    def file_system(self) -> float:
+        return self.there
+
+    def pass_time(self, seconds: float) -> None:
+        self.here += seconds
+        self.there += seconds
 
 
 class PlainBackend:

@@ -111,7 +111,7 @@ def test_a_failed_compilation_ends_the_job(engine: tuple[Sandbox, str]) -> None:
 
 def test_the_time_limit_and_what_was_printed_before_it(engine: tuple[Sandbox, str]) -> None:
     sandbox, shell = engine
-    short = msgspec.structs.replace(RUN_DEFAULT, time=0.5, stdout=10)
+    short = msgspec.structs.replace(RUN_DEFAULT, time=1.0, stdout=10)
     result = sandbox.run(job(shell, "echo 0123456789abc; sleep 60", run=short), lambda *_: None, threading.Event())
     assert result.run.outcome is Outcome.TIME_LIMIT
     assert (result.run.stdout, result.run.stdout_bytes, result.run.stdout_truncated) == ("0123456789", 14, True)

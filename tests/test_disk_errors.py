@@ -30,7 +30,7 @@ from spoold.spool.check import OURS, PRIVATE, Check, Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
 
-PATIENCE = 30.0 * SLOWNESS
+PATIENCE = 100.0 * SLOWNESS
 OUTAGE = 1.5  # seconds
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 RARE = () if LONG else ("list", "statfs")  # these keep daemons from beginning anything
@@ -68,8 +68,8 @@ class Ailing:
         layout.create(str(self.spool))
         self.settings = Settings(
             spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0),
-            # A lease lasts for longer than the errors, so that nothing has to lose one.
-            lease=Lease(renewal=0.5, limit=8.0, check=0.5, pause=0.2),
+            # A lease lasts for longer than the errors, however busy the host is, so that nothing has to lose one.
+            lease=Lease(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
             executor=Executor(slots=3),
             nixpkgs={"default": "/srv/nixpkgs"},
         )

@@ -167,5 +167,5 @@ def test_a_shell_completes(man: Path, tmp_path: Path, shell: str) -> None:
     words = [] if shell == "fish" else [shell]
     command = [shell, "-c", ASK[shell], *words, str(tmp_path), str(man.parent)]
     environment = os.environ | {"PYTHONPATH": str(engines.REPOSITORY), "HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, check=False, timeout=30, env=environment)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=100, env=environment)
     assert b"nixpkgs" in done.stdout, done.stderr.decode()

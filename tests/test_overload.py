@@ -22,9 +22,11 @@ import pytest
 from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.spool import layout
+from tests.engines import SLOWNESS
 
 FLOOD = int(os.environ.get("SPOOLD_TEST_FLOOD", "3000"))
 ALICE, BOB = 1001, 1002
+SCAN = 3.0  # seconds between two scans
 pytestmark = pytest.mark.timeout(60 + FLOOD // 20)
 
 
@@ -36,7 +38,7 @@ class Flooded:
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), settle=1.0),
+            spool=SpoolSettings(path=str(self.spool), settle=1.0, scan=SCAN),
             lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.3),
             executor=Executor(slots=slots),
             nixpkgs={"default": "/srv/nixpkgs"},
@@ -120,15 +122,11 @@ def test_many_files_at_once(flooded: Flooded) -> None:
     for number in range(FLOOD):
         flooded.drop(f"a{number}", ALICE)
     flooded.drop("other", BOB)
-    dropped = time.monotonic()
     flooded.until(lambda: flooded.has("other"))
     if os.geteuid() == 0:
         assert flooded.answered() < FLOOD * 0.9
-        assert time.monotonic() - dropped < 10
-    asked = time.monotonic()
     command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(flooded.config), "status", "other"]
-    subprocess.run(command, check=True, capture_output=True)
-    assert time.monotonic() - asked < 5
+    subprocess.run(command, check=True, capture_output=True, timeout=30 * SLOWNESS)
     flooded.until(lambda: flooded.answered() == FLOOD + 2, 60 + FLOOD / 20)
     for role, process in flooded.processes.items():
         assert resident(process.pid) < before[role] + (16 << 20) + FLOOD * 300, role
@@ -166,12 +164,15 @@ def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded
     flooded.start("intake", prefix=unshare)
     flooded.until(lambda: "cannot watch" in flooded.log.read_text())
     flooded.drop("a")
-    flooded.until((flooded.spool / "new" / "a.json").exists, 20)
+    flooded.until((flooded.spool / "new" / "a.json").exists)
     enter = ["nsenter", "--preserve-credentials", f"--user=/proc/{flooded.processes['intake'].pid}/ns/user"]
     subprocess.run([*enter, "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_instances"], check=True)
     flooded.until(lambda: "watching again" in flooded.log.read_text())
-    flooded.drop("b")
-    flooded.until((flooded.spool / "new" / "b.json").exists, 4)  # by the event: the scan is every 5 s
+    began = time.monotonic()
+    for number in range(10):
+        flooded.drop(f"b{number}")
+        flooded.until((flooded.spool / "new" / f"b{number}.json").exists)
+    assert time.monotonic() - began < 7 * SCAN, "not by the events: of ten one after the other each waited for a scan"
 
 
 @pytest.mark.parametrize("role", ["intake", "executor"])

@@ -31,6 +31,7 @@ from spoold.spool import layout
 from tests.test_systemd import SERVICES, unit
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+PATIENCE = 100.0  # seconds
 GROUP = 64_000  # no account of any system: the kernel needs none
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 ALICE, BOB = 64_101, 64_102
@@ -38,7 +39,7 @@ HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
@@ -70,7 +71,7 @@ class Installed:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(address)
             Path(address).chmod(0o777)
-            listener.settimeout(30)
+            listener.settimeout(PATIENCE)
             env = os.environ | {"NOTIFY_SOCKET": address}
             process = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
             self.processes.append(process)
@@ -84,7 +85,7 @@ class Installed:
             for process in self.processes:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
-            assert {process.wait(30) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
+            assert {process.wait(PATIENCE) for process in self.processes} <= {0, -signal.SIGKILL}, self.said()
             assert not {word for word in ("denied", "not permitted") if word in self.said()}, self.said()
         finally:
             for process in self.processes:
@@ -156,7 +157,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     for role in ("builder", "intake", "health"):
         installed.start(role)
     first = installed.start("executor")
-    installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 0.5"})
+    installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 1"})
     until(lambda: os.listdir(installed.spool / "running"))
     first.send_signal(signal.SIGSTOP)
     installed.start("executor", executor=Executor(name="two", slots=1, drain=0.1))
@@ -165,7 +166,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "executor.toml")]
     subprocess.run([*ctl, "requeue", "held"], check=True, capture_output=True)
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
-    installed.drop(BOB, "long.json", HELLO | {"inputs": "nap 3"})
+    installed.drop(BOB, "long.json", HELLO | {"inputs": "nap 60"})
     until(lambda: [name for name in os.listdir(installed.spool / "running") if name.startswith("long")])
     run_as(BOB, f"touch {installed.spool}/incoming/long.cancel")
     assert installed.response(BOB, "long")["status"] == "CANCELLED"
@@ -243,7 +244,7 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     directory.chmod(0o3775)
     for role in ("builder", "intake", "executor", "health"):
         installed.start(role, metrics=Metrics(directory=str(directory), interval=1.0))
-    installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 4"})
+    installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 60"})
 
     def value(daemon: str, series: str) -> float:
         text = "".join(path.read_text() for path in directory.glob(f"spoold-{daemon}-*.prom"))

@@ -24,7 +24,7 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
 from tests.standins import PlainBackend, PlainSandbox
 
-PATIENCE = 20.0
+PATIENCE = 100.0  # seconds; much, since a disk may be busy with something else
 
 
 def settings_for(root: Path, **changes: Any) -> Settings:

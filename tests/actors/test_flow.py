@@ -22,7 +22,7 @@ from spoold.model.response import Package
 from spoold.spool import floor
 from spoold.spool.builds import BuildStore
 from spoold.spool.queue import Queue
-from tests.actors.bench import Bench, settings_for
+from tests.actors.bench import PATIENCE, Bench, settings_for
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(bench
     for id_ in ("a", "b"):
         bench.drop(id_, expression="broken")
     bench.drop("c", expression="fine")
-    bench.until(lambda: len(bench.names("building")) == 3)
+    bench.until(lambda: len(bench.names("building")) == 3 and bench.names("builds/building"))
     assert bench.progress("a") == "INSTALLING_DEPENDENCIES"
     waiting_for = bench.builds.queue.entries("building")[0].id
     hint = Hint("builds/building", f"{waiting_for}@1.json")
@@ -251,7 +251,7 @@ def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_p
     bench.wait_for("a")
     bench.sandbox.gate.clear()
     bench.drop("b", "echo first")
-    bench.until(lambda: bench.names("running") == {"b@1.json"}, bench.executor.step)
+    bench.until(lambda: len(bench.sandbox.jobs) == 2, bench.executor.step)
     bench.executor._slots._heartbeat.stop()
     bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
     other = bench.new_executor()
@@ -333,7 +333,10 @@ def test_below_half_the_floor_nothing_is_begun(bench: Bench, monkeypatch: pytest
 def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
     """Whoever put it back; and the others flow meanwhile."""
     settings = settings_for(tmp_path)
-    bench = Bench(tmp_path, msgspec.structs.replace(settings, lease=msgspec.structs.replace(settings.lease, pause=2.0)))
+    pause = 300.0
+    bench = Bench(
+        tmp_path, msgspec.structs.replace(settings, lease=msgspec.structs.replace(settings.lease, pause=pause))
+    )
     bench.drop("warm")
     bench.wait_for("warm")
     for id_, look in (("by-health", bench.health.step), ("by-executor", bench.step)):
@@ -342,23 +345,29 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
             bench.spool.queue.claim(Entry(id_, 1), "new", "running")  # and its executor dies
         else:
             bench.sandbox.failures = 1
+        before = bench.spool.clock.file_system()
         bench.until(lambda id_=id_: bench.has("new", f"{id_}@2.json"), look)  # type: ignore[misc]
-        began = time.monotonic()
+        waits = bench.root / "new" / f"{id_}@2.json"
+        assert before + pause <= waits.stat().st_mtime <= bench.spool.clock.file_system() + pause
         bench.drop(f"beside-{id_}")
         bench.wait_for(f"beside-{id_}")
-        assert bench.has("new", f"{id_}@2.json")
+        assert waits.exists()
         restarted = bench.new_executor()  # the pause outlives whoever made it
+        for _ in range(3):
+            restarted.step()
+        restarted.stop()
+        assert waits.exists()
+        os.utime(waits)  # it is due
+        restarted = bench.new_executor()
         bench.until(lambda id_=id_: bench.has("done", f"{id_}.response.json"), restarted.step)  # type: ignore[misc]
-        assert 1.5 < time.monotonic() - began < 10
         assert bench.response(id_)["status"] == "COMPLETED"
         restarted.stop()
     bench.close()
 
 
 def test_an_engine_that_is_away_costs_no_attempt(bench: Bench) -> None:
-    bench.drop("a")
-    bench.until(lambda: bench.names("builds/done"))
     bench.sandbox.gate.clear()
+    bench.drop("a")
     bench.until(lambda: bench.names("running"))
     bench.sandbox.away = True
     bench.sandbox.gate.set()
@@ -429,19 +438,23 @@ def test_health_puts_a_waiting_submission_back_only_where_there_is_no_build(benc
 def test_a_crash_after_the_commit_is_mended_by_whoever_comes_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(_queue: Queue, _entry: Entry) -> None:
+    crashed: list[Entry] = []
+
+    def crash(_queue: Queue, entry: Entry) -> None:
+        crashed.append(entry)
         raise SystemExit
 
     bench.drop("a")
     with monkeypatch.context() as patched:
         patched.setattr(Queue, "_link", crash)
-        bench.until(lambda: bench.backend.built)
-        bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json"), bench.builder.step)
+        bench.until(lambda: crashed)
+    assert bench.has("builds/done", f"{bench.backend.built[0]}.json")
     bench.health.step()
     assert bench.has("builds/done", f"{bench.backend.built[0]}.response.json")
     with monkeypatch.context() as patched:
         patched.setattr(Queue, "_link", crash)
-        bench.until(lambda: bench.has("done", "a.json"))
+        bench.until(lambda: len(crashed) == 2)
+    assert bench.has("done", "a.json")
     assert not bench.has("done", "a.response.json")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
     assert bench.response("a")["status"] == "COMPLETED"
@@ -459,9 +472,9 @@ def test_stopping_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> No
     bench.until(lambda: len(bench.names("running")) == 1, bench.executor.step)
     stopper = threading.Thread(target=bench.executor.stop)
     stopper.start()
-    time.sleep(0.3)
+    bench.until(lambda: bench.executor._line._closed, lambda: None)
     bench.sandbox.gate.set()
-    stopper.join(10)
+    stopper.join(PATIENCE)
     assert not stopper.is_alive()
     assert bench.sandbox.closed
     assert len(bench.names("new")) == 2

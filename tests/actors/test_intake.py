@@ -229,7 +229,7 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     box.drop("b.json")
     worker = threading.Thread(target=box.settle, daemon=True)
     worker.start()
-    worker.join(10)
+    worker.join(60)
     assert not worker.is_alive(), "something blocked"
     assert box.response("a")["status"] == "REJECTED"
     assert word in box.response("a")["reason"]
@@ -260,7 +260,7 @@ def test_a_file_that_is_swapped_between_look_and_open_is_not_followed(
     monkeypatch.setattr(os, "open", swap_and_open)
     worker = threading.Thread(target=box.intake.step, daemon=True)
     worker.start()
-    worker.join(10)
+    worker.join(60)
     assert not worker.is_alive(), "it blocked"
     assert box.names("new") == set()
     box.settle()

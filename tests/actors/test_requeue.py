@@ -30,6 +30,7 @@ def test_it_runs_once_more_and_has_one_answer(bench: Bench, tmp_path: Path) -> N
     bench.drop("a", f"test -e {marker}")
     bench.wait_for("a")
     assert bench.response("a")["status"] == "RUN_FAILED"
+    bench.assert_nothing_is_left()  # the slot is through, and removes no side file of the next run
     marker.touch()
     requeue(bench.spool, "a")
     assert (bench.progress("a"), bench.names("done")) == ("pending", set())
@@ -95,7 +96,7 @@ def test_a_holder_that_slept_through_it_cannot_answer(tmp_path: Path) -> None:
         bench.wait_for("warm")
         bench.sandbox.gate.clear()
         bench.drop("a")
-        bench.until(lambda: bench.names("running"), bench.executor.step)
+        bench.until(lambda: bench.executor._slots._heartbeat._held, bench.executor.step)
         bench.executor._slots._heartbeat.stop()  # it hangs
         lease = next(iter(bench.executor._slots._heartbeat._held))
         (bench.root / "incoming" / "a.cancel").touch()

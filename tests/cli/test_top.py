@@ -79,7 +79,7 @@ def test_a_program_gets_json(config: Path) -> None:
         "builds/new": 0,
         "builds/building": 1,
     }
-    assert 4000 <= states["new"]["oldest"] < 4100
+    assert 4000 <= states["new"]["oldest"] < 4200
     assert states["building"]["oldest"] is None
     assert (sample["oldest"][0]["id"], sample["oldest"][0]["attempt"]) == ("b", 2)
     worker = next(worker for worker in sample["workers"] if worker["name"] == "executor-default")
@@ -91,10 +91,10 @@ def test_a_program_gets_json(config: Path) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--once"]])
 def test_a_pipe_gets_one_look(config: Path, words: list[str]) -> None:
-    done = subprocess.run(command(config, *words), cwd=REPOSITORY, capture_output=True, check=True, timeout=20)
+    done = subprocess.run(command(config, *words), cwd=REPOSITORY, capture_output=True, check=True, timeout=100)
     text = done.stdout.decode()
-    assert re.search(r"^new +3 +1 h 6 min", text, re.MULTILINE)
-    assert re.search(r"^executor-default .* d +1 min 4", text, re.MULTILINE)
+    assert re.search(r"^new +3 +1 h [67] min", text, re.MULTILINE)
+    assert re.search(r"^executor-default .* d +[12] min ", text, re.MULTILINE)
     assert "b (attempt 2)" in text
     assert "no rates" in text
     assert "\x1b" not in text
@@ -134,7 +134,7 @@ class Terminal:
         os.close(theirs)
 
     def read_until(self, wanted: bytes) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 100
         while wanted not in self.shown:
             assert time.monotonic() < deadline, self.shown
             if select.select([self._side], [], [], 0.1)[0]:
@@ -142,7 +142,7 @@ class Terminal:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(20)
+        code = self.process.wait(100)
         try:
             while part := os.read(self._side, 65536):
                 self.shown += part

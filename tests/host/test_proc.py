@@ -17,7 +17,7 @@ import pytest
 from spoold.host.proc import Bounds, Limit, Rlimits, run, signal_name
 from spoold.model.errors import OperatorError
 
-SOON = Bounds(wall=10, grace=0.3)
+SOON = Bounds(wall=60, grace=0.3)
 
 
 def sh(script: str) -> list[str]:
@@ -29,7 +29,7 @@ def test_a_program_that_ends_well() -> None:
     assert finished.ok
     assert (finished.stdout.data, finished.stdout.total) == (b"out\n", 4)
     assert finished.stderr.data == b"err\n"
-    assert finished.wall < 5
+    assert 0 < finished.wall < SOON.wall
     assert finished.memory > 0
 
 
@@ -66,7 +66,7 @@ def test_limits(script: str, bounds: dict[str, float], limit: Limit) -> None:
     finished = run(sh(script), Bounds(grace=0.2, **bounds))  # type: ignore[arg-type]
     assert finished.limit is limit
     assert finished.signal in ("SIGTERM", "SIGKILL")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_output_beyond_what_is_kept_is_counted_and_does_not_block() -> None:
@@ -95,7 +95,9 @@ def test_a_watch_ends_the_program_and_says_why() -> None:
 
 def test_a_watch_that_fails_leaves_no_process(tmp_path: Path) -> None:
     def broken() -> str:
-        raise ZeroDivisionError
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            raise ZeroDivisionError
+        return ""
 
     with pytest.raises(ZeroDivisionError):
         run(sh(f"echo $$ > {tmp_path}/pid; exec sleep 60"), SOON, watch=broken)
@@ -105,7 +107,7 @@ def test_a_watch_that_fails_leaves_no_process(tmp_path: Path) -> None:
 def test_what_is_left_of_the_group_is_killed(tmp_path: Path) -> None:
     run(sh(f"sleep 60 & echo $! > {tmp_path}/pid"), SOON)
     child = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _alive(child) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not _alive(child)
@@ -120,14 +122,15 @@ def _alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("delay", [0, 0.001, 0.002, 0.005, 0.01, 0.1])
 def test_a_program_dies_with_us(tmp_path: Path, delay: float) -> None:
-    script = f"from spoold.host.proc import *; print(flush=True); run(['sleep', '{999 + delay}'], Bounds(wall=99))"
+    seconds = f"{999 + delay}{os.getpid():07}"  # of this test alone
+    script = f"from spoold.host.proc import *; print(flush=True); run(['sleep', '{seconds}'], Bounds(wall=99))"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
         time.sleep(delay)
         parent.kill()
-    deadline = time.monotonic() + 5
-    while any(f"sleep\0{999 + delay}".encode() in text for text in _command_lines()):
+    deadline = time.monotonic() + 60
+    while any(f"sleep\0{seconds}".encode() in text for text in _command_lines()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -140,8 +143,8 @@ def _command_lines() -> Iterator[bytes]:
 
 def test_a_grandchild_that_holds_the_pipes_does_not_hold_us() -> None:
     started = time.monotonic()
-    assert run(sh("setsid sleep 3 & echo x"), SOON).stdout.data == b"x\n"
-    assert time.monotonic() - started < 2
+    assert run(sh("setsid sleep 30 & echo x"), SOON).stdout.data == b"x\n"
+    assert time.monotonic() - started < 25
 
 
 def test_resource_limits() -> None:

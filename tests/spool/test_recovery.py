@@ -14,27 +14,9 @@ from spoold.model.ids import Entry
 from spoold.spool import layout
 from spoold.spool.queue import Queue, write_for
 from spoold.spool.recovery import Watchman, publish_committed, recover
+from tests.standins import SetClock
 
 LIMIT, RENEWAL = 30.0, 5.0
-NOW = 1_000_000.0
-
-
-class SetClock(Clock):
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.here = 0.0
-        self.there = NOW
-
-    def monotonic(self) -> float:
-        return self.here
-
-    def file_system(self) -> float:
-        return self.there
-
-    def pass_time(self, seconds: float) -> None:
-        self.here += seconds
-        self.there += seconds
 
 
 @pytest.fixture
@@ -86,7 +68,7 @@ def test_an_old_entry_is_not_dead_at_the_first_look(queue: Queue, clock: SetCloc
 def test_an_operator_can_expire_a_lease_with_touch(queue: Queue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     watching.dead(queue, "running")
-    os.utime(queue.entry_path("running", entry), (NOW - 3600, NOW - 3600))
+    os.utime(queue.entry_path("running", entry), (clock.there - 3600,) * 2)
     assert watching.dead(queue, "running") == []
     clock.pass_time(2 * RENEWAL)
     assert watching.dead(queue, "running") == [entry]
@@ -105,7 +87,7 @@ def test_a_stepped_clock_expires_nothing_that_is_renewed(queue: Queue, clock: Se
 
 def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: Queue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
-    os.utime(queue.entry_path("running", entry), (NOW + 1e6, NOW + 1e6))
+    os.utime(queue.entry_path("running", entry), (clock.there + 1e6,) * 2)
     watching.dead(queue, "running")
     clock.pass_time(LIMIT)
     assert watching.dead(queue, "running") == [entry]
