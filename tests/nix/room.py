@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -16,9 +17,11 @@ import msgspec
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
+from tests.engines import SLOWNESS
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
 Copy = Callable[[], NixBuilder]
+PATIENCE = 60.0 * SLOWNESS  # seconds
 _numbers = itertools.count()
 
 
@@ -32,6 +35,33 @@ def shell(builder: NixBuilder, attributes: str) -> str:
     result = build(builder, SHELL % attributes)
     assert result.phase.outcome is Outcome.OK, result.phase.stderr
     return result.shell
+
+
+def processes_with(word: str) -> list[int]:
+    """Return the processes in whose command line or environment ``word`` stands."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if word.encode() in text and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def until_runs(command: str) -> None:
+    """Wait until a builder runs a command."""
+    words = command.replace(" ", "\0")
+    until(lambda: bool(processes_with(words)))
 
 
 def limited(builder: NixBuilder, **limits: float) -> NixBuilder:

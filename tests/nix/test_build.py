@@ -18,6 +18,7 @@ from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.nix.packages import split
+from tests.engines import SLOWNESS, quickest
 from tests.nix import room
 from tests.nix.room import Copy
 
@@ -26,9 +27,8 @@ pytestmark = pytest.mark.nix
 
 def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> None:
     runtime = nix_builder.prepare()
-    started = time.monotonic()
     assert NixBuilder(nix_builder.settings).prepare() == runtime
-    assert time.monotonic() - started < 1
+    assert quickest(lambda: NixBuilder(nix_builder.settings).prepare()) < SLOWNESS
     assert {runtime.python, runtime.bash, runtime.coreutils} < set(runtime.closure)
     for path in (runtime.python, runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
@@ -79,11 +79,10 @@ def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
 
 def test_the_same_again_is_the_same_path_and_quick(nix_builder: NixBuilder) -> None:
     first = room.build(nix_builder, room.SHELL % "X = 1;")
-    started = time.monotonic()
     second = room.build(nix_builder, room.SHELL % "X = 1;")
     assert second.shell == first.shell
     assert second.packages == first.packages
-    assert time.monotonic() - started < 1
+    assert quickest(lambda: room.build(nix_builder, room.SHELL % "X = 1;")) < SLOWNESS
 
 
 def test_two_at_once(nix_builder: NixBuilder) -> None:
@@ -164,7 +163,7 @@ def test_a_cancelled_build(nix_builder: NixBuilder) -> None:
     started = time.monotonic()
     with pytest.raises(TemporaryError, match="cancelled"):
         nix_builder.build("cancelled", expression, "default", cancelled)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
 
 
 def test_a_missing_program_is_not_the_clients_fault(

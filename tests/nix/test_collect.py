@@ -138,25 +138,24 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
     builder, cancelled = copy(), Event()
     left = built(copy(), "left", "A = 1;")
 
+    mark = f"sleep 1000.{time.time_ns()}"
+
     def building() -> None:
-        script = 'X = pkgs.runCommand "long" { } "sleep 1000";'
+        script = f'X = pkgs.runCommand "long" {{ }} "{mark}";'
         with pytest.raises(TemporaryError, match="cancelled"):
             builder.build("long", room.SHELL % script, "default", cancelled)
 
     thread = threading.Thread(target=building)
     thread.start()
     try:
-        time.sleep(0.5)
-        started = time.monotonic()
+        room.until_runs(mark)
         swept = collect.collect(builder.store, set(), seconds=60, cancel=Event())
-        assert time.monotonic() - started < 3
         assert swept == collect.Sweep(builds=[], paths=[], freed=0, complete=False)
         assert builder.store.valid([left.shell])
-        started = time.monotonic()
         collector = threading.Thread(target=builder.collect, args=(set(),), kwargs={"dry_run": False})
         collector.start()
         built(builder, "short", "A = 2;")
-        assert time.monotonic() - started < 3
+        assert thread.is_alive(), "nobody waited for its end"
         collector.join()
     finally:
         cancelled.set()
@@ -173,9 +172,7 @@ def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyP
     collector.start()
     try:
         time.sleep(0.3)
-        started = time.monotonic()
         built(builder, "between", "A = 3;")
-        assert time.monotonic() - started < 5
         assert collector.is_alive()
     finally:
         cancelled.set()
@@ -197,7 +194,7 @@ def test_builds_without_a_pause_keep_no_collection_out(tmp_path: Path) -> None:
     try:
         time.sleep(0.3)
         for _ in range(3):
-            with lock.exclusive(2, never) as alone:
+            with lock.exclusive(60, never) as alone:
                 assert alone
     finally:
         ended.set()
@@ -210,10 +207,8 @@ def test_a_build_can_be_cancelled_while_it_waits_for_a_collection(copy: Copy) ->
     with builder.store.lock.exclusive(1, Event()) as alone:
         assert alone
         threading.Timer(0.2, cancelled.set).start()
-        started = time.monotonic()
         with pytest.raises(TemporaryError, match="waited for a collection"):
             builder.build("waits", "1", "default", cancelled)
-        assert time.monotonic() - started < 2
 
 
 def test_small_steps_come_to_the_same(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_a_cage_bounds_and_accounts() -> None:
 def test_a_cage_bounds_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cage, "PROCESSES", 10)
     with cage.cage(64 * 1024**2) as group:
-        command = group.joining([proc.find("sh"), "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done"])
+        command = group.joining([proc.find("sh"), "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done"])
         finished = proc.run(command, proc.Bounds(wall=30))
     assert b"fork" in finished.stderr.data
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -33,19 +33,6 @@ print("ready", flush=True)
 builder.build("killed", expression, "default", threading.Event())
 """
 COUNT = "builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: %s) 1000000)"
-
-
-def processes_with(word: str) -> list[int]:
-    """Return the processes in whose command line or environment ``word`` stands."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if word.encode() in text and int(process.name) != os.getpid():
-            found.append(int(process.name))
-    return found
 
 
 @pytest.fixture
@@ -76,7 +63,7 @@ def test_kill(nix_builder: NixBuilder, aliased: Settings, stage: str, delay: flo
         time.sleep(delay)
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
-    _wait_until(lambda: not processes_with(aliased.nix.state) and not processes_with(mark))
+    room.until(lambda: not room.processes_with(aliased.nix.state) and not room.processes_with(mark))
     assert not (nix_builder.store.roots.directory / "builds/killed").is_symlink()
     with nix_builder.store.database() as database:
         assert database.execute("SELECT count(*) FROM ValidPaths WHERE path LIKE ?", [f"%-{mark}"]).fetchone() == (0,)
@@ -93,10 +80,3 @@ def test_after_a_kill_all_is_well(nix_builder: NixBuilder) -> None:
     assert list(nix_builder.store.temporary.iterdir()) == []
     assert runtime == nix_builder.prepare()
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{cage.PREFIX}{os.getpid()}-*"))
-
-
-def _wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
