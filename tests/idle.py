@@ -1,8 +1,8 @@
 """Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
 
-The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, or ``kill``, which ends its
-process. $SPOOLD_TEST_REST says for how many seconds they rest after an error of the host, where that is not as long as
-on a real one.
+The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, ``await FILE``, which goes on until
+there is such a file, or ``kill``, which ends its process. SIGHUP has the daemons read CONFIG again. $SPOOLD_TEST_REST
+says for how many seconds they rest after an error of the host, where that is not as long as on a real one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class IdleSandbox:
             os.kill(os.getpid(), signal.SIGKILL)
         if word == "nap" and cancelled.wait(float(rest)):
             raise RunCancelledError(job.submission_id)
+        while word == "await" and not os.path.exists(rest):
+            if cancelled.wait(0.02):
+                raise RunCancelledError(job.submission_id)
         nothing = Stream(b"", 0)
         phase = finished_phase(stdout=nothing, stderr=nothing, time=0.0, outcome=Outcome.OK, exit_code=0)
         on_phase("run", phase)
@@ -53,4 +56,4 @@ if __name__ == "__main__":
     if rest := os.environ.get("SPOOLD_TEST_REST"):
         loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = float(rest)
     log.set_up(level=sys.argv[3], journal=False)
-    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","))
+    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","), lambda: load(sys.argv[1]))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pwd
+import random
 import re
 import secrets
 import shutil
@@ -28,9 +29,21 @@ from spoold.spool import layout
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 
 SETTLE = 1.5  # seconds
-PATIENCE = 30.0 * SLOWNESS
+PATIENCE = 60.0 * SLOWNESS
+TAKEN_OVER = "settings read again"  # as daemons log it
 PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
 GATEWAY = REPOSITORY / "contrib" / "ssh-gateway"
+
+
+class Slow(NamedTuple):
+    """An upload that takes longer than the settle time, with pauses that are much shorter; all in seconds."""
+
+    settle: float = 4.0
+    pause: float = 0.4
+    pauses: int = 12
+
+
+SLOW = Slow()
 
 
 class User(NamedTuple):
@@ -69,6 +82,8 @@ def user(number: int) -> Iterator[User]:
     """Yield a user who has no password, no home but /, and whose account is not locked."""
     remove_users_of_the_dead()
     name = f"spoold-{os.getpid()}-{number}"
+    with contextlib.suppress(KeyError):  # left by one that had our number, and was killed
+        change_users("userdel", pwd.getpwnam(name).pw_name)
     options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/", "--shell", "/bin/sh"]
     change_users("useradd", *options, "--password", "*", name)
     try:
@@ -229,6 +244,10 @@ class Room:
         assert (entry["Spool"]["sha256"], entry["Spool"]["uid"]) == (hashlib.sha256(data).hexdigest(), owner.uid)
         assert not list((self.spool / "incoming").glob(f"*{id_}*"))
 
+    def settling(self, seconds: float) -> contextlib.AbstractContextManager[None]:
+        """Have uploads that rest waited for so long inside the block."""
+        return settling(seconds, self.settings, self.config, self.daemons, self.directory / "log")
+
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """Keep the daemons from taking anything in inside the block."""
@@ -239,10 +258,35 @@ class Room:
             self.daemons.send_signal(signal.SIGCONT)
 
 
+@contextlib.contextmanager
+def settling(
+    seconds: float, settings: Settings, config: Path, daemons: subprocess.Popen[bytes], log: Path
+) -> Iterator[None]:
+    """Have daemons wait so long for uploads that rest inside the block; ``settings`` is what they have else."""
+
+    def change(changed: Settings) -> None:
+        before = log.read_text().count(TAKEN_OVER)
+        config.write_bytes(msgspec.toml.encode(changed))
+        daemons.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while log.read_text().count(TAKEN_OVER) == before:
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.02)
+
+    change(msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, settle=seconds)))
+    try:
+        yield
+    finally:
+        change(settings)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself."""
+    while True:
+        port = random.randint(15_000, 32_000)  # noqa: S311 - no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

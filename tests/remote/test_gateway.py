@@ -46,7 +46,7 @@ def gateway(room: Room, ann: User, bob: User) -> str:
     installed = room.directory / "ssh-gateway"
     shutil.copy(GATEWAY, installed)
     installed.chmod(0o755)
-    command = f"{installed} --spool {room.spool} --max-file {MOST} --upload-time 5"
+    command = f"{installed} --spool {room.spool} --max-file {MOST} --upload-time 60"
     for user, key, name in ((ann, "one", "one"), (ann, "two", "two"), (bob, "bobs", "")):
         room.authorize(user, key, f'command="{command} {f"--name {name}" if name else ""}",restrict')
     return command
@@ -90,14 +90,14 @@ def test_an_id_is_chosen_where_none_is(bobs: Client) -> None:
 
 def test_how_far_it_is_and_cancelling(one: Client, room: Room) -> None:
     id_, _ = room.request()
-    nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 3"}).encode()
+    nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}).encode()
     assert one.say(f"submit {id_}", nap).returncode == DONE
     seen = one.say(f"status {id_}")
     assert seen.returncode == WAITING
     assert one.say(f"wait {id_} 0").returncode == WAITING
     assert one.say(f"cancel {id_}").returncode == DONE
-    assert json.loads(one.say(f"wait {id_} 30").stdout)["status"] in {"CANCELLED", "COMPLETED"}
-    room.until(lambda: json.loads(one.say(f"status {id_}").stdout)["status"] == "CANCELLED")
+    assert json.loads(one.say(f"wait {id_} 30").stdout)["status"] == "CANCELLED"
+    assert json.loads(one.say(f"status {id_}").stdout)["status"] == "CANCELLED"
 
 
 def test_its_idea_of_an_id_is_spoolds() -> None:
@@ -285,7 +285,7 @@ def test_what_is_not_whole_is_not_submitted(data: bytes, gateway: str, room: Roo
     text = {"SSH_ORIGINAL_COMMAND": f"submit {id_}"}
     done = subprocess.run(gateway.split(), input=data, env=text, capture_output=True, check=False, timeout=PATIENCE)
     assert done.returncode == REFUSED
-    assert time.monotonic() - began < PATIENCE / 5
+    assert time.monotonic() - began < PATIENCE / 2
     assert not list((room.spool / "incoming").glob(f"*{id_}*"))
 
 

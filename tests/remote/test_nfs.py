@@ -16,7 +16,7 @@ import pytest
 
 from tests.remote import nfs
 from tests.remote.nfs import Client
-from tests.remote.room import PATIENCE, SETTLE, Room, User
+from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
 
 HOUR_NS = 3600 * 10**9
 REFUSED = (nfs_rs.NfsError, OSError)
@@ -99,11 +99,13 @@ def test_one_after_the_other_and_all_at_once(room: Room, anns: Client) -> None:
 
 def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
     id_, data = room.request(2000)
-    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
-        for number in range(4):
-            anns.write_at(file, data[number * 600 : (number + 1) * 600], number * 600)
-            time.sleep(SETTLE * 0.6)
-    room.assert_completed(id_, ann, data)
+    with room.settling(SLOW.settle):
+        with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+            size = len(data) // SLOW.pauses + 1
+            for number in range(SLOW.pauses):
+                anns.write_at(file, data[number * size : (number + 1) * size], number * size)
+                time.sleep(SLOW.pause)
+        room.assert_completed(id_, ann, data)
 
 
 def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client) -> None:
@@ -133,11 +135,11 @@ def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns
     whole, data = room.request()
     part, half = room.request()
     now = time.time_ns() + skew
+    began = time.monotonic()
     for id_, content in ((whole, data), (part, half[: len(half) // 2])):
         anns.put(f"/incoming/.{id_}.tmp", content)
         anns.utime(f"/incoming/.{id_}.tmp", ns=now)
         anns.rename(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
-    began = time.monotonic()
     room.assert_completed(whole, ann, data)
     assert fetch(anns, part)["status"] == "REJECTED"
     assert time.monotonic() - began >= SETTLE * 0.9, "it has its settle time, whatever its mtime says"
@@ -145,7 +147,7 @@ def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns
 
 def test_cancelling(room: Room, anns: Client) -> None:
     id_ = room.request()[0]
-    nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 2"}
+    nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}
     in_place(anns, id_, json.dumps(nap).encode())
     room.until((room.spool / "running" / f"{id_}@1.json").exists)
     anns.put(f"/incoming/{id_}.cancel", b"")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.room import SETTLE, Room, User
+from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
 
-LARGE = 3 << 20  # bytes: more than pipes and sockets hold between here and there
-KBIT = "8000"  # a second; so it takes some seconds
+LARGE = 8 << 20  # bytes: more than pipes and sockets hold between here and there
+KBIT, KBYTE = "8000", "1000"  # a second; so it takes eight, and comes without long pauses
 Upload = Callable[[Room, User, Path, str], list[str]]
 
 
@@ -61,7 +61,7 @@ WAYS = [by_cp, by_cat, by_rename, by_scp, by_old_scp, by_sftp, by_rsync, by_rsyn
 
 
 def run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=PATIENCE)
     # With --inplace and --append rsync is not through with the file when it is whole, and then it may be taken in.
     was_taken = command[0] == "rsync" and done.returncode == 23 and b"No such file" in done.stderr
     assert done.returncode == 0 or was_taken, done.stderr.decode()
@@ -85,29 +85,33 @@ def test_the_client_of_the_spec_needs_scp_and_ssh_only(room: Room, ann: User) ->
 # -- slow
 
 
-def trickle(room: Room, user: User, target: str, data: bytes, pauses: Sequence[float]) -> None:
+def trickle(room: Room, user: User, target: str, data: bytes, pauses: Sequence[Callable[[], object]]) -> None:
     """Upload in as many parts as there are pauses, and one."""
     command = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1", f"cat >{target}"]
     size = len(data) // (len(pauses) + 1) + 1
     with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
         assert client.stdin
-        for number, pause in enumerate([*pauses, 0.0]):
+        client.stdin.write(data[:size])
+        client.stdin.flush()
+        for number, pause in enumerate(pauses, 1):
+            pause()
             client.stdin.write(data[number * size : (number + 1) * size])
             client.stdin.flush()
-            time.sleep(pause)
     assert client.returncode == 0
 
 
 def test_an_upload_may_take_long_under_its_final_name(room: Room, ann: User) -> None:
     """Longer than the settle time in all, as long as no pause is."""
     id_, data = room.request(2000)
-    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [SETTLE * 0.6] * 4)
-    room.assert_completed(id_, ann, data)
+    with room.settling(SLOW.settle):
+        pauses = [lambda: time.sleep(SLOW.pause)] * SLOW.pauses
+        trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, pauses)
+        room.assert_completed(id_, ann, data)
 
 
 def test_an_upload_that_rests_longer_than_the_settle_time_is_given_up(room: Room, ann: User) -> None:
     id_, data = room.request(2000)
-    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [SETTLE * 2])
+    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [lambda: room.response(id_, ann)])
     answer = room.response(id_, ann)
     assert answer["status"] == "REJECTED"
     assert f"after {SETTLE:g} s without a change" in answer["reason"]
@@ -146,11 +150,11 @@ def slow_sftp(room: Room, user: User, file: Path, target: str) -> list[str]:
 
 
 def slow_rsync_in_place(room: Room, user: User, file: Path, target: str) -> list[str]:
-    return by_rsync(room, user, file, target, "--inplace", "--bwlimit=1000")
+    return by_rsync(room, user, file, target, "--inplace", f"--bwlimit={KBYTE}")
 
 
 def slow_rsync_partial(room: Room, user: User, file: Path, target: str) -> list[str]:
-    return by_rsync(room, user, file, target, "--partial", "--bwlimit=1000")
+    return by_rsync(room, user, file, target, "--partial", f"--bwlimit={KBYTE}")
 
 
 CUT_OFF = [slow_cat, slow_scp, slow_old_scp, slow_sftp, slow_rsync_in_place, slow_rsync_partial]
@@ -173,7 +177,7 @@ def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User) -> N
 
 def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:
     id_, data = room.request(LARGE)
-    upload = by_rsync(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json"), "--bwlimit=1000")
+    upload = by_rsync(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json"), f"--bwlimit={KBYTE}")
     cut_off(room, id_, upload)
     room.until(lambda: not list((room.spool / "incoming").glob(f"*{id_}*")))
     time.sleep(SETTLE)
@@ -197,12 +201,13 @@ def rsync_again(room: Room, user: User, file: Path, target: str) -> list[str]:
 def test_an_upload_is_resumed_within_the_settle_time(room: Room, ann: User, begin: Upload, resume: Upload) -> None:
     id_, data = room.request(LARGE)
     file, target = room.file(id_, data), room.in_spool(f"incoming/{id_}.json")
-    cut_off(room, id_, begin(room, ann, file, target))
-    path = room.spool / "incoming" / f"{id_}.json"
-    room.until(path.exists)
-    assert path.stat().st_size < len(data)
-    run(resume(room, ann, file, target))
-    room.assert_completed(id_, ann, data)
+    with room.settling(PATIENCE):
+        cut_off(room, id_, begin(room, ann, file, target))
+        path = room.spool / "incoming" / f"{id_}.json"
+        room.until(path.exists)
+        assert path.stat().st_size < len(data)
+        run(resume(room, ann, file, target))
+        room.assert_completed(id_, ann, data)
 
 
 # -- two users
