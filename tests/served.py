@@ -28,12 +28,12 @@ LEASE = Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
 class Served:
     """A spool with its four daemons as processes."""
 
-    def __init__(self, directory: Path, settings: Settings) -> None:
+    def __init__(self, directory: Path, settings: Settings, lease: Lease = LEASE) -> None:
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=LEASE, gc=EVERYTHING_UNUSED
+            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=lease, gc=EVERYTHING_UNUSED
         )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
@@ -101,11 +101,11 @@ class Served:
 
     def assert_nothing_is_left(self) -> None:
         for directory in ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building"):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + PATIENCE
             while os.listdir(self.spool / directory):
                 assert time.monotonic() < deadline, (directory, os.listdir(self.spool / directory))
                 time.sleep(0.05)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         # Who is killed while he writes a side file leaves it there for an hour.
         passing = (".progress.json", ".probe", ".lock", ".held", ".host")
         while left := [name for name in os.listdir(self.spool / "tmp") if not name.endswith(passing)]:

@@ -36,7 +36,8 @@ CLIENTS = 4
 def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: object) -> Iterator[Served]:
     docker = msgspec.convert({"host": daemon.host, "mode": MODE}, Docker)
     settings = msgspec.structs.replace(nix_settings, docker=docker, executor=Executor(slots=2))
-    made = Served(tmp_path, settings)
+    # As many attempts as it takes: that chance may not strike one submission three times is not what is tested.
+    made = Served(tmp_path, settings, msgspec.structs.replace(LEASE, attempts=100))
     yield made
     made.stop()
     shutil.rmtree(made.spool)

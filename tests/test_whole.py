@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -18,10 +19,11 @@ import pytest
 
 from spoold.config import Docker, Settings
 from spoold.daemon import ROLES
-from tests.served import Served
+from tests.served import PATIENCE, Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
+NAP = f"sleep 40.{os.getpid()}"
 GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
 
 
@@ -92,7 +94,7 @@ def test_one_that_runs_for_ever(served: Served) -> None:
     response = served.response("endless")
     assert (response["status"], response["run"]["outcome"]) == ("RUN_FAILED", "time_limit")
     assert response["run"]["stdout"] == "begun\n"
-    assert response["run"]["time"] == pytest.approx(1, abs=0.9)
+    assert 0.9 < response["run"]["time"] < 30
 
 
 def test_a_binary_file_and_binary_output(served: Served) -> None:
@@ -154,7 +156,7 @@ def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp
     """Another answers; the first, continued, publishes nothing and removes its container."""
     first = served.processes["executor"]
     limits = {"run": {"time": 60}}
-    served.drop("slow", "sleep 12; echo $(</proc/sys/kernel/random/uuid)", limits=limits)
+    served.drop("slow", f"{NAP}; echo $(</proc/sys/kernel/random/uuid)", limits=limits)
     until(lambda: len(busy(served, docker_host)) == 1)
     first.send_signal(signal.SIGSTOP)
     settings = msgspec.toml.decode(served.config.read_bytes())
@@ -168,10 +170,11 @@ def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp
         first.send_signal(signal.SIGCONT)
         until(lambda: len(busy(served, docker_host)) == 1)
         assert not (served.spool / "done" / "slow.response.json").exists()
+        wake()
         response = served.response("slow")
         assert response["status"] == "COMPLETED"
         second.terminate()
-        assert second.wait(60) == 0
+        assert second.wait(PATIENCE) == 0
         assert served.response("slow") == response
         served.drop("after", "echo after")
         assert served.response("after")["run"]["stdout"] == "after\n"
@@ -191,7 +194,7 @@ def containers(served: Served, docker_host: str) -> list[str]:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for ``condition``, bounded."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -202,9 +205,17 @@ def busy(served: Served, docker_host: str) -> list[str]:
     found = []
     for name in containers(served, docker_host):
         command = ["docker", "--host", docker_host, "top", name, "-eo", "pid,args"]
-        if "sleep 12" in subprocess.run(command, capture_output=True, check=False, text=True).stdout:
+        if NAP in subprocess.run(command, capture_output=True, check=False, text=True).stdout:
             found.append(name)
     return found
+
+
+def wake() -> None:
+    """End the naps of jobs, where we may and see their processes; else they take as long as they do."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cmdline").read_text() == NAP.replace(" ", "\0") + "\0":
+                os.kill(int(process.name), signal.SIGTERM)
 
 
 def test_bad_input_is_refused_while_the_rest_flows(served: Served, tmp_path: Path) -> None:

@@ -25,9 +25,11 @@ from spoold.sandbox import container as container_module
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.view import ROLE
+from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
+PATIENCE = 60.0 * SLOWNESS  # seconds
 
 
 @pytest.fixture
@@ -72,19 +74,18 @@ def nothing_is_left(api: docker.APIClient, spool: Path) -> None:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for ``condition``, bounded."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def running(api: docker.APIClient, spool: Path) -> str:
-    """Wait until the job's program runs in the one container of ``spool``; return the container."""
+    """Wait until the job's program, which sleeps, runs in the one container of ``spool``; return the container."""
 
     def runs() -> bool:
         try:
-            tops = [api.top(found)["Processes"] for found in left(api, spool)]
-            return any(len(top) > 1 and "inside.supervisor" not in str(top[-1]) for top in tops)
+            return any("sleep 60" in str(api.top(found)["Processes"]) for found in left(api, spool))
         except docker.errors.APIError:  # it is not started yet
             return False
 
@@ -121,7 +122,7 @@ def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tm
     running(api, tmp_path)
     cancelled.set()
     with pytest.raises(RunCancelledError):
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE)
     nothing_is_left(api, tmp_path)
 
 
@@ -131,7 +132,7 @@ def test_a_container_that_dies_is_ours_and_temporary(
     future, _ = start(own, "sleep 60", plain_shell)
     api.kill(running(api, tmp_path))
     with pytest.raises(TemporaryError, match="the sandbox was lost"):
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE)
     nothing_is_left(api, tmp_path)
 
 
@@ -141,7 +142,7 @@ def test_a_container_that_is_removed_is_ours_and_temporary(
     future, _ = start(own, "sleep 60", plain_shell)
     api.remove_container(running(api, tmp_path), force=True)
     with pytest.raises(TemporaryError, match="the sandbox was lost"):
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE)
 
 
 def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docker.APIClient, tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_memory_that_kills_the_supervisor_too_is_still_the_jobs_limit(
     state = {"State": {"OOMKilled": True, "Running": False}}
     monkeypatch.setattr(docker.APIClient, "inspect_container", lambda *_: state)
     api.kill(found)
-    phase = future.result(timeout=20).run
+    phase = future.result(timeout=PATIENCE).run
     assert (phase.outcome, phase.signal, phase.memory) == ("memory_limit", "SIGKILL", RUN.memory)
 
 

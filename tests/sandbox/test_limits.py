@@ -42,7 +42,8 @@ def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
     before = time.monotonic()
     phase = run("#!/bin/bash\necho begun\n" + script, limits=SHORT).run
     assert time.monotonic() - before < SLACK
-    assert (phase.outcome, phase.signal, phase.stdout) == ("time_limit", "SIGKILL", "begun\n")
+    assert (phase.outcome, phase.signal) == ("time_limit", "SIGKILL")
+    assert phase.stdout in ("begun\n", "")  # a machine that stalls lets it come no further
     assert isinstance(phase.time, float)
     assert SHORT.time <= phase.time < SLACK
 
@@ -52,7 +53,7 @@ def test_cpu_time_of_all_processes_counts(run: Run) -> None:
     phase = run(script, limits=replace(RUN, time=30, cpu_time=0.8)).run
     assert (phase.outcome, phase.exit_code) == ("cpu_limit", None)
     assert isinstance(phase.cpu_time, float)
-    assert 0.8 <= phase.cpu_time < 5
+    assert 0.8 <= phase.cpu_time < SLACK
 
 
 def test_cpu_time_of_children_that_nobody_waited_for_counts(run: Run, python_shell: str) -> None:
@@ -123,10 +124,10 @@ def test_reading_files_of_the_store_is_not_memory(run: Run) -> None:
 
 
 def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> None:
-    program = b"held = b'x' * (80 << 20)\n__import__('time').sleep(0.1)\n"  # long enough to be seen at a look
+    program = b"import sys, time\nheld = b'x' * (80 << 20)\ntime.sleep(float(sys.argv[1]))\n"
     result = run(
-        "python3 main.py; exit 0",
-        compile_sh="python3 main.py",
+        "python3 main.py 60; exit 0",
+        compile_sh="python3 main.py 0.3",  # long enough to be seen at a look
         files={"main.py": program},
         shell=python_shell,
         limits=replace(RUN, memory=48 * MIB),
@@ -172,7 +173,7 @@ def test_each_phase_has_its_own_limit_of_processes(run: Run, python_shell: str) 
 
 
 def test_zombies_are_reaped_while_the_program_runs(run: Run) -> None:
-    script = "#!/bin/bash\nfor i in {1..20}; do ( (:) & (:) & ); sleep 0.02; done; echo $?"
+    script = "#!/bin/bash\nfor i in {1..10}; do ( (:) & (:) & ); sleep 0.1; done; echo $?"
     phase = run(script, limits=replace(RUN, processes=16)).run
     assert (phase.stdout, phase.stderr) == ("0\n", "")
 
@@ -210,21 +211,20 @@ def test_the_work_directory_is_bounded(run: Run, python_shell: str) -> None:
 
 
 def test_endless_output_ends_at_the_time_limit(run: Run) -> None:
-    phase = run("yes & yes >&2", limits=SHORT).run
+    phase = run("yes & yes >&2", limits=replace(SHORT, time=2 * SHORT.time)).run
     assert phase.outcome is Outcome.TIME_LIMIT
     assert (phase.stdout, phase.stderr) == ("y\n" * 32768, "y\n" * 32768)
     assert isinstance(phase.stdout_bytes, int)
-    assert phase.stdout_bytes > 10 * MIB
+    assert phase.stdout_bytes > 1 * MIB
 
 
 def test_the_end_of_the_program_is_the_end(run: Run, python_shell: str) -> None:
     program = b"import os, time\nos.setsid()\nprint('begun', flush=True)\ntime.sleep(60)\n"
-    script = "#!/bin/bash\n(trap '' TERM; sleep 60) & python3 main.py | { read x; echo $x; } & sleep 1; echo done"
+    script = "#!/bin/bash\n(trap '' TERM; sleep 60) & python3 main.py | { read x; echo $x; touch /tmp/x; } &\n"
+    script += "until [ -e /tmp/x ]; do sleep 0.01; done; echo done"
     before = time.monotonic()
     phase = run(script, files={"main.py": program}, shell=python_shell).run
     assert (phase.stdout, phase.outcome) == ("begun\ndone\n", "ok")
-    assert isinstance(phase.time, float)
-    assert phase.time < 5
     assert time.monotonic() - before < SLACK
 
 
@@ -264,7 +264,7 @@ def test_nothing_of_compile_lives_on_in_run(run: Run, python_shell: str) -> None
 
 
 def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
-    phase: Phase = run("echo partial; sleep 60", limits=SHORT).run
+    phase: Phase = run("echo partial; sleep 60", limits=replace(SHORT, time=3 * SHORT.time)).run
     assert (phase.stdout, phase.exit_code) == ("partial\n", None)
     assert isinstance(phase.memory, int)
     assert phase.memory > 0
@@ -291,10 +291,11 @@ def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
 @pytest.mark.parametrize("more", [1.1, 1.5])
 def test_a_run_is_held_to_its_own_default(run: Run, python_shell: str, more: float) -> None:
     """The container would let it have that much: a compilation may."""
-    program = f"x = b'x' * int({RUN_DEFAULT.memory * more}); import time; time.sleep(0.05)".encode()
-    phase = run("python3 a.py", files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT).run
+    text = f"import sys, time; x = b'x' * int({RUN_DEFAULT.memory * more}); time.sleep(float(sys.argv[1]))"
+    program = text.encode()
+    phase = run("python3 a.py 60", files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT).run
     assert phase.outcome is Outcome.MEMORY_LIMIT
-    script = "python3 a.py; echo $?"
+    script = "python3 a.py 0.05; echo $?"
     result = run("true", compile_sh=script, files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT)
     assert (result.compile.outcome, result.compile.stdout) == (Outcome.OK, "0\n")
 
