@@ -37,6 +37,14 @@ def request_from_directory(directory: Path) -> Request:
     return Request(files=files)
 
 
+def as_bytes(request: Request) -> bytes:
+    """Return a request as it is dropped; raises :class:`ClientError` where something in it is no text."""
+    try:
+        return ENCODER.encode(request)
+    except UnicodeEncodeError as error:
+        raise ClientError("names of files, arguments and variables have to be UTF-8") from error
+
+
 def encoded(data: bytes) -> tuple[str, Encoding]:
     """Return ``data`` as a request says it: as text where it is UTF-8, else in base64."""
     try:
@@ -116,6 +124,8 @@ def _read(path: str) -> Response | None:
         return None
     except PermissionError:
         raise ClientError(f"{path} is not yours to read") from None
+    except msgspec.DecodeError as error:
+        raise ClientError(f"{path} cannot be read; is it of another version of spoold? {error}") from error
 
 
 def wait(spool: str, id_: str, timeout: float) -> Response | None:

@@ -114,7 +114,7 @@ def submit(
     """
     if source.is_dir():
         request = client.request_from_directory(source)
-        data = client.ENCODER.encode(_with_inputs(request, stdin, arguments, variables))
+        data = client.as_bytes(_with_inputs(request, stdin, arguments, variables))
     elif stdin or arguments or variables:
         raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
     else:

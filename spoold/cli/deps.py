@@ -121,7 +121,10 @@ def _request(builds: BuildStore, path: Path, pin: str) -> str:
         raise OperatorError(f"{builds.runtime_path} is not there: start `spoold builder` first")
     if pin not in runtime.nixpkgs:
         raise OperatorError(f"there is no pin called {pin!a}; there are {sorted(runtime.nixpkgs)}")
-    expression = path.read_text()
+    try:
+        expression = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ClientError(f"{path}: not UTF-8 text") from error
     if len(expression) > MAX_EXPRESSION:
         raise ClientError(f"{path}: more than {MAX_EXPRESSION} characters")
     build_id = ids.build_id(expression, runtime.nixpkgs[pin], runtime.system, runtime.nix)

@@ -69,6 +69,26 @@ def program(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.mark.parametrize("words", [("--arg", "\udcff"), ("--env", "A=\udcff")], ids=["argument", "variable"])
+def test_what_is_no_text_is_no_bug(bench: Bench, program: Path, words: tuple[str, ...]) -> None:
+    assert "UTF-8" in ctl(bench, "submit", str(program), *words, code=exits.FAILED)
+
+
+def test_a_file_whose_name_is_no_text_is_no_bug(bench: Bench, program: Path) -> None:
+    (program / "\udcff").touch()
+    assert "UTF-8" in ctl(bench, "submit", str(program), code=exits.FAILED)
+
+
+def test_a_shell_that_is_no_text_is_no_bug(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "x.nix").write_bytes(b"\xff")
+    assert "x.nix: not UTF-8" in ctl(bench, "deps", "build", str(tmp_path / "x.nix"), code=exits.FAILED)
+
+
+def test_a_response_of_another_version_is_no_bug(bench: Bench) -> None:
+    (bench.root / "done" / "new.response.json").write_text('{"status": "COMPLETED", "novelty": 1}')
+    assert "another version" in ctl(bench, "status", "new", code=exits.FAILED)
+
+
 def test_a_directory_becomes_a_submission(bench: Bench, program: Path, tmp_path: Path) -> None:
     words = ["--stdin", str(tmp_path / "in"), "--arg", "a", "--env", "WHO=me", "--wait", "--json"]
     response = json.loads(ctl(bench, "submit", str(program), *words))
