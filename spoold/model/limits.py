@@ -107,6 +107,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     work_inodes: Annotated[int, setting("how many files and directories it may have", ge=1)] = 16384
 
 
+def unused_wishes(asked: RequestedLimits | None) -> list[str]:
+    """Return a note for each limit that was asked for of the phase ``dependencies`` and means nothing there.
+
+    A build is for all who want it, so one client's wish bounds only how long he waits.
+    """
+    wishes = [] if asked is None else [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
+    return [
+        f"limits.dependencies.{name}: builds are bounded by this host's own limits; it was not used"
+        for name in wishes
+        if name != "time"
+    ]
+
+
 def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
     """Return the limits that ``phase`` runs under, and a note for each wish that was cut to the operator's maximum."""
     if asked is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Job, Runtime
-from spoold.model.limits import Limits, effective
+from spoold.model.limits import Limits, effective, unused_wishes
 from spoold.model.submission import COMPILE_FILE, Request
 
 
@@ -27,6 +27,7 @@ def plan_job(
     if request.has(COMPILE_FILE):
         compile_, more = effective("compile", request.limits.compile, limits.compile)
         notes = more + notes
+    notes = unused_wishes(request.limits.dependencies) + notes
     job = Job(
         submission_id=entry.id,
         attempt=entry.attempt,

@@ -159,6 +159,14 @@ def test_a_failed_build_is_answered_while_all_slots_are_busy(bench: Bench) -> No
     bench.wait_for("a", "b")
 
 
+@pytest.mark.parametrize("expression", ["good", "broken"])
+def test_a_wish_that_nobody_can_have_is_noted(bench: Bench, expression: str) -> None:
+    bench.drop("a", expression=expression, limits={"dependencies": {"time": 60, "memory": 1 << 30}})
+    bench.wait_for("a")
+    (note,) = bench.response("a")["notes"]
+    assert note.startswith("limits.dependencies.memory: builds are bounded by this host's own limits")
+
+
 def test_the_wait_for_a_build_is_bounded_by_the_submissions_own_limit(bench: Bench) -> None:
     bench.backend.gate.clear()
     bench.drop("a", limits={"dependencies": {"time": 0.2}})

@@ -6,6 +6,7 @@ import os
 
 import msgspec
 
+from spoold.model.limits import unused_wishes
 from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.submission import Submission
 from spoold.spool.builds import BuildStore
@@ -15,7 +16,8 @@ def failed(submission: Submission, phase: Phase) -> Response:
     """Return the answer to a submission whose build failed."""
     ours = phase.outcome is Outcome.INTERNAL_ERROR
     status = Status.INTERNAL_ERROR if ours else Status.DEPENDENCIES_FAILED
-    return answered(submission, status, dependencies=phase)
+    notes = unused_wishes(submission.Request.limits.dependencies) if submission.Request else []
+    return answered(submission, status, dependencies=phase, notes=notes or msgspec.UNSET)
 
 
 def listed(submission: Submission, builds: BuildStore) -> Response:
