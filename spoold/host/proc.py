@@ -238,8 +238,8 @@ def _finished(seen: _Supervision, status: int, usage: tuple[float, int], wall: f
 
 
 def signal_name(number: int) -> str:
-    """Return the name of a signal: ``SIGSEGV``, ``SIGRTMIN+3``."""
+    """Return the name of a signal: ``SIGSEGV``, ``SIGRTMIN+3``, ``SIG32`` of those that a C library keeps to itself."""
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}" if number > signal.SIGRTMIN else f"SIG{number}"

@@ -16,7 +16,6 @@ RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
 ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
 RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
 REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
-BUILD_ID_LENGTH = 64
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
 

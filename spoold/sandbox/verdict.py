@@ -1,4 +1,4 @@
-"""From what the supervisor measured to what the client is told; pure.
+"""From what the supervisor measured to what the client is told.
 
 Where several things hit at once the first of these names the outcome: memory, time, CPU, file size, a signal, a
 nonzero exit. Output over its cap is cut and counted, and fails nothing.
@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from spoold.host.proc import signal_name
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 
@@ -66,7 +67,7 @@ def judge(done: Done, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Phas
         stderr=Stream(stderr, done.stderr_total),
         time=done.time / 1e9,
         outcome=outcome,
-        signal=_name(number),
+        signal=signal_name(number) if number else "",
         exit_code=code,
         cpu_time=done.cpu / 1e9,
         memory=memory,
@@ -106,12 +107,3 @@ def _exit(status: int) -> tuple[int | None, int]:
     if os.WIFSIGNALED(status):
         return None, os.WTERMSIG(status)
     return os.WEXITSTATUS(status), 0
-
-
-def _name(number: int) -> str:
-    if number == 0:
-        return ""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"

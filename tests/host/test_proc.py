@@ -38,6 +38,7 @@ def test_the_exit_code_and_the_signal() -> None:
     finished = run(sh("kill -SEGV $$"), SOON)
     assert (finished.exit_code, finished.signal, finished.limit) == (None, "SIGSEGV", None)
     assert signal_name(signal.SIGRTMIN + 3) == "SIGRTMIN+3"
+    assert signal_name(32) == "SIG32"
 
 
 def test_the_environment_is_empty_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
