@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from collections.abc import Iterator
 
 import click
 import msgspec
@@ -63,8 +65,9 @@ def add(settings: Settings, *, name: str, location: str, timeout: float, as_json
     if not LOCATION.fullmatch(location):
         raise click.UsageError(f"{location!a}: an absolute path, or a URL (https://, http://, file://)")
     _refuse_of_settings(settings, name)
-    before = builds.pins()
-    code = _change(builds, before | {name: location}, timeout, undo=before)
+    with _changing(builds):
+        before = builds.pins()
+        code = _change(builds, before | {name: location}, timeout, undo=before)
     if code == exits.OK and as_json:
         click.echo(msgspec.json.encode({"name": name, "location": location}))
     elif code == exits.OK:
@@ -89,10 +92,11 @@ def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> i
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
     _refuse_of_settings(settings, name)
-    pins = builds.pins()
-    if pins.pop(name, None) is None:
-        raise OperatorError(f"there is no added pin called {name!a}; see `spoolctl nixpkgs list`")
-    code = _change(builds, pins, timeout, undo=None)
+    with _changing(builds):
+        pins = builds.pins()
+        if pins.pop(name, None) is None:
+            raise OperatorError(f"there is no added pin called {name!a}; see `spoolctl nixpkgs list`")
+        code = _change(builds, pins, timeout, undo=None)
     if code == exits.OK and as_json:
         click.echo(msgspec.json.encode({"name": name}))
     return code
@@ -131,6 +135,15 @@ def list_(settings: Settings, *, as_json: bool) -> None:
 def _refuse_of_settings(settings: Settings, name: str) -> None:
     if name in settings.nixpkgs:
         raise OperatorError(f"{name!a} is a pin of the settings file: change it there, and restart the builder")
+
+
+@contextlib.contextmanager
+def _changing(builds: BuildStore) -> Iterator[None]:
+    """Hold the pins for a change; who else wants to waits as long as the first one does."""
+    with contextlib.ExitStack() as held:
+        with Console(stderr=True).status("waiting for another change of the pins to end"):
+            held.enter_context(builds.changing_pins())
+        yield
 
 
 def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: dict[str, str] | None) -> int:

@@ -201,6 +201,10 @@ class BuildStore:
         except msgspec.DecodeError as error:
             raise OperatorError(f"{self.pins_path} cannot be read: {error}; mend it, or remove it") from error
 
+    def changing_pins(self) -> AbstractContextManager[None]:
+        """Keep others from changing the pins while one does: from the look at those before to the builder's answer."""
+        return fsops.locked(self.queue.path("tmp", "pins.lock"), exclusive=True)
+
     def set_pins(self, pins: dict[str, str]) -> None:
         """Change the added pins; the builder takes notice."""
         private = self.queue.path("tmp", "pins.json")

@@ -243,6 +243,14 @@ def test_a_pin_that_cannot_be_provided_is_not_added(bench: Bench, program: Path)
     ctl(bench, "submit", str(program), "--wait")
 
 
+def test_pins_that_are_added_at_once_are_all_there(bench: Bench) -> None:
+    names = [f"pin-{number}" for number in range(3)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        for _ in pool.map(lambda name: ctl(bench, "nixpkgs", "add", name, f"/srv/{name}", "--timeout", "20"), names):
+            pass
+    assert bench.builds.pins() == {name: f"/srv/{name}" for name in names}
+
+
 def test_a_pin_that_is_added_while_no_builder_runs_is_answered_when_one_starts(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "spool")
     with ThreadPoolExecutor(1) as pool:
