@@ -105,10 +105,11 @@ def test_the_same_sources_make_the_same_bytes(man: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_man_reads_it_without_complaint(man: Path, page: str) -> None:
+@pytest.mark.parametrize("encoding", ["UTF-8", "ANSI_X3.4-1968"])
+def test_man_reads_it_without_complaint(man: Path, page: str, encoding: str) -> None:
     if shutil.which("man") is None:
         pytest.skip("man is not installed (Debian package man-db)")
-    command = ["man", "--warnings", "--encoding=UTF-8", "--local-file", str(man / page)]
+    command = ["man", "--warnings", f"--encoding={encoding}", "--local-file", str(man / page)]
     done = subprocess.run(command, capture_output=True, check=True, env=os.environ | {"MANWIDTH": "100"})
     assert done.stderr == b""
     assert b"NAME" in done.stdout
