@@ -169,8 +169,9 @@ def _roles(settings: Settings) -> Iterator[Finding]:
         if holders:
             yield Finding(Level.FINE, f"daemon {role}", f"runs (pid {holders[0]})")
         else:
-            unit = role.partition("-")[0]
-            remedy = f"systemctl start spoold-{unit}, or `spoold {unit}`"
+            daemon, _, name = role.partition("-")  # executor-NAME
+            unit, command = (f"{daemon}@{name}", f"{daemon} --name {name}") if name else (daemon, daemon)
+            remedy = f"systemctl start spoold-{unit}, or `spoold {command}`"
             if host := elsewhere(settings.spool.path, role):
                 remedy = f"nothing, while that host lives; else what starts it here: {remedy}"
             yield Finding(

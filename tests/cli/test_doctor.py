@@ -124,7 +124,9 @@ def test_daemons_that_run_here_and_those_that_do_not(own: Settings) -> None:
     with FileLock(f"{own.spool.path}/tmp/executor-two.lock"):
         found = list(spool.examine(own))
     assert f"daemon executor-two: runs (pid {os.getpid()})" in said(found, Level.FINE)
-    assert "daemon health: does not run on this host" in said(found, Level.NOTE)
+    assert "daemon health: does not run on this host: systemctl start spoold-health" in said(found, Level.NOTE)
+    notes = said(spool.examine(own), Level.NOTE)
+    assert "systemctl start spoold-executor@two, or `spoold executor --name two`" in notes
 
 
 def test_a_file_system_of_another_host(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
