@@ -9,6 +9,10 @@ alone, first goes into a group ``daemon`` below it. That takes a group that is o
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are his, and manages all others itself.
 Where there is no systemd, whoever may write there may do so.
 
+A group above ours may have a limit too, such as a unit's MemoryMax=, for all builds together. No build gets more than
+that leaves, so that one which is too large ends at its own limit. One that was killed because several took too much
+together has done nothing wrong: that is ours, and it is tried again.
+
 Where no group can be made, builds run without this bound, and :func:`available` says so, for the operator to be told.
 """
 
@@ -18,6 +22,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +30,14 @@ from pathlib import Path
 import msgspec
 
 from spoold.host import proc
+from spoold.model.errors import TemporaryError
 
 MOUNT = Path("/sys/fs/cgroup")
 SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
 DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
 PREFIX = "spoold-build-"
 PROCESSES = 4096
+SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
 LEAF = "daemon"
 MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
@@ -41,6 +48,7 @@ class Cage:
 
     def __init__(self, groups: dict[str, Path]) -> None:
         self.groups = groups
+        self.memory = 0  # bytes, once there is a limit
 
     def joining(self, argv: list[str]) -> list[str]:
         """Return the command that joins the group and then becomes ``argv``."""
@@ -56,6 +64,7 @@ class Cage:
 
     def limit(self, memory: int, processes: int) -> None:
         """Set the bounds: no swap beside the memory."""
+        memory = self.memory = min(memory, self._left())
         for controller, names, value in (
             ("memory", ("memory.max", "memory.limit_in_bytes"), memory),
             ("memory", ("memory.memsw.limit_in_bytes",), memory),
@@ -67,17 +76,30 @@ class Cage:
                 if file.exists():
                     file.write_text(str(value))
 
+    def _left(self) -> int:
+        """Return what the group above ours leaves to one of us, in bytes."""
+        bound = _number(self.groups.get("memory", Path("/nowhere")).parent / "memory.max")
+        return sys.maxsize if bound is None else bound - bound // SPARED
+
     def accounted(self, finished: proc.Finished) -> proc.Finished:
-        """Return ``finished`` with what all processes of the group used, and with the verdict where memory ran out."""
+        """Return ``finished`` with what all processes of the group used, and with the verdict where memory ran out.
+
+        Raises :class:`TemporaryError` where it did not run out in this group, but in one above it or on the host.
+        """
         memory = self.groups.get("memory", Path("/nowhere"))
         peak = _number(memory / "memory.peak") or _number(memory / "memory.max_usage_in_bytes")
         killed = _fields(memory / "memory.events") | _fields(memory / "memory.oom_control")
-        out_of_memory = killed.get("oom_kill", 0) > 0 and not finished.ok
+        out_of_memory = killed.get("oom_kill", 0) > 0 and not finished.ok and finished.limit is None
+        if out_of_memory and killed.get("oom") == 0:  # which v1 does not count
+            raise TemporaryError(
+                "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
+            )
         return msgspec.structs.replace(
             finished,
             memory=finished.memory if peak is None else peak,
             cpu=self._cpu(finished.cpu),
-            limit=proc.Limit.MEMORY if out_of_memory and finished.limit is None else finished.limit,
+            limit=proc.Limit.MEMORY if out_of_memory else finished.limit,
+            reason=f"more than {self.memory} bytes of memory" if out_of_memory else finished.reason,
         )
 
     def _cpu(self, default: float) -> float:

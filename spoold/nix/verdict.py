@@ -116,7 +116,7 @@ def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, 
     if build.ok:
         return Outcome.OK, ""
     if build.limit is Limit.MEMORY:
-        return Outcome.MEMORY_LIMIT, f"the build took more than {limits.memory} bytes of memory"
+        return Outcome.MEMORY_LIMIT, f"the build took {build.reason}"
     if build.limit is Limit.WATCH:
         return Outcome.OUTPUT_LIMIT, build.reason
     # nix-store: 100 when a build failed, 101 when one took too long or was silent too long.

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold.host import proc
+from spoold.model.errors import TemporaryError
+from spoold.model.response import Stream
 from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 
@@ -135,3 +138,44 @@ def test_the_operator_is_told_once_where_nothing_bounds_builds(
     for _ in range(2):
         builder.prepare()
     assert len([record for record in caplog.records if "not bounded in memory" in record.getMessage()]) == 1
+
+
+FAILED = proc.Finished(
+    exit_code=100,
+    signal="",
+    limit=None,
+    reason="",
+    wall=1,
+    cpu=1,
+    memory=1,
+    stdout=Stream(b"", 0),
+    stderr=Stream(b"", 0),
+)
+
+
+def group_in(unit: Path, bound: str) -> cage.Cage:
+    """Return a build's group in a unit with such a MemoryMax=."""
+    group = unit / "build"
+    group.mkdir()
+    (unit / "memory.max").write_text(f"{bound}\n")
+    (group / "memory.max").touch()
+    return cage.Cage({"memory": group})
+
+
+@pytest.mark.parametrize(("bound", "left"), [("max", 4 << 30), (str(16 << 30), 4 << 30), (str(3200), 3000)])
+def test_no_build_gets_more_than_all_builds_may_take(tmp_path: Path, bound: str, left: int) -> None:
+    made = group_in(tmp_path, bound)
+    made.limit(4 << 30, 10)
+    assert (tmp_path / "build/memory.max").read_text() == str(left)
+
+
+def test_memory_that_ran_out_is_the_builds_only_where_its_own_limit_struck(tmp_path: Path) -> None:
+    made = group_in(tmp_path, "3200")
+    made.limit(4 << 30, 10)
+    events = tmp_path / "build/memory.events"
+    events.write_text("low 0\nhigh 0\nmax 12\noom 1\noom_kill 1\noom_group_kill 0\n")
+    seen = made.accounted(FAILED)
+    assert (seen.limit, seen.reason) == (proc.Limit.MEMORY, "more than 3000 bytes of memory")
+    events.write_text("low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\noom_group_kill 0\n")
+    with pytest.raises(TemporaryError, match="all builds together"):
+        made.accounted(FAILED)
