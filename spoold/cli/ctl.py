@@ -12,7 +12,7 @@ from rich.console import Console
 from spoold.cli import check, client, defaults, deps, doctor, exits, operator, pins, render, text, top
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
-from spoold.model.errors import ClientError
+from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
 from spoold.spool import layout
@@ -63,7 +63,11 @@ def init(settings: Settings, *, as_json: bool) -> None:
 
     Exit codes: 0 it is there now, 1 it cannot be made.
     """
-    changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
+    try:
+        changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
+    except PermissionError as error:
+        reason = "run this as root; on NFS, export the spool to this host with no_root_squash"
+        raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
     if as_json:
         click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed}))
         return

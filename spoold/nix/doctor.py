@@ -24,7 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from spoold.config import Nix, Settings
-from spoold.host import accounts, packages, proc
+from spoold.host import accounts, packages, proc, units
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
@@ -105,7 +105,8 @@ def _pins(settings: Settings) -> Finding:
 
 def _users(settings: Nix) -> Iterator[Finding]:
     what = "users that run builds"
-    if os.geteuid() == 0 and (builder := _builder(settings)) is not None:
+    builder = _builder(settings)
+    if builder not in (None, os.geteuid()):
         yield Finding(Level.FINE, what, f"{accounts.user_name(builder)}, in user namespaces")
         yield from _ours_alone(settings, builder)
         return
@@ -168,8 +169,8 @@ def _shared_uids(members: list[str]) -> Finding:
 
 def _bounds(settings: Nix) -> Finding:
     what = "limits of builds"
-    ordinary = os.geteuid() != 0 or _builder(settings) is not None
-    if ordinary and not cage.delegable():
+    builder = _builder(settings)
+    if (os.geteuid() != 0 or builder is not None) and not cage.delegable():
         return Finding(
             Level.NOTE,
             what,
@@ -177,14 +178,25 @@ def _bounds(settings: Nix) -> Finding:
             "itself, but all together by the unit's MemoryMax=",
             "boot with systemd.unified_cgroup_hierarchy=1",
         )
-    if cage.available():
+    unit = {}
+    if builder not in (None, os.geteuid()):
+        unit = units.properties(f"{BUILDER}.service", "ControlGroup", "Delegate", "DelegateControllers")
+    if _delegated(unit) if unit else cage.available():
         return Finding(Level.FINE, what, "memory and processes are bounded by a control group")
     return Finding(
-        Level.UNKNOWN if os.geteuid() else Level.WARNING,
+        Level.WARNING if unit or os.geteuid() == 0 else Level.UNKNOWN,
         what,
         "no control group can be made here: builds are not bounded in memory",
         "run the builder as root or under systemd with Delegate=yes; the controllers memory and pids must be there",
     )
+
+
+def _delegated(unit: dict[str, str]) -> bool:
+    """Tell whether a unit gives groups to make: by what its daemon has made, before it runs by what is to be."""
+    group = cage.MOUNT / unit["ControlGroup"].lstrip("/")
+    if unit["ControlGroup"]:
+        return "memory" in (group / "cgroup.subtree_control").read_text().split()
+    return unit["Delegate"] == "yes" and "memory" in unit["DelegateControllers"].split()
 
 
 def _state(state: Path) -> Iterator[Finding]:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 from spoold.config import Settings
-from spoold.host import fsops, machine
+from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Level
-from spoold.spool import layout
+from spoold.spool import installation, layout
 from spoold.spool.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
@@ -19,6 +19,8 @@ SKEW = 60.0  # seconds between this machine's clock and the file system's that n
 ROLES = ("intake", "builder", "health")
 LOCK = ".lock"
 NOBODY = 65534
+INTAKE = "spoold-intake.service"
+RIGHTS = "-all,+chown,+fowner,+dac_read_search"  # of that unit
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -27,7 +29,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         missing = [each.path for each in layout.DIRECTORIES if not _is_directory(os.path.join(root, each.path))]
     except PermissionError:
-        yield Finding(Level.UNKNOWN, f"spool {root}", "closed to this user", "run the doctor as root")
+        yield installation.closed(f"spool {root}")
         return
     if missing:
         yield Finding(Level.REFUSED, f"spool {root}", f"not there: {', '.join(missing)}", "spoolctl init")
@@ -44,7 +46,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _roles(settings)
         yield _leases(settings)
     else:
-        yield Finding(Level.UNKNOWN, "what goes on in the spool", "closed to this user", "run the doctor as root")
+        yield installation.closed("what goes on in the spool")
 
 
 def _is_directory(path: str) -> bool:
@@ -124,21 +126,40 @@ def _owners(root: str) -> Finding:
     """Try what intake and whoever answers do with the files of others."""
     what = "files of other users in the spool"
     path = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
-    remedy = "run the daemons as root or with these rights (as in systemd/); on NFS export with no_root_squash"
+    user = units.properties(INTAKE, "User").get("User", "")
+    own = user not in ("", "root") and os.geteuid() == 0
+    try:
+        works = _works_for(user, path) if own else _works(path)
+    finally:
+        fsops.remove(path)
+    if works:
+        return Finding(Level.FINE, what, "can be read, and be given to their owners")
+    who = f"{user}: " if own else ""
+    return Finding(
+        Level.WARNING,
+        what,
+        f"{who}cannot be read where their mode is 0600, or be given away: only this account could read responses",
+        "run the daemons as root or with these rights (as in systemd/); on NFS as root, and export with "
+        "no_root_squash, see contrib/operator.md",
+    )
+
+
+def _works(path: str) -> bool:
     try:
         fsops.write_private(path, b"", owner=(NOBODY, NOBODY))
         fsops.read(path)
     except PermissionError:
-        return Finding(
-            Level.WARNING,
-            what,
-            "cannot be read where their mode is 0600, or be given away: only this account could read responses",
-            remedy,
-        )
-    else:
-        return Finding(Level.FINE, what, "can be read, and be given to their owners")
-    finally:
-        fsops.remove(path)
+        return False
+    return True
+
+
+def _works_for(user: str, path: str) -> bool:
+    """Try it as the unit's user with the unit's capabilities, which a file server knows nothing of."""
+    capabilities = f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"
+    group = os.stat(os.path.dirname(path)).st_gid
+    become = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *capabilities]
+    attempt = f'umask 077 && : >"$1" && chown {NOBODY}:{NOBODY} "$1" && cat "$1"'
+    return proc.run([*become, "sh", "-c", attempt, "sh", path], units.QUICK).ok
 
 
 def _clock(root: str) -> Finding:

@@ -9,12 +9,10 @@ import os
 from collections.abc import Iterator
 
 from spoold.config import Settings
-from spoold.host import accounts, proc
+from spoold.host import accounts, proc, units
 from spoold.model.findings import Finding, Level
 from spoold.spool import layout
 
-SYSTEMD = "/run/systemd/system"  # is there when it is process 1, as sd_booted(3) has it
-QUICK = proc.Bounds(wall=10, stdout=4096, stderr=4096)
 ACCOUNTS = "accounts of the daemons"
 
 
@@ -29,9 +27,20 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.REFUSED, ACCOUNTS, f"this host does not have: {', '.join(missing)}", remedy)
         return
     yield from _memberships()
-    yield _owners(settings)
-    if os.path.isdir(SYSTEMD):
+    try:
+        yield _owners(settings)
+    except PermissionError:
+        yield closed("owners of the spool's directories")
+    if os.path.isdir(units.SYSTEMD):
         yield _units()
+
+
+def closed(what: str) -> Finding:
+    """Return that somebody else has to look at it: root, or who is not root to a file server."""
+    if os.geteuid() != 0:
+        return Finding(Level.UNKNOWN, what, "closed to this user", "run the doctor as root")
+    remedy = "export it to this host with no_root_squash, or run the doctor as the daemons' user"
+    return Finding(Level.UNKNOWN, what, "closed to root, as a file server does that takes root for nobody", remedy)
 
 
 def _memberships() -> Iterator[Finding]:
@@ -64,7 +73,7 @@ def _owners(settings: Settings) -> Finding:
 
 def _units() -> Finding:
     what = "spoold.target"
-    said = proc.run(["systemctl", "is-enabled", what], QUICK).stdout.data.decode(errors="replace").strip()
+    said = proc.run(["systemctl", "is-enabled", what], units.QUICK).stdout.data.decode(errors="replace").strip()
     if said == "enabled":
         return Finding(Level.FINE, what, "is started at boot")
     if not said:

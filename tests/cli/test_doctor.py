@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import Docker, Nix, Settings, Spool
-from spoold.host import accounts, machine, packages
+from spoold.host import accounts, machine, packages, units
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
@@ -314,6 +314,60 @@ def test_what_bounds_the_builds_of_an_ordinary_user(
     monkeypatch.setattr(cage, "delegable", lambda: unified)
     monkeypatch.setattr(cage, "available", lambda: True)
     assert nix._bounds(Nix()).level is level
+
+
+@pytest.mark.parametrize(
+    ("group", "controllers", "level"),
+    [
+        ("/unit", "", Level.FINE),
+        ("/bare", "memory", Level.WARNING),
+        ("", "memory pids", Level.FINE),
+        ("", "", Level.WARNING),
+    ],
+)
+def test_what_bounds_the_builds_of_the_unit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, controllers: str, level: Level
+) -> None:
+    """Whoever asks, in whatever control group he is himself."""
+    for name, enabled in {"unit": "memory pids", "bare": ""}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cgroup.subtree_control").write_text(f"{enabled}\n")
+    said_by_systemd = {"ControlGroup": group, "Delegate": "yes", "DelegateControllers": controllers}
+    monkeypatch.setattr(nix, "_builder", lambda _: 64001)
+    monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
+    monkeypatch.setattr(cage, "MOUNT", tmp_path)
+    monkeypatch.setattr(cage, "delegable", lambda: True)
+    monkeypatch.setattr(cage, "available", lambda: level is not Level.FINE)
+    assert nix._bounds(Nix()).level is level
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user of a unit")
+@pytest.mark.parametrize(("rights", "level"), [(spool.RIGHTS, Level.FINE), ("-all", Level.WARNING)])
+def test_files_of_others_are_tried_as_the_unit_s_user(
+    own: Settings, monkeypatch: pytest.MonkeyPatch, rights: str, level: Level
+) -> None:
+    """A file server knows nothing of capabilities, as where there are none."""
+    layout.create(own.spool.path, Accounts(64_000, dict.fromkeys(layout.USERS.values(), 64001)))
+    for directory in Path(own.spool.path).parents:
+        if directory.stat().st_mode & 0o001 == 0:
+            directory.chmod(0o711)
+    monkeypatch.setattr(units, "properties", lambda *_: {"User": "64001"})
+    monkeypatch.setattr(spool, "RIGHTS", rights)
+    found = [each for each in spool.examine(own) if each.what == "files of other users in the spool"]
+    assert [each.level for each in found] == [level], found
+    assert level is Level.FINE or "64001: cannot be read" in found[0].detail
+    assert os.listdir(f"{own.spool.path}/tmp") == []
+
+
+def test_a_spool_that_a_file_server_closes_to_root(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(spool, "_is_directory", closed)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "closed to root" in said(spool.examine(own), Level.UNKNOWN)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "closed to this user: run the doctor as root" in said(spool.examine(own), Level.UNKNOWN)
 
 
 def test_accounts_of_a_desk(own: Settings) -> None:
