@@ -50,6 +50,11 @@ def test_the_target_wants_each_service() -> None:
     assert set(unit("spoold.target")["Unit"]["Wants"].split()) == wanted
 
 
+def test_each_start_of_the_target_looks_after_the_spool() -> None:
+    """It is a unit that stays active, and would be started once per boot."""
+    assert unit("spoold-spool.service")["Unit"]["PartOf"] == "spoold.target"
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_daemon_comes_back_and_is_stopped_with_the_target(role: str) -> None:
     parsed = unit(SERVICES[role])
