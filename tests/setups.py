@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from spoold.host import accounts
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.sandbox.engine import Engine
 from tests.engines import REPOSITORY, unavailable
@@ -124,20 +125,12 @@ def _ordinary_user() -> Iterator[str]:
 @contextlib.contextmanager
 def _gone_at_the_end(user: str) -> Iterator[bool]:
     """Remove a user that is made in the block; yield whether there was one before, who stays."""
-    there = _exists(user)
+    there = accounts.uid_of(user) is not None
     try:
         yield there
     finally:
-        if not there and _exists(user):
+        if not there and accounts.uid_of(user) is not None:
             subprocess.run(["userdel", user], check=True, capture_output=True)
-
-
-def _exists(user: str) -> bool:
-    try:
-        pwd.getpwnam(user)
-    except KeyError:
-        return False
-    return True
 
 
 def _lines(file: str) -> list[str]:

@@ -199,7 +199,7 @@ def test_root_who_tried_the_daemons_by_hand_leaves_nothing_in_their_way(installe
     installed.drop(ALICE, "first.json")
     assert installed.response(ALICE, "first")["status"] == "COMPLETED"
     by_hand.terminate()
-    assert by_hand.wait(30) == 0
+    assert by_hand.wait(PATIENCE) == 0
     for role in layout.USERS:
         installed.start(role)
     installed.drop(ALICE, "second.json")

@@ -66,7 +66,7 @@ def test_uploads_in_progress_wake_nobody(watch: Watch, tmp_path: Path) -> None:
         path.unlink()
     (tmp_path / "incoming" / "a.json").touch()
     seen: list[Hint] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not seen:
         assert time.monotonic() < deadline
         seen = watch.wait(0.2) or []

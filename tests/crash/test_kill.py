@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 from spoold.spool.layout import TRANSITIONS
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, pass_time, passed, seen
+from tests.crash.world import World, begin_anew, check, pass_time, passed, seen
 
 LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
 DIED, ENDED = 77, 78  # exit codes of a process that was ended on its way, and of one that came to the end
@@ -59,12 +58,6 @@ class Killer(Watcher):
         if self.left == 0 and self.instant == "after":
             os._exit(DIED)
         self.left -= 1
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
-        yield Path(directory, "spool")
 
 
 def recorded(root: Path, scenario: Scenario) -> Recorder:

@@ -14,8 +14,6 @@ import errno
 import itertools
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +22,7 @@ from spoold.model.errors import SpooldError
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import CANCELLED, SCENARIOS, Scenario, a_start, a_stop
 from tests.crash.test_kill import LONG, Recorder
-from tests.crash.world import MEMORY, World, begin_anew, check, one_thread, seen
+from tests.crash.world import World, begin_anew, check, seen
 
 ASKED_AGAIN = {"rename": errno.ENOENT, "link": errno.EEXIST, "unlink": errno.ENOENT, "mkdir": errno.EEXIST}
 ENDED = (a_stop, a_start)  # after these the actors of before are none any more
@@ -79,12 +77,6 @@ class Fault(Watcher):
         self.left -= 1
         number = {"asked again": ASKED_AGAIN[operation.kind], "done, ESTALE": errno.ESTALE}.get(self.fault, errno.EIO)
         raise OSError(number, os.strerror(number), operation.path)
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
-        yield Path(directory, "spool")
 
 
 def operations(root: Path, scenario: Scenario) -> list[tuple[Operation, bool]]:

@@ -9,8 +9,6 @@ differ in nothing that any decision reads are taken once. ``SPOOLD_TEST_LOST=2``
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +17,7 @@ import pytest
 from tests.crash.disk import Disk, Power, key, look, make
 from tests.crash.operations import Operation, Watcher, watched
 from tests.crash.scenarios import SCENARIOS, Scenario
-from tests.crash.world import MEMORY, Drop, World, begin_anew, check, dropped, one_thread, seen
+from tests.crash.world import Drop, World, begin_anew, check, dropped, seen
 
 LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if os.environ.get("SPOOLD_TEST_LONG") else "1"))
 UNREAD = ("progress/", ".progress.json", ".probe")  # no decision reads these
@@ -62,12 +60,6 @@ class Recorder(Watcher):
 
     def _remember(self, operation: Operation) -> None:
         self.steps.append(Step(operation, dropped(self.root), self.visible))
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as directory, one_thread():
-        yield Path(directory, "spool")
 
 
 def recorded(root: Path, scenario: Scenario) -> Recorder:

@@ -289,6 +289,7 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
         mock.patch("spoold.spool.retention.ThreadPoolExecutor", Immediately),
+        mock.patch("spoold.actors.health.PATIENCE", 60.0),  # how much a step does must not depend on the machine
     ):
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -53,28 +54,17 @@ def test_a_link_that_was_not_made_is_not(
 
 @pytest.mark.parametrize("number", ANY)
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_rename_that_was_done_is_done(
-    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
+@pytest.mark.parametrize("done", [False, True])
+def test_a_rename_is_done_where_it_was_whatever_was_reported(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, number: int, is_there: bool, done: bool
 ) -> None:
     public = tmp_path / "public"
     if is_there:
         public.write_bytes(b"old")
-    monkeypatch.setattr(os, "rename", failing(os.rename, number, done=True))
-    fsops.replace(str(private), str(public))
-    assert public.read_bytes() == b"new"
-
-
-@pytest.mark.parametrize("number", ANY)
-@pytest.mark.parametrize("is_there", [False, True])
-def test_a_rename_that_was_not_done_is_not(
-    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_there: bool
-) -> None:
-    public = tmp_path / "public"
-    if is_there:
-        public.write_bytes(b"old")
-    monkeypatch.setattr(os, "rename", failing(os.rename, number, done=False))
-    with pytest.raises(OSError, match=os.strerror(number)):
+    monkeypatch.setattr(os, "rename", failing(os.rename, number, done=done))
+    with contextlib.nullcontext() if done else pytest.raises(OSError, match=os.strerror(number)):
         fsops.replace(str(private), str(public))
+    assert not done or public.read_bytes() == b"new"
 
 
 def test_the_rest_of_a_crash_is_replaced_also_where_its_removal_is_answered_late(
