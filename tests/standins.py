@@ -36,7 +36,8 @@ class PlainSandbox:
         if self.away:
             raise TemporaryError("the engine is away")
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+    def begin(self, job: Job, cancelled: threading.Event) -> None:
+        """Take a job, if the engine is well, once the gate is open."""
         self.jobs.append(job)
         while not self.gate.wait(0.01):
             if cancelled.is_set():
@@ -44,6 +45,9 @@ class PlainSandbox:
         if self.away or self.failures:
             self.failures = max(0, self.failures - 1)
             raise TemporaryError("the engine failed")
+
+    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+        self.begin(job, cancelled)
         with tempfile.TemporaryDirectory() as directory:
             for file in job.files:
                 path = Path(directory, file.name)

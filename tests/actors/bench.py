@@ -15,7 +15,6 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import Builder as BuilderSettings
 from spoold.config import Executor as ExecutorSettings
 from spoold.config import Lease, Settings
 from spoold.config import Spool as SpoolSettings
@@ -32,7 +31,6 @@ def settings_for(root: Path, **changes: Any) -> Settings:
         spool=SpoolSettings(path=str(root), settle=0.1),
         lease=Lease(renewal=0.05, limit=0.5, check=0.1, pause=0.05),
         executor=ExecutorSettings(slots=2),
-        builder=BuilderSettings(failure_memory=0.2),
         nixpkgs={"default": "/srv/nixpkgs"},
     )
     return msgspec.structs.replace(made, **changes)

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from spoold.actors.executor import LOOKS
+from spoold.config import Builder as BuilderSettings
 from spoold.config import Executor as ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
@@ -86,7 +87,8 @@ def test_ways_to_fail(bench: Bench, script: str, limits: dict[str, object], stat
     assert (bench.response("a")["status"], bench.response("a")["run"]["outcome"]) == (status, outcome)
 
 
-def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(bench: Bench) -> None:
+def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, settings_for(tmp_path, builder=BuilderSettings(failure_memory=0.2)))
     bench.backend.gate.clear()
     for id_ in ("a", "b"):
         bench.drop(id_, expression="broken")
@@ -114,6 +116,7 @@ def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(bench
     bench.wait_for("e")
     assert len(bench.backend.built) == 3, "and forgotten after a while"
     bench.assert_nothing_is_left()
+    bench.close()
 
 
 def test_a_hundred_submissions_of_one_environment_cause_one_build(bench: Bench) -> None:

@@ -137,14 +137,14 @@ def test_users_cannot_read_each_others(host: Machine) -> None:
 def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -> None:
     wanted = jobs("killed", 8)
     drop(host, "alice", wanted)
-    for unit in units(host):
-        before = host.show(unit, "MainPID")
-        if before == "0":
-            continue  # not a daemon
-        host.run("kill", "-KILL", before)
+    killed = {unit: pid for unit in units(host) if (pid := host.show(unit, "MainPID")) != "0"}  # those are daemons
+    for pid in killed.values():
+        host.run("kill", "-KILL", pid)
+        time.sleep(0.3)  # so that the others meet it
+    for unit, pid in killed.items():
         wait_until(
-            lambda unit=unit, before=before: (  # type: ignore[misc]
-                host.show(unit, "MainPID") not in ("0", before) and host.show(unit, "ActiveState") == "active"
+            lambda unit=unit, pid=pid: (  # type: ignore[misc]
+                host.show(unit, "MainPID") not in ("0", pid) and host.show(unit, "ActiveState") == "active"
             ),
             lambda: log(host),
         )

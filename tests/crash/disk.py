@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -172,11 +171,10 @@ def key(tree: Tree, files: dict[int, File], ignored: tuple[str, ...]) -> frozens
 
 
 def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
-    """Make a tree at ``root``, which is emptied first."""
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(0o711)
+    """Make a tree at ``root``, in place of the one that is there."""
+    _empty(root, set(disk.directories))
     for directory in disk.directories:
-        (root / directory).mkdir(disk.modes[directory])
+        (root / directory).mkdir(exist_ok=True)
         (root / directory).chmod(disk.modes[directory])
     made: dict[int, Path] = {}
     for path, inode in tree.items():
@@ -190,3 +188,16 @@ def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
             continue
         (root / path).write_bytes(file.data)
         (root / path).chmod(file.mode)
+
+
+def _empty(root: Path, kept: set[str]) -> None:
+    """Remove all files, and all directories but those that are made again."""
+    for directory, others, files in os.walk(root, topdown=False):
+        for name in files:
+            os.unlink(f"{directory}/{name}")
+        for name in others:
+            path = f"{directory}/{name}"
+            if os.path.islink(path):
+                os.unlink(path)
+            elif os.path.relpath(path, root) not in kept:
+                os.rmdir(path)
