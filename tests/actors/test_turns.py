@@ -143,8 +143,8 @@ def test_a_build_that_another_builder_took_is_forgotten(one_place: Bench) -> Non
     one_place.builder.step()
     one_place.backend.gate.set()
     one_place.until(lambda: len(one_place.builds.finished()) == 1, one_place.builder.step)
+    one_place.until(lambda: one_place.builder._lanes.idle, one_place.builder.step)
     assert one_place.names("builds/building") == {f"{taken.id}@1.json"}
-    assert one_place.builder._lanes.idle
 
 
 # -- the policy alone
