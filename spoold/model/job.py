@@ -77,7 +77,14 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     silence: Annotated[float, setting("how long it may print nothing", "seconds", gt=0)] = 300
     evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds", gt=0)] = 60
     evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes", gt=0)] = 2 * 1024**3
-    memory: Annotated[int, setting("what its processes may take together", "bytes", gt=0)] = 4 * 1024**3
+    memory: Annotated[
+        int,
+        setting(
+            "what its processes may take together; where the unit has a MemoryMax=, 15/16 of that at most",
+            "bytes",
+            gt=0,
+        ),
+    ] = 4 * 1024**3
     log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes", gt=0)] = 1024**2
     output: Annotated[int, setting("what it may add to the store", "bytes", gt=0)] = 10 * 1024**3
     files: Annotated[int, setting("how many files that may be", gt=0)] = 1_000_000
