@@ -59,7 +59,7 @@ class DockerRun(OnStore):
         options = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
         options += [f"--pids-limit={COMPILE_DEFAULT.processes}", f"--user={USER}", "--log-driver=none"]
         options += [f"--memory={COMPILE_DEFAULT.memory}", f"--memory-swap={COMPILE_DEFAULT.memory}"]
-        options += [f"--tmpfs={where}:{TMPFS}" for where in ("/job", "/tmp")] + ["--workdir=/job"]  # noqa: S108
+        options += [f"--tmpfs={where}:{TMPFS}" for where in ("/job", "/tmp")] + ["--workdir=/job"]
         options += [f"--volume={self.store}:/nix/store:ro", f"--entrypoint={self.bash}"]
         options += [f"--env={key}={value}" for key, value in self.environment(program).items()]
         return self.printed(
@@ -90,7 +90,7 @@ class DockerSdk(OnStore):
             user=USER,
             mem_limit=COMPILE_DEFAULT.memory,
             memswap_limit=COMPILE_DEFAULT.memory,
-            tmpfs={"/job": TMPFS, "/tmp": TMPFS},  # noqa: S108
+            tmpfs={"/job": TMPFS, "/tmp": TMPFS},
             working_dir="/job",
             volumes={self.store: {"bind": "/nix/store", "mode": "ro"}},
         )
@@ -107,7 +107,7 @@ class Bubblewrap(OnStore):
     def wrapped(self, *options: str) -> list[str]:
         """Return the command that makes an empty root with the store in it."""
         command = ["bwrap", *options, "--die-with-parent", "--ro-bind", self.store, "/nix/store"]
-        return [*command, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job"]  # noqa: S108
+        return [*command, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job"]
 
     def variables(self, program: Program) -> list[str]:
         """Return the options that set the environment."""
@@ -138,8 +138,8 @@ class NoIsolation(Bubblewrap):
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""
         runner = self._runners.get()
-        assert runner.stdin is not None  # noqa: S101 - they are pipes
-        assert runner.stdout is not None  # noqa: S101
+        assert runner.stdin is not None  # noqa: S101 - for mypy: it was started with pipes
+        assert runner.stdout is not None  # noqa: S101 - as above
         print(json.dumps([self.command(program), self.environment(program)]), file=runner.stdin, flush=True)
         code, printed, error = json.loads(runner.stdout.readline())
         self._runners.put(runner)
@@ -214,7 +214,7 @@ class Piston(Peer):
 
     def __init__(self, name: str, url: str) -> None:
         self._url = f"{url.rstrip('/')}/api/v2"
-        with urllib.request.urlopen(f"{self._url}/runtimes", timeout=PATIENCE) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"{self._url}/runtimes", timeout=PATIENCE) as answer:  # noqa: S310 - a URL that was given
             versions = {each["language"]: each["version"] for each in json.load(answer)}
         self._known = {
             program: (language, versions[language], file)
@@ -236,8 +236,8 @@ class Piston(Peer):
 def posted(url: str, body: object) -> Any:
     """Return the JSON that a server answers to JSON."""
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - a URL that was given
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - a URL that was given
         return json.load(answer)
 
 

@@ -81,7 +81,7 @@ class Container(Attached):
         """Tell whether its supervisor waits, or is about to."""
         if not self.due:
             return super().alive()
-        assert self._channel is not None  # noqa: S101
+        assert self._channel is not None  # noqa: S101 - for mypy: what is due was started
         try:
             message = self._channel.arrived()
             if message is not None:

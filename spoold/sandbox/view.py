@@ -71,7 +71,7 @@ class Porter(Attached):
     def show(self, pid: int, container: str, names: list[str]) -> None:
         """Let the container see these entries of the store only."""
         channel = self._channel
-        assert channel is not None  # noqa: S101
+        assert channel is not None  # noqa: S101 - for mypy: it was started
         channel.send([wire.frame({"pid": pid, "container": container, "paths": names})], PATIENCE)
         answer = channel.message(PATIENCE)
         reason = bytes(answer.get("reason", b"")).decode("utf-8", "replace")
@@ -94,7 +94,7 @@ class Views:
         with self._lock:
             if self._porter is None or not self._porter.alive():
                 self._replace(plan)
-            assert self._porter is not None  # noqa: S101
+            assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
             try:
                 self._porter.show(pid, container, names)
             except ClosedError as error:

@@ -125,7 +125,7 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
             "/job": f"{options},uid={holder},gid={holder},mode=0755",
-            "/tmp": f"{options},mode=1777",  # noqa: S108
+            "/tmp": f"{options},mode=1777",
         }
     return {
         "image": plan.image,

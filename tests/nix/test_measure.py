@@ -121,7 +121,7 @@ DERIVATION = (
     'system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; PATH = "${pkgs.coreutils}/bin"; '
     "args = [ \"-c\" ''%s'' ]; %s }) ]; }\n"
 )
-# Not mkdir last, which the shell would become: it closes its output before it ends, and Nix then kills what still lives.
+# Not mkdir last, which the shell would become: that closes its output before it ends, and Nix kills what still lives.
 SLOW = "sleep 2; mkdir $out; :"
 DEEP = 'p=$(printf "a/%.0s" $(seq 400)); for i in 1 2 3 4 5; do mkdir -p $p; cd $p; done; sleep 2; exit 1'
 # Each file is small enough; together they are not, and none of them has a name.

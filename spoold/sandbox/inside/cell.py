@@ -153,8 +153,8 @@ def _furnish(space: int, inodes: int, shared: int) -> None:
         _freeze(f"/proc/{name}".encode())
     bounds = f"size={space},nr_inodes={inodes}"
     _mount("tmpfs", WORK, MS_NOSUID | MS_NODEV, f"{bounds},mode=0755,uid={JOB_UID},gid={JOB_UID}")
-    _mount("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, f"{bounds},mode=1777")  # noqa: S108
-    _mount("tmpfs", "/dev/shm", CALM, f"size={shared},nr_inodes={inodes},mode=1777")  # noqa: S108
+    _mount("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, f"{bounds},mode=1777")
+    _mount("tmpfs", "/dev/shm", CALM, f"size={shared},nr_inodes={inodes},mode=1777")
     _mount("mqueue", "/dev/mqueue", CALM)
     # Its devices work all the same, and their times, which anybody could set, tell the next job nothing.
     call(libc.mount, None, b"/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, None)

@@ -25,7 +25,7 @@ def serve(uid: int) -> None:
     job_uid = uid
 
 
-class as_job:  # noqa: N801
+class as_job:  # noqa: N801 - read as a word: `with as_job():`
     """While it lasts, what is created belongs to the job: files, and pipes, so that /dev/stdout can be reopened."""
 
     def __enter__(self) -> None:

@@ -115,7 +115,7 @@ class Phase:
             os.setresuid(files.job_uid, files.job_uid, files.job_uid)
             self.tools.filter.put_on()
             os.chdir(WORK)
-            os.execve(self.argv[0], self.argv, self.env)  # noqa: S606
+            os.execve(self.argv[0], self.argv, self.env)  # noqa: S606 - a program of the store, no shell between
         except OSError as error:
             os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
         finally:
@@ -270,5 +270,5 @@ def set_limits(limits: dict[str, int]) -> None:
     ):
         top = resource.getrlimit(which)[1]
         if top != resource.RLIM_INFINITY:
-            soft, hard = min(soft, top), min(hard, top)  # noqa: PLW2901
+            soft, hard = min(soft, top), min(hard, top)  # noqa: PLW2901 - bounded in place
         resource.setrlimit(which, (soft, hard))
