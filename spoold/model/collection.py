@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from spoold.model.formats import Stored
 from spoold.model.setting import setting
 
 
@@ -62,17 +63,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     own_size: int
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Order(Stored, frozen=True, kw_only=True):
     """A request for a collection, as it lies in ``builds/collect/``."""
 
     dry_run: bool = False
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(Stored, frozen=True, kw_only=True):
     """What came of a collection: ``error`` is "" where it went well; bytes."""
 
     dry_run: bool
-    deleted: list[Verdict] = []
+    deleted: list[Verdict] = msgspec.field(default_factory=list)
     freed: int = 0
     paths: int = 0
     store_size: int = 0

@@ -6,6 +6,7 @@ Every error answers two questions: whose fault is it, and is it worth another tr
 * :class:`TemporaryError`: ours, and it may pass (Docker restarts, the disk is full): the work is retried.
 * :class:`OperatorError`: ours, and only the operator can mend it (a setting, a missing program): its text says how.
 * :class:`LeaseLostError`: nobody's fault; another worker has the entry; whoever gets it stops and says nothing.
+* :class:`NewerFormatError`: nobody's fault; a newer version wrote it; whoever gets it leaves it alone and says so once.
 """
 
 
@@ -27,6 +28,18 @@ class OperatorError(SpooldError):
 
 class LeaseLostError(SpooldError):
     """The entry is no longer under the name that this worker claimed."""
+
+
+class NewerFormatError(SpooldError):
+    """The stored object at ``path`` is of a ``format`` that only a newer version of spoold knows."""
+
+    def __init__(self, path: str, number: int, newest: int) -> None:
+        super().__init__(
+            f"{path} is of a newer version of spoold: it has format {number}, and this version reads up to {newest}. "
+            "It is left alone; upgrade this version"
+        )
+        self.path = path
+        self.format = number
 
 
 class IncompleteError(SpooldError):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from spoold.model.formats import Stored
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Package, Phase
 from spoold.model.setting import setting
@@ -51,7 +52,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     run: Phase
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True):
+class Runtime(Stored, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
     ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
@@ -66,7 +67,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     bash: str
     coreutils: str
     nixpkgs: dict[str, str]
-    closure: list[str] = []
+    closure: list[str] = msgspec.field(default_factory=list)
     nix: str = ""
 
 

@@ -33,7 +33,7 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stack: Annotated[Count, setting("of one process", "bytes")] = 64 * MIB
 
 
-class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The limits of one phase as a client may ask for them; ``None`` means the operator's default."""
 
     time: Seconds | None = None

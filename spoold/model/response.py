@@ -58,7 +58,7 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-class Phase(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Phase(msgspec.Struct, kw_only=True, frozen=True):
     """One phase of a submission.
 
     ``time`` and ``cpu_time`` are seconds, ``memory`` is the peak in bytes, ``signal`` a name such as ``SIGSEGV`` or
@@ -149,7 +149,7 @@ def _kept(stream: Stream) -> bytes:
     return cut_at_character(stream.data) if stream.total > len(stream.data) else stream.data
 
 
-class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Package(msgspec.Struct, frozen=True, kw_only=True):
     """A package in the dependency cache.
 
     ``closure_size`` is the bytes of it and all it refers to, ``builds`` the build ids that use it, ``last_used`` is in
@@ -164,14 +164,14 @@ class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     last_used: float = 0.0
 
 
-class WaitingFor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission waits for: a build that is ``queued`` or ``building``."""
 
     build_id: str
     state: str
 
 
-class Response(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Response(msgspec.Struct, kw_only=True):
     """The response object. ``Submission_id`` is set in what is published, and unset inside a Submission object."""
 
     Submission_id: str | UnsetType = UNSET

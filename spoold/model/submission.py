@@ -1,9 +1,9 @@
-"""The request, the Submission object, and the strict reading of both.
+"""The request and its strict reading, and the objects that are stored: Submission and Dependencies.
 
-Spec: spool-layout.md, "The request" and "The Submission object". Reading takes three passes over the bytes: one that
-allocates nothing and tells whether this is a whole JSON value at all (a file may still be arriving), one into typed
-structs that knows every key, and one, over what is valid by then and so bounded, for what typed reading can't see:
-the same key twice.
+Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A dropped request is read in three passes
+over its bytes: one that allocates nothing and tells whether this is a whole JSON value at all (a file may still be
+arriving), one into typed structs that knows every key, and one, over what is valid by then and so bounded, for what
+typed reading can't see: the same key twice. A stored request is read leniently, like all that is stored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NoReturn
 import msgspec
 
 from spoold.model.errors import ClientError, IncompleteError
+from spoold.model.formats import Stored, strict
 from spoold.model.job import JobFile
 from spoold.model.limits import RequestedLimits
 from spoold.model.response import Response
@@ -38,11 +39,11 @@ WIRE_OVERHEAD = 64
 Encoding = Literal["utf8", "base64", "hex"]
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pass
 
 
-class File(_Strict, frozen=True):
+class File(_Part, frozen=True):
     """A file of the request; ``content`` is text in ``encoding``."""
 
     name: str
@@ -50,7 +51,7 @@ class File(_Strict, frozen=True):
     encoding: Encoding = "utf8"
 
 
-class LimitRequests(_Strict, frozen=True):
+class LimitRequests(_Part, frozen=True):
     """The limits that a client asks for, by phase; of ``dependencies`` only ``time`` means something."""
 
     dependencies: RequestedLimits | None = None
@@ -58,7 +59,7 @@ class LimitRequests(_Strict, frozen=True):
     run: RequestedLimits | None = None
 
 
-class Request(_Strict, frozen=True):
+class Request(_Part, frozen=True):
     """What a client drops into ``incoming/``."""
 
     files: list[File] = []
@@ -101,7 +102,7 @@ class Request(_Strict, frozen=True):
         return any(file.name == name for file in self.files)
 
 
-class Origin(_Strict, frozen=True):
+class Origin(_Part, frozen=True):
     """The ``Spool`` part of a Submission object: who dropped what, when.
 
     ``uid`` and ``gid`` own the dropped file, ``sha256`` is over its bytes, ``arrival`` is seconds since the epoch on
@@ -114,7 +115,7 @@ class Origin(_Strict, frozen=True):
     arrival: float
 
 
-class Submission(_Strict, frozen=True):
+class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the spool: written once, at acceptance, and never again. ``Request`` is null for a refused file."""
 
     Submission_id: str
@@ -123,12 +124,15 @@ class Submission(_Strict, frozen=True):
     Spool: Origin
 
 
-class Dependencies(_Strict, frozen=True):
+class Dependencies(Stored, frozen=True, kw_only=True):
     """An entry of the Build store: what is to be built, and with which pin."""
 
     build_id: str
     expression: str = msgspec.field(name="content of cutor.nix")
     nixpkgs: str
+
+
+_DROPPED: type[Request] = strict(Request)
 
 
 def decode(text: str, encoding: Encoding, where: str) -> bytes:
@@ -173,7 +177,7 @@ def _decode_strictly(data: bytes) -> Request:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise IncompleteError(f"not one JSON object in UTF-8: {error}") from error
     try:
-        return msgspec.json.decode(data, type=Request)
+        return msgspec.json.decode(data, type=_DROPPED)
     except RecursionError as error:
         raise ClientError("the JSON is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

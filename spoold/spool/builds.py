@@ -9,7 +9,7 @@ file at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -17,9 +17,10 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.host import fsops
-from spoold.model import ids
+from spoold.model import formats, ids
 from spoold.model.collection import Order, Report
-from spoold.model.errors import OperatorError
+from spoold.model.errors import NewerFormatError, OperatorError
+from spoold.model.formats import Stored
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Package
@@ -28,9 +29,14 @@ from spoold.spool.queue import Queue
 
 ENCODER = msgspec.json.Encoder()
 RESULT = ".result.json"
+OnNewer = Callable[[NewerFormatError], object]
 
 
-class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
+def ignore(_: NewerFormatError) -> None:
+    """Say nothing of what a newer version wrote."""
+
+
+class BuildRecord(Stored, frozen=True, kw_only=True):
     """The result of a build as ``builds/done`` keeps it; ``finished`` is seconds on the file system's clock."""
 
     build_id: str
@@ -38,7 +44,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     result: BuildResult
 
 
-class PinsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class PinsAnswer(Stored, frozen=True, kw_only=True):
     """What the builder says of a set of added pins: ``error`` is "" when all of them are provided."""
 
     pins: dict[str, str]
@@ -53,10 +59,14 @@ class BuildStore:
         self.queue = Queue(self.root, ("building",), settings.lease.attempts, settings.lease.pause)
 
     def result(self, build_id: str) -> BuildRecord | None:
-        """Return a finished build's record, None where there is none that can be read: health sets such a one aside."""
-        data = fsops.read(self.result_path(build_id))
+        """Return a finished build's record, None where there is none that can be read: health sets such a one aside.
+
+        Raises :class:`NewerFormatError` where a newer version wrote it: then the build is done, but not for this one.
+        """
+        path = self.result_path(build_id)
+        data = fsops.read(path)
         try:
-            return None if data is None else msgspec.json.decode(data, type=BuildRecord)
+            return None if data is None else formats.decode(data, BuildRecord, path)
         except msgspec.DecodeError:
             return None
 
@@ -65,7 +75,7 @@ class BuildStore:
         return self.queue.path("done", ids.response_name(build_id))
 
     def look(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing"]:
-        """Return a build's record, or what there is instead."""
+        """Return a build's record, or what there is instead; raises what :meth:`result` does."""
         if record := self.result(build_id):
             return record
         if place := self.queue.locate(build_id):
@@ -74,16 +84,20 @@ class BuildStore:
 
     def request(self, dependencies: Dependencies) -> bool:
         """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
-        return self.queue.add(dependencies.build_id, ENCODER.encode(dependencies), sync=False)
+        return self.queue.add(dependencies.build_id, formats.encode(dependencies), sync=False)
 
     def read(self, state: str, entry: Entry) -> Dependencies:
-        """Return the Dependencies object of an entry."""
-        return msgspec.json.decode(self.queue.read(state, entry), type=Dependencies)
+        """Return the Dependencies object of an entry; raises what :meth:`Spool.read` does."""
+        return formats.decode(self.queue.read(state, entry), Dependencies, self.queue.entry_path(state, entry))
+
+    def newer(self, state: str, entry: Entry) -> NewerFormatError | None:
+        """Return what is said of an entry that a newer version wrote, None of any other."""
+        return formats.newer(lambda: self.read(state, entry))
 
     def finish(self, entry: Entry, result: BuildResult, now: float) -> None:
         """End a build; raises :class:`LeaseLostError` when another attempt has it."""
         record = BuildRecord(build_id=entry.id, finished=now, result=result)
-        self.queue.commit(entry, "building", ENCODER.encode(record))
+        self.queue.commit(entry, "building", formats.encode(record))
 
     def forget(self, build_ids: Collection[str]) -> None:
         """Remove finished builds, and who asked for them: whoever wants one then asks anew."""
@@ -130,12 +144,19 @@ class BuildStore:
                 found[build_id] = max(used, found.get(build_id, 0.0))
         return found
 
-    def packages(self, uid: int | None) -> list[Package]:
-        """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name."""
+    def packages(self, uid: int | None, newer: OnNewer = ignore) -> list[Package]:
+        """Return the packages of the good builds that ``uid`` used (None: of all), each once, sorted by name.
+
+        ``newer`` is told of each build whose result this version cannot read, since a newer one wrote it.
+        """
         uses = self.last_uses(uid)
         found: dict[str, Package] = {}
         for build_id in self.finished() if uid is None else sorted(uses.keys() & self.finished()):
-            record = self.result(build_id)
+            try:
+                record = self.result(build_id)
+            except NewerFormatError as error:
+                newer(error)
+                continue
             if record is None or not record.result.shell:
                 continue
             used = uses.get(build_id, record.finished)
@@ -153,34 +174,41 @@ class BuildStore:
     def order_collection(self, name: str, order: Order) -> None:
         """File an order to collect; one of that name that lies there already is replaced."""
         private = self.queue.path("tmp", f"{name}.order.json")
-        fsops.write_private(private, ENCODER.encode(order))
+        fsops.write_private(private, formats.encode(order))
         fsops.remove(self.queue.path("collect", f"{name}{RESULT}"))
         fsops.replace(private, self.queue.path("collect", f"{name}.json"))
 
-    def orders(self) -> dict[str, Order]:
-        """Return the orders that lie there, by name. What is no order is removed."""
+    def orders(self, newer: OnNewer = ignore) -> dict[str, Order]:
+        """Return the orders that lie there, by name, but for those of a newer version. What is no order is removed."""
         found = {}
         for file in fsops.names(self.queue.path("collect")):
             if file.endswith(RESULT):
                 continue
+            name, path = file.removesuffix(".json"), self.queue.path("collect", file)
             try:
-                data = fsops.read(self.queue.path("collect", file))
-                found[file.removesuffix(".json")] = msgspec.json.decode(data or b"", type=Order)
+                found[name] = formats.decode(fsops.read(path) or b"", Order, path)
+            except NewerFormatError as error:
+                newer(error)
             except msgspec.DecodeError:
-                fsops.remove(self.queue.path("collect", file))
+                fsops.remove(path)
         return found
+
+    def is_ordered(self, name: str) -> bool:
+        """Tell whether an order of that name lies there, whoever wrote it."""
+        return fsops.exists(self.queue.path("collect", f"{name}.json"))
 
     def answer_order(self, name: str, report: Report) -> None:
         """Say what came of an order, and remove it."""
         private = self.queue.path("tmp", f"{name}.report.json")
-        fsops.write_private(private, ENCODER.encode(report))
+        fsops.write_private(private, formats.encode(report))
         fsops.replace(private, self.queue.path("collect", f"{name}{RESULT}"))
         fsops.remove(self.queue.path("collect", f"{name}.json"))
 
     def report(self, name: str) -> Report | None:
         """Return what came of an order, None before it is done."""
-        data = fsops.read(self.queue.path("collect", f"{name}{RESULT}"))
-        return None if data is None else msgspec.json.decode(data, type=Report)
+        path = self.queue.path("collect", f"{name}{RESULT}")
+        data = fsops.read(path)
+        return None if data is None else formats.decode(data, Report, path)
 
     def forget_order(self, name: str) -> None:
         """Remove what came of an order, once it is read."""
@@ -214,13 +242,14 @@ class BuildStore:
     def answer_pins(self, pins: dict[str, str], error: str) -> None:
         """Say that these pins are provided, or why they cannot be."""
         private = self.queue.path("tmp", "pins.result.json")
-        fsops.write_private(private, ENCODER.encode(PinsAnswer(pins=pins, error=error)))
+        fsops.write_private(private, formats.encode(PinsAnswer(pins=pins, error=error)))
         fsops.replace(private, f"{self.pins_path}{RESULT}")
 
     def pins_answer(self) -> PinsAnswer | None:
         """Return what the builder said of the pins last."""
-        data = fsops.read(f"{self.pins_path}{RESULT}")
-        return None if data is None else msgspec.json.decode(data, type=PinsAnswer)
+        path = f"{self.pins_path}{RESULT}"
+        data = fsops.read(path)
+        return None if data is None else formats.decode(data, PinsAnswer, path)
 
     @property
     def pins_path(self) -> str:
@@ -228,9 +257,12 @@ class BuildStore:
         return os.path.join(self.root, "pins.json")
 
     def set_runtime(self, runtime: Runtime) -> None:
-        """Tell the executors where the sandbox's own programs are in the store."""
+        """Tell the executors where the sandbox's own programs are in the store, unless that is what they know."""
+        data = formats.encode(runtime)
+        if data == fsops.read(self.runtime_path):
+            return
         private = self.queue.path("tmp", "runtime.json")
-        fsops.write_private(private, ENCODER.encode(runtime))
+        fsops.write_private(private, data)
         fsops.replace(private, self.runtime_path)
 
     @property
@@ -239,9 +271,12 @@ class BuildStore:
         return os.path.join(self.root, "runtime.json")
 
     def runtime(self) -> Runtime | None:
-        """Return the runtime, None where no builder has provided one that can be read: the next one to start does."""
+        """Return the runtime, None where no builder has provided one that can be read: the next one to start does.
+
+        Raises :class:`NewerFormatError` where a newer builder provides it.
+        """
         data = fsops.read(self.runtime_path)
         try:
-            return None if data is None else msgspec.json.decode(data, type=Runtime)
+            return None if data is None else formats.decode(data, Runtime, self.runtime_path)
         except msgspec.DecodeError:
             return None

@@ -17,7 +17,8 @@ from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
-from spoold.model import ids
+from spoold.model import formats, ids
+from spoold.model.errors import NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
 from spoold.model.submission import Origin, Request, Submission
@@ -42,7 +43,7 @@ class Spool:
         """
         submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
         self.show(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
-        return self.queue.add(id_, ENCODER.encode(submission), sync=False)
+        return self.queue.add(id_, formats.encode(submission), sync=False)
 
     def sync_accepted(self) -> None:
         """Make what was accepted so far durable: only now may the clients' files go."""
@@ -55,7 +56,7 @@ class Spool:
         self._write_answer(ids.result_name(entry), published(id_, response), origin)
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
-        self.queue.add(id_, ENCODER.encode(stub), state="done")
+        self.queue.add(id_, formats.encode(stub), state="done")
         self.queue.publish(entry)
         RESPONSES.add(Status.REJECTED)
 
@@ -85,8 +86,19 @@ class Spool:
         fsops.remove(private)
 
     def read(self, state: str, entry: Entry) -> Submission:
-        """Return the Submission object of an entry; raises :class:`LeaseLostError` where it has moved on."""
-        return msgspec.json.decode(self.queue.read(state, entry), type=Submission)
+        """Return the Submission object of an entry.
+
+        Raises :class:`LeaseLostError` where it has moved on, :class:`NewerFormatError` where it is not for this version
+        to read, and :class:`msgspec.DecodeError` where nobody can.
+        """
+        return self._decoded(self.queue.read(state, entry), state, entry)
+
+    def _decoded(self, data: bytes, state: str, entry: Entry) -> Submission:
+        return formats.decode(data, Submission, self.queue.entry_path(state, entry))
+
+    def newer(self, state: str, entry: Entry) -> NewerFormatError | None:
+        """Return what is said of an entry that a newer version wrote, None of any other."""
+        return formats.newer(lambda: self.read(state, entry))
 
     def show(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
         """Write the side file that its owner may look at while he waits. No decision reads it, so it isn't synced."""
@@ -110,13 +122,16 @@ class Spool:
     def give_up(self, entry: Entry, state: str, reason: str) -> None:
         """End an entry that cannot be worked on: a copy to ``quarantine/``, ``INTERNAL_ERROR`` to its owner.
 
-        Raises :class:`LeaseLostError` when another attempt has it.
+        Raises :class:`LeaseLostError` when another attempt has it, and :class:`NewerFormatError` where it is not for
+        this version to end: then it stays where it is.
         """
+        if newer := self.newer(state, entry):
+            raise newer
         if state != "running":
             self.queue.claim(entry, state, "running")
         data = self.queue.read("running", entry)
         try:
-            submission = msgspec.json.decode(data, type=Submission)
+            submission = self._decoded(data, "running", entry)
             origin, response = submission.Spool, submission.Response
         except msgspec.DecodeError:
             origin, response = Origin(uid=os.geteuid(), gid=os.getegid(), sha256="", arrival=0), Response()

@@ -81,7 +81,8 @@ def test_a_good_file_becomes_an_entry(box: Box) -> None:
     assert (made.Submission_id, made.Spool.uid, made.Spool.gid) == ("a", NOBODY, NOBODY)
     assert made.Spool.sha256 == hashlib.sha256(GOOD).hexdigest()
     raw = json.loads((box.root / "new" / "a.json").read_bytes())
-    assert list(raw) == ["Submission_id", "Request", "Response", "Spool"]
+    assert list(raw) == ["format", "Submission_id", "Request", "Response", "Spool"]
+    assert raw["format"] == 2
     assert raw["Response"] == {
         "status": "pending",
         **{

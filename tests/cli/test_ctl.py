@@ -85,7 +85,10 @@ def test_a_shell_that_is_no_text_is_no_bug(bench: Bench, tmp_path: Path) -> None
 
 
 def test_a_response_of_another_version_is_no_bug(bench: Bench) -> None:
-    (bench.root / "done" / "new.response.json").write_text('{"status": "COMPLETED", "novelty": 1}')
+    response = bench.root / "done" / "new.response.json"
+    response.write_text('{"status": "COMPLETED", "novelty": 1}')
+    assert "new: COMPLETED" in ctl(bench, "status", "new")
+    response.write_text('{"status": "PAUSED"}')
     assert "another version" in ctl(bench, "status", "new", code=exits.FAILED)
 
 

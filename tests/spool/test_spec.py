@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from spoold.model.collection import Order, Report
+from spoold.model.formats import Stored
+from spoold.model.job import Runtime
 from spoold.model.response import FINAL, Outcome, Status
+from spoold.model.submission import Dependencies, Submission
+from spoold.spool.builds import BuildRecord, PinsAnswer
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
 
+STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
 
 
@@ -34,6 +40,12 @@ def test_states() -> None:
 
 def test_transitions() -> None:
     assert table_after("## 6. Transitions") == [tuple(transition) for transition in TRANSITIONS]
+
+
+def test_formats() -> None:
+    rows = [(name, number) for name, _, number in table_after("### Formats")]
+    assert rows == [(kind.__name__, str(kind.NEWEST)) for kind in STORED]
+    assert {*STORED} == {*Stored.__subclasses__()}
 
 
 def test_states_of_transitions_exist() -> None:
