@@ -4,11 +4,13 @@ Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it
 holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
 ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build, and put back only where
 there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried again.
+
+What a newer version of spoold wrote is put back like all else, which is a rename; nothing else is done about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -19,7 +21,7 @@ from spoold.host.log import Log
 from spoold.host.metrics import QUARANTINE, SPOOL_FREE, SPOOL_INODES, STATES
 from spoold.model import ids
 from spoold.model.collection import Order, Report
-from spoold.model.errors import LeaseLostError
+from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.plan import build_id_of
@@ -27,6 +29,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
 from spoold.spool.depth import Measure
+from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, mend, publish_committed, recover
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
@@ -45,11 +48,12 @@ class Health(Threadless):
         self._settings = settings
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
-        self._good: dict[str, fsops.Identity] = {}  # results of builds that went well: these need no second look
+        self._good: dict[str, fsops.Identity] = {}  # results that need no second look: good, or of a newer version
         self._cleared = 0  # up to where side files were looked at
         self._check = Check(settings, "health")
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
+        self._newer = LeftAlone(log)
         self._retention = Retention(settings, self._spool, self._builds)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
         lease = settings.lease
@@ -99,6 +103,7 @@ class Health(Threadless):
         self._order_collection()
         self._report_unexplained()
         self._retention.step(PATIENCE)
+        self._newer.tell()
         return self._settings.lease.check
 
     def _report_unexplained(self) -> None:
@@ -119,23 +124,34 @@ class Health(Threadless):
     def _check_submissions(self) -> None:
         queue = self._spool.queue
         for entry in self._watchmen["running"].dead(queue, "running"):
-            recover(queue, "running", entry, clock=self._spool.clock, abandon=self._abandon_running, log=log)
+            self._recover("running", entry, self._abandon_running)
         for entry in self._watchmen["building"].dead(queue, "building"):
             if self._has_no_build(entry):
-                recover(queue, "building", entry, clock=self._spool.clock, abandon=self._abandon_building, log=log)
+                self._recover("building", entry, self._abandon_building)
+
+    def _recover(self, state: str, entry: Entry, abandon: Callable[[Entry], None]) -> None:
+        """Put a dead entry back, or end it. What a newer version wrote is that one's to end, and stays as it is."""
+        is_last = self._settings.lease.attempts <= entry.attempt < ids.CANCEL
+        if is_last and (newer := self._spool.newer(state, entry)):
+            self._newer.meet(newer)
+            return
+        recover(self._spool.queue, state, entry, clock=self._spool.clock, abandon=abandon, log=log)
 
     def _has_no_build(self, entry: Entry) -> bool:
-        runtime = self._builds.runtime()
         try:
+            runtime = self._builds.runtime()
             request = self._spool.read("building", entry).Request
+            if runtime is None:
+                return False
+            build_id = build_id_of(request, runtime) if request else None
+            return build_id is None or self._builds.look(build_id) == "missing"
         except LeaseLostError:
+            return False
+        except NewerFormatError as error:  # of the runtime, the entry, or the build's result
+            self._newer.meet(error)
             return False
         except msgspec.DecodeError:
             return True
-        if runtime is None:
-            return False
-        build_id = build_id_of(request, runtime) if request else None
-        return build_id is None or self._builds.look(build_id) == "missing"
 
     def _abandon_running(self, entry: Entry) -> None:
         self._abandon(entry, "running")
@@ -150,6 +166,8 @@ class Health(Threadless):
             self._spool.give_up(entry, state, reason)
         except LeaseLostError:
             return
+        except NewerFormatError as error:
+            self._newer.meet(error)
 
     def _check_builds(self) -> None:
         queue = self._builds.queue
@@ -175,7 +193,13 @@ class Health(Threadless):
             if seen and seen == self._good.get(build_id):
                 good[build_id] = seen
                 continue
-            record = self._builds.result(build_id)
+            try:
+                record = self._builds.result(build_id)
+            except NewerFormatError as error:
+                self._newer.meet(error)
+                if seen:
+                    good[build_id] = seen
+                continue
             if record is None:
                 self._set_aside_result(build_id, path)
             elif seen and record.result.shell:
@@ -196,7 +220,7 @@ class Health(Threadless):
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""
         rules, now = self._settings.gc, self._spool.clock.file_system()
-        if SCHEDULED in self._builds.orders():
+        if self._builds.is_ordered(SCHEDULED):
             return
         last = self._builds.collected_at(SCHEDULED)
         if last is None:

@@ -8,11 +8,14 @@ An upload that is still arriving does not parse (a strict prefix of a JSON objec
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
 
 However much is dropped at once, one step takes a batch, in which owners take turns; more is named and waits where it
-is. What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
+is. What a newer version of spoold wrote is left alone: a file whose id that has, or that wants it cancelled, waits.
+
+What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
@@ -27,7 +30,14 @@ from spoold.host.fsops import Dropped, Identity
 from spoold.host.log import Log
 from spoold.host.metrics import CANCELS, DROPPED
 from spoold.model import ids
-from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
+from spoold.model.errors import (
+    ClientError,
+    IncompleteError,
+    LeaseLostError,
+    NewerFormatError,
+    OperatorError,
+    TemporaryError,
+)
 from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
 from spoold.model.turns import Turns
@@ -35,6 +45,7 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.cancel import Cancelled, cancel, end_interrupted
 from spoold.spool.depth import Measure
 from spoold.spool.floor import Floor
+from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
 from spoold.spool.store import Spool, origin_of
 
@@ -69,6 +80,7 @@ class Intake(Threadless):
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._reported: set[str] = set()
+        self._newer = LeftAlone(log)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
     def stop(self) -> None:
@@ -90,7 +102,8 @@ class Intake(Threadless):
             if name.endswith(".accept.json"):
                 fsops.remove(self._spool.queue.path("tmp", name))
         mend(self._spool.queue, log)
-        end_interrupted(self._spool)
+        end_interrupted(self._spool, self._newer)
+        self._newer.tell()
 
     @property
     def watched(self) -> list[str]:
@@ -114,7 +127,7 @@ class Intake(Threadless):
         return BUSY if self._unfinished else self._settings.spool.scan
 
     def _scan(self) -> None:
-        end_interrupted(self._spool)
+        end_interrupted(self._spool, self._newer)
         names = set(fsops.names(self._spool.queue.path("incoming")))
         self._forget_missing(names)
         self._see(names - self._seen)
@@ -150,6 +163,7 @@ class Intake(Threadless):
             return False
         finally:
             self._let_go()
+            self._newer.tell()
         return True
 
     def _cancel_some(self) -> None:
@@ -161,10 +175,13 @@ class Intake(Threadless):
                 self._try_to_take(name)
         except OSError as error:
             log.error("nothing can be cancelled yet; it stays in incoming/", error=error)
+        self._newer.tell()
 
     def _try_to_take(self, name: str) -> None:
         try:
             self._take(name)
+        except NewerFormatError as error:
+            self._newer.meet(error)  # nobody here can tell whose that is; what asks about it waits in incoming/
         except (TemporaryError, LeaseLostError) as error:
             log.debug("a file has to wait; it stays in incoming/", file=name, error=error)
         except OSError as error:
@@ -179,8 +196,17 @@ class Intake(Threadless):
             self._pins_seen = seen
 
     def _read_pins(self) -> None:
-        runtime = self._builds.runtime()
-        self._pins = frozenset(self._settings.nixpkgs) | {"default"} | (runtime.nixpkgs.keys() if runtime else set())
+        self._pins = frozenset(self._settings.nixpkgs) | {"default"} | self._provided_pins()
+
+    def _provided_pins(self) -> frozenset[str]:
+        try:
+            runtime = self._builds.runtime()
+        except NewerFormatError as error:  # no request is refused for a pin that there may be
+            self._newer.meet(error)
+            with contextlib.suppress(OperatorError):
+                return self._pins | self._builds.pins().keys()
+            return self._pins
+        return frozenset(runtime.nixpkgs if runtime else ())
 
     def _forget_missing(self, present: set[str]) -> None:
         self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}

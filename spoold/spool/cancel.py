@@ -14,9 +14,10 @@ import msgspec
 from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError
+from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
+from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Spool
 
 log = Log("spool")
@@ -33,7 +34,8 @@ class Cancelled(Enum):
 def cancel(spool: Spool, id_: str, uid: int) -> Cancelled:
     """End the submission ``id_`` for ``uid``, who must be its owner or the operator.
 
-    To anyone else it is as unknown as an id that nobody used.
+    To anyone else it is as unknown as an id that nobody used. Raises :class:`NewerFormatError` where a newer version
+    wrote the entry, so that nobody here can tell whose it is.
     """
     while place := spool.queue.locate(id_):
         state, entry = place
@@ -41,6 +43,10 @@ def cancel(spool: Spool, id_: str, uid: int) -> Cancelled:
             owner = spool.read(state, entry).Spool.uid
         except LeaseLostError:
             continue  # it moved on while we looked, which it can do only so often
+        except NewerFormatError:
+            if state == "done":
+                return Cancelled.UNKNOWN  # there is nothing to end, whoever's it is
+            raise
         except msgspec.DecodeError:
             return Cancelled.UNKNOWN  # nobody can tell whose it is; whoever works on it sets it aside
         if uid not in (owner, *operators()):
@@ -75,7 +81,7 @@ def end(spool: Spool, id_: str) -> None:
     log.info("cancelled", submission=id_)
 
 
-def end_interrupted(spool: Spool) -> None:
+def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
     """Answer what an earlier process took to cancel and did not live to answer, or had no disk for."""
     for entry in spool.queue.entries("running"):
         if entry.attempt == ids.CANCEL:
@@ -83,5 +89,7 @@ def end_interrupted(spool: Spool) -> None:
                 end(spool, entry.id)
             except LeaseLostError:
                 continue  # somebody else has answered it, such as `spoolctl check --repair`
+            except NewerFormatError as error:
+                newer.meet(error)  # the intake that took it was of a newer version
             except OSError as error:
                 log.error("cannot answer a cancelled submission yet", submission=entry.id, error=error)

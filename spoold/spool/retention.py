@@ -23,7 +23,7 @@ from spoold.host import fsops, proc
 from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.model import ids
-from spoold.model.errors import SpooldError
+from spoold.model.errors import NewerFormatError, SpooldError
 from spoold.model.retention import Census, Rules
 from spoold.spool.builds import RESULT, BuildStore
 from spoold.spool.store import Spool
@@ -228,12 +228,18 @@ class Retention:
                     fsops.remove(each.path("tmp", name))
         yield Pause.WORKED
         for name in _old_names(builds.path("used"), old):
-            if self._builds.look(name.partition("@")[0]) == "missing":
+            if self._is_gone(name.partition("@")[0]):
                 fsops.remove(builds.path("used", name))
         for name in _old_names(builds.path("collect"), old):
             if name.startswith("by-hand-") and name.endswith(RESULT):
                 fsops.remove(builds.path("collect", name))
         yield Pause.WORKED
+
+    def _is_gone(self, build_id: str) -> bool:
+        try:
+            return self._builds.look(build_id) == "missing"
+        except NewerFormatError:
+            return False
 
 
 def _walk(directory: str) -> Iterator[str | Pause]:

@@ -21,7 +21,7 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.response import Package
 from spoold.spool import floor
-from spoold.spool.builds import BuildStore
+from spoold.spool.builds import BuildStore, OnNewer
 from spoold.spool.queue import Queue
 from tests.actors.bench import PATIENCE, Bench, settings_for
 
@@ -635,7 +635,7 @@ def test_a_full_disk_costs_no_attempt_where_no_sandbox_is_needed(bench: Bench, m
 
 
 def test_a_list_that_cannot_be_made_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def packages(_: BuildStore, uid: int | None) -> list[Package]:
+    def packages(_: BuildStore, uid: int | None, newer: OnNewer) -> list[Package]:
         raise OSError(5, "Input/output error")
 
     bench.drop_bytes("list", b'{"kind": "list-dependencies"}')

@@ -5,7 +5,7 @@ the executors wait for. Then it claims builds, in the turns that ``lanes`` gives
 nix-shell would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of
 ours costs an attempt, and the last one is a result with the outcome ``internal_error``; a disk of the spool in trouble
 costs none. What is put back, to make room or after a failure, waits in ``builds/new`` like all others and holds no
-worker.
+worker. What a newer version of spoold filed stays there.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, STORE_FREE
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError, OperatorError, SpooldError, TemporaryError
+from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.lease import Heartbeat, Lease
+from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend, recover
 
 log = Log("builder")
@@ -65,11 +66,13 @@ class Builder:
         self._rests_until = 0.0  # on the monotonic clock: the store is away
         self._lock = threading.Lock()  # of the lanes; what is put back moves on disk and in them at once
         self._workers = ThreadPoolExecutor(self._lanes.places, thread_name_prefix="build")
-        self._collector = Collector(settings, backend)
+        self._newer = LeftAlone(log)
+        self._collector = Collector(settings, backend, self._newer)
         self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._pins: dict[str, str] = {}
         self._pins_seen: fsops.Identity | None = None
         self._stopping = threading.Event()
+        self._left: set[Entry] = set()  # builds in new/ that a newer version filed
 
     @property
     def watched(self) -> list[str]:
@@ -108,8 +111,7 @@ class Builder:
         runtime = self._backend.prepare(self._wanted_pins())
         self._pins = {path: name for name, path in runtime.nixpkgs.items()}
         self._forget_what_is_gone()
-        if runtime != self._builds.runtime():
-            self._builds.set_runtime(runtime)
+        self._builds.set_runtime(runtime)
 
     def _wanted_pins(self) -> dict[str, str]:
         return self._builds.pins() | self._settings.nixpkgs
@@ -127,7 +129,11 @@ class Builder:
         """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
         gone = set()
         for build_id in self._builds.finished():
-            record = self._builds.result(build_id)
+            try:
+                record = self._builds.result(build_id)
+            except NewerFormatError as error:
+                self._newer.meet(error)
+                continue
             if record and record.result.shell and not self._backend.holds(record.result.shell):
                 log.warning("not in the store any more; it will be built again when it is needed", build=build_id)
                 gone.add(build_id)
@@ -173,6 +179,7 @@ class Builder:
             self._in_background(self._follow_pins)
         self._queue(hints)
         self._give_places()
+        self._newer.tell()
         return self._settings.spool.scan if self._lanes.idle else min(ATTENTION, self._settings.spool.scan)
 
     def _in_background(self, work: Callable[[], None]) -> None:
@@ -194,11 +201,13 @@ class Builder:
         with self._lock:
             if hints is None:
                 entries = queue.entries("new")
+                self._left &= set(entries)
             else:
                 seen = [hint for hint in hints if hint.directory == "builds/new"]
                 entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
             for entry in entries:
-                since = None if self._lanes.has(entry) else fsops.mtime(queue.entry_path("new", entry))
+                known = entry in self._left or self._lanes.has(entry)
+                since = None if known else fsops.mtime(queue.entry_path("new", entry))
                 if since is not None:
                     due = queue.due(entry, since, self._clock) if entry.attempt > 1 else 0.0
                     self._lanes.add(entry, since, due)
@@ -219,6 +228,8 @@ class Builder:
             self._build(entry)
         except LeaseLostError:
             log.debug("another builder has it", build=entry.id)
+        except NewerFormatError as error:
+            self._leave(entry, error)
         except OSError as error:
             log.error("a build could not be claimed", build=entry.id, attempt=entry.attempt, error=error)
         except Exception as error:  # noqa: BLE001 - its lease runs out, the builder goes on, and the log tells
@@ -228,7 +239,15 @@ class Builder:
                 self._lanes.ended(entry)
             self._give_places()
 
+    def _leave(self, entry: Entry, error: NewerFormatError) -> None:
+        """Leave a build in ``builds/new`` that a newer version filed: a builder of that version makes it."""
+        self._newer.meet(error)
+        with self._lock:
+            self._left.add(entry)
+
     def _build(self, entry: Entry) -> None:
+        if newer := self._builds.newer("new", entry):
+            raise newer
         path = self._builds.queue.claim(entry, "new", "building")
         try:
             with self._heartbeat.holding(path) as lease:
@@ -258,6 +277,9 @@ class Builder:
             log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
         except (TemporaryError, OperatorError) as error:
             self._postpone(entry, error)
+        except NewerFormatError as error:
+            self._leave(entry, error)
+            self._builds.queue.give_back(entry, "building", entry.attempt)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life

@@ -3,6 +3,8 @@
 Spec: spool-layout.md, "Collection". What is needed is read from the spool, what is large from the store; the decision
 is ``model.collection``'s. A build is forgotten before its paths are deleted, and under a lock that every executor takes
 while it looks at one, so nothing starts on what goes. Running jobs and builds go on meanwhile.
+
+While a submission of a newer version is on its way nothing is deleted, since nobody here can tell what it needs.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import COLLECTED_BUILDS, COLLECTED_BYTES, COLLECTIONS, STORE_BYTES
 from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
-from spoold.model.errors import LeaseLostError, SpooldError
+from spoold.model.errors import LeaseLostError, NewerFormatError, SpooldError
 from spoold.model.plan import build_id_of
 from spoold.spool.builds import BuildStore
+from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Spool
 
 log = Log("builder")
@@ -36,7 +39,8 @@ class Cache(Protocol):
 class Collector:
     """Answers the orders that lie in ``builds/collect``."""
 
-    def __init__(self, settings: Settings, cache: Cache) -> None:
+    def __init__(self, settings: Settings, cache: Cache, newer: LeftAlone) -> None:
+        self._newer = newer
         self._settings = settings
         self._cache = cache
         self._spool = Spool(settings, "builder")
@@ -48,7 +52,7 @@ class Collector:
 
     def answer_orders(self) -> None:
         """Carry out what is ordered, one after the other."""
-        for name, order in self._builds.orders().items():
+        for name, order in self._builds.orders(self._newer.meet).items():
             try:
                 report = self._collect(order)
             except (SpooldError, OSError) as error:
@@ -87,7 +91,11 @@ class Collector:
         needed, uses = self._needed(), self._builds.last_uses()
         found = []
         for build_id in self._builds.finished():
-            record = self._builds.result(build_id)
+            try:
+                record = self._builds.result(build_id)
+            except NewerFormatError as error:
+                self._newer.meet(error)
+                continue  # it stays
             if record and record.result.shell:
                 last_used = uses.get(build_id, record.finished)
                 own = sizes.own.get(build_id, 0)
@@ -95,7 +103,10 @@ class Collector:
         return found
 
     def _needed(self) -> set[str]:
-        """Return the builds of all submissions on their way, in the order in which these move."""
+        """Return the builds of all submissions on their way, in the order in which these move.
+
+        Raises :class:`NewerFormatError` for one that this version cannot read: what that needs must not be deleted.
+        """
         runtime = self._builds.runtime()
         found: set[str | None] = set()
         for state in ("new", "building", "running"):

@@ -5,6 +5,9 @@ build exists it waits in line for a sandbox, unclaimed; where not, it is claimed
 and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a
 list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
 
+What a newer version of spoold wrote stays where it is, for an executor of that version. A submission whose build's
+result is of a newer version waits on.
+
 What fails: a sandbox engine that is away, or a disk in trouble, stops the taking of work and costs no attempt; anything
 else of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease cancels the job and is nobody's
 error.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
 
 import msgspec
 
@@ -27,7 +31,7 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.host.metrics import ENGINE_READY, READY
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError
+from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import build_id_of
@@ -36,6 +40,7 @@ from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
 from spoold.spool.store import Progress, Spool
 
@@ -55,7 +60,8 @@ class Executor:
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
         self._line = Line()
-        self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line)
+        self._newer = LeftAlone(log)
+        self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line, newer=self._newer)
         self._waits = Waits()
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
         self._runtime: Runtime | None = None
@@ -115,6 +121,8 @@ class Executor:
         self._end_waits()
         self._show_some()
         self._look_at_some()
+        if not self._line.unseen:
+            self._newer.tell()
         return 0.0 if self._line.unseen or self._unshown else self._pause()
 
     def _pause(self) -> float:
@@ -145,7 +153,9 @@ class Executor:
     def _fresh_in(self, state: str) -> Iterator[tuple[float, Place]]:
         """Yield the entries in ``state`` that were not known before, and their mtimes."""
         queue = self._spool.queue
-        for name in set(fsops.names(queue.path(state))) - self._line.names(state):
+        present = set(fsops.names(queue.path(state)))
+        self._line.keep_left(state, present)
+        for name in present - self._line.names(state):
             entry = ids.parse_entry(name)
             if entry and entry not in self._waits:
                 mtime = fsops.mtime(queue.entry_path(state, entry))
@@ -170,6 +180,9 @@ class Executor:
             self._route(place, submission)
         except LeaseLostError:
             return  # another executor has it
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            self._line.leave(place)
         except msgspec.DecodeError as error:
             self._slots.set_aside(place, f"the entry cannot be read: {error}")
         except OSError as error:
@@ -196,7 +209,7 @@ class Executor:
             self._answer(place, submission, None)
             return
         with self._builds.looking():
-            found = self._builds.look(build_id)
+            found = self._look_for_build(build_id)
             self._builds.note_use(build_id, submission.Spool.uid)
         if isinstance(found, BuildRecord):
             if found.result.shell:
@@ -212,11 +225,18 @@ class Executor:
             self._builds.request(Dependencies(build_id=build_id, expression=request.expression(), nixpkgs=pin))
         asked = request.limits.dependencies
         until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
-        state: BuildState = "building" if found == "building" else "queued"
+        state: BuildState = "queued" if found in ("queued", "missing") else "building"
         wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
         self._waits.add(wait)
         self._show(wait)
         self._collect([build_id])  # it may have ended while we filed ourselves
+
+    def _look_for_build(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing", "newer"]:
+        try:
+            return self._builds.look(build_id)
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            return "newer"
 
     def _show(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
@@ -232,9 +252,16 @@ class Executor:
     def _collect(self, build_ids: Iterable[str]) -> None:
         """Let the submissions whose build has ended be looked at again."""
         for build_id in build_ids:
-            if self._builds.result(build_id):
+            if self._is_built(build_id):
                 for wait in self._waits.end(build_id):
                     self._line.see(Place("building", wait.entry), wait.uid)
+
+    def _is_built(self, build_id: str) -> bool:
+        try:
+            return self._builds.result(build_id) is not None
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            return False
 
     def _end_waits(self) -> None:
         for wait in self._waits.overdue(self._spool.clock.monotonic()):
@@ -246,7 +273,7 @@ class Executor:
             self._spool.queue.claim(entry, "building", "running")
             phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
             self._finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
-        except LeaseLostError:
+        except (LeaseLostError, NewerFormatError):
             return
         except OSError as error:
             log.error("could not end a wait; trying again", submission=entry.id, error=error)
@@ -279,11 +306,18 @@ class Executor:
     def _follow_runtime(self) -> None:
         seen = fsops.identity(self._builds.runtime_path)
         if seen != self._runtime_seen:
-            self._runtime, self._runtime_seen = self._builds.runtime(), seen
+            self._runtime, self._runtime_seen = self._provided(), seen
             self._waits.clear()  # build ids depend on the pins: the next scan finds these again
             if self._runtime is not None:
                 self._slots.follow(self._runtime)
         self._engine.look()
+
+    def _provided(self) -> Runtime | None:
+        try:
+            return self._builds.runtime()
+        except NewerFormatError as error:
+            log.warning("waiting: the builder is of a newer version; upgrade this executor", error=error)
+            return None
 
     def _build_id(self, request: Request | None) -> str | None:
         if request is None or request.kind == "list-dependencies" or self._runtime is None:

@@ -6,6 +6,7 @@ import os
 
 import msgspec
 
+from spoold.model.errors import NewerFormatError
 from spoold.model.limits import unused_wishes
 from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.submission import Submission
@@ -29,8 +30,10 @@ def listed(submission: Submission, builds: BuildStore) -> Response:
         reason = f"nixpkgs: {request.nixpkgs!a} is no longer a pin here"
         return answered(submission, Status.REJECTED, reason=reason)
     everyone = submission.Spool.uid in (0, os.geteuid())
-    packages = builds.packages(None if everyone else submission.Spool.uid)
-    return answered(submission, Status.COMPLETED, packages=packages)
+    newer: list[NewerFormatError] = []
+    packages = builds.packages(None if everyone else submission.Spool.uid, newer.append)
+    notes = [f"packages: builds of a newer version of spoold than this executor's are not listed: {len(newer)}"]
+    return answered(submission, Status.COMPLETED, packages=packages, notes=notes if newer else msgspec.UNSET)
 
 
 def answered(submission: Submission, status: Status, **parts: object) -> Response:

@@ -55,6 +55,7 @@ class Line:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._names: dict[str, set[str]] = {"new": set(), "building": set()}
+        self._left: dict[str, set[str]] = {"new": set(), "building": set()}  # of these, what is not for this version
         self._seen: Turns[Seen] = Turns(MOST)
         self._resting: list[tuple[float, Place]] = []
         self._fresh: Turns[Ready] = Turns()
@@ -98,6 +99,20 @@ class Line:
         with self._changed:
             self._names[place.state].add(place.name)
             heapq.heappush(self._resting, (until, place))
+
+    def leave(self, place: Place) -> None:
+        """Look at an entry no more for as long as it is there: a newer version wrote it."""
+        name = place.name
+        with self._changed:
+            self._names[place.state].add(name)
+            self._left[place.state].add(name)
+
+    def keep_left(self, state: str, present: AbstractSet[str]) -> None:
+        """Forget what was left alone in ``state`` and is not among the names that are ``present``."""
+        with self._changed:
+            gone = self._left[state] - present
+            self._left[state] -= gone
+            self._names[state] -= gone
 
     @property
     def rests_until(self) -> float | None:

@@ -16,7 +16,14 @@ from spoold.actors.executor.line import Line, Place, Ready
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, TURNAROUND, WAIT, Histogram
-from spoold.model.errors import ClientError, LeaseLostError, OperatorError, SpooldError, TemporaryError
+from spoold.model.errors import (
+    ClientError,
+    LeaseLostError,
+    NewerFormatError,
+    OperatorError,
+    SpooldError,
+    TemporaryError,
+)
 from spoold.model.ids import Entry
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
@@ -27,6 +34,7 @@ from spoold.sandbox.lifecycle import Engine
 from spoold.spool.builds import BuildStore
 from spoold.spool.floor import Floor
 from spoold.spool.lease import Heartbeat, Lease
+from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import recover
 from spoold.spool.store import Progress, Spool
 
@@ -38,8 +46,11 @@ BACK_OFF = 5.0  # seconds for which a slot rests when the host (a full disk) kep
 class Slots:
     """As many workers as the settings say, over one spool and one engine."""
 
-    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine, line: Line) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine, line: Line, *, newer: LeftAlone
+    ) -> None:
         self._settings = settings
+        self._newer = newer
         self._spool = spool
         self._builds = builds
         self._engine = engine
@@ -55,6 +66,9 @@ class Slots:
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
         for entry in self._heartbeat.start():
+            if entry.attempt >= self._settings.lease.attempts and (newer := self._spool.newer("running", entry)):
+                self._newer.meet(newer)  # another version's to end; to put one back needs no look into it
+                continue
             recover(self._spool.queue, "running", entry, clock=self._spool.clock, abandon=self._abandon, log=log)
         for worker in self._workers:
             worker.start()
@@ -171,6 +185,9 @@ class Slots:
             self._run(entry, build_id, lease)
         except (LeaseLostError, RunCancelledError):
             self._let_go(entry, lost=lease.lost)
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            self._spool.queue.give_back(entry, "running", entry.attempt)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
@@ -250,6 +267,8 @@ class Slots:
             self._spool.give_up(place.entry, place.state, reason)
         except LeaseLostError:
             return
+        except NewerFormatError as error:
+            self._newer.meet(error)
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

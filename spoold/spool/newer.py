@@ -1,0 +1,48 @@
+"""What a reader meets that a newer version of spoold wrote: it is left alone, and said once.
+
+Spec: spool-layout.md, "Formats". A million entries of one newer format are one line of the log, which says where they
+lie and how many were seen.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from spoold.host.log import Log
+from spoold.model.errors import NewerFormatError
+
+
+class LeftAlone:
+    """What one daemon leaves alone. Thread-safe."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._seen: dict[tuple[str, int], list[str]] = {}  # by directory and format; names until they are told
+        self._told: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+
+    def meet(self, error: NewerFormatError) -> None:
+        """Note what the error tells of, for :meth:`tell`."""
+        self.note(error.path, error.format)
+
+    def note(self, path: str, number: int) -> None:
+        """Note a file of a newer format, for :meth:`tell`."""
+        directory, name = os.path.split(path)
+        with self._lock:
+            if (directory, number) not in self._told:
+                self._seen.setdefault((directory, number), []).append(name)
+
+    def tell(self) -> None:
+        """Say what was met, once for each directory and format."""
+        with self._lock:
+            seen, self._seen = self._seen, {}
+            self._told |= seen.keys()
+        for (directory, number), names in seen.items():
+            self._log.warning(
+                "left alone: a newer version of spoold wrote it; upgrade this daemon",
+                directory=directory,
+                format=number,
+                files=len(set(names)),
+                first=names[0],
+            )
