@@ -10,6 +10,7 @@ What a newer version of spoold wrote is put back like all else, which is a renam
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -109,7 +110,9 @@ class Health(Threadless):
     def _report_unexplained(self) -> None:
         """Go on with the check that began with this process; what is suspected is said at a second look, later."""
         for found in self._unexplained:
-            if self._check.judge(found.path) == found:
+            if found.format:
+                self._newer.note(os.path.join(self._spool.root, found.path), found.format)
+            elif self._check.judge(found.path) == found:
                 log.warning(
                     "no state explains this file; see `spoolctl check`", file=found.path, why=found.why, so=found.action
                 )

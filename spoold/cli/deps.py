@@ -17,7 +17,7 @@ from spoold.cli import client, exits, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model import ids
-from spoold.model.errors import ClientError, OperatorError
+from spoold.model.errors import ClientError, NewerFormatError, OperatorError
 from spoold.model.response import Package, Status
 from spoold.model.submission import MAX_EXPRESSION, Dependencies
 from spoold.spool import layout
@@ -48,7 +48,10 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
     settings: Settings = context.obj
     if local:
         layout.check(settings.spool.path)
-        _show(BuildStore(settings).packages(None), as_json=as_json)
+        newer: list[NewerFormatError] = []
+        _show(BuildStore(settings).packages(None, newer.append), as_json=as_json)
+        if newer:
+            click.echo(f"builds of a newer version of spoold are not listed: {len(newer)}", err=True)
         return exits.OK
     id_ = client.new_id("deps")
     client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')

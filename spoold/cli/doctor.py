@@ -81,7 +81,7 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
 def _runtime(settings: Settings) -> Runtime | None:
     try:
         return BuildStore(settings).runtime()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, SpooldError):
         return None
 
 

@@ -2,7 +2,8 @@
 
 Spec: spool-layout.md, "Check and repair". Each file is judged alone and by names that can be looked at any time, so
 the daemons may run meanwhile: what looks wrong only since it moved under the eyes of the check is explained at the
-second look. Nothing that cannot be read is deleted: it goes to ``quarantine/``, and its reason beside it.
+second look. Nothing that cannot be read is deleted: it goes to ``quarantine/``, and its reason beside it. What a newer
+version of spoold wrote is named, and left alone.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from spoold.config import Settings
 from spoold.host import fsops
-from spoold.model import ids
+from spoold.model import formats, ids
+from spoold.model.collection import Order, Report
+from spoold.model.errors import NewerFormatError
+from spoold.model.formats import Stored
 from spoold.model.ids import Entry
+from spoold.model.job import Runtime
 from spoold.model.response import Status
 from spoold.model.submission import Dependencies, Submission
-from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.builds import BuildRecord, BuildStore, PinsAnswer
 from spoold.spool.layout import DIRECTORIES
 from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
@@ -37,6 +43,10 @@ OURS = {
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
     "tmp": re.compile(r".*\.(probe|lock|held|host)|doctor-[0-9]+(\.probe)?"),
+}
+KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours hold, by how their names end
+    "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime)),
+    "builds/collect": ((".result.json", Report), (".json", Order)),
 }
 PRIVATE = (
     ".accept.json",
@@ -59,12 +69,21 @@ class Action(StrEnum):
     LEAVE = "leave"
 
 
+class Verdict(NamedTuple):
+    """Why a file is named, and what a repair does; ``format`` is that of what a newer version wrote, else 0."""
+
+    why: str
+    action: Action
+    format: int = 0
+
+
 class Unexplained(msgspec.Struct, frozen=True):
-    """A file, its ``path`` below the spool's root, that no state explains: ``why``, and what a repair does."""
+    """A file, its ``path`` below the spool's root, that no state of this version explains. See :class:`Verdict`."""
 
     path: str
     why: str
     action: Action
+    format: int = 0
 
 
 class Check:
@@ -74,7 +93,7 @@ class Check:
         self._spool = Spool(settings, role)
         self._queue = self._spool.queue
         self._builds = BuildStore(settings).queue
-        self._judges: dict[str, Callable[[str], tuple[str, Action] | None]] = {
+        self._judges: dict[str, Callable[[str], Verdict | None]] = {
             ".": self._in_root,
             "incoming": self._in_incoming,
             "done": self._in_done,
@@ -131,26 +150,30 @@ class Check:
 
     # -- judging
 
-    def _in_root(self, _: str) -> tuple[str, Action] | None:
-        return "not spoold's", Action.LEAVE
+    def _in_root(self, _: str) -> Verdict | None:
+        return Verdict("not spoold's", Action.LEAVE)
 
-    def _of_ours(self, directory: str, name: str) -> tuple[str, Action] | None:
-        return None if OURS[directory].fullmatch(name) else ("not a name of this directory", Action.QUARANTINE)
+    def _of_ours(self, directory: str, name: str) -> Verdict | None:
+        if not OURS[directory].fullmatch(name):
+            return Verdict("not a name of this directory", Action.QUARANTINE)
+        kind = next((kind for ending, kind in KINDS.get(directory, ()) if name.endswith(ending)), None)
+        return _newer(os.path.join(self._spool.root, directory, name), kind) if kind else None
 
-    def _in_incoming(self, name: str) -> tuple[str, Action] | None:
+    def _in_incoming(self, name: str) -> Verdict | None:
         if ids.submission_id(name) or ids.cancelled_id(name):
             return None
         if ids.is_upload_in_progress(name) and self._is_young(f"incoming/{name}"):
             return None
-        return "a client's, and neither a submission nor on its way to be one", Action.LEAVE
+        return Verdict("a client's, and neither a submission nor on its way to be one", Action.LEAVE)
 
-    def _in_state(self, state: str, name: str) -> tuple[str, Action] | None:
+    def _in_state(self, state: str, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         path = self._queue.path(state, name)
         if entry is None or self._queue.entry_path(state, entry) != path:
-            return "not the name of an entry", Action.QUARANTINE
+            return Verdict("not the name of an entry", Action.QUARANTINE)
         if later := self._later(state, entry):
-            return f"the same submission is in {later}, a later state, and that counts", Action.QUARANTINE
+            double = Verdict(f"the same submission is in {later}, a later state, and that counts", Action.QUARANTINE)
+            return _newer(path, Submission) or double
         return self._unreadable(path, entry.id)
 
     def _later(self, state: str, entry: Entry) -> str:
@@ -166,29 +189,32 @@ class Check:
                     return f"{other}/ with attempt {attempt}"
         return ""
 
-    def _unreadable(self, path: str, id_: str) -> tuple[str, Action] | None:
+    def _unreadable(self, path: str, id_: str) -> Verdict | None:
         try:
             data = fsops.read(path)
-            if data is None or msgspec.json.decode(data, type=Submission).Submission_id == id_:
+            if data is None or formats.decode(data, Submission, path).Submission_id == id_:
                 return None
+        except NewerFormatError as error:
+            return _left(error)
         except (msgspec.DecodeError, OSError) as error:
-            return f"cannot be read: {error}", Action.ANSWER
-        return "holds another submission than its name says", Action.ANSWER
+            return Verdict(f"cannot be read: {error}", Action.ANSWER)
+        return Verdict("holds another submission than its name says", Action.ANSWER)
 
-    def _in_done(self, name: str) -> tuple[str, Action] | None:
+    def _in_done(self, name: str) -> Verdict | None:
         if ids.is_refusal(name):
             return None
         id_ = name.removesuffix(ids.response_name(""))
         if id_ != name:
             if fsops.exists(self._queue.path("done", ids.done_name(id_))):
                 return None
-            return "a response whose entry is gone: what retention was about to remove", Action.REMOVE
+            return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
-            return "neither an entry nor an answer", Action.QUARANTINE
+            return Verdict("neither an entry nor an answer", Action.QUARANTINE)
         if self._is_answered(self._queue, entry.id):
             return None
-        return "committed, but without a response, and no result to publish", Action.ANSWER
+        unanswered = Verdict("committed, but without a response, and no result to publish", Action.ANSWER)
+        return _newer(self._queue.path("done", name), Submission) or unanswered
 
     def _is_answered(self, queue: Queue, id_: str) -> bool:
         """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""
@@ -197,54 +223,55 @@ class Check:
         results = (queue.path("tmp", ids.result_name(Entry(id_, attempt))) for attempt in attempts)
         return fsops.exists(response) or any(fsops.exists(path) for path in results) or fsops.exists(response)
 
-    def _in_progress(self, name: str) -> tuple[str, Action] | None:
+    def _in_progress(self, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
-            return "not a side file", Action.QUARANTINE
+            return Verdict("not a side file", Action.QUARANTINE)
         if fsops.exists(self._queue.path("done", ids.response_name(entry.id))):
-            return "a side file of what is answered", Action.REMOVE
+            return Verdict("a side file of what is answered", Action.REMOVE)
         if self._is_young(f"progress/{name}") or self._queue.locate(entry.id):
             return None
-        return "a side file of a submission that is gone", Action.REMOVE
+        return Verdict("a side file of a submission that is gone", Action.REMOVE)
 
-    def _in_tmp(self, queue: Queue, directory: str, name: str) -> tuple[str, Action] | None:
+    def _in_tmp(self, queue: Queue, directory: str, name: str) -> Verdict | None:
         if OURS["tmp"].fullmatch(name):
             return None
         path = f"{directory}/{name}"
         if result := ids.parse_result(name):
             return self._result(queue, path, result)
         if name not in PRIVATE_NAMES and not name.endswith(PRIVATE):
-            return "not a private file of spoold's", Action.QUARANTINE
-        return None if self._is_young(path) else ("what a process wrote that died", Action.REMOVE)
+            return Verdict("not a private file of spoold's", Action.QUARANTINE)
+        return None if self._is_young(path) else Verdict("what a process wrote that died", Action.REMOVE)
 
-    def _result(self, queue: Queue, path: str, result: Entry) -> tuple[str, Action] | None:
+    def _result(self, queue: Queue, path: str, result: Entry) -> Verdict | None:
         place = queue.locate(result.id)
         if place is None:
-            return None if self._is_young(path) else ("the result of what is gone", Action.REMOVE)
+            return None if self._is_young(path) else Verdict("the result of what is gone", Action.REMOVE)
         state, entry = place
         if state == "done" and fsops.exists(queue.path("done", ids.response_name(result.id))):
-            return None if self._is_young(path) else ("a second name of a response", Action.REMOVE)
+            return None if self._is_young(path) else Verdict("a second name of a response", Action.REMOVE)
         if state != "done" and result.attempt < entry.attempt:
-            return "the result of an attempt that was lost", Action.REMOVE
+            return Verdict("the result of an attempt that was lost", Action.REMOVE)
         return None
 
-    def _in_builds(self, state: str, name: str) -> tuple[str, Action] | None:
+    def _in_builds(self, state: str, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         path = self._builds.path(state, name)
         if entry is None or not BUILD.fullmatch(entry.id) or self._builds.entry_path(state, entry) != path:
-            return "not the name of a build", Action.QUARANTINE
+            return Verdict("not the name of a build", Action.QUARANTINE)
         return _undecodable(path, Dependencies)
 
-    def _in_builds_done(self, name: str) -> tuple[str, Action] | None:
+    def _in_builds_done(self, name: str) -> Verdict | None:
         id_ = name.removesuffix(ids.response_name(""))
         if id_ != name:
             return _undecodable(self._builds.path("done", name), BuildRecord)
         id_ = name.removesuffix(".json")
         if not BUILD.fullmatch(id_) or ids.done_name(id_) != name:
-            return "neither a build nor its result", Action.QUARANTINE
+            return Verdict("neither a build nor its result", Action.QUARANTINE)
         if self._is_answered(self._builds, id_):
             return None
-        return "a build that ended without a result: all who want it wait", Action.QUARANTINE
+        unfinished = Verdict("a build that ended without a result: all who want it wait", Action.QUARANTINE)
+        return _newer(self._builds.path("done", name), Dependencies) or unfinished
 
     def _is_young(self, path: str) -> bool:
         changed = fsops.mtime(os.path.join(self._spool.root, path))
@@ -271,7 +298,7 @@ class Check:
             return
         data = self._queue.read(state, entry)
         try:
-            submission = msgspec.json.decode(data, type=Submission)
+            submission = formats.decode(data, Submission, self._queue.entry_path(state, entry))
         except msgspec.DecodeError:
             self._quarantine(os.path.join(self._spool.root, found.path), found)
             return
@@ -280,11 +307,24 @@ class Check:
         self._spool.answer_committed(entry.id, final, submission.Spool)
 
 
-def _undecodable(path: str, kind: type) -> tuple[str, Action] | None:
+def _undecodable(path: str, kind: type[Stored]) -> Verdict | None:
     try:
         data = fsops.read(path)
         if data is not None:
-            msgspec.json.decode(data, type=kind)
+            formats.decode(data, kind, path)
+    except NewerFormatError as error:
+        return _left(error)
     except (msgspec.DecodeError, OSError) as error:
-        return f"cannot be read: {error}", Action.QUARANTINE
+        return Verdict(f"cannot be read: {error}", Action.QUARANTINE)
     return None
+
+
+def _newer(path: str, kind: type[Stored]) -> Verdict | None:
+    """Tell of a file that a newer version wrote, None of any other."""
+    newer = formats.newer(lambda: formats.decode(fsops.read(path) or b"", kind, path))
+    return _left(newer) if newer else None
+
+
+def _left(newer: NewerFormatError) -> Verdict:
+    why = f"of a newer version of spoold (format {newer.format}): upgrade this one"
+    return Verdict(why, Action.LEAVE, newer.format)

@@ -23,8 +23,11 @@ from spoold.model.ids import CANCEL, Entry
 from spoold.model.job import Runtime
 from spoold.model.retention import Rules as Retention
 from spoold.model.submission import Dependencies, Submission
+from spoold.spool import check as checking
 from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.check import Action, Check
 from spoold.spool.queue import Queue
+from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
 from tests.actors.bench import Bench, settings_for
 
@@ -537,6 +540,77 @@ def test_a_file_whose_id_a_newer_entry_has_waits(
         bench.intake.step()
         assert not bench.names("incoming")
         assert len([name for name in bench.names("done") if "refused" in name]) == (script != "echo hi")
+
+
+# -- the operator
+
+
+def newer_everywhere(bench: Bench, *, unlike: bool) -> dict[str, bytes]:
+    """Put something newer into each place that spoold stores objects in."""
+    bench.drop("a")
+    submission = (bench.root / "new" / "a.json").read_bytes()
+    runtime = (bench.root / "builds" / "runtime.json").read_bytes()
+    wanted = json.dumps({"build_id": BUILD, "content of cutor.nix": "x", "nixpkgs": "y"}).encode()
+    bench.builds.order_collection("test", Order())
+    order = (bench.root / "builds" / "collect" / "test.json").read_bytes()
+    bench.builds.answer_pins({}, "")
+    places = {
+        "new/a.json": submission,
+        "building/a@1.json": submission,
+        "running/a@2.json": submission,  # twice the same: what is later counts, but this cannot be told here
+        "done/unanswered.json": submission,
+        f"builds/new/{BUILD}.json": wanted,
+        f"builds/building/{BUILD}@1.json": wanted,
+        f"builds/done/{BUILD}.json": wanted,  # without a result
+        f"builds/done/{'1' * 64}.response.json": b"{}",
+        "builds/runtime.json": runtime,
+        "builds/collect/test.json": order,
+        "builds/collect/test.result.json": b"{}",
+        "builds/pins.json.result.json": b"{}",
+    }
+    for place, data in places.items():
+        (bench.root / place).write_bytes(data)
+        places[place] = make_newer(bench.root / place, unlike=unlike)
+        os.utime(bench.root / place, OLD)
+    return places
+
+
+def test_the_check_names_what_is_newer_and_a_repair_leaves_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, unlike: bool
+) -> None:
+    monkeypatch.setattr(checking, "SECOND_LOOK", 0.01)
+    places = newer_everywhere(bench, unlike=unlike)
+    check = Check(bench.settings, "test")
+    found = check.unexplained()
+    assert {each.path: each.action for each in found} == dict.fromkeys(places, Action.LEAVE)
+    assert {each.why for each in found} == {f"of a newer version of spoold (format {NEWER}): upgrade this one"}
+    for each in found:
+        check.repair(each)
+    for place, data in places.items():
+        assert_untouched(bench, place, data)
+
+
+def test_health_says_of_each_directory_once_that_something_there_is_newer(
+    bench: Bench, caplog: pytest.LogCaptureFixture, unlike: bool
+) -> None:
+    places = newer_everywhere(bench, unlike=unlike)
+    bench.health.start()
+    for _ in range(4):
+        bench.health.step()
+    told = [os.path.relpath(each["directory"], bench.root) for each in said(caplog)]
+    assert sorted(told) == sorted({os.path.dirname(place) for place in places})
+    assert not [record for record in caplog.records if "no state explains" in record.getMessage()]
+
+
+def test_a_newer_entry_cannot_be_requeued(bench: Bench, unlike: bool) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    bench.assert_nothing_is_left()
+    newer = make_newer(bench.root / "done" / "a.json", unlike=unlike)
+    with pytest.raises(NewerFormatError, match=r"newer version of spoold.* upgrade"):
+        requeue(bench.spool, "a")
+    assert_untouched(bench, "done/a.json", newer)
+    assert bench.names("done") == {"a.json", "a.response.json"}
 
 
 # -- damage

@@ -154,6 +154,31 @@ def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> No
     assert "no id" in ctl(bench, "requeue", "../a", code=exits.FAILED)
 
 
+def make_newer(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 3, "later": {}}))
+
+
+def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    bench.assert_nothing_is_left()
+    for path in (bench.root / "builds" / "done").glob("*.response.json"):
+        make_newer(path)
+    assert "builds of a newer version of spoold are not listed: 1" in ctl(bench, "deps", "--local")
+    make_newer(bench.root / "done" / "a.json")
+    assert "a newer version of spoold" in ctl(bench, "requeue", "a", code=exits.FAILED)
+    make_newer(bench.root / "builds" / "runtime.json")
+    (tmp_path / "x.nix").write_text("{ }: x")
+    for words in (("deps", "build", str(tmp_path / "x.nix")), ("nixpkgs", "list")):
+        said = ctl(bench, *words, code=exits.FAILED)
+        assert "a newer version of spoold" in said
+        assert "upgrade this version" in said
+    shown = ctl(bench, "check", width="300")
+    assert shown.count("of a newer version of spoold (format 3)") == 2
+    assert "0 to repair" in shown
+    assert "0 to repair" in ctl(bench, "check", "--repair")
+
+
 def test_a_spool_is_checked_and_repaired(bench: Bench) -> None:
     assert "0 files" in ctl(bench, "check")
     assert json.loads(ctl(bench, "check", "--json")) == {"unexplained": []}
