@@ -14,8 +14,9 @@ import pytest
 from spoold.sandbox import image
 from spoold.spool import layout
 from spoold.spool.check import Check
+from spoold.spool.requeue import requeue
 from tests import frozen
-from tests.actors.bench import settings_for
+from tests.actors.bench import Bench, settings_for
 
 
 def test_a_frozen_spool_is_explained(tmp_path: Path) -> None:
@@ -23,6 +24,78 @@ def test_a_frozen_spool_is_explained(tmp_path: Path) -> None:
     layout.check(str(root))
     assert layout.create(str(root)) == [], "its modes are today's"
     assert Check(settings_for(root), "test").unexplained() == []
+
+
+# What each submission of the frozen spool comes to. One that was answered keeps its answer, to the byte.
+OUTCOMES = {
+    "again": "COMPLETED",  # taken in, while the client's file still lies in incoming/
+    "cancelling": "CANCELLED",  # taken by intake, and not answered
+    "committed": "COMPLETED",  # its result is in tmp/
+    "dropped": "COMPLETED",
+    "first": "COMPLETED",
+    "list": "COMPLETED",
+    "queued": "COMPLETED",
+    "queued-too": "COMPLETED",  # with a pin that was added
+    "runs": "COMPLETED",  # by an executor that died
+    "second": "COMPLETED",  # its second attempt
+    "tried-build": "COMPLETED",  # whose build has its second attempt
+    "waits": "CANCELLED",  # for a build by a builder that died
+    "wrote": "COMPLETED",  # a result that was not committed
+}
+RUN_AGAIN = OUTCOMES.keys() - {"cancelling", "committed", "list", "waits"}
+
+
+def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
+    root = frozen.spool(tmp_path / "spool")
+    answered = {path.name: path.read_bytes() for path in (root / "done").glob("*.response.json")}
+    answered |= {path.name: path.read_bytes() for path in (root / "done").glob("*.refused.json")}
+    set_aside = {path.name: path.read_bytes() for path in (root / "quarantine").iterdir()}
+    for lock in (root / "tmp").glob("*.lock"):
+        lock.unlink()  # which a daemon leaves, and no actor makes
+    committed = (root / "tmp" / "committed@1.response.json").read_bytes()
+    bench = Bench(root, settings_for(root))
+    try:
+        for actor in (bench.intake, bench.health):
+            actor.start()
+
+        def step() -> None:
+            bench.intake.step()
+            bench.step()
+            bench.health.step()
+
+        bench.until(lambda: all(bench.has("done", f"{id_}.response.json") for id_ in OUTCOMES), step)
+        bench.until(lambda: bench.builds.report("by-hand-4e5f6071"), step)
+        bench.until(lambda: not bench.names("builds/new") | bench.names("builds/building"), step)
+        bench.assert_nothing_is_left()
+        assert {id_: bench.response(id_)["status"] for id_ in OUTCOMES} == OUTCOMES
+        assert (root / "done" / "committed.response.json").read_bytes() == committed
+        assert {name: (root / "done" / name).read_bytes() for name in answered} == answered
+        assert {path.name: path.read_bytes() for path in (root / "quarantine").iterdir()} == set_aside
+        names = {name.removesuffix(".response.json") for name in bench.names("done") if name.endswith(".response.json")}
+        assert names == OUTCOMES.keys() | {name.removesuffix(".response.json") for name in answered if "@" not in name}
+        assert sorted(job.submission_id for job in bench.sandbox.jobs) == sorted(RUN_AGAIN), "each once"
+        assert len(bench.backend.built) == len(set(bench.backend.built)) == 4, "what was built is not built again"
+        assert len(bench.builds.packages(None)) == 1
+        assert bench.builds.pins() == {"24.11": "/srv/nixpkgs-24.11"}
+        runtime = bench.builds.runtime()
+        assert runtime is not None
+        assert runtime.format == runtime.NEWEST
+        assert set(runtime.nixpkgs) == {"default", "24.11"}
+    finally:
+        bench.close()
+
+
+def test_a_frozen_answer_may_be_taken_back_and_given_anew(tmp_path: Path) -> None:
+    bench = Bench(frozen.spool(tmp_path / "spool"))
+    try:
+        before = bench.response("answered")
+        requeue(bench.spool, "answered")
+        bench.wait_for("answered")
+        after = bench.response("answered")
+        assert before["run"]["stdout"] == after["run"]["stdout"] == "20 22\nfast a\nhi\n"
+        assert before["status"] == after["status"] == "COMPLETED"
+    finally:
+        bench.close()
 
 
 @pytest.mark.parametrize("group", [None, os.getegid()])
