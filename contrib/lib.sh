@@ -67,10 +67,23 @@ need_packages() {
     need_build_users
 }
 
-# Nix, run by root, gives each build a user of this group: in nothing but its sandbox a build would be root itself.
+# Builds run as users that own nothing. For root these are Nix's own; an ordinary user lends them from a range of
+# subordinate ids, which useradd gives to each new user on Debian.
 need_build_users() {
-    local n
-    [ "$EUID" -eq 0 ] && ! getent group nixbld >/dev/null || return 0
+    local n file name
+    if [ "$EUID" -ne 0 ]; then
+        command -v newuidmap >/dev/null || install_packages uidmap
+        name=$(id -un)
+        for file in subuid subgid; do
+            if ! grep -qs -e "^$name:" -e "^$EUID:" "/etc/$file"; then
+                say "giving $name a range of subordinate ids in /etc/$file, for the users that builds run as"
+                n=$(awk -F: '{ if ($2 + $3 > n) n = $2 + $3 } END { print (n > 100000 ? n : 100000) }' "/etc/$file" || echo 100000)
+                as_root usermod "--add-${file}s" "$n-$((n + 65535))" "$name"
+            fi
+        done
+        return 0
+    fi
+    ! getent group nixbld >/dev/null || return 0
     say "creating the group nixbld and the users nixbld1 to nixbld16 in it, which Nix runs builds as"
     groupadd --system nixbld
     for n in {1..16}; do

@@ -151,8 +151,9 @@ class Nix(_Section, frozen=True):
     build_users: Annotated[
         str,
         setting(
-            "the group whose members run builds when the builder runs as root; auto is nixbld where the host has it; "
-            "without one (empty) builds run as root, in nothing but Nix's sandbox"
+            "the group whose members run builds. auto: those of spoold-build under the builder's unit, those of nixbld "
+            "when root runs the builder, and an ordinary user's subordinate ids. Empty: builds run as whoever runs the "
+            "builder, and can rewrite what others use; only for those who run nothing but their own submissions"
         ),
     ] = "auto"
     enter: Annotated[

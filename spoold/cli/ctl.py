@@ -15,6 +15,7 @@ from spoold.config import Settings, load
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
+from spoold.nix import places
 from spoold.spool import layout
 from spoold.spool.store import published
 
@@ -51,11 +52,11 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 @JSON
 @click.pass_obj
 def init(settings: Settings, *, as_json: bool) -> None:
-    """Make the spool: its directories with their owners and modes. What exists already is kept.
+    """Make the spool and the Nix state: their directories with owners and modes. What exists already is kept.
 
     Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
-    group spoold (systemd/sysusers.d makes them), it is theirs to share; else one user has to run all daemons. It prints
-    what it made or mended.
+    groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run
+    all daemons, and the builder makes the Nix state when it starts. It prints what it made or mended.
 
     \b
     Examples:
@@ -65,8 +66,13 @@ def init(settings: Settings, *, as_json: bool) -> None:
     """
     try:
         changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
+        if owners := places.owners_for(settings.nix.state):
+            changed += places.create(settings.nix.state, owners)
     except PermissionError as error:
-        reason = "run this as root; on NFS, export the spool to this host with no_root_squash"
+        reason = (
+            "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
+            "name a spool or a Nix state in a place of its own in ReadWritePaths= of a drop-in"
+        )
         raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
     if as_json:
         click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed}))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from spoold.cli import exits
 from spoold.config import NAME, Settings, load
 from spoold.daemon import ROLES, serve
-from spoold.host import journal, log
+from spoold.host import journal, log, userns
 from spoold.spool import layout
 
 Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
@@ -64,6 +64,7 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
 
     Exit codes: 0 stopped and drained, 1 it cannot start, 2 wrong usage, 3 a bug.
     """
+    userns.at_start()  # before all else: it drops rights
     log.set_up(level=log_level, journal=journal.is_stderr())
     context.obj = partial(_settings, config, spool)
 

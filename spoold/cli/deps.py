@@ -20,6 +20,7 @@ from spoold.model import ids
 from spoold.model.errors import ClientError, NewerFormatError, OperatorError
 from spoold.model.response import Package, Status
 from spoold.model.submission import MAX_EXPRESSION, Dependencies
+from spoold.nix.verify import verify as verified
 from spoold.spool import layout
 from spoold.spool.builds import BuildRecord, BuildStore
 
@@ -71,6 +72,40 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
         Console(highlight=False, markup=False).print(render.package_table(packages, time.time()))
     else:
         click.echo("the cache has no packages of builds that you used", err=True)
+
+
+@command.command(short_help="Is what the cache holds still what was built?")
+@JSON
+@click.pass_obj
+def verify(settings: Settings, *, as_json: bool) -> int:
+    """Hash every path of the Nix store, and compare it with what was registered when it was built: for the operator.
+
+    A path that somebody has changed since stands in no log. Before version 0.2 builds could do that, so run this once
+    after an upgrade from there. Builds and jobs go on meanwhile; it reads the whole store.
+
+    \b
+    Examples:
+      sudo spoolctl deps verify
+      sudo spoolctl deps verify --json | jq -r '.damaged[].path'
+
+    Exit codes: 0 all is as it was built, 1 something is not: do what is said then.
+    """
+    with Console(stderr=True, quiet=as_json).status("hashing all that is in the store"):
+        found = verified(settings.nix)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        for damaged in found.damaged:
+            click.echo(f"{damaged.path}: {damaged.what}")
+        click.echo(f"{found.paths} paths, {len(found.damaged)} of them damaged", err=True)
+    if not found.damaged:
+        return exits.OK
+    click.echo(
+        "do not trust what ran with these. The store is a cache: stop the builder, remove "
+        f"{settings.nix.state}/nix, run `spoolctl init`, and start it again; all is built anew",
+        err=True,
+    )
+    return exits.FAILED
 
 
 @command.command(short_help="Build shells ahead.")

@@ -4,6 +4,9 @@ Theory of operation: what has to be set up in a child (limits, the bond to its p
 programs that each become the next one (setpriv, sh, unshare, prlimit), and not between fork and exec, where a process
 with threads must not run Python.
 
+A program may have to run in another user namespace, as root in there (:mod:`spoold.host.userns`). It is entered before
+all else: to become somebody else makes the kernel forget a bond.
+
 The bond: setpriv asks the kernel to kill the child when its parent dies. A parent that died before that is noticed by
 a look at who the parent is, afterwards. The pid namespace needs the same once more between unshare(1), which stays
 outside, and the first process inside; that one finds its parent's pid in the /proc that it still shares with us. (The
@@ -18,7 +21,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -35,21 +38,40 @@ class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
     core: int | None = 0
 
 
-def command(argv: Sequence[str], rlimits: Rlimits, *, env: Mapping[str, str], pid_namespace: bool) -> list[str]:
-    """Return the whole command line that becomes ``argv``."""
+Entering = Callable[[Sequence[str]], list[str]]  # from a command to the one that becomes it in a user namespace
+
+
+def command(
+    argv: Sequence[str],
+    rlimits: Rlimits,
+    *,
+    env: Mapping[str, str],
+    pid_namespace: bool,
+    entering: Entering | None = None,
+) -> list[str]:
+    """Return the whole command line that becomes ``argv``; ``entering`` leads into a user namespace, as its root."""
     # Variables that shells export of their own accord.
     forget = f"unset {' '.join(sorted({'PWD', 'OLDPWD', 'SHLVL'} - env.keys()))}"
-    bond = _into_a_pid_namespace(forget) if pid_namespace else f'[ "$PPID" = {os.getpid()} ] && {forget} && exec "$@"'
-    return [*_killed_with_parent(), find("sh"), "-c", bond, "sh", *_limited(rlimits), find(argv[0]), *argv[1:]]
+    program = [*_limited(rlimits), find(argv[0]), *argv[1:]]
+    if pid_namespace:
+        program = _in_a_pid_namespace(program, forget, is_root=os.geteuid() == 0 or entering is not None)
+    program = _tied(program, forget)
+    return program if entering is None else entering(program)
+
+
+def _tied(argv: list[str], forget: str) -> list[str]:
+    """Return the command that becomes ``argv`` and dies with us."""
+    bond = f'[ "$PPID" = {os.getpid()} ] && {forget} && exec "$@"'
+    return [*_killed_with_parent(), find("sh"), "-c", bond, "sh", *argv]
 
 
 def _killed_with_parent() -> list[str]:
     return [find("setpriv"), "--pdeathsig", "KILL", "--"]
 
 
-def _into_a_pid_namespace(forget: str) -> str:
+def _in_a_pid_namespace(argv: list[str], forget: str, *, is_root: bool) -> list[str]:
+    """Return the command whose child, tied to it, is the first process of a pid namespace and becomes ``argv``."""
     plain = shlex.join([find("setpriv"), "--inh-caps=-all", "--ambient-caps=-all", "--"])
-    is_root = os.geteuid() == 0
     inside = (
         'read -r _ _ _ parent _ < /proc/self/stat && [ "$parent" = "$1" ] && shift && '
         f'{shlex.quote(find("mount"))} -t proc proc /proc && {forget} && exec {"" if is_root else plain} "$@"'
@@ -57,7 +79,7 @@ def _into_a_pid_namespace(forget: str) -> str:
     user = [] if is_root else ["--user", "--map-current-user", "--keep-caps"]
     namespaces = [*user, "--mount", "--pid", "--fork"]
     unshare = [find("unshare"), *namespaces, "--", *_killed_with_parent(), find("sh"), "-c", inside, "sh"]
-    return f'[ "$PPID" = {os.getpid()} ] && exec {shlex.join(unshare)} $$ "$@"'
+    return [find("sh"), "-c", f'exec {shlex.join(unshare)} $$ "$@"', "sh", *argv]
 
 
 def _limited(rlimits: Rlimits) -> list[str]:
@@ -86,7 +108,9 @@ def holding(data: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def start(command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int) -> subprocess.Popen[bytes]:
+def start(
+    command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start ``command``, with pipes for what it prints, as the leader of a session of its own."""
     try:
         return subprocess.Popen(
@@ -97,6 +121,7 @@ def start(command: list[str], *, env: Mapping[str, str], cwd: str, stdin: int) -
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=descriptors,
         )
     except OSError as error:
         raise TemporaryError(f"cannot start {command[0]}: {error.strerror}") from error

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from threading import Event
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,9 +32,10 @@ from spoold.host.launch import Rlimits, find
 from spoold.host.pipe import Capture
 from spoold.model.response import Stream
 
-__all__ = ["Bounds", "Finished", "Limit", "Rlimits", "Watch", "find", "run", "signal_name"]
+__all__ = ["Alarm", "Bounds", "Finished", "Limit", "Rlimits", "Watch", "find", "run", "signal_name"]
 
 TICK = 0.05  # seconds between two looks at the cancel event
+ALERT = 0.005  # seconds between two looks at alarms
 DRAIN = 0.5  # seconds for output that is still in the pipe when the program has ended
 
 
@@ -44,7 +46,9 @@ class Limit(StrEnum):
     SILENCE = "silence"
     OUTPUT = "output"
     WATCH = "watch"
-    MEMORY = "memory"  # for a caller who bounds memory from outside
+    MEMORY = "memory"  # for a caller who bounds memory from outside, as this and the next
+    PROCESSES = "processes"
+    HOST = "host"  # something of the host's ran out, and it is nobody's fault who runs there
     CANCELLED = "cancelled"
 
 
@@ -93,6 +97,16 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
 Watch = Callable[[], str]
 
 
+class Alarm(NamedTuple):
+    """What looks whether something has happened that ends the program, and how it ends then.
+
+    It is asked every few milliseconds; with a descriptor, also as soon as that can be read.
+    """
+
+    look: Callable[[], tuple[Limit, str] | None]
+    fd: int = -1
+
+
 def run(
     argv: Sequence[str],
     bounds: Bounds,
@@ -102,19 +116,25 @@ def run(
     stdin: bytes = b"",
     cancel: Event | None = None,
     watch: Watch | None = None,
+    alarms: Sequence[Alarm] = (),
+    descriptors: Sequence[int] = (),
     pid_namespace: bool = False,
+    entering: launch.Entering | None = None,
 ) -> Finished:
     """Run ``argv`` and return how it ended; never waits longer than the bounds say.
 
     With ``pid_namespace`` it is the first process of a pid namespace, and its end is the end of all that it started.
-    ``watch`` is called every few moments; a text that it returns ends the program. Raises :class:`OperatorError` when
-    the program is not there, :class:`TemporaryError` when the machine has no process to spare.
+    ``watch`` is called every few moments; a text that it returns ends the program, and an error that it raises does. An
+    alarm ends it at once, without grace. The program gets ``descriptors`` beside the usual three. ``entering`` leads
+    into a user namespace in which the program runs as root. Raises :class:`OperatorError` when the program is not
+    there, :class:`TemporaryError` when the machine has no process to spare.
     """
     started = time.monotonic()
     with launch.holding(stdin) as source:
-        command = launch.command(argv, bounds.rlimits, env=env or {}, pid_namespace=pid_namespace)
-        process = launch.start(command, env=env or {}, cwd=cwd, stdin=source)
-    supervision = _Supervision(process, bounds, cancel, watch, started)
+        command = launch.command(argv, bounds.rlimits, env=env or {}, pid_namespace=pid_namespace, entering=entering)
+        process = launch.start(command, env=env or {}, cwd=cwd, stdin=source, descriptors=descriptors)
+    supervision = _Supervision(process, bounds, started)
+    supervision.cancel, supervision.watch, supervision.alarms = cancel, watch, alarms
     try:
         supervision.until_the_end()
     finally:
@@ -126,15 +146,11 @@ def run(
 class _Supervision:
     """The loop around one running program."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        bounds: Bounds,
-        cancel: Event | None,
-        watch: Watch | None,
-        started: float,
-    ) -> None:
-        self.process, self.bounds, self.cancel, self.watch, self.started = process, bounds, cancel, watch, started
+    def __init__(self, process: subprocess.Popen[bytes], bounds: Bounds, started: float) -> None:
+        self.process, self.bounds, self.started = process, bounds, started
+        self.cancel: Event | None = None
+        self.watch: Watch | None = None
+        self.alarms: Sequence[Alarm] = ()
         self.stdout = Capture(process.stdout, bounds.stdout, bounds.tail)
         self.stderr = Capture(process.stderr, bounds.stderr, bounds.tail)
         self.heard = started
@@ -151,6 +167,9 @@ class _Supervision:
                 selector.register(pidfd, selectors.EVENT_READ)
                 for capture in (self.stdout, self.stderr):
                     selector.register(capture.fd, selectors.EVENT_READ, capture)
+                for alarm in self.alarms:
+                    if alarm.fd >= 0:
+                        selector.register(alarm.fd, selectors.EVENT_READ, alarm)
                 self._loop(selector)
         finally:
             os.close(pidfd)
@@ -158,10 +177,14 @@ class _Supervision:
     def _loop(self, selector: selectors.BaseSelector) -> None:
         kill_at: float | None = None
         while not self.ended:
-            self._take(selector, TICK)
+            self._take(selector, ALERT if self.alarms else TICK)
+            for alarm in self.alarms:
+                self._alarmed(alarm)
             if self.ended:
                 return
             now = time.monotonic()
+            if kill_at is None and self.limit is not None:  # an alarm
+                kill_at = now
             if kill_at is None:
                 self.limit = self._exceeded(now)
                 if self.limit is not None:
@@ -174,10 +197,19 @@ class _Supervision:
         for key, _ in selector.select(timeout):
             if key.data is None:
                 self.ended = True
+            elif isinstance(key.data, Alarm):
+                continue  # all are asked now
             elif key.data.read():
                 self.heard = time.monotonic()
             else:
                 selector.unregister(key.fd)
+
+    def _alarmed(self, alarm: Alarm) -> None:
+        """End the program before it does anything more, where the alarm is one."""
+        found = alarm.look()
+        if found is not None and self.limit is None:
+            self.limit, self.reason = found
+            _signal_group(self.process.pid, signal.SIGKILL)
 
     def _exceeded(self, now: float) -> Limit | None:
         bounds = self.bounds

@@ -1,13 +1,26 @@
 """A control group around one build: a bound on memory and processes, and an account of what was used.
 
 Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2, and the program joins it before it
-becomes anything else, so every builder is inside. The kernel kills what outgrows it, and counts that it did, which is
-the evidence for the verdict "memory limit".
+becomes anything else, so every builder is inside. Its limits are the evidence for the verdicts "memory limit" and
+"process limit".
+
+A build is not always the worse for what the kernel does to it: a configure script takes the compiler that was killed
+for one that cannot compile, and goes on, to an output that is wrong and stands under the right name. So whatever the
+kernel kills in the group, or refuses a process to, is the end of the group, before Nix can register anything, and the
+build has failed whatever its exit code:
+
+* v2: memory.oom.group has the kernel kill all of the group at once, whoever's memory ran out.
+* v1: memory.oom_control has it kill nothing; who wants more memory waits, and the event ends the group. It comes for
+  the groups above as well, if it is them who have no more: then it is every build's. Of what the kernel kills for want
+  of the host's memory, a count tells, a moment later.
+* both: pids.current tells that there are too many processes, before the kernel refuses one, and pids.events that it
+  has.
 
 On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are his, and manages all others itself.
-Where there is no systemd, whoever may write there may do so.
+Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone; the builder's
+unit makes one named ``builds`` below its own, for the builder.
 
 A group above ours may have a limit too, such as a unit's MemoryMax=, for all builds together. No build gets more than
 that leaves, so that one which is too large ends at its own limit. One that was killed because several took too much
@@ -21,6 +34,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -29,7 +43,7 @@ from pathlib import Path
 
 import msgspec
 
-from spoold.host import proc
+from spoold.host import proc, userns
 from spoold.model.errors import TemporaryError
 
 MOUNT = Path("/sys/fs/cgroup")
@@ -37,8 +51,13 @@ SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_bo
 DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
 PREFIX = "spoold-build-"
 PROCESSES = 4096
+SPARE = 2  # times as many are possible, so that what has too many is ended before anything is refused
+OTHERS_MEMORY = "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
+OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
+NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
 SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
 LEAF = "daemon"
+DELEGATED_ON_V1 = "builds"  # see systemd/spoold-builder.service
 MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
@@ -48,58 +67,99 @@ class Cage:
 
     def __init__(self, groups: dict[str, Path]) -> None:
         self.groups = groups
-        self.memory = 0  # bytes, once there is a limit
+        self.memory = self.processes = 0  # bytes, and how many, once there are limits
+        self._short = False  # whether memory ran out, of v1, which kills nothing then
 
     def joining(self, argv: list[str]) -> list[str]:
         """Return the command that joins the group and then becomes ``argv``."""
         directories = [str(path) for path in dict.fromkeys(self.groups.values())]
         return [proc.find("sh"), "-c", _JOIN, "sh", *directories, "--", *argv] if directories else argv
 
-    def pids(self) -> list[int]:
-        """Return the processes in the group as we see them; none where there is no group."""
-        for group in self.groups.values():
-            with contextlib.suppress(OSError):
-                return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
-        return []
-
     def limit(self, memory: int, processes: int) -> None:
         """Set the bounds: no swap beside the memory."""
         memory = self.memory = min(memory, self._left())
+        self.processes = processes
         for controller, names, value in (
             ("memory", ("memory.max", "memory.limit_in_bytes"), memory),
             ("memory", ("memory.memsw.limit_in_bytes",), memory),
             ("memory", ("memory.swap.max",), 0),
-            ("pids", ("pids.max",), processes),
+            ("memory", ("memory.oom.group", "memory.oom_control"), 1),
+            ("pids", ("pids.max",), processes * SPARE),
         ):
             for name in names:
-                file = self.groups.get(controller, Path("/nowhere")) / name
+                file = self._file(controller, name)
                 if file.exists():
                     file.write_text(str(value))
 
+    def _file(self, controller: str, name: str) -> Path:
+        return self.groups.get(controller, Path("/nowhere")) / name
+
     def _left(self) -> int:
-        """Return what the group above ours leaves to one of us, in bytes."""
-        bound = _number(self.groups.get("memory", Path("/nowhere")).parent / "memory.max")
-        return sys.maxsize if bound is None else bound - bound // SPARED
+        """Return what the groups above ours leave to one of us, in bytes."""
+        above = self.groups.get("memory", Path("/nowhere")).parent
+        bound = _number(above / "memory.max")
+        if bound is None:
+            bound = _fields(above / "memory.stat").get("hierarchical_memory_limit", sys.maxsize)  # v1
+        return bound - bound // SPARED
+
+    @contextlib.contextmanager
+    def alarms(self) -> Iterator[list[proc.Alarm]]:
+        """Yield what ends a program in the group once the kernel has killed one of its processes, or refused one."""
+        with contextlib.ExitStack() as held:
+            shortage = -1
+            with contextlib.suppress(OSError):
+                shortage = held.enter_context(_shortage(self._file("memory", "memory.oom_control")))
+            yield [proc.Alarm(lambda: self._ended_by(shortage), shortage)] if self.groups else []
+
+    def _ended_by(self, shortage: int) -> tuple[proc.Limit, str] | None:
+        if shortage >= 0:
+            with contextlib.suppress(BlockingIOError):
+                self._short = os.eventfd_read(shortage) > 0
+        return self.pressed()
+
+    def pressed(self) -> tuple[proc.Limit, str] | None:
+        """Return what the kernel has kept from the group, and in which words to say so; None where nothing."""
+        memory = _fields(self._file("memory", "memory.events")) | _fields(self._file("memory", "memory.oom_control"))
+        if self._short or memory.get("oom_kill", 0):
+            if self._at_own_limit(memory):
+                return proc.Limit.MEMORY, f"more than {self.memory} bytes of memory"
+            return proc.Limit.HOST, OTHERS_MEMORY
+        if (_number(self._file("pids", "pids.current")) or 0) > self.processes:
+            return proc.Limit.PROCESSES, f"more than {self.processes} processes"
+        if _fields(self._file("pids", "pids.events")).get("max", 0):
+            peak = _number(self._file("pids", "pids.peak"))
+            if peak is None or peak > self.processes:
+                return proc.Limit.PROCESSES, f"more than {self.processes} processes"
+            return proc.Limit.HOST, OTHERS_PROCESSES
+        return None
+
+    def _at_own_limit(self, memory: dict[str, int]) -> bool:
+        """Tell whether it was this group's own limit that struck, and none above it."""
+        if "oom" in memory:  # v2 counts it
+            return memory["oom"] > 0
+        peak = _number(self._file("memory", "memory.max_usage_in_bytes")) or 0
+        return peak >= self.memory - NEAR
 
     def accounted(self, finished: proc.Finished) -> proc.Finished:
-        """Return ``finished`` with what all processes of the group used, and with the verdict where memory ran out.
+        """Return ``finished`` with what all processes of the group used, and with the limit that struck, if one did.
 
-        Raises :class:`TemporaryError` where it did not run out in this group, but in one above it or on the host.
+        Raises :class:`TemporaryError` where it was not this group's, but one above it or the host's.
         """
-        memory = self.groups.get("memory", Path("/nowhere"))
-        peak = _number(memory / "memory.peak") or _number(memory / "memory.max_usage_in_bytes")
-        killed = _fields(memory / "memory.events") | _fields(memory / "memory.oom_control")
-        out_of_memory = killed.get("oom_kill", 0) > 0 and not finished.ok and finished.limit is None
-        if out_of_memory and killed.get("oom") == 0:  # which v1 does not count
-            raise TemporaryError(
-                "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
-            )
+        pressed = self.pressed()
+        if finished.limit not in (None, proc.Limit.MEMORY, proc.Limit.PROCESSES, proc.Limit.HOST):
+            pressed = None  # it was stopped for something else
+        limit, reason = pressed or (finished.limit, finished.reason)
+        if limit is proc.Limit.HOST:
+            raise TemporaryError(reason)
+        peak = _number(self._file("memory", "memory.peak")) or _number(
+            self._file("memory", "memory.max_usage_in_bytes")
+        )
         return msgspec.structs.replace(
             finished,
             memory=finished.memory if peak is None else peak,
             cpu=self._cpu(finished.cpu),
-            limit=proc.Limit.MEMORY if out_of_memory else finished.limit,
-            reason=f"more than {self.memory} bytes of memory" if out_of_memory else finished.reason,
+            limit=limit,
+            reason=reason,
         )
 
     def _cpu(self, default: float) -> float:
@@ -121,11 +181,18 @@ def cage(memory: int) -> Iterator[Cage]:
             with contextlib.suppress(OSError):
                 (parent / name).mkdir(exist_ok=True)
                 made.groups[controller] = parent / name
-        made.limit(memory, PROCESSES)
+        made.limit(memory, most_processes())
         yield made
     finally:
         for group in set(made.groups.values()):
             _remove(group)
+
+
+def most_processes() -> int:
+    """Return how many processes a build may have: PROCESSES, or so many that all builds find room for theirs."""
+    user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    host = _number(Path("/proc/sys/kernel/pid_max")) or sys.maxsize
+    return min([PROCESSES, host // userns.SHARES, *([] if user == resource.RLIM_INFINITY else [user // userns.SHARES])])
 
 
 def available() -> bool:
@@ -149,6 +216,21 @@ def sweep() -> None:
                 _remove(group)
 
 
+@contextlib.contextmanager
+def _shortage(file: Path) -> Iterator[int]:
+    """Yield an eventfd that tells when a group of v1 has no more memory; ``file`` is its memory.oom_control.
+
+    See "OOM Control" in Documentation/admin-guide/cgroup-v1/memory.rst of the kernel.
+    """
+    with file.open("rb") as control:
+        shortage = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            file.with_name("cgroup.event_control").write_text(f"{shortage} {control.fileno()}")
+            yield shortage
+        finally:
+            os.close(shortage)
+
+
 def _birth(pid: int) -> str:
     """When a process started, in the kernel's ticks: with the pid, a name that no other process ever has."""
     try:
@@ -170,7 +252,9 @@ def _parents() -> dict[str, Path]:
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             if controller in ("memory", "pids", "cpuacct"):
-                found[controller] = MOUNT / controller / path.lstrip("/")
+                own = MOUNT / controller / path.lstrip("/")
+                delegated = own / DELEGATED_ON_V1
+                found[controller] = delegated if delegated.is_dir() else own
         if not controllers and delegable():
             found |= unified(MOUNT / path.lstrip("/"))
     return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}

@@ -5,8 +5,9 @@ Theory of operation: every Nix program runs in a pid namespace whose end is tied
 made for it: the program, the libraries that it is linked to, and what it is given. (The host's root cannot be bound
 as a whole: bubblewrap fails when a mount goes away meanwhile, and where containers come and go one always does.)
 
-* :func:`trusted` is for programs that run our own words. They also see the host's users and, where they need it,
-  network. As root they keep root's capabilities, since Nix needs them to make its own build sandboxes.
+* :func:`trusted` is for programs that run our own words. They also see the host's users, or those that they are given,
+  and, where they need it, network. As root, be it of a user namespace, they keep root's capabilities, since Nix needs
+  them to make its own build sandboxes.
 * :func:`jail` is for the evaluation of a client's expression: no other file of the host, no network, no socket, no
   home, no environment. Root first gives up its uid, so that a hole in the evaluator is a hole into an empty room, as
   nobody.
@@ -42,30 +43,42 @@ Binds = list[tuple[str, str]]  # (path on the host, path inside)
 def trusted(
     argv: Sequence[str],
     *,
+    is_root: bool,
     helpers: Iterable[str] = (),
     readable: Iterable[str] = (),
     writable: Iterable[str],
+    users: Binds | None = None,
+    seccomp: int = -1,
     network: bool = False,
 ) -> list[str]:
-    """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths."""
+    """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths.
+
+    ``is_root``: it is started by root, be it of a user namespace. ``users`` are files to show in place of the host's
+    passwd and group, ``seccomp`` is the descriptor of a filter, -1 for none.
+    """
     programs, inside = [argv[0], *helpers], list(argv)
-    options = []
-    if os.geteuid() == 0:
+    options = _filtered(seccomp)
+    if is_root:
         shell, mount = proc.find("sh"), proc.find("mount")
         programs += [shell, mount]
         inside = [shell, "-c", _UNCOVER, "sh", mount, *inside]
-        options = ["--cap-add", "ALL"]
-    seen = [(os.path.realpath(path), path) for path in USERS if os.path.exists(path)]
-    seen += [(path, path) for path in readable]
+        options += ["--cap-add", "ALL"]
+    seen = users or [(os.path.realpath(path), path) for path in USERS if os.path.exists(path)]
+    seen = [*seen, *((path, path) for path in readable)]
     if network:
         seen += _network_files()
     return _bubblewrap(inside, programs, seen, [(path, path) for path in writable], options, network=network)
 
 
-def jail(argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], directory: str, uid: int) -> list[str]:
-    """Return the command that runs ``argv`` in an empty room, as ``uid`` where we are root."""
+def jail(
+    argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], directory: str, uid: int, seccomp: int = -1
+) -> list[str]:
+    """Return the command that runs ``argv`` in an empty room, as ``uid`` where we are root.
+
+    ``seccomp`` is the descriptor of a filter, -1 for none.
+    """
     programs, inside = [argv[0]], list(argv)
-    options = ["--chdir", directory]
+    options = [*_filtered(seccomp), "--chdir", directory]
     if os.geteuid() == 0:
         setpriv = proc.find("setpriv")
         programs.append(setpriv)
@@ -74,6 +87,10 @@ def jail(argv: Sequence[str], *, readable: Binds, writable: tuple[str, str], dir
         nothing = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         inside = [setpriv, f"--reuid={uid}", f"--regid={uid}", *nothing, "--", *inside]
     return _bubblewrap(inside, programs, readable, [writable], options, network=False)
+
+
+def _filtered(seccomp: int) -> list[str]:
+    return [] if seccomp < 0 else ["--seccomp", str(seccomp)]
 
 
 def _bubblewrap(

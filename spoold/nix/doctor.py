@@ -6,13 +6,11 @@ real store, since the shell that runs in it comes from there.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -24,16 +22,19 @@ import msgspec
 from msgspec.structs import replace
 
 from spoold.config import Nix, Settings
-from spoold.host import accounts, packages, proc, units
+from spoold.host import accounts, packages, proc, units, userns
+from spoold.host.userns import Users
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
-from spoold.model.job import Runtime
-from spoold.nix import cage, command, confine, measure
+from spoold.model.job import BuildLimits, Runtime
+from spoold.nix import cage, confine, measure, places, seat
 from spoold.nix.evaluate import JAILED
+from spoold.nix.places import BUILDER
 from spoold.nix.store import LOGICAL, QUICK, Store
+from spoold.nix.users import find as find_users
 
-BUILDER = "spoold-builder"  # the user of the unit
+PATIENCE = 120.0  # seconds for all that is built to try
 # Programs and the Debian packages that they are in.
 NEEDED = {
     "nix": "nix-bin",
@@ -52,6 +53,12 @@ n=0; while read -r line; do n=$((n+1)); done </proc/net/dev
 host=no; [ ! -e /etc/shadow ] && [ ! -e /root ] || host=yes
 read -r _ outside _ </proc/self/uid_map; echo "$((n-2)) $host $UID $outside" >$out
 """
+# Whether a build can change what it depends on.
+WRITES = """
+PATH=$tools/bin
+if chmod u+w $tools/bin $tools/bin/true 2>&1 && echo changed >>$tools/bin/true; then echo written >$out
+else echo kept >$out; fi
+"""
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -67,7 +74,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield _bounds(settings.nix)
     yield from _state(Path(settings.nix.state))
     yield from _walls(settings.nix)
-    yield _build(settings.nix, runtime)
+    yield from _builds(settings.nix, runtime)
 
 
 def _version() -> Finding:
@@ -105,41 +112,36 @@ def _pins(settings: Settings) -> Finding:
 
 def _users(settings: Nix) -> Iterator[Finding]:
     what = "users that run builds"
-    builder = _builder(settings)
-    if builder not in (None, os.geteuid()):
-        yield Finding(Level.FINE, what, f"{accounts.user_name(builder)}, in user namespaces")
-        yield from _ours_alone(settings, builder)
-        return
-    if os.geteuid() != 0:
-        yield Finding(Level.NOTE, what, "only root can give builds users of their own; run by the user of this command")
-        return
-    try:
-        group = command.build_group(settings)
-    except OperatorError as error:
-        yield Finding(Level.REFUSED, what, str(error))
-        return
-    if group:
-        members = grp.getgrnam(group).gr_mem
-        yield Finding(Level.FINE, what, f"{len(members)} members of {group}")
-        yield _shared_uids(members)
-    else:
-        name = command.USUAL_GROUP
+    builder = seat.owner(settings)
+    if not settings.build_users:
         yield Finding(
-            Level.WARNING,
+            Level.REFUSED,
             what,
-            f"there is no group {name}: builds run as root, in nothing but Nix's sandbox",
-            f"groupadd --system {name}; for n in $(seq {command.USERS}); do useradd --system --no-create-home "
-            f"--home-dir /var/empty --shell /usr/sbin/nologin --no-user-group --gid {name} --groups {name} {name}$n; "
-            "done",
+            "builds run as whoever runs the builder (nix.build_users is empty): any of them can rewrite what all "
+            "others run. That is for somebody who runs nothing but their own submissions",
+            'set nix.build_users = "auto", and restart the builder',
         )
-
-
-def _builder(settings: Nix) -> int | None:
-    """Return the uid of the builder's own user, None where it is root, or not known yet."""
-    try:
-        return os.stat(settings.state).st_uid or None
-    except OSError:
-        return accounts.uid_of(BUILDER)
+        return
+    if not seat.is_taken(settings) and os.geteuid() != 0:
+        yield Finding(Level.UNKNOWN, what, "the store is another user's", "run the doctor as root, or as that user")
+        return
+    if builder not in (None, os.geteuid()):
+        yield from _ours_alone(settings, builder)
+        users = userns.group_members(userns.BUILD_GROUP)
+        if users is None:
+            detail = f"there is no group {userns.BUILD_GROUP} with members, which the builder's unit needs"
+            yield Finding(Level.REFUSED, what, detail, "systemd-sysusers spoold.conf; systemctl restart spoold-builder")
+            return
+    else:
+        try:
+            found = find_users(settings)
+        except OperatorError as error:
+            yield Finding(Level.REFUSED, what, str(error))
+            return
+        assert found is not None  # noqa: S101 - for mypy: the settings ask for users
+        users = found.users
+    yield Finding(Level.FINE, what, f"{len(users.uids)} of {users.group}, who own nothing in the store")
+    yield _shared_uids(users)
 
 
 def _ours_alone(settings: Nix, builder: int) -> Iterator[Finding]:
@@ -150,15 +152,15 @@ def _ours_alone(settings: Nix, builder: int) -> Iterator[Finding]:
             Level.WARNING,
             f"nix.state {settings.state}",
             f"belongs to {accounts.user_name(builder)}, and the unit's user is {BUILDER}",
-            f"systemctl stop spoold-builder; chown -R {BUILDER}: {settings.state}",
+            f"systemctl stop spoold-builder; chown -hR {BUILDER}: {settings.state}/nix/nix; spoolctl init",
         )
 
 
-def _shared_uids(members: list[str]) -> Finding:
+def _shared_uids(users: Users) -> Finding:
     """Nix ends a build by killing all processes of its user, and so whatever else has that uid."""
     what = "uids of build users"
-    uids = {entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in members}
-    others = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids and entry.pw_name not in members]
+    uids = set(users.uids.values())
+    others = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids and entry.pw_name not in users.uids]
     if others:
         shared = ", ".join(sorted(others))
         return Finding(
@@ -169,7 +171,7 @@ def _shared_uids(members: list[str]) -> Finding:
 
 def _bounds(settings: Nix) -> Finding:
     what = "limits of builds"
-    builder = _builder(settings)
+    builder = seat.owner(settings)
     if (os.geteuid() != 0 or builder is not None) and not cage.delegable():
         return Finding(
             Level.NOTE,
@@ -204,16 +206,20 @@ def _state(state: Path) -> Iterator[Finding]:
     store = state / "nix/nix/store"
     try:
         found, inside = state.stat(), store.stat()
+        wrong = places.examine(str(state))
     except FileNotFoundError:
         yield Finding(Level.NOTE, what, "not made yet: the builder does that when it starts")
         return
     except PermissionError:
         yield Finding(Level.UNKNOWN, what, "closed to this user", "run the doctor as the builder's user, or as root")
         return
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    if wrong:
+        detail = f"whoever has the builder's account could put something else in the store's place: {'; '.join(wrong)}"
+        yield Finding(Level.REFUSED, what, detail, "systemctl stop spoold.target 'spoold-*'; spoolctl init, as root")
+    elif stat.S_IMODE(found.st_mode) & 0o007:
         mode = stat.S_IMODE(found.st_mode)
         yield Finding(
-            Level.WARNING, what, f"mode {mode:04o}: users of this host see what others use", f"chmod 0700 {state}"
+            Level.WARNING, what, f"mode {mode:04o}: users of this host see what others use", f"chmod o= {state}"
         )
     else:
         yield Finding(Level.FINE, what, "closed to other users")
@@ -223,8 +229,9 @@ def _state(state: Path) -> Iterator[Finding]:
 
 
 def _walls(settings: Nix) -> Iterator[Finding]:
+    users = settings.build_users if seat.is_taken(settings) else ""
     with tempfile.TemporaryDirectory(prefix="spoold-doctor.") as directory:
-        store = Store(replace(settings, state=directory))
+        store = Store(replace(settings, state=directory, build_users=users))
         try:
             store.prepare()
             yield _effective(store)
@@ -269,22 +276,28 @@ def _jail(store: Store, settings: Nix) -> Finding:
     return Finding(Level.REFUSED, "jail of evaluations", f"does not work: {reason}", "see bubblewrap(1)")
 
 
-def _build(settings: Nix, runtime: Runtime | None) -> Finding:
-    """Build something in the real store that looks around itself."""
+def _builds(settings: Nix, runtime: Runtime | None) -> list[Finding]:
+    """Build something that looks around itself, and something that means harm."""
     what = "Nix's build sandbox"
     if runtime is None:
         remedy = "start `spoold builder`, then ask the doctor again, as root"
-        return Finding(Level.UNKNOWN, what, "what a builder has made is not there, or closed to this user", remedy)
-    if not os.access(settings.state, os.W_OK):
-        return Finding(Level.UNKNOWN, what, "the store is closed to this user", "run the doctor as root")
-    if os.geteuid() == 0 and (builder := _builder(settings)) is not None:
-        return _build_as(builder, settings, runtime, what)
+        return [Finding(Level.UNKNOWN, what, "what a builder has made is not there, or closed to this user", remedy)]
+    if not seat.is_taken(settings):
+        try:
+            question = msgspec.json.encode((settings, runtime))
+            return msgspec.json.decode(seat.run(settings, __name__, question, PATIENCE), type=list[Finding])
+        except OperatorError as error:
+            return [Finding(Level.UNKNOWN, what, str(error), "run the doctor as root, or as that user")]
     store = Store(settings)
     try:
         with store.lock.shared(Event()):
             seen = _looked(store, runtime)
+        return [_sandbox(what, seen), _inputs(settings, runtime)]
     except SpooldError as error:
-        return Finding(Level.REFUSED, what, f"does not work: {error}", "the builder needs namespaces and, best, root")
+        return [Finding(Level.REFUSED, what, f"does not work: {error}", "the builder needs namespaces, and users")]
+
+
+def _sandbox(what: str, seen: str) -> Finding:
     interfaces, files, uid, outside = seen.split()
     if (interfaces, files) == ("1", "no"):
         return Finding(Level.FINE, what, f"works: no network, no files of the host, uid {uid} (on the host {outside})")
@@ -293,39 +306,43 @@ def _build(settings: Nix, runtime: Runtime | None) -> Finding:
     )
 
 
-def _build_as(builder: int, settings: Nix, runtime: Runtime, what: str) -> Finding:
-    """Try it as the builder's user: what root makes in his store would be in his way."""
-    question = msgspec.json.encode((settings, runtime))
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        user=builder,
-        group=os.stat(settings.state).st_gid,
-        extra_groups=[],
-        cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": ":".join(filter(None, sys.path))},
-        input=question,
-        capture_output=True,
-        timeout=120,
-        check=False,
+def _inputs(settings: Nix, runtime: Runtime) -> Finding:
+    """Have a build write to its inputs, in a store of its own that is thrown away."""
+    what = "inputs of builds"
+    with Store(settings).workspace() as scratch:
+        store = Store(replace(settings, state=str(scratch / "tried")))
+        store.prepare()
+        source = ["--from", str(Store(settings).root), "--to", str(store.root), runtime.bash, runtime.coreutils]
+        # The copy is a program of the real store's: the other one is below what it may write to.
+        Store(settings).ask(["nix", "copy", "--no-check-sigs", *source])
+        written = _realised(store, WRITES, runtime)
+    if written.strip() == "kept":
+        return Finding(Level.FINE, what, "a build that writes to its input is refused")
+    return Finding(
+        Level.REFUSED,
+        what,
+        "a build writes to its input: whatever one submission needs, another could have rewritten",
+        'set nix.build_users = "auto", and restart the builder',
     )
-    if done.returncode == 0:
-        return msgspec.json.decode(done.stdout, type=Finding)
-    said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-    name = accounts.user_name(builder)
-    detail = f"it could not be tried as {name}: {''.join(said)}"
-    return Finding(Level.UNKNOWN, what, detail, f"run the doctor as {name}")
 
 
 def _looked(store: Store, runtime: Runtime) -> str:
+    return _realised(store, LOOK, runtime)
+
+
+def _realised(store: Store, script: str, runtime: Runtime) -> str:
+    """Return what a build wrote that runs ``script``."""
     expression = f"""derivation {{
-      name = "spoold-doctor-{uuid.uuid4().hex[:8]}"; system = "{runtime.system}"; args = [ "-c" ''{_escaped(LOOK)}'' ];
+      name = "spoold-doctor-{uuid.uuid4().hex[:8]}"; system = "{runtime.system}";
+      args = [ "-c" ''{_escaped(script)}'' ];
       builder = (builtins.storePath "{runtime.bash}") + "/bin/bash";
+      tools = builtins.storePath "{runtime.coreutils}";
     }}"""
     argv = ["nix-instantiate", "--option", "restrict-eval", "false", "-E", expression]
     drv = store.ask(argv).strip().partition("!")[0]
     bounds = proc.Bounds(wall=60)
     finished = store.run_builders(
-        ["nix-store", "--realise", drv], bounds, memory=1 << 30, cancel=Event(), watch=lambda *_: ""
+        ["nix-store", "--realise", drv], bounds, limits=BuildLimits(memory=1 << 30), cancel=Event()
     )
     if not finished.ok:
         raise OperatorError(finished.stderr.data.decode(errors="replace").strip())
@@ -337,6 +354,6 @@ def _escaped(script: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(
-        msgspec.json.encode(_build(*msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Nix, Runtime])))
-    )
+    userns.at_start()
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Nix, Runtime])
+    sys.stdout.buffer.write(msgspec.json.encode(_builds(*asked)))

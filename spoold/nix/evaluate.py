@@ -23,6 +23,7 @@ from threading import Event, Lock
 import msgspec
 
 from spoold.host import proc
+from spoold.host.seccomp import filtering
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.nix import cage, command, confine, measure
@@ -49,7 +50,7 @@ class Evaluator:
 
     def __init__(self, store: Store, bash: str, coreutils: str, nix: str) -> None:
         self.store, self.bash, self.coreutils, self.nix = store, bash, coreutils, nix
-        self.template = store.state / ("template-with-nix" if nix else "template")
+        self.template = store.room / ("template-with-nix" if nix else "template")
         self._copying = Lock()
 
     def prepare(self) -> None:
@@ -95,27 +96,30 @@ class Evaluator:
                 os.chown(path, uid, uid)
 
     def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
-        argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings, building=False)]
+        argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings)]
         argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
         argv += ["-I", "own=/s/nix/store"]  # what the expression itself put there, it may read back
         script = _text("nix-shell.sh" if self.nix else "capture.sh")
         arguments = {"bash": self.bash, "coreutils": self.coreutils, "nix": self.nix, "script": script}
         for name, value in arguments.items():
             argv += ["--argstr", name, value]
-        confined = confine.jail(
-            [*argv, "-E", _text("shell.nix")],
-            readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
-            writable=(str(own), "/s"),
-            directory="/w",
-            uid=self.store.settings.jail_user,
-        )
-        with cage.cage(limits.evaluation_memory + FILES) as group:
+        with cage.cage(limits.evaluation_memory + FILES) as group, group.alarms() as alarms, filtering() as seccomp:
+            confined = confine.jail(
+                [*argv, "-E", _text("shell.nix")],
+                readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
+                writable=(str(own), "/s"),
+                directory="/w",
+                uid=self.store.settings.jail_user,
+                seccomp=seccomp,
+            )
             finished = proc.run(
                 group.joining(confined),
                 _bounds(limits),
                 env=JAILED,
                 cancel=cancel,
                 watch=lambda: TOO_MUCH if measure.outgrown([own], size=THROW_AWAY, files=THROWN_FILES) else "",
+                alarms=alarms,
+                descriptors=[seccomp],
                 pid_namespace=True,
             )
             return group.accounted(finished)

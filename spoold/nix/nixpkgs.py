@@ -50,7 +50,7 @@ def add_all(store: Store, locations: dict[str, str]) -> dict[str, str]:
     store.roots.keep_only("pins", pins)
     store.roots.keep_only("sources", {os.path.basename(path) for pin in pins.values() for path in pin.sources})
     memories = {_memory(store, location) for location in locations.values()}
-    for memory in (store.state / "pins").iterdir():
+    for memory in (store.room / "pins").iterdir():
         if memory not in memories:
             memory.unlink(missing_ok=True)
     return {name: pin.path for name, pin in pins.items()}
@@ -76,7 +76,7 @@ def _add(store: Store, name: str, location: str) -> Pin:
 
 
 def _memory(store: Store, location: str) -> Path:
-    return store.state / "pins" / f"{hashlib.sha256(location.encode()).hexdigest()[:16]}.json"
+    return store.room / "pins" / f"{hashlib.sha256(location.encode()).hexdigest()[:16]}.json"
 
 
 def _remembered(memory: Path, fingerprint: str) -> Pin | None:

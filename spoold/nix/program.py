@@ -44,7 +44,7 @@ def of_host(store: Store, bash: str) -> str:
     program = os.path.realpath(proc.find("nix-shell"))
     files = confine.closure((program,))
     fingerprint = _fingerprint([bash, *files])
-    memory = store.state / "host-nix.json"
+    memory = store.room / "host-nix.json"
     remembered = _remembered(memory)
     if remembered is not None and remembered.fingerprint == fingerprint and store.valid([remembered.path]):
         return remembered.path

@@ -15,7 +15,7 @@ import msgspec
 from spoold.host import proc
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import measure, policy
+from spoold.nix import policy
 from spoold.nix.store import Store
 
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
@@ -102,17 +102,10 @@ def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits,
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
     rlimits = proc.Rlimits(file_size=limits.output)
     bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
-    chroots = [store.on_disk(path + ".chroot") for path in built]
-    disk = store.physical.stat().st_dev
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],
         bounds,
-        memory=limits.memory,
+        limits=limits,
+        places=[store.on_disk(path + ".chroot") for path in built],
         cancel=cancel,
-        watch=lambda temporary, pids: measure.outgrown(
-            [temporary, *chroots],
-            size=limits.output,
-            files=limits.files,
-            unnamed=measure.unnamed(pids, disk),
-        ),
     )

@@ -2,12 +2,13 @@
 
 Theory of operation: the store is a chroot store, physically ``<state>/nix/nix/store``, logically ``/nix/store``. It
 needs no Nix of the host but the programs, and no daemon. Every program starts from an empty environment, with every
-option that matters on its command line, and with an empty configuration directory: what the host's nix.conf says has
-no say.
+option that matters on its command line, and with an empty configuration directory: what the host's nix.conf says has no
+say. It runs as root of the namespace that the users of builds are in (:mod:`spoold.nix.users`); outside of that, what
+is in the store is for reading.
 
 Jobs get the physical directory as their ``/nix/store``, so it must not be listable: names of store paths tell what
 others use. Nix resets the mode of that directory whenever it starts with a build group, and no option says otherwise;
-it is set back within milliseconds. As an ordinary user, where there is no build group, the mode just stays.
+it is set back within milliseconds. Where there is no build group the mode just stays.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import grp
 import os
 import re
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
 from spoold.config import Nix
-from spoold.host import proc
+from spoold.host import launch, proc
+from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
-from spoold.nix import cage, command, confine, measure
+from spoold.model.job import BuildLimits
+from spoold.nix import cage, command, confine, looker, measure, places, users
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -43,7 +45,6 @@ SELECT path, narSize FROM ValidPaths WHERE id IN closure
 CLOSED = 0o711
 CLOSED_TO_ALL_BUT_GROUP = 0o1771
 LOGICAL = "/nix/store"
-Watch = Callable[[Path, list[int]], str]
 
 
 class Store:
@@ -55,31 +56,42 @@ class Store:
         self.root = self.state / "nix"
         self.physical = self.root / "nix" / "store"
         self.roots = Roots(self.root / "nix/var/nix/gcroots/spoold")
-        self.lock = BuildLock(self.state)
-        self.temporary = self.state / "tmp"
-        self.configuration = self.state / "etc"
+        self.room = self.state / places.ROOM
+        self.lock = BuildLock(self.room)
+        self.temporary = self.room / "tmp"
+        self.configuration = self.room / "etc"
 
     def prepare(self) -> None:
         """Make the directories; remove what a daemon that was killed left in the temporary one."""
         try:
-            for directory in (self.state, self.root, self.physical, self.roots.directory, self.configuration):
+            places.create(str(self.state))
+            for directory in (self.roots.directory, self.configuration):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o755)
             self.temporary.mkdir(exist_ok=True, mode=0o700)
-            # Users of the host find in here what everybody's environments are made of. Jobs see none of it by a path.
-            self.state.chmod(0o700)
+            if self.state.stat().st_uid == os.geteuid() and self.physical.stat().st_uid == os.geteuid():
+                # One user's. Users of the host find in here what everybody's environments are made of. Jobs see none
+                # of it by a path.
+                self.state.chmod(0o700)
         except OSError as error:
-            raise OperatorError(f"cannot make {error.filename}: {error.strerror}; set nix.state") from error
+            raise OperatorError(
+                f"cannot make {error.filename}: {error.strerror}; set nix.state, or run `spoolctl init` as root"
+            ) from error
         self.close_listing()
         self._remove_abandoned()
 
+    @property
+    def users(self) -> users.BuildUsers | None:
+        """Return who runs builders; see :func:`spoold.nix.users.find`."""
+        return users.find(self.settings)
+
+    @property
+    def _entering(self) -> launch.Entering | None:
+        return None if self.users is None else self.users.namespace.entering
+
     def close_listing(self) -> None:
-        """Let others enter the store's directory, not list it."""
-        group = command.build_group(self.settings)
-        wanted = CLOSED_TO_ALL_BUT_GROUP if group else CLOSED
-        status = self.physical.stat()
-        if group and status.st_gid != grp.getgrnam(group).gr_gid:
-            os.chown(self.physical, 0, grp.getgrnam(group).gr_gid)
-        if stat.S_IMODE(status.st_mode) != wanted:
+        """Let others enter the store's directory, not list it. Nix gives it to the group of the users of builds."""
+        wanted = CLOSED_TO_ALL_BUT_GROUP if self.users else CLOSED
+        if stat.S_IMODE(self.physical.stat().st_mode) != wanted:
             self.physical.chmod(wanted)
 
     @contextlib.contextmanager
@@ -111,8 +123,11 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield path
         finally:
-            measure.remove(path)
+            self._remove(path)
             os.close(lock)
+
+    def _remove(self, path: Path) -> None:
+        measure.remove(path, self._entering or list)
 
     def _remove_abandoned(self) -> None:
         for path in self.temporary.iterdir():
@@ -120,7 +135,7 @@ class Store:
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    measure.remove(path)
+                    self._remove(path)
                 finally:
                     os.close(lock)
 
@@ -139,36 +154,78 @@ class Store:
 
         It sees the state directory, and ``readable``.
         """
-        program = command.line(argv, str(root or self.root), self.settings, building=False)
+        program = command.line(argv, str(root or self.root), self.settings)
         caches = [path for path in map(_local, self.settings.substituters) if network and os.path.isdir(path)]
         with self.workspace() as scratch:
+            confined = confine.trusted(
+                program,
+                is_root=self._is_root,
+                readable=[*readable, *caches],
+                writable=[str(self.state)],
+                network=network,
+            )
             return proc.run(
-                confine.trusted(program, readable=[*readable, *caches], writable=self._writable(), network=network),
+                confined,
                 bounds,
                 env=self._environment(scratch, network=network),
                 stdin=stdin,
                 cancel=cancel,
                 pid_namespace=True,
+                entering=self._entering,
             )
 
     def run_builders(
-        self, argv: Sequence[str], bounds: proc.Bounds, *, memory: int, cancel: Event, watch: Watch
+        self,
+        argv: Sequence[str],
+        bounds: proc.Bounds,
+        *,
+        limits: BuildLimits,
+        cancel: Event,
+        places: Sequence[Path] = (),
     ) -> proc.Finished:
-        """Run a Nix program that may start builders: without network, in a cage of ``memory`` bytes.
+        """Run a Nix program that may start builders: without network, in a cage, under ``limits``.
 
-        ``watch`` gets the directory in which builders have their temporary files, and the pids in the cage.
+        ``places`` are where builders write, beside their temporary directory.
         """
-        program = command.line(argv, str(self.root), self.settings, building=True)
-        with self.workspace() as scratch, cage.cage(memory) as group, self._kept_closed():
+        with contextlib.ExitStack() as held:
+            user = held.enter_context(self.users.one(cancel)) if self.users else None
+            scratch = held.enter_context(self.workspace())
+            group = held.enter_context(cage.cage(limits.memory))
+            seccomp = held.enter_context(filtering())
+            look = held.enter_context(
+                looker.looking(
+                    [scratch, *places],
+                    size=limits.output,
+                    files=limits.files,
+                    uid=user.uid if user else -1,
+                    namespace=user.namespace if user else None,
+                )
+            )
+            held.enter_context(self._kept_closed())
+            confined = confine.trusted(
+                command.line(argv, str(self.root), self.settings, user.group if user else ""),
+                is_root=self._is_root,
+                helpers=self._build_hook,
+                writable=[str(self.state)],
+                users=user.files(scratch) if user else None,
+                seccomp=seccomp,
+            )
             finished = proc.run(
-                group.joining(confine.trusted(program, helpers=self._build_hook, writable=self._writable())),
+                group.joining(confined),
                 bounds,
                 env=self._environment(scratch, network=False),
                 cancel=cancel,
-                watch=lambda: watch(scratch, group.pids()),
+                watch=look,
+                alarms=held.enter_context(group.alarms()),
+                descriptors=[seccomp],
                 pid_namespace=True,
+                entering=user.namespace.entering if user else None,
             )
             return group.accounted(finished)
+
+    @property
+    def _is_root(self) -> bool:
+        return os.geteuid() == 0 or self.users is not None
 
     @functools.cached_property
     def _build_hook(self) -> list[str]:
@@ -177,12 +234,9 @@ class Store:
         hook = re.search(r"^build-hook = (\S+)", shown, re.MULTILINE)
         return [hook.group(1)] if hook and os.path.exists(hook.group(1)) else []
 
-    def _writable(self) -> list[str]:
-        return [str(self.state), *command.host_user_locks(self.settings)]
-
     def _environment(self, scratch: Path, *, network: bool) -> dict[str, str]:
         state = self.root / "nix/var/nix"
-        return command.environment(scratch, self.configuration, state, self.settings, network=network)
+        return command.environment(scratch, self.configuration, state, network=network)
 
     def ask(self, argv: Sequence[str], bounds: proc.Bounds = QUICK, *, readable: Sequence[str] = ()) -> str:
         """Run a Nix program that has no business to fail, and return what it printed."""

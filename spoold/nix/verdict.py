@@ -69,6 +69,8 @@ def _evaluation_outcome(finished: proc.Finished, name: str, limits: BuildLimits)
         return Outcome.TIME_LIMIT, f"the evaluation of cutor.nix took more than {limits.evaluation_time:g} s"
     if finished.limit in (Limit.OUTPUT, Limit.WATCH) or name == "SIGXFSZ":
         return Outcome.OUTPUT_LIMIT, finished.reason or "the evaluation of cutor.nix printed or wrote too much"
+    if finished.limit is Limit.PROCESSES:
+        return Outcome.NONZERO_EXIT, f"the evaluation of cutor.nix took {finished.reason}"
     if finished.limit is Limit.MEMORY or name in CRASHES or b"\nerror: out of memory" in b"\n" + finished.stderr.data:
         return Outcome.MEMORY_LIMIT, f"the evaluation of cutor.nix took more than {limits.evaluation_memory} bytes"
     return Outcome.NONZERO_EXIT, ""
@@ -115,15 +117,15 @@ def of_build(store: Store, evaluation: proc.Finished, realised: Realisation, lim
 def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, str]:
     if build.ok:
         return Outcome.OK, ""
-    if build.limit is Limit.MEMORY:
-        return Outcome.MEMORY_LIMIT, f"the build took {build.reason}"
-    if build.limit is Limit.WATCH:
-        return Outcome.OUTPUT_LIMIT, build.reason
+    if build.limit in (Limit.MEMORY, Limit.PROCESSES):  # whatever the exit code: what came of it may be wrong
+        outcome = Outcome.MEMORY_LIMIT if build.limit is Limit.MEMORY else Outcome.NONZERO_EXIT
+        return outcome, f"the build took {build.reason}"
     # nix-store: 100 when a build failed, 101 when one took too long or was silent too long.
     if build.limit is Limit.WALL or build.exit_code == 101:
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
+    note = build.reason if build.limit is Limit.WATCH else ""
     if any(words in build.stderr.data for words in FILE_TOO_LARGE):
-        return Outcome.OUTPUT_LIMIT, f"a builder wrote a file of more than {limits.output} bytes"
-    too_long = b" killed after writing more than " in build.stderr.data
-    note = f"a builder wrote more than {limits.log} bytes of log" if too_long else ""
-    return Outcome.OUTPUT_LIMIT if too_long else Outcome.NONZERO_EXIT, note
+        note = f"a builder wrote a file of more than {limits.output} bytes"
+    elif b" killed after writing more than " in build.stderr.data:
+        note = f"a builder wrote more than {limits.log} bytes of log"
+    return (Outcome.OUTPUT_LIMIT if note else Outcome.NONZERO_EXIT), note

@@ -20,11 +20,11 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import Docker, Nix, Settings, Spool
-from spoold.host import accounts, machine, packages, units
+from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
-from spoold.nix import cage, command, confine
+from spoold.nix import cage, command, confine, seat
 from spoold.nix import doctor as nix
 from spoold.sandbox import doctor as sandbox
 from spoold.sandbox import walls
@@ -238,13 +238,31 @@ def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
     assert nix._pins(fine).level is Level.FINE
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has build users")
-def test_builds_as_root() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="others have other users for builds")
+def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = list(nix._users(Nix(build_users="")))
-    assert found.level is Level.WARNING
-    assert "groupadd --system nixbld" in found.remedy
+    assert found.level is Level.REFUSED
+    assert "can rewrite what all others run" in found.detail
     (found,) = nix._users(Nix(build_users="no-such-group"))
     assert found.level is Level.REFUSED
+    assert "groupadd --system no-such-group" in found.detail
+    monkeypatch.setattr(seat, "owner", lambda _: 12345)  # the unit's
+    monkeypatch.setattr(userns, "group_members", lambda _: None)
+    *_, found = nix._users(Nix())
+    assert found.level is Level.REFUSED
+    assert "systemd-sysusers" in found.remedy
+
+
+def test_a_build_that_writes_to_its_input(
+    nix_settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nix._inputs(nix_settings.nix, runtime).level is Level.FINE
+    if os.geteuid() == 0:
+        # Root without users for builds has Nix run them as root, of a namespace that the store is root's in as well.
+        alone = msgspec.structs.replace(nix_settings.nix, build_users="")
+        found = nix._inputs(alone, runtime)
+        assert found.level is Level.REFUSED
+        assert "writes to its input" in found.detail
 
 
 def test_a_state_directory_that_is_open(tmp_path: Path) -> None:
@@ -252,7 +270,7 @@ def test_a_state_directory_that_is_open(tmp_path: Path) -> None:
     store.mkdir(parents=True)
     tmp_path.joinpath("state").chmod(0o755)
     found = said(nix._state(tmp_path / "state"), Level.WARNING)
-    assert "chmod 0700" in found
+    assert "chmod o= " in found
     assert "can be listed" in found
     tmp_path.joinpath("state").chmod(0o700)
     store.chmod(0o711)

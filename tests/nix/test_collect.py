@@ -264,7 +264,7 @@ def test_a_collection_that_was_killed(copy: Copy, delay: float) -> None:
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
     after = copy()
-    with (builder.store.state / "store.lock").open("rb") as lock:
+    with (builder.store.room / "store.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     result = built(after, "new", 'own = pkgs.writeText "gone" "x"; packages = [ pkgs.lua ];')
     after.collect({"kept", "new"}, dry_run=False)

@@ -76,7 +76,7 @@ def test_the_jail_writes_to_its_own_directory_only(own: Path) -> None:
 
 
 def test_a_trusted_program_sees_no_home_and_no_socket(tmp_path: Path) -> None:
-    command = confine.trusted([proc.find("ls"), "/", "/etc"], writable=[str(tmp_path)])
+    command = confine.trusted([proc.find("ls"), "/", "/etc"], is_root=os.geteuid() == 0, writable=[str(tmp_path)])
     finished = proc.run(command, BOUNDS, pid_namespace=True)
     assert finished.ok, finished.stderr.data
     names = set(finished.stdout.data.decode().split())
@@ -86,9 +86,9 @@ def test_a_trusted_program_sees_no_home_and_no_socket(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not cage.available(), reason="no control group can be made here")
 def test_a_cage_bounds_and_accounts() -> None:
-    with cage.cage(64 * 1024**2) as group:
+    with cage.cage(64 * 1024**2) as group, group.alarms() as alarms:
         command = group.joining([proc.find("sh"), "-c", "x=0123456789; while :; do x=$x$x; done"])
-        finished = group.accounted(proc.run(command, proc.Bounds(wall=30)))
+        finished = group.accounted(proc.run(command, proc.Bounds(wall=30), alarms=alarms))
         directories = set(group.groups.values())
     assert finished.limit is proc.Limit.MEMORY
     assert 32 * 1024**2 < finished.memory <= 64 * 1024**2
@@ -100,9 +100,11 @@ def test_a_cage_bounds_and_accounts() -> None:
 def test_a_cage_bounds_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cage, "PROCESSES", 10)
     with cage.cage(64 * 1024**2) as group:
-        command = group.joining([proc.find("sh"), "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 9 & done"])
-        finished = proc.run(command, proc.Bounds(wall=30))
+        command = group.joining([proc.find("sh"), "-c", "for i in $(seq 30); do sleep 9 & done"])
+        finished = group.accounted(proc.run(command, proc.Bounds(wall=30)))
     assert b"fork" in finished.stderr.data
+    assert finished.limit is proc.Limit.PROCESSES
+    assert finished.reason == "more than 10 processes"
 
 
 @pytest.mark.skipif(not cage.available(), reason="no control group can be made here")

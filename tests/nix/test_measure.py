@@ -102,11 +102,11 @@ def test_removal_follows_nothing(tmp_path: Path) -> None:
 def test_a_start_removes_what_is_deep_in_the_temporary_directory(tmp_path: Path, nix_settings: Settings) -> None:
     store = Store(type(nix_settings.nix)(state=str(tmp_path), system=nix_settings.nix.system))
     store.prepare()
-    left = tmp_path / "tmp" / "left"
+    left = store.temporary / "left"
     left.mkdir()
     deepen(left, 3000)
     store.prepare()
-    assert os.listdir(tmp_path / "tmp") == []
+    assert os.listdir(store.temporary) == []
 
 
 def test_other_users_of_the_host_do_not_see_the_state(tmp_path: Path, nix_settings: Settings) -> None:

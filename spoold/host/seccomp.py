@@ -1,0 +1,138 @@
+"""A filter of system calls for builds and evaluations, as a program of classic BPF that bubblewrap puts on.
+
+It is on Nix too, which makes namespaces and mounts for each build: so those are allowed, and Nix's own filter and walls
+are what keeps a builder from more. This one refuses what those leave open:
+
+* kinds of sockets that no network namespace holds (AF_VSOCK), that reach deep into the kernel (AF_ALG), have the host
+  load modules, or whose contents are counted for nobody (AF_NETLINK); of TCP and UDP ones the buffers keep their size,
+  which on cgroup v1 nobody counts, and programs are told that it was changed;
+* memory on disk that is there at once (fallocate, and what some file systems offer instead): what a builder has to
+  write byte by byte can be measured while it grows. A C library falls back to writing;
+* what one build could take from all others: contexts of io_setup, the disk's time by sync and syncfs, which do nothing
+  and say that it is done;
+* io_uring, whose requests no filter sees, and what builds have no use for and kernels were broken into by: keys, bpf,
+  perf, userfaultfd, modules, kexec, handles of files, clocks;
+* the calls of other architectures, whose numbers mean something else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, RETURN = 0x20, 0x15, 0x35, 0x06
+NUMBER, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data; low halves of arguments
+ALLOW, ERROR = 0x7FFF0000, 0x00050000
+X32 = 0x40000000
+FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
+# FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64
+RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824)
+URING = (425, 426, 427)
+MEMFD_SECRET = 447
+
+
+class Machine(NamedTuple):
+    """The numbers of a machine's system calls.
+
+    ``refused``: add_key, request_key, keyctl, bpf, perf_event_open, userfaultfd, kexec_load, kexec_file_load,
+    init_module, finit_module, delete_module, open_by_handle_at, name_to_handle_at, acct, swapon, swapoff, reboot,
+    syslog, quotactl, fanotify_init, vhangup, settimeofday, clock_settime, adjtimex, clock_adjtime; on x86 also iopl,
+    ioperm and modify_ldt. ``idle``: sync, syncfs.
+    """
+
+    architecture: int
+    socket: int
+    socketpair: int
+    setsockopt: int
+    ioctl: int
+    fallocate: int
+    io_setup: int
+    idle: tuple[int, ...]
+    refused: tuple[int, ...]
+
+
+MACHINES = {
+    "x86_64": Machine(
+        architecture=0xC000003E,
+        socket=41,
+        socketpair=53,
+        setsockopt=54,
+        ioctl=16,
+        fallocate=285,
+        io_setup=206,
+        idle=(162, 306),
+        refused=(
+            *(248, 249, 250, 321, 298, 323, 246, 320, 175, 313, 176, 304, 303, 163, 167, 168, 169, 103, 179, 300),
+            *(153, 164, 227, 159, 305, 172, 173, 154),
+        ),
+    ),
+    "aarch64": Machine(
+        architecture=0xC00000B7,
+        socket=198,
+        socketpair=199,
+        setsockopt=208,
+        ioctl=29,
+        fallocate=47,
+        io_setup=0,
+        idle=(81, 267),
+        refused=(
+            *(217, 218, 219, 280, 241, 282, 104, 294, 105, 273, 106, 265, 264, 89, 224, 225, 142, 116, 60, 262),
+            *(58, 170, 112, 171, 266),
+        ),
+    ),
+}
+
+
+@contextlib.contextmanager
+def filtering() -> Iterator[int]:
+    """Yield a descriptor from which bubblewrap's --seccomp reads the filter for this machine."""
+    fd = os.memfd_create("seccomp")
+    try:
+        os.write(fd, program(MACHINES[os.uname().machine]))
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def program(machine: Machine) -> bytes:
+    """Return the filter: an array of struct sock_filter, see seccomp(2)."""
+    steps = [_op(LOAD, ARCHITECTURE), _op(JUMP_EQUAL, machine.architecture, yes=1), _error(errno.ENOSYS)]
+    steps += [_op(LOAD, NUMBER), _op(JUMP_GREATER_EQUAL, X32, no=1), _error(errno.ENOSYS)]
+    for numbers, answer in (
+        (machine.refused, errno.EPERM),
+        ((*URING, MEMFD_SECRET, machine.io_setup), errno.ENOSYS),
+        ((machine.fallocate,), errno.EOPNOTSUPP),
+        (machine.idle, 0),
+    ):
+        for number in numbers:
+            steps += [_op(JUMP_EQUAL, number, no=1), _error(answer)]
+    for number in (machine.socket, machine.socketpair):
+        steps += _where(number, [_op(LOAD, FIRST), *_among(FAMILIES, _op(RETURN, ALLOW)), _error(errno.EAFNOSUPPORT)])
+    buffers = [_op(LOAD, SECOND), _op(JUMP_EQUAL, SOL_SOCKET, yes=1), _op(RETURN, ALLOW)]
+    buffers += [_op(LOAD, THIRD), *_among(BUFFERS, _error(0)), _op(RETURN, ALLOW)]
+    steps += _where(machine.setsockopt, buffers)
+    reserving = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP)), _op(RETURN, ALLOW)]
+    steps += _where(machine.ioctl, reserving)
+    return b"".join([*steps, _op(RETURN, ALLOW)])
+
+
+def _where(number: int, steps: list[bytes]) -> list[bytes]:
+    """Return ``steps``, each way through which returns, for the call of this number; it is loaded before and after."""
+    return [_op(JUMP_EQUAL, number, no=len(steps)), *steps]
+
+
+def _among(values: tuple[int, ...], answer: bytes) -> list[bytes]:
+    return [step for value in values for step in (_op(JUMP_EQUAL, value, no=1), answer)]
+
+
+def _error(number: int) -> bytes:
+    return _op(RETURN, ERROR | number)
+
+
+def _op(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:
+    return code.to_bytes(2, "little") + bytes((yes, no)) + value.to_bytes(4, "little")

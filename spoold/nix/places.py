@@ -1,0 +1,132 @@
+"""The directories of the Nix state: whose they are, and how they came to be so.
+
+Theory of operation: the engine mounts the store into every sandbox, by its path, and does so as root. So every
+directory above the store and above Nix's own state is root's, and only root can change what is in it: then nobody else
+can put something in the store's place. The builder owns the store itself, Nix's own state, and a room of its own.
+
+Where one user runs all daemons, all directories are theirs, and closed to everybody else.
+
+An earlier version had the builder own all of it, with its room's content at the top. ``create`` changes that: from
+above, each directory through a descriptor that follows no link, and only below directories that nobody else can change
+by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from spoold.host import accounts, fsops, userns
+from spoold.model.errors import OperatorError
+
+GROUP, BUILDER = "spoold", "spoold-builder"
+ROOM = "builder"
+# What an earlier version kept at the top.
+MOVED = (
+    *("tmp", "etc", "pins", "template", "template-with-nix"),
+    *("host-nix.json", "store.lock", "turnstile.lock"),
+)
+
+
+class Place(NamedTuple):
+    """A directory below the state: its owner, group and mode where the daemons are several users."""
+
+    path: str
+    owner: str
+    group: str
+    mode: int
+    holds: str
+
+
+PLACES = (
+    Place(".", "root", GROUP, 0o710, "the state: nobody but the daemons can enter it"),
+    Place("nix", "root", "root", 0o711, "the root of a chroot store, as Nix calls it"),
+    Place("nix/nix", "root", "root", 0o711, "what is /nix inside"),
+    Place("nix/nix/store", BUILDER, userns.BUILD_GROUP, 0o1771, "the store: can be entered, not listed"),
+    Place("nix/nix/var", BUILDER, GROUP, 0o755, "Nix's own state: the database, the roots"),
+    Place(ROOM, BUILDER, GROUP, 0o700, "what the builder keeps beside it: work in progress, memories, locks"),
+)
+
+
+def owners_for(state: str) -> dict[str, tuple[int, int]] | None:
+    """Return the owner and group of each place, where it is to be shared by several users; None where it is one user's.
+
+    Shared is what root makes on a host that has the users, and what the builder's own user has made there before.
+    """
+    found = accounts.find(GROUP, [BUILDER])
+    builds = accounts.gid_of(userns.BUILD_GROUP)
+    if os.geteuid() != 0 or found is None or builds is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if os.lstat(Path(state, "nix/nix/store")).st_uid not in (found.uids[BUILDER], 0):
+            return None
+        if os.lstat(Path(state, "nix/nix/store")).st_uid == 0 and os.listdir(Path(state, "nix/nix/store")):
+            return None  # the store of a builder that root runs
+    uids = {"root": 0, BUILDER: found.uids[BUILDER]}
+    gids = {"root": 0, GROUP: found.gid, userns.BUILD_GROUP: builds}
+    return {place.path: (uids[place.owner], gids[place.group]) for place in PLACES}
+
+
+def create(state: str, owners: dict[str, tuple[int, int]] | None = None) -> list[str]:
+    """Make what is missing, and with ``owners`` give all of it its owners and modes; return what was made or mended.
+
+    Raises :class:`OperatorError` where something else is in a directory's place.
+    """
+    changed = []
+    for place in PLACES:
+        path = os.path.normpath(os.path.join(state, place.path))
+        if not os.path.lexists(path):
+            os.makedirs(path, mode=0o700)
+            if owners is None and place.path != ".":
+                os.chmod(path, place.mode)
+            changed.append(path)
+        try:
+            with fsops.directory_itself(path, follow=place.path == ".") as itself:
+                if owners is not None and _mend(itself, *owners[place.path], place.mode):
+                    changed.append(path)
+        except NotADirectoryError as error:
+            what = "a symbolic link" if os.path.islink(path) else "no directory"
+            raise OperatorError(f"{path} is {what}: remove it, and run `spoolctl init` as root") from error
+    changed += _move(state)
+    return sorted(set(changed))
+
+
+def _mend(itself: str, uid: int, gid: int, mode: int) -> bool:
+    found = os.stat(itself)
+    wrong = (found.st_uid, found.st_gid) != (uid, gid)
+    if wrong:
+        os.chown(itself, uid, gid)
+    if wrong or stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(itself, mode)
+        return True
+    return False
+
+
+def _move(state: str) -> list[str]:
+    """Move what an earlier version kept at the top into the builder's room; a rename follows no link."""
+    moved = []
+    for name in MOVED:
+        path, target = os.path.join(state, name), os.path.join(state, ROOM, name)
+        if os.path.lexists(path):
+            with contextlib.suppress(OSError):  # there is one already, which is newer
+                os.rename(path, target)
+                moved.append(target)
+    return moved
+
+
+def examine(state: str) -> list[str]:
+    """Return what is wrong with the places of a state that is shared, in words."""
+    owners = owners_for(state)
+    wrong = []
+    for place in PLACES if owners else ():
+        path = os.path.normpath(os.path.join(state, place.path))
+        found = os.lstat(path)
+        wanted = owners[place.path] if owners else (0, 0)
+        if not stat.S_ISDIR(found.st_mode) or (found.st_uid, found.st_gid) != wanted:
+            wrong.append(f"{path} is not {place.owner}:{place.group}'s")
+        elif stat.S_IMODE(found.st_mode) & ~place.mode:
+            wrong.append(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, not {place.mode:04o}")
+    return wrong

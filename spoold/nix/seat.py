@@ -1,0 +1,59 @@
+"""Do something as the user whose store it is, with the rights of the builder's unit: for tools that root runs.
+
+What root made in that store would be in the builder's way.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from spoold.config import Nix
+from spoold.host import accounts, proc
+from spoold.model.errors import OperatorError
+from spoold.nix.places import BUILDER
+
+RIGHTS = "+setuid,+setgid"  # see systemd/spoold-builder.service
+
+
+def owner(settings: Nix) -> int | None:
+    """Return the uid of the builder's own user, None where it is root, or not known yet."""
+    try:
+        return os.stat(os.path.join(settings.state, "nix/nix/store")).st_uid or None
+    except OSError:
+        return accounts.uid_of(BUILDER)
+
+
+def is_taken(settings: Nix) -> bool:
+    """Tell whether the builder is this user's: by whose the store is, or who may make it."""
+    found = owner(settings)
+    if found is not None or os.geteuid() == 0:
+        return (found or 0) == os.geteuid()
+    there = next(path for path in Path(settings.state).absolute().parents if path.exists())
+    return os.access(there, os.W_OK)
+
+
+def run(settings: Nix, module: str, question: bytes, seconds: float) -> bytes:
+    """Run ``module`` as a program in the builder's place, ``question`` on its input; return what it prints.
+
+    Raises :class:`OperatorError` where it cannot be run or fails, and says what it said.
+    """
+    uid = owner(settings)
+    name = accounts.user_name(uid) if uid is not None else BUILDER
+    if os.geteuid() != 0 or uid is None:
+        raise OperatorError(f"the store {settings.state} is {name}'s: run this as root, or as that user")
+    command = [
+        *(proc.find("setpriv"), f"--reuid={uid}", f"--regid={os.stat(Path(settings.state, 'nix/nix/var')).st_gid}"),
+        *("--clear-groups", "--no-new-privs", f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"),
+        *("--", sys.executable, "-m", module),
+    ]
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, cwd="/", env=environment, input=question, capture_output=True, timeout=seconds, check=False
+    )
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise OperatorError(f"it could not be done as {name}: {''.join(said)}")
+    return done.stdout

@@ -1,0 +1,183 @@
+"""Who runs builders: users that own nothing in the store, one of them for each build at a time.
+
+Theory of operation: Nix gives a build's inputs to its builder as they are, so a builder that were the store's owner
+could make them writable and rewrite them for everybody. So all Nix programs that touch the store run as root of a user
+namespace (:mod:`spoold.host.userns`), whose root is the owner of the store, and builders are further users in it.
+
+Which users those are, and how they can be had, depends on who runs spoold:
+
+* the package's unit: the members of the group ``spoold-build``, which the daemon maps at its start;
+* root: the members of Nix's own group, ``nixbld``, or of the one that the settings name;
+* an ordinary user: the end of their range of subordinate ids.
+
+Nix ends a build by killing all processes of its user. So a user serves one build at a time, of whichever store on this
+host: a lock in a directory of the host's says so, of the host's own Nix where there is one. Nix is shown a group that
+has this one member.
+
+``nix.build_users = ""`` does without: builders are then whoever runs spoold. That is for somebody who runs nothing but
+their own submissions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+from spoold.config import Nix
+from spoold.host import userns
+from spoold.host.log import Log
+from spoold.host.userns import Namespaces, Users
+from spoold.model.errors import OperatorError, TemporaryError
+
+log = Log("nix")
+AUTO = "auto"
+NIXBLD = "nixbld"
+MOST = 16  # users that are made use of
+POLL = 0.1  # seconds between looks for a user that is free
+HOSTS_NIX = "/nix/var/nix/userpool"  # where a Nix of the host's locks the users that it shares with us
+OF_THE_UNIT = "/run/spoold-build"  # its RuntimeDirectory
+OF_ROOT = "/run/spoold-nixbld"
+
+
+class BuildUser:
+    """One user, held for one build, and the namespace to build in."""
+
+    def __init__(self, namespaces: Namespaces, name: str) -> None:
+        users = namespaces.users
+        self.name, self.uid, self.group = name, users.uids[name], users.group
+        self.namespace = namespaces.alone(name)
+        self._gid = users.gid
+
+    def files(self, directory: Path) -> list[tuple[str, str]]:
+        """Write the two files into ``directory``, and return them with where they belong."""
+        texts = {
+            "passwd": f"root:x:0:0::/:/bin/sh\n{self.name}:x:{self.uid}:{self._gid}::/var/empty:/bin/sh\n",
+            "group": f"root:x:0:\n{self.group}:x:{self._gid}:{self.name}\n",
+        }
+        for name, text in texts.items():
+            (directory / name).write_text(text)
+        return [(str(directory / name), f"/etc/{name}") for name in texts]
+
+
+class BuildUsers:
+    """The users of builds, and the namespace that all of them are in."""
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self.namespace = namespaces.all
+        self.users = namespaces.users
+
+    @contextlib.contextmanager
+    def one(self, cancel: Event) -> Iterator[BuildUser]:
+        """Hold a user that no other build has, waiting for one where all are busy.
+
+        Raises :class:`TemporaryError` when cancelled meanwhile.
+        """
+        directory = _lock_directory(self.users)
+        told = False
+        while True:
+            for name in self.users.uids:
+                with contextlib.ExitStack() as held:
+                    if _locked(directory / str(self.users.uids[name]), held):
+                        yield BuildUser(self._namespaces, name)
+                        return
+            if not told:
+                log.warning("all users of builds are busy; a build waits for one", group=self.users.group)
+                told = True
+            if cancel.wait(POLL):
+                raise TemporaryError(f"the build was cancelled while all users of {self.users.group} were busy")
+
+
+def find(settings: Nix) -> BuildUsers | None:
+    """Return who runs builders; None where the settings say that builds run as whoever runs this.
+
+    Raises :class:`OperatorError` where no users can be had.
+    """
+    return _found(settings.build_users, os.geteuid(), settings.jail_user) if settings.build_users else None
+
+
+@functools.cache  # a namespace is there once for all stores of this process
+def _found(wish: str, uid: int, jail_user: int) -> BuildUsers:
+    made = userns.made_at_start()
+    if made is not None:
+        return BuildUsers(made)
+    if uid == 0:
+        # What was evaluated belongs to another user then.
+        return BuildUsers(Namespaces(_first(_members(NIXBLD if wish == AUTO else wish)), jail_user))
+    users = userns.subordinate(MOST) if wish == AUTO else None
+    if users is None:
+        raise OperatorError(
+            "builds need users of their own, and this user has none to give them. Either run the builder by its unit "
+            "(systemctl start spoold-builder; systemd-sysusers makes its group spoold-build), or as root, or give this "
+            "user subordinate ids, as root:\n"
+            f"  usermod --add-subuids 1000000-1065535 --add-subgids 1000000-1065535 $(id -nu {uid})\n"
+            "and install newuidmap (apt-get install uidmap). Who runs nothing but their own submissions can do "
+            'without: nix.build_users = ""'
+        )
+    return BuildUsers(Namespaces(users))
+
+
+def _members(group: str) -> Users:
+    users = userns.group_members(group)
+    if users is None:
+        raise OperatorError(
+            f"builds need users of their own, and there is no group {group} with members on this host; make it with\n"
+            f"  {how_to_make(group)}\n"
+            'Who runs nothing but their own submissions can do without: nix.build_users = ""'
+        )
+    if group == userns.BUILD_GROUP:
+        raise OperatorError(f"the users of the group {group} are those of spoold's unit; give nix.build_users another")
+    return users
+
+
+def how_to_make(group: str) -> str:
+    """Return the commands that make a group of build users."""
+    return (
+        f"groupadd --system {group}; for n in $(seq {MOST}); do useradd --system --no-create-home --shell "
+        f"/usr/sbin/nologin --home-dir /var/empty --no-user-group --gid {group} --groups {group} {group}$n; done"
+    )
+
+
+def _first(users: Users) -> Users:
+    return users._replace(uids=dict(list(users.uids.items())[:MOST]))
+
+
+def _lock_directory(users: Users) -> Path:
+    """Return the directory of locks that all who may use these users on this host agree on, made if need be."""
+    if os.geteuid() == 0:
+        path = Path(HOSTS_NIX if os.access(HOSTS_NIX, os.W_OK) else OF_ROOT)
+    elif users.group == userns.BUILD_GROUP and _ours(Path(OF_THE_UNIT)):
+        path = Path(OF_THE_UNIT)
+    else:
+        path = Path(tempfile.gettempdir(), f"spoold-build-{os.geteuid()}")
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    if not _ours(path):
+        raise OperatorError(f"{path} has to be a directory of this user's, for locks: remove what is there")
+    return path
+
+
+def _ours(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return False
+
+
+def _locked(file: Path, held: contextlib.ExitStack) -> bool:
+    """Lock a file until ``held`` is closed; tell whether nobody else had it. As Nix does itself: by flock(2)."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    held.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    held.callback(fcntl.flock, fd, fcntl.LOCK_UN)  # explicitly: see nix/lock
+    return True

@@ -1,0 +1,69 @@
+"""Is what the store holds still what was built? Every path is hashed and compared with what the database says.
+
+Theory of operation: Nix itself does it. It is done as the user whose store it is, as whom this file is a program: a
+past attack on the store leaves no trace in the database, but it does in the contents. Collections wait meanwhile;
+builds and jobs go on.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from threading import Event
+
+import msgspec
+
+from spoold.config import Nix
+from spoold.host import proc, userns
+from spoold.model.errors import TemporaryError
+from spoold.nix import seat
+from spoold.nix.store import Store
+
+PATIENCE = 24 * 3600.0  # seconds; a disk reads about 100 MB in one
+_DAMAGED = re.compile(
+    r"path '(?P<path>/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+)' (?P<what>was modified|disappeared)[^\n]*"
+)
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """A store path that is not what was registered, and what is the matter with it."""
+
+    path: str
+    what: str
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What came of a look: how many paths there are, and those that are damaged."""
+
+    paths: int
+    damaged: list[Damaged]
+
+
+def verify(settings: Nix) -> Verified:
+    """Compare all that the store holds, as the user whose store it is.
+
+    Raises :class:`OperatorError` where this user can be neither that one nor become it, :class:`TemporaryError` where
+    Nix fails.
+    """
+    if seat.is_taken(settings):
+        return _verified(settings)
+    return msgspec.json.decode(seat.run(settings, __name__, msgspec.json.encode(settings), PATIENCE), type=Verified)
+
+
+def _verified(settings: Nix) -> Verified:
+    store = Store(settings)
+    with store.lock.shared(Event()):
+        finished = store.run(["nix-store", "--verify", "--check-contents"], proc.Bounds(wall=PATIENCE, stderr=1 << 24))
+        with store.database() as database:
+            (count,) = database.execute("SELECT count(*) FROM ValidPaths").fetchone()
+    store.close_listing()
+    said = finished.stderr.data.decode(errors="replace")
+    damaged = [Damaged(match["path"], match["what"]) for match in _DAMAGED.finditer(said)]
+    if not finished.ok and not damaged:
+        raise TemporaryError(f"the store cannot be verified: {said.strip()[-2000:]}")
+    return Verified(count, damaged)
+
+
+if __name__ == "__main__":
+    userns.at_start()
+    sys.stdout.buffer.write(msgspec.json.encode(_verified(msgspec.json.decode(sys.stdin.buffer.read(), type=Nix))))

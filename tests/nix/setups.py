@@ -1,0 +1,196 @@
+"""The setups in which a builder runs: by root, by the package's service user, by an ordinary user at a desk.
+
+The last two are builders in processes of their own. They get what the unit gives: two capabilities and nothing more; or
+what useradd gives: a range of subordinate ids. The interpreter of the tests may be closed to them, so they run the
+system's, on a copy of this checkout and of the packages that it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event
+from typing import Literal, Protocol
+
+import msgspec
+import pytest
+
+from spoold.config import Settings
+from spoold.host import accounts, userns
+from spoold.model.job import BuildResult
+from spoold.nix.build import NixBuilder
+from spoold.nix.verify import Verified, verify
+from tests import engines
+from tests.nix.as_builder import VERIFY
+
+Kind = Literal["root", "unit", "desk"]
+KINDS: tuple[Kind, ...] = ("root", "unit", "desk")
+SYSTEMS_PYTHON = "/usr/bin/python3"
+PACKAGES = ("msgspec",)
+MEMBERS = 4
+FIRST_SUBORDINATE = 3_000_000
+RIGHTS = "+setuid,+setgid"
+
+
+class Setup(Protocol):
+    """A builder that builds."""
+
+    state: Path
+    uid: int  # of whoever runs it
+
+    def build(self, expression: str) -> BuildResult:
+        """Build an expression under an id of its own."""
+
+    def verify(self) -> Verified:
+        """Compare all that the store holds with what was registered."""
+
+
+class InProcess:
+    """A builder of this process, which root runs."""
+
+    def __init__(self, builder: NixBuilder) -> None:
+        self._builder = builder
+        self._number = 0
+        self.state = Path(builder.settings.nix.state)
+        self.uid = os.geteuid()
+
+    def build(self, expression: str) -> BuildResult:
+        self._number += 1
+        return self._builder.build(f"in-process-{self._number}", expression, "default", Event())
+
+    def verify(self) -> Verified:
+        return verify(self._builder.settings.nix)
+
+
+class AnothersProcess:
+    """A builder in a process of another user's."""
+
+    def __init__(self, settings: Settings, command: list[str], environment: dict[str, str], uid: int) -> None:
+        self.state = Path(settings.nix.state)
+        self.uid = uid
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd="/"
+        )
+        self._send(settings)
+        assert self._receive().startswith(b'"/nix/store/'), "it did not start"
+
+    def build(self, expression: str) -> BuildResult:
+        self._send(expression)
+        said = self._receive()
+        assert said.startswith(b"{"), said
+        return msgspec.json.decode(said, type=BuildResult)
+
+    def verify(self) -> Verified:
+        self._send(VERIFY)
+        return msgspec.json.decode(self._receive(), type=Verified)
+
+    def _send(self, value: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(value) + b"\n")
+        self.process.stdin.flush()
+
+    def _receive(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def close(self) -> None:
+        self.process.kill()
+        with self.process.stdin or contextlib.nullcontext(), self.process.stdout or contextlib.nullcontext():
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
+    """Yield a builder of the service user ("unit") or of an ordinary user ("desk"), on a store of its own."""
+    if os.geteuid() != 0 or not os.access(SYSTEMS_PYTHON, os.X_OK):
+        pytest.skip("to be several users takes root, and a Python that all may run")
+    if kind == "desk" and shutil.which("newuidmap") is None:
+        engines.unavailable("there is no newuidmap")
+    room = Path(tempfile.mkdtemp(prefix="spoold-setup."))  # pytest's own directories are closed to others
+    with contextlib.ExitStack() as held:
+        held.callback(engines.remove_store, room)
+        room.chmod(0o755)
+        _copy_code(room / "code")
+        nixpkgs = room / "nixpkgs"
+        subprocess.run(["cp", "-a", settings.nixpkgs["default"], nixpkgs], check=True)
+        subprocess.run(["chmod", "-R", "a+rX", nixpkgs], check=True)
+        uid, gid = held.enter_context(_service_user() if kind == "unit" else _ordinary_user())
+        (room / "state").mkdir()
+        os.chown(room / "state", uid, gid)
+        command = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+        if kind == "unit":
+            command += ["--no-new-privs", f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"]
+            command += [f"--bounding-set=-all,{RIGHTS}"]
+        nix = msgspec.structs.replace(settings.nix, state=str(room / "state"))
+        wanted = msgspec.structs.replace(settings, nix=nix, nixpkgs={"default": str(nixpkgs)})
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(room / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
+        builder = AnothersProcess(
+            wanted, [*command, "--", SYSTEMS_PYTHON, "-m", "tests.nix.as_builder"], environment, uid
+        )
+        held.callback(builder.close)
+        yield builder
+
+
+def _copy_code(directory: Path) -> None:
+    ours = ("spoold", "tests")
+    for name in ours:
+        shutil.copytree(engines.REPOSITORY / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    version = subprocess.run([SYSTEMS_PYTHON, "--version"], check=True, capture_output=True, text=True).stdout
+    if version.split()[1].split(".")[:2] != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip(f"{SYSTEMS_PYTHON} is of another version than the tests' Python, and cannot run its packages")
+    for name in PACKAGES:
+        found = find_spec(name)
+        assert found is not None
+        assert found.origin is not None
+        shutil.copytree(Path(found.origin).parent, directory / name)
+    subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+
+
+@contextlib.contextmanager
+def _service_user() -> Iterator[tuple[int, int]]:
+    """Yield the uid and gid of a service user, and have the users of builds that sysusers.d would make."""
+    with contextlib.ExitStack() as held:
+        if accounts.gid_of(userns.BUILD_GROUP) is None:
+            _run("groupadd", "--system", userns.BUILD_GROUP)
+            held.callback(_run, "groupdel", userns.BUILD_GROUP)
+        if not grp.getgrnam(userns.BUILD_GROUP).gr_mem:
+            for number in range(1, MEMBERS + 1):
+                name = f"{userns.BUILD_GROUP}{number}"
+                group = ("--no-user-group", "--gid", userns.BUILD_GROUP, "--groups", userns.BUILD_GROUP)
+                _run("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", *group, name)
+                held.callback(_run, "userdel", name)
+        yield held.enter_context(_user("spoold-t-unit"))
+
+
+@contextlib.contextmanager
+def _ordinary_user() -> Iterator[tuple[int, int]]:
+    """Yield the uid and gid of a user with subordinate ids."""
+    with _user("spoold-t-desk") as ids:
+        name = f"{FIRST_SUBORDINATE}-{FIRST_SUBORDINATE + 65535}"
+        _run("usermod", "--add-subuids", name, "--add-subgids", name, "spoold-t-desk")
+        yield ids
+
+
+@contextlib.contextmanager
+def _user(name: str) -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(subprocess.CalledProcessError):  # one that an earlier run has left
+        _run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
+    uid, gid = accounts.uid_of(name), accounts.gid_of(name)
+    assert uid is not None
+    assert gid is not None
+    try:
+        yield uid, gid
+    finally:
+        _run("userdel", name)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)

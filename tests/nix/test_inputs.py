@@ -1,0 +1,215 @@
+"""What a build depends on stays as it was, whatever the build tries, in each of the setups that builders run in."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Timer
+
+import pytest
+
+from spoold.config import Nix, Settings
+from spoold.host import proc, userns
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.response import Outcome
+from spoold.nix import users, verify
+from spoold.nix.build import NixBuilder
+from tests.nix import room, setups
+from tests.nix.room import Copy
+from tests.nix.setups import InProcess, Kind, Setup
+
+pytestmark = pytest.mark.nix
+
+EVIL = """{ pkgs ? import <nixpkgs> { } }:
+let
+  text = builtins.toFile "text" "as it was NOW";
+  evil = derivation {
+    name = "evil"; system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; inherit text; at = "NOW";
+    PATH = "${pkgs.coreutils}/bin"; hello = pkgs.hello; bash = pkgs.bash;
+    args = [ "-c" ''SCRIPT'' ];
+  };
+in pkgs.mkShell { inherit evil text; packages = [ pkgs.hello ]; }
+"""
+# Each ends well where it did what it is after, and has to be kept from that.
+ATTEMPTS = {
+    "a program": "chmod u+w $hello $hello/bin $hello/bin/hello && echo TROJAN > $hello/bin/hello && echo > $out",
+    "a file": "chmod u+w $text && echo TROJAN > $text && echo > $out",
+    "a new file": "chmod u+w $hello/bin && echo TROJAN > $hello/bin/python3 && echo > $out",
+    "another name": "chmod u+w $hello $hello/bin && mv $hello/bin/hello $hello/bin/bye && echo > $out",
+    "a removal": "chmod u+w $hello && rm -rf $hello/bin && echo > $out",
+    "the loader": "l=$(echo $bash/bin/bash); chmod u+w $l && cat $hello/bin/hello > $l && echo > $out",
+    "times": "touch -d @0 $hello/bin/hello && echo > $out",
+    "a hard link": "mkdir $out && ln $hello/bin/hello $out/hello && chmod u+w $out/hello && echo TROJAN > $out/hello",
+    "the store itself": "cd /nix/store && p=${hello#/nix/store/} && mv $p $p.old && mkdir $p && echo > $out",
+    "by a descriptor": "exec 3< $hello/bin/hello; cd /proc/self/fd; chmod u+w 3 && echo T > 3 && echo > $out",
+    "as its owner": "cat /proc/self/uid_map; [ $(stat -c %u $hello) = $(id -u) ] && echo > $out",
+}
+
+
+@pytest.fixture(scope="module", params=setups.KINDS)
+def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder, nix_settings: Settings) -> Iterator[Setup]:
+    kind: Kind = request.param
+    if kind == "root":
+        yield InProcess(nix_builder)
+        return
+    with setups.anothers(kind, nix_settings) as other:
+        yield other
+
+
+def store_of(setup: Setup) -> Path:
+    return setup.state / "nix/nix/store"
+
+
+def contents(setup: Setup) -> dict[str, tuple[object, ...]]:
+    """Return what is in the store: all names with their modes, owners, sizes and times."""
+    found: dict[str, tuple[object, ...]] = {}
+    for directory, names, files in os.walk(store_of(setup)):
+        for name in names + files:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            found[path] = (status.st_mode, status.st_uid, status.st_size, status.st_mtime)
+    return found
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_a_build_does_not_change_what_it_depends_on(setup: Setup, name: str) -> None:
+    assert setup.build("{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.hello ]; }").shell
+    before = contents(setup)
+    expression = EVIL.replace("SCRIPT", ATTEMPTS[name].replace("${", "''${")).replace("NOW", str(time.time_ns()))
+    result = setup.build(expression)
+    assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase
+    after = contents(setup)
+    assert {path: after.get(path) for path in before} == before
+
+
+def test_all_that_is_in_the_store_belongs_to_whoever_runs_the_builder(setup: Setup) -> None:
+    """And so to none of the users of builds."""
+    assert setup.build(f"{{ pkgs ? import <nixpkgs> {{ }} }}: pkgs.mkShell {{ AT = {time.time_ns()}; }}").shell
+    with closing(sqlite3.connect(f"file:{setup.state}/nix/nix/var/nix/db/db.sqlite?mode=ro", uri=True)) as database:
+        valid = {row[0].rpartition("/")[2] for row in database.execute("SELECT path FROM ValidPaths")}
+    owners = {
+        owner
+        for path, (_, owner, *_) in contents(setup).items()
+        if Path(path).relative_to(store_of(setup)).parts[0] in valid
+    }
+    assert owners == {setup.uid}
+    status = store_of(setup).stat()
+    assert (status.st_uid, status.st_mode & 0o7777) == (setup.uid, 0o1771)
+
+
+def test_the_store_is_whole_after_all_this(setup: Setup) -> None:
+    found = setup.verify()
+    assert found.paths > 10
+    assert found.damaged == []
+    assert store_of(setup).stat().st_mode & 0o7777 == 0o1771
+
+
+def test_what_was_changed_before_is_found(copy: Copy) -> None:
+    """As by a build of a version that let it: the database knows nothing of it."""
+    builder = copy()
+    hello = room.shell(builder, "packages = [ pkgs.hello ];")
+    with builder.store.database() as database:
+        names = [path for (path,) in database.execute("SELECT path FROM ValidPaths WHERE path LIKE '%-hello-%'")]
+    path = next(name for name in names if not name.endswith(".drv"))
+    program = builder.store.on_disk(path) / "bin/hello"
+    fresh = program.with_name("fresh")  # the file is shared with the store that this one is a copy of
+    program.parent.chmod(0o755)
+    fresh.write_text("#!/bin/sh\necho TROJAN\n")
+    fresh.replace(program)
+    assert hello
+    found = verify.verify(builder.settings.nix)
+    assert [(damaged.path, damaged.what) for damaged in found.damaged] == [(path, "was modified")]
+
+
+def test_a_build_sees_no_process_but_its_own(setup: Setup) -> None:
+    script = "for p in /proc/[0-9]*; do echo seen; done; exit 1"
+    result = setup.build(EVIL.replace("SCRIPT", script).replace("NOW", str(time.time_ns())))
+    assert 0 < result.phase.stderr.count("seen") <= 6
+
+
+# --- whose users these are
+
+
+def test_builds_at_once_have_a_user_each(nix_builder: NixBuilder) -> None:
+    ours = nix_builder.store.users
+    assert ours is not None
+    with ours.one(Event()) as first, ours.one(Event()) as second:
+        assert first.uid != second.uid
+
+
+def test_a_user_serves_one_build_at_a_time_of_whichever_store(
+    nix_settings: Settings, nix_builder: NixBuilder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another process, with a store of its own, finds those busy that this one has."""
+    ours = nix_builder.store.users
+    assert ours is not None
+    free = next(iter(ours.users.uids.items()))
+    one = users.BuildUsers(ours._namespaces)
+    one.users = ours.users._replace(uids=dict([free]))
+    others = (
+        "import sys; from threading import Event; from spoold.config import Nix; from spoold.nix import users\n"
+        "with users.find(Nix()).one(Event()) as user: print(user.uid, flush=True); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", others], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline().strip() == str(free[1])
+        cancelled = Event()
+        Timer(0.3, cancelled.set).start()
+        with pytest.raises(TemporaryError, match="busy"), one.one(cancelled):
+            pass
+        assert "all users of builds are busy" in caplog.text
+        other.stdin.write("\n")
+    with one.one(Event()) as user:
+        assert user.uid == free[1]
+
+
+def test_without_users_no_builder_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for uid, words in ((0, "groupadd"), (12345, "usermod --add-subuids")):
+        monkeypatch.setattr("spoold.host.userns.group_members", lambda _: None)
+        monkeypatch.setattr("spoold.host.userns.subordinate", lambda _: None)
+        with pytest.raises(OperatorError, match=words):
+            users._found.__wrapped__("auto", uid, 60705)
+    monkeypatch.setattr(users, "find", lambda _: (_ for _ in ()).throw(OperatorError("no users")))
+    with pytest.raises(OperatorError, match="no users"):
+        NixBuilder(Settings(nix=Nix(state=str(tmp_path)), nixpkgs={"default": "/x"})).prepare()
+
+
+def test_a_program_that_enters_the_namespace_dies_with_us(nix_builder: NixBuilder) -> None:
+    ours = nix_builder.store.users
+    assert ours is not None
+    finished = proc.run(
+        ["sh", "-c", "cat /proc/self/status; sleep 0.1"],
+        proc.Bounds(wall=30),
+        entering=ours.namespace.entering,
+        pid_namespace=True,
+    )
+    assert finished.ok, finished.stderr
+    assert b"Uid:\t0\t0\t0\t0" in finished.stdout.data
+
+
+COUNTED = """
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+count = 0
+while libc.inotify_init1(0) >= 0:
+    count += 1
+print("inotify", count, "errno", ctypes.get_errno(), flush=True)
+"""
+
+
+def test_a_build_takes_no_more_than_its_share_of_what_is_counted_by_user(setup: Setup) -> None:
+    host = int(Path("/proc/sys/user/max_inotify_instances").read_text())
+    code = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{COUNTED}''; }}"
+    attributes = f'X = pkgs.runCommand "count-{time.time_ns()}" {code} "$p/bin/python3 $codePath; exit 1";'
+    said = setup.build(room.SHELL % attributes).phase.stderr
+    (count,) = (int(line.split()[1]) for line in said.splitlines() if line.startswith("inotify "))
+    assert 0 < count <= host // (2 * userns.SHARES)

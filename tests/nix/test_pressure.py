@@ -1,0 +1,236 @@
+"""A build that the kernel killed a part of, or refused something to, is no build, whatever its exit code says.
+
+A configure script takes a compiler that was killed for one that cannot compile, and goes on: its output would stand
+under the right name for all who ask for the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from spoold.host import proc
+from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome
+from spoold.nix import cage, looker
+from spoold.nix.build import NixBuilder
+from tests.engines import SLOWNESS
+from tests.nix import room
+
+pytestmark = [
+    pytest.mark.nix,
+    pytest.mark.skipif(not cage.available(), reason="no control group can be made here"),
+]
+
+MIB = 1024**2
+# The build goes on after the loss, and ends well.
+TOLERANT = "(%s) || lost=yes; echo lost=$lost > $out"
+HOG = "x=0123456789; while :; do x=$x$x; done"
+NEIGHBOUR = "head -c 200000000 /dev/zero > /dev/shm/x; sleep 1; echo > $out"
+
+
+@pytest.fixture(scope="module")
+def tight(nix_builder: NixBuilder) -> NixBuilder:
+    return room.limited(nix_builder, memory=128 * MIB)
+
+
+@pytest.fixture
+def few_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cage, "PROCESSES", 40)
+
+
+def derivation(name: str, script: str) -> str:
+    return f"{name} = pkgs.runCommand \"{name}-{time.time_ns()}\" {{ }} ''{script}'';"
+
+
+def built(builder: NixBuilder, attributes: str) -> BuildResult:
+    return room.build(builder, room.SHELL % attributes)
+
+
+def registered(builder: NixBuilder, name: str) -> int:
+    with builder.store.database() as database:
+        (count,) = database.execute(
+            "SELECT count(*) FROM ValidPaths WHERE path LIKE ? AND path NOT LIKE '%.drv'", [f"%-{name}-%"]
+        ).fetchone()
+    return int(count)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        HOG,
+        f"({HOG})& wait $!",
+        "head -c 200000000 /dev/zero > /dev/shm/x",  # memory that no process has
+        f"head -c 100000000 /dev/zero > /dev/shm/x; {HOG}",
+    ],
+)
+def test_a_build_that_lost_a_process_for_want_of_memory_has_failed(tight: NixBuilder, loss: str) -> None:
+    before = registered(tight, "loser")
+    result = built(tight, derivation("loser", TOLERANT % loss))
+    if result.shell:  # the kernel killed nothing: it refused to write, which a program can see
+        assert "/dev/shm" in loss
+        return
+    assert result.phase.outcome is Outcome.MEMORY_LIMIT, result.phase.stderr
+    assert f"more than {128 * MIB} bytes of memory" in result.phase.stderr
+    assert registered(tight, "loser") == before
+
+
+@pytest.mark.usefixtures("few_processes")
+def test_a_build_that_was_refused_a_process_has_failed(nix_builder: NixBuilder) -> None:
+    before = registered(nix_builder, "crowd")
+    crowd = "for n in $(seq 60); do sleep 5 & done 2>/dev/null; false"
+    result = built(nix_builder, derivation("crowd", TOLERANT % crowd))
+    assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase.stderr
+    assert "more than 40 processes" in result.phase.stderr
+    assert registered(nix_builder, "crowd") == before
+
+
+def test_a_neighbour_in_the_same_request_does_not_press_a_build(tight: NixBuilder) -> None:
+    """One derivation is built at a time, so whatever another takes is gone before or comes after."""
+    checks = "for n in $(seq 20); do x=$(printf %02000000d 0) || no=no; sleep 0.05; done; echo checks=$no > $out"
+    victim = derivation("victim", checks)
+    result = built(tight, victim + derivation("neighbour", NEIGHBOUR))
+    alone = built(tight, victim)
+    assert alone.shell, alone.phase.stderr
+    seen = room.enter(tight, alone.shell, 'cat "$victim"').decode()
+    assert seen == "checks=\n", (seen, result.phase.outcome)
+
+
+def test_derivations_of_one_request_are_built_one_after_the_other(nix_builder: NixBuilder) -> None:
+    times = "date +%s.%N > $out; sleep 0.2; date +%s.%N >> $out"
+    result = built(nix_builder, "".join(derivation(f"d{number}", times) for number in range(4)))
+    text = room.enter(nix_builder, result.shell, "cat $d0 $d1 $d2 $d3").decode().split()
+    spans = sorted((float(begin), float(end)) for begin, end in zip(text[::2], text[1::2], strict=True))
+    assert all(ended <= begins for (_, ended), (begins, _) in itertools.pairwise(spans)), spans
+
+
+def test_builds_of_two_requests_go_on_side_by_side(nix_builder: NixBuilder, tmp_path: Path) -> None:
+    waits = "for n in $(seq 600); do [ -e /proc/1 ] && sleep 0.1; done; exit 1"
+    marks = [f"side{number}x{time.time_ns()}" for number in range(2)]
+    cancels = [threading.Event() for _ in marks]
+
+    def build(mark: str, cancel: threading.Event) -> None:
+        with pytest.raises(TemporaryError, match="cancelled"):
+            nix_builder.build(mark, room.SHELL % f'X = pkgs.runCommand "{mark}" {{ }} "{waits}";', "default", cancel)
+
+    threads = [threading.Thread(target=build, args=pair) for pair in zip(marks, cancels, strict=True)]
+    for thread in threads:
+        thread.start()
+    room.until(lambda: all(room.processes_with(mark) for mark in marks))
+    for cancel in cancels:
+        cancel.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.skipif(cage.delegable(), reason="of v1; the kernel of v2 kills the group itself")
+def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
+    """Of a group above the builds', such as the unit's: whoever took it, each has met its end."""
+    with cage.cage(1 << 30) as above:
+        groups = {name: group / "one" for name, group in above.groups.items()}
+        for group in set(groups.values()):
+            group.mkdir()
+        try:
+            (above.groups["memory"] / "memory.limit_in_bytes").write_text(str(64 * MIB))
+            made = cage.Cage(groups)
+            made.limit(1 << 30, 100)
+            made.memory = 1 << 30
+            with made.alarms() as alarms:
+                finished = proc.run(
+                    made.joining([proc.find("sh"), "-c", HOG]), proc.Bounds(wall=60 * SLOWNESS), alarms=alarms
+                )
+            assert finished.limit is proc.Limit.HOST
+            with pytest.raises(TemporaryError, match="all builds together"):
+                made.accounted(finished)
+        finally:
+            for group in set(groups.values()):
+                cage._remove(group)
+
+
+# --- the disk
+
+
+def python_build(name: str, code: str) -> str:
+    """Return the attribute of a shell whose build runs ``code`` and fails."""
+    inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{code}''; }}"
+    return f'X = pkgs.runCommand "{name}-{time.time_ns()}" {inputs} "$p/bin/python3 $codePath; exit 1";'
+
+
+AT_ONCE = """
+import ctypes, fcntl, os, struct
+file = os.open("x", os.O_CREAT | os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+print("fallocate", libc.fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(10000000)), ctypes.get_errno())
+for request in (0x40305828, 0x4030582A, 0x40305839):
+    try:
+        fcntl.ioctl(file, request, struct.pack("hhqqiiiiii", 0, 0, 0, 10000000, 0, 0, 0, 0, 0, 0))
+    except OSError as error:
+        print("ioctl", error.errno)
+os.posix_fallocate(file, 0, 5000)
+print("size", os.fstat(file).st_size, "blocks", os.fstat(file).st_blocks)
+"""
+
+
+def test_room_on_the_disk_is_not_to_be_had_at_once(nix_builder: NixBuilder) -> None:
+    """What is written byte by byte can be measured while it grows; what is there at once, and gone, cannot."""
+    said = built(nix_builder, python_build("at-once", AT_ONCE)).phase.stderr
+    assert "fallocate -1 95\n" in said, said
+    assert said.count("ioctl 95\n") == 3, said
+    assert "size 5000 " in said, said
+
+
+def test_no_build_goes_on_where_the_disk_is_nearly_full(
+    nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'X = pkgs.runCommand "patient-{time.time_ns()}" {{ }} "sleep 300; echo > $out";'
+    disk = os.statvfs(nix_builder.store.temporary)
+    monkeypatch.setattr(looker, "FLOOR", disk.f_blocks * disk.f_frsize)
+    monkeypatch.setattr(looker, "SHARE", 1)
+    with pytest.raises(TemporaryError, match="nearly full"):
+        built(nix_builder, script)
+
+
+MAPPED = """
+import mmap, os, time
+maps = []
+for number in range(8):
+    with open("x", "w+b") as file:
+        file.write(bytes(5000000))
+        file.flush()
+        maps.append(mmap.mmap(file.fileno(), 5000000))
+    os.unlink("x")
+time.sleep(600)
+"""
+
+
+def test_files_that_have_no_name_but_are_mapped_count(nix_builder: NixBuilder) -> None:
+    result = built(room.limited(nix_builder, output=20 * MIB), python_build("mapped", MAPPED))
+    # One of them has a name at a time, a quarter of the limit.
+    assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
+
+
+def test_the_program_that_measures_is_missed(nix_builder: NixBuilder) -> None:
+    """Nobody goes on unmeasured."""
+    name = f"unmeasured-{time.time_ns()}"
+    failures: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            built(nix_builder, f'X = pkgs.runCommand "{name}" {{ }} "sleep 600";')
+        except TemporaryError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    room.until_runs("sleep 600")
+    for pid in room.processes_with("nix/measure.py"):
+        subprocess.run(["kill", "-KILL", str(pid)], check=False)
+    thread.join()
+    assert "cannot be measured" in str(failures[0])
