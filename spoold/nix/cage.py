@@ -27,6 +27,7 @@ that leaves, so that one which is too large ends at its own limit. One that was 
 together has done nothing wrong: that is ours, and it is tried again.
 
 Where no group can be made, builds run without this bound, and :func:`available` says so, for the operator to be told.
+Then nothing tells whose process it was that the kernel killed for want of memory: so it is every build's.
 """
 
 from __future__ import annotations
@@ -53,11 +54,14 @@ PREFIX = "spoold-build-"
 PROCESSES = 4096
 SPARE = 2  # times as many are possible, so that what has too many is ended before anything is refused
 OTHERS_MEMORY = "memory ran out: that of all builds together, see MemoryMax= of the unit, or the host's"
+SOMEBODYS_MEMORY = (
+    "the kernel killed a process for want of memory, and where builds have no control group nobody knows whose it was"
+)
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
 NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
 SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
 LEAF = "daemon"
-DELEGATED_ON_V1 = "builds"  # see systemd/spoold-builder.service
+OF_THE_UNIT = "builds"  # see systemd/spoold-builder.service
 MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
@@ -68,6 +72,7 @@ class Cage:
     def __init__(self, groups: dict[str, Path]) -> None:
         self.groups = groups
         self.memory = self.processes = 0  # bytes, and how many, once there are limits
+        self._kills_before = _kills()
         self._short = False  # whether memory ran out, of v1, which kills nothing then
 
     def joining(self, argv: list[str]) -> list[str]:
@@ -109,7 +114,7 @@ class Cage:
             shortage = -1
             with contextlib.suppress(OSError):
                 shortage = held.enter_context(_shortage(self._file("memory", "memory.oom_control")))
-            yield [proc.Alarm(lambda: self._ended_by(shortage), shortage)] if self.groups else []
+            yield [proc.Alarm(lambda: self._ended_by(shortage), shortage)]
 
     def _ended_by(self, shortage: int) -> tuple[proc.Limit, str] | None:
         if shortage >= 0:
@@ -119,19 +124,24 @@ class Cage:
 
     def pressed(self) -> tuple[proc.Limit, str] | None:
         """Return what the kernel has kept from the group, and in which words to say so; None where nothing."""
+        return self._short_of_memory() or self._short_of_processes()
+
+    def _short_of_memory(self) -> tuple[proc.Limit, str] | None:
+        if "memory" not in self.groups:
+            return (proc.Limit.HOST, SOMEBODYS_MEMORY) if _kills() != self._kills_before else None
         memory = _fields(self._file("memory", "memory.events")) | _fields(self._file("memory", "memory.oom_control"))
-        if self._short or memory.get("oom_kill", 0):
-            if self._at_own_limit(memory):
-                return proc.Limit.MEMORY, f"more than {self.memory} bytes of memory"
-            return proc.Limit.HOST, OTHERS_MEMORY
-        if (_number(self._file("pids", "pids.current")) or 0) > self.processes:
+        if not self._short and not memory.get("oom_kill", 0):
+            return None
+        if self._at_own_limit(memory):
+            return proc.Limit.MEMORY, f"more than {self.memory} bytes of memory"
+        return proc.Limit.HOST, OTHERS_MEMORY
+
+    def _short_of_processes(self) -> tuple[proc.Limit, str] | None:
+        refused = _fields(self._file("pids", "pids.events")).get("max", 0)
+        most = max(_number(self._file("pids", name)) or 0 for name in ("pids.current", "pids.peak"))
+        if most > self.processes or (refused and not self._file("pids", "pids.peak").exists()):
             return proc.Limit.PROCESSES, f"more than {self.processes} processes"
-        if _fields(self._file("pids", "pids.events")).get("max", 0):
-            peak = _number(self._file("pids", "pids.peak"))
-            if peak is None or peak > self.processes:
-                return proc.Limit.PROCESSES, f"more than {self.processes} processes"
-            return proc.Limit.HOST, OTHERS_PROCESSES
-        return None
+        return (proc.Limit.HOST, OTHERS_PROCESSES) if refused else None
 
     def _at_own_limit(self, memory: dict[str, int]) -> bool:
         """Tell whether it was this group's own limit that struck, and none above it."""
@@ -253,7 +263,7 @@ def _parents() -> dict[str, Path]:
         for controller in controllers.split(","):
             if controller in ("memory", "pids", "cpuacct"):
                 own = MOUNT / controller / path.lstrip("/")
-                delegated = own / DELEGATED_ON_V1
+                delegated = own / OF_THE_UNIT
                 found[controller] = delegated if delegated.is_dir() else own
         if not controllers and delegable():
             found |= unified(MOUNT / path.lstrip("/"))
@@ -319,6 +329,11 @@ def _remove(group: Path) -> None:
             group.rmdir()
             return
         time.sleep(0.01)
+
+
+def _kills() -> int:
+    """Return how many processes the kernel has killed on this host for want of memory."""
+    return _fields(Path("/proc/vmstat")).get("oom_kill", 0)
 
 
 def _number(file: Path) -> int | None:

@@ -172,29 +172,29 @@ def _shared_uids(users: Users) -> Finding:
 def _bounds(settings: Nix) -> Finding:
     what = "limits of builds"
     builder = seat.owner(settings)
-    if (os.geteuid() != 0 or builder is not None) and not cage.delegable():
-        return Finding(
-            Level.NOTE,
-            what,
-            "cgroup v1 gives control groups to root alone: of an ordinary user's builds none is bounded in memory by "
-            "itself, but all together by the unit's MemoryMax=",
-            "boot with systemd.unified_cgroup_hierarchy=1",
-        )
     unit = {}
     if builder not in (None, os.geteuid()):
         unit = units.properties(f"{BUILDER}.service", "ControlGroup", "Delegate", "DelegateControllers")
     if _delegated(unit) if unit else cage.available():
         return Finding(Level.FINE, what, "memory and processes are bounded by a control group")
+    mend = "run the builder as root or under its unit; the controllers memory and pids must be there"
+    if not cage.delegable():
+        mend += "; or boot with systemd.unified_cgroup_hierarchy=1"
     return Finding(
         Level.WARNING if unit or os.geteuid() == 0 else Level.UNKNOWN,
         what,
-        "no control group can be made here: builds are not bounded in memory",
-        "run the builder as root or under systemd with Delegate=yes; the controllers memory and pids must be there",
+        "no control group can be made here: builds are not bounded in memory, and whenever the host runs short of it "
+        "all of them have to begin anew",
+        mend,
     )
 
 
 def _delegated(unit: dict[str, str]) -> bool:
     """Tell whether a unit gives groups to make: by what its daemon has made, before it runs by what is to be."""
+    if not cage.delegable():
+        return (
+            not unit["ControlGroup"] or Path(f"{cage.MOUNT}/memory{unit['ControlGroup']}/{cage.OF_THE_UNIT}").is_dir()
+        )
     group = cage.MOUNT / unit["ControlGroup"].lstrip("/")
     if unit["ControlGroup"]:
         return "memory" in (group / "cgroup.subtree_control").read_text().split()

@@ -324,13 +324,16 @@ def test_what_ended_early_for_want_of_rights_says_who_has_them(own: Settings, mo
         assert (finding.level, finding.remedy) == (Level.UNKNOWN, "run the doctor as root")
 
 
-@pytest.mark.parametrize(("unified", "level"), [(False, Level.NOTE), (True, Level.FINE)])
-def test_what_bounds_the_builds_of_an_ordinary_user(
-    monkeypatch: pytest.MonkeyPatch, *, unified: bool, level: Level
+@pytest.mark.parametrize(("place", "level"), [("", Level.WARNING), ("builds", Level.FINE)])
+def test_what_bounds_the_builds_of_the_unit_on_cgroup_v1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, level: Level
 ) -> None:
-    monkeypatch.setattr(nix, "_builder", lambda _: 1000)
-    monkeypatch.setattr(cage, "delegable", lambda: unified)
-    monkeypatch.setattr(cage, "available", lambda: True)
+    (tmp_path / "memory/unit" / place).mkdir(parents=True)
+    said_by_systemd = {"ControlGroup": "/unit", "Delegate": "yes", "DelegateControllers": "memory pids"}
+    monkeypatch.setattr(seat, "owner", lambda _: 64001)
+    monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
+    monkeypatch.setattr(cage, "MOUNT", tmp_path)
+    monkeypatch.setattr(cage, "delegable", lambda: False)
     assert nix._bounds(Nix()).level is level
 
 
@@ -351,7 +354,7 @@ def test_what_bounds_the_builds_of_the_unit(
         (tmp_path / name).mkdir()
         (tmp_path / name / "cgroup.subtree_control").write_text(f"{enabled}\n")
     said_by_systemd = {"ControlGroup": group, "Delegate": "yes", "DelegateControllers": controllers}
-    monkeypatch.setattr(nix, "_builder", lambda _: 64001)
+    monkeypatch.setattr(seat, "owner", lambda _: 64001)
     monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
     monkeypatch.setattr(cage, "MOUNT", tmp_path)
     monkeypatch.setattr(cage, "delegable", lambda: True)

@@ -154,6 +154,19 @@ def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
                 cage._remove(group)
 
 
+def test_without_a_group_whatever_the_kernel_kills_is_every_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = [3]
+    monkeypatch.setattr(cage, "_kills", lambda: kills[0])
+    made = cage.Cage({})
+    assert made.pressed() is None
+    kills[0] = 4
+    with made.alarms() as alarms:
+        finished = proc.run(["sleep", "600"], proc.Bounds(wall=600), alarms=alarms)
+    assert finished.limit is proc.Limit.HOST
+    with pytest.raises(TemporaryError, match="nobody knows whose"):
+        made.accounted(finished)
+
+
 # --- the disk
 
 
