@@ -80,8 +80,9 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
 def verify(settings: Settings, *, as_json: bool) -> int:
     """Hash every path of the Nix store, and compare it with what was registered when it was built: for the operator.
 
-    A path that somebody has changed since stands in no log. Before version 0.2 builds could do that, so run this once
-    after an upgrade from there. Builds and jobs go on meanwhile; it reads the whole store.
+    A path that was changed since then is named in no log. Builds of earlier versions, which made no use of the group
+    spoold-build, could do that: so run this once after an upgrade. It reads the whole store. Builds and jobs go on
+    meanwhile.
 
     \b
     Examples:

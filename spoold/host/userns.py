@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from spoold.host import proc
 from spoold.host.launch import find
 from spoold.model.errors import OperatorError
 
@@ -162,14 +163,25 @@ class Namespaces:
         self.users = users
         self.all = make(users, *others)
         self._alone: dict[str, UserNamespace] = {}
+        self._limited: set[str] = set()
 
     def alone(self, name: str) -> UserNamespace:
-        """Return the namespace of one user."""
-        found = self._alone.get(name)
-        if found is None:
-            found = self._alone[name] = make(self.users._replace(uids={name: self.users.uids[name]}))
+        """Return the namespace of one user, whom the caller has for itself."""
+        found = self._made(name)
+        if name not in self._limited:
             _limit(found)
+            self._limited.add(name)
         return found
+
+    def make_all(self) -> None:
+        """Make each user's now: later it will not be possible any more."""
+        for name in self.users.uids:
+            self._made(name)
+
+    def _made(self, name: str) -> UserNamespace:
+        if name not in self._alone:
+            self._alone[name] = make(self.users._replace(uids={name: self.users.uids[name]}))
+        return self._alone[name]
 
 
 def _limit(namespace: UserNamespace) -> None:
@@ -177,12 +189,12 @@ def _limit(namespace: UserNamespace) -> None:
     host = Path("/proc/sys/user")
     shares = {file.name: int(file.read_text()) // (2 * SHARES) for file in host.glob("max_*")}
     lines = "".join(f"echo {share} > /proc/sys/user/{name}\n" for name, share in shares.items())
-    done = subprocess.run(
-        namespace.entering([find("sh"), "-c", lines]), env={}, capture_output=True, timeout=PATIENCE, check=False
-    )
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise OperatorError(f"what the kernel counts by user cannot be limited for builds: {said}")
+    # With a /proc of its own: the host's may be closed to writing.
+    bounds = proc.Bounds(wall=PATIENCE)
+    done = proc.run([find("sh"), "-c", lines], bounds, entering=namespace.entering, pid_namespace=True)
+    if not done.ok:
+        said = done.stderr.data.decode(errors="replace").strip()
+        raise OperatorError(f"what the kernel counts by user cannot be limited for builds: {said or done}")
 
 
 _made_at_start: Namespaces | None = None
@@ -205,8 +217,7 @@ def at_start() -> None:
         users = group_members(BUILD_GROUP)
         if users is not None:
             _made_at_start = Namespaces(users)
-            for name in users.uids:
-                _made_at_start.alone(name)
+            _made_at_start.make_all()
     finally:
         _drop_capabilities()
 

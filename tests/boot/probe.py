@@ -30,7 +30,8 @@ def connected() -> None:
 
 attempts: dict[str, Callable[[], object]] = {
     "docker": connected,
-    "store": lambda: written("/var/lib/spoold"),
+    "store": lambda: written("/var/lib/spoold/nix/nix/var"),
+    "above": lambda: written("/var/lib/spoold"),
     "network": lambda: socket.socket(socket.AF_INET).close(),
     "spool": lambda: written("/var/spool/spoold/tmp"),
     "response": lambda: Path("/var/spool/spoold/done/hers.response.json").read_bytes(),

@@ -15,8 +15,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from spoold.model.response import Outcome, Response, Status
 from tests import engines
 from tests.boot.conftest import USERS, commands
 from tests.boot.machine import Machine, wait_until
@@ -37,17 +39,18 @@ def role(unit: str) -> str:
     return unit.removeprefix("spoold-").removesuffix(".service").partition("@")[0]
 
 
-def drop(machine: Machine, user: str, jobs: dict[str, str]) -> None:
-    """Have a user copy requests, ids and scripts, into the drop box."""
+def drop(machine: Machine, user: str, jobs: dict[str, str], expression: str = "") -> None:
+    """Have a user copy requests, ids and scripts, into the drop box, all with the same cutor.nix if any."""
+    shell = [{"name": "cutor.nix", "content": expression}] if expression else []
     for id_, script in jobs.items():
         request = machine.path(f"/home/{user}/{id_}.json")
-        request.write_text(json.dumps({"files": [{"name": "run.sh", "content": script}]}))
+        request.write_text(json.dumps({"files": [{"name": "run.sh", "content": script}, *shell]}))
         request.chmod(0o644)
     machine.sh(f"cd ~{user} && cp {' '.join(f'{id_}.json' for id_ in jobs)} {SPOOL}/incoming/", user=user)
 
 
-def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, str]:
-    """Wait until each has its response; return what each program printed."""
+def responses(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, Response]:
+    """Wait until each has its response, and return it."""
     missing = list(ids)
 
     def all_there() -> bool:
@@ -58,11 +61,18 @@ def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90
     wait_until(
         all_there, lambda: f"{missing}: no response\n{log(machine)}", patience=patience * engines.SLOWNESS, pause=0.2
     )
+    return {
+        id_: msgspec.json.decode(machine.run("cat", f"{SPOOL}/done/{id_}.response.json", user=user), type=Response)
+        for id_ in ids
+    }
+
+
+def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, str]:
+    """Wait until each has its response; return what each program printed."""
     printed = {}
-    for id_ in ids:
-        response = json.loads(machine.run("cat", f"{SPOOL}/done/{id_}.response.json", user=user))
-        assert response["status"] == "COMPLETED", (response, log(machine))
-        printed[id_] = response["run"]["stdout"]
+    for id_, response in responses(machine, user, ids, patience=patience).items():
+        assert response.status is Status.COMPLETED, (response, log(machine))
+        printed[id_] = response.run.stdout
     return printed
 
 
@@ -164,6 +174,7 @@ def test_the_journal_tells_what_became_of_a_submission(host: Machine) -> None:
 ALLOWED = {
     "docker": {"executor"},
     "store": {"builder"},
+    "above": set[str](),
     "network": {"builder"},
     "spool": {"intake", "executor", "builder", "health"},
     "response": {"intake"},  # CAP_DAC_READ_SEARCH, for files that only their client can read
@@ -205,6 +216,73 @@ def probe(machine: Machine, unit: str) -> dict[str, str]:
     return found
 
 
+# --- the wall around builds
+
+HELLO = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.hello ]; }"
+EVIL = """{ pkgs ? import <nixpkgs> { } }: let evil = derivation {
+  name = "evil"; system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; args = [ "-c" ''
+    PATH=${pkgs.coreutils}/bin; p=${PATH}; chmod u+w $p $p/* && echo TROJAN > $p/PROGRAM && echo > $out'' ]; };
+in pkgs.mkShell { inherit evil; }"""
+TARGETS = {"hello": "pkgs.hello", "bash": "pkgs.bash", "env": "pkgs.coreutils", "python3": "pkgs.python3"}
+# A build that loses what takes too much memory, and goes on.
+TOLERANT = """{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell {
+  lossy = pkgs.runCommand "lossy" { } ''(x=0123456789; while :; do x=$x$x; done) || lost=yes; echo lost=$lost > $out'';
+}"""
+
+
+@pytest.mark.parametrize("program", TARGETS)
+def test_no_build_changes_what_others_use(host: Machine, program: str) -> None:
+    evil = EVIL.replace("${PATH}", f"${{{TARGETS[program]}}}/bin").replace("PROGRAM", program)
+    drop(host, "alice", {f"evil-{program}": "echo $evil"}, evil)
+    (response,) = responses(host, "alice", [f"evil-{program}"]).values()
+    assert response.status is Status.DEPENDENCIES_FAILED, response
+    assert "Operation not permitted" in response.dependencies.stderr
+    drop(host, "bob", {f"after-{program}": "hello"}, HELLO)
+    assert "world" in answers(host, "bob", [f"after-{program}"])[f"after-{program}"]
+
+
+def test_the_store_is_as_it_was_built(host: Machine) -> None:
+    found = json.loads(host.run("spoolctl", "deps", "verify", "--json", timeout=600))
+    assert found["paths"] > 20
+    assert found["damaged"] == []
+    said = host.run("sh", "-c", "spoolctl deps verify 2>&1", user="alice", check=False)
+    assert "run this as root" in said, said
+
+
+def test_the_builder_holds_no_capability(host: Machine) -> None:
+    status = dict(
+        line.split(":\t", 1)
+        for line in host.run("cat", f"/proc/{host.show('spoold-builder.service', 'MainPID')}/status").splitlines()
+    )
+    held = {name: status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+    assert {int(value, 16) for value in held.values()} == {0}, held
+    assert status["NoNewPrivs"] == "1"
+
+
+def test_only_root_can_put_something_above_the_store(host: Machine) -> None:
+    for path in ("/var/lib/spoold", "/var/lib/spoold/nix", "/var/lib/spoold/nix/nix"):
+        assert host.run("stat", "-c", "%U", path) == "root\n"
+        host.run("sh", "-c", f"! touch {path}/x && ! mv {path}/nix {path}/moved", user="spoold-builder")
+    assert host.run("stat", "-c", "%U:%G %a", "/var/lib/spoold/nix/nix/store") == "spoold-builder:spoold-build 1771\n"
+
+
+def test_a_build_that_the_kernel_pressed_is_no_build(host: Machine) -> None:
+    host.sh("sed -i 's/^.builder.limits.$/&\\nmemory = 200000000/' /etc/spoold/spoold.toml")
+    host.run("systemctl", "restart", "spoold-builder")
+    try:
+        drop(host, "alice", {"pressed": "cat $lossy"}, TOLERANT)
+        (response,) = responses(host, "alice", ["pressed"]).values()
+        assert response.status is Status.DEPENDENCIES_FAILED, (response, log(host))
+        assert response.dependencies.outcome is Outcome.MEMORY_LIMIT, response
+        drop(host, "bob", {"unaffected": "hello"}, HELLO)
+        assert "world" in answers(host, "bob", ["unaffected"])["unaffected"]
+    finally:
+        host.sh("sed -i '/^memory = 200000000$/d' /etc/spoold/spoold.toml")
+        host.run("systemctl", "restart", "spoold-builder")
+    (lossy,) = host.sh("ls -d /var/lib/spoold/nix/nix/store/*-lossy || echo none").split()
+    assert lossy == "none"
+
+
 # --- reboots
 
 
@@ -240,6 +318,37 @@ def test_hundreds_of_jobs_outlive_many_reboots(host: Machine) -> None:
 
 
 # --- the package's own life; these come last
+
+
+# What an earlier version left: all of the state the builder's own, and what is in its room now at the top.
+EARLIER = """
+systemctl stop 'spoold-*'
+cd /var/lib/spoold
+mv builder/* .
+rmdir builder
+chown -hR spoold-builder:spoold .
+chmod 0700 .
+chmod 0755 nix nix/nix
+"""
+
+
+def test_an_upgrade_takes_over_the_store_of_an_earlier_version(host: Machine, package: Path) -> None:
+    drop(host, "alice", {"before": "hello"}, HELLO)
+    answers(host, "alice", ["before"])
+    inode = host.sh("stat -c %i /var/lib/spoold/nix/nix/store/*-hello")
+    host.sh(EARLIER)
+    host.sh("ln -s /etc/shadow /var/lib/spoold/pins/planted; chown -h spoold-builder: /var/lib/spoold/pins/planted")
+    shadow = host.sh("stat -c '%U:%G %a' /etc/shadow")
+    host.sh("spoolctl init; systemctl start spoold.target")
+    assert host.sh("stat -c '%U:%G %a' /etc/shadow") == shadow
+    drop(host, "bob", {"taken-over": "hello"}, HELLO)
+    assert "world" in answers(host, "bob", ["taken-over"])["taken-over"]
+    assert host.sh("stat -c %i /var/lib/spoold/nix/nix/store/*-hello") == inode
+    test_only_root_can_put_something_above_the_store(host)
+    host.sh("systemctl stop 'spoold-*'; mv /var/lib/spoold/nix /var/lib/spoold/old; ln -s / /var/lib/spoold/nix")
+    refused = host.sh("! spoolctl init 2>&1")
+    assert "is a symbolic link" in refused
+    host.sh("rm /var/lib/spoold/nix; mv /var/lib/spoold/old /var/lib/spoold/nix; systemctl start spoold.target")
 
 
 def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -> None:
