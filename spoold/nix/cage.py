@@ -16,6 +16,8 @@ build has failed whatever its exit code:
 * both: pids.current tells that there are too many processes, before the kernel refuses one, and pids.events that it
   has.
 
+Some things the host has for all, and no group divides them. Where these run out, every build that runs has met it.
+
 On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are his, and manages all others itself.
@@ -60,6 +62,8 @@ SOMEBODYS_MEMORY = (
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
 NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
 SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
+SYSCTL = Path("/proc/sys")
+NEARLY = 3 / 4
 LEAF = "daemon"
 OF_THE_UNIT = "builds"  # see systemd/spoold-builder.service
 MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
@@ -124,7 +128,7 @@ class Cage:
 
     def pressed(self) -> tuple[proc.Limit, str] | None:
         """Return what the kernel has kept from the group, and in which words to say so; None where nothing."""
-        return self._short_of_memory() or self._short_of_processes()
+        return self._short_of_memory() or self._short_of_processes() or _host_is_short()
 
     def _short_of_memory(self) -> tuple[proc.Limit, str] | None:
         if "memory" not in self.groups:
@@ -329,6 +333,25 @@ def _remove(group: Path) -> None:
             group.rmdir()
             return
         time.sleep(0.01)
+
+
+def _host_is_short() -> tuple[proc.Limit, str] | None:
+    """Return what of the host, that no group divides, is used up so far that a build might soon be refused it."""
+    for what, used, most in (
+        ("pseudo-terminals", "kernel/pty/nr", "kernel/pty/max"),
+        ("open files", "fs/file-nr", "fs/file-max"),
+    ):
+        taken, there = _first(SYSCTL / used), _first(SYSCTL / most)
+        kept = _first(SYSCTL / "kernel/pty/reserve") or 0 if used.startswith("kernel/pty") else 0
+        if taken is not None and there is not None and taken > (there - kept) * NEARLY:
+            return proc.Limit.HOST, f"{what} of the host are running out: {taken} of {there}, see sysctl {most}"
+    return None
+
+
+def _first(file: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(file.read_text().split()[0])
+    return None
 
 
 def _kills() -> int:

@@ -167,6 +167,27 @@ def test_without_a_group_whatever_the_kernel_kills_is_every_builds(monkeypatch: 
         made.accounted(finished)
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"kernel/pty/nr": "2400", "kernel/pty/max": "4096", "kernel/pty/reserve": "1024"}, "pseudo-terminals"),
+        ({"fs/file-nr": "7600\t0\t10000", "fs/file-max": "10000"}, "open files"),
+    ],
+)
+def test_what_runs_out_for_all_is_every_builds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], words: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    with cage.cage(1 << 30) as made, made.alarms() as alarms:
+        assert made.pressed() is None
+        monkeypatch.setattr(cage, "SYSCTL", tmp_path)
+        finished = proc.run(["sleep", "600"], proc.Bounds(wall=600), alarms=alarms)
+        with pytest.raises(TemporaryError, match=words):
+            made.accounted(finished)
+
+
 # --- the disk
 
 

@@ -1,0 +1,97 @@
+"""What builds are refused by their filter of system calls, and what they are left."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from spoold.host import seccomp
+from spoold.nix.build import NixBuilder
+from tests.nix import room
+
+pytestmark = pytest.mark.nix
+
+# Each line that it prints is a try, and the number of the error or 0.
+TRIES = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, number, *arguments):
+    ctypes.set_errno(0)
+    done = libc.syscall(ctypes.c_long(number), *(ctypes.c_long(each) for each in arguments))
+    print("tried", name, ctypes.get_errno() if done < 0 else 0)
+
+for family in range(46):
+    try:
+        socket.socket(family, socket.SOCK_STREAM if family != 16 else socket.SOCK_RAW).close()
+        print("tried", "family%d" % family, 0)
+    except OSError as error:
+        print("tried", "family%d" % family, error.errno)
+try:
+    socket.socketpair(socket.AF_UNIX)
+    print("tried", "pair", 0)
+except OSError as error:
+    print("tried", "pair", error.errno)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    before = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * before)
+    print("tried", "buffer", udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) - before)
+x86 = os.uname().machine == "x86_64"
+call("io_uring", 425, 8, 0)
+call("memfd_secret", 447, 0)
+call("io_setup", 206 if x86 else 0, 8, 0)
+call("keyctl", 250 if x86 else 219, 0, -3, 1)
+call("bpf", 321 if x86 else 280, 0, 0, 0)
+call("perf", 298 if x86 else 241, 0, 0, -1, -1, 0)
+call("userfaultfd", 323 if x86 else 282, 0)
+call("sync", 162 if x86 else 81)
+call("getpid", 39 if x86 else 172)
+if x86:
+    call("x32", 0x40000000 + 39)
+"""
+EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
+WANTED = {
+    "io_uring": ENOSYS,
+    "memfd_secret": ENOSYS,
+    "io_setup": ENOSYS,
+    "keyctl": EPERM,
+    "bpf": EPERM,
+    "perf": EPERM,
+    "userfaultfd": EPERM,
+    "sync": 0,
+    "getpid": 0,
+    "pair": 0,
+    "buffer": 0,
+}
+
+
+def test_what_a_build_may_ask_of_the_kernel(nix_builder: NixBuilder) -> None:
+    inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{TRIES}''; }}"
+    attributes = f'X = pkgs.runCommand "tries-{time.time_ns()}" {inputs} "$p/bin/python3 $codePath; exit 1";'
+    said = room.build(nix_builder, room.SHELL % attributes).phase.stderr
+    tried = {words[1]: int(words[2]) for line in said.splitlines() if (words := line.split())[:1] == ["tried"]}
+    assert tried, said
+    families = {name: number for name, number in tried.items() if name.startswith("family")}
+    assert len(families) == 46
+    opened = {name for name, number in families.items() if number == 0}
+    assert opened == {f"family{number}" for number in seccomp.FAMILIES}
+    assert {number for name, number in families.items() if name not in opened} == {EAFNOSUPPORT}
+    for name, number in WANTED.items():
+        assert tried[name] == number, (name, tried)
+    if os.uname().machine == "x86_64":
+        assert tried["x32"] == ENOSYS
+
+
+@pytest.mark.parametrize("name", seccomp.MACHINES)
+def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
+    """Each way through it ends, within the 4096 steps and the distances that seccomp(2) allows."""
+    program = seccomp.program(seccomp.MACHINES[name])
+    steps = [program[at : at + 8] for at in range(0, len(program), 8)]
+    assert len(steps) < 4096
+    for at, step in enumerate(steps):
+        code, yes, no = int.from_bytes(step[:2], "little"), step[2], step[3]
+        if code in (seccomp.JUMP_EQUAL, seccomp.JUMP_GREATER_EQUAL):
+            assert max(at + 1 + yes, at + 1 + no) < len(steps)
+    assert int.from_bytes(steps[-1][:2], "little") == seccomp.RETURN
