@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import pytest
@@ -38,19 +38,6 @@ PACKAGES = ("msgspec",)
 MEMBERS = 4
 FIRST_SUBORDINATE = 3_000_000
 RIGHTS = "+setuid,+setgid"
-
-
-class Setup(Protocol):
-    """A builder that builds."""
-
-    state: Path
-    uid: int  # of whoever runs it
-
-    def build(self, expression: str) -> BuildResult:
-        """Build an expression under an id of its own."""
-
-    def verify(self) -> Verified:
-        """Compare all that the store holds with what was registered."""
 
 
 class InProcess:
@@ -105,6 +92,9 @@ class AnothersProcess:
         self.process.kill()
         with self.process.stdin or contextlib.nullcontext(), self.process.stdout or contextlib.nullcontext():
             self.process.wait()
+
+
+Setup = InProcess | AnothersProcess
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from tests.nix.setups import InProcess, Kind, Setup
 
 pytestmark = pytest.mark.nix
 
+OUTPUT = 200_000_000  # bytes
 EVIL = """{ pkgs ? import <nixpkgs> { } }:
 let
   text = builtins.toFile "text" "as it was NOW";
@@ -53,12 +54,13 @@ ATTEMPTS = {
 
 
 @pytest.fixture(scope="module", params=setups.KINDS)
-def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder, nix_settings: Settings) -> Iterator[Setup]:
+def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder) -> Iterator[Setup]:
     kind: Kind = request.param
+    builder = room.limited(nix_builder, output=OUTPUT)
     if kind == "root":
-        yield InProcess(nix_builder)
+        yield InProcess(builder)
         return
-    with setups.anothers(kind, nix_settings) as other:
+    with setups.anothers(kind, builder.settings) as other:
         yield other
 
 
@@ -133,6 +135,36 @@ def test_a_build_sees_no_process_but_its_own(setup: Setup) -> None:
     assert 0 < result.phase.stderr.count("seen") <= 6
 
 
+HOLDS = """
+import time
+for number in range(1000):
+    with open("large%d" % number, "wb") as file:
+        file.write(bytes(5000000))
+    time.sleep(0.01)
+"""
+
+
+def test_what_a_build_writes_is_seen_though_it_is_closed_to_others(setup: Setup) -> None:
+    """Its directory is its own user's alone."""
+    inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{HOLDS}''; }}"
+    attributes = (
+        f'X = pkgs.runCommand "large-{time.time_ns()}" {inputs} "mkdir $out; cd $out; $p/bin/python3 $codePath";'
+    )
+    result = setup.build(room.SHELL % attributes)
+    assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
+    assert f"more than {OUTPUT} bytes were written" in result.phase.stderr
+
+
+def test_a_daemon_keeps_no_capability(setup: Setup) -> None:
+    """Nor anything that could bring one back. (Root keeps its own.)"""
+    if isinstance(setup, InProcess):
+        return
+    lines = Path(f"/proc/{setup.process.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert status["Uid"].split() == [str(setup.uid)] * 4
+
+
 # --- whose users these are
 
 
@@ -149,19 +181,18 @@ def test_a_user_serves_one_build_at_a_time_of_whichever_store(
     """Another process, with a store of its own, finds those busy that this one has."""
     ours = nix_builder.store.users
     assert ours is not None
-    free = next(iter(ours.users.uids.items()))
-    one = users.BuildUsers(ours._namespaces)
-    one.users = ours.users._replace(uids=dict([free]))
-    others = (
+    program = (
         "import sys; from threading import Event; from spoold.config import Nix; from spoold.nix import users\n"
-        "with users.find(Nix()).one(Event()) as user: print(user.uid, flush=True); sys.stdin.readline()"
+        "with users.find(Nix()).one(Event()) as user: print(user.name, flush=True); sys.stdin.readline()"
     )
+    one = users.BuildUsers(ours._namespaces)
     with subprocess.Popen(
-        [sys.executable, "-c", others], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdin is not None
-        assert other.stdout.readline().strip() == str(free[1])
+        name = other.stdout.readline().strip()
+        one.users = ours.users._replace(uids={name: ours.users.uids[name]})
         cancelled = Event()
         Timer(0.3, cancelled.set).start()
         with pytest.raises(TemporaryError, match="busy"), one.one(cancelled):
@@ -169,7 +200,7 @@ def test_a_user_serves_one_build_at_a_time_of_whichever_store(
         assert "all users of builds are busy" in caplog.text
         other.stdin.write("\n")
     with one.one(Event()) as user:
-        assert user.uid == free[1]
+        assert user.name == name
 
 
 def test_without_users_no_builder_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spoold.host import proc
@@ -23,6 +24,7 @@ from spoold.nix import cage, looker
 from spoold.nix.build import NixBuilder
 from tests.engines import SLOWNESS
 from tests.nix import room
+from tests.nix.room import Copy
 
 pytestmark = [
     pytest.mark.nix,
@@ -103,10 +105,17 @@ def test_a_neighbour_in_the_same_request_does_not_press_a_build(tight: NixBuilde
     assert seen == "checks=\n", (seen, result.phase.outcome)
 
 
-def test_derivations_of_one_request_are_built_one_after_the_other(nix_builder: NixBuilder) -> None:
+@pytest.mark.parametrize("users", ["auto", ""])
+def test_derivations_of_one_request_are_built_one_after_the_other(copy: Copy, users: str) -> None:
+    """Be it that there is one user for them, or none of their own."""
+    settings = copy().settings
+    builder = NixBuilder(
+        msgspec.structs.replace(settings, nix=msgspec.structs.replace(settings.nix, build_users=users))
+    )
+    builder.prepare()
     times = "date +%s.%N > $out; sleep 0.2; date +%s.%N >> $out"
-    result = built(nix_builder, "".join(derivation(f"d{number}", times) for number in range(4)))
-    text = room.enter(nix_builder, result.shell, "cat $d0 $d1 $d2 $d3").decode().split()
+    result = built(builder, "".join(derivation(f"d{number}", times) for number in range(4)))
+    text = room.enter(builder, result.shell, "cat $d0 $d1 $d2 $d3").decode().split()
     spans = sorted((float(begin), float(end)) for begin, end in zip(text[::2], text[1::2], strict=True))
     assert all(ended <= begins for (_, ended), (begins, _) in itertools.pairwise(spans)), spans
 
