@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -139,6 +140,38 @@ def test_builds_of_two_requests_go_on_side_by_side(nix_builder: NixBuilder, tmp_
         thread.join()
 
 
+def test_the_kernel_kills_all_of_a_group_or_nothing() -> None:
+    with cage.cage(64 * MIB) as made:
+        group = made.groups["memory"]
+        whole = group / "memory.oom.group"
+        if whole.exists():
+            assert whole.read_text() == "1\n"
+        else:
+            assert "oom_kill_disable 1" in (group / "memory.oom_control").read_text()
+
+
+@pytest.mark.parametrize(
+    ("controller", "name", "text", "limit"),
+    [
+        ("memory", "memory.events", "oom 1\noom_kill 1\n", proc.Limit.MEMORY),
+        ("memory", "memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 1\n", proc.Limit.MEMORY),
+        ("pids", "pids.events", "max 1\n", proc.Limit.PROCESSES),
+        ("pids", "pids.current", "101\n", proc.Limit.PROCESSES),
+    ],
+)
+def test_what_the_kernel_tells_counts_whatever_the_exit_code(
+    tmp_path: Path, controller: str, name: str, text: str, limit: proc.Limit
+) -> None:
+    finished = proc.run(["true"], proc.Bounds(wall=60))
+    made = cage.Cage({"memory": tmp_path, "pids": tmp_path})
+    made.limit(64 * MIB, 100)
+    (tmp_path / "memory.max_usage_in_bytes").write_text(f"{64 * MIB}\n")
+    assert made.accounted(finished).ok
+    (tmp_path / name).write_text(text)
+    assert finished.exit_code == 0
+    assert made.accounted(finished).limit is limit
+
+
 @pytest.mark.skipif(cage.delegable(), reason="of v1; the kernel of v2 kills the group itself")
 def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
     """Of a group above the builds', such as the unit's: whoever took it, each has met its end."""
@@ -238,6 +271,36 @@ def test_no_build_goes_on_where_the_disk_is_nearly_full(
     monkeypatch.setattr(looker, "SHARE", 1)
     with pytest.raises(TemporaryError, match="nearly full"):
         built(nix_builder, script)
+
+
+class Disk(NamedTuple):
+    """What statvfs(2) says of a disk."""
+
+    f_bavail: int
+    f_frsize: int = 1
+    f_blocks: int = 100 * looker.FLOOR
+    f_files: int = 0
+    f_favail: int = 0
+
+
+def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = [2 * looker.FLOOR]
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
+    with (
+        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as small,
+        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as large,
+    ):
+        for look, used in ((small, 1000), (large, 2000)):
+            monkeypatch.setattr(look, "_listen", lambda: "")
+            look.used = used
+        assert (small(), large()) == ("", "")
+        free[0] = looker.FLOOR - 1
+        assert small() == ""
+        with pytest.raises(TemporaryError, match="nearly full"):
+            large()
+        free[0] = looker.FLOOR // 2 - 1
+        with pytest.raises(TemporaryError, match="nearly full"):
+            small()
 
 
 MAPPED = """
