@@ -155,7 +155,7 @@ def _expressions(sources: Iterable[Path]) -> list[Path]:
 
 def _request(builds: BuildStore, path: Path, pin: str) -> str:
     """File the build of an expression unless it is there or on its way; return its id."""
-    runtime = builds.runtime()
+    runtime = builds.usable_runtime()
     if runtime is None:
         raise OperatorError(f"{builds.runtime_path} is not there: start `spoold builder` first")
     if pin not in runtime.nixpkgs:

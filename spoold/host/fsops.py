@@ -23,6 +23,10 @@ import msgspec
 from spoold.host.pulse import beat
 
 
+class OddFileError(OSError):
+    """Something that none of us makes has the name of a file of ours."""
+
+
 class Identity(NamedTuple):
     """What tells whether a name still stands for the same bytes: device, inode, size, mtime and ctime in ns."""
 
@@ -306,7 +310,7 @@ def move(source: str, target: str) -> bool:
 def touch(path: str, at: float | None = None) -> bool:
     """Set the mtime to the file system's own now, or to ``at``; False where the name is gone."""
     try:
-        os.utime(path, None if at is None else (at, at))
+        os.utime(path, None if at is None else (at, at), follow_symlinks=False)
     except FileNotFoundError:
         return False
     return True
@@ -328,15 +332,28 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def read(path: str) -> bytes | None:
-    """Return the bytes of a file of ours, None where there is none."""
+def read(path: str, limit: int = 1 << 31) -> bytes | None:
+    """Return the bytes of a file of ours, None where there is none.
+
+    Any of us could put something else in its place: raises :class:`OddFileError` for what is no regular file, which is
+    neither followed nor waited for, and for one of more than ``limit`` bytes.
+    """
     beat()
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket, or a device that is not there
+            raise OddFileError(error.errno, "not a regular file", path) from error
+        raise
     try:
-        return _read(descriptor, 1 << 31)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OddFileError(errno.EINVAL, "not a regular file", path)
+        if found.st_size > limit:
+            raise OddFileError(errno.EFBIG, f"more than {limit} bytes", path)
+        return _read(descriptor, limit)
     finally:
         os.close(descriptor)
 
@@ -344,7 +361,7 @@ def read(path: str) -> bytes | None:
 def keep_open(path: str) -> io.FileIO | None:
     """Open a file of ours, so that no other file gets its number while it is open; None where there is none."""
     try:
-        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
     except FileNotFoundError:
         return None
 

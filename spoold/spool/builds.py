@@ -30,6 +30,7 @@ from spoold.spool.queue import Queue
 ENCODER = msgspec.json.Encoder()
 RESULT = ".result.json"
 OnNewer = Callable[[NewerFormatError], object]
+MOST = 64 << 20  # bytes of a file that the builder writes; its two logs have 1 MiB each, unless settings say otherwise
 
 
 def ignore(_: NewerFormatError) -> None:
@@ -64,11 +65,12 @@ class BuildStore:
         Raises :class:`NewerFormatError` where a newer version wrote it: then the build is done, but not for this one.
         """
         path = self.result_path(build_id)
-        data = fsops.read(path)
         try:
-            return None if data is None else formats.decode(data, BuildRecord, path)
-        except msgspec.DecodeError:
+            data = fsops.read(path, MOST)
+            record = None if data is None else formats.decode(data, BuildRecord, path)
+        except (msgspec.DecodeError, fsops.OddFileError):
             return None
+        return record if record and record.build_id == build_id else None
 
     def result_path(self, build_id: str) -> str:
         """Return the path of a finished build's record."""
@@ -207,7 +209,7 @@ class BuildStore:
     def report(self, name: str) -> Report | None:
         """Return what came of an order, None before it is done."""
         path = self.queue.path("collect", f"{name}{RESULT}")
-        data = fsops.read(path)
+        data = fsops.read(path, MOST)
         return None if data is None else formats.decode(data, Report, path)
 
     def forget_order(self, name: str) -> None:
@@ -248,7 +250,7 @@ class BuildStore:
     def pins_answer(self) -> PinsAnswer | None:
         """Return what the builder said of the pins last."""
         path = f"{self.pins_path}{RESULT}"
-        data = fsops.read(path)
+        data = fsops.read(path, MOST)
         return None if data is None else formats.decode(data, PinsAnswer, path)
 
     @property
@@ -271,12 +273,24 @@ class BuildStore:
         return os.path.join(self.root, "runtime.json")
 
     def runtime(self) -> Runtime | None:
-        """Return the runtime, None where no builder has provided one that can be read: the next one to start does.
+        """Return the runtime, None where no builder has provided one that can be used.
 
         Raises :class:`NewerFormatError` where a newer builder provides it.
         """
-        data = fsops.read(self.runtime_path)
         try:
-            return None if data is None else formats.decode(data, Runtime, self.runtime_path)
-        except msgspec.DecodeError:
+            return self.usable_runtime()
+        except OperatorError:
             return None
+
+    def usable_runtime(self) -> Runtime | None:
+        """Return the runtime, None where no builder has provided one.
+
+        Raises :class:`OperatorError` for one that cannot be used: the next builder to start provides another. And
+        :class:`NewerFormatError` where a newer builder provides it.
+        """
+        try:
+            data = fsops.read(self.runtime_path, MOST)
+            return None if data is None else formats.decode(data, Runtime, self.runtime_path)
+        except (msgspec.DecodeError, fsops.OddFileError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise OperatorError(f"{self.runtime_path} cannot be used: {reason}; restart the builder") from error

@@ -79,7 +79,7 @@ def test_a_good_result_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatc
     bench.health.step()
     read: list[str] = []
     plain = fsops.read
-    monkeypatch.setattr(fsops, "read", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(fsops, "read", lambda path, most: read.append(path) or plain(path, most))  # type: ignore[func-returns-value]
     bench.health.step()
     assert not [path for path in read if "builds/done" in path]
 
@@ -90,7 +90,7 @@ def test_a_list_for_one_user_reads_what_he_used(bench: Bench, monkeypatch: pytes
     bench.builds.note_use("1".zfill(64), 1001)
     read: list[str] = []
     plain = fsops.read
-    monkeypatch.setattr(fsops, "read", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(fsops, "read", lambda path, most: read.append(path) or plain(path, most))  # type: ignore[func-returns-value]
     bench.builds.packages(1001)
     assert [Path(path).name for path in read] == [ids.response_name("1".zfill(64))]
 

@@ -601,10 +601,10 @@ def test_a_pin_that_is_added_does_not_replace_the_engine(bench: Bench) -> None:
 def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     read = fsops.read
 
-    def read_or_fail(path: str) -> bytes | None:
+    def read_or_fail(path: str, *most: int) -> bytes | None:
         if path.endswith("new/a.json"):
             raise OSError(5, "Input/output error")
-        return read(path)
+        return read(path, *most)
 
     monkeypatch.setattr(fsops, "read", read_or_fail)
     bench.drop("a")
@@ -656,11 +656,11 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
     bench.until(lambda: bench.names("building"))
     read, failed = fsops.read, []
 
-    def read_or_fail(path: str) -> bytes | None:
+    def read_or_fail(path: str, *most: int) -> bytes | None:
         if path.endswith("a@1.json"):
             failed.append(path)
             raise OSError(5, "Input/output error")
-        return read(path)
+        return read(path, *most)
 
     with monkeypatch.context() as patch:
         patch.setattr(fsops, "read", read_or_fail)

@@ -31,7 +31,7 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.host.metrics import ENGINE_READY, READY
 from spoold.model import ids
-from spoold.model.errors import LeaseLostError, NewerFormatError
+from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import build_id_of
@@ -314,10 +314,12 @@ class Executor:
 
     def _provided(self) -> Runtime | None:
         try:
-            return self._builds.runtime()
+            return self._builds.usable_runtime()
         except NewerFormatError as error:
             log.warning("waiting: the builder is of a newer version; upgrade this executor", error=error)
-            return None
+        except OperatorError as error:
+            log.error("no work is taken until the builder provides a runtime that can be used", error=error)
+        return None
 
     def _build_id(self, request: Request | None) -> str | None:
         if request is None or request.kind == "list-dependencies" or self._runtime is None:

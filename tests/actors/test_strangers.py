@@ -1,0 +1,121 @@
+"""Whoever has the builder's account writes what they like where executor and health read it (security case 6)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.model import ids
+from tests.actors.bench import Bench
+
+Make = Callable[[Path, bytes], None]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path / "spool")
+    yield made
+    made.close()
+
+
+def link(path: Path, content: bytes) -> None:
+    """Lead to a file that whoever follows may read, and whose content would do."""
+    secret = path.parents[3] / "secret"
+    secret.write_bytes(content)
+    path.symlink_to(secret)
+
+
+def huge(path: Path, content: bytes) -> None:
+    """Be what would do, and far too much of it."""
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        file.seek(10 << 30)
+        file.write(b" ")
+
+
+ODD: dict[str, Make] = {
+    "a FIFO that nobody writes to": lambda path, _: os.mkfifo(path),
+    "a link": link,
+    "a directory": lambda path, _: path.mkdir(),
+    "10 GiB": huge,
+}
+
+
+def everyone(bench: Bench) -> None:
+    bench.step()
+    bench.health.step()
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_runtime_is_none_and_keeps_nobody_waiting(
+    bench: Bench, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = bench.root / "builds" / "runtime.json"
+    content = path.read_bytes()
+    path.unlink()
+    ODD[kind](path, content)
+    bench.drop("waits")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            bench.executor.step()
+            bench.health.step()
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if line.startswith("no work is taken until the builder provides")]) == 1
+    assert bench.names("new") == {"waits.json"}
+    path.rmdir() if path.is_dir() else path.unlink()
+    path.write_bytes(content)
+    bench.wait_for("waits")
+    assert bench.response("waits")["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_result_of_a_build_is_set_aside_and_keeps_nobody_waiting(bench: Bench, kind: str) -> None:
+    bench.drop("first", expression="x")
+    bench.wait_for("first")
+    (build_id,) = bench.builds.finished()
+    path = bench.root / "builds/done" / ids.response_name(build_id)
+    content = path.read_bytes()
+    path.unlink()
+    ODD[kind](path, content)
+    bench.drop("second", expression="x")
+    bench.until(lambda: bench.has("done", "second.response.json"), lambda: everyone(bench))
+    assert bench.response("second")["status"] == "COMPLETED"
+    assert bench.backend.built == [build_id, build_id]
+    kept = bench.root / "quarantine" / f"{build_id}@build.bytes"
+    assert os.path.lexists(kept)
+    assert kept.is_symlink() == (kind == "a link")
+
+
+def test_a_result_that_names_another_build_is_none(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("first", expression="x")
+    bench.wait_for("first")
+    (build_id,) = bench.builds.finished()
+    path = bench.root / "builds/done" / ids.response_name(build_id)
+    record = json.loads(path.read_bytes())
+    elsewhere = tmp_path / "elsewhere"
+    path.unlink()
+    path.write_bytes(msgspec.json.encode(record | {"build_id": f"../../../{elsewhere.name}"}))
+    bench.drop("second", expression="x")
+    bench.until(lambda: bench.has("done", "second.response.json"), lambda: everyone(bench))
+    assert bench.backend.built == [build_id, build_id]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(elsewhere.name)]
+
+
+def test_a_use_is_noted_on_no_file_that_a_link_leads_to(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("first", expression="x")
+    bench.wait_for("first")
+    (used,) = bench.names("builds/used")
+    other = tmp_path / "other"
+    other.write_bytes(b"")
+    os.utime(other, (1, 1))
+    (bench.root / "builds/used" / used).unlink()
+    (bench.root / "builds/used" / used).symlink_to(other)
+    bench.drop("second", expression="x")
+    bench.wait_for("second")
+    assert other.stat().st_mtime == 1
