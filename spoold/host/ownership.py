@@ -1,0 +1,95 @@
+"""Who can change a file: asked before root runs it, or has it mounted.
+
+Theory of operation. A path is walked from the root, one component after the other, links included. Whoever can write to
+one of the directories can put something else in the place of what is below it, so each component must belong to root,
+or to the user that runs this process, and nobody else may write to it. Two exceptions are safe: a directory with the
+sticky bit, such as /tmp, as long as what is in it belongs to one of those; and a group that has no other members.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Collection
+
+from spoold.host.accounts import user_name
+from spoold.model.errors import OperatorError
+
+MOST_LINKS = 40  # that one path may lead through, as the kernel has it
+ACL = "system.posix_acl_access"
+
+
+def settled(path: str, remedy: str, *, also: Collection[int] = (), itself: bool = True) -> str:
+    """Return the real path of ``path``; raise OperatorError where a stranger can change what it stands for.
+
+    Strangers are all but root, the user of this process, and the users ``also``. ``remedy`` ends the message. Without
+    ``itself`` what the path stands for may be anybody's: only the name is settled.
+    """
+    owners = {0, os.geteuid(), *also}
+    here, todo, links = "/", [*reversed(path.split("/"))], 0
+    _refuse(here, os.lstat(here), owners, remedy)
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        name = os.path.join(here, part)
+        found = _seen(name, remedy)
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                raise OperatorError(f"{path}: too many symbolic links. {remedy}")
+            _refuse(name, found, owners, remedy)
+            target = os.readlink(name)
+            here = "/" if target.startswith("/") else here
+            todo.extend(reversed(target.split("/")))
+            continue
+        if itself or any(part not in ("", ".") for part in todo):
+            _refuse(name, found, owners, remedy)
+        here = name
+    return here
+
+
+def _seen(name: str, remedy: str) -> os.stat_result:
+    try:
+        return os.lstat(name)
+    except OSError as error:
+        raise OperatorError(f"{name} cannot be looked at: {error.strerror}. {remedy}") from error
+
+
+def _refuse(name: str, found: os.stat_result, owners: Collection[int], remedy: str) -> None:
+    mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
+    if found.st_uid not in owners:
+        raise OperatorError(f"{name} belongs to {user_name(found.st_uid)} ({mode}), who can change it. {remedy}")
+    if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return  # a link cannot be written to; and what is in a sticky directory is only its owner's to replace
+    if found.st_mode & stat.S_IWOTH:
+        raise OperatorError(f"{name} can be changed by everybody ({mode}). {remedy}")
+    if found.st_mode & stat.S_IWGRP and (who := _writers(name, found.st_gid, owners)):
+        raise OperatorError(f"{name} can be changed by {who} ({mode}). {remedy}")
+
+
+def _writers(name: str, gid: int, owners: Collection[int]) -> str:
+    """Say which strangers the group's right to write is for, "" where there are none."""
+    with contextlib.suppress(OSError):
+        os.getxattr(name, ACL, follow_symlinks=False)
+        return "whoever its access control list names"  # the group's bits are the list's mask
+    members = {each.pw_name for each in pwd.getpwall() if each.pw_gid == gid and each.pw_uid not in owners}
+    group = str(gid)
+    with contextlib.suppress(KeyError):
+        found = grp.getgrgid(gid)
+        group = found.gr_name
+        members |= {member for member in found.gr_mem if _uid(member) not in owners}
+    return f"the members of group {group} ({', '.join(sorted(members))})" if members else ""
+
+
+def _uid(user: str) -> int | None:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
