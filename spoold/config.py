@@ -164,6 +164,11 @@ class Nix(_Section, frozen=True):
         ),
     ] = "captured"
 
+    @property
+    def physical_store(self) -> str:
+        """Return the directory that is ``/nix/store`` to builds and jobs."""
+        return os.path.abspath(os.path.join(self.state, "nix/nix/store"))
+
 
 class Metrics(_Section, frozen=True):
     """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""

@@ -45,6 +45,7 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     engines.need_nix()
     given = os.environ.get("SPOOLD_TEST_STATE")
     state = Path(given) if given else tmp_path_factory.mktemp("state")
+    engines.nix_state = str(state)
     yield Settings(nix=Nix(state=str(state), system=SYSTEM), nixpkgs={"default": str(nixpkgs_debian)})
     if not given:
         engines.remove_store(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -19,6 +20,11 @@ from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream
 from spoold.sandbox import RunCancelledError
 
 PATH = os.environ["PATH"]
+
+
+def store_path(name: str) -> str:
+    """Return a path such as a store has for ``name``: always the same."""
+    return f"/nix/store/{hashlib.sha256(name.encode()).hexdigest()[:32].replace('e', 'x')}-{name}"
 
 
 class PlainSandbox:
@@ -138,11 +144,9 @@ class PlainBackend:
             raise OperatorError(f"{bad[0]}: not a nixpkgs")
         return Runtime(
             system="x86_64-linux",
-            store="/nix/store",
-            python="/nix/store/python",
-            bash="/nix/store/bash",
-            coreutils="/nix/store/coreutils",
-            nixpkgs={name: f"/nix/store/{location.rpartition('/')[2]}" for name, location in pins.items()},
+            bash=store_path("bash"),
+            coreutils=store_path("coreutils"),
+            nixpkgs={name: store_path(location.rpartition("/")[2]) for name, location in pins.items()},
         )
 
     def holds(self, path: str) -> bool:
@@ -182,5 +186,5 @@ class PlainBackend:
         if broken:
             return BuildResult(phase=phase)
         self.rooted.add(build_id)
-        package = Package(name="hello", version="1", path="/nix/store/hello", closure_size=10)
-        return BuildResult(phase=phase, shell=f"/nix/store/{build_id[:8]}-shell", packages=[package])
+        package = Package(name="hello", version="1", path=store_path("hello"), closure_size=10)
+        return BuildResult(phase=phase, shell=store_path(f"{build_id[:8]}-shell"), packages=[package])

@@ -35,6 +35,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
         settings = Settings(
             docker=Docker(host=request.getfixturevalue("docker_host"), waiting=2),
             spool=SpoolSettings(path=str(tmp_path)),
+            nix=request.getfixturevalue("nix_settings").nix,
         )
         made = DockerSandbox(settings, request.getfixturevalue("runtime"))
         shell = request.getfixturevalue("plain_shell")

@@ -30,9 +30,8 @@ class OnStore(Peer):
     def __init__(self, name: str, served: Served) -> None:
         super().__init__(name, PROGRAMS)
         self.host = served.settings.docker.host
-        self.store, self.image = served.runtime.store, served.image
+        self.store, self.image = served.settings.nix.physical_store, served.image
         self.bash = f"{served.runtime.bash}/bin/bash"
-        self.python = f"{served.runtime.python}/bin/python3"
         self.paths = {program: served.path(program) for program in PROGRAMS}
 
     def command(self, program: Program) -> list[str]:
@@ -131,7 +130,8 @@ class NoIsolation(Bubblewrap):
     def __init__(self, name: str, served: Served) -> None:
         super().__init__(name, served)
         self._runners: queue.Queue[subprocess.Popen[str]] = queue.Queue()
-        command = [*self.wrapped(), self.python, "-I", "-c", RUNNER]
+        python = f"{self.paths[PYTHON].partition(':')[0]}/python3"
+        command = [*self.wrapped(), python, "-I", "-c", RUNNER]
         for _ in range(WORKERS):
             self._runners.put(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 

@@ -55,15 +55,12 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 class Runtime(Stored, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
-    ``python`` is the interpreter of the supervisor, ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and
-    ``/usr/bin/env`` in the sandbox; ``closure`` is what these three need. ``nixpkgs`` maps the operator's pins to store
-    paths. ``store`` is the physical directory on the host that is mounted as ``/nix/store``. ``nix`` is Nix itself, ""
-    unless the jobs' environments are made to start nix-shell in the sandbox.
+    ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and ``/usr/bin/env`` in the sandbox; ``closure`` is what these
+    two need. ``nixpkgs`` maps the operator's pins to store paths. ``nix`` is Nix itself, "" unless the jobs'
+    environments are made to start nix-shell in the sandbox. Jobs alone run any of it.
     """
 
     system: str
-    store: str
-    python: str
     bash: str
     coreutils: str
     nixpkgs: dict[str, str]

@@ -1,6 +1,6 @@
 """Build the dependencies of a submission: the room's front door.
 
-Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime (python, bash,
+Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime (bash,
 coreutils) that every sandbox needs; Nix itself where jobs are to start nix-shell. ``build`` takes a client's expression
 to the store path of a captured shell:
 
@@ -31,7 +31,7 @@ log = Log("nix")
 
 COLLECTION = 600.0  # seconds
 GRACE = 5.0  # seconds between a look at the spool for builds to keep and the call that keeps them
-RUNTIME = ("python3", "bash", "coreutils")
+RUNTIME = ("bash", "coreutils")
 
 
 class NixBuilder:
@@ -66,19 +66,17 @@ class NixBuilder:
 
     def _prepared(self, locations: dict[str, str]) -> Runtime:
         pins = nixpkgs.add_all(self.store, locations)
-        python, bash, coreutils = (self._build_program(pins["default"], name) for name in RUNTIME)
+        bash, coreutils = (self._build_program(pins["default"], name) for name in RUNTIME)
         nix = self._nix(pins["default"], bash)
         self._evaluator = Evaluator(self.store, bash, coreutils, nix)
         self._evaluator.prepare()
         self.store.close_listing()
         return Runtime(
             system=self.settings.nix.system,
-            store=str(self.store.physical),
-            python=python,
             bash=bash,
             coreutils=coreutils,
             nixpkgs=pins,
-            closure=self.store.closure([python, bash, coreutils]),
+            closure=self.store.closure([bash, coreutils]),
             nix=nix,
         )
 

@@ -8,13 +8,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from spoold.config import Docker
-from spoold.host import machine
+from spoold.config import Docker, Nix
+from spoold.host import machine, ownership
 from spoold.model.findings import Finding, Level
 from spoold.sandbox.attached import Ready
 
 SECCOMP_FILTER = 2  # as /proc/self/status says it
 AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
+
+
+def store(settings: Nix, where: str) -> str | None:
+    """Return the real path of the directory that jobs get as their store, None where it is on another host.
+
+    Where it lies is the executor's own setting, and what it holds is the builder's. Whoever could put a link in its
+    place would have the engine mount whatever they like: raises :class:`OperatorError` where somebody could.
+    """
+    if not where.startswith("unix://"):
+        return None
+    remedy = (
+        "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "
+        "that nix.state is the same for executor and builder"
+    )
+    return ownership.settled(settings.physical_store, remedy, itself=False)
 
 
 def of_engine(information: dict[str, Any], settings: Docker) -> list[Finding]:

@@ -17,6 +17,9 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+
+import docker
 
 from spoold.config import Settings
 from spoold.host.log import Log
@@ -29,6 +32,7 @@ from spoold.sandbox import checks, image, trial
 from spoold.sandbox.attached import UnusableError, known, remove
 from spoold.sandbox.container import Container
 from spoold.sandbox.engine import Engine, ImageGoneError
+from spoold.sandbox.image import Image
 from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.pool import LAST_PATIENCE, Counts, Pool
 from spoold.sandbox.view import Views, entries
@@ -53,10 +57,11 @@ class DockerSandbox:
         self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
         self._plan: Plan | None = None
         self._pool: Pool | None = None
-        self._preparing = threading.Lock()
+        self._preparing, self._imaging = threading.Lock(), threading.Lock()
         self._views = Views(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
         self._orphans = threading.Thread()  # removes them
+        self._elsewhere = False  # whether it was said that the store cannot be looked at
         self._viewed: bool | None = None  # whether jobs see their closure only; None: not known yet
 
     def prepare(self) -> None:
@@ -70,15 +75,39 @@ class DockerSandbox:
             with self._engine.client() as api:
                 information = api.info()
                 refuse(checks.of_engine(information, self._settings.docker), f"Docker at {self._engine.where}")
-                name = image.ensure(api, self._runtime, self._labels)
+                store = self._store()
+                made = self._ensure_image(api)
             self._remove_orphans()
-            unified = information.get("CgroupVersion") == "2"
-            first = Plan(self._settings, self._runtime, name, self._labels, network_disabled=True, unified=unified)
+            first = Plan(
+                self._settings,
+                self._runtime,
+                made,
+                store,
+                self._labels,
+                network_disabled=True,
+                unified=information.get("CgroupVersion") == "2",
+            )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._try_views(plan)
             self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
-                image.remove_old(api, name)
+                image.remove_old(api, made.name)
+
+    def _store(self) -> str:
+        """Return the directory of the engine's host that jobs get as their store."""
+        found = checks.store(self._settings.nix, self._engine.where)
+        if found is None and not self._elsewhere:
+            self._elsewhere = True
+            log.warning(
+                "the engine may be on another host: who can change the directories above the store is not looked at",
+                engine=self._engine.where,
+                store=self._settings.nix.physical_store,
+            )
+        return found or self._settings.nix.physical_store
+
+    def _ensure_image(self, api: docker.APIClient) -> Image:
+        with self._imaging:  # of many that miss it one makes it, and the others find that one
+            return image.ensure(api, self._runtime)
 
     def _remove_orphans(self) -> None:
         """Begin to remove what another process left. It does nothing any more: its jobs ended with their streams."""
@@ -222,10 +251,12 @@ class DockerSandbox:
         try:
             return Container(self._engine, plan, cancelled, next(self._holders))
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
-            log.info("the image is gone; making it again", image=plan.image)
+            log.info("the image is gone; making it again", image=plan.image.name)
             with self._engine.client() as api:
-                image.ensure(api, self._runtime, self._labels)
-            return Container(self._engine, plan, cancelled, next(self._holders))
+                again = replace(plan, image=self._ensure_image(api))
+            if self._plan is plan:
+                self._plan = again
+            return Container(self._engine, again, cancelled, next(self._holders))
 
     @property
     def plan(self) -> Plan | None:

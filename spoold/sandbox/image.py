@@ -1,9 +1,13 @@
-"""The image: an empty root with mount points, made here, since no registry is ever asked.
+"""The image: an empty root with mount points and the Python of its root, made here, since no registry is ever asked.
 
-The programs in it come from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it. The
-tag is a hash of all that goes in, so another version of spoold or another runtime makes another image. It is made in
-two steps: a tar is imported, and then the supervisor's modules are compiled in a container of that, by the Python that
-will run them, for compiling them at each start would take longer than all else that they do.
+What jobs run comes from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it. What root
+runs comes from the host and is in the image, see ``interpreter``. Nothing is run to make it: a tar is imported as it
+is, and the tag is a hash of all that is in it. Another version of spoold, of its Python or of the runtime makes another
+image.
+
+Whoever may use the engine can put another image under our name. So what stands there is used only if it has one layer,
+with the digest of our tar, and says nothing of how to run it. Containers are made from the image that was looked at, by
+its id: a name may stand for something else a moment later.
 """
 
 from __future__ import annotations
@@ -15,39 +19,67 @@ import os
 import re
 import tarfile
 import time
-import uuid
+from typing import Any, NamedTuple
 
 import docker
-from docker.types import LogConfig, Mount
 
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox.attached import known
+from spoold.sandbox import interpreter
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 
 log = Log("sandbox")
 
 REPOSITORY = "spoold-sandbox"
-MODULES = "/spoold"  # where the package "inside" is found
 ENTER = "/spoold/enter.sh"
-COMPILE_PATIENCE = 60
-SOURCE = "-source"  # what is appended to the tag of the image of the first step
-OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:{SOURCE})?")
+OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:-source)?")  # the ending is that of earlier versions
 GRACE = 600.0  # seconds
 
 
-def ensure(api: docker.APIClient, runtime: Runtime, labels: dict[str, str]) -> str:
-    """Return the name of the image for ``runtime``; make it where the engine has none."""
+class Image(NamedTuple):
+    """An image of the engine's: the name under which it is found again, and the id by which it is used."""
+
+    name: str
+    id: str
+
+
+def ensure(api: docker.APIClient, runtime: Runtime) -> Image:
+    """Return the image for ``runtime``; make it where the engine has none, or has something else under its name."""
     content = root(runtime)
-    tag = hashlib.sha256(content).hexdigest()[:16]
-    name = f"{REPOSITORY}:{tag}"
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"{REPOSITORY}:{digest[:16]}"
+    found = _look(api, name)
+    if found and not _is_as_imported(found, digest):
+        log.warning("another image has the name of ours; it is not used, and ours is made again", image=name)
+        found = None
+    if found is None:
+        api.import_image_from_data(content, repository=REPOSITORY, tag=digest[:16])
+        found = _look(api, name)
+        if found is None or not _is_as_imported(found, digest):
+            raise OperatorError(
+                f"the image {name} is not as it was imported: somebody else who may use the engine changes it, or the "
+                "engine does; find out who uses this name, and use an engine that keeps images as they are"
+            )
+    return Image(name, found["Id"])
+
+
+def _look(api: docker.APIClient, name: str) -> dict[str, Any] | None:
     try:
-        api.inspect_image(name)  # type: ignore[no-untyped-call] # the SDK has no types for this one
+        found: dict[str, Any] = api.inspect_image(name)  # type: ignore[no-untyped-call] # the SDK has no types for this
     except docker.errors.ImageNotFound:
-        api.import_image_from_data(content, repository=REPOSITORY, tag=f"{tag}{SOURCE}")
-        _compile(api, runtime, labels, tag)
-    return name
+        return None
+    return found
+
+
+def _is_as_imported(found: dict[str, Any], digest: str) -> bool:
+    """Tell whether an image holds the tar with this digest and nothing else, and has no word on how it is to be run.
+
+    What is run, by whom and with which variables, is for the container to say. What an image may add to that (a check
+    of health, volumes, variables) would be root's in there.
+    """
+    layers = (found.get("RootFS") or {}).get("Layers")
+    return layers == [f"sha256:{digest}"] and not any((found.get("Config") or {}).values())
 
 
 def remove_old(api: docker.APIClient, name: str) -> None:
@@ -59,54 +91,18 @@ def remove_old(api: docker.APIClient, name: str) -> None:
         if found["Created"] > time.time() - GRACE:
             continue
         for tag in found["RepoTags"] or ():
-            if OURS.fullmatch(tag) and tag.removesuffix(SOURCE) != name:
+            if OURS.fullmatch(tag) and tag != name:
                 # The engine keeps what a container uses; and somebody else may have removed it meanwhile.
                 with contextlib.suppress(docker.errors.APIError):
                     api.remove_image(tag)
                     log.info("removed an image that is not used any more", image=tag)
 
 
-def _compile(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str) -> None:
-    name = f"spoold-{uuid.uuid4().hex}"
-    known.add(name)
-    try:
-        _compile_in(api, runtime, labels, tag, name)
-    finally:
-        known.discard(name)
-
-
-def _compile_in(api: docker.APIClient, runtime: Runtime, labels: dict[str, str], tag: str, name: str) -> None:
-    container = api.create_container(
-        f"{REPOSITORY}:{tag}{SOURCE}",
-        name=name,
-        entrypoint=[f"{runtime.python}/bin/python3", "-I", "-S", "-E", "-m", "compileall", "-q"],
-        command=["--invalidation-mode", "unchecked-hash", f"{MODULES}/inside"],
-        network_disabled=True,
-        labels=labels,
-        host_config=api.create_host_config(
-            network_mode="none",
-            cap_drop=["ALL"],
-            mounts=[Mount("/nix/store", runtime.store, type="bind", read_only=True)],
-            log_config=LogConfig(type="none"),
-        ),
-    )["Id"]
-    try:
-        api.start(container)
-        code = api.wait(container, timeout=COMPILE_PATIENCE)["StatusCode"]
-        if code != 0:
-            raise OperatorError(
-                f"the runtime's Python {runtime.python} does not work in a container (exit code {code})"
-            )
-        api.commit(container, repository=REPOSITORY, tag=tag)
-    finally:
-        api.remove_container(container, force=True, v=True)
-
-
 def root(runtime: Runtime) -> bytes:
     """Return the image's root as a tar, the same bytes for the same input."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "job"):
+        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "job", "spoold"):
             _add(tar, name, tarfile.DIRTYPE, 0o755)
         _add(tar, "tmp", tarfile.DIRTYPE, 0o1777)  # runc gives a tmpfs the mode of the directory it covers
         for name, target in (
@@ -117,20 +113,33 @@ def root(runtime: Runtime) -> bytes:
             _add(tar, name, tarfile.SYMTYPE, 0o777, link=target)
         ids = (JOB_UID, *HOLDERS)
         users = "".join(f"job:x:{uid}:{uid}::/job:/bin/sh\n" for uid in ids)
-        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}")
-        _file(tar, "etc/group", "root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids))
-        for name in ("spoold", "spoold/inside"):
-            _add(tar, name, tarfile.DIRTYPE, 0o755)
-        here = os.path.dirname(__file__)
-        for name in ("enter.sh", *(f"inside/{name}" for name in sorted(os.listdir(f"{here}/inside")))):
-            if not name.endswith("__pycache__"):
-                with open(f"{here}/{name}", encoding="utf-8") as file:
-                    _file(tar, f"spoold/{name}", file.read())
+        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}".encode())
+        _file(tar, "etc/group", ("root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids)).encode())
+        with open(f"{os.path.dirname(__file__)}/enter.sh", "rb") as file:
+            _file(tar, ENTER.lstrip("/"), file.read())
+        _add_interpreter(tar)
     return buffer.getvalue()
 
 
-def _file(tar: tarfile.TarFile, name: str, content: str) -> None:
-    _add(tar, name, tarfile.REGTYPE, 0o644, content=content.encode())
+def _add_interpreter(tar: tarfile.TarFile) -> None:
+    """Add what root runs, in directories that nobody else may enter."""
+    made = {os.path.dirname(interpreter.ROOT)}
+    for file in interpreter.files():
+        for parent in _parents(file.path):
+            if parent not in made:
+                made.add(parent)
+                _add(tar, parent.lstrip("/"), tarfile.DIRTYPE, 0o700)
+        _file(tar, file.path.lstrip("/"), file.content, 0o555 if file.program else 0o444)
+
+
+def _parents(path: str) -> list[str]:
+    """Return the directories that ``path`` is in, below that of the interpreter's root, outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(3, len(parts))]
+
+
+def _file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
+    _add(tar, name, tarfile.REGTYPE, mode, content=content)
 
 
 def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, *, content: bytes = b"", link: str = "") -> None:

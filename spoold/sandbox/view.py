@@ -25,15 +25,15 @@ from spoold.model.limits import MIB
 from spoold.sandbox.attached import Attached, UnusableError
 from spoold.sandbox.channel import ClosedError
 from spoold.sandbox.engine import Engine
-from spoold.sandbox.image import MODULES
 from spoold.sandbox.inside import wire
+from spoold.sandbox.interpreter import COMMAND
 from spoold.sandbox.walls import Plan
 
 STORE = "/nix/store/"
 ROLE = "spoold.role"
 PATIENCE = 10.0  # seconds for one view
 MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
-BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.porter import main; main()"
+BOOT = "from inside.porter import main; main()"
 
 
 class Porter(Attached):
@@ -50,17 +50,19 @@ class Porter(Attached):
             userns_mode="host",
             read_only=True,
             cap_drop=["ALL"],
-            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"],  # to mount; to look up a namespace; to enter it
+            # To mount; to look up a namespace; to enter it. The last is to read its own program in an engine that
+            # remaps users: there the image's files do not belong to this root.
+            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "DAC_READ_SEARCH"],
             security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
             mem_limit=MEMORY,
             memswap_limit=MEMORY,
             pids_limit=PROCESSES,
-            mounts=[Mount("/nix/store", self._plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
+            mounts=[Mount("/nix/store", self._plan.store, type="bind", read_only=True, propagation="rprivate")],
             log_config=LogConfig(type="none"),
         )
         return {
-            "image": self._plan.image,
-            "entrypoint": [f"{self._plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT],
+            "image": self._plan.image.id,
+            "entrypoint": [*COMMAND, BOOT],
             "user": "0:0",
             "stdin_open": True,
             "network_disabled": self._plan.network_disabled,

@@ -25,14 +25,15 @@ from docker.types import LogConfig, Mount
 from spoold.config import Settings
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import MIB, PhaseLimits
-from spoold.sandbox.image import MODULES
+from spoold.sandbox.image import Image
 from spoold.sandbox.inside.cell import BUFFERS
+from spoold.sandbox.interpreter import COMMAND
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
 SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
-BOOT = f"import sys; sys.path.insert(0, {MODULES!r}); from inside.supervisor import main; main()"
+BOOT = "from inside.supervisor import main; main()"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Plan:
 
     settings: Settings
     runtime: Runtime
-    image: str
+    image: Image
+    store: str  # the directory of the host that is mounted as /nix/store
     labels: dict[str, str]
     network_disabled: bool
     unified: bool  # the engine's host has cgroup v2
@@ -111,7 +113,7 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         ipc_mode="private",
         # What the supervisor counts is at the root of what it sees; the engine's own default may be the host's root.
         cgroupns="private" if plan.unified else None,
-        mounts=[Mount("/nix/store", plan.runtime.store, type="bind", read_only=True, propagation="rprivate")],
+        mounts=[Mount("/nix/store", plan.store, type="bind", read_only=True, propagation="rprivate")],
         log_config=LogConfig(type="none"),
         runtime=plan.oci or None,
     )
@@ -128,8 +130,8 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
             "/tmp": f"{options},mode=1777",
         }
     return {
-        "image": plan.image,
-        "entrypoint": [f"{plan.runtime.python}/bin/python3", "-I", "-S", "-E", "-B", "-c", BOOT, *own],
+        "image": plan.image.id,
+        "entrypoint": [*COMMAND, BOOT, *own],
         "user": "0:0",
         "hostname": "sandbox",
         "working_dir": "/",

@@ -20,7 +20,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.model.submission import Dependencies
 from spoold.spool.builds import BuildStore
 from tests.actors.bench import Bench
-from tests.standins import PlainBackend
+from tests.standins import PlainBackend, store_path
 
 MIB = 1 << 20
 
@@ -37,7 +37,7 @@ def record(builds: BuildStore, build_id: str, log: str = "") -> None:
     builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs="/nix/store/nixpkgs"))
     builds.queue.claim(Entry(build_id, 1), "new", "building")
     builds.finish(
-        Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell="/nix/store/x"), 0.0
+        Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x")), 0.0
     )
 
 

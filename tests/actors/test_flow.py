@@ -24,6 +24,7 @@ from spoold.spool import floor
 from spoold.spool.builds import BuildStore, OnNewer
 from spoold.spool.queue import Queue
 from tests.actors.bench import PATIENCE, Bench, settings_for
+from tests.standins import store_path
 
 
 @pytest.fixture
@@ -552,8 +553,9 @@ def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
     bench.wait_for("a")
     runtime = bench.builds.runtime()
     assert runtime is not None
-    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={"default": "/nix/store/other-nixpkgs"}))
-    bench.builder._pins["/nix/store/other-nixpkgs"] = "default"
+    other = store_path("other-nixpkgs")
+    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={"default": other}))
+    bench.builder._pins[other] = "default"
     bench.drop("b")
     bench.wait_for("b")
     assert len(set(bench.backend.built)) == 2

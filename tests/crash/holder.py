@@ -22,7 +22,7 @@ from spoold.actors.executor import Executor
 from spoold.model.job import BuildResult, Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
 from tests.actors.bench import settings_for
-from tests.standins import PlainBackend, PlainSandbox
+from tests.standins import PlainBackend, PlainSandbox, store_path
 
 
 def skewed(real: Callable[..., None], skew: float) -> Callable[..., None]:
@@ -69,7 +69,7 @@ class WaitingBackend(PlainBackend):
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:  # noqa: ARG002
         self.waits.wait()
         made = super().build(build_id, expression, nixpkgs, threading.Event())
-        return msgspec.structs.replace(made, shell=f"/nix/store/{self.waits.name}")
+        return msgspec.structs.replace(made, shell=store_path(self.waits.name))
 
 
 def main(role: str, root: Path, name: str, skew: float) -> None:

@@ -57,13 +57,15 @@ def acl_of_a_stranger(path: Path) -> None:
         pytest.skip(f"no access control lists here: {error}")
 
 
+def group_of_nobody(path: Path) -> None:
+    os.chown(path, 0, NOBODY.pw_gid)
+    path.chmod(path.stat().st_mode | 0o020)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another's": (lambda path: os.chown(path, STRANGER, 0), f"belongs to {STRANGER}"),
     "everybody's": (lambda path: path.chmod(path.stat().st_mode | 0o002), "by everybody"),
-    "a group's with members": (
-        lambda path: (os.chown(path, 0, NOBODY.pw_gid), path.chmod(path.stat().st_mode | 0o020)),
-        "nobody",
-    ),
+    "a group's with members": (group_of_nobody, "nobody"),
     "a list's": (acl_of_a_stranger, "access control list"),
 }
 

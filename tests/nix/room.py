@@ -84,8 +84,8 @@ def runtime_of(builder: NixBuilder) -> Runtime:
 def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, binds: tuple[str, ...] = ()) -> bytes:
     """Enter a captured shell in a root that holds only the store, run ``script`` there, and return what it printed."""
     runtime = runtime_of(builder)
-    command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
-    command += ["--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job", *binds]
+    command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job", *binds]
     bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
     finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=60)
     assert finished.returncode == 0, finished.stderr.decode()
@@ -99,8 +99,8 @@ def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b""
     ``said`` is what the end of its stderr has to be; where it is empty, all of it.
     """
     runtime = runtime_of(builder)
-    root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", runtime.store, "/nix/store", "--proc", "/proc"]
-    root += ["--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
+    root = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]
+    root += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/usr/bin", "--chdir", "/tmp"]
     if runtime.nix:  # nix-shell needs to know of a home and of rm, as it does of the sandbox's
         root += ["--setenv", "HOME", "/tmp", "--setenv", "PATH", f"{runtime.coreutils}/bin:{runtime.bash}/bin"]
     root += ["--symlink", f"{runtime.coreutils}/bin/env", "/usr/bin/env"]
@@ -117,7 +117,7 @@ def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b""
 def nix_shell(builder: NixBuilder, expression: Path, script: str) -> bytes:
     """Run ``script`` in ``nix-shell --pure``: our store takes the place of /nix. For our own words only."""
     runtime = runtime_of(builder)
-    nix = os.path.dirname(os.path.dirname(runtime.store))
+    nix = builder.store.physical.parent.parent
     command = ["bwrap", "--dev-bind", "/", "/", "--bind", f"{nix}/nix", "/nix", "--chdir", "/", "--clearenv"]
     if os.geteuid() == 0:
         command += ["--cap-add", "ALL"]

@@ -29,8 +29,8 @@ def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> No
     runtime = nix_builder.prepare()
     assert NixBuilder(nix_builder.settings).prepare() == runtime
     assert quickest(lambda: NixBuilder(nix_builder.settings).prepare()) < SLOWNESS
-    assert {runtime.python, runtime.bash, runtime.coreutils} < set(runtime.closure)
-    for path in (runtime.python, runtime.bash, runtime.coreutils):
+    assert {runtime.bash, runtime.coreutils} < set(runtime.closure)
+    for path in (runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
     assert nix_builder.store.roots.directory.joinpath("runtime/bash").readlink() == Path(runtime.bash)
 

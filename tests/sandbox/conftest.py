@@ -8,11 +8,12 @@ from typing import Literal, Protocol
 
 import pytest
 
-from spoold.config import Docker, Executor, Settings, Spool
+from spoold.config import Docker, Executor, Nix, Settings, Spool
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Phase
 from spoold.sandbox.docker_engine import DockerSandbox
+from tests import engines
 
 # Small and quick, so that what runs into a limit does so soon.
 RUN = PhaseLimits(
@@ -56,6 +57,7 @@ def settings_for(
     """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
     return Settings(
         docker=Docker(host=docker_host, waiting=waiting, mode=mode),
+        nix=Nix(state=engines.nix_state),
         spool=Spool(path=spool),
         executor=Executor(name=executor),
     )

@@ -17,6 +17,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
+from spoold.config import Settings
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
@@ -30,6 +31,7 @@ from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 PATIENCE = 60.0 * SLOWNESS  # seconds
+Make = Callable[[Runtime], DockerSandbox]
 
 
 @pytest.fixture
@@ -41,12 +43,24 @@ def api(docker_host: str) -> Iterator[docker.APIClient]:
 
 
 @pytest.fixture
-def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
-    """Yield a prepared sandbox whose containers are nobody else's, each made when its job comes."""
-    made = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
-    made.prepare()
-    yield made
-    made.close()
+def make(docker_host: str, tmp_path: Path, mode: Mode) -> Iterator[Make]:
+    """Yield a function that prepares a sandbox whose containers are nobody else's, each made when its job comes."""
+    made = []
+
+    def _make(runtime: Runtime) -> DockerSandbox:
+        made.append(DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime))
+        made[-1].prepare()
+        return made[-1]
+
+    yield _make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def own(make: Make, runtime: Runtime) -> DockerSandbox:
+    """Return such a sandbox."""
+    return make(runtime)
 
 
 def left(api: docker.APIClient, spool: Path) -> list[str]:
@@ -186,7 +200,7 @@ def test_orphans_are_removed_and_others_are_not(
 
 
 def test_the_walls_as_the_engine_has_them(
-    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, runtime: Runtime, mode: Mode
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, nix_settings: Settings, mode: Mode
 ) -> None:
     assert own._plan is not None
     container = Container(own._engine, own._plan, threading.Event())
@@ -207,7 +221,7 @@ def test_the_walls_as_the_engine_has_them(
     assert options[2:] == (["apparmor=unconfined"] if mode == "recycled" else [])
     assert host["MemorySwap"] == host["Memory"] > 0
     assert [(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts] == [
-        (runtime.store, "/nix/store", False)
+        (nix_settings.nix.physical_store, "/nix/store", False)
     ]
     assert (container.ready.no_new_privileges, container.ready.seccomp) == (1, 2)
     assert container.ready.capabilities == 1 << 5 | 1 << 6 | 1 << 7
@@ -242,15 +256,21 @@ def test_a_large_job_that_does_not_fit_is_refused_while_it_is_sent(
     sandbox.close()
 
 
-def test_an_image_that_is_gone_is_made_again(own: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
+def test_an_image_that_is_gone_is_made_again(
+    make: Make, runtime: Runtime, api: docker.APIClient, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = image.root(runtime)
+    monkeypatch.setattr(image, "root", lambda _: content + bytes(512))  # else containers of other tests wait in it
+    own = make(replace(runtime, closure=[]))  # else a porter does
     assert own._plan is not None
-    api.tag(own._plan.image, "spoold-sandbox", "kept")
-    api.remove_image(own._plan.image)
-    try:
-        result = own.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
-    finally:
-        api.remove_image("spoold-sandbox:kept", force=True)  # containers of other tests wait in it
+    before = own._plan.image
+    api.remove_image(before.id, force=True)
+    result = own.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
     assert result.run.stdout == "hi\n"
+    assert own._plan.image.name == before.name
+    assert own._plan.image.id != before.id
+    own.close()
+    api.remove_image(own._plan.image.id, force=True)  # as it is this test's alone
 
 
 def test_an_engine_that_filters_no_system_calls_gets_no_work(
@@ -293,8 +313,8 @@ def test_images_that_nobody_uses_any_more_are_removed(
         monkeypatch.setattr(image, "GRACE", 0.0)
         sandbox.prepare()
         assert sandbox._plan is not None
-        current = sandbox._plan.image.partition(":")[2]
-        assert tags() >= {current, f"{current}-source", used, "mine"}
+        current = sandbox._plan.image.name.partition(":")[2]
+        assert tags() >= {current, used, "mine"}
         assert not tags() & {old, f"{old}-source"}
     finally:
         sandbox.close()
@@ -359,13 +379,8 @@ def test_no_permission(runtime: Runtime, docker_host: str, tmp_path: Path) -> No
 
 
 def test_a_runtime_that_is_not_there(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:
-    broken = Runtime(
-        system=runtime.system,
-        store=runtime.store,
-        python="/nix/store/none",
-        bash=runtime.bash,
-        coreutils=runtime.coreutils,
-        nixpkgs={},
-    )
-    with pytest.raises(TemporaryError, match="/nix/store/none"):
-        DockerSandbox(settings_for(docker_host, str(tmp_path)), broken).prepare()
+    gone = f"/nix/store/{'0' * 32}-none"
+    settings = settings_for(docker_host, str(tmp_path))
+    settings = replace(settings, docker=replace(settings.docker, view="required"))
+    with pytest.raises(OperatorError, match=r"not possible here.*-none"):
+        DockerSandbox(settings, replace(runtime, closure=[*runtime.closure, gone])).prepare()

@@ -15,6 +15,7 @@ from spoold.model.limits import MIB
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.sandbox.docker_engine import DockerSandbox
+from tests import engines
 from tests.conftest import build_shell
 from tests.sandbox.conftest import RUN, Run, make_job, settings_for
 from tests.sandbox.test_job import *  # noqa: F403 - its tests, which find the shells below
@@ -60,7 +61,8 @@ def test_what_nix_shell_changes_for_itself_is_put_back(run: Run, prepared: tuple
 
 
 def test_a_runtime_without_nix_is_the_operators_to_mend(runtime: Runtime, tmp_path: Path) -> None:
-    settings = replace(settings_for("unix:///nowhere", str(tmp_path)), nix=Nix(enter="nix-shell"))
+    nix = Nix(state=engines.nix_state, enter="nix-shell")
+    settings = replace(settings_for("unix:///nowhere", str(tmp_path)), nix=nix)
     with pytest.raises(OperatorError, match=r"restart the builder"):
         DockerSandbox(settings, runtime).prepare()
 

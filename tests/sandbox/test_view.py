@@ -50,7 +50,7 @@ def closure(nix_settings: Settings) -> Closure:
 @pytest.fixture(scope="module")
 def whole(runtime: Runtime, closure: Closure) -> Runtime:
     """Return the runtime with its closure."""
-    return replace(runtime, closure=closure(runtime.python, runtime.bash, runtime.coreutils))
+    return replace(runtime, closure=closure(runtime.bash, runtime.coreutils))
 
 
 def view_settings(host: str, spool: Path, view: str, waiting: int = 1, mode: Mode = "single-use") -> Settings:
@@ -94,9 +94,9 @@ def test_a_job_sees_exactly_its_closure_and_the_runtimes(
 
 
 def test_what_belongs_to_another_build_does_not_exist(
-    narrow: DockerSandbox, runtime: Runtime, closure: Closure, plain_shell: str, c_shell: str
+    narrow: DockerSandbox, nix_settings: Settings, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:
-    derivation = next(name for name in os.listdir(runtime.store) if name.endswith(".drv"))
+    derivation = next(name for name in os.listdir(nix_settings.nix.physical_store) if name.endswith(".drv"))
     script = f"ls -d {c_shell} /nix/store/{derivation}; cat {c_shell}/enter.sh; ls -d {plain_shell}"
     phase = run(narrow, job(script, plain_shell, closure(plain_shell))).run
     assert phase.stdout == f"{plain_shell}\n"

@@ -1,7 +1,7 @@
 """What runs inside the container: the supervisor, process 1, and the only process in it that is not the job's.
 
-Theory of operation. The supervisor runs as the container's root, with a Python from the Nix store, and is sent one job
-over its stdin. It writes the job's files, then runs each phase as an unprivileged user, watches it, ends it, and
+Theory of operation. The supervisor runs as the container's root, with the Python of the image, and is sent one job over
+its stdin. It writes the job's files, then runs each phase as an unprivileged user, watches it, ends it, and
 reports on its stdout. It outlives the job whatever the job does:
 
 * The job has another uid and no capability, so it can neither signal, trace nor read the supervisor. As process 1 of

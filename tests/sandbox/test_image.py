@@ -1,0 +1,149 @@
+"""An image that is not as it was imported is never used, whoever gave it our name, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from spoold.model.job import Runtime
+from spoold.sandbox import image
+from spoold.sandbox.container import Container
+from spoold.sandbox.docker_engine import DockerSandbox
+from tests.sandbox.conftest import Mode, make_job, settings_for
+
+pytestmark = pytest.mark.docker
+OTHER = "spoold-test-other"
+
+
+@pytest.fixture
+def api(docker_host: str) -> Iterator[docker.APIClient]:
+    """Yield a client of the test's own."""
+    client = docker.APIClient(base_url=docker_host)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def content(runtime: Runtime, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
+    """Yield the bytes of an image that only this test makes; what has its name is removed at the end."""
+    made = image.root(runtime) + bytes(512)  # a tar may end in any number of empty blocks
+    monkeypatch.setattr(image, "root", lambda _: made)
+    yield made
+    for name in (name_of(made), f"{OTHER}:x"):
+        while found := api.images(name=name):
+            api.remove_image(found[0]["Id"], force=True)
+
+
+@pytest.fixture
+def sandbox(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode, content: bytes) -> Iterator[DockerSandbox]:
+    """Yield a sandbox with that image, not prepared."""
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
+    yield made
+    made.close()
+    if made.plan is not None:
+        with contextlib.closing(docker.APIClient(base_url=docker_host)) as api:
+            api.remove_image(made.plan.image.id, force=True)
+
+
+def name_of(content: bytes) -> str:
+    return f"{image.REPOSITORY}:{hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def id_of(api: docker.APIClient, name: str) -> str:
+    found: str = api.inspect_image(name)["Id"]  # type: ignore[no-untyped-call]
+    return found
+
+
+def other_tar(api: docker.APIClient, content: bytes) -> None:
+    """Give our name to an image with one file more."""
+    buffer = io.BytesIO(content)
+    with tarfile.open(fileobj=buffer, mode="a") as tar:
+        tar.addfile(tarfile.TarInfo("canary"))
+    api.import_image_from_data(buffer.getvalue(), repository=OTHER, tag="x")
+
+
+def committed(api: docker.APIClient, content: bytes) -> None:
+    """Give it to what a container of ours became."""
+    api.import_image_from_data(content, repository=OTHER, tag="base")
+    made = api.create_container(f"{OTHER}:base", command=["/none"])["Id"]
+    try:
+        data = io.BytesIO()
+        with tarfile.open(fileobj=data, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("canary"))
+        api.put_archive(made, "/", data.getvalue())
+        api.commit(made, repository=OTHER, tag="x")
+    finally:
+        api.remove_container(made)
+        api.remove_image(f"{OTHER}:base")
+
+
+def configured(*changes: str) -> Callable[[docker.APIClient, bytes], None]:
+    """Return what gives it to an image of the same content with a word on how it is run."""
+
+    def _configured(api: docker.APIClient, content: bytes) -> None:
+        api.import_image_from_data(content, repository=OTHER, tag="x", changes=list(changes))
+
+    return _configured
+
+
+STRANGE: dict[str, Callable[[docker.APIClient, bytes], None]] = {
+    "another tar": other_tar,
+    "a container that was committed": committed,
+    "an entry point": configured('ENTRYPOINT ["/bin/sh"]'),
+    "a variable": configured("ENV LD_PRELOAD=/nix/store/x"),
+    "a user": configured("USER 1000"),
+    "a volume": configured("VOLUME /spoold"),
+    "a check of health": configured("HEALTHCHECK CMD /bin/sh"),
+    "a trigger": configured("ONBUILD RUN /bin/sh"),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("mode", ["single-use"], indirect=True)  # the image is the same in both
+def test_a_strange_image_under_our_name_is_not_used(
+    sandbox: DockerSandbox, api: docker.APIClient, content: bytes, strange: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    STRANGE[strange](api, content)
+    bad = id_of(api, f"{OTHER}:x")
+    api.tag(bad, name_of(content))
+    with caplog.at_level(logging.WARNING):
+        sandbox.prepare()
+        sandbox.prepare()
+    assert sandbox.plan is not None
+    assert sandbox.plan.image.id == id_of(api, name_of(content)) != bad
+    assert sum("another image has the name of ours" in record.message for record in caplog.records) == 1
+
+
+def test_containers_are_made_from_the_image_that_was_looked_at(
+    sandbox: DockerSandbox, api: docker.APIClient, content: bytes, plain_shell: str
+) -> None:
+    sandbox.prepare()
+    assert sandbox.plan is not None
+    other_tar(api, content)
+    api.tag(id_of(api, f"{OTHER}:x"), name_of(content))
+    result = sandbox.run(make_job("ls -d /canary", shell=plain_shell), lambda *_: None, threading.Event())
+    assert "No such file" in result.run.stderr
+    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    try:
+        assert api.inspect_container(container.id)["Image"] == sandbox.plan.image.id
+    finally:
+        container.close()
+
+
+def test_what_the_engine_has_is_what_was_imported(
+    sandbox: DockerSandbox, api: docker.APIClient, content: bytes
+) -> None:
+    sandbox.prepare()
+    assert sandbox.plan is not None
+    assert sandbox.plan.image.name == name_of(content)
+    found = api.inspect_image(sandbox.plan.image.id)  # type: ignore[no-untyped-call]
+    assert found["RootFS"]["Layers"] == [f"sha256:{hashlib.sha256(content).hexdigest()}"]
