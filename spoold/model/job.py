@@ -1,6 +1,8 @@
 """What the executor hands to a sandbox, and what the builder hands to the executor.
 
-These objects cross between layers that do not import each other, so they live here.
+These objects cross between layers that do not import each other, so they live here. What the builder hands over is read
+by daemons that can do more than the builder can. So each field takes only what it is for, and a path only one in the
+Nix store.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import msgspec
 
 from spoold.model.formats import Stored
 from spoold.model.limits import PhaseLimits
+from spoold.model.paths import Pin, StorePath, StorePathOrNone, System
 from spoold.model.response import Package, Phase
 from spoold.model.setting import setting
 
@@ -60,12 +63,12 @@ class Runtime(Stored, frozen=True, kw_only=True):
     environments are made to start nix-shell in the sandbox. Jobs alone run any of it.
     """
 
-    system: str
-    bash: str
-    coreutils: str
-    nixpkgs: dict[str, str]
-    closure: list[str] = msgspec.field(default_factory=list)
-    nix: str = ""
+    system: System
+    bash: StorePath
+    coreutils: StorePath
+    nixpkgs: dict[Pin, StorePath]
+    closure: list[StorePath] = msgspec.field(default_factory=list)
+    nix: StorePathOrNone = ""
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +98,6 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     phase: Phase
-    shell: str = ""
-    closure: list[str] = []
+    shell: StorePathOrNone = ""
+    closure: list[StorePath] = []
     packages: list[Package] = []

@@ -11,6 +11,8 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from spoold.model.paths import StorePath
+
 
 class Status(StrEnum):
     """Where a submission is; the second group is final."""
@@ -158,7 +160,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-    path: str
+    path: StorePath
     closure_size: int
     builds: list[str] = []
     last_used: float = 0.0

@@ -11,8 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold.actors.executor import Executor
 from spoold.model import ids
+from spoold.model.job import Runtime
 from tests.actors.bench import Bench
+from tests.standins import PlainSandbox, store_path
 
 Make = Callable[[Path, bytes], None]
 
@@ -72,6 +75,81 @@ def test_what_is_no_runtime_is_none_and_keeps_nobody_waiting(
     path.write_bytes(content)
     bench.wait_for("waits")
     assert bench.response("waits")["status"] == "COMPLETED"
+
+
+GOOD = store_path("good")
+BAD_RUNTIMES: dict[str, dict[str, object]] = {
+    "a program of the host": {"bash": "/etc/passwd"},
+    "the store itself": {"bash": "/nix/store"},
+    "a way up": {"bash": f"{GOOD}/../../../etc"},
+    "a way up in place of a name": {"coreutils": "/nix/store/../../etc"},
+    "a path below": {"coreutils": f"{GOOD}/bin"},
+    "a line more": {"coreutils": f"{GOOD}\n"},
+    "no path": {"bash": ""},
+    "a relative path": {"bash": GOOD.lstrip("/")},
+    "a link's name": {"closure": [GOOD, "/nix/store/.links"]},
+    "a pin of the host's": {"nixpkgs": {"default": "/root"}},
+    "a pin with options": {"nixpkgs": {"default": f"{GOOD}:ro,x=/etc"}},
+    "a pin whose name clears the screen": {"nixpkgs": {"\x1b[2J": GOOD}},
+    "a Nix of the host's": {"nix": "/usr"},
+    "another kind of machine": {"system": "x86_64-linux\n; rm"},
+}
+
+
+@pytest.mark.parametrize("change", BAD_RUNTIMES)
+def test_a_runtime_that_names_anything_but_the_store_starts_nothing_and_is_said(
+    bench: Bench, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = bench.root / "builds" / "runtime.json"
+    content = path.read_bytes()
+    path.write_bytes(msgspec.json.encode(json.loads(content) | BAD_RUNTIMES[change]))
+    made: list[Runtime] = []
+    sandbox = PlainSandbox()
+    executor = Executor(bench.settings, lambda runtime: made.append(runtime) or sandbox)  # type: ignore[func-returns-value]
+    bench.drop("waits")
+    with caplog.at_level(logging.ERROR):
+        executor.start()
+        for _ in range(3):
+            executor.step()
+    executor.stop()
+    assert (made, sandbox.jobs, bench.names("new")) == ([], [], {"waits.json"})
+    (said,) = [record for record in caplog.records if "no work is taken" in record.getMessage()]
+    (key,) = BAD_RUNTIMES[change]
+    assert f"$.{key}" in said.getMessage() or f"$.{key}" in str(vars(said))
+    path.write_bytes(content)
+    bench.wait_for("waits")
+
+
+def test_of_a_runtime_that_says_where_the_store_or_a_python_is_nothing_is_taken(bench: Bench) -> None:
+    path = bench.root / "builds" / "runtime.json"
+    before = bench.builds.runtime()
+    path.write_bytes(msgspec.json.encode(json.loads(path.read_bytes()) | {"store": "/", "python": "/tmp/static"}))
+    assert bench.builds.runtime() == before
+    assert not {"store", "python"} & set(Runtime.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shell": "/etc"},
+        {"shell": f"{GOOD}/enter.sh"},
+        {"closure": [GOOD, "/nix/store/../../root"]},
+        {"packages": [{"name": "x", "version": "1", "path": "/etc/shadow", "closure_size": 1}]},
+    ],
+)
+def test_a_result_that_names_anything_but_the_store_is_none(bench: Bench, change: dict[str, object]) -> None:
+    bench.drop("first", expression="x")
+    bench.wait_for("first")
+    (build_id,) = bench.builds.finished()
+    path = bench.root / "builds/done" / ids.response_name(build_id)
+    record = json.loads(path.read_bytes())
+    path.write_bytes(msgspec.json.encode(record | {"result": record["result"] | change}))
+    before = len(bench.sandbox.jobs)
+    bench.drop("second", expression="x")
+    bench.executor.step()
+    assert len(bench.sandbox.jobs) == before
+    bench.until(lambda: bench.has("done", "second.response.json"), lambda: everyone(bench))
+    assert bench.backend.built == [build_id, build_id]
 
 
 @pytest.mark.parametrize("kind", ODD)
