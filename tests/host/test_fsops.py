@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,23 @@ def test_what_cannot_be_looked_at_is_not_said_to_be_gone(private: Path, monkeypa
         patched.setattr(os, "lstat", failing(os.lstat, errno.EIO, done=False))
         with pytest.raises(OSError, match="error"):
             fsops.exists(str(private))
+
+
+def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert fsops.read(str(tmp_path / "file"), 5) == b"12345"
+    with pytest.raises(fsops.OddFileError, match="more than 4 bytes"):
+        fsops.read(str(tmp_path / "file"), 4)
+    assert fsops.read(str(tmp_path / "none"), 4) is None
+
+
+def test_what_is_no_file_is_neither_followed_nor_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("link", "directory", "fifo", "socket"):
+            with pytest.raises(fsops.OddFileError, match="not a regular file"):
+                fsops.read(str(tmp_path / name))

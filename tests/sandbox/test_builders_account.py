@@ -7,6 +7,7 @@ in its store that could be started leaves a canary that says as whom it runs.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ PATIENCE = 60.0 * SLOWNESS  # seconds
 PYTHON, SHELL = store_path("python3-3.11.2"), store_path("shell")
 CANARY = """#!{bash}.real
 echo "canary: {name} as $EUID" >&2
+if [ $EUID = 0 ]; then exit 42; fi
 {{ read -r line </etc/shadow; }} 2>/dev/null && echo "canary: shadow $line" >&2
 exec {bash}.real "$@"
 """
@@ -183,15 +185,18 @@ def containers(api: docker.APIClient, room: Room) -> list[str]:
     return [each["Id"] for each in found]
 
 
-def run(room: Room, executor: Executor, name: str) -> dict[str, Any]:
+def run(room: Room, executor: Executor, caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     """Have a submission run, and return its response."""
+    name = "job"
     request = {"files": [{"name": "run.sh", "content": "#!/bin/sh\necho done; ls /nix/store"}]}
     (room.spool / "incoming" / f"{name}.json").write_bytes(msgspec.json.encode(request))
     intake = Intake(room.settings)
     response = room.spool / "done" / f"{name}.response.json"
     deadline = time.monotonic() + PATIENCE
     while not response.exists():
-        assert time.monotonic() < deadline
+        # What starts in a container before there is a job says so in the log, when the executor cannot start one.
+        assert not [record for record in caplog.records if "canary" in str(vars(record))]
+        assert time.monotonic() < deadline, caplog.text
         intake.step()
         executor.step()
         time.sleep(0.01)
@@ -207,11 +212,14 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def test_nothing_of_the_attackers_runs_as_root(room: Room, executor: Executor, api: docker.APIClient) -> None:
+def test_nothing_of_the_attackers_runs_as_root(
+    room: Room, executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     room.attack(room.replace_store)
     room.attack(room.poison)
     executor.start()
-    answer = run(room, executor, "job")
+    answer = run(room, executor, caplog)
     assert answer["status"] == "COMPLETED", answer
     lines = answer["run"]["stderr"].splitlines()
     canaries = {line.removeprefix("canary: ") for line in lines if line.startswith("canary: ")}
@@ -223,11 +231,11 @@ def test_nothing_of_the_attackers_runs_as_root(room: Room, executor: Executor, a
 
 
 def test_what_runs_as_root_has_nothing_of_the_attackers_loaded(
-    room: Room, executor: Executor, api: docker.APIClient, mode: Mode
+    room: Room, executor: Executor, api: docker.APIClient, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     room.attack(room.poison)
     executor.start()
-    run(room, executor, "job")
+    run(room, executor, caplog)
     deadline = time.monotonic() + PATIENCE
     seen: set[str] = set()
     while seen < {"supervisor"} if mode == "recycled" else seen < {"supervisor", "porter"}:
@@ -256,7 +264,7 @@ def test_a_runtime_that_leads_to_the_host_starts_nothing(
     assert {each["Id"] for each in api.images(all=True)} <= before
     assert len([line for line in caplog.messages if "no work is taken until the builder" in line]) == 1
     room.attack(room.tell)
-    assert run(room, executor, "job")["status"] == "COMPLETED"
+    assert run(room, executor, caplog)["status"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)

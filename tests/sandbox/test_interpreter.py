@@ -111,6 +111,7 @@ def test_of_a_virtual_environment_the_installation_is_taken(tmp_path: Path) -> N
             "import sys; sys.path[:0] = eval(sys.argv[1]); from spoold.sandbox import interpreter; import hashlib; "
             "print(hashlib.sha256(b''.join(file.content for file in interpreter.files())).hexdigest())"
         )
+        (tmp_path / name / "bin").chmod(0o777)  # nothing in there counts
         command = [str(tmp_path / name / "bin" / "python"), "-c", program, repr(sys.path)]
         said = subprocess.run(command, check=True, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
         plain = hashlib.sha256(b"".join(file.content for file in interpreter.files())).hexdigest()
