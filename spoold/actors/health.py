@@ -27,7 +27,7 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
-from spoold.spool.builds import MOST, BuildStore
+from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
 from spoold.spool.depth import Measure
 from spoold.spool.newer import LeftAlone
@@ -215,7 +215,7 @@ class Health(Threadless):
     def _set_aside_result(self, build_id: str, path: str) -> None:
         """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""
         try:
-            data = fsops.read(path, MOST)
+            data = fsops.read(path, self._builds.most)
         except fsops.OddFileError as error:
             log.error("what has the name of a build's result is none; set aside, it will be built again", error=error)
             fsops.move(path, self._spool.queue.path("quarantine", f"{build_id}@build.bytes"))

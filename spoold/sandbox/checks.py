@@ -14,6 +14,7 @@ from spoold.model.findings import Finding, Level
 from spoold.sandbox.attached import Ready
 
 SECCOMP_FILTER = 2  # as /proc/self/status says it
+NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host is reached
 AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
 
 
@@ -23,7 +24,7 @@ def store(settings: Nix, where: str) -> str | None:
     Where it lies is the executor's own setting, and what it holds is the builder's. Whoever could put a link in its
     place would have the engine mount whatever they like: raises :class:`OperatorError` where somebody could.
     """
-    if not where.startswith("unix://"):
+    if where.partition("://")[0] in NETWORK:
         return None
     remedy = (
         "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "

@@ -30,7 +30,8 @@ from spoold.spool.queue import Queue
 ENCODER = msgspec.json.Encoder()
 RESULT = ".result.json"
 OnNewer = Callable[[NewerFormatError], object]
-MOST = 64 << 20  # bytes of a file that the builder writes; its two logs have 1 MiB each, unless settings say otherwise
+MOST = 64 << 20  # bytes of a file that the builder writes, beside the two logs of a build
+ESCAPED = 6  # bytes of JSON for one of a log, at most
 
 
 def ignore(_: NewerFormatError) -> None:
@@ -57,6 +58,7 @@ class BuildStore:
 
     def __init__(self, settings: Settings) -> None:
         self.root = os.path.join(settings.spool.path, "builds")
+        self.most = MOST + 2 * ESCAPED * settings.builder.limits.log
         self.queue = Queue(self.root, ("building",), settings.lease.attempts, settings.lease.pause)
 
     def result(self, build_id: str) -> BuildRecord | None:
@@ -66,7 +68,7 @@ class BuildStore:
         """
         path = self.result_path(build_id)
         try:
-            data = fsops.read(path, MOST)
+            data = fsops.read(path, self.most)
             record = None if data is None else formats.decode(data, BuildRecord, path)
         except (msgspec.DecodeError, fsops.OddFileError):
             return None
@@ -209,7 +211,7 @@ class BuildStore:
     def report(self, name: str) -> Report | None:
         """Return what came of an order, None before it is done."""
         path = self.queue.path("collect", f"{name}{RESULT}")
-        data = fsops.read(path, MOST)
+        data = fsops.read(path, self.most)
         return None if data is None else formats.decode(data, Report, path)
 
     def forget_order(self, name: str) -> None:
@@ -250,7 +252,7 @@ class BuildStore:
     def pins_answer(self) -> PinsAnswer | None:
         """Return what the builder said of the pins last."""
         path = f"{self.pins_path}{RESULT}"
-        data = fsops.read(path, MOST)
+        data = fsops.read(path, self.most)
         return None if data is None else formats.decode(data, PinsAnswer, path)
 
     @property
@@ -289,7 +291,7 @@ class BuildStore:
         :class:`NewerFormatError` where a newer builder provides it.
         """
         try:
-            data = fsops.read(self.runtime_path, MOST)
+            data = fsops.read(self.runtime_path, self.most)
             return None if data is None else formats.decode(data, Runtime, self.runtime_path)
         except (msgspec.DecodeError, fsops.OddFileError) as error:
             reason = error.strerror if isinstance(error, OSError) else error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker
+from spoold.config import Docker, Nix
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level, refuse
@@ -88,3 +89,20 @@ def test_a_kernel_of_its_own_is_believed_of_a_runtime_that_the_operator_chose() 
 def test_a_limit_that_cannot_be_seen_is_no_verdict() -> None:
     found = checks.of_container(replace(READY, memory=-1), 1 << 29, Docker())
     assert [finding.level for finding in found] == [Level.FINE, Level.FINE, Level.UNKNOWN]
+
+
+@pytest.mark.parametrize("where", ["unix:///run/docker.sock", "http+unix://run/docker.sock"])
+def test_the_store_of_an_engine_here_is_looked_at(where: str, tmp_path: Path) -> None:
+    settings = Nix(state=str(tmp_path))
+    with pytest.raises(OperatorError, match=r"cannot be looked at: No such file.*nix\.state"):
+        checks.store(settings, where)
+    (tmp_path / "nix/nix/store").mkdir(parents=True)
+    assert checks.store(settings, where) == settings.physical_store
+    (tmp_path / "nix").chmod(0o777)
+    with pytest.raises(OperatorError, match="can be changed by everybody"):
+        checks.store(settings, where)
+
+
+@pytest.mark.parametrize("where", ["tcp://127.0.0.1:2376", "ssh://host", "https://host:2376"])
+def test_that_of_an_engine_elsewhere_cannot_be(where: str, tmp_path: Path) -> None:
+    assert checks.store(Nix(state=str(tmp_path / "none")), where) is None
