@@ -86,6 +86,7 @@ class DockerSandbox:
                 self._labels,
                 network_disabled=True,
                 unified=information.get("CgroupVersion") == "2",
+                remapped="name=userns" in (information.get("SecurityOptions") or ()),
             )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._try_views(plan)

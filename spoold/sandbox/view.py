@@ -50,9 +50,8 @@ class Porter(Attached):
             userns_mode="host",
             read_only=True,
             cap_drop=["ALL"],
-            # To mount; to look up a namespace; to enter it. The last is to read its own program in an engine that
-            # remaps users: there the image's files do not belong to this root.
-            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", "DAC_READ_SEARCH"],
+            # To mount; to look up a namespace; to enter it.
+            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", *(["DAC_READ_SEARCH"] if self._plan.remapped else [])],
             security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
             mem_limit=MEMORY,
             memswap_limit=MEMORY,

@@ -47,6 +47,7 @@ class Plan:
     labels: dict[str, str]
     network_disabled: bool
     unified: bool  # the engine's host has cgroup v2
+    remapped: bool = False  # it remaps users: the image's files do not belong to a root that is the host's own
     oci: str = ""  # the runtime; "" is the engine's own
     resizable: bool = True  # limits can be changed while a container runs
 
