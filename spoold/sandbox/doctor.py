@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -23,9 +24,11 @@ from spoold.model.findings import Finding, Level
 from spoold.model.job import Job, JobFile, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox import checks
+from spoold.sandbox import checks, interpreter
+from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
+from spoold.sandbox.view import STORE
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
@@ -167,6 +170,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
     try:
         sandbox.prepare()
         yield _started(sandbox)
+        yield _of_root(sandbox, Engine(settings.docker.host))
         yield _view(sandbox, settings.docker)
         yield _memory(sandbox, settings)
     except OperatorError as error:
@@ -187,6 +191,37 @@ def _started(sandbox: DockerSandbox) -> Finding:
         else "jobs have a kernel of their own"
     )
     return Finding(Level.FINE, "a job on trial", f"{start}; {seen}")
+
+
+def _of_root(sandbox: DockerSandbox, engine: Engine) -> Finding:
+    """Look which files the first process of a container has loaded, which is root in there."""
+    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
+    what = "programs that start as root in containers"
+    container = Container(engine, sandbox.plan, threading.Event())
+    try:
+        maps = Path(f"/proc/{container.pid}/maps").read_text(errors="replace")
+    except OSError as error:
+        return Finding(Level.UNKNOWN, what, f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
+    finally:
+        container.close()
+    return _of_what_is_loaded(what, maps)
+
+
+def _of_what_is_loaded(what: str, maps: str) -> Finding:
+    """Judge the files that a process has mapped, as /proc/pid/maps in proc(5) lists them."""
+    words = [line.split(maxsplit=5) for line in maps.splitlines()]
+    loaded = {line[5] for line in words if len(line) == 6}
+    theirs = sorted(path for path in loaded if path.startswith(STORE))
+    if theirs:
+        return Finding(
+            Level.REFUSED,
+            what,
+            f"a program of the store is started as root, which the builder can change: {theirs[0]}",
+            "restart the executor, of the version that this doctor is of",
+        )
+    if not any(path.startswith(interpreter.ROOT) for path in loaded):
+        return Finding(Level.UNKNOWN, what, "the kernel does not tell", "see which runtime the engine uses")
+    return Finding(Level.FINE, what, "come from the image, and none from the Nix store")
 
 
 def _view(sandbox: DockerSandbox, settings: Docker) -> Finding:

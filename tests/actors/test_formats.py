@@ -30,6 +30,7 @@ from spoold.spool.queue import Queue
 from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
 from tests.actors.bench import Bench, settings_for
+from tests.standins import store_path
 
 NEWER = 3
 OLD = (1.0, 1.0)
@@ -237,7 +238,7 @@ def test_a_newer_result_is_neither_set_aside_nor_forgotten(bench: Bench, express
     build_id, newer = built_by_a_newer(bench, expression, unlike=unlike)
     quick = settings_for(bench.root, gc=bench.settings.gc)
     health = Health(quick)
-    bench.backend.lost = {f"/nix/store/{build_id[:8]}-shell"}
+    bench.backend.lost = {store_path(f"{build_id[:8]}-shell")}
     for _ in range(3):
         health.step()
     Builder(bench.settings, bench.backend).start()
@@ -315,7 +316,7 @@ def test_a_collection_deletes_nothing_that_a_newer_submission_may_need(bench: Be
 def test_a_build_that_a_newer_executor_filed_stays(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, unlike: bool
 ) -> None:
-    wanted = Dependencies(build_id=BUILD, expression="x", nixpkgs="/nix/store/nixpkgs")
+    wanted = Dependencies(build_id=BUILD, expression="x", nixpkgs=store_path("nixpkgs"))
     assert bench.builds.request(wanted)
     filed = bench.root / "builds" / "new" / f"{BUILD}.json"
     newer = make_newer(filed, unlike=unlike)
@@ -341,7 +342,7 @@ def test_a_build_that_turns_out_to_be_newer_after_the_claim_goes_back_with_the_s
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BuildStore, "newer", lambda *_: None)
-    wanted = Dependencies(build_id=BUILD, expression="x", nixpkgs="/nix/store/nixpkgs")
+    wanted = Dependencies(build_id=BUILD, expression="x", nixpkgs=store_path("nixpkgs"))
     assert bench.builds.request(wanted)
     newer = make_newer(bench.root / "builds" / "new" / f"{BUILD}.json")
     bench.until(lambda: said(caplog), bench.builder.step)

@@ -28,6 +28,8 @@ from spoold.nix import cage, command, confine, seat
 from spoold.nix import doctor as nix
 from spoold.sandbox import doctor as sandbox
 from spoold.sandbox import walls
+from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.engine import Engine
 from spoold.spool import doctor as spool
 from spoold.spool import installation, layout
 from spoold.spool.builds import BuildStore
@@ -263,6 +265,29 @@ def test_a_build_that_writes_to_its_input(
         found = nix._inputs(alone, runtime)
         assert found.level is Level.REFUSED
         assert "writes to its input" in found.detail
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what another root has loaded")
+def test_what_starts_as_root_in_a_container(settings: Settings, docker_host: str, runtime: Runtime) -> None:
+    tried = DockerSandbox(settings, runtime)
+    try:
+        tried.prepare()
+        found = sandbox._of_root(tried, Engine(docker_host))
+    finally:
+        tried.close()
+    assert found.level is Level.FINE, found
+
+
+def test_a_program_of_the_store_that_starts_as_root() -> None:
+    """As in versions before, whose supervisor ran the store's own Python."""
+    inside = "7f0a00000000-7f0a00001000 r-xp 00000000 00:2f 1234   {}\n"
+    theirs = f"/nix/store/{'0' * 32}-python3-3.11.2/bin/python3.11"
+    ours = "/spoold/python/bin/python3"
+    for paths, level in (([ours, theirs], Level.REFUSED), ([ours], Level.FINE), ([], Level.UNKNOWN)):
+        found = sandbox._of_what_is_loaded("x", "".join(inside.format(path) for path in paths))
+        assert found.level is level
 
 
 def test_a_state_directory_that_is_open(tmp_path: Path) -> None:
