@@ -34,7 +34,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def record(builds: BuildStore, build_id: str, log: str = "") -> None:
     """Put the result of a good build there."""
-    builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs="/nix/store/nixpkgs"))
+    builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs=store_path("nixpkgs")))
     builds.queue.claim(Entry(build_id, 1), "new", "building")
     builds.finish(
         Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x")), 0.0

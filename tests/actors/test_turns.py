@@ -15,6 +15,7 @@ from spoold.host.clock import Clock
 from spoold.model.ids import Entry
 from spoold.model.submission import Dependencies
 from tests.actors.bench import Bench, settings_for
+from tests.standins import store_path
 
 HONEST, HOSTILE = 1001, 1002
 
@@ -35,7 +36,7 @@ def one_place(tmp_path: Path) -> Iterator[Bench]:
 
 def file(bench: Bench, build_id: str, client: int, expression: str = "") -> None:
     bench.builds.note_use(build_id, client)
-    bench.builds.request(Dependencies(build_id=build_id, expression=expression, nixpkgs="/nix/store/nixpkgs"))
+    bench.builds.request(Dependencies(build_id=build_id, expression=expression, nixpkgs=store_path("nixpkgs")))
 
 
 def names_of(bench: Bench) -> set[str]:

@@ -204,7 +204,7 @@ def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
 
 def test_two_that_file_one_build_at_once_file_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout.create(str(tmp_path))
-    build = Dependencies(build_id="b", expression="{}", nixpkgs="/nix/store/nixpkgs")
+    build = Dependencies(build_id="b", expression="{}", nixpkgs=store_path("nixpkgs"))
     one, other = BuildStore(settings_for(tmp_path)), BuildStore(settings_for(tmp_path))
     publish = fsops.publish
 
