@@ -148,7 +148,7 @@ def test_what_a_build_writes_is_seen_though_it_is_closed_to_others(setup: Setup)
     """Its directory is its own user's alone."""
     inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{HOLDS}''; }}"
     attributes = (
-        f'X = pkgs.runCommand "large-{time.time_ns()}" {inputs} "mkdir $out; cd $out; $p/bin/python3 $codePath";'
+        f'X = pkgs.runCommand "large-{time.time_ns()}" {inputs} "mkdir -m 700 $out; cd $out; $p/bin/python3 $codePath";'
     )
     result = setup.build(room.SHELL % attributes)
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase.stderr
