@@ -67,6 +67,7 @@ class NixBuilder:
     def _prepared(self, locations: dict[str, str]) -> Runtime:
         pins = nixpkgs.add_all(self.store, locations)
         bash, coreutils = (self._build_program(pins["default"], name) for name in RUNTIME)
+        self.store.roots.keep_only("runtime", (*RUNTIME, "nix"))  # an earlier version kept a Python
         nix = self._nix(pins["default"], bash)
         self._evaluator = Evaluator(self.store, bash, coreutils, nix)
         self._evaluator.prepare()

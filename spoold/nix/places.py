@@ -123,8 +123,12 @@ def examine(state: str) -> list[str]:
     wrong = []
     for place in PLACES if owners else ():
         path = os.path.normpath(os.path.join(state, place.path))
-        found = os.lstat(path)
         wanted = owners[place.path] if owners else (0, 0)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            wrong.append(f"{path} is missing")
+            continue
         if not stat.S_ISDIR(found.st_mode) or (found.st_uid, found.st_gid) != wanted:
             wrong.append(f"{path} is not {place.owner}:{place.group}'s")
         elif stat.S_IMODE(found.st_mode) & ~place.mode:
