@@ -157,29 +157,29 @@ def _service_user() -> Iterator[tuple[int, int]]:
                 group = ("--no-user-group", "--gid", userns.BUILD_GROUP, "--groups", userns.BUILD_GROUP)
                 _run("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", *group, name)
                 held.callback(_run, "userdel", name)
-        yield held.enter_context(_user("spoold-t-unit"))
+        yield held.enter_context(_user(f"spoold-unit-{os.getpid()}"))
 
 
 @contextlib.contextmanager
 def _ordinary_user() -> Iterator[tuple[int, int]]:
     """Yield the uid and gid of a user with subordinate ids."""
-    with _user("spoold-t-desk") as ids:
-        name = f"{FIRST_SUBORDINATE}-{FIRST_SUBORDINATE + 65535}"
-        _run("usermod", "--add-subuids", name, "--add-subgids", name, "spoold-t-desk")
+    name = f"spoold-desk-{os.getpid()}"
+    with _user(name) as ids:
+        first = FIRST_SUBORDINATE + os.getpid() % 1000 * 65536
+        _run("usermod", "--add-subuids", f"{first}-{first + 65535}", "--add-subgids", f"{first}-{first + 65535}", name)
         yield ids
 
 
 @contextlib.contextmanager
 def _user(name: str) -> Iterator[tuple[int, int]]:
-    with contextlib.suppress(subprocess.CalledProcessError):  # one that an earlier run has left
-        _run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
-    uid, gid = accounts.uid_of(name), accounts.gid_of(name)
-    assert uid is not None
-    assert gid is not None
+    _run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
     try:
+        uid, gid = accounts.uid_of(name), accounts.gid_of(name)
+        assert uid is not None
+        assert gid is not None
         yield uid, gid
     finally:
-        _run("userdel", name)
+        _run("userdel", "--force", name)  # its last processes may still be dying
 
 
 def _run(*command: str) -> None:

@@ -20,6 +20,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.response import Outcome
 from spoold.nix import users, verify
 from spoold.nix.build import NixBuilder
+from tests.engines import SLOWNESS
 from tests.nix import room, setups
 from tests.nix.room import Copy
 from tests.nix.setups import InProcess, Kind, Setup
@@ -56,7 +57,7 @@ ATTEMPTS = {
 @pytest.fixture(scope="module", params=setups.KINDS)
 def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder) -> Iterator[Setup]:
     kind: Kind = request.param
-    builder = room.limited(nix_builder, output=OUTPUT)
+    builder = room.limited(nix_builder, output=OUTPUT, silence=60 * SLOWNESS)
     if kind == "root":
         yield InProcess(builder)
         return
@@ -135,12 +136,14 @@ def test_a_build_sees_no_process_but_its_own(setup: Setup) -> None:
     assert 0 < result.phase.stderr.count("seen") <= 6
 
 
+# It does not end by itself: afterwards what it wrote would be open to all.
 HOLDS = """
 import time
-for number in range(1000):
+for number in range(100):
     with open("large%d" % number, "wb") as file:
         file.write(bytes(5000000))
     time.sleep(0.01)
+time.sleep(3600)
 """
 
 
