@@ -66,8 +66,9 @@ def init(settings: Settings, *, as_json: bool) -> None:
     """
     try:
         changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
+        made = []
         if owners := places.owners_for(settings.nix.state):
-            changed += places.create(settings.nix.state, owners)
+            made = places.create(settings.nix.state, owners)
     except PermissionError as error:
         reason = (
             "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
@@ -75,11 +76,17 @@ def init(settings: Settings, *, as_json: bool) -> None:
         )
         raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
     if as_json:
-        click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed}))
+        click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed + made}))
         return
-    for path in changed:
+    for path in changed + made:
         click.echo(path)
-    click.echo(f"{settings.spool.path}: " + ("made" if changed else "nothing to do"), err=True)
+    click.echo(f"{settings.spool.path}: " + ("made" if changed + made else "nothing to do"), err=True)
+    if places.was_taken_over(settings.nix.state, made):
+        click.echo(
+            f"{settings.nix.state}: was the builder's as a whole, as in earlier versions. Their builds could change "
+            "what others use. Run `spoolctl deps verify` once the builder runs, to see that none did",
+            err=True,
+        )
 
 
 @command.command(short_help="Submit a request, or a directory with run.sh.")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +116,11 @@ def _move(state: str) -> list[str]:
                 os.rename(path, target)
                 moved.append(target)
     return moved
+
+
+def was_taken_over(state: str, changed: Sequence[str]) -> bool:
+    """Tell whether what :func:`create` made or mended was the state of an earlier version."""
+    return any(os.path.dirname(path) == os.path.join(state, ROOM) for path in changed)
 
 
 def examine(state: str) -> list[str]:

@@ -339,7 +339,7 @@ def test_an_upgrade_takes_over_the_store_of_an_earlier_version(host: Machine, pa
     host.sh(EARLIER)
     host.sh("ln -s /etc/shadow /var/lib/spoold/pins/planted; chown -h spoold-builder: /var/lib/spoold/pins/planted")
     shadow = host.sh("stat -c '%U:%G %a' /etc/shadow")
-    host.sh("spoolctl init; systemctl start spoold.target")
+    assert "spoolctl deps verify" in host.sh("spoolctl init 2>&1; systemctl start spoold.target")
     assert host.sh("stat -c '%U:%G %a' /etc/shadow") == shadow
     drop(host, "bob", {"taken-over": "hello"}, HELLO)
     assert "world" in answers(host, "bob", ["taken-over"])["taken-over"]

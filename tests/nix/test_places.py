@@ -45,7 +45,7 @@ WANTED = {place.path: (*OWNERS[place.path], place.mode) for place in places.PLAC
 
 @as_root
 def test_a_new_state_is_made_as_the_table_says(tmp_path: Path) -> None:
-    places.create(str(tmp_path / "state"), OWNERS)
+    assert not places.was_taken_over(str(tmp_path / "state"), places.create(str(tmp_path / "state"), OWNERS))
     assert seen(tmp_path / "state") == WANTED
     assert places.create(str(tmp_path / "state"), OWNERS) == []
 
@@ -54,7 +54,8 @@ def test_a_new_state_is_made_as_the_table_says(tmp_path: Path) -> None:
 def test_a_state_of_an_earlier_version_is_taken_over(earlier: Path) -> None:
     before = {name: sorted(os.listdir(earlier / name)) for name in ("pins", "template")}
     assert before["pins"]
-    places.create(str(earlier), OWNERS)
+    assert places.was_taken_over(str(earlier), places.create(str(earlier), OWNERS))
+    assert not places.was_taken_over(str(earlier), places.create(str(earlier), OWNERS))
     assert seen(earlier) == WANTED
     assert sorted(os.listdir(earlier)) == ["builder", "nix"]
     assert {name: sorted(os.listdir(earlier / "builder" / name)) for name in before} == before
