@@ -36,6 +36,9 @@ class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
     file_size: int | None = None
     open_files: int | None = None
     core: int | None = 0
+    message_queues: int | None = None
+    pending_signals: int | None = None
+    locked_memory: int | None = None
 
 
 Entering = Callable[[Sequence[str]], list[str]]  # from a command to the one that becomes it in a user namespace
@@ -89,6 +92,9 @@ def _limited(rlimits: Rlimits) -> list[str]:
         "--fsize": rlimits.file_size,
         "--nofile": rlimits.open_files,
         "--core": rlimits.core,
+        "--msgqueue": rlimits.message_queues,
+        "--sigpending": rlimits.pending_signals,
+        "--memlock": rlimits.locked_memory,
     }
     chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
     return [find("prlimit"), *chosen, "--"] if chosen else []

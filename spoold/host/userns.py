@@ -19,14 +19,17 @@ import ctypes
 import grp
 import os
 import pwd
+import resource
 import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from spoold.host import proc
-from spoold.host.launch import find
+from spoold.host.launch import Rlimits, find
 from spoold.model.errors import OperatorError
 
 BUILD_GROUP = "spoold-build"  # whose members run builds under the unit; made by sysusers.d
@@ -195,6 +198,24 @@ def _limit(namespace: UserNamespace) -> None:
     if not done.ok:
         said = done.stderr.data.decode(errors="replace").strip()
         raise OperatorError(f"what the kernel counts by user cannot be limited for builds: {said or done}")
+
+
+def share_of(rlimits: Rlimits) -> Rlimits:
+    """Return ``rlimits`` with a share of what the kernel counts for the owner of all namespaces together.
+
+    See setrlimit(2): what a process of one build holds of these, another's could not have.
+    """
+    return msgspec.structs.replace(
+        rlimits,
+        message_queues=_share(resource.RLIMIT_MSGQUEUE),
+        pending_signals=_share(resource.RLIMIT_SIGPENDING),
+        locked_memory=_share(resource.RLIMIT_MEMLOCK),
+    )
+
+
+def _share(limit: int) -> int | None:
+    soft, _ = resource.getrlimit(limit)
+    return None if soft == resource.RLIM_INFINITY else soft // SHARES
 
 
 _made_at_start: Namespaces | None = None

@@ -205,8 +205,9 @@ def cage(memory: int) -> Iterator[Cage]:
 def most_processes() -> int:
     """Return how many processes a build may have: PROCESSES, or so many that all builds find room for theirs."""
     user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    host = _number(Path("/proc/sys/kernel/pid_max")) or sys.maxsize
-    return min([PROCESSES, host // userns.SHARES, *([] if user == resource.RLIM_INFINITY else [user // userns.SHARES])])
+    there = [_number(SYSCTL / "kernel" / name) or sys.maxsize for name in ("pid_max", "threads-max")]
+    there += [] if user == resource.RLIM_INFINITY else [user]
+    return min(PROCESSES, *(each // userns.SHARES for each in there))
 
 
 def available() -> bool:
@@ -345,6 +346,15 @@ def _host_is_short() -> tuple[proc.Limit, str] | None:
         kept = _first(SYSCTL / "kernel/pty/reserve") or 0 if used.startswith("kernel/pty") else 0
         if taken is not None and there is not None and taken > (there - kept) * NEARLY:
             return proc.Limit.HOST, f"{what} of the host are running out: {taken} of {there}, see sysctl {most}"
+    return _processes_are_short()
+
+
+def _processes_are_short() -> tuple[proc.Limit, str] | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        there = int((SYSCTL.parent / "loadavg").read_text().split()[3].partition("/")[2])
+        most = min(_first(SYSCTL / "kernel" / name) or sys.maxsize for name in ("pid_max", "threads-max"))
+        if there > most * NEARLY:
+            return proc.Limit.HOST, f"processes of the host are running out: {there} of {most}, see sysctl kernel"
     return None
 
 

@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -32,6 +33,8 @@ FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twent
 FLOOR_INODES = 2000  # inodes, likewise
 SHARE = 20
 PATIENCE = 10.0  # seconds for the program to end
+# Seconds within which a look has to come to its end. A million files take a few, and the rest after it ten times that.
+SILENCE, HURRY = 300.0, 15.0
 
 
 class Looker:
@@ -45,6 +48,7 @@ class Looker:
         self._size = size
         self._heard = b""
         self._asked = False
+        self._heard_at = time.monotonic()
         self.used = 0  # bytes, at the last look
         self._free_then = self._free()
 
@@ -59,7 +63,11 @@ class Looker:
             return said
         if self._process.poll() is not None:
             raise TemporaryError("what a build writes cannot be measured: the program that does it has ended")
-        if not self._asked and self.used + max(0, self._free_then - free) > self._size:
+        suspicious = self.used + max(0, self._free_then - free) > self._size
+        silent = time.monotonic() - self._heard_at
+        if silent > (HURRY if suspicious else SILENCE):
+            return f"what was written could not be measured within {silent:.0f} s: it is too much, or too many files"
+        if suspicious and not self._asked:
             self._asked = True
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._descriptor(self._process.stdin), b"\n")
@@ -74,6 +82,7 @@ class Looker:
         if not lines:
             return ""
         self.used, said = json.loads(lines.rpartition(b"\n")[2])
+        self._heard_at = time.monotonic()
         self._free_then, self._asked = self._free(), False
         return str(said)
 

@@ -16,14 +16,20 @@ import errno
 import json
 import os
 import re
+import resource
 import select
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 REMOVAL = 600.0  # seconds
 PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # whatever the daemon's own is
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DEEPEST = 2000  # directories one in another; each takes two descriptors while the walk is in it
+TRIES = 200  # to enter a directory that is renamed meanwhile
+OPEN = 100_000  # files that the processes of a build may have open together
 TICK = 0.05  # seconds between two looks, at least
 _MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) .*\(deleted\)$")
 
@@ -38,27 +44,99 @@ def outgrown(places: Iterable[object], *, size: int, files: int, unnamed: int = 
 
 def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str]:
     """Return the bytes that were found, and what :func:`outgrown` says."""
-    used, count = unnamed, 0
-    if used > size:
-        return used, f"more than {size} bytes were written, into files that have no name any more"
-    todo = [str(place) for place in places]
-    while todo:
+    walk = _Walk(size, files, unnamed)
+    try:
+        if unnamed > size:
+            raise _TooMuchError(f"more than {size} bytes were written, into files that have no name any more")
+        for place in places:
+            walk.look(str(place))
+    except _TooMuchError as error:
+        return walk.used, str(error)
+    return walk.used, ""
+
+
+class _TooMuchError(Exception):
+    """One of the limits is passed; in words."""
+
+
+class _Walk:
+    """A walk through trees that others change meanwhile: each directory is entered by a descriptor, never by a path.
+
+    The name of a directory may be another one by the time that it is to be entered. It is looked up again then, by its
+    number: or whoever renames what they fill, again and again, would be measured never.
+    """
+
+    def __init__(self, size: int, files: int, used: int) -> None:
+        self.size, self.files = size, files
+        self.used, self.count = used, 0
+
+    def look(self, place: str) -> None:
+        """Measure one tree."""
+        open_: list[_Directory] = []
         try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    count += 1
-                    used += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-                    if count > files:
-                        return used, f"more than {files} files were made"
-                    if used > size:
-                        return used, f"more than {size} bytes were written"
+            with contextlib.suppress(OSError):  # gone meanwhile
+                open_.append(_Directory(os.open(place, FLAGS)))
+            while open_:
+                below = self._next(open_[-1])
+                if below is None:
+                    open_.pop().close()
+                elif len(open_) >= DEEPEST:
+                    os.close(below)
+                    raise _TooMuchError("directories were made that are too deep to be measured")
+                else:
+                    open_.append(_Directory(below))
+        finally:
+            for directory in open_:
+                directory.close()
+
+    def _next(self, directory: _Directory) -> int | None:
+        """Measure what is in a directory up to the next one in it, and return that, open; None at the end."""
+        for entry in directory.entries:
+            self.count += 1
+            if self.count > self.files:
+                raise _TooMuchError(f"more than {self.files} files were made")
+            with contextlib.suppress(FileNotFoundError):
+                self.used += entry.stat(follow_symlinks=False).st_blocks * 512
+            if self.used > self.size:
+                raise _TooMuchError(f"more than {self.size} bytes were written")
+            if entry.is_dir(follow_symlinks=False):
+                below = _entered(directory.descriptor, entry.name, entry.inode())
+                if below is not None:
+                    return below
+        return None
+
+
+class _Directory:
+    """A directory that is open, and what is in it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.entries: Iterator[os.DirEntry[str]] = iter(())
+        with contextlib.suppress(PermissionError):  # closed to us by its owner
+            self.entries = os.scandir(descriptor)
+
+    def close(self) -> None:
+        """Close it."""
+        if isinstance(self.entries, contextlib.AbstractContextManager):
+            self.entries.__exit__(None, None, None)
+        os.close(self.descriptor)
+
+
+def _entered(here: int, name: str, inode: int) -> int | None:
+    """Open a directory in the one that is open as ``here``, by whatever name it has by now; None where it is gone."""
+    for _ in range(TRIES):
+        try:
+            return os.open(name, FLAGS, dir_fd=here)
+        except FileNotFoundError:
+            with os.scandir(here) as entries:
+                name = next((entry.name for entry in entries if entry.inode() == inode), "")
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return used, "directories were made that are too deep to be measured"
-            continue  # gone meanwhile
-    return used, ""
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise _TooMuchError("directories were made that are too deep to be measured") from error
+            return None  # closed to us by its owner, or something else by now
+        if not name:
+            return None
+    raise _TooMuchError("a directory is renamed too often to be measured")
 
 
 def processes_of(uid: int) -> Iterator[int]:
@@ -73,14 +151,19 @@ def processes_of(uid: int) -> Iterator[int]:
 def unnamed(pids: Iterable[int], disk: int) -> int:
     """Return the bytes on the device ``disk`` in files that have no name and that one of ``pids`` has open or mapped.
 
-    A file that was removed takes its place until nobody has it any more, and stands in no directory.
+    A file that was removed takes its place until nobody has it any more, and stands in no directory. Raises
+    :class:`OverflowError` where there is too much to be looked at.
     """
     sizes: dict[int, int] = {}
+    count = 0
     for pid in pids:
         with contextlib.suppress(OSError):  # it ended meanwhile
             for inode, size in _mapped(pid, disk):
                 sizes[inode] = max(size, sizes.get(inode, 0))
             for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                count += 1
+                if count > OPEN:
+                    raise OverflowError(f"more than {OPEN} files were open at once")
                 with contextlib.suppress(OSError):  # it was closed meanwhile
                     found = os.stat(f"/proc/{pid}/fd/{descriptor}")
                     if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == disk:
@@ -122,14 +205,23 @@ def main() -> None:
     look comes after ten times as long as one takes. The end of standard input is the end.
     """
     order = json.loads(sys.stdin.readline())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     while True:
         began = time.monotonic()
-        hidden = unnamed(processes_of(order["uid"]), order["disk"]) if order["uid"] >= 0 else 0
-        found = measured(order["places"], size=order["size"], files=order["files"], unnamed=hidden)
+        found = _looked(order)
         print(json.dumps(found), flush=True)
         ready, _, _ = select.select([0], [], [], max(TICK, 10 * (time.monotonic() - began)))
         if ready and not os.read(0, 4096):
             return
+
+
+def _looked(order: dict[str, Any]) -> tuple[int, str]:
+    try:
+        hidden = unnamed(processes_of(order["uid"]), order["disk"]) if order["uid"] >= 0 else 0
+    except OverflowError as error:
+        return 0, str(error)
+    return measured(order["places"], size=order["size"], files=order["files"], unnamed=hidden)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from threading import Event
 
 import msgspec
 
-from spoold.host import proc
+from spoold.host import proc, userns
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.nix import policy
@@ -100,7 +100,7 @@ def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
     argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
-    rlimits = proc.Rlimits(file_size=limits.output)
+    rlimits = userns.share_of(proc.Rlimits(file_size=limits.output))
     bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],

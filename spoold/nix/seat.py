@@ -1,6 +1,8 @@
 """Do something as the user whose store it is, with the rights of the builder's unit: for tools that root runs.
 
-What root made in that store would be in the builder's way.
+What root made in that store would be in the builder's way. The program begins with two capabilities, as the unit's
+does. So nothing that this user can write has a say in what it runs: the interpreter looks at no variable, no directory
+of theirs and no site, and gets the paths of root's own.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from pathlib import Path
 from spoold.config import Nix
 from spoold.host import accounts, proc
 from spoold.model.errors import OperatorError
-from spoold.nix.places import BUILDER
+from spoold.nix.places import BUILDER, GROUP
 
 RIGHTS = "+setuid,+setgid"  # see systemd/spoold-builder.service
+_START = (
+    "import sys; module, *sys.path = sys.argv[1:]; import runpy; sys.argv = [module]; "
+    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+)
 
 
 def owner(settings: Nix) -> int | None:
@@ -42,17 +48,22 @@ def run(settings: Nix, module: str, question: bytes, seconds: float) -> bytes:
     """
     uid = owner(settings)
     name = accounts.user_name(uid) if uid is not None else BUILDER
-    if os.geteuid() != 0 or uid is None:
-        raise OperatorError(f"the store {settings.state} is {name}'s: run this as root, or as that user")
+    gid = accounts.gid_of(GROUP)
+    if os.geteuid() != 0 or gid is None or uid is None or uid != accounts.uid_of(BUILDER):
+        # Two capabilities, be it for a moment, are for the unit's own user alone.
+        raise OperatorError(f"the store {settings.state} is {name}'s: run this as that user")
     command = [
-        *(proc.find("setpriv"), f"--reuid={uid}", f"--regid={os.stat(Path(settings.state, 'nix/nix/var')).st_gid}"),
-        *("--clear-groups", "--no-new-privs", f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"),
-        *("--", sys.executable, "-m", module),
+        *(proc.find("setpriv"), f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"),
+        *(f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}", "--", sys.executable),
+        *("-I", "-S", "-c", _START, module, *filter(None, sys.path)),
     ]
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run(
-        command, cwd="/", env=environment, input=question, capture_output=True, timeout=seconds, check=False
-    )
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"}
+    try:
+        done = subprocess.run(
+            command, cwd="/", env=environment, input=question, capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OperatorError(f"it took more than {seconds:g} s as {name}, and was ended") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise OperatorError(f"it could not be done as {name}: {''.join(said)}")

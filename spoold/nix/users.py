@@ -25,7 +25,6 @@ import fcntl
 import functools
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -156,7 +155,7 @@ def _lock_directory(users: Users) -> Path:
     elif users.group == userns.BUILD_GROUP and _ours(Path(OF_THE_UNIT)):
         path = Path(OF_THE_UNIT)
     else:
-        path = Path(tempfile.gettempdir(), f"spoold-build-{os.geteuid()}")
+        path = Path(f"/tmp/spoold-build-{os.geteuid()}")  # noqa: S108 - whatever TMPDIR is, and checked below
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     if not _ours(path):

@@ -249,6 +249,34 @@ def test_the_store_is_as_it_was_built(host: Machine) -> None:
     assert "run this as root" in said, said
 
 
+def test_the_tools_of_root_run_nothing_of_the_builder_s(host: Machine) -> None:
+    """Be it in what was its home in earlier versions: they begin with capabilities of the unit's."""
+    site = "/var/lib/spoold/.local/lib/python3.11/site-packages"
+    planted = "open('/tmp/ran', 'a').close()"
+    host.sh(f"""
+        cp /etc/passwd /root/passwd
+        sed -i '/^spoold-builder:/s#:/nonexistent:#:/var/lib/spoold:#' /etc/passwd
+        mkdir -p {site}
+        for name in usercustomize sitecustomize msgspec; do echo "{planted}" >{site}/$name.py; done
+        chmod -R a+rX /var/lib/spoold/.local
+        ln -sfn /etc/shadow /var/lib/spoold/var
+    """)
+    try:
+        host.run("spoolctl", "doctor", check=False)
+        assert json.loads(host.run("spoolctl", "deps", "verify", "--json"))["damaged"] == []
+        host.run("systemctl", "restart", "spoold-builder")
+    finally:
+        host.sh("cp /root/passwd /etc/passwd; rm -r /var/lib/spoold/.local /var/lib/spoold/var")
+    assert host.sh("ls /tmp/ran /var/lib/spoold/ran 2>/dev/null || :") == ""
+
+
+def test_a_store_of_somebody_else_is_not_verified_by_root(host: Machine) -> None:
+    host.sh("mkdir -p ~alice/state/nix/nix/store ~alice/state/nix/nix/var; chown -R alice: ~alice/state")
+    host.sh("echo '[nix]' >/root/hers.toml; echo \"state = '$(echo ~alice)/state'\" >>/root/hers.toml")
+    said = host.sh("! spoolctl --config /root/hers.toml deps verify 2>&1")
+    assert "run this as that user" in said
+
+
 def test_the_builder_holds_no_capability(host: Machine) -> None:
     status = dict(
         line.split(":\t", 1)

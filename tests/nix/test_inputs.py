@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -237,6 +238,9 @@ count = 0
 while libc.inotify_init1(0) >= 0:
     count += 1
 print("inotify", count, "errno", ctypes.get_errno(), flush=True)
+import resource
+for name, number in (("sigpending", 11), ("msgqueue", 12), ("memlock", 8)):
+    print(name, *resource.getrlimit(number), flush=True)
 """
 
 
@@ -247,3 +251,7 @@ def test_a_build_takes_no_more_than_its_share_of_what_is_counted_by_user(setup: 
     said = setup.build(room.SHELL % attributes).phase.stderr
     (count,) = (int(line.split()[1]) for line in said.splitlines() if line.startswith("inotify "))
     assert 0 < count <= host // (2 * userns.SHARES)
+    limits = {line.split()[0]: line.split()[1:] for line in said.splitlines()}
+    for name, number in {"sigpending": 11, "msgqueue": 12, "memlock": resource.RLIMIT_MEMLOCK}.items():
+        soft, _ = resource.getrlimit(number)
+        assert limits[name] == [str(soft // userns.SHARES)] * 2 or soft == resource.RLIM_INFINITY, (name, limits)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import subprocess
+import sys
 import threading
 import uuid
 from pathlib import Path
@@ -49,9 +52,39 @@ def test_what_is_too_deep_to_be_measured_is_too_much_and_is_removed(tmp_path: Pa
     top = tmp_path / "top"
     top.mkdir()
     deepen(top, 3000)
-    assert "deep" in measure.outgrown([top], size=MIB, files=100_000)
+    assert "deep" in measure.outgrown([top], size=100 * MIB, files=100_000)
     measure.remove(top)
     assert not top.exists()
+
+
+def test_a_directory_that_is_renamed_all_the_time_is_measured(tmp_path: Path) -> None:
+    """Or whoever renames what they fill would be measured never: a walk has the name of a moment before."""
+    for number in range(300):
+        (tmp_path / f"e{number}").mkdir()
+    moving = tmp_path / "d"
+    moving.mkdir()
+    (moving / "large").write_bytes(b"x" * MIB)
+    program = (
+        "import os, sys\nos.chdir(sys.argv[1])\nname = 'd'\nprint(flush=True)\n"
+        "for number in range(1 << 62):\n    os.rename(name, f'd{number}'); name = f'd{number}'\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as renames:
+        assert renames.stdout is not None
+        renames.stdout.readline()
+        try:
+            found = [measure.outgrown([tmp_path], size=MIB // 2, files=1000) for _ in range(20)]
+        finally:
+            renames.kill()
+    assert all("bytes were written" in each or "renamed too often" in each for each in found), found
+
+
+def test_too_many_open_files_are_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "OPEN", 10)
+    with contextlib.ExitStack() as held:
+        for number in range(20):
+            held.enter_context((tmp_path / str(number)).open("w"))
+        with pytest.raises(OverflowError, match="more than 10 files were open"):
+            measure.unnamed([os.getpid()], tmp_path.stat().st_dev)
 
 
 def test_files_without_a_name_are_counted_once_and_only_on_the_disk(tmp_path: Path) -> None:
