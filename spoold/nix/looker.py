@@ -50,7 +50,7 @@ class Looker:
         self._asked = False
         self._heard_at = time.monotonic()
         self.used = 0  # bytes, at the last look
-        self._free_then = self._free()
+        self._free_then = self._free_at_first = self._free()
 
     def __call__(self) -> str:
         """Say why the build has to end, "" where it may go on.
@@ -81,7 +81,12 @@ class Looker:
         lines, _, self._heard = self._heard.rpartition(b"\n")
         if not lines:
             return ""
-        self.used, said = json.loads(lines.rpartition(b"\n")[2])
+        self.used, said, missed = json.loads(lines.rpartition(b"\n")[2])
+        if missed and self._free_at_first - self._free() - self.used > self._size:
+            raise TemporaryError(
+                "what a build writes cannot be measured: it renames its directories all the time, or removes them, and "
+                f"the disk has lost more than {self._size} bytes meanwhile"
+            )
         self._heard_at = time.monotonic()
         self._free_then, self._asked = self._free(), False
         return str(said)

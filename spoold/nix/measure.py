@@ -28,6 +28,7 @@ REMOVAL = 600.0  # seconds
 PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin"}  # whatever the daemon's own is
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEEPEST = 2000  # directories one in another; each takes two descriptors while the walk is in it
+LISTS = 4  # lists that leave a directory out before it counts as gone
 TRIES = 200  # to enter a directory that is renamed meanwhile
 OPEN = 100_000  # files that the processes of a build may have open together
 TICK = 0.05  # seconds between two looks, at least
@@ -42,8 +43,8 @@ def outgrown(places: Iterable[object], *, size: int, files: int, unnamed: int = 
     return measured(places, size=size, files=files, unnamed=unnamed)[1]
 
 
-def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str]:
-    """Return the bytes that were found, and what :func:`outgrown` says."""
+def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str, int]:
+    """Return the bytes that were found, what :func:`outgrown` says, and how many directories were gone meanwhile."""
     walk = _Walk(size, files, unnamed)
     try:
         if unnamed > size:
@@ -51,8 +52,8 @@ def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 
         for place in places:
             walk.look(str(place))
     except _TooMuchError as error:
-        return walk.used, str(error)
-    return walk.used, ""
+        return walk.used, str(error), walk.missed
+    return walk.used, "", walk.missed
 
 
 class _TooMuchError(Exception):
@@ -69,6 +70,7 @@ class _Walk:
     def __init__(self, size: int, files: int, used: int) -> None:
         self.size, self.files = size, files
         self.used, self.count = used, 0
+        self.missed = 0  # directories that were gone, or closed to us, when they were to be entered
 
     def look(self, place: str) -> None:
         """Measure one tree."""
@@ -92,6 +94,8 @@ class _Walk:
     def _next(self, directory: _Directory) -> int | None:
         """Measure what is in a directory up to the next one in it, and return that, open; None at the end."""
         for entry in directory.entries:
+            if directory.has_seen(entry.inode()):
+                continue
             self.count += 1
             if self.count > self.files:
                 raise _TooMuchError(f"more than {self.files} files were made")
@@ -103,17 +107,38 @@ class _Walk:
                 below = _entered(directory.descriptor, entry.name, entry.inode())
                 if below is not None:
                     return below
+                self.missed += 1
         return None
 
 
 class _Directory:
     """A directory that is open, and what is in it."""
 
+    RENAMES = 1000
+
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self._seen: set[int] = set()
+        self._again = 0
         self.entries: Iterator[os.DirEntry[str]] = iter(())
         with contextlib.suppress(PermissionError):  # closed to us by its owner
-            self.entries = os.scandir(descriptor)
+            try:
+                self.entries = os.scandir(descriptor)
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise _TooMuchError("directories were made that are too deep to be measured") from error
+                raise
+
+    def has_seen(self, inode: int) -> bool:
+        """Tell whether a file was seen in here before: under another name, or renamed while the list was read."""
+        if inode not in self._seen:
+            self._seen.add(inode)
+            return False
+        self._again += 1
+        if self._again > self.RENAMES + len(self._seen):  # the list could go on for ever
+            raise _TooMuchError("what is in a directory is renamed too often to be measured")
+        return True
 
     def close(self) -> None:
         """Close it."""
@@ -123,19 +148,26 @@ class _Directory:
 
 
 def _entered(here: int, name: str, inode: int) -> int | None:
-    """Open a directory in the one that is open as ``here``, by whatever name it has by now; None where it is gone."""
+    """Open a directory in the one that is open as ``here``, by whatever name it has by now; None where it is gone.
+
+    A list that is read while names change may leave one out, so it counts as gone only when several do.
+    """
+    missing = 0
     for _ in range(TRIES):
         try:
             return os.open(name, FLAGS, dir_fd=here)
         except FileNotFoundError:
-            with os.scandir(here) as entries:
-                name = next((entry.name for entry in entries if entry.inode() == inode), "")
+            pass
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise _TooMuchError("directories were made that are too deep to be measured") from error
             return None  # closed to us by its owner, or something else by now
-        if not name:
+        with os.scandir(here) as entries:
+            found = next((entry.name for entry in entries if entry.inode() == inode), "")
+        missing += not found
+        if missing > LISTS:
             return None
+        name = found or name
     raise _TooMuchError("a directory is renamed too often to be measured")
 
 
@@ -198,7 +230,8 @@ def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) 
 
 
 def main() -> None:
-    """Look again and again, and print each time what was found: the bytes, and the limit that is passed or "".
+    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", and how many
+    directories were gone before they could be entered.
 
     The first line of standard input says what to look at: ``places``, ``size`` and ``files`` as above, ``uid``, whose
     files without a name on the device ``disk`` count (-1: nobody's). A byte after it asks for a look at once; else a
@@ -216,11 +249,11 @@ def main() -> None:
             return
 
 
-def _looked(order: dict[str, Any]) -> tuple[int, str]:
+def _looked(order: dict[str, Any]) -> tuple[int, str, int]:
     try:
         hidden = unnamed(processes_of(order["uid"]), order["disk"]) if order["uid"] >= 0 else 0
     except OverflowError as error:
-        return 0, str(error)
+        return 0, str(error), 0
     return measured(order["places"], size=order["size"], files=order["files"], unnamed=hidden)
 
 

@@ -49,9 +49,11 @@ def run(settings: Nix, module: str, question: bytes, seconds: float) -> bytes:
     uid = owner(settings)
     name = accounts.user_name(uid) if uid is not None else BUILDER
     gid = accounts.gid_of(GROUP)
-    if os.geteuid() != 0 or gid is None or uid is None or uid != accounts.uid_of(BUILDER):
-        # Two capabilities, be it for a moment, are for the unit's own user alone.
-        raise OperatorError(f"the store {settings.state} is {name}'s: run this as that user")
+    # Two capabilities, be it for a moment, are for the unit's own user alone.
+    may = gid is not None and uid is not None and uid == accounts.uid_of(BUILDER)
+    if os.geteuid() != 0 or not may:
+        who = "root, or as that user" if may else "that user"
+        raise OperatorError(f"the store {settings.state} is {name}'s: run this as {who}")
     command = [
         *(proc.find("setpriv"), f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--no-new-privs"),
         *(f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}", "--", sys.executable),

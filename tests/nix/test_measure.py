@@ -78,6 +78,13 @@ def test_a_directory_that_is_renamed_all_the_time_is_measured(tmp_path: Path) ->
     assert all("bytes were written" in each or "renamed too often" in each for each in found), found
 
 
+def test_hard_links_count_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * MIB)
+    for number in range(5):
+        (tmp_path / f"link{number}").hardlink_to(tmp_path / "file")
+    assert measure.outgrown([tmp_path], size=2 * MIB, files=10) == ""
+
+
 def test_too_many_open_files_are_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "OPEN", 10)
     with contextlib.ExitStack() as held:
