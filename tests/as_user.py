@@ -20,7 +20,7 @@ from spoold import daemon
 from spoold.config import load
 from spoold.host import log
 
-CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3}
+CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3, "CAP_SETGID": 6, "CAP_SETUID": 7}
 PR_SET_NO_NEW_PRIVS, PR_SET_KEEPCAPS, VERSION = 38, 8, 0x20080522
 
 

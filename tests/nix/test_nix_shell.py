@@ -140,7 +140,7 @@ def test_builds_of_the_two_ways_have_two_ids(runtime: Runtime, nix_builder: NixB
 
 def test_the_hosts_nix_is_copied_once(builder: NixBuilder, runtime: Runtime) -> None:
     assert program.of_host(builder.store, runtime.bash) == runtime.nix
-    memory = builder.store.state / "host-nix.json"
+    memory = builder.store.room / "host-nix.json"
     before = memory.stat().st_mtime_ns
     assert program.of_host(builder.store, runtime.bash) == runtime.nix
     assert memory.stat().st_mtime_ns == before
