@@ -1,8 +1,8 @@
 """The setups in which a builder runs: by root, by the package's service user, by an ordinary user at a desk.
 
-The last two are builders in processes of their own. They get what the unit gives: two capabilities and nothing more; or
-what useradd gives: a range of subordinate ids. The interpreter of the tests may be closed to them, so they run the
-system's, on a copy of this checkout and of the packages that it needs.
+All but the first are builders in processes of their own. They get what the unit gives: two capabilities and nothing
+more; or what useradd gives: a range of subordinate ids. The interpreter of the tests may be closed to them, so they run
+the system's, on a copy of this checkout and of the packages that it needs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from spoold.nix.verify import Verified, verify
 from tests import engines
 from tests.nix.as_builder import VERIFY
 
-Kind = Literal["root", "unit", "desk"]
-KINDS: tuple[Kind, ...] = ("root", "unit", "desk")
+Kind = Literal["root", "unit", "desk", "systemd"]
+KINDS: tuple[Kind, ...] = ("root", "unit", "desk")  # everywhere; the last one where systemd is process 1
 SYSTEMS_PYTHON = "/usr/bin/python3"
 PACKAGES = ("msgspec",)
 MEMBERS = 4
@@ -104,12 +104,15 @@ Setup = InProcess | AnothersProcess
 
 @contextlib.contextmanager
 def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
-    """Yield a builder of the service user ("unit") or of an ordinary user ("desk"), on a store of its own."""
+    """Yield a builder on a store of its own: of the service user ("unit"), of an ordinary user ("desk"), or of the
+    service user with all that the package's unit says ("systemd").
+    """
     if os.geteuid() != 0 or not os.access(SYSTEMS_PYTHON, os.X_OK):
         pytest.skip("to be several users takes root, and a Python that all may run")
     if kind == "desk" and shutil.which("newuidmap") is None:
         engines.unavailable("there is no newuidmap")
-    room = Path(tempfile.mkdtemp(prefix="spoold-setup."))  # pytest's own directories are closed to others
+    # pytest's own directories are closed to others, and the unit has a /tmp of its own.
+    room = Path(tempfile.mkdtemp(prefix="spoold-setup.", dir="/var/lib" if kind == "systemd" else None))
     with contextlib.ExitStack() as held:
         held.callback(engines.remove_store, room)
         room.chmod(0o755)
@@ -117,7 +120,7 @@ def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
         nixpkgs = room / "nixpkgs"
         subprocess.run(["cp", "-a", settings.nixpkgs["default"], nixpkgs], check=True)
         subprocess.run(["chmod", "-R", "a+rX", nixpkgs], check=True)
-        uid, gid = held.enter_context(_service_user() if kind == "unit" else _ordinary_user())
+        uid, gid = held.enter_context(_ordinary_user() if kind == "desk" else _service_user())
         (room / "state").mkdir()
         os.chown(room / "state", uid, gid)
         command = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
@@ -127,11 +130,49 @@ def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
         nix = msgspec.structs.replace(settings.nix, state=str(room / "state"))
         wanted = msgspec.structs.replace(settings, nix=nix, nixpkgs={"default": str(nixpkgs)})
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(room / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
+        if kind == "systemd":
+            name = f"spoold-test-{os.getpid()}"
+            command = [
+                *_under_the_unit(name, uid, gid, room),
+                *(f"--setenv={key}={environment[key]}" for key in environment),
+            ]
+            held.callback(subprocess.run, ["systemctl", "stop", name], capture_output=True, check=False)
         builder = AnothersProcess(
             wanted, [*command, "--", SYSTEMS_PYTHON, "-m", "tests.nix.as_builder"], environment, uid
         )
         held.callback(builder.close)
         yield builder
+
+
+def _under_the_unit(name: str, uid: int, gid: int, room: Path) -> list[str]:
+    """Return the command that starts a program as the builder's unit starts the daemon, but for who it is and where."""
+    unit = (engines.REPOSITORY / "systemd/spoold-builder.service").read_text().replace("\\\n", " ")
+    lines = unit.partition("[Service]\n")[2].partition("\n[Install]")[0].splitlines()
+    others = (
+        "Type",
+        "Exec",
+        "Restart",
+        "Watchdog",
+        "User",
+        "Group",
+        "Timeout",
+        "ReadWritePaths",
+        "Environment",
+        "Slice",
+    )
+    kept = [line for line in lines if line[:1].isalpha() and not line.startswith(others)]
+    kept += [f"User={uid}", f"Group={gid}", f"ReadWritePaths={room}", f"StandardError=append:{room}/said"]
+    options = [word for line in kept for word in ("--property", line)]
+    return [
+        "systemd-run",
+        "--quiet",
+        "--pipe",
+        "--wait",
+        "--collect",
+        "--service-type=exec",
+        f"--unit={name}",
+        *options,
+    ]
 
 
 def _copy_code(directory: Path) -> None:
