@@ -78,6 +78,21 @@ def test_a_directory_that_is_renamed_all_the_time_is_measured(tmp_path: Path) ->
     assert all("bytes were written" in each or "renamed too often" in each for each in found), found
 
 
+def test_a_directory_is_entered_by_the_name_that_it_has_by_now(tmp_path: Path) -> None:
+    (tmp_path / "now").mkdir()
+    inode = (tmp_path / "now").stat().st_ino
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        found = measure._entered(here, "before", inode)
+        assert found is not None
+        assert os.fstat(found).st_ino == inode
+        os.close(found)
+        (tmp_path / "now").rmdir()
+        assert measure._entered(here, "now", inode) is None
+    finally:
+        os.close(here)
+
+
 def test_hard_links_count_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * MIB)
     for number in range(5):
