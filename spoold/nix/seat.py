@@ -37,7 +37,7 @@ def is_taken(settings: Nix) -> bool:
     found = owner(settings)
     if found is not None or os.geteuid() == 0:
         return (found or 0) == os.geteuid()
-    there = next(path for path in Path(settings.state).absolute().parents if path.exists())
+    there = next(path for path in Path(settings.state).absolute().parents if os.path.exists(path))  # or is closed to us
     return os.access(there, os.W_OK)
 
 
