@@ -134,7 +134,7 @@ class Cage:
         if "memory" not in self.groups:
             return (proc.Limit.HOST, SOMEBODYS_MEMORY) if _kills() != self._kills_before else None
         memory = _fields(self._file("memory", "memory.events")) | _fields(self._file("memory", "memory.oom_control"))
-        if not self._short and not memory.get("oom_kill", 0):
+        if not (self._short or memory.get("oom_kill", 0) or memory.get("under_oom", 0)):
             return None
         if self._at_own_limit(memory):
             return proc.Limit.MEMORY, f"more than {self.memory} bytes of memory"

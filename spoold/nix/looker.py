@@ -33,8 +33,7 @@ FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twent
 FLOOR_INODES = 2000  # inodes, likewise
 SHARE = 20
 PATIENCE = 10.0  # seconds for the program to end
-# Seconds within which a look has to come to its end. A million files take a few, and the rest after it ten times that.
-SILENCE, HURRY = 300.0, 15.0
+SILENCE, HURRY = 300.0, 30.0  # seconds within which a look has to end: of its own, and when it is asked to hurry
 
 
 class Looker:
@@ -47,7 +46,7 @@ class Looker:
         self._directory = directory
         self._size = size
         self._heard = b""
-        self._asked = False
+        self._asked_at = 0.0  # on the monotonic clock; 0: it was not asked to hurry
         self._heard_at = time.monotonic()
         self.used = 0  # bytes, at the last look
         self._free_then = self._free_at_first = self._free()
@@ -63,14 +62,14 @@ class Looker:
             return said
         if self._process.poll() is not None:
             raise TemporaryError("what a build writes cannot be measured: the program that does it has ended")
-        suspicious = self.used + max(0, self._free_then - free) > self._size
-        silent = time.monotonic() - self._heard_at
-        if silent > (HURRY if suspicious else SILENCE):
-            return f"what was written could not be measured within {silent:.0f} s: it is too much, or too many files"
-        if suspicious and not self._asked:
-            self._asked = True
+        now = time.monotonic()
+        if not self._asked_at and self.used + max(0, self._free_then - free) > self._size:
+            self._asked_at = now
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._descriptor(self._process.stdin), b"\n")
+        # Others may have filled the disk meanwhile: so it is not said to be this build's fault.
+        if now - self._heard_at > SILENCE or (self._asked_at and now - self._asked_at > HURRY):
+            raise TemporaryError("what a build writes cannot be measured in time: it is too much, or too many files")
         return ""
 
     def _listen(self) -> str:
@@ -88,16 +87,16 @@ class Looker:
                 f"the disk has lost more than {self._size} bytes meanwhile"
             )
         self._heard_at = time.monotonic()
-        self._free_then, self._asked = self._free(), False
+        self._free_then, self._asked_at = self._free(), 0.0
         return str(said)
 
     def _free(self) -> int:
         """Return the bytes that are free on the disk; raises where that is too little for this build to go on."""
         disk = os.statvfs(self._directory)
         free = disk.f_bavail * disk.f_frsize
-        shares = [free / min(FLOOR, disk.f_blocks * disk.f_frsize // SHARE)]
+        shares = [free / max(1, min(FLOOR, disk.f_blocks * disk.f_frsize // SHARE))]
         if disk.f_files:  # some file systems have no bound
-            shares.append(disk.f_favail / min(FLOOR_INODES, disk.f_files // SHARE))
+            shares.append(disk.f_favail / max(1, min(FLOOR_INODES, disk.f_files // SHARE)))
         left = min(shares)
         if left < 1 / 2 or (left < 1 and self.used >= max(each.used for each in [self, *self.running])):
             raise TemporaryError(

@@ -31,7 +31,7 @@ DEEPEST = 2000  # directories one in another; each takes two descriptors while t
 LISTS = 4  # lists that leave a directory out before it counts as gone
 TRIES = 200  # to enter a directory that is renamed meanwhile
 OPEN = 100_000  # files that the processes of a build may have open together
-TICK = 0.05  # seconds between two looks, at least
+TICK, REST = 0.05, 60.0  # seconds between two looks, at least and at most
 _MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) .*\(deleted\)$")
 
 
@@ -86,7 +86,8 @@ class _Walk:
                     os.close(below)
                     raise _TooMuchError("directories were made that are too deep to be measured")
                 else:
-                    open_.append(_Directory(below))
+                    with contextlib.suppress(OSError):  # gone meanwhile
+                        open_.append(_Directory(below))
         finally:
             for directory in open_:
                 directory.close()
@@ -99,7 +100,7 @@ class _Walk:
             self.count += 1
             if self.count > self.files:
                 raise _TooMuchError(f"more than {self.files} files were made")
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # gone meanwhile, or closed to us by its owner
                 self.used += entry.stat(follow_symlinks=False).st_blocks * 512
             if self.used > self.size:
                 raise _TooMuchError(f"more than {self.size} bytes were written")
@@ -120,15 +121,13 @@ class _Directory:
         self.descriptor = descriptor
         self._seen: set[int] = set()
         self._again = 0
-        self.entries: Iterator[os.DirEntry[str]] = iter(())
-        with contextlib.suppress(PermissionError):  # closed to us by its owner
-            try:
-                self.entries = os.scandir(descriptor)
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    raise _TooMuchError("directories were made that are too deep to be measured") from error
-                raise
+        try:
+            self.entries: Iterator[os.DirEntry[str]] = os.scandir(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise _TooMuchError("directories were made that are too deep to be measured") from error
+            raise
 
     def has_seen(self, inode: int) -> bool:
         """Tell whether a file was seen in here before: under another name, or renamed while the list was read."""
@@ -235,7 +234,7 @@ def main() -> None:
 
     The first line of standard input says what to look at: ``places``, ``size`` and ``files`` as above, ``uid``, whose
     files without a name on the device ``disk`` count (-1: nobody's). A byte after it asks for a look at once; else a
-    look comes after ten times as long as one takes. The end of standard input is the end.
+    look comes after ten times as long as one takes, REST at most. The end of standard input is the end.
     """
     order = json.loads(sys.stdin.readline())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -244,7 +243,7 @@ def main() -> None:
         began = time.monotonic()
         found = _looked(order)
         print(json.dumps(found), flush=True)
-        ready, _, _ = select.select([0], [], [], max(TICK, 10 * (time.monotonic() - began)))
+        ready, _, _ = select.select([0], [], [], min(REST, max(TICK, 10 * (time.monotonic() - began))))
         if ready and not os.read(0, 4096):
             return
 
