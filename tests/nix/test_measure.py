@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from spoold.nix import measure
 from spoold.nix.build import NixBuilder
 from spoold.nix.store import Store
 from tests.nix import room
+from tests.nix.setups import SYSTEMS_PYTHON
 
 MIB = 1024**2
 
@@ -91,6 +93,27 @@ def test_a_directory_is_entered_by_the_name_that_it_has_by_now(tmp_path: Path) -
         assert measure._entered(here, "now", inode) is None
     finally:
         os.close(here)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody whom a mode binds")
+def test_a_directory_that_can_be_listed_and_not_entered_ends_nothing(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "file").write_bytes(b"x" * MIB)
+    closed.chmod(0o444)
+    for directory in [tmp_path, *tmp_path.parents][:-1]:
+        if directory.stat().st_mode & 0o001 == 0:
+            directory.chmod(0o755)
+    shutil.copy(measure.__file__, tmp_path / "measure.py")  # which may be closed to others where it is
+    program = "import sys, runpy; print(runpy.run_path(sys.argv[1] + '/measure.py')['measured']"
+    program += "([sys.argv[1]], size=9e9, files=99))"
+    found = subprocess.run(
+        ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", SYSTEMS_PYTHON, "-c", program, tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout.endswith("'', 0)\n"), found.stderr
 
 
 def test_hard_links_count_once(tmp_path: Path) -> None:

@@ -303,6 +303,25 @@ def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.Monk
             small()
 
 
+def test_a_look_that_was_resting_has_its_time_when_others_fill_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free, now = [100 * looker.FLOOR], [1000.0]
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
+    with looker.looking([tmp_path], size=looker.FLOOR, files=1000, uid=-1, namespace=None) as look:
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(look, "_listen", lambda: "")
+        look._heard_at = now[0]
+        now[0] += 2 * looker.HURRY  # it rests
+        free[0] -= 10 * looker.FLOOR
+        assert look() == ""
+        now[0] += looker.HURRY / 2
+        assert look() == ""
+        now[0] += looker.HURRY
+        with pytest.raises(TemporaryError, match="cannot be measured in time"):
+            look()
+
+
 MAPPED = """
 import ctypes, os, time
 libc = ctypes.CDLL(None, use_errno=True)
