@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
+import docker
 import pytest
 
 from spoold.config import Docker, Executor, Nix, Settings, Spool
@@ -61,6 +62,14 @@ def settings_for(
         spool=Spool(path=spool),
         executor=Executor(name=executor),
     )
+
+
+@pytest.fixture
+def api(docker_host: str) -> Iterator[docker.APIClient]:
+    """Yield a client of the test's own."""
+    client = docker.APIClient(base_url=docker_host)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session", params=["single-use", "recycled"])

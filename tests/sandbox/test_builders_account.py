@@ -165,13 +165,6 @@ def room(docker_host: str, prepared: tuple[NixBuilder, Runtime], mode: Mode) -> 
 
 
 @pytest.fixture
-def api(docker_host: str) -> Iterator[docker.APIClient]:
-    client = docker.APIClient(base_url=docker_host)
-    yield client
-    client.close()
-
-
-@pytest.fixture
 def executor(room: Room, api: docker.APIClient) -> Iterator[Executor]:
     """Yield the real one, on the real engine; not started."""
     made = Executor(room.settings, lambda runtime: DockerSandbox(room.settings, runtime))

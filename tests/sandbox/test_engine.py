@@ -35,14 +35,6 @@ Make = Callable[[Runtime], DockerSandbox]
 
 
 @pytest.fixture
-def api(docker_host: str) -> Iterator[docker.APIClient]:
-    """Yield a client of the test's own."""
-    client = docker.APIClient(base_url=docker_host)
-    yield client
-    client.close()
-
-
-@pytest.fixture
 def make(docker_host: str, tmp_path: Path, mode: Mode) -> Iterator[Make]:
     """Yield a function that prepares a sandbox whose containers are nobody else's, each made when its job comes."""
     made = []

@@ -25,14 +25,6 @@ OTHER = "spoold-test-other"
 
 
 @pytest.fixture
-def api(docker_host: str) -> Iterator[docker.APIClient]:
-    """Yield a client of the test's own."""
-    client = docker.APIClient(base_url=docker_host)
-    yield client
-    client.close()
-
-
-@pytest.fixture
 def content(runtime: Runtime, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
     """Yield the bytes of an image that only this test makes; what has its name is removed at the end."""
     made = image.root(runtime) + bytes(512)  # a tar may end in any number of empty blocks

@@ -33,14 +33,6 @@ WAITING = 2
 WHO = "cat /proc/self/cgroup /proc/sys/kernel/random/uuid; readlink /proc/self/ns/mnt"
 
 
-@pytest.fixture
-def api(docker_host: str) -> Iterator[docker.APIClient]:
-    """Yield a client of the test's own."""
-    client = docker.APIClient(base_url=docker_host)
-    yield client
-    client.close()
-
-
 def pooled(host: str, runtime: Runtime, spool: Path) -> DockerSandbox:
     """Return a sandbox with a full pool."""
     settings = replace(settings_for(host, str(spool), waiting=WAITING), executor=Executor(name="tests", slots=2))
