@@ -5,7 +5,7 @@ holder stopped renewing go back to the start with the attempt number raised; aft
 ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build, and put back only where
 there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried again.
 
-What a newer version of spoold wrote is put back like all else, which is a rename; nothing else is done about it.
+An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Health(Threadless):
                 self._recover("building", entry, self._abandon_building)
 
     def _recover(self, state: str, entry: Entry, abandon: Callable[[Entry], None]) -> None:
-        """Put a dead entry back, or end it. What a newer version wrote is that one's to end, and stays as it is."""
+        """Put a dead entry back, or end it. An entry of a newer version stays, for that version to end."""
         is_last = self._settings.lease.attempts <= entry.attempt < ids.CANCEL
         if is_last and (newer := self._spool.newer(state, entry)):
             self._newer.meet(newer)

@@ -8,7 +8,8 @@ An upload that is still arriving does not parse (a strict prefix of a JSON objec
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
 
 However much is dropped at once, one step takes a batch, in which owners take turns; more is named and waits where it
-is. What a newer version of spoold wrote is left alone: a file whose id that has, or that wants it cancelled, waits.
+is. It leaves alone an entry of a newer version of spoold. A client's file with the id of such an entry waits, and so
+does one that wants it cancelled.
 
 What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
 """

@@ -52,7 +52,7 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 @JSON
 @click.pass_obj
 def init(settings: Settings, *, as_json: bool) -> None:
-    """Make the spool and the Nix state: their directories with owners and modes. What exists already is kept.
+    """Make the spool and the Nix state: their directories with owners and modes. It keeps those that exist.
 
     Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
     groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run

@@ -1,8 +1,8 @@
 """Who can change a file: asked before root runs it, or has it mounted.
 
-Theory of operation. A path is walked from the root, one component after the other, links included. Whoever can write to
-one of the directories can put something else in the place of what is below it, so each component must belong to root,
-or to the user that runs this process, and nobody else may write to it. Two exceptions are safe: a directory with the
+Theory of operation. A path is walked from the root, one component after the other, links included. A user who can write
+to one of the directories can replace everything below it. So each component must belong to root, or to the user that
+runs this process, and nobody else may write to it. Two exceptions are safe: a directory with the
 sticky bit, such as /tmp, as long as what is in it belongs to one of those; and a group that has no other members.
 """
 

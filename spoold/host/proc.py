@@ -98,7 +98,7 @@ Watch = Callable[[], str]
 
 
 class Alarm(NamedTuple):
-    """What looks whether something has happened that ends the program, and how it ends then.
+    """A question that is asked while the program runs: has something happened that ends it, and how does it end then?
 
     It is asked every few milliseconds; with a descriptor, also as soon as that can be read.
     """

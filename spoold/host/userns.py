@@ -1,8 +1,9 @@
 """A user namespace of ours: in it we are root, and there are further users, who own nothing on the host.
 
 Theory of operation: a child makes the namespace and waits; we write its maps, keep the namespace by a descriptor, and
-let the child go. Whoever belongs to us can enter it, by that descriptor, and then has all rights over what is in it:
-over our own files, which are root's there, and over those that the further users make. See user_namespaces(7).
+let the child go. A program that we start can enter the namespace by that descriptor. It then has all rights over what
+is in there: over our own files, which are root's there, and over the files that the further users make. See
+user_namespaces(7).
 
 The kernel counts some things by user, such as inotify instances, and for the owner of a namespace what all in it have
 together (the limits in /proc/sys/user, see namespaces(7)). So each build has a namespace of its own, with a share.

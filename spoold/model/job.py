@@ -1,8 +1,8 @@
 """What the executor hands to a sandbox, and what the builder hands to the executor.
 
-These objects cross between layers that do not import each other, so they live here. What the builder hands over is read
-by daemons that can do more than the builder can. So each field takes only what it is for, and a path only one in the
-Nix store.
+These objects cross between layers that do not import each other, so they live here. Daemons that can do more
+than the builder can read the builder's objects. So each field takes only what it is for, and a path is one in the Nix
+store.
 """
 
 from __future__ import annotations

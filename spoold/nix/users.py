@@ -10,9 +10,9 @@ Which users those are, and how they can be had, depends on who runs spoold:
 * root: the members of Nix's own group, ``nixbld``, or of the one that the settings name;
 * an ordinary user: the end of their range of subordinate ids.
 
-Nix ends a build by killing all processes of its user. So a user serves one build at a time, of whichever store on this
-host: a lock in a directory of the host's says so, of the host's own Nix where there is one. Nix is shown a group that
-has this one member.
+Nix ends a build by killing all processes of its user. So a user serves one build at a time on this host, whatever store
+the build is for. A lock in a directory of the host says so. If the host has a Nix of its own, that is the directory of
+its locks. Nix sees a group that has this one member.
 
 ``nix.build_users = ""`` does without: builders are then whoever runs spoold. That is for somebody who runs nothing but
 their own submissions.

@@ -5,7 +5,7 @@ the executors wait for. Then it claims builds, in the turns that ``lanes`` gives
 nix-shell would have set up, or why there is nothing. A failure that is the client's is a result like any other; one of
 ours costs an attempt, and the last one is a result with the outcome ``internal_error``; a disk of the spool in trouble
 costs none. What is put back, to make room or after a failure, waits in ``builds/new`` like all others and holds no
-worker. What a newer version of spoold filed stays there.
+worker. A build that a newer version of spoold filed stays there.
 """
 
 from __future__ import annotations

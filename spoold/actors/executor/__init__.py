@@ -5,7 +5,7 @@ build exists it waits in line for a sandbox, unclaimed; where not, it is claimed
 and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a
 list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
 
-What a newer version of spoold wrote stays where it is, for an executor of that version. A submission whose build's
+An entry of a newer version of spoold stays where it is, for an executor of that version. A submission whose build's
 result is of a newer version waits on.
 
 What fails: a sandbox engine that is away, or a disk in trouble, stops the taking of work and costs no attempt; anything
