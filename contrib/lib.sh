@@ -67,7 +67,7 @@ need_packages() {
     need_build_users
 }
 
-# Builds run as users that own nothing. For root these are Nix's own; an ordinary user lends them from a range of
+# Builds run as users that own nothing. For root these are Nix's own; an ordinary user borrows them from a range of
 # subordinate ids, which useradd gives to each new user on Debian.
 need_build_users() {
     local n file name

@@ -138,5 +138,5 @@ def wait(spool: str, id_: str, timeout: float) -> Response | None:
             return response
         if time.monotonic() >= deadline:
             return None
-        time.sleep(pause)
+        time.sleep(pause)  # a client may not list done/, and so cannot watch it
         pause = min(pause * 1.3, POLL_MOST)

@@ -117,8 +117,8 @@ def _users(settings: Nix) -> Iterator[Finding]:
         yield Finding(
             Level.REFUSED,
             what,
-            "builds run as whoever runs the builder (nix.build_users is empty): any of them can rewrite what all "
-            "others run. That is for somebody who runs nothing but their own submissions",
+            "builds run as the builder's own user (nix.build_users is empty), so each of them can rewrite what all "
+            "others run; do this only where all submissions are your own",
             'set nix.build_users = "auto", and restart the builder',
         )
         return
@@ -214,7 +214,7 @@ def _state(state: Path) -> Iterator[Finding]:
         yield Finding(Level.UNKNOWN, what, "closed to this user", "run the doctor as the builder's user, or as root")
         return
     if wrong:
-        detail = f"whoever has the builder's account could put something else in the store's place: {'; '.join(wrong)}"
+        detail = f"the builder's account could put something else in the store's place: {'; '.join(wrong)}"
         yield Finding(Level.REFUSED, what, detail, "systemctl stop spoold.target 'spoold-*'; spoolctl init, as root")
     elif stat.S_IMODE(found.st_mode) & 0o007:
         mode = stat.S_IMODE(found.st_mode)
@@ -321,7 +321,7 @@ def _inputs(settings: Nix, runtime: Runtime) -> Finding:
     return Finding(
         Level.REFUSED,
         what,
-        "a build writes to its input: whatever one submission needs, another could have rewritten",
+        "a build can write to its input, so one submission could rewrite what another needs",
         'set nix.build_users = "auto", and restart the builder',
     )
 

@@ -21,8 +21,8 @@ AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it
 def store(settings: Nix, where: str) -> str | None:
     """Return the real path of the directory that jobs get as their store, None where it is on another host.
 
-    Where it lies is the executor's own setting, and what it holds is the builder's. Whoever could put a link in its
-    place would have the engine mount whatever they like: raises :class:`OperatorError` where somebody could.
+    Where it lies is the executor's own setting, and what it holds is the builder's. A link in its place
+    would have the engine mount any directory of the host: raises :class:`OperatorError` where somebody could put one.
     """
     if where.partition("://")[0] in NETWORK:
         return None

@@ -264,7 +264,7 @@ def test_a_build_that_writes_to_its_input(
         alone = msgspec.structs.replace(nix_settings.nix, build_users="")
         found = nix._inputs(alone, runtime)
         assert found.level is Level.REFUSED
-        assert "writes to its input" in found.detail
+        assert "can write to its input" in found.detail
 
 
 @pytest.mark.docker
