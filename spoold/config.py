@@ -152,8 +152,8 @@ class Nix(_Section, frozen=True):
         str,
         setting(
             "the group whose members run builds. auto: those of spoold-build under the builder's unit, those of nixbld "
-            "when root runs the builder, and an ordinary user's subordinate ids. Empty: builds run as the builder's own "
-            "user, and can rewrite what others use; only where all submissions are your own"
+            "when root runs the builder, and an ordinary user's subordinate ids. Empty: builds run as the builder's "
+            "own user, and can rewrite what others use; only where all submissions are your own"
         ),
     ] = "auto"
     enter: Annotated[
