@@ -7,6 +7,11 @@ cannot be measured counts as too much. Removal is rm(1)'s, which copes with any 
 What builders make belongs to their own user and is closed to us. So this file is a program too, which looks at a build
 while that runs, as root of the namespace that builders are in (:mod:`spoold.nix.looker` starts it, and says what to
 look at). It imports nothing of spoold, and little else.
+
+Whoever knows that he is looked at can be elsewhere: a directory moves to where the walk has been, a file is handed on
+to a process that was born after the list of them was read. So there is an exact look as well, during which all
+processes of the build stand still. They notice, which is why it is made only where room is lost on the disk that
+nothing explains.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import os
 import re
 import resource
 import select
+import signal
 import stat
 import sys
 import time
@@ -32,6 +38,12 @@ LISTS = 4  # lists that leave a directory out before it counts as gone
 TRIES = 200  # to enter a directory that is renamed meanwhile
 OPEN = 100_000  # files that the processes of a build may have open together
 TICK, REST = 0.05, 60.0  # seconds between two looks, at least and at most
+HURRY, EXACT = b"\n", b"!"  # what asks for a look at once, and for an exact one
+STANDSTILL = 10.0  # seconds within which processes that are stopped have to stand still
+ENDED = "ZXx"  # states of a thread, see proc_pid_stat(5)
+STILL = "TtD" + ENDED  # and of one that does nothing before it acts on a signal
+KCMP = {"x86_64": 312, "aarch64": 272}  # system calls
+KCMP_FILES = 2  # see kcmp(2)
 _MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) .*\(deleted\)$")
 
 
@@ -188,28 +200,119 @@ def unnamed(pids: Iterable[int], disk: int) -> int:
     sizes: dict[int, int] = {}
     count = 0
     for pid in pids:
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            for inode, size in _mapped(pid, disk):
-                sizes[inode] = max(size, sizes.get(inode, 0))
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        for thread in _threads_apart(pid):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                for inode, size in _mapped(thread, disk):
+                    sizes[inode] = max(size, sizes.get(inode, 0))
+            for found, _ in _opened(thread):
                 count += 1
                 if count > OPEN:
                     raise OverflowError(f"more than {OPEN} files were open at once")
-                with contextlib.suppress(OSError):  # it was closed meanwhile
-                    found = os.stat(f"/proc/{pid}/fd/{descriptor}")
-                    if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == disk:
-                        sizes[found.st_ino] = found.st_blocks * 512
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == disk:
+                    sizes[found.st_ino] = found.st_blocks * 512
     return sum(sizes.values())
 
 
-def _mapped(pid: int, disk: int) -> Iterator[tuple[int, int]]:
-    """Yield inodes and bytes of files without a name that a process has mapped; see /proc/pid/maps in proc(5)."""
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as lines:
+def in_flight(pids: Iterable[int]) -> int:
+    """Return how many open files are on their way through sockets of ``pids``: sent, received by nobody, and nowhere to
+    be found meanwhile; see SCM_RIGHTS in unix(7), and scm_fds in proc_pid_fdinfo(5).
+    """
+    count = 0
+    for pid in pids:
+        for thread in _threads_apart(pid):
+            for found, descriptor in _opened(thread):
+                if stat.S_ISSOCK(found.st_mode):
+                    with (
+                        contextlib.suppress(OSError),  # it was closed meanwhile
+                        open(f"{thread}/fdinfo/{descriptor}", encoding="ascii") as lines,
+                    ):
+                        words = [line.split() for line in lines]
+                        count += sum(int(each[1]) for each in words if each[:1] == ["scm_fds:"])
+    return count
+
+
+def _threads_apart(pid: int) -> Iterator[str]:
+    """Yield a directory of /proc for each table of open files that threads of a process have: as a rule there is one.
+
+    A thread that has ended shows none, be it the first one, after which the process is named.
+    """
+    first = 0
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            if not (first and _share_files(first, thread)) and _state(pid, thread) not in ENDED:
+                first = first or thread
+                yield f"/proc/{pid}/task/{thread}"
+
+
+def _share_files(one: int, other: int) -> bool:
+    """Tell whether two threads have one table of open files; not known is no."""
+    import ctypes  # noqa: PLC0415 - few builds have threads, and it takes a while
+
+    number = KCMP.get(os.uname().machine)
+    return number is not None and ctypes.CDLL(None).syscall(number, one, other, KCMP_FILES, 0, 0) == 0
+
+
+def _opened(thread: str) -> Iterator[tuple[os.stat_result, str]]:
+    """Yield what a thread has open, each with its descriptor."""
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for descriptor in os.listdir(f"{thread}/fd"):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                yield os.stat(f"{thread}/fd/{descriptor}"), descriptor
+
+
+def _mapped(thread: str, disk: int) -> Iterator[tuple[int, int]]:
+    """Yield inodes and bytes of files without a name that a process has mapped; see proc_pid_maps(5)."""
+    with open(f"{thread}/maps", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.endswith("(deleted)\n") and (match := _MAPPED.match(line.rstrip("\n"))):
                 begin, end, major, minor = (int(word, 16) for word in match.groups()[:4])
                 if os.makedev(major, minor) == disk:
                     yield int(match[5]), end - begin
+
+
+@contextlib.contextmanager
+def standing_still(uid: int) -> Iterator[None]:
+    """Stop all processes of a user; raises :class:`TimeoutError` where one of them does not come to a stop."""
+    try:
+        _signal_all(uid, signal.SIGSTOP)
+        deadline = time.monotonic() + STANDSTILL
+        while any(_moves(pid) for pid in processes_of(uid)):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.001)
+        yield
+    finally:
+        _signal_all(uid, signal.SIGCONT)
+
+
+def _signal_all(uid: int, number: int) -> None:
+    """Send a signal to all processes of a user at once, so that none is born meanwhile which does not get it.
+
+    See kill(2): the kernel does so for a process that has their uid, and leaves out that one.
+    """
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError):  # there is none
+            os.setresuid(uid, uid, uid)
+            os.kill(-1, number)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _moves(pid: int) -> bool:
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        return any(_state(pid, int(thread)) not in STILL for thread in os.listdir(f"/proc/{pid}/task"))
+    return False
+
+
+def _state(pid: int, thread: int) -> str:
+    """Return the letter that tells what a thread does, see proc_pid_stat(5); one that is gone has ended."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="replace") as file,
+    ):
+        return file.read().rpartition(")")[2].split()[0]
+    return "X"
 
 
 def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) -> None:
@@ -229,23 +332,27 @@ def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) 
 
 
 def main() -> None:
-    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", and how many
-    directories were gone before they could be entered.
+    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", how many
+    directories were gone before they could be entered, and whether it was an exact look.
 
     The first line of standard input says what to look at: ``places``, ``size`` and ``files`` as above, ``uid``, whose
-    files without a name on the device ``disk`` count (-1: nobody's). A byte after it asks for a look at once; else a
-    look comes after ten times as long as one takes, REST at most. The end of standard input is the end.
+    files without a name on the device ``disk`` count (-1: nobody's). HURRY after it asks for a look at once, and EXACT
+    for an exact one, in which files in flight count as directories that were gone; else a look comes after ten times as
+    long as one takes, REST at most. The end of standard input is the end.
     """
     order = json.loads(sys.stdin.readline())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    exact = False
     while True:
         began = time.monotonic()
-        found = _looked(order)
-        print(json.dumps(found), flush=True)
+        found = _looked_exactly(order) if exact else _looked(order)
+        print(json.dumps([*found, exact]), flush=True)
         ready, _, _ = select.select([0], [], [], min(REST, max(TICK, 10 * (time.monotonic() - began))))
-        if ready and not os.read(0, 4096):
+        asked = os.read(0, 4096) if ready else HURRY
+        if not asked:
             return
+        exact = EXACT in asked
 
 
 def _looked(order: dict[str, Any]) -> tuple[int, str, int]:
@@ -254,6 +361,18 @@ def _looked(order: dict[str, Any]) -> tuple[int, str, int]:
     except OverflowError as error:
         return 0, str(error), 0
     return measured(order["places"], size=order["size"], files=order["files"], unnamed=hidden)
+
+
+def _looked_exactly(order: dict[str, Any]) -> tuple[int, str, int]:
+    if order["uid"] < 0:
+        return _looked(order)
+    try:
+        with standing_still(order["uid"]):
+            used, said, missed = _looked(order)
+            return used, said, missed + in_flight(processes_of(order["uid"]))
+    except TimeoutError:
+        used, said, missed = _looked(order)
+        return used, said, missed + 1
 
 
 if __name__ == "__main__":

@@ -290,17 +290,63 @@ def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.Monk
         looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as small,
         looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as large,
     ):
-        for look, used in ((small, 1000), (large, 2000)):
+        for look in (small, large):
             monkeypatch.setattr(look, "_listen", lambda: "")
-            look.used = used
         assert (small(), large()) == ("", "")
         free[0] = looker.FLOOR - 1
+        assert (small(), large()) == ("", ""), "an exact look comes first"
+        for look, used in ((small, 1000), (large, 2000)):
+            look._heed(used, "", 0, exact=True)
         assert small() == ""
         with pytest.raises(TemporaryError, match="nearly full"):
             large()
         free[0] = looker.FLOOR // 2 - 1
         with pytest.raises(TemporaryError, match="nearly full"):
             small()
+
+
+def test_a_build_that_hides_what_it_writes_counts_as_the_largest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free = [3 * looker.FLOOR]
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
+    with (
+        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as hiding,
+        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as honest,
+    ):
+        for look in (hiding, honest):
+            monkeypatch.setattr(look, "_listen", lambda: "")
+        free[0] = looker.FLOOR - 1
+        honest._heed(looker.FLOOR // 2, "", 0, exact=True)
+        hiding._heed(0, "", 1, exact=True)
+        assert honest() == ""
+        with pytest.raises(TemporaryError, match="nearly full"):
+            hiding()
+
+
+def test_an_exact_look_is_asked_for_where_room_is_lost_that_no_look_explains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free = [100 * looker.FLOOR]
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
+    size = 4 * looker.FLOOR
+    with looker.looking([tmp_path], size=size, files=1000, uid=-1, namespace=None) as look:
+        monkeypatch.setattr(look, "_listen", lambda: "")
+        free[0] -= size
+        look._heed(size, "", 0, exact=False)
+        look()
+        assert not look.searches, "all of it is known"
+        free[0] -= size + 1
+        look()
+        assert look.searches
+        look._heed(size, "", 0, exact=True)
+        look()
+        assert not look.searches, "it was others'"
+        free[0] = 2 * looker.FLOOR
+        look._heed(size, "", 0, exact=True)
+        free[0] -= looker.FLOOR // 2 + 1
+        look()
+        assert look.searches, "little is left"
 
 
 def test_a_look_that_was_resting_has_its_time_when_others_fill_the_disk(
