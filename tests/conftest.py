@@ -23,6 +23,15 @@ QUICK_LEASE = Lease(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 SYSTEM = f"{os.uname().machine}-linux"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart."""
+    for item in items:
+        for fixture, marker in (("docker_host", "docker"), ("nix_settings", "nix")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
 @pytest.fixture(scope="session")
 def docker_host() -> str:
     """Return the URL of a Docker Engine that answers."""
