@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ import msgspec
 
 from spoold.model.errors import OperatorError, TemporaryError
 
+NO_CORE = 1  # bytes: with so many the kernel leaves out a handler of core dumps, which with none it starts as root
+
 
 class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one process; ``cpu`` is hard, in seconds, the sizes are bytes, ``None`` leaves a limit as it is."""
@@ -35,7 +38,6 @@ class Rlimits(msgspec.Struct, frozen=True, kw_only=True):
     cpu: int | None = None
     file_size: int | None = None
     open_files: int | None = None
-    core: int | None = 0
     message_queues: int | None = None
     pending_signals: int | None = None
     locked_memory: int | None = None
@@ -91,13 +93,19 @@ def _limited(rlimits: Rlimits) -> list[str]:
         "--cpu": rlimits.cpu,
         "--fsize": rlimits.file_size,
         "--nofile": rlimits.open_files,
-        "--core": rlimits.core,
+        "--core": _no_core(),
         "--msgqueue": rlimits.message_queues,
         "--sigpending": rlimits.pending_signals,
         "--memlock": rlimits.locked_memory,
     }
     chosen = [f"{option}={value}:{value}" for option, value in options.items() if value is not None]
-    return [find("prlimit"), *chosen, "--"] if chosen else []
+    return [find("prlimit"), *chosen, "--"]
+
+
+def _no_core() -> int:
+    """Return the limit on core dumps with which there are none, as far as we may set it; see core(5) on pipes."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    return NO_CORE if most == resource.RLIM_INFINITY else min(NO_CORE, most)
 
 
 @contextlib.contextmanager

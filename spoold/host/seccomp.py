@@ -10,6 +10,8 @@ are what keeps a builder from more. This one refuses what those leave open:
   write byte by byte can be measured while it grows. A C library falls back to writing;
 * what one build could take from all others: contexts of io_setup, the disk's time by sync and syncfs, which do nothing
   and say that it is done;
+* huge pages, which no control group of memory counts;
+* other limits on core dumps than the one that it begins with, see :mod:`spoold.host.launch`: they do nothing either;
 * io_uring, whose requests no filter sees, and what builds have no use for and kernels were broken into by: keys, bpf,
   perf, userfaultfd, modules, kexec, handles of files, clocks;
 * the calls of other architectures, whose numbers mean something else.
@@ -23,8 +25,10 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, RETURN = 0x20, 0x15, 0x35, 0x06
-NUMBER, ARCHITECTURE, FIRST, SECOND, THIRD = 0, 4, 16, 24, 32  # offsets in struct seccomp_data; low halves of arguments
+LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
+FIRST, SECOND, THIRD, FOURTH = 16, 24, 32, 40  # likewise, of the low halves of arguments
+HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 X32 = 0x40000000
 FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
@@ -33,6 +37,8 @@ SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by for
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
 URING = (425, 426, 427)
 MEMFD_SECRET = 447
+RLIMIT_CORE = 4
+MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
 
 
 class Machine(NamedTuple):
@@ -51,6 +57,11 @@ class Machine(NamedTuple):
     ioctl: int
     fallocate: int
     io_setup: int
+    setrlimit: int
+    prlimit: int
+    mmap: int
+    memfd_create: int
+    shmget: int
     idle: tuple[int, ...]
     refused: tuple[int, ...]
 
@@ -64,6 +75,11 @@ MACHINES = {
         ioctl=16,
         fallocate=285,
         io_setup=206,
+        setrlimit=160,
+        prlimit=302,
+        mmap=9,
+        memfd_create=319,
+        shmget=29,
         idle=(162, 306),
         refused=(
             *(248, 249, 250, 321, 298, 323, 246, 320, 175, 313, 176, 304, 303, 163, 167, 168, 169, 103, 179, 300),
@@ -78,6 +94,11 @@ MACHINES = {
         ioctl=29,
         fallocate=47,
         io_setup=0,
+        setrlimit=164,
+        prlimit=261,
+        mmap=222,
+        memfd_create=279,
+        shmget=194,
         idle=(81, 267),
         refused=(
             *(217, 218, 219, 280, 241, 282, 104, 294, 105, 273, 106, 265, 264, 89, 224, 225, 142, 116, 60, 262),
@@ -118,6 +139,19 @@ def program(machine: Machine) -> bytes:
     steps += _where(machine.setsockopt, buffers)
     reserving = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP)), _op(RETURN, ALLOW)]
     steps += _where(machine.ioctl, reserving)
+    for number, argument, huge in (
+        (machine.mmap, FOURTH, MAP_HUGETLB),
+        (machine.memfd_create, SECOND, MFD_HUGETLB),
+        (machine.shmget, THIRD, SHM_HUGETLB),
+    ):
+        asked = [_op(LOAD, argument), _op(JUMP_ANY_BIT, huge, no=1), _error(errno.ENOMEM), _op(RETURN, ALLOW)]
+        steps += _where(number, asked)
+    core = [_op(LOAD, FIRST), *_among((RLIMIT_CORE,), _error(0)), _op(RETURN, ALLOW)]
+    steps += _where(machine.setrlimit, core)
+    # Without a new limit, it is asked for the old one.
+    core = [_op(LOAD, SECOND), _op(JUMP_EQUAL, RLIMIT_CORE, yes=1), _op(RETURN, ALLOW)]
+    core += [_op(LOAD, THIRD), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD + HIGH), _op(JUMP_EQUAL, 0, yes=1)]
+    steps += _where(machine.prlimit, [*core, _error(0), _op(RETURN, ALLOW)])
     return b"".join([*steps, _op(RETURN, ALLOW)])
 
 

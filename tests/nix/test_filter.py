@@ -9,6 +9,7 @@ import pytest
 
 from spoold.host import seccomp
 from spoold.nix.build import NixBuilder
+from tests import cores, huge
 from tests.nix import room
 
 pytestmark = pytest.mark.nix
@@ -67,10 +68,15 @@ WANTED = {
 }
 
 
+def said_by(builder: NixBuilder, code: str) -> str:
+    """Return what a build says that runs ``code`` by Python, and fails."""
+    inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{code}''; }}"
+    attributes = f'X = pkgs.runCommand "says-{time.time_ns()}" {inputs} "$p/bin/python3 $codePath; exit 1";'
+    return room.build(builder, room.SHELL % attributes).phase.stderr
+
+
 def test_what_a_build_may_ask_of_the_kernel(nix_builder: NixBuilder) -> None:
-    inputs = f"{{ p = pkgs.python3; passAsFile = [ ''code'' ]; code = ''{TRIES}''; }}"
-    attributes = f'X = pkgs.runCommand "tries-{time.time_ns()}" {inputs} "$p/bin/python3 $codePath; exit 1";'
-    said = room.build(nix_builder, room.SHELL % attributes).phase.stderr
+    said = said_by(nix_builder, TRIES)
     tried = {words[1]: int(words[2]) for line in said.splitlines() if (words := line.split())[:1] == ["tried"]}
     assert tried, said
     families = {name: number for name, number in tried.items() if name.startswith("family")}
@@ -84,6 +90,23 @@ def test_what_a_build_may_ask_of_the_kernel(nix_builder: NixBuilder) -> None:
         assert tried["x32"] == ENOSYS
 
 
+def test_a_build_gets_no_huge_pages(nix_builder: NixBuilder) -> None:
+    with huge.pages():
+        said = said_by(nix_builder, huge.TRIES)
+    assert huge.REFUSED in said, said
+
+
+def test_a_crash_of_a_build_starts_no_handler_of_the_host(nix_builder: NixBuilder) -> None:
+    crashes = cores.CRASHES.replace("$", "''$")
+    attributes = f"X = pkgs.runCommand \"crashes-{time.time_ns()}\" {{ }} ''{crashes}\nfalse'';"
+    with cores.handled() as count:
+        said = room.build(nix_builder, room.SHELL % attributes).phase.stderr
+        assert "dumped" not in said
+        assert said.count("Segmentation fault") == 2, said
+        assert "set 0\n" in said_by(nix_builder, cores.RAW)
+        assert count() == 0
+
+
 @pytest.mark.parametrize("name", seccomp.MACHINES)
 def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
     """Each way through it ends, within the 4096 steps and the distances that seccomp(2) allows."""
@@ -92,6 +115,6 @@ def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
     assert len(steps) < 4096
     for at, step in enumerate(steps):
         code, yes, no = int.from_bytes(step[:2], "little"), step[2], step[3]
-        if code in (seccomp.JUMP_EQUAL, seccomp.JUMP_GREATER_EQUAL):
+        if code in (seccomp.JUMP_EQUAL, seccomp.JUMP_GREATER_EQUAL, seccomp.JUMP_ANY_BIT):
             assert max(at + 1 + yes, at + 1 + no) < len(steps)
     assert int.from_bytes(steps[-1][:2], "little") == seccomp.RETURN

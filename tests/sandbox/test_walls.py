@@ -15,6 +15,7 @@ from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from tests import cores, huge
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -133,6 +134,22 @@ def test_set_uid_files_give_nothing(run: Run) -> None:
     fields = dict(line.split(":\t") for line in phase.stdout.splitlines()[1:])
     assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"
+
+
+def test_a_crash_starts_no_handler_of_the_host(run: Run, python_shell: str) -> None:
+    with cores.handled() as count:
+        phase = run(cores.CRASHES, shell=python_shell).run
+        assert phase.stderr.count("dumped") == 0
+        assert phase.outcome is Outcome.OK, phase.stderr
+        raw = run("exec python3 main.py", files={"main.py": cores.RAW.encode()}, shell=python_shell).run
+        assert (raw.stdout, raw.signal) == ("set 0\n", "SIGSEGV")
+        assert count() == 0
+
+
+def test_no_huge_pages_which_nobody_would_count(run: Run, python_shell: str) -> None:
+    with huge.pages():
+        phase = run("exec python3 main.py", files={"main.py": huge.TRIES.encode()}, shell=python_shell).run
+    assert phase.stdout == huge.REFUSED
 
 
 CALLS = """

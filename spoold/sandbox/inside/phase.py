@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
 PAGE = 4096
+NO_CORE = 1  # bytes: with so many the kernel starts no handler of core dumps, which with none it does, see core(5)
 TICK = 0.01  # seconds between looks at CPU and memory, at most: memory grows by some 10 MB in that time
 
 
@@ -266,7 +267,7 @@ def set_limits(limits: dict[str, int]) -> None:
         (resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"]),
         (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
         (resource.RLIMIT_STACK, limits["stack"], limits["stack"]),
-        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_CORE, NO_CORE, NO_CORE),
     ):
         top = resource.getrlimit(which)[1]
         if top != resource.RLIM_INFINITY:

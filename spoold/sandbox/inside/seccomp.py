@@ -6,8 +6,9 @@ architectures, whose numbers mean something else. Of sockets it leaves Unix ones
 not hold AF_VSOCK, AF_ALG reaches much of the kernel, and to ask for SCTP or TIPC has the host load a module. What waits
 in a netlink socket is counted for nobody: some thousand of them would take all of the host's memory; so getifaddrs(3)
 fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that they have, and are told that
-it was changed. sync and syncfs do nothing and say that it is done: a job has nothing on a disk, and in a loop they
-would stall the host's.
+it was changed. No control group counts huge pages with the memory: there are none. sync and syncfs do nothing and say
+that it is done: a job has nothing on a disk, and in a loop they would stall the host's. So does what would change the
+limit on core dumps, with which the kernel starts no handler of the host's when a program crashes.
 """
 
 from __future__ import annotations
@@ -17,44 +18,51 @@ import os
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT = (
-    0,
-    4,
-    16,
-    24,
-    32,
-)  # offsets; both are little-endian
+NUMBER, ARCHITECTURE = 0, 4  # offsets
+FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT, FOURTH_ARGUMENT = 16, 24, 32, 40  # of their low halves
+HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-EPERM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 38, 93, 97
+EPERM, ENOMEM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 38, 93, 97
 X32 = 0x40000000  # x86's third set of numbers
 NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
 REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
+RLIMIT_CORE = 4
+MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
 PROTOCOLS = (0, 6, 17)  # whichever is usual, TCP, UDP
 
 
 class Machine:
     """A machine's own numbers: what the filter sees of it, and calls."""
 
-    def __init__(
-        self,
-        architecture: int,
-        sockets: tuple[int, int, int],
-        clone: int,
-        idle: tuple[int, ...],
-        refused: tuple[int, ...],
-    ) -> None:
-        self.architecture, self.sockets, self.clone = architecture, sockets, clone
-        self.idle, self.refused = idle, refused
+    architecture: int
+    clone: int
+    sockets: tuple[int, int, int]  # socket, socketpair, setsockopt
+    limits: tuple[int, int]  # setrlimit, prlimit64
+    memory: tuple[int, int, int]  # mmap, memfd_create, shmget
+    idle: tuple[int, ...]  # sync, syncfs
+    refused: tuple[int, ...]  # mount, umount2, pivot_root, unshare, setns
 
 
-# sockets: socket, socketpair, setsockopt. idle: sync, syncfs. refused: mount, umount2, pivot_root, unshare, setns.
-MACHINES = {
-    "x86_64": Machine(0xC000003E, (41, 53, 54), 56, (162, 306), (165, 166, 155, 272, 308)),
-    "aarch64": Machine(0xC00000B7, (198, 199, 208), 220, (81, 267), (40, 39, 41, 97, 268)),
-}
+class Amd64(Machine):
+    """As the kernel's x86_64."""
+
+    architecture, clone = 0xC000003E, 56
+    sockets, limits, memory = (41, 53, 54), (160, 302), (9, 319, 29)
+    idle, refused = (162, 306), (165, 166, 155, 272, 308)
+
+
+class Arm64(Machine):
+    """As the kernel's aarch64."""
+
+    architecture, clone = 0xC00000B7, 220
+    sockets, limits, memory = (198, 199, 208), (164, 261), (222, 279, 194)
+    idle, refused = (81, 267), (40, 39, 41, 97, 268)
+
+
+MACHINES: dict[str, type[Machine]] = {"x86_64": Amd64, "aarch64": Arm64}
 
 
 class Filter:
@@ -80,7 +88,7 @@ class Filter:
             raise OSError(number, os.strerror(number))
 
 
-def _program(machine: Machine) -> bytes:
+def _program(machine: type[Machine]) -> bytes:
     refuse, no_call = _op(RETURN, ERROR | EPERM), _op(RETURN, ERROR | ENOSYS)
     steps = [_op(LOAD, ARCHITECTURE), _op(JUMP_EQUAL, machine.architecture, yes=1), no_call]
     steps += [_op(LOAD, NUMBER), _op(JUMP_GREATER_EQUAL, X32, no=1), no_call]
@@ -90,6 +98,17 @@ def _program(machine: Machine) -> bytes:
         steps += [_op(JUMP_EQUAL, number, no=1), _op(RETURN, ERROR)]
     steps += [_op(JUMP_EQUAL, machine.clone, no=4), _op(LOAD, FIRST_ARGUMENT)]
     steps += [_op(JUMP_ANY_BIT, NAMESPACES, no=1), refuse, _op(RETURN, ALLOW)]
+    huge = ((FOURTH_ARGUMENT, MAP_HUGETLB), (SECOND_ARGUMENT, MFD_HUGETLB), (THIRD_ARGUMENT, SHM_HUGETLB))
+    for number, (argument, flag) in zip(machine.memory, huge, strict=True):
+        steps += [_op(JUMP_EQUAL, number, no=4), _op(LOAD, argument), _op(JUMP_ANY_BIT, flag, no=1)]
+        steps += [_op(RETURN, ERROR | ENOMEM), _op(RETURN, ALLOW)]
+    set_limit, limit = machine.limits
+    steps += [_op(JUMP_EQUAL, set_limit, no=4), _op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, RLIMIT_CORE, no=1)]
+    steps += [_op(RETURN, ERROR), _op(RETURN, ALLOW)]
+    # Without a new limit, it is asked for the old one.
+    steps += [_op(JUMP_EQUAL, limit, no=8), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, RLIMIT_CORE, no=5)]
+    steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD_ARGUMENT + HIGH)]
+    steps += [_op(JUMP_EQUAL, 0, yes=1), _op(RETURN, ERROR), _op(RETURN, ALLOW)]
     socket, pair, option = machine.sockets
     steps += [_op(JUMP_EQUAL, option, no=7), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, SOL_SOCKET, no=3)]
     steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=2), _op(JUMP_EQUAL, SO_RCVBUF, yes=1)]

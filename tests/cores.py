@@ -1,0 +1,67 @@
+"""A handler of core dumps, as apport is one: the kernel starts it as root of the host whenever a program crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+PATTERN = Path("/proc/sys/kernel/core_pattern")
+NAME = "crash"  # what programs of a test are called here, to tell them from others that crash meanwhile
+# For sh; each crashes in another way, having asked for another limit. A copy of bash goes by its own name.
+CRASHES = """
+set +e
+cp "$(command -v bash)" ./crash && chmod +x ./crash
+./crash -c 'kill -SEGV $$'
+./crash -c 'ulimit -S -c 0; kill -ABRT $$'
+./crash -c 'ulimit -c 0 && ulimit -c unlimited && kill -SEGV $$'
+( ulimit -H -c 0; ./crash -c 'kill -QUIT $$' )
+true
+"""
+# For Python: by the call that is not the C library's.
+RAW = """
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+libc.prctl(15, b"crash", 0, 0, 0)
+number = 160 if os.uname().machine == "x86_64" else 164
+print("set", libc.syscall(number, 4, (ctypes.c_uint64 * 2)(0, 0)), flush=True)
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[Callable[[], int]]:
+    """Have a handler in place; yield what tells for how many crashes it was started."""
+    if os.geteuid() != 0 or not os.access(PATTERN, os.W_OK):
+        pytest.skip("only root can name a handler of core dumps")
+    directory = Path(tempfile.mkdtemp(prefix="core", dir="/tmp"))  # the kernel takes 128 bytes
+    (directory / "h").write_text(f'#!/bin/sh\necho "$1" >>{directory}/log\n')
+    (directory / "h").chmod(0o755)
+    before = PATTERN.read_text()
+    PATTERN.write_text(f"|{directory}/h %e")
+
+    def count() -> int:
+        """Those that crashed before this was asked: a crash of ours is the last one to be told."""
+        lines = _lines(directory)
+        subprocess.run(["sh", "-c", "ulimit -c 0; exec sh -c 'kill -SEGV $$'"], check=False)
+        while len(_lines(directory)) == len(lines):
+            time.sleep(0.01)
+        return _lines(directory).count(NAME)
+
+    try:
+        yield count
+    finally:
+        PATTERN.write_text(before)
+        shutil.rmtree(directory)
+
+
+def _lines(directory: Path) -> list[str]:
+    log = directory / "log"
+    return log.read_text().split() if log.exists() else []
