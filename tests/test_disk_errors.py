@@ -185,7 +185,7 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
             each.switch.write_text(AILMENTS[each.name])
         for each in made:
             each.drop(DURING)
-            (each.incoming / "cancelled.cancel").touch()
+            (each.incoming / "cancelled.cancel").write_text("cancelled\n")
         time.sleep(OUTAGE)
         for each in made:
             each.until(lambda each=each: SAYS in each.said())  # type: ignore[misc]

@@ -168,7 +168,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
     installed.drop(BOB, "long.json", HELLO | {"inputs": "nap 60"})
     until(lambda: [name for name in os.listdir(installed.spool / "running") if name.startswith("long")])
-    run_as(BOB, f"touch {installed.spool}/incoming/long.cancel")
+    run_as(BOB, f"echo long >{installed.spool}/incoming/long.cancel")
     assert installed.response(BOB, "long")["status"] == "CANCELLED"
     found = subprocess.run([*ctl, "check", "--json"], check=True, capture_output=True)
     assert json.loads(found.stdout) == {"unexplained": []}

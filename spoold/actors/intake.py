@@ -222,21 +222,23 @@ class Intake(Threadless):
     def _cancel(self, id_: str, name: str) -> None:
         """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
 
-        Nothing of the file is read; what is no regular file, or one that may lie elsewhere too, does nothing.
+        What is no regular file, or one that may lie elsewhere too, does nothing.
         """
         path = self._spool.queue.path("incoming", name)
-        dropped = fsops.look_at_name(path)
+        dropped = fsops.look_at_dropped(path, len(id_) + len("\r\n") + 1)
         if dropped is None:
             self._unfinished.pop(name, None)
             return
         sound = dropped.kind == "file" and dropped.links == 1
-        came = cancel(self._spool, id_, dropped.uid) if sound else Cancelled.UNKNOWN
+        says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
+        came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
         if came is Cancelled.UNKNOWN:
             submission = fsops.owner(self._spool.queue.path("incoming", f"{id_}.json"))
-            waits = sound and submission is not None and submission.uid == dropped.uid
-            if not self._is_settled(name, dropped) or waits:
+            waits = sound and says_so and submission is not None and submission.uid == dropped.uid
+            if not self._has_lain(name, dropped) or waits:
                 return
-            log.info("nothing to cancel: no such submission of this user's", submission=id_, uid=dropped.uid)
+            reason = "no such submission of this user's" if says_so else "a cancel's content has to be the id"
+            log.info("nothing is cancelled", reason=reason, submission=id_, uid=dropped.uid)
         self._unfinished.pop(name, None)
         self._remove(name, dropped)
         CANCELS.add(came.name.lower())
@@ -291,6 +293,14 @@ class Intake(Threadless):
     def _is_settled(self, name: str, dropped: Dropped) -> bool:
         seen = self._unfinished.get(name)
         if seen is None or seen.identity != dropped.identity:
+            self._unfinished[name] = Unfinished(dropped.identity, self._spool.clock.monotonic())
+            return False
+        return self._has_waited(seen)
+
+    def _has_lain(self, name: str, dropped: Dropped) -> bool:
+        """Tell whether a file has been there for the settle time, however often it was written to."""
+        seen = self._unfinished.get(name)
+        if seen is None or seen.identity.inode != dropped.identity.inode:
             self._unfinished[name] = Unfinished(dropped.identity, self._spool.clock.monotonic())
             return False
         return self._has_waited(seen)

@@ -6,6 +6,7 @@ It uses what the spec promises to clients and nothing else: names in ``incoming/
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import secrets
@@ -80,12 +81,28 @@ def drop(spool: str, id_: str, data: bytes) -> None:
 def cancel(spool: str, id_: str) -> None:
     """Ask for the end of a submission. Whether there is one is not said: only its response will tell."""
     _require_id(id_)
-    path = os.path.join(_incoming(spool), f"{id_}.cancel")
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        if os.lstat(path).st_uid != os.geteuid():
-            raise ClientError(f"{path} is another user's: try again when it is gone, in some seconds") from None
+    path = _cancel_path(spool, id_)
+    # Without O_CREAT a file that is there already is opened, be it an empty one of this user's.
+    for how in (os.O_CREAT | os.O_EXCL, os.O_TRUNC | os.O_NOFOLLOW):
+        with contextlib.suppress(FileExistsError, FileNotFoundError, PermissionError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | how, 0o644)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{id_}\n")
+            return
+    raise ClientError(f"{path} is there, and another user's: try again when it is gone, in some seconds")
+
+
+def idle_cancel(spool: str, id_: str) -> str:
+    """Say why a file that lies there to cancel a submission does nothing; "" where there is none, or it does."""
+    path = _cancel_path(spool, id_)
+    with contextlib.suppress(OSError):
+        if os.lstat(path).st_size == 0:
+            return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
+    return ""
+
+
+def _cancel_path(spool: str, id_: str) -> str:
+    return os.path.join(_incoming(spool), f"{id_}.cancel")
 
 
 def _require_id(id_: str) -> None:

@@ -179,6 +179,8 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
     if response is None:
         raise ClientError(f"{id_!a}: nothing is known of it (yet): no submission of that id, or it still arrives")
     _show(id_, response, as_json=as_json)
+    if idle := client.idle_cancel(settings.spool.path, id_):
+        click.echo(idle, err=True)
     return exits.OK
 
 
@@ -193,7 +195,7 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
     seconds. Whether there is such a submission, and whether it is yours, is not said here, since nobody may know that
-    of others': `spoolctl status ID` tells, or --wait. Without this command: `touch SPOOL/incoming/ID.cancel`.
+    of others': `spoolctl status ID` tells, or --wait. Without this command: `echo ID >SPOOL/incoming/ID.cancel`.
 
     \b
     Examples:

@@ -39,7 +39,7 @@ def drop_as(bench: Bench, uid: int, id_: str) -> None:
 
 def ask(bench: Bench, id_: str, uid: int | None = None) -> Path:
     path = bench.root / "incoming" / f"{id_}.cancel"
-    path.touch()
+    path.write_text(f"{id_}\n")
     if uid is not None:
         os.chown(path, uid, uid)
     return path
@@ -133,10 +133,54 @@ def test_of_anothers_submission_it_tells_no_more_than_of_an_unknown_id(bench: Be
     assert bench.names("quarantine") == set()
 
 
+@pytest.mark.parametrize("content", ["", "b", "a b", "A", "a\nb", "\na", "aa"])
+def test_a_name_alone_says_nothing_of_what_its_owner_wants(bench: Bench, content: str) -> None:
+    """A rename keeps the owner: whoever moves an empty file of root's here has not made root cancel anything."""
+    bring(bench, "new")
+    path = ask(bench, "a", 0)
+    path.write_text(content)
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    assert bench.names("new") == {"a.json"}
+
+
+@pytest.mark.parametrize("content", ["a", "a\n", "a\r\n"])
+def test_the_content_is_the_id_with_or_without_a_line_end(bench: Bench, content: str) -> None:
+    bring(bench, "new")
+    ask(bench, "a", OWNER).write_text(content)
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
+
+
+def test_one_that_is_written_slowly_counts_when_it_is_whole(bench: Bench) -> None:
+    bring(bench, "new")
+    path = ask(bench, "a", OWNER)
+    path.write_text("")
+    bench.intake.step()
+    path.write_text("a")
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
+
+
+def test_one_that_does_nothing_goes_however_often_it_is_touched(bench: Bench) -> None:
+    """Or somebody could keep the owner's own from its place for ever."""
+    bring(bench, "new")
+    path = ask(bench, "a", OTHER)
+
+    def step() -> None:
+        if path.exists():
+            path.touch()
+        bench.intake.step()
+
+    bench.until(lambda: not path.exists(), step)
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
+
+
 def test_what_is_no_plain_file_does_nothing(bench: Bench) -> None:
     path = bench.root / "incoming" / "a.cancel"
     victim = bench.root / "victim"
-    victim.touch()
+    victim.write_text("a")
     os.chown(victim, OWNER, OWNER)
 
     def listen() -> None:

@@ -485,7 +485,7 @@ def test_the_wish_to_cancel_a_newer_entry_waits(
     path = bench.root / state / ("a.json" if state == "new" else "a@1.json")
     (bench.root / "new" / "a.json").rename(path)
     newer = make_newer(path, unlike=unlike)
-    (bench.root / "incoming" / "a.cancel").touch()
+    (bench.root / "incoming" / "a.cancel").write_text("a")
     bench.drop("ours")
     began = time.monotonic()
     bench.until(lambda: time.monotonic() - began > 3 * bench.settings.spool.settle, bench.intake.step)
@@ -505,7 +505,7 @@ def test_a_newer_entry_that_is_done_cannot_be_cancelled(bench: Bench, unlike: bo
     bench.wait_for("a")
     bench.assert_nothing_is_left()
     make_newer(bench.root / "done" / "a.json", unlike=unlike)
-    (bench.root / "incoming" / "a.cancel").touch()
+    (bench.root / "incoming" / "a.cancel").write_text("a")
     bench.until(lambda: not bench.names("incoming"), bench.intake.step)
     assert bench.response("a")["status"] == "COMPLETED"
 

@@ -46,7 +46,7 @@ def test_what_was_cancelled_or_given_up_runs_after_all(bench: Bench) -> None:
     bench.wait_for("a")
     assert bench.response("a")["status"] == "INTERNAL_ERROR"
     bench.drop("b")
-    (bench.root / "incoming" / "b.cancel").touch()
+    (bench.root / "incoming" / "b.cancel").write_text("b")
     bench.until(lambda: bench.has("done", "b.response.json"), bench.intake.step)
     for id_ in ("a", "b"):
         requeue(bench.spool, id_)
@@ -99,7 +99,7 @@ def test_a_holder_that_slept_through_it_cannot_answer(tmp_path: Path) -> None:
         bench.until(lambda: bench.executor._slots._heartbeat._held, bench.executor.step)
         bench.executor._slots._heartbeat.stop()  # it hangs
         lease = next(iter(bench.executor._slots._heartbeat._held))
-        (bench.root / "incoming" / "a.cancel").touch()
+        (bench.root / "incoming" / "a.cancel").write_text("a")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
         requeue(bench.spool, "a")
         bench.spool.queue.claim(Entry("a", 1), "new", "running")  # another executor

@@ -145,6 +145,36 @@ def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     ctl(bench, "cancel", "nobody", "--wait", "--timeout", "0.2", code=exits.TIMED_OUT)
 
 
+def test_a_file_that_cancels_nothing_is_told_of_and_made_one_that_does(tmp_path: Path) -> None:
+    path = tmp_path / "incoming" / "a.cancel"
+    path.parent.mkdir()
+    assert client.idle_cancel(str(tmp_path), "a") == ""
+    path.touch()
+    assert f"{path} is empty, and does nothing" in client.idle_cancel(str(tmp_path), "a")
+    client.cancel(str(tmp_path), "a")
+    assert path.read_text() == "a\n"
+    assert client.idle_cancel(str(tmp_path), "a") == ""
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        client.cancel(str(tmp_path), "a")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_status_tells_of_it(bench: Bench, program: Path) -> None:
+    bench.sandbox.gate.clear()
+    id_ = ctl(bench, "submit", str(program)).strip()
+    path = bench.root / "incoming" / f"{id_}.cancel"
+
+    def told() -> bool:
+        path.touch()  # intake removes it after a while
+        return "is empty, and does nothing" in ctl(bench, "status", id_)
+
+    bench.until(lambda: bench.names("progress"), lambda: None)
+    bench.until(told, lambda: None)
+    bench.sandbox.gate.set()
+
+
 def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> None:
     ctl(bench, "submit", str(program), "--id", "a", "--wait")
     assert json.loads(ctl(bench, "requeue", "a", "--json")) == {"Submission_id": "a"}

@@ -146,7 +146,7 @@ class World:
 
     def cancel(self, id_: str) -> None:
         with by_a_client():
-            (self.root / "incoming" / f"{id_}.cancel").touch()
+            (self.root / "incoming" / f"{id_}.cancel").write_text(f"{id_}\n")
         tell_of_drop(f"incoming/{id_}.cancel")
 
     def drop_link(self, id_: str) -> None:

@@ -150,7 +150,7 @@ def test_cancelling(room: Room, anns: Client) -> None:
     nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}
     in_place(anns, id_, json.dumps(nap).encode())
     room.until((room.spool / "running" / f"{id_}@1.json").exists)
-    anns.put(f"/incoming/{id_}.cancel", b"")
+    anns.put(f"/incoming/{id_}.cancel", id_.encode())
     assert fetch(anns, id_)["status"] == "CANCELLED"
 
 

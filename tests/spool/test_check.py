@@ -182,7 +182,7 @@ def test_nothing_that_moves_is_named(bench: Bench, monkeypatch: pytest.MonkeyPat
         for name in names:
             bench.drop(name)
             if name.endswith("5"):
-                (bench.root / "incoming" / f"{name}.cancel").touch()
+                (bench.root / "incoming" / f"{name}.cancel").write_text(name)
             bench.step()
             bench.health.step()
         bench.wait_for(*names)
