@@ -192,6 +192,8 @@ def _limit(namespace: UserNamespace) -> None:
     """Leave all in a namespace a share of what the kernel counts by user; half of it stays with the host's own."""
     host = Path("/proc/sys/user")
     shares = {file.name: int(file.read_text()) // (2 * SHARES) for file in host.glob("max_*")}
+    # In one of its own a build could mount what it writes out of sight, and have memory that no group counts.
+    shares["max_user_namespaces"] = 0
     lines = "".join(f"echo {share} > /proc/sys/user/{name}\n" for name, share in shares.items())
     # With a /proc of its own: the host's may be closed to writing.
     bounds = proc.Bounds(wall=PATIENCE)

@@ -37,6 +37,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import signal
 import sys
@@ -346,7 +347,28 @@ def _host_is_short() -> tuple[proc.Limit, str] | None:
         kept = _first(SYSCTL / "kernel/pty/reserve") or 0 if used.startswith("kernel/pty") else 0
         if taken is not None and there is not None and taken > (there - kept) * NEARLY:
             return proc.Limit.HOST, f"{what} of the host are running out: {taken} of {there}, see sysctl {most}"
-    return _processes_are_short()
+    return _sockets_are_short() or _processes_are_short()
+
+
+def _sockets_are_short() -> tuple[proc.Limit, str] | None:
+    """Look at the pages that wait in all sockets of the host: beyond a limit the kernel drops what is sent."""
+    for line in _text(SYSCTL.parent / "net/sockstat").splitlines():
+        name, _, rest = line.partition(":")
+        taken = re.search(r" mem ([0-9]+)", rest)
+        limits = _text(SYSCTL / f"net/ipv4/{name.lower()}_mem").split()
+        if taken and limits and int(taken[1]) > int(limits[-1]) * NEARLY:
+            return (
+                proc.Limit.HOST,
+                f"memory for {name} of the host is running out, see sysctl net.ipv4.{name.lower()}_mem",
+            )
+    return None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def _processes_are_short() -> tuple[proc.Limit, str] | None:

@@ -3,14 +3,16 @@
 Theory of operation: what a builder makes is closed to us, so a program beside the build looks at it, as root of the
 namespace that builders are in (see :mod:`spoold.nix.measure`). A look at many files takes long, and the program rests
 after each. So what is free on the disk is asked for at every turn, which costs nothing: where as much is gone as the
-build may still write, the program is asked to look at once. Where more is gone than all looks explain, be it others'
-doing, it is asked for an exact look. Builders cannot take room on a disk without writing to it byte by byte
-(:mod:`spoold.host.seccomp`), so what happens between two turns is little.
+build may still write, the program is asked to look at once. Builders cannot take room on a disk without writing to it
+byte by byte (:mod:`spoold.host.seccomp`), so what happens between two turns is little.
+
+A build can hide from looks, not what it writes from the kernel's count of that. So all looks together are an account of
+the disk. Where it has lost more than a build may write, and a look at each of them does not explain it, the build has
+to end whose processes have written so much more than was found of it. Where there is none, it was others.
 
 A build that meets a full disk may come to another output than one that does not, and succeed. So no build goes on where
 less is left than a floor, whoever filled the disk: first the one that has written most has to end, and below half of
-the floor all have to. The nearer the floor, the less has to be gone for an exact look: so the one that has written most
-is known by then.
+the floor all have to.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
-from weakref import WeakSet
+from typing import ClassVar, NamedTuple, NoReturn
 
 from spoold.host import launch
 from spoold.host.userns import UserNamespace
@@ -34,90 +36,76 @@ from spoold.nix import measure
 FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twentieth of what a small disk has
 FLOOR_INODES = 2000  # inodes, likewise
 SHARE = 20
-PATIENCE = 10.0  # seconds for the program to end
+PATIENCE = 10.0  # seconds for the program to end, and for the room that a build leaves to be free
+EVIDENCE = 1 / 4  # the share of what the disk has lost that a build has to have written beside what was found
 SILENCE, HURRY = 300.0, 30.0  # seconds within which a look has to end: of its own, and one that was asked for
 
 
 class Disk(NamedTuple):
-    """What is free on a disk, and what has to be: pairs of bytes and inodes."""
+    """What is free on a disk: bytes, inodes, and both as a multiple of the floor."""
 
-    free: tuple[int, int]
-    floor: tuple[int, int]
+    free: int
+    inodes: int
+    left: float
 
     @classmethod
     def of(cls, directory: Path) -> Disk:
         """Ask for that of ``directory``."""
         there = os.statvfs(directory)
-        size = there.f_blocks * there.f_frsize
-        inodes = there.f_favail if there.f_files else sys.maxsize  # some file systems have no bound
-        floor = (max(1, min(FLOOR, size // SHARE)), max(1, min(FLOOR_INODES, there.f_files // SHARE)))
-        return cls((there.f_bavail * there.f_frsize, inodes), floor)
-
-    @property
-    def left(self) -> float:
-        """Return what is free as a multiple of the floor."""
-        return min(free / floor for free, floor in zip(self.free, self.floor, strict=True))
-
-    def has_lost(self, now: Disk, known: int, most: tuple[int, int]) -> bool:
-        """Tell whether more than ``most`` is gone since, beside ``known`` bytes, or half of what is above the floor."""
-        gone = (self.free[0] - now.free[0] - known, self.free[1] - now.free[1])
-        return any(
-            lost > min(bound, max(floor, free - floor) // 2)
-            for lost, bound, free, floor in zip(gone, most, now.free, now.floor, strict=True)
-        )
+        free = there.f_bavail * there.f_frsize
+        shares = [free / max(1, min(FLOOR, there.f_blocks * there.f_frsize // SHARE))]
+        if there.f_files:  # some file systems have no bound
+            shares.append(there.f_favail / max(1, min(FLOOR_INODES, there.f_files // SHARE)))
+        return cls(free, there.f_favail, min(shares))
 
 
 class Looker:
     """The program beside one build, and what it said so far."""
 
-    running: ClassVar[WeakSet[Looker]] = WeakSet()
+    running: ClassVar[set[Looker]] = set()
+    lock: ClassVar[threading.Lock] = threading.Lock()  # of that, and of the account
+    made_room_at: ClassVar[float] = -PATIENCE  # on the monotonic clock: when a build was last ended for the others
 
-    def __init__(self, process: subprocess.Popen[bytes], directory: Path, size: int, files: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path, size: int) -> None:
         self._process = process
         self._directory = directory
         self._size = size
-        self._files = files
         self._heard = b""
-        self._asked: dict[bytes, float] = {}  # what the program was asked for, and when on the monotonic clock
-        self._heard_at = time.monotonic()
-        self._at_first = self._then = Disk.of(directory)
-        self._exact = self._at_first  # at the last exact look
-        self.used = self._used_then = 0  # bytes, at the last look, and at the last exact one
-        self.hidden = 0  # bytes that it may have beside them
+        self._asked_at = 0.0  # on the monotonic clock, as all of these; 0: it was not asked to hurry
+        self._doubts_since = 0.0  # 0: the account is right
+        self._heard_at = self.answered_at = time.monotonic()
+        self._free_then = Disk.of(directory).free
+        self._most = 0  # bytes that were free and that looks knew of, together, at the best time
+        self.used = 0  # bytes, at the last look
+        self.wrote = self.at_most = 0  # bytes, see measure.Ledger
 
     def __call__(self) -> str:
         """Say why the build has to end, "" where it may go on.
 
-        Raises :class:`TemporaryError` where it has to for a reason that is not its own.
+        Raises :class:`TemporaryError` where it has to for a reason that may not be its own.
         """
         if said := self._listen():
             return said
         if self._process.poll() is not None:
             raise TemporaryError("what a build writes cannot be measured: the program that does it has ended")
         now = Disk.of(self._directory)
-        if self.used + max(0, self._then.free[0] - now.free[0]) > self._size:
-            self._ask(measure.HURRY)
-        if self._exact.has_lost(now, self.used - self._used_then, (self._size, self._files)):
-            self._ask(measure.EXACT)
-        self._check(now)
+        if self.used + max(0, self._free_then - now.free) > self._size:
+            self.ask()
+        with self.lock:
+            self._account(now)
+            self._keep_room(now)
         # Others may have filled the disk meanwhile: so it is not said to be this build's fault.
-        if time.monotonic() - self._heard_at > SILENCE or self._waits_for_long():
+        since = time.monotonic()
+        if since - self._heard_at > SILENCE or (self._asked_at and since - self._asked_at > HURRY):
             raise TemporaryError("what a build writes cannot be measured in time: it is too much, or too many files")
         return ""
 
-    @property
-    def searches(self) -> bool:
-        """Tell whether an exact look goes on."""
-        return measure.EXACT in self._asked
-
-    def _ask(self, what: bytes) -> None:
-        if what not in self._asked:
-            self._asked[what] = time.monotonic()
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._descriptor(self._process.stdin), what)
-
-    def _waits_for_long(self) -> bool:
-        return any(time.monotonic() - since > HURRY for since in self._asked.values())
+    def ask(self) -> None:
+        """Have the program look at once."""
+        if not self._asked_at:
+            self._asked_at = time.monotonic()
+            with contextlib.suppress(OSError):  # it has ended
+                os.write(self._descriptor(self._process.stdin), b"\n")
 
     def _listen(self) -> str:
         """Take notice of what the program found since; return what it said of a limit."""
@@ -126,39 +114,63 @@ class Looker:
                 self._heard += piece
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
-            if said := self._heed(*json.loads(line)):
-                return said
+            self.used, said, self.wrote, self.at_most, was_asked = json.loads(line)
+            self._heard_at = time.monotonic()
+            self._free_then = Disk.of(self._directory).free
+            if was_asked:
+                self._asked_at, self.answered_at = 0.0, self._heard_at
+            if said:
+                return str(said)
         return ""
 
-    def _heed(self, used: int, said: str, missed: int, exact: bool) -> str:
-        now = Disk.of(self._directory)
-        unseen = self._at_first.free[0] - now.free[0] - used if missed else 0
-        if unseen > self._size:
-            raise TemporaryError(
-                "what a build writes cannot be measured: it moves its directories or removes them all the time, or has "
-                f"files on their way through sockets, and the disk has lost more than {self._size} bytes meanwhile"
-            )
-        self.used, self._then = used, now
-        self._heard_at = time.monotonic()
-        self._asked.pop(measure.HURRY, None)
-        if exact:
-            self._asked.pop(measure.EXACT, None)
-            self._exact, self._used_then, self.hidden = now, used, max(0, unseen)
-        return said
+    def _account(self, now: Disk) -> None:
+        """End the build where the disk has lost what no look explains, and this one is most likely to have it."""
+        known = now.free + sum(each.used for each in self.running)
+        self._most = max(self._most, known)
+        lost = self._most - known
+        if lost <= self._size:
+            self._doubts_since = 0.0
+        elif not self._doubts_since:
+            self._doubts_since = time.monotonic()
+            for each in self.running:
+                each.ask()
+        elif all(each.answered_at >= self._doubts_since for each in self.running):
+            suspects = [each for each in self.running if each.at_most - each.used > lost * EVIDENCE]
+            if not suspects:
+                self._most = known
+            elif self is max(suspects, key=lambda each: each.wrote):
+                self._end(
+                    f"what a build writes cannot be measured: the disk has lost {lost} bytes that no look at any build "
+                    "explains, and this one has written most beside what was found of it"
+                )
 
-    def _check(self, now: Disk) -> None:
-        """Raise where too little is free on the disk for this build to go on."""
-        if now.left < 1 / 2 or (now.left < 1 and self._is_largest()):
-            raise TemporaryError(
-                f"{self._directory}: the disk is nearly full ({now.free[0]} bytes and {now.free[1]} inodes are left), "
-                "and no build goes on where it could meet its end: make room, or run spoolctl gc"
+    def _keep_room(self, now: Disk) -> None:
+        """End the build where too little is free on the disk for it to go on."""
+        largest = max(self.running, key=lambda each: max(each.used, each.at_most), default=self)
+        waits = time.monotonic() - Looker.made_room_at < PATIENCE  # for the room that one has left
+        if now.left < 1 / 2 or (now.left < 1 and self is largest and not waits):
+            self._end(
+                f"{self._directory}: the disk is nearly full ({now.free} bytes and {now.inodes} inodes are left), and "
+                "no build goes on where it could meet its end: make room, or run spoolctl gc"
             )
 
-    def _is_largest(self) -> bool:
-        """Tell whether this is the build that has written most; not while it is still being found out."""
-        every = [self, *self.running]
-        largest = max(each.used + each.hidden for each in every)
-        return not any(each.searches for each in every) and self.used + self.hidden >= largest
+    def _end(self, reason: str) -> NoReturn:
+        Looker.made_room_at = time.monotonic()
+        for each in self.running:
+            each._most = 0  # a new account, whatever room comes back
+        raise TemporaryError(reason)
+
+    def begin(self) -> None:
+        """Take part in the account."""
+        with self.lock:
+            self.running.add(self)
+
+    def end(self) -> None:
+        """Leave it: what was found of the build may stay, as its output, and nobody is to look for it."""
+        with self.lock:
+            self.running.discard(self)
+            for each in self.running:
+                each._most -= self.used
 
     def _descriptor(self, pipe: object) -> int:
         return pipe.fileno()  # type: ignore[attr-defined, no-any-return] # of Popen, which was asked for it
@@ -191,12 +203,12 @@ def looking(
         try:
             with contextlib.suppress(BrokenPipeError):
                 os.write(process.stdin.fileno(), json.dumps(order).encode() + b"\n")
-            looker = Looker(process, places[0], size, files)
-            Looker.running.add(looker)
+            looker = Looker(process, places[0], size)
+            looker.begin()
             try:
                 yield looker
             finally:
-                Looker.running.discard(looker)
+                looker.end()
         finally:
             _end(process)
 

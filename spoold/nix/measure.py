@@ -9,9 +9,8 @@ while that runs, as root of the namespace that builders are in (:mod:`spoold.nix
 look at). It imports nothing of spoold, and little else.
 
 Whoever knows that he is looked at can be elsewhere: a directory moves to where the walk has been, a file is handed on
-to a process that was born after the list of them was read. So there is an exact look as well, during which all
-processes of the build stand still. They notice, which is why it is made only where room is lost on the disk that
-nothing explains.
+to a process that was born after the list of them was read, or is on its way through a socket. So there is a second
+account beside what is found: how much the processes of the build have written, as the kernel counts it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import os
 import re
 import resource
 import select
-import signal
 import stat
 import sys
 import time
@@ -38,10 +36,8 @@ LISTS = 4  # lists that leave a directory out before it counts as gone
 TRIES = 200  # to enter a directory that is renamed meanwhile
 OPEN = 100_000  # files that the processes of a build may have open together
 TICK, REST = 0.05, 60.0  # seconds between two looks, at least and at most
-HURRY, EXACT = b"\n", b"!"  # what asks for a look at once, and for an exact one
-STANDSTILL = 10.0  # seconds within which processes that are stopped have to stand still
+SOCKETS = 1024  # that the processes of a build may have open together: what waits in them is not always counted
 ENDED = "ZXx"  # states of a thread, see proc_pid_stat(5)
-STILL = "TtD" + ENDED  # and of one that does nothing before it acts on a signal
 KCMP = {"x86_64": 312, "aarch64": 272}  # system calls
 KCMP_FILES = 2  # see kcmp(2)
 _MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([0-9]+) .*\(deleted\)$")
@@ -55,8 +51,8 @@ def outgrown(places: Iterable[object], *, size: int, files: int, unnamed: int = 
     return measured(places, size=size, files=files, unnamed=unnamed)[1]
 
 
-def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str, int]:
-    """Return the bytes that were found, what :func:`outgrown` says, and how many directories were gone meanwhile."""
+def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 0) -> tuple[int, str]:
+    """Return the bytes that were found, and what :func:`outgrown` says."""
     walk = _Walk(size, files, unnamed)
     try:
         if unnamed > size:
@@ -64,8 +60,8 @@ def measured(places: Iterable[object], *, size: int, files: int, unnamed: int = 
         for place in places:
             walk.look(str(place))
     except _TooMuchError as error:
-        return walk.used, str(error), walk.missed
-    return walk.used, "", walk.missed
+        return walk.used, str(error)
+    return walk.used, ""
 
 
 class _TooMuchError(Exception):
@@ -82,7 +78,6 @@ class _Walk:
     def __init__(self, size: int, files: int, used: int) -> None:
         self.size, self.files = size, files
         self.used, self.count = used, 0
-        self.missed = 0  # directories that were gone, or closed to us, when they were to be entered
 
     def look(self, place: str) -> None:
         """Measure one tree."""
@@ -120,7 +115,6 @@ class _Walk:
                 below = _entered(directory.descriptor, entry.name, entry.inode())
                 if below is not None:
                     return below
-                self.missed += 1
         return None
 
 
@@ -198,37 +192,24 @@ def unnamed(pids: Iterable[int], disk: int) -> int:
     :class:`OverflowError` where there is too much to be looked at.
     """
     sizes: dict[int, int] = {}
+    sockets: set[int] = set()
     count = 0
     for pid in pids:
         for thread in _threads_apart(pid):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 for inode, size in _mapped(thread, disk):
                     sizes[inode] = max(size, sizes.get(inode, 0))
-            for found, _ in _opened(thread):
+            for found in _opened(thread):
                 count += 1
                 if count > OPEN:
                     raise OverflowError(f"more than {OPEN} files were open at once")
+                if stat.S_ISSOCK(found.st_mode):
+                    sockets.add(found.st_ino)
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and found.st_dev == disk:
                     sizes[found.st_ino] = found.st_blocks * 512
+    if len(sockets) > SOCKETS:
+        raise OverflowError(f"more than {SOCKETS} sockets were open at once")
     return sum(sizes.values())
-
-
-def in_flight(pids: Iterable[int]) -> int:
-    """Return how many open files are on their way through sockets of ``pids``: sent, received by nobody, and nowhere to
-    be found meanwhile; see SCM_RIGHTS in unix(7), and scm_fds in proc_pid_fdinfo(5).
-    """
-    count = 0
-    for pid in pids:
-        for thread in _threads_apart(pid):
-            for found, descriptor in _opened(thread):
-                if stat.S_ISSOCK(found.st_mode):
-                    with (
-                        contextlib.suppress(OSError),  # it was closed meanwhile
-                        open(f"{thread}/fdinfo/{descriptor}", encoding="ascii") as lines,
-                    ):
-                        words = [line.split() for line in lines]
-                        count += sum(int(each[1]) for each in words if each[:1] == ["scm_fds:"])
-    return count
 
 
 def _threads_apart(pid: int) -> Iterator[str]:
@@ -252,12 +233,12 @@ def _share_files(one: int, other: int) -> bool:
     return number is not None and ctypes.CDLL(None).syscall(number, one, other, KCMP_FILES, 0, 0) == 0
 
 
-def _opened(thread: str) -> Iterator[tuple[os.stat_result, str]]:
-    """Yield what a thread has open, each with its descriptor."""
+def _opened(thread: str) -> Iterator[os.stat_result]:
+    """Yield what a thread has open."""
     with contextlib.suppress(OSError):  # it ended meanwhile
         for descriptor in os.listdir(f"{thread}/fd"):
             with contextlib.suppress(OSError):  # it was closed meanwhile
-                yield os.stat(f"{thread}/fd/{descriptor}"), descriptor
+                yield os.stat(f"{thread}/fd/{descriptor}")
 
 
 def _mapped(thread: str, disk: int) -> Iterator[tuple[int, int]]:
@@ -270,41 +251,6 @@ def _mapped(thread: str, disk: int) -> Iterator[tuple[int, int]]:
                     yield int(match[5]), end - begin
 
 
-@contextlib.contextmanager
-def standing_still(uid: int) -> Iterator[None]:
-    """Stop all processes of a user; raises :class:`TimeoutError` where one of them does not come to a stop."""
-    try:
-        _signal_all(uid, signal.SIGSTOP)
-        deadline = time.monotonic() + STANDSTILL
-        while any(_moves(pid) for pid in processes_of(uid)):
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            time.sleep(0.001)
-        yield
-    finally:
-        _signal_all(uid, signal.SIGCONT)
-
-
-def _signal_all(uid: int, number: int) -> None:
-    """Send a signal to all processes of a user at once, so that none is born meanwhile which does not get it.
-
-    See kill(2): the kernel does so for a process that has their uid, and leaves out that one.
-    """
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(OSError):  # there is none
-            os.setresuid(uid, uid, uid)
-            os.kill(-1, number)
-        os._exit(0)
-    os.waitpid(child, 0)
-
-
-def _moves(pid: int) -> bool:
-    with contextlib.suppress(OSError):  # it ended meanwhile
-        return any(_state(pid, int(thread)) not in STILL for thread in os.listdir(f"/proc/{pid}/task"))
-    return False
-
-
 def _state(pid: int, thread: int) -> str:
     """Return the letter that tells what a thread does, see proc_pid_stat(5); one that is gone has ended."""
     with (
@@ -313,6 +259,44 @@ def _state(pid: int, thread: int) -> str:
     ):
         return file.read().rpartition(")")[2].split()[0]
     return "X"
+
+
+class Ledger:
+    """How many bytes the processes of a build have written to disks, as the kernel counts it; see proc_pid_io(5).
+
+    ``wrote`` is what was seen of them at once. The count of a process includes those of its children that it has waited
+    for. ``at_most`` has those as well that nobody waits for, and some of the others twice.
+    """
+
+    def __init__(self) -> None:
+        self.wrote = self._past = 0
+        self._seen: dict[tuple[int, str], int] = {}
+
+    @property
+    def at_most(self) -> int:
+        """Return what was seen of all that are or were there."""
+        return self._past + sum(self._seen.values())
+
+    def look(self, pids: Iterable[int]) -> None:
+        """Take notice of what the processes have written by now."""
+        now = {}
+        for pid in pids:
+            with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
+                now[pid, _since(pid)] = _written(pid)
+        self._past += sum(size for process, size in self._seen.items() if process not in now)
+        self._seen = now
+        self.wrote = max(self.wrote, sum(now.values()))
+
+
+def _written(pid: int) -> int:
+    with open(f"/proc/{pid}/io", encoding="ascii") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
+
+
+def _since(pid: int) -> str:
+    """Return when a process began, which tells it from a later one of its number."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[19]
 
 
 def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) -> None:
@@ -332,47 +316,35 @@ def remove(path: object, entering: Callable[[Sequence[str]], list[str]] = list) 
 
 
 def main() -> None:
-    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", how many
-    directories were gone before they could be entered, and whether it was an exact look.
+    """Look again and again, and print each time what was found: the bytes, the limit that is passed or "", what Ledger
+    says, and whether it was asked for.
 
     The first line of standard input says what to look at: ``places``, ``size`` and ``files`` as above, ``uid``, whose
-    files without a name on the device ``disk`` count (-1: nobody's). HURRY after it asks for a look at once, and EXACT
-    for an exact one, in which files in flight count as directories that were gone; else a look comes after ten times as
-    long as one takes, REST at most. The end of standard input is the end.
+    files without a name on the device ``disk`` count, and whose writing (-1: nobody's). A byte after it asks for a look
+    at once; else a look comes after ten times as long as one takes, REST at most. The end of standard input is the end.
     """
     order = json.loads(sys.stdin.readline())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    exact = False
+    ledger, asked = Ledger(), False
     while True:
         began = time.monotonic()
-        found = _looked_exactly(order) if exact else _looked(order)
-        print(json.dumps([*found, exact]), flush=True)
+        used, said = _looked(order)
+        if order["uid"] >= 0:
+            ledger.look(processes_of(order["uid"]))
+        print(json.dumps((used, said, ledger.wrote, ledger.at_most, asked)), flush=True)
         ready, _, _ = select.select([0], [], [], min(REST, max(TICK, 10 * (time.monotonic() - began))))
-        asked = os.read(0, 4096) if ready else HURRY
-        if not asked:
+        asked = bool(ready)
+        if asked and not os.read(0, 4096):
             return
-        exact = EXACT in asked
 
 
-def _looked(order: dict[str, Any]) -> tuple[int, str, int]:
+def _looked(order: dict[str, Any]) -> tuple[int, str]:
     try:
         hidden = unnamed(processes_of(order["uid"]), order["disk"]) if order["uid"] >= 0 else 0
     except OverflowError as error:
-        return 0, str(error), 0
+        return 0, str(error)
     return measured(order["places"], size=order["size"], files=order["files"], unnamed=hidden)
-
-
-def _looked_exactly(order: dict[str, Any]) -> tuple[int, str, int]:
-    if order["uid"] < 0:
-        return _looked(order)
-    try:
-        with standing_still(order["uid"]):
-            used, said, missed = _looked(order)
-            return used, said, missed + in_flight(processes_of(order["uid"]))
-    except TimeoutError:
-        used, said, missed = _looked(order)
-        return used, said, missed + 1
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 What root made in that store would be in the builder's way. The program begins with two capabilities, as the unit's
 does. So nothing that this user can write has a say in what it runs: the interpreter looks at no variable, no directory
-of theirs and no site, and gets the paths of root's own.
+of theirs and no site, and gets the paths of root's own. Whatever else that user runs may look into the program and lead
+it, once it has given up the two. So it has nothing of root's: no terminal, which it could type into, and two pipes.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from spoold.host import accounts, proc
 from spoold.model.errors import OperatorError
 from spoold.nix.places import BUILDER, GROUP
 
+MOST = 16 * 1024**2  # bytes of an answer
 RIGHTS = "+setuid,+setgid"  # see systemd/spoold-builder.service
 _START = (
     "import sys; module, *sys.path = sys.argv[1:]; import runpy; sys.argv = [module]; "
@@ -60,13 +61,11 @@ def run(settings: Nix, module: str, question: bytes, seconds: float) -> bytes:
         *("-I", "-S", "-c", _START, module, *filter(None, sys.path)),
     ]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent"}
-    try:
-        done = subprocess.run(
-            command, cwd="/", env=environment, input=question, capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise OperatorError(f"it took more than {seconds:g} s as {name}, and was ended") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    bounds = proc.Bounds(wall=seconds, stdout=MOST)
+    done = proc.run(command, bounds, env=environment, stdin=question)
+    if done.limit:
+        raise OperatorError(f"it took more than {seconds:g} s as {name}, and was ended")
+    if not done.ok:
+        said = done.stderr.data.decode(errors="replace").strip().splitlines()[-1:]
         raise OperatorError(f"it could not be done as {name}: {''.join(said)}")
-    return done.stdout
+    return done.stdout.data

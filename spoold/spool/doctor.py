@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,12 @@ ROLES = ("intake", "builder", "health")
 LOCK = ".lock"
 NOBODY = 65534
 INTAKE = "spoold-intake.service"
+GIVE_AND_READ = f"""
+import os, sys
+made = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+os.fchown(made, {NOBODY}, {NOBODY})
+os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+"""
 RIGHTS = "-all,+chown,+fowner,+dac_read_search"  # of that unit
 
 
@@ -154,12 +161,14 @@ def _works(path: str) -> bool:
 
 
 def _works_for(user: str, path: str) -> bool:
-    """Try it as the unit's user with the unit's capabilities, which a file server knows nothing of."""
+    """Try it as the unit's user with the unit's capabilities, which a file server knows nothing of.
+
+    By descriptors alone: others may write to that directory, and put a link under the name.
+    """
     capabilities = f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"
     group = os.stat(os.path.dirname(path)).st_gid
     become = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *capabilities]
-    attempt = f'umask 077 && : >"$1" && chown {NOBODY}:{NOBODY} "$1" && cat "$1"'
-    return proc.run([*become, "sh", "-c", attempt, "sh", path], units.QUICK).ok
+    return proc.run([*become, sys.executable, "-I", "-S", "-c", GIVE_AND_READ, path], units.QUICK).ok
 
 
 def _clock(root: str) -> Finding:

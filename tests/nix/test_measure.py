@@ -113,7 +113,7 @@ def test_a_directory_that_can_be_listed_and_not_entered_ends_nothing(tmp_path: P
         text=True,
         check=False,
     )
-    assert found.stdout.endswith("'', 0)\n"), found.stderr
+    assert found.stdout.endswith("'')\n"), found.stderr
 
 
 def test_hard_links_count_once(tmp_path: Path) -> None:

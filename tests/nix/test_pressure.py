@@ -6,11 +6,13 @@ under the right name for all who ask for the same.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
 from spoold.nix import cage, looker
 from spoold.nix.build import NixBuilder
+from spoold.nix.looker import Looker
 from tests.engines import SLOWNESS
 from tests.nix import room
 from tests.nix.room import Copy
@@ -214,6 +217,8 @@ def test_without_a_group_whatever_the_kernel_kills_is_every_builds(monkeypatch: 
     [
         ({"kernel/pty/nr": "2400", "kernel/pty/max": "4096", "kernel/pty/reserve": "1024"}, "pseudo-terminals"),
         ({"fs/file-nr": "7600\t0\t10000", "fs/file-max": "10000"}, "open files"),
+        ({"../net/sockstat": "TCP: inuse 5 orphan 0 tw 0 alloc 7 mem 760", "net/ipv4/tcp_mem": "1\t2\t1000"}, "TCP"),
+        ({"../net/sockstat": "UDP: inuse 2 mem 760\nUDPLITE: inuse 0", "net/ipv4/udp_mem": "1\t2\t1000"}, "UDP"),
         ({"../loadavg": "1.0 1.0 1.0 1/760 9", "kernel/pid_max": "1000", "kernel/threads-max": "9999"}, "processes of"),
         ({"../loadavg": "1.0 1.0 1.0 1/760 9", "kernel/pid_max": "9999", "kernel/threads-max": "1000"}, "processes of"),
     ],
@@ -287,20 +292,34 @@ class Disk(NamedTuple):
     f_favail: int = 0
 
 
+@contextlib.contextmanager
+def lookers(directory: Path, sizes: Sequence[int]) -> Iterator[list[Looker]]:
+    """Yield lookers at builds that may write so many bytes each, whose programs say nothing."""
+    with contextlib.ExitStack() as held:
+        made = [
+            held.enter_context(looker.looking([directory], size=size, files=1000, uid=-1, namespace=None))
+            for size in sizes
+        ]
+        patch = held.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(Looker, "_listen", lambda _: "")
+        patch.setattr(Looker, "made_room_at", 0.0)
+        yield made
+
+
 def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    free = [2 * looker.FLOOR]
+    free, now = [2 * looker.FLOOR], [1000.0]
     monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
-    with (
-        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as small,
-        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as large,
-    ):
-        for look in (small, large):
-            monkeypatch.setattr(look, "_listen", lambda: "")
-        assert (small(), large()) == ("", "")
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with lookers(tmp_path, [1 << 40] * 3) as (small, large, hiding):
+        small.used, large.used, hiding.at_most = 1000, 2000, 3000
+        assert (small(), large(), hiding()) == ("", "", "")
         free[0] = looker.FLOOR - 1
-        assert (small(), large()) == ("", ""), "an exact look comes first"
-        for look, used in ((small, 1000), (large, 2000)):
-            look._heed(used, "", 0, exact=True)
+        assert (small(), large()) == ("", "")
+        with pytest.raises(TemporaryError, match="nearly full"):
+            hiding()
+        hiding.end()
+        assert (small(), large()) == ("", ""), "it takes a while until there is room"
+        now[0] += looker.PATIENCE
         assert small() == ""
         with pytest.raises(TemporaryError, match="nearly full"):
             large()
@@ -309,48 +328,36 @@ def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.Monk
             small()
 
 
-def test_a_build_that_hides_what_it_writes_counts_as_the_largest(
+def test_what_no_look_explains_ends_the_build_that_has_written_most(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    free = [3 * looker.FLOOR]
-    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
-    with (
-        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as hiding,
-        looker.looking([tmp_path], size=1 << 40, files=1000, uid=-1, namespace=None) as honest,
-    ):
-        for look in (hiding, honest):
-            monkeypatch.setattr(look, "_listen", lambda: "")
-        free[0] = looker.FLOOR - 1
-        honest._heed(looker.FLOOR // 2, "", 0, exact=True)
-        hiding._heed(0, "", 1, exact=True)
-        assert honest() == ""
-        with pytest.raises(TemporaryError, match="nearly full"):
-            hiding()
-
-
-def test_an_exact_look_is_asked_for_where_room_is_lost_that_no_look_explains(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    free = [100 * looker.FLOOR]
-    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
+    free, now = [1000 * looker.FLOOR], [1000.0]
+    monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0], f_blocks=2000 * looker.FLOOR))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     size = 4 * looker.FLOOR
-    with looker.looking([tmp_path], size=size, files=1000, uid=-1, namespace=None) as look:
-        monkeypatch.setattr(look, "_listen", lambda: "")
-        free[0] -= size
-        look._heed(size, "", 0, exact=False)
-        look()
-        assert not look.searches, "all of it is known"
-        free[0] -= size + 1
-        look()
-        assert look.searches
-        look._heed(size, "", 0, exact=True)
-        look()
-        assert not look.searches, "it was others'"
-        free[0] = 2 * looker.FLOOR
-        look._heed(size, "", 0, exact=True)
-        free[0] -= looker.FLOOR // 2 + 1
-        look()
-        assert look.searches, "little is left"
+    with lookers(tmp_path, [size] * 3) as (honest, hiding, idle):
+        every = [honest, hiding, idle]
+
+        def look() -> list[str]:
+            """Have all of them looked at, as their programs would on being asked."""
+            found = [each() for each in every]
+            now[0] += 1.0
+            for each in every:
+                each._asked_at, each.answered_at = 0.0, now[0]
+            return found + [each() for each in every]
+
+        assert not any(look())
+        free[0] -= 3 * size
+        honest.used = honest.wrote = honest.at_most = 3 * size
+        assert not any(look()), "all of it is known"
+        free[0] -= 2 * size
+        assert not any(look()), "nobody wrote it: others did"
+        free[0] -= 2 * size
+        hiding.wrote = hiding.at_most = 2 * size
+        with pytest.raises(TemporaryError, match="no look at any build explains"):
+            look()
+        assert not honest()
+        assert not idle()
 
 
 def test_a_look_that_was_resting_has_its_time_when_others_fill_the_disk(
@@ -358,10 +365,8 @@ def test_a_look_that_was_resting_has_its_time_when_others_fill_the_disk(
 ) -> None:
     free, now = [100 * looker.FLOOR], [1000.0]
     monkeypatch.setattr(os, "statvfs", lambda _: Disk(free[0]))
-    with looker.looking([tmp_path], size=looker.FLOOR, files=1000, uid=-1, namespace=None) as look:
-        monkeypatch.setattr(time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(look, "_listen", lambda: "")
-        look._heard_at = now[0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with lookers(tmp_path, [looker.FLOOR]) as (look,):
         now[0] += 2 * looker.HURRY  # it rests
         free[0] -= 10 * looker.FLOOR
         assert look() == ""
