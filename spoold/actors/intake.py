@@ -55,6 +55,7 @@ NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
+TELLING = 60.0  # seconds between two lines about odd names
 FULL = 1.0  # seconds between two looks while the disk is full
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
@@ -80,7 +81,7 @@ class Intake(Threadless):
         self._seen: set[str] = set()  # the names that wait
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
-        self._reported: set[str] = set()
+        self._odd = OddNames()
         self._newer = LeftAlone(log)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
@@ -118,6 +119,7 @@ class Intake(Threadless):
             self._scan()
         else:
             self._see(hint.name for hint in hints)
+        self._odd.tell(self._spool.clock.monotonic())
         if self._floor.reached():
             self._cancel_some()
             return FULL
@@ -140,7 +142,7 @@ class Intake(Threadless):
             if name in self._seen:
                 continue
             if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
-                self._report(name)
+                self._odd.meet(name)
             elif place := fsops.owner(self._spool.queue.path("incoming", name)):
                 found.append((place.changed_ns, name, place.uid))
         for _, name, uid in sorted(found):
@@ -211,7 +213,7 @@ class Intake(Threadless):
 
     def _forget_missing(self, present: set[str]) -> None:
         self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}
-        self._reported &= present
+        self._odd.keep(present)
 
     def _take(self, name: str) -> None:
         if id_ := ids.cancelled_id(name):
@@ -264,11 +266,6 @@ class Intake(Threadless):
         else:
             self._accept(id_, name, dropped, request)
         self._unfinished.pop(name, None)
-
-    def _report(self, name: str) -> None:
-        if name not in self._reported and not ids.is_upload_in_progress(name):
-            self._reported.add(name)
-            log.warning("ignored: a submission's file is called ID.json (see Names in spool-layout.md)", file=name)
 
     def _read(self, dropped: Dropped) -> Request:
         if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
@@ -376,3 +373,32 @@ class Intake(Threadless):
             self._move_directory(path, self._spool.queue.path("quarantine", aside))
         else:
             fsops.remove_dropped(path, dropped.identity)
+
+
+class OddNames:
+    """Names in the drop box that are no submission's: all that come within TELLING seconds are one line of the log."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._untold: list[str] = []
+        self._not_before = 0.0
+
+    def meet(self, name: str) -> None:
+        """Note a name, but that of an upload in progress; MOST at a time are remembered."""
+        if name not in self._known and not ids.is_upload_in_progress(name) and len(self._known) < MOST:
+            self._known.add(name)
+            self._untold.append(name)
+
+    def keep(self, present: set[str]) -> None:
+        """Forget what is not there any more."""
+        self._known &= present
+
+    def tell(self, now: float) -> None:
+        """Say what was met, where it is time again."""
+        if self._untold and now >= self._not_before:
+            log.warning(
+                "ignored: a submission's file is called ID.json (see Names in spool-layout.md)",
+                files=len(self._untold),
+                first=self._untold[0],
+            )
+            self._untold, self._not_before = [], now + TELLING

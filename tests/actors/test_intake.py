@@ -545,3 +545,30 @@ def test_a_spool_that_is_read_only_for_a_while_loses_nothing(small_disk: Path) -
     box.step()
     assert box.names("new") == {"a.json"}
     assert box.names("incoming") == set()
+
+
+def test_names_that_are_no_submissions_are_one_line_of_the_log(
+    box: Box, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> list[dict[str, Any]]:
+        return [record.__dict__["fields"] for record in caplog.records if "is called ID.json" in record.getMessage()]
+
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    box.drop("one.txt")
+    box.step()
+    assert told() == [{"files": 1, "first": "one.txt"}]
+    for number in range(300):
+        box.drop(f"{number}.txt")
+        box.intake.step([Hint("incoming", f"{number}.txt")])
+    box.step()
+    assert len(told()) == 1
+    now[0] += intake.TELLING
+    box.step()
+    assert told()[1:] == [{"files": 300, "first": "0.txt"}]
+    now[0] += intake.TELLING
+    box.step()
+    box.drop(".upload")
+    box.drop("x.part")
+    box.step()
+    assert len(told()) == 2
