@@ -43,7 +43,7 @@ from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
 from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
-from spoold.spool.cancel import Cancelled, cancel, end_interrupted
+from spoold.spool.cancel import Cancelled, cancel, end_interrupted, operators
 from spoold.spool.depth import Measure
 from spoold.spool.floor import Floor
 from spoold.spool.newer import LeftAlone
@@ -231,6 +231,10 @@ class Intake(Threadless):
         if dropped is None:
             self._unfinished.pop(name, None)
             return
+        if ids.owner_of(id_) not in (None, dropped.uid) and dropped.uid not in operators():
+            self._unfinished.pop(name, None)
+            self._remove(name, dropped)
+            return
         sound = dropped.kind == "file" and dropped.links == 1
         says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
         came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
@@ -253,6 +257,10 @@ class Intake(Threadless):
         dropped = fsops.look_at_dropped(path, self._settings.spool.max_file + 1)
         if dropped is None:
             self._unfinished.pop(name, None)
+            return
+        if (owner := ids.owner_of(id_)) not in (None, dropped.uid):
+            self._unfinished.pop(name, None)
+            self._refuse_name(id_, name, dropped, f"an id that begins with {owner}. is user {owner}'s")
             return
         try:
             request = self._read(dropped)
@@ -328,6 +336,14 @@ class Intake(Threadless):
             self._spool.refuse(id_, reason, origin)
             log.info("refused", submission=id_, uid=origin.uid, reason=reason)
             DROPPED.add("refused")
+        self._remove(name, dropped)
+
+    def _refuse_name(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
+        """Answer a file whose id is not for its owner to use, be it there whole or not, and leave the id free."""
+        origin = origin_of(dropped, self._spool.clock.file_system())
+        self._spool.refuse_reuse(id_, f"{reason}: choose another file name", origin)
+        log.info("refused: the id is another user's", submission=id_, uid=origin.uid)
+        DROPPED.add("refused")
         self._remove(name, dropped)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:

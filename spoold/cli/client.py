@@ -55,8 +55,10 @@ def encoded(data: bytes) -> tuple[str, Encoding]:
 
 
 def new_id(stem: str) -> str:
-    """Return an id that nobody has used: ``stem`` with what ids may not have taken out, and a random part."""
+    """Return an id that nobody can guess: ``stem`` with what ids may not have taken out, and a random part."""
     cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:80] or "job"
+    if ids.owner_of(cleaned) is not None:  # it may be another uid by which spoold knows us
+        cleaned = cleaned.replace(".", "-", 1)
     return f"{cleaned}-{secrets.token_hex(6)}"
 
 

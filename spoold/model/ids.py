@@ -15,6 +15,7 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
 ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
 RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
+OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
 REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
@@ -45,6 +46,12 @@ def cancelled_id(name: str) -> str | None:
     """Return the id that a file dropped under ``name`` wants cancelled, or None where it is no such file."""
     stem = name.removesuffix(".cancel")
     return stem if stem != name and submission_id(f"{stem}.json") else None
+
+
+def owner_of(id_: str) -> int | None:
+    """Return the uid of the user to whom an id belongs by its beginning, None where it is for whoever is first."""
+    match = OWNED.fullmatch(id_)
+    return int(match["uid"]) if match else None
 
 
 def is_upload_in_progress(name: str) -> bool:

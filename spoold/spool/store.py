@@ -76,7 +76,7 @@ class Spool:
             fsops.replace(private, self.queue.path("tmp", name))
 
     def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
-        """Answer a file whose id belongs to something else already, beside that one's response."""
+        """Answer a file whose id is not to be had, beside the response of whatever has it."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)

@@ -572,3 +572,41 @@ def test_names_that_are_no_submissions_are_one_line_of_the_log(
     box.drop("x.part")
     box.step()
     assert len(told()) == 2
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+
+
+@needs_root
+@pytest.mark.parametrize("data", [GOOD, b"", b'{"files": [', b"[]"])
+def test_an_id_that_begins_with_a_uid_is_that_users(box: Box, data: bytes) -> None:
+    path = box.drop("1000.ex3.json", data, owner=NOBODY)
+    box.step()
+    assert not path.exists(), "at once, be it still on its way"
+    (refusal,) = (box.root / "done").iterdir()
+    assert refusal.name.startswith(f"1000.ex3@{NOBODY}-")
+    assert "begins with 1000. is user 1000's" in json.loads(refusal.read_bytes())["reason"]
+    assert refusal.stat().st_uid == NOBODY
+    box.drop("1000.ex3.json", owner=1000)
+    box.step()
+    assert [path.name for path in (box.root / "new").iterdir()] == ["1000.ex3.json"]
+
+
+@needs_root
+def test_such_an_id_is_for_its_user_alone_to_cancel_and_the_operator(box: Box) -> None:
+    box.drop("1000.ex3.json", owner=1000)
+    box.step()
+    path = box.drop("1000.ex3.cancel", b"", owner=NOBODY)
+    box.intake.step()
+    assert not path.exists()
+    assert list((box.root / "new").iterdir())
+    box.drop("1000.ex3.cancel", b"1000.ex3", owner=0)
+    box.step()
+    assert not list((box.root / "new").iterdir())
+
+
+@pytest.mark.parametrize("id_", ["1000", "1000-a", "01000.a", "a.1000.b", "12345678901.a"])
+def test_other_ids_are_for_whoever_is_first(box: Box, id_: str) -> None:
+    box.drop(f"{id_}.json", owner=NOBODY if os.geteuid() == 0 else None)
+    box.step()
+    assert [path.name for path in (box.root / "new").iterdir()] == [f"{id_}.json"]

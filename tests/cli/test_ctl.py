@@ -163,6 +163,12 @@ def test_a_file_that_cancels_nothing_is_told_of_and_made_one_that_does(tmp_path:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_an_id_that_is_made_up_is_nobodys_by_its_beginning() -> None:
+    """It may be another uid by which spoold knows us, on another host."""
+    assert client.new_id("2024.exam").startswith("2024-exam-")
+    assert client.new_id("ex.2024").startswith("ex.2024-")
+
+
 def test_status_tells_of_it(tmp_path: Path) -> None:
     """In a spool in which nobody works: intake removes it after a while."""
     for name in ("incoming", "done", "progress"):

@@ -60,3 +60,10 @@ def test_build_ids_depend_on_each_part_and_nothing_runs_together() -> None:
     parts = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "b", "d"), ("x", "b", "c"), ("a", "b", "c", "d")]
     assert len({ids.build_id(*part) for part in parts}) == len(parts)
     assert ids.build_id("a", "b", "c") == ids.build_id("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("id_", "uid"), [("1000.a", 1000), ("0.a.b", 0), ("1000", None), ("01.a", None), ("a.1.b", None)]
+)
+def test_whose_an_id_is_by_its_beginning(id_: str, uid: int | None) -> None:
+    assert ids.owner_of(id_) == uid
