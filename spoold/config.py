@@ -44,6 +44,9 @@ class Spool(_Section, frozen=True):
     settle: Annotated[
         float, setting("a file that does not parse is refused once it has not changed for so long", "seconds", ge=0)
     ] = 10.0
+    upload: Annotated[
+        float, setting("a file that is not whole is refused so long after it was first seen", "seconds", gt=0)
+    ] = 3600.0
     max_file: Annotated[int, setting("the largest file that a client may drop", "bytes", ge=1)] = 16 * MIB
     max_files: Annotated[int, setting("how many files a submission may have", ge=1)] = 1000
     min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes", ge=0)] = 256 * MIB
@@ -205,6 +208,7 @@ class Settings(_Section, frozen=True):
 LIVE = (
     "spool.scan",
     "spool.settle",
+    "spool.upload",
     "spool.max_file",
     "spool.max_files",
     "spool.min_free",

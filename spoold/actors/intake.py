@@ -61,10 +61,14 @@ OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOM
 
 
 class Unfinished(NamedTuple):
-    """A file that was no submission when it was looked at, and since when it has been as it is."""
+    """A file that was no submission when it was looked at, since when it has been as it is, and since when its owner
+    has had the name.
+    """
 
     identity: Identity
     since: float
+    uid: int
+    first: float
 
 
 class Intake(Threadless):
@@ -265,9 +269,12 @@ class Intake(Threadless):
         try:
             request = self._read(dropped)
         except IncompleteError as error:
-            if not self._is_settled(name, dropped):
+            if self._is_settled(name, dropped):
+                reason = f"after {self._settings.spool.settle:g} s without a change it is still {error}"
+            elif self._is_overdue(name):
+                reason = f"{self._settings.spool.upload:g} s after it came it is still {error}"
+            else:
                 return
-            reason = f"after {self._settings.spool.settle:g} s without a change it is still {error}"
             self._refuse(id_, name, dropped, reason)
         except ClientError as error:
             self._refuse(id_, name, dropped, str(error))
@@ -298,15 +305,22 @@ class Intake(Threadless):
     def _is_settled(self, name: str, dropped: Dropped) -> bool:
         seen = self._unfinished.get(name)
         if seen is None or seen.identity != dropped.identity:
-            self._unfinished[name] = Unfinished(dropped.identity, self._spool.clock.monotonic())
+            now = self._spool.clock.monotonic()
+            first = now if seen is None or seen.uid != dropped.uid else seen.first
+            self._unfinished[name] = Unfinished(dropped.identity, now, dropped.uid, first)
             return False
         return self._has_waited(seen)
+
+    def _is_overdue(self, name: str) -> bool:
+        """Tell whether one user has kept a name for too long, by whatever changes, from everybody else."""
+        return self._spool.clock.monotonic() - self._unfinished[name].first >= self._settings.spool.upload
 
     def _has_lain(self, name: str, dropped: Dropped) -> bool:
         """Tell whether a file has been there for the settle time, however often it was written to."""
         seen = self._unfinished.get(name)
         if seen is None or seen.identity.inode != dropped.identity.inode:
-            self._unfinished[name] = Unfinished(dropped.identity, self._spool.clock.monotonic())
+            now = self._spool.clock.monotonic()
+            self._unfinished[name] = Unfinished(dropped.identity, now, dropped.uid, now)
             return False
         return self._has_waited(seen)
 

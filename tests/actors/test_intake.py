@@ -34,10 +34,10 @@ NOBODY = 65534
 class Box:
     """A drop box with an intake that a test steps."""
 
-    def __init__(self, root: Path, settle: float = 0.0, max_file: int = 1 << 20) -> None:
+    def __init__(self, root: Path, settle: float = 0.0, max_file: int = 1 << 20, upload: float = 3600.0) -> None:
         layout.create(str(root))
         self.root = root
-        self.settings = Settings(spool=Spool(path=str(root), settle=settle, max_file=max_file))
+        self.settings = Settings(spool=Spool(path=str(root), settle=settle, max_file=max_file, upload=upload))
         self.spool = spool_store.Spool(self.settings, "test")
         self.intake = Intake(self.settings)
         self.intake.start()
@@ -610,3 +610,18 @@ def test_other_ids_are_for_whoever_is_first(box: Box, id_: str) -> None:
     box.drop(f"{id_}.json", owner=NOBODY if os.geteuid() == 0 else None)
     box.step()
     assert [path.name for path in (box.root / "new").iterdir()] == [f"{id_}.json"]
+
+
+def test_a_name_is_not_kept_for_ever_by_an_upload_that_never_ends(tmp_path: Path) -> None:
+    box = Box(tmp_path, settle=600.0, upload=0.5)
+    path = box.drop("a.json", b'{"files": [')
+    deadline = time.monotonic() + 60
+    while path.exists():
+        with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(b" ")
+        box.step()
+        assert time.monotonic() < deadline
+    assert (
+        "0.5 s after it came it is still" in json.loads((box.root / "done" / "a.response.json").read_bytes())["reason"]
+    )
