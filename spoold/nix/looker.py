@@ -73,6 +73,7 @@ class Looker:
         self._heard = b""
         self._asked_at = 0.0  # on the monotonic clock, as all of these; 0: it was not asked to hurry
         self._doubts_since = 0.0  # 0: the account is right
+        self._doubted = 0  # bytes that were free then
         self._heard_at = self.answered_at = time.monotonic()
         self._free_then = Disk.of(directory).free
         self._most = 0  # bytes that were free and that looks knew of, together, at the best time
@@ -125,24 +126,30 @@ class Looker:
 
     def _account(self, now: Disk) -> None:
         """End the build where the disk has lost what no look explains, and this one is most likely to have it."""
-        known = now.free + sum(each.used for each in self.running)
-        self._most = max(self._most, known)
-        lost = self._most - known
-        if lost <= self._size:
+        found = sum(each.used for each in self.running)
+        self._most = max(self._most, now.free + found)
+        if self._most - now.free - found <= self._size:
             self._doubts_since = 0.0
         elif not self._doubts_since:
-            self._doubts_since = time.monotonic()
+            self._doubts_since, self._doubted = time.monotonic(), now.free
             for each in self.running:
                 each.ask()
         elif all(each.answered_at >= self._doubts_since for each in self.running):
-            suspects = [each for each in self.running if each.at_most - each.used > lost * EVIDENCE]
-            if not suspects:
-                self._most = known
-            elif self is max(suspects, key=lambda each: each.wrote):
-                self._end(
-                    f"what a build writes cannot be measured: the disk has lost {lost} bytes that no look at any build "
-                    "explains, and this one has written most beside what was found of it"
-                )
+            self._doubts_since = 0.0
+            # By what was free before these looks: what was written since they began is no evidence.
+            self._judge(self._most - max(now.free, self._doubted) - found, now.free + found)
+
+    def _judge(self, lost: int, known: int) -> None:
+        if lost <= self._size:
+            return
+        suspects = [each for each in self.running if each.at_most - each.used > lost * EVIDENCE]
+        if not suspects:
+            self._most = known
+        elif self is max(suspects, key=lambda each: each.wrote):
+            self._end(
+                f"what a build writes cannot be measured: the disk has lost {lost} bytes that no look at any build "
+                "explains, and this one has written most beside what was found of it"
+            )
 
     def _keep_room(self, now: Disk) -> None:
         """End the build where too little is free on the disk for it to go on."""

@@ -108,6 +108,9 @@ time.sleep(600)
 """
 
 
+pytestmark = pytest.mark.usefixtures("python_shell")  # or Python itself would have to be built within the limit
+
+
 def built(builder: NixBuilder, code: str) -> BuildResult:
     return room.build(room.limited(builder, output=LIMIT, silence=300, time=300), room.SHELL % python_build(code))
 

@@ -353,6 +353,14 @@ def test_what_no_look_explains_ends_the_build_that_has_written_most(
         free[0] -= 2 * size
         assert not any(look()), "nobody wrote it: others did"
         free[0] -= 2 * size
+        found = [each() for each in every]
+        honest.used, honest.wrote, honest.at_most = 5 * size, 7 * size, 7 * size
+        free[0] -= 2 * size
+        honest.answered_at = hiding.answered_at = idle.answered_at = now[0] = now[0] + 1.0
+        assert not any([*found, *(each() for each in every)]), "it was written while they looked"
+        honest.used = 7 * size
+        assert not any(look())
+        free[0] -= 2 * size
         hiding.wrote = hiding.at_most = 2 * size
         with pytest.raises(TemporaryError, match="no look at any build explains"):
             look()
