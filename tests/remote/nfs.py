@@ -75,6 +75,10 @@ class Server:
         return connect(self.port, uid, gid)
 
 
+# An answer, be it that to closing a file.
+LOST = (nfs_rs.NfsRetryableError, nfs_rs.NfsUncertainOutcomeError, nfs_rs.NfsFileCloseError)
+
+
 def connect(port: int, uid: int, gid: int) -> Client:
     """Return a client of the server that listens there."""
     options = f"version=4.1&noresvport=true&nfsport={port}"
@@ -132,7 +136,7 @@ class Client:
         for _ in range(10):
             try:
                 return operation()
-            except (nfs_rs.NfsRetryableError, nfs_rs.NfsUncertainOutcomeError):
+            except LOST:
                 if is_done():
                     return cast("T", None)  # only of what returns nothing
         return operation()
