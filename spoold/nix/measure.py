@@ -8,9 +8,9 @@ What builders make belongs to their own user and is closed to us. So this file i
 while that runs, as root of the namespace that builders are in (:mod:`spoold.nix.looker` starts it, and says what to
 look at). It imports nothing of spoold, and little else.
 
-Whoever knows that he is looked at can be elsewhere: a directory moves to where the walk has been, a file is handed on
-to a process that was born after the list of them was read, or is on its way through a socket. So there is a second
-account beside what is found: how much the processes of the build have written, as the kernel counts it.
+A build can evade looks. It moves a directory to where the walk has been, hands a file on to a process that was born
+after the list of them was read, or leaves it on its way through a socket. So there is a second account beside what is
+found: how much the processes of the build have written, as the kernel counts it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 What root made in that store would be in the builder's way. The program begins with two capabilities, as the unit's
 does. So nothing that this user can write has a say in what it runs: the interpreter looks at no variable, no directory
-of theirs and no site, and gets the paths of root's own. Whatever else that user runs may look into the program and lead
-it, once it has given up the two. So it has nothing of root's: no terminal, which it could type into, and two pipes.
+of theirs and no site, and gets the paths of root's own. Another process
+of that user can trace the program once it has given up the two. So the program has nothing of root's but pipes, and no
+terminal that somebody could type into.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a build writes is bounded whatever it does to hide that: where no look can see it, the disk misses it."""
+"""A build cannot hide what it writes: a look finds it, or the account of the disk does not come out even."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def unlinked(size=2000000):
     os.write(file, bytes(size))
     os.unlink("x")
     return file
+def many():
+    for number in range(60):
+        unlinked()
+    time.sleep(600)
 """
 # One after the other opens what it inherits no more of, and is gone as soon as the next is born.
 RELAY = """
@@ -83,19 +87,12 @@ while True:
 THREAD_OF_ITS_OWN = """
 def apart():
     libc.unshare(0x400)
-    for number in range(60):
-        unlinked()
-    time.sleep(600)
+    many()
 threading.Thread(target=apart).start()
 time.sleep(600)
 """
 FIRST_THREAD_IS_GONE = """
-def other():
-    time.sleep(1)
-    for number in range(60):
-        unlinked()
-    time.sleep(600)
-threading.Thread(target=other).start()
+threading.Thread(target=many).start()
 libc.syscall(60 if os.uname().machine == "x86_64" else 93, 0)
 """
 IN_FLIGHT = """
@@ -146,7 +143,7 @@ def test_what_no_look_can_find_is_missed_on_the_disk(nix_builder: NixBuilder, co
 
 
 def test_sockets_are_bounded(nix_builder: NixBuilder) -> None:
-    """What waits in them is counted by no group of cgroup v1."""
+    """No group of cgroup v1 counts what waits in them."""
     code = "kept = [socket.socketpair() for _ in range(600)]\ntime.sleep(600)\n"
     result = built(nix_builder, f"import resource\nresource.setrlimit(7, (4096, 4096))\n{code}")
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT

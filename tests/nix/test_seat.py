@@ -41,7 +41,7 @@ print(os.getuid(), sys.stdin.read(), [os.isatty(number) for number in range(3)])
 
 
 def test_it_has_no_terminal_to_type_into(tmp_path: Path) -> None:
-    """Whoever has that account may trace it, once it holds no capability, and lead it."""
+    """Another process of that account may trace it once it holds no capability."""
     store = tmp_path / "state/nix/nix/store"
     store.mkdir(parents=True)
     os.chown(store, UID, UID)
