@@ -108,6 +108,7 @@ class Intake(Threadless):
             if name.endswith(".accept.json"):
                 fsops.remove(self._spool.queue.path("tmp", name))
         mend(self._spool.queue, log)
+        self._spool.queue.note_ids()
         end_interrupted(self._spool, self._newer)
         self._newer.tell()
 
@@ -329,8 +330,8 @@ class Intake(Threadless):
         if not self._is_repeated(id_, origin):
             if self._spool.accept(id_, request, origin):
                 DROPPED.add("accepted")
-            else:
-                self._is_repeated(id_, origin)
+            elif not self._is_repeated(id_, origin):
+                raise TemporaryError("another submission of this id was just here")
         self._taken.append((name, dropped))
 
     def _let_go(self) -> None:

@@ -381,6 +381,31 @@ def stands_for(path: str, kept: io.FileIO) -> bool:
     return (named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)
 
 
+def note(path: str, text: str, private: str = "") -> bool:
+    """Leave a short text where one look finds it, as the target of a symbolic link; False where there is something.
+
+    With a ``private`` name, by which it is made first, it replaces what is there. It is not synced.
+    """
+    beat()
+    try:
+        os.symlink(text, private or path)
+    except FileExistsError:
+        if noted(private or path) != text:
+            return False
+    if private:
+        replace(private, path)
+    return True
+
+
+def noted(path: str) -> str | None:
+    """Return the text that was left at ``path``, None where there is none; raises OSError for what is no link."""
+    beat()
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return None
+
+
 def same_file(one: str, other: str) -> bool:
     """Tell whether two names stand for one file."""
     try:

@@ -13,18 +13,24 @@ from typing import NamedTuple
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
-ENTRY = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:@(?P<attempt>[1-9][0-9]{0,3}))?\.json")
-RESULT = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{0,127})@(?P<attempt>[0-9]{1,4})\.response\.json")
+OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # which builds have not, nor submissions of earlier versions
+ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<attempt>[1-9][0-9]{{0,3}}))?\.json")
+RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
 OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
 REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
 
 class Entry(NamedTuple):
-    """An entry of the spool: the id and the attempt that its name carries (1 where the name has none)."""
+    """An entry of the spool: what its name carries. The attempt is 1 where the name has none.
+
+    ``owner`` is the uid of the submission's owner. It is None for builds, which have none, and where the name does not
+    tell: in ``done/``, and for what an earlier version of spoold accepted.
+    """
 
     id: str
     attempt: int
+    owner: int | None = None
 
 
 class Hint(NamedTuple):
@@ -62,28 +68,37 @@ def is_upload_in_progress(name: str) -> bool:
 def parse_entry(name: str) -> Entry | None:
     """Return the entry that a file name in a state directory stands for, or None."""
     match = ENTRY.fullmatch(name)
-    return Entry(match["id"], int(match["attempt"] or 1)) if match else None
+    return Entry(match["id"], int(match["attempt"] or 1), _owner(match)) if match else None
 
 
 def parse_result(name: str) -> Entry | None:
     """Return whose result a file name in ``tmp/`` stands for, or None. Attempt 0 is a refusal, made by intake."""
     match = RESULT.fullmatch(name)
-    return Entry(match["id"], int(match["attempt"])) if match else None
+    return Entry(match["id"], int(match["attempt"]), _owner(match)) if match else None
+
+
+def _owner(match: re.Match[str]) -> int | None:
+    return None if match["owner"] is None else int(match["owner"])
 
 
 def new_name(entry: Entry) -> str:
-    """Return the name in ``new/``: the plain id for the first attempt."""
-    return f"{entry.id}.json" if entry.attempt == 1 else claimed_name(entry)
+    """Return the name in ``new/``: where it tells no owner, the plain id for the first attempt."""
+    return f"{entry.id}.json" if entry.owner is None and entry.attempt == 1 else claimed_name(entry)
 
 
 def claimed_name(entry: Entry) -> str:
     """Return the name in ``building/`` and ``running/``."""
-    return f"{entry.id}@{entry.attempt}.json"
+    return f"{_of_attempt(entry)}.json"
 
 
 def result_name(entry: Entry) -> str:
     """Return the name in ``tmp/`` of an attempt's result that is not published yet."""
-    return f"{entry.id}@{entry.attempt}.response.json"
+    return f"{_of_attempt(entry)}.response.json"
+
+
+def _of_attempt(entry: Entry) -> str:
+    owner = "" if entry.owner is None else f"{entry.owner}-"
+    return f"{entry.id}@{owner}{entry.attempt}"
 
 
 def done_name(id_: str) -> str:

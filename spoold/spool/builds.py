@@ -88,7 +88,7 @@ class BuildStore:
 
     def request(self, dependencies: Dependencies) -> bool:
         """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
-        return self.queue.add(dependencies.build_id, formats.encode(dependencies), sync=False)
+        return self.queue.add(Entry(dependencies.build_id, 1), formats.encode(dependencies), sync=False)
 
     def read(self, state: str, entry: Entry) -> Dependencies:
         """Return the Dependencies object of an entry; raises what :meth:`Spool.read` does."""

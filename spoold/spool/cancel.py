@@ -54,7 +54,7 @@ def cancel(spool: Spool, id_: str, uid: int) -> Cancelled:
         if state == "done":
             return Cancelled.LATE
         if entry.attempt == ids.CANCEL or _take(spool, state, entry):
-            end(spool, id_)
+            end(spool, entry._replace(attempt=ids.CANCEL))
             return Cancelled.DONE
     return Cancelled.UNKNOWN
 
@@ -65,20 +65,19 @@ def operators() -> tuple[int, int]:
 
 
 def _take(spool: Spool, state: str, entry: Entry) -> bool:
-    mine = spool.queue.entry_path("running", Entry(entry.id, ids.CANCEL))
+    mine = spool.queue.entry_path("running", entry._replace(attempt=ids.CANCEL))
     return fsops.move(spool.queue.entry_path(state, entry), mine) and fsops.touch(mine)
 
 
-def end(spool: Spool, id_: str) -> None:
+def end(spool: Spool, entry: Entry) -> None:
     """Answer a submission that was taken to be cancelled. Only intake does, of which there is one."""
-    entry = Entry(id_, ids.CANCEL)
     try:
         submission = spool.read("running", entry)
     except msgspec.DecodeError as error:
         spool.give_up(entry, "running", f"the entry cannot be read: {error}")
         return
     spool.finish(entry, msgspec.structs.replace(submission.Response, status=Status.CANCELLED), submission.Spool)
-    log.info("cancelled", submission=id_)
+    log.info("cancelled", submission=entry.id)
 
 
 def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
@@ -86,7 +85,7 @@ def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
     for entry in spool.queue.entries("running"):
         if entry.attempt == ids.CANCEL:
             try:
-                end(spool, entry.id)
+                end(spool, entry)
             except LeaseLostError:
                 continue  # somebody else has answered it, such as `spoolctl check --repair`
             except NewerFormatError as error:

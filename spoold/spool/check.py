@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours
 }
 PRIVATE = (
     ".accept.json",
+    ".id.json",
     ".private.json",
     ".progress.json",
     ".refused.json",
@@ -98,6 +99,7 @@ class Check:
             "incoming": self._in_incoming,
             "done": self._in_done,
             "progress": self._in_progress,
+            "ids": self._in_ids,
             "tmp": lambda name: self._in_tmp(self._queue, "tmp", name),
             "quarantine": lambda _: None,
             "builds": lambda name: self._of_ours("builds", name),
@@ -183,7 +185,7 @@ class Check:
         attempts = [*range(1, self._queue.attempts + 2), ids.CANCEL]
         for other in ORDER[ORDER.index(state) : 3]:
             for attempt in attempts:
-                there = Entry(entry.id, attempt)
+                there = entry._replace(attempt=attempt)
                 counts = other != state or attempt > entry.attempt
                 if counts and fsops.exists(self._queue.entry_path(other, there)):
                     return f"{other}/ with attempt {attempt}"
@@ -233,6 +235,17 @@ class Check:
             return None
         return Verdict("a side file of a submission that is gone", Action.REMOVE)
 
+    def _in_ids(self, name: str) -> Verdict | None:
+        if ids.submission_id(f"{name}.json") is None:
+            return Verdict("not an id", Action.QUARANTINE)
+        try:
+            fsops.noted(self._queue.path("ids", name))
+        except OSError:
+            return Verdict("no note of whose an id is", Action.QUARANTINE)
+        if self._is_young(f"ids/{name}") or self._queue.locate(name):
+            return None
+        return Verdict("the id of a submission that is gone", Action.REMOVE)
+
     def _in_tmp(self, queue: Queue, directory: str, name: str) -> Verdict | None:
         if OURS["tmp"].fullmatch(name):
             return None
@@ -244,7 +257,7 @@ class Check:
         return None if self._is_young(path) else Verdict("what a process wrote that died", Action.REMOVE)
 
     def _result(self, queue: Queue, path: str, result: Entry) -> Verdict | None:
-        place = queue.locate(result.id)
+        place = queue.locate(result.id, result)
         if place is None:
             return None if self._is_young(path) else Verdict("the result of what is gone", Action.REMOVE)
         state, entry = place

@@ -3,6 +3,9 @@
 Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one file; the directory that it is in is its
 state; moving it is one rename, which only one of any number of processes can do. A result is made durable under the
 attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it. Nothing here decides anything.
+
+The name of a submission's entry tells its owner. Whoever knows the id alone finds the owner in ``ids/``, where each
+submission on its way has a symbolic link to a uid. Builds have neither.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import errno
 import os
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 
 from spoold.host import fsops
@@ -26,16 +30,25 @@ NOT_HIS = {errno.EPERM, errno.EACCES, errno.EDQUOT}  # why somebody cannot be gi
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
+UNKNOWN = "-"  # stands in ids/ for the owner of an entry whose name does not tell
+REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
+STALL = 60.0  # seconds after which a holder leaves an id alone: it may be another submission's by now
 
 
 class Queue:
-    """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow."""
+    """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow.
 
-    def __init__(self, root: str, working: tuple[str, ...], attempts: int, pause: float = 0.0) -> None:
+    Entries that are ``owned`` have an owner, and their ids are in ``ids/`` while they are on their way.
+    """
+
+    def __init__(
+        self, root: str, working: tuple[str, ...], attempts: int, pause: float = 0.0, *, owned: bool = False
+    ) -> None:
         self.root = root
         self.working = working
         self.attempts = attempts
         self.pause = pause  # seconds before the second attempt
+        self.owned = owned
         self._lock = threading.Lock()
         self._shown: set[Entry] = set()  # published, with a private name still
 
@@ -50,26 +63,53 @@ class Queue:
 
     def entry_path(self, state: str, entry: Entry) -> str:
         """Return where ``entry`` is while it is in ``state``."""
-        name = ids.new_name(entry) if state in ("new", "done") else ids.claimed_name(entry)
-        return self.path(state, name)
+        if state == "done":
+            return self.path(state, ids.done_name(entry.id))
+        return self.path(state, ids.new_name(entry) if state == "new" else ids.claimed_name(entry))
 
     def entries(self, state: str) -> list[Entry]:
         """Return the entries in ``state``, in no order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
-    def add(self, id_: str, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
-        """Store a first entry durably (its name only with ``sync``); False where there is one of that name already.
+    def add(self, entry: Entry, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
+        """Store a first entry durably (its name only with ``sync``); False where there is one of that id already.
 
         Several processes may do so at once: each writes under a private name of its own.
         """
-        private = self.path("tmp", f"{id_}.{secrets.token_hex(4)}.accept.json")
+        private = self.path("tmp", f"{entry.id}.{secrets.token_hex(4)}.accept.json")
         fsops.write_private(private, data)
         with gone_on_error(private):
-            added = fsops.publish(private, self.path(state, f"{id_}.json"))
+            added = (state == "done" or self._take_id(entry)) and fsops.publish(private, self.entry_path(state, entry))
             if sync:
                 fsops.sync_directory(self.path(state))
         fsops.remove(private)
         return added
+
+    def _take_id(self, entry: Entry) -> bool:
+        """Note whose an id is from now on; False where another has it."""
+        if not self.owned or fsops.note(self.path("ids", entry.id), _noted(entry)):
+            return True
+        if self.locate(entry.id) is not None:
+            return False
+        self.take_over_id(entry)  # from one whose entry never came, or is long gone
+        return True
+
+    def take_over_id(self, entry: Entry) -> None:
+        """Note whose an id is from now on, whatever was noted before."""
+        fsops.note(self.path("ids", entry.id), _noted(entry), self.path("tmp", f"{secrets.token_hex(8)}.id.json"))
+
+    def note_ids(self) -> None:
+        """Note whose the ids of all entries are that are on their way: a loss of power can take such a note."""
+        for state in ("new", *self.working):
+            for entry in self.entries(state):
+                path = self.path("ids", entry.id)
+                if fsops.noted(path) != _noted(entry):
+                    self.take_over_id(entry)
+
+    def release_id(self, id_: str) -> None:
+        """Forget whose an id is: its entry is in ``done/``, where the id alone finds it."""
+        if self.owned:
+            fsops.remove(self.path("ids", id_))
 
     def read(self, state: str, entry: Entry) -> bytes:
         """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
@@ -94,7 +134,7 @@ class Queue:
 
     def give_back(self, entry: Entry, source: str, attempt: int) -> bool:
         """Put an entry back to the start, for ``attempt``; False where it is not there any more."""
-        back = Entry(entry.id, attempt)
+        back = entry._replace(attempt=attempt)
         return fsops.move(self.entry_path(source, entry), self.entry_path("new", back))
 
     def retry(self, entry: Entry, source: str, now: float) -> bool:
@@ -126,7 +166,7 @@ class Queue:
         """
         if entry.attempt >= self.attempts + ENDERS:
             return entry
-        mine = Entry(entry.id, entry.attempt + 1)
+        mine = entry._replace(attempt=entry.attempt + 1)
         taken = fsops.move(self.entry_path(state, entry), self.entry_path(state, mine))
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
 
@@ -146,8 +186,11 @@ class Queue:
         if not self._move_to_done(entry, state):
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
+        committed = time.monotonic()
         fsops.sync_directory(self.path("done"))
         self._link(entry)
+        if time.monotonic() - committed < STALL:
+            self.release_id(entry.id)
         with self._lock:
             self._shown.add(entry)
         if tidy or len(self._shown) >= MOST_SHOWN:
@@ -196,6 +239,7 @@ class Queue:
         fsops.touch(self.path("done", ids.done_name(entry.id)))
         self._link(entry)
         fsops.sync_directory(self.path("done"))
+        self.release_id(entry.id)
         fsops.remove(self.path("tmp", ids.result_name(entry)))
 
     def _link(self, entry: Entry) -> None:
@@ -207,25 +251,38 @@ class Queue:
             if not fsops.exists(public):  # else recovery published it for us
                 raise
 
-    def locate(self, id_: str) -> tuple[str, Entry] | None:
+    def locate(self, id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
         """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
 
-        Entries move on while one looks. Looking in the order of the flow misses only what is put back meanwhile, and
-        that can happen ``attempts - 1`` times in an entry's life, and once more where an operator requeues it: so many
-        looks and one more are proof.
+        Whoever has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on while one looks. Looking in
+        the order of the flow misses only what is put back meanwhile, and that can happen ``attempts - 1`` times in an
+        entry's life, and once more where an operator requeues it: so many looks and one more are proof.
         """
-        entries = [Entry(id_, attempt) for attempt in range(1, self.attempts + ENDERS + 1)]
-        places = [
-            (self.entry_path(state, entry), state, entry) for state in ("new", *self.working) for entry in entries
-        ]
-        cancelled = Entry(id_, ids.CANCEL)
-        places.append((self.entry_path(self.working[-1], cancelled), self.working[-1], cancelled))
-        places.append((self.path("done", ids.done_name(id_)), "done", entries[0]))
-        for _ in range(self.attempts + 1):
-            for path, state, entry in places:
-                if fsops.exists(path):
+        looks = missed = 0
+        while looks <= self.attempts and missed < REQUEUED:
+            first = Entry(id_, 1, like.owner) if like else self._first(id_)
+            for state, entry in self._places(first) if first else ():
+                if fsops.exists(self.entry_path(state, entry)):
                     return state, entry
+            if fsops.exists(self.path("done", ids.done_name(id_))):
+                return "done", Entry(id_, 1)
+            looks += 1
+            missed += first is None
         return None
+
+    def _first(self, id_: str) -> Entry | None:
+        """Return an entry on its way by its id, None where there is none of that id: then it can be in ``done/``."""
+        if not self.owned:
+            return Entry(id_, 1)
+        text = fsops.noted(self.path("ids", id_))
+        return None if text is None else Entry(id_, 1, int(text) if text.isdecimal() else None)
+
+    def _places(self, first: Entry) -> Iterator[tuple[str, Entry]]:
+        """Yield where an entry may be on its way, in the order of the flow."""
+        for state in ("new", *self.working):
+            for attempt in range(1, self.attempts + ENDERS + 1):
+                yield state, first._replace(attempt=attempt)
+        yield self.working[-1], first._replace(attempt=ids.CANCEL)
 
     def results_waiting(self) -> dict[str, list[Entry]]:
         """Return the results in ``tmp/`` by id, the latest attempt last."""
@@ -233,7 +290,12 @@ class Queue:
         for name in fsops.names(self.path("tmp")):
             if entry := ids.parse_result(name):
                 found.setdefault(entry.id, []).append(entry)
-        return {id_: sorted(entries) for id_, entries in found.items()}
+        return {id_: sorted(entries, key=lambda entry: entry.attempt) for id_, entries in found.items()}
+
+
+def _noted(entry: Entry) -> str:
+    """Return what ``ids/`` has of an entry."""
+    return UNKNOWN if entry.owner is None else str(entry.owner)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
                 continue  # its holder has shown it meanwhile
             log.info("publishing the result of a process that died", **{queue.kind: id_}, attempt=latest[-1].attempt)
             queue.publish(latest[-1])
+        queue.release_id(id_)
         stale += results
         is_durable = False
     if not is_durable:
@@ -116,7 +117,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
 
 def _outdated(queue: Queue, id_: str, results: list[Entry]) -> list[Entry]:
     """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it."""
-    place = queue.locate(id_)
+    place = queue.locate(id_, results[-1])
     if place is None:
         return [result for result in results if result.attempt > 0]
     if place[0] == "done":

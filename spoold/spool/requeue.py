@@ -11,6 +11,7 @@ import msgspec
 from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, OperatorError
+from spoold.model.ids import Entry
 from spoold.model.response import Response
 from spoold.spool.store import Spool
 
@@ -41,10 +42,12 @@ def _requeue(spool: Spool, id_: str) -> None:
     fsops.write_private(copy, queue.read(state, entry))
     for result in queue.results_waiting().get(id_, []):
         fsops.remove(queue.path("tmp", ids.result_name(result)))
+    again = Entry(id_, 1, submission.Spool.uid)
     fsops.remove(queue.path("done", ids.response_name(id_)))
     fsops.sync_directory(queue.path("done"))
     spool.show(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)
-    fsops.move(finished, queue.entry_path("new", entry))
+    queue.take_over_id(again)  # before it leaves done/, where the id alone finds it
+    fsops.move(finished, queue.entry_path("new", again))
     for directory in ("new", "done"):
         fsops.sync_directory(queue.path(directory))

@@ -224,7 +224,7 @@ class Retention:
             for name in _old_names(each.path("tmp"), old):
                 result = ids.parse_result(name)
                 private = name.endswith((".order.json", ".report.json", ".accept.json"))
-                if private or (result and each.locate(result.id) is None):
+                if private or (result and each.locate(result.id, result) is None):
                     fsops.remove(each.path("tmp", name))
         yield Pause.WORKED
         for name in _old_names(builds.path("used"), old):

@@ -33,7 +33,9 @@ class Spool:
 
     def __init__(self, settings: Settings, role: str) -> None:
         self.root = settings.spool.path
-        self.queue = Queue(self.root, ("building", "running"), settings.lease.attempts, settings.lease.pause)
+        self.queue = Queue(
+            self.root, ("building", "running"), settings.lease.attempts, settings.lease.pause, owned=True
+        )
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
@@ -43,7 +45,7 @@ class Spool:
         """
         submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
         self.show(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
-        return self.queue.add(id_, formats.encode(submission), sync=False)
+        return self.queue.add(Entry(id_, 1, origin.uid), formats.encode(submission), sync=False)
 
     def sync_accepted(self) -> None:
         """Make what was accepted so far durable: only now may the clients' files go."""
@@ -52,17 +54,17 @@ class Spool:
     def refuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
-        entry = Entry(id_, 0)
+        entry = Entry(id_, 0, origin.uid)
         self._write_answer(ids.result_name(entry), published(id_, response), origin)
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
-        self.queue.add(id_, formats.encode(stub), state="done")
+        self.queue.add(entry, formats.encode(stub), state="done")
         self.queue.publish(entry)
         RESPONSES.add(Status.REJECTED)
 
     def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
         """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
-        entry = Entry(id_, 0)
+        entry = Entry(id_, 0, origin.uid)
         result = published(id_, skip_pending(response))
         self._write_answer(ids.result_name(entry), result, origin)
         fsops.sync_directory(self.queue.path("tmp"))

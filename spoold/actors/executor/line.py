@@ -19,8 +19,8 @@ from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.turns import Turns
 
-TOLD, FOUND = -1, -2  # stand for the owners of what was not read yet: told by an event, found by a scan
-MOST = 200_000  # entries that a scan may bring; the others are found when these have gone
+TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
+MOST = 200_000  # entries of one owner that a scan may bring; the others are found when these have gone
 
 
 class Place(NamedTuple):
@@ -78,8 +78,12 @@ class Line:
         """Return how many are ready."""
         return len(self._fresh) + len(self._tried)
 
-    def see(self, place: Place, owner: int) -> None:
-        """Let an entry be looked at when it is its turn, unless it is in the line already."""
+    def see(self, place: Place, unnamed: int) -> None:
+        """Let an entry be looked at in its owner's turn, unless it is in the line already.
+
+        ``unnamed`` stands for the owner of one whose name does not tell.
+        """
+        owner = unnamed if place.entry.owner is None else place.entry.owner
         with self._changed:
             names = self._names[place.state]
             if place.name not in names and self._seen.add(owner, Seen(place)):
