@@ -57,6 +57,21 @@ class Spool(_Section, frozen=True):
         msgspec.structs.force_setattr(self, "path", os.path.abspath(self.path))
 
 
+class Share(_Section, frozen=True):
+    """What one owner may have in ``new/``, ``building/``, ``running/``, ``done/`` and ``quarantine/`` together.
+
+    Beyond it, their next files wait in ``incoming/``, and their jobs in ``new/``. Those of others go on.
+    """
+
+    bytes: Annotated[
+        int, setting("how much of the spool's disk; if negative, a quarter of that file system", "bytes", ge=-1)
+    ] = -1
+    entries: Annotated[
+        int,
+        setting("how many; if negative, as many as a quarter of its inodes are enough for, four each", ge=-1),
+    ] = -1
+
+
 class Lease(_Section, frozen=True):
     """Who holds an entry, and for how long."""
 
@@ -186,6 +201,7 @@ class Settings(_Section, frozen=True):
     """All of it."""
 
     spool: Spool = Spool()
+    share: Share = Share()
     lease: Lease = Lease()
     executor: Executor = Executor()
     docker: Docker = Docker()
@@ -213,6 +229,7 @@ LIVE = (
     "spool.max_files",
     "spool.min_free",
     "spool.min_free_inodes",
+    "share",
     "lease.check",
     "executor.drain",
     "builder.failure_memory",

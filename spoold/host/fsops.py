@@ -38,19 +38,23 @@ class Identity(NamedTuple):
 
 
 class Owned(NamedTuple):
-    """Who owns a file, and when it was last changed in any way, in ns."""
+    """Who owns a file, when it was last changed in any way, in ns, and its length in bytes."""
 
     uid: int
     changed_ns: int
+    length: int
 
 
 class Facts(NamedTuple):
-    """What is known of a name: times in seconds since the epoch, the size in bytes, whether it is a directory."""
+    """What is known of a name: times in seconds since the epoch, the bytes that it takes of the disk (which is not its
+    length: see st_blocks in stat(2)), whether it is a directory, and the uid of its owner.
+    """
 
     mtime: float
     ctime: float
     size: int
     directory: bool
+    uid: int
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -67,6 +71,7 @@ class Dropped(msgspec.Struct, frozen=True):
     data: bytes = b""
 
 
+BLOCK = 512  # bytes: the unit of st_blocks
 UNREADABLE = "file that may not be read"
 KINDS = (
     (stat.S_ISREG, "file"),
@@ -136,7 +141,7 @@ def owner(path: str) -> Owned | None:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    return Owned(found.st_uid, found.st_ctime_ns)
+    return Owned(found.st_uid, found.st_ctime_ns, found.st_size)
 
 
 def _identity(found: os.stat_result) -> Identity:
@@ -444,7 +449,8 @@ def facts(path: str) -> Facts | None:
         found = os.lstat(path)
     except FileNotFoundError:
         return None
-    return Facts(found.st_mtime, found.st_ctime, found.st_size, stat.S_ISDIR(found.st_mode))
+    directory = stat.S_ISDIR(found.st_mode)
+    return Facts(found.st_mtime, found.st_ctime, found.st_blocks * BLOCK, directory, found.st_uid)
 
 
 def shared_inode(path: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import time
@@ -117,6 +118,20 @@ def room(path: str) -> Room:
         status.f_bavail / max(1, status.f_blocks),
         status.f_favail if status.f_files else None,
     )
+
+
+def capacity(path: str) -> tuple[float, float]:
+    """Return how many bytes and inodes the file system of ``path`` has; what it does not tell is without end."""
+    status = os.statvfs(path)
+    return status.f_blocks * status.f_frsize or math.inf, status.f_files or math.inf
+
+
+def lacking(path: str, min_bytes: float, min_inodes: float, most: float) -> tuple[float, float]:
+    """Return how many bytes and inodes are too few free where ``path`` is; the share ``most`` of all is enough."""
+    status = os.statvfs(path)
+    bytes_, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    inodes = min(min_inodes, status.f_files * most) - status.f_favail if status.f_files else 0
+    return max(0.0, min(min_bytes, bytes_ * most) - free), max(0.0, inodes)
 
 
 def shortage(path: str, min_bytes: float, min_inodes: float, most: float) -> str:

@@ -1,28 +1,47 @@
-"""How long finished submissions are kept: by age, by number and by size, the oldest first.
+"""How long finished submissions are kept: by age, number, size and free space, and by what each owner has.
 
-Spec: spool-layout.md, "Retention". Pure: a sweep counts, this says up to which time all goes, the sweep removes.
+Spec: spool-layout.md, "Retention". Pure: a sweep counts, this decides what goes, the sweep removes. Whatever has to go
+for want of room goes from whoever has the most, so that nobody's answers push out another's.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import heapq
+import math
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from spoold.model.setting import setting
 
-GRAIN = 60  # seconds that are counted as one: a million submissions need no more memory than the minutes they span
+GRAIN = 60.0  # seconds that count as one age, up to FINE of them
+FINE = 180
+STEPS = 64  # ages that are told apart beyond that, between one and the double: memory is for owners, not for answers
+NEARLY = 0.95  # of a share: who has so much is to have room again
+AGAIN = 0.75  # of a share: down to this
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long what is finished is kept: what goes of ``done/``, the oldest first. 0 switches a rule off."""
+    """How long what is finished is kept: what goes of ``done/``, the oldest first. 0 switches a rule off.
+
+    Where something has to go before its ``max_age``, it goes from the owner who has the most.
+    """
 
     max_age: Annotated[float, setting("what is older goes", "seconds", ge=0)] = 30 * 86400.0
     max_count: Annotated[int, setting("so many answers stay at the most", ge=0)] = 1_000_000
     max_size: Annotated[int, setting("so much stays at the most", "bytes", ge=0)] = 16 * 1024**3
     min_age: Annotated[
-        float, setting("whatever the others say, an answer stays for so long, to be fetched", "seconds", ge=0)
+        float,
+        setting(
+            "whatever the others say, an answer stays for so long, to be fetched; unless its owner has more than the "
+            "average and the disk is full",
+            "seconds",
+            ge=0,
+        ),
     ] = 3600.0
+    min_free: Annotated[
+        int, setting("what should be free of the spool's disk, or a fifth of a small one", "bytes", ge=0)
+    ] = 512 * 1024**2
     quarantine_age: Annotated[
         float, setting("the max_age of quarantine/, to which the other rules apply as well", "seconds", ge=0)
     ] = 90 * 86400.0
@@ -37,37 +56,137 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     archive_timeout: Annotated[float, setting("how long it may take, else it failed", "seconds", gt=0)] = 300.0
 
 
-class Census:
-    """How many there are of each minute, and how large they are together."""
+class Amount(NamedTuple):
+    """So many entries, and so many bytes of the disk."""
+
+    entries: float = 0
+    bytes: float = 0
+
+
+NOTHING = Amount()
+WITHOUT_END = Amount(math.inf, math.inf)
+
+
+class Holding:
+    """What one owner has, by age."""
 
     def __init__(self) -> None:
-        self._count: dict[int, int] = {}
-        self._size: dict[int, int] = {}
+        self.ages: dict[int, Amount] = {}
+        self.total = NOTHING
 
-    def add(self, time: float, size: int) -> None:
-        """Count one that ended at ``time`` (seconds on the file system's clock) and has ``size`` bytes."""
-        minute = int(time // GRAIN)
-        self._count[minute] = self._count.get(minute, 0) + 1
-        self._size[minute] = self._size.get(minute, 0) + size
-
-    @property
-    def count(self) -> int:
-        """Return how many there are."""
-        return sum(self._count.values())
+    def add(self, age: int, size: int) -> None:
+        """Count one of that age (see :func:`age_of`)."""
+        before = self.ages.get(age, NOTHING)
+        self.ages[age] = Amount(before.entries + 1, before.bytes + size)
+        self.total = Amount(self.total.entries + 1, self.total.bytes + size)
 
     @property
-    def size(self) -> int:
-        """Return how many bytes they have together."""
-        return sum(self._size.values())
+    def oldest(self) -> int:
+        """Return the highest age; there is something."""
+        return max(self.ages)
 
-    def cutoff(self, rules: Rules, max_age: float, now: float) -> float:
-        """Return the time before which everything goes."""
-        latest = now - max_age if max_age else 0.0
-        count = size = 0
-        for minute in sorted(self._count, reverse=True):
-            count += self._count[minute]
-            size += self._size[minute]
-            if (rules.max_count and count > rules.max_count) or (rules.max_size and size > rules.max_size):
-                latest = max(latest, (minute + 1) * GRAIN)
-                break
-        return min(latest, now - rules.min_age)
+    def drop(self, age: int) -> Amount:
+        """Count those of that age no more; return what they were."""
+        gone = self.ages.pop(age)
+        self.total = Amount(self.total.entries - gone.entries, self.total.bytes - gone.bytes)
+        return gone
+
+
+class Census:
+    """What there is by owner and age, at ``now`` (seconds on the file system's clock)."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.holdings: dict[int, Holding] = {}
+
+    def add(self, owner: int, time: float, size: int) -> None:
+        """Count one of that owner (a uid) that ended at ``time`` and takes ``size`` bytes of the disk."""
+        self.holdings.setdefault(owner, Holding()).add(age_of(self.now - time), size)
+
+    @property
+    def total(self) -> Amount:
+        """Return what all have together."""
+        totals = [holding.total for holding in self.holdings.values()]
+        return Amount(sum(each.entries for each in totals), sum(each.bytes for each in totals))
+
+
+class Going(NamedTuple):
+    """What goes: of each owner what is at least as old as the step of ``ages``, and of all what is older."""
+
+    now: float
+    older: float  # seconds
+    ages: dict[int, int]
+
+    def includes(self, owner: int, time: float) -> bool:
+        """Tell whether what ended at ``time`` goes."""
+        age = self.now - time
+        return age > self.older or age_of(age) >= self.ages.get(owner, math.inf)
+
+
+def age_of(seconds: float) -> int:
+    """Return the step in which an age is."""
+    grains = max(0.0, seconds / GRAIN)
+    return int(grains) if grains < FINE else FINE + int(STEPS * math.log2(grains / FINE))
+
+
+def _least(age: int) -> float:
+    """Return the least age in seconds that is in a step."""
+    return GRAIN * (age if age < FINE else FINE * 2.0 ** ((age - FINE) / STEPS))
+
+
+def decide(
+    census: Census, rules: Rules, max_age: float, *, share: Amount = WITHOUT_END, short: Amount = NOTHING
+) -> Going:
+    """Say what goes; the ``census`` has what stays afterwards.
+
+    ``share`` is what one owner may have, and ``short`` what the disk lacks.
+    """
+    older = max(max_age, rules.min_age) if max_age else math.inf
+    going = Going(census.now, older, {})
+    for holding in census.holdings.values():
+        for age in [age for age in holding.ages if _least(age) >= older]:
+            holding.drop(age)
+    _keep_to_shares(census, going, rules.min_age, share)
+    total = census.total
+    excess = Amount(total.entries - rules.max_count, total.bytes - rules.max_size)
+    if rules.max_count:
+        _relieve(census, going, rules.min_age, Amount(entries=excess.entries))
+    if rules.max_size:
+        _relieve(census, going, rules.min_age, Amount(bytes=excess.bytes))
+    _relieve(census, going, rules.min_age, Amount(entries=short.entries), urgent=True)
+    _relieve(census, going, rules.min_age, Amount(bytes=short.bytes), urgent=True)
+    return going
+
+
+def _keep_to_shares(census: Census, going: Going, min_age: float, share: Amount) -> None:
+    """Give room again to those whose share is nearly used up, by what they have themselves."""
+    for owner, holding in census.holdings.items():
+        if any(had > NEARLY * may for had, may in zip(holding.total, share, strict=True)):
+            while holding.ages and any(had > AGAIN * may for had, may in zip(holding.total, share, strict=True)):
+                if _least(holding.oldest) < min_age:
+                    break
+                going.ages[owner] = holding.oldest
+                holding.drop(holding.oldest)
+
+
+def _relieve(census: Census, going: Going, min_age: float, lacking: Amount, *, urgent: bool = False) -> None:
+    """Take from whoever has the most, their oldest, until as much as is ``lacking`` (entries or bytes) goes.
+
+    Nothing goes that is younger than ``min_age``, but where it is ``urgent`` from those who have more than the average.
+    """
+    kind = 0 if lacking.entries > 0 else 1
+    left = lacking[kind]
+    average = census.total[kind] / max(1, len(census.holdings))
+    most = [(-holding.total[kind], owner) for owner, holding in census.holdings.items()]
+    heapq.heapify(most)
+    while left > 0 and most:
+        _, owner = heapq.heappop(most)
+        holding = census.holdings[owner]
+        if not holding.ages:
+            continue
+        too_much = urgent and holding.total[kind] > average
+        if _least(holding.oldest) < min_age and not too_much:
+            continue
+        going.ages[owner] = holding.oldest
+        left -= holding.drop(holding.oldest)[kind]
+        heapq.heappush(most, (-holding.total[kind], owner))

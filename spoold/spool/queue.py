@@ -254,8 +254,8 @@ class Queue:
     def locate(self, id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
         """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
 
-        Whoever has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on while one looks. Looking in
-        the order of the flow misses only what is put back meanwhile, and that can happen ``attempts - 1`` times in an
+        Whoever has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on while one looks. Looking
+        in the order of the flow misses only what is put back meanwhile. That can happen ``attempts - 1`` times in an
         entry's life, and once more where an operator requeues it: so many looks and one more are proof.
         """
         looks = missed = 0

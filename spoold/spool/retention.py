@@ -12,53 +12,39 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum, auto
 from threading import Event
-from typing import NamedTuple
 
 from spoold.config import Settings
-from spoold.host import fsops, proc
+from spoold.host import fsops, machine, proc
 from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.model import ids
 from spoold.model.errors import NewerFormatError, SpooldError
-from spoold.model.retention import Census, Rules
+from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
 from spoold.spool.builds import RESULT, BuildStore
+from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
+from spoold.spool.shares import share_of
 from spoold.spool.store import Spool
 
 log = Log("retention")
-PART = 256  # names between two pauses
 BATCH = 1000  # submissions that are archived together, and made to be gone
-# Seconds by which a file may be younger than now, or than its last change, which no client can set and which tells of a
-# clock that was set back; one that claims more says nothing about its age.
-AHEAD = 60.0
 FORGOTTEN = 86400.0  # seconds after which nobody comes back to what has no submission or build
-RESPONSE, REFUSAL = ids.response_name(""), ".refused.json"
-
-
-class Pause(Enum):
-    """Why a sweep stops for a moment: it did a part of its work, or it waits for the archive command."""
-
-    WORKED = auto()
-    WAITS = auto()
-
-
-class Item(NamedTuple):
-    """What goes as one: when it ended, how large it is, its ``entry`` (a name, "" where there is none), its file."""
-
-    time: float
-    size: int
-    entry: str
-    file: str
+FILES = 2  # that go with an answer, at least
+SMALL = 0.2  # of a file system, where that is less than what should be free
+HASTE = 10.0  # seconds between two sweeps while the disk is short
 
 
 class Retention:
     """The sweeps over one spool; ``step`` does a part and returns, the caller comes again."""
 
-    def __init__(self, settings: Settings, spool: Spool, builds: BuildStore) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, builds: BuildStore, person: Callable[[int], int] = lambda uid: uid
+    ) -> None:
+        self._settings = settings
         self._rules = settings.retention
+        self._person = person
         self._spool = spool
         self._builds = builds
         self._done = spool.queue.path("done")
@@ -66,9 +52,11 @@ class Retention:
         self._stop = Event()
         self._sweep: Iterator[Pause] | None = None
         self._due = 0.0  # on the monotonic clock
+        self._ended = 0.0
 
     def follow(self, settings: Settings) -> None:
         """Go by other rules, from the next sweep on."""
+        self._settings = settings
         self._rules = settings.retention
 
     def stop(self) -> None:
@@ -79,19 +67,29 @@ class Retention:
         """Go on for ``patience`` seconds at most, where a sweep is due."""
         clock = self._spool.clock
         began = clock.monotonic()
-        if self._sweep is None and self._rules.interval and began >= self._due:
+        if self._sweep is None and self._rules.interval and (began >= self._due or self._is_urgent(began)):
             self._sweep = self.sweep()
         while self._sweep is not None and clock.monotonic() - began < patience:
             try:
                 if next(self._sweep) is Pause.WAITS:
                     return
             except StopIteration:
-                self._sweep = None
-                self._due = clock.monotonic() + self._rules.interval
+                self._sweep, self._ended = None, clock.monotonic()
+                self._due = self._ended + self._rules.interval
             except OSError as error:
                 log.error("a sweep failed; trying again", error=error)
-                self._sweep = None
-                self._due = clock.monotonic() + min(60.0, self._rules.interval)
+                self._sweep, self._ended = None, clock.monotonic()
+                self._due = self._ended + min(60.0, self._rules.interval)
+
+    def _is_urgent(self, now: float) -> bool:
+        """Tell whether the disk is short, and the last sweep not one of a moment ago."""
+        return now >= self._ended + HASTE and self._short() != NOTHING
+
+    def _short(self) -> Amount:
+        """Return what the disk lacks: of entries as many as give that many inodes back."""
+        spool = self._settings.spool
+        bytes_, inodes = machine.lacking(spool.path, self._rules.min_free, FILES * spool.min_free_inodes, SMALL)
+        return Amount(inodes / FILES, bytes_)
 
     def sweep(self) -> Iterator[Pause]:
         """Remove what is too much, once."""
@@ -103,39 +101,34 @@ class Retention:
     # -- done/
 
     def _sweep_done(self, now: float) -> Iterator[Pause]:
-        census = Census()
-        for found in self._finished(now):
-            if isinstance(found, Item):
-                census.add(found.time, found.size)
-            else:
-                yield found
-        DONE.set(census.count)
-        DONE_BYTES.set(census.size)
-        cutoff = census.cutoff(self._rules, self._rules.max_age, now)
+        census = Census(now)
+        yield from self._count(census, finished(self._done, now))
+        DONE.set(census.total.entries)
+        DONE_BYTES.set(census.total.bytes)
+        going = self._decide(census, self._rules.max_age)
         old: list[Item] = []
-        for found in self._finished(now):
+        for found in finished(self._done, now):
             if not isinstance(found, Item):
                 yield found
-            elif found.time < cutoff or not (found.entry or found.file.endswith(REFUSAL)):
+            elif going.includes(self._person(found.owner), found.time) or not (
+                found.entry or found.file.endswith(REFUSAL)
+            ):
                 old.append(found)
                 if len(old) >= BATCH:
                     yield from self._let_go(old)
                     old = []
         yield from self._let_go(old)
 
-    def _finished(self, now: float) -> Iterator[Item | Pause]:
-        """Yield what has an answer. An entry's mtime tells when: a client could set that of the response, his own."""
-        for name in _walk(self._done):
-            if isinstance(name, Pause):
-                yield name
-            elif name.endswith(RESPONSE):
-                entry = ids.done_name(name.removesuffix(RESPONSE))
-                first, second = (fsops.facts(os.path.join(self._done, each)) for each in (entry, name))
-                if second is not None:
-                    time = 0.0 if first is None else first.mtime
-                    yield Item(time, second.size + (first.size if first else 0), entry if first else "", name)
-            elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(self._done, name))):
-                yield Item(facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0, facts.size, "", name)
+    def _count(self, census: Census, walk: Iterator[Item | Pause]) -> Iterator[Pause]:
+        for found in walk:
+            if isinstance(found, Item):
+                census.add(self._person(found.owner), found.time, found.size)
+            else:
+                yield found
+
+    def _decide(self, census: Census, max_age: float) -> Going:
+        share = share_of(self._settings)
+        return decide(census, self._rules, max_age, share=share, short=self._short())
 
     def _let_go(self, old: list[Item]) -> Iterator[Pause]:
         if not old or not (yield from self._archived(old)):
@@ -192,27 +185,15 @@ class Retention:
     # -- the rest
 
     def _sweep_quarantine(self, now: float) -> Iterator[Pause]:
-        census = Census()
-        for found in self._set_aside():
-            if isinstance(found, Item):
-                census.add(found.time, found.size)
-            else:
-                yield found
-        cutoff = census.cutoff(self._rules, self._rules.quarantine_age, now)
-        for found in self._set_aside():
+        census = Census(now)
+        yield from self._count(census, set_aside(self._quarantine))
+        going = self._decide(census, self._rules.quarantine_age)
+        for found in set_aside(self._quarantine):
             if not isinstance(found, Item):
                 yield found
-            elif found.time < cutoff:
+            elif going.includes(self._person(found.owner), found.time):
                 _remove_tree(os.path.join(self._quarantine, found.file))
                 log.info("removed from quarantine/", file=found.file)
-
-    def _set_aside(self) -> Iterator[Item | Pause]:
-        for name in _walk(self._quarantine):
-            if isinstance(name, Pause):
-                yield name
-            elif facts := fsops.facts(os.path.join(self._quarantine, name)):
-                # A directory is still its client's, who may set its mtime.
-                yield Item(facts.ctime if facts.directory else facts.mtime, facts.size, "", name)
 
     def _clear_orphans(self, old: float) -> Iterator[Pause]:
         """Remove what is left of submissions and builds that are gone."""
@@ -240,14 +221,6 @@ class Retention:
             return self._builds.look(build_id) == "missing"
         except NewerFormatError:
             return False
-
-
-def _walk(directory: str) -> Iterator[str | Pause]:
-    with os.scandir(directory) as entries:
-        for number, entry in enumerate(entries, 1):
-            yield entry.name
-            if number % PART == 0:
-                yield Pause.WORKED
 
 
 def _old_names(directory: str, old: float) -> list[str]:

@@ -18,7 +18,7 @@ from spoold.host.log import Log
 from spoold.model.ids import Entry
 from spoold.model.retention import Rules
 from spoold.model.submission import Origin
-from spoold.spool import retention
+from spoold.spool import holdings
 from spoold.spool.recovery import publish_committed
 from spoold.spool.retention import Retention
 from tests.actors.bench import Bench, settings_for
@@ -71,7 +71,7 @@ def test_number_and_size_take_the_oldest(bench: Bench) -> None:
         age(bench, f"{name}.json", time.time() - 7200 - 120 * number)
     sweep(bench, max_count=3)
     assert bench.names("done") == {f"{name}{end}" for name in names[:3] for end in (".json", ".response.json")}
-    size = sum(os.stat(bench.root / "done" / f"a0{end}").st_size for end in (".json", ".response.json"))
+    size = sum(os.stat(bench.root / "done" / f"a0{end}").st_blocks * 512 for end in (".json", ".response.json"))
     sweep(bench, max_size=size + size // 2)
     assert bench.names("done") == {"a0.json", "a0.response.json"}
     age(bench, "a0.json", time.time() - 3000)
@@ -250,7 +250,7 @@ def test_nobody_else_lists_what_is_done(bench: Bench, monkeypatch: pytest.Monkey
 
 
 def test_health_sweeps_a_little_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "PART", 1)
+    monkeypatch.setattr(holdings, "PART", 1)
     finish(bench, *(f"a{number}" for number in range(20)), at=OLD)
     sweeping = Retention(settings_for(bench.root), bench.spool, bench.builds)
     sweeping.step(0.0)

@@ -7,9 +7,9 @@ stored, whatever the client does to its file afterwards; and only when the copy 
 An upload that is still arriving does not parse (a strict prefix of a JSON object never does), so no event needs to be
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
 
-However much is dropped at once, one step takes a batch, in which owners take turns; more is named and waits where it
-is. It leaves alone an entry of a newer version of spoold. A client's file with the id of such an entry waits, and so
-does one that wants it cancelled.
+However much is dropped at once, one step takes a batch, in which owners take turns. More waits where it is (see
+``dropbox``), and so does what its owner has no room for in the spool. It leaves alone an entry of a newer version of
+spoold. A client's file with the id of such an entry waits, and so does one that wants it cancelled.
 
 What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
 """
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from spoold.actors import Threadless
+from spoold.actors.intake.dropbox import DropBox
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
@@ -41,21 +42,21 @@ from spoold.model.errors import (
 )
 from spoold.model.ids import Hint
 from spoold.model.submission import Origin, Request, read_request
-from spoold.model.turns import Turns
 from spoold.spool.builds import BuildStore
 from spoold.spool.cancel import Cancelled, cancel, end_interrupted, operators
 from spoold.spool.depth import Measure
 from spoold.spool.floor import Floor
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
+from spoold.spool.shares import Shares
 from spoold.spool.store import Spool, origin_of
 
 log = Log("intake")
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
-MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
-TELLING = 60.0  # seconds between two lines about odd names
+COUNTING = 0.02  # seconds of a step for counting what owners have
+CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for it
 FULL = 1.0  # seconds between two looks while the disk is full
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
@@ -81,11 +82,10 @@ class Intake(Threadless):
         self._pins = frozenset(settings.nixpkgs) | {"default"}
         self._pins_seen: Identity | None = None
         self._floor = Floor(settings, 1.0, "nothing is taken in")
-        self._waiting: Turns[str] = Turns(MOST)
-        self._seen: set[str] = set()  # the names that wait
+        self._shares = Shares(settings, self._spool)
+        self._box = DropBox(self._spool.queue.path("incoming"), self._spool.clock, self._shares)
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
-        self._odd = OddNames()
         self._newer = LeftAlone(log)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
@@ -96,6 +96,7 @@ class Intake(Threadless):
         """Go by other settings."""
         self._settings = settings
         self._floor.follow(settings)
+        self._shares.follow(settings)
         self._read_pins()
 
     def measure(self) -> None:
@@ -120,54 +121,41 @@ class Intake(Threadless):
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Take in a batch of the files that were seen; return seconds until the next scan, 0 where more is waiting."""
         self._follow_pins()
+        self._shares.look(COUNTING)
         if hints is None:
-            self._scan()
+            end_interrupted(self._spool, self._newer)
+            self._box.scan()
         else:
-            self._see(hint.name for hint in hints)
-        self._odd.tell(self._spool.clock.monotonic())
+            self._box.see(hint.name for hint in hints)
+        if self._box.go_on():
+            self._forget_missing()
+        self._box.tell()
         if self._floor.reached():
             self._cancel_some()
             return FULL
         if not self._take_batch():
             return FULL
-        if self._waiting:
+        return self._pause()
+
+    def _pause(self) -> float:
+        if self._box or self._box.scanning:
             return 0.0
+        if self._box.crowded:
+            self._shares.recount()
+            return CROWDED
         return BUSY if self._unfinished else self._settings.spool.scan
-
-    def _scan(self) -> None:
-        end_interrupted(self._spool, self._newer)
-        names = set(fsops.names(self._spool.queue.path("incoming")))
-        self._forget_missing(names)
-        self._see(names - self._seen)
-
-    def _see(self, names: Iterable[str]) -> None:
-        """Let files wait for their turn, each owner's oldest first."""
-        found = []
-        for name in names:
-            if name in self._seen:
-                continue
-            if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
-                self._odd.meet(name)
-            elif place := fsops.owner(self._spool.queue.path("incoming", name)):
-                found.append((place.changed_ns, name, place.uid))
-        for _, name, uid in sorted(found):
-            urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
-            if self._waiting.add(uid, name, priority=int(urgent)):
-                self._seen.add(name)
 
     def _take_batch(self) -> bool:
         """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
         try:
             for _ in range(BATCH):
-                name = self._waiting.take()
+                name = self._box.take()
                 if name is None:
                     break
-                self._seen.discard(name)
                 self._try_to_take(name)
         except OSError as error:
             log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
-            self._waiting.clear()
-            self._seen.clear()
+            self._box.forget()
             return False
         finally:
             self._let_go()
@@ -176,10 +164,8 @@ class Intake(Threadless):
 
     def _cancel_some(self) -> None:
         """Do what makes room while there is none to take anything in."""
-        incoming = self._spool.queue.path("incoming")
-        cancels = sorted(name for name in self._seen if ids.cancelled_id(name) and fsops.owner(f"{incoming}/{name}"))
         try:
-            for name in cancels[:BATCH]:
+            for name in self._box.cancels(BATCH):
                 self._try_to_take(name)
         except OSError as error:
             log.error("nothing can be cancelled yet; it stays in incoming/", error=error)
@@ -216,9 +202,9 @@ class Intake(Threadless):
             return self._pins
         return frozenset(runtime.nixpkgs if runtime else ())
 
-    def _forget_missing(self, present: set[str]) -> None:
-        self._unfinished = {name: seen for name, seen in self._unfinished.items() if name in present}
-        self._odd.keep(present)
+    def _forget_missing(self) -> None:
+        for name in [name for name in self._unfinished if fsops.identity(self._box.path(name)) is None]:
+            del self._unfinished[name]
 
     def _take(self, name: str) -> None:
         if id_ := ids.cancelled_id(name):
@@ -293,6 +279,8 @@ class Intake(Threadless):
         limit = self._settings.spool.max_file
         if len(dropped.data) > limit:
             raise ClientError(f"the file is larger than the {limit} bytes that are allowed")
+        if len(dropped.data) > (most := self._shares.most.bytes):
+            raise ClientError(f"the file is larger than the {most:.0f} bytes that one user may have in the spool")
         return read_request(dropped.data, max_files=self._settings.spool.max_files, pins=self._pins)
 
     def _is_unchanged(self, name: str, path: str) -> bool:
@@ -329,6 +317,7 @@ class Intake(Threadless):
         origin = origin_of(dropped, self._spool.clock.file_system())
         if not self._is_repeated(id_, origin):
             if self._spool.accept(id_, request, origin):
+                self._shares.add(origin.uid, len(dropped.data))
                 DROPPED.add("accepted")
             elif not self._is_repeated(id_, origin):
                 raise TemporaryError("another submission of this id was just here")
@@ -346,9 +335,11 @@ class Intake(Threadless):
     def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
         origin = origin_of(dropped, self._spool.clock.file_system())
         if not self._is_repeated(id_, origin):
-            if dropped.data:
+            if dropped.data and self._shares.has_room(origin.uid, len(dropped.data)):
+                self._shares.add(origin.uid, len(dropped.data))
                 self._spool.set_aside(id_, dropped.data, reason, suffix=f"@{origin.uid}-{origin.sha256[:8]}")
             self._spool.refuse(id_, reason, origin)
+            self._shares.add(origin.uid, 0)
             log.info("refused", submission=id_, uid=origin.uid, reason=reason)
             DROPPED.add("refused")
         self._remove(name, dropped)
@@ -357,6 +348,7 @@ class Intake(Threadless):
         """Answer a file whose id is not for its owner to use, be it there whole or not, and leave the id free."""
         origin = origin_of(dropped, self._spool.clock.file_system())
         self._spool.refuse_reuse(id_, f"{reason}: choose another file name", origin)
+        self._shares.add(origin.uid, 0)
         log.info("refused: the id is another user's", submission=id_, uid=origin.uid)
         DROPPED.add("refused")
         self._remove(name, dropped)
@@ -376,6 +368,7 @@ class Intake(Threadless):
             DROPPED.add("repeated")
         else:
             self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)
+            self._shares.add(origin.uid, 0)
             log.info("refused: the id is used already", submission=id_, uid=origin.uid)
             DROPPED.add("reused")
         return True
@@ -404,32 +397,3 @@ class Intake(Threadless):
             self._move_directory(path, self._spool.queue.path("quarantine", aside))
         else:
             fsops.remove_dropped(path, dropped.identity)
-
-
-class OddNames:
-    """Names in the drop box that are no submission's: all that come within TELLING seconds are one line of the log."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._untold: list[str] = []
-        self._not_before = 0.0
-
-    def meet(self, name: str) -> None:
-        """Note a name, but that of an upload in progress; MOST at a time are remembered."""
-        if name not in self._known and not ids.is_upload_in_progress(name) and len(self._known) < MOST:
-            self._known.add(name)
-            self._untold.append(name)
-
-    def keep(self, present: set[str]) -> None:
-        """Forget what is not there any more."""
-        self._known &= present
-
-    def tell(self, now: float) -> None:
-        """Say what was met, where it is time again."""
-        if self._untold and now >= self._not_before:
-            log.warning(
-                "ignored: a submission's file is called ID.json (see Names in spool-layout.md)",
-                files=len(self._untold),
-                first=self._untold[0],
-            )
-            self._untold, self._not_before = [], now + TELLING

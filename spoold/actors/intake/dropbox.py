@@ -1,0 +1,164 @@
+"""The drop box as intake sees it: what lies there, and which file is next.
+
+Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, so many of each owner, and owners take
+turns. Anybody can put a million names there: so they are looked through a part at a time, between which files of others
+are taken. What its owner has no room for stays where it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from spoold.host import fsops
+from spoold.host.clock import Clock
+from spoold.host.log import Log
+from spoold.model import ids
+from spoold.model.turns import Turns
+from spoold.spool.shares import Shares
+
+log = Log("intake")
+MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
+PART = 5_000  # names that one step looks at
+REST = 4.0  # for how many times as long as a look through all took there is no other
+TELLING = 60.0  # seconds between two lines about odd names
+
+
+class DropBox:
+    """What lies in the directory ``path``."""
+
+    def __init__(self, path: str, clock: Clock, shares: Shares) -> None:
+        self._path = path
+        self._clock = clock
+        self._shares = shares
+        self._waiting: Turns[str] = Turns(MOST)
+        self._seen: set[str] = set()  # the names that wait
+        self._odd = OddNames()
+        self._survey: Iterator[None] | None = None
+        self._rests_until = 0.0  # on the monotonic clock
+        self._took = 0.0  # seconds, the survey
+        self.crowded = False  # something stays there since its owner has no room
+
+    def __bool__(self) -> bool:
+        """Tell whether something waits for its turn."""
+        return bool(self._waiting)
+
+    def path(self, name: str) -> str:
+        """Return where a file lies."""
+        return os.path.join(self._path, name)
+
+    def scan(self) -> None:
+        """Begin to look through all that is there, unless that is going on or was a moment ago."""
+        if self._survey is None and self._clock.monotonic() >= self._rests_until:
+            self._survey, self._took = self._look_through(), 0.0
+
+    def go_on(self) -> bool:
+        """Look at the next part of what is there; True when that was the last one."""
+        if self._survey is None:
+            return False
+        began = self._clock.monotonic()
+        is_last = next(self._survey, self) is self
+        self._took += self._clock.monotonic() - began
+        if is_last:
+            self._survey = None
+            self._rests_until = self._clock.monotonic() + REST * self._took
+        return is_last
+
+    @property
+    def scanning(self) -> bool:
+        """Tell whether there is more to look at."""
+        return self._survey is not None
+
+    def _look_through(self) -> Iterator[None]:
+        crowded, odd = False, set()
+        with os.scandir(self._path) as entries:
+            part = []
+            for entry in entries:
+                part.append(entry.name)
+                if len(part) >= PART:
+                    odd |= self._odd.known(part)
+                    crowded |= self.see(part)
+                    part = []
+                    yield
+        odd |= self._odd.known(part)
+        self.crowded = self.see(part) or crowded
+        self._odd.keep(odd)
+
+    def see(self, names: Iterable[str]) -> bool:
+        """Let files wait for their turn, each owner's oldest first; tell whether some have no room."""
+        found, crowded = [], False
+        for name in names:
+            if name in self._seen:
+                continue
+            if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
+                self._odd.meet(name)
+            elif place := fsops.owner(self.path(name)):
+                found.append((place.changed_ns, name, place))
+        for _, name, place in sorted(found, key=lambda each: each[:2]):
+            urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
+            if not urgent and not self._fits(place):
+                crowded = True
+            elif self._waiting.add(place.uid, name, priority=int(urgent)):
+                self._seen.add(name)
+        self.crowded |= crowded
+        return crowded
+
+    def _fits(self, place: fsops.Owned) -> bool:
+        """Tell whether a file may be taken in now. One that never could is, to be refused."""
+        if place.length > self._shares.most.bytes or self._shares.has_room(place.uid, place.length):
+            return True
+        self._shares.tell(place.uid, "files wait in incoming/")
+        return False
+
+    def take(self) -> str | None:
+        """Take the name whose turn it is; None where nothing waits."""
+        name = self._waiting.take()
+        if name is not None:
+            self._seen.discard(name)
+        return name
+
+    def cancels(self, most: int) -> list[str]:
+        """Return the names of some files that want something ended; they go on waiting."""
+        return sorted(name for name in self._seen if ids.cancelled_id(name) and fsops.owner(self.path(name)))[:most]
+
+    def forget(self) -> None:
+        """Forget all that waits: it is found again."""
+        self._waiting.clear()
+        self._seen.clear()
+
+    def tell(self) -> None:
+        """Say what odd names there are."""
+        self._odd.tell(self._clock.monotonic())
+
+
+class OddNames:
+    """Names in the drop box that are no submission's: all that come within TELLING seconds are one line of the log."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._untold: list[str] = []
+        self._not_before = 0.0
+
+    def meet(self, name: str) -> None:
+        """Note a name, but that of an upload in progress; MOST at a time are remembered."""
+        if name not in self._known and not ids.is_upload_in_progress(name) and len(self._known) < MOST:
+            self._known.add(name)
+            self._untold.append(name)
+
+    def known(self, names: Iterable[str]) -> set[str]:
+        """Return those of ``names`` that are remembered."""
+        return self._known.intersection(names)
+
+    def keep(self, present: set[str]) -> None:
+        """Forget what is not there any more, and was told."""
+        self._known &= present.union(self._untold)
+
+    def tell(self, now: float) -> None:
+        """Say what was met, where it is time again."""
+        if self._untold and now >= self._not_before:
+            log.warning(
+                "ignored: a submission's file is called ID.json (see Names in spool-layout.md)",
+                files=len(self._untold),
+                first=self._untold[0],
+            )
+            self._untold, self._not_before = [], now + TELLING

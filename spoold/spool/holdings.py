@@ -1,0 +1,104 @@
+"""What owners have in the spool: a walk through what was accepted, answered or set aside, file by file.
+
+Spec: spool-layout.md, "Shares" and "Retention". Names tell whose a file is, but in ``done/``, where the answer does. A
+walk is done a few names at a time, so that it holds up nothing, and needs no memory for what lies there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from enum import Enum, auto
+from typing import NamedTuple
+
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.spool.queue import Queue
+
+PART = 256  # names between two pauses
+# Seconds by which a file may be younger than now, or than its last change, which no client can set and which tells of a
+# clock that was set back; one that claims more says nothing about its age.
+AHEAD = 60.0
+NOBODY = -1  # stands for the owner where nothing tells
+RESPONSE, REFUSAL = ids.response_name(""), ".refused.json"
+
+
+class Pause(Enum):
+    """Why a walk stops for a moment: it did a part of its work, or it waits for the archive command."""
+
+    WORKED = auto()
+    WAITS = auto()
+
+
+class Item(NamedTuple):
+    """What counts, and goes, as one: whose it is, when it ended, the bytes that it takes of the disk, and its files.
+
+    ``entry`` is the name of the entry, "" where there is none, and ``file`` that of the answer or what else it is.
+    """
+
+    owner: int
+    time: float
+    size: int
+    entry: str
+    file: str
+
+
+def everything(queue: Queue, now: float) -> Iterator[Item | Pause]:
+    """Yield all that counts as somebody's."""
+    for state in ("new", *queue.working):
+        yield from on_its_way(queue, state)
+    yield from finished(queue.path("done"), now)
+    yield from set_aside(queue.path("quarantine"))
+
+
+def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
+    """Yield the entries of a state."""
+    for name in _walk(queue.path(state)):
+        if isinstance(name, Pause):
+            yield name
+        elif (entry := ids.parse_entry(name)) and (facts := fsops.facts(queue.path(state, name))):
+            yield Item(_or_nobody(entry.owner), facts.mtime, facts.size, name, "")
+
+
+def finished(done: str, now: float) -> Iterator[Item | Pause]:
+    """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
+    for name in _walk(done):
+        if isinstance(name, Pause):
+            yield name
+        elif name.endswith(RESPONSE):
+            entry = ids.done_name(name.removesuffix(RESPONSE))
+            first, second = (fsops.facts(os.path.join(done, each)) for each in (entry, name))
+            if second is not None:
+                time = 0.0 if first is None else first.mtime
+                yield Item(second.uid, time, second.size + (first.size if first else 0), entry if first else "", name)
+        elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(done, name))):
+            time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
+            yield Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+
+
+def set_aside(quarantine: str) -> Iterator[Item | Pause]:
+    """Yield what is in quarantine/."""
+    for name in _walk(quarantine):
+        if isinstance(name, Pause):
+            yield name
+        elif facts := fsops.facts(os.path.join(quarantine, name)):
+            # A directory is still its client's, who may set its mtime.
+            time = facts.ctime if facts.directory else facts.mtime
+            yield Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+
+
+def items(walk: Iterable[Item | Pause]) -> Iterator[Item]:
+    """Return a walk without its pauses."""
+    return (found for found in walk if isinstance(found, Item))
+
+
+def _or_nobody(owner: int | None) -> int:
+    return NOBODY if owner is None else owner
+
+
+def _walk(directory: str) -> Iterator[str | Pause]:
+    with os.scandir(directory) as entries:
+        for number, entry in enumerate(entries, 1):
+            yield entry.name
+            if number % PART == 0:
+                yield Pause.WORKED
