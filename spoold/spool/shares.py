@@ -72,11 +72,11 @@ class Shares:
         """Count again: something was added that nobody tells of, or somebody waits for something to go."""
         self._is_old = True
 
-    def add(self, owner: int, size: int) -> None:
-        """Count something of ``size`` bytes that was added for ``owner``."""
-        amount = Amount(1, room_of(size))
-        for counts in (self._had, self._added):
-            _add(counts, self._person(owner), amount)
+    def add(self, owner: int, *sizes: int) -> None:
+        """Count things of these ``sizes``, in bytes, that were added for ``owner``."""
+        for size in sizes:
+            for counts in (self._had, self._added):
+                _add(counts, self._person(owner), Amount(1, room_of(size)))
         self._is_old = True
 
     def has_room(self, owner: int, size: int = 0) -> bool:

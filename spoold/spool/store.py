@@ -137,7 +137,7 @@ class Spool:
             origin, response = submission.Spool, submission.Response
         except msgspec.DecodeError:
             origin, response = Origin(uid=os.geteuid(), gid=os.getegid(), sha256="", arrival=0), Response()
-        self.set_aside(entry.id, data, reason)
+        self.set_aside(entry.id, data, reason, suffix=f"@{origin.uid}-{entry.attempt}")
         final = msgspec.structs.replace(response, status=Status.INTERNAL_ERROR, reason=reason)
         self.finish(entry, final, origin)
         GIVEN_UP.add()

@@ -43,10 +43,10 @@ def test_of_one_owner_the_oldest_go(rules: Rules, max_age: float, expected: list
     assert gone(going, 1, *range(10)) == expected
 
 
-@pytest.mark.parametrize("rule", [{"max_size": 100}, {"max_count": 10}])
-def test_who_has_much_pushes_nobody_out(rule: dict[str, int]) -> None:
+@pytest.mark.parametrize(("max_count", "max_size"), [(0, 100), (10, 0)])
+def test_who_has_much_pushes_nobody_out(max_count: int, max_size: int) -> None:
     """One owner's many young answers take the place of that owner's old ones, not of another's older ones."""
-    rules = Rules(max_age=0, **{"max_size": 0, "max_count": 0} | rule, min_age=60 * GRAIN)
+    rules = Rules(max_age=0, max_count=max_count, max_size=max_size, min_age=60 * GRAIN)
     owned = census(u1=[(OLD, 10)] * 10, u2=[(2 * OLD, 10)] * 3)
     going = decide(owned, rules, 0)
     assert gone(going, 1, OLD) == [OLD]

@@ -336,7 +336,7 @@ class Intake(Threadless):
         origin = origin_of(dropped, self._spool.clock.file_system())
         if not self._is_repeated(id_, origin):
             if dropped.data and self._shares.has_room(origin.uid, len(dropped.data)):
-                self._shares.add(origin.uid, len(dropped.data))
+                self._shares.add(origin.uid, len(dropped.data), len(reason))
                 self._spool.set_aside(id_, dropped.data, reason, suffix=f"@{origin.uid}-{origin.sha256[:8]}")
             self._spool.refuse(id_, reason, origin)
             self._shares.add(origin.uid, 0)

@@ -31,7 +31,7 @@ class DropBox:
         self._path = path
         self._clock = clock
         self._shares = shares
-        self._waiting: Turns[str] = Turns(MOST)
+        self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
         self._seen: set[str] = set()  # the names that wait
         self._odd = OddNames()
         self._survey: Iterator[None] | None = None
@@ -96,26 +96,33 @@ class DropBox:
                 found.append((place.changed_ns, name, place))
         for _, name, place in sorted(found, key=lambda each: each[:2]):
             urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
-            if not urgent and not self._fits(place):
+            if not self._fits(name, place):
                 crowded = True
-            elif self._waiting.add(place.uid, name, priority=int(urgent)):
+            elif self._waiting.add(place.uid, (name, place), priority=int(urgent)):
                 self._seen.add(name)
         self.crowded |= crowded
         return crowded
 
-    def _fits(self, place: fsops.Owned) -> bool:
+    def _fits(self, name: str, place: fsops.Owned) -> bool:
         """Tell whether a file may be taken in now. One that never could is, to be refused."""
-        if place.length > self._shares.most.bytes or self._shares.has_room(place.uid, place.length):
+        if (
+            ids.cancelled_id(name)
+            or place.length > self._shares.most.bytes
+            or self._shares.has_room(place.uid, place.length)
+        ):
             return True
         self._shares.tell(place.uid, "files wait in incoming/")
         return False
 
     def take(self) -> str | None:
         """Take the name whose turn it is; None where nothing waits."""
-        name = self._waiting.take()
-        if name is not None:
+        while found := self._waiting.take():
+            name, place = found
             self._seen.discard(name)
-        return name
+            if self._fits(name, place):
+                return name
+            self.crowded = True
+        return None
 
     def cancels(self, most: int) -> list[str]:
         """Return the names of some files that want something ended; they go on waiting."""

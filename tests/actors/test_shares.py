@@ -1,0 +1,189 @@
+"""One owner can use up a share of the spool, and no more: others' files flow, and others' answers stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.actors.intake import dropbox
+from spoold.config import Share
+from spoold.model.ids import Hint
+from spoold.model.retention import Rules
+from spoold.spool import shares
+from tests.actors.bench import Bench, settings_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+GREEDY, OTHER = 64_401, 64_402
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "SOONEST", 0.0)
+    monkeypatch.setattr(shares, "REST", 0.0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path, settings_for(tmp_path, share=Share(bytes=MIB, entries=8)))
+    yield made
+    made.close()
+
+
+def put(bench: Bench, uid: int, *ids: str, size: int = 0, script: str = "echo hi") -> None:
+    """Drop files as a user, without a step of anybody's."""
+    for id_ in ids:
+        private = bench.root / "incoming" / f".{id_}"
+        private.write_text(json.dumps({"files": [{"name": "run.sh", "content": script + "\n" + "#" * size}]}))
+        os.chown(private, uid, uid)
+        private.rename(bench.root / "incoming" / f"{id_}.json")
+
+
+def accepted(bench: Bench) -> set[str]:
+    return {name.partition("@")[0] for state in ("new", "building", "running") for name in bench.names(state)}
+
+
+def answers(bench: Bench) -> set[str]:
+    return {name.removesuffix(".response.json") for name in bench.names("done") if name.endswith(".response.json")}
+
+
+def take_in(bench: Bench) -> None:
+    """Let intake do what it does in a while."""
+    for _ in range(5):
+        while bench.intake.step() == 0.0:
+            pass
+
+
+def end_all(bench: Bench) -> None:
+    def go_on() -> None:
+        bench.step()
+        take_in(bench)
+
+    bench.until(lambda: not accepted(bench), go_on)
+
+
+@pytest.mark.parametrize(("size", "most"), [(200_000, 5), (10, 8)])
+def test_what_is_beyond_a_share_waits_and_others_flow(bench: Bench, size: int, most: int) -> None:
+    put(bench, GREEDY, *(f"greedy-{number}" for number in range(20)), size=size)
+    take_in(bench)
+    taken = [id_ for id_ in accepted(bench) if id_.startswith("greedy")]
+    assert most - 1 <= len(taken) <= most
+    put(bench, OTHER, "other", size=size)
+    take_in(bench)
+    assert "other" in accepted(bench)
+    assert len(bench.names("incoming")) == 20 - len(taken), "nothing is lost or refused"
+
+
+def test_it_waits_no_longer_than_until_there_is_room(bench: Bench) -> None:
+    ids = [f"greedy-{number}" for number in range(12)]
+    put(bench, GREEDY, *ids)
+    take_in(bench)
+    end_all(bench)
+    assert 0 < len(bench.names("incoming")) < 12
+    for name in bench.names("done"):
+        (bench.root / "done" / name).unlink()  # as retention does in time
+    take_in(bench)
+    end_all(bench)
+    assert not bench.names("incoming")
+
+
+@pytest.mark.parametrize("data", [b'{"files": 1}', b"{", b"\xff\xfe"])
+def test_what_is_refused_counts_as_well(bench: Bench, data: bytes) -> None:
+    for number in range(30):
+        private = bench.root / "incoming" / f".bad-{number}"
+        private.write_bytes(data)
+        os.chown(private, GREEDY, GREEDY)
+        private.rename(bench.root / "incoming" / f"bad-{number}.json")
+    bench.until(lambda: len(answers(bench)) >= 2, lambda: take_in(bench))
+    for _ in range(20):
+        take_in(bench)
+        time.sleep(0.02)
+    kept = len(bench.names("done")) / 2 + len(bench.names("quarantine"))
+    assert kept <= 8 + 3, "what one file causes may pass the bound"
+    put(bench, OTHER, "other")
+    take_in(bench)
+    assert "other" in accepted(bench)
+
+
+def test_a_file_larger_than_a_share_is_refused_and_not_kept(bench: Bench) -> None:
+    put(bench, GREEDY, "large", size=MIB + 1)
+    take_in(bench)
+    response = bench.response("large")
+    assert response["status"] == "REJECTED"
+    assert "one user may have" in response["reason"]
+    assert not bench.names("quarantine")
+
+
+def test_a_cancel_needs_no_room(bench: Bench) -> None:
+    ids = [f"greedy-{number}" for number in range(12)]
+    put(bench, GREEDY, *ids)
+    take_in(bench)
+    one = min(accepted(bench))
+    cancel = bench.root / "incoming" / f"{one}.cancel"
+    cancel.write_text(one)
+    os.chown(cancel, GREEDY, GREEDY)
+    take_in(bench)
+    assert bench.response(one)["status"] == "CANCELLED"
+
+
+def test_it_is_said_once_and_not_for_each_file(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    put(bench, GREEDY, *(f"greedy-{number}" for number in range(200)))
+    for _ in range(5):
+        take_in(bench)
+    said = [record for record in caplog.records if "used up a share" in record.getMessage()]
+    assert len(said) == 1
+
+
+def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names somebody makes, others' files are taken in between."""
+    monkeypatch.setattr(dropbox, "PART", 100)
+    for number in range(3000):
+        path = bench.root / "incoming" / f"many-{number:04}.json"
+        path.touch()
+        os.chown(path, GREEDY, GREEDY)
+    bench.intake.step()
+    steps = 0
+    put(bench, OTHER, "other")
+    while "other" not in accepted(bench):
+        bench.intake.step([Hint("incoming", "other.json")] if steps == 0 else [])
+        steps += 1
+    assert steps <= 3
+
+
+@pytest.fixture
+def disk(small_disk: Path) -> Iterator[Bench]:
+    made = Bench(small_disk, msgspec.structs.replace(settings_for(small_disk), retention=Rules(interval=0.01)))
+    yield made
+    made.close()
+
+
+def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench) -> None:
+    """Also of those that are young, so that intake goes on; the other's, which are older, stay."""
+    everything = Share(bytes=1 << 40, entries=1 << 40)
+    disk.intake.follow(msgspec.structs.replace(disk.settings, share=everything))
+    disk.health.follow(msgspec.structs.replace(disk.settings, share=everything))
+    put(disk, OTHER, "other")
+    take_in(disk)
+    disk.wait_for("other")
+    old = time.time() - 30 * 60
+    os.utime(disk.root / "done" / "other.json", (old, old))
+    ids = [f"greedy-{number}" for number in range(40)]
+    for id_ in ids:
+        put(disk, GREEDY, id_, script="head -c 200000 /dev/zero")
+
+    def go_on() -> None:
+        take_in(disk)
+        disk.step()
+        disk.health.step()
+
+    disk.until(lambda: not disk.names("incoming") and not accepted(disk), go_on)
+    disk.health._retention._ended = -1e9
+    disk.until(lambda: len(answers(disk)) < 20, go_on)
+    assert "other" in answers(disk)
+    assert any(id_.startswith("greedy") for id_ in answers(disk)), "no more goes than has to"
