@@ -136,6 +136,17 @@ def look(spool: str, id_: str) -> Response | None:
     return _read(os.path.join(spool, "done", ids.response_name(id_)))
 
 
+def why_unknown(spool: str, id_: str) -> str:
+    """Say why there is nothing to see of an id."""
+    path = os.path.join(_incoming(spool), f"{id_}.json")
+    if os.path.lexists(path):
+        return (
+            f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
+            "owner has used up a share of it. It is taken in as soon as that is over"
+        )
+    return "nothing is known of it (yet): no submission of that id, or it still arrives"
+
+
 def _read(path: str) -> Response | None:
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=Response)

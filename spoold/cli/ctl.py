@@ -177,7 +177,7 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
     client.require_spool(settings.spool.path)
     response = client.look(settings.spool.path, id_)
     if response is None:
-        raise ClientError(f"{id_!a}: nothing is known of it (yet): no submission of that id, or it still arrives")
+        raise ClientError(f"{id_!a}: {client.why_unknown(settings.spool.path, id_)}")
     _show(id_, response, as_json=as_json)
     if idle := client.idle_cancel(settings.spool.path, id_):
         click.echo(idle, err=True)
