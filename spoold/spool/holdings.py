@@ -49,6 +49,19 @@ def everything(queue: Queue, now: float) -> Iterator[Item | Pause]:
         yield from on_its_way(queue, state)
     yield from finished(queue.path("done"), now)
     yield from set_aside(queue.path("quarantine"))
+    yield from built(queue.path("builds"))
+
+
+def built(builds: str) -> Iterator[Item | Pause]:
+    """Yield the results of builds that each owner asked for: their logs are as long as whoever asked wants."""
+    for name in _walk(os.path.join(builds, "used")):
+        if isinstance(name, Pause):
+            yield name
+            continue
+        build_id, _, user = name.partition("@")
+        facts = fsops.facts(os.path.join(builds, "done", ids.response_name(build_id)))
+        if facts and user.isdecimal():
+            yield Item(int(user), facts.mtime, facts.size, "", name)
 
 
 def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:

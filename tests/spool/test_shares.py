@@ -13,6 +13,7 @@ from spoold.host import fsops, machine
 from spoold.model.retention import Amount
 from spoold.model.submission import Origin, Request
 from spoold.spool import holdings, layout
+from spoold.spool.builds import BuildStore
 from spoold.spool.shares import Shares, share_of
 from spoold.spool.store import Spool
 from tests.actors.bench import settings_for
@@ -62,10 +63,14 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     spool.set_aside("bad", b"y" * 9000, "not JSON", suffix=f"@{ONE}-0123abcd")
     spool.refuse_reuse("used", "used", origin(ONE))
     spool.accept("another", request(10), origin(OTHER))
+    builds = BuildStore(settings)
+    builds.note_use("f" * 64, ONE)
+    Path(builds.result_path("f" * 64)).write_bytes(b"z" * 70_000)
     had = counted(Shares(settings, spool))
-    mine = [path for path in tmp_path.rglob("*") if path.name.startswith(("waits@", "held@", "bad@", "used@"))]
+    mine = [path for path in tmp_path.rglob("*") if path.name.startswith(("waits@", "held@", "bad@", "used@", "f"))]
+    mine = [path for path in mine if path.parent.name != "used"]
     assert had[ONE] == Amount(len(mine), blocks(*mine))
-    assert len(mine) == 5
+    assert len(mine) == 6
     assert had[OTHER].entries == 1
 
 
