@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def counted(shares: Shares) -> dict[int, Amount]:
         shares.look(1.0)
         if shares._count is None and not shares._is_old:
             return shares.had()
-        shares._rests_until = 0.0
+        shares._ended = -math.inf
     raise AssertionError("it never ends")
 
 
@@ -140,10 +141,39 @@ def test_what_was_added_during_a_count_is_not_forgotten(
 def test_it_rests_while_nothing_was_added(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = Shares(settings, spool)
     counted(shares)
-    shares._rests_until = 0.0
+    shares._ended = -math.inf
     monkeypatch.setattr(fsops, "facts", lambda _: pytest.fail("nothing was added"))
     spool.accept("a", request(1), origin(ONE))  # by another process, which is nothing that this one has to count now
     shares.look(1.0)
+
+
+def test_who_is_far_from_the_end_of_a_share_is_not_counted_after_each_addition(
+    settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=100)), spool)
+    counted(shares)
+    with monkeypatch.context() as patched:
+        patched.setattr("spoold.spool.shares.SOONEST", 0.0)
+        patched.setattr("spoold.spool.shares.REST", 0.0)
+        shares.add(ONE, 1)
+        shares.look(1.0)
+        assert shares.had()[ONE].entries == 1, "as it was added, though there is none"
+        shares.add(ONE, MIB // 2)
+        shares.look(1.0)
+        assert ONE not in shares.had(), "it was counted"
+
+
+def test_what_waits_keeps_itself_from_nothing(settings: Settings, spool: Spool) -> None:
+    """Only what is kept has an owner's entries wait: else these could never begin, nor make room."""
+    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=1)), spool)
+    for number in range(3):
+        spool.accept(f"a{number}", request(MIB), origin(ONE))
+    counted(shares)
+    assert not shares.has_room(ONE)
+    assert shares.may_begin(ONE)
+    shares.add(ONE, 2 * MIB)
+    assert not shares.may_begin(ONE)
+    assert shares.may_begin(OTHER)
 
 
 def test_the_default_is_a_quarter_of_the_disk(settings: Settings) -> None:

@@ -317,7 +317,7 @@ class Intake(Threadless):
         origin = origin_of(dropped, self._spool.clock.file_system())
         if not self._is_repeated(id_, origin):
             if self._spool.accept(id_, request, origin):
-                self._shares.add(origin.uid, len(dropped.data))
+                self._shares.add(origin.uid, len(dropped.data), kept=False)
                 DROPPED.add("accepted")
             elif not self._is_repeated(id_, origin):
                 raise TemporaryError("another submission of this id was just here")
