@@ -256,3 +256,40 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     until(lambda: value("intake", 'spoold_entries{state="incoming"') == 0)
     assert value("health", 'spoold_entries{state="incoming"') == -1
     assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == set(UIDS.values())
+
+
+def shell_client() -> str:
+    """Return the whole client that the spec has for a local directory."""
+    spec = (Path(__file__).parents[1] / "spool-layout.md").read_text()
+    return next(block for block in spec.split("```sh\n")[1:] if "SPOOL REQUEST.json" in block).split("```")[0]
+
+
+def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) -> None:
+    """Whoever makes files for others to write into, under all names that they may guess, gets nothing of theirs."""
+    for role in ("intake", "builder", "executor"):
+        installed.start(role)
+    client, request = installed.directory / "submit", installed.directory / "request.json"
+    client.write_text(shell_client())
+    request.write_text(json.dumps(HELLO))
+    request.chmod(0o644)
+    ids = [f"job-{name}-{int(time.time()) + ahead}-{pid}" for name in (ALICE, "") for ahead in range(9) for pid in "12"]
+    for id_ in (*ids, "request", "job-request"):
+        for name in (f".{id_}.tmp", f"{id_}.json.tmp"):
+            run_as(BOB, f"umask 0; : >{installed.spool}/incoming/{name}")
+    done = run_as(ALICE, f"sh -e {client} {installed.spool} {request}")
+    assert json.loads(done.stdout)["status"] == "COMPLETED", done.stderr
+    assert not [path for path in (installed.spool / "incoming").iterdir() if path.stat().st_size]
+    again = run_as(ALICE, f"sh -e {client} {installed.spool} {request}")
+    assert json.loads(again.stdout)["Submission_id"] != json.loads(done.stdout)["Submission_id"]
+
+
+def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -> None:
+    installed.start("intake")
+    incoming, request = installed.spool / "incoming", installed.directory / "request.json"
+    request.write_text(json.dumps(HELLO))
+    request.chmod(0o644)
+    client = shell_client().replace("id=job-${private##*/.}", "id=taken").split("until")[0]
+    run_as(BOB, f"umask 0; printf '{{' >{incoming}/taken.json")
+    run_as(ALICE, f"set -- {installed.spool} {request}; {client}")
+    assert (incoming / "taken.json").read_text() == "{"
+    assert (incoming / "taken.json").stat().st_uid == BOB
