@@ -221,9 +221,7 @@ class Check:
     def _is_answered(self, queue: Queue, id_: str) -> bool:
         """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""
         response = queue.path("done", ids.response_name(id_))
-        attempts = [*range(queue.attempts + 2), ids.CANCEL]
-        results = (queue.path("tmp", ids.result_name(Entry(id_, attempt))) for attempt in attempts)
-        return fsops.exists(response) or any(fsops.exists(path) for path in results) or fsops.exists(response)
+        return fsops.exists(response) or id_ in queue.results_waiting() or fsops.exists(response)
 
     def _in_progress(self, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from spoold.model.ids import Entry
 from spoold.spool import check as checking
 from spoold.spool.check import Action, Check
 from tests.actors.bench import Bench
+from tests.names import mine, named, result_named
 
 BUILD = "0" * 64
 OLD = (1.0, 1.0)
@@ -76,6 +76,9 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
         ("done/a.response.json", Action.REMOVE),
         ("progress/a.json", Action.REMOVE),
         ("progress/notes.txt", Action.QUARANTINE),
+        ("ids/a", Action.QUARANTINE),
+        ("ids/.notes", Action.QUARANTINE),
+        ("tmp/0123456789abcdef.id.json", Action.REMOVE),
         ("tmp/notes.txt", Action.QUARANTINE),
         ("tmp/a.accept.json", Action.REMOVE),
         ("tmp/a@1.response.json", Action.REMOVE),
@@ -103,6 +106,17 @@ def test_what_no_state_explains_is_named_and_mended(bench: Bench, path: str, act
     assert found(bench) == ({path: action} if action is Action.LEAVE else {})
 
 
+def test_a_note_of_an_id_that_is_not_in_use_is_removed_when_it_is_old(bench: Bench) -> None:
+    bench.drop("waits")
+    for id_ in ("gone", "young"):
+        (bench.root / "ids" / id_).symlink_to("1001")
+    for id_ in ("gone", "waits"):
+        os.utime(bench.root / "ids" / id_, OLD, follow_symlinks=False)
+    assert found(bench) == {"ids/gone": Action.REMOVE}
+    repair(bench)
+    assert bench.names("ids") == {"waits", "young"}
+
+
 @pytest.mark.parametrize("kind", ["directory", "link", "FIFO"])
 def test_what_is_no_file_is_set_aside_unopened(bench: Bench, kind: str) -> None:
     path = bench.root / "tmp" / "x.accept"
@@ -120,8 +134,8 @@ def test_what_is_no_file_is_set_aside_unopened(bench: Bench, kind: str) -> None:
 def test_an_entry_that_cannot_be_read_ends_with_an_answer(bench: Bench) -> None:
     put(bench, "building/a@1.json", b"\0" * 10)
     bench.drop("b")
-    os.rename(bench.root / "new" / "b.json", bench.root / "new" / "c.json")
-    assert found(bench) == {"building/a@1.json": Action.ANSWER, "new/c.json": Action.ANSWER}
+    os.rename(bench.root / "new" / named("b"), bench.root / "new" / named("c"))
+    assert found(bench) == {"building/a@1.json": Action.ANSWER, f"new/{named('c')}": Action.ANSWER}
     repair(bench)
     assert {bench.response(id_)["status"] for id_ in ("a", "c")} == {"INTERNAL_ERROR"}
     assert (bench.root / "quarantine" / "a.bytes").read_bytes() == b"\0" * 10
@@ -130,12 +144,12 @@ def test_an_entry_that_cannot_be_read_ends_with_an_answer(bench: Bench) -> None:
 
 def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
     bench.drop("a")
-    bench.spool.queue.claim(Entry("a", 1), "new", "running")
-    os.rename(bench.root / "running" / "a@1.json", bench.root / "done" / "a.json")
+    bench.spool.queue.claim(mine("a"), "new", "running")
+    os.rename(bench.root / "running" / named("a"), bench.root / "done" / "a.json")
     assert found(bench) == {"done/a.json": Action.ANSWER}
-    put(bench, "tmp/a@1.response.json", old=False)
+    put(bench, f"tmp/{result_named('a')}", old=False)
     assert found(bench) == {}, "whoever comes next publishes it"
-    os.unlink(bench.root / "tmp" / "a@1.response.json")
+    os.unlink(bench.root / "tmp" / result_named("a"))
     repair(bench)
     assert (bench.response("a")["status"], "again" in bench.response("a")["reason"]) == ("INTERNAL_ERROR", True)
     assert os.stat(bench.root / "done" / "a.response.json").st_mode & 0o777 == 0o400
@@ -146,20 +160,20 @@ def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("first", "later"),
     [
-        ("new/a.json", "running/a@1.json"),
-        ("new/a.json", "building/a@1.json"),
-        ("running/a@1.json", "running/a@2.json"),
-        ("running/a@1.json", "running/a@9999.json"),
-        ("new/a@2.json", "done/a.json"),
+        (f"new/{named('a')}", f"running/{named('a')}"),
+        (f"new/{named('a')}", f"building/{named('a')}"),
+        (f"running/{named('a')}", f"running/{named('a', 2)}"),
+        (f"running/{named('a')}", f"running/{named('a', 9999)}"),
+        (f"new/{named('a', 2)}", "done/a.json"),
     ],
 )
 def test_of_two_names_of_a_submission_the_later_state_counts(bench: Bench, first: str, later: str) -> None:
     bench.drop("a")
-    data = (bench.root / "new" / "a.json").read_bytes()
-    os.unlink(bench.root / "new" / "a.json")
+    data = (bench.root / "new" / named("a")).read_bytes()
+    os.unlink(bench.root / "new" / named("a"))
     for path in (first, later):
         put(bench, path, data, old=False)
-    put(bench, "tmp/a@3.response.json", old=False)
+    put(bench, f"tmp/{result_named('a', 3)}", old=False)
     assert found(bench) == {first: Action.QUARANTINE}
     repair(bench)
     assert bench.has(*later.split("/"))
