@@ -204,7 +204,7 @@ class Retention:
         for each in (queue, builds):
             for name in _old_names(each.path("tmp"), old):
                 result = ids.parse_result(name)
-                private = name.endswith((".order.json", ".report.json", ".accept.json"))
+                private = name.endswith((".order.json", ".report.json", ".accept.json", ".id.json"))
                 if private or (result and each.locate(result.id, result) is None):
                     fsops.remove(each.path("tmp", name))
         yield Pause.WORKED

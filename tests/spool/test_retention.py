@@ -15,13 +15,13 @@ from spoold.actors.health import Health
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
-from spoold.model.ids import Entry
 from spoold.model.retention import Rules
 from spoold.model.submission import Origin
 from spoold.spool import holdings
 from spoold.spool.recovery import publish_committed
 from spoold.spool.retention import Retention
 from tests.actors.bench import Bench, settings_for
+from tests.names import mine, result_named
 
 OLD = time.time() - 40 * 86400
 
@@ -142,22 +142,22 @@ def test_an_id_is_not_given_away_before_its_last_file_is_gone(bench: Bench, monk
 
 def test_a_result_that_an_earlier_life_left_is_not_a_later_ones(bench: Bench) -> None:
     finish(bench, "a", at=OLD)
-    (bench.root / "tmp" / "a@2.response.json").write_bytes(b"stale")
-    (bench.root / "tmp" / "b@2.response.json").write_bytes(b"another's")
+    (bench.root / "tmp" / result_named("a", 2)).write_bytes(b"stale")
+    (bench.root / "tmp" / result_named("b", 2)).write_bytes(b"another's")
     sweep(bench)
-    assert bench.names("tmp") == {"b@2.response.json"}
+    assert bench.names("tmp") == {result_named("b", 2)}
 
 
 def test_an_answer_that_comes_late_is_kept_as_long_as_any(bench: Bench) -> None:
     """The host was down for long before the commit, or before the publication."""
-    queue, entry = bench.spool.queue, Entry("a", 1)
+    queue, entry = bench.spool.queue, mine("a")
     bench.drop("a")
     queue.claim(entry, "new", "running")
     os.utime(queue.entry_path("running", entry), (OLD, OLD))
     queue.commit(entry, "running", b"answer\n")
     sweep(bench)
     assert bench.names("done") == {"a.json", "a.response.json"}
-    os.rename(bench.root / "done" / "a.response.json", bench.root / "tmp" / "a@1.response.json")
+    os.rename(bench.root / "done" / "a.response.json", bench.root / "tmp" / result_named("a"))
     age(bench, "a.json", OLD)
     publish_committed(queue, Log("test"))
     sweep(bench)
@@ -211,7 +211,11 @@ def test_what_belongs_to_nothing_any_more_goes(bench: Bench) -> None:
     builds = bench.names("builds/used")
     bench.drop("b")
     orphans = ["progress/gone.json", "tmp/gone@1.response.json", f"builds/used/{'0' * 64}@1", "builds/tmp/x.order.json"]
-    orphans += [f"builds/tmp/{'0' * 64}@1.response.json", "builds/collect/by-hand-1.result.json"]
+    orphans += [
+        "tmp/0123456789abcdef.id.json",
+        f"builds/tmp/{'0' * 64}@1.response.json",
+        "builds/collect/by-hand-1.result.json",
+    ]
     kept = [f"builds/used/{name}" for name in builds] + ["progress/b.json", "builds/collect/scheduled.result.json"]
     for name in (*orphans, *kept):
         (bench.root / name).touch()
