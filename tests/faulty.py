@@ -31,7 +31,8 @@ OPERATIONS = {
     "sync": ("fsync", "fsyncdir"),
     "touch": ("utimens",),
     "rename": ("rename",),
-    "link": ("link",),
+    "link": ("link", "symlink"),
+    "readlink": ("readlink",),
     "unlink": ("unlink",),
     "statfs": ("statfs",),
 }
@@ -75,6 +76,7 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         with os.scandir(self.at(path)) as entries:
             for entry in entries:
                 kind = 0o040000 if entry.is_dir(follow_symlinks=False) else 0o100000
+                kind = 0o120000 if entry.is_symlink() else kind
                 found.append((entry.name, {"st_mode": kind, "st_ino": entry.inode()}, 0))
         return found
 
@@ -122,6 +124,13 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
     def link(self, target: str, source: str) -> int:
         os.link(self.at(source), self.at(target), follow_symlinks=False)
         return 0
+
+    def symlink(self, target: str, source: str) -> int:
+        os.symlink(source, self.at(target))
+        return 0
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(self.at(path))
 
     def mkdir(self, path: str, mode: int) -> int:
         os.mkdir(self.at(path), mode)

@@ -20,6 +20,7 @@ import pytest
 from spoold.host import pulse
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat
+from tests.names import named
 
 PATIENCE = 100.0  # seconds
 Start = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
@@ -74,7 +75,7 @@ def test_it_tells_the_service_manager_works_and_drains(
     with start("intake", NOTIFY_SOCKET=address) as process:
         assert listener.recv(100) == b"READY=1"
         (spool / "incoming" / "a.json").write_bytes(GOOD)
-        until((spool / "new" / "a.json").exists)
+        until((spool / "new" / named("a")).exists)
         process.send_signal(signal.SIGTERM)
         assert listener.recv(100).startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=")
         assert process.wait(PATIENCE) == 0
@@ -83,14 +84,14 @@ def test_it_tells_the_service_manager_works_and_drains(
 def test_what_was_dropped_while_it_was_down_is_taken_at_the_start(start: Start, spool: Path) -> None:
     (spool / "incoming" / "a.json").write_bytes(GOOD)
     with start("intake"):
-        until((spool / "new" / "a.json").exists)
+        until((spool / "new" / named("a")).exists)
 
 
 def test_after_a_kill_it_starts_again_at_once(start: Start, spool: Path) -> None:
     for name in ("a", "b"):
         with start("intake") as process:
             (spool / "incoming" / f"{name}.json").write_bytes(GOOD)
-            until(lambda name=name: (spool / "new" / f"{name}.json").exists())  # type: ignore[misc]
+            until(lambda name=name: (spool / "new" / named(name)).exists())  # type: ignore[misc]
             process.kill()
             process.wait()
 
@@ -131,13 +132,13 @@ def test_a_builder_without_nixpkgs_says_what_to_set(start: Start) -> None:
 
 def test_an_executor_waits_for_the_builder_and_says_so(start: Start, spool: Path) -> None:
     with start("executor") as process:
-        (spool / "new" / "a.json").write_bytes(json.dumps({}).encode())
+        (spool / "new" / named("a")).write_bytes(json.dumps({}).encode())
         assert process.stderr is not None
         lines = iter(process.stderr.readline, b"")
         assert any(b"waiting for the builder" in line for line in lines)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
-    assert (spool / "new" / "a.json").exists()
+    assert (spool / "new" / named("a")).exists()
 
 
 @pytest.mark.parametrize("role", ["intake", "health"])
@@ -278,7 +279,7 @@ def test_a_second_sigterm_hurries(spool: Path, tmp_path: Path, notifications: tu
             executor.wait(1.5)
         executor.send_signal(signal.SIGTERM)
         assert executor.wait(PATIENCE) == 0
-        assert os.listdir(spool / "new") == ["long.json"]  # it lost no attempt
+        assert os.listdir(spool / "new") == [named("long")]  # it lost no attempt
     finally:
         for process in processes:
             process.kill()

@@ -33,6 +33,7 @@ from spoold.config import Spool as SpoolSettings
 from spoold.spool import layout
 from tests.actors.bench import Bench, settings_for
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
+from tests.names import named
 from tests.standins import PlainBackend, PlainSandbox
 
 PATIENCE = 100.0 * SLOWNESS
@@ -163,7 +164,7 @@ def test_what_a_host_had_that_is_gone_is_taken_over(hosts: Hosts, number: int) -
     hosts.signal(lost, number)
     hosts.start("one", "executor")
     for id_ in ("a", "b"):  # so that nobody has to wait for the end of the lease
-        os.utime(hosts.spool / "running" / f"{id_}@1.json", (1, 1))
+        os.utime(hosts.spool / "running" / named(id_), (1, 1))
     hosts.until(lambda: RUNS.findall(hosts.said("one")))  # what was tried before goes one at a time
     if number == signal.SIGSTOP:
         hosts.signal(lost, signal.SIGCONT)
@@ -205,11 +206,11 @@ def test_a_role_goes_over_to_another_host(hosts: Hosts) -> None:
     assert second.wait(PATIENCE) == 0
     assert "another host has taken this role" in hosts.said("two")
     hosts.drop("a")
-    hosts.until((hosts.spool / "new" / "a.json").exists)
+    hosts.until((hosts.spool / "new" / named("a")).exists)
     hosts.signal(third, signal.SIGKILL)
     hosts.start("two", "intake")
     hosts.drop("b")
-    hosts.until((hosts.spool / "new" / "b.json").exists)
+    hosts.until((hosts.spool / "new" / named("b")).exists)
 
 
 # -- and where nothing keeps them apart

@@ -20,13 +20,13 @@ from spoold.config import Metrics, Nix, load
 from spoold.host import metrics, textfile
 from spoold.model.collection import Order
 from spoold.model.errors import LeaseLostError
-from spoold.model.ids import Entry
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.depth import depths, holders
 from spoold.spool.lease import Lease
 from tests import engines
 from tests.actors.bench import Bench
+from tests.names import mine
 from tests.test_overload import Flooded
 
 CONTRIB = engines.REPOSITORY / "contrib"
@@ -245,7 +245,7 @@ def test_trouble_is_counted(tmp_path: Path, off: None) -> None:
         bench.drop("a")
         for attempt in (1, 2, 3):
             bench.until(lambda: bench.names("new"), bench.health.step)
-            bench.spool.queue.claim(Entry("a", attempt), "new", "running")
+            bench.spool.queue.claim(mine("a", attempt), "new", "running")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
     finally:
         bench.close()

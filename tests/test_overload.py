@@ -23,6 +23,7 @@ from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.spool import layout
 from tests.engines import SLOWNESS
+from tests.names import named
 
 FLOOD = int(os.environ.get("SPOOLD_TEST_FLOOD", "3000"))
 ALICE, BOB = 1001, 1002
@@ -147,7 +148,7 @@ def test_events_that_are_lost_are_made_up_for(flooded: Flooded) -> None:
         pytest.skip("this kernel keeps too many events for a test")
     flooded.start("intake")
     flooded.drop("first")
-    flooded.until((flooded.spool / "new" / "first.json").exists)
+    flooded.until((flooded.spool / "new" / named("first")).exists)
     flooded.processes["intake"].send_signal(signal.SIGSTOP)
     for number in range(most // 3):  # made, written and closed, renamed away and to
         flooded.drop(f"a{number}")
@@ -164,14 +165,14 @@ def test_without_inotify_it_says_so_and_goes_by_scans_until_it_can_watch(flooded
     flooded.start("intake", prefix=unshare)
     flooded.until(lambda: "cannot watch" in flooded.log.read_text())
     flooded.drop("a")
-    flooded.until((flooded.spool / "new" / "a.json").exists)
+    flooded.until((flooded.spool / "new" / named("a")).exists)
     enter = ["nsenter", "--preserve-credentials", f"--user=/proc/{flooded.processes['intake'].pid}/ns/user"]
     subprocess.run([*enter, "sh", "-c", "echo 9 >/proc/sys/user/max_inotify_instances"], check=True)
     flooded.until(lambda: "watching again" in flooded.log.read_text())
     began = time.monotonic()
     for number in range(10):
         flooded.drop(f"b{number}")
-        flooded.until((flooded.spool / "new" / f"b{number}.json").exists)
+        flooded.until((flooded.spool / "new" / named(f"b{number}")).exists)
     assert time.monotonic() - began < 7 * SCAN, "not by the events: of ten one after the other each waited for a scan"
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
+from spoold.host import fsops
+from spoold.model.ids import Entry, parse_entry
 from spoold.sandbox import image
 from spoold.spool import layout
 from spoold.spool.check import Check
@@ -21,8 +24,8 @@ from tests.actors.bench import Bench, settings_for
 
 def test_a_frozen_spool_is_explained(tmp_path: Path) -> None:
     root = frozen.spool(tmp_path / "spool")
+    layout.create(str(root))  # the directories of later versions
     layout.check(str(root))
-    assert layout.create(str(root)) == [], "its modes are today's"
     assert Check(settings_for(root), "test").unexplained() == []
 
 
@@ -85,11 +88,85 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
         bench.close()
 
 
+# Where each submission of the frozen spool is that is on its way. These names are of a version that knew no owners.
+OLD_NAMES = {
+    "again": "new/again.json",
+    "first": "new/first.json",
+    "list": "new/list.json",
+    "queued": "building/queued@1.json",
+    "queued-too": "building/queued-too@1.json",
+    "runs": "new/runs@2.json",  # put back by its executor when that starts
+    "second": "new/second@2.json",
+    "tried-build": "building/tried-build@1.json",
+    "waits": "building/waits@1.json",
+    "wrote": "running/wrote@1.json",
+}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(frozen.spool(tmp_path / "spool"))
+    made.intake.start()
+    yield made
+    made.close()
+
+
+def places(bench: Bench) -> dict[str, str]:
+    """Return where each submission is that is on its way."""
+    found = (f"{state}/{name}" for state in ("new", "building", "running") for name in bench.names(state))
+    return {os.path.basename(path).removesuffix(".json").partition("@")[0]: path for path in found}
+
+
+def test_what_has_a_name_of_before_is_found_by_its_id(bench: Bench) -> None:
+    """Taken in again, it is the same; under its id nothing else is taken in."""
+    assert places(bench) == OLD_NAMES
+    assert {id_: os.readlink(bench.root / "ids" / id_) for id_ in bench.names("ids")} == dict.fromkeys(OLD_NAMES, "-")
+    assert {id_: bench.spool.queue.locate(id_) for id_ in OLD_NAMES} == {
+        id_: (path.partition("/")[0], parse_entry(os.path.basename(path))) for id_, path in OLD_NAMES.items()
+    }
+    assert bench.has("incoming", "again.json")
+    for id_ in ("first", "queued", "wrote"):
+        bench.drop(id_, "echo other")
+    assert [name for name in bench.names("incoming") if name.endswith(".json")] == []
+    assert places(bench) == OLD_NAMES | {"dropped": f"new/dropped@{frozen.CLIENT[0]}-1.json"}
+    refused = {name.partition("@")[0] for name in bench.names("done") if name.endswith(".refused.json")}
+    assert refused == {"answered", "first", "queued", "wrote"}
+
+
+@pytest.mark.parametrize("id_", ["first", "queued", "wrote"])
+def test_what_has_a_name_of_before_is_cancelled_under_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, id_: str
+) -> None:
+    moved: list[str] = []
+    move = fsops.move
+
+    def noting(source: str, target: str) -> bool:
+        moved.append(os.path.relpath(target, bench.root))
+        return move(source, target)
+
+    monkeypatch.setattr(fsops, "move", noting)
+    wish = bench.root / "incoming" / f"{id_}.cancel"
+    wish.write_text(id_)
+    os.chown(wish, *frozen.CLIENT)
+    bench.until(lambda: bench.has("done", f"{id_}.response.json"), bench.intake.step)
+    assert bench.response(id_)["status"] == "CANCELLED"
+    assert moved == [f"running/{id_}@9999.json", f"done/{id_}.json"]
+    assert id_ not in bench.names("ids")
+
+
+def test_what_has_a_name_of_before_keeps_it_where_it_is_put_back(bench: Bench) -> None:
+    bench.until(lambda: "wrote" in places(bench) and places(bench)["wrote"] == "new/wrote@2.json", bench.health.step)
+    assert bench.spool.queue.locate("wrote") == ("new", Entry("wrote", 2))
+    bench.until(lambda: bench.has("done", "wrote.response.json"))
+    assert bench.response("wrote")["status"] == "COMPLETED"
+
+
 def test_a_frozen_answer_may_be_taken_back_and_given_anew(tmp_path: Path) -> None:
     bench = Bench(frozen.spool(tmp_path / "spool"))
     try:
         before = bench.response("answered")
         requeue(bench.spool, "answered")
+        assert f"answered@{frozen.CLIENT[0]}-1.json" in bench.names("new"), "its second life has today's name"
         bench.wait_for("answered")
         after = bench.response("answered")
         assert before["run"]["stdout"] == after["run"]["stdout"] == "20 22\nfast a\nhi\n"

@@ -192,15 +192,17 @@ class Served:
         for number in range(count):
             id_ = f"fill-{self._serial}-{number}"
             submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
-            (self.spool / "new" / f"{id_}.json").write_bytes(client.ENCODER.encode(submission))
+            (self.spool / "ids" / id_).symlink_to(str(origin.uid))
+            (self.spool / "new" / f"{id_}@{origin.uid}-1.json").write_bytes(client.ENCODER.encode(submission))
         self._serial += 1
 
     def empty(self) -> None:
         """Take away what waits, once intake has taken all in; the executor does not run meanwhile."""
         while any(name.endswith(".json") for name in os.listdir(self.spool / "incoming")):
             time.sleep(0.1)  # nothing is measured now, and intake says nothing when it has taken all in
-        for path in (self.spool / "new").iterdir():
-            path.unlink()
+        for directory in ("new", "ids"):
+            for path in (self.spool / directory).iterdir():
+                path.unlink()
 
 
 def settle(spools: Collection[Served]) -> None:

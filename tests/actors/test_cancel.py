@@ -14,12 +14,13 @@ import pytest
 from spoold.actors.intake import Intake
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
-from spoold.model.ids import Entry, Hint
+from spoold.model.ids import Hint
 from spoold.spool import cancel as cancelling
 from spoold.spool.floor import Floor
 from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
 from tests.actors.bench import Bench
+from tests.names import mine, named
 
 OWNER, OTHER = 65534, 65533
 
@@ -56,7 +57,7 @@ def bring(bench: Bench, state: str) -> None:
     bench.intake.step()
     if state != "new":
         bench.until(lambda: bench.names(state), bench.executor.step)
-    assert bench.names(state) == {"a.json" if state == "new" else "a@1.json"}
+    assert bench.names(state) == {named("a", owner=OWNER)}
 
 
 def end(bench: Bench) -> None:
@@ -129,7 +130,7 @@ def test_of_anothers_submission_it_tells_no_more_than_of_an_unknown_id(bench: Be
     time.sleep(bench.settings.spool.settle)
     bench.intake.step()
     assert bench.names("incoming") == set()
-    assert {"a.json", "done.json"} <= bench.names("new")
+    assert {named("a", owner=OWNER), named("done")} <= bench.names("new")
     assert bench.names("quarantine") == set()
 
 
@@ -140,7 +141,7 @@ def test_a_name_alone_says_nothing_of_what_its_owner_wants(bench: Bench, content
     path = ask(bench, "a", 0)
     path.write_text(content)
     bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
-    assert bench.names("new") == {"a.json"}
+    assert bench.names("new") == {named("a", owner=OWNER)}
 
 
 @pytest.mark.parametrize("content", ["a", "a\n", "a\r\n"])
@@ -199,7 +200,7 @@ def test_what_is_no_plain_file_does_nothing(bench: Bench) -> None:
         make()
         os.lchown(path, OWNER, OWNER)
         bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
-        assert bench.names("new") == {"a.json"}
+        assert bench.names("new") == {named("a", owner=OWNER)}
     assert victim.exists()
     assert len(bench.names("quarantine")) == 1  # the directory
 
@@ -234,7 +235,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
         bench.health.step()  # which must not take it for an attempt that was lost
         time.sleep(bench.settings.lease.limit / 2)
     if point in ("taken", "written"):
-        assert bench.names("running") == {"a@9999.json"}
+        assert bench.names("running") == {named("a", 9999, owner=OWNER)}
         cancel_file.unlink()  # even where its owner thinks better of it
     bench.intake = Intake(bench.settings)
     bench.intake.start()
@@ -269,10 +270,10 @@ def test_of_commit_and_cancel_one_wins(bench: Bench) -> None:
 
 
 def test_an_unreadable_entry_is_not_cancelled_for_anyone(bench: Bench) -> None:
-    (bench.root / "new" / "a.json").write_bytes(b"{")
+    (bench.root / "new" / named("a", owner=OWNER)).write_bytes(b"{")
     ask(bench, "a", OWNER)
     bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
-    assert bench.names("new") == {"a.json"}
+    assert bench.names("new") == {named("a", owner=OWNER)}
 
 
 @pytest.mark.parametrize("step", ["read", "finish"])
@@ -287,7 +288,7 @@ def test_what_somebody_else_has_answered_meanwhile_is_answered(
 
     with monkeypatch.context() as patched:
         patched.setattr(Spool, step, lost)
-        (bench.root / "new" / "a.json").rename(bench.root / "running" / "a@9999.json")
+        (bench.root / "new" / named("a", owner=OWNER)).rename(bench.root / "running" / named("a", 9999, owner=OWNER))
         bench.intake.step()
         ask(bench, "a", OWNER)
         if step == "finish":
@@ -307,7 +308,7 @@ def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pyte
         patched.setattr(Queue, "commit", full)
         bench.intake.step()
         bench.intake.step()
-    assert bench.spool.queue.locate("a") == ("running", Entry("a", 9999))
+    assert bench.spool.queue.locate("a") == ("running", mine("a", 9999, owner=OWNER))
     bench.intake.step()
     assert bench.response("a")["status"] == "CANCELLED"
     end(bench)

@@ -17,6 +17,7 @@ from spoold.model.job import BuildResult
 from spoold.model.response import Phase
 from spoold.spool.builds import BuildStore
 from tests.actors.bench import Bench, settings_for
+from tests.names import mine
 
 RULES = Rules(max_age=1000, max_size=0, min_free=0)
 
@@ -72,7 +73,7 @@ def test_what_a_submission_needs_stays(bench: Bench, state: str) -> None:
     old = build(bench, "a", used=2000)
     bench.drop("b", expression="# a")
     if state != "new":
-        bench.spool.queue.claim(Entry("b", 1), "new", state)
+        bench.spool.queue.claim(mine("b"), "new", state)
     assert collect(bench).deleted == []
     assert bench.builds.finished() == [old]
 

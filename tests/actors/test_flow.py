@@ -24,6 +24,7 @@ from spoold.spool import floor
 from spoold.spool.builds import BuildStore, OnNewer
 from spoold.spool.queue import Queue
 from tests.actors.bench import PATIENCE, Bench, settings_for
+from tests.names import mine, named
 from tests.standins import store_path
 
 
@@ -54,7 +55,7 @@ def test_a_submission_whose_build_exists_goes_straight_to_running(bench: Bench) 
     bench.sandbox.gate.clear()
     bench.drop("b")
     bench.until(lambda: bench.names("running"), bench.executor.step)
-    assert bench.names("running") == {"b@1.json"}
+    assert bench.names("running") == {named("b")}
     assert len(bench.backend.built) == 1
     bench.sandbox.gate.set()
     bench.wait_for("b")
@@ -218,8 +219,8 @@ def test_progress_is_shown_to_the_owner(bench: Bench) -> None:
 def test_hints_alone_carry_a_submission_through(bench: Bench) -> None:
     bench.drop("a")
     bench.executor.step([])
-    assert bench.names("new") == {"a.json"}
-    bench.executor.step([Hint("new", "a.json"), Hint("new", "gone.json"), Hint("new", "nonsense")])
+    assert bench.names("new") == {named("a")}
+    bench.executor.step([Hint("new", named("a")), Hint("new", named("gone")), Hint("new", "nonsense")])
     build = next(iter(bench.names("builds/new")))
     bench.builder.step([Hint("builds/new", build)])
     name = build.replace(".json", ".response.json")
@@ -233,8 +234,8 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
     bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json") if bench.backend.built else False)
     bench.wait_for("a")
     bench.drop("b")
-    bench.spool.queue.claim(Entry("b", 1), "new", "running")  # and its executor is killed here
-    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
+    bench.spool.queue.claim(mine("b"), "new", "running")  # and its executor is killed here
+    bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     bench.wait_for("b")
     assert bench.response("b")["status"] == "COMPLETED"
     bench.assert_nothing_is_left()
@@ -246,13 +247,13 @@ def test_what_an_executor_held_is_put_back_when_it_starts_again(bench: Bench) ->
     killed = []  # a context that nobody refers to is ended by Python
     for attempt in (1, 2, 3):
         bench.drop("b")
-        path = bench.spool.queue.claim(Entry("b", attempt), "new", "running")
+        path = bench.spool.queue.claim(mine("b", attempt), "new", "running")
         killed.append(bench.executor._slots._heartbeat.holding(path))
         killed[-1].__enter__()  # and it is killed here
         bench.executor.stop()
         bench.executor = bench.new_executor()
         if attempt < 3:
-            assert bench.names("new") == {f"b@{attempt + 1}.json"}, "at once, not when the lease has run out"
+            assert bench.names("new") == {named("b", attempt + 1)}, "at once, not when the lease has run out"
     assert bench.response("b")["status"] == "INTERNAL_ERROR"
     assert "3 times" in bench.response("b")["reason"]
     bench.assert_nothing_is_left()
@@ -265,9 +266,9 @@ def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_p
     bench.drop("b", "echo first")
     bench.until(lambda: len(bench.sandbox.jobs) == 2, bench.executor.step)
     bench.executor._slots._heartbeat.stop()
-    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
+    bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     other = bench.new_executor()
-    bench.until(lambda: bench.names("running") == {"b@2.json"}, other.step)
+    bench.until(lambda: bench.names("running") == {named("b", 2)}, other.step)
     bench.sandbox.gate.set()
     bench.until(lambda: bench.has("done", "b.response.json"), other.step)
     other.stop()
@@ -282,8 +283,8 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.wait_for("warm")
     bench.drop("killer")
     for attempt in (1, 2, 3):
-        bench.spool.queue.claim(Entry("killer", attempt), "new", "running")  # and its executor dies each time
-        bench.until(lambda n=attempt: not bench.has("running", f"killer@{n}.json"), bench.health.step)  # type: ignore[misc]
+        bench.spool.queue.claim(mine("killer", attempt), "new", "running")  # and its executor dies each time
+        bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc]
     bench.drop("other")
     bench.wait_for("other")
     assert bench.response("killer")["status"] == "INTERNAL_ERROR"
@@ -301,12 +302,12 @@ def test_slots_take_turns_by_owner_and_the_jobs_of_one_go_by_priority(tmp_path: 
     bench.until(lambda: len(bench.sandbox.jobs) == 2, bench.executor.step)
     for id_, priority in (("a-low", -1), ("a-1", 0), ("a-2", 0), ("a-high", 7)):
         bench.drop(id_, priority=priority)
-        bench.executor.step([Hint("new", f"{id_}.json")])
+        bench.executor.step([Hint("new", named(id_))])
     stranger = bench.root / "incoming" / "b.json"
     stranger.write_bytes(json.dumps({"files": [{"name": "run.sh", "content": "true"}]}).encode())
     os.chown(stranger, 65534, 65534)
     bench.intake.step()
-    bench.executor.step([Hint("new", "b.json")])
+    bench.executor.step([Hint("new", named("b"))])
     bench.sandbox.gate.set()
     bench.wait_for("a-low", "a-1", "a-2", "a-high", "b")
     order = [job.submission_id for job in bench.sandbox.jobs[2:]]
@@ -336,7 +337,7 @@ def test_below_half_the_floor_nothing_is_begun(bench: Bench, monkeypatch: pytest
     for _ in range(20):
         bench.step()
         time.sleep(0.01)
-    assert bench.names("new") == {"a.json"}
+    assert bench.names("new") == {named("a")}
     monkeypatch.undo()
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
@@ -354,12 +355,12 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
     for id_, look in (("by-health", bench.health.step), ("by-executor", bench.step)):
         bench.drop(id_)
         if id_ == "by-health":
-            bench.spool.queue.claim(Entry(id_, 1), "new", "running")  # and its executor dies
+            bench.spool.queue.claim(mine(id_), "new", "running")  # and its executor dies
         else:
             bench.sandbox.failures = 1
         before = bench.spool.clock.file_system()
-        bench.until(lambda id_=id_: bench.has("new", f"{id_}@2.json"), look)  # type: ignore[misc]
-        waits = bench.root / "new" / f"{id_}@2.json"
+        bench.until(lambda id_=id_: bench.has("new", named(id_, 2)), look)  # type: ignore[misc]
+        waits = bench.root / "new" / named(id_, 2)
         assert before + pause <= waits.stat().st_mtime <= bench.spool.clock.file_system() + pause
         bench.drop(f"beside-{id_}")
         bench.wait_for(f"beside-{id_}")
@@ -383,10 +384,10 @@ def test_an_engine_that_is_away_costs_no_attempt(bench: Bench) -> None:
     bench.until(lambda: bench.names("running"))
     bench.sandbox.away = True
     bench.sandbox.gate.set()
-    bench.until(lambda: bench.has("new", "a.json"), bench.executor.step)
+    bench.until(lambda: bench.has("new", named("a")), bench.executor.step)
     for _ in range(10):
         bench.step()
-    assert bench.names("new") == {"a.json"}
+    assert bench.names("new") == {named("a")}
     assert not bench.has("done", "a.response.json")
     bench.sandbox.away = False
     bench.wait_for("a")
@@ -407,7 +408,7 @@ def test_a_job_that_fails_in_a_healthy_engine_costs_attempts(bench: Bench) -> No
 
 
 def test_an_entry_that_cannot_be_read_is_set_aside_and_the_others_flow(bench: Bench) -> None:
-    (bench.root / "new" / "bad.json").write_bytes(b"{")
+    (bench.root / "new" / named("bad")).write_bytes(b"{")
     bench.drop("a")
     bench.wait_for("a", "bad")
     assert bench.response("bad")["status"] == "INTERNAL_ERROR"
@@ -429,7 +430,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
 def test_a_waiting_submission_without_a_build_is_served_again(bench: Bench) -> None:
     """The executor died between its claim and the filing of the build."""
     bench.drop("a")
-    bench.spool.queue.claim(Entry("a", 1), "new", "building")
+    bench.spool.queue.claim(mine("a"), "new", "building")
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
 
@@ -439,11 +440,11 @@ def test_health_puts_a_waiting_submission_back_only_where_there_is_no_build(benc
     bench.drop("a", expression="# slow")
     bench.until(lambda: bench.names("builds/building"))
     bench.drop("b", expression="# never filed")
-    bench.spool.queue.claim(Entry("b", 1), "new", "building")
-    for name in ("a@1.json", "b@1.json"):
+    bench.spool.queue.claim(mine("b"), "new", "building")
+    for name in (named("a"), named("b")):
         os.utime(bench.root / "building" / name, (1, 1))
-    bench.until(lambda: bench.has("new", "b@2.json"), bench.health.step)
-    assert bench.has("building", "a@1.json")
+    bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
+    assert bench.has("building", named("a"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -504,7 +505,7 @@ def test_stopping_puts_back_what_takes_too_long(tmp_path: Path) -> None:
     bench.drop("a")
     bench.until(lambda: bench.names("running"), bench.executor.step)
     bench.executor.stop()
-    assert bench.names("new") == {"a.json"}, "and it lost no attempt"
+    assert bench.names("new") == {named("a")}, "and it lost no attempt"
     bench.sandbox.gate.set()
     bench.executor = bench.new_executor()
     bench.wait_for("a")
@@ -604,7 +605,7 @@ def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monke
     read = fsops.read
 
     def read_or_fail(path: str, *most: int) -> bytes | None:
-        if path.endswith("new/a.json"):
+        if path.endswith(named("a")):
             raise OSError(5, "Input/output error")
         return read(path, *most)
 
@@ -612,7 +613,7 @@ def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monke
     bench.drop("a")
     bench.drop("b")
     bench.wait_for("b")
-    assert bench.has("new", "a.json")
+    assert bench.has("new", named("a"))
     monkeypatch.undo()
     bench.wait_for("a")
 
@@ -645,7 +646,7 @@ def test_a_list_that_cannot_be_made_costs_no_attempt(bench: Bench, monkeypatch: 
         patch.setattr(BuildStore, "packages", packages)
         for _ in range(3):
             bench.executor.step()
-            assert bench.has("new", "list.json")
+            assert bench.has("new", named("list"))
     bench.wait_for("list")
     bench.assert_nothing_is_left()
 
@@ -659,7 +660,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
     read, failed = fsops.read, []
 
     def read_or_fail(path: str, *most: int) -> bytes | None:
-        if path.endswith("a@1.json"):
+        if path.endswith(named("a")):
             failed.append(path)
             raise OSError(5, "Input/output error")
         return read(path, *most)
@@ -667,7 +668,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
     with monkeypatch.context() as patch:
         patch.setattr(fsops, "read", read_or_fail)
         bench.until(lambda: failed, bench.executor.step)
-        assert bench.names("building") == {"a@1.json"}
+        assert bench.names("building") == {named("a")}
     bench.wait_for("a")
     assert bench.response("a")["status"] == "DEPENDENCIES_FAILED"
 
@@ -728,13 +729,13 @@ def test_a_disk_that_does_not_say_how_much_is_free_ends_no_slot(bench: Bench, mo
         for _ in range(20):
             bench.step()
             time.sleep(0.01)
-        assert bench.has("new", "a.json")
+        assert bench.has("new", named("a"))
     bench.wait_for("a")
     assert not bench.executor.stuck(60.0)
 
 
 def test_an_entry_that_cannot_be_read_does_not_end_intake(bench: Bench) -> None:
-    (bench.root / "new" / "bad.json").write_bytes(b"{")
+    (bench.root / "new" / named("bad")).write_bytes(b"{")
     bench.drop("bad")
     bench.drop("a")
     bench.wait_for("a", "bad")
@@ -757,12 +758,12 @@ def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: 
         patch.setattr("spoold.actors.executor.slots.FULL", 0.01)
         patch.setattr(Queue, "claim", fail)
         bench.drop("a")
-        bench.until(lambda: bench.has("running", "a@1.json"))
+        bench.until(lambda: bench.has("running", named("a")))
         for _ in range(20):
             bench.executor.step()
             time.sleep(0.01)
-        assert bench.has("running", "a@1.json")
-    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)  # as soon as the lease has run out
+        assert bench.has("running", named("a"))
+    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)  # as soon as the lease has run out
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
 

@@ -30,6 +30,7 @@ from spoold.spool.queue import Queue
 from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
 from tests.actors.bench import Bench, settings_for
+from tests.names import mine, named, result_named
 from tests.standins import store_path
 
 NEWER = 3
@@ -103,8 +104,8 @@ def assert_untouched(bench: Bench, path: str, data: bytes) -> None:
 def hold(bench: Bench, id_: str, attempt: int) -> Path:
     """Leave a submission as a worker has it that died long ago."""
     bench.drop(id_)
-    path = bench.root / "running" / f"{id_}@{attempt}.json"
-    (bench.root / "new" / f"{id_}.json").rename(path)
+    path = bench.root / "running" / named(id_, attempt)
+    (bench.root / "new" / named(id_)).rename(path)
     os.utime(path, OLD)
     return path
 
@@ -126,16 +127,16 @@ def test_an_entry_of_a_newer_intake_stays_and_others_go_on(
     many = LOOKS + 5  # so that one step does not see them all
     for number in range(many):
         bench.drop(f"newer-{number}")
-        make_newer(bench.root / "new" / f"newer-{number}.json")
+        make_newer(bench.root / "new" / named(f"newer-{number}"))
     bench.drop("ours")
     bench.wait_for("ours")
     for _ in range(5):
         bench.step()
     bench.drop("newer-again")  # of a kind that was said
-    make_newer(bench.root / "new" / "newer-again.json")
+    make_newer(bench.root / "new" / named("newer-again"))
     bench.drop("ours-too")
     bench.wait_for("ours-too")
-    assert bench.names("new") == {"newer-again.json", *(f"newer-{number}.json" for number in range(many))}
+    assert bench.names("new") == {named("newer-again"), *(named(f"newer-{number}") for number in range(many))}
     assert not bench.names("quarantine")
     assert [(each["format"], each["files"]) for each in said(caplog)] == [(NEWER, many)]
 
@@ -150,14 +151,14 @@ def test_a_newer_entry_is_looked_at_once_and_again_when_it_is_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, unlike: bool
 ) -> None:
     bench.drop("a")
-    entry = bench.root / "new" / "a.json"
+    entry = bench.root / "new" / named("a")
     ours = entry.read_bytes()
     newer = make_newer(entry, unlike=unlike)
     looks = note_calls(monkeypatch, Spool, "read")
     for _ in range(20):
         bench.step()
-    assert looks == [("new", Entry("a", 1))]
-    assert_untouched(bench, "new/a.json", newer)
+    assert looks == [("new", mine("a"))]
+    assert_untouched(bench, f"new/{named('a')}", newer)
     entry.unlink()
     bench.step()
     entry.write_bytes(ours)
@@ -170,14 +171,14 @@ def test_a_newer_entry_that_waits_for_its_build_stays(
     bench.backend.gate.clear()
     bench.drop("a")
     bench.until(lambda: bench.names("building"))
-    newer = make_newer(bench.root / "building" / "a@1.json", unlike=unlike)
+    newer = make_newer(bench.root / "building" / named("a"), unlike=unlike)
     restart(bench)
     bench.backend.gate.set()
     bench.drop("b")
     bench.wait_for("b")
     for _ in range(5):
         bench.step()
-    assert_untouched(bench, "building/a@1.json", newer)
+    assert_untouched(bench, f"building/{named('a')}", newer)
     assert len(said(caplog)) == 1
 
 
@@ -195,7 +196,7 @@ def test_what_turns_out_to_be_newer_after_the_claim_goes_back_with_the_same_atte
     monkeypatch.setattr(Spool, "read", find_newer)
     bench.drop("a")
     bench.wait_for("a")
-    assert given_back == [(Entry("a", 1), "running", 1)]
+    assert given_back == [(mine("a"), "running", 1)]
     assert bench.response("a")["status"] == "COMPLETED"
     assert len(bench.sandbox.jobs) == 1
     assert not bench.names("quarantine")
@@ -213,7 +214,7 @@ def test_a_newer_runtime_is_waited_for(bench: Bench, caplog: pytest.LogCaptureFi
     for _ in range(5):
         bench.executor.step()
         bench.health.step()
-    assert bench.names("new") == {"a.json", "b.json"}
+    assert bench.names("new") == {named("a"), named("b")}
     assert len([each for each in said(caplog) if "error" in each]) == 1
     assert not bench.names("done") | bench.names("quarantine")
     (bench.root / "builds" / "runtime.json").write_bytes(ours)
@@ -255,9 +256,9 @@ def test_a_submission_waits_for_a_newer_result(
     restart(bench)
     for _ in range(5):
         bench.step()
-    os.utime(bench.root / "building" / "a@1.json", OLD)
+    os.utime(bench.root / "building" / named("a"), OLD)
     step_health(bench)
-    assert bench.names("building") == {"a@1.json"}
+    assert bench.names("building") == {named("a")}
     assert not bench.names("builds/new") | bench.names("builds/building") | bench.names("quarantine")
     assert bench.backend.built == [build_id]
     assert {Path(each["directory"]).name for each in said(caplog)} == {"done"}
@@ -299,8 +300,8 @@ def test_a_collection_deletes_nothing_that_a_newer_submission_may_need(bench: Be
     for note in (bench.root / "builds" / "used").iterdir():
         os.utime(note, OLD)
     bench.drop("a", expression="x")
-    path = bench.root / state / ("a.json" if state == "new" else "a@1.json")
-    (bench.root / "new" / "a.json").rename(path)
+    path = bench.root / state / named("a")
+    (bench.root / "new" / named("a")).rename(path)
     make_newer(path, unlike=True)
     bench.builds.order_collection("test", Order())
     bench.until(lambda: bench.builds.report("test"), bench.builder.step)
@@ -386,8 +387,8 @@ def test_the_runtime_is_written_anew_only_where_it_says_something_else(bench: Be
 def test_a_dead_newer_entry_is_put_back(bench: Bench, unlike: bool) -> None:
     newer = make_newer(hold(bench, "a", 1), unlike=unlike)
     bench.until(lambda: bench.names("new"), bench.health.step)
-    assert bench.names("new") == {"a@2.json"}
-    assert_untouched(bench, "new/a@2.json", newer)
+    assert bench.names("new") == {named("a", 2)}
+    assert_untouched(bench, f"new/{named('a', 2)}", newer)
 
 
 def test_a_newer_entry_is_not_ended_after_its_last_attempt(
@@ -397,7 +398,7 @@ def test_a_newer_entry_is_not_ended_after_its_last_attempt(
     hold(bench, "ours", 3)
     bench.until(lambda: bench.has("done", "ours.response.json"), bench.health.step)
     step_health(bench)
-    assert (bench.root / "running" / "a@3.json").read_bytes() == newer
+    assert (bench.root / "running" / named("a", 3)).read_bytes() == newer
     assert not bench.has("quarantine", "a.bytes")
     assert len(said(caplog)) == 1
     if not unlike:
@@ -411,39 +412,39 @@ def test_an_executor_ends_no_newer_entry_that_it_held_in_its_former_life(bench: 
     newer = make_newer(hold(bench, "a", 3), unlike=unlike)
     make_newer(hold(bench, "b", 1), unlike=unlike)
     bench.executor.stop()
-    for name in ("a@3.json", "b@1.json"):
+    for name in (named("a", 3), named("b")):
         (notes / name).touch()
     bench.executor = bench.new_executor()
-    assert_untouched(bench, "running/a@3.json", newer)
-    assert bench.names("running") == {"a@3.json"}
-    assert bench.names("new") == {"b@2.json"}
+    assert_untouched(bench, f"running/{named('a', 3)}", newer)
+    assert bench.names("running") == {named("a", 3)}
+    assert bench.names("new") == {named("b", 2)}
 
 
 def test_a_newer_entry_in_building_is_not_taken_for_one_that_cannot_be_read(bench: Bench, unlike: bool) -> None:
     bench.drop("a")
-    path = bench.root / "building" / "a@1.json"
-    (bench.root / "new" / "a.json").rename(path)
+    path = bench.root / "building" / named("a")
+    (bench.root / "new" / named("a")).rename(path)
     newer = make_newer(path, unlike=unlike)
     os.utime(path, OLD)
     step_health(bench)
-    assert_untouched(bench, "building/a@1.json", newer)
+    assert_untouched(bench, f"building/{named('a')}", newer)
 
 
 def test_nobody_gives_a_newer_entry_up(bench: Bench, unlike: bool) -> None:
     bench.drop("a")
-    newer = make_newer(bench.root / "new" / "a.json", unlike=unlike)
+    newer = make_newer(bench.root / "new" / named("a"), unlike=unlike)
     with pytest.raises(NewerFormatError):
-        bench.spool.give_up(Entry("a", 1), "new", "a reason")
-    assert_untouched(bench, "new/a.json", newer)
+        bench.spool.give_up(mine("a"), "new", "a reason")
+    assert_untouched(bench, f"new/{named('a')}", newer)
 
 
 def test_a_newer_entry_that_is_committed_is_published(bench: Bench, unlike: bool) -> None:
     """Publication takes no look into the entry."""
     bench.drop("a")
     entry = bench.root / "done" / "a.json"
-    (bench.root / "new" / "a.json").rename(entry)
+    (bench.root / "new" / named("a")).rename(entry)
     make_newer(entry, unlike=unlike)
-    (bench.root / "tmp" / "a@1.response.json").write_text('{"Submission_id": "a"}\n')
+    (bench.root / "tmp" / result_named("a")).write_text('{"Submission_id": "a"}\n')
     bench.health.step()
     assert bench.response("a") == {"Submission_id": "a"}
 
@@ -482,15 +483,15 @@ def test_the_wish_to_cancel_a_newer_entry_waits(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, state: str, unlike: bool
 ) -> None:
     bench.drop("a")
-    path = bench.root / state / ("a.json" if state == "new" else "a@1.json")
-    (bench.root / "new" / "a.json").rename(path)
+    path = bench.root / state / named("a")
+    (bench.root / "new" / named("a")).rename(path)
     newer = make_newer(path, unlike=unlike)
     (bench.root / "incoming" / "a.cancel").write_text("a")
     bench.drop("ours")
     began = time.monotonic()
     bench.until(lambda: time.monotonic() - began > 3 * bench.settings.spool.settle, bench.intake.step)
     assert bench.names("incoming") == {"a.cancel"}
-    assert bench.has("new", "ours.json"), "others are taken in"
+    assert bench.has("new", named("ours")), "others are taken in"
     assert_untouched(bench, f"{state}/{path.name}", newer)
     assert len(said(caplog)) == 1
     if not unlike:
@@ -518,7 +519,7 @@ def test_what_a_newer_intake_began_to_cancel_is_its_to_end(
     intake.start()
     intake.step()
     step_health(bench)
-    assert_untouched(bench, f"running/a@{CANCEL}.json", newer)
+    assert_untouched(bench, f"running/{named('a', CANCEL)}", newer)
     assert len(said(caplog)) == 1
 
 
@@ -549,16 +550,16 @@ def test_a_file_whose_id_a_newer_entry_has_waits(
 def newer_everywhere(bench: Bench, *, unlike: bool) -> dict[str, bytes]:
     """Put something newer into each place that spoold stores objects in."""
     bench.drop("a")
-    submission = (bench.root / "new" / "a.json").read_bytes()
+    submission = (bench.root / "new" / named("a")).read_bytes()
     runtime = (bench.root / "builds" / "runtime.json").read_bytes()
     wanted = json.dumps({"build_id": BUILD, "content of cutor.nix": "x", "nixpkgs": "y"}).encode()
     bench.builds.order_collection("test", Order())
     order = (bench.root / "builds" / "collect" / "test.json").read_bytes()
     bench.builds.answer_pins({}, "")
     places = {
-        "new/a.json": submission,
-        "building/a@1.json": submission,
-        "running/a@2.json": submission,  # twice the same: what is later counts, but this cannot be told here
+        f"new/{named('a')}": submission,
+        f"building/{named('a')}": submission,
+        f"running/{named('a', 2)}": submission,  # twice the same: what is later counts, but this cannot be told here
         "done/unanswered.json": submission,
         f"builds/new/{BUILD}.json": wanted,
         f"builds/building/{BUILD}@1.json": wanted,
@@ -625,7 +626,7 @@ def test_what_cannot_be_read_at_a_known_format_is_damaged(tmp_path: Path) -> Non
             ("b", b'{"format": 1}'),
             ("c", b'{"Submission_id": "\xff"}'),
         ):
-            (tmp_path / "new" / f"{id_}.json").write_bytes(data)
+            (tmp_path / "new" / named(id_)).write_bytes(data)
         bench.wait_for("a", "b", "c")
         assert {bench.response(id_)["status"] for id_ in "abc"} == {"INTERNAL_ERROR"}
         assert bench.names("quarantine") == {f"{id_}.{kind}" for id_ in "abc" for kind in ("bytes", "reason")}

@@ -22,10 +22,11 @@ from spoold.actors import intake
 from spoold.actors.intake import Intake
 from spoold.config import Settings, Spool
 from spoold.host import fsops, log
-from spoold.model.ids import Entry, Hint
+from spoold.model.ids import Hint
 from spoold.model.turns import Turns
 from spoold.spool import floor, layout
 from spoold.spool import store as spool_store
+from tests.names import mine, named
 
 GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
 NOBODY = 65534
@@ -75,12 +76,12 @@ def test_a_good_file_becomes_an_entry(box: Box) -> None:
     box.drop("a.json", owner=NOBODY)
     box.intake.step([Hint("incoming", "a.json")])
     assert box.names("incoming") == set()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a", owner=NOBODY)}
     assert box.names("tmp") == set()
-    made = box.spool.read("new", Entry("a", 1))
+    made = box.spool.read("new", mine("a", owner=NOBODY))
     assert (made.Submission_id, made.Spool.uid, made.Spool.gid) == ("a", NOBODY, NOBODY)
     assert made.Spool.sha256 == hashlib.sha256(GOOD).hexdigest()
-    raw = json.loads((box.root / "new" / "a.json").read_bytes())
+    raw = json.loads((box.root / "new" / named("a", owner=NOBODY)).read_bytes())
     assert list(raw) == ["format", "Submission_id", "Request", "Response", "Spool"]
     assert raw["format"] == 2
     assert raw["Response"] == {
@@ -115,7 +116,7 @@ def test_an_upload_is_waited_for_as_long_as_it_changes(tmp_path: Path) -> None:
         assert box.names("done") == set()
     box.drop("a.json", GOOD)
     box.intake.step()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
 
 
 def test_an_upload_that_stops_is_refused_after_the_settle_time_and_kept(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_the_clients_file_may_be_written_after_it_was_taken(box: Box) -> None:
         box.intake.step()
         still_open.write(b'{"files": [{"name": "run.sh", "content": "evil"}]}')
         still_open.flush()
-        request = box.spool.read("new", Entry("a", 1)).Request
+        request = box.spool.read("new", mine("a")).Request
     assert request is not None
     assert request.text_of("run.sh") == "echo hi"
 
@@ -145,7 +146,7 @@ def test_the_same_again_is_the_same_submission(box: Box) -> None:
     for _ in range(3):
         box.drop("a.json")
         box.intake.step()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
     assert box.names("done") == box.names("incoming") == set()
 
 
@@ -155,7 +156,7 @@ def test_a_used_id_is_refused_to_anything_else_in_the_same_words(box: Box, state
     box.drop("a.json")
     box.intake.step()
     if state != "new":
-        os.rename(box.root / "new" / "a.json", box.root / state / ("a.json" if state == "done" else "a@1.json"))
+        os.rename(box.root / "new" / named("a"), box.root / state / ("a.json" if state == "done" else named("a")))
     box.drop("a.json", data, owner=owner)
     box.intake.step()
     refusals = [name for name in box.names("done") if name.endswith(".refused.json")]
@@ -235,7 +236,7 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     assert box.response("a")["status"] == "REJECTED"
     assert word in box.response("a")["reason"]
     assert box.names("incoming") == set()
-    assert box.names("new") == {"b.json"}
+    assert box.names("new") == {named("b")}
     after = canary.stat()
     assert (after.st_mode, after.st_uid, after.st_mtime) == (before.st_mode, before.st_uid, before.st_mtime)
     everything = b"".join(path.read_bytes() for path in box.root.rglob("*") if path.is_file() and path != canary)
@@ -296,7 +297,7 @@ def test_a_hard_link_that_goes_away_was_only_a_way_to_publish(tmp_path: Path) ->
     assert box.names("new") == set()
     private.unlink()
     box.intake.step()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
 
 
 def test_a_file_that_is_too_large_is_refused_at_once(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ def test_a_crash_between_the_entry_and_the_clients_file_is_no_second_submission(
     again.start()
     again.step()
     assert box.names("incoming") == box.names("done") == set()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
 
 
 def test_a_full_disk_leaves_the_clients_file_and_the_next_look_takes_it(
@@ -346,7 +347,7 @@ def test_a_full_disk_leaves_the_clients_file_and_the_next_look_takes_it(
         box.intake.step()
     assert box.names("incoming") == {"a.json"}
     box.intake.step()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
 
 
 def test_five_hundred_bad_files_leave_nothing_private_behind(box: Box) -> None:
@@ -411,7 +412,7 @@ def test_files_stay_while_the_names_of_their_entries_cannot_be_made_durable(
     assert box.names("incoming") == {"a.json"}
     box.intake.step()
     assert box.names("incoming") == set()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
 
 
 def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -543,7 +544,7 @@ def test_a_spool_that_is_read_only_for_a_while_loses_nothing(small_disk: Path) -
     finally:
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     box.step()
-    assert box.names("new") == {"a.json"}
+    assert box.names("new") == {named("a")}
     assert box.names("incoming") == set()
 
 
@@ -589,7 +590,7 @@ def test_an_id_that_begins_with_a_uid_is_that_users(box: Box, data: bytes) -> No
     assert refusal.stat().st_uid == NOBODY
     box.drop("1000.ex3.json", owner=1000)
     box.step()
-    assert [path.name for path in (box.root / "new").iterdir()] == ["1000.ex3.json"]
+    assert [path.name for path in (box.root / "new").iterdir()] == ["1000.ex3@1000-1.json"]
 
 
 @needs_root
@@ -609,7 +610,9 @@ def test_such_an_id_is_for_its_user_alone_to_cancel_and_the_operator(box: Box) -
 def test_other_ids_are_for_whoever_is_first(box: Box, id_: str) -> None:
     box.drop(f"{id_}.json", owner=NOBODY if os.geteuid() == 0 else None)
     box.step()
-    assert [path.name for path in (box.root / "new").iterdir()] == [f"{id_}.json"]
+    assert [path.name for path in (box.root / "new").iterdir()] == [
+        named(id_, owner=NOBODY if os.geteuid() == 0 else None)
+    ]
 
 
 def test_a_name_is_not_kept_for_ever_by_an_upload_that_never_ends(tmp_path: Path) -> None:

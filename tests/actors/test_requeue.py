@@ -16,6 +16,7 @@ from spoold.model.ids import Entry
 from spoold.spool.lease import Lease
 from spoold.spool.requeue import requeue
 from tests.actors.bench import Bench, settings_for
+from tests.names import mine, named, result_named
 
 
 @pytest.fixture
@@ -102,18 +103,18 @@ def test_a_holder_that_slept_through_it_cannot_answer(tmp_path: Path) -> None:
         (bench.root / "incoming" / "a.cancel").write_text("a")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
         requeue(bench.spool, "a")
-        bench.spool.queue.claim(Entry("a", 1), "new", "running")  # another executor
+        bench.spool.queue.claim(mine("a"), "new", "running")  # another executor
         bench.sandbox.gate.set()
         bench.until(lambda: not bench.executor._slots._heartbeat._held, lambda: None)
         assert lease.lost
-        assert bench.names("running") == {"a@1.json"}
+        assert bench.names("running") == {named("a")}
         assert not bench.has("done", "a.response.json")
     finally:
         bench.close()
 
 
 def test_a_lease_is_on_a_file_and_not_on_a_name(bench: Bench) -> None:
-    path = bench.root / "running" / "a@1.json"
+    path = bench.root / "running" / named("a")
     path.write_bytes(b"first")
     lease = Lease(str(path))
     lease.renew()
@@ -133,12 +134,12 @@ def test_a_lease_is_on_a_file_and_not_on_a_name(bench: Bench) -> None:
 def test_tidying_removes_nothing_of_the_next_life(bench: Bench) -> None:
     queue = bench.spool.queue
     bench.drop("a")
-    queue.claim(Entry("a", 1), "new", "running")
-    queue.commit(Entry("a", 1), "running", b"first", tidy=False)
+    queue.claim(mine("a"), "new", "running")
+    queue.commit(mine("a"), "running", b"first", tidy=False)
     requeue(bench.spool, "a")
-    (bench.root / "tmp" / "a@1.response.json").write_bytes(b"second")
+    (bench.root / "tmp" / result_named("a")).write_bytes(b"second")
     queue.tidy()
-    assert bench.has("tmp", "a@1.response.json")
+    assert bench.has("tmp", result_named("a"))
 
 
 def test_two_operators_at_once(bench: Bench) -> None:
@@ -158,4 +159,4 @@ def test_two_operators_at_once(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     assert len(failed) == 7
-    assert (bench.names("new"), bench.names("done")) == ({"a.json"}, set())
+    assert (bench.names("new"), bench.names("done")) == ({named("a")}, set())

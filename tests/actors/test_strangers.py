@@ -15,6 +15,7 @@ from spoold.actors.executor import Executor
 from spoold.model import ids
 from spoold.model.job import Runtime
 from tests.actors.bench import Bench
+from tests.names import named
 from tests.standins import PlainSandbox, store_path
 
 Make = Callable[[Path, bytes], None]
@@ -70,7 +71,7 @@ def test_what_is_no_runtime_is_none_and_keeps_nobody_waiting(
             bench.health.step()
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if line.startswith("no work is taken until the builder provides")]) == 1
-    assert bench.names("new") == {"waits.json"}
+    assert bench.names("new") == {named("waits")}
     path.rmdir() if path.is_dir() else path.unlink()
     path.write_bytes(content)
     bench.wait_for("waits")
@@ -112,7 +113,7 @@ def test_a_runtime_that_names_anything_but_the_store_starts_nothing_and_is_said(
         for _ in range(3):
             executor.step()
     executor.stop()
-    assert (made, sandbox.jobs, bench.names("new")) == ([], [], {"waits.json"})
+    assert (made, sandbox.jobs, bench.names("new")) == ([], [], {named("waits")})
     (said,) = [record for record in caplog.records if "no work is taken" in record.getMessage()]
     (key,) = BAD_RUNTIMES[change]
     assert f"$.{key}" in said.getMessage() or f"$.{key}" in str(vars(said))

@@ -1,9 +1,9 @@
 """A disk that loses power: which trees may be found on it after some of a list of operations.
 
 What is durable: the bytes, owner and mode of a file up to its last fsync; the names in a directory up to the last fsync
-of that directory. Anything else may be there or not, in any combination, with one exception: the removal of a rename's
-old name is never there without the new name (spool-layout.md, "Durability"), so a rename is there, or not, or half:
-both names. A file whose bytes were not synced has none of them, or half.
+of that directory. A symbolic link comes with its text. Anything else may be there or not, in any combination, with one
+exception: the removal of a rename's old name is never there without the new name (spool-layout.md, "Durability"), so a
+rename is there, or not, or half: both names. A file whose bytes were not synced has none of them, or half.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def changes_of(number: int, operation: Operation) -> list[Change]:
         return Change(number, os.path.dirname(path), path, inode, operation, half)
 
     match operation.kind:
-        case "open" if operation.is_new:
+        case "open" | "symlink" if operation.is_new:
             return [name(operation.path, operation.inode)]
         case "link":
             return [name(operation.target, operation.inode)]
@@ -105,6 +105,8 @@ class Power:
             self.tree[operation.path] = operation.inode
             self.files[operation.inode] = operation.data
         else:
+            if operation.kind == "symlink":
+                self.files[operation.inode] = File(link=operation.data)
             self.pending += changes_of(number, operation)
 
     def _sync(self, operation: Operation) -> None:
@@ -166,7 +168,7 @@ def key(tree: Tree, files: dict[int, File], ignored: tuple[str, ...]) -> frozens
     for path, inode in sorted(tree.items()):
         if not path.startswith(ignored) and not path.endswith(ignored):
             file = files[inode]
-            found.append((path, len(file.data), file.mode, numbers.setdefault(inode, len(numbers))))
+            found.append((path, len(file.data), file.mode, file.link, numbers.setdefault(inode, len(numbers))))
     return frozenset(found)
 
 

@@ -16,7 +16,7 @@ from unittest import mock
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 BY_PATH = ("unlink", "remove", "mkdir", "rmdir", "utime", "chmod", "chown", "truncate")
-BY_TWO_PATHS = ("rename", "replace", "link", "symlink")
+BY_TWO_PATHS = ("rename", "replace", "link")
 BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "fchmod", "fchown", "ftruncate")
 AUDITED = {
     f"os.{name}"
@@ -25,14 +25,17 @@ AUDITED = {
 
 
 class Operation(NamedTuple):
-    """One operation: paths are below the spool's root; ``inode`` is what it is about, ``data`` what is written."""
+    """One operation: paths are below the spool's root; ``inode`` is what it is about, ``data`` what is written.
+
+    The ``path`` of a symbolic link that is made is its own, and its text is ``data``.
+    """
 
     kind: str
     path: str
     target: str = ""
     inode: int = 0
     data: Any = None
-    is_new: bool = False  # open: nothing of that name was there
+    is_new: bool = False  # open, symlink: nothing of that name was there
 
     def __str__(self) -> str:
         return f"{self.kind} {self.path}" + (f" {self.target}" if self.target else "")
@@ -64,7 +67,8 @@ class _Watched:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _Watched.watcher is None or _Watched.inside or event not in AUDITED:
         return
-    path = os.fsdecode(arguments[0]) if isinstance(arguments[0], (str, bytes, os.PathLike)) else ""
+    named = arguments[1 if event == "os.symlink" else 0]
+    path = os.fsdecode(named) if isinstance(named, (str, bytes, os.PathLike)) else ""
     if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITING):
         return
     if path.startswith(_Watched.root):
@@ -83,6 +87,7 @@ def watched(root: str, watcher: Watcher) -> Iterator[None]:
             stack.enter_context(mock.patch.object(os, name, _by_path(getattr(os, name), name)))
         for name in BY_DESCRIPTOR:
             stack.enter_context(mock.patch.object(os, name, _by_descriptor(getattr(os, name), name)))
+        stack.enter_context(mock.patch.object(os, "symlink", _linking(os.symlink)))
         stack.enter_context(mock.patch.object(os, "open", _opening(os.open)))
         stack.enter_context(mock.patch.object(os, "close", _closing(os.close)))
         yield
@@ -139,6 +144,23 @@ def _by_path(real: Callable[..., Any], kind: str) -> Callable[..., Any]:
         kinds = {"remove": "unlink", "replace": "rename"}
         operation = Operation(kinds.get(kind, kind), below, target, _inode(path), arguments)
         return _do(operation, real, path, *arguments, **options)
+
+    return call
+
+
+def _linking(real: Callable[..., None]) -> Callable[..., None]:
+    def call(text: str, path: Any, *arguments: Any, **options: Any) -> None:
+        below = _below(path)
+        if below is None:
+            real(text, path, *arguments, **options)
+            return
+        watcher = _Watched.watcher
+        assert watcher is not None
+        operation = Operation("symlink", below, data=text, is_new=True)
+        watcher.before(operation)
+        with by_a_client():
+            real(text, path, *arguments, **options)
+        watcher.after(operation._replace(inode=_inode(path)))
 
     return call
 

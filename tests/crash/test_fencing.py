@@ -27,6 +27,7 @@ from spoold.spool.recovery import publish_committed, recover
 from spoold.spool.store import Spool
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.crash.holder import skewed
+from tests.names import mine, named, result_named
 from tests.standins import store_path
 
 HOUR = 3600.0
@@ -106,17 +107,17 @@ def test_a_stopped_executor_that_goes_on_shows_nothing(
     bench.drop("a")
     bench.until(lambda: holders.has_begun("one"), bench.health.step)
     for _ in range(5):  # while it renews, it keeps it, whatever the server's clock says
-        before = (bench.root / "running" / "a@1.json").stat().st_mtime_ns
-        bench.until(lambda then=before: (bench.root / "running" / "a@1.json").stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
+        before = (bench.root / "running" / named("a")).stat().st_mtime_ns
+        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
         bench.health.step()
-    assert bench.names("running") == {"a@1.json"}
+    assert bench.names("running") == {named("a")}
     holders.stop_past_lease("one", monkeypatch)
-    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
+    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
     holders.start("executor", "two")
     bench.until(lambda: holders.has_begun("two"), lambda: None)
     holders.signal("one", signal.SIGCONT)
     holders.end("one")  # while the other one still runs
-    assert bench.names("running") == {"a@2.json"}
+    assert bench.names("running") == {named("a", 2)}
     assert not bench.has("done", "a.json")
     holders.end("two")
     bench.wait_for("a")
@@ -134,7 +135,7 @@ def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(
     bench.drop("a")
     bench.until(lambda: holders.has_begun("one"), bench.health.step)
     holders.stop_past_lease("one", monkeypatch)
-    bench.until(lambda: bench.has("new", "a@2.json"), bench.health.step)
+    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
     holders.start("executor", "two")
     bench.until(lambda: holders.has_begun("two"), lambda: None)
     holders.end("two")
@@ -179,17 +180,17 @@ def test_a_stopped_builder_that_goes_on_shows_nothing(
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), ("building", "running"), attempts=3)
+    return Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
 
 
 def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
     """It stalls between its result and its commit; the next one must not share a name with it."""
     queue, clock = bench.spool.queue, bench.spool.clock
     taken_by: list[Entry] = []
-    queue.add("a", b"entry")
-    queue.claim(Entry("a", 1), "new", "running")
-    taken = Entry("a", 3)
-    os.rename(queue.entry_path("running", Entry("a", 1)), queue.entry_path("running", taken))
+    queue.add(mine("a"), b"entry")
+    queue.claim(mine("a"), "new", "running")
+    taken = mine("a", 3)
+    os.rename(queue.entry_path("running", mine("a")), queue.entry_path("running", taken))
 
     recover(queue, "running", taken, clock=clock, abandon=taken_by.append, log=Log("test"))
     (first,) = taken_by
@@ -224,10 +225,10 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
 ) -> None:
     """The first holder is stopped between its result and its commit; the second commits while health looks."""
 
-    queue.add("a", b"entry")
-    first = Entry("a", 1)
+    first = mine("a")
+    queue.add(first, b"entry")
     queue.claim(first, "new", "running")
-    result = Path(queue.path("tmp", "a@1.response.json"))
+    result = Path(queue.path("tmp", result_named("a")))
     result.write_bytes(b"first\n")
     listed, waiting = queue.results_waiting(), queue.results_waiting
 
@@ -248,17 +249,17 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
 
 def test_a_refusal_that_is_committed_while_health_looks_is_shown(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry comes between the look for it and the look for what it may be instead."""
-    Path(queue.path("tmp", "a@0.response.json")).write_bytes(b"refused\n")
+    Path(queue.path("tmp", result_named("a", 0))).write_bytes(b"refused\n")
     locate = queue.locate
 
-    def commit_meanwhile(id_: str) -> tuple[str, Entry] | None:
+    def commit_meanwhile(id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
         monkeypatch.undo()
-        queue.add("a", b"entry", state="done")
-        return locate(id_)
+        queue.add(mine("a", 0), b"entry", state="done")
+        return locate(id_, like)
 
     monkeypatch.setattr(queue, "locate", commit_meanwhile)
     publish_committed(queue, Log("test"))
-    queue.publish(Entry("a", 0))
+    queue.publish(mine("a", 0))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"refused\n"
 
 

@@ -162,10 +162,11 @@ def test_every_transition_is_taken(root: Path) -> None:
     for transition in TRANSITIONS:
         pattern = re.escape(transition.step.replace("`", ""))
         for word, meaning in (
-            ("<id>@<n>", "[^/@]+(@[0-9]+)?"),
+            ("<uid>", "[0-9]+"),
             ("<id>", "[^/@]+"),
             ("<random>", "[0-9a-f]{8}"),
             ("<n+1>", "[2-9]"),
+            ("<n>", "[0-9]+"),
             ("<m>", "[2-9]"),
         ):
             pattern = pattern.replace(re.escape(word), meaning)

@@ -1,10 +1,10 @@
 """Operations that were done and report an error, or were not done: nothing is lost, nothing answered twice.
 
 A file server that is restarted, or whose answer is lost, is asked again by the client's kernel. What was done is not
-done twice then: a rename finds no source, a link finds its target, an unlink finds nothing. A soft mount, or a server
-that is away, reports EIO or ESTALE, of what was done and of what was not. For each scenario and each operation of it
-that changes names, each of these happens once; the actors live on, as the daemons' loop has them, and the invariants
-are checked when they have come to rest. By default what leaves the same files is taken once.
+done twice then: a rename finds no source, a link finds its name taken, an unlink finds nothing. A soft mount, or a
+server that is away, reports EIO or ESTALE, of what was done and of what was not. For each scenario and each operation
+of it that changes names, each of these happens once; the actors live on, as the daemons' loop has them, and the
+invariants are checked when they have come to rest. By default what leaves the same files is taken once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from tests.crash.scenarios import CANCELLED, SCENARIOS, Scenario, a_start, a_sto
 from tests.crash.test_kill import LONG, Recorder
 from tests.crash.world import World, begin_anew, check, seen
 
-ASKED_AGAIN = {"rename": errno.ENOENT, "link": errno.EEXIST, "unlink": errno.ENOENT, "mkdir": errno.EEXIST}
+ASKED_AGAIN = {
+    "rename": errno.ENOENT,
+    "link": errno.EEXIST,
+    "symlink": errno.EEXIST,
+    "unlink": errno.ENOENT,
+    "mkdir": errno.EEXIST,
+}
 ENDED = (a_stop, a_start)  # after these the actors of before are none any more
 LATER = {"cancelled late": {"a": CANCELLED}}  # what takes longer may be cancelled
 FAULTS = ("asked again", "done, EIO", "not done, EIO", *(["done, ESTALE"] if LONG else []))

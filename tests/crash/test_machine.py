@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from spoold.model.errors import OperatorError
-from spoold.model.ids import Entry
 from spoold.model.response import FINAL
 from spoold.spool import check as check_module
 from spoold.spool.check import Check
@@ -53,7 +52,7 @@ class Fault(Watcher):
             return
         if not self.full:
             raise Killed  # also of what is tried on the way out: the dead clean nothing up
-        if operation.kind in {"write", "link"} or (operation.kind == "open" and operation.is_new):
+        if operation.kind in {"write", "link", "symlink"} or (operation.kind == "open" and operation.is_new):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -125,7 +124,7 @@ class Spools(RuleBasedStateMachine):
         """An executor that lost its lease to the current holder wants to commit."""
         place = self.world.spool.queue.locate(id_)
         if place and place[1].attempt > 1:
-            late = Entry(id_, place[1].attempt - 1)
+            late = place[1]._replace(attempt=place[1].attempt - 1)
             with contextlib.suppress(Exception):
                 self.world.spool.queue.commit(late, "running", b"late")
 

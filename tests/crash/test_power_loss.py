@@ -44,7 +44,7 @@ class Recorder(Watcher):
         self.steps: list[Step] = []
 
     def after(self, operation: Operation) -> None:
-        if operation.kind == "open" and operation.is_new:
+        if operation.kind in {"open", "symlink"} and operation.is_new:
             self._number(operation.inode)
         if operation.kind == "link" and operation.target.startswith("done/"):
             self.visible = seen(self.root, self.going)

@@ -68,6 +68,29 @@ def test_a_rename_is_done_where_it_was_whatever_was_reported(
     assert not done or public.read_bytes() == b"new"
 
 
+def test_a_note_says_what_was_left_first_until_it_is_replaced(tmp_path: Path) -> None:
+    path, private = str(tmp_path / "note"), str(tmp_path / "private")
+    assert fsops.noted(path) is None
+    assert fsops.note(path, "one")
+    assert fsops.note(path, "one"), "the same is there already"
+    assert not fsops.note(path, "two")
+    assert fsops.noted(path) == "one"
+    assert fsops.note(path, "two", private)
+    assert (fsops.noted(path), os.listdir(tmp_path)) == ("two", ["note"])
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Invalid argument"):
+        fsops.noted(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("private", ["", "private"])
+def test_a_note_whose_answer_was_lost_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: str) -> None:
+    """An NFS client that got no answer asks again, and is told that there is something."""
+    path = str(tmp_path / "note")
+    monkeypatch.setattr(os, "symlink", failing(os.symlink, errno.EEXIST, done=True))
+    assert fsops.note(path, "one", private and str(tmp_path / private))
+    assert (fsops.noted(path), os.listdir(tmp_path)) == ("one", ["note"])
+
+
 def test_the_rest_of_a_crash_is_replaced_also_where_its_removal_is_answered_late(
     private: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

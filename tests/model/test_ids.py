@@ -44,14 +44,42 @@ def test_uploads_in_progress(name: str) -> None:
     assert ids.is_upload_in_progress(name)
 
 
-@pytest.mark.parametrize("entry", [Entry("a", 1), Entry("a.b-c", 3), Entry("x" * 128, 12)])
+NAMES = {
+    Entry("a", 1): "a.json",
+    Entry("a.b-c", 3): "a.b-c@3.json",
+    Entry("x" * 128, 12): f"{'x' * 128}@12.json",
+    Entry("a", 1, 0): "a@0-1.json",
+    Entry("1000.a", 2, 1000): "1000.a@1000-2.json",
+    Entry("a-1", ids.CANCEL, 4294967295): "a-1@4294967295-9999.json",
+}
+
+
+@pytest.mark.parametrize("entry", NAMES)
 def test_names_of_entries_are_read_back(entry: Entry) -> None:
+    assert ids.new_name(entry) == NAMES[entry]
     assert ids.parse_entry(ids.new_name(entry)) == entry
     assert ids.parse_entry(ids.claimed_name(entry)) == entry
     assert ids.parse_result(ids.result_name(entry)) == entry
 
 
-@pytest.mark.parametrize("name", ["a@0.json", "a@01.json", "a@x.json", "a@1@2.json", "a.lock", "a@99999.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a@0.json",
+        "a@01.json",
+        "a@x.json",
+        "a@1@2.json",
+        "a.lock",
+        "a@99999.json",
+        "a@1000-0.json",
+        "a@01000-1.json",
+        "a@1000-.json",
+        "a@-1.json",
+        "a@1000-1-1.json",
+        "a@12345678901-1.json",
+        "a@1000-01234567.refused.json",
+    ],
+)
 def test_names_that_are_no_entries(name: str) -> None:
     assert ids.parse_entry(name) is None
 

@@ -22,6 +22,7 @@ from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.spool import doctor, layout
 from tests.engines import REPOSITORY, unavailable
+from tests.names import named
 from tests.remote import nfs
 from tests.remote.room import PATIENCE, SLOW, Room, User, settling
 
@@ -142,11 +143,11 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
     end = room.directory / id_
     lasts = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": f"await {end}"})
     (mounted.served / "incoming" / f"{id_}.json").write_text(lasts)
-    mounted.until((mounted.served / "running" / f"{id_}@1.json").exists)
+    mounted.until((mounted.served / "running" / named(id_)).exists)
     mounted.daemons.send_signal(signal.SIGKILL)
     mounted.daemons.wait()
     mounted.daemons = mounted.start()
-    mounted.until((mounted.served / "running" / f"{id_}@2.json").exists)
+    mounted.until((mounted.served / "running" / named(id_, 2)).exists)
     end.touch()
     assert mounted.response(id_)["status"] == "COMPLETED"
 

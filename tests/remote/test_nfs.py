@@ -14,6 +14,7 @@ from typing import Any
 import nfs_rs
 import pytest
 
+from tests.names import named
 from tests.remote import nfs
 from tests.remote.nfs import Client
 from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
@@ -149,7 +150,7 @@ def test_cancelling(room: Room, anns: Client) -> None:
     id_ = room.request()[0]
     nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}
     in_place(anns, id_, json.dumps(nap).encode())
-    room.until((room.spool / "running" / f"{id_}@1.json").exists)
+    room.until((room.spool / "running" / named(id_)).exists)
     anns.put(f"/incoming/{id_}.cancel", id_.encode())
     assert fetch(anns, id_)["status"] == "CANCELLED"
 

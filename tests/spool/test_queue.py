@@ -26,8 +26,8 @@ def queue(tmp_path: Path) -> Queue:
 
 
 def claimed(queue: Queue, id_: str = "a") -> Entry:
-    queue.add(id_, b"entry")
     entry = Entry(id_, 1)
+    queue.add(entry, b"entry")
     queue.claim(entry, "new", "running")
     return entry
 
@@ -43,14 +43,40 @@ def names(queue: Queue, state: str) -> set[str]:
 
 
 def test_an_entry_is_added_once(queue: Queue) -> None:
-    assert queue.add("a", b"one")
-    assert not queue.add("a", b"two")
+    assert queue.add(Entry("a", 1), b"one")
+    assert not queue.add(Entry("a", 1), b"two")
     assert queue.read("new", Entry("a", 1)) == b"one"
     assert not names(queue, "tmp")
 
 
+def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
+    layout.create(str(tmp_path))
+    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
+    entry = Entry("a", 1, 1001)
+    assert queue.add(entry, b"one")
+    assert (names(queue, "new"), os.readlink(queue.path("ids", "a"))) == ({"a@1001-1.json"}, "1001")
+    assert queue.locate("a") == ("new", entry)
+    assert not queue.add(Entry("a", 1, 1002), b"two")
+    assert (names(queue, "new"), names(queue, "tmp")) == ({"a@1001-1.json"}, set())
+    queue.claim(entry, "new", "running")
+    second = queue.fence(entry, "running")
+    assert second == Entry("a", 2, 1001)
+    assert queue.locate("a") == ("running", second)
+    os.unlink(queue.path("ids", "a"))
+    assert queue.locate("a") is None
+    assert queue.locate("a", entry) == ("running", second), "whoever has its name needs no note"
+    queue.commit(second, "running", b"result\n")
+    assert queue.locate("a") == ("done", Entry("a", 1))
+
+
+def test_builds_leave_no_notes(queue: Queue) -> None:
+    queue.commit(claimed(queue), "running", b"result\n")
+    claimed(queue, "b")
+    assert not names(queue, "ids")
+
+
 def test_of_many_claims_one_succeeds(queue: Queue) -> None:
-    queue.add("a", b"entry")
+    queue.add(Entry("a", 1), b"entry")
     won: list[str] = []
 
     def claim() -> None:
@@ -66,7 +92,7 @@ def test_of_many_claims_one_succeeds(queue: Queue) -> None:
 
 
 def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Queue) -> None:
-    queue.add("a", b"entry")
+    queue.add(Entry("a", 1), b"entry")
     os.utime(queue.path("new", "a.json"), (1, 1))
     queue.claim(Entry("a", 1), "new", "running")
     assert os.stat(queue.path("running", "a@1.json")).st_mtime > 1e9
@@ -80,7 +106,7 @@ def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return True
 
-    queue.add("a", b"entry")
+    queue.add(Entry("a", 1), b"entry")
     monkeypatch.setattr(fsops, "touch", touch)
     assert queue.claim(Entry("a", 1), "new", "running") == queue.path("running", "a@1.json")
 
@@ -195,7 +221,7 @@ def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> Non
     layout.create(str(tmp_path))
     queue = Queue(str(tmp_path), ("building", "running"), attempts=10, pause=5.0)
     clock = SetClock()
-    queue.add("a", b"entry")
+    queue.add(Entry("a", 1), b"entry")
     pauses = []
     for attempt in range(1, 10):
         queue.claim(Entry("a", attempt), "new", "running")
@@ -351,7 +377,7 @@ def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its mtime is new in the moment of the rename, also where the holder is slow to set it again."""
-    queue.add("a", b"entry")
+    queue.add(Entry("a", 1), b"entry")
     os.utime(queue.path("new", "a.json"), (1, 1))
     seen = []
 
