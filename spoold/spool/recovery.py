@@ -98,7 +98,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
     stale, is_durable = [], True
     for id_, results in queue.results_waiting().items():
         if not fsops.exists(queue.path("done", ids.done_name(id_))):
-            stale += _outdated(queue, id_, results)
+            stale += _outdated(queue, results)
             continue
         if not fsops.exists(queue.path("done", ids.response_name(id_))):
             latest = queue.results_waiting().get(id_, [])
@@ -115,14 +115,16 @@ def publish_committed(queue: Queue, log: Log) -> None:
         fsops.remove(queue.path("tmp", ids.result_name(result)))
 
 
-def _outdated(queue: Queue, id_: str, results: list[Entry]) -> list[Entry]:
+def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
     """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it."""
-    place = queue.locate(id_, results[-1])
-    if place is None:
-        return [result for result in results if result.attempt > 0]
-    if place[0] == "done":
-        return []  # committed since it was looked for there: the next look shows it
-    return [result for result in results if result.attempt < place[1].attempt]
+    found = []
+    for result in results:  # one that an earlier use of the id left may be another owner's
+        place = queue.locate(result.id, result)
+        if place is None:
+            found += [result] if result.attempt > 0 else []
+        elif place[0] != "done":  # else committed since it was looked for there: the next look shows it
+            found += [result] if result.attempt < place[1].attempt else []
+    return found
 
 
 def recover(

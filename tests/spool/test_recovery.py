@@ -10,7 +10,7 @@ import pytest
 
 from spoold.host.clock import Clock
 from spoold.host.log import Log
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, result_name
 from spoold.spool import layout
 from spoold.spool.queue import Queue, write_for
 from spoold.spool.recovery import Watchman, publish_committed, recover
@@ -157,6 +157,20 @@ def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Qu
     write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == ["b@0.response.json"]
+
+
+def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, clock: SetClock) -> None:
+    """What an earlier use of the id left is another owner's; it says nothing of the one that is on its way."""
+    layout.create(str(tmp_path))
+    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
+    mine, former = Entry("a", 1, 1001), Entry("a", 3, 1002)
+    assert queue.add(mine, b"entry")
+    queue.claim(mine, "new", "running")
+    for entry in (mine, former):
+        write_for(queue.path("tmp", result_name(entry)), b"result\n", None)
+    publish_committed(queue, Log("test"))
+    assert os.listdir(queue.path("tmp")) == [result_name(mine)]
+    assert os.listdir(queue.path("ids")) == ["a"]
 
 
 def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
