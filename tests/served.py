@@ -100,7 +100,7 @@ class Served:
         return [json.loads(path.read_bytes()) for path in done.glob("*.response.json")]
 
     def assert_nothing_is_left(self) -> None:
-        for directory in ("incoming", "new", "building", "running", "progress", "builds/new", "builds/building"):
+        for directory in ("incoming", "new", "building", "running", "ids", "progress", "builds/new", "builds/building"):
             deadline = time.monotonic() + PATIENCE
             while os.listdir(self.spool / directory):
                 assert time.monotonic() < deadline, (directory, os.listdir(self.spool / directory))

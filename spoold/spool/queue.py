@@ -15,7 +15,6 @@ import errno
 import os
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 
 from spoold.host import fsops
@@ -32,7 +31,6 @@ ENDERS = 2  # who may take an entry one after the other, to end it after its las
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
 UNKNOWN = "-"  # stands in ids/ for the owner of an entry whose name does not tell
 REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
-STALL = 60.0  # seconds after which a holder leaves an id alone: it may be another submission's by now
 
 
 class Queue:
@@ -99,17 +97,38 @@ class Queue:
         fsops.note(self.path("ids", entry.id), _noted(entry), self.path("tmp", f"{secrets.token_hex(8)}.id.json"))
 
     def note_ids(self) -> None:
-        """Note whose the ids of all entries are that are on their way: a loss of power can take such a note."""
+        """Have ``ids/`` tell of all that is on its way, and of nothing else, as a kill or a loss of power may leave it.
+
+        Only whoever takes submissions in may do so, and before it does.
+        """
+        entries = {entry.id: entry for entry in self._on_their_way()}
+        for entry in entries.values():
+            if fsops.noted(self.path("ids", entry.id)) != _noted(entry):
+                self.take_over_id(entry)
+        for id_ in set(fsops.names(self.path("ids"))) - entries.keys():
+            with contextlib.suppress(OSError):  # what is no note is named by the check
+                place = self.locate(id_)
+                if place is None:
+                    fsops.remove(self.path("ids", id_))
+                elif place[0] == "done":
+                    self.release_id(id_)
+
+    def _on_their_way(self) -> Iterator[Entry]:
         for state in ("new", *self.working):
-            for entry in self.entries(state):
-                path = self.path("ids", entry.id)
-                if fsops.noted(path) != _noted(entry):
-                    self.take_over_id(entry)
+            yield from self.entries(state)
 
     def release_id(self, id_: str) -> None:
-        """Forget whose an id is: its entry is in ``done/``, where the id alone finds it."""
-        if self.owned:
-            fsops.remove(self.path("ids", id_))
+        """Forget whose an id is: its entry is in ``done/``, where the id alone finds it.
+
+        Whoever comes late, since it stalled, may find the id in use again, by what was requeued. That is noted anew.
+        """
+        if not self.owned:
+            return
+        fsops.remove(self.path("ids", id_))
+        if not fsops.exists(self.path("done", ids.done_name(id_))):
+            for entry in self._on_their_way():
+                if entry.id == id_:
+                    self.take_over_id(entry)
 
     def read(self, state: str, entry: Entry) -> bytes:
         """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
@@ -186,11 +205,9 @@ class Queue:
         if not self._move_to_done(entry, state):
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
-        committed = time.monotonic()
         fsops.sync_directory(self.path("done"))
         self._link(entry)
-        if time.monotonic() - committed < STALL:
-            self.release_id(entry.id)
+        self.release_id(entry.id)
         with self._lock:
             self._shown.add(entry)
         if tidy or len(self._shown) >= MOST_SHOWN:

@@ -49,5 +49,6 @@ def _requeue(spool: Spool, id_: str) -> None:
     fsops.replace(copy, finished)
     queue.take_over_id(again)  # before it leaves done/, where the id alone finds it
     fsops.move(finished, queue.entry_path("new", again))
+    queue.take_over_id(again)  # once more: whoever held the old one may have taken that note for its own
     for directory in ("new", "done"):
         fsops.sync_directory(queue.path(directory))

@@ -112,7 +112,17 @@ class Bench:
 
         A response is seen before its private name is removed, so there may be a moment to wait.
         """
-        for directory in ("incoming", "new", "building", "running", "tmp", "progress", "builds/new", "builds/building"):
+        for directory in (
+            "incoming",
+            "new",
+            "building",
+            "running",
+            "ids",
+            "tmp",
+            "progress",
+            "builds/new",
+            "builds/building",
+        ):
             self.until(lambda d=directory: self.names(d) == set(), lambda: None)  # type: ignore[misc]
         done = self.names("done")
         entries = {name for name in done if not name.endswith((".response.json", ".refused.json"))}

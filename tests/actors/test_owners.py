@@ -1,0 +1,165 @@
+"""The name of what is on its way tells its owner, and ``ids/`` tells it by the id. A note alone reserves nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.host import fsops
+from spoold.spool.requeue import requeue
+from spoold.spool.store import Spool
+from tests.actors.bench import Bench
+from tests.names import mine, named, result_named
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+OWNER, OTHER = 65534, 65533
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+def drop_as(bench: Bench, uid: int, id_: str) -> None:
+    path = bench.root / "incoming" / f"{id_}.json"
+    path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+    os.chown(path, uid, uid)
+    bench.intake.step()
+
+
+def noted(bench: Bench, id_: str) -> str | None:
+    return fsops.noted(str(bench.root / "ids" / id_))
+
+
+def note(bench: Bench, id_: str, uid: int) -> None:
+    (bench.root / "ids" / id_).symlink_to(str(uid))
+
+
+def assert_refused(bench: Bench, id_: str, uid: int) -> None:
+    """A file of that user is refused, and the entry that has the id stays the only one."""
+    before = [bench.names(state) for state in ("new", "building", "running")]
+    drop_as(bench, uid, id_)
+    assert [bench.names(state) for state in ("new", "building", "running")] == before
+    assert [name for name in bench.names("done") if name.startswith(f"{id_}@{uid}-")]
+
+
+@needs_root
+def test_an_entry_tells_its_owner_until_it_is_done(bench: Bench) -> None:
+    bench.sandbox.gate.clear()
+    bench.backend.gate.clear()
+    drop_as(bench, OWNER, "a")
+    drop_as(bench, OTHER, "b")
+    entries = {named("a", owner=OWNER), named("b", owner=OTHER)}
+    assert bench.names("new") == entries
+    assert (noted(bench, "a"), noted(bench, "b")) == (str(OWNER), str(OTHER))
+    bench.until(lambda: bench.names("building") == entries)
+    bench.backend.gate.set()
+    bench.until(lambda: bench.names("running") == entries)
+    assert bench.names("ids") == {"a", "b"}
+    bench.sandbox.gate.set()
+    bench.wait_for("a", "b")
+    bench.assert_nothing_is_left()
+
+
+@needs_root
+@pytest.mark.parametrize("of", [OWNER, OTHER])
+def test_a_note_that_stands_for_nothing_reserves_nothing(bench: Bench, of: int) -> None:
+    note(bench, "a", of)
+    drop_as(bench, OWNER, "a")
+    assert bench.names("new") == {named("a", owner=OWNER)}
+    assert noted(bench, "a") == str(OWNER)
+    assert_refused(bench, "a", OTHER)
+    assert not bench.names("tmp")
+
+
+@needs_root
+@pytest.mark.parametrize("state", ["new", "building", "running"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_intake_mends_the_notes_when_it_starts(bench: Bench, state: str, lost: bool) -> None:
+    """A loss of power took the note, or left that of an earlier use of the id."""
+    drop_as(bench, OWNER, "a")
+    (bench.root / "new" / named("a", owner=OWNER)).rename(bench.root / state / named("a", owner=OWNER))
+    (bench.root / "ids" / "a").unlink()
+    if not lost:
+        note(bench, "a", OTHER)
+    bench.intake.start()
+    assert noted(bench, "a") == str(OWNER)
+    assert_refused(bench, "a", OTHER)
+
+
+def test_intake_removes_what_stands_for_nothing_when_it_starts(bench: Bench) -> None:
+    bench.drop("done")
+    bench.wait_for("done")
+    bench.assert_nothing_is_left()
+    bench.drop("waits")
+    for id_ in ("done", "never"):
+        note(bench, id_, OTHER)
+    (bench.root / "ids" / "odd").touch()
+    bench.intake.start()
+    assert bench.names("ids") == {"waits", "odd"}, "what is no note is for the check to name"
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_who_publishes_for_the_dead_removes_the_note(bench: Bench, shown: bool) -> None:
+    bench.drop("a")
+    (bench.root / "new" / named("a")).rename(bench.root / "done" / "a.json")
+    result = bench.root / "tmp" / result_named("a")
+    result.write_text('{"Submission_id": "a"}\n')
+    if shown:
+        (bench.root / "done" / "a.response.json").hardlink_to(result)
+    bench.health.step()
+    assert bench.names("ids") == bench.names("tmp") == set()
+    assert bench.has("done", "a.response.json")
+
+
+@needs_root
+def test_what_is_requeued_is_noted_again(bench: Bench) -> None:
+    drop_as(bench, OWNER, "a")
+    bench.wait_for("a")
+    bench.assert_nothing_is_left()
+    requeue(bench.spool, "a")
+    assert bench.names("new") == {named("a", owner=OWNER)}
+    assert noted(bench, "a") == str(OWNER)
+    assert_refused(bench, "a", OTHER)
+
+
+def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stalls between its publication and the end of its commit, until the id has a second life."""
+    holder = Spool(bench.settings, "holder").queue
+    release = holder.release_id
+
+    def come_late(id_: str) -> None:
+        requeue(bench.spool, id_)
+        release(id_)
+
+    bench.drop("a")
+    holder.claim(mine("a"), "new", "running")
+    monkeypatch.setattr(holder, "release_id", come_late)
+    holder.commit(mine("a"), "running", b"first\n")
+    assert bench.spool.queue.locate("a") == ("new", mine("a"))
+    bench.wait_for("a")
+    bench.assert_nothing_is_left()
+
+
+def test_a_holder_that_ends_amid_a_requeueing_leaves_it_its_note(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.drop("a")
+    bench.wait_for("a")
+    bench.assert_nothing_is_left()
+    move, other = fsops.move, Spool(bench.settings, "holder").queue
+
+    def move_late(source: str, target: str) -> bool:
+        assert noted(bench, "a") == str(os.geteuid()), "it leaves done/, where the id finds it, with a note"
+        other.release_id("a")
+        return move(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fsops, "move", move_late)
+        requeue(bench.spool, "a")
+    assert bench.spool.queue.locate("a") == ("new", mine("a"))
