@@ -29,6 +29,7 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
+from spoold.spool.counting import Counter
 from spoold.spool.depth import Measure
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, mend, publish_committed, recover
@@ -38,7 +39,7 @@ from spoold.spool.store import Spool
 log = Log("health")
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
-PATIENCE = 0.5  # seconds of a step for removing what is old, and for the check
+PATIENCE = 0.5  # seconds of a step for removing what is old, for counting what owners have, and for the check
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
@@ -56,6 +57,7 @@ class Health(Threadless):
         self._unexplained: list[Unexplained] = []
         self._newer = LeftAlone(log)
         self._retention = Retention(settings, self._spool, self._builds)
+        self._counter = Counter(settings, self._spool)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
         lease = settings.lease
         self._watchmen = {
@@ -82,6 +84,7 @@ class Health(Threadless):
         """Go by other settings."""
         self._settings = settings
         self._retention.follow(settings)
+        self._counter.follow(settings)
 
     def measure(self) -> None:
         """Measure the spool; may be called by another thread."""
@@ -104,6 +107,7 @@ class Health(Threadless):
         self._order_collection()
         self._report_unexplained()
         self._retention.step(PATIENCE)
+        self._counter.step(PATIENCE)
         self._newer.tell()
         return self._settings.lease.check
 

@@ -43,11 +43,11 @@ class Item(NamedTuple):
     file: str
 
 
-def everything(queue: Queue, now: float) -> Iterator[Item | Pause]:
-    """Yield all that counts as somebody's."""
+def everything(queue: Queue) -> Iterator[Item | Pause]:
+    """Yield all that counts as somebody's; when it ended is of no account."""
     for state in ("new", *queue.working):
         yield from on_its_way(queue, state)
-    yield from finished(queue.path("done"), now)
+    yield from finished(queue.path("done"), 0.0)
     yield from set_aside(queue.path("quarantine"))
     yield from built(queue.path("builds"))
 

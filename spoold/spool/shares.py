@@ -1,44 +1,65 @@
 """Shares: how much of the spool one owner may have, and who has how much.
 
-Spec: spool-layout.md, "Shares". What there is is counted by a walk through it, and what was added since is added to the
-last count. A count is made only after something was added, in a small part of the time, and in a very small one while
-nobody comes near the end of a share. So a share may be exceeded by what comes between two counts.
+Spec: spool-layout.md, "Shares". Health counts what there is (see ``counting``). Whoever gives something to owners reads
+that, and adds what it gave them since. So a share may be exceeded by what others give between two counts.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from spoold.config import Settings
-from spoold.host import machine
+from spoold.host import fsops, machine
 from spoold.host.log import Log
-from spoold.model.retention import NOTHING, Amount
-from spoold.spool.holdings import Item, Pause, everything
+from spoold.model import formats
+from spoold.model.errors import NewerFormatError
+from spoold.model.formats import Stored
+from spoold.model.retention import Amount
 from spoold.spool.store import Spool
 
 log = Log("spool")
+COUNT = "health.count"  # the file in tmp/
 PART = 0.25  # of the file system: the default of one owner's share
 INODES = 4  # that an entry takes: itself, its answer, a side file, a note of its id
 BLOCK = 4096  # bytes: what a small file takes of a disk
-NEAR = 0.5  # of a share: whoever has so much is counted more often
-REST, SOONEST = 20.0, 1.0  # for how many times as long as a count took there is no other; seconds, at least
-LONG_REST, LATER = 200.0, 60.0  # the same while nobody is near
+LOOK = 0.2  # seconds between two looks for a newer count
+MARGIN = 2.0  # seconds by which clocks may differ: for so long before a count what was added counts twice
 TELLING = 60.0  # seconds between two lines about one owner
+MOST_ADDED = 100_000  # things that are remembered by themselves; there are fewer between two counts, if health runs
 MOST_TOLD = 1000  # owners of whom it is remembered that something was said
 
 
-class Holding(NamedTuple):
-    """What one owner has: all of it, and of its bytes those of what is no longer on its way."""
+class Holding(msgspec.Struct, frozen=True, array_like=True):
+    """What one owner has: entries, the bytes that these take of the disk, and of these what is no longer on its way."""
 
-    all: Amount = NOTHING
+    entries: float = 0
+    bytes: float = 0
     kept: float = 0
 
     def plus(self, size: int, *, kept: bool) -> Holding:
         """Return it with one more, which takes ``size`` bytes of the disk."""
-        return Holding(Amount(self.all.entries + 1, self.all.bytes + size), self.kept + (size if kept else 0))
+        return Holding(self.entries + 1, self.bytes + size, self.kept + (size if kept else 0))
+
+
+class Count(Stored, frozen=True, kw_only=True):
+    """What owners have, by uid, as counted from ``began`` on: seconds on the file system's clock."""
+
+    began: float
+    owners: dict[int, Holding]
+
+
+class Added(NamedTuple):
+    """Something that this process added since the last count; the time is the file system's, or near it."""
+
+    time: float
+    owner: int
+    size: int
+    kept: bool
 
 
 class Shares:
@@ -47,13 +68,12 @@ class Shares:
     def __init__(self, settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._spool = spool
         self._person = person
+        self._path = spool.queue.path("tmp", COUNT)
         self._lock = threading.RLock()
+        self._seen: fsops.Identity | None = None  # of the last count
+        self._looked = -LOOK  # on the monotonic clock
         self._had: dict[int, Holding] = {}
-        self._counted: dict[int, Holding] = {}  # so far, by the count in progress, with what is added meanwhile
-        self._count: Iterator[Item | Pause] | None = None
-        self._is_old, self._is_near = True, True
-        self._ended = -math.inf  # on the monotonic clock, the last count
-        self._took = 0.0  # seconds, the last count, or the one in progress so far
+        self._added: deque[Added] = deque(maxlen=MOST_ADDED)
         self._told: dict[int, float] = {}  # when it was said that an owner waits
         self.follow(settings)
 
@@ -61,51 +81,49 @@ class Shares:
         """Go by other settings."""
         self.most = share_of(settings)
 
-    def look(self, patience: float) -> None:
-        """Go on counting for ``patience`` seconds at most, where what was counted last is not what there is."""
-        began = self._spool.clock.monotonic()
+    def look(self) -> None:
+        """Take notice of a newer count, where there is one."""
+        now = self._spool.clock.monotonic()
+        if now < self._looked + LOOK:
+            return
+        self._looked = now
+        seen = fsops.identity(self._path)
+        if seen is not None and seen != self._seen and (count := self._read()):
+            self._seen = seen
+            self._begin_from(count)
+
+    def _read(self) -> Count | None:
+        try:
+            data = fsops.read(self._path)
+            return None if data is None else formats.decode(data, Count, self._path)
+        except (msgspec.DecodeError, NewerFormatError, OSError) as error:
+            log.debug("the count of what owners have cannot be read", error=error)
+            return None
+
+    def _begin_from(self, count: Count) -> None:
         with self._lock:
-            if self._count is None:
-                if not self._is_due(began):
-                    return
-                self._count = everything(self._spool.queue, self._spool.clock.file_system())
-                self._is_old, self._is_near, self._took, self._counted = False, False, 0.0, {}
-            for found in self._count:
-                if isinstance(found, Item):
-                    self._plus(self._counted, found.owner, found.size, kept=bool(found.file))
-                elif self._spool.clock.monotonic() - began > patience:
-                    self._took += self._spool.clock.monotonic() - began
-                    return
-            self._count, self._had = None, self._counted
-            self._ended = self._spool.clock.monotonic()
-            self._took += self._ended - began
+            while self._added and self._added[0].time < count.began - MARGIN:
+                self._added.popleft()
+            self._had = dict(count.owners)
+            for added in self._added:
+                self._plus(added)
 
-    def _is_due(self, now: float) -> bool:
-        rest = max(SOONEST, REST * self._took) if self._is_near else max(LATER, LONG_REST * self._took)
-        return self._is_old and now >= self._ended + rest
-
-    def _plus(self, counts: dict[int, Holding], owner: int, size: int, *, kept: bool) -> Holding:
-        person = self._person(owner)
-        counts[person] = counts.get(person, Holding()).plus(size, kept=kept)
-        return counts[person]
-
-    def recount(self) -> None:
-        """Count again, soon: somebody waits for something to go."""
-        self._is_old = self._is_near = True
+    def _plus(self, added: Added) -> None:
+        self._had[added.owner] = self._had.get(added.owner, Holding()).plus(added.size, kept=added.kept)
 
     def add(self, owner: int, *sizes: int, kept: bool = True) -> None:
         """Count things of these ``sizes``, in bytes, that were added for ``owner``."""
+        if self._seen is None:
+            return  # nobody counts: then it would only grow
+        now = self._spool.clock.nearly()
         with self._lock:
             for size in sizes:
-                had = self._plus(self._had, owner, room_of(size), kept=kept)
-                if self._count is not None:
-                    self._plus(self._counted, owner, room_of(size), kept=kept)
-                self._is_near |= any(has > NEAR * may for has, may in zip(had.all, self.most, strict=True))
-            self._is_old = True
+                self._added.append(Added(now, self._person(owner), room_of(size), kept))
+                self._plus(self._added[-1])
 
     def has_room(self, owner: int, size: int = 0) -> bool:
         """Tell whether ``owner`` may have one more, of ``size`` bytes."""
-        had = self._of(owner).all
+        had = self._of(owner)
         return had.entries + 1 <= self.most.entries and had.bytes + room_of(size) <= self.most.bytes
 
     def may_begin(self, owner: int) -> bool:
@@ -127,7 +145,7 @@ class Shares:
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
         self._told[person] = now + TELLING
-        had = self._of(owner).all
+        had = self._of(owner)
         log.warning(
             "an owner has used up a share of the spool (see [share] in the settings)",
             so=what,
@@ -137,10 +155,6 @@ class Shares:
             bytes=int(had.bytes),
             most_bytes=int(self.most.bytes),
         )
-
-    def had(self) -> dict[int, Amount]:
-        """Return what owners have, by uid."""
-        return {owner: holding.all for owner, holding in self._had.items()}
 
 
 def share_of(settings: Settings) -> Amount:

@@ -100,9 +100,8 @@ class Bench:
         return (self.root / directory / name).exists()
 
     def names(self, directory: str) -> set[str]:
-        return {
-            name for name in os.listdir(self.root / directory) if not name.endswith((".probe", ".held", "requeue.lock"))
-        }
+        passing = (".probe", ".held", ".count", "requeue.lock")
+        return {name for name in os.listdir(self.root / directory) if not name.endswith(passing)}
 
     def picture(self) -> dict[str, set[str]]:
         return {d.path: self.names(d.path) for d in layout.DIRECTORIES if self.names(d.path)}

@@ -289,7 +289,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.wait_for("other")
     assert bench.response("killer")["status"] == "INTERNAL_ERROR"
     assert "3 attempts" in bench.response("killer")["reason"]
-    assert bench.names("quarantine") == {"killer.bytes", "killer.reason"}
+    assert bench.names("quarantine") == {f"killer@{os.getuid()}-4.{kind}" for kind in ("bytes", "reason")}
     bench.assert_nothing_is_left()
 
 
@@ -412,7 +412,7 @@ def test_an_entry_that_cannot_be_read_is_set_aside_and_the_others_flow(bench: Be
     bench.drop("a")
     bench.wait_for("a", "bad")
     assert bench.response("bad")["status"] == "INTERNAL_ERROR"
-    assert (bench.root / "quarantine" / "bad.bytes").read_bytes() == b"{"
+    assert (bench.root / "quarantine" / f"bad@{os.getuid()}-1.bytes").read_bytes() == b"{"
 
 
 def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> None:

@@ -629,6 +629,8 @@ def test_what_cannot_be_read_at_a_known_format_is_damaged(tmp_path: Path) -> Non
             (tmp_path / "new" / named(id_)).write_bytes(data)
         bench.wait_for("a", "b", "c")
         assert {bench.response(id_)["status"] for id_ in "abc"} == {"INTERNAL_ERROR"}
-        assert bench.names("quarantine") == {f"{id_}.{kind}" for id_ in "abc" for kind in ("bytes", "reason")}
+        assert bench.names("quarantine") == {
+            f"{id_}@{os.getuid()}-1.{kind}" for id_ in "abc" for kind in ("bytes", "reason")
+        }
     finally:
         bench.close()

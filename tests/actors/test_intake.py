@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from spoold.actors import intake
-from spoold.actors.intake import Intake
-from spoold.config import Settings, Spool
+from spoold.actors.intake import Intake, dropbox
+from spoold.config import Settings, Share, Spool
 from spoold.host import fsops, log
 from spoold.model.ids import Hint
 from spoold.model.turns import Turns
@@ -32,13 +32,18 @@ GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
 NOBODY = 65534
 
 
+WITHOUT_END = Share(bytes=1 << 40, entries=1 << 40)  # of small disks, most of which are one owner's here
+
+
 class Box:
     """A drop box with an intake that a test steps."""
 
     def __init__(self, root: Path, settle: float = 0.0, max_file: int = 1 << 20, upload: float = 3600.0) -> None:
         layout.create(str(root))
         self.root = root
-        self.settings = Settings(spool=Spool(path=str(root), settle=settle, max_file=max_file, upload=upload))
+        self.settings = Settings(
+            spool=Spool(path=str(root), settle=settle, max_file=max_file, upload=upload), share=WITHOUT_END
+        )
         self.spool = spool_store.Spool(self.settings, "test")
         self.intake = Intake(self.settings)
         self.intake.start()
@@ -443,11 +448,11 @@ def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_one_owner_has_lying_there_is_remembered_up_to_a_bound(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(box.intake, "_waiting", Turns[str](100))
+    monkeypatch.setattr(box.intake._box, "_waiting", Turns[tuple[str, fsops.Owned]](100))
     for number in range(300):
         box.drop(f"many-{number}.json")
     box.intake.step()
-    assert len(box.intake._waiting) == 100 - intake.BATCH
+    assert len(box.intake._box._waiting) == 100 - intake.BATCH
     box.step()
     assert len(box.names("new")) == 300
 
@@ -564,10 +569,10 @@ def test_names_that_are_no_submissions_are_one_line_of_the_log(
         box.intake.step([Hint("incoming", f"{number}.txt")])
     box.step()
     assert len(told()) == 1
-    now[0] += intake.TELLING
+    now[0] += dropbox.TELLING
     box.step()
     assert told()[1:] == [{"files": 300, "first": "0.txt"}]
-    now[0] += intake.TELLING
+    now[0] += dropbox.TELLING
     box.step()
     box.drop(".upload")
     box.drop("x.part")

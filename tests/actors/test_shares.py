@@ -15,7 +15,7 @@ from spoold.actors.intake import dropbox
 from spoold.config import Share
 from spoold.model.ids import Hint
 from spoold.model.retention import Rules
-from spoold.spool import shares
+from spoold.spool import counting, shares
 from tests.actors.bench import Bench, settings_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -25,13 +25,16 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "SOONEST", 0.0)
-    monkeypatch.setattr(shares, "REST", 0.0)
+    for name in ("SOONEST", "REST", "LATER", "LONG_REST"):
+        monkeypatch.setattr(counting, name, 0.0)
+    monkeypatch.setattr(shares, "LOOK", 0.0)
+    monkeypatch.setattr(shares, "MARGIN", 0.0)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path, settings_for(tmp_path, share=Share(bytes=MIB, entries=8)))
+    take_in(made)
     yield made
     made.close()
 
@@ -54,8 +57,9 @@ def answers(bench: Bench) -> set[str]:
 
 
 def take_in(bench: Bench) -> None:
-    """Let intake do what it does in a while."""
+    """Let intake, and whoever counts, do what they do in a while."""
     for _ in range(5):
+        bench.health._counter.step(1000.0)
         while bench.intake.step() == 0.0:
             pass
 

@@ -20,7 +20,13 @@ from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.world import Drop, World, begin_anew, check, dropped, seen
 
 LOST = int(os.environ.get("SPOOLD_TEST_LOST", "2" if os.environ.get("SPOOLD_TEST_LONG") else "1"))
-UNREAD = ("progress/", ".progress.json", ".probe")  # no decision reads these
+UNREAD = (
+    "progress/",
+    ".progress.json",
+    ".probe",
+    "health.count",
+    "health.count.private.json",
+)  # no decision reads these
 TAKEN: set[object] = set()  # of this session
 
 

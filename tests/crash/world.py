@@ -44,7 +44,7 @@ from tests.standins import PlainBackend, PlainSandbox
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where trees are made by the thousand
 PASSING = ("incoming", "new", "building", "running", "ids", "progress", "builds/new", "builds/building")
-KEPT = (".probe", ".lock", ".held", "collect.lock")
+KEPT = (".probe", ".count", ".lock", ".held", "collect.lock")
 ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
 
 

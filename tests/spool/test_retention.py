@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.actors.health import Health
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -241,13 +240,8 @@ def test_nobody_else_lists_what_is_done(bench: Bench, monkeypatch: pytest.Monkey
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, noting(getattr(os, name)))
 
-    def go_round() -> None:
-        bench.step()
-        health.step()
-
-    health = Health(settings_for(bench.root, retention=Rules(interval=0.0)))
     bench.drop("a")
-    bench.until(lambda: bench.has("done", "a.response.json"), go_round)
+    bench.wait_for("a")
     bench.drop("a")
     assert "new" in listed
     assert "done" not in listed

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from spoold.config import Settings, Share
-from spoold.host import fsops, machine
+from spoold.host import machine
 from spoold.model.retention import Amount
 from spoold.model.submission import Origin, Request
-from spoold.spool import holdings, layout
+from spoold.spool import counting, holdings, layout
 from spoold.spool.builds import BuildStore
-from spoold.spool.shares import Shares, share_of
+from spoold.spool.counting import Counter
+from spoold.spool.shares import Holding, Shares, share_of
 from spoold.spool.store import Spool
 from tests.actors.bench import settings_for
 
@@ -42,14 +43,20 @@ def request(size: int) -> Request:
     return msgspec.convert({"files": [{"name": "run.sh", "content": "x" * size}]}, Request)
 
 
-def counted(shares: Shares) -> dict[int, Amount]:
-    shares.recount()
-    for _ in range(1000):
-        shares.look(1.0)
-        if shares._count is None and not shares._is_old:
-            return shares.had()
-        shares._ended = -math.inf
-    raise AssertionError("it never ends")
+def count(settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> dict[int, Holding]:
+    """Count as health does, and return what others read then."""
+    Counter(settings, spool, person).step(1000.0)
+    read = Shares(settings, spool)
+    read.look()
+    return read._had
+
+
+def shares_of(settings: Settings, spool: Spool, **bounds: int) -> Shares:
+    """Return the shares that somebody reads who has seen a count, with these bounds."""
+    made = Shares(msgspec.structs.replace(settings, share=Share(**bounds)), spool)
+    Counter(settings, spool).step(1000.0)
+    made.look()
+    return made
 
 
 def blocks(*paths: Path) -> int:
@@ -67,10 +74,11 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     builds = BuildStore(settings)
     builds.note_use("f" * 64, ONE)
     Path(builds.result_path("f" * 64)).write_bytes(b"z" * 70_000)
-    had = counted(Shares(settings, spool))
+    had = count(settings, spool)
     mine = [path for path in tmp_path.rglob("*") if path.name.startswith(("waits@", "held@", "bad@", "used@", "f"))]
     mine = [path for path in mine if path.parent.name != "used"]
-    assert had[ONE] == Amount(len(mine), blocks(*mine))
+    assert (had[ONE].entries, had[ONE].bytes) == (len(mine), blocks(*mine))
+    assert had[ONE].kept == blocks(*(path for path in mine if path.parent.name not in ("new", "running")))
     assert len(mine) == 6
     assert had[OTHER].entries == 1
 
@@ -79,22 +87,25 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
 def test_an_answer_counts_by_what_it_takes_of_the_disk(settings: Settings, spool: Spool, tmp_path: Path) -> None:
     """Who has it could make it as long as he likes without a byte on the disk."""
     spool.refuse("a", "no", origin(ONE))
-    before = counted(Shares(settings, spool))[ONE]
+    before = count(settings, spool)[ONE]
     os.truncate(tmp_path / "done" / "a.response.json", 17 << 30)
-    assert counted(Shares(settings, spool))[ONE] == before
+    assert count(settings, spool)[ONE] == before
     assert before.bytes < MIB
 
 
 def test_what_is_added_counts_at_once_and_once(settings: Settings, spool: Spool) -> None:
-    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=3)), spool)
-    counted(shares)
+    shares = shares_of(settings, spool, bytes=MIB, entries=3)
     assert shares.has_room(ONE, MIB // 2)
     spool.accept("a", request(MIB // 2), origin(ONE))
     shares.add(ONE, MIB // 2)
     assert not shares.has_room(ONE, MIB // 2)
     assert shares.has_room(ONE, MIB // 8)
     assert shares.has_room(OTHER, MIB // 2)
-    had = counted(shares)[ONE]
+    shares._added[0] = shares._added[0]._replace(time=0.0)  # long ago
+    shares._looked = 0.0
+    assert count(settings, spool)[ONE].entries == 1
+    shares.look()
+    had = shares._had[ONE]
     assert had.entries == 1
     assert MIB // 2 <= had.bytes < MIB * 3 // 4
     for number in range(2):
@@ -103,11 +114,34 @@ def test_what_is_added_counts_at_once_and_once(settings: Settings, spool: Spool)
     assert not shares.has_room(ONE)
 
 
+def test_what_was_added_during_a_count_is_not_forgotten(settings: Settings, spool: Spool) -> None:
+    shares = shares_of(settings, spool, entries=1)
+    counter = Counter(settings, spool)
+    counter.step(1000.0)
+    shares.add(OTHER, 1)
+    shares._looked = 0.0
+    shares.look()
+    assert not shares.has_room(OTHER)
+
+
+def test_without_a_count_there_is_no_bound(settings: Settings, spool: Spool) -> None:
+    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=0, entries=2)), spool)
+    assert not shares.has_room(ONE, 1), "but for what could never be"
+    shares = Shares(msgspec.structs.replace(settings, share=Share(entries=2)), spool)
+    for _ in range(5):
+        shares.add(ONE, 1)
+    assert shares.has_room(ONE, 1)
+
+
 def test_uids_of_one_person_are_one_owner(settings: Settings, spool: Spool) -> None:
-    shares = Shares(msgspec.structs.replace(settings, share=Share(entries=2)), spool, lambda uid: min(uid, ONE))
+    def person(uid: int) -> int:
+        return min(uid, ONE)
+
     spool.accept("a", request(1), origin(ONE))
     spool.accept("b", request(1), origin(OTHER))
-    assert counted(shares)[ONE].entries == 2
+    assert count(settings, spool, person)[ONE].entries == 2
+    shares = Shares(msgspec.structs.replace(settings, share=Share(entries=2)), spool, person)
+    shares.look()
     assert not shares.has_room(OTHER)
 
 
@@ -115,60 +149,53 @@ def test_a_count_goes_on_where_it_was(settings: Settings, spool: Spool, monkeypa
     monkeypatch.setattr(holdings, "PART", 1)
     for number in range(20):
         spool.accept(f"a{number}", request(1), origin(ONE))
-    shares = Shares(settings, spool)
-    looks = 0
-    while not shares.had():
-        shares.look(0.0)
-        looks += 1
-    assert looks >= 20
-    assert shares.had()[ONE].entries == 20
+    counter, shares = Counter(settings, spool), Shares(settings, spool)
+    steps = 0
+    while not shares._had:
+        counter.step(0.0)
+        shares._looked = 0.0
+        shares.look()
+        steps += 1
+    assert steps >= 20
+    assert shares._had[ONE].entries == 20
 
 
-def test_what_was_added_during_a_count_is_not_forgotten(
+def test_nothing_is_counted_where_nothing_changed(
     settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holdings, "PART", 1)
-    for number in range(5):
-        spool.accept(f"a{number}", request(1), origin(ONE))
-    shares = Shares(settings, spool)
-    shares.look(0.0)
-    shares.add(OTHER, 1)
-    while shares._count is not None:
-        shares.look(0.0)
-    assert shares.had()[OTHER].entries == 1
-
-
-def test_it_rests_while_nothing_was_added(settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = Shares(settings, spool)
-    counted(shares)
-    shares._ended = -math.inf
-    monkeypatch.setattr(fsops, "facts", lambda _: pytest.fail("nothing was added"))
-    spool.accept("a", request(1), origin(ONE))  # by another process, which is nothing that this one has to count now
-    shares.look(1.0)
-
-
-def test_who_is_far_from_the_end_of_a_share_is_not_counted_after_each_addition(
-    settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=100)), spool)
-    counted(shares)
+    monkeypatch.setattr(counting, "SOONEST", 0.0)
+    monkeypatch.setattr(counting, "REST", 0.0)
+    spool.accept("a", request(1), origin(ONE))
+    counter = Counter(msgspec.structs.replace(settings, share=Share(entries=1)), spool)
+    counter.step(1000.0)
     with monkeypatch.context() as patched:
-        patched.setattr("spoold.spool.shares.SOONEST", 0.0)
-        patched.setattr("spoold.spool.shares.REST", 0.0)
-        shares.add(ONE, 1)
-        shares.look(1.0)
-        assert shares.had()[ONE].entries == 1, "as it was added, though there is none"
-        shares.add(ONE, MIB // 2)
-        shares.look(1.0)
-        assert ONE not in shares.had(), "it was counted"
+        patched.setattr(counting, "everything", lambda _: pytest.fail("nothing was added"))
+        counter.step(1000.0)
+    spool.accept("b", request(1), origin(ONE))
+    counter.step(1000.0)
+    shares = Shares(settings, spool)
+    shares.look()
+    assert shares._had[ONE].entries == 2
+
+
+def test_who_is_far_from_the_end_of_a_share_is_counted_later(settings: Settings, spool: Spool) -> None:
+    monkey = {"a": 1, "b": MIB // 2}
+    counter = Counter(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=100)), spool)
+    counter.step(1000.0)
+    for id_, size in monkey.items():
+        spool.accept(id_, request(size), origin(ONE))
+        counter._ended -= counting.SOONEST + 1  # as if so much time had passed
+        counter.step(1000.0)
+    shares = Shares(settings, spool)
+    shares.look()
+    assert shares._had[ONE].entries == 2, "the disk has lost much since"
 
 
 def test_what_waits_keeps_itself_from_nothing(settings: Settings, spool: Spool) -> None:
     """Only what is kept has an owner's entries wait: else these could never begin, nor make room."""
-    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=1)), spool)
     for number in range(3):
         spool.accept(f"a{number}", request(MIB), origin(ONE))
-    counted(shares)
+    shares = shares_of(settings, spool, bytes=MIB, entries=1)
     assert not shares.has_room(ONE)
     assert shares.may_begin(ONE)
     shares.add(ONE, 2 * MIB)

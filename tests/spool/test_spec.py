@@ -13,8 +13,9 @@ from spoold.model.response import FINAL, Outcome, Status
 from spoold.model.submission import Dependencies, Submission
 from spoold.spool.builds import BuildRecord, PinsAnswer
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
+from spoold.spool.shares import Count
 
-STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report)
+STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
 
 

@@ -55,7 +55,6 @@ log = Log("intake")
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
-COUNTING = 0.02  # seconds of a step for counting what owners have
 CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for it
 FULL = 1.0  # seconds between two looks while the disk is full
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
@@ -83,7 +82,8 @@ class Intake(Threadless):
         self._pins_seen: Identity | None = None
         self._floor = Floor(settings, 1.0, "nothing is taken in")
         self._shares = Shares(settings, self._spool)
-        self._box = DropBox(self._spool.queue.path("incoming"), self._spool.clock, self._shares)
+        incoming, limit = self._spool.queue.path("incoming"), settings.spool.max_file
+        self._box = DropBox(incoming, self._spool.clock, self._shares, limit)
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._newer = LeftAlone(log)
@@ -97,6 +97,7 @@ class Intake(Threadless):
         self._settings = settings
         self._floor.follow(settings)
         self._shares.follow(settings)
+        self._box.limit = settings.spool.max_file
         self._read_pins()
 
     def measure(self) -> None:
@@ -121,7 +122,7 @@ class Intake(Threadless):
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Take in a batch of the files that were seen; return seconds until the next scan, 0 where more is waiting."""
         self._follow_pins()
-        self._shares.look(COUNTING)
+        self._shares.look()
         if hints is None:
             end_interrupted(self._spool, self._newer)
             self._box.scan()
@@ -141,7 +142,6 @@ class Intake(Threadless):
         if self._box or self._box.scanning:
             return 0.0
         if self._box.crowded:
-            self._shares.recount()
             return CROWDED
         return BUSY if self._unfinished else self._settings.spool.scan
 

@@ -20,14 +20,16 @@ from spoold.spool.shares import Shares
 log = Log("intake")
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
 PART = 5_000  # names that one step looks at
-REST = 4.0  # for how many times as long as a look through all took there is no other
+REST = 4.0  # for how many times as long as a look through all took there is no other, where that was
+LONG = 0.1  # seconds
 TELLING = 60.0  # seconds between two lines about odd names
 
 
 class DropBox:
     """What lies in the directory ``path``."""
 
-    def __init__(self, path: str, clock: Clock, shares: Shares) -> None:
+    def __init__(self, path: str, clock: Clock, shares: Shares, limit: int) -> None:
+        self.limit = limit  # bytes of one file; no more of it is ever kept
         self._path = path
         self._clock = clock
         self._shares = shares
@@ -61,7 +63,7 @@ class DropBox:
         self._took += self._clock.monotonic() - began
         if is_last:
             self._survey = None
-            self._rests_until = self._clock.monotonic() + REST * self._took
+            self._rests_until = self._clock.monotonic() + (REST * self._took if self._took > LONG else 0.0)
         return is_last
 
     @property

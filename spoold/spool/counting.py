@@ -1,0 +1,101 @@
+"""Counting: what owners have in the spool, for all who give them more.
+
+Spec: spool-layout.md, "Shares". One process counts, by a walk through all of it, and leaves the result where others
+read it (see ``shares``). It does so only where something changed, in a small part of the time; and in a very small one
+while nobody comes near the end of a share.
+
+What fails: while the host is in the way, the last count holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from spoold.config import Settings
+from spoold.host import fsops, machine
+from spoold.host.log import Log
+from spoold.model import formats
+from spoold.spool.holdings import Item, Pause, everything
+from spoold.spool.shares import COUNT, Count, Holding, share_of
+from spoold.spool.store import Spool
+
+log = Log("health")
+NEAR = 0.5  # of a share: whoever has so much is counted more often
+REST, SOONEST = 20.0, 1.0  # for how many times as long as a count took there is no other; seconds, at least
+LONG_REST, LATER = 200.0, 60.0  # the same while nobody is near
+FAST = 0.125  # of a share: where the disk has lost so much since the last count, somebody may be near
+PLACES = ("new", "building", "running", "done", "quarantine", "builds/used")
+
+
+class Counter:
+    """The counts of one spool; ``person`` says whose a uid is."""
+
+    def __init__(self, settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> None:
+        self._spool = spool
+        self._person = person
+        self._owners: dict[int, Holding] = {}  # so far, by the count in progress
+        self._count: Iterator[Item | Pause] | None = None
+        self._began = 0.0  # on the file system's clock
+        self._changed: list[float | None] | None = None  # when the directories changed, as the last count began
+        self._free = 0  # bytes of the disk, then
+        self._near = True
+        self._ended = -math.inf  # on the monotonic clock, the last count
+        self._took = 0.0  # seconds, the last count, or the one in progress so far
+        self.follow(settings)
+
+    def follow(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._most = share_of(settings)
+        self._near = True
+
+    def step(self, patience: float) -> None:
+        """Go on counting for ``patience`` seconds at most, where what was counted last is not what there is."""
+        began = self._spool.clock.monotonic()
+        try:
+            if self._count is None and not self._begin(began):
+                return
+            is_whole = self._go_on(began + patience)
+        except OSError as error:
+            log.error("what owners have cannot be counted; trying again", error=error)
+            self._count, self._changed = None, None
+        else:
+            if is_whole:
+                self._end()
+        self._ended = self._spool.clock.monotonic()
+        self._took += self._ended - began
+
+    def _begin(self, now: float) -> bool:
+        """Begin a count, where one is due."""
+        changed = [fsops.mtime(self._spool.queue.path(place)) for place in PLACES]
+        free = machine.room(self._spool.root).bytes
+        near = self._near or self._free - free > FAST * self._most.bytes
+        rest = max(SOONEST, REST * self._took) if near else max(LATER, LONG_REST * self._took)
+        if changed == self._changed or now < self._ended + rest:
+            return False
+        self._changed, self._free, self._took, self._owners = changed, free, 0.0, {}
+        self._began = self._spool.clock.file_system()
+        self._count = everything(self._spool.queue)
+        return True
+
+    def _go_on(self, until: float) -> bool:
+        """Go on with the count, until then on the monotonic clock; tell whether it is whole."""
+        for found in self._count or ():
+            if isinstance(found, Item):
+                person = self._person(found.owner)
+                self._owners[person] = self._owners.get(person, Holding()).plus(found.size, kept=bool(found.file))
+            elif self._spool.clock.monotonic() > until:
+                return False
+        return True
+
+    def _end(self) -> None:
+        """Leave the count where others read it."""
+        self._count = None
+        most = self._most
+        self._near = any(
+            had.bytes > NEAR * most.bytes or had.entries > NEAR * most.entries for had in self._owners.values()
+        )
+        private = self._spool.queue.path("tmp", f"{COUNT}.private.json")
+        data = formats.encode(Count(began=self._began, owners=self._owners))
+        fsops.write_private(private, data, sync=False)
+        fsops.replace(private, self._spool.queue.path("tmp", COUNT))
