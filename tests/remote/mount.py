@@ -135,6 +135,12 @@ class Export(mfusepy.Operations):  # type: ignore[misc]
     def link(self, target: str, source: str) -> int:
         return self._do(lambda: self._client.link(source, target))
 
+    def symlink(self, target: str, source: str) -> int:
+        return self._do(lambda: self._client.symlink(source, target))
+
+    def readlink(self, path: str) -> str:
+        return self._client.readlink(path)
+
     def mkdir(self, path: str, mode: int) -> int:
         self._raw.mkdir(path)
         return self.chmod(path, mode)

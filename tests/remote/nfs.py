@@ -6,6 +6,7 @@ No kernel module, mount or service is needed: the server listens on loopback, an
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -121,6 +122,14 @@ class Client:
 
     def link(self, source: str, target: str) -> None:
         self.again(lambda: self.raw.link(source, target), is_done=lambda: self.exists(target))
+
+    def symlink(self, text: str, path: str) -> None:
+        """Make a symbolic link at ``path``."""
+        directory, name = os.path.split(path)
+        self.again(lambda: self.raw.symlink(text, path), is_done=lambda: name in self.names(directory))
+
+    def readlink(self, path: str) -> str:
+        return self.again(lambda: self.raw.readlink(path))
 
     def unlink(self, path: str) -> None:
         self.again(lambda: self.raw.unlink(path), is_done=lambda: not self.exists(path))

@@ -146,11 +146,11 @@ def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns
     assert time.monotonic() - began >= SETTLE * 0.9, "it has its settle time, whatever its mtime says"
 
 
-def test_cancelling(room: Room, anns: Client) -> None:
+def test_cancelling(room: Room, ann: User, anns: Client) -> None:
     id_ = room.request()[0]
     nap = {"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}
     in_place(anns, id_, json.dumps(nap).encode())
-    room.until((room.spool / "running" / named(id_)).exists)
+    room.until((room.spool / "running" / named(id_, owner=ann.uid)).exists)
     anns.put(f"/incoming/{id_}.cancel", id_.encode())
     assert fetch(anns, id_)["status"] == "CANCELLED"
 

@@ -69,7 +69,7 @@ def test_a_file_that_may_not_be_read_is_refused_and_holds_nobody_up(
         room.until(lambda: intake.step() >= 0 and not list((root / "incoming").iterdir()))
 
     as_user(bob, take_in)
-    assert (root / "new" / named(readable)).exists()
+    assert (root / "new" / named(readable, owner=ann.uid)).exists()
     response = root / "done" / f"{closed}.response.json"
     assert b"may not read" in response.read_bytes()
     assert (response.stat().st_uid, response.stat().st_mode & 0o777) == (bob.uid, 0o400), "it could not be given away"

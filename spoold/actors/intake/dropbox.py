@@ -107,11 +107,9 @@ class DropBox:
 
     def _fits(self, name: str, place: fsops.Owned) -> bool:
         """Tell whether a file may be taken in now. One that never could is, to be refused."""
-        if (
-            ids.cancelled_id(name)
-            or place.length > self._shares.most.bytes
-            or self._shares.has_room(place.uid, place.length)
-        ):
+        length = min(place.length, self.limit + 1)
+        never = length > self._shares.most.bytes
+        if ids.cancelled_id(name) or never or self._shares.has_room(place.uid, length):
             return True
         self._shares.tell(place.uid, "files wait in incoming/")
         return False
