@@ -99,8 +99,20 @@ def init(settings: Settings, *, as_json: bool) -> None:
     metavar="FILE",
     help="What run.sh reads on standard input.",
 )
-@click.option("--arg", "arguments", multiple=True, metavar="ARG", help="An argument of run.sh; may be repeated.")
-@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="A variable of run.sh; may be repeated.")
+@click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    metavar="ARG",
+    help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it while the job runs.",
+)
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a request FILE.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT
 @JSON

@@ -13,6 +13,7 @@ from typing import NamedTuple
 REMOTE = re.compile(
     r"nfs4?|cifs|smb3?|ceph|lustre|glusterfs|9p|beegfs|gpfs|ocfs2|gfs2|afs|fuse\.(sshfs|glusterfs|ceph.*)"
 )
+SHOWN = ("hidepid=0", "hidepid=off")
 ESCAPED = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo writes a space, a tab, a newline and a backslash
 
 
@@ -93,6 +94,16 @@ def sysctl(name: str) -> str:
         return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
     except OSError:
         return ""
+
+
+def hides_processes() -> bool:
+    """Tell whether users are kept from looking into each other's processes: the mount option hidepid, see proc(5)."""
+    found = ""
+    for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split(" ")[4] == "/proc":
+            found = rest.split(" ")[2]  # the last one lies on top
+    return any(option.startswith("hidepid=") and option not in SHOWN for option in found.split(","))
 
 
 def mount_of(path: str) -> Mount:

@@ -30,7 +30,7 @@ from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.files import HOLDERS
+from spoold.sandbox.inside.files import HOLDERS, WORDS
 from spoold.sandbox.verdict import Done, judge, killed_whole
 from spoold.sandbox.walls import Plan, Size, configuration, held
 
@@ -210,8 +210,9 @@ def _parcel(job: Job, names: list[str] | None) -> list[bytes]:
 
 def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[str, object]:
     return {
-        "argv": [
-            *(f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, job.shell),
+        "argv": [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS)],
+        "words": [
+            job.shell,
             *(f"{key}={value}" for key, value in job.env.items()),
             f"./{name}.sh",
             *(job.args if name == "run" else ()),

@@ -43,6 +43,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
     engine = Engine(settings.docker.host)
     yield from _socket(engine.where)
+    yield _processes()
     try:
         with engine.client() as api:
             information, version = api.info(), api.version()
@@ -97,6 +98,19 @@ def _socket(where: str) -> Iterator[Finding]:
     else:
         yield Finding(Level.FINE, f"Docker's socket {path}", f"mode {mode:04o}")
     yield from _reach(path, found)
+
+
+def _processes() -> Finding:
+    what = "processes of jobs and builds, for other users of this host"
+    if machine.hides_processes():
+        return Finding(Level.FINE, what, "are hidden: /proc is mounted with hidepid")
+    return Finding(
+        Level.NOTE,
+        what,
+        "their command lines can be read, so the arguments of jobs, and which packages they see; never a job's "
+        "environment, input or files",
+        "mount -o remount,hidepid=invisible /proc, and the same option in /etc/fstab",
+    )
 
 
 def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:

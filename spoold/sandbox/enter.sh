@@ -1,31 +1,71 @@
 # Enter the captured environment, then become the user's program.
 #
-#   bash --norc --noprofile enter.sh CAPTURE [NAME=VALUE]... ./run.sh [ARGUMENT]...
+#   bash --norc --noprofile enter.sh DESCRIPTOR [entered]
+#
+# The words are read from DESCRIPTOR, each with a NUL after it: CAPTURE [NAME=VALUE]... ./run.sh [ARGUMENT]... A command
+# line is there for every user of the host to read, so neither they nor any NAME=VALUE may stand in one.
 #
 # CAPTURE is a store directory whose own enter.sh sets up what nix-shell would have, and runs the shellHook. The
 # request's environment goes to env, after that: so it reaches the program literally, whatever the names are, and
 # touches neither this shell nor the hook. All of it runs as the job's user: nothing here is a wall.
 #
-# Sourced at top level, since `declare` in a function would make locals; the arguments are kept in an array, since a
-# hook may well use `set --`.
+# Sourced at top level, since `declare` in a function would make locals; the words are kept in an array, since a hook may
+# well use `set --`. What comes after the hook is a function, so that it is parsed before the hook makes an alias.
 
-declare -a __spoold_enter=("$@")
-set --
-if [[ -e ${__spoold_enter[0]}/enter.sh ]]; then
+__spoold_leave() {
+    # Where there are no variables, what is neither a binary nor begins with "#!" is started as env would start it, by
+    # sh, and the job is spared env. (What begins with "#!" would be told another name of itself by this shell.)
+    case ${__spoold_enter[1]} in
+    ./run.sh | ./compile.sh)
+        if [[ -f ${__spoold_enter[1]} && -x ${__spoold_enter[1]} ]] &&
+            IFS= builtin read -r -N 4 __spoold_first <"${__spoold_enter[1]}"; then
+            case $__spoold_first in
+            '#!'* | $'\x7fELF') ;;
+            *) builtin exec -- /bin/sh "${__spoold_enter[@]:1}" ;;
+            esac
+        fi
+        ;;
+    esac
+    # Each NAME=VALUE goes into a variable of its own, which env is told to put in place of ${...} and then to unset: so
+    # env is given the words as they are, and its command line has none of them. One that is long takes two variables:
+    # with their names it would be too long for the kernel. Where they are many, several envs do it in turn: one argument has not
+    # room for all, and putting it together would take longer and longer.
+    local __spoold_number=1 __spoold_piece=0 __spoold_value __spoold_unset= __spoold_words=
+    local -a __spoold_envs=()
+    while [[ ${__spoold_enter[$__spoold_number]-} == *=* ]]; do
+        __spoold_value=${__spoold_enter[$__spoold_number]}
+        __spoold_words+=" "
+        if [[ ${#__spoold_value} -gt 30000 ]]; then
+            __spoold_put "${__spoold_value:0:${#__spoold_value} / 2}"
+            __spoold_value=${__spoold_value:${#__spoold_value} / 2}
+        fi
+        __spoold_put "$__spoold_value"
+        __spoold_number=$((__spoold_number + 1))
+        if [[ ${#__spoold_words} -gt 10000 ]]; then
+            __spoold_envs+=(/usr/bin/env -S "$__spoold_unset --$__spoold_words")
+            __spoold_unset= __spoold_words=
+        fi
+    done
+    builtin exec -- "${__spoold_envs[@]}" /usr/bin/env -S "$__spoold_unset --$__spoold_words" \
+        "${__spoold_enter[@]:$__spoold_number}"
+}
+
+__spoold_put() {
+    builtin export "__spoold_$__spoold_piece=$1"
+    __spoold_unset+=" -u__spoold_$__spoold_piece"
+    __spoold_words+="\${__spoold_$__spoold_piece}"
+    __spoold_piece=$((__spoold_piece + 1))
+}
+
+builtin mapfile -d '' -t __spoold_enter <&"$1"
+if [[ ${2-} != entered && -d ${__spoold_enter[0]}/store ]]; then
+    # nix-shell will be started, by a new shell, in an environment of its own: the words come here once more.
+    builtin exec {__spoold_again}</proc/self/fd/"$1"
+    __spoold_enter=("${__spoold_enter[0]}" "$BASH" --norc --noprofile "$0" "$__spoold_again" entered)
+fi
+builtin eval "exec $1<&-"
+if [[ ${2-} != entered && -e ${__spoold_enter[0]}/enter.sh ]]; then
+    set --
     source "${__spoold_enter[0]}/enter.sh"
 fi
-# Where there are no variables, what is neither a binary nor begins with "#!" is started as env would start it, by sh,
-# and the job is spared env. (What begins with "#!" would be told another name of itself by this shell.)
-__spoold_program=${__spoold_enter[1]}
-case $__spoold_program in
-./run.sh | ./compile.sh)
-    if [[ -f $__spoold_program && -x $__spoold_program ]] &&
-        IFS= builtin read -r -N 4 __spoold_first <"$__spoold_program"; then
-        case $__spoold_first in
-        '#!'* | $'\x7fELF') ;;
-        *) builtin exec -- /bin/sh "${__spoold_enter[@]:1}" ;;
-        esac
-    fi
-    ;;
-esac
-builtin exec /usr/bin/env -- "${__spoold_enter[@]:1}"
+__spoold_leave

@@ -109,6 +109,17 @@ def test_a_spool_that_is_shared_by_users_as_it_should_be(own: Settings) -> None:
     assert "modes are not as they should be: new: spoolctl init" in said(spool.examine(own), Level.WARNING)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(("option", "level"), [("off", Level.NOTE), ("invisible", Level.FINE), ("2", Level.FINE)])
+def test_whether_processes_are_hidden_from_other_users(option: str, level: Level) -> None:
+    look = "from spoold.sandbox import doctor; print(doctor._processes())"
+    mount = f'mount -t proc -o hidepid={option} proc /proc && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", look]
+    finding = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert ("are hidden" in finding) is (level is Level.FINE)
+    assert ("mount -o remount,hidepid=invisible /proc" in finding) is (level is Level.NOTE)
+
+
 def test_a_drop_box_that_can_be_listed(own: Settings) -> None:
     Path(own.spool.path, "incoming").chmod(0o1777)
     assert "modes are not as they should be: incoming: spoolctl init" in said(spool.examine(own), Level.WARNING)

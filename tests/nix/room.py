@@ -107,8 +107,13 @@ def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b""
     root += ["--symlink", f"{runtime.bash}/bin/bash", "/bin/sh"]
     with resources.as_file(resources.files("spoold.sandbox") / "enter.sh") as script:
         root += ["--ro-bind", str(script), "/enter.sh"]
-        bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "/enter.sh", captured, *command]
-        finished = subprocess.run([*root, "--", *bash], check=False, capture_output=True, timeout=60)
+        with open(os.memfd_create("words"), "w+b") as words:
+            words.write(b"".join(os.fsencode(word) + b"\0" for word in (captured, *command)))
+            words.seek(0)
+            bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "/enter.sh", str(words.fileno())]
+            finished = subprocess.run(
+                [*root, "--", *bash], check=False, capture_output=True, timeout=60, pass_fds=[words.fileno()]
+            )
     assert finished.returncode == 0, finished.stderr.decode()
     assert finished.stderr.endswith(said) if said else finished.stderr == b"", finished.stderr.decode()
     return finished.stdout

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from spoold.model.errors import ClientError
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from spoold.model.submission import MAX_ARGUMENT
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from tests.sandbox.conftest import RUN, Run
 
@@ -59,6 +60,11 @@ def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_sh
         "EMPTY": "",
         "SHELLOPTS": "xtrace",
         "\u00e4": "\u00f6",
+        "__spoold_0": "${PLAIN}",
+        "__spoold_enter": "'\"\\c #",
+        "POSIXLY_CORRECT": "",
+        "LC_ALL": "none",
+        **dict.fromkeys(("UID", "EUID", "PPID", "BASHOPTS", "BASH_VERSINFO", "SHLVL", "_", "RANDOM"), "1000"),
     }
     shebang = run("command -v python3", shell=python_shell).run.stdout.strip()
     program = f"#!{shebang}\nimport json, os\nprint(json.dumps(dict(os.environ)))"
@@ -69,6 +75,22 @@ def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_sh
     assert seen["NIX_PATH"] == "nixpkgs=/nix/store/the-pin"
     assert seen["HOME"] == "/job"
     assert "HOSTNAME" not in seen
+
+
+@pytest.mark.parametrize(("count", "size"), [(7, MAX_ARGUMENT), (12_000, 10)], ids=["large", "many"])
+def test_as_large_an_environment_as_a_request_may_have(run: Run, python_shell: str, count: int, size: int) -> None:
+    env = {f"a.{number}": "\u00e4" * (size // 4) for number in range(count)}
+    env = {name: value + "x" * (size - len(f"{name}={value}".encode())) for name, value in env.items()}
+    program = (
+        "import hashlib, os\n"
+        "seen = sorted((name, value) for name, value in os.environb.items() if name.startswith(b'a.'))\n"
+        "print(hashlib.sha256(repr(seen).encode()).hexdigest(), *(n for n in os.environ if n.startswith('__spoold_')))"
+    )
+    limits = replace(RUN, time=120, cpu_time=120)
+    files = {"main.py": program.encode()}
+    phase = run("exec python3 main.py", env=env, files=files, shell=python_shell, limits=limits).run
+    given = sorted((name.encode(), value.encode()) for name, value in env.items())
+    assert phase.stdout == f"{hashlib.sha256(repr(given).encode()).hexdigest()}\n", phase.stderr
 
 
 def test_no_variable_of_the_build_is_left(run: Run) -> None:

@@ -17,6 +17,7 @@ job_uid = JOB_UID  # of the job that this process serves, and its gid
 # then no two jobs' together. A cell takes the next uid too.
 HOLDERS = range(60706, 61184, 2)
 WORK = "/job"
+WORDS = 3  # the descriptor from which the shell that enters the job's environment reads what it is to become
 
 
 def serve(uid: int) -> None:

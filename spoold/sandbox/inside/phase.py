@@ -9,7 +9,7 @@ import select
 import time
 
 from . import counters, files, seccomp, wire
-from .files import WORK, as_job
+from .files import WORDS, WORK, as_job
 from .kernel import PR_SET_DUMPABLE, libc
 
 TYPE_CHECKING = False  # importing typing takes too long here
@@ -68,6 +68,7 @@ class Phase:
         self.tools, self.counters = tools, tools.counters
         self.limits = order["limits"]
         self.argv, self.env = order["argv"], dict(pair.split(b"=", 1) for pair in order["env"])
+        self.words = b"".join(word + b"\0" for word in order["words"])
         self.hit = ""
         self.pid = 0
         self.status: int | None = None
@@ -101,9 +102,9 @@ class Phase:
         """In the forked child, become the job."""
         try:
             os.setsid()
-            for number, descriptor in enumerate(streams):
+            for number, descriptor in enumerate((*streams, self._hold_words())):
                 os.dup2(descriptor, number)
-            os.closerange(3, 256)
+            os.closerange(WORDS + 1, 256)
             for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
                 _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
             make_own()
@@ -121,6 +122,15 @@ class Phase:
             os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
         finally:
             os._exit(126)
+
+    def _hold_words(self) -> int:
+        """Return a descriptor to read the words from: a command line is there for every user of the host to read."""
+        with as_job():
+            memory = os.memfd_create("words", os.MFD_CLOEXEC)
+            with open(memory, "wb", closefd=False) as file:
+                file.write(self.words)
+        os.lseek(memory, 0, os.SEEK_SET)
+        return memory
 
     def _watch(self) -> None:
         """Wait until the program ends or hits a limit; what others still hold open does not matter."""
