@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import docker
 import pytest
 from msgspec.structs import replace
 
@@ -46,6 +47,23 @@ def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
     assert phase.stdout in ("begun\n", "")  # a machine that stalls lets it come no further
     assert isinstance(phase.time, float)
     assert SHORT.time <= phase.time < SLACK
+
+
+def test_reading_its_output_is_paid_by_the_job(sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
+    assert sandbox.plan is not None
+    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    totals: list[float] = []
+
+    def on_phase(*_: object) -> None:
+        counted = api.stats(container.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
+        totals.append(counted["total_usage"] / 1e9)
+
+    job = make_job("exec cat /dev/zero", compile_sh="true", shell=plain_shell, limits=replace(RUN, time=60, cpu_time=1))
+    phase = container.run(job, on_phase, threading.Event()).run
+    container.close()
+    assert phase.outcome is Outcome.CPU_LIMIT
+    assert isinstance(phase.cpu_time, float)
+    assert phase.cpu_time > (totals[1] - totals[0]) * 0.9  # about 0.6 if its own processes alone were counted
 
 
 def test_cpu_time_of_all_processes_counts(run: Run) -> None:

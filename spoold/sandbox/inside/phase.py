@@ -72,7 +72,7 @@ class Phase:
         self.hit = ""
         self.pid = 0
         self.status: int | None = None
-        self.reaped_cpu = 0
+        self.reaped_cpu = self.looking_cpu = self.draining_cpu = 0
         self.outputs = [Output(self.limits["stdout"]), Output(self.limits["stderr"])]
 
     def run(self, stdin: int) -> None:
@@ -141,6 +141,7 @@ class Phase:
         for reader in readers:
             poll.register(reader, select.POLLIN)
         end, next_look, pause = self.started + self.limits["time"], self.started, 0.002
+        self.watching_since = time.process_time_ns()
         while self.status is None and not self.hit:
             now = time.monotonic_ns()
             if now >= min(next_look, end):
@@ -155,8 +156,16 @@ class Phase:
                     self._reap()
                 elif not readers[descriptor].drain():
                     poll.unregister(descriptor)
+        self._count_draining()
+
+    def _count_draining(self) -> int:
+        """Count our own CPU time since the watch began, but for the looks: it is the job's, whose output takes it."""
+        now = time.process_time_ns()
+        self.draining_cpu = now - self.watching_since - self.looking_cpu
+        return now
 
     def _look(self, now: int) -> None:
+        began = self._count_draining()
         used = self._used(*self.counters.memory())
         self.memory_peak = max(self.memory_peak, used)
         self.elapsed = now - self.started
@@ -166,10 +175,12 @@ class Phase:
             self.hit = "time"
         elif self._cpu() > self.limits["cpu"]:
             self.hit = "cpu"
+        self.looking_cpu += time.process_time_ns() - began
 
     def _cpu(self) -> int:
         now = self.counters.cpu()
-        return self.reaped_cpu if now is None or self.cpu_before is None else now - self.cpu_before
+        used = self.reaped_cpu if now is None or self.cpu_before is None else max(0, now - self.cpu_before)
+        return used + self.draining_cpu
 
     def _reap(self) -> bool:
         """Collect who has ended; return False when no child is left, which for process 1 means: nobody at all."""
@@ -209,7 +220,7 @@ class Phase:
     def _report(self, clean: bool) -> None:
         stdout, stderr = self.outputs
         left, peak = self._memory()
-        cpu = max(0, self._cpu())
+        cpu = self._cpu()
         self._look_back(peak, cpu)
         self.tools.host.send(
             {
