@@ -2,10 +2,11 @@
 
 A waiting container is made before its job is known, with the whole store in it. In a recycled container the cell makes
 its own view when the job comes. In one of a single job, before any of it is sent, the *porter* replaces the store in
-that container by a view: a read-only tmpfs that holds a mount for each path that the job may see. See ``inside.porter``
-for how; 42 paths take 2 ms. The porter is one more container per executor. It has what it takes to mount in another's
-namespace, so that the executor needs nothing but the engine's socket; it sees neither jobs nor the network, and whoever
-may use that socket could have made it himself.
+that container by a view: a read-only tmpfs that holds a mount for each path that the job may see, out of a layer of
+its own (see ``inside.store``). See ``inside.porter`` for how; 42 paths take 2 ms. It also covers what the kernel tells
+of the host (``inside.masks``). The porter is one more container per executor. It has what it takes to mount in
+another's namespace, so that the executor needs nothing but the engine's socket; it sees neither jobs nor the network,
+and whoever may use that socket could have made it himself.
 
 Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
 earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a

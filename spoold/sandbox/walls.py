@@ -6,6 +6,8 @@ size and number of files, so that the host touches nothing that the job can writ
 supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go when the uid changes, and
 without new privileges never come back.
 
+What the kernel tells of the host in /proc is hidden, see ``inside.masks``.
+
 A recycled container has the same walls and a second row of them inside (``inside.cell``). Making that row takes the
 calls in ``seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then hides
 the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
@@ -27,6 +29,7 @@ from spoold.model.job import Job, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.sandbox.image import Image
 from spoold.sandbox.inside.cell import BUFFERS
+from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
 from spoold.sandbox.interpreter import COMMAND
 
 SUPERVISOR_MEMORY = 16 * MIB
@@ -124,7 +127,10 @@ def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) ->
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
         own += [str(number) for number in (space, inodes, shared)]
     else:
-        host["Sysctls"] = BUFFERS
+        host |= {
+            "Sysctls": BUFFERS,
+            "MaskedPaths": [*HIDDEN_FILES, *HIDDEN_DIRECTORIES, "/proc/vmstat", "/sys/firmware"],
+        }
         options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
             "/job": f"{options},uid={holder},gid={holder},mode=0755",

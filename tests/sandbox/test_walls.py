@@ -23,8 +23,8 @@ pytestmark = pytest.mark.docker
 
 def test_no_network_but_loopback(run: Run, python_shell: str) -> None:
     program = (
-        "import os, socket\n"
-        "print(sorted(os.listdir('/sys/class/net')))\n"
+        "import socket\n"
+        "print([line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]])\n"
         "for address in ('172.17.0.1', '169.254.169.254', '192.0.2.1', '127.0.0.1'):\n"
         "    s = socket.socket(); s.settimeout(3)\n"
         "    try: s.connect((address, 80)); print('reached', address)\n"

@@ -20,7 +20,7 @@ import gc
 import os
 import time
 
-from . import kernel, store
+from . import kernel, masks, store
 from .files import JOB_UID, WORK
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
 
@@ -44,9 +44,6 @@ STRAY = 8 * 1024**2  # bytes; the kernel's counts are no more exact than this, a
 STRAY_PATIENCE = 3.0  # seconds for it to free what a job held; it brings its counts up to date every two
 ENDED, GONE = 0, 3  # exit codes of a cell: its job is done; the host has closed its side; any other is an accident
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
-# As Docker does in a container of one job; here it must not, or the kernel would refuse a /proc that shows more.
-HIDDEN = ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list")
-UNCHANGED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 # Bytes at least, at first and at most of a TCP socket; the kernel's usual 6 MB would be host memory that, on cgroup v1,
 # no job is charged for.
 BUFFERS = {"net.ipv4.tcp_rmem": "4096 65536 262144", "net.ipv4.tcp_wmem": "4096 16384 262144"}
@@ -65,12 +62,12 @@ def serve_many(
     kernel.drop_bounding_set(kernel.CAP_SETUID, kernel.CAP_SETGID, kernel.CAP_KILL)
     gc.disable()
     gc.freeze()  # a collection would copy all the pages that a cell shares with us
-    first, status = True, ENDED
+    first, status, hosts = True, ENDED, masks.Masks()
     own = sum(counters.memory()[:2])
     while status == ENDED:
         cell = _make(holder)
         if cell == 0:
-            _furnish(space, inodes, shared)
+            _furnish(space, inodes, shared, hosts)
             serve(first)
         first = False
         _, status = os.waitpid(cell, 0)
@@ -140,17 +137,17 @@ def _make(holder: int) -> int:
     return cell
 
 
-def _furnish(space: int, inodes: int, shared: int) -> None:
+def _furnish(space: int, inodes: int, shared: int, hosts: masks.Masks) -> None:
     """Make the cell's own file systems and bring its loopback interface up."""
     _mount("proc", "/proc", CALM)
-    for name in HIDDEN:
-        _hide(f"/proc/{name}")
-    _hide("/sys/firmware")
     for name, value in BUFFERS.items():
         with open(f"/proc/sys/{name.replace('.', '/')}", "wb", buffering=0) as file:
             file.write(value.encode())
-    for name in UNCHANGED:
-        _freeze(f"/proc/{name}".encode())
+    # As Docker does in a container of one job; here it must not, or the kernel would refuse a /proc that shows more.
+    call(libc.mount, b"/proc/sys", b"/proc/sys", None, MS_BIND, None)
+    call(libc.mount, None, b"/proc/sys", None, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, None)
+    hosts.cover()
+    masks.hide()
     bounds = f"size={space},nr_inodes={inodes}"
     _mount("tmpfs", WORK, MS_NOSUID | MS_NODEV, f"{bounds},mode=0755,uid={JOB_UID},gid={JOB_UID}")
     _mount("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, f"{bounds},mode=1777")
@@ -159,23 +156,6 @@ def _furnish(space: int, inodes: int, shared: int) -> None:
     # Its devices work all the same, and their times, which anybody could set, tell the next job nothing.
     call(libc.mount, None, b"/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, None)
     _bring_loopback_up()
-
-
-def _hide(path: str) -> None:
-    try:
-        directory = os.stat(path).st_mode & 0o170000 == 0o040000
-    except FileNotFoundError:
-        return
-    if directory:
-        _mount("tmpfs", path, CALM | MS_RDONLY, "size=4k")
-    else:
-        call(libc.mount, b"/dev/null", path.encode(), None, MS_BIND, None)
-
-
-def _freeze(path: bytes) -> None:
-    if os.path.exists(path):
-        call(libc.mount, path, path, None, MS_BIND, None)
-        call(libc.mount, None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, None)
 
 
 def _mount(kind: str, path: str, flags: int, options: str = "") -> None:

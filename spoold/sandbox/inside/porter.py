@@ -1,12 +1,15 @@
 """The porter: gives a waiting container a Nix store that holds only what its job may see; see ``view`` on the host.
 
+It also covers what the kernel tells of the host there, see ``masks``.
+
 It is not the supervisor and sees no job. It runs in a container of its own, among the processes of the engine's host
 and with the right to mount, and takes orders from the executor alone. An order names the first process of a container
 that waits, the container, and store paths. Nothing of a job runs in there yet, so nobody can play tricks on the mounts.
 
 Theory of operation. The container was made with the whole store at /nix/store, read-only. The porter enters its mount
-namespace, clones a mount for each path out of that one, takes the whole store away, and puts a small tmpfs in its place
-onto which the clones are moved. What is not in the order is then nowhere in the namespace, whatever becomes of the job.
+namespace, clones a mount for each path out of a layer over that one, takes the whole store away, and puts a small
+tmpfs in its place onto which the clones are moved. What is not in the order is then nowhere in the namespace, whatever
+becomes of the job.
 
 A process id may have been given to somebody else: the id is turned into a descriptor once, and what that stands for is
 checked to be in the container's cgroup.
@@ -18,6 +21,7 @@ import os
 import resource
 
 from .kernel import CLONE_NEWNS, call, libc
+from .masks import Masks
 from .store import show
 from .supervisor import ready
 from .wire import GoneError, Host
@@ -32,15 +36,16 @@ def main() -> None:
     host = Host()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    hosts = Masks()
     host.send(ready())
     try:
         while True:
-            host.send(_carry_out(host.message(), home))
+            host.send(_carry_out(host.message(), home, hosts))
     except GoneError:
         os._exit(0)
 
 
-def _carry_out(order: dict[str, Any], home: int) -> dict[str, object]:
+def _carry_out(order: dict[str, Any], home: int, hosts: Masks) -> dict[str, object]:
     try:
         namespace = _find(order["pid"], order["container"], home)
     except (OSError, ValueError) as error:
@@ -48,6 +53,7 @@ def _carry_out(order: dict[str, Any], home: int) -> dict[str, object]:
     try:
         call(libc.setns, namespace, CLONE_NEWNS)
         try:
+            hosts.cover()
             show(order["paths"], unmount=True)
         finally:
             call(libc.setns, home, CLONE_NEWNS)

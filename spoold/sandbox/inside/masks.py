@@ -1,0 +1,119 @@
+"""What the kernel tells of the host, taken out of a job's sight: /sys, and what of /proc is not about processes.
+
+Theory of operation. These files tell one job of another, or of the host: how busy it is, what its disks do, how many
+containers there are, how much memory the last job of this container took. ``hide`` empties what no program of a job
+needs. A cell does that in its own /proc; in a container of one job the engine does (``walls``). ``cover`` does the
+rest, in the mount namespace that it is called in: a cell calls it for itself, and the porter for a container of one
+job. It puts a small file system in the place of /sys, and files into /proc that say nothing of the host where programs
+fail without any. What is left, since programs need it: /proc/meminfo, /proc/uptime, and what sysinfo(2) says.
+
+In the new /sys are the numbers of the CPUs, and the memory limits, by which some runtimes choose the size of their
+heap. They are the kernel's own files, so they are right whenever a limit is changed. The control group's other files
+are counters.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import store
+from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
+
+CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
+# What only root may read is closed to jobs anyway; Docker hides some of that by itself, and so do we.
+HIDDEN_FILES = tuple(
+    f"/proc/{name}"
+    for name in (
+        *("bootconfig", "buddyinfo", "cmdline", "diskstats", "interrupts", "kcore", "key-users", "keys"),
+        *("latency_stats", "locks", "mdstat", "modules", "partitions", "sched_debug", "schedstat", "softirqs", "swaps"),
+        *("sysrq-trigger", "timer_list", "timer_stats", "zoneinfo"),
+        *("sys/fs/aio-nr", "sys/fs/dentry-state", "sys/fs/file-nr", "sys/fs/inode-nr", "sys/fs/inode-state"),
+        *("sys/kernel/pty/nr", "sys/kernel/random/entropy_avail"),
+    )
+)
+HIDDEN_DIRECTORIES = tuple(
+    f"/proc/{name}" for name in ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi", "sys/fs/quota")
+)
+LIMITS = tuple(
+    f"/sys/fs/cgroup/{name}"  # of cgroup v2, of v1
+    for name in ("memory.max", "memory.high", "memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")
+)
+CPUS = "/sys/devices/system/cpu"
+PUT = "/sys/proc"  # what is put into /proc
+DIRECTORIES = ("/sys/devices", "/sys/devices/system", CPUS, "/sys/fs", "/sys/fs/cgroup", "/sys/fs/cgroup/memory", PUT)
+EMPTY = f"{PUT}/empty"
+SIZE = b"mode=0755,size=128k,nr_inodes=64"
+
+
+class Masks:
+    """What is put there; read from the host's own before anything of a job is here."""
+
+    def __init__(self) -> None:
+        self._limits = [path for path in LIMITS if os.path.exists(path)]
+        self._cpus = {f"{CPUS}/{name}": _read(f"{CPUS}/{name}") for name in ("online", "possible", "present")}
+        self._files = {
+            "cgroups": b"\n".join(map(_alone, _read("/proc/cgroups").split(b"\n"))),
+            "loadavg": b"0.00 0.00 0.00 1/1 1\n",
+            "stat": b"".join(map(_idle, _read("/proc/stat").splitlines(keepends=True))),
+            "vmstat": b"".join(line.split()[0] + b" 0\n" for line in _read("/proc/vmstat").splitlines()),
+        }
+
+    def cover(self) -> None:
+        """Put it in its place, in this mount namespace."""
+        trees = [store.clone(path.encode()) for path in self._limits]
+        call(libc.mount, b"tmpfs", b"/sys", b"tmpfs", CALM, SIZE)
+        for directory in (*DIRECTORIES, EMPTY):
+            os.mkdir(directory, 0o755)
+        for path, content in self._cpus.items():
+            _write(path, content)
+        for path, tree in zip(self._limits, trees, strict=True):
+            _write(path, b"")
+            store.attach(tree, path.encode())
+            os.close(tree)
+        for name, content in self._files.items():
+            _write(f"{PUT}/{name}", content)
+            _bind(f"{PUT}/{name}", f"/proc/{name}")
+        call(libc.mount, None, b"/sys", None, MS_REMOUNT | MS_RDONLY | CALM, None)
+
+
+def hide() -> None:
+    """Empty what no program of a job needs, in this mount namespace, where ``cover`` was called."""
+    for path in HIDDEN_FILES:
+        _bind("/dev/null", path)
+    for path in HIDDEN_DIRECTORIES:
+        _bind(EMPTY, path)
+
+
+def _bind(source: str, target: str) -> None:
+    try:  # noqa: SIM105 (contextlib takes too long to import)
+        call(libc.mount, source.encode(), target.encode(), None, MS_BIND, None)
+    except FileNotFoundError:  # not every kernel has all of these
+        pass
+
+
+def _idle(line: bytes) -> bytes:
+    """Return a line of /proc/stat of a host that is idle: programs ask it for the CPUs and the time of its start."""
+    name, *numbers = line.split()
+    if name == b"btime":
+        return line
+    return b" ".join([name, *(b"0" for _ in (numbers if name.startswith(b"cpu") else numbers[:1]))]) + b"\n"
+
+
+def _alone(line: bytes) -> bytes:
+    """Return a line of /proc/cgroups with one group: programs ask it for the controllers."""
+    words = line.split(b"\t")
+    return line if line.startswith(b"#") or len(words) != 4 else b"\t".join((*words[:2], b"1", words[3]))
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(1 << 20)
+    except OSError:
+        return b""
+
+
+def _write(path: str, content: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    os.write(file, content)
+    os.close(file)
