@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from spoold.config import Docker, Executor, Settings
@@ -28,6 +29,7 @@ from spoold.sandbox import checks, interpreter
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
+from spoold.sandbox.inside import sockets
 from spoold.sandbox.view import STORE
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
@@ -71,6 +73,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         )
         return
     yield from _trial(settings, runtime)
+    yield from _sockets()
 
 
 def _socket(where: str) -> Iterator[Finding]:
@@ -255,11 +258,22 @@ def _view(sandbox: DockerSandbox, settings: Docker) -> Finding:
 
 def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
     """Have a job take more memory than it may."""
+    outcome = _run(sandbox, settings, BOMB)
+    what = "a job that takes too much memory"
+    if outcome is Outcome.MEMORY_LIMIT:
+        return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
+    return Finding(
+        Level.REFUSED, what, f"is not ended at its limit, but: {outcome}", "give the engine the memory controller"
+    )
+
+
+def _run(sandbox: DockerSandbox, settings: Settings, script: bytes) -> Outcome | msgspec.UnsetType:
+    """Return what became of a job of one script."""
     limits = replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30)
     job = Job(
         submission_id="doctor",
         attempt=0,
-        files=[JobFile("run.sh", BOMB, 0o755)],
+        files=[JobFile("run.sh", script, 0o755)],
         stdin=b"",
         args=[],
         env={},
@@ -268,10 +282,26 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
         shell="",
         nixpkgs="",
     )
-    outcome = sandbox.run(job, lambda *_: None, threading.Event()).run.outcome
-    what = "a job that takes too much memory"
-    if outcome is Outcome.MEMORY_LIMIT:
-        return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
-    return Finding(
-        Level.REFUSED, what, f"is not ended at its limit, but: {outcome}", "give the engine the memory controller"
-    )
+    return sandbox.run(job, lambda *_: None, threading.Event()).run.outcome
+
+
+def _sockets() -> Iterator[Finding]:
+    """Look how well what sockets hold can be counted, which on cgroup v1 is nobody's memory else."""
+    what = "what a job's sockets hold"
+    size = machine.sysctl("net.core.rmem_default")
+    if size.isdecimal() and int(size) > sockets.EACH:
+        yield Finding(
+            Level.WARNING,
+            what,
+            f"may be more than is counted: net.core.rmem_default is {size}",
+            f"sysctl net.core.rmem_default=212992, or at most {sockets.EACH}",
+        )
+    elif sockets.tells():
+        yield Finding(Level.FINE, what, "is counted as its memory")
+    else:
+        yield Finding(
+            Level.NOTE,
+            what,
+            f"is not told by this kernel: each counts as {sockets.EACH >> 10} KiB of the job's memory",
+            "modprobe -a tcp_diag udp_diag",
+        )

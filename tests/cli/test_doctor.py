@@ -30,9 +30,12 @@ from spoold.sandbox import doctor as sandbox
 from spoold.sandbox import walls
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
+from spoold.sandbox.inside import sockets
 from spoold.spool import doctor as spool
 from spoold.spool import installation, layout
 from spoold.spool.builds import BuildStore
+
+SOCKETS = "what a job's sockets hold"
 
 
 def said(found: Iterable[Finding], level: Level) -> str:
@@ -55,7 +58,14 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
     assert done.returncode == exits.OK, done.stdout + done.stderr
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert "refused" not in {each["level"] for each in found.values()}
-    for what in ("a job on trial", "a job that takes too much memory", "jail of evaluations", "seccomp", "nixpkgs"):
+    for what in (
+        "a job on trial",
+        "a job that takes too much memory",
+        "jail of evaluations",
+        "seccomp",
+        "nixpkgs",
+        SOCKETS,
+    ):
         assert found[what]["level"] == "fine", found[what]
     if os.geteuid() == 0:
         assert found["Nix's build sandbox"]["level"] == "fine", found["Nix's build sandbox"]
@@ -216,6 +226,14 @@ def test_a_host_without_user_namespaces(
     monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
     recycled = replace(settings, docker=replace(settings.docker, mode="recycled"))
     assert "user.max_user_namespaces" in said(sandbox.examine(recycled, runtime), Level.REFUSED)
+
+
+def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(sandbox._sockets(), Level.FINE) == f"{SOCKETS}: is counted as its memory"
+    monkeypatch.setattr(sockets, "tells", lambda: False)
+    assert "each counts as 512 KiB" in said(sandbox._sockets(), Level.NOTE)
+    monkeypatch.setattr(machine, "sysctl", lambda _: "8388608")
+    assert "sysctl net.core.rmem_default=212992" in said(sandbox._sockets(), Level.WARNING)
 
 
 @pytest.mark.docker

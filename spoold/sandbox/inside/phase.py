@@ -8,7 +8,7 @@ import resource
 import select
 import time
 
-from . import counters, files, seccomp, wire
+from . import counters, files, seccomp, sockets, wire
 from .files import WORDS, WORK, as_job
 from .kernel import PR_SET_DUMPABLE, libc
 
@@ -83,6 +83,7 @@ class Phase:
         self.heap_before, self.files_before, self.cache_before = self.counters.memory()
         self.memory_before = self.heap_before + self.files_before
         self.memory_peak = 0
+        self.sockets = sockets.Sockets()
         self.started = time.monotonic_ns()
         self.pid = os.fork()
         if self.pid == 0:
@@ -93,6 +94,7 @@ class Phase:
             self._watch()
         finally:
             clean = self._end()
+            self.sockets.close()
         if self.counters.oom_kills() > self.oom_before:
             self.tools.reserve.clear()  # files in tmpfs may still fill the memory, and the report needs some
         self._drain_rest()
@@ -167,6 +169,8 @@ class Phase:
     def _look(self, now: int) -> None:
         began = self._count_draining()
         used = self._used(*self.counters.memory())
+        seen = self.sockets.held()
+        used += self.sockets.held(again=True) if used + seen > self.limits["memory"] >= used else seen
         self.memory_peak = max(self.memory_peak, used)
         self.elapsed = now - self.started
         if used > self.limits["memory"] or self.counters.oom_kills() > self.oom_before:

@@ -29,6 +29,7 @@ NAMESPACES = 0x7E020000  # all flags of clone that make one
 REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
+ATTACH = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
 RLIMIT_CORE = 4
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
 PROTOCOLS = (0, 6, 17)  # whichever is usual, TCP, UDP
@@ -110,9 +111,10 @@ def _program(machine: type[Machine]) -> bytes:
     steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD_ARGUMENT + HIGH)]
     steps += [_op(JUMP_EQUAL, 0, yes=1), _op(RETURN, ERROR), _op(RETURN, ALLOW)]
     socket, pair, option = machine.sockets
-    steps += [_op(JUMP_EQUAL, option, no=7), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, SOL_SOCKET, no=3)]
-    steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=2), _op(JUMP_EQUAL, SO_RCVBUF, yes=1)]
-    steps += [_op(RETURN, ALLOW), _op(RETURN, ERROR)]
+    steps += [_op(JUMP_EQUAL, option, no=12), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, SOL_SOCKET, no=7)]
+    steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=6), _op(JUMP_EQUAL, SO_RCVBUF, yes=5)]
+    steps += [_op(JUMP_EQUAL, attach, yes=5 - place) for place, attach in enumerate(ATTACH)]
+    steps += [_op(RETURN, ALLOW), _op(RETURN, ERROR), refuse]
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
     steps += [_op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, AF_INET, yes=2), _op(JUMP_EQUAL, AF_INET6, yes=1), _op(RETURN, ERROR | EAFNOSUPPORT)]
