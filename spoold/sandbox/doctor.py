@@ -39,6 +39,7 @@ TRIAL_MEMORY = 64 * MIB
 # the trial finds out.)
 SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
+PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -190,6 +191,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         yield _of_root(sandbox, Engine(settings.docker.host))
         yield _view(sandbox, settings.docker)
         yield _memory(sandbox, settings)
+        yield _importance(sandbox, settings)
     except OperatorError as error:
         yield Finding(Level.REFUSED, "a job on trial", str(error))
     except SpooldError as error:
@@ -264,6 +266,19 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
         return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
     return Finding(
         Level.REFUSED, what, f"is not ended at its limit, but: {outcome}", "give the engine the memory controller"
+    )
+
+
+def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
+    """Have a job ask the kernel to be spared where the host's memory is short."""
+    what = "a job, where the host's memory is short,"
+    if _run(sandbox, settings, PLEA) is Outcome.OK:
+        return Finding(Level.FINE, what, "goes before all else, and cannot change that")
+    return Finding(
+        Level.WARNING,
+        what,
+        "can have the kernel end the host's own programs before itself: it may write its oom_score_adj",
+        "use Linux 5.19 or later, with landlock among the modules in /sys/kernel/security/lsm",
     )
 
 

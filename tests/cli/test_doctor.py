@@ -35,7 +35,7 @@ from spoold.spool import doctor as spool
 from spoold.spool import installation, layout
 from spoold.spool.builds import BuildStore
 
-SOCKETS = "what a job's sockets hold"
+SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
 
 
 def said(found: Iterable[Finding], level: Level) -> str:
@@ -65,6 +65,7 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
         "seccomp",
         "nixpkgs",
         SOCKETS,
+        SHORT,
     ):
         assert found[what]["level"] == "fine", found[what]
     if os.geteuid() == 0:
@@ -226,6 +227,15 @@ def test_a_host_without_user_namespaces(
     monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
     recycled = replace(settings, docker=replace(settings.docker, mode="recycled"))
     assert "user.max_user_namespaces" in said(sandbox.examine(recycled, runtime), Level.REFUSED)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_a_job_that_may_ask_to_be_spared(
+    settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
+    assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
 
 
 def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

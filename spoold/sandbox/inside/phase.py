@@ -8,7 +8,7 @@ import resource
 import select
 import time
 
-from . import counters, files, seccomp, sockets, wire
+from . import counters, files, landlock, seccomp, sockets, wire
 from .files import WORDS, WORK, as_job
 from .kernel import PR_SET_DUMPABLE, libc
 
@@ -51,9 +51,14 @@ class Tools:
     def __init__(self, host: wire.Host) -> None:
         self.host, self.counters, self.filter = host, counters.Counters(), seccomp.Filter()
         self.reserve = bytearray()
+        self.rules = -1
         self.wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(wakeup_writer)
         _signal.signal(_signal.SIGCHLD, lambda *_: None)
+
+    def get_ready(self) -> None:
+        """Prepare for the jobs of this mount namespace."""
+        self.rules = landlock.rules()
 
     def keep_in_reserve(self, size: int) -> None:
         """Hold so many bytes, to be freed where memory is short at the report; a multiple of the page size."""
@@ -104,9 +109,9 @@ class Phase:
         """In the forked child, become the job."""
         try:
             os.setsid()
-            for number, descriptor in enumerate((*streams, self._hold_words())):
+            for number, descriptor in enumerate(streams):
                 os.dup2(descriptor, number)
-            os.closerange(WORDS + 1, 256)
+            words = self._hold_words()
             for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
                 _signal.signal(number, _signal.SIG_DFL)  # Python ignores some of these, which exec would hand on
             make_own()
@@ -117,6 +122,9 @@ class Phase:
             os.setgroups([])
             os.setresgid(files.job_uid, files.job_uid, files.job_uid)
             os.setresuid(files.job_uid, files.job_uid, files.job_uid)
+            landlock.confine(self.tools.rules)
+            os.dup2(words, WORDS)  # not before: the rules may have that number
+            os.closerange(WORDS + 1, 256)
             self.tools.filter.put_on()
             os.chdir(WORK)
             os.execve(self.argv[0], self.argv, self.env)  # noqa: S606 - a program of the store, no shell between
@@ -128,7 +136,7 @@ class Phase:
     def _hold_words(self) -> int:
         """Return a descriptor to read the words from: a command line is there for every user of the host to read."""
         with as_job():
-            memory = os.memfd_create("words", os.MFD_CLOEXEC)
+            memory = os.memfd_create("words", 0)  # it may have the right number already, and is to stay open
             with open(memory, "wb", closefd=False) as file:
                 file.write(self.words)
         os.lseek(memory, 0, os.SEEK_SET)

@@ -37,6 +37,7 @@ def main() -> None:
             **dict(zip(("space", "inodes", "shared"), room, strict=True)),
         )
     serve(holder)
+    tools.get_ready()
     tools.keep_in_reserve(RESERVE)
     try:
         tools.host.send(greeting)
@@ -46,6 +47,7 @@ def main() -> None:
 
 
 def _serve_in_cell(tools: Tools, greeting: dict[str, object]) -> NoReturn:
+    tools.get_ready()
     tools.keep_in_reserve(CELL_RESERVE)
     try:
         tools.host.send(greeting)
