@@ -90,6 +90,15 @@ class Executor(_Section, frozen=True):
 
     name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
     slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU", ge=0)] = 0
+    memory: Annotated[
+        int,
+        setting(
+            "what programs that run at once may take together; 0 means what the host has, less a tenth of it and "
+            "512 MiB at least",
+            "bytes",
+            ge=0,
+        ),
+    ] = 0
     drain: Annotated[
         float,
         setting(

@@ -18,6 +18,7 @@ from spoold.model.errors import SpooldError
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import doctor as nix
+from spoold.sandbox import budget
 from spoold.sandbox import doctor as sandbox
 from spoold.spool import doctor as spool
 from spoold.spool import installation
@@ -65,6 +66,7 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
         "Spool": lambda: spool.examine(settings),
         "Accounts": lambda: installation.examine(settings),
         "Docker": lambda: sandbox.examine(settings, runtime),
+        "Memory": lambda: budget.examine(settings),
         "Nix": lambda: nix.examine(settings, runtime),
     }
     console = Console(stderr=True, quiet=quiet)

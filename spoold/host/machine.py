@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -104,6 +105,15 @@ def hides_processes() -> bool:
         if fields.split(" ")[4] == "/proc":
             found = rest.split(" ")[2]  # the last one lies on top
     return any(option.startswith("hidepid=") and option not in SHOWN for option in found.split(","))
+
+
+def memory() -> int:
+    """Return the bytes of memory that this host has; where it is a container, what that may take if it is less."""
+    sizes = [int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # the host's own group on v2 has none; "max" is no number
+            sizes.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(sizes)
 
 
 def mount_of(path: str) -> Mount:

@@ -15,6 +15,10 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+LEAST_RESERVE = 512 * MIB  # of a host's memory, for what are no jobs
+BESIDE = 80 * MIB  # what a container needs beside its job, at most: its supervisor, the job's files and output
+LEAST = 16 * MIB  # for a job; with less nothing starts
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 
@@ -105,6 +109,28 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     run: PhaseRange = PhaseRange(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
     work_size: Annotated[int, setting("what a job's own directory may hold", "bytes", ge=1)] = 256 * MIB
     work_inodes: Annotated[int, setting("how many files and directories it may have", ge=1)] = 16384
+
+
+def for_jobs(host: int) -> int:
+    """Return the bytes of a host's memory that jobs may take together, where the operator does not say.
+
+    The rest is for the daemons, the engine, the containers that wait, and the cached pages of the store, without which
+    each start of a program reads the disk.
+    """
+    return host - min(host // 2, max(host // 10, LEAST_RESERVE))
+
+
+def within(limits: Limits, memory: int) -> Limits:
+    """Return ``limits`` of which none is more than one job can get where all may take ``memory`` bytes together."""
+    top = max(LEAST, memory - BESIDE)
+
+    def cut(allowed: PhaseRange) -> PhaseRange:
+        default, most = (
+            msgspec.structs.replace(each, memory=min(each.memory, top)) for each in (allowed.default, allowed.maximum)
+        )
+        return PhaseRange(default=default, maximum=most)
+
+    return msgspec.structs.replace(limits, compile=cut(limits.compile), run=cut(limits.run))
 
 
 def unused_wishes(asked: RequestedLimits | None) -> list[str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import docker
@@ -32,7 +33,7 @@ from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.files import HOLDERS, WORDS
 from spoold.sandbox.verdict import Done, judge, killed_whole
-from spoold.sandbox.walls import Plan, Size, configuration, held
+from spoold.sandbox.walls import Plan, Size, asked, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
@@ -132,13 +133,14 @@ class Container(Attached):
     def _phases(
         self, channel: Channel, job: Job, on_phase: Callable[[str, Phase], None], parts: list[bytes]
     ) -> JobResult:
-        beside = held(job)
+        beside, most = held(job), asked(self.plan.settings.limits, job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:
                 continue
             if self.plan.resizable:
-                self.resize(self.plan.size(limits, beside))
+                size = self.plan.size(limits, beside)
+                self.resize(replace(size, memory=min(size.memory, most)))
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
             phases[name], left = self._phase(channel, parts, limits)
             beside += left

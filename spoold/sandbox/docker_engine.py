@@ -238,6 +238,8 @@ class DockerSandbox:
             container.stop()  # something of the job may still run, and removal can be a while off
             raise
         finally:
+            if not (container.light or container.reusable):
+                container.stop()  # what the job left in memory goes now, not when there is time to remove the container
             pool.give(container, again=container.reusable and container.plan == self._plan)
 
     def _replaced(self, container: Container, job: Job, cancelled: threading.Event) -> Container:

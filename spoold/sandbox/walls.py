@@ -26,7 +26,7 @@ from docker.types import LogConfig, Mount
 
 from spoold.config import Settings
 from spoold.model.job import Job, Runtime
-from spoold.model.limits import MIB, PhaseLimits
+from spoold.model.limits import MIB, Limits, PhaseLimits
 from spoold.sandbox.image import Image
 from spoold.sandbox.inside.cell import BUFFERS
 from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
@@ -61,9 +61,7 @@ class Plan:
         it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
         """
         others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
-        defaults = {self.settings.limits.compile.default.memory, self.settings.limits.run.default.memory}
-        memory = max(defaults) if limits.memory in defaults else limits.memory
-        return Size.of(memory, limits, beside, others)
+        return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
 
     def size_for_all(self, job: Job) -> Size:
         """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
@@ -83,16 +81,29 @@ class Size:
     memory: int
     processes: int
 
-    @classmethod
-    def of(cls, memory: int, limits: PhaseLimits, beside: int, others: int) -> Size:
-        """Return the size for a phase that gets ``memory`` bytes.
 
-        ``beside`` is the bytes of files and input, which lie in memory as well, ``others`` are the processes that are
-        not the job's. Rounded, so that jobs with the default limits share one size, which a waiting container can
-        already have.
-        """
-        beside += SUPERVISOR_MEMORY + limits.stdout + limits.stderr
-        return cls(memory + -(-beside // ROUND) * ROUND, limits.processes + others)
+def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:
+    """Return the bytes that a container has for a phase, under the operator's ``limits``.
+
+    ``beside`` is the bytes of files and input, which lie in memory as well. Rounded, so that jobs with the default
+    limits share one size, which a waiting container can already have.
+    """
+    defaults = {limits.compile.default.memory, limits.run.default.memory}
+    least = max(defaults) if phase.memory in defaults else 0
+    own = SUPERVISOR_MEMORY + phase.stdout + phase.stderr
+    return max(phase.memory + _rounded(own + beside), least + _rounded(own))
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ROUND) * ROUND
+
+
+def asked(limits: Limits, job: Job) -> int:
+    """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
+    if job.compile is None:
+        return memory_for(limits, job.run, held(job))
+    left = min(job.compile.memory, 2 * limits.work_size + SHARED_MEMORY)  # what files in memory can be
+    return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
 
 
 def held(job: Job) -> int:

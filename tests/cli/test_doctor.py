@@ -19,15 +19,15 @@ from msgspec.structs import replace
 
 from spoold.cli import doctor as cli
 from spoold.cli import exits
-from spoold.config import Docker, Nix, Settings, Spool
+from spoold.config import Docker, Executor, Nix, Settings, Spool
 from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import cage, command, confine, seat
 from spoold.nix import doctor as nix
+from spoold.sandbox import budget, walls
 from spoold.sandbox import doctor as sandbox
-from spoold.sandbox import walls
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import sockets
@@ -238,6 +238,23 @@ def test_a_job_that_may_ask_to_be_spared(
     assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
 
 
+def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 4 << 30)
+    small = Settings(executor=Executor(slots=2))
+    found = list(budget.examine(small))
+    assert "memory for jobs: 3584 MiB, 1048 MiB a job with the default limits, 2 slots" in said(found, Level.FINE)
+    assert "limits.run.maximum.memory: 8192 MiB is more than one job can have here" in said(found, Level.NOTE)
+    assert "where both do, this host has not enough" in said(found, Level.NOTE)
+    many = Settings(executor=Executor(slots=8))
+    assert "8 slots: 3 at once, and the other slots wait" in said(budget.examine(many), Level.NOTE)
+    wrong = said(budget.examine(Settings(executor=Executor(memory=8 << 30))), Level.WARNING)
+    assert "executor.memory, 8192 MiB, is more than the 4096 MiB of this host" in wrong
+    little = said(budget.examine(Settings(executor=Executor(memory=1 << 30))), Level.WARNING)
+    assert "limits.compile.default.memory: 1024 MiB is more than one job can have here: it gets 944 MiB" in little
+    monkeypatch.setattr(machine, "memory", lambda: 256 << 30)
+    assert "24576 MiB at most, beside all jobs" in said(budget.examine(Settings()), Level.FINE)
+
+
 def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(sandbox._sockets(), Level.FINE) == f"{SOCKETS}: is counted as its memory"
     monkeypatch.setattr(sockets, "tells", lambda: False)
@@ -382,7 +399,7 @@ def test_what_ended_early_for_want_of_rights_says_who_has_them(own: Settings, mo
     def closed(*_: object) -> Iterable[Finding]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "builds/new")
 
-    for room in (spool, installation, sandbox, nix):
+    for room in (spool, installation, sandbox, budget, nix):
         monkeypatch.setattr(room, "examine", closed)
     for _, finding in cli._examine(own, quiet=True):
         assert (finding.level, finding.remedy) == (Level.UNKNOWN, "run the doctor as root")

@@ -22,6 +22,7 @@ from typing import Literal
 
 import msgspec
 
+from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
 from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Seen
 from spoold.actors.executor.slots import Slots
@@ -55,7 +56,7 @@ class Executor:
     """One executor process; ``make_sandbox`` is given the runtime that the builder provides."""
 
     def __init__(self, settings: Settings, make_sandbox: Callable[[Runtime], Sandbox]) -> None:
-        self._settings = settings
+        self._settings = settings = fitted(settings)
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
@@ -91,7 +92,7 @@ class Executor:
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings; jobs that run keep what they began with."""
-        self._settings = settings
+        self._settings = settings = fitted(settings)
         self._slots.go_by(settings)
 
     def measure(self) -> None:

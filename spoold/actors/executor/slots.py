@@ -12,6 +12,7 @@ import threading
 
 import msgspec
 
+from spoold.actors.executor.admission import Admission
 from spoold.actors.executor.line import Line, Place, Ready
 from spoold.config import Settings
 from spoold.host.log import Log
@@ -31,6 +32,7 @@ from spoold.model.response import Outcome, Response, Status, verdict
 from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
+from spoold.sandbox.walls import asked
 from spoold.spool.builds import BuildStore
 from spoold.spool.floor import Floor
 from spoold.spool.lease import Heartbeat, Lease
@@ -59,6 +61,7 @@ class Slots:
         slots = settings.executor.slots or os.cpu_count() or 1
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
+        self._admission = Admission(settings.executor.memory)
         self._floor = Floor(settings, 0.5, "nothing is run")
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
@@ -98,6 +101,7 @@ class Slots:
         impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
         impatience.start()
         self._line.close()
+        self._admission.close()
         for worker in self._workers:
             if worker.is_alive():
                 worker.join()
@@ -211,12 +215,13 @@ class Slots:
             dependencies=record.result.phase,
             notes=notes or msgspec.UNSET,
         )
-        self._observe(WAIT, submission)
         progress = Progress(self._spool, entry, response, submission.Spool)
-        log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
-        progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         try:
-            result = sandbox.run(job, progress.phase_ended, lease.stop)
+            with self._admission.holding(owner, asked(self._settings.limits, job), lease.stop):
+                self._observe(WAIT, submission)
+                log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
+                progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
+                result = sandbox.run(job, progress.phase_ended, lease.stop)
         except ClientError as error:
             final = msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
         else:

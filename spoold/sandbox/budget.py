@@ -1,0 +1,75 @@
+"""The doctor's look at memory: what this host has, what jobs may take of it, and what the settings ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from spoold.config import Settings
+from spoold.host import machine
+from spoold.model.findings import Finding, Level
+from spoold.model.limits import MIB, for_jobs, within
+from spoold.sandbox.walls import memory_for
+
+WHAT = "memory for jobs"
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found; it holds for one executor, whose engine is on this host."""
+    host = machine.memory()
+    jobs = settings.executor.memory or for_jobs(host)
+    if jobs > host:
+        yield Finding(
+            Level.WARNING,
+            WHAT,
+            f"executor.memory, {_mib(jobs)}, is more than the {_mib(host)} of this host: the kernel will end something",
+            f"set executor.memory to {for_jobs(host)} at most, or to 0",
+        )
+    yield _slots(settings, jobs)
+    yield from _limits(settings, jobs)
+    yield _builds(settings, host, jobs)
+
+
+def _slots(settings: Settings, jobs: int) -> Finding:
+    slots = settings.executor.slots or os.cpu_count() or 1
+    limits = within(settings.limits, jobs)
+    each = memory_for(limits, limits.run.default, 0)
+    seen = f"{_mib(jobs)}, {_mib(each)} a job with the default limits, {slots} slots"
+    if slots * each <= jobs:
+        return Finding(Level.FINE, WHAT, seen)
+    return Finding(
+        Level.NOTE,
+        WHAT,
+        f"{seen}: {max(1, jobs // each)} at once, and the other slots wait",
+        "lower limits.compile.default.memory and limits.run.default.memory, or executor.slots",
+    )
+
+
+def _limits(settings: Settings, jobs: int) -> Iterator[Finding]:
+    for phase in ("compile", "run"):
+        allowed, possible = getattr(settings.limits, phase), getattr(within(settings.limits, jobs), phase)
+        for kind, level in (("default", Level.WARNING), ("maximum", Level.NOTE)):
+            if getattr(allowed, kind) != getattr(possible, kind):
+                name = f"limits.{phase}.{kind}.memory"
+                size, top = getattr(allowed, kind).memory, getattr(possible, kind).memory
+                detail = f"{_mib(size)} is more than one job can have here: it gets {_mib(top)}"
+                yield Finding(level, name, detail, f"lower {name}")
+
+
+def _builds(settings: Settings, host: int, jobs: int) -> Finding:
+    what = "memory for builds"
+    builder = settings.builder
+    builds = (builder.parallel + builder.slow) * builder.limits.memory
+    if jobs + builds <= host:
+        return Finding(Level.FINE, what, f"{_mib(builds)} at most, beside all jobs")
+    return Finding(
+        Level.NOTE,
+        what,
+        f"builds may take {_mib(builds)}, and jobs {_mib(jobs)}: where both do, this host has not enough",
+        "set executor.memory to what builds leave, MemoryMax= of "
+        "spoold-builder.service, or lower builder.limits.memory",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size // MIB} MiB"
