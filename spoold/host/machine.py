@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import functools
 import math
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +18,8 @@ REMOTE = re.compile(
     r"nfs4?|cifs|smb3?|ceph|lustre|glusterfs|9p|beegfs|gpfs|ocfs2|gfs2|afs|fuse\.(sshfs|glusterfs|ceph.*)"
 )
 SHOWN = ("hidepid=0", "hidepid=off")
+QUOTACTL_FD = 443  # on all machines
+XGETQSTAT, USRQUOTA, UDQ_ENFD = 0x5805, 0, 2
 ESCAPED = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo writes a space, a tab, a newline and a backslash
 
 
@@ -167,6 +172,27 @@ def shortage(path: str, min_bytes: float, min_inodes: float, most: float) -> str
     if status.f_files and status.f_favail < min(min_inodes, status.f_files * most):
         return f"{status.f_favail} inodes are free for {path}"
     return ""
+
+
+def user_quotas(path: str) -> bool | None:
+    """Tell whether quotas of users are in force where ``path`` is; None where this kernel does not say.
+
+    It does not where the disk is another host's, nor before Linux 5.14. See quotactl(2), and xfs_quota(8) for the
+    structure, which the kernel fills in for other file systems as well.
+    """
+    libc, state = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(256)
+
+    def ask(descriptor: int) -> int:
+        """Return the error, 0 for none."""
+        done = libc.syscall(QUOTACTL_FD, descriptor, XGETQSTAT << 8 | USRQUOTA, 0, state)
+        return ctypes.get_errno() if done != 0 else 0
+
+    if mount_of(path).remote or ask(-1) != errno.EBADF:  # as who has the call answers
+        return None
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY)
+    error = ask(directory)
+    os.close(directory)
+    return not error and bool(int.from_bytes(state.raw[2:4], sys.byteorder) & UDQ_ENFD)
 
 
 def lock_holders(path: str) -> list[int] | None:

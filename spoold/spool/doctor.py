@@ -12,7 +12,7 @@ from spoold.config import Settings
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Level
-from spoold.spool import installation, layout
+from spoold.spool import installation, layout, protection
 from spoold.spool.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
@@ -43,6 +43,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         return
     yield from _directories(root)
     yield from _mount(settings)
+    yield from protection.examine(root)
     yield _room(root, "the spool's disk")
     if os.path.isdir(settings.nix.state):
         yield _room(settings.nix.state, "the disk of nix.state")

@@ -9,7 +9,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,7 @@ from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import sockets
 from spoold.spool import doctor as spool
-from spoold.spool import installation, layout
+from spoold.spool import installation, layout, protection
 from spoold.spool.builds import BuildStore
 
 SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
@@ -236,6 +237,74 @@ def test_a_job_that_may_ask_to_be_spared(
 ) -> None:
     monkeypatch.setattr(sandbox, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
     assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
+
+
+@pytest.fixture
+def reached() -> Iterator[Settings]:
+    """Yield settings with a spool that others can reach, which those of other tests are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        layout.create(f"{directory}/spool")
+        yield Settings(spool=Spool(path=f"{directory}/spool"), nix=Nix(state="/nonexistent"))
+
+
+def test_a_kernel_that_does_not_keep_users_apart(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = dict.fromkeys(("regular", "fifos", "symlinks", "hardlinks"), "1")
+    monkeypatch.setattr(machine, "sysctl", lambda name: values[name.removeprefix("fs.protected_")])
+    assert f"{protection.WHAT}: are on" in said(spool.examine(reached), Level.FINE)
+    for name in values:
+        values[name] = "0"
+        found = said(spool.examine(reached), Level.REFUSED)
+        assert f"off: fs.protected_{name}. " in found
+        assert f"printf 'fs.protected_{name} = 1\\n' >/etc/sysctl.d/60-spoold.conf; sysctl --system" in found
+        values[name] = "2"
+    assert f"{protection.WHAT}: are on" in said(spool.examine(reached), Level.FINE)
+    values["fifos"] = ""
+    assert "use Linux 4.19 or later" in said(spool.examine(reached), Level.REFUSED)
+
+
+def test_a_spool_that_nobody_else_can_reach(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "sysctl", lambda _: "0")
+    assert protection.WHAT in said(spool.examine(reached), Level.REFUSED)
+    Path(reached.spool.path).parent.chmod(0o700)
+    assert f"{protection.WHAT}: nobody but its user" in said(spool.examine(reached), Level.FINE)
+
+
+def test_quotas_of_the_spools_file_system(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer, level, words in (
+        (True, Level.FINE, "is bounded by quotas"),
+        (False, Level.NOTE, "tune2fs -O quota"),
+        (None, Level.UNKNOWN, "is not for this kernel to say"),
+    ):
+        monkeypatch.setattr(machine, "user_quotas", lambda _, answer=answer: answer)
+        assert words in said(spool.examine(reached), level)
+
+
+def test_whether_there_are_quotas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.user_quotas("/proc") is False
+    monkeypatch.setattr(machine, "QUOTACTL_FD", 100_000)
+    assert machine.user_quotas("/proc") is None
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "mount_of", lambda _: machine.Mount("/mnt", "nfs4"))
+    assert machine.user_quotas("/proc") is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+@pytest.mark.parametrize("in_force", [True, False])
+def test_quotas_that_a_kernel_has(tmp_path: Path, *, in_force: bool) -> None:
+    image, mounted = tmp_path / "image", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(32 << 20)
+    mounted.mkdir()
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "quota", image], check=True)
+    options = f"loop,{'usrquota' if in_force else 'noquota'}"
+    done = subprocess.run(["mount", "-o", options, image, mounted], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("this kernel has no quotas")
+    try:
+        assert machine.user_quotas(str(mounted)) is in_force
+    finally:
+        subprocess.run(["umount", mounted], check=True)
 
 
 def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:

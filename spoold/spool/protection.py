@@ -1,0 +1,75 @@
+"""The doctor's look at what keeps users apart in ``incoming/``: the kernel's protections of sticky directories, quotas.
+
+Nobody can be kept from making files in a directory that all may write to. Who makes one under the name that another is
+about to write to, with mode 0666, has the other write into it: the file and its answer are then not the other's. Linux
+refuses to open such a file (proc_sys_fs(5)), where these are on. Every host on which people write to the spool needs
+them, be it by NFS. And what lies there takes room on the disk that nothing but quotas of the file system bounds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from spoold.host import machine
+from spoold.model.findings import Finding, Level
+
+WHAT = "protections of sticky directories"
+# 1 is enough: the directory is sticky, and everybody may write to it. With 2 group-writable ones count, too.
+PROTECTIONS = ("regular", "fifos", "symlinks", "hardlinks")
+QUOTAS = "what one user may take of the spool's disk"
+
+
+def examine(root: str) -> Iterator[Finding]:
+    """Yield what is found for the spool at ``root``."""
+    if _is_closed(root):
+        yield Finding(Level.FINE, WHAT, "nobody but its user comes to this spool")
+        return
+    yield _protections()
+    yield _quotas(root)
+
+
+def _is_closed(root: str) -> bool:
+    """Tell whether a directory above the drop box lets in nobody but its owner."""
+    path = Path(os.path.realpath(root))
+    return any(not os.stat(each).st_mode & 0o011 for each in (path, *path.parents))
+
+
+def _protections() -> Finding:
+    names = [f"fs.protected_{name}" for name in PROTECTIONS]
+    values = {name: machine.sysctl(name) for name in names}
+    off = [name for name, value in values.items() if value in ("", "0")]
+    if not off:
+        return Finding(Level.FINE, WHAT, "are on")
+    if "" in values.values():
+        remedy = "use Linux 4.19 or later"
+    else:
+        lines = "".join(f"{name} = 1\\n" for name in off)
+        remedy = f"printf '{lines}' >/etc/sysctl.d/60-spoold.conf; sysctl --system"
+    return Finding(
+        Level.REFUSED,
+        WHAT,
+        f"off: {', '.join(off)}. Users of this host can have others write into their files in incoming/",
+        remedy,
+    )
+
+
+def _quotas(root: str) -> Finding:
+    in_force = machine.user_quotas(os.path.join(root, "incoming"))
+    if in_force:
+        return Finding(Level.FINE, QUOTAS, "is bounded by quotas of the file system")
+    if in_force is None:
+        return Finding(
+            Level.UNKNOWN,
+            QUOTAS,
+            f"whether {machine.mount_of(root).kind} has quotas of users is not for this kernel to say",
+            "see to it where the disk is: repquota -a",
+        )
+    return Finding(
+        Level.NOTE,
+        QUOTAS,
+        "no bound on what lies in incoming/: its file system has no quotas of users in force",
+        "have quotas (ext4: tune2fs -O quota; mount with usrquota, xfs with uquota), then such as "
+        "setquota -u USER 0 1G 0 10000 MOUNT",
+    )
