@@ -21,6 +21,7 @@ from spoold.model.retention import Rules as Retention
 from spoold.model.setting import setting
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of an executor: part of file names
+READER = "^(user|group):."
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
 
@@ -49,6 +50,17 @@ class Spool(_Section, frozen=True):
     ] = 3600.0
     max_file: Annotated[int, setting("the largest file that a client may drop", "bytes", ge=1)] = 16 * MIB
     max_files: Annotated[int, setting("how many files a submission may have", ge=1)] = 1000
+    answers: Annotated[
+        Literal["acl", "owner"],
+        setting(
+            "how an owner reads a response. acl: it is the daemons', and an access control list lets its owner read. "
+            "owner: it is given away, where the file system keeps no lists; then its owner can change it"
+        ),
+    ] = "acl"
+    readers: Annotated[
+        list[Annotated[str, msgspec.Meta(pattern=READER)]],
+        setting("who may read all responses, beside their owners: user:NAME and group:NAME, or numbers; with acl only"),
+    ] = []
     min_free: Annotated[int, setting("what must be free of the spool's disk", "bytes", ge=0)] = 256 * MIB
     min_free_inodes: Annotated[int, setting("how many inodes of it must be free", ge=0)] = 10_000
 
@@ -324,6 +336,11 @@ def decode(text: bytes) -> Settings:
 def _refuse_contradictions(settings: Settings) -> None:
     """Raise :class:`OperatorError` where one setting leaves no room for another."""
     lease = settings.lease
+    if settings.spool.readers and settings.spool.answers != "acl":
+        raise OperatorError(
+            'spool.readers needs access control lists, and spool.answers is "owner": only the owner can be let in. '
+            "Remove one of the two"
+        )
     if lease.limit < 2 * lease.renewal:  # whoever lives and is a little late would lose what he has
         raise OperatorError(
             f"lease.limit, {lease.limit:g} s, has to be at least twice lease.renewal, {lease.renewal:g} s"

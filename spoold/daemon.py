@@ -24,7 +24,7 @@ from spoold.host.log import Log
 from spoold.host.notify import notify
 from spoold.loop import Actor, Loop
 from spoold.model.errors import OperatorError
-from spoold.spool import layout
+from spoold.spool import layout, lists
 from spoold.spool.presence import Presence
 
 log = Log("daemon")
@@ -78,6 +78,7 @@ def serve(settings: Settings, roles: list[str], reload: Callable[[], Settings] |
     Raises :class:`OperatorError` when a role cannot start or runs already.
     """
     layout.check(settings.spool.path)
+    lists.require(settings)
     loops = [Loop(settings, role, ROLES[role](settings)) for role in roles]
     with contextlib.ExitStack() as held:
         for role in roles:

@@ -27,7 +27,7 @@ OPERATIONS = {
     "list": ("readdir",),
     "read": ("read",),
     "create": ("create", "mkdir"),
-    "write": ("write",),
+    "write": ("write", "setxattr"),
     "sync": ("fsync", "fsyncdir"),
     "touch": ("utimens",),
     "rename": ("rename",),
@@ -149,6 +149,16 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
             raise mfusepy.FuseOSError(errno.EDQUOT)
         os.chown(self.at(path), uid, gid, follow_symlinks=False)
         return 0
+
+    def setxattr(self, path: str, name: str, value: bytes, options: int, position: int = 0) -> int:  # noqa: ARG002
+        os.setxattr(self.at(path), name, value, options, follow_symlinks=False)
+        return 0
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:  # noqa: ARG002
+        try:
+            return os.getxattr(self.at(path), name, follow_symlinks=False)
+        except OSError as error:
+            raise mfusepy.FuseOSError(error.errno) from error
 
     def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         os.truncate(self.at(path) if fh is None else fh, length)

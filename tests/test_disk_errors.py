@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -62,12 +62,12 @@ EMPTY = ("incoming", "new", "building", "running", "progress", "builds/new", "bu
 class Ailing:
     """A spool with one ailment, where it is, the mount on which its daemons see it, and these."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, answers: Literal["acl", "owner"] = "acl") -> None:
         self.name = name
         self.spool = directory / "disk" / name
         layout.create(str(self.spool))
         self.settings = Settings(
-            spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0),
+            spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0, answers=answers),
             # A lease lasts for longer than the errors, however busy the host is, so that nothing has to lose one.
             lease=Lease(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
             executor=Executor(slots=3),

@@ -1,7 +1,7 @@
-"""A client whose disk quota is full: he gets an answer that he cannot read, and keeps nobody else waiting.
+"""A client whose disk quota is full: responses are no files of theirs, so the quota is nobody's business.
 
-With quotas the kernel refuses to give a file (EDQUOT) to whoever has as much as he may, which a client can bring about
-himself, once his submissions are accepted.
+Where answers are given away the kernel refuses that (EDQUOT) to whoever has as much as they may, which a client can
+bring about once their submissions are accepted. The answer stays the daemons' own then, and nobody else waits.
 """
 
 from __future__ import annotations
@@ -9,20 +9,29 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 
+from tests.rights import assert_answer
 from tests.test_disk_errors import RUN, Ailing, end_all, mounted
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 FULL, OTHER = 64_201, 64_202
+Way = Literal["acl", "owner"]
+
+
+@pytest.fixture(params=["acl", "owner"])
+def way(request: pytest.FixtureRequest) -> Way:
+    chosen: Way = request.param
+    return chosen
 
 
 @pytest.fixture
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ailing]:
+def spool(tmp_path_factory: pytest.TempPathFactory, way: Way) -> Iterator[Ailing]:
     directory = tmp_path_factory.mktemp("quota")
     with mounted(directory):
-        made = Ailing("quota", directory)
+        made = Ailing("quota", directory, way)
         made.start()
         made.until(lambda: "ready" in made.said())
         yield made
@@ -42,7 +51,7 @@ def owner(spool: Ailing, id_: str) -> tuple[int, int]:
     return found.st_uid, stat.S_IMODE(found.st_mode)
 
 
-def test_a_client_whose_quota_is_full_keeps_nobody_waiting(spool: Ailing) -> None:
+def test_a_client_whose_quota_is_full_keeps_nobody_waiting(spool: Ailing, way: Way) -> None:
     greedy = [f"greedy-{number}" for number in range(4)]
     for id_ in greedy:
         drop(spool, id_, FULL, inputs="nap 0.5")
@@ -52,8 +61,13 @@ def test_a_client_whose_quota_is_full_keeps_nobody_waiting(spool: Ailing) -> Non
         drop(spool, f"other-{number}", OTHER)
     drop(spool, "refused", FULL, kind="no")
     drop(spool, "late", FULL)
-    spool.until(lambda: spool.has(*greedy, "refused", "late", *(f"other-{number}" for number in range(3))))
-    assert {owner(spool, f"other-{number}") for number in range(3)} == {(OTHER, 0o400)}
-    assert {owner(spool, id_) for id_ in ("late", "refused")} == {(0, 0o400)}
-    assert "disk quota" in spool.said()
+    others = [f"other-{number}" for number in range(3)]
+    spool.until(lambda: spool.has(*greedy, "refused", "late", *others))
+    if way == "acl":
+        for id_, uid in (*((other, OTHER) for other in others), ("late", FULL), ("refused", FULL)):
+            assert_answer(spool.spool / "done" / f"{id_}.response.json", uid)
+    else:
+        assert {owner(spool, id_) for id_ in others} == {(OTHER, 0o400)}
+        assert {owner(spool, id_) for id_ in ("late", "refused")} == {(0, 0o400)}
+        assert "Disk quota exceeded" in spool.said()
     spool.until(lambda: not spool.left())

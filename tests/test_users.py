@@ -25,9 +25,11 @@ import pytest
 
 from spoold.config import Executor, Lease, Metrics, Settings
 from spoold.config import Spool as SpoolSettings
+from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
+from tests.rights import assert_answer, run_as
 from tests.test_systemd import SERVICES, unit
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -112,13 +114,6 @@ class Installed:
         return loaded
 
 
-def run_as(uid: int, script: str) -> subprocess.CompletedProcess[str]:
-    command = ["sh", "-c", script]
-    return subprocess.run(
-        command, user=uid, group=uid, extra_groups=[], cwd="/", capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture
 def installed() -> Iterator[Installed]:
     directory = Path(tempfile.mkdtemp(prefix="spoold-users."))  # where others can get to
@@ -140,8 +135,8 @@ def test_a_submission_goes_all_the_way_and_is_its_clients_alone(installed: Insta
     installed.drop(BOB, "wrong.json", {"fils": []})
     for uid, id_, status in ((ALICE, "alice", "COMPLETED"), (BOB, "bob", "COMPLETED"), (BOB, "wrong", "REJECTED")):
         assert installed.response(uid, id_)["status"] == status
-        found = (spool / "done" / f"{id_}.response.json").stat()
-        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (uid, uid, 0o400)
+        assert_answer(spool / "done" / f"{id_}.response.json", uid, shared=True)
+        assert (spool / "done" / f"{id_}.response.json").stat().st_gid == GROUP
         assert stat.S_IMODE((spool / "done" / f"{id_}.json").stat().st_mode) == 0o660
     for directory in layout.DIRECTORIES:
         assert run_as(ALICE, f"ls {spool / directory.path}").returncode != 0, directory.path
@@ -162,7 +157,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     first.send_signal(signal.SIGSTOP)
     installed.start("executor", executor=Executor(name="two", slots=1, drain=0.1))
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
-    assert (installed.spool / "done" / "held.response.json").stat().st_uid == ALICE
+    assert_answer(installed.spool / "done" / "held.response.json", ALICE, shared=True)
     ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "executor.toml")]
     subprocess.run([*ctl, "requeue", "held"], check=True, capture_output=True)
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
@@ -228,12 +223,22 @@ def test_a_directory_that_a_client_closed(installed: Installed) -> None:
     made = run_as(ALICE, f"cd {installed.spool}/incoming && mkdir -p x.json/deep/deeper && chmod 0 x.json/deep x.json")
     assert made.returncode == 0, made.stderr
     assert installed.response(ALICE, "x")["status"] == "REJECTED"
-    until(lambda: not os.listdir(installed.spool / "incoming"))
-    (aside,) = (name for name in os.listdir(installed.spool / "quarantine") if name.endswith(".directory"))
-    script = "import sys; from spoold.host.fsops import remove_tree; from tests.as_user import become"
-    script += "; become(64004, 64000, ['CAP_CHOWN', 'CAP_FOWNER']); remove_tree(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", script, str(installed.spool / "quarantine" / aside)], check=True)
-    assert not (installed.spool / "quarantine" / aside).exists()
+    until(lambda: not (installed.spool / "incoming" / "x.json").exists())
+    (aside,) = os.listdir(installed.spool / "incoming")
+    assert aside.startswith(".x.json@"), "it is out of the way, and still its client's"
+    made = run_as(ALICE, f"cd {installed.spool}/incoming && chmod -R 700 {aside} && rm -r {aside}")
+    assert made.returncode == 0, made.stderr
+
+
+def test_a_directory_of_an_earlier_version_is_removed_as_root(installed: Installed) -> None:
+    """It is still its client's, at any depth, and the client is in it."""
+    aside = installed.spool / "quarantine" / "x.json@1-2.directory"
+    (aside / "deep" / "deeper").mkdir(parents=True)
+    for path in (aside / "deep" / "deeper", aside / "deep", aside):
+        os.chown(path, ALICE, ALICE)
+        path.chmod(0)
+    fsops.remove_tree(str(aside))
+    assert not aside.exists()
 
 
 def test_each_user_says_what_he_measures(installed: Installed) -> None:

@@ -27,6 +27,7 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
+from spoold.spool.answers import DIGEST
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
 from spoold.spool.counting import Counter
@@ -142,7 +143,7 @@ class Health(Threadless):
         if is_last and (newer := self._spool.newer(state, entry)):
             self._newer.meet(newer)
             return
-        recover(self._spool.queue, state, entry, clock=self._spool.clock, abandon=abandon, log=log)
+        recover(self._spool.queue, state, entry, abandon=abandon, log=log)
 
     def _has_no_build(self, entry: Entry) -> bool:
         try:
@@ -179,7 +180,7 @@ class Health(Threadless):
     def _check_builds(self) -> None:
         queue = self._builds.queue
         for entry in self._watchmen["builds"].dead(queue, "building"):
-            recover(queue, "building", entry, clock=self._spool.clock, abandon=self._abandon_build, log=log)
+            recover(queue, "building", entry, abandon=self._abandon_build, log=log)
 
     def _abandon_build(self, entry: Entry) -> None:
         tries = self._settings.lease.attempts
@@ -256,5 +257,6 @@ class Health(Threadless):
         for queue in (self._spool.queue, self._builds.queue):
             for name in fsops.names(queue.path("tmp")):
                 path = queue.path("tmp", name)
-                if name.endswith(".json") and not ids.parse_result(name) and (fsops.mtime(path) or old) < old:
+                private = name.endswith((".json", DIGEST)) and not ids.parse_result(name)
+                if private and (fsops.mtime(path) or old) < old:
                     fsops.remove(path)

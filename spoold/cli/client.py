@@ -19,6 +19,7 @@ from spoold.model import ids
 from spoold.model.errors import ClientError
 from spoold.model.response import FINAL, Response
 from spoold.model.submission import Encoding, File, Request
+from spoold.spool import answers
 
 ENCODER = msgspec.json.Encoder()
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
@@ -147,9 +148,21 @@ def why_unknown(spool: str, id_: str) -> str:
     return "nothing is known of it (yet): no submission of that id, or it still arrives"
 
 
+def doubt(spool: str, id_: str) -> str:
+    """Say why a response may not be what was published, "" where nothing speaks against it."""
+    path = os.path.join(spool, "done", ids.response_name(id_))
+    with contextlib.suppress(OSError):
+        found = answers.doubt(path, Path(path).read_bytes())
+        return found.why if found else ""
+    return ""
+
+
 def _read(path: str) -> Response | None:
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Response)
+        data = Path(path).read_bytes()
+        if (found := answers.doubt(path, data)) and found.changed:
+            raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
+        return msgspec.json.decode(data, type=Response)
     except FileNotFoundError:
         return None
     except PermissionError:

@@ -16,7 +16,7 @@ from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
 from spoold.nix import places
-from spoold.spool import layout
+from spoold.spool import layout, lists
 from spoold.spool.store import published
 
 
@@ -58,17 +58,21 @@ def init(settings: Settings, *, as_json: bool) -> None:
     groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run
     all daemons, and the builder makes the Nix state when it starts. It prints what it made or mended.
 
+    Root also tries, as several users, whether access control lists do on this file system what responses need. Where
+    they do not, it says which setting to change.
+
     \b
     Examples:
       spoolctl --spool /srv/spool init
 
-    Exit codes: 0 it is there now, 1 it cannot be made.
+    Exit codes: 0 it is there now, 1 it cannot be made, or [spool] answers does not fit its file system.
     """
     try:
         changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
         made = []
         if owners := places.owners_for(settings.nix.state):
             made = places.create(settings.nix.state, owners)
+        hint = lists.settle(settings)
     except PermissionError as error:
         reason = (
             "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
@@ -80,6 +84,8 @@ def init(settings: Settings, *, as_json: bool) -> None:
         return
     for path in changed + made:
         click.echo(path)
+    if hint:
+        click.echo(hint, err=True)
     click.echo(f"{settings.spool.path}: " + ("made" if changed + made else "nothing to do"), err=True)
     if places.was_taken_over(settings.nix.state, made):
         click.echo(
@@ -191,6 +197,8 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
     if response is None:
         raise ClientError(f"{id_!a}: {client.why_unknown(settings.spool.path, id_)}")
     _show(id_, response, as_json=as_json)
+    if doubt := client.doubt(settings.spool.path, id_):
+        click.echo(doubt, err=True)
     if idle := client.idle_cancel(settings.spool.path, id_):
         click.echo(idle, err=True)
     return exits.OK

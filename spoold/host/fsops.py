@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from spoold.host import acl
 from spoold.host.pulse import beat
 
 
@@ -55,6 +56,15 @@ class Facts(NamedTuple):
     size: int
     directory: bool
     uid: int
+
+
+class Rights(NamedTuple):
+    """Whose a file is and what is allowed: owner, group, the bits of the mode, and its list, None where it has none."""
+
+    uid: int
+    gid: int
+    mode: int
+    access: bytes | None
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -236,12 +246,19 @@ def remove_tree(path: str) -> None:
 
 
 def write_private(
-    path: str, data: bytes, *, mode: int | None = None, owner: tuple[int, int] | None = None, sync: bool = True
+    path: str,
+    data: bytes,
+    *,
+    mode: int | None = None,
+    owner: tuple[int, int] | None = None,
+    access: bytes | None = None,
+    sync: bool = True,
 ) -> None:
     """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
 
-    Without a ``mode`` all of us may read and write it. ``owner`` (uid, gid) is given the file before anyone else can
-    see it; raises PermissionError where that is not allowed to this process and it is not the owner already.
+    Without a ``mode`` all of us may read and write it. ``access`` is a list (:mod:`spoold.host.acl`) in place of a
+    mode. ``owner`` (uid, gid) is given the file before anyone else can see it; raises PermissionError where that is not
+    allowed to this process and it is not the owner already.
     """
     beat()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -254,7 +271,10 @@ def write_private(
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fchmod(descriptor, own_mode(path) if mode is None else mode)  # as long as it is ours
+        if access is not None:
+            acl.give(descriptor, access)
+        else:
+            os.fchmod(descriptor, own_mode(path) if mode is None else mode)  # as long as it is ours
         if owner is not None and owner != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, *owner)
         if sync:
@@ -451,6 +471,15 @@ def facts(path: str) -> Facts | None:
         return None
     directory = stat.S_ISDIR(found.st_mode)
     return Facts(found.st_mtime, found.st_ctime, found.st_blocks * BLOCK, directory, found.st_uid)
+
+
+def rights(path: str) -> Rights | None:
+    """Return whose a file is and what is allowed; None where it is gone."""
+    try:
+        found = os.lstat(path)
+        return Rights(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), acl.of(path))
+    except FileNotFoundError:
+        return None
 
 
 def shared_inode(path: str) -> int | None:

@@ -15,11 +15,11 @@ import pwd
 import stat
 from collections.abc import Collection
 
+from spoold.host import acl
 from spoold.host.accounts import user_name
 from spoold.model.errors import OperatorError
 
 MOST_LINKS = 40  # that one path may lead through, as the kernel has it
-ACL = "system.posix_acl_access"
 
 
 def settled(path: str, remedy: str, *, also: Collection[int] = (), itself: bool = True) -> str:
@@ -77,8 +77,8 @@ def _refuse(name: str, found: os.stat_result, owners: Collection[int], remedy: s
 def _writers(name: str, gid: int, owners: Collection[int]) -> str:
     """Say which strangers the group's right to write is for, "" where there are none."""
     with contextlib.suppress(OSError):
-        os.getxattr(name, ACL, follow_symlinks=False)
-        return "whoever its access control list names"  # the group's bits are the list's mask
+        if acl.of(name) is not None:
+            return "whoever its access control list names"  # the group's bits are the list's mask
     members = {each.pw_name for each in pwd.getpwall() if each.pw_gid == gid and each.pw_uid not in owners}
     group = str(gid)
     with contextlib.suppress(KeyError):

@@ -27,6 +27,7 @@ from spoold.model.ids import Entry
 from spoold.model.job import Runtime
 from spoold.model.response import Status
 from spoold.model.submission import Dependencies, Submission
+from spoold.spool.answers import DIGEST, is_digest_of_nothing
 from spoold.spool.builds import BuildRecord, BuildStore, PinsAnswer
 from spoold.spool.layout import DIRECTORIES
 from spoold.spool.queue import Queue
@@ -43,6 +44,7 @@ OURS = {
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
     "tmp": re.compile(r".*\.(probe|lock|held|host|count)|doctor-[0-9]+(\.probe)?"),
+    "done": re.compile(r"doctor-[0-9]+"),
 }
 KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours hold, by how their names end
     "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime)),
@@ -57,6 +59,7 @@ PRIVATE = (
     ".requeue.json",
     ".order.json",
     ".report.json",
+    DIGEST,
 )
 PRIVATE_NAMES = ("pins.json", "pins.result.json", "runtime.json")
 
@@ -67,6 +70,7 @@ class Action(StrEnum):
     QUARANTINE = "move to quarantine/"
     REMOVE = "remove"
     ANSWER = "answer with INTERNAL_ERROR"
+    LET_IN = "write anew, for its owner to read"
     LEAVE = "leave"
 
 
@@ -149,6 +153,8 @@ class Check:
             self._quarantine(path, found)
         elif found.action is Action.ANSWER:
             self._answer(found)
+        elif found.action is Action.LET_IN:
+            self._spool.write_anew(os.path.basename(path))
 
     # -- judging
 
@@ -203,13 +209,10 @@ class Check:
         return Verdict("holds another submission than its name says", Action.ANSWER)
 
     def _in_done(self, name: str) -> Verdict | None:
-        if ids.is_refusal(name):
+        if name.endswith((ids.response_name(""), ".refused.json", DIGEST)):
+            return self._answered(name)
+        if OURS["done"].fullmatch(name):
             return None
-        id_ = name.removesuffix(ids.response_name(""))
-        if id_ != name:
-            if fsops.exists(self._queue.path("done", ids.done_name(id_))):
-                return None
-            return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
             return Verdict("neither an entry nor an answer", Action.QUARANTINE)
@@ -217,6 +220,26 @@ class Check:
             return None
         unanswered = Verdict("committed, but without a response, and no result to publish", Action.ANSWER)
         return _newer(self._queue.path("done", name), Submission) or unanswered
+
+    def _answered(self, name: str) -> Verdict | None:
+        """Judge an answer, or its digest."""
+        if name.endswith(DIGEST):
+            gone = is_digest_of_nothing(self._queue.path("done", name))
+            return Verdict("the digest of an answer that is gone", Action.REMOVE) if gone else None
+        id_ = name.removesuffix(ids.response_name(""))
+        if not ids.is_refusal(name) and not fsops.exists(self._queue.path("done", ids.done_name(id_))):
+            return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
+        return self._for_its_owner(name)
+
+    def _for_its_owner(self, name: str) -> Verdict | None:
+        """Look whether an answer can be read by its owner, and changed by nobody but us."""
+        path = self._queue.path("done", name)
+        found, directory = fsops.rights(path), fsops.rights(self._queue.path("done"))
+        if found is None or directory is None or self._spool.answers.is_fine(found, directory):
+            return None
+        owner = self._spool.owner_of(name)
+        why = self._spool.answers.what_is_wrong(found, owner[0], directory) if owner else ""
+        return Verdict(why, Action.LET_IN) if why else None
 
     def _is_answered(self, queue: Queue, id_: str) -> bool:
         """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""

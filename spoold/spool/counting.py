@@ -75,7 +75,7 @@ class Counter:
             return False
         self._changed, self._free, self._took, self._owners = changed, free, 0.0, {}
         self._began = self._spool.clock.file_system()
-        self._count = everything(self._spool.queue)
+        self._count = everything(self._spool)
         return True
 
     def _go_on(self, until: float) -> bool:

@@ -12,7 +12,7 @@ from spoold.config import Settings
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Level
-from spoold.spool import installation, layout, protection
+from spoold.spool import installation, layout, lists, protection
 from spoold.spool.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
@@ -21,13 +21,17 @@ ROLES = ("intake", "builder", "health")
 LOCK = ".lock"
 NOBODY = 65534
 INTAKE = "spoold-intake.service"
-GIVE_AND_READ = f"""
+READ = """
+import os, sys
+os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+"""
+GIVE = f"""
 import os, sys
 made = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 os.fchown(made, {NOBODY}, {NOBODY})
-os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 """
-RIGHTS = "-all,+chown,+fowner,+dac_read_search"  # of that unit
+RIGHTS = "-all,+dac_read_search"  # of that unit
+GIVING = ",+chown"  # what its drop-in adds where answers are given away
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -49,7 +53,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _room(settings.nix.state, "the disk of nix.state")
     if os.access(os.path.join(root, "tmp"), os.W_OK):
         yield _renames(root)
-        yield _owners(root)
+        yield _owners(settings)
+        yield from lists.examine(settings)
         yield _clock(root)
         yield from _roles(settings)
         yield _leases(settings)
@@ -130,25 +135,27 @@ def _renames(root: str) -> Finding:
             fsops.remove(path)
 
 
-def _owners(root: str) -> Finding:
-    """Try what intake and whoever answers do with the files of others."""
+def _owners(settings: Settings) -> Finding:
+    """Try what intake does with the files of others, and where answers are given away, whoever answers."""
     what = "files of other users in the spool"
-    path = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
+    path = os.path.join(settings.spool.path, "tmp", f"doctor-{os.getpid()}")
+    gives = settings.spool.answers == "owner"
     user = units.properties(INTAKE, "User").get("User", "")
     own = user not in ("", "root") and os.geteuid() == 0
     try:
-        works = _works_for(user, path) if own else _works(path)
+        works = _works_for(user, path, gives=gives) if own else _works(path)
     finally:
         fsops.remove(path)
     if works:
-        return Finding(Level.FINE, what, "can be read, and be given to their owners")
+        return Finding(Level.FINE, what, f"can be read{', and be given to their owners' if gives else ''}")
     who = f"{user}: " if own else ""
     return Finding(
         Level.WARNING,
         what,
-        f"{who}cannot be read where their mode is 0600, or be given away: only this account could read responses",
-        "run the daemons as root or with these rights (as in systemd/); on NFS as root, and export with "
-        "no_root_squash, see contrib/operator.md",
+        f"{who}cannot be read where their mode is 0600"
+        f"{', or be given away: only this account could read responses' if gives else ''}",
+        "run intake as root or with that right (as in systemd/); on NFS as root, and export with no_root_squash, see "
+        "contrib/operator.md",
     )
 
 
@@ -161,15 +168,23 @@ def _works(path: str) -> bool:
     return True
 
 
-def _works_for(user: str, path: str) -> bool:
+def _works_for(user: str, path: str, *, gives: bool) -> bool:
     """Try it as the unit's user with the unit's capabilities, which a file server knows nothing of.
 
     By descriptors alone: others may write to that directory, and put a link under the name.
     """
-    capabilities = f"--inh-caps={RIGHTS}", f"--ambient-caps={RIGHTS}"
     group = os.stat(os.path.dirname(path)).st_gid
+    rights = RIGHTS + (GIVING if gives else "")
+    capabilities = f"--inh-caps={rights}", f"--ambient-caps={rights}"
     become = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *capabilities]
-    return proc.run([*become, sys.executable, "-I", "-S", "-c", GIVE_AND_READ, path], units.QUICK).ok
+    python = [sys.executable, "-I", "-S", "-c"]
+    try:
+        if gives:
+            return proc.run([*become, *python, GIVE + READ, path], units.QUICK).ok
+        fsops.write_private(path, b"", owner=(NOBODY, NOBODY))
+    except PermissionError:
+        return False
+    return proc.run([*become, *python, READ, path], units.QUICK).ok
 
 
 def _clock(root: str) -> Finding:

@@ -6,14 +6,21 @@ walk is done a few names at a time, so that it holds up nothing, and needs no me
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import NamedTuple
 
-from spoold.host import fsops
-from spoold.model import ids
+import msgspec
+
+from spoold.host import acl, fsops
+from spoold.model import formats, ids
+from spoold.model.errors import NewerFormatError
+from spoold.model.submission import Submission
 from spoold.spool.queue import Queue
+from spoold.spool.store import Spool
 
 PART = 256  # names between two pauses
 # Seconds by which a file may be younger than now, or than its last change, which no client can set and which tells of a
@@ -43,11 +50,12 @@ class Item(NamedTuple):
     file: str
 
 
-def everything(queue: Queue) -> Iterator[Item | Pause]:
+def everything(spool: Spool) -> Iterator[Item | Pause]:
     """Yield all that counts as somebody's; when it ended is of no account."""
+    queue = spool.queue
     for state in ("new", *queue.working):
         yield from on_its_way(queue, state)
-    yield from finished(queue.path("done"), 0.0)
+    yield from finished(spool, 0.0)
     yield from set_aside(queue.path("quarantine"))
     yield from built(queue.path("builds"))
 
@@ -73,8 +81,9 @@ def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
             yield Item(_or_nobody(entry.owner), facts.mtime, facts.size, name, "")
 
 
-def finished(done: str, now: float) -> Iterator[Item | Pause]:
+def finished(spool: Spool, now: float) -> Iterator[Item | Pause]:
     """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
+    done, readers = spool.queue.path("done"), spool.answers.readers.users
     for name in _walk(done):
         if isinstance(name, Pause):
             yield name
@@ -82,11 +91,31 @@ def finished(done: str, now: float) -> Iterator[Item | Pause]:
             entry = ids.done_name(name.removesuffix(RESPONSE))
             first, second = (fsops.facts(os.path.join(done, each)) for each in (entry, name))
             if second is not None:
+                owner = _whose(os.path.join(done, name), os.path.join(done, entry), second.uid, readers)
                 time = 0.0 if first is None else first.mtime
-                yield Item(second.uid, time, second.size + (first.size if first else 0), entry if first else "", name)
+                yield Item(owner, time, second.size + (first.size if first else 0), entry if first else "", name)
         elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(done, name))):
             time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
             yield Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+
+
+def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
+    """Return whose an answer is: the user whom its list lets read it, or to whom it was given away."""
+    try:
+        access = acl.of(answer)
+    except OSError:
+        return uid  # it went, or cannot be seen
+    if access is None:
+        return uid
+    users = acl.users(access)
+    if len(users) > 1:
+        users -= readers
+    if len(users) == 1:
+        return users.pop()
+    with contextlib.suppress(msgspec.DecodeError, NewerFormatError, OSError):
+        if data := fsops.read(entry):
+            return formats.decode(data, Submission, entry).Spool.uid
+    return NOBODY
 
 
 def set_aside(quarantine: str) -> Iterator[Item | Pause]:

@@ -97,6 +97,7 @@ TRANSITIONS = (
     Transition("running", "running", "intake", "rename running/<id>@<uid>-<n>.json to running/<id>@<uid>-9999.json"),
     Transition("running", "committed", "holder", "rename running/<id>@<uid>-<n>.json to done/<id>.json"),
     Transition("committed", "done", "holder", "link tmp/<id>@<uid>-<n>.response.json to done/<id>.response.json"),
+    Transition("committed", "done", "another", "rename tmp/<id>@<uid>-<n>.response.json to done/<id>.response.json"),
     Transition("done", "committed", "operator", "remove done/<id>.response.json"),
     Transition("committed", "new", "operator", "rename done/<id>.json to new/<id>@<uid>-1.json"),
 )

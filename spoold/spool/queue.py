@@ -11,21 +11,21 @@ submission on its way has a symbolic link to a uid. Builds have neither.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import threading
 from collections.abc import Iterator
 
+from spoold.config import Spool as SpoolSettings
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
+from spoold.spool.answers import Answers, take_along
 
 log = Log("spool")
-NOT_HIS = {errno.EPERM, errno.EACCES, errno.EDQUOT}  # why somebody cannot be given a file
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
@@ -36,13 +36,22 @@ REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its ent
 class Queue:
     """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow.
 
-    Entries that are ``owned`` have an owner, and their ids are in ``ids/`` while they are on their way.
+    Entries that are ``owned`` have an owner, and their ids are in ``ids/`` while they are on their way. Results for a
+    client are written by ``answers``, all others are for all daemons.
     """
 
     def __init__(
-        self, root: str, working: tuple[str, ...], attempts: int, pause: float = 0.0, *, owned: bool = False
+        self,
+        root: str,
+        working: tuple[str, ...],
+        attempts: int,
+        pause: float = 0.0,
+        answers: Answers | None = None,
+        *,
+        owned: bool = False,
     ) -> None:
         self.root = root
+        self._answers = answers or Answers(SpoolSettings())
         self.working = working
         self.attempts = attempts
         self.pause = pause  # seconds before the second attempt
@@ -156,15 +165,13 @@ class Queue:
         back = entry._replace(attempt=attempt)
         return fsops.move(self.entry_path(source, entry), self.entry_path("new", back))
 
-    def retry(self, entry: Entry, source: str, now: float) -> bool:
+    def retry(self, entry: Entry, source: str) -> bool:
         """Put an entry back for its next attempt, which is not due at once; False where it is not there any more.
 
-        ``now`` is the file system's. The time is set before the rename, so that nobody sees the entry without it. Only
-        the owner of a file and CAP_FOWNER may set another time than now: where that is denied it is due at once.
+        The pause begins with its mtime, which is set before the rename, so that nobody sees the entry without it. It is
+        set to now, which any of us may do: another time only the owner of the file could set.
         """
-        with contextlib.suppress(PermissionError):
-            fsops.touch(self.entry_path(source, entry), at=now + self._pause_before(entry.attempt + 1))
-        return self.give_back(entry, source, entry.attempt + 1)
+        return fsops.touch(self.entry_path(source, entry)) and self.give_back(entry, source, entry.attempt + 1)
 
     def due(self, entry: Entry, mtime: float, clock: Clock) -> float:
         """Return when an entry with that mtime in ``new/`` may be tried, on the monotonic clock.
@@ -172,7 +179,8 @@ class Queue:
         However far in the future the mtime is, since a clock was stepped: it is no longer than the pause before such an
         attempt.
         """
-        return clock.monotonic() + min(mtime - clock.file_system(), self._pause_before(entry.attempt))
+        pause = self._pause_before(entry.attempt)
+        return clock.monotonic() + min(mtime + pause - clock.file_system(), pause)
 
     def _pause_before(self, attempt: int) -> float:
         return min(LONGEST_PAUSE, self.pause * 2.0 ** (attempt - 2))
@@ -199,7 +207,7 @@ class Queue:
         longer this attempt's: then nothing was published.
         """
         private = self.path("tmp", ids.result_name(entry))
-        write_for(private, result, owner)
+        self.write_for(private, result, owner)
         fsops.sync_directory(self.path("tmp"))
         fsops.touch(self.entry_path(state, entry))  # from now on its result is kept; it may have been left for long
         if not self._move_to_done(entry, state):
@@ -260,13 +268,29 @@ class Queue:
         fsops.remove(self.path("tmp", ids.result_name(entry)))
 
     def _link(self, entry: Entry) -> None:
+        """Show a result. That of another daemon which died takes a rename: the kernel lets only its owner link it.
+
+        Then it has no private name any more. Nothing is replaced: of all results of an entry only this one is shown.
+        """
         private = self.path("tmp", ids.result_name(entry))
         public = self.path("done", ids.response_name(entry.id))
         try:
-            fsops.publish(private, public)
+            take_along(private, public)
+            try:
+                fsops.publish(private, public)
+            except PermissionError:
+                if not fsops.exists(public):
+                    fsops.replace(private, public)
         except FileNotFoundError:
             if not fsops.exists(public):  # else recovery published it for us
                 raise
+
+    def write_for(self, path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
+        """Write a private file for ``owner`` (uid, gid) to read; without one it is for all daemons."""
+        if owner is None:
+            fsops.write_private(path, data, sync=sync)
+        else:
+            self._answers.write(path, data, owner, sync=sync)
 
     def locate(self, id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
         """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
@@ -324,23 +348,3 @@ def gone_on_error(private: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fsops.remove(private)
         raise
-
-
-def write_for(path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
-    """Write what ``owner`` alone may read; where he cannot be given it, the file stays ours.
-
-    That is where this process may not give files away, and where his disk quota is full: which he can bring about, and
-    what is tried again would run his program again, for ever. Without an owner it is for all daemons.
-    """
-    if owner is None:
-        fsops.write_private(path, data, sync=sync)
-        return
-    try:
-        fsops.write_private(path, data, mode=0o400, owner=owner, sync=sync)
-    except OSError as error:
-        if error.errno not in NOT_HIS:
-            raise
-        if error.errno == errno.EDQUOT and sync:
-            name = os.path.basename(path)
-            log.warning("a client's disk quota is full: this answer in done/ stays ours", answer=name, uid=owner[0])
-        fsops.write_private(path, data, mode=0o400, sync=sync)

@@ -127,14 +127,12 @@ def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
     return found
 
 
-def recover(
-    queue: Queue, state: str, entry: Entry, *, clock: Clock, abandon: Callable[[Entry], None], log: Log
-) -> None:
+def recover(queue: Queue, state: str, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
     """Deal with a dead entry: back to the start with the next attempt, or the end of it after the last one."""
     if entry.attempt == ids.CANCEL:
         return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
-        if queue.retry(entry, state, clock.file_system()):
+        if queue.retry(entry, state):
             PUT_BACK.add(state if queue.kind == "submission" else f"builds/{state}")
             attempt = entry.attempt + 1
             log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)

@@ -13,6 +13,7 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Response
+from spoold.spool import answers
 from spoold.spool.store import Spool
 
 
@@ -39,11 +40,13 @@ def _requeue(spool: Spool, id_: str) -> None:
     if submission.Request is None:
         raise OperatorError(f"{id_}: it was refused: there is nothing to run")
     copy, finished = queue.path("tmp", f"{id_}.requeue.json"), queue.path("done", ids.done_name(id_))
+    response = queue.path("done", ids.response_name(id_))
     fsops.write_private(copy, queue.read(state, entry))
     for result in queue.results_waiting().get(id_, []):
         fsops.remove(queue.path("tmp", ids.result_name(result)))
     again = Entry(id_, 1, submission.Spool.uid)
-    fsops.remove(queue.path("done", ids.response_name(id_)))
+    answers.forget(response)
+    fsops.remove(response)
     fsops.sync_directory(queue.path("done"))
     spool.show(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)

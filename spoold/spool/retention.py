@@ -23,6 +23,7 @@ from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.model import ids
 from spoold.model.errors import NewerFormatError, SpooldError
 from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
+from spoold.spool import answers
 from spoold.spool.builds import RESULT, BuildStore
 from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
 from spoold.spool.shares import share_of
@@ -102,12 +103,12 @@ class Retention:
 
     def _sweep_done(self, now: float) -> Iterator[Pause]:
         census = Census(now)
-        yield from self._count(census, finished(self._done, now))
+        yield from self._count(census, finished(self._spool, now))
         DONE.set(census.total.entries)
         DONE_BYTES.set(census.total.bytes)
         going = self._decide(census, self._rules.max_age)
         old: list[Item] = []
-        for found in finished(self._done, now):
+        for found in finished(self._spool, now):
             if not isinstance(found, Item):
                 yield found
             elif going.includes(self._person(found.owner), found.time) or not (
@@ -145,6 +146,7 @@ class Retention:
                 fsops.remove(self._spool.queue.path("tmp", ids.result_name(result)))
         yield Pause.WORKED
         for item in old:
+            answers.forget(os.path.join(self._done, item.file))
             fsops.remove(os.path.join(self._done, item.file))
         REMOVED.add(by=len(old))
         if old:
@@ -154,12 +156,40 @@ class Retention:
     def _archived(self, old: list[Item]) -> Generator[Pause, None, bool]:
         if not self._rules.archive:
             return True
-        names = [name for item in old for name in (item.entry, item.file) if name]
+        whole, taken = self._take_back(old)
+        names = [name for item in whole for name in (item.entry, item.file) if name]
         with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
             running = thread.submit(self._run_archive, self._rules, "".join(f"{name}\n" for name in names).encode())
             while not running.done():
                 yield Pause.WAITS
+        for name in taken if not running.result() else ():
+            self._spool.write_anew(name)  # its owner may fetch it for longer
         return running.result()
+
+    def _take_back(self, old: list[Item]) -> tuple[list[Item], list[str]]:
+        """Return what may be archived, and of which answers among it the bytes were verified.
+
+        The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
+        were verified take its place, in a file of ours.
+        """
+        whole, taken = [], []
+        for item in old:
+            path = os.path.join(self._done, item.file)
+            if answers.was_given_away(path):
+                try:
+                    data = fsops.read(path) or b""
+                except OSError as error:
+                    log.error("an answer cannot be read; it is not archived", answer=item.file, error=error)
+                    continue
+                if answers.doubt(path, data):
+                    log.error("an answer is not what was published; it is not archived", answer=item.file)
+                    continue
+                private = self._spool.queue.path("tmp", f"{item.file}.private.json")
+                fsops.write_private(private, data)
+                fsops.replace(private, path)
+                taken.append(item.file)
+            whole.append(item)
+        return whole, taken
 
     def _run_archive(self, rules: Rules, names: bytes) -> bool:
         environment = {"PATH": os.environ.get("PATH", os.defpath)}

@@ -18,11 +18,12 @@ from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.model import formats, ids
-from spoold.model.errors import NewerFormatError
+from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
 from spoold.model.submission import Origin, Request, Submission
-from spoold.spool.queue import Queue, gone_on_error, write_for
+from spoold.spool.answers import Answers, forget, take_along
+from spoold.spool.queue import Queue, gone_on_error
 
 log = Log("spool")
 ENCODER = msgspec.json.Encoder()
@@ -32,10 +33,11 @@ class Spool:
     """The submissions below ``settings.spool.path``; ``role`` names the process's probe file."""
 
     def __init__(self, settings: Settings, role: str) -> None:
+        """Raise :class:`OperatorError` where a reader of the settings is not known here."""
         self.root = settings.spool.path
-        self.queue = Queue(
-            self.root, ("building", "running"), settings.lease.attempts, settings.lease.pause, owned=True
-        )
+        self.answers = Answers(settings.spool)
+        lease = settings.lease
+        self.queue = Queue(self.root, ("building", "running"), lease.attempts, lease.pause, self.answers, owned=True)
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
@@ -73,8 +75,9 @@ class Spool:
     def _write_answer(self, name: str, data: bytes, origin: Origin) -> None:
         """Write an answer that no lease stands for: another process may write the same at once, and each is whole."""
         private = self.queue.path("tmp", f"{name}.{secrets.token_hex(4)}.private.json")
-        write_for(private, data, (origin.uid, origin.gid))
+        self.answers.write(private, data, (origin.uid, origin.gid))
         with gone_on_error(private):
+            take_along(private, self.queue.path("tmp", name), over=True)
             fsops.replace(private, self.queue.path("tmp", name))
 
     def refuse_reuse(self, id_: str, reason: str, origin: Origin) -> None:
@@ -83,9 +86,31 @@ class Spool:
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)
         self._write_answer(name, published(id_, response), origin)
+        take_along(private, self.queue.path("done", name))
         fsops.publish(private, self.queue.path("done", name))
         fsops.sync_directory(self.queue.path("done"))
         fsops.remove(private)
+
+    def owner_of(self, answer: str) -> tuple[int, int] | None:
+        """Return whose an answer in ``done/`` is, uid and gid (-1: not known); None where that cannot be told."""
+        if ids.is_refusal(answer):
+            return int(answer.partition("@")[2].partition("-")[0]), -1
+        try:
+            origin = self.read("done", Entry(answer.removesuffix(ids.response_name("")), 1)).Spool
+        except (LeaseLostError, NewerFormatError, msgspec.DecodeError):
+            return None
+        return origin.uid, origin.gid
+
+    def write_anew(self, answer: str) -> None:
+        """Let the owner of an answer in ``done/`` read it again: a new file takes its place. Its bytes stay."""
+        owner, data = self.owner_of(answer), fsops.read(self.queue.path("done", answer))
+        if owner is None or data is None:
+            return
+        private = self.queue.path("tmp", f"{answer}.{secrets.token_hex(4)}.private.json")
+        self.answers.write(private, data, owner)
+        forget(private)  # the digest of what was published counts
+        fsops.replace(private, self.queue.path("done", answer))
+        fsops.sync_directory(self.queue.path("done"))
 
     def read(self, state: str, entry: Entry) -> Submission:
         """Return the Submission object of an entry.
@@ -106,7 +131,7 @@ class Spool:
         """Write the side file that its owner may look at while he waits. No decision reads it, so it isn't synced."""
         name = f"{id_}@{attempt}.progress.json"
         private = self.queue.path("tmp", name)
-        write_for(private, published(id_, response), (origin.uid, origin.gid), sync=False)
+        self.answers.write(private, published(id_, response), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
     def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> None:

@@ -182,7 +182,7 @@ ALLOWED = {
     "above": set[str](),
     "network": {"builder"},
     "spool": {"intake", "executor", "builder", "health"},
-    "response": {"intake"},  # CAP_DAC_READ_SEARCH, for files that only their client can read
+    "response": {"intake", "executor", "builder", "health"},  # by their group; and its client by a list
     "etc": set[str](),
     "usr": set[str](),
     "home": set[str](),

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -513,11 +514,13 @@ def test_what_bounds_the_builds_of_the_unit(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user of a unit")
+@pytest.mark.parametrize("answers", ["acl", "owner"])
 @pytest.mark.parametrize(("rights", "level"), [(spool.RIGHTS, Level.FINE), ("-all", Level.WARNING)])
 def test_files_of_others_are_tried_as_the_unit_s_user(
-    own: Settings, monkeypatch: pytest.MonkeyPatch, rights: str, level: Level
+    own: Settings, monkeypatch: pytest.MonkeyPatch, rights: str, level: Level, answers: Literal["acl", "owner"]
 ) -> None:
     """A file server knows nothing of capabilities, as where there are none."""
+    own = replace(own, spool=replace(own.spool, answers=answers))
     layout.create(own.spool.path, Accounts(64_000, dict.fromkeys(layout.USERS.values(), 64001)))
     for directory in Path(own.spool.path).parents:
         if directory.stat().st_mode & 0o001 == 0:

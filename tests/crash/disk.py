@@ -1,9 +1,10 @@
 """A disk that loses power: which trees may be found on it after some of a list of operations.
 
-What is durable: the bytes, owner and mode of a file up to its last fsync; the names in a directory up to the last fsync
-of that directory. A symbolic link comes with its text. Anything else may be there or not, in any combination, with one
-exception: the removal of a rename's old name is never there without the new name (spool-layout.md, "Durability"), so a
-rename is there, or not, or half: both names. A file whose bytes were not synced has none of them, or half.
+What is durable: the bytes, owner, mode and list of a file up to its last fsync; the names in a directory up to the last
+fsync of that directory. A symbolic link comes with its text. Anything else may be there or not, in any combination,
+with one exception: the removal of a rename's old name is never there without the new name (spool-layout.md,
+"Durability"), so a rename is there, or not, or half: both names. A file whose bytes were not synced has none of them,
+or half.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from spoold.host import acl
 from tests.crash.operations import Operation
 
 WITHOUT_EFFECT = {"utime", "open", "mkdir", "chmod"}  # of names that are there already; chmod: of directories only
 
 
 class File(NamedTuple):
-    """What is in a file; ``link`` is where a symbolic link points to."""
+    """What is in a file, and whose it is; ``link`` is where a symbolic link points to."""
 
     data: bytes = b""
     mode: int = 0o600
     link: str = ""
+    uid: int = os.geteuid()
+    access: bytes | None = None
 
 
 class Change(NamedTuple):
@@ -63,8 +67,8 @@ def look(path: Path) -> File:
     """Return what is at ``path``."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        return File(link=os.readlink(path))
-    return File(path.read_bytes(), stat.S_IMODE(found.st_mode))
+        return File(link=os.readlink(path), uid=found.st_uid)
+    return File(path.read_bytes(), stat.S_IMODE(found.st_mode), uid=found.st_uid, access=acl.of(str(path)))
 
 
 def changes_of(number: int, operation: Operation) -> list[Change]:
@@ -82,7 +86,7 @@ def changes_of(number: int, operation: Operation) -> list[Change]:
             return [name(operation.path, 0)]
         case "rename":
             return [name(operation.target, operation.inode), name(operation.path, 0, half=True)]
-        case "write" | "fchmod" | "fchown":
+        case "write" | "fchmod" | "fchown" | "setxattr":
             return [Change(number, "", operation.path, operation.inode, operation)]
     assert operation.kind in WITHOUT_EFFECT, f"the disk knows of no {operation}"
     return []
@@ -158,6 +162,8 @@ def apply(tree: Tree, files: dict[int, File], changes: Iterable[Change]) -> None
             file = file._replace(data=file.data + operation.data)
         elif operation.kind == "fchmod":
             file = file._replace(mode=operation.data[0])
+        elif operation.kind == "setxattr":
+            file = file._replace(mode=acl.MODE, access=operation.data[1])
         files[change.inode] = file
 
 
@@ -187,9 +193,13 @@ def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
         file = files[inode]
         if file.link:
             (root / path).symlink_to(file.link)
-            continue
-        (root / path).write_bytes(file.data)
-        (root / path).chmod(file.mode)
+        else:
+            (root / path).write_bytes(file.data)
+            (root / path).chmod(file.mode)
+            if file.access is not None:
+                os.setxattr(root / path, acl.NAME, file.access)
+        if file.uid != os.geteuid():
+            os.lchown(root / path, file.uid, file.uid)
 
 
 def _empty(root: Path, kept: set[str]) -> None:

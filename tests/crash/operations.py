@@ -17,7 +17,7 @@ from unittest import mock
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 BY_PATH = ("unlink", "remove", "mkdir", "rmdir", "utime", "chmod", "chown", "truncate")
 BY_TWO_PATHS = ("rename", "replace", "link")
-BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "fchmod", "fchown", "ftruncate")
+BY_DESCRIPTOR = ("write", "fsync", "fdatasync", "fchmod", "fchown", "ftruncate", "setxattr")
 AUDITED = {
     f"os.{name}"
     for name in ("rename", "link", "symlink", "remove", "mkdir", "rmdir", "utime", "chmod", "chown", "truncate")

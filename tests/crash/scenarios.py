@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 from spoold.model import retention
 from spoold.model.collection import Order, Rules
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
+from spoold.spool.queue import Queue
 from spoold.spool.requeue import requeue
 from tests.crash.world import World, pass_time
 from tests.names import mine
@@ -208,6 +210,19 @@ def a_start(world: World) -> None:
     World(world.root).start()
 
 
+class Died(BaseException):
+    """The process is dead."""
+
+
+def another_shows_it(world: World) -> None:
+    """The executor dies between the commit and the publication."""
+    world.drop("a")
+    world.step("intake")
+    with mock.patch.object(Queue, "_link", side_effect=Died), contextlib.suppress(Died):
+        world.step("executor")
+    World(world.root).start()
+
+
 def a_claim_in_vain(world: World) -> None:
     """The disk is full when the executor wants to run."""
     world.drop("a")
@@ -308,6 +323,7 @@ SCENARIOS: dict[str, Scenario] = {
     "collected": Scenario(a_build_that_is_collected_under_a_submission, a_build_exists),
     "stop": Scenario(a_stop, a_build_exists),
     "start": Scenario(a_start, a_build_exists),
+    "shown by another": Scenario(another_shows_it, a_build_exists),
     "cancelled early": Scenario(cancelled_early, allowed={"a": CANCELLED}),
     "cancelled waiting": Scenario(cancelled_while_it_waits, allowed={"a": CANCELLED}),
     "cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}),

@@ -185,16 +185,16 @@ def queue(tmp_path: Path) -> Queue:
 
 def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
     """It stalls between its result and its commit; the next one must not share a name with it."""
-    queue, clock = bench.spool.queue, bench.spool.clock
+    queue = bench.spool.queue
     taken_by: list[Entry] = []
     queue.add(mine("a"), b"entry")
     queue.claim(mine("a"), "new", "running")
     taken = mine("a", 3)
     os.rename(queue.entry_path("running", mine("a")), queue.entry_path("running", taken))
 
-    recover(queue, "running", taken, clock=clock, abandon=taken_by.append, log=Log("test"))
+    recover(queue, "running", taken, abandon=taken_by.append, log=Log("test"))
     (first,) = taken_by
-    recover(queue, "running", first, clock=clock, abandon=taken_by.append, log=Log("test"))
+    recover(queue, "running", first, abandon=taken_by.append, log=Log("test"))
     second = taken_by[1]
     assert queue.locate("a") == ("running", second)
     with pytest.raises(LeaseLostError):

@@ -40,11 +40,13 @@ from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
 from tests.crash.operations import by_a_client, tell_of_drop
+from tests.rights import assert_answer
 from tests.standins import PlainBackend, PlainSandbox
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where trees are made by the thousand
 PASSING = ("incoming", "new", "building", "running", "ids", "progress", "builds/new", "builds/building")
 KEPT = (".probe", ".count", ".lock", ".held", "collect.lock")
+CLIENT = 65_001 if os.geteuid() == 0 else os.geteuid()  # another user, where that can be
 ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
 
 
@@ -118,6 +120,7 @@ class World:
         return cls(root, **changes).start()
 
     def start(self) -> World:
+        Dead.wrote = {path.lstat().st_ino for path in (self.root / "tmp").glob("*@*.response.json")}
         for actor in (self.intake, self.builder, self.executor, self.health):
             actor.start()
             self.work()
@@ -141,19 +144,28 @@ class World:
         with by_a_client():
             private = self.root / "incoming" / f".{id_}.tmp"
             private.write_bytes(data)
+            self._give(private)
             private.rename(self.root / "incoming" / f"{id_}.json")
         tell_of_drop(f"incoming/{id_}.json")
 
     def cancel(self, id_: str) -> None:
         with by_a_client():
-            (self.root / "incoming" / f"{id_}.cancel").write_text(f"{id_}\n")
+            path = self.root / "incoming" / f"{id_}.cancel"
+            path.write_text(f"{id_}\n")
+            self._give(path)
         tell_of_drop(f"incoming/{id_}.cancel")
 
     def drop_link(self, id_: str) -> None:
         self._note(Drop(id_, "", 0))
         with by_a_client():
-            (self.root / "incoming" / f"{id_}.json").symlink_to("/etc/passwd")
+            path = self.root / "incoming" / f"{id_}.json"
+            path.symlink_to("/etc/passwd")
+            self._give(path)
         tell_of_drop(f"incoming/{id_}.json")
+
+    def _give(self, path: Path) -> None:
+        if os.geteuid() != CLIENT:
+            os.lchown(path, CLIENT, CLIENT)
 
     def _note(self, drop: Drop) -> None:
         with by_a_client(), ledger(self.root).open("ab") as file:
@@ -192,6 +204,12 @@ class World:
 
     def picture(self) -> dict[str, list[str]]:
         return {each.path: self.names(each.path) for each in layout.DIRECTORIES if self.names(each.path)}
+
+
+class Dead:
+    """Daemons of before, each a user of its own: the kernel lets nobody link what is theirs."""
+
+    wrote: ClassVar[set[int]] = set()
 
 
 class AtOnce:
@@ -275,6 +293,14 @@ def one_thread() -> Iterator[None]:
             with by_a_client():
                 real_utime(path, (time.time() + _Offset.seconds,) * 2)
 
+    real_publish = fsops.publish
+
+    def publish(private: str, public: str) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(private).st_ino in Dead.wrote:
+                raise PermissionError
+        return real_publish(private, public)
+
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
     lease = SimpleNamespace(Thread=Idle, Timer=Idle, Lock=threading.Lock, Event=threading.Event)
     engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
@@ -283,6 +309,7 @@ def one_thread() -> Iterator[None]:
         mock.patch.object(Tasks, "waiting", []),
         mock.patch.object(os, "utime", utime),
         mock.patch.object(fsops, "write_private", write_private),
+        mock.patch.object(fsops, "publish", publish),
         mock.patch("spoold.host.clock.time", clock),
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
@@ -321,7 +348,8 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
             answer = json.loads(data)
             assert answer["Submission_id"] == id_
             assert answer["status"] in set(FINAL)
-            assert os.stat(root / "done" / name).st_mode & 0o7777 == 0o400
+            if os.geteuid() != CLIENT:
+                assert_answer(root / "done" / name, CLIENT)
             if name.endswith(".response.json") and name not in going:
                 assert (root / "done" / f"{id_}.json").exists(), f"{id_}: a response without an entry"
             answers[name] = data
@@ -359,7 +387,7 @@ def check(
         assert entry.exists(), f"{id_} is lost: {picture}"
         first = msgspec.json.decode(entry.read_bytes(), type=Submission).Spool.sha256
         kind = hashlib.sha256(b"symbolic link").hexdigest()
-        expected |= {ids.refusal_name(id_, os.getuid(), each or kind) for each in sent if (each or kind) != first}
+        expected |= {ids.refusal_name(id_, CLIENT, each or kind) for each in sent if (each or kind) != first}
         assert f"{id_}.response.json" in answers, f"{id_} has no response: {picture}"
         status = json.loads(answers[f"{id_}.response.json"])["status"]
         assert status in allowed.get(id_, {Status.COMPLETED}), answers[f"{id_}.response.json"][:500]
@@ -374,5 +402,5 @@ def check(
 
 
 def _assert_kept(root: Path, id_: str, digest: str) -> None:
-    kept = root / "quarantine" / f"{id_}@{os.getuid()}-{digest[:8]}.bytes"
+    kept = root / "quarantine" / f"{id_}@{CLIENT}-{digest[:8]}.bytes"
     assert hashlib.sha256(kept.read_bytes()).hexdigest() == digest, "what was refused is kept"

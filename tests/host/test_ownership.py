@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from spoold.host.ownership import ACL, settled
+from spoold.host import acl
+from spoold.host.ownership import settled
 from spoold.model.errors import OperatorError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -52,7 +53,7 @@ def acl_of_a_stranger(path: Path) -> None:
     entries = [(0x01, 6, -1), (0x02, 6, STRANGER), (0x04, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
     packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
     try:
-        os.setxattr(path, ACL, struct.pack("<I", 2) + packed)
+        os.setxattr(path, acl.NAME, struct.pack("<I", 2) + packed)
     except OSError as error:
         pytest.skip(f"no access control lists here: {error}")
 

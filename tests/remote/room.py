@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,7 @@ from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.spool import layout
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
+from tests.rights import assert_answer
 
 SETTLE = 1.5  # seconds
 PATIENCE = 60.0 * SLOWNESS
@@ -114,13 +115,13 @@ def change_users(*command: str) -> None:
 class Room:
     """The spool, its daemons over stand-in engines as one process, and the sshd; below one directory."""
 
-    def __init__(self, directory: Path, users: Sequence[User]) -> None:
+    def __init__(self, directory: Path, users: Sequence[User], answers: Literal["acl", "owner"] = "acl") -> None:
         self.directory = directory
         self.users = users
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), settle=SETTLE, scan=0.5),
+            spool=SpoolSettings(path=str(self.spool), settle=SETTLE, scan=0.5, answers=answers),
             lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5),
             executor=Executor(slots=2),
             nixpkgs={"default": "/srv/nixpkgs"},
@@ -228,7 +229,10 @@ class Room:
         """Wait for a response; it must be its owner's to read, and nobody else's."""
         path = self.spool / "done" / f"{id_}.response.json"
         self.until(path.exists)
-        assert (path.stat().st_uid, path.stat().st_mode & 0o7777) == (owner.uid, 0o400)
+        if self.settings.spool.answers == "acl":
+            assert_answer(path, owner.uid)
+        else:
+            assert (path.stat().st_uid, path.stat().st_mode & 0o7777) == (owner.uid, 0o400)
         for each in self.users:
             read = each.run("cat", str(path))
             assert (read.returncode == 0) == (each == owner)
@@ -290,14 +294,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def room() -> Iterator[Room]:
+def room(answers: Literal["acl", "owner"] = "acl") -> Iterator[Room]:
     """Yield a room; users can enter its directory."""
     need()
     directory = Path(tempfile.mkdtemp(prefix="spoold-remote.", dir="/tmp"))
     directory.chmod(0o711)
     try:
-        with user(1) as one, user(2) as other:
-            made = Room(directory, [one, other])
+        first = 1 if answers == "acl" else 3
+        with user(first) as one, user(first + 1) as other:
+            made = Room(directory, [one, other], answers)
             try:
                 yield made
             finally:

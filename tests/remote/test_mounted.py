@@ -20,7 +20,7 @@ import pytest
 
 from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
-from spoold.spool import doctor, layout
+from spoold.spool import doctor, layout, lists
 from tests.engines import REPOSITORY, unavailable
 from tests.names import named
 from tests.remote import nfs
@@ -38,7 +38,9 @@ class Mounted:
         self.spool = mount / "spool"
         self.config = served.parent / "spoold.toml"
         self.settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=SETTLE),
+            spool=SpoolSettings(
+                path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=SETTLE, answers="owner"
+            ),
             lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.2),
             executor=Executor(slots=2),
             nixpkgs={"default": "/srv/nixpkgs"},
@@ -154,7 +156,12 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
 
 def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
     bad = [each for each in doctor.examine(mounted.settings) if each.level in {"refused", "warning"}]
-    assert bad == []
+    assert [each.what for each in bad] == [lists.WHAT], "what is lost is said"
+    acl = msgspec.structs.replace(mounted.settings.spool, answers="acl")
+    (found,) = [
+        each for each in doctor.examine(msgspec.structs.replace(mounted.settings, spool=acl)) if each.what == lists.WHAT
+    ]
+    assert (found.level, found.detail) == ("warning", "no list can be set")
 
 
 def test_a_server_that_is_killed_and_started_again_loses_nothing(mounted: Mounted, room: Room) -> None:

@@ -18,6 +18,7 @@ from spoold.model.findings import Level
 from spoold.spool import doctor, layout
 from tests.names import named
 from tests.remote.room import Room, User
+from tests.rights import assert_answer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -72,7 +73,9 @@ def test_a_file_that_may_not_be_read_is_refused_and_holds_nobody_up(
     assert (root / "new" / named(readable, owner=ann.uid)).exists()
     response = root / "done" / f"{closed}.response.json"
     assert b"may not read" in response.read_bytes()
-    assert (response.stat().st_uid, response.stat().st_mode & 0o777) == (bob.uid, 0o400), "it could not be given away"
+    assert_answer(response, ann.uid)
+    assert response.stat().st_uid == bob.uid
+    assert ann.run("cat", str(response)).returncode == 0
 
 
 def test_the_doctor_says_so(settings: Settings, bob: User) -> None:

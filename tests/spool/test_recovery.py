@@ -12,7 +12,7 @@ from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.ids import Entry, result_name
 from spoold.spool import layout
-from spoold.spool.queue import Queue, write_for
+from spoold.spool.queue import Queue
 from spoold.spool.recovery import Watchman, publish_committed, recover
 from tests.standins import SetClock
 
@@ -98,7 +98,6 @@ def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetCl
         queue,
         "running",
         held(queue, clock),
-        clock=clock,
         abandon=lambda entry: pytest.fail(str(entry)),
         log=Log("test"),
     )
@@ -108,13 +107,13 @@ def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetCl
 @pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 5), (5, 5)])
 def test_the_last_attempt_is_fenced_and_abandoned(queue: Queue, clock: SetClock, attempt: int, abandoned: int) -> None:
     given: list[Entry] = []
-    recover(queue, "running", held(queue, clock, attempt), clock=clock, abandon=given.append, log=Log("test"))
+    recover(queue, "running", held(queue, clock, attempt), abandon=given.append, log=Log("test"))
     assert given == [Entry("a", abandoned)]
     assert queue.locate("a") == ("running", Entry("a", abandoned))
 
 
 def result(queue: Queue, attempt: int) -> None:
-    write_for(queue.path("tmp", f"a@{attempt}.response.json"), b"%d" % attempt, None)
+    queue.write_for(queue.path("tmp", f"a@{attempt}.response.json"), b"%d" % attempt, None)
 
 
 def test_what_was_committed_is_published_with_the_last_attempts_result(queue: Queue) -> None:
@@ -153,8 +152,8 @@ def test_the_clock_of_the_file_system_is_read_from_a_probe(tmp_path: Path) -> No
 
 def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Queue) -> None:
     """Retention removed the entry, and a loss of power brought the result's private name back."""
-    write_for(queue.path("tmp", "a@2.response.json"), b"of the former one\n", None)
-    write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
+    queue.write_for(queue.path("tmp", "a@2.response.json"), b"of the former one\n", None)
+    queue.write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == ["b@0.response.json"]
 
@@ -167,7 +166,7 @@ def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, c
     assert queue.add(mine, b"entry")
     queue.claim(mine, "new", "running")
     for entry in (mine, former):
-        write_for(queue.path("tmp", result_name(entry)), b"result\n", None)
+        queue.write_for(queue.path("tmp", result_name(entry)), b"result\n", None)
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == [result_name(mine)]
     assert os.listdir(queue.path("ids")) == ["a"]

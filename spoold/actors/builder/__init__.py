@@ -86,7 +86,7 @@ class Builder:
         self._provide_at_start()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
-            recover(self._builds.queue, "building", entry, clock=self._clock, abandon=self._abandon, log=log)
+            recover(self._builds.queue, "building", entry, abandon=self._abandon, log=log)
 
     def _provide_at_start(self) -> None:
         """Provide the runtime; and whoever changed the pins while no builder ran, and waits, gets his answer."""

@@ -72,7 +72,7 @@ class Slots:
             if entry.attempt >= self._settings.lease.attempts and (newer := self._spool.newer("running", entry)):
                 self._newer.meet(newer)  # another version's to end; to put one back needs no look into it
                 continue
-            recover(self._spool.queue, "running", entry, clock=self._spool.clock, abandon=self._abandon, log=log)
+            recover(self._spool.queue, "running", entry, abandon=self._abandon, log=log)
         for worker in self._workers:
             worker.start()
 
@@ -257,7 +257,7 @@ class Slots:
         if isinstance(error, (TemporaryError, OperatorError)) and not self._engine.check():
             self._spool.queue.give_back(entry, "running", entry.attempt)
         elif entry.attempt < self._settings.lease.attempts:
-            self._spool.queue.retry(entry, "running", self._spool.clock.file_system())
+            self._spool.queue.retry(entry, "running")
         else:
             self.set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
 

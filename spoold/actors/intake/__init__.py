@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -383,17 +383,12 @@ class Intake(Threadless):
                 return NOBODY  # nobody can tell whose it is, so it is another's
         return None
 
-    def _move_directory(self, path: str, aside: str) -> None:
-        try:
-            fsops.move(path, aside)
-        except PermissionError:  # a directory that moves has to be writable, since it holds the name ".."
-            os.close(fsops.seize(path))
-            fsops.move(path, aside)
-
     def _remove(self, name: str, dropped: Dropped) -> None:
         path = self._spool.queue.path("incoming", name)
         if dropped.kind == "directory":
-            aside = f"{name}@{dropped.uid}-{dropped.identity.inode}.directory"
-            self._move_directory(path, self._spool.queue.path("quarantine", aside))
+            # It stays its client's, under a name that is never looked at: into another directory only its owner may
+            # move it. With the slash it is a directory that moves, or nothing.
+            aside = f".{name}@{secrets.token_hex(4)}.directory"
+            fsops.move(f"{path}/", self._spool.queue.path("incoming", aside))
         else:
             fsops.remove_dropped(path, dropped.identity)

@@ -1,0 +1,191 @@
+"""Answers: responses, refusals and side files. They are the daemons', and their owners read them.
+
+Spec: spool-layout.md, "The Response" and "Commit and publication". With ``[spool] answers = "acl"`` a file stays that
+of the daemon that wrote it, and an access control list lets its owner read it. So nobody else can change it, and to
+write it takes no capability. With ``"owner"`` it is given away, for file systems that keep no lists. Then its owner can
+change it. So the digest of its bytes is kept beside it, which is the daemons', and whoever acts for the operator goes
+by that.
+
+What fails: where an owner cannot be let in, the answer stays the daemons' own. Otherwise the submission would be run
+again, for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import os
+import stat
+from typing import NamedTuple
+
+from spoold.config import Spool as SpoolSettings
+from spoold.host import accounts, acl, fsops
+from spoold.host.fsops import Rights
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError
+
+log = Log("spool")
+CLOSED = 0o400  # mode of an answer that nobody but the owner of the file may read
+# Why an owner cannot be let in. EINVAL: this user namespace has no such user.
+NOT_LET_IN = {errno.EOPNOTSUPP, errno.EINVAL}
+NOT_GIVEN = {errno.EPERM, errno.EACCES, errno.EDQUOT, errno.EINVAL}
+DIGEST = ".sha256"  # in place of .json
+
+
+class Readers(NamedTuple):
+    """Who may read all answers, beside their owners: uids and gids."""
+
+    users: frozenset[int] = frozenset()
+    groups: frozenset[int] = frozenset()
+
+
+class Answers:
+    """How answers are written on one spool, by its settings."""
+
+    def __init__(self, settings: SpoolSettings) -> None:
+        """Raise :class:`OperatorError` for a reader whom this host does not know."""
+        self.by_list = settings.answers == "acl"
+        self.readers = _resolved(settings.readers)
+
+    def write(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool = True) -> None:
+        """Write a private file that ``owner`` (uid, gid) may read once it is public; where it is not synced, no digest.
+
+        The directory of ``path`` tells whether there are other daemons, who may read it as well.
+        """
+        try:
+            if self.by_list:
+                self._write_with_list(path, data, owner[0], sync=sync)
+            else:
+                self._give_away(path, data, owner, sync=sync)
+        except OSError as error:
+            if error.errno not in (NOT_LET_IN if self.by_list else NOT_GIVEN):
+                raise
+            if sync:
+                name = os.path.basename(path)
+                log.warning("an owner cannot be let in: this answer stays ours", answer=name, uid=owner[0], error=error)
+            fsops.write_private(path, data, mode=_own_mode(path), sync=sync)
+
+    def _write_with_list(self, path: str, data: bytes, uid: int, *, sync: bool) -> None:
+        users = {uid, *self.readers.users} - {os.geteuid()}
+        if users or self.readers.groups:
+            access = acl.readers(users, self.readers.groups, own_group=_is_shared(path))
+            fsops.write_private(path, data, access=access, sync=sync)
+        else:
+            fsops.write_private(path, data, mode=_own_mode(path), sync=sync)
+
+    def _give_away(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool) -> None:
+        if sync and owner[0] != os.geteuid():
+            digest = hashlib.sha256(data).hexdigest()
+            fsops.write_private(_digest(path), f"{digest}\n".encode())
+        fsops.write_private(path, data, mode=CLOSED, owner=owner, sync=sync)
+
+    def is_fine(self, found: Rights, directory: Rights) -> bool:
+        """Tell by an answer alone whether all is well with it: it is ours, and has a list."""
+        return _is_ours(found, directory) and found.access is not None and found.mode == acl.MODE
+
+    def what_is_wrong(self, found: Rights, uid: int, directory: Rights) -> str:
+        """Say what keeps the answer for ``uid`` from being theirs to read and nobody's to change; "" where it is.
+
+        One that was given away in an earlier version, or under the other setting, stays as it is.
+        """
+        if not _is_ours(found, directory):
+            given = (found.uid, found.mode) == (uid, CLOSED)
+            return "" if given else "neither the daemons' nor as it was given away: it may have been changed"
+        if found.mode not in (CLOSED, acl.MODE):
+            return f"its mode is {found.mode:04o}"
+        if found.access is None and uid != found.uid:
+            return "its owner cannot read it"
+        return ""
+
+
+def _is_ours(found: Rights, directory: Rights) -> bool:
+    """Tell whether a file is a daemon's: by the group where they share one, else by the user who runs all of them."""
+    if directory.mode & stat.S_ISGID:
+        return found.gid == directory.gid
+    return found.uid in (directory.uid, os.geteuid())
+
+
+def _resolved(readers: list[str]) -> Readers:
+    """Return whom the setting names; raises :class:`OperatorError` where that is nobody here."""
+    found: dict[str, set[int]] = {"user": set(), "group": set()}
+    for each in readers:
+        kind, _, name = each.partition(":")
+        known = accounts.uid_of(name) if kind == "user" else accounts.gid_of(name)
+        if known is None and not name.isdecimal():
+            raise OperatorError(f"spool.readers: this host has no {kind} {name!a}: make it, or take it out")
+        found[kind].add(int(name) if known is None else known)
+    return Readers(frozenset(found["user"]), frozenset(found["group"]))
+
+
+# -- digests
+
+
+def _digest(path: str) -> str:
+    return path.removesuffix(".json") + DIGEST
+
+
+def take_along(private: str, public: str, *, over: bool = False) -> None:
+    """Move the digest of an answer, where it has one, to where the answer goes next, before the answer goes there.
+
+    Where something else is public by that name, the digest of that stays, unless the answer is put ``over`` it.
+    """
+    digest = _digest(private)
+    if not fsops.exists(digest):
+        return
+    if over or not fsops.exists(public):
+        fsops.replace(digest, _digest(public))
+    else:
+        fsops.remove(digest)
+
+
+def forget(path: str) -> None:
+    """Remove the digest of an answer that goes, where it has one."""
+    fsops.remove(_digest(path))
+
+
+def is_digest_of_nothing(path: str) -> bool:
+    """Tell whether the digest ``path`` has no answer, nor an entry that will have one."""
+    answer = path.removesuffix(DIGEST) + ".json"
+    return not fsops.exists(answer)
+
+
+def was_given_away(path: str) -> bool:
+    """Tell whether an answer is its owner's, with a digest that tells what it was."""
+    found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
+    given = found is not None and directory is not None and not _is_ours(found, directory)
+    return given and fsops.exists(_digest(path))
+
+
+class Doubt(NamedTuple):
+    """What the operator has to know of an answer: whether it was changed, and in words what is known."""
+
+    changed: bool
+    why: str
+
+
+def doubt(path: str, data: bytes) -> Doubt | None:
+    """Tell what speaks against ``data`` being what was published as ``path``; None where nothing does.
+
+    To anyone but the daemons and root nothing does: they cannot read the digest, and it is their own answer.
+    """
+    try:
+        kept = fsops.read(_digest(path), 1024)
+        found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
+    except PermissionError:
+        return None
+    if kept is not None:
+        same = hmac.compare_digest(kept.strip(), hashlib.sha256(data).hexdigest().encode())
+        return None if same else Doubt(changed=True, why=f"{path} is not what was published: its owner has changed it")
+    if found and directory and os.geteuid() != found.uid and not _is_ours(found, directory):
+        return Doubt(changed=False, why=f"{path} belongs to its owner, who may have changed it: no digest was kept")
+    return None
+
+
+def _is_shared(path: str) -> bool:
+    return fsops.own_mode(path) == 0o660
+
+
+def _own_mode(path: str) -> int:
+    """Return the mode of an answer that needs no list: its owner is who writes it, or cannot be let in."""
+    return acl.MODE if _is_shared(path) else CLOSED

@@ -1,0 +1,108 @@
+"""Whether access control lists do on this spool what responses need: asked by daemons, ``init`` and ``doctor``.
+
+Spec: spool-layout.md, "Directories". A file system may refuse a list, which each process can see. It may also keep one
+and go by something else, as some file servers do: only a try as several users tells, for which it takes root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+
+from spoold.config import Settings
+from spoold.host import acl, fsops, proc, units
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError
+from spoold.model.findings import Finding, Level
+from spoold.spool import layout, trial
+
+log = Log("spool")
+STRANGER = 64_990  # a uid that no account has; two more follow it
+WHAT = "responses that only their owners read"
+SET = 'set answers = "owner" in the table [spool] of the settings, see "Where there are no access control lists" in '
+SET += "contrib/operator.md"
+LOST = "their owners can change and remove them"
+
+
+def keeps_lists(root: str) -> bool:
+    """Try whether a file in the spool can have a list at all."""
+    path = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
+    wanted = acl.readers({STRANGER}, own_group=False)
+    try:
+        fsops.write_private(path, b"", access=wanted, sync=False)
+        return acl.of(path) == wanted
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return error.errno == errno.EINVAL  # a user namespace that lacks this uid, and keeps lists
+    finally:
+        fsops.remove(path)
+
+
+def require(settings: Settings) -> None:
+    """Raise :class:`OperatorError` where the daemons of a shared spool could let no owner read.
+
+    At a desk the log says so: whoever runs all daemons reads their own responses in any case.
+    """
+    root = settings.spool.path
+    if settings.spool.answers != "acl" or keeps_lists(root):
+        return
+    why = f"no list can be set on this file system, and owners could not read their responses: {SET}"
+    if layout.is_shared(root):
+        raise OperatorError(f"{root}: {why}")
+    log.warning("other users cannot read their responses", spool=root, why=why)
+
+
+def wrong(root: str) -> str | None:
+    """Try it as several users; return what is wrong, "" where all is well, None where this process cannot try that."""
+    if not keeps_lists(root):
+        return "no list can be set"
+    if os.geteuid() != 0:
+        return None
+    shared = layout.is_shared(root)
+    writer = os.stat(os.path.join(root, "incoming" if shared else "tmp"))
+    path = os.path.join("done", f"doctor-{os.getpid()}")
+    access = acl.readers({STRANGER}, own_group=shared).hex()
+    group = str(writer.st_gid if shared else -1)
+    command = [sys.executable, "-I", "-S", trial.__file__, path, access, str(writer.st_uid), group, str(STRANGER)]
+    ended = proc.run(command, units.QUICK, cwd=root)
+    if ended.exit_code == trial.UNABLE:
+        return None
+    said = ended.stdout.data.decode(errors="replace")
+    return said if ended.ok else said or "the trial failed: " + ended.stderr.data.decode(errors="replace")[-300:]
+
+
+def settle(settings: Settings) -> str:
+    """Look whether the setting fits the spool that was just made; return what to tell the operator.
+
+    Raises :class:`OperatorError` where it does not, and strangers are to use it.
+    """
+    root, found = settings.spool.path, wrong(settings.spool.path)
+    if settings.spool.answers == "owner":
+        hint = f'lists work on {root}: without answers = "owner" responses would stay the daemons\''
+        return hint if found == "" else ""
+    if not found:
+        return ""
+    if layout.is_shared(root):
+        raise OperatorError(f"{root}: {found}. So {SET}")
+    return f"{root}: {found}. Other users cannot read their responses. For them {SET}"
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found."""
+    root = settings.spool.path
+    found = wrong(root)
+    if settings.spool.answers == "owner":
+        if found == "":
+            yield Finding(Level.WARNING, WHAT, f"{LOST}, and lists work here", 'remove answers = "owner"')
+        else:
+            kept = "`spoolctl status` and archives go by digests that the daemons keep"
+            yield Finding(Level.WARNING, WHAT, f"{LOST}. {kept}", "use a file system with access control lists")
+    elif found:
+        yield Finding(Level.REFUSED if layout.is_shared(root) else Level.WARNING, WHAT, found, SET)
+    elif found is None:
+        yield Finding(Level.UNKNOWN, WHAT, "lists can be set; to be other users takes root", "run the doctor as root")
+    else:
+        yield Finding(Level.FINE, WHAT, "are the daemons', and lists let their owners read")

@@ -1,0 +1,90 @@
+"""Who may do what with an answer: as it is written down, and as users find out by trying."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from spoold.host import acl, fsops
+
+
+def run_as(uid: int, script: str, gid: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as a user of no other group."""
+    command = ["sh", "-c", script]
+    group = uid if gid is None else gid
+    return subprocess.run(
+        command, user=uid, group=group, extra_groups=[], cwd="/", capture_output=True, text=True, check=False
+    )
+
+
+def assert_answer(path: Path, uid: int, *, shared: bool = False) -> None:
+    """An answer is ours, and one user's to read, who is another; where daemons share the spool, theirs as well."""
+    found = fsops.rights(str(path))
+    assert found is not None
+    assert found.uid != uid, "it is the daemon's"
+    assert (found.mode, found.access) == (acl.MODE, acl.readers({uid}, own_group=shared))
+
+
+def can_do(path: Path, uid: int, own: Path, *, gid: int | None = None) -> set[str]:
+    """Return what a user of no other group can do to an answer; ``own`` is a directory of theirs on its file system."""
+    group = uid if gid is None else gid
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(group, group, group)
+            os.setresuid(uid, uid, uid)
+            os.write(into, json.dumps(_tried(str(path), own)).encode())
+        except BaseException:  # noqa: BLE001 - pytest must not go on in here
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(into)
+    with os.fdopen(out, "rb") as said:
+        answer = said.read()
+    os.waitpid(child, 0)
+    return set(json.loads(answer))
+
+
+def _tried(path: str, own: Path) -> list[str]:
+    mine = own / f"mine-{os.getpid()}"
+    mine.write_bytes(b"forged")
+    elsewhere = f"{mine}-elsewhere"
+    mode = os.stat(path).st_mode & 0o777
+    listed = acl.readers({os.getuid()}, own_group=True)
+    attempts: dict[str, Callable[[], object]] = {
+        "read": lambda: os.open(path, os.O_RDONLY),
+        "write": lambda: os.open(path, os.O_WRONLY),
+        "append": lambda: os.open(path, os.O_WRONLY | os.O_APPEND),
+        "create": lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        "truncate": lambda: os.truncate(path, 17 << 30),
+        "chmod": lambda: os.chmod(path, 0o644),
+        "same mode": lambda: os.chmod(path, mode),
+        "chown": lambda: os.chown(path, os.getuid(), -1),
+        "chgrp": lambda: os.chown(path, -1, os.getgid()),
+        "touch": lambda: os.utime(path),
+        "utime": lambda: os.utime(path, (1, 1)),
+        "list": lambda: os.setxattr(path, acl.NAME, listed),
+        "no list": lambda: os.removexattr(path, acl.NAME),
+        "attribute": lambda: os.setxattr(path, "user.mine", b"x"),
+        "lease": lambda: fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK),
+        "link": lambda: os.link(path, elsewhere),
+        "move": lambda: os.rename(path, elsewhere),
+        "rename": lambda: os.rename(path, f"{path}.mine"),
+        "replace": lambda: os.replace(mine, path),
+        "unlink": lambda: os.unlink(path),
+    }
+    done = []
+    for what, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError:
+            continue
+        done.append(what)
+    return done

@@ -1,0 +1,423 @@
+"""Responses are the daemons': their owners read them, and nobody else does anything with them. On real file systems.
+
+Daemons are processes with a uid of their own and no capabilities, as their units have them. Clients are others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+
+from spoold.config import Settings, decode
+from spoold.config import Spool as SpoolSettings
+from spoold.host import acl, fsops
+from spoold.host.accounts import Accounts
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError
+from spoold.model.ids import Entry
+from spoold.model.response import Response, Status
+from spoold.model.retention import Rules
+from spoold.model.submission import File, Origin, Request
+from spoold.spool import answers, layout, lists
+from spoold.spool.builds import BuildStore
+from spoold.spool.check import Action, Check
+from spoold.spool.queue import Queue
+from spoold.spool.recovery import publish_committed
+from spoold.spool.requeue import requeue
+from spoold.spool.retention import Retention
+from spoold.spool.store import Spool
+from tests.as_user import become
+from tests.engines import unavailable
+from tests.rights import assert_answer, can_do, run_as
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+GROUP = 64_000
+UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
+INTAKE, EXECUTOR, HEALTH = (UIDS[layout.USERS[role]] for role in ("intake", "executor", "health"))
+ALICE, BOB = 64_101, 64_102
+DISKS = {
+    "tmpfs": [],
+    "ext4": ["mkfs.ext4", "-q"],
+    "xfs": ["mkfs.xfs", "-q"],
+}
+log = Log("test")
+
+
+class Shared:
+    """A spool that several daemons share, and what they do in it one after the other."""
+
+    def __init__(self, directory: Path, **settings: object) -> None:
+        self.root = directory / "spool"
+        layout.create(str(self.root), Accounts(GROUP, UIDS))
+        self.settings = Settings(spool=SpoolSettings(path=str(self.root), **settings))  # type: ignore[arg-type]
+        self.done = self.root / "done"
+        self.own = directory / "own"  # of everybody
+        self.own.mkdir()
+        self.own.chmod(0o777)
+
+    def spool(self) -> Spool:
+        return Spool(self.settings, "test")
+
+    def by(self, uid: int, act: Callable[[Spool], object], capabilities: tuple[str, ...] = ()) -> None:
+        """Do something as a daemon."""
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                become(uid, GROUP, list(capabilities))
+                os.umask(0o077)
+                act(self.spool())
+                code = 0
+            except BaseException:  # noqa: BLE001 - pytest must not go on in here
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+
+    def response(self, id_: str) -> Path:
+        return self.done / f"{id_}.response.json"
+
+    def answer(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> Path:
+        """Have intake accept a submission and an executor answer it."""
+        self.accept(id_, uid)
+        self.by(EXECUTOR, lambda spool: finish(spool, id_, uid), capabilities)
+        return self.response(id_)
+
+    def accept(self, id_: str, uid: int = ALICE) -> None:
+        request = Request(files=[File(name="run.sh", content="true")])
+        self.by(INTAKE, lambda spool: spool.accept(id_, request, origin(uid)))
+
+    def commit(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> None:
+        """Have an executor die between the commit and the publication."""
+        self.accept(id_, uid)
+
+        def die(spool: Spool) -> None:
+            with mock.patch.object(Queue, "_link", side_effect=lambda _: os._exit(0)):
+                finish(spool, id_, uid)
+
+        self.by(EXECUTOR, die, capabilities)
+        assert (self.done / f"{id_}.json").exists()
+        assert not self.response(id_).exists()
+
+
+def origin(uid: int) -> Origin:
+    return Origin(uid=uid, gid=uid, sha256="0" * 64, arrival=1.0)
+
+
+def finish(spool: Spool, id_: str, uid: int) -> None:
+    entry = Entry(id_, 1)
+    spool.queue.claim(entry, "new", "running")
+    spool.finish(entry, Response(status=Status.COMPLETED), origin(uid))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a directory to which everybody gets."""
+    directory = Path(tempfile.mkdtemp(prefix="spoold-answers."))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def shared(place: Path) -> Shared:
+    return Shared(place)
+
+
+@pytest.fixture(params=DISKS)
+def disk(request: pytest.FixtureRequest, place: Path) -> Iterator[Path]:
+    """Yield a file system of each kind."""
+    kind, make = request.param, DISKS[request.param]
+    at, image = place / "disk", place / "image"
+    at.mkdir()
+    command = ["mount", "-t", "tmpfs", "tmpfs", str(at)]
+    if make:
+        if shutil.which(make[0], path=os.environ["PATH"] + ":/usr/sbin") is None:
+            unavailable(f"not installed: {make[0]}")
+        with image.open("wb") as file:
+            file.truncate(320 << 20)
+        subprocess.run([*make, str(image)], check=True, capture_output=True)
+        command = ["mount", "-t", kind, "-o", "loop", str(image), str(at)]
+    mounted = subprocess.run(command, capture_output=True, check=False, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"{kind} cannot be mounted here: {mounted.stderr}")
+    at.chmod(0o711)
+    yield at
+    subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
+    """Daemons without any capability publish for strangers."""
+    shared = Shared(disk)
+    response = shared.answer("a")
+    shared.accept("b")
+    side = shared.root / "progress" / "b.json"
+    shared.by(INTAKE, lambda spool: spool.refuse("c", "no", origin(ALICE)))
+    shared.by(INTAKE, lambda spool: spool.refuse_reuse("a", "used", origin(ALICE)))
+    (reuse,) = shared.done.glob("*.refused.json")
+    assert lists.wrong(str(shared.root)) == ""
+    for path in (response, side, shared.response("c"), reuse):
+        assert_answer(path, ALICE, shared=True)
+        assert path.stat().st_gid == GROUP
+        before = path.read_bytes(), fsops.identity(str(path))
+        assert can_do(path, ALICE, shared.own) == {"read"}, path
+        assert can_do(path, BOB, shared.own) == set(), path
+        assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "who only has the owner's group"
+        assert (path.read_bytes(), fsops.identity(str(path))) == before
+        assert "read" in can_do(path, HEALTH, shared.own, gid=GROUP)
+
+
+def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
+    """One user runs all daemons, and the group that files have is not spoold's."""
+    root = place / "desk"
+    layout.create(str(root))
+    spool = Spool(Settings(spool=SpoolSettings(path=str(root))), "test")
+    own = place / "own"
+    own.mkdir()
+    own.chmod(0o777)
+    spool.refuse("a", "no", origin(ALICE))
+    path = root / "done" / "a.response.json"
+    assert_answer(path, ALICE)
+    os.chown(path, 0, BOB)
+    assert can_do(path, BOB, own) == set()
+    assert can_do(path, ALICE, own) == {"read"}
+    spool.refuse("mine", "no", Origin(uid=0, gid=0, sha256="1" * 64, arrival=1.0))
+    found = fsops.rights(str(root / "done" / "mine.response.json"))
+    assert found
+    assert (found.uid, found.mode, found.access) == (0, 0o400, None), "who runs the daemons needs no list"
+
+
+def test_further_readers(place: Path) -> None:
+    shared = Shared(place, readers=[f"user:{BOB}", "group:65001"])
+    path = shared.answer("a")
+    assert can_do(path, ALICE, shared.own) == can_do(path, BOB, shared.own) == {"read"}
+    assert can_do(path, 65_002, shared.own, gid=65_001) == {"read"}
+    assert can_do(path, 65_002, shared.own) == set()
+    with pytest.raises(OperatorError, match="this host has no group 'nobodys-own'"):
+        Spool(Settings(spool=SpoolSettings(path=str(shared.root), readers=["group:nobodys-own"])), "test")
+
+
+@pytest.mark.parametrize("who", [HEALTH, INTAKE])
+def test_another_daemon_publishes_for_one_that_died(shared: Shared, who: int) -> None:
+    """The kernel keeps it from linking a file of the other's (fs.protected_hardlinks)."""
+    assert Path("/proc/sys/fs/protected_hardlinks").read_text() == "1\n"
+    shared.commit("a")
+    private = shared.root / "tmp" / "a@1.response.json"
+    data = private.read_bytes()
+    shared.by(who, lambda spool: publish_committed(spool.queue, log))
+    path = shared.response("a")
+    assert path.read_bytes() == data
+    assert not private.exists()
+    assert_answer(path, ALICE, shared=True)
+    assert can_do(path, ALICE, shared.own) == {"read"}
+    shared.by(who, lambda spool: publish_committed(spool.queue, log))
+    assert path.read_bytes() == data
+
+
+def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
+    """Between its look and its rename another has shown the result, or the holder itself has."""
+    shared.commit("a")
+    private, path = shared.root / "tmp" / "a@1.response.json", shared.response("a")
+    data = private.read_bytes()
+
+    def late(spool: Spool) -> None:
+        real = fsops.replace
+
+        def replace(source: str, target: str) -> None:
+            if target == str(path):
+                real(source, target)  # the other one's
+            real(source, target)
+
+        with mock.patch.object(fsops, "replace", replace):
+            spool.queue.publish(Entry("a", 1))
+
+    shared.by(HEALTH, late)
+    assert path.read_bytes() == data
+    shared.by(INTAKE, lambda spool: spool.queue.publish(Entry("a", 1)))
+    assert path.read_bytes() == data
+
+
+def test_what_an_earlier_version_left_is_served_kept_and_removed(shared: Shared) -> None:
+    """Its responses are their clients', be they public or not; and no daemon has a capability any more."""
+    old = msgspec.structs.replace(shared.settings.spool, answers="owner")
+    settings, shared.settings = shared.settings, Settings(spool=old)
+    given = ("CAP_CHOWN", "CAP_FOWNER")
+    shown = shared.answer("shown", capabilities=given)
+    shared.commit("hidden", capabilities=given)
+    shared.settings = settings
+    for path in shared.root.rglob("*.sha256"):
+        path.unlink()
+    shared.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
+    for id_ in ("shown", "hidden"):
+        path = shared.response(id_)
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
+        assert run_as(ALICE, f"cat {path}").returncode == 0
+    found = {each.path for each in Check(settings, "test").unexplained()}
+    assert found == {"progress/hidden.json"}, "which health removes"
+    os.utime(shared.done / "shown.json", (1, 1))
+
+    def sweep(spool: Spool) -> None:
+        for _ in Retention(settings, spool, BuildStore(settings)).sweep():
+            pass
+
+    shared.by(HEALTH, sweep)
+    assert not shown.exists()
+    requeue(shared.spool(), "hidden")
+    shared.by(EXECUTOR, lambda spool: finish(spool, "hidden", ALICE))
+    assert_answer(shared.response("hidden"), ALICE, shared=True)
+
+
+def test_a_backup_that_lost_the_lists_is_mended(shared: Shared, place: Path) -> None:
+    path = shared.answer("a")
+    shared.by(INTAKE, lambda spool: spool.refuse_reuse("a", "used", origin(BOB)))
+    (refusal,) = shared.done.glob("*.refused.json")
+    subprocess.run(["rsync", "-a", f"{shared.root}/", f"{place}/backup/"], check=True)
+    shutil.rmtree(shared.root)
+    subprocess.run(["rsync", "-a", f"{place}/backup/", f"{shared.root}/"], check=True)
+    assert run_as(ALICE, f"cat {path}").returncode != 0
+    check = Check(shared.settings, "test")
+    found = check.unexplained()
+    assert {(each.path, each.action) for each in found} == {
+        (f"done/{each.name}", Action.LET_IN) for each in (path, refusal)
+    }
+    for each in found:
+        check.repair(each)
+    assert check.unexplained() == []
+    assert_answer(path, ALICE, shared=True)
+    assert_answer(refusal, BOB, shared=True)
+
+
+@pytest.mark.parametrize("change", ["chmod 664", f"chown {ALICE}:{ALICE}", "chmod 644"])
+def test_wrong_owners_and_modes_are_mended(shared: Shared, change: str) -> None:
+    path = shared.answer("a")
+    data = path.read_bytes()
+    subprocess.run([*change.split(), str(path)], check=True)
+    check = Check(shared.settings, "test")
+    (found,) = check.unexplained()
+    assert (found.path, found.action) == ("done/a.response.json", Action.LET_IN)
+    check.repair(found)
+    assert_answer(path, ALICE, shared=True)
+    assert path.read_bytes() == data
+
+
+def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system was mounted anew without lists: the response is shown, and stays ours."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(95, os.strerror(95))
+
+    monkeypatch.setattr(acl, "give", refuse)
+    path = shared.answer("a")
+    found = fsops.rights(str(path))
+    assert found
+    assert (found.uid, found.mode, found.access) == (EXECUTOR, 0o640, None)
+    with pytest.raises(OperatorError, match='answers = "owner"'):
+        lists.require(shared.settings)
+    with pytest.raises(OperatorError, match='answers = "owner"'):
+        lists.settle(shared.settings)
+    monkeypatch.undo()
+    check = Check(shared.settings, "test")
+    for each in check.unexplained():
+        check.repair(each)
+    assert_answer(path, ALICE, shared=True)
+
+
+# -- where answers are given away
+
+
+GIVES = ("CAP_CHOWN",)  # as the drop-in of the operator's page
+
+
+@pytest.fixture
+def giving(place: Path) -> Shared:
+    return Shared(place, answers="owner")
+
+
+def forge(path: Path, uid: int = ALICE) -> None:
+    done = run_as(uid, f"chmod 600 {path} && echo forged >{path} && chmod 400 {path}")
+    assert done.returncode == 0, done.stderr
+
+
+def changed(path: Path) -> bool:
+    found = answers.doubt(str(path), path.read_bytes())
+    return found is not None and found.changed
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: bool) -> None:
+    if dies:
+        giving.commit("a", capabilities=GIVES)
+        giving.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
+    path = giving.response("a") if dies else giving.answer("a", capabilities=GIVES)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
+    assert not changed(path)
+    assert can_do(giving.done / "a.response.sha256", ALICE, giving.own) == set()
+    forge(path)
+    assert changed(path)
+    assert sorted(os.listdir(giving.root / "tmp")) == []
+    assert [each for each in Check(giving.settings, "test").unexplained() if "sha256" in each.path] == []
+    requeue(giving.spool(), "a")
+    giving.by(EXECUTOR, lambda spool: finish(spool, "a", ALICE), GIVES)
+    assert not changed(giving.response("a"))
+
+
+def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None:
+    archive = place / "archive"
+    archive.mkdir()
+    os.chown(archive, HEALTH, GROUP)
+    for id_ in ("good", "bad"):
+        giving.answer(id_, capabilities=GIVES)
+        os.utime(giving.done / f"{id_}.json", (1, 1))
+    data = giving.response("good").read_bytes()
+    forge(giving.response("bad"))
+
+    def sweep(command: list[str]) -> None:
+        settings = msgspec.structs.replace(giving.settings, retention=Rules(archive=command))
+
+        def go(spool: Spool) -> None:
+            for _ in Retention(settings, spool, BuildStore(settings)).sweep():
+                pass
+
+        giving.by(HEALTH, go, (*GIVES, "CAP_DAC_READ_SEARCH"))
+
+    sweep(["false"])
+    assert giving.response("good").stat().st_uid == ALICE, "its owner may still fetch it"
+    assert not changed(giving.response("good"))
+    sweep(["xargs", "cp", "-t", str(archive)])
+    assert sorted(os.listdir(archive)) == ["good.json", "good.response.json"]
+    assert (archive / "good.response.json").read_bytes() == data
+    assert os.listdir(giving.done) == []
+
+
+def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
+    """One attempt wrote a result and lost its lease, the next one commits: its digest counts."""
+    giving.accept("a")
+
+    def lose(spool: Spool) -> None:
+        spool.queue.claim(Entry("a", 1), "new", "running")
+        spool.answers.write(spool.queue.path("tmp", "a@1.response.json"), b"late\n", (ALICE, ALICE))
+        spool.queue.retry(Entry("a", 1), "running")
+        spool.queue.claim(Entry("a", 2), "new", "running")
+        spool.finish(Entry("a", 2), Response(status=Status.COMPLETED), origin(ALICE))
+
+    giving.by(EXECUTOR, lose, GIVES)
+    giving.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
+    assert b"COMPLETED" in giving.response("a").read_bytes()
+    assert not changed(giving.response("a"))
+
+
+def test_readers_need_lists() -> None:
+    with pytest.raises(OperatorError, match="readers needs access control lists"):
+        decode(b'[spool]\nanswers = "owner"\nreaders = ["group:staff"]\n')
