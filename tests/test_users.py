@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
+from tests import engines
 from tests.rights import assert_answer, run_as
 from tests.test_systemd import SERVICES, unit
 
@@ -62,12 +63,12 @@ class Installed:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.log = (directory / "log").open("wb")
 
-    def start(self, role: str, **changes: object) -> subprocess.Popen[bytes]:
-        """Start a daemon, and return when it is ready."""
+    def start(self, role: str, *, capabilities: Sequence[str] = (), **changes: object) -> subprocess.Popen[bytes]:
+        """Start a daemon with its unit's capabilities and others, and return when it is ready."""
         config, address = self.directory / f"{role}.toml", str(self.directory / "notify")
         settings = msgspec.structs.replace(self.settings, **changes)
         config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
-        capabilities = unit(SERVICES[role])["Service"]["AmbientCapabilities"].split()
+        capabilities = [*unit(SERVICES[role])["Service"]["AmbientCapabilities"].split(), *capabilities]
         ids = [str(UIDS[layout.USERS[role]]), str(GROUP)]
         command = [sys.executable, "-m", "tests.as_user", str(config), role, *ids, *capabilities]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -199,6 +200,68 @@ def test_root_who_tried_the_daemons_by_hand_leaves_nothing_in_their_way(installe
         installed.start(role)
     installed.drop(ALICE, "second.json")
     assert installed.response(ALICE, "second")["status"] == "COMPLETED"
+
+
+FORGERIES = (
+    "chmod 644 $f; echo '{}' >$f",
+    "echo '{}' >>$f",
+    "truncate -s 17G $f",
+    "rm -f $f; echo '{}' >$f",
+    "echo '{}' >own; mv -f own $f",
+    "ln -sf /etc/passwd $f",
+)
+
+
+def test_an_answer_cannot_be_forged(installed: Installed) -> None:
+    """Its owner tries it by a shell; the operator sees what was published."""
+    for role in ("builder", "intake", "executor"):
+        installed.start(role)
+    installed.drop(ALICE, "wrong.json", {"fils": []})
+    installed.drop(ALICE, "a.json")
+    home = installed.directory / "home"
+    home.mkdir()
+    os.chown(home, ALICE, ALICE)
+    ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "intake.toml")]
+    for id_ in ("wrong", "a"):
+        before = installed.response(ALICE, id_)
+        path = installed.spool / "done" / f"{id_}.response.json"
+        for forgery in FORGERIES:
+            run_as(ALICE, f"cd {home}; f={path}; {forgery}")
+            assert json.loads(path.read_bytes()) == before, forgery
+        shown = subprocess.run([*ctl, "status", id_, "--json"], check=True, capture_output=True)
+        assert (json.loads(shown.stdout), shown.stderr) == (before, b"")
+
+
+def drop_in() -> dict[str, str]:
+    """Return what the operator's page adds to units where answers are given away."""
+    page = (engines.REPOSITORY / "contrib/operator.md").read_text()
+    text = page.partition("answers-owner.conf <<'END'\n")[2].partition("\nEND\n")[0]
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def test_answers_that_are_given_away(installed: Installed) -> None:
+    """With what the drop-in of the operator's page adds, and nothing else."""
+    more = drop_in()
+    assert more["AmbientCapabilities"] == more["CapabilityBoundingSet"] == "CAP_CHOWN"
+    installed.settings = msgspec.structs.replace(
+        installed.settings, spool=msgspec.structs.replace(installed.settings.spool, answers="owner")
+    )
+    for role in ("builder", "intake", "executor", "health"):
+        installed.start(role, capabilities=[] if role == "builder" else more["AmbientCapabilities"].split())
+    installed.drop(ALICE, "a.json")
+    installed.drop(ALICE, "wrong.json", {"fils": []})
+    ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "health.toml")]
+    for id_ in ("a", "wrong"):
+        before = installed.response(ALICE, id_)
+        path = installed.spool / "done" / f"{id_}.response.json"
+        assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (ALICE, 0o400)
+        shown = subprocess.run([*ctl, "status", id_, "--json"], check=True, capture_output=True)
+        assert (json.loads(shown.stdout), shown.stderr) == (before, b"")
+        forged = run_as(ALICE, f"chmod 600 {path} && echo '{{}}' >{path} && chmod 400 {path}")
+        assert forged.returncode == 0, forged.stderr
+        shown = subprocess.run([*ctl, "status", id_, "--json"], check=False, capture_output=True)
+        assert (shown.returncode, shown.stdout) == (1, b"")
+        assert b"its owner has changed it" in shown.stderr
 
 
 @pytest.mark.parametrize("path", ["done", "builds/new"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -251,6 +252,81 @@ def test_anothers_response_cannot_be_read_or_removed(room: Room, ann: User, bob:
         assert room.ssh(bob, "127.0.0.1", command).returncode != 0, command
     assert room.ssh(ann, "127.0.0.1", f"rm -f {path}").returncode != 0, "nor by its owner: it goes with its entry"
     assert Path(path).exists()
+
+
+# -- fetching
+
+
+def as_user(user: User, *command: str) -> list[str]:
+    return ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", *command]
+
+
+def fetch_by_scp(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return ["scp", "-q", *room.options(user.name), "-P", str(room.port), f"{user.name}@127.0.0.1:{source}", str(target)]
+
+
+def fetch_by_old_scp(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return ["scp", "-O", "-p", *fetch_by_scp(room, user, source, target)[1:]]
+
+
+def fetch_by_sftp(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return by_sftp(room, user, Path(source), str(target), word="get")
+
+
+def fetch_by_rsync(room: Room, user: User, source: str, target: Path) -> list[str]:
+    ssh = " ".join(["ssh", *room.options(user.name), "-p", str(room.port)])
+    return ["rsync", "-a", "-e", ssh, f"{user.name}@127.0.0.1:{source}", str(target)]
+
+
+def fetch_by_cp(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return as_user(user, "cp", source, str(target))
+
+
+def fetch_by_cp_p(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return as_user(user, "cp", "-p", source, str(target))
+
+
+def fetch_by_local_rsync(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return as_user(user, "rsync", "-aAX", source, str(target))
+
+
+def fetch_by_tar(room: Room, user: User, source: str, target: Path) -> list[str]:
+    return as_user(user, "sh", "-c", 'tar -cPf - "$0" | tar -xPOf - >"$1"', source, str(target))
+
+
+FETCHES: list[Callable[[Room, User, str, Path], list[str]]] = [
+    fetch_by_scp,
+    fetch_by_old_scp,
+    fetch_by_sftp,
+    fetch_by_rsync,
+    fetch_by_cp,
+    fetch_by_cp_p,
+    fetch_by_local_rsync,
+    fetch_by_tar,
+]
+
+
+@pytest.mark.parametrize("fetch", FETCHES)
+def test_every_way_to_fetch_a_response(
+    room: Room, ann: User, bob: User, fetch: Callable[[Room, User, str, Path], list[str]]
+) -> None:
+    """Programs that look at modes, copy rights, or read by ssh: a response is the daemons', and its owner reads it."""
+    id_, data = room.request()
+    run(by_scp(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
+    room.assert_completed(id_, ann, data)
+    path = room.spool / "done" / f"{id_}.response.json"
+    for user in (ann, bob):
+        home = room.directory / f"home-{id_}-{user.uid}"
+        home.mkdir()
+        os.chown(home, user.uid, user.gid)
+        target = home / "response.json"
+        command = fetch(room, user, str(path), target)
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+        if user == ann:
+            assert done.returncode == 0, done.stderr
+            assert target.read_bytes() == path.read_bytes()
+        else:
+            assert not target.exists() or target.read_bytes() == b""
 
 
 def test_anothers_id_is_refused_without_a_word_about_its_owner(room: Room, ann: User, bob: User) -> None:
