@@ -90,7 +90,9 @@ class Mirror(mfusepy.Operations):  # type: ignore[misc]
         return os.open(self.at(path), flags & (os.O_ACCMODE | os.O_TRUNC))
 
     def create(self, path: str, mode: int, flags: int = 0) -> int:
-        return os.open(self.at(path), flags & (os.O_ACCMODE | os.O_EXCL) | os.O_CREAT, mode)
+        descriptor = os.open(self.at(path), flags & (os.O_ACCMODE | os.O_EXCL) | os.O_CREAT, mode)
+        os.fchown(descriptor, mfusepy.fuse_get_context()[0], -1)
+        return descriptor
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
         return os.pread(fh, size, offset)
@@ -190,4 +192,6 @@ for word, names in OPERATIONS.items():
 if __name__ == "__main__":
     mirror = Mirror(os.path.abspath(sys.argv[1]), sys.argv[3])
     options = {"use_ino": True, "attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0, "hard_remove": True}
-    mfusepy.FUSE(mirror, sys.argv[2], foreground=True, nothreads=True, default_permissions=True, **options)
+    mfusepy.FUSE(
+        mirror, sys.argv[2], foreground=True, nothreads=True, default_permissions=True, allow_other=True, **options
+    )

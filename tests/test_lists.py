@@ -1,0 +1,130 @@
+"""What ``init``, ``doctor`` and the daemons do where access control lists do not do what responses need."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.config import Settings
+from spoold.config import Spool as SpoolSettings
+from spoold.host.accounts import Accounts
+from spoold.model.errors import OperatorError
+from spoold.model.findings import Level
+from spoold.spool import layout, lists
+from tests.as_user import become
+from tests.test_disk_errors import mounted
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+GROUP = 64_000
+UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
+OWNER = {"answers": "owner"}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="spoold-lists."))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def pretending(place: Path) -> Iterator[Path]:
+    """Yield a file system that keeps lists and goes by modes alone; and a spool on it is shared."""
+    with mounted(place):
+        yield place / "mount" / "pretending"
+
+
+def settings_for(root: Path, **changes: object) -> Settings:
+    return Settings(spool=SpoolSettings(path=str(root), **changes))  # type: ignore[arg-type]
+
+
+def ctl(settings: Settings, config: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
+    command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(config), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_only_a_try_as_several_users_tells(pretending: Path, place: Path) -> None:
+    """The list is there, and its user is kept out all the same."""
+    layout.create(str(pretending), Accounts(GROUP, UIDS))
+    assert lists.keeps_lists(str(pretending))
+    assert "an owner cannot read" in (lists.wrong(str(pretending)) or "")
+    done = ctl(settings_for(pretending), place / "config", "init")
+    assert done.returncode == 1
+    assert "an owner cannot read" in done.stderr
+    assert 'answers = "owner"' in done.stderr
+    found = json.loads(ctl(settings_for(pretending), place / "config", "doctor", "--json").stdout)["findings"]
+    assert [each["level"] for each in found if each["what"] == lists.WHAT] == ["refused"]
+    done = ctl(settings_for(pretending, **OWNER), place / "config", "init")
+    assert (done.returncode, done.stderr) == (0, f"{pretending}: nothing to do\n")
+    (finding,) = lists.examine(settings_for(pretending, **OWNER))
+    assert (finding.level, "can change and remove" in finding.detail) == (Level.WARNING, True)
+    assert os.listdir(pretending / "done") == os.listdir(pretending / "tmp") == []
+
+
+def test_where_lists_work(place: Path) -> None:
+    root = place / "spool"
+    layout.create(str(root), Accounts(GROUP, UIDS))
+    assert lists.settle(settings_for(root)) == ""
+    (finding,) = lists.examine(settings_for(root))
+    assert finding.level is Level.FINE
+    lists.require(settings_for(root))
+    assert "without answers" in ctl(settings_for(root, **OWNER), place / "config", "init").stderr
+    (finding,) = lists.examine(settings_for(root, **OWNER))
+    assert (finding.level, "lists work here" in finding.detail) == (Level.WARNING, True)
+
+
+@pytest.mark.parametrize("wrong", ["chmod 2770 done", "chmod 2777 done"])
+def test_what_else_keeps_owners_out_or_lets_them_in(place: Path, wrong: str) -> None:
+    root = place / "spool"
+    layout.create(str(root), Accounts(GROUP, UIDS))
+    subprocess.run(wrong.split(), cwd=root, check=True)
+    found = lists.wrong(str(root))
+    assert found == ("an owner can rename a response" if "2777" in wrong else f"an owner {CANNOT}")
+
+
+CANNOT = "cannot read a response that has a list (Permission denied)"
+
+
+def test_who_is_not_root_is_told_so(place: Path) -> None:
+    """At the unit of `spoolctl init` root has no right to be others, either."""
+    root = place / "spool"
+    layout.create(str(root))
+    for directory in layout.DIRECTORIES:
+        os.chown(root / directory.path, 64_010, 64_010)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            become(64_010, 64_010, [])
+            (finding,) = lists.examine(settings_for(root))
+            code = int(finding.level is not Level.UNKNOWN or lists.settle(settings_for(root)) != "")
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_desk_is_told_and_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "keeps_lists", lambda _: False)
+    desk, shared = place / "desk", place / "shared"
+    layout.create(str(desk))
+    layout.create(str(shared), Accounts(GROUP, UIDS))
+    lists.require(settings_for(desk))
+    assert "Other users cannot read" in lists.settle(settings_for(desk))
+    for ask in (lists.require, lists.settle):
+        with pytest.raises(OperatorError, match='answers = "owner"'):
+            ask(settings_for(shared))
+        ask(settings_for(shared, **OWNER))
