@@ -17,6 +17,7 @@ from unittest import mock
 import msgspec
 import pytest
 
+from spoold.actors.health import Health
 from spoold.config import Settings, decode
 from spoold.config import Spool as SpoolSettings
 from spoold.host import acl, fsops
@@ -99,12 +100,14 @@ class Shared:
         request = Request(files=[File(name="run.sh", content="true")])
         self.by(INTAKE, lambda spool: spool.accept(id_, request, origin(uid)))
 
-    def commit(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> None:
+    def commit(
+        self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = (), at: tuple[object, str] = (Queue, "_link")
+    ) -> None:
         """Have an executor die between the commit and the publication."""
         self.accept(id_, uid)
 
         def die(spool: Spool) -> None:
-            with mock.patch.object(Queue, "_link", side_effect=lambda _: os._exit(0)):
+            with mock.patch.object(*at, side_effect=lambda *_: os._exit(0)):
                 finish(spool, id_, uid)
 
         self.by(EXECUTOR, die, capabilities)
@@ -355,10 +358,10 @@ def changed(path: Path) -> bool:
     return found is not None and found.changed
 
 
-@pytest.mark.parametrize("dies", [False, True])
-def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: bool) -> None:
+@pytest.mark.parametrize("dies", [None, (Queue, "_link"), (fsops, "publish")], ids=["lives", "before", "between"])
+def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: tuple[object, str] | None) -> None:
     if dies:
-        giving.commit("a", capabilities=GIVES)
+        giving.commit("a", capabilities=GIVES, at=dies)
         giving.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
     path = giving.response("a") if dies else giving.answer("a", capabilities=GIVES)
     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
@@ -371,6 +374,12 @@ def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: bool) ->
     requeue(giving.spool(), "a")
     giving.by(EXECUTOR, lambda spool: finish(spool, "a", ALICE), GIVES)
     assert not changed(giving.response("a"))
+    requeue(giving.spool(), "a")
+    assert [each for each in Check(giving.settings, "test").unexplained() if "sha256" in each.path] == []
+    listed = msgspec.structs.replace(giving.settings.spool, answers="acl")
+    giving.settings = msgspec.structs.replace(giving.settings, spool=listed)
+    giving.by(EXECUTOR, lambda spool: finish(spool, "a", ALICE))
+    assert answers.doubt(str(path), path.read_bytes()) is None, "the other setting keeps no digest"
 
 
 def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None:
@@ -416,6 +425,13 @@ def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
     giving.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
     assert b"COMPLETED" in giving.response("a").read_bytes()
     assert not changed(giving.response("a"))
+    left = giving.root / "tmp" / "a@1.response.sha256"
+    health = Health(giving.settings)
+    health._clear_private()
+    assert left.exists()
+    os.utime(left, (1, 1))
+    health._clear_private()
+    assert not left.exists()
 
 
 def test_readers_need_lists() -> None:

@@ -87,6 +87,23 @@ def test_where_lists_work(place: Path) -> None:
     assert (finding.level, "lists work here" in finding.detail) == (Level.WARNING, True)
 
 
+def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
+    """Where they share the spool: nobody could read a response."""
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", str(place)], check=True)
+    try:
+        root = place / "spool"
+        layout.create(str(root), Accounts(GROUP, UIDS))
+        (place / "config").write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings_for(root))))
+        command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(place / "config"), "health"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "no list can be set on this file system" in done.stderr
+        assert 'answers = "owner"' in done.stderr
+        assert "no list can be set" in ctl(settings_for(root), place / "config", "init").stderr
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
 @pytest.mark.parametrize("wrong", ["chmod 2770 done", "chmod 2777 done"])
 def test_what_else_keeps_owners_out_or_lets_them_in(place: Path, wrong: str) -> None:
     root = place / "spool"

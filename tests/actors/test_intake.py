@@ -250,6 +250,25 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     assert "secret" not in capfd.readouterr().err
 
 
+def test_what_takes_the_place_of_a_directory_is_not_moved_aside(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = box.root / "incoming" / "a.json"
+    path.mkdir()
+    real = fsops.move
+
+    def swap(source: str, target: str) -> bool:
+        if source.startswith(str(path)):
+            path.rmdir()
+            box.drop("a.json")
+        return real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "move", swap)
+        box.intake.step()
+    assert box.names("incoming") == {"a.json"}
+    box.intake.step()
+    assert any(name.endswith(".refused.json") for name in box.names("done"))
+
+
 @pytest.mark.parametrize("make", [make_symlink, make_fifo])
 def test_a_file_that_is_swapped_between_look_and_open_is_not_followed(
     box: Box, tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch
