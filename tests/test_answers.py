@@ -252,6 +252,14 @@ def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
     assert path.read_bytes() == data
 
 
+def test_another_daemon_replaces_nothing(shared: Shared) -> None:
+    shared.commit("a")
+    path = shared.response("a")
+    path.write_bytes(b"there already\n")
+    shared.by(HEALTH, lambda spool: spool.queue.publish(Entry("a", 1)))
+    assert path.read_bytes() == b"there already\n"
+
+
 def test_what_an_earlier_version_left_is_served_kept_and_removed(shared: Shared) -> None:
     """Its responses are their clients', be they public or not; and no daemon has a capability any more."""
     old = msgspec.structs.replace(shared.settings.spool, answers="owner")
@@ -408,6 +416,16 @@ def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None
     assert sorted(os.listdir(archive)) == ["good.json", "good.response.json"]
     assert (archive / "good.response.json").read_bytes() == data
     assert os.listdir(giving.done) == []
+
+
+def test_an_answer_that_is_there_keeps_its_digest(giving: Shared) -> None:
+    """The same file is refused again, for another reason: what was shown first stays."""
+    for reason in ("used", "another user's"):
+        giving.by(INTAKE, lambda spool, reason=reason: spool.refuse_reuse("a", reason, origin(ALICE)), GIVES)  # type: ignore[misc]
+    (path,) = giving.done.glob("*.refused.json")
+    assert b'"used"' in path.read_bytes()
+    assert not changed(path)
+    assert os.listdir(giving.root / "tmp") == []
 
 
 def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:

@@ -95,7 +95,7 @@ def test_no_daemon_starts_on_a_file_system_without_lists(place: Path) -> None:
         layout.create(str(root), Accounts(GROUP, UIDS))
         (place / "config").write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings_for(root))))
         command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(place / "config"), "health"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 1
         assert "no list can be set on this file system" in done.stderr
         assert 'answers = "owner"' in done.stderr

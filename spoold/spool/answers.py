@@ -106,6 +106,20 @@ def _is_ours(found: Rights, directory: Rights) -> bool:
     return found.uid in (directory.uid, os.geteuid())
 
 
+def publish(private: str, public: str) -> None:
+    """Show an answer, unless something is shown by that name. May be repeated.
+
+    The kernel lets only the owner of a file link it. So what a daemon wrote that died is renamed, and so is what was
+    given away. Then it has no private name any more. Nothing is replaced: spec, "Commit and publication".
+    """
+    take_along(private, public)
+    try:
+        fsops.publish(private, public)
+    except PermissionError:
+        if not fsops.exists(public):
+            fsops.replace(private, public)
+
+
 def _resolved(readers: list[str]) -> Readers:
     """Return whom the setting names; raises :class:`OperatorError` where that is nobody here."""
     found: dict[str, set[int]] = {"user": set(), "group": set()}
@@ -128,15 +142,19 @@ def _digest(path: str) -> str:
 def take_along(private: str, public: str, *, over: bool = False) -> None:
     """Move the digest of an answer, where it has one, to where the answer goes next, before the answer goes there.
 
-    Where something else is public by that name, the digest of that stays, unless the answer is put ``over`` it.
+    It is durable there first. Where something else is public by that name, the digest of that stays, unless the answer
+    is put ``over`` it.
     """
     digest = _digest(private)
     if not fsops.exists(digest):
         return
-    if over or not fsops.exists(public):
+    if over:
         fsops.replace(digest, _digest(public))
-    else:
+    elif fsops.exists(public):
         fsops.remove(digest)
+    else:
+        fsops.replace(digest, _digest(public))
+        fsops.sync_directory(os.path.dirname(public))  # or a loss of power could leave the answer without it
 
 
 def forget(path: str) -> None:

@@ -23,7 +23,7 @@ from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
-from spoold.spool.answers import Answers, take_along
+from spoold.spool.answers import Answers, publish
 
 log = Log("spool")
 LONGEST_PAUSE = 300.0  # seconds between two attempts
@@ -268,19 +268,10 @@ class Queue:
         fsops.remove(self.path("tmp", ids.result_name(entry)))
 
     def _link(self, entry: Entry) -> None:
-        """Show a result. That of another daemon which died takes a rename: the kernel lets only its owner link it.
-
-        Then it has no private name any more. Nothing is replaced: of all results of an entry only this one is shown.
-        """
         private = self.path("tmp", ids.result_name(entry))
         public = self.path("done", ids.response_name(entry.id))
         try:
-            take_along(private, public)
-            try:
-                fsops.publish(private, public)
-            except PermissionError:
-                if not fsops.exists(public):
-                    fsops.replace(private, public)
+            publish(private, public)
         except FileNotFoundError:
             if not fsops.exists(public):  # else recovery published it for us
                 raise

@@ -22,7 +22,7 @@ from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
 from spoold.model.submission import Origin, Request, Submission
-from spoold.spool.answers import Answers, forget, take_along
+from spoold.spool.answers import Answers, forget, publish, take_along
 from spoold.spool.queue import Queue, gone_on_error
 
 log = Log("spool")
@@ -86,8 +86,7 @@ class Spool:
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)
         self._write_answer(name, published(id_, response), origin)
-        take_along(private, self.queue.path("done", name))
-        fsops.publish(private, self.queue.path("done", name))
+        publish(private, self.queue.path("done", name))
         fsops.sync_directory(self.queue.path("done"))
         fsops.remove(private)
 

@@ -162,6 +162,8 @@ def apply(tree: Tree, files: dict[int, File], changes: Iterable[Change]) -> None
             file = file._replace(data=file.data + operation.data)
         elif operation.kind == "fchmod":
             file = file._replace(mode=operation.data[0])
+        elif operation.kind == "fchown":
+            file = file._replace(uid=operation.data[0])
         elif operation.kind == "setxattr":
             file = file._replace(mode=acl.MODE, access=operation.data[1])
         files[change.inode] = file

@@ -303,6 +303,8 @@ def swept(world: World) -> None:
     world.drop("warm")
 
 
+GIVEN_AWAY = {"answers": "owner"}
+ARCHIVED = {"retention": retention.Rules(archive=["xargs", "cp", "-pt", "../.."])}
 SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
     "existing build": Scenario(with_a_build_that_exists, a_build_exists),
@@ -332,9 +334,18 @@ SCENARIOS: dict[str, Scenario] = {
     "retention": Scenario(
         what_is_old_goes,
         a_build_exists,
-        changes={"retention": retention.Rules(archive=["xargs", "cp", "-pt", "../.."])},
+        changes=ARCHIVED,
         mend=swept,
         anew=("warm.response.json",),
+    ),
+    "given away": Scenario(many_at_once, a_build_exists, changes=GIVEN_AWAY),
+    "given away, refused": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED), changes=GIVEN_AWAY),
+    "given away, used id": Scenario(an_id_that_is_used, a_build_exists, changes=GIVEN_AWAY),
+    "given away, requeued": Scenario(
+        requeued, a_build_exists, changes=GIVEN_AWAY, mend=requeued, anew=("warm.response.json",)
+    ),
+    "given away, retention": Scenario(
+        what_is_old_goes, a_build_exists, changes=GIVEN_AWAY | ARCHIVED, mend=swept, anew=("warm.response.json",)
     ),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
 }

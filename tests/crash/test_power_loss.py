@@ -52,7 +52,7 @@ class Recorder(Watcher):
     def after(self, operation: Operation) -> None:
         if operation.kind in {"open", "symlink"} and operation.is_new:
             self._number(operation.inode)
-        if operation.kind == "link" and operation.target.startswith("done/"):
+        if operation.kind in {"link", "rename"} and operation.target.startswith("done/"):
             self.visible = seen(self.root, self.going)
         self._remember(operation._replace(inode=self.inodes.get(operation.inode, operation.inode)))
 

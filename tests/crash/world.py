@@ -95,9 +95,9 @@ class Tasks:
 class World:
     """All actors over the spool at ``root``; a new one on the same spool is a restart of them all."""
 
-    def __init__(self, root: Path, *, name: str = "default", **changes: Any) -> None:
+    def __init__(self, root: Path, *, name: str = "default", answers: Any = "acl", **changes: Any) -> None:
         made = Settings(
-            spool=SpoolSettings(path=str(root), settle=1.0),
+            spool=SpoolSettings(path=str(root), settle=1.0, answers=answers),
             gc=Rules(interval=0, max_age=0, max_size=0, min_free=0),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
@@ -297,7 +297,8 @@ def one_thread() -> Iterator[None]:
 
     def publish(private: str, public: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            if os.lstat(private).st_ino in Dead.wrote:
+            found = os.lstat(private)
+            if found.st_ino in Dead.wrote or found.st_uid != os.geteuid():
                 raise PermissionError
         return real_publish(private, public)
 
@@ -348,12 +349,23 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
             answer = json.loads(data)
             assert answer["Submission_id"] == id_
             assert answer["status"] in set(FINAL)
-            if os.geteuid() != CLIENT:
-                assert_answer(root / "done" / name, CLIENT)
+            if name not in going:
+                _assert_rights(root / "done" / name, data)
             if name.endswith(".response.json") and name not in going:
                 assert (root / "done" / f"{id_}.json").exists(), f"{id_}: a response without an entry"
             answers[name] = data
     return answers
+
+
+def _assert_rights(path: Path, data: bytes) -> None:
+    """An answer is its client's to read; where it was given away, we can tell that it is as it was."""
+    found = path.stat()
+    if found.st_uid == CLIENT:
+        assert found.st_mode & 0o7777 == 0o400
+        digest = path.with_suffix(".sha256")
+        assert os.geteuid() == CLIENT or digest.read_text() == f"{hashlib.sha256(data).hexdigest()}\n"
+    else:
+        assert_answer(path, CLIENT)
 
 
 def check_rest(world: World) -> None:
@@ -394,7 +406,9 @@ def check(
         if status == Status.REJECTED and first in sent:  # what came later was refused because the id was used
             _assert_kept(world.root, id_, first)
     assert set(answers) == expected
-    entries = {name.removesuffix(".json") for name in world.names("done") if name not in answers}
+    digests = {name for name in world.names("done") if name.endswith(".sha256")}
+    assert {name.removesuffix(".sha256") for name in digests} <= {name.removesuffix(".json") for name in answers}
+    entries = {name.removesuffix(".json") for name in world.names("done") if name not in digests | answers.keys()}
     assert entries == {drop.id for drop in drops}
     results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
     built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}
