@@ -418,6 +418,18 @@ def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None
     assert os.listdir(giving.done) == []
 
 
+def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:
+    path = giving.answer("a", capabilities=GIVES)
+    forge(path)
+    path.chmod(0o644)
+    check = Check(giving.settings, "test")
+    (found,) = [each for each in check.unexplained() if each.path == "done/a.response.json"]
+    check.repair(found)
+    assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
+    assert changed(path)
+    assert [name for name in os.listdir(giving.root / "tmp") if not name.endswith(".probe")] == []
+
+
 def test_an_answer_that_is_there_keeps_its_digest(giving: Shared) -> None:
     """The same file is refused again, for another reason: what was shown first stays."""
     for reason in ("used", "another user's"):
