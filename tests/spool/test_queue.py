@@ -248,6 +248,21 @@ def test_publication_never_replaces(queue: Queue) -> None:
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
+def test_nor_does_a_publication_by_rename(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux says that a name is taken before it says that a link is not allowed; a file server need not."""
+
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    entry = claimed(queue)
+    Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
+    queue.commit(entry, "running", b"mine\n", tidy=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        queue.publish(entry)
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
+
+
 def test_publishing_may_be_repeated(queue: Queue) -> None:
     entry = claimed(queue)
     queue.commit(entry, "running", b"result\n")
