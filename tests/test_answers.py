@@ -24,7 +24,6 @@ from spoold.host import acl, fsops
 from spoold.host.accounts import Accounts
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
-from spoold.model.ids import Entry
 from spoold.model.response import Response, Status
 from spoold.model.retention import Rules
 from spoold.model.submission import File, Origin, Request
@@ -38,6 +37,7 @@ from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
 from tests.as_user import become
 from tests.engines import unavailable
+from tests.names import mine, result_named
 from tests.rights import assert_answer, can_do, run_as
 
 pytestmark = [
@@ -120,7 +120,7 @@ def origin(uid: int) -> Origin:
 
 
 def finish(spool: Spool, id_: str, uid: int) -> None:
-    entry = Entry(id_, 1)
+    entry = mine(id_, 1, uid)
     spool.queue.claim(entry, "new", "running")
     spool.finish(entry, Response(status=Status.COMPLETED), origin(uid))
 
@@ -217,7 +217,7 @@ def test_another_daemon_publishes_for_one_that_died(shared: Shared, who: int) ->
     """The kernel keeps it from linking a file of the other's (fs.protected_hardlinks)."""
     assert Path("/proc/sys/fs/protected_hardlinks").read_text() == "1\n"
     shared.commit("a")
-    private = shared.root / "tmp" / "a@1.response.json"
+    private = shared.root / "tmp" / result_named("a", 1, ALICE)
     data = private.read_bytes()
     shared.by(who, lambda spool: publish_committed(spool.queue, log))
     path = shared.response("a")
@@ -232,7 +232,7 @@ def test_another_daemon_publishes_for_one_that_died(shared: Shared, who: int) ->
 def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
     """Between its look and its rename another has shown the result, or the holder itself has."""
     shared.commit("a")
-    private, path = shared.root / "tmp" / "a@1.response.json", shared.response("a")
+    private, path = shared.root / "tmp" / result_named("a", 1, ALICE), shared.response("a")
     data = private.read_bytes()
 
     def late(spool: Spool) -> None:
@@ -244,11 +244,11 @@ def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
             real(source, target)
 
         with mock.patch.object(fsops, "replace", replace):
-            spool.queue.publish(Entry("a", 1))
+            spool.queue.publish(mine("a", 1, ALICE))
 
     shared.by(HEALTH, late)
     assert path.read_bytes() == data
-    shared.by(INTAKE, lambda spool: spool.queue.publish(Entry("a", 1)))
+    shared.by(INTAKE, lambda spool: spool.queue.publish(mine("a", 1, ALICE)))
     assert path.read_bytes() == data
 
 
@@ -256,7 +256,7 @@ def test_another_daemon_replaces_nothing(shared: Shared) -> None:
     shared.commit("a")
     path = shared.response("a")
     path.write_bytes(b"there already\n")
-    shared.by(HEALTH, lambda spool: spool.queue.publish(Entry("a", 1)))
+    shared.by(HEALTH, lambda spool: spool.queue.publish(mine("a", 1, ALICE)))
     assert path.read_bytes() == b"there already\n"
 
 
@@ -445,17 +445,17 @@ def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
     giving.accept("a")
 
     def lose(spool: Spool) -> None:
-        spool.queue.claim(Entry("a", 1), "new", "running")
-        spool.answers.write(spool.queue.path("tmp", "a@1.response.json"), b"late\n", (ALICE, ALICE))
-        spool.queue.retry(Entry("a", 1), "running")
-        spool.queue.claim(Entry("a", 2), "new", "running")
-        spool.finish(Entry("a", 2), Response(status=Status.COMPLETED), origin(ALICE))
+        spool.queue.claim(mine("a", 1, ALICE), "new", "running")
+        spool.answers.write(spool.queue.path("tmp", result_named("a", 1, ALICE)), b"late\n", (ALICE, ALICE))
+        spool.queue.retry(mine("a", 1, ALICE), "running")
+        spool.queue.claim(mine("a", 2, ALICE), "new", "running")
+        spool.finish(mine("a", 2, ALICE), Response(status=Status.COMPLETED), origin(ALICE))
 
     giving.by(EXECUTOR, lose, GIVES)
     giving.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
     assert b"COMPLETED" in giving.response("a").read_bytes()
     assert not changed(giving.response("a"))
-    left = giving.root / "tmp" / "a@1.response.sha256"
+    left = giving.root / "tmp" / result_named("a", 1, ALICE).replace(".json", ".sha256")
     health = Health(giving.settings)
     health._clear_private()
     assert left.exists()
