@@ -28,8 +28,8 @@ __spoold_leave() {
     esac
     # Each NAME=VALUE goes into a variable of its own, which env is told to put in place of ${...} and then to unset: so
     # env is given the words as they are, and its command line has none of them. One that is long takes two variables:
-    # with their names it would be too long for the kernel. Where they are many, several envs do it in turn: one argument has not
-    # room for all, and putting it together would take longer and longer.
+    # with their names it would be too long for the kernel. Where they are many, several envs do it in turn: one argument
+    # has not room for all, and to put it together would take longer and longer.
     local __spoold_number=1 __spoold_piece=0 __spoold_value __spoold_unset= __spoold_words=
     local -a __spoold_envs=()
     while [[ ${__spoold_enter[$__spoold_number]-} == *=* ]]; do
