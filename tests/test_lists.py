@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from spoold.config import Settings
 from spoold.config import Spool as SpoolSettings
+from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Level
@@ -132,6 +134,15 @@ def test_who_is_not_root_is_told_so(place: Path) -> None:
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_full_disk_keeps_no_daemon_from_starting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    layout.create(str(place / "spool"), Accounts(GROUP, UIDS))
+    monkeypatch.setattr(fsops, "write_private", full)
+    lists.require(settings_for(place / "spool"))
 
 
 def test_a_desk_is_told_and_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,11 @@ def require(settings: Settings) -> None:
     At a desk the log says so: whoever runs all daemons reads their own responses in any case.
     """
     root = settings.spool.path
-    if settings.spool.answers != "acl" or keeps_lists(root):
+    try:
+        if settings.spool.answers != "acl" or keeps_lists(root):
+            return
+    except OSError as error:  # a disk that is full, or read-only: that is waited for, and says nothing of lists
+        log.warning("it cannot be tried whether responses can have lists", spool=root, error=error)
         return
     why = f"no list can be set on this file system, and owners could not read their responses: {SET}"
     if layout.is_shared(root):

@@ -149,6 +149,41 @@ def test_users_cannot_read_each_others(host: Machine) -> None:
             assert read == "", (user, path)
 
 
+def test_an_executor_without_capabilities_answers_strangers(host: Machine) -> None:
+    """The response stays its own, and the stranger who reads it can do nothing else with it."""
+    assert host.show("spoold-executor@1", "CapabilityBoundingSet") == ""
+    response = f"{SPOOL}/done/stranger.response.json"
+    drop(host, "bob", {"stranger": "echo hello"})
+    assert answers(host, "bob", ["stranger"]) == {"stranger": "hello\n"}
+    rights = host.run("stat", "--format=%U:%G %a", response)
+    assert rights == "spoold-executor:spoold 640\n"
+    before = host.run("cat", response)
+    for forgery in (f"chmod 644 {response}", f"echo x >{response}", f"rm -f {response}", f"truncate -s 1 {response}"):
+        assert host.run("sh", "-c", f"{forgery} 2>/dev/null || echo refused", user="bob") == "refused\n", forgery
+    assert host.run("cat", response) == before
+    assert host.run("spoolctl", "status", "stranger", "--json") == before
+    found = json.loads(host.run("spoolctl", "doctor", "--json", check=False))["findings"]
+    assert [each["level"] for each in found if each["what"] == "responses that only their owners read"] == ["fine"]
+
+
+def test_answers_are_given_away_as_the_page_says(host: Machine) -> None:
+    (drop_in,) = commands("Where there are no access control lists")
+    settings = "/etc/spoold/spoold.toml"
+    host.sh(f"cp {settings} /root/settings; sed -i 's|^#answers = .*|answers = \"owner\"|' {settings}")
+    host.sh(drop_in)
+    try:
+        drop(host, "bob", {"given": "echo given"})
+        assert answers(host, "bob", ["given"]) == {"given": "given\n"}
+        assert host.run("stat", "--format=%U:%G %a", f"{SPOOL}/done/given.response.json") == "bob:bob 400\n"
+        assert '"given\\n"' in host.run("spoolctl", "status", "given", "--json")
+    finally:
+        host.sh(f"cp /root/settings {settings}; rm /etc/systemd/system/spoold-*.d/answers-owner.conf")
+        host.sh("systemctl daemon-reload && systemctl restart spoold.target")
+    drop(host, "bob", {"kept": "echo kept"})
+    answers(host, "bob", ["kept"])
+    assert "spoold-executor" in host.run("stat", "--format=%U", f"{SPOOL}/done/kept.response.json")
+
+
 def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -> None:
     wanted = jobs("killed", 8)
     drop(host, "alice", wanted)
