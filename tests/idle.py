@@ -3,6 +3,7 @@
 The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, ``await FILE``, which goes on until
 there is such a file, or ``kill``, which ends its process. SIGHUP has the daemons read CONFIG again. $SPOOLD_TEST_REST
 says for how many seconds they rest after an error of the host, where that is not as long as on a real one.
+$SPOOLD_TEST_SUBUID is the file of subordinate ranges.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from spoold.actors import builder
 from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor, slots
 from spoold.config import load
-from spoold.host import log
+from spoold.host import log, persons
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
 from spoold.sandbox import RunCancelledError
@@ -55,5 +56,6 @@ daemon.ROLES["builder"] = lambda settings: Builder(settings, PlainBackend())
 if __name__ == "__main__":
     if rest := os.environ.get("SPOOLD_TEST_REST"):
         loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = float(rest)
+    persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level=sys.argv[3], journal=False)
     daemon.serve(load(sys.argv[1]), sys.argv[2].split(","), lambda: load(sys.argv[1]))

@@ -133,6 +133,24 @@ def test_many_files_at_once(flooded: Flooded) -> None:
         assert resident(process.pid) < before[role] + (16 << 20) + FLOOD * 300, role
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
+def test_a_hundred_uids_of_one_person_s_are_one_owner(flooded: Flooded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are there before anybody looks, the other user's is the last, and jobs begin in order."""
+    ranges = flooded.config.with_name("subuid")
+    ranges.write_text(f"{ALICE}:100000:65536\n")
+    monkeypatch.setenv("SPOOLD_TEST_SUBUID", str(ranges))
+    for number in range(120):
+        flooded.drop(f"a{number}", 100_000 + number, inputs="nap 0.05")
+    flooded.drop("other", BOB)
+    flooded.start("intake", "builder", "health")
+    flooded.until(lambda: not any(name.endswith(".json") for name in os.listdir(flooded.spool / "incoming")))
+    flooded.start("executor")
+    flooded.until(lambda: flooded.answered() == 121)
+    began = [line for line in flooded.log.read_text().splitlines() if "msg=running" in line]
+    assert len(began) == 121
+    assert next(number for number, line in enumerate(began) if "submission=other" in line) < 60
+
+
 def resident(pid: int) -> int:
     """Return the bytes of memory that are a process's own."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -20,6 +20,7 @@ from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
 from spoold.host.metrics import QUARANTINE, SPOOL_FREE, SPOOL_INODES, STATES
+from spoold.host.persons import Persons
 from spoold.model import ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError, NewerFormatError
@@ -57,8 +58,9 @@ class Health(Threadless):
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
         self._newer = LeftAlone(log)
-        self._retention = Retention(settings, self._spool, self._builds)
-        self._counter = Counter(settings, self._spool)
+        self._persons = Persons()
+        self._retention = Retention(settings, self._spool, self._builds, self._persons.of)
+        self._counter = Counter(settings, self._spool, self._persons.of)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
         lease = settings.lease
         self._watchmen = {
@@ -107,6 +109,7 @@ class Health(Threadless):
         self._clear_private()
         self._order_collection()
         self._report_unexplained()
+        self._persons.look()
         self._retention.step(PATIENCE)
         self._counter.step(PATIENCE)
         self._newer.tell()

@@ -25,6 +25,7 @@ from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, STORE_FREE
+from spoold.host.persons import Persons
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
@@ -63,6 +64,7 @@ class Builder:
         self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
         self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", "builder.held"))
         self._lanes = Lanes(settings.builder)
+        self._persons = Persons()
         self._rests_until = 0.0  # on the monotonic clock: the store is away
         self._lock = threading.Lock()  # of the lanes; what is put back moves on disk and in them at once
         self._workers = ThreadPoolExecutor(self._lanes.places, thread_name_prefix="build")
@@ -218,10 +220,15 @@ class Builder:
             now = self._clock.monotonic()
             if self._lanes.idle or self._stopping.is_set() or now < self._rests_until:
                 return
-            for entry in self._lanes.start(self._builds.askers(), now):
+            for entry in self._lanes.start(self._askers(), now):
                 self._workers.submit(self._work, entry)
             for entry in self._lanes.stop(now):
                 self._heartbeat.stop_holder(self._builds.queue.entry_path("building", entry))
+
+    def _askers(self) -> dict[str, set[int]]:
+        """Return the persons who asked for each build."""
+        self._persons.look()
+        return {build: {self._persons.of(uid) for uid in uids} for build, uids in self._builds.askers().items()}
 
     def _work(self, entry: Entry) -> None:
         try:

@@ -7,7 +7,8 @@ have one, it is stopped and put back, and waits for one. So a build that nobody 
 ``patience`` at the most, whatever else is being built, and while nobody waits nothing is stopped.
 
 In both lanes clients take turns, and within the builds of one the oldest is first. One client has at most half of the
-slow lane. A build that several asked for comes in the turn of whoever is first.
+slow lane. A build that several asked for comes in the turn of whoever is first. A client is a person, whatever uids are
+theirs.
 
 Nothing here touches the machine or survives it: whatever waits is in ``builds/new``, and is merely tried once more by
 the next builder. Not thread-safe.

@@ -31,6 +31,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.host.metrics import ENGINE_READY, READY
+from spoold.host.persons import Persons
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError
 from spoold.model.ids import Entry, Hint
@@ -60,7 +61,8 @@ class Executor:
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
-        self._line = Line()
+        self._persons = Persons()
+        self._line = Line(self._persons.of)
         self._newer = LeftAlone(log)
         self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line, newer=self._newer)
         self._waits = Waits()
@@ -136,6 +138,7 @@ class Executor:
 
     def _scan(self) -> None:
         """See all that was not known before, the oldest first: whoever waited for a build is not last because of it."""
+        self._persons.look()
         aged = [(mtime, place) for state in ("new", "building") for mtime, place in self._fresh_in(state)]
         for _, place in sorted(aged):
             self._line.see(place, FOUND)

@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
 attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot. Owners take
-turns, and one owner's jobs go by priority. What was tried before goes one at a time, so that a job that kills its
-executor meets the others that it killed with it never again.
+turns, each of them a person whatever uids are theirs, and one owner's jobs go by priority. What was tried before goes
+one at a time, so that a job that kills its executor meets the others that it killed with it never again.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -50,9 +51,10 @@ class Ready(NamedTuple):
 
 
 class Line:
-    """All that waits in one executor."""
+    """All that waits in one executor; ``person`` tells who stands behind a uid."""
 
-    def __init__(self) -> None:
+    def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
+        self._person = person
         self._changed = threading.Condition()
         self._names: dict[str, set[str]] = {"new": set(), "building": set()}
         self._left: dict[str, set[str]] = {"new": set(), "building": set()}  # of these, what is not for this version
@@ -86,7 +88,7 @@ class Line:
         owner = unnamed if place.entry.owner is None else place.entry.owner
         with self._changed:
             names = self._names[place.state]
-            if place.name not in names and self._seen.add(owner, Seen(place)):
+            if place.name not in names and self._seen.add(self._person(owner), Seen(place)):
                 names.add(place.name)
 
     def look(self, now: float) -> Seen | None:
@@ -134,7 +136,7 @@ class Line:
         with self._changed:
             self._names[place.state].add(place.name)
             turns = self._fresh if place.entry.attempt == 1 else self._tried
-            turns.add(owner, Ready(place, build_id), priority)
+            turns.add(self._person(owner), Ready(place, build_id), priority)
             self._changed.notify()
 
     def take(self) -> Ready | None:

@@ -31,6 +31,7 @@ from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
 from spoold.host.log import Log
 from spoold.host.metrics import CANCELS, DROPPED
+from spoold.host.persons import Persons
 from spoold.model import ids
 from spoold.model.errors import (
     ClientError,
@@ -81,9 +82,10 @@ class Intake(Threadless):
         self._pins = frozenset(settings.nixpkgs) | {"default"}
         self._pins_seen: Identity | None = None
         self._floor = Floor(settings, 1.0, "nothing is taken in")
-        self._shares = Shares(settings, self._spool)
+        self._persons = Persons()
+        self._shares = Shares(settings, self._spool, self._persons.of)
         incoming, limit = self._spool.queue.path("incoming"), settings.spool.max_file
-        self._box = DropBox(incoming, self._spool.clock, self._shares, limit)
+        self._box = DropBox(incoming, self._spool.clock, self._shares, limit, self._persons.of)
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._newer = LeftAlone(log)
@@ -124,6 +126,7 @@ class Intake(Threadless):
         self._follow_pins()
         self._shares.look()
         if hints is None:
+            self._persons.look()
             end_interrupted(self._spool, self._newer)
             self._box.scan()
         else:

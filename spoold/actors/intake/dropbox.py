@@ -1,14 +1,14 @@
 """The drop box as intake sees it: what lies there, and which file is next.
 
 Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, so many of each owner, and owners take
-turns. Anybody can put a million names there: so they are looked through a part at a time, between which files of others
-are taken. What its owner has no room for stays where it is.
+turns. An owner is a person, whatever uids are theirs. Anybody can put a million names there: so they are looked through
+a part at a time, between which files of others are taken. What its owner has no room for stays where it is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from spoold.host import fsops
 from spoold.host.clock import Clock
@@ -26,13 +26,14 @@ TELLING = 60.0  # seconds between two lines about odd names
 
 
 class DropBox:
-    """What lies in the directory ``path``."""
+    """What lies in the directory ``path``; ``person`` tells who stands behind a uid."""
 
-    def __init__(self, path: str, clock: Clock, shares: Shares, limit: int) -> None:
+    def __init__(self, path: str, clock: Clock, shares: Shares, limit: int, person: Callable[[int], int]) -> None:
         self.limit = limit  # bytes of one file; no more of it is ever kept
         self._path = path
         self._clock = clock
         self._shares = shares
+        self._person = person
         self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
         self._seen: set[str] = set()  # the names that wait
         self._odd = OddNames()
@@ -100,7 +101,7 @@ class DropBox:
             urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
             if not self._fits(name, place):
                 crowded = True
-            elif self._waiting.add(place.uid, (name, place), priority=int(urgent)):
+            elif self._waiting.add(self._person(place.uid), (name, place), priority=int(urgent)):
                 self._seen.add(name)
         self.crowded |= crowded
         return crowded

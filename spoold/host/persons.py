@@ -1,0 +1,95 @@
+"""Persons: who stands behind a uid.
+
+Spec: spool-layout.md, "Turns". A user with a range in /etc/subuid can be any uid of it, by newuidmap(1), and there are
+65,536 of them as a rule. So a uid of a range counts as its holder, in turns and in bounds. A uid that lies in several
+ranges counts as the holder of the first in the file. A holder may be such a uid themselves, and then counts as theirs.
+
+The file is followed: :meth:`Persons.look` reads it again where it is another one. One that cannot be read changes
+nothing. Where the name of a holder is unknown here, the range still counts as one person: its first uid.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from spoold.host import accounts
+from spoold.host.log import Log
+
+log = Log("daemon")
+SUBUID = "/etc/subuid"  # see subuid(5)
+MOST = 100_000  # uids that are remembered; on a server's file system a client may have made up any number
+
+
+class _Range(NamedTuple):
+    holder: str
+    uids: range
+
+
+class Persons:
+    """The persons of this host, by the file of subordinate ranges ``path``."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path or SUBUID
+        self._seen: tuple[int, ...] | None = None
+        self._ranges: list[_Range] = []
+        self._known: dict[int, int] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Read the file again, if it is not the one that was read."""
+        try:
+            seen = _identity(self._path)
+            if seen == self._seen:
+                return
+            text = Path(self._path).read_text(errors="replace") if seen else ""
+        except OSError as error:
+            log.error("subordinate uids count as they did", file=self._path, error=error)
+            return
+        self._ranges = [found for line in text.splitlines() if (found := _parse(line))]
+        self._seen, self._known = seen, {}
+
+    def of(self, uid: int) -> int:
+        """Return the uid of the person who stands behind ``uid``."""
+        if not self._ranges:
+            return uid
+        if uid not in self._known:
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[uid] = self._find(uid)
+        return self._known[uid]
+
+    def _find(self, uid: int) -> int:
+        passed: set[int] = set()  # ranges that lie in each other in a circle are a mistake that must not hang us
+        while uid not in passed:
+            passed.add(uid)
+            uid = self._holder(uid)
+        return uid
+
+    def _holder(self, uid: int) -> int:
+        """Return the holder of the first range that ``uid`` is in, itself where there is none."""
+        for each in self._ranges:
+            if uid in each.uids:
+                named = accounts.uid_of(each.holder)
+                if named is None:
+                    return int(each.holder) if each.holder.isdecimal() else each.uids.start
+                return named
+        return uid
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    """Return what ``path`` leads to now, () where there is nothing."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _parse(line: str) -> _Range | None:
+    holder, _, rest = line.strip().partition(":")
+    first, _, count = rest.partition(":")
+    if not (holder and first.isdecimal() and count.isdecimal() and int(count)):
+        return None
+    return _Range(holder, range(int(first), int(first) + int(count)))
