@@ -1,13 +1,16 @@
 """Turns: who is next among all that waits, so that what one owner has waiting delays nobody else's first.
 
-Spec: spool-layout.md, "Overload". Owners take turns; among the things of one owner the higher priority goes first, and
-then what came first. Adding and taking cost the same however much waits. Not thread-safe.
+Spec: spool-layout.md, "Overload". Owners take turns, one thing each, or whoever ranks them says whose turn it is (see
+``timeshare``). Among the things of one owner the higher priority goes first, and then what came first. Adding costs the
+same however much waits, and so does taking in rotation; taking by rank costs a little for each owner who waits. Not
+thread-safe.
 """
 
 from __future__ import annotations
 
 import heapq
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 Thing = TypeVar("Thing")
 
@@ -25,6 +28,10 @@ class Turns(Generic[Thing]):
         """Return how much waits."""
         return self._count
 
+    def has(self, owner: int) -> bool:
+        """Tell whether anything of an owner's waits."""
+        return owner in self._waiting
+
     def add(self, owner: int, thing: Thing, priority: int = 0) -> bool:
         """Let a thing wait for its turn; False where its owner has too many here."""
         own = self._waiting.setdefault(owner, [])
@@ -36,10 +43,15 @@ class Turns(Generic[Thing]):
         return True
 
     def take(self) -> Thing | None:
-        """Take the thing whose turn it is; None where nothing waits."""
-        if not self._waiting:
-            return None
-        owner = next(iter(self._waiting))
+        """Take the thing whose turn it is in rotation; None where nothing waits."""
+        return self.take_from(next(iter(self._waiting))) if self._waiting else None
+
+    def first(self, rank: Callable[[int], Any]) -> int | None:
+        """Return the owner with the lowest rank, the one whose turn it is among equals; None where nothing waits."""
+        return min(self._waiting, key=rank, default=None)
+
+    def take_from(self, owner: int) -> Thing:
+        """Take the first thing of an owner of whom something waits."""
         own = self._waiting.pop(owner)
         thing = heapq.heappop(own)[2]
         if own:

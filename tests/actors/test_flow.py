@@ -293,7 +293,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.assert_nothing_is_left()
 
 
-def test_slots_take_turns_by_owner_and_the_jobs_of_one_go_by_priority(tmp_path: Path) -> None:
+def test_who_used_less_is_next_and_the_jobs_of_one_go_by_priority(tmp_path: Path) -> None:
     bench = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
     bench.drop("warm")
     bench.wait_for("warm")
@@ -311,7 +311,7 @@ def test_slots_take_turns_by_owner_and_the_jobs_of_one_go_by_priority(tmp_path: 
     bench.sandbox.gate.set()
     bench.wait_for("a-low", "a-1", "a-2", "a-high", "b")
     order = [job.submission_id for job in bench.sandbox.jobs[2:]]
-    assert order == ["a-high", "b", "a-1", "a-2", "a-low"]
+    assert order == ["b", "a-high", "a-1", "a-2", "a-low"]
     bench.close()
 
 

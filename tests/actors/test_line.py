@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spoold.actors.executor import line as lines
-from spoold.actors.executor.line import FOUND, TOLD, Line, Place
+from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Taken
 from spoold.actors.executor.waits import Wait, Waits
 from spoold.model.ids import Entry
 
@@ -44,3 +44,110 @@ def test_waits_without_an_end_are_forgotten_with_their_builds() -> None:
         waits.add(Wait(Entry(f"x-{number}", 1), "build", "queued", 1e300, 1001, 1001))
         waits.end("build")
     assert waits.next_end is None
+
+
+ALICE, BOB = 1001, 1002
+
+
+class Watch:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ready(line: Line, owner: int, *names: str, attempt: int = 1) -> None:
+    for name in names:
+        line.ready(place(name, attempt), "build", owner, 0)
+
+
+def take(line: Line) -> Taken:
+    taken = line.take()
+    assert taken is not None
+    return taken
+
+
+def name(taken: Taken) -> str:
+    return taken.place.entry.id
+
+
+def test_who_comes_while_another_has_all_slots_goes_next_until_they_had_as_much() -> None:
+    clock = Watch()
+    line = Line(clock=clock)
+    ready(line, ALICE, *(f"a{number}" for number in range(18)))
+    running = [take(line), take(line)]
+    clock.now += 0.5
+    ready(line, BOB, *(f"b{number}" for number in range(20)))
+    clock.now += 2.5
+    order = []
+    for taken in running:
+        line.ended(taken)
+    for _ in range(22):
+        taken = take(line)
+        order.append(name(taken))
+        clock.now += 0.29
+        line.ended(taken)
+    assert order[:20] == [f"b{number}" for number in range(20)]
+    assert order[20].startswith("a")
+
+
+def test_all_uids_of_a_person_are_one_owner() -> None:
+    line = Line(lambda uid: ALICE if uid >= 100_000 else uid, Watch())
+    for number in range(120):
+        ready(line, 100_000 + number, f"a{number}")
+    first = take(line)
+    ready(line, BOB, "b")
+    line.ended(first)
+    assert name(take(line)) == "b"
+
+
+def test_what_is_seen_of_a_person_takes_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MOST", 3)
+    line = Line(lambda uid: ALICE if uid >= 100_000 else uid, Watch())
+    for number in range(5):
+        line.see(place(f"a{number}"), 100_000 + number)
+    line.see(place("b"), BOB)
+    seen = []
+    while found := line.look(now=0.0):
+        seen.append(found.place.entry.id)
+    assert seen == ["a0", "b", "a1", "a2"]
+
+
+def test_what_was_tried_before_is_charged_like_all_else() -> None:
+    """Or an owner whose attempts fail has a slot for ever, beside their turns."""
+    clock = Watch()
+    line = Line(clock=clock)
+    ready(line, ALICE, "a1", "a2", "a3", attempt=2)
+    ready(line, BOB, "b1", "b2", "b3")
+    order = []
+    for seconds in (10, 1, 1, 1):
+        taken = take(line)
+        order.append(name(taken))
+        clock.now += seconds
+        line.ended(taken)
+    assert order == ["a1", "b1", "b2", "b3"]
+
+
+def test_of_one_owner_what_is_fresh_and_what_was_tried_take_turns() -> None:
+    line = Line(clock=Watch())
+    ready(line, ALICE, "f1", "f2")
+    ready(line, ALICE, "t1", "t2", attempt=2)
+    order = []
+    for _ in range(4):
+        taken = take(line)
+        order.append(name(taken)[0])
+        line.ended(taken)
+    assert sorted(order[:2]) == sorted(order[2:]) == ["f", "t"]
+
+
+def test_one_that_was_tried_before_goes_at_a_time_whoever_used_less() -> None:
+    line = Line(clock=Watch())
+    ready(line, ALICE, "t1", "t2", attempt=2)
+    first = take(line)
+    ready(line, BOB, "b1", "b2")
+    assert [name(take(line)), name(take(line))] == ["b1", "b2"]
+    line.ended(first)
+    assert name(take(line)) == "t2"

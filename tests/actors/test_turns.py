@@ -168,7 +168,7 @@ def test_clients_take_turns() -> None:
     order = []
     for now in range(6):
         order += started(lanes, askers, now)
-        lanes.ended(Entry(order[-1], 1))
+        lanes.ended(Entry(order[-1], 1), now + 1)
     assert order == ["x1", "y1", "z1", "x2", "y2", "x3"]
     assert lanes.idle
 
@@ -179,7 +179,7 @@ def test_a_build_comes_in_the_turn_of_whoever_asked_and_is_first() -> None:
     askers = filled(lanes, {"x1": 1, "x2": 1, "x3": 1, "wanted": 1})
     askers["wanted"].add(2)
     assert started(lanes, askers, 0) == ["x1"]
-    lanes.ended(Entry("x1", 1))
+    lanes.ended(Entry("x1", 1), 1)
     assert started(lanes, askers, 1) == ["wanted"]
 
 
@@ -191,17 +191,17 @@ def test_one_client_has_half_of_the_slow_lane() -> None:
     assert started(lanes, askers, 4) == []
     assert lanes.stop(4) == [Entry("x2", 1)]
     lanes.add(Entry("x2", 1), 4)
-    lanes.ended(Entry("x2", 1))
+    lanes.ended(Entry("x2", 1), 4)
     assert started(lanes, askers, 4) == ["x3"], "x2 waits for the slow lane"
     askers |= filled(lanes, {"y1": 2})
     assert started(lanes, askers, 6) == []
     assert lanes.stop(6) == [Entry("x3", 1)]
     lanes.add(Entry("x3", 1), 6)
-    lanes.ended(Entry("x3", 1))
+    lanes.ended(Entry("x3", 1), 6)
     assert started(lanes, askers, 6) == ["y1"]
     askers |= filled(lanes, {"y2": 2})
     assert started(lanes, askers, 8) == ["y2"], "y1 has the other half"
-    lanes.ended(Entry("x1", 1))
+    lanes.ended(Entry("x1", 1), 8)
     assert started(lanes, askers, 8) == ["x2"]
 
 

@@ -243,7 +243,7 @@ class Builder:
             log.bug("a build was lost", build=entry.id, attempt=entry.attempt, error=error)
         finally:
             with self._lock:
-                self._lanes.ended(entry)
+                self._lanes.ended(entry, self._clock.monotonic())
             self._give_places()
 
     def _leave(self, entry: Entry, error: NewerFormatError) -> None:

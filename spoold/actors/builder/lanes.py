@@ -6,9 +6,9 @@ it moves on to the slow lane, of ``slow`` places, where it takes all the time th
 have one, it is stopped and put back, and waits for one. So a build that nobody has tried yet waits for a few times
 ``patience`` at the most, whatever else is being built, and while nobody waits nothing is stopped.
 
-In both lanes clients take turns, and within the builds of one the oldest is first. One client has at most half of the
-slow lane. A build that several asked for comes in the turn of whoever is first. A client is a person, whatever uids are
-theirs.
+In both lanes the client is next who had less time in places lately (``model.timeshare``), and within the builds of one
+the oldest is first. One client has at most half of the slow lane. A build that several asked for comes in the turn of
+whoever is first, and is charged to them. A client is a person, whatever uids are theirs.
 
 Nothing here touches the machine or survives it: whatever waits is in ``builds/new``, and is merely tried once more by
 the next builder. Not thread-safe.
@@ -17,14 +17,16 @@ the next builder. Not thread-safe.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from spoold.config import Builder
 from spoold.model.ids import Entry
+from spoold.model.timeshare import Rank, TimeShares, Use
 
 NOBODY = -1  # stands for the client of builds that no submission asked for
-Askers = Mapping[str, set[int]]
+Askers = Mapping[str, AbstractSet[int]]
 
 
 class Waiting(NamedTuple):
@@ -44,11 +46,10 @@ class Turn(NamedTuple):
 
 @dataclass
 class Running:
-    """A build that has a place, in ``client``'s turn, since ``began`` on the monotonic clock."""
+    """A build that has a place, in a client's turn."""
 
     entry: Entry
-    client: int
-    began: float
+    use: Use
     slow: bool
     stopped: bool = False
 
@@ -61,8 +62,8 @@ class Lanes:
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Running] = {}
         self._known_slow: set[str] = set()
-        self._served: dict[int, int] = {}  # by client: the number of the turn that he had last
-        self._turns = 0
+        self._times = TimeShares()
+        self._clients: set[int] = set()  # for whom something waited at the last look
 
     @property
     def places(self) -> int:
@@ -93,9 +94,9 @@ class Lanes:
         """Let a build wait for its turn."""
         self._waiting[entry.id] = Waiting(entry, since, not_before)
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: Entry, now: float) -> None:
         """Free the place of a build that came to its end, was put back, or turned out to be another builder's."""
-        del self._running[entry.id]
+        self._times.end(self._running.pop(entry.id).use, now)
         if entry.id not in self._waiting:
             self._known_slow.discard(entry.id)
 
@@ -110,11 +111,19 @@ class Lanes:
         """
         started = []
         fresh, known = self._ready(now)
-        while fresh and self._makes_quick_place(now) and (turn := self._first(fresh, askers)):
+        self._note_clients({client for each in (*fresh, *known) for client in _clients(each, askers)}, now)
+        while fresh and self._makes_quick_place(now) and (turn := self._first(fresh, askers, now)):
             started.append(self._begin(turn, now, slow=False))
-        while turn := self._first(known, askers, self._has_slow_place):
+        while turn := self._first(known, askers, now, self._has_slow_place):
             started.append(self._begin(turn, now, slow=True))
         return started
+
+    def _note_clients(self, clients: set[int], now: float) -> None:
+        for client in self._clients - clients:
+            self._times.leave(client)
+        for client in clients:
+            self._times.come(client, now)
+        self._clients = clients
 
     def stop(self, now: float) -> list[Entry]:
         """Return the builds to stop, since others need their places; again those that have not stopped yet."""
@@ -132,13 +141,17 @@ class Lanes:
         fresh = [each for each in ready if each.entry.id not in self._known_slow]
         return fresh, [each for each in ready if each.entry.id in self._known_slow]
 
-    def _first(self, builds: list[Waiting], askers: Askers, may: Callable[[int], bool] = lambda _: True) -> Turn | None:
+    def _first(
+        self, builds: list[Waiting], askers: Askers, now: float, may: Callable[[int], bool] = lambda _: True
+    ) -> Turn | None:
         """Take the build whose turn it is from ``builds``; None where ``may`` says of no client that one can start."""
+        rank = self._times.ranks(now)
+        ranks: dict[int, Rank] = {client: rank(client) for client in self._clients if may(client)}
         turns = [
-            (self._served.get(client, 0), each.since, Turn(each, client))
+            (ranks[client], each.since, Turn(each, client))
             for each in builds
-            for client in askers.get(each.entry.id) or {NOBODY}
-            if may(client)
+            for client in _clients(each, askers)
+            if client in ranks
         ]
         if not turns:
             return None
@@ -147,10 +160,8 @@ class Lanes:
         return turn
 
     def _begin(self, turn: Turn, now: float, *, slow: bool) -> Entry:
-        self._turns += 1
-        self._served[turn.client] = self._turns
         entry = self._waiting.pop(turn.build.entry.id).entry
-        self._running[entry.id] = Running(entry, turn.client, now, slow)
+        self._running[entry.id] = Running(entry, self._times.begin(turn.client, now), slow)
         return entry
 
     def _makes_quick_place(self, now: float) -> bool:
@@ -158,7 +169,7 @@ class Lanes:
         if self._running_in(slow=False) < self._settings.parallel:
             return True
         for each in self._overdue(now):
-            if self._has_slow_place(each.client):
+            if self._has_slow_place(each.use.owner):
                 each.slow = True
                 return True
         return False
@@ -168,12 +179,16 @@ class Lanes:
         if not self._settings.slow:
             return []
         latest = now - self._settings.patience
-        found = [each for each in self._running.values() if not (each.slow or each.stopped) and each.began <= latest]
-        return sorted(found, key=lambda each: each.began)
+        quick = [each for each in self._running.values() if not (each.slow or each.stopped)]
+        return sorted((each for each in quick if each.use.began <= latest), key=lambda each: each.use.began)
 
     def _has_slow_place(self, client: int) -> bool:
-        own = sum(each.slow and each.client == client for each in self._running.values())
+        own = sum(each.slow and each.use.owner == client for each in self._running.values())
         return self._running_in(slow=True) < self._settings.slow and own < max(1, self._settings.slow // 2)
 
     def _running_in(self, *, slow: bool) -> int:
         return sum(each.slow == slow for each in self._running.values())
+
+
+def _clients(build: Waiting, askers: Askers) -> AbstractSet[int]:
+    return askers.get(build.entry.id) or {NOBODY}

@@ -62,7 +62,7 @@ class Executor:
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
         self._persons = Persons()
-        self._line = Line(self._persons.of)
+        self._line = Line(self._persons.of, self._spool.clock.monotonic)
         self._newer = LeftAlone(log)
         self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line, newer=self._newer)
         self._waits = Waits()

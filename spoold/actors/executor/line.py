@@ -1,9 +1,10 @@
 """The line: what this executor knows of and has not begun, as small things in memory that say where an entry lies.
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
-attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot. Owners take
-turns, each of them a person whatever uids are theirs, and one owner's jobs go by priority. What was tried before goes
-one at a time, so that a job that kills its executor meets the others that it killed with it never again.
+attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot. The next slot
+is for the owner who used fewer slot-seconds lately, and one owner's jobs go by priority. An owner is a person, whatever
+uids are theirs. What was tried before goes one at a time, so that a job that kills its executor meets the others that
+it killed with it never again.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import heapq
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from spoold.model import ids
 from spoold.model.ids import Entry
+from spoold.model.timeshare import TimeShares, Use
 from spoold.model.turns import Turns
 
 TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
@@ -50,11 +53,23 @@ class Ready(NamedTuple):
     build_id: str
 
 
-class Line:
-    """All that waits in one executor; ``person`` tells who stands behind a uid."""
+class Taken(NamedTuple):
+    """An entry that a slot took, and what its owner is charged for that."""
 
-    def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
+    place: Place
+    build_id: str
+    use: Use
+
+
+class Line:
+    """All that waits in one executor; ``person`` tells who stands behind a uid, ``clock`` is the monotonic one."""
+
+    def __init__(
+        self, person: Callable[[int], int] = lambda uid: uid, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._person = person
+        self._clock = clock
+        self._times = TimeShares()
         self._changed = threading.Condition()
         self._names: dict[str, set[str]] = {"new": set(), "building": set()}
         self._left: dict[str, set[str]] = {"new": set(), "building": set()}  # of these, what is not for this version
@@ -136,36 +151,58 @@ class Line:
         with self._changed:
             self._names[place.state].add(place.name)
             turns = self._fresh if place.entry.attempt == 1 else self._tried
-            turns.add(self._person(owner), Ready(place, build_id), priority)
+            person = self._person(owner)
+            turns.add(person, Ready(place, build_id), priority)
+            self._times.come(person, self._clock())
             self._changed.notify()
 
-    def take(self) -> Ready | None:
+    def take(self) -> Taken | None:
         """Wait until there is work for a slot, and take it; None once the line is closed."""
         with self._changed:
             while not self._closed:
-                if ready := self._next():
-                    return ready
+                if taken := self._next():
+                    return taken
                 self._changed.wait()
         return None
 
-    def _next(self) -> Ready | None:
-        """Take from what is fresh and from what was tried before in turns; one of the latter at a time."""
+    def _next(self) -> Taken | None:
+        """Take from what is fresh and from what was tried before, one of the latter at a time.
+
+        The owner who used less goes first. What is fresh and what was tried take turns where that is one owner.
+        """
+        now = self._clock()
+        rank = self._times.ranks(now)
         self._tried_next = not self._tried_next
-        may_try = bool(self._tried) and not self._trying
-        if may_try and (self._tried_next or not self._fresh):
-            self._trying = True
-            return self._tried.take()
-        return self._fresh.take()
+        order = (self._tried, self._fresh) if self._tried_next else (self._fresh, self._tried)
+        firsts = [
+            (owner, turns)
+            for turns in order
+            if not (turns is self._tried and self._trying) and (owner := turns.first(rank)) is not None
+        ]
+        if not firsts:
+            return None
+        owner, turns = min(firsts, key=lambda found: rank(found[0]))
+        ready = turns.take_from(owner)
+        self._trying |= turns is self._tried
+        if not (self._fresh.has(owner) or self._tried.has(owner)):
+            self._times.leave(owner)
+        return Taken(*ready, self._times.begin(owner, now))
+
+    def begun(self, taken: Taken) -> None:
+        """Note that a slot begins with what it took: the wait for the engine, or for room on the disk, costs nobody."""
+        with self._changed:
+            taken.use.began = self._clock()
 
     def left(self, place: Place) -> None:
         """Note that an entry that was taken is not where it was any more."""
         with self._changed:
             self._names[place.state].discard(place.name)
 
-    def ended(self, ready: Ready) -> None:
+    def ended(self, taken: Taken) -> None:
         """Note that a slot has done with what it took."""
         with self._changed:
-            if ready.place.entry.attempt > 1:
+            self._times.end(taken.use, self._clock())
+            if taken.place.entry.attempt > 1:
                 self._trying = False
                 self._changed.notify()
 

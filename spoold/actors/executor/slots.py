@@ -13,7 +13,7 @@ import threading
 import msgspec
 
 from spoold.actors.executor.admission import Admission
-from spoold.actors.executor.line import Line, Place, Ready
+from spoold.actors.executor.line import Line, Place, Taken
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, TURNAROUND, WAIT, Histogram
@@ -117,25 +117,26 @@ class Slots:
 
     def _serve(self) -> None:
         """Be a slot: take what is next, until the line is closed."""
-        while ready := self._line.take():
+        while taken := self._line.take():
             try:
-                self._work(ready)
+                self._work(taken)
             finally:
-                self._line.ended(ready)
+                self._line.ended(taken)
 
-    def _work(self, ready: Ready) -> None:
+    def _work(self, taken: Taken) -> None:
         self._wait_for_engine_and_room()
         if self._stopping.is_set():
             return
+        self._line.begun(taken)
         try:
-            if not self._take_on(ready):
+            if not self._take_on(taken):
                 self._stopping.wait(BACK_OFF)
             elif self._line.idle:
                 self._spool.queue.tidy()
         except OSError as error:
             log.error("the host is in the way; private names go later", error=error)
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
-            log.bug("a slot failed", submission=ready.place.entry.id, error=error)
+            log.bug("a slot failed", submission=taken.place.entry.id, error=error)
 
     def _wait_for_engine_and_room(self) -> None:
         while not self._stopping.is_set():
@@ -144,15 +145,15 @@ class Slots:
                     return
                 self._stopping.wait(FULL)
 
-    def _take_on(self, ready: Ready) -> bool:
+    def _take_on(self, taken: Taken) -> bool:
         """Work on an entry; False where the host (a full disk) was in the way."""
-        entry = ready.place.entry
+        entry = taken.place.entry
         path = ""
         try:
-            path = self._claim(ready.place)
+            path = self._claim(taken.place)
             with self._heartbeat.holding(path) as lease:
                 try:
-                    self._hold(entry, ready.build_id, lease)
+                    self._hold(entry, taken.build_id, lease)
                 except OSError as error:
                     self._return(entry, error)
                     return False

@@ -1,0 +1,164 @@
+"""Time shares: who is next by time, so that whoever has used fewer slot-seconds lately goes first.
+
+Spec: spool-layout.md, "Overload" and "Turns". This is start-time fair queueing (Goyal, Vin, Cheng, "Start-time Fair
+Queuing: A Scheduling Algorithm for Integrated Services Packet Switching Networks", SIGCOMM 1996) for several places at
+once (SFQ(D): Jin, Chase, Kaur, "Interposed Proportional Sharing for a Storage Service Utility", SIGMETRICS 2004). Each
+owner has an account of what they used, divided by their weight, and the lowest account is next. Whoever comes when
+nothing of theirs waits is lifted to the account that was served last. So idleness earns nothing, and nobody who comes
+waits for more than a place.
+
+Two things differ from the papers. How long a job takes is not known beforehand, so an account grows while the job runs.
+And accounts fade by half in ``HALF_LIFE``, so that nobody pays today for yesterday.
+
+Two owners who both wait all the time differ by at most what their jobs in all places can take: their longest job, or
+``LEAST``, in each of the places. Nothing here survives the process. Times are the monotonic clock's. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+HALF_LIFE = 3600.0  # seconds; many times the longest job, or half of that would be forgotten before it was paid for
+LEAST = 0.1  # seconds that a use counts for while it goes on: places that free up at once do not all go to one owner
+EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
+NOTHING = 0.01  # slot-seconds: who used so little lately is forgotten
+Rank = tuple[float, int]
+
+
+@dataclass(eq=False)
+class Use:
+    """A place that an owner has, since ``began``."""
+
+    owner: int
+    began: float
+
+
+@dataclass
+class _Account:
+    """``level`` is what the owner used by their weight, ``used`` without it; neither has what goes on."""
+
+    level: float
+    used: float = 0.0
+    turn: int = 0
+    waits: bool = False
+    uses: list[Use] = field(default_factory=list)
+
+
+class TimeShares:
+    """The accounts of all owners; ``weights`` are those that are not 1."""
+
+    def __init__(self, weights: Mapping[int, float] | None = None) -> None:
+        self._weights = weights or {}
+        self._accounts: dict[int, _Account] = {}
+        self._served = 0.0  # the account, in weighted slot-seconds, that was served last
+        self._turns = 0
+        self._epoch = 0.0
+        self._most = 1000  # accounts before those that say nothing are forgotten
+
+    def follow(self, weights: Mapping[int, float]) -> None:
+        """Go by other weights from now on."""
+        self._weights = weights
+
+    def come(self, owner: int, now: float) -> None:
+        """Note that something of an owner's waits. One of whom nothing waited has no claim from before."""
+        account = self._account(owner, now)
+        if not account.waits:
+            account.waits = True
+            account.level = max(account.level, self._served - self._going_on(owner, account, now))
+
+    def leave(self, owner: int) -> None:
+        """Note that nothing of an owner's waits any more."""
+        if account := self._accounts.get(owner):
+            account.waits = False
+
+    def begin(self, owner: int, now: float) -> Use:
+        """Give an owner a place."""
+        account = self._account(owner, now)
+        self._served = max(self._served, account.level + self._going_on(owner, account, now))
+        self._turns += 1
+        use = Use(owner, now)
+        account.turn = self._turns
+        account.uses.append(use)
+        return use
+
+    def end(self, use: Use, now: float) -> None:
+        """Take a place back, and charge its owner."""
+        account = self._account(use.owner, now)
+        account.uses.remove(use)
+        spent = self._spent(use, now)
+        account.used += spent
+        account.level += spent / self._weight(use.owner)
+
+    def ranks(self, now: float) -> Callable[[int], Rank]:
+        """Return what ranks owners, the next one lowest: by account, and among equals who was served longest ago."""
+        self._write_down(now)
+        least = LEAST * self._growth(now)
+
+        def rank(owner: int) -> Rank:
+            account = self._accounts.get(owner)
+            if account is None:
+                return self._served, 0
+            if not account.uses:
+                return account.level, account.turn
+            return account.level + self._going_on(owner, account, now, least), account.turn
+
+        return rank
+
+    def used(self, now: float) -> dict[int, float]:
+        """Return the slot-seconds that each owner used lately: those of ``HALF_LIFE`` ago count half."""
+        self._write_down(now)
+        growth = self._growth(now)
+        return {
+            owner: (account.used + sum(self._spent(use, now) for use in account.uses)) / growth
+            for owner, account in self._accounts.items()
+        }
+
+    def _weight(self, owner: int) -> float:
+        return self._weights.get(owner, 1.0)
+
+    def _going_on(self, owner: int, account: _Account, now: float, least: float = 0.0) -> float:
+        """Return what an owner's places add to their level."""
+        return sum(max(least, self._spent(use, now)) for use in account.uses) / self._weight(owner)
+
+    # -- Fading. All accounts fade alike, so instead what is charged grows with time: the order is the same, and an
+    #    account need not be touched for it.
+
+    def _growth(self, now: float) -> float:
+        """Return what a slot-second counts that is used now."""
+        return math.exp2((now - self._epoch) / HALF_LIFE)
+
+    def _spent(self, use: Use, now: float) -> float:
+        """Return what a use has cost until now: the integral of the growth."""
+        return (self._growth(now) - self._growth(use.began)) * HALF_LIFE / math.log(2)
+
+    def _account(self, owner: int, now: float) -> _Account:
+        """Return an owner's account, a new one where there is none."""
+        self._write_down(now)
+        if owner not in self._accounts:
+            if len(self._accounts) >= self._most:
+                self._forget(now)
+            self._accounts[owner] = _Account(self._served)
+        return self._accounts[owner]
+
+    def _write_down(self, now: float) -> None:
+        """Begin to count anew after a long time."""
+        if now - self._epoch < EPOCH:
+            return
+        faded = 1 / self._growth(min(now, self._epoch + 4 * EPOCH))
+        self._served *= faded
+        for account in self._accounts.values():
+            account.level *= faded
+            account.used *= faded
+        self._epoch = now
+
+    def _forget(self, now: float) -> None:
+        """Forget accounts that differ in nothing from new ones."""
+        least = NOTHING * self._growth(now)
+        self._accounts = {
+            owner: account
+            for owner, account in self._accounts.items()
+            if account.waits or account.uses or account.used > least or account.level > self._served + least
+        }
+        self._most = max(1000, 2 * len(self._accounts))

@@ -1,0 +1,205 @@
+"""Turns by time, from the drop box to the slots: whoever used fewer slot-seconds lately is next, by whatever uids."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.config import Builder as BuilderSettings
+from spoold.host import persons
+from spoold.host.clock import Clock
+from spoold.model.ids import parse_entry
+from spoold.model.job import Job
+from spoold.model.submission import Dependencies
+from spoold.sandbox import RunCancelledError
+from tests.actors.bench import Bench, settings_for
+from tests.standins import PlainSandbox, store_path
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
+ALICE, BOB, FIRST = 64_101, 64_102, 100_000
+
+
+class HeldSandbox(PlainSandbox):
+    """Has each job go on until it is let go, and time pass only when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self._held: dict[str, threading.Event] = {}
+
+    @property
+    def running(self) -> set[str]:
+        return set(self._held)
+
+    @property
+    def begun(self) -> list[str]:
+        return [job.submission_id for job in self.jobs]
+
+    def begin(self, job: Job, cancelled: threading.Event) -> None:
+        event = self._held[job.submission_id] = threading.Event()
+        self.jobs.append(job)
+        while not event.wait(0.01):
+            if cancelled.is_set():
+                raise RunCancelledError(job.submission_id)
+
+    def let_go(self, *names: str) -> None:
+        for name in names:
+            self._held.pop(name).set()
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> HeldSandbox:
+    made = HeldSandbox()
+    monkeypatch.setattr(Clock, "monotonic", lambda _: made.now)
+    return made
+
+
+@pytest.fixture
+def bench(tmp_path: Path, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    (tmp_path / "subuid").write_text(f"{ALICE}:{FIRST}:65536\n")
+    monkeypatch.setattr(persons, "SUBUID", str(tmp_path / "subuid"))
+    made = Bench(tmp_path / "spool", settings_for(tmp_path / "spool", builder=BuilderSettings(parallel=1, slow=0)))
+    made.sandbox = sandbox
+    made.executor = made.new_executor()
+    put(made, "warm", 0)
+    take_in(made)
+    made.until(lambda: sandbox.running == {"warm"})
+    sandbox.let_go("warm")
+    made.wait_for("warm")
+    yield made
+    sandbox.let_go(*sandbox.running)
+    made.executor.hurry()
+    made.close()
+
+
+def put(bench: Bench, name: str, owner: int) -> None:
+    path = bench.root / "incoming" / f"{name}.json"
+    private = path.with_suffix(".tmp")
+    private.write_text(json.dumps({"files": [{"name": "run.sh", "content": "true"}]}))
+    os.chown(private, owner, owner)
+    private.rename(path)
+
+
+def take_in(bench: Bench) -> None:
+    """Have all that was dropped accepted, and known to the executor."""
+    bench.until(lambda: not bench.names("incoming"), bench.intake.step)
+    bench.executor.step()
+    while bench.executor._line.unseen:
+        bench.executor.step([])
+
+
+def end_one(bench: Bench, sandbox: HeldSandbox, name: str) -> str:
+    """End a job, and return the one that has its slot then."""
+    others = sandbox.running - {name}
+    sandbox.let_go(name)
+    bench.until(lambda: len(sandbox.running) == len(others) + 1, lambda: None)
+    (begun,) = sandbox.running - others
+    return begun
+
+
+def test_short_jobs_that_come_while_long_ones_have_all_slots_go_next(bench: Bench, sandbox: HeldSandbox) -> None:
+    """Eighteen of 3 s from one, and half a second after both slots began one, twenty short ones from another."""
+    for number in range(18):
+        put(bench, f"long-{number}", ALICE)
+    take_in(bench)
+    bench.until(lambda: len(sandbox.running) == 2, lambda: None)
+    sandbox.now += 0.5
+    for number in range(20):
+        put(bench, f"short-{number}", BOB)
+    take_in(bench)
+    sandbox.now += 2.5
+    first, second = sandbox.running
+    next_ = end_one(bench, sandbox, first)
+    for _ in range(19):
+        assert next_.startswith("short")
+        sandbox.now += 0.1
+        next_ = end_one(bench, sandbox, next_)
+    assert next_.startswith("short")
+    assert sandbox.begun.index(next_) == 22, "the one that warmed up, two long ones, and all twenty"
+    assert end_one(bench, sandbox, second).startswith("long")
+
+
+def test_jobs_of_a_hundred_subordinate_uids_are_one_person_s(bench: Bench, sandbox: HeldSandbox) -> None:
+    for number in range(120):
+        put(bench, f"many-{number}", FIRST + number)
+    take_in(bench)
+    bench.until(lambda: len(sandbox.running) == 2, lambda: None)
+    sandbox.now += 0.1
+    put(bench, "other", BOB)
+    take_in(bench)
+    assert end_one(bench, sandbox, min(sandbox.running)) == "other"
+
+
+def test_files_of_a_hundred_subordinate_uids_take_one_turn_of_intake(bench: Bench) -> None:
+    for number in range(120):
+        put(bench, f"many-{number}", FIRST + number)
+    put(bench, "other", BOB)
+    bench.intake.step()
+    assert [name for name in bench.names("new") if name.startswith("other")]
+    assert bench.names("incoming"), "it takes a part in one step"
+
+
+def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path) -> None:
+    (tmp_path / "subuid").write_text("")
+    for number in range(30):
+        put(bench, f"many-{number}", FIRST + number)
+    take_in(bench)
+    bench.until(lambda: len(sandbox.running) == 2, lambda: None)
+    assert end_one(bench, sandbox, min(sandbox.running)).startswith("many")
+    (tmp_path / "subuid").write_text(f"{ALICE}:{FIRST}:65536\n")
+    for number in range(30):
+        put(bench, f"more-{number}", FIRST + 200 + number)
+    put(bench, "other", BOB)
+    take_in(bench)
+    for _ in range(31):  # those from before are as many persons as they were when they came
+        if end_one(bench, sandbox, min(sandbox.running)) == "other":
+            break
+    else:
+        pytest.fail("the other user came after all of them")
+
+
+# -- builds
+
+
+def file(bench: Bench, build_id: str, client: int) -> None:
+    bench.builds.note_use(build_id, client)
+    bench.builds.request(Dependencies(build_id=build_id, expression="", nixpkgs=store_path("nixpkgs")))
+
+
+def test_builds_of_a_hundred_subordinate_uids_are_one_person_s(bench: Bench, sandbox: HeldSandbox) -> None:
+    bench.backend.gate.clear()
+    before = len(bench.backend.built)
+    for number in range(20):
+        file(bench, f"many-{number:02}", FIRST + number)
+    bench.until(lambda: len(bench.backend.built) == before + 1, bench.builder.step)
+    sandbox.now += 1
+    file(bench, "other", BOB)
+    bench.builder.step()
+    bench.backend.gate.set()
+    bench.until(lambda: len(bench.builds.finished()) >= 21, bench.builder.step)
+    assert bench.backend.built[before + 1] == "other"
+
+
+def test_a_client_whose_builds_took_long_comes_after_one_whose_builds_did_not(
+    bench: Bench, sandbox: HeldSandbox
+) -> None:
+    bench.backend.gate.clear()
+    before = len(bench.backend.built)
+    for number in range(3):
+        file(bench, f"long-{number}", ALICE)
+    bench.until(lambda: len(bench.backend.built) == before + 1, bench.builder.step)
+    sandbox.now += 60
+    for number in range(5):
+        file(bench, f"short-{number}", BOB)
+    bench.builder.step()
+    bench.backend.gate.set()
+    bench.until(lambda: len(bench.builds.finished()) >= 8, bench.builder.step)
+    order = [key for key, _ in itertools.groupby(bench.backend.built[before:], lambda name: name.partition("-")[0])]
+    assert order == ["long", "short", "long"]
+    assert all(parse_entry(f"{name}.json") for name in bench.backend.built)
