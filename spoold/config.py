@@ -209,6 +209,19 @@ class Nix(_Section, frozen=True):
         return os.path.abspath(os.path.join(self.state, "nix/nix/store"))
 
 
+class Turns(_Section, frozen=True):
+    """Whose job or build is next, where several users wait for one place."""
+
+    weights: Annotated[
+        dict[str, Annotated[float, msgspec.Meta(gt=0, le=1000)]],
+        setting(
+            "how much of the time a user gets beside others, who have 1: by name, by uid:NUMBER, or for each member of "
+            "group:NAME, such as { alice = 2, 'group:staff' = 4 }; their own counts before those of groups, and of "
+            "these the largest"
+        ),
+    ] = {}
+
+
 class Metrics(_Section, frozen=True):
     """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""
 
@@ -231,6 +244,7 @@ class Settings(_Section, frozen=True):
     limits: Limits = Limits()
     gc: Rules = Rules()
     retention: Retention = Retention()
+    turns: Turns = Turns()
     metrics: Metrics = Metrics()
     nixpkgs: Annotated[
         dict[str, str],
@@ -258,6 +272,7 @@ LIVE = (
     "limits.run",
     "gc",
     "retention",
+    "turns",
     "nixpkgs",
 )
 

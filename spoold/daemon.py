@@ -22,6 +22,7 @@ from spoold.config import Settings, take_over
 from spoold.host import fsops, textfile
 from spoold.host.log import Log
 from spoold.host.notify import notify
+from spoold.host.persons import weights
 from spoold.loop import Actor, Loop
 from spoold.model.errors import OperatorError
 from spoold.spool import layout, lists
@@ -156,6 +157,7 @@ class Main:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             wanted = self._reload() if self._reload else self._settings
+            weights(wanted.turns.weights)  # raises what is wrong with them
         except OperatorError as error:
             log.error("the settings cannot be taken over; all stays as it was", error=error)
         else:

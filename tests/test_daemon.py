@@ -260,6 +260,32 @@ def test_settings_are_read_again_at_sighup(
     assert 'left_as_they_were=docker.mode msg="settings that need a restart have changed"' in said
 
 
+def test_a_weight_of_nobody_starts_no_executor_and_is_not_taken_over(
+    start: Start, spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]
+) -> None:
+    address, listener = notifications
+    config = tmp_path / "spoold.toml"
+    config.write_text("[turns]\nweights = { nobody-of-this-name = 2 }\n")
+    with start("executor") as process:
+        assert process.wait(PATIENCE) == 1
+        assert b"turns.weights: there is no user 'nobody-of-this-name'" in (
+            process.stderr.read() if process.stderr else b""
+        )
+    config.write_text("[spool]\nscan = 0.2\n")
+    with start("intake", NOTIFY_SOCKET=address) as process:
+        assert listener.recv(100) == b"READY=1"
+        for text in ("weights = { nobody-of-this-name = 2 }", "weights = { 'uid:1' = 2 }"):
+            config.write_text(f"[spool]\nscan = 0.3\n[turns]\n{text}\n")
+            process.send_signal(signal.SIGHUP)
+            assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert listener.recv(100) == b"READY=1"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert said.count("the settings cannot be taken over; all stays as it was") == 1
+    assert "taken_over=spool.scan,turns.weights" in said
+
+
 def test_a_second_sigterm_hurries(spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]) -> None:
     """The first lets a job go on for [executor] drain seconds, a minute."""
     address, listener = notifications

@@ -141,7 +141,7 @@ def of_settings() -> str:
 def _assignment(setting: Described) -> str:
     """Return a setting with its default, as it is written."""
     if isinstance(setting.default, dict):
-        return rf"\fB[{escaped(setting.name)}]\fR"
+        return rf"\fB{escaped(setting.name)}\fR = {{}}" if setting.section else rf"\fB[{escaped(setting.name)}]\fR"
     text = msgspec.toml.encode({setting.name: setting.default}).decode().strip()
     name, _, value = text.partition(" = ")
     return rf"\fB{escaped(name)}\fR = {escaped(value)}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from spoold.cli import check, client, defaults, deps, doctor, exits, operator, pins, render, text, top
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings, load
+from spoold.host.persons import weights
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
@@ -250,11 +251,12 @@ def config(settings: Settings, *, as_file: bool, as_json: bool) -> None:
       spoolctl config --defaults > /etc/spoold/spoold.toml
       spoolctl --config ./spoold.toml config --json | jq .lease
 
-    Exit codes: 0 printed, 1 the file cannot be read, or has a setting that there is not.
+    Exit codes: 0 printed, 1 the file cannot be read, or has a setting that there is not, or weights of nobody.
     """
     if as_file:
         click.echo(defaults.text(), nl=False)
         return
+    weights(settings.turns.weights)  # raises what daemons would refuse to start with
     click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))
 
 

@@ -46,7 +46,8 @@ def _table(section: Section) -> str:
 def _lines(section: Section) -> Iterator[str]:
     for setting in section.settings:
         yield _comment(_sentence(setting, f"{section.path}.{setting.name}"))
-        value = msgspec.toml.encode({setting.name: msgspec.to_builtins(setting.default)}).decode()
+        default = msgspec.to_builtins(setting.default)
+        value = f"{setting.name} = {{}}" if default == {} else msgspec.toml.encode({setting.name: default}).decode()
         yield "".join(f"#{line}\n" for line in value.strip().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Persons: who stands behind a uid.
+"""Persons: who stands behind a uid, and how much weight they have.
 
 Spec: spool-layout.md, "Turns". A user with a range in /etc/subuid can be any uid of it, by newuidmap(1), and there are
 65,536 of them as a rule. So a uid of a range counts as its holder, in turns and in bounds. A uid that lies in several
@@ -11,11 +11,13 @@ nothing. Where the name of a holder is unknown here, the range still counts as o
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from spoold.host import accounts
 from spoold.host.log import Log
+from spoold.model.errors import OperatorError
 
 log = Log("daemon")
 SUBUID = "/etc/subuid"  # see subuid(5)
@@ -93,3 +95,42 @@ def _parse(line: str) -> _Range | None:
     if not (holder and first.isdecimal() and count.isdecimal() and int(count)):
         return None
     return _Range(holder, range(int(first), int(first) + int(count)))
+
+
+def weights(wanted: Mapping[str, float]) -> dict[int, float]:
+    """Return the weights of persons by uid, from those of ``NAME``, ``uid:N`` and ``group:NAME``.
+
+    A user's own counts before those of groups, and of several groups the largest. Raises :class:`OperatorError`, which
+    names the key, for what there is not on this host.
+    """
+    own: dict[int, float] = {}
+    by_group: dict[int, float] = {}
+    for key, weight in wanted.items():
+        kind, colon, name = key.partition(":")
+        if kind == "group" and colon:
+            for uid in _members(key, name):
+                by_group[uid] = max(weight, by_group.get(uid, 0.0))
+        else:
+            own[_user(key, name if kind == "uid" and colon else None)] = weight
+    return by_group | own
+
+
+def _members(key: str, group: str) -> list[int]:
+    try:
+        names = accounts.members(group)
+    except KeyError:
+        raise OperatorError(f"turns.weights: {key!a}: there is no group {group!a} on this host") from None
+    return [uid for name in names if (uid := accounts.uid_of(name)) is not None]
+
+
+def _user(key: str, number: str | None) -> int:
+    if number is not None:
+        if number.isdecimal():
+            return int(number)
+        raise OperatorError(f"turns.weights: {key!a}: a uid is a number, such as uid:1000")
+    uid = accounts.uid_of(key)
+    if uid is None:
+        raise OperatorError(
+            f"turns.weights: there is no user {key!a} on this host: write a user's name, uid:NUMBER or group:NAME"
+        )
+    return uid

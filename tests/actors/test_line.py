@@ -151,3 +151,21 @@ def test_one_that_was_tried_before_goes_at_a_time_whoever_used_less() -> None:
     assert [name(take(line)), name(take(line))] == ["b1", "b2"]
     line.ended(first)
     assert name(take(line)) == "t2"
+
+
+def test_weights_can_be_changed() -> None:
+    clock = Watch()
+    line = Line(clock=clock)
+    line.weigh({ALICE: 3.0})
+    for owner, letter in ((ALICE, "a"), (BOB, "b")):
+        ready(line, owner, *(f"{letter}{number}" for number in range(40)))
+    order = ""
+    for weights in ({ALICE: 3.0}, {}):
+        line.weigh(weights)
+        for _ in range(20):
+            taken = take(line)
+            order += name(taken)[0]
+            clock.now += 1
+            line.ended(taken)
+    assert 14 <= order[:20].count("a") <= 16
+    assert 9 <= order[20:].count("a") <= 11

@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from spoold.config import Builder as BuilderSettings
-from spoold.host import persons
+from spoold.config import Turns
+from spoold.host import accounts, persons
 from spoold.host.clock import Clock
 from spoold.model.ids import parse_entry
 from spoold.model.job import Job
@@ -162,6 +164,25 @@ def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path)
             break
     else:
         pytest.fail("the other user came after all of them")
+
+
+def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "uid_of", {"alice": ALICE}.get)
+    other = msgspec.structs.replace(bench.settings, turns=Turns(weights={"alice": 4.0}))
+    bench.executor.follow(other)
+    bench.builder.follow(other)
+    for number in range(20):
+        put(bench, f"a-{number}", ALICE)
+        put(bench, f"b-{number}", BOB)
+    take_in(bench)
+    bench.until(lambda: len(sandbox.running) == 2, lambda: None)
+    for _ in range(18):
+        sandbox.now += 1
+        end_one(bench, sandbox, sandbox.begun[-2] if sandbox.begun[-2] in sandbox.running else min(sandbox.running))
+    assert 14 <= sum(name.startswith("a") for name in sandbox.begun[1:]) <= 18
+    gone = msgspec.structs.replace(bench.settings, turns=Turns(weights={"gone": 4.0}))
+    bench.executor.follow(gone)
+    bench.builder.follow(gone)
 
 
 # -- builds

@@ -1,13 +1,17 @@
-"""Who stands behind a uid: the holder of the range in /etc/subuid that it is in."""
+"""Who stands behind a uid: the holder of the range in /etc/subuid that it is in; and what persons weigh."""
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from spoold.host import accounts
-from spoold.host.persons import Persons
+from spoold.host.persons import Persons, weights
+from spoold.model.errors import OperatorError
 
 ALICE, BOB = 1001, 1002
 NAMES = {"root": 0, "alice": ALICE, "bob": BOB, "777": 4321}
@@ -17,6 +21,7 @@ NAMES = {"root": 0, "alice": ALICE, "bob": BOB, "777": 4321}
 def subuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file of ranges of a host that has users of these names."""
     monkeypatch.setattr(accounts, "uid_of", NAMES.get)
+    monkeypatch.setattr(accounts, "members", {"staff": {"alice", "bob", "gone"}, "ta": {"bob"}}.__getitem__)
     return tmp_path / "subuid"
 
 
@@ -82,3 +87,32 @@ def test_a_file_that_cannot_be_read_changes_nothing(subuid: Path, caplog: pytest
     found.look()
     assert found.of(100_000) == ALICE
     assert "subordinate uids count as they did" in caplog.text
+
+
+def test_weights_are_of_users_uids_and_groups(subuid: Path) -> None:
+    assert weights({"group:staff": 2.0, "group:ta": 4.0, "alice": 1.5, "uid:9": 0.5}) == {
+        ALICE: 1.5,
+        BOB: 4.0,
+        9: 0.5,
+    }
+    assert weights({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("nobody-here", r"turns.weights: there is no user 'nobody-here' on this host: write .*group:NAME"),
+        ("group:none", r"turns.weights: 'group:none': there is no group 'none' on this host"),
+        ("uid:alice", r"turns.weights: 'uid:alice': a uid is a number"),
+        ("users:x", r"turns.weights: there is no user 'users:x'"),
+    ],
+)
+def test_a_weight_of_nobody_is_a_mistake(subuid: Path, key: str, said: str) -> None:
+    with pytest.raises(OperatorError, match=said):
+        weights({key: 2.0})
+
+
+def test_real_groups_and_users() -> None:
+    group = grp.getgrgid(os.getgid()).gr_name
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert weights({f"group:{group}": 3.0, user: 5.0})[os.getuid()] == 5.0

@@ -25,7 +25,7 @@ from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, STORE_FREE
-from spoold.host.persons import Persons
+from spoold.host.persons import Persons, weights
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint
@@ -64,6 +64,7 @@ class Builder:
         self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
         self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", "builder.held"))
         self._lanes = Lanes(settings.builder)
+        self._lanes.weigh(weights(settings.turns.weights))
         self._persons = Persons()
         self._rests_until = 0.0  # on the monotonic clock: the store is away
         self._lock = threading.Lock()  # of the lanes; what is put back moves on disk and in them at once
@@ -161,8 +162,19 @@ class Builder:
         """Go by other settings; pins that are new are provided beside what runs."""
         before, self._settings = self._settings, settings
         self._collector.follow(settings)
+        if before.turns != settings.turns:
+            self._weigh(settings)
         if before.nixpkgs != settings.nixpkgs:
             self._in_background(self._follow_pins)
+
+    def _weigh(self, settings: Settings) -> None:
+        try:
+            found = weights(settings.turns.weights)
+        except OperatorError as error:  # a user who went since the daemon read these settings
+            log.error("weights stay as they were", error=error)
+            return
+        with self._lock:
+            self._lanes.weigh(found)
 
     def measure(self) -> None:
         """Measure the builds, and the disk of the store."""

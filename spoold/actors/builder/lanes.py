@@ -94,6 +94,10 @@ class Lanes:
         """Let a build wait for its turn."""
         self._waiting[entry.id] = Waiting(entry, since, not_before)
 
+    def weigh(self, weights: Mapping[int, float]) -> None:
+        """Go by other weights of clients; what is not said is 1."""
+        self._times.follow(weights)
+
     def ended(self, entry: Entry, now: float) -> None:
         """Free the place of a build that came to its end, was put back, or turned out to be another builder's."""
         self._times.end(self._running.pop(entry.id).use, now)

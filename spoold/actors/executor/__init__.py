@@ -31,7 +31,7 @@ from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.host.metrics import ENGINE_READY, READY
-from spoold.host.persons import Persons
+from spoold.host.persons import Persons, weights
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError
 from spoold.model.ids import Entry, Hint
@@ -63,6 +63,7 @@ class Executor:
         self._engine = Engine(make_sandbox)
         self._persons = Persons()
         self._line = Line(self._persons.of, self._spool.clock.monotonic)
+        self._line.weigh(weights(settings.turns.weights))
         self._newer = LeftAlone(log)
         self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line, newer=self._newer)
         self._waits = Waits()
@@ -94,8 +95,16 @@ class Executor:
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings; jobs that run keep what they began with."""
+        if settings.turns != self._settings.turns:
+            self._weigh(settings)
         self._settings = settings = fitted(settings)
         self._slots.go_by(settings)
+
+    def _weigh(self, settings: Settings) -> None:
+        try:
+            self._line.weigh(weights(settings.turns.weights))
+        except OperatorError as error:  # a user who went since the daemon read these settings
+            log.error("weights stay as they were", error=error)
 
     def measure(self) -> None:
         """Measure the slots, the line, and the engine."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -205,6 +205,11 @@ class Line:
             if taken.place.entry.attempt > 1:
                 self._trying = False
                 self._changed.notify()
+
+    def weigh(self, weights: Mapping[int, float]) -> None:
+        """Go by other weights of persons; what is not said is 1."""
+        with self._changed:
+            self._times.follow(weights)
 
     def close(self) -> None:
         """Give out nothing any more."""
