@@ -22,6 +22,7 @@ from rich.text import Text
 
 from spoold.cli import exits, render
 from spoold.cli.options import JSON
+from spoold.cli.owners import Owner, owners, table
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import machine
@@ -73,6 +74,7 @@ class Sample(msgspec.Struct, frozen=True):
     states: list[State]
     oldest: list[Aged]
     workers: list[Worker]
+    owners: list[Owner]
     totals: dict[str, float] | None
     per_second: dict[str, float] | None = None
 
@@ -90,7 +92,8 @@ class Sample(msgspec.Struct, frozen=True):
 @JSON
 @click.pass_obj
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
-    """Show what waits, what is worked on and by whom, how fast, and what has waited longest: for the operator.
+    """Show what waits, what is worked on and by whom, whose jobs had how much time in slots lately, how fast it goes,
+    and what has waited longest: for the operator.
 
     A live screen, until ^C. Rates need `[metrics] directory` in the settings. --json prints one look.
 
@@ -99,6 +102,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
       spoolctl top
       spoolctl top --once
       spoolctl top --json | jq '.states[] | select(.state == "new").oldest'
+      spoolctl top --json | jq -r '.owners[] | [.name, .slot_seconds, .share] | @tsv'
 
     Exit codes: 0 shown, 1 there is no spool, or it is closed to this user.
     """
@@ -143,6 +147,7 @@ def _look(settings: Settings, rates: _Rates) -> Sample:
         states=[State(depth.state, depth.number, _oldest(depth, now)) for depth in found],
         oldest=sorted(entries, key=lambda entry: -entry.seconds)[:MOST],
         workers=_workers(root, now),
+        owners=owners(root, now),
         totals=totals,
         per_second=per_second,
     )
@@ -225,7 +230,8 @@ class _Rates:
 
 def _view(sample: Sample) -> Group:
     title = Text(f"{printable(sample.spool)}  {time.strftime('%H:%M:%S', time.localtime(sample.time))}", style="bold")
-    return Group(title, Text(), _states(sample), Text(), _work(sample), Text(), _longest(sample), Text(), _flow(sample))
+    tables = (_states(sample), _work(sample), table(sample.owners), _longest(sample), _flow(sample))
+    return Group(title, *(part for each in tables for part in (Text(), each)))
 
 
 def _states(sample: Sample) -> Table:

@@ -43,7 +43,7 @@ OURS = {
     "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
-    "tmp": re.compile(r".*\.(probe|lock|held|host|count)|doctor-[0-9]+(\.probe)?"),
+    "tmp": re.compile(r".*\.(probe|lock|held|host|count|usage)|doctor-[0-9]+(\.probe)?"),
     "done": re.compile(r"doctor-[0-9]+"),
 }
 KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours hold, by how their names end

@@ -153,6 +153,33 @@ def test_one_that_was_tried_before_goes_at_a_time_whoever_used_less() -> None:
     assert name(take(line)) == "t2"
 
 
+def test_the_wait_for_the_engine_costs_nobody() -> None:
+    clock = Watch()
+    line = Line(clock=clock)
+    ready(line, ALICE, "a")
+    taken = take(line)
+    clock.now += 1000
+    line.begun(taken)
+    clock.now += 1
+    line.ended(taken)
+    assert line.usage() == pytest.approx({ALICE: 1.0}, rel=0.01)
+
+
+def test_who_used_what_is_told_while_there_is_news() -> None:
+    clock = Watch()
+    line = Line(clock=clock)
+    assert line.usage() == {}, "what an earlier process noted is replaced"
+    assert line.usage() is None
+    ready(line, ALICE, "a")
+    taken = take(line)
+    for seconds in (1, 2):
+        clock.now += 1
+        assert line.usage() == pytest.approx({ALICE: seconds}, rel=0.01)
+    line.ended(taken)
+    assert line.usage() == pytest.approx({ALICE: 2}, rel=0.01)
+    assert line.usage() is None
+
+
 def test_weights_can_be_changed() -> None:
     clock = Watch()
     line = Line(clock=clock)

@@ -20,6 +20,7 @@ from spoold.model.ids import parse_entry
 from spoold.model.job import Job
 from spoold.model.submission import Dependencies
 from spoold.sandbox import RunCancelledError
+from spoold.spool import usage
 from tests.actors.bench import Bench, settings_for
 from tests.standins import PlainSandbox, store_path
 
@@ -164,6 +165,23 @@ def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path)
             break
     else:
         pytest.fail("the other user came after all of them")
+
+
+def test_who_used_what_is_noted_for_the_operator(bench: Bench, sandbox: HeldSandbox) -> None:
+    for name, owner in (("a", ALICE), ("s1", FIRST + 7), ("b", BOB)):
+        put(bench, name, owner)
+    take_in(bench)
+    bench.until(lambda: len(sandbox.running) == 2, lambda: None)
+    sandbox.now += 60
+    sandbox.let_go(*sandbox.running)
+    bench.until(lambda: sandbox.running == {"s1"} and bench.executor._line._busy == 1, lambda: None)
+    sandbox.now += 10
+    bench.executor.step()
+    noted = usage.noted(str(bench.root), 0.0)
+    assert noted[BOB] == pytest.approx(60, rel=0.02)
+    assert noted[ALICE] == pytest.approx(70, rel=0.02)
+    assert FIRST + 7 not in noted
+    assert (bench.root / "tmp" / "executor-default.usage").stat().st_mode & 0o007 == 0, "it tells who is at work"
 
 
 def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from spoold.cli import exits, top
 from spoold.config import Metrics, Settings, Spool, load
 from spoold.host import textfile
 from spoold.model.errors import OperatorError
-from spoold.spool import layout
+from spoold.spool import layout, usage
 from tests.engines import REPOSITORY
 
 NASTY = "x\x1b]0;pwned\x07\u202e.json"
@@ -44,6 +44,9 @@ def config(tmp_path: Path) -> Path:
     held.mkdir()
     (held / "d@1.json").touch()
     os.utime(held / "d@1.json", (now - 100, now - 100))
+    used = {0: 300.0, 64_199: 100.0} | {64_100 + number: 1 + (18 - number) / 1000 for number in range(18)}
+    usage.note(str(root), "executor-default", used | {64_150: 0.5, 64_151: 0.5})
+    usage.note(str(root), "executor-two", {64_150: 0.001})
     (tmp_path / "metrics").mkdir()
     settings = Settings(spool=Spool(path=str(root)), metrics=Metrics(directory=str(tmp_path / "metrics")))
     (tmp_path / "spoold.toml").write_bytes(msgspec.toml.encode(settings))
@@ -86,6 +89,15 @@ def test_a_program_gets_json(config: Path) -> None:
     assert [entry["id"] for entry in worker["holds"]] == ["d"]
     assert 100 <= worker["holds"][0]["seconds"] < 200
     assert sample["totals"] == {"COMPLETED": 7}
+    assert [(owner["uid"], owner["name"]) for owner in sample["owners"]] == [
+        (0, "root"),
+        (64_199, "64199"),
+        *((64_100 + number, str(64_100 + number)) for number in range(18)),
+        (None, "others"),
+    ]
+    assert sample["owners"][0]["slot_seconds"] == pytest.approx(300, rel=0.1)
+    assert sample["owners"][0]["share"] == pytest.approx(300 / 419, rel=0.01)
+    assert sum(owner["share"] for owner in sample["owners"]) == pytest.approx(1)
     assert sample["per_second"] is None
 
 
@@ -96,6 +108,9 @@ def test_a_pipe_gets_one_look(config: Path, words: list[str]) -> None:
     assert re.search(r"^new +3 +1 h [67] min", text, re.MULTILINE)
     assert re.search(r"^executor-default .* d +[12] min ", text, re.MULTILINE)
     assert "b (attempt 2)" in text
+    assert re.search(r"^owner +slot-seconds lately +share$", text, re.MULTILINE)
+    assert re.search(r"^root +(300\.0|29[0-9]\.[0-9]) +72%$", text, re.MULTILINE)
+    assert re.search(r"^all others +[0-9.]+ +3%$", text, re.MULTILINE)
     assert "no rates" in text
     assert "\x1b" not in text
     assert "\\x1b]0;pwned\\x07\\u202e" in text

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import secrets
 import threading
@@ -45,7 +46,7 @@ from tests.standins import PlainBackend, PlainSandbox
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where trees are made by the thousand
 PASSING = ("incoming", "new", "building", "running", "ids", "progress", "builds/new", "builds/building")
-KEPT = (".probe", ".count", ".lock", ".held", "collect.lock")
+KEPT = (".probe", ".count", ".usage", ".lock", ".held", "collect.lock")
 CLIENT = 65_001 if os.geteuid() == 0 else os.geteuid()  # another user, where that can be
 ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
 
@@ -319,6 +320,7 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
         mock.patch("spoold.spool.retention.ThreadPoolExecutor", Immediately),
+        mock.patch("spoold.actors.executor.NOTES", math.inf),  # one note of each executor, as below
         mock.patch("spoold.actors.health.PATIENCE", 60.0),  # how much a step does must not depend on the machine
     ):
         yield

@@ -15,6 +15,7 @@ error.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
+from spoold.spool import usage
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
@@ -51,6 +53,7 @@ WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
+NOTES = 2.0  # seconds between two notes of who used what
 
 
 class Executor:
@@ -70,6 +73,7 @@ class Executor:
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
         self._runtime: Runtime | None = None
         self._runtime_seen: fsops.Identity | None = None
+        self._next_note = 0.0  # on the monotonic clock
 
     @property
     def watched(self) -> list[str]:
@@ -131,11 +135,21 @@ class Executor:
         else:
             self._follow(hints)
         self._end_waits()
+        self._note_usage()
         self._show_some()
         self._look_at_some()
         if not self._line.unseen:
             self._newer.tell()
         return 0.0 if self._line.unseen or self._unshown else self._pause()
+
+    def _note_usage(self) -> None:
+        """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
+        now = self._spool.clock.monotonic()
+        if now < self._next_note or (used := self._line.usage()) is None:
+            return
+        self._next_note = now + NOTES
+        with contextlib.suppress(OSError):
+            usage.note(self._spool.root, f"executor-{self._settings.executor.name}", used)
 
     def _pause(self) -> float:
         now = self._spool.clock.monotonic()

@@ -70,6 +70,8 @@ class Line:
         self._person = person
         self._clock = clock
         self._times = TimeShares()
+        self._busy = 0  # slots that have something
+        self._stirred = True  # a slot had something since anybody asked who used what
         self._changed = threading.Condition()
         self._names: dict[str, set[str]] = {"new": set(), "building": set()}
         self._left: dict[str, set[str]] = {"new": set(), "building": set()}  # of these, what is not for this version
@@ -186,6 +188,8 @@ class Line:
         self._trying |= turns is self._tried
         if not (self._fresh.has(owner) or self._tried.has(owner)):
             self._times.leave(owner)
+        self._busy += 1
+        self._stirred = True
         return Taken(*ready, self._times.begin(owner, now))
 
     def begun(self, taken: Taken) -> None:
@@ -201,6 +205,7 @@ class Line:
     def ended(self, taken: Taken) -> None:
         """Note that a slot has done with what it took."""
         with self._changed:
+            self._busy -= 1
             self._times.end(taken.use, self._clock())
             if taken.place.entry.attempt > 1:
                 self._trying = False
@@ -210,6 +215,14 @@ class Line:
         """Go by other weights of persons; what is not said is 1."""
         with self._changed:
             self._times.follow(weights)
+
+    def usage(self) -> dict[int, float] | None:
+        """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""
+        with self._changed:
+            if not self._stirred:
+                return None
+            self._stirred = self._busy > 0
+            return self._times.used(self._clock())
 
     def close(self) -> None:
         """Give out nothing any more."""

@@ -1,0 +1,60 @@
+"""Usage: which owner used how many slot-seconds lately, as an executor notes it for ``spoolctl top``.
+
+Spec: spool-layout.md, "Turns". Each executor keeps ``tmp/executor-<name>.usage``, replaced now and then while its slots
+have work, with a line for each of the ``MOST`` owners who used most, ``<uid> <slot-seconds>``, and one for all others
+together, ``others <slot-seconds>``. Who reads it has it fade by its age. Nothing is decided by it: it is not synced,
+what cannot be read counts as nothing, and nobody but the daemons may read it, since it tells who is at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Mapping
+
+from spoold.host import fsops
+from spoold.model.timeshare import HALF_LIFE
+
+ENDING = ".usage"
+MOST = 20  # owners
+LARGEST = 1 << 16  # bytes of a note
+LINE = re.compile(r"([0-9]{1,10}|others) ([0-9]{1,12}\.[0-9]{3})")
+OTHERS = None  # stands for the owners who are not named
+
+
+def note(root: str, name: str, used: Mapping[int, float]) -> None:
+    """Say who used how many slot-seconds lately, by uid; ``name`` is the executor's process."""
+    ordered = sorted(used.items(), key=lambda each: -each[1])
+    lines = [f"{uid} {seconds:.3f}\n" for uid, seconds in ordered[:MOST]]
+    if len(ordered) > MOST:
+        lines.append(f"others {sum(seconds for _, seconds in ordered[MOST:]):.3f}\n")
+    path = os.path.join(root, "tmp", name + ENDING)
+    private = f"{path}.private.json"
+    fsops.write_private(private, "".join(lines).encode(), sync=False)
+    fsops.replace(private, path)
+
+
+def noted(root: str, now: float) -> dict[int | None, float]:
+    """Return what all executors together noted, as it has faded at ``now``, in seconds since the epoch.
+
+    ``OTHERS`` is the key of those who are not named.
+    """
+    found: dict[int | None, float] = {}
+    directory = os.path.join(root, "tmp")
+    for name in fsops.names(directory):
+        if name.endswith(ENDING):
+            path = os.path.join(directory, name)
+            faded = math.exp2(-max(0.0, now - (fsops.mtime(path) or now)) / HALF_LIFE)
+            for owner, seconds in _read(path).items():
+                found[owner] = found.get(owner, 0.0) + seconds * faded
+    return found
+
+
+def _read(path: str) -> dict[int | None, float]:
+    data = None
+    with contextlib.suppress(OSError):
+        data = fsops.read(path, LARGEST)
+    lines = [LINE.fullmatch(line) for line in (data or b"").decode(errors="replace").splitlines()]
+    return {OTHERS if each[1] == "others" else int(each[1]): float(each[2]) for each in lines if each}
