@@ -1,0 +1,90 @@
+"""Turns of real users' real jobs: short ones that come while another's long ones have all slots are next.
+
+Nothing is measured in seconds: what counts is the order in which jobs begin and end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.config import Docker, Executor, Settings
+from tests.served import PATIENCE, Served
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.nix,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
+]
+ALICE, BOB = 64_101, 64_102
+LONG = 6  # seconds; a slow machine may take half of that for a short job
+EVENT = re.compile(r"submission=([a-z0-9-]+) .*msg=(running|done)$", re.MULTILINE)
+
+
+@pytest.fixture(params=["single-use", "recycled"])
+def served(
+    request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
+) -> Iterator[Served]:
+    directory = Path(tempfile.mkdtemp(prefix="spoold-turns."))  # where others can get to
+    directory.chmod(0o711)
+    settings = msgspec.structs.replace(
+        nix_settings,
+        docker=Docker(host=docker_host, mode=request.param),
+        executor=Executor(slots=2, drain=0.1),
+    )
+    made = Served(directory, settings)
+    yield made
+    made.stop()
+    shutil.rmtree(directory)
+
+
+def drop(served: Served, uid: int, script: str, *names: str) -> None:
+    """Drop files as a user does, whole and at once."""
+    request = json.dumps({"files": [{"name": "run.sh", "content": script}]})
+    incoming = served.spool / "incoming"
+    steps = (f"cat >'{incoming}/.{name}' && mv '{incoming}/.{name}' '{incoming}/{name}.json'" for name in names)
+    for step in steps:
+        command = ["sh", "-c", step]
+        subprocess.run(command, user=uid, group=uid, extra_groups=[], cwd="/", input=request.encode(), check=True)
+
+
+def events(served: Served) -> list[tuple[str, str]]:
+    """Return what began and ended in slots, in order."""
+    return [(what, name) for name, what in EVENT.findall(Path(served.log.name).read_text())]
+
+
+def until(served: Served, condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, served.said()
+        time.sleep(0.02)
+
+
+def test_short_jobs_go_before_the_next_long_ones(served: Served) -> None:
+    """Twenty come after two of eighteen long ones began: they end before a third further long one has begun."""
+    drop(served, BOB, "true", "warm")
+    until(served, lambda: ("done", "warm") in events(served))
+    drop(served, ALICE, f"sleep {LONG}", *(f"long-{number}" for number in range(18)))
+    until(served, lambda: sum(name.startswith("long") for _, name in events(served)) == 2)
+    drop(served, BOB, "echo hi", *(f"short-{number}" for number in range(20)))
+    until(served, lambda: sum(event == ("done", f"short-{event[1][6:]}") for event in events(served)) == 20)
+    happened = events(served)
+    last = max(happened.index(("done", f"short-{number}")) for number in range(20))
+    begun = [name for what, name in happened[:last] if what == "running" and name.startswith("long")]
+    assert len(begun) <= 4, happened
+    assert {json.loads(path.read_bytes())["status"] for path in served.spool.glob("done/short-*.response.json")} == {
+        "COMPLETED"
+    }
+    seconds = {owner["uid"]: owner["slot_seconds"] for owner in served.ctl("top")["owners"]}
+    assert seconds[ALICE] > seconds[BOB]
