@@ -46,9 +46,12 @@ class Turns(Generic[Thing]):
         """Take the thing whose turn it is in rotation; None where nothing waits."""
         return self.take_from(next(iter(self._waiting))) if self._waiting else None
 
-    def first(self, rank: Callable[[int], Any]) -> int | None:
-        """Return the owner with the lowest rank, the one whose turn it is among equals; None where nothing waits."""
-        return min(self._waiting, key=rank, default=None)
+    def first(self, rank: Callable[[int], Any], may: Callable[[int], bool] = lambda _: True) -> int | None:
+        """Return the owner with the lowest rank of those who ``may``, the one whose turn it is among equals.
+
+        None where nothing of theirs waits.
+        """
+        return min(filter(may, self._waiting), key=rank, default=None)
 
     def take_from(self, owner: int) -> Thing:
         """Take the first thing of an owner of whom something waits."""

@@ -133,10 +133,10 @@ class Spool:
         self.answers.write(private, published(id_, response), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
-    def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> None:
-        """End a running submission with ``response``; raises :class:`LeaseLostError` when another attempt has it.
+    def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> int:
+        """End a running submission with ``response``, and return how many bytes the answer has.
 
-        For ``tidy`` see :meth:`Queue.commit`.
+        Raises :class:`LeaseLostError` when another attempt has it. For ``tidy`` see :meth:`Queue.commit`.
         """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
@@ -144,6 +144,7 @@ class Spool:
         self.queue.commit(entry, "running", result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
         fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
+        return len(result)
 
     def give_up(self, entry: Entry, state: str, reason: str) -> None:
         """End an entry that cannot be worked on: a copy to ``quarantine/``, ``INTERNAL_ERROR`` to its owner.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from spoold.actors.intake import dropbox
@@ -162,16 +161,14 @@ def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: p
 
 @pytest.fixture
 def disk(small_disk: Path) -> Iterator[Bench]:
-    made = Bench(small_disk, msgspec.structs.replace(settings_for(small_disk), retention=Rules(interval=0.01)))
+    everything = Share(bytes=1 << 40, entries=1 << 40)
+    made = Bench(small_disk, settings_for(small_disk, retention=Rules(interval=0.01), share=everything))
     yield made
     made.close()
 
 
 def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench) -> None:
     """Also of those that are young, so that intake goes on; the other's, which are older, stay."""
-    everything = Share(bytes=1 << 40, entries=1 << 40)
-    disk.intake.follow(msgspec.structs.replace(disk.settings, share=everything))
-    disk.health.follow(msgspec.structs.replace(disk.settings, share=everything))
     put(disk, OTHER, "other")
     take_in(disk)
     disk.wait_for("other")
@@ -191,3 +188,33 @@ def test_a_disk_that_one_owner_fills_is_freed_of_that_owners_answers(disk: Bench
     disk.until(lambda: len(answers(disk)) < 20, go_on)
     assert "other" in answers(disk)
     assert any(id_.startswith("greedy") for id_ in answers(disk)), "no more goes than has to"
+
+
+def test_small_files_with_large_answers_wait_as_well(bench: Bench) -> None:
+    """What was accepted before is not begun once an owner's answers have used up the share; another's is."""
+    ids = [f"greedy-{number}" for number in range(6)]
+    put(bench, GREEDY, *ids, script="head -c 400000 /dev/zero")
+    take_in(bench)
+    assert len(accepted(bench)) == 6
+    bench.until(lambda: len(answers(bench)) >= 2)
+
+    def held() -> bool:
+        return bool(bench.executor._held) and not bench.names("running")
+
+    bench.until(held)
+    waiting = accepted(bench)
+    assert waiting, "there was no room for all of it"
+    assert len(answers(bench)) <= 5
+    put(bench, OTHER, "other")
+    take_in(bench)
+    bench.wait_for("other")
+    assert accepted(bench) == waiting
+    for id_ in answers(bench) - {"other"}:
+        for name in (f"{id_}.json", f"{id_}.response.json"):
+            (bench.root / "done" / name).unlink()  # as retention does in time
+
+    def go_on() -> None:
+        bench.step()
+        bench.health._counter.step(1000.0)
+
+    bench.until(lambda: len(accepted(bench)) < len(waiting), go_on)

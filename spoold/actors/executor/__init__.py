@@ -46,11 +46,12 @@ from spoold.spool import usage
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
+from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
-BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away
+BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
 NOTES = 2.0  # seconds between two notes of who used what
@@ -65,12 +66,16 @@ class Executor:
         self._builds = BuildStore(settings)
         self._engine = Engine(make_sandbox)
         self._persons = Persons()
-        self._line = Line(self._persons.of, self._spool.clock.monotonic)
+        self._shares = Shares(settings, self._spool, self._persons.of)
+        self._line = Line(self._persons.of, self._spool.clock.monotonic, self._shares.may_begin)
         self._line.weigh(weights(settings.turns.weights))
         self._newer = LeftAlone(log)
-        self._slots = Slots(settings, self._spool, self._builds, self._engine, self._line, newer=self._newer)
+        self._slots = Slots(
+            settings, self._spool, self._builds, self._engine, self._line, newer=self._newer, shares=self._shares
+        )
         self._waits = Waits()
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
+        self._held: set[int] = set()  # persons whose share is used up
         self._runtime: Runtime | None = None
         self._runtime_seen: fsops.Identity | None = None
         self._next_note = 0.0  # on the monotonic clock
@@ -102,6 +107,7 @@ class Executor:
         if settings.turns != self._settings.turns:
             self._weigh(settings)
         self._settings = settings = fitted(settings)
+        self._shares.follow(settings)
         self._slots.go_by(settings)
 
     def _weigh(self, settings: Settings) -> None:
@@ -136,11 +142,19 @@ class Executor:
             self._follow(hints)
         self._end_waits()
         self._note_usage()
+        self._follow_shares()
         self._show_some()
         self._look_at_some()
         if not self._line.unseen:
             self._newer.tell()
         return 0.0 if self._line.unseen or self._unshown else self._pause()
+
+    def _follow_shares(self) -> None:
+        """Let those begin again whose share of the spool has room for answers."""
+        self._shares.look()
+        self._held = self._line.ask_again()
+        for person in self._held:
+            self._shares.tell(person, "jobs wait in new/")
 
     def _note_usage(self) -> None:
         """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
@@ -153,7 +167,7 @@ class Executor:
 
     def _pause(self) -> float:
         now = self._spool.clock.monotonic()
-        longest = self._settings.spool.scan if self._engine.ready.is_set() else BACK_OFF
+        longest = self._settings.spool.scan if self._engine.ready.is_set() and not self._held else BACK_OFF
         ends = [end - now for end in (self._waits.next_end, self._line.rests_until) if end is not None]
         return max(0.05, min([longest, *ends]))
 

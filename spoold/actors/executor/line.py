@@ -62,13 +62,21 @@ class Taken(NamedTuple):
 
 
 class Line:
-    """All that waits in one executor; ``person`` tells who stands behind a uid, ``clock`` is the monotonic one."""
+    """All that waits in one executor; ``person`` tells who stands behind a uid, ``clock`` is the monotonic one.
+
+    ``may_begin`` tells whether a person's entries may be begun now: their share of the spool has room for answers.
+    """
 
     def __init__(
-        self, person: Callable[[int], int] = lambda uid: uid, clock: Callable[[], float] = time.monotonic
+        self,
+        person: Callable[[int], int] = lambda uid: uid,
+        clock: Callable[[], float] = time.monotonic,
+        may_begin: Callable[[int], bool] = lambda _: True,
     ) -> None:
         self._person = person
         self._clock = clock
+        self._may_begin = may_begin
+        self._held: set[int] = set()  # who may not, as far as it was asked
         self._times = TimeShares()
         self._busy = 0  # slots that have something
         self._stirred = True  # a slot had something since anybody asked who used what
@@ -176,11 +184,9 @@ class Line:
         rank = self._times.ranks(now)
         self._tried_next = not self._tried_next
         order = (self._tried, self._fresh) if self._tried_next else (self._fresh, self._tried)
-        firsts = [
-            (owner, turns)
-            for turns in order
-            if not (turns is self._tried and self._trying) and (owner := turns.first(rank)) is not None
-        ]
+        open_ = [turns for turns in order if not (turns is self._tried and self._trying)]
+        found = [(turns.first(rank, self._lets_begin), turns) for turns in open_]
+        firsts = [(owner, turns) for owner, turns in found if owner is not None]
         if not firsts:
             return None
         owner, turns = min(firsts, key=lambda found: rank(found[0]))
@@ -191,6 +197,20 @@ class Line:
         self._busy += 1
         self._stirred = True
         return Taken(*ready, self._times.begin(owner, now))
+
+    def _lets_begin(self, person: int) -> bool:
+        may = self._may_begin(person)
+        if not may:
+            self._held.add(person)
+        return may
+
+    def ask_again(self) -> set[int]:
+        """Have slots look again whether those who might not begin may now; return who that was."""
+        with self._changed:
+            held, self._held = self._held, set()
+            if held:
+                self._changed.notify_all()
+            return held
 
     def begun(self, taken: Taken) -> None:
         """Note that a slot begins with what it took: the wait for the engine, or for room on the disk, costs nobody."""

@@ -38,6 +38,7 @@ from spoold.spool.floor import Floor
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import recover
+from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
 
 log = Log("executor")
@@ -49,10 +50,19 @@ class Slots:
     """As many workers as the settings say, over one spool and one engine."""
 
     def __init__(
-        self, settings: Settings, spool: Spool, builds: BuildStore, engine: Engine, line: Line, *, newer: LeftAlone
+        self,
+        settings: Settings,
+        spool: Spool,
+        builds: BuildStore,
+        engine: Engine,
+        line: Line,
+        *,
+        newer: LeftAlone,
+        shares: Shares,
     ) -> None:
         self._settings = settings
         self._newer = newer
+        self._shares = shares
         self._spool = spool
         self._builds = builds
         self._engine = engine
@@ -235,7 +245,8 @@ class Slots:
         self.finish(entry, submission, final, tidy=False)
 
     def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
-        self._spool.finish(entry, response, submission.Spool, tidy=tidy)
+        size = self._spool.finish(entry, response, submission.Spool, tidy=tidy)
+        self._shares.add(submission.Spool.uid, size)
         self._observe(TURNAROUND, submission)
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
 
