@@ -1,53 +1,96 @@
-"""What ``spoolctl top`` shows of owners: whose jobs had how much time in slots lately."""
+"""What ``spoolctl top`` shows of owners: how much time they had in slots lately, and what they have in the spool."""
 
 from __future__ import annotations
+
+import heapq
+import os
 
 import msgspec
 from rich.table import Table
 
+from spoold.cli import render
 from spoold.cli.text import printable
-from spoold.host import accounts
+from spoold.host import accounts, fsops
+from spoold.model import formats
+from spoold.model.errors import NewerFormatError
 from spoold.spool import usage
+from spoold.spool.shares import COUNT, Count, Holding
 
-MOST = 10  # owners that a person is shown
-LEAST = 0.05  # slot-seconds: who used less lately is not shown
+SHOWN = 10  # owners that a person is shown
+NAMED = 20  # of those who have most in the spool
+LEAST = 0.05  # slot-seconds: who used less lately used nothing
+LARGEST = 1 << 28  # bytes of the count
 
 
 class Owner(msgspec.Struct, frozen=True):
     """Whose jobs had how many slot-seconds lately, on all executors, and which ``share`` of all that is (0 to 1).
 
-    What was used an hour ago counts half. ``uid`` is null for all those together who are not named.
+    What was used an hour ago counts half. ``entries`` and ``bytes`` are what the owner has in the spool, as health
+    counted it last, and null where nothing was counted. ``uid`` is null for all those together who are not named.
     """
 
     uid: int | None
     name: str
     slot_seconds: float
     share: float
+    entries: int | None
+    bytes: int | None
 
 
 def owners(root: str, now: float) -> list[Owner]:
-    """Return who used slots of the spool ``root`` lately, those first who used most, and last the others."""
+    """Return the owners of the spool ``root``: those first who used slots most, and last the others together."""
     try:
         used = {uid: seconds for uid, seconds in usage.noted(root, now).items() if seconds >= LEAST}
+        counted = _counted(root)
     except PermissionError:
         return []
-    total = sum(used.values())
-    ordered = sorted(used.items(), key=lambda each: (each[0] is usage.OTHERS, -each[1]))
-    return [Owner(uid, _name(uid), seconds, seconds / total) for uid, seconds in ordered]
+    had = counted or {}
+    named = {uid for uid in used if uid is not None} | set(heapq.nlargest(NAMED, had, key=lambda uid: had[uid].bytes))
+    total = sum(used.values()) or 1.0
+
+    def owner(uid: int | None, name: str, holdings: list[Holding]) -> Owner:
+        seconds = used.get(uid, 0.0)
+        entries, size = (int(sum(each)) for each in zip(*((own.entries, own.bytes) for own in holdings), strict=True))
+        known = counted is not None
+        return Owner(uid, name, seconds, seconds / total, entries if known else None, size if known else None)
+
+    found = [owner(uid, accounts.user_name(uid), [had.get(uid, Holding())]) for uid in named]
+    found.sort(key=lambda each: (-each.slot_seconds, -(each.bytes or 0), each.name))
+    others = [holding for uid, holding in had.items() if uid not in named]
+    if others or usage.OTHERS in used:
+        found.append(owner(usage.OTHERS, "others", [*others, Holding()]))
+    return found
 
 
-def _name(uid: int | None) -> str:
-    return "others" if uid is usage.OTHERS else accounts.user_name(uid)
+def _counted(root: str) -> dict[int, Holding] | None:
+    """Return what owners have in the spool, as health counted it; None where it did not, or it cannot be read."""
+    path = os.path.join(root, "tmp", COUNT)
+    try:
+        data = fsops.read(path, LARGEST)
+        return None if data is None else formats.decode(data, Count, path).owners
+    except (msgspec.DecodeError, NewerFormatError, fsops.OddFileError):
+        return None
 
 
 def table(owners: list[Owner]) -> Table:
     """Return them for a person."""
     made = Table("owner", box=None, pad_edge=False)
-    made.add_column("slot-seconds lately", justify="right")
-    made.add_column("share", justify="right")
-    for owner in owners[:MOST]:
-        made.add_row(printable(owner.name), f"{owner.slot_seconds:.1f}", f"{owner.share:.0%}")
-    if rest := owners[MOST:]:
-        seconds, share = sum(owner.slot_seconds for owner in rest), sum(owner.share for owner in rest)
-        made.add_row("all others", f"{seconds:.1f}", f"{share:.0%}", style="dim")
+    for name in ("slot-seconds lately", "share", "entries", "on disk"):
+        made.add_column(name, justify="right")
+    for owner in owners[:SHOWN]:
+        made.add_row(printable(owner.name), *_cells([owner]))
+    if rest := owners[SHOWN:]:
+        made.add_row("all others", *_cells(rest), style="dim")
     return made
+
+
+def _cells(owners: list[Owner]) -> list[str]:
+    seconds, share = sum(owner.slot_seconds for owner in owners), sum(owner.share for owner in owners)
+    cells = [f"{seconds:.1f}", f"{share:.0%}"]
+    if owners[0].entries is None:
+        return cells
+    return [
+        *cells,
+        str(sum(owner.entries or 0 for owner in owners)),
+        render.size(sum(owner.bytes or 0 for owner in owners)),
+    ]

@@ -92,8 +92,8 @@ class Sample(msgspec.Struct, frozen=True):
 @JSON
 @click.pass_obj
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
-    """Show what waits, what is worked on and by whom, whose jobs had how much time in slots lately, how fast it goes,
-    and what has waited longest: for the operator.
+    """Show what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
+    longest: for the operator.
 
     A live screen, until ^C. Rates need `[metrics] directory` in the settings. --json prints one look.
 

@@ -23,8 +23,10 @@ import pytest
 from spoold.cli import exits, top
 from spoold.config import Metrics, Settings, Spool, load
 from spoold.host import textfile
+from spoold.model import formats
 from spoold.model.errors import OperatorError
 from spoold.spool import layout, usage
+from spoold.spool.shares import Count, Holding
 from tests.engines import REPOSITORY
 
 NASTY = "x\x1b]0;pwned\x07\u202e.json"
@@ -98,6 +100,7 @@ def test_a_program_gets_json(config: Path) -> None:
     assert sample["owners"][0]["slot_seconds"] == pytest.approx(300, rel=0.1)
     assert sample["owners"][0]["share"] == pytest.approx(300 / 419, rel=0.01)
     assert sum(owner["share"] for owner in sample["owners"]) == pytest.approx(1)
+    assert {owner["entries"] for owner in sample["owners"]} == {None}, "nobody counted"
     assert sample["per_second"] is None
 
 
@@ -108,12 +111,29 @@ def test_a_pipe_gets_one_look(config: Path, words: list[str]) -> None:
     assert re.search(r"^new +3 +1 h [67] min", text, re.MULTILINE)
     assert re.search(r"^executor-default .* d +[12] min ", text, re.MULTILINE)
     assert "b (attempt 2)" in text
-    assert re.search(r"^owner +slot-seconds lately +share$", text, re.MULTILINE)
-    assert re.search(r"^root +(300\.0|29[0-9]\.[0-9]) +72%$", text, re.MULTILINE)
-    assert re.search(r"^all others +[0-9.]+ +3%$", text, re.MULTILINE)
+    assert re.search(r"^owner +slot-seconds lately +share +entries +on disk$", text, re.MULTILINE)
+    assert re.search(r"^root +(300\.0|29[0-9]\.[0-9]) +72% *$", text, re.MULTILINE)
+    assert re.search(r"^all others +[0-9.]+ +3% *$", text, re.MULTILINE)
     assert "no rates" in text
     assert "\x1b" not in text
     assert "\\x1b]0;pwned\\x07\\u202e" in text
+
+
+def test_what_owners_have_is_told_beside_what_they_used(config: Path) -> None:
+    had = {0: Holding(2, 8192.0, 0), 64_300: Holding(5, 3 << 20, 0), 1: Holding(7, 4096.0, 0)}
+    had |= {70_000 + number: Holding(1, 1000.0, 0) for number in range(500)}
+    count_file = config.parent / "spool" / "tmp" / "health.count"
+    count_file.write_bytes(formats.encode(Count(began=0.0, owners=had)))
+    done = subprocess.run(command(config, "--json"), cwd=REPOSITORY, capture_output=True, check=True)
+    owners = {owner["uid"]: owner for owner in json.loads(done.stdout)["owners"]}
+    assert len(owners) == 20 + 20 - 1 + 1, "those who used most, those who have most, root is both, and all others"
+    assert (owners[0]["entries"], owners[0]["bytes"]) == (2, 8192)
+    assert (owners[64_199]["entries"], owners[64_300]["slot_seconds"]) == (0, 0.0)
+    assert sum(owner["entries"] for owner in owners.values()) == 514
+    text = subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True, timeout=100).stdout.decode()
+    assert re.search(r"^root +[0-9.]+ +72% +2 +8.0 KiB$", text, re.MULTILINE)
+    count_file.write_bytes(b"nonsense")
+    assert subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True, timeout=100).stdout
 
 
 def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
