@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from spoold.actors.intake import dropbox
 from spoold.config import Share
+from spoold.host import persons
 from spoold.model.ids import Hint
 from spoold.model.retention import Rules
 from spoold.spool import counting, shares
@@ -81,6 +83,25 @@ def test_what_is_beyond_a_share_waits_and_others_flow(bench: Bench, size: int, m
     take_in(bench)
     assert "other" in accepted(bench)
     assert len(bench.names("incoming")) == 20 - len(taken), "nothing is lost or refused"
+
+
+def test_all_uids_of_a_range_have_one_share(bench: Bench, tmp_path: Path) -> None:
+    ranges = tmp_path / "subuid"
+    ranges.write_text(f"{GREEDY}:100000:65536\n")
+    bench.close()
+    with mock.patch.object(persons, "SUBUID", str(ranges)):
+        made = Bench(bench.root, bench.settings)
+    try:
+        for number in range(20):
+            put(made, 100_000 + number, f"greedy-{number}")
+        take_in(made)
+        put(made, OTHER, "other")
+        take_in(made)
+        taken = accepted(made)
+        assert "other" in taken
+        assert 7 <= len(taken) - 1 <= 8
+    finally:
+        made.close()
 
 
 def test_it_waits_no_longer_than_until_there_is_room(bench: Bench) -> None:

@@ -158,6 +158,7 @@ def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path)
     (tmp_path / "subuid").write_text(f"{ALICE}:{FIRST}:65536\n")
     for number in range(30):
         put(bench, f"more-{number}", FIRST + 200 + number)
+    take_in(bench)
     put(bench, "other", BOB)
     take_in(bench)
     for _ in range(31):  # those from before are as many persons as they were when they came
