@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from spoold.config import Docker, Executor, Settings
@@ -24,7 +23,7 @@ from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Job, JobFile, Runtime
 from spoold.model.limits import MIB
-from spoold.model.response import Outcome
+from spoold.model.response import Outcome, Phase
 from spoold.sandbox import checks, interpreter
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
@@ -38,6 +37,7 @@ TRIAL_MEMORY = 64 * MIB
 # Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
 # the trial finds out.)
 SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
+KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
 PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
@@ -190,6 +190,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         yield _started(sandbox)
         yield _of_root(sandbox, Engine(settings.docker.host))
         yield _view(sandbox, settings.docker)
+        yield _layer(sandbox, settings, runtime)
         yield _memory(sandbox, settings)
         yield _importance(sandbox, settings)
     except OperatorError as error:
@@ -258,9 +259,23 @@ def _view(sandbox: DockerSandbox, settings: Docker) -> Finding:
     )
 
 
+def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Finding:
+    """Have a job say on which kind of file system its own store is."""
+    what = "what a job locks or watches in the Nix store"
+    said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
+    if said == "overlayfs":
+        return Finding(Level.FINE, what, "is no other job's concern: each has a layer of its own")
+    return Finding(
+        Level.NOTE,
+        what,
+        "others notice, so two jobs can talk, and one can learn which programs others run",
+        "load the module overlay; recycled containers need Linux 5.11 or later, single-use ones need the porter",
+    )
+
+
 def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
     """Have a job take more memory than it may."""
-    outcome = _run(sandbox, settings, BOMB)
+    outcome = _run(sandbox, settings, BOMB, []).outcome
     what = "a job that takes too much memory"
     if outcome is Outcome.MEMORY_LIMIT:
         return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
@@ -272,7 +287,7 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
 def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
     """Have a job ask the kernel to be spared where the host's memory is short."""
     what = "a job, where the host's memory is short,"
-    if _run(sandbox, settings, PLEA) is Outcome.OK:
+    if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
         return Finding(Level.FINE, what, "goes before all else, and cannot change that")
     return Finding(
         Level.WARNING,
@@ -282,9 +297,8 @@ def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
     )
 
 
-def _run(sandbox: DockerSandbox, settings: Settings, script: bytes) -> Outcome | msgspec.UnsetType:
+def _run(sandbox: DockerSandbox, settings: Settings, script: bytes, closure: list[str]) -> Phase:
     """Return what became of a job of one script."""
-    limits = replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30)
     job = Job(
         submission_id="doctor",
         attempt=0,
@@ -293,11 +307,12 @@ def _run(sandbox: DockerSandbox, settings: Settings, script: bytes) -> Outcome |
         args=[],
         env={},
         compile=None,
-        run=limits,
+        run=replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30),
         shell="",
         nixpkgs="",
+        closure=closure,
     )
-    return sandbox.run(job, lambda *_: None, threading.Event()).run.outcome
+    return sandbox.run(job, lambda *_: None, threading.Event()).run
 
 
 def _sockets() -> Iterator[Finding]:

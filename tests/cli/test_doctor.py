@@ -61,6 +61,7 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert "refused" not in {each["level"] for each in found.values()}
     for what in (
+        "what a job locks or watches in the Nix store",
         "a job on trial",
         "a job that takes too much memory",
         "jail of evaluations",
