@@ -6,6 +6,8 @@ that, and adds what it gave them since. So a share may be exceeded by what other
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -79,6 +81,7 @@ class Shares:
 
     def follow(self, settings: Settings) -> None:
         """Go by other settings."""
+        self._settings = settings
         self.most = share_of(settings)
 
     def look(self) -> None:
@@ -91,6 +94,7 @@ class Shares:
         if seen is not None and seen != self._seen and (count := self._read()):
             self._seen = seen
             self._begin_from(count)
+            self.most = share_of(self._settings)  # a file system can grow
 
     def _read(self) -> Count | None:
         try:
@@ -159,7 +163,9 @@ class Shares:
 
 def share_of(settings: Settings) -> Amount:
     """Return what one owner may have at the most; without a bound where the file system does not tell its size."""
-    bytes_, inodes = machine.capacity(settings.spool.path)
+    bytes_ = inodes = math.inf
+    with contextlib.suppress(OSError):
+        bytes_, inodes = machine.capacity(settings.spool.path)
     share = settings.share
     return Amount(
         inodes * PART / INODES if share.entries < 0 else share.entries,
