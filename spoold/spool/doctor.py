@@ -119,16 +119,16 @@ def _room(path: str, what: str) -> Finding:
 
 def _renames(root: str) -> Finding:
     """Try what every transition is made of."""
-    what = "rename and link in the spool"
+    what = "rename, link and symlink in the spool"
     private = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
     renamed, linked = (os.path.join(root, "quarantine", f".doctor-{os.getpid()}-{n}.tmp") for n in (1, 2))
     try:
         fsops.write_private(private, b"")
-        if fsops.move(private, renamed) and fsops.publish(renamed, linked):
+        if fsops.move(private, renamed) and fsops.publish(renamed, linked) and fsops.note(private, "0"):
             return Finding(Level.FINE, what, "work")
         return Finding(Level.REFUSED, what, "a file that was just written is gone", "use another file system")
     except OSError as error:
-        remedy = "use a file system that has both, mounted read-write"
+        remedy = "use a file system that has all three, mounted read-write"
         return Finding(Level.REFUSED, what, f"do not work: {error.strerror}", remedy)
     finally:
         for path in (private, renamed, linked):

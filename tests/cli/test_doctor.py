@@ -110,7 +110,7 @@ def test_a_spool_as_it_should_be(own: Settings) -> None:
     found = list(spool.examine(own))
     assert not said(found, Level.REFUSED)
     assert "directories and modes are as they should be" in said(found, Level.FINE)
-    assert "rename and link in the spool: work" in said(found, Level.FINE)
+    assert "rename, link and symlink in the spool: work" in said(found, Level.FINE)
     assert os.listdir(f"{own.spool.path}/tmp") == []
     assert os.listdir(f"{own.spool.path}/quarantine") == []
 
