@@ -196,3 +196,21 @@ def test_weights_can_be_changed() -> None:
             line.ended(taken)
     assert 14 <= order[:20].count("a") <= 16
     assert 9 <= order[20:].count("a") <= 11
+
+
+def test_who_waits_for_room_in_the_spool_earns_no_turns_by_that() -> None:
+    clock = Watch()
+    full = {ALICE}
+    line = Line(clock=clock, may_begin=lambda person: person not in full)
+    ready(line, ALICE, *(f"a{number}" for number in range(40)))
+    ready(line, BOB, *(f"b{number}" for number in range(100)))
+    order = ""
+    for number in range(70):
+        if number == 50:
+            full.clear()
+        taken = take(line)
+        order += name(taken)[0]
+        clock.now += 1
+        line.ended(taken)
+    assert order[:50] == "b" * 50
+    assert 9 <= order[50:].count("a") <= 11

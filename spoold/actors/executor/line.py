@@ -199,9 +199,13 @@ class Line:
         return Taken(*ready, self._times.begin(owner, now))
 
     def _lets_begin(self, person: int) -> bool:
+        """Tell whether a person's entries may be begun. A person whose may not waits for room, and earns no turns."""
         may = self._may_begin(person)
-        if not may:
+        if may:
+            self._times.come(person, self._clock())
+        else:
             self._held.add(person)
+            self._times.leave(person)
         return may
 
     def ask_again(self) -> set[int]:
