@@ -4,8 +4,8 @@ Spec: spool-layout.md, "Overload" and "Turns". This is start-time fair queueing 
 Queuing: A Scheduling Algorithm for Integrated Services Packet Switching Networks", SIGCOMM 1996) for several places at
 once (SFQ(D): Jin, Chase, Kaur, "Interposed Proportional Sharing for a Storage Service Utility", SIGMETRICS 2004). Each
 owner has an account of what they used, divided by their weight, and the lowest account is next. Whoever comes when
-nothing of theirs waits is lifted to the account that was served last. So idleness earns nothing, and nobody who comes
-waits for more than a place.
+nothing of theirs waits is lifted to ``CREDIT`` less than the account that was served last. So idleness earns no more
+than that, once, and nobody who comes waits for more than a place.
 
 Two things differ from the papers. How long a job takes is not known beforehand, so an account grows while the job runs.
 And accounts fade by half in ``HALF_LIFE``, so that nobody pays today for yesterday.
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 HALF_LIFE = 3600.0  # seconds; many times the longest job, or half of that would be forgotten before it was paid for
 LEAST = 0.1  # seconds that a use counts for while it goes on: places that free up at once do not all go to one owner
 EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
+CREDIT = 10.0  # slot-seconds that whoever comes anew may be behind: a handful of short jobs goes without alternating
 NOTHING = 0.01  # slot-seconds: who used so little lately is forgotten
 Rank = tuple[float, int]
 
@@ -62,11 +63,15 @@ class TimeShares:
         self._weights = weights
 
     def come(self, owner: int, now: float) -> None:
-        """Note that something of an owner's waits. One of whom nothing waited has no claim from before."""
+        """Note that something of an owner's waits. One of whom nothing waited has no claim from before but CREDIT."""
         account = self._account(owner, now)
         if not account.waits:
             account.waits = True
-            account.level = max(account.level, self._served - self._going_on(owner, account, now))
+            account.level = max(account.level, self._newcomer(owner, now) - self._going_on(owner, account, now))
+
+    def _newcomer(self, owner: int, now: float) -> float:
+        """Return the account of whoever comes anew."""
+        return self._served - CREDIT * self._growth(now) / self._weight(owner)
 
     def leave(self, owner: int) -> None:
         """Note that nothing of an owner's waits any more."""
@@ -99,7 +104,7 @@ class TimeShares:
         def rank(owner: int) -> Rank:
             account = self._accounts.get(owner)
             if account is None:
-                return self._served, 0
+                return self._newcomer(owner, now), 0
             if not account.uses:
                 return account.level, account.turn
             return account.level + self._going_on(owner, account, now, least), account.turn
@@ -139,7 +144,7 @@ class TimeShares:
         if owner not in self._accounts:
             if len(self._accounts) >= self._most:
                 self._forget(now)
-            self._accounts[owner] = _Account(self._served)
+            self._accounts[owner] = _Account(self._newcomer(owner, now))
         return self._accounts[owner]
 
     def _write_down(self, now: float) -> None:

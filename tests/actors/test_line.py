@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from unittest import mock
+
 import pytest
 
 from spoold.actors.executor import line as lines
 from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Taken
 from spoold.actors.executor.waits import Wait, Waits
+from spoold.model import timeshare
 from spoold.model.ids import Entry
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_credit() -> Iterator[None]:
+    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    with mock.patch.object(timeshare, "CREDIT", 0.0):
+        yield
 
 
 def place(id_: str, attempt: int = 1) -> Place:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from spoold.config import Builder as BuilderSettings
 from spoold.config import Turns
 from spoold.host import accounts, persons
 from spoold.host.clock import Clock
+from spoold.model import timeshare
 from spoold.model.ids import parse_entry
 from spoold.model.job import Job
 from spoold.model.submission import Dependencies
@@ -26,6 +28,13 @@ from tests.standins import PlainSandbox, store_path
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
 ALICE, BOB, FIRST = 64_101, 64_102, 100_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_credit() -> Iterator[None]:
+    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    with mock.patch.object(timeshare, "CREDIT", 0.0):
+        yield
 
 
 class HeldSandbox(PlainSandbox):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoold.model import timeshare
 from spoold.model.timeshare import EPOCH, HALF_LIFE, LEAST, TimeShares, Use
 from spoold.model.turns import Turns
 
 A, B = 1, 2
 START = 123_456_789.0  # on a monotonic clock that has run for years
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_credit() -> Iterator[None]:
+    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    with mock.patch.object(timeshare, "CREDIT", 0.0):
+        yield
 
 
 class Places:
@@ -210,3 +219,25 @@ def test_who_is_long_gone_is_forgotten() -> None:
     made.want(B, *[1.0] * 40)
     made.run(10)
     assert made.served(A) == pytest.approx(made.served(B), abs=1.1)
+
+
+def test_who_comes_anew_may_be_behind_by_some_short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So these go one after the other, also where together they take longer than what the other had just now."""
+    monkeypatch.setattr(timeshare, "CREDIT", 10.0)
+    made = Places(2)
+    made.want(A, *[3.0] * 18)
+    made.run(0.5)
+    made.want(B, *[0.5] * 20)
+    made.run(30)
+    owners = [owner for owner, _ in made.began]
+    assert owners[2:22].count(B) >= 19
+
+
+def test_by_going_away_nobody_may_be_behind_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeshare, "CREDIT", 10.0)
+    made = Places(1)
+    made.want(A, *[1.0] * 500)
+    for _ in range(50):
+        made.want(B, *[1.0] * 3)
+        made.run(7)
+    assert made.served(B) <= made.served(A) + 10 + 3
