@@ -252,14 +252,17 @@ class DockerSandbox:
         plan = self._plan
         assert plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
         try:
-            return Container(self._engine, plan, cancelled, next(self._holders))
+            made = Container(self._engine, plan, cancelled, next(self._holders))
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
             log.info("the image is gone; making it again", image=plan.image.name)
             with self._engine.client() as api:
                 again = replace(plan, image=self._ensure_image(api))
             if self._plan is plan:
                 self._plan = again
-            return Container(self._engine, again, cancelled, next(self._holders))
+            made = Container(self._engine, again, cancelled, next(self._holders))
+        if self._viewed and not plan.recycled:
+            self._views.cover(made.plan, made.pid, made.id)
+        return made
 
     @property
     def plan(self) -> Plan | None:

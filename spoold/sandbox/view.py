@@ -4,9 +4,9 @@ A waiting container is made before its job is known, with the whole store in it.
 its own view when the job comes. In one of a single job, before any of it is sent, the *porter* replaces the store in
 that container by a view: a read-only tmpfs that holds a mount for each path that the job may see, out of a layer of
 its own (see ``inside.store``). See ``inside.porter`` for how; 42 paths take 2 ms. It also covers what the kernel tells
-of the host (``inside.masks``). The porter is one more container per executor. It has what it takes to mount in
-another's namespace, so that the executor needs nothing but the engine's socket; it sees neither jobs nor the network,
-and whoever may use that socket could have made it himself.
+of the host (``inside.masks``), as soon as there is a container. The porter is one more container per executor. It has
+what it takes to mount in another's namespace, so that the executor needs nothing but the engine's socket; it sees
+neither jobs nor the network, and whoever may use that socket could have made it themselves.
 
 Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
 earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
@@ -21,7 +21,8 @@ from typing import Any
 
 from docker.types import LogConfig, Mount
 
-from spoold.model.errors import OperatorError, TemporaryError
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.limits import MIB
 from spoold.sandbox.attached import Attached, UnusableError
 from spoold.sandbox.channel import ClosedError
@@ -29,6 +30,8 @@ from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import wire
 from spoold.sandbox.interpreter import COMMAND
 from spoold.sandbox.walls import Plan
+
+log = Log("sandbox")
 
 STORE = "/nix/store/"
 ROLE = "spoold.role"
@@ -102,6 +105,13 @@ class Views:
             except ClosedError as error:
                 self._drop()
                 raise UnusableError(f"the porter was lost: {error}") from error
+
+    def cover(self, plan: Plan, pid: int, container: str) -> None:
+        """Do ahead of its job what needs no names. Where that fails, ``show`` does it."""
+        try:
+            self.show(plan, pid, container, [])
+        except SpooldError as error:
+            log.info("what the kernel tells of the host is covered when the job comes", reason=error)
 
     def _replace(self, plan: Plan) -> None:
         self._drop()

@@ -17,7 +17,7 @@ from spoold.model.ids import Entry
 from spoold.model.response import Status
 from spoold.spool.queue import Queue
 from spoold.spool.requeue import requeue
-from tests.crash.world import World, pass_time
+from tests.crash.world import CLIENT, World, pass_time
 from tests.names import mine
 
 MONTH = 31 * 86400.0
@@ -124,7 +124,7 @@ def executors_that_die(world: World) -> None:
     world.drop("a")
     world.step("intake")
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.spool.queue.claim(mine("a", attempt), "new", "running")
+        world.spool.queue.claim(mine("a", attempt, CLIENT), "new", "running")
         world.step("health")
         pass_time(31)
         world.step("health")
@@ -155,7 +155,7 @@ def an_entry_that_waits_without_a_build(world: World) -> None:
     world.drop("a")
     world.step("intake")
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.spool.queue.claim(mine("a", attempt), "new", "building")
+        world.spool.queue.claim(mine("a", attempt, CLIENT), "new", "building")
         for _ in range(3):  # it looks at these once in a lease's time
             pass_time(31)
             world.step("health")

@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
-from tests.sandbox.conftest import RUN, make_job
+from tests.sandbox.conftest import RUN, Mode, make_job
 
 pytestmark = pytest.mark.docker
 
@@ -138,13 +139,22 @@ def test_programs_find_what_they_need(ask: Ask) -> None:
     assert found["idle"] == {"0"}
 
 
+def test_it_takes_no_time_of_the_jobs(sandbox: DockerSandbox, mode: Mode) -> None:
+    assert sandbox._pool is not None
+    while not sandbox._pool._waiting:
+        threading.Event().wait(0.05)
+    mounts = Path(f"/proc/{sandbox._pool._waiting[0].pid}/mountinfo").read_text()
+    assert (" /proc/loadavg " in mounts) is (mode == "single-use")  # a recycled one's cell has it
+
+
 def test_a_job_sees_its_memory_limit_and_no_counter(ask: Ask) -> None:
     for memory in (200 * MIB, 300 * MIB):
         files = ask(LIMIT, limits=replace(RUN, memory=memory))
-        least = min(int(value) for value in files.values() if value != "max")
+        least = min(int(value) for value in files.values() if value.isdigit())
         assert memory <= least < memory + 64 * MIB
         assert {name.rpartition("/")[2] for name in files} <= {
-            *("memory.max", "memory.high", "memory.limit_in_bytes", "memory.soft_limit_in_bytes")
+            *("cgroup.controllers", "memory.max", "memory.high"),
+            *("memory.limit_in_bytes", "memory.soft_limit_in_bytes"),
         }
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 
-from . import store
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
 
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -34,23 +33,22 @@ HIDDEN_FILES = tuple(
 HIDDEN_DIRECTORIES = tuple(
     f"/proc/{name}" for name in ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi", "sys/fs/quota")
 )
-LIMITS = tuple(
-    f"/sys/fs/cgroup/{name}"  # of cgroup v2, of v1
-    for name in ("memory.max", "memory.high", "memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")
-)
-CPUS = "/sys/devices/system/cpu"
-PUT = "/sys/proc"  # what is put into /proc
-DIRECTORIES = ("/sys/devices", "/sys/devices/system", CPUS, "/sys/fs", "/sys/fs/cgroup", "/sys/fs/cgroup/memory", PUT)
-EMPTY = f"{PUT}/empty"
+V2 = ("cgroup.controllers", "memory.max", "memory.high")
+V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")
+CPUS = "devices/system/cpu"
+GROUP = "fs/cgroup"
+DIRECTORIES = ("devices", "devices/system", CPUS, "fs", GROUP, "proc", "proc/empty")
+EMPTY = "/sys/proc/empty"
+PLACE = "/tmp"  # where it is put together, before anything of a job is there
 SIZE = b"mode=0755,size=128k,nr_inodes=64"
+MS_MOVE = 8192
 
 
 class Masks:
     """What is put there; read from the host's own before anything of a job is here."""
 
     def __init__(self) -> None:
-        self._limits = [path for path in LIMITS if os.path.exists(path)]
-        self._cpus = {f"{CPUS}/{name}": _read(f"{CPUS}/{name}") for name in ("online", "possible", "present")}
+        self._cpus = {name: _read(f"/sys/{CPUS}/{name}") for name in ("online", "possible", "present")}
         self._files = {
             "cgroups": b"\n".join(map(_alone, _read("/proc/cgroups").split(b"\n"))),
             "loadavg": b"0.00 0.00 0.00 1/1 1\n",
@@ -59,20 +57,25 @@ class Masks:
         }
 
     def cover(self) -> None:
-        """Put it in its place, in this mount namespace."""
-        trees = [store.clone(path.encode()) for path in self._limits]
-        call(libc.mount, b"tmpfs", b"/sys", b"tmpfs", CALM, SIZE)
-        for directory in (*DIRECTORIES, EMPTY):
-            os.mkdir(directory, 0o755)
-        for path, content in self._cpus.items():
-            _write(path, content)
-        for path, tree in zip(self._limits, trees, strict=True):
-            _write(path, b"")
-            store.attach(tree, path.encode())
-            os.close(tree)
+        """Put it in its place, in this mount namespace, unless it is there."""
+        if os.path.exists(EMPTY):
+            return
+        call(libc.mount, b"tmpfs", PLACE.encode(), b"tmpfs", CALM, SIZE)
+        for directory in DIRECTORIES:
+            os.mkdir(f"{PLACE}/{directory}", 0o755)
+        for name, content in self._cpus.items():
+            _write(f"{PLACE}/{CPUS}/{name}", content)
+        unified = os.path.exists(f"/sys/{GROUP}/{V2[0]}")
+        if not unified:
+            os.mkdir(f"{PLACE}/{GROUP}/memory", 0o755)
+        for name in V2 if unified else V1:
+            _write(f"{PLACE}/{GROUP}/{name}", b"")
+            if not _bind(f"/sys/{GROUP}/{name}", f"{PLACE}/{GROUP}/{name}"):
+                os.unlink(f"{PLACE}/{GROUP}/{name}")
         for name, content in self._files.items():
-            _write(f"{PUT}/{name}", content)
-            _bind(f"{PUT}/{name}", f"/proc/{name}")
+            _write(f"{PLACE}/proc/{name}", content)
+            _bind(f"{PLACE}/proc/{name}", f"/proc/{name}")
+        call(libc.mount, PLACE.encode(), b"/sys", None, MS_MOVE, None)
         call(libc.mount, None, b"/sys", None, MS_REMOUNT | MS_RDONLY | CALM, None)
 
 
@@ -84,11 +87,13 @@ def hide() -> None:
         _bind(EMPTY, path)
 
 
-def _bind(source: str, target: str) -> None:
-    try:  # noqa: SIM105 (contextlib takes too long to import)
+def _bind(source: str, target: str) -> bool:
+    """Put ``source`` in the place of ``target``; return False where that is not there: no kernel has all of these."""
+    try:
         call(libc.mount, source.encode(), target.encode(), None, MS_BIND, None)
-    except FileNotFoundError:  # not every kernel has all of these
-        pass
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _idle(line: bytes) -> bytes:

@@ -54,7 +54,8 @@ def _carry_out(order: dict[str, Any], home: int, hosts: Masks) -> dict[str, obje
         call(libc.setns, namespace, CLONE_NEWNS)
         try:
             hosts.cover()
-            show(order["paths"], unmount=True)
+            if order["paths"]:
+                show(order["paths"], unmount=True)
         finally:
             call(libc.setns, home, CLONE_NEWNS)
     except OSError as error:

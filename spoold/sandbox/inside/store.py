@@ -52,7 +52,7 @@ def show(names: list[bytes], *, unmount: bool) -> None:
     try:
         source = _layer([name for name in names if kinds[name] == S_IFDIR])
         for name in (name for name in names if kinds[name] != S_IFLNK):
-            trees.append((name, clone(source + b"/" + name)))  # noqa: PERF401 - all are closed
+            trees.append((name, _clone(source + b"/" + name)))  # noqa: PERF401 - all are closed
         if unmount:
             call(libc.umount2, STORE, MNT_DETACH)
         room = b"mode=0755,size=1m,nr_inodes=%d" % (len(names) + 16)
@@ -92,8 +92,7 @@ def _inside(name: bytes) -> bytes:
     return STORE + b"/" + name
 
 
-def clone(path: bytes) -> int:
-    """Return a mount of what is at ``path``, read-only, that is in no namespace yet."""
+def _clone(path: bytes) -> int:
     tree = call(libc.syscall, OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW)
     call(libc.syscall, MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, READ_ONLY, len(READ_ONLY))
     return tree
@@ -104,9 +103,4 @@ def _attach(tree: int, target: bytes, *, directory: bool) -> None:
         os.mkdir(target, 0o555)
     else:
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444))
-    attach(tree, target)
-
-
-def attach(tree: int, target: bytes) -> None:
-    """Put a mount of :func:`clone` onto ``target``."""
     call(libc.syscall, MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
