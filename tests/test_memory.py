@@ -43,7 +43,7 @@ def served(
 def drop(served: Served, id_: str, owner: int, memory: int) -> None:
     files = [{"name": "run.sh", "content": HOLDS}]
     private = served.spool / "incoming" / f".{id_}.tmp"
-    private.write_bytes(msgspec.json.encode({"files": files, "limits": {"run": {"memory": memory}}}))
+    private.write_bytes(msgspec.json.encode({"files": files, "limits": {"run": {"memory": memory, "time": 300}}}))
     if os.geteuid() == 0:
         shutil.chown(private, owner, owner)
     private.rename(served.spool / "incoming" / f"{id_}.json")

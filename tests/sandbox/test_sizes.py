@@ -71,5 +71,10 @@ def test_what_a_job_leaves_in_memory_goes_before_its_container(run: Run, monkeyp
         give(pool, container, again=again)
 
     monkeypatch.setattr(Pool, "give", look)
-    assert run("for n in 1 2 3 4; do head -c 15M /dev/zero >/tmp/$n; done").run.outcome is Outcome.OK
+    assert (
+        run(
+            "for n in 1 2 3 4; do head -c 15M /dev/zero >/tmp/$n; done", limits=replace(RUN, time=300, cpu_time=300)
+        ).run.outcome
+        is Outcome.OK
+    )
     assert ended == [True]
