@@ -214,8 +214,8 @@ class Queue:
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
         fsops.sync_directory(self.path("done"))
-        self._link(entry)
         self.release_id(entry.id)
+        self._link(entry)
         with self._lock:
             self._shown.add(entry)
         if tidy or len(self._shown) >= MOST_SHOWN:
@@ -262,9 +262,9 @@ class Queue:
         That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
         """
         fsops.touch(self.path("done", ids.done_name(entry.id)))
+        self.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
         self._link(entry)
         fsops.sync_directory(self.path("done"))
-        self.release_id(entry.id)
         fsops.remove(self.path("tmp", ids.result_name(entry)))
 
     def _link(self, entry: Entry) -> None:
