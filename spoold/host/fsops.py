@@ -177,6 +177,21 @@ def remove_dropped(path: str, identity: Identity) -> None:
         pass
 
 
+def clear_directory(path: str, aside: str) -> None:
+    """Remove a directory that a client made if it is empty, else rename it to ``aside``, which is in the same place.
+
+    Into another place only its owner may move it. What is no directory (any more) stays: raises OSError.
+    """
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        move(f"{path}/", aside)  # with the slash it is a directory that moves, or nothing
+
+
 def own_mode(path: str) -> int:
     """Return the mode of a file of ours called ``path``: whoever may write to its directory is one of us."""
     shared = os.stat(os.path.dirname(path)).st_mode & stat.S_IWGRP

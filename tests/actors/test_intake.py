@@ -250,19 +250,23 @@ def test_what_is_no_file_is_refused_and_the_rest_flows(
     assert "secret" not in capfd.readouterr().err
 
 
-def test_what_takes_the_place_of_a_directory_is_not_moved_aside(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["rmdir", "rename"])
+def test_what_takes_the_place_of_a_directory_stays(box: Box, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Its client swaps it for a submission just before it is removed, or just before it is moved aside."""
     path = box.root / "incoming" / "a.json"
     path.mkdir()
-    real = fsops.move
+    (path / "x").touch()
+    real, rmdir = getattr(os, call), os.rmdir
 
-    def swap(source: str, target: str) -> bool:
-        if source.startswith(str(path)):
-            path.rmdir()
+    def swap(source: str, *arguments: str) -> None:
+        if source.rstrip("/") == str(path) and path.is_dir():
+            (path / "x").unlink()
+            rmdir(path)
             box.drop("a.json")
-        return real(source, target)
+        real(source, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fsops, "move", swap)
+        patch.setattr(os, call, swap)
         box.intake.step()
     assert box.names("incoming") == {"a.json"}
     box.intake.step()

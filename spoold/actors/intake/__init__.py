@@ -389,9 +389,7 @@ class Intake(Threadless):
     def _remove(self, name: str, dropped: Dropped) -> None:
         path = self._spool.queue.path("incoming", name)
         if dropped.kind == "directory":
-            # It stays its client's, under a name that is never looked at: into another directory only its owner may
-            # move it. With the slash it is a directory that moves, or nothing.
             aside = f".{name}@{secrets.token_hex(4)}.directory"
-            fsops.move(f"{path}/", self._spool.queue.path("incoming", aside))
+            fsops.clear_directory(path, self._spool.queue.path("incoming", aside))
         else:
             fsops.remove_dropped(path, dropped.identity)
