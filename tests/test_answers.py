@@ -18,12 +18,13 @@ import msgspec
 import pytest
 
 from spoold.actors.health import Health
+from spoold.cli import client
 from spoold.config import Settings, decode
 from spoold.config import Spool as SpoolSettings
 from spoold.host import acl, fsops
 from spoold.host.accounts import Accounts
 from spoold.host.log import Log
-from spoold.model.errors import OperatorError
+from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.retention import Rules
 from spoold.model.submission import File, Origin, Request
@@ -45,6 +46,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
 ]
 GROUP = 64_000
+GIVES = ("CAP_CHOWN",)  # as the drop-in of the operator's page
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 INTAKE, EXECUTOR, HEALTH = (UIDS[layout.USERS[role]] for role in ("intake", "executor", "health"))
 ALICE, BOB = 64_101, 64_102
@@ -180,6 +182,37 @@ def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
         assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "who only has the owner's group"
         assert (path.read_bytes(), fsops.identity(str(path))) == before
         assert "read" in can_do(path, HEALTH, shared.own, gid=GROUP)
+
+
+@pytest.mark.parametrize("way", ["acl", "owner"])
+def test_status_for_the_owner(place: Path, way: str) -> None:
+    """The command looks at what a client may look at, and doubts nothing of their own."""
+    shared = Shared(place, answers=way)
+    shared.answer("a", capabilities=GIVES if way == "owner" else ())
+    shared.by(INTAKE, lambda spool: spool.show("b", Response(), origin(ALICE), 1), GIVES if way == "owner" else ())
+
+    def ask() -> bool:
+        seen = [client.look(str(shared.root), id_) for id_ in ("a", "b")]
+        assert [each and each.status for each in seen] == [Status.COMPLETED, Status.PENDING]
+        return client.doubt(str(shared.root), "a") == ""
+
+    def be_kept_out() -> bool:
+        with pytest.raises(ClientError, match="not yours to read"):
+            client.look(str(shared.root), "a")
+        return True
+
+    for uid, act in ((ALICE, ask), (BOB, be_kept_out)):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                become(uid, uid, [])
+                code = int(not act())
+            except BaseException:  # noqa: BLE001 - pytest must not go on in here
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
@@ -346,9 +379,6 @@ def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypat
 
 
 # -- where answers are given away
-
-
-GIVES = ("CAP_CHOWN",)  # as the drop-in of the operator's page
 
 
 @pytest.fixture
