@@ -113,7 +113,9 @@ def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
     assert len(links) > 3
     for link in links:
         host.run("test", "-s", f"/usr/share/doc/spoold/contrib/{link}")
-    answer = host.run("/usr/libexec/spoold/ssh-gateway", user=USERS[0], env=("SSH_ORIGINAL_COMMAND=status hello",))
+    (hello,) = [path.name for path in host.path("/var/spool/spoold/done").glob("hello-*.response.json")]
+    asks = f"SSH_ORIGINAL_COMMAND=status {hello.removesuffix('.response.json')}"
+    answer = host.run("/usr/libexec/spoold/ssh-gateway", user=USERS[0], env=(asks,))
     assert json.loads(answer)["status"] == "COMPLETED"
 
 
