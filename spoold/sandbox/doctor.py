@@ -47,6 +47,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     engine = Engine(settings.docker.host)
     yield from _socket(engine.where)
     yield _processes()
+    yield _cores()
     try:
         with engine.client() as api:
             information, version = api.info(), api.version()
@@ -114,6 +115,20 @@ def _processes() -> Finding:
         "their command lines can be read, so the arguments of jobs, and which packages they see; never a job's "
         "environment, input or files",
         "mount -o remount,hidepid=invisible /proc, and the same option in /etc/fstab",
+    )
+
+
+def _cores() -> Finding:
+    """Look where the kernel sends core dumps: a limit of 1 keeps them from programs and files, not from a socket."""
+    what = "core dumps of jobs"
+    pattern = machine.sysctl("kernel.core_pattern")
+    if not pattern.startswith("@"):
+        return Finding(Level.FINE, what, "are not made")
+    return Finding(
+        Level.REFUSED,
+        what,
+        f"go to a server on this host whatever their limit is: kernel.core_pattern is {pattern!a}",
+        "sysctl kernel.core_pattern=core, or a pattern that begins with |",
     )
 
 

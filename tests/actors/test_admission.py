@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -233,3 +234,19 @@ def test_what_waits_for_memory_is_put_back_at_the_end_at_no_attempts_cost(bench:
     assert len(bench.sandbox.jobs) == 2
     bench.executor = bench.new_executor()
     bench.wait_for("a", "b", "c")
+
+
+def test_uids_of_one_person_are_one_owner(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or who has a range of them could have a big job keep all others from beginning, by a uid with nothing running."""
+    asked: list[int] = []
+    monkeypatch.setattr(bench.executor._line, "_person", lambda _: THIRD)
+    holding = bench.executor._slots._admission.holding
+
+    def noting(owner: int, size: int, stop: threading.Event) -> contextlib.AbstractContextManager[None]:
+        asked.append(owner)
+        return holding(owner, size, stop)
+
+    monkeypatch.setattr(bench.executor._slots._admission, "holding", noting)
+    bench.drop("a")
+    bench.wait_for("a")
+    assert asked == [THIRD]

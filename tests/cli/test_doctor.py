@@ -30,6 +30,7 @@ from spoold.nix import cage, command, confine, seat
 from spoold.nix import doctor as nix
 from spoold.sandbox import budget, walls
 from spoold.sandbox import doctor as sandbox
+from spoold.sandbox import doctor as sandbox_doctor
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import sockets
@@ -579,3 +580,13 @@ def test_a_socket_that_the_executors_user_cannot_use(tmp_path: Path, monkeypatch
             path.chmod(0o660)
             assert "for spoold-executor" in said(sandbox._socket(f"unix://{path}"), level)
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "level"),
+    [("core", Level.FINE), ("|/usr/share/apport/apport %p", Level.FINE), ("@/run/cores", Level.REFUSED)],
+)
+def test_core_dumps_that_no_limit_stops(monkeypatch: pytest.MonkeyPatch, pattern: str, level: Level) -> None:
+    """A server that listens on a socket gets a core whatever its limit is, from Linux 6.16 on."""
+    monkeypatch.setattr(machine, "sysctl", lambda _: pattern)
+    assert sandbox_doctor._cores().level is level

@@ -42,7 +42,6 @@ reader, writer = os.pipe(); os.write(again(writer), b"x")
 os.mkfifo("/tmp/fifo"); os.open("/tmp/fifo", os.O_RDWR)
 for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/shm/x", "/tmp/x", "/job/x"):
     os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-os.openpty()
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mq_open(b"/queue", os.O_RDWR | os.O_CREAT, 0o600, None) >= 0, os.strerror(ctypes.get_errno())
 libc.shmat.restype = ctypes.c_void_p

@@ -91,6 +91,10 @@ class Line:
         self._tried_next = False
         self._closed = False
 
+    def person(self, owner: int) -> int:
+        """Return the uid of the person who stands behind an owner."""
+        return self._person(owner)
+
     def names(self, state: str) -> AbstractSet[str]:
         """Return the names of what waits here from ``state``."""
         return self._names[state]

@@ -228,7 +228,7 @@ class Slots:
         )
         progress = Progress(self._spool, entry, response, submission.Spool)
         try:
-            with self._admission.holding(owner, asked(self._settings.limits, job), lease.stop):
+            with self._admission.holding(self._line.person(owner), asked(self._settings.limits, job), lease.stop):
                 self._observe(WAIT, submission)
                 log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
                 progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)

@@ -46,7 +46,11 @@ ENDED, GONE = 0, 3  # exit codes of a cell: its job is done; the host has closed
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # Bytes at least, at first and at most of a TCP socket; the kernel's usual 6 MB would be host memory that, on cgroup v1,
 # no job is charged for.
-BUFFERS = {"net.ipv4.tcp_rmem": "4096 65536 262144", "net.ipv4.tcp_wmem": "4096 16384 262144"}
+BUFFERS = {
+    "net.ipv4.tcp_rmem": "4096 65536 262144",
+    "net.ipv4.tcp_wmem": "4096 16384 262144",
+    "net.ipv4.tcp_max_tw_buckets": "1024",  # connections that were closed, which nobody is charged for
+}
 AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP_RUNNING = 2, 2, 0x8914, 0x41
 
 

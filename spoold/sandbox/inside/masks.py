@@ -30,8 +30,11 @@ HIDDEN_FILES = tuple(
         *("sys/kernel/pty/nr", "sys/kernel/random/entropy_avail"),
     )
 )
-HIDDEN_DIRECTORIES = tuple(
-    f"/proc/{name}" for name in ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi", "sys/fs/quota")
+# What passes through pseudo-terminals is work of the kernel's own threads, for which no job could be charged, and there
+# is one number of them for all containers: so there are none.
+HIDDEN_DIRECTORIES = (
+    *(f"/proc/{name}" for name in ("acpi", "asound", "bus", "driver", "fs", "irq", "pressure", "scsi", "sys/fs/quota")),
+    "/dev/pts",
 )
 V2 = ("cgroup.controllers", "memory.max", "memory.high")
 V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")

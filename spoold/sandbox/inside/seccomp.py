@@ -6,9 +6,13 @@ architectures, whose numbers mean something else. Of sockets it leaves Unix ones
 not hold AF_VSOCK, AF_ALG reaches much of the kernel, and to ask for SCTP or TIPC has the host load a module. What waits
 in a netlink socket is counted for nobody: some thousand of them would take all of the host's memory; so getifaddrs(3)
 fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that they have, and are told that
-it was changed. No control group counts huge pages with the memory: there are none. sync and syncfs do nothing and say
-that it is done: a job has nothing on a disk, and in a loop they would stall the host's. So does what would change the
-limit on core dumps, with which the kernel starts no handler of the host's when a program crashes.
+it was changed. No control group counts huge pages with the memory: there are none.
+
+sync, fsync and their like do nothing and say that it is done: a job has nothing on a disk, and in a loop they would
+stall the host's. So does what would change the limit on core dumps, with which the kernel starts no handler of the
+host's when a program crashes. Filters of the job's own would take from the room that the kernel has for those of all
+processes, and merged pages tell one job what another has in memory. Who asks for either is answered as by a kernel
+that has neither.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ NUMBER, ARCHITECTURE = 0, 4  # offsets
 FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT, FOURTH_ARGUMENT = 16, 24, 32, 40  # of their low halves
 HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-EPERM, ENOMEM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 38, 93, 97
+EPERM, ENOMEM, EINVAL, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 22, 38, 93, 97
 X32 = 0x40000000  # x86's third set of numbers
 NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
@@ -31,6 +35,7 @@ AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
 ATTACH = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
 RLIMIT_CORE = 4
+PR_SET_MEMORY_MERGE, MADV_MERGEABLE = 67, 12
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
 PROTOCOLS = (0, 6, 17)  # whichever is usual, TCP, UDP
 
@@ -43,7 +48,8 @@ class Machine:
     sockets: tuple[int, int, int]  # socket, socketpair, setsockopt
     limits: tuple[int, int]  # setrlimit, prlimit64
     memory: tuple[int, int, int]  # mmap, memfd_create, shmget
-    idle: tuple[int, ...]  # sync, syncfs
+    idle: tuple[int, ...]  # sync, syncfs, fsync, fdatasync, sync_file_range
+    own: tuple[int, int, int]  # prctl, madvise, seccomp
     refused: tuple[int, ...]  # mount, umount2, pivot_root, unshare, setns
 
 
@@ -52,7 +58,8 @@ class Amd64(Machine):
 
     architecture, clone = 0xC000003E, 56
     sockets, limits, memory = (41, 53, 54), (160, 302), (9, 319, 29)
-    idle, refused = (162, 306), (165, 166, 155, 272, 308)
+    idle, refused = (162, 306, 74, 75, 277), (165, 166, 155, 272, 308)
+    own = (157, 28, 317)
 
 
 class Arm64(Machine):
@@ -60,7 +67,8 @@ class Arm64(Machine):
 
     architecture, clone = 0xC00000B7, 220
     sockets, limits, memory = (198, 199, 208), (164, 261), (222, 279, 194)
-    idle, refused = (81, 267), (40, 39, 41, 97, 268)
+    idle, refused = (81, 267, 82, 83, 84), (40, 39, 41, 97, 268)
+    own = (167, 233, 277)
 
 
 MACHINES: dict[str, type[Machine]] = {"x86_64": Amd64, "aarch64": Arm64}
@@ -97,6 +105,13 @@ def _program(machine: type[Machine]) -> bytes:
         steps += [_op(JUMP_EQUAL, number, no=1), refuse]
     for number in machine.idle:
         steps += [_op(JUMP_EQUAL, number, no=1), _op(RETURN, ERROR)]
+    process, advice, filtering = machine.own
+    unknown = _op(RETURN, ERROR | EINVAL)
+    steps += [_op(JUMP_EQUAL, filtering, no=1), unknown]
+    steps += [_op(JUMP_EQUAL, process, no=5), _op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, PR_SET_SECCOMP, yes=2)]
+    steps += [_op(JUMP_EQUAL, PR_SET_MEMORY_MERGE, yes=1), _op(RETURN, ALLOW), unknown]
+    steps += [_op(JUMP_EQUAL, advice, no=4), _op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, MADV_MERGEABLE, no=1)]
+    steps += [unknown, _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, machine.clone, no=4), _op(LOAD, FIRST_ARGUMENT)]
     steps += [_op(JUMP_ANY_BIT, NAMESPACES, no=1), refuse, _op(RETURN, ALLOW)]
     huge = ((FOURTH_ARGUMENT, MAP_HUGETLB), (SECOND_ARGUMENT, MFD_HUGETLB), (THIRD_ARGUMENT, SHM_HUGETLB))
