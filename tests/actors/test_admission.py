@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from spoold.actors.executor import admission
 from spoold.actors.executor.admission import Admission, fitted
 from spoold.config import Executor as ExecutorSettings
 from spoold.config import Settings
@@ -105,6 +106,21 @@ def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming() -> None
     jobs.expect("s1 s2", waiting=3)
     jobs.end("s2")
     jobs.expect("s1 s2 big", waiting=2)
+
+
+def test_a_big_job_that_waits_for_one_that_takes_for_ever_leaves_others_half_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or two users, one of whom has long jobs running, could keep all others from beginning."""
+    monkeypatch.setattr(admission, "HOLD", 0.3)
+    jobs = Jobs(10)
+    jobs.ask("long", ONE, 6)
+    jobs.ask("big", OTHER, 6)
+    jobs.ask("small", THIRD, 1)
+    until(lambda: "small" in jobs.began)
+    assert jobs.began == ["long", "small"]
+    jobs.end("long")
+    until(lambda: "big" in jobs.began)
 
 
 def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> None:

@@ -6,7 +6,8 @@ it is not, owners take turns, so that many small jobs of one do not keep a big o
 * Of each owner the job that came first is next. Owners that wait are asked in turns, the one served last comes
   last.
 * A job that fits begins. One that does not is passed over, unless its owner has nothing running: then nobody behind it
-  begins before it does.
+  begins before it does, for ``HOLD`` seconds at a time, and as long again they may. So a big job is let in once the
+  others' end, and one that waits for jobs that take for ever leaves others half of the time.
 
 Thread-safe.
 """
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
@@ -29,6 +31,7 @@ from spoold.sandbox import RunCancelledError
 
 log = Log("executor")
 ATTENTION = 0.2  # seconds between looks at the caller's event
+HOLD = 30.0  # seconds; longer than a job takes by default
 
 
 def fitted(settings: Settings) -> Settings:
@@ -42,6 +45,12 @@ def fitted(settings: Settings) -> Settings:
 class _Wait:
     size: int
     let_in: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether those who came later are held back for it now."""
+        return (time.monotonic() - self.since) % (2 * HOLD) < HOLD
 
 
 class Admission:
@@ -94,6 +103,7 @@ class Admission:
                 self._let_in()
                 raise RunCancelledError("there was no memory for it yet")
             self._changed.wait(ATTENTION)
+            self._let_in()
 
     def _let_in(self) -> None:
         """Let in whoever fits and is next."""
@@ -111,7 +121,7 @@ class Admission:
         for owner, waits in () if self._closed else self._waiting.items():
             if waits[0].size <= self._free:
                 return owner, waits[0]
-            if not self._running[owner]:
+            if not self._running[owner] and waits[0].holds:
                 return None
         return None
 
