@@ -30,8 +30,12 @@ __spoold_leave() {
     # env is given the words as they are, and its command line has none of them. One that is long takes two variables:
     # with their names it would be too long for the kernel. Where they are many, several envs do it in turn: one argument
     # has not room for all, and to put it together would take longer and longer.
-    local __spoold_number=1 __spoold_piece=0 __spoold_value __spoold_unset= __spoold_words=
+    local __spoold_number=1 __spoold_piece=0 __spoold_value __spoold_unset= __spoold_words= __spoold_name=__spoold_
     local -a __spoold_envs=()
+    # These have names with which none of the request's begins, or one env's word would be another's helper.
+    for __spoold_value in "${__spoold_enter[@]}"; do
+        while [[ $__spoold_value == "$__spoold_name"* ]]; do __spoold_name+=_; done
+    done
     while [[ ${__spoold_enter[$__spoold_number]-} == *=* ]]; do
         __spoold_value=${__spoold_enter[$__spoold_number]}
         __spoold_words+=" "
@@ -51,9 +55,9 @@ __spoold_leave() {
 }
 
 __spoold_put() {
-    builtin export "__spoold_$__spoold_piece=$1"
-    __spoold_unset+=" -u__spoold_$__spoold_piece"
-    __spoold_words+="\${__spoold_$__spoold_piece}"
+    builtin export "$__spoold_name$__spoold_piece=$1"
+    __spoold_unset+=" -u$__spoold_name$__spoold_piece"
+    __spoold_words+="\${$__spoold_name$__spoold_piece}"
     __spoold_piece=$((__spoold_piece + 1))
 }
 
