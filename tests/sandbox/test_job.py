@@ -94,8 +94,8 @@ def test_as_large_an_environment_as_a_request_may_have(run: Run, python_shell: s
 
 
 def test_variables_called_as_those_that_carry_the_others_arrive(run: Run, python_shell: str) -> None:
-    env = {f"a{number}": str(number) for number in range(1000)}
-    env |= {f"__spoold_{number}": "no equals" for number in range(0, 1200, 50)} | {"__spoold__7": "x"}
+    env = {f"__spoold_{number}": "no equals" for number in range(0, 1200, 50)} | {"__spoold__7": "x"}
+    env |= {f"a{number}": str(number) for number in range(1000)}
     program = "import json, os; print(json.dumps({n: v for n, v in os.environ.items() if n[0] in 'a_' and n != '_'}))"
     phase = run("exec python3 main.py", env=env, files={"main.py": program.encode()}, shell=python_shell).run
     seen = json.loads(phase.stdout or "{}")
