@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -33,8 +34,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     min_age: Annotated[
         float,
         setting(
-            "whatever the others say, an answer stays for so long, to be fetched; unless its owner has more than the "
-            "average and the disk is full",
+            "whatever the others say, an answer stays for so long, to be fetched; unless the disk is full and its "
+            "owner has a quarter of it",
             "seconds",
             ge=0,
         ),
@@ -63,6 +64,7 @@ class Amount(NamedTuple):
     bytes: float = 0
 
 
+ENTRIES, BYTES = 0, 1  # of an amount
 NOTHING = Amount()
 WITHOUT_END = Amount(math.inf, math.inf)
 
@@ -135,11 +137,17 @@ def _least(age: int) -> float:
 
 
 def decide(
-    census: Census, rules: Rules, max_age: float, *, share: Amount = WITHOUT_END, short: Amount = NOTHING
+    census: Census,
+    rules: Rules,
+    max_age: float,
+    *,
+    share: Amount = WITHOUT_END,
+    short: Amount = NOTHING,
+    much: Amount = WITHOUT_END,
 ) -> Going:
     """Say what goes; the ``census`` has what stays afterwards.
 
-    ``share`` is what one owner may have, and ``short`` what the disk lacks.
+    ``share`` is what one owner may have, ``short`` what the disk lacks, and whoever has more than ``much`` fills it.
     """
     older = max(max_age, rules.min_age) if max_age else math.inf
     going = Going(census.now, older, {})
@@ -150,11 +158,11 @@ def decide(
     total = census.total
     excess = Amount(total.entries - rules.max_count, total.bytes - rules.max_size)
     if rules.max_count:
-        _relieve(census, going, rules.min_age, Amount(entries=excess.entries))
+        _relieve(census, going, ENTRIES, excess.entries, lambda _: rules.min_age)
     if rules.max_size:
-        _relieve(census, going, rules.min_age, Amount(bytes=excess.bytes))
-    _relieve(census, going, rules.min_age, Amount(entries=short.entries), urgent=True)
-    _relieve(census, going, rules.min_age, Amount(bytes=short.bytes), urgent=True)
+        _relieve(census, going, BYTES, excess.bytes, lambda _: rules.min_age)
+    _make_room(census, going, ENTRIES, short.entries, min_age=rules.min_age, much=much.entries)
+    _make_room(census, going, BYTES, short.bytes, min_age=rules.min_age, much=much.bytes)
     return going
 
 
@@ -169,23 +177,35 @@ def _keep_to_shares(census: Census, going: Going, min_age: float, share: Amount)
                 holding.drop(holding.oldest)
 
 
-def _relieve(census: Census, going: Going, min_age: float, lacking: Amount, *, urgent: bool = False) -> None:
-    """Take from whoever has the most, their oldest, until as much as is ``lacking`` (entries or bytes) goes.
+def _make_room(census: Census, going: Going, kind: int, lacking: float, *, min_age: float, much: float) -> None:
+    """Take what the disk lacks from those who have more than the average, and only where that is enough.
 
-    Nothing goes that is younger than ``min_age``, but where it is ``urgent`` from those who have more than the average.
+    Else the disk is full of something else, such as what users have in the drop box, and nobody's answers go for that.
     """
-    kind = 0 if lacking.entries > 0 else 1
-    left = lacking[kind]
-    average = census.total[kind] / max(1, len(census.holdings))
+    average = census.total[kind] / max(2, len(census.holdings))
+    if lacking > sum(max(0.0, holding.total[kind] - average) for holding in census.holdings.values()):
+        return
+
+    def youngest(holding: Holding) -> float:
+        if holding.total[kind] <= average:
+            return math.inf
+        return 0.0 if holding.total[kind] > much else min_age
+
+    _relieve(census, going, kind, lacking, youngest)
+
+
+def _relieve(census: Census, going: Going, kind: int, lacking: float, youngest: Callable[[Holding], float]) -> None:
+    """Take from whoever has the most, their oldest, until as much as is ``lacking`` (by ``kind``) goes.
+
+    ``youngest`` is the age in seconds that is the least to go of what an owner has.
+    """
+    left = lacking
     most = [(-holding.total[kind], owner) for owner, holding in census.holdings.items()]
     heapq.heapify(most)
     while left > 0 and most:
         _, owner = heapq.heappop(most)
         holding = census.holdings[owner]
-        if not holding.ages:
-            continue
-        too_much = urgent and holding.total[kind] > average
-        if _least(holding.oldest) < min_age and not too_much:
+        if not holding.ages or _least(holding.oldest) < youngest(holding):
             continue
         going.ages[owner] = holding.oldest
         left -= holding.drop(holding.oldest)[kind]

@@ -26,7 +26,7 @@ from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
 from spoold.spool import answers
 from spoold.spool.builds import RESULT, BuildStore
 from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
-from spoold.spool.shares import share_of
+from spoold.spool.shares import part_of, share_of
 from spoold.spool.store import Spool
 
 log = Log("retention")
@@ -129,7 +129,7 @@ class Retention:
 
     def _decide(self, census: Census, max_age: float) -> Going:
         share = share_of(self._settings)
-        return decide(census, self._rules, max_age, share=share, short=self._short())
+        return decide(census, self._rules, max_age, share=share, short=self._short(), much=part_of(self._settings))
 
     def _let_go(self, old: list[Item]) -> Iterator[Pause]:
         if not old or not (yield from self._archived(old)):

@@ -163,14 +163,16 @@ class Shares:
 
 def share_of(settings: Settings) -> Amount:
     """Return what one owner may have at the most; without a bound where the file system does not tell its size."""
+    share, part = settings.share, part_of(settings)
+    return Amount(part.entries if share.entries < 0 else share.entries, part.bytes if share.bytes < 0 else share.bytes)
+
+
+def part_of(settings: Settings) -> Amount:
+    """Return the part of the file system that is one owner's where the settings do not say otherwise."""
     bytes_ = inodes = math.inf
     with contextlib.suppress(OSError):
         bytes_, inodes = machine.capacity(settings.spool.path)
-    share = settings.share
-    return Amount(
-        inodes * PART / INODES if share.entries < 0 else share.entries,
-        bytes_ * PART if share.bytes < 0 else share.bytes,
-    )
+    return Amount(inodes * PART / INODES, bytes_ * PART)
 
 
 def room_of(size: int) -> int:

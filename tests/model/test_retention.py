@@ -55,21 +55,30 @@ def test_who_has_much_pushes_nobody_out(max_count: int, max_size: int) -> None:
 
 def test_a_full_disk_takes_from_whoever_fills_it_also_what_is_young() -> None:
     owned = census(u1=[(YOUNG, 1000), (3, 1000)], u2=[(YOUNG, 10)], u3=[(OLD, 10)])
-    going = decide(owned, HOUR, 0, short=Amount(bytes=500))
+    going = decide(owned, HOUR, 0, short=Amount(bytes=500), much=Amount(100, 1500))
     assert gone(going, 1, YOUNG, 3) == [3]
     assert not gone(going, 2, YOUNG)
     assert not gone(going, 3, OLD)
 
 
-def test_a_full_disk_takes_nothing_young_where_nobody_has_more_than_others() -> None:
-    owned = census(u1=[(YOUNG, 10), (OLD, 10)], u2=[(YOUNG, 10), (OLD, 10)])
-    going = decide(owned, HOUR, 0, short=Amount(bytes=1000))
-    assert [gone(going, owner, YOUNG, OLD) for owner in (1, 2)] == [[OLD], [OLD]]
+def test_a_full_disk_takes_nothing_young_of_those_who_do_not_fill_it() -> None:
+    owned = census(u1=[(YOUNG, 1000), (OLD, 1000)], u2=[(YOUNG, 10), (OLD, 10)])
+    going = decide(owned, HOUR, 0, short=Amount(bytes=990), much=Amount(100, 5000))
+    assert [gone(going, owner, YOUNG, OLD) for owner in (1, 2)] == [[OLD], []]
+
+
+def test_a_disk_that_is_full_of_something_else_takes_nobodys() -> None:
+    """Anybody can fill it with what is in the drop box; what others have would not make room."""
+    owned = census(u1=[(OLD, 100)] * 11, u2=[(OLD, 100)] * 9)
+    going = decide(owned, HOUR, 0, short=Amount(bytes=500), much=Amount(100, 5000))
+    assert [gone(going, owner, OLD) for owner in (1, 2)] == [[], []]
+    owned = census(u1=[(YOUNG, 100)] * 10)
+    assert not gone(decide(owned, HOUR, 0, short=Amount(bytes=501), much=NOTHING), 1, YOUNG)
 
 
 def test_a_disk_without_inodes_takes_from_whoever_has_the_most_entries() -> None:
     owned = census(u1=[(age, 1) for age in range(1, 20)], u2=[(YOUNG, 5000)])
-    going = decide(owned, HOUR, 0, short=Amount(entries=5))
+    going = decide(owned, HOUR, 0, short=Amount(entries=5), much=Amount(10, 10**6))
     assert gone(going, 1, *range(1, 20)) == [15, 16, 17, 18, 19]
     assert not gone(going, 2, YOUNG)
 
