@@ -22,6 +22,7 @@ from spoold.model.submission import Encoding, File, Request
 from spoold.spool import answers
 
 ENCODER = msgspec.json.Encoder()
+TRIES = 3  # to have the name of a cancel, which another user may take again and again
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
 
 
@@ -86,12 +87,15 @@ def cancel(spool: str, id_: str) -> None:
     _require_id(id_)
     path = _cancel_path(spool, id_)
     # Without O_CREAT a file that is there already is opened, be it an empty one of this user's.
-    for how in (os.O_CREAT | os.O_EXCL, os.O_TRUNC | os.O_NOFOLLOW):
+    for how in (os.O_CREAT | os.O_EXCL, os.O_NOFOLLOW) * TRIES:
         with contextlib.suppress(FileExistsError, FileNotFoundError, PermissionError):
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | how, 0o644)
             with os.fdopen(descriptor, "w") as file:
-                file.write(f"{id_}\n")
-            return
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    file.truncate(0)
+                    file.write(f"{id_}\n")
+                    return
+            os.unlink(path)  # root's to write into, and still another user's word
     raise ClientError(f"{path} is there, and another user's: try again when it is gone, in some seconds")
 
 

@@ -452,3 +452,15 @@ def test_what_changes_something_says_so_in_json(bench: Bench, tmp_path: Path) ->
     added = json.loads(ctl(bench, "nixpkgs", "add", "x", "/srv/x", "--json"))
     assert added == {"name": "x", "location": "/srv/x"}
     assert json.loads(ctl(bench, "nixpkgs", "remove", "x", "--json")) == {"name": "x"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write into what is another user's")
+def test_an_operators_cancel_is_not_another_users_word(tmp_path: Path) -> None:
+    """Whoever keeps the name with a file of theirs would have the operator write into it, which does nothing."""
+    path = tmp_path / "incoming" / "a.cancel"
+    path.parent.mkdir()
+    path.touch()
+    os.chown(path, 65534, 65534)
+    path.chmod(0o666)
+    client.cancel(str(tmp_path), "a")
+    assert (path.read_text(), path.stat().st_uid) == ("a\n", 0)
