@@ -70,7 +70,8 @@ class Rights(NamedTuple):
 class Dropped(msgspec.Struct, frozen=True):
     """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only.
 
-    A file that this process may not read is an ``UNREADABLE``: root's rights end at a server that squashes root.
+    A file that this process may not read is an ``UNREADABLE``: root's rights end at a server that squashes root. One
+    that cannot be opened without waiting for whoever holds a lease on it (fcntl(2), F_SETLEASE) is ``LEASED``.
     """
 
     kind: str
@@ -83,6 +84,7 @@ class Dropped(msgspec.Struct, frozen=True):
 
 BLOCK = 512  # bytes: the unit of st_blocks
 UNREADABLE = "file that may not be read"
+LEASED = "file on which someone holds a lease"
 KINDS = (
     (stat.S_ISREG, "file"),
     (stat.S_ISLNK, "symbolic link"),
@@ -100,17 +102,15 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
     Never follows a link, never blocks, never opens what is not a regular file (opening a device can act on it).
     """
     beat()
+    named = look_at_name(path)
+    if named is None or named.kind != "file" or named.links > 1:
+        return named
     try:
-        named = os.lstat(path)
-        if not stat.S_ISREG(named.st_mode) or named.st_nlink > 1:
-            return _dropped(named)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        return msgspec.structs.replace(_dropped(named), kind=UNREADABLE)
+    except (PermissionError, BlockingIOError) as error:
+        return msgspec.structs.replace(named, kind=LEASED if isinstance(error, BlockingIOError) else UNREADABLE)
     except OSError as error:
-        if error.errno == errno.ELOOP:  # swapped for a link since the look at it: the next look says so
+        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link: the next look says so
             return None
         raise
     try:

@@ -10,8 +10,10 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -657,3 +659,62 @@ def test_a_name_is_not_kept_for_ever_by_an_upload_that_never_ends(tmp_path: Path
     assert (
         "0.5 s after it came it is still" in json.loads((box.root / "done" / "a.response.json").read_bytes())["reason"]
     )
+
+
+HOLDER = f"""
+import fcntl, os, signal, sys
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for path in sys.argv[1:]:
+    fcntl.fcntl(os.open(path, os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def leased(*paths: Path) -> Iterator[None]:
+    """Let NOBODY, whose the files are, hold a write lease on each of them inside the block."""
+    command = [sys.executable, "-c", HOLDER, *map(str, paths)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            yield
+        finally:
+            holder.stdin.close()
+
+
+@pytest.fixture
+def open_path(tmp_path: Path) -> Path:
+    """A spool's root that every user may get to."""
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    return tmp_path / "spool"
+
+
+@needs_root
+def test_a_lease_keeps_no_name(open_path: Path) -> None:
+    """What may be waited for is, up to the settle time; an id of another user's is free at once."""
+    box = Box(open_path, settle=600.0)
+    paths = [box.drop(name, owner=NOBODY) for name in ("a.json", "1000.ex3.json", "1000.ex3.cancel", "b.cancel")]
+    with leased(*paths):
+        box.step()
+        assert box.names("incoming") == {"a.json", "b.cancel"}
+        box.intake.follow(msgspec.structs.replace(box.settings, spool=Spool(path=str(box.root), settle=0.0)))
+        box.step()
+        assert box.names("incoming") == set()
+    assert "holds a lease" in box.response("a")["reason"]
+
+
+@needs_root
+def test_a_file_is_taken_in_when_the_lease_on_it_ends(open_path: Path) -> None:
+    box = Box(open_path, settle=600.0)
+    path = box.drop("a.json", owner=NOBODY)
+    with leased(path):
+        box.step()
+        assert box.names("incoming") == {"a.json"}
+    box.step()
+    assert box.names("new") == {named("a", owner=NOBODY)}

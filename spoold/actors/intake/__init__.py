@@ -62,11 +62,12 @@ OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOM
 
 
 class Unfinished(NamedTuple):
-    """A file that was no submission when it was looked at, since when it has been as it is, and since when its owner
-    has had the name.
+    """A file that was no submission when it was looked at: what ``kind`` it was, since when it has been as it is, and
+    since when its owner has had the name.
     """
 
     identity: Identity
+    kind: str
     since: float
     uid: int
     first: float
@@ -275,6 +276,8 @@ class Intake(Threadless):
     def _read(self, dropped: Dropped) -> Request:
         if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
             raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
+        if dropped.kind == fsops.LEASED:
+            raise IncompleteError("a file on which someone holds a lease, so that it cannot be opened")
         if dropped.kind != "file":
             raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")
         if dropped.links > 1:
@@ -287,19 +290,24 @@ class Intake(Threadless):
         return read_request(dropped.data, max_files=self._settings.spool.max_files, pins=self._pins)
 
     def _is_unchanged(self, name: str, path: str) -> bool:
-        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again."""
+        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again.
+
+        A lease may end without a change of the file, so one on which there was a lease is always looked at.
+        """
         seen = self._unfinished.get(name)
-        return seen is not None and seen.identity == fsops.identity(path) and not self._has_waited(seen)
+        if seen is None or seen.kind == fsops.LEASED:
+            return False
+        return seen.identity == fsops.identity(path) and not self._has_waited(seen)
 
     def _has_waited(self, seen: Unfinished) -> bool:
         return self._spool.clock.monotonic() - seen.since >= self._settings.spool.settle
 
     def _is_settled(self, name: str, dropped: Dropped) -> bool:
         seen = self._unfinished.get(name)
-        if seen is None or seen.identity != dropped.identity:
+        if seen is None or (seen.identity, seen.kind) != (dropped.identity, dropped.kind):
             now = self._spool.clock.monotonic()
             first = now if seen is None or seen.uid != dropped.uid else seen.first
-            self._unfinished[name] = Unfinished(dropped.identity, now, dropped.uid, first)
+            self._unfinished[name] = Unfinished(dropped.identity, dropped.kind, now, dropped.uid, first)
             return False
         return self._has_waited(seen)
 
@@ -312,7 +320,7 @@ class Intake(Threadless):
         seen = self._unfinished.get(name)
         if seen is None or seen.identity.inode != dropped.identity.inode:
             now = self._spool.clock.monotonic()
-            self._unfinished[name] = Unfinished(dropped.identity, now, dropped.uid, now)
+            self._unfinished[name] = Unfinished(dropped.identity, dropped.kind, now, dropped.uid, now)
             return False
         return self._has_waited(seen)
 
