@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -718,3 +719,29 @@ def test_a_file_is_taken_in_when_the_lease_on_it_ends(open_path: Path) -> None:
         assert box.names("incoming") == {"a.json"}
     box.step()
     assert box.names("new") == {named("a", owner=NOBODY)}
+
+
+def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a user mounted a file system of their own over it: also one that was seen before, and one beside it."""
+    box = Box(tmp_path, settle=600.0)
+    closed = {str(box.drop(name, b"{")) for name in ("a.json", "b.json")}
+    box.step()
+    closed |= {str(box.drop(f"{number}.json")) for number in range(20)}
+    cancel = box.drop("a.cancel", b"a")
+    real = os.lstat
+
+    def lstat(path: str) -> os.stat_result:
+        if path in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    box.drop("c.json")
+    box.settle()
+    assert box.names("new") == {named("c")}
+    box.intake.follow(msgspec.structs.replace(box.settings, spool=Spool(path=str(tmp_path), settle=0.0)))
+    box.settle()
+    assert not cancel.exists()
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -17,7 +17,6 @@ What fails: a full disk, or too little left of it, leaves the client's file wher
 from __future__ import annotations
 
 import contextlib
-import errno
 import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -25,7 +24,8 @@ from typing import NamedTuple
 import msgspec
 
 from spoold.actors import Threadless
-from spoold.actors.intake.dropbox import DropBox
+from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
+from spoold.actors.intake.seldom import Seldom
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
@@ -58,7 +58,6 @@ BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
 CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for it
 FULL = 1.0  # seconds between two looks while the disk is full
-OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
 
 class Unfinished(NamedTuple):
@@ -90,6 +89,7 @@ class Intake(Threadless):
         self._unfinished: dict[str, Unfinished] = {}
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._newer = LeftAlone(log)
+        self._seldom = Seldom(log, self._spool.clock)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
     def stop(self) -> None:
@@ -185,7 +185,8 @@ class Intake(Threadless):
         except OSError as error:
             if error.errno in OF_THE_HOST:
                 raise
-            log.error("could not take a file in; it stays in incoming/", file=name, error=error)
+            message = "could not take a file in; it stays in incoming/"
+            self._seldom.error(message, error.errno, file=name, error=error)
 
     def _follow_pins(self) -> None:
         seen = fsops.identity(self._builds.runtime_path)
@@ -207,7 +208,7 @@ class Intake(Threadless):
         return frozenset(runtime.nixpkgs if runtime else ())
 
     def _forget_missing(self) -> None:
-        for name in [name for name in self._unfinished if fsops.identity(self._box.path(name)) is None]:
+        for name in [name for name in self._unfinished if self._box.owned(name) is None]:
             del self._unfinished[name]
 
     def _take(self, name: str) -> None:
@@ -234,7 +235,7 @@ class Intake(Threadless):
         says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
         came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
         if came is Cancelled.UNKNOWN:
-            submission = fsops.owner(self._spool.queue.path("incoming", f"{id_}.json"))
+            submission = self._box.owned(f"{id_}.json")
             waits = sound and says_so and submission is not None and submission.uid == dropped.uid
             if not self._has_lain(name, dropped) or waits:
                 return

@@ -2,14 +2,17 @@
 
 Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, so many of each owner, and owners take
 turns. An owner is a person, whatever uids are theirs. Anybody can put a million names there: so they are looked through
-a part at a time, between which files of others are taken. What its owner has no room for stays where it is.
+a part at a time, between which files of others are taken. What its owner has no room for stays where it is. So does a
+name that cannot be looked at, over which its owner may have mounted something (FUSE): it is nobody else's matter.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from spoold.actors.intake.seldom import Seldom
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -23,6 +26,7 @@ PART = 5_000  # names that one step looks at
 REST = 4.0  # for how many times as long as a look through all took there is no other, where that was
 LONG = 0.1  # seconds
 TELLING = 60.0  # seconds between two lines about odd names
+OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
 
 class DropBox:
@@ -37,6 +41,7 @@ class DropBox:
         self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
         self._seen: set[str] = set()  # the names that wait
         self._odd = OddNames()
+        self._seldom = Seldom(log, clock)
         self._survey: Iterator[None] | None = None
         self._rests_until = 0.0  # on the monotonic clock
         self._took = 0.0  # seconds, the survey
@@ -49,6 +54,19 @@ class DropBox:
     def path(self, name: str) -> str:
         """Return where a file lies."""
         return os.path.join(self._path, name)
+
+    def owned(self, name: str) -> fsops.Owned | None:
+        """Return who owns what lies there as ``name``; None where it is gone, or cannot be looked at.
+
+        Raises :class:`OSError` where the host is in the way of all.
+        """
+        try:
+            return fsops.owner(self.path(name))
+        except OSError as error:
+            if error.errno in OF_THE_HOST:
+                raise
+            self._seldom.error("ignored: a name in incoming/ cannot be looked at", error.errno, file=name, error=error)
+            return None
 
     def scan(self) -> None:
         """Begin to look through all that is there, unless that is going on or was a moment ago."""
@@ -95,7 +113,7 @@ class DropBox:
                 continue
             if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
                 self._odd.meet(name)
-            elif place := fsops.owner(self.path(name)):
+            elif place := self.owned(name):
                 found.append((place.changed_ns, name, place))
         for _, name, place in sorted(found, key=lambda each: each[:2]):
             urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
@@ -127,7 +145,7 @@ class DropBox:
 
     def cancels(self, most: int) -> list[str]:
         """Return the names of some files that want something ended; they go on waiting."""
-        return sorted(name for name in self._seen if ids.cancelled_id(name) and fsops.owner(self.path(name)))[:most]
+        return sorted(name for name in self._seen if ids.cancelled_id(name) and self.owned(name))[:most]
 
     def forget(self) -> None:
         """Forget all that waits: it is found again."""
