@@ -53,6 +53,10 @@ class Turns(Generic[Thing]):
         """
         return min(filter(may, self._waiting), key=rank, default=None)
 
+    def next_of(self, owner: int) -> Thing:
+        """Return the first thing of an owner of whom something waits; it goes on waiting."""
+        return self._waiting[owner][0][2]
+
     def take_from(self, owner: int) -> Thing:
         """Take the first thing of an owner of whom something waits."""
         own = self._waiting.pop(owner)

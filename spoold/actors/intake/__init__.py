@@ -167,9 +167,12 @@ class Intake(Threadless):
         return True
 
     def _cancel_some(self) -> None:
-        """Do what makes room while there is none to take anything in."""
+        """Do what makes room while there is none to take anything in. What can not be done yet is found again."""
         try:
-            for name in self._box.cancels(BATCH):
+            for _ in range(BATCH):
+                name = self._box.take_cancel()
+                if name is None:
+                    break
                 self._try_to_take(name)
         except OSError as error:
             log.error("nothing can be cancelled yet; it stays in incoming/", error=error)

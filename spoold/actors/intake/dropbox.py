@@ -143,9 +143,18 @@ class DropBox:
             self.crowded = True
         return None
 
-    def cancels(self, most: int) -> list[str]:
-        """Return the names of some files that want something ended; they go on waiting."""
-        return sorted(name for name in self._seen if ids.cancelled_id(name) and self.owned(name))[:most]
+    def take_cancel(self) -> str | None:
+        """Take the name whose turn it is of those that want something ended; None where none waits."""
+
+        def wants(person: int) -> bool:
+            return ids.cancelled_id(self._waiting.next_of(person)[0]) is not None  # an owner's cancels stand first
+
+        person = self._waiting.first(lambda _: 0, wants)
+        if person is None:
+            return None
+        name, _ = self._waiting.take_from(person)
+        self._seen.discard(name)
+        return name
 
     def forget(self) -> None:
         """Forget all that waits: it is found again."""
