@@ -402,6 +402,7 @@ def test_log_records_cannot_be_forged(box: Box, capfd: pytest.CaptureFixture[str
 
 def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sync for many, also for one that an intake took in that died before it."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     done: list[str] = []
     real_sync, real_remove = fsops.sync_directory, fsops.remove_dropped
 
@@ -449,6 +450,7 @@ def test_files_stay_while_the_names_of_their_entries_cannot_be_made_durable(
 
 def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a thousand files of one user and three of another, these three are in the first batch."""
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     taken: list[str] = []
     real = box.intake._take
 
@@ -475,6 +477,7 @@ def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_one_owner_has_lying_there_is_remembered_up_to_a_bound(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     monkeypatch.setattr(box.intake._box, "_waiting", Turns[tuple[str, fsops.Owned]](100))
     for number in range(300):
         box.drop(f"many-{number}.json")
@@ -774,3 +777,33 @@ def test_all_cancels_have_a_turn_while_the_disk_is_short(tmp_path: Path, monkeyp
     for _ in range(4):
         assert box.intake.step() == intake.FULL
     assert box.response("z")["status"] == "CANCELLED"
+
+
+@needs_root
+def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two owners one has files that take seconds to read. Those of the other go between two of them."""
+    now, taken = [1000.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    real = box.intake._take
+
+    def take(name: str) -> None:
+        taken.append(name)
+        now[0] += 2.5 if name.startswith("long") else 0.03
+        real(name)
+
+    monkeypatch.setattr(box.intake, "_take", take)
+    for number in range(10):
+        box.drop(f"long-{number}.json", owner=NOBODY)
+    box.intake.step()
+    assert len(taken) == 1, "the batch ends for what came meanwhile"
+    for number in range(20):
+        box.drop(f"short-{number}.json", owner=1000)
+    box.step()
+    assert [name[0] for name in taken] == [*"l", *"s" * 20, *"l" * 9]
+    taken.clear()
+    for number in range(5):
+        box.drop(f"long-again-{number}.json", owner=1000)
+        box.drop(f"long-more-{number}.json", owner=NOBODY)
+    box.step()
+    late = [name.split("-")[1] for name in taken[:4]]
+    assert set(late) == {"again", "more"}, "nobody saves up what they did not use"

@@ -7,9 +7,10 @@ stored, whatever the client does to its file afterwards; and only when the copy 
 An upload that is still arriving does not parse (a strict prefix of a JSON object never does), so no event needs to be
 trusted: a file that does not parse is looked at again, and given up only when it has not changed for the settle time.
 
-However much is dropped at once, one step takes a batch, in which owners take turns. More waits where it is (see
-``dropbox``), and so does what its owner has no room for in the spool. It leaves alone an entry of a newer version of
-spoold. A client's file with the id of such an entry waits, and so does one that wants it cancelled.
+However much is dropped at once, one step takes a batch, which is short, and in which owners take turns by time. More
+waits where it is (see ``dropbox``), and so does what its owner has no room for in the spool. It leaves alone an entry
+of a newer version of spoold. A client's file with the id of such an entry waits, and so does one that wants it
+cancelled.
 
 What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
 """
@@ -56,6 +57,7 @@ log = Log("intake")
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
+LONG = 0.1  # seconds after which no more of them are looked at: what came meanwhile may have its turn
 CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for it
 FULL = 1.0  # seconds between two looks while the disk is full
 
@@ -151,12 +153,17 @@ class Intake(Threadless):
 
     def _take_batch(self) -> bool:
         """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
+        began = last = self._spool.clock.monotonic()
         try:
             for _ in range(BATCH):
                 name = self._box.take()
                 if name is None:
                     break
                 self._try_to_take(name)
+                last, before = self._spool.clock.monotonic(), last
+                self._box.charge(last - before)
+                if last - began >= LONG:
+                    break
         except OSError as error:
             log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
             self._box.forget()

@@ -1,9 +1,10 @@
 """The drop box as intake sees it: what lies there, and which file is next.
 
 Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, so many of each owner, and owners take
-turns. An owner is a person, whatever uids are theirs. Anybody can put a million names there: so they are looked through
-a part at a time, between which files of others are taken. What its owner has no room for stays where it is. So does a
-name that cannot be looked at, over which its owner may have mounted something (FUSE): it is nobody else's matter.
+turns by the time that their files take. An owner is a person, whatever uids are theirs. Anybody can put a million names
+there: so they are looked through a part at a time, between which files of others are taken. What its owner has no room
+for stays where it is. So does a name that cannot be looked at, over which its owner may have mounted something (FUSE):
+it is nobody else's matter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from spoold.actors.intake.levels import Levels
 from spoold.actors.intake.seldom import Seldom
 from spoold.host import fsops
 from spoold.host.clock import Clock
@@ -39,7 +41,9 @@ class DropBox:
         self._shares = shares
         self._person = person
         self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
+        self._levels = Levels()
         self._seen: set[str] = set()  # the names that wait
+        self._last: int | None = None  # whose turn it was last
         self._odd = OddNames()
         self._seldom = Seldom(log, clock)
         self._survey: Iterator[None] | None = None
@@ -119,7 +123,11 @@ class DropBox:
             urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
             if not self._fits(name, place):
                 crowded = True
-            elif self._waiting.add(self._person(place.uid), (name, place), priority=int(urgent)):
+                continue
+            person = self._person(place.uid)
+            if not self._waiting.has(person):
+                self._levels.come(person)
+            if self._waiting.add(person, (name, place), priority=int(urgent)):
                 self._seen.add(name)
         self.crowded |= crowded
         return crowded
@@ -135,13 +143,20 @@ class DropBox:
 
     def take(self) -> str | None:
         """Take the name whose turn it is; None where nothing waits."""
-        while found := self._waiting.take():
-            name, place = found
+        while (person := self._waiting.first(self._levels.level)) is not None:
+            name, place = self._waiting.take_from(person)
             self._seen.discard(name)
             if self._fits(name, place):
+                self._levels.serve(person)
+                self._last = person
                 return name
             self.crowded = True
         return None
+
+    def charge(self, seconds: float) -> None:
+        """Charge the owner of the name that was taken last with the time that it took."""
+        if self._last is not None:
+            self._levels.charge(self._last, seconds)
 
     def take_cancel(self) -> str | None:
         """Take the name whose turn it is of those that want something ended; None where none waits."""
