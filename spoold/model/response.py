@@ -85,6 +85,7 @@ class Phase(msgspec.Struct, kw_only=True, frozen=True):
 
 
 PENDING_PHASE = Phase()
+SHOWN = 4096  # bytes of an output that its owner is shown on the way: a multiple of 4, for base64
 SKIPPED_PHASE = Phase(outcome=Outcome.SKIPPED)
 
 
@@ -194,6 +195,24 @@ def verdict(compile_: Phase, run: Phase) -> Status:
     if compile_.outcome not in (Outcome.OK, Outcome.SKIPPED):
         return Status.COMPILE_FAILED
     return Status.COMPLETED if run.outcome is Outcome.OK else Status.RUN_FAILED
+
+
+def in_short(response: Response) -> Response:
+    """Return ``response`` with no more than the first ``SHOWN`` bytes of each output, and what was cut marked so."""
+    return msgspec.structs.replace(
+        response, **{name: _phase_in_short(getattr(response, name)) for name in ("dependencies", "compile", "run")}
+    )
+
+
+def _phase_in_short(phase: Phase) -> Phase:
+    changes: dict[str, object] = {}
+    for stream in ("stdout", "stderr"):
+        text: str = getattr(phase, stream)
+        start = text[:SHOWN].encode()
+        if len(text) > SHOWN or len(start) > SHOWN:
+            changes[stream] = cut_at_character(start[:SHOWN]).decode()
+            changes[f"{stream}_truncated"] = True
+    return msgspec.structs.replace(phase, **changes) if changes else phase
 
 
 def skip_pending(response: Response) -> Response:

@@ -25,7 +25,7 @@ NEAR = 0.5  # of a share: whoever has so much is counted more often
 REST, SOONEST = 20.0, 1.0  # for how many times as long as a count took there is no other; seconds, at least
 LONG_REST, LATER = 200.0, 60.0  # the same while nobody is near
 FAST = 0.125  # of a share: where the disk has lost so much since the last count, somebody may be near
-PLACES = ("new", "building", "running", "done", "quarantine", "builds/used")
+PLACES = ("new", "building", "running", "done", "quarantine", "progress", "builds/used")
 
 
 class Counter:

@@ -73,12 +73,14 @@ def built(builds: str) -> Iterator[Item | Pause]:
 
 
 def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
-    """Yield the entries of a state."""
+    """Yield the entries of a state, each with its side file."""
     for name in _walk(queue.path(state)):
         if isinstance(name, Pause):
             yield name
         elif (entry := ids.parse_entry(name)) and (facts := fsops.facts(queue.path(state, name))):
-            yield Item(_or_nobody(entry.owner), facts.mtime, facts.size, name, "")
+            side = fsops.facts(queue.path("progress", ids.done_name(entry.id)))
+            size = facts.size + (side.size if side else 0)
+            yield Item(_or_nobody(entry.owner), facts.mtime, size, name, "")
 
 
 def finished(spool: Spool, now: float) -> Iterator[Item | Pause]:

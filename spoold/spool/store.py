@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,7 +21,7 @@ from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.model import formats, ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
-from spoold.model.response import FINAL, Outcome, Phase, Response, Status, skip_pending
+from spoold.model.response import FINAL, Outcome, Phase, Response, Status, in_short, skip_pending
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, publish, take_along
 from spoold.spool.queue import Queue, gone_on_error
@@ -127,10 +128,13 @@ class Spool:
         return formats.newer(lambda: self.read(state, entry))
 
     def show(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
-        """Write the side file that its owner may look at while he waits. No decision reads it, so it isn't synced."""
+        """Write the side file that its owner may look at meanwhile. No decision reads it, so it isn't synced.
+
+        It is small, whatever a build or a compilation had to say: there is one for each submission on its way.
+        """
         name = f"{id_}@{attempt}.progress.json"
         private = self.queue.path("tmp", name)
-        self.answers.write(private, published(id_, response), (origin.uid, origin.gid), sync=False)
+        self.answers.write(private, published(id_, in_short(response)), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
     def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> int:
@@ -177,10 +181,16 @@ class Spool:
 
 
 class Progress:
-    """The response so far of one running submission, shown to its owner as it changes. Never fails the run."""
+    """The response so far of one running submission, shown to its owner as it changes. Never fails the run.
 
-    def __init__(self, spool: Spool, entry: Entry, response: Response, origin: Origin) -> None:
+    Nothing is shown while ``is_short`` tells that the disk has too little room.
+    """
+
+    def __init__(
+        self, spool: Spool, entry: Entry, response: Response, origin: Origin, is_short: Callable[[], bool]
+    ) -> None:
         self._spool = spool
+        self._is_short = is_short
         self._entry = entry
         self._response = response
         self._origin = origin
@@ -193,6 +203,8 @@ class Progress:
     def change(self, **changes: object) -> None:
         """Show the response with ``changes``."""
         self._response = msgspec.structs.replace(self._response, **changes)
+        if self._is_short():
+            return
         try:
             self._spool.show(self._entry.id, self._response, self._origin, self._entry.attempt)
         except OSError as error:

@@ -7,16 +7,20 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 
 from spoold.actors.intake import dropbox
 from spoold.config import Share
 from spoold.host import persons
 from spoold.model.ids import Hint
+from spoold.model.job import BuildResult
+from spoold.model.response import SHOWN
 from spoold.model.retention import Rules
-from spoold.spool import counting, shares
+from spoold.spool import counting, floor, holdings, shares
 from tests.actors.bench import Bench, settings_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
@@ -239,3 +243,48 @@ def test_small_files_with_large_answers_wait_as_well(bench: Bench) -> None:
         bench.health._counter.step(1000.0)
 
     bench.until(lambda: len(accepted(bench)) < len(waiting), go_on)
+
+
+def side_files(bench: Bench) -> int:
+    return sum((bench.root / "progress" / name).stat().st_blocks * 512 for name in bench.names("progress"))
+
+
+def test_side_files_are_small_and_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many wait for one build with a long log: it is not copied for each of them."""
+    plain = bench.backend.build
+    log = "é" * 20_000
+
+    def talks(*args: Any) -> BuildResult:
+        result = plain(*args)
+        return msgspec.structs.replace(result, phase=msgspec.structs.replace(result.phase, stderr=log))
+
+    monkeypatch.setattr(bench.backend, "build", talks)
+    bench.sandbox.gate.clear()
+    put(bench, GREEDY, *(f"greedy-{number}" for number in range(6)))
+    take_in(bench)
+    bench.until(lambda: len(bench.sandbox.jobs) == 2 and bench.executor._line.length == 4)
+    bench.until(lambda: [bench.progress(id_) for id_ in accepted(bench)].count("RUNNING") == 2)
+    assert side_files(bench) <= 6 * 4 * shares.BLOCK
+    for name in bench.names("progress"):
+        phase = json.loads((bench.root / "progress" / name).read_bytes())["dependencies"]
+        assert (phase["stderr"], phase["stderr_truncated"]) == ("é" * (SHOWN // 2), True)
+    counted = [item for item in holdings.items(holdings.everything(bench.spool)) if item.entry]
+    entries = [bench.root / state / name for state in ("new", "building", "running") for name in bench.names(state)]
+    assert {item.owner for item in counted} == {GREEDY}
+    assert sum(item.size for item in counted) == side_files(bench) + sum(e.stat().st_blocks * 512 for e in entries)
+    bench.sandbox.gate.set()
+    bench.wait_for(*(f"greedy-{number}" for number in range(6)))
+    assert {bench.response(id_)["dependencies"]["stderr"] for id_ in answers(bench)} == {log}
+
+
+def test_no_side_file_is_written_where_room_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.backend.gate.clear()
+    put(bench, GREEDY, "greedy")
+    take_in(bench)
+    with monkeypatch.context() as patched:
+        patched.setattr(floor.Floor, "reached", lambda _: True)
+        bench.until(lambda: bench.names("building"))
+        bench.backend.gate.set()
+        bench.until(lambda: bench.builds.finished() and not bench.executor._waits.builds())
+        assert bench.progress("greedy") == "pending"
+    bench.wait_for("greedy")

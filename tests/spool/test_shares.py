@@ -77,7 +77,8 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     had = count(settings, spool)
     mine = [path for path in tmp_path.rglob("*") if path.name.startswith(("waits@", "held@", "bad@", "used@", "f"))]
     mine = [path for path in mine if path.parent.name != "used"]
-    assert (had[ONE].entries, had[ONE].bytes) == (len(mine), blocks(*mine))
+    side_files = [tmp_path / "progress" / f"{id_}.json" for id_ in ("waits", "held")]
+    assert (had[ONE].entries, had[ONE].bytes) == (len(mine), blocks(*mine, *side_files))
     assert had[ONE].kept == blocks(*(path for path in mine if path.parent.name not in ("new", "running")))
     assert len(mine) == 6
     assert had[OTHER].entries == 1

@@ -280,6 +280,8 @@ class Executor:
             return "newer"
 
     def _show(self, wait: Wait) -> None:
+        if self._slots.is_short():
+            return
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
         origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
         self._spool.show(wait.entry.id, response, origin, wait.entry.attempt)
@@ -322,7 +324,7 @@ class Executor:
     def _queue(self, place: Place, submission: Submission, build: BuildRecord) -> None:
         """Let a submission wait in line for a slot."""
         if place.state == "building":  # one whose build was there already may not have to wait: nothing to show yet
-            progress = Progress(self._spool, place.entry, submission.Response, submission.Spool)
+            progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._slots.is_short)
             progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
         priority = submission.Request.priority if submission.Request else 0
         self._line.ready(place, sys.intern(build.build_id), submission.Spool.uid, priority)

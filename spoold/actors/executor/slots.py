@@ -148,10 +148,14 @@ class Slots:
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
             log.bug("a slot failed", submission=taken.place.entry.id, error=error)
 
+    def is_short(self) -> bool:
+        """Tell whether the disk has so little room that nothing may be begun, or shown."""
+        return self._floor.reached()
+
     def _wait_for_engine_and_room(self) -> None:
         while not self._stopping.is_set():
             if self._engine.ready.wait(0.2):
-                if not self._floor.reached():
+                if not self.is_short():
                     return
                 self._stopping.wait(FULL)
 
@@ -226,7 +230,7 @@ class Slots:
             dependencies=record.result.phase,
             notes=notes or msgspec.UNSET,
         )
-        progress = Progress(self._spool, entry, response, submission.Spool)
+        progress = Progress(self._spool, entry, response, submission.Spool, self.is_short)
         try:
             with self._admission.holding(self._line.person(owner), asked(self._settings.limits, job), lease.stop):
                 self._observe(WAIT, submission)
