@@ -53,7 +53,6 @@ class TimeShares:
     def __init__(self, weights: Mapping[int, float] | None = None) -> None:
         self._weights = weights or {}
         self._accounts: dict[int, _Account] = {}
-        self._active: set[int] = set()  # of whom something waits or goes on
         self._served = 0.0  # the account, in weighted slot-seconds, that was served last
         self._turns = 0
         self._epoch = 0.0
@@ -68,19 +67,16 @@ class TimeShares:
         account = self._account(owner, now)
         if not account.waits:
             account.waits = True
-            self._active.add(owner)
             account.level = max(account.level, self._newcomer(owner, now) - self._going_on(owner, account, now))
 
     def _newcomer(self, owner: int, now: float) -> float:
-        """Return the account of whoever comes anew: it may be behind, where there are others."""
-        credit = CREDIT if len(self._active) > (owner in self._active) else 0.0
-        return self._served - credit * self._growth(now) / self._weight(owner)
+        """Return the account of whoever comes anew."""
+        return self._served - CREDIT * self._growth(now) / self._weight(owner)
 
     def leave(self, owner: int) -> None:
         """Note that nothing of an owner's waits any more."""
         if account := self._accounts.get(owner):
             account.waits = False
-            self._rest(owner, account)
 
     def begin(self, owner: int, now: float) -> Use:
         """Give an owner a place."""
@@ -90,7 +86,6 @@ class TimeShares:
         use = Use(owner, now)
         account.turn = self._turns
         account.uses.append(use)
-        self._active.add(owner)
         return use
 
     def end(self, use: Use, now: float) -> None:
@@ -100,11 +95,6 @@ class TimeShares:
         spent = self._spent(use, now)
         account.used += spent
         account.level += spent / self._weight(use.owner)
-        self._rest(use.owner, account)
-
-    def _rest(self, owner: int, account: _Account) -> None:
-        if not account.waits and not account.uses:
-            self._active.discard(owner)
 
     def ranks(self, now: float) -> Callable[[int], Rank]:
         """Return what ranks owners, the next one lowest: by account, and among equals who was served longest ago."""

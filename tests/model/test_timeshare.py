@@ -225,12 +225,13 @@ def test_who_comes_anew_may_be_behind_by_some_short_jobs(monkeypatch: pytest.Mon
     """So these go one after the other, also where together they take longer than what the other had just now."""
     monkeypatch.setattr(timeshare, "CREDIT", 10.0)
     made = Places(2)
-    made.want(A, *[3.0] * 18)
-    made.run(0.5)
-    made.want(B, *[0.5] * 20)
+    made.want(A, *[3.0] * 40)
+    made.run(30.5)
+    before = len(made.began)
+    made.want(B, *[0.6] * 20)
     made.run(30)
     owners = [owner for owner, _ in made.began]
-    assert owners[2:22].count(B) >= 19
+    assert owners[before : before + 20] == [B] * 20
 
 
 def test_by_going_away_nobody_may_be_behind_again(monkeypatch: pytest.MonkeyPatch) -> None:
