@@ -13,6 +13,7 @@ from unittest import mock
 import msgspec
 import pytest
 
+from spoold.actors import executor
 from spoold.actors.intake import dropbox
 from spoold.config import Share
 from spoold.host import persons
@@ -288,3 +289,90 @@ def test_no_side_file_is_written_where_room_is_short(bench: Bench, monkeypatch: 
         bench.until(lambda: bench.builds.finished() and not bench.executor._waits.builds())
         assert bench.progress("greedy") == "pending"
     bench.wait_for("greedy")
+
+
+def broken(bench: Bench, uid: int, *ids: str, **limits: object) -> None:
+    """Drop submissions that all wait for one build, which fails."""
+    for id_ in ids:
+        private = bench.root / "incoming" / f".{id_}"
+        files = [{"name": "run.sh", "content": "true"}, {"name": "cutor.nix", "content": "broken"}]
+        private.write_text(json.dumps({"files": files, "limits": {"dependencies": limits}}))
+        os.chown(private, uid, uid)
+        private.rename(bench.root / "incoming" / f"{id_}.json")
+
+
+def count(bench: Bench) -> None:
+    bench.step()
+    bench.health._counter.step(1000.0)
+
+
+def go_on(bench: Bench) -> None:
+    take_in(bench)
+    count(bench)
+
+
+def use_up(bench: Bench) -> None:
+    """Let something be kept of an owner's that takes more than the share."""
+    bench.spool.set_aside("kept", b"x" * (MIB + shares.BLOCK), "a test", suffix=f"@{GREEDY}-1")
+    bench.executor._shares.add(GREEDY, 0)
+    bench.until(lambda: not bench.executor._shares.may_begin(GREEDY), lambda: count(bench))
+
+
+def make_room(bench: Bench) -> None:
+    for path in (bench.root / "quarantine").iterdir():
+        path.unlink()
+
+
+def test_answers_without_a_sandbox_wait_for_room_as_well(bench: Bench) -> None:
+    """A failed build, and a list; another's is answered. None loses an attempt, however long that takes."""
+    bench.backend.gate.clear()
+    ids = [f"greedy-{number}" for number in range(3)]
+    broken(bench, GREEDY, *ids)
+    take_in(bench)
+    bench.until(lambda: len(bench.names("building")) == 3)
+    bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+    bench.wait_for("list")
+    use_up(bench)
+    bench.backend.gate.set()
+    bench.until(lambda: len(bench.names("new")) == 3, lambda: count(bench))
+    broken(bench, OTHER, "other")
+    bench.until(lambda: "other" in answers(bench), lambda: go_on(bench))
+    for _ in range(5):
+        count(bench)
+    assert answers(bench) == {"list", "other"}
+    assert {name.rpartition("-")[2] for name in bench.names("new")} == {"1.json"}
+    make_room(bench)
+    bench.until(lambda: answers(bench) >= set(ids), lambda: count(bench))
+    assert {bench.response(id_)["status"] for id_ in ids} == {"DEPENDENCIES_FAILED"}
+
+
+def test_waits_that_are_over_wait_for_room_as_well(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "ENDS_AGAIN", 0.05)
+    bench.backend.gate.clear()
+    use_up(bench)
+    bench.executor._shares.follow(settings_for(bench.root, share=Share(bytes=4 * MIB, entries=8)))
+    bench.intake._shares.follow(settings_for(bench.root, share=Share(bytes=4 * MIB, entries=8)))
+    broken(bench, GREEDY, "greedy", time=400)
+    broken(bench, OTHER, "other", time=500)
+    take_in(bench)
+    bench.until(lambda: len(bench.names("building")) == 2)
+    bench.executor._shares.follow(bench.settings)
+    monkeypatch.setattr(bench.executor._spool.clock, "monotonic", lambda: time.monotonic() + 1000)
+    bench.wait_for("other")
+    for _ in range(20):
+        count(bench)
+        time.sleep(0.02)
+    assert answers(bench) == {"other"}
+    make_room(bench)
+    bench.until(lambda: "greedy" in answers(bench), lambda: count(bench))
+    assert bench.response("greedy")["dependencies"]["outcome"] == "time_limit"
+
+
+def test_answers_without_a_sandbox_wait_while_the_disk_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.executor._slots._floor, "reached", lambda: True)
+        bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+        for _ in range(10):
+            bench.step()
+        assert not answers(bench)
+    bench.wait_for("list")

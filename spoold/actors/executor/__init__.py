@@ -25,6 +25,7 @@ import msgspec
 
 from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
+from spoold.actors.executor.held import Held
 from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Seen
 from spoold.actors.executor.slots import Slots
 from spoold.actors.executor.waits import BuildState, Wait, Waits
@@ -54,6 +55,8 @@ WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
+RELEASED = 16  # answers of one owner that one step lets go on, once there is room for them
+ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
 NOTES = 2.0  # seconds between two notes of who used what
 
 
@@ -76,6 +79,7 @@ class Executor:
         self._waits = Waits()
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
         self._held: set[int] = set()  # persons whose share is used up
+        self._unanswered = Held()
         self._runtime: Runtime | None = None
         self._runtime_seen: fsops.Identity | None = None
         self._next_note = 0.0  # on the monotonic clock
@@ -155,6 +159,9 @@ class Executor:
         self._held = self._line.ask_again()
         for person in self._held:
             self._shares.tell(person, "jobs wait in new/")
+        if self._unanswered and not self._slots.is_short():
+            for entry in self._unanswered.release(self._shares.may_begin, RELEASED):
+                self._line.see(Place("new", entry), FOUND)
 
     def _note_usage(self) -> None:
         """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
@@ -167,7 +174,11 @@ class Executor:
 
     def _pause(self) -> float:
         now = self._spool.clock.monotonic()
-        longest = self._settings.spool.scan if self._engine.ready.is_set() and not self._held else BACK_OFF
+        longest = (
+            self._settings.spool.scan
+            if self._engine.ready.is_set() and not (self._held or self._unanswered)
+            else BACK_OFF
+        )
         ends = [end - now for end in (self._waits.next_end, self._line.rests_until) if end is not None]
         return max(0.05, min([longest, *ends]))
 
@@ -188,7 +199,7 @@ class Executor:
                 self._collect([hint.name.removesuffix(ids.response_name(""))])
             elif entry and hint.directory == "builds/building":
                 self._unshown.extend(self._waits.begun(entry.id))
-            elif entry:
+            elif entry and entry not in self._unanswered:
                 self._line.see(Place("new", entry), TOLD)
 
     def _fresh_in(self, state: str) -> Iterator[tuple[float, Place]]:
@@ -198,7 +209,7 @@ class Executor:
         self._line.keep_left(state, present)
         for name in present - self._line.names(state):
             entry = ids.parse_entry(name)
-            if entry and entry not in self._waits:
+            if entry and entry not in self._waits and entry not in self._unanswered:
                 mtime = fsops.mtime(queue.entry_path(state, entry))
                 if mtime is not None:
                     yield mtime, Place(state, entry)
@@ -307,8 +318,12 @@ class Executor:
             return False
 
     def _end_waits(self) -> None:
-        for wait in self._waits.overdue(self._spool.clock.monotonic()):
-            self._end_wait(wait.entry)
+        now = self._spool.clock.monotonic()
+        for wait in self._waits.overdue(now):
+            if self._may_answer(wait.uid):
+                self._end_wait(wait.entry)
+            else:
+                self._waits.add(wait._replace(until=now + ENDS_AGAIN))
 
     def _end_wait(self, entry: Entry) -> None:
         try:
@@ -331,10 +346,27 @@ class Executor:
 
     # -- answers that need no sandbox
 
+    def _may_answer(self, owner: int) -> bool:
+        """Tell whether the disk and the owner's share have room for one more answer; say so where the share has not."""
+        if not self._shares.may_begin(owner):
+            self._shares.tell(owner, "answers wait")
+            return False
+        return not self._slots.is_short()
+
     def _answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
+        if not self._may_answer(submission.Spool.uid):
+            self._hold(place, submission.Spool.uid)
+            return
         response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
         self._spool.queue.claim(place.entry, place.state, "running")
         self._finish(place.entry, submission, response)
+
+    def _hold(self, place: Place, owner: int) -> None:
+        """Let an answer wait in ``new/``: a failed build is forgotten, and what waits for it would lose attempts."""
+        if place.state == "building":
+            self._spool.queue.claim(place.entry, "building", "running")
+            self._spool.queue.give_back(place.entry, "running", place.entry.attempt)
+        self._unanswered.add(self._persons.of(owner), place.entry)
 
     def _finish(self, entry: Entry, submission: Submission, response: Response) -> None:
         """End an entry that this executor has claimed; a full disk puts it back, and it loses no attempt."""
