@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.actors import executor
 from spoold.actors.executor import LOOKS
 from spoold.config import Builder as BuilderSettings
 from spoold.config import Executor as ExecutorSettings
@@ -782,3 +783,23 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
     bench.wait_for("a", "b", "c", "d")
     assert [job.submission_id for job in bench.sandbox.jobs] == ["a", "b", "c", "d"]
     bench.close()
+
+
+def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are looked at in between."""
+    monkeypatch.setattr(executor, "ENDS", 2)
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.backend.gate.clear()
+    many = [f"many-{number}" for number in range(10)]
+    for id_ in many:
+        bench.drop(id_, expression="# slow", limits={"dependencies": {"time": 500}})
+    bench.until(lambda: len(bench.names("building")) == len(many))
+    clock = bench.executor._spool.clock
+    monkeypatch.setattr(clock, "monotonic", lambda: time.monotonic() + 1000)
+    bench.drop("other")
+    assert bench.executor.step() == 0.0
+    assert len(bench.names("building")) == len(many) - 2
+    bench.until(lambda: bench.has("done", "other.response.json"), lambda: None)
+    bench.wait_for(*many)
+    assert {bench.response(id_)["dependencies"]["outcome"] for id_ in many} == {"time_limit"}

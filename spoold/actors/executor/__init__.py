@@ -55,6 +55,7 @@ WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
+ENDS = 16  # waits that one step ends: each is synced several times
 RELEASED = 16  # answers of one owner that one step lets go on, once there is room for them
 ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
 NOTES = 2.0  # seconds between two notes of who used what
@@ -151,7 +152,8 @@ class Executor:
         self._look_at_some()
         if not self._line.unseen:
             self._newer.tell()
-        return 0.0 if self._line.unseen or self._unshown else self._pause()
+        more = self._line.unseen or self._unshown or self._waits.is_any_over(self._spool.clock.monotonic())
+        return 0.0 if more else self._pause()
 
     def _follow_shares(self) -> None:
         """Let those begin again whose share of the spool has room for answers."""
@@ -319,7 +321,7 @@ class Executor:
 
     def _end_waits(self) -> None:
         now = self._spool.clock.monotonic()
-        for wait in self._waits.overdue(now):
+        for wait in self._waits.overdue(now, ENDS):
             if self._may_answer(wait.uid):
                 self._end_wait(wait.entry)
             else:

@@ -72,16 +72,20 @@ class Waits:
             self._ends.clear()  # or times that never come would pile up
         return ended
 
-    def overdue(self, now: float) -> list[Wait]:
-        """Follow those whose time is over no longer, and return them."""
-        found = []
-        while self._ends and self._ends[0][0] <= now:
+    def overdue(self, now: float, most: int) -> list[Wait]:
+        """Follow up to ``most`` of those whose time is over no longer, and return them, the earliest first."""
+        found: list[Wait] = []
+        while len(found) < most and self.is_any_over(now):
             until, entry = heapq.heappop(self._ends)
             wait = self._waits.get(entry)
             if wait and wait.until == until:
                 found.append(self._waits.pop(entry))
                 self._forget(wait)
         return found
+
+    def is_any_over(self, now: float) -> bool:
+        """Tell whether there may be one whose time is over."""
+        return bool(self._ends) and self._ends[0][0] <= now
 
     def _forget(self, wait: Wait) -> None:
         entries = self._of_build[wait.build_id]
