@@ -11,7 +11,9 @@ An entry of a newer version of spoold is put back like any other, since that is 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,6 +47,14 @@ PATIENCE = 0.5  # seconds of a step for removing what is old, for counting what 
 FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
+class Needed(NamedTuple):
+    """The build that an entry waits for (None: none that there could be), and what that was read from."""
+
+    runtime: fsops.Identity | None
+    file: fsops.Identity | None
+    build_id: str | None
+
+
 class Health(Threadless):
     """Both checkers over one spool."""
 
@@ -53,6 +63,7 @@ class Health(Threadless):
         self._spool = Spool(settings, "health")
         self._builds = BuildStore(settings)
         self._good: dict[str, fsops.Identity] = {}  # results that need no second look: good, or of a newer version
+        self._build_ids: dict[Entry, Needed] = {}  # what entries in building/ wait for that are as old as dead ones
         self._cleared = 0  # up to where side files were looked at
         self._check = Check(settings, "health")
         self._survey: Iterator[Unexplained | None] = iter(())
@@ -136,9 +147,8 @@ class Health(Threadless):
         queue = self._spool.queue
         for entry in self._watchmen["running"].dead(queue, "running"):
             self._recover("running", entry, self._abandon_running)
-        for entry in self._watchmen["building"].dead(queue, "building"):
-            if self._has_no_build(entry):
-                self._recover("building", entry, self._abandon_building)
+        for entry in self._without_build(self._watchmen["building"].dead(queue, "building")):
+            self._recover("building", entry, self._abandon_building)
 
     def _recover(self, state: str, entry: Entry, abandon: Callable[[Entry], None]) -> None:
         """Put a dead entry back, or end it. An entry of a newer version stays, for that version to end."""
@@ -148,14 +158,40 @@ class Health(Threadless):
             return
         recover(self._spool.queue, state, entry, abandon=abandon, log=log)
 
-    def _has_no_build(self, entry: Entry) -> bool:
+    def _without_build(self, entries: list[Entry]) -> Iterator[Entry]:
+        """Yield those whose build is nowhere.
+
+        An entry is as large as its client likes. So each is read once, and where that takes long, the others are read
+        at the next checks. What is remembered is no more than what the watchman remembers of them.
+        """
+        runtime = fsops.identity(self._builds.runtime_path)
+        known, self._build_ids = self._build_ids, {}
+        missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
+        began = self._spool.clock.monotonic()
+        for entry in entries:
+            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path("building", entry))
+            if needed and (needed.runtime, needed.file) == (runtime, file):
+                self._build_ids[entry] = needed
+            elif self._spool.clock.monotonic() - began > PATIENCE:
+                continue
+            if self._has_no_build(entry, runtime, file, missing):
+                yield entry
+
+    def _has_no_build(
+        self, entry: Entry, provided: fsops.Identity | None, file: fsops.Identity | None, missing: dict[str, bool]
+    ) -> bool:
         try:
-            runtime = self._builds.runtime()
-            request = self._spool.read("building", entry).Request
-            if runtime is None:
-                return False
-            build_id = build_id_of(request, runtime) if request else None
-            return build_id is None or self._builds.look(build_id) == "missing"
+            if entry not in self._build_ids:
+                runtime = self._builds.runtime()
+                if runtime is None:
+                    return False
+                request = self._spool.read("building", entry).Request
+                build_id = build_id_of(request, runtime) if request else None
+                self._build_ids[entry] = Needed(provided, file, sys.intern(build_id) if build_id else None)
+            build_id = self._build_ids[entry].build_id
+            if build_id is not None and build_id not in missing:
+                missing[build_id] = self._builds.look(build_id) == "missing"
+            return build_id is None or missing[build_id]
         except LeaseLostError:
             return False
         except NewerFormatError as error:  # of the runtime, the entry, or the build's result

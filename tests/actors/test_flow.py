@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.actors import executor
+from spoold.actors import executor, health
 from spoold.actors.executor import LOOKS
 from spoold.config import Builder as BuilderSettings
 from spoold.config import Executor as ExecutorSettings
@@ -803,3 +803,32 @@ def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatc
     bench.until(lambda: bench.has("done", "other.response.json"), lambda: None)
     bench.wait_for(*many)
     assert {bench.response(id_)["dependencies"]["outcome"] for id_ in many} == {"time_limit"}
+
+
+def test_health_reads_what_waits_once_and_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.backend.gate.clear()
+    ids = [f"many-{number}" for number in range(5)]
+    for id_ in ids:
+        bench.drop(id_, expression="# slow")
+    bench.until(lambda: len(bench.names("building")) == 5 and bench.names("builds/building"))
+    for id_ in ids:
+        os.utime(bench.root / "building" / named(id_), (1, 1))
+    read: list[str] = []
+    plain = bench.health._spool.read
+    monkeypatch.setattr(
+        bench.health._spool,
+        "read",
+        lambda state, entry: read.append(entry.id) or plain(state, entry),  # type: ignore[func-returns-value]
+    )
+    monkeypatch.setattr(health, "PATIENCE", -1.0)
+    for _ in range(5):
+        time.sleep(0.05)
+        bench.health.step()
+    assert read == [], "there is no time for any"
+    monkeypatch.setattr(health, "PATIENCE", 100.0)
+    bench.until(lambda: set(read) == set(ids), bench.health.step)
+    for _ in range(5):
+        bench.health.step()
+    assert sorted(read) == ids
+    bench.backend.gate.set()
+    bench.wait_for(*ids)
