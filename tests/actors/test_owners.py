@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.spool.recovery import publish_committed
 from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
 from tests.actors.bench import Bench
@@ -131,18 +133,21 @@ def test_what_is_requeued_is_noted_again(bench: Bench) -> None:
 def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stalls between its publication and the end of its commit, until the id has a second life."""
+    """It stalls between its commit and its publication, until another has published and the id has a second life."""
     holder = Spool(bench.settings, "holder").queue
     release = holder.release_id
 
     def come_late(id_: str) -> None:
+        publish_committed(bench.spool.queue, Log("test"))
+        assert bench.has("done", "a.response.json")
         requeue(bench.spool, id_)
         release(id_)
 
     bench.drop("a")
     holder.claim(mine("a"), "new", "running")
     monkeypatch.setattr(holder, "release_id", come_late)
-    holder.commit(mine("a"), "running", b"first\n")
+    with pytest.raises(FileNotFoundError):  # its result went with the requeueing
+        holder.commit(mine("a"), "running", b"first\n")
     assert bench.spool.queue.locate("a") == ("new", mine("a"))
     bench.wait_for("a")
     bench.assert_nothing_is_left()

@@ -238,8 +238,8 @@ def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
     files = {"a.py": STRAY.encode()}
     held: list[int] = []
     for count in range(3):
-        pid = waiting(sandbox).pid
         assert go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.outcome is Outcome.OK
+        pid = waiting(sandbox).pid  # of another container, where the memory was not free in time
 
         def look(name: str, _: object, pid: int = pid) -> None:
             if name == "compile":  # the next one has just begun
