@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -807,3 +807,26 @@ def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) ->
     box.step()
     late = [name.split("-")[1] for name in taken[:4]]
     assert set(late) == {"again", "more"}, "nobody saves up what they did not use"
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0])
+def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Many parts of them where that is quick, and one where it takes long: then there is more to do at once."""
+    now = [1000.0]
+    monkeypatch.setattr(dropbox, "PART", 10)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    real = box.intake._box.see
+
+    def see(names: Iterable[str]) -> bool:
+        now[0] += step
+        return real(names)
+
+    monkeypatch.setattr(box.intake._box, "see", see)
+    monkeypatch.setattr(floor.Floor, "reached", lambda _: True)
+    for number in range(95):
+        box.drop(f"{number}.json")
+    steps = 1
+    while box.intake.step() == 0:
+        assert box.intake._box.scanning
+        steps += 1
+    assert steps == (10 if step else 1)

@@ -139,7 +139,7 @@ class Intake(Threadless):
         self._box.tell()
         if self._floor.reached():
             self._cancel_some()
-            return FULL
+            return 0.0 if self._box.scanning else FULL
         if not self._take_batch():
             return FULL
         return self._pause()

@@ -24,7 +24,8 @@ from spoold.spool.shares import Shares
 
 log = Log("intake")
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
-PART = 5_000  # names that one step looks at
+PART = 1_000  # names that are looked at before the time is
+LOOKING = 0.1  # seconds that one step goes on looking
 REST = 4.0  # for how many times as long as a look through all took there is no other, where that was
 LONG = 0.1  # seconds
 TELLING = 60.0  # seconds between two lines about odd names
@@ -78,12 +79,17 @@ class DropBox:
             self._survey, self._took = self._look_through(), 0.0
 
     def go_on(self) -> bool:
-        """Look at the next part of what is there; True when that was the last one."""
+        """Look at the next parts of what is there, for ``LOOKING`` seconds; True when that was the last one.
+
+        Where more events come than the kernel keeps, a file is found by this alone, so nobody's may take for long.
+        """
         if self._survey is None:
             return False
-        began = self._clock.monotonic()
-        is_last = next(self._survey, self) is self
-        self._took += self._clock.monotonic() - began
+        began, took, is_last = self._clock.monotonic(), 0.0, False
+        while not is_last and took < LOOKING:
+            is_last = next(self._survey, self) is self
+            took = self._clock.monotonic() - began
+        self._took += took
         if is_last:
             self._survey = None
             self._rests_until = self._clock.monotonic() + (REST * self._took if self._took > LONG else 0.0)
