@@ -830,3 +830,14 @@ def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pyt
         assert box.intake._box.scanning
         steps += 1
     assert steps == (10 if step else 1)
+
+
+def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="spoold")
+    for number in range(20):
+        box.drop(f"1000000.{number}.json")
+        box.drop(f"a{number}.cancel", b"junk")
+    box.settle()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert said.count("refused: the id is another user's") == 1
+    assert said.count("nothing is cancelled") == 1

@@ -250,7 +250,7 @@ class Intake(Threadless):
             if not self._has_lain(name, dropped) or waits:
                 return
             reason = "no such submission of this user's" if says_so else "a cancel's content has to be the id"
-            log.info("nothing is cancelled", reason=reason, submission=id_, uid=dropped.uid)
+            self._seldom.info("nothing is cancelled", dropped.uid, reason=reason, submission=id_, uid=dropped.uid)
         self._unfinished.pop(name, None)
         self._remove(name, dropped)
         CANCELS.add(came.name.lower())
@@ -371,7 +371,7 @@ class Intake(Threadless):
         origin = origin_of(dropped, self._spool.clock.file_system())
         self._spool.refuse_reuse(id_, f"{reason}: choose another file name", origin)
         self._shares.add(origin.uid, 0)
-        log.info("refused: the id is another user's", submission=id_, uid=origin.uid)
+        self._seldom.info("refused: the id is another user's", origin.uid, submission=id_, uid=origin.uid)
         DROPPED.add("refused")
         self._remove(name, dropped)
 
@@ -386,12 +386,12 @@ class Intake(Threadless):
                 raise TemporaryError("an earlier response of this id is being removed")
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
-            log.info("dropped again; it is the same submission", submission=id_)
+            self._seldom.info("dropped again; it is the same submission", origin.uid, submission=id_)
             DROPPED.add("repeated")
         else:
             self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)
             self._shares.add(origin.uid, 0)
-            log.info("refused: the id is used already", submission=id_, uid=origin.uid)
+            self._seldom.info("refused: the id is used already", origin.uid, submission=id_, uid=origin.uid)
             DROPPED.add("reused")
         return True
 
