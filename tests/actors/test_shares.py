@@ -36,6 +36,7 @@ def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(counting, name, 0.0)
     monkeypatch.setattr(shares, "LOOK", 0.0)
     monkeypatch.setattr(shares, "MARGIN", 0.0)
+    monkeypatch.setattr(retention, "HASTE", 0.05)
 
 
 @pytest.fixture
