@@ -61,15 +61,16 @@ def everything(spool: Spool) -> Iterator[Item | Pause]:
 
 
 def built(builds: str) -> Iterator[Item | Pause]:
-    """Yield the results of builds that each owner asked for: their logs are as long as whoever asked wants."""
+    """Yield the builds that each owner asked for: expressions and logs are as long as whoever asked wants."""
     for name in _walk(os.path.join(builds, "used")):
         if isinstance(name, Pause):
             yield name
             continue
         build_id, _, user = name.partition("@")
         facts = fsops.facts(os.path.join(builds, "done", ids.response_name(build_id)))
+        entry = fsops.facts(os.path.join(builds, "done", ids.done_name(build_id)))  # which has the whole expression
         if facts and user.isdecimal():
-            yield Item(int(user), facts.mtime, facts.size, "", name)
+            yield Item(int(user), facts.mtime, facts.size + (entry.size if entry else 0), "", name)
 
 
 def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
