@@ -167,11 +167,14 @@ def _read(descriptor: int, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def remove_dropped(path: str, identity: Identity) -> None:
-    """Remove the client's file, unless the name stands for something newer by now: that will be looked at again."""
+def remove_dropped(path: str, dropped: Dropped) -> None:
+    """Remove the client's file, unless the name stands for something newer by now: that will be looked at again.
+
+    A file system may give the number of a file that is gone to the next one, so the owner has to be the same as well.
+    """
     try:
         now = os.lstat(path)
-        if (now.st_dev, now.st_ino) == identity[:2]:
+        if (now.st_dev, now.st_ino, now.st_uid) == (*dropped.identity[:2], dropped.uid):
             os.unlink(path)
     except FileNotFoundError:
         pass

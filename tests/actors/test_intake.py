@@ -410,9 +410,9 @@ def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypa
         done.append("sync " + os.path.basename(path.rstrip("/")))
         real_sync(path)
 
-    def remove(path: str, identity: fsops.Identity) -> None:
+    def remove(path: str, dropped: fsops.Dropped) -> None:
         done.append("remove")
-        real_remove(path, identity)
+        real_remove(path, dropped)
 
     monkeypatch.setattr(fsops, "sync_directory", sync)
     monkeypatch.setattr(fsops, "remove_dropped", remove)
@@ -841,3 +841,17 @@ def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.Log
     said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
     assert said.count("refused: the id is another user's") == 1
     assert said.count("nothing is cancelled") == 1
+
+
+@needs_root
+def test_a_file_that_got_the_number_of_one_that_is_gone_stays(box: Box) -> None:
+    """File systems give numbers of files away at once, and then another user's file has the name and the number."""
+    path = box.drop("a.json", owner=NOBODY)
+    taken = fsops.look_at_dropped(str(path), 1000)
+    assert taken is not None
+    os.chown(path, 1000, 1000)
+    fsops.remove_dropped(str(path), taken)
+    assert path.exists()
+    os.chown(path, NOBODY, NOBODY)
+    fsops.remove_dropped(str(path), taken)
+    assert not path.exists()

@@ -411,4 +411,4 @@ class Intake(Threadless):
             aside = f".{name}@{secrets.token_hex(4)}.directory"
             fsops.clear_directory(path, self._spool.queue.path("incoming", aside))
         else:
-            fsops.remove_dropped(path, dropped.identity)
+            fsops.remove_dropped(path, dropped)
