@@ -25,6 +25,8 @@ from spoold.host.notify import notify
 from spoold.host.persons import weights
 from spoold.loop import Actor, Loop
 from spoold.model.errors import OperatorError
+from spoold.model.ids import Kept
+from spoold.model.states import Role
 from spoold.spool import layout, lists
 from spoold.spool.presence import Presence
 
@@ -65,15 +67,15 @@ def _health(settings: Settings) -> Actor:
     return Health(settings)
 
 
-ROLES: dict[str, Callable[[Settings], Actor]] = {
-    "intake": _intake,
-    "executor": _executor,
-    "builder": _builder,
-    "health": _health,
+ROLES: dict[Role, Callable[[Settings], Actor]] = {
+    Role.INTAKE: _intake,
+    Role.EXECUTOR: _executor,
+    Role.BUILDER: _builder,
+    Role.HEALTH: _health,
 }
 
 
-def serve(settings: Settings, roles: list[str], reload: Callable[[], Settings] | None = None) -> None:
+def serve(settings: Settings, roles: list[Role], reload: Callable[[], Settings] | None = None) -> None:
     """Run ``roles`` until SIGTERM or SIGINT; ``reload`` reads the settings again, at SIGHUP.
 
     Raises :class:`OperatorError` when a role cannot start or runs already.
@@ -99,7 +101,7 @@ class Main:
         self._loops = loops
         self._reload = reload
         self._wants_reload = False
-        jobs = any(each.name == "executor" for each in loops)
+        jobs = any(each.role is Role.EXECUTOR for each in loops)
         self._stops_within = DRAINED + (settings.executor.drain if jobs else 0.0)
         microseconds = os.environ.get("WATCHDOG_USEC", "0") if _is_for_us("WATCHDOG_PID") else "0"
         self._watchdog = int(microseconds) / 1e6  # within so many seconds a sign of life is due; 0: nobody waits for it
@@ -181,7 +183,7 @@ def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractConte
     where = settings.metrics
     if not where.directory:
         return contextlib.nullcontext()
-    roles = [loop.name for loop in loops]
+    roles = [loop.role for loop in loops]
     return textfile.kept(
         where.directory,
         where.interval,
@@ -192,16 +194,16 @@ def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractConte
     )
 
 
-def _process_name(settings: Settings, role: str) -> str:
+def _process_name(settings: Settings, role: Role) -> str:
     """Return what tells the process of a role from all others on this spool."""
-    return f"{role}-{settings.executor.name}" if role == "executor" else role
+    return f"{role}-{settings.executor.name}" if role is Role.EXECUTOR else role
 
 
-def _hold_role(settings: Settings, role: str, held: contextlib.ExitStack) -> None:
+def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> None:
     """Be the one process of a role: on this host by a lock, among hosts by presence."""
     name = _process_name(settings, role)
-    hint = "; give it another [executor] name to run two" if role == "executor" else ""
-    path = os.path.join(settings.spool.path, "tmp", f"{name}.lock")
+    hint = "; give it another [executor] name to run two" if role is Role.EXECUTOR else ""
+    path = os.path.join(settings.spool.path, "tmp", f"{name}{Kept.LOCK}")
     lock = FileLock(path, mode=fsops.own_mode(path))  # whoever made it, be it root by hand
     try:
         lock.acquire(timeout=0)

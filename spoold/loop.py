@@ -19,6 +19,7 @@ from spoold.host.log import Log
 from spoold.host.metrics import STEP_FAILURES
 from spoold.model.errors import TemporaryError
 from spoold.model.ids import Hint
+from spoold.model.states import Role
 from spoold.watch import Watch
 
 log = Log("daemon")
@@ -59,8 +60,9 @@ class Actor(Protocol):
 class Loop(threading.Thread):
     """The thread of one actor. ``failure`` is what ended it, if something did."""
 
-    def __init__(self, settings: Settings, role: str, actor: Actor) -> None:
+    def __init__(self, settings: Settings, role: Role, actor: Actor) -> None:
         super().__init__(name=role)
+        self.role = role
         self._settings = settings
         self._other_settings: Settings | None = None
         self._actor = actor

@@ -19,6 +19,7 @@ import tests.idle  # noqa: F401 - puts stand-ins for the engines
 from spoold import daemon
 from spoold.config import load
 from spoold.host import log
+from spoold.model.states import Role
 
 CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3, "CAP_SETGID": 6, "CAP_SETUID": 7}
 PR_SET_NO_NEW_PRIVS, PR_SET_KEEPCAPS, VERSION = 38, 8, 0x20080522
@@ -44,4 +45,4 @@ if __name__ == "__main__":
     log.set_up(level="info", journal=False)
     become(int(user), int(group), names)
     os.umask(0o077)  # that of whoever starts it must not matter
-    daemon.serve(settings, [role])
+    daemon.serve(settings, [Role(role)])

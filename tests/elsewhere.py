@@ -13,6 +13,7 @@ import time
 from spoold import daemon
 from spoold.config import load
 from spoold.host import log
+from spoold.model.states import Role
 from tests import idle  # noqa: F401 - puts the stand-ins into daemon.ROLES
 
 REAL_TIME = time.time
@@ -27,4 +28,4 @@ if __name__ == "__main__":
     skew = float(sys.argv[4])
     time.time = lambda: REAL_TIME() + skew
     log.set_up(level=sys.argv[3], journal=False)
-    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","))
+    daemon.serve(load(sys.argv[1]), [Role(name) for name in sys.argv[2].split(",")])

@@ -22,6 +22,7 @@ from spoold.config import load
 from spoold.host import log, persons
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from spoold.model.states import Role
 from spoold.sandbox import RunCancelledError
 from tests.standins import PlainBackend
 
@@ -50,12 +51,12 @@ class IdleSandbox:
         return JobResult(compile=SKIPPED_PHASE, run=phase)
 
 
-daemon.ROLES["executor"] = lambda settings: Executor(settings, lambda _: IdleSandbox())
-daemon.ROLES["builder"] = lambda settings: Builder(settings, PlainBackend())
+daemon.ROLES[Role.EXECUTOR] = lambda settings: Executor(settings, lambda _: IdleSandbox())
+daemon.ROLES[Role.BUILDER] = lambda settings: Builder(settings, PlainBackend())
 
 if __name__ == "__main__":
     if rest := os.environ.get("SPOOLD_TEST_REST"):
         loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = float(rest)
     persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level=sys.argv[3], journal=False)
-    daemon.serve(load(sys.argv[1]), sys.argv[2].split(","), lambda: load(sys.argv[1]))
+    daemon.serve(load(sys.argv[1]), [Role(name) for name in sys.argv[2].split(",")], lambda: load(sys.argv[1]))

@@ -17,7 +17,6 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.actors.health import Health
 from spoold.cli import client
 from spoold.config import Settings, decode
 from spoold.config import Spool as SpoolSettings
@@ -27,12 +26,13 @@ from spoold.host.log import Log
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
 from spoold.model.retention import Rules
+from spoold.model.states import Role, State
 from spoold.model.submission import File, Origin, Request
 from spoold.spool import answers, layout, lists
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Action, Check
 from spoold.spool.queue import Queue
-from spoold.spool.recovery import publish_committed
+from spoold.spool.recovery import clear_private, publish_committed
 from spoold.spool.requeue import requeue
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
@@ -48,7 +48,7 @@ pytestmark = [
 GROUP = 64_000
 GIVES = ("CAP_CHOWN",)  # as the drop-in of the operator's page
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
-INTAKE, EXECUTOR, HEALTH = (UIDS[layout.USERS[role]] for role in ("intake", "executor", "health"))
+INTAKE, EXECUTOR, HEALTH = (UIDS[layout.USERS[role]] for role in (Role.INTAKE, Role.EXECUTOR, Role.HEALTH))
 ALICE, BOB = 64_101, 64_102
 DISKS = {
     "tmpfs": [],
@@ -123,7 +123,7 @@ def origin(uid: int) -> Origin:
 
 def finish(spool: Spool, id_: str, uid: int) -> None:
     entry = mine(id_, 1, uid)
-    spool.queue.claim(entry, "new", "running")
+    spool.queue.claim(entry, State.NEW, State.RUNNING)
     spool.finish(entry, Response(status=Status.COMPLETED), origin(uid))
 
 
@@ -475,10 +475,10 @@ def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
     giving.accept("a")
 
     def lose(spool: Spool) -> None:
-        spool.queue.claim(mine("a", 1, ALICE), "new", "running")
+        spool.queue.claim(mine("a", 1, ALICE), State.NEW, State.RUNNING)
         spool.answers.write(spool.queue.path("tmp", result_named("a", 1, ALICE)), b"late\n", (ALICE, ALICE))
-        spool.queue.retry(mine("a", 1, ALICE), "running")
-        spool.queue.claim(mine("a", 2, ALICE), "new", "running")
+        spool.queue.retry(mine("a", 1, ALICE), State.RUNNING)
+        spool.queue.claim(mine("a", 2, ALICE), State.NEW, State.RUNNING)
         spool.finish(mine("a", 2, ALICE), Response(status=Status.COMPLETED), origin(ALICE))
 
     giving.by(EXECUTOR, lose, GIVES)
@@ -486,11 +486,11 @@ def test_a_lost_attempt_s_digest_stands_for_nothing(giving: Shared) -> None:
     assert b"COMPLETED" in giving.response("a").read_bytes()
     assert not changed(giving.response("a"))
     left = giving.root / "tmp" / result_named("a", 1, ALICE).replace(".json", ".sha256")
-    health = Health(giving.settings)
-    health._clear_private()
+    spool = Spool(giving.settings, "test")
+    clear_private(spool.queue, spool.clock)
     assert left.exists()
     os.utime(left, (1, 1))
-    health._clear_private()
+    clear_private(spool.queue, spool.clock)
     assert not left.exists()
 
 

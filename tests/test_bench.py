@@ -12,13 +12,14 @@ from xml.etree import ElementTree
 import pytest
 
 from spoold.config import Settings
+from spoold.model.states import Role
 from tests.engines import REPOSITORY
 
 WAYS = ("spool-single-use", "spool-recycled", "docker-run", "docker-sdk", "bubblewrap", "no-isolation")
 PARTLY = ("spool-only", "spool-single-use-own", "spool-nix-shell", "spool-nix-shell-python")
 NAMES = {*PARTLY, *(way + suffix for way in WAYS for suffix in ("", "-python", "-compile"))}
 FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
-ROLES = {"intake", "executor", "builder", "health"}
+ROLES = set(Role)
 
 
 def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:

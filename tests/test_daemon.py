@@ -164,6 +164,7 @@ def heard(listener: socket.socket, seconds: float) -> list[bytes]:
 LONG_STEPS = """
 import sys, threading, time
 from spoold import daemon
+from spoold.model.states import Role
 from spoold.actors.health import Health
 from spoold.config import Settings, Spool
 from spoold.host import fsops, log
@@ -180,8 +181,8 @@ class Long(Health):
             time.sleep(0.01)
 
 log.set_up(level="info", journal=False)
-daemon.ROLES["health"] = Long
-daemon.serve(Settings(spool=Spool(path=sys.argv[1])), ["health"])
+daemon.ROLES[Role.HEALTH] = Long
+daemon.serve(Settings(spool=Spool(path=sys.argv[1])), [Role.HEALTH])
 """
 
 

@@ -25,8 +25,9 @@ import pytest
 
 from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
+from spoold.model.ids import Private
 from spoold.spool import layout
-from spoold.spool.check import OURS, PRIVATE, Check, Unexplained
+from spoold.spool.check import OURS, Check, Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
 
@@ -111,7 +112,7 @@ class Ailing:
         A private file that could not be removed is health's, after an hour.
         """
         found = [f"{directory}/{name}" for directory in EMPTY for name in os.listdir(self.spool / directory)]
-        later = PRIVATE if "unlink" in AILMENTS.get(self.name, "") else ()
+        later = tuple(Private) if "unlink" in AILMENTS.get(self.name, "") else ()
         for directory in ("tmp", "builds/tmp"):
             names = [name for name in os.listdir(self.spool / directory) if not OURS["tmp"].fullmatch(name)]
             found += [f"{directory}/{name}" for name in names if not name.endswith(later)]

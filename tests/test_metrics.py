@@ -20,6 +20,7 @@ from spoold.config import Metrics, Nix, load
 from spoold.host import metrics, textfile
 from spoold.model.collection import Order
 from spoold.model.errors import LeaseLostError
+from spoold.model.states import State
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.depth import depths, holders
@@ -245,7 +246,7 @@ def test_trouble_is_counted(tmp_path: Path, off: None) -> None:
         bench.drop("a")
         for attempt in (1, 2, 3):
             bench.until(lambda: bench.names("new"), bench.health.step)
-            bench.spool.queue.claim(mine("a", attempt), "new", "running")
+            bench.spool.queue.claim(mine("a", attempt), State.NEW, State.RUNNING)
         bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
     finally:
         bench.close()

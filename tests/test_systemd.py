@@ -14,6 +14,7 @@ import pytest
 from spoold.config import Executor, Nix
 from spoold.daemon import ROLES
 from spoold.host.userns import BUILD_GROUP
+from spoold.model.states import Role
 from spoold.nix.places import PLACES
 from spoold.nix.users import MOST
 from spoold.spool.layout import DIRECTORIES, GROUP, USERS
@@ -21,7 +22,7 @@ from tests import engines
 
 UNITS = engines.REPOSITORY / "systemd"
 NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file())
-SERVICES = {role: f"spoold-{role}{'@' if role == 'executor' else ''}.service" for role in ROLES}
+SERVICES = {role: f"spoold-{role}{'@' if role is Role.EXECUTOR else ''}.service" for role in ROLES}
 EXPOSURE = {  # at most, as `systemd-analyze security` has it: 0 is closed, 10 open
     "spoold-spool.service": 1.4,
     "spoold-intake.service": 0.6,
@@ -45,7 +46,7 @@ def unit(name: str) -> configparser.RawConfigParser:
 def test_there_is_a_service_for_each_role() -> None:
     assert {"spoold-spool.service", *SERVICES.values()} == {name for name in NAMES if name.endswith(".service")}
     for role, name in SERVICES.items():
-        options = " --name %i" if role == "executor" else ""
+        options = " --name %i" if role is Role.EXECUTOR else ""
         assert unit(name)["Service"]["ExecStart"] == f"/usr/bin/spoold {role}{options}"
 
 
@@ -60,7 +61,7 @@ def test_each_start_of_the_target_looks_after_the_spool() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_daemon_comes_back_and_is_stopped_with_the_target(role: str) -> None:
+def test_a_daemon_comes_back_and_is_stopped_with_the_target(role: Role) -> None:
     parsed = unit(SERVICES[role])
     assert parsed["Service"]["Type"] == "notify"
     assert parsed["Service"]["Restart"] == "always"
@@ -76,11 +77,11 @@ def test_a_daemon_comes_back_and_is_stopped_with_the_target(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_each_daemon_is_a_user_of_its_own_with_what_it_needs(role: str) -> None:
+def test_each_daemon_is_a_user_of_its_own_with_what_it_needs(role: Role) -> None:
     service = unit(SERVICES[role])["Service"]
     assert (service["User"], service["Group"]) == (USERS[role], GROUP)
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"]
-    wanted = {"intake": "CAP_DAC_READ_SEARCH", "builder": "CAP_SETUID CAP_SETGID"}  # which drops them
+    wanted = {Role.INTAKE: "CAP_DAC_READ_SEARCH", Role.BUILDER: "CAP_SETUID CAP_SETGID"}  # which drops them
     assert service["AmbientCapabilities"] == wanted.get(role, "")
     assert ("docker" in service.get("SupplementaryGroups", "")) is (role == "executor")
     assert "StateDirectory" not in service  # which would give all of the Nix state to the builder
@@ -110,7 +111,7 @@ def test_the_directories_are_those_of_the_layout() -> None:
 
 def test_the_builder_is_left_what_nix_and_bubblewrap_need() -> None:
     """Namespaces, mounts, a host name; the first start takes as long as it takes to provide the runtime."""
-    service = unit(SERVICES["builder"])["Service"]
+    service = unit(SERVICES[Role.BUILDER])["Service"]
     forbidden = {"ProtectHostname", "ProtectKernelTunables", "ProtectKernelLogs", "ProcSubset", "ProtectControlGroups"}
     assert not forbidden & set(service)
     assert service["TimeoutStartSec"] == "infinity"
@@ -118,7 +119,7 @@ def test_the_builder_is_left_what_nix_and_bubblewrap_need() -> None:
 
 
 def test_jobs_may_go_on_for_as_long_as_the_settings_say() -> None:
-    assert float(unit(SERVICES["executor"])["Service"]["TimeoutStopSec"]) > Executor().drain
+    assert float(unit(SERVICES[Role.EXECUTOR])["Service"]["TimeoutStopSec"]) > Executor().drain
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,7 +141,7 @@ def test_it_is_as_closed_as_it_was(name: str, tmp_path: Path) -> None:
 
 
 def test_without_network_the_builder_is_closed(tmp_path: Path) -> None:
-    text = (UNITS / SERVICES["builder"]).read_text()
+    text = (UNITS / SERVICES[Role.BUILDER]).read_text()
     closed = tmp_path / "closed.service"
     closed.write_text(text.replace("[Install]", "PrivateNetwork=yes\nIPAddressDeny=any\n[Install]"))
     assert exposure(closed, tmp_path) <= 2.5

@@ -28,6 +28,7 @@ from spoold.config import Spool as SpoolSettings
 from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
+from spoold.model.states import Role
 from spoold.spool import layout
 from tests import engines
 from tests.rights import assert_answer, run_as
@@ -68,8 +69,8 @@ class Installed:
         config, address = self.directory / f"{role}.toml", str(self.directory / "notify")
         settings = msgspec.structs.replace(self.settings, **changes)
         config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
-        capabilities = [*unit(SERVICES[role])["Service"]["AmbientCapabilities"].split(), *capabilities]
-        ids = [str(UIDS[layout.USERS[role]]), str(GROUP)]
+        capabilities = [*unit(SERVICES[Role(role)])["Service"]["AmbientCapabilities"].split(), *capabilities]
+        ids = [str(UIDS[layout.USERS[Role(role)]]), str(GROUP)]
         command = [sys.executable, "-m", "tests.as_user", str(config), role, *ids, *capabilities]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(address)

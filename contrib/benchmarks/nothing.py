@@ -14,6 +14,7 @@ from spoold.actors.executor import Executor
 from spoold.cli.daemon import main
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from spoold.model.states import Role
 
 PRINTED = TRIVIAL.output.encode()
 RAN = finished_phase(
@@ -38,5 +39,5 @@ class Nothing:
 
 
 if __name__ == "__main__":
-    daemon.ROLES["executor"] = lambda settings: Executor(settings, lambda _: Nothing())
+    daemon.ROLES[Role.EXECUTOR] = lambda settings: Executor(settings, lambda _: Nothing())
     main()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -30,21 +31,20 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
-from spoold.spool.answers import DIGEST
+from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
 from spoold.spool.check import Check, Unexplained
 from spoold.spool.counting import Counter
 from spoold.spool.depth import Measure
 from spoold.spool.newer import LeftAlone
-from spoold.spool.recovery import Watchman, mend, publish_committed, recover
+from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
 from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
 
-log = Log("health")
+log = Log(Role.HEALTH)
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
 PATIENCE = 0.5  # seconds of a step for removing what is old, for counting what owners have, and for the check
-FORGOTTEN = 3600.0  # seconds after which nobody comes back to a private file
 
 
 class Needed(NamedTuple):
@@ -60,12 +60,12 @@ class Health(Threadless):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._spool = Spool(settings, "health")
+        self._spool = Spool(settings, Role.HEALTH)
         self._builds = BuildStore(settings)
         self._good: dict[str, fsops.Identity] = {}  # results that need no second look: good, or of a newer version
         self._build_ids: dict[Entry, Needed] = {}  # what entries in building/ wait for that are as old as dead ones
         self._cleared = 0  # up to where side files were looked at
-        self._check = Check(settings, "health")
+        self._check = Check(settings, Role.HEALTH)
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
         self._newer = LeftAlone(log)
@@ -73,10 +73,8 @@ class Health(Threadless):
         self._retention = Retention(settings, self._spool, self._builds, self._persons.of)
         self._counter = Counter(settings, self._spool, self._persons.of)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
-        lease = settings.lease
         self._watchmen = {
-            state: Watchman(self._spool.clock, limit=lease.limit, renewal=lease.renewal)
-            for state in ("running", "building", "builds")
+            (kind, state): Watchman(self._spool.clock, settings.lease) for kind in Kind for state in kind.held
         }
 
     @property
@@ -117,7 +115,8 @@ class Health(Threadless):
         self._check_builds()
         self._forget_failures()
         self._clear_progress()
-        self._clear_private()
+        clear_private(self._spool.queue, self._spool.clock)
+        clear_private(self._builds.queue, self._spool.clock)
         self._order_collection()
         self._report_unexplained()
         self._persons.look()
@@ -144,19 +143,18 @@ class Health(Threadless):
                 return
 
     def _check_submissions(self) -> None:
-        queue = self._spool.queue
-        for entry in self._watchmen["running"].dead(queue, "running"):
-            self._recover("running", entry, self._abandon_running)
-        for entry in self._without_build(self._watchmen["building"].dead(queue, "building")):
-            self._recover("building", entry, self._abandon_building)
+        for state in Kind.SUBMISSION.held:
+            dead = self._watchmen[Kind.SUBMISSION, state].dead(self._spool.queue, state)
+            for entry in self._without_build(dead) if state is State.BUILDING else dead:
+                self._recover(state, entry)
 
-    def _recover(self, state: str, entry: Entry, abandon: Callable[[Entry], None]) -> None:
+    def _recover(self, state: State, entry: Entry) -> None:
         """Put a dead entry back, or end it. An entry of a newer version stays, for that version to end."""
         is_last = self._settings.lease.attempts <= entry.attempt < ids.CANCEL
         if is_last and (newer := self._spool.newer(state, entry)):
             self._newer.meet(newer)
             return
-        recover(self._spool.queue, state, entry, abandon=abandon, log=log)
+        recover(self._spool.queue, state, entry, abandon=partial(self._abandon, state=state), log=log)
 
     def _without_build(self, entries: list[Entry]) -> Iterator[Entry]:
         """Yield those whose build is nowhere.
@@ -169,7 +167,7 @@ class Health(Threadless):
         missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
         began = self._spool.clock.monotonic()
         for entry in entries:
-            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path("building", entry))
+            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
             if needed and (needed.runtime, needed.file) == (runtime, file):
                 self._build_ids[entry] = needed
             elif self._spool.clock.monotonic() - began > PATIENCE:
@@ -185,7 +183,7 @@ class Health(Threadless):
                 runtime = self._builds.runtime()
                 if runtime is None:
                     return False
-                request = self._spool.read("building", entry).Request
+                request = self._spool.read(State.BUILDING, entry).Request
                 build_id = build_id_of(request, runtime) if request else None
                 self._build_ids[entry] = Needed(provided, file, sys.intern(build_id) if build_id else None)
             build_id = self._build_ids[entry].build_id
@@ -200,13 +198,7 @@ class Health(Threadless):
         except msgspec.DecodeError:
             return True
 
-    def _abandon_running(self, entry: Entry) -> None:
-        self._abandon(entry, "running")
-
-    def _abandon_building(self, entry: Entry) -> None:
-        self._abandon(entry, "building")
-
-    def _abandon(self, entry: Entry, state: str) -> None:
+    def _abandon(self, entry: Entry, state: State) -> None:
         tries = self._settings.lease.attempts
         reason = f"given up after {tries} attempts: each time the worker that had it stopped renewing its lease"
         try:
@@ -218,8 +210,9 @@ class Health(Threadless):
 
     def _check_builds(self) -> None:
         queue = self._builds.queue
-        for entry in self._watchmen["builds"].dead(queue, "building"):
-            recover(queue, "building", entry, abandon=self._abandon_build, log=log)
+        for state in Kind.BUILD.held:
+            for entry in self._watchmen[Kind.BUILD, state].dead(queue, state):
+                recover(queue, state, entry, abandon=self._abandon_build, log=log)
 
     def _abandon_build(self, entry: Entry) -> None:
         tries = self._settings.lease.attempts
@@ -287,15 +280,5 @@ class Health(Threadless):
         at = self._cleared if self._cleared < len(names) else 0
         self._cleared = at + CLEARED
         for name in names[at : self._cleared]:
-            if fsops.exists(self._spool.queue.path("done", ids.response_name(name.removesuffix(".json")))):
+            if fsops.exists(self._spool.queue.path(State.DONE, ids.response_name(name.removesuffix(".json")))):
                 fsops.remove(self._spool.queue.path("progress", name))
-
-    def _clear_private(self) -> None:
-        """Remove what a process wrote in private and did not live to show; results are publish_committed's."""
-        old = self._spool.clock.file_system() - FORGOTTEN
-        for queue in (self._spool.queue, self._builds.queue):
-            for name in fsops.names(queue.path("tmp")):
-                path = queue.path("tmp", name)
-                private = name.endswith((".json", DIGEST)) and not ids.parse_result(name)
-                if private and (fsops.mtime(path) or old) < old:
-                    fsops.remove(path)

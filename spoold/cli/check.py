@@ -15,6 +15,7 @@ from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Kept
 from spoold.spool import layout
 from spoold.spool.check import Action, Check, Unexplained
 
@@ -45,7 +46,7 @@ def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
             found = check.unexplained()
             repaired = [each for each in found if repair and _repair(check, each)]
     finally:
-        fsops.remove(os.path.join(settings.spool.path, "tmp", f"{role}.probe"))
+        fsops.remove(os.path.join(settings.spool.path, "tmp", f"{role}{Kept.PROBE}"))
     if as_json:
         shown = [
             {"path": _text(each.path), "why": each.why, "action": each.action, "repaired": each in repaired}

@@ -12,18 +12,21 @@ from spoold.cli import exits
 from spoold.config import NAME, Settings, load
 from spoold.daemon import ROLES, serve
 from spoold.host import journal, log, userns
+from spoold.model.states import Role
 from spoold.spool import layout
 
 Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
 HELP = {
-    "intake": "Take submissions from incoming/ into the spool. There is one of it on a spool.",
-    "executor": (
+    Role.INTAKE: "Take submissions from incoming/ into the spool. There is one of it on a spool.",
+    Role.EXECUTOR: (
         "Run submissions in Docker sandboxes and publish the responses. There may be several on a spool, each with an "
         "[executor] name of its own."
     ),
-    "builder": "Install dependencies with Nix; the only writer of the Nix store. There is one of it on a spool.",
-    "health": "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one "
-    "of it on a spool.",
+    Role.BUILDER: "Install dependencies with Nix; the only writer of the Nix store. There is one of it on a spool.",
+    Role.HEALTH: (
+        "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one of it "
+        "on a spool."
+    ),
 }
 MORE = """
 
@@ -78,7 +81,7 @@ def _settings(config: str | None, spool: str | None, name: str | None = None) ->
     return settings
 
 
-def _add(role: str, text: str) -> None:
+def _add(role: Role, text: str) -> None:
     @command.command(role, help=text + MORE.format(role=role))
     @click.pass_obj
     def run_role(read: Read) -> None:
@@ -86,11 +89,11 @@ def _add(role: str, text: str) -> None:
 
 
 for _role, _text in HELP.items():
-    if _role != "executor":
+    if _role is not Role.EXECUTOR:
         _add(_role, _text)
 
 
-@command.command("executor", help=HELP["executor"] + MORE.format(role="executor"))
+@command.command(Role.EXECUTOR, help=HELP[Role.EXECUTOR] + MORE.format(role=Role.EXECUTOR))
 @click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
 @click.pass_obj
 def run_executor(read: Read, name: str | None) -> None:
@@ -98,7 +101,7 @@ def run_executor(read: Read, name: str | None) -> None:
     if name is not None and not re.fullmatch(NAME, name):
         raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
     named = partial(read, name=name)
-    serve(named(), ["executor"], named)
+    serve(named(), [Role.EXECUTOR], named)
 
 
 @command.command("all", short_help="Run all four in one process, for a desk or a demo.")

@@ -29,6 +29,7 @@ from spoold.host import machine
 from spoold.host.textfile import files_of
 from spoold.model import ids
 from spoold.model.errors import OperatorError
+from spoold.model.ids import Kept
 from spoold.spool import layout
 from spoold.spool.depth import Depth, Waiting, depths, holders
 
@@ -170,12 +171,12 @@ def _workers(root: str, now: float) -> list[Worker]:
     """Return who works on the spool: who holds a role's lock here, and who holds entries, be it elsewhere."""
     private = os.path.join(root, "tmp")
     held = {holder.name: holder.held for holder in holders(root)}
-    locks = {name.removesuffix(".lock") for name in _names(private) if name.endswith(".lock")} - {"requeue"}
+    locks = {name.removesuffix(Kept.LOCK) for name in _names(private) if name.endswith(Kept.LOCK)} - {"requeue"}
     found = []
     for name in sorted(held.keys() | locks):
         state = "builds/building" if name == "builder" else "running"
         entries = [_aged(waiting, state, now) for waiting in held.get(name, ())]
-        lock = os.path.join(private, f"{name}.lock")
+        lock = os.path.join(private, f"{name}{Kept.LOCK}")
         found.append(Worker(name, machine.lock_holders(lock), entries))
     return found
 

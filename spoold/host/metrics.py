@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from spoold.model.response import FINAL, Outcome
+from spoold.model.states import Kind, Role
 
-ALL = ("intake", "executor", "builder", "health")
-PUBLISHERS = ("intake", "executor", "health")
-STATES = ("incoming", "new", "building", "running", "builds/new", "builds/building")
+ALL = tuple(Role)
+PUBLISHERS = (Role.INTAKE, Role.EXECUTOR, Role.HEALTH)
+HELD = tuple(kind.directory(state) for kind in Kind for state in kind.held)
+ON_ITS_WAY = tuple(kind.directory(state) for kind in Kind for state in kind.on_its_way)
+STATES = ("incoming", *ON_ITS_WAY)
 OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.SKIPPED)
 SHORT = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)  # seconds that a phase may take
 LONG = (0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 14400)  # seconds that one may wait
@@ -34,7 +37,7 @@ class Metric:
 
     kind = ""
 
-    def __init__(self, name: str, about: str, roles: tuple[str, ...], **labels: Iterable[str]) -> None:
+    def __init__(self, name: str, about: str, roles: tuple[Role, ...], **labels: Iterable[str]) -> None:
         self.name, self.about, self.roles = name, about, roles
         self.labels = {label: tuple(values) for label, values in labels.items()}
         self._real: Any = None
@@ -96,7 +99,7 @@ class Histogram(Metric):
     kind = "histogram"
 
     def __init__(
-        self, name: str, about: str, roles: tuple[str, ...], buckets: tuple[float, ...], **labels: Iterable[str]
+        self, name: str, about: str, roles: tuple[Role, ...], buckets: tuple[float, ...], **labels: Iterable[str]
     ) -> None:
         super().__init__(name, about, roles, **labels)
         self._buckets = buckets
@@ -123,82 +126,88 @@ RESPONSES = Counter(
 PUT_BACK = Counter(
     "spoold_put_back_total",
     "Entries whose worker stopped renewing its lease, and which went back to the start",
-    ("executor", "builder", "health"),
-    state=("building", "running", "builds/building"),
+    (Role.EXECUTOR, Role.BUILDER, Role.HEALTH),
+    state=HELD,
 )
 LOST_LEASES = Counter(
-    "spoold_lost_leases_total", "Leases that their holder found lost, also to a cancel", ("executor", "builder")
+    "spoold_lost_leases_total", "Leases that their holder found lost, also to a cancel", (Role.EXECUTOR, Role.BUILDER)
 )
-GIVEN_UP = Counter("spoold_given_up_total", "Submissions that ended for a fault of ours", ("executor", "health"))
+GIVEN_UP = Counter("spoold_given_up_total", "Submissions that ended for a fault of ours", (Role.EXECUTOR, Role.HEALTH))
 QUARANTINED = Counter("spoold_quarantined_total", "What could not be used and is kept in quarantine/", PUBLISHERS)
-SHORT_OF_DISK = Gauge("spoold_short_of_disk", "1 while so little is free that work waits", ("intake", "executor"))
+SHORT_OF_DISK = Gauge("spoold_short_of_disk", "1 while so little is free that work waits", (Role.INTAKE, Role.EXECUTOR))
 
 # -- intake
 DROPPED = Counter(
     "spoold_dropped_total",
     "Files of clients that intake has done with",
-    ("intake",),
+    (Role.INTAKE,),
     outcome=("accepted", "repeated", "refused", "reused"),
 )
 CANCELS = Counter(
-    "spoold_cancels_total", "Files that asked to cancel", ("intake",), outcome=("done", "late", "unknown")
+    "spoold_cancels_total", "Files that asked to cancel", (Role.INTAKE,), outcome=("done", "late", "unknown")
 )
 
 # -- executor
-SLOTS = Gauge("spoold_slots", "Programs that may run at once", ("executor",))
-SLOTS_BUSY = Gauge("spoold_slots_busy", "Slots that have a submission", ("executor",))
-READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot", ("executor",))
-ENGINE_READY = Gauge("spoold_engine_ready", "1 while the sandbox engine can be used", ("executor",))
-WAIT = Histogram("spoold_wait_seconds", "From the arrival of a submission to its run", ("executor",), LONG)
+SLOTS = Gauge("spoold_slots", "Programs that may run at once", (Role.EXECUTOR,))
+SLOTS_BUSY = Gauge("spoold_slots_busy", "Slots that have a submission", (Role.EXECUTOR,))
+READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot", (Role.EXECUTOR,))
+ENGINE_READY = Gauge("spoold_engine_ready", "1 while the sandbox engine can be used", (Role.EXECUTOR,))
+WAIT = Histogram("spoold_wait_seconds", "From the arrival of a submission to its run", (Role.EXECUTOR,), LONG)
 TURNAROUND = Histogram(
-    "spoold_turnaround_seconds", "From the arrival of a submission to its response", ("executor",), LONG
+    "spoold_turnaround_seconds", "From the arrival of a submission to its response", (Role.EXECUTOR,), LONG
 )
 PHASE = Histogram(
     "spoold_phase_seconds",
     "Wall-clock time of a phase of a job",
-    ("executor",),
+    (Role.EXECUTOR,),
     SHORT,
     phase=("compile", "run"),
     outcome=OUTCOMES,
 )
-SANDBOXES = Gauge("spoold_sandboxes", "Containers for jobs", ("executor",), state=("waiting", "busy", "used"))
+SANDBOXES = Gauge("spoold_sandboxes", "Containers for jobs", (Role.EXECUTOR,), state=("waiting", "busy", "used"))
 SANDBOX_EVENTS = Counter(
     "spoold_sandbox_events_total",
     "What became of containers for jobs",
-    ("executor",),
+    (Role.EXECUTOR,),
     event=("made", "failed", "died", "reused", "removed"),
 )
 SANDBOX_REQUESTS = Counter(
-    "spoold_sandbox_requests_total", "Jobs, by whether a container waited for them", ("executor",), found=("yes", "no")
+    "spoold_sandbox_requests_total",
+    "Jobs, by whether a container waited for them",
+    (Role.EXECUTOR,),
+    found=("yes", "no"),
 )
 
 # -- builder
-BUILD = Histogram("spoold_build_seconds", "Time of a build of dependencies", ("builder",), SHORT, outcome=OUTCOMES)
-BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that have a place", ("builder",))
-BUILDS_WAITING = Gauge("spoold_builds_waiting", "Builds that wait for a place", ("builder",))
-CACHED = Gauge("spoold_cached_builds", "Builds that are remembered, good or failed", ("builder",))
-STORE_BYTES = Gauge("spoold_store_bytes", "Size of the Nix store when it was last collected", ("builder",))
-STORE_FREE = Gauge("spoold_store_free_bytes", "What is free on the disk of the Nix store", ("builder",))
+BUILD = Histogram("spoold_build_seconds", "Time of a build of dependencies", (Role.BUILDER,), SHORT, outcome=OUTCOMES)
+BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that have a place", (Role.BUILDER,))
+BUILDS_WAITING = Gauge("spoold_builds_waiting", "Builds that wait for a place", (Role.BUILDER,))
+CACHED = Gauge("spoold_cached_builds", "Builds that are remembered, good or failed", (Role.BUILDER,))
+STORE_BYTES = Gauge("spoold_store_bytes", "Size of the Nix store when it was last collected", (Role.BUILDER,))
+STORE_FREE = Gauge("spoold_store_free_bytes", "What is free on the disk of the Nix store", (Role.BUILDER,))
 COLLECTIONS = Counter(
-    "spoold_collections_total", "Collections of the Nix store", ("builder",), outcome=("ok", "failed")
+    "spoold_collections_total", "Collections of the Nix store", (Role.BUILDER,), outcome=("ok", "failed")
 )
-COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", ("builder",))
-COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", ("builder",))
+COLLECTED_BUILDS = Counter("spoold_collected_builds_total", "Builds that were deleted as unused", (Role.BUILDER,))
+COLLECTED_BYTES = Counter("spoold_collected_bytes_total", "What collections freed", (Role.BUILDER,))
 
 # -- health, and of incoming/, which nobody else may list, intake
 ENTRIES = Gauge(
-    "spoold_entries", "What is in a state, by its directory in the spool", ("intake", "health"), state=STATES
+    "spoold_entries", "What is in a state, by its directory in the spool", (Role.INTAKE, Role.HEALTH), state=STATES
 )
 OLDEST = Gauge(
-    "spoold_oldest_seconds", "For how long the oldest has been in a state; 0: none", ("intake", "health"), state=STATES
+    "spoold_oldest_seconds",
+    "For how long the oldest has been in a state; 0: none",
+    (Role.INTAKE, Role.HEALTH),
+    state=STATES,
 )
-QUARANTINE = Gauge("spoold_quarantine_files", "Files in quarantine/", ("health",))
-DONE = Gauge("spoold_done_answers", "Answers in done/ when they were last counted", ("health",))
-DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ at that time", ("health",))
-REMOVED = Counter("spoold_retention_removed_total", "Answers that retention has removed", ("health",))
-SPOOL_FREE = Gauge("spoold_spool_free_bytes", "What is free on the disk of the spool", ("health",))
-SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Inodes that are free there", ("health",))
-LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", ("intake", "health"))
+QUARANTINE = Gauge("spoold_quarantine_files", "Files in quarantine/", (Role.HEALTH,))
+DONE = Gauge("spoold_done_answers", "Answers in done/ when they were last counted", (Role.HEALTH,))
+DONE_BYTES = Gauge("spoold_done_bytes", "Size of done/ at that time", (Role.HEALTH,))
+REMOVED = Counter("spoold_retention_removed_total", "Answers that retention has removed", (Role.HEALTH,))
+SPOOL_FREE = Gauge("spoold_spool_free_bytes", "What is free on the disk of the spool", (Role.HEALTH,))
+SPOOL_INODES = Gauge("spoold_spool_free_inodes", "Inodes that are free there", (Role.HEALTH,))
+LOOK = Gauge("spoold_look_seconds", "How long it took to count the entries", (Role.INTAKE, Role.HEALTH))
 
 
 class Exposition:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import NamedTuple
+from enum import StrEnum
+from typing import NamedTuple, assert_never
+
+from spoold.model.states import State
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
@@ -32,6 +35,32 @@ class Entry(NamedTuple):
     id: str
     attempt: int
     owner: int | None = None
+
+
+class Private(StrEnum):
+    """What is written in ``tmp/`` before it is shown elsewhere under another name, by the ending of its name there."""
+
+    ENTRY = ".accept.json"
+    ID = ".id.json"
+    ANSWER = ".private.json"
+    PROGRESS = ".progress.json"
+    REFUSAL = ".refused.json"
+    DIGEST = ".sha256"
+    REQUEUED = ".requeue.json"
+    ORDER = ".order.json"
+    REPORT = ".report.json"
+    NOTE = ".note.json"
+
+
+class Kept(StrEnum):
+    """What a process keeps in ``tmp/`` for itself or for others to look at, by the ending of its name."""
+
+    PROBE = ".probe"
+    LOCK = ".lock"
+    HELD = ".held"
+    HOST = ".host"
+    COUNT = ".count"
+    USAGE = ".usage"
 
 
 class Hint(NamedTuple):
@@ -82,6 +111,19 @@ def _owner(match: re.Match[str]) -> int | None:
     return None if match["owner"] is None else int(match["owner"])
 
 
+def entry_name(state: State, entry: Entry) -> str:
+    """Return the name of an entry while it is in ``state``."""
+    match state:
+        case State.NEW:
+            return new_name(entry)
+        case State.BUILDING | State.RUNNING:
+            return claimed_name(entry)
+        case State.DONE:
+            return done_name(entry.id)
+        case _:
+            assert_never(state)
+
+
 def new_name(entry: Entry) -> str:
     """Return the name in ``new/``: where it tells no owner, the plain id for the first attempt."""
     return f"{entry.id}.json" if entry.owner is None and entry.attempt == 1 else claimed_name(entry)
@@ -100,6 +142,11 @@ def result_name(entry: Entry) -> str:
 def _of_attempt(entry: Entry) -> str:
     owner = "" if entry.owner is None else f"{entry.owner}-"
     return f"{entry.id}@{owner}{entry.attempt}"
+
+
+def is_private(name: str) -> bool:
+    """Tell whether a name in ``tmp/`` is that of something that is shown later. A result has a rule of its own."""
+    return name.endswith(tuple(Private)) and not parse_result(name)
 
 
 def done_name(id_: str) -> str:

@@ -24,13 +24,14 @@ from spoold.host import accounts, acl, fsops
 from spoold.host.fsops import Rights
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
+from spoold.model.ids import Private
 
 log = Log("spool")
 CLOSED = 0o400  # mode of an answer that nobody but the owner of the file may read
 # Why an owner cannot be let in. EINVAL: this user namespace has no such user.
 NOT_LET_IN = {errno.EOPNOTSUPP, errno.EINVAL}
 NOT_GIVEN = {errno.EPERM, errno.EACCES, errno.EDQUOT, errno.EINVAL}
-DIGEST = ".sha256"  # in place of .json
+DIGEST = Private.DIGEST  # in place of .json
 
 
 class Readers(NamedTuple):

@@ -21,9 +21,10 @@ from spoold.model import formats, ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.model.formats import Stored
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Kept, Private
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Package
+from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies
 from spoold.spool.queue import Queue
 
@@ -59,7 +60,7 @@ class BuildStore:
     def __init__(self, settings: Settings) -> None:
         self.root = os.path.join(settings.spool.path, "builds")
         self.most = MOST + 2 * ESCAPED * settings.builder.limits.log
-        self.queue = Queue(self.root, ("building",), settings.lease.attempts, settings.lease.pause)
+        self.queue = Queue(self.root, Kind.BUILD, settings.lease.attempts, settings.lease.pause)
 
     def result(self, build_id: str) -> BuildRecord | None:
         """Return a finished build's record, None where there is none that can be read: health sets such a one aside.
@@ -76,41 +77,41 @@ class BuildStore:
 
     def result_path(self, build_id: str) -> str:
         """Return the path of a finished build's record."""
-        return self.queue.path("done", ids.response_name(build_id))
+        return self.queue.path(State.DONE, ids.response_name(build_id))
 
     def look(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing"]:
         """Return a build's record, or what there is instead; raises what :meth:`result` does."""
         if record := self.result(build_id):
             return record
         if place := self.queue.locate(build_id):
-            return "queued" if place[0] == "new" else "building"
+            return "queued" if place[0] is State.NEW else "building"
         return self.result(build_id) or "missing"
 
     def request(self, dependencies: Dependencies) -> bool:
         """File a build; False where it has been filed already. One that a loss of power takes is filed anew."""
         return self.queue.add(Entry(dependencies.build_id, 1), formats.encode(dependencies), sync=False)
 
-    def read(self, state: str, entry: Entry) -> Dependencies:
+    def read(self, state: State, entry: Entry) -> Dependencies:
         """Return the Dependencies object of an entry; raises what :meth:`Spool.read` does."""
         return formats.decode(self.queue.read(state, entry), Dependencies, self.queue.entry_path(state, entry))
 
-    def newer(self, state: str, entry: Entry) -> NewerFormatError | None:
+    def newer(self, state: State, entry: Entry) -> NewerFormatError | None:
         """Return what is said of an entry that a newer version wrote, None of any other."""
         return formats.newer(lambda: self.read(state, entry))
 
     def finish(self, entry: Entry, result: BuildResult, now: float) -> None:
         """End a build; raises :class:`LeaseLostError` when another attempt has it."""
         record = BuildRecord(build_id=entry.id, finished=now, result=result)
-        self.queue.commit(entry, "building", formats.encode(record))
+        self.queue.commit(entry, State.BUILDING, formats.encode(record))
 
     def forget(self, build_ids: Collection[str]) -> None:
         """Remove finished builds, and who asked for them: whoever wants one then asks anew."""
         for build_id in build_ids:
-            fsops.remove(self.queue.path("done", ids.done_name(build_id)))
+            fsops.remove(self.queue.path(State.DONE, ids.done_name(build_id)))
         if build_ids:  # the entries first, durably: one without a result would look like one in progress, for ever
-            fsops.sync_directory(self.queue.path("done"))
+            fsops.sync_directory(self.queue.path(State.DONE))
         for build_id in build_ids:
-            fsops.remove(self.queue.path("done", ids.response_name(build_id)))
+            fsops.remove(self.queue.path(State.DONE, ids.response_name(build_id)))
         for name in fsops.names(self.queue.path("used")) if build_ids else ():
             if name.partition("@")[0] in build_ids:
                 fsops.remove(self.queue.path("used", name))
@@ -118,7 +119,7 @@ class BuildStore:
     def finished(self) -> list[str]:
         """Return the ids of the builds that have a result."""
         suffix = ids.response_name("")
-        return [name.removesuffix(suffix) for name in fsops.names(self.queue.path("done")) if name.endswith(suffix)]
+        return [name.removesuffix(suffix) for name in fsops.names(self.queue.path(State.DONE)) if name.endswith(suffix)]
 
     def note_use(self, build_id: str, uid: int) -> None:
         """Remember that ``uid`` asked for a build just now, or used it.
@@ -177,7 +178,7 @@ class BuildStore:
 
     def order_collection(self, name: str, order: Order) -> None:
         """File an order to collect; one of that name that lies there already is replaced."""
-        private = self.queue.path("tmp", f"{name}.order.json")
+        private = self.queue.private(Private.ORDER, name)
         fsops.write_private(private, formats.encode(order))
         fsops.remove(self.queue.path("collect", f"{name}{RESULT}"))
         fsops.replace(private, self.queue.path("collect", f"{name}.json"))
@@ -203,7 +204,7 @@ class BuildStore:
 
     def answer_order(self, name: str, report: Report) -> None:
         """Say what came of an order, and remove it."""
-        private = self.queue.path("tmp", f"{name}.report.json")
+        private = self.queue.private(Private.REPORT, name)
         fsops.write_private(private, formats.encode(report))
         fsops.replace(private, self.queue.path("collect", f"{name}{RESULT}"))
         fsops.remove(self.queue.path("collect", f"{name}.json"))
@@ -235,17 +236,17 @@ class BuildStore:
 
     def changing_pins(self) -> AbstractContextManager[None]:
         """Keep others from changing the pins while one does: from the look at those before to the builder's answer."""
-        return fsops.locked(self.queue.path("tmp", "pins.lock"), exclusive=True)
+        return fsops.locked(self.queue.path("tmp", f"pins{Kept.LOCK}"), exclusive=True)
 
     def set_pins(self, pins: dict[str, str]) -> None:
         """Change the added pins; the builder takes notice."""
-        private = self.queue.path("tmp", "pins.json")
+        private = self.queue.private(Private.NOTE, "pins")
         fsops.write_private(private, ENCODER.encode(pins))
         fsops.replace(private, self.pins_path)
 
     def answer_pins(self, pins: dict[str, str], error: str) -> None:
         """Say that these pins are provided, or why they cannot be."""
-        private = self.queue.path("tmp", "pins.result.json")
+        private = self.queue.private(Private.NOTE, "pins.result")
         fsops.write_private(private, formats.encode(PinsAnswer(pins=pins, error=error)))
         fsops.replace(private, f"{self.pins_path}{RESULT}")
 
@@ -265,7 +266,7 @@ class BuildStore:
         data = formats.encode(runtime)
         if data == fsops.read(self.runtime_path):
             return
-        private = self.queue.path("tmp", "runtime.json")
+        private = self.queue.private(Private.NOTE, "runtime")
         fsops.write_private(private, data)
         fsops.replace(private, self.runtime_path)
 

@@ -17,6 +17,7 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
+from spoold.model.states import State
 from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Spool
 
@@ -44,14 +45,14 @@ def cancel(spool: Spool, id_: str, uid: int) -> Cancelled:
         except LeaseLostError:
             continue  # it moved on while we looked, which it can do only so often
         except NewerFormatError:
-            if state == "done":
+            if state is State.DONE:
                 return Cancelled.UNKNOWN  # there is nothing to end, whoever's it is
             raise
         except msgspec.DecodeError:
             return Cancelled.UNKNOWN  # nobody can tell whose it is; whoever works on it sets it aside
         if uid not in (owner, *operators()):
             return Cancelled.UNKNOWN
-        if state == "done":
+        if state is State.DONE:
             return Cancelled.LATE
         if entry.attempt == ids.CANCEL or _take(spool, state, entry):
             end(spool, entry._replace(attempt=ids.CANCEL))
@@ -64,17 +65,17 @@ def operators() -> tuple[int, int]:
     return 0, os.geteuid()
 
 
-def _take(spool: Spool, state: str, entry: Entry) -> bool:
-    mine = spool.queue.entry_path("running", entry._replace(attempt=ids.CANCEL))
+def _take(spool: Spool, state: State, entry: Entry) -> bool:
+    mine = spool.queue.entry_path(State.RUNNING, entry._replace(attempt=ids.CANCEL))
     return fsops.move(spool.queue.entry_path(state, entry), mine) and fsops.touch(mine)
 
 
 def end(spool: Spool, entry: Entry) -> None:
     """Answer a submission that was taken to be cancelled. Only intake does, of which there is one."""
     try:
-        submission = spool.read("running", entry)
+        submission = spool.read(State.RUNNING, entry)
     except msgspec.DecodeError as error:
-        spool.give_up(entry, "running", f"the entry cannot be read: {error}")
+        spool.give_up(entry, State.RUNNING, f"the entry cannot be read: {error}")
         return
     spool.finish(entry, msgspec.structs.replace(submission.Response, status=Status.CANCELLED), submission.Spool)
     log.info("cancelled", submission=entry.id)
@@ -82,7 +83,7 @@ def end(spool: Spool, entry: Entry) -> None:
 
 def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
     """Answer what an earlier process took to cancel and did not live to answer, or had no disk for."""
-    for entry in spool.queue.entries("running"):
+    for entry in spool.queue.entries(State.RUNNING):
         if entry.attempt == ids.CANCEL:
             try:
                 end(spool, entry)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -23,45 +24,33 @@ from spoold.model import formats, ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Kept
 from spoold.model.job import Runtime
 from spoold.model.response import Status
+from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies, Submission
 from spoold.spool.answers import DIGEST, is_digest_of_nothing
 from spoold.spool.builds import BuildRecord, BuildStore, PinsAnswer
 from spoold.spool.layout import DIRECTORIES
 from spoold.spool.queue import Queue
+from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
 
 PART = 256  # names between two pauses
 SECOND_LOOK = 1.0  # seconds
-YOUNG = 3600.0  # seconds in which a private file may still be somebody's
-ORDER = ("new", "building", "running", "done")
 UNSAFE = re.compile(r"[^A-Za-z0-9._@-]")
 BUILD = re.compile(r"[0-9a-f]{64}")
 OURS = {
     "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
-    "tmp": re.compile(r".*\.(probe|lock|held|host|count|usage)|doctor-[0-9]+(\.probe)?"),
-    "done": re.compile(r"doctor-[0-9]+"),
+    "tmp": re.compile(rf".*({'|'.join(map(re.escape, Kept))})|doctor-[0-9]+"),
+    State.DONE: re.compile(r"doctor-[0-9]+"),
 }
 KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours hold, by how their names end
     "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime)),
     "builds/collect": ((".result.json", Report), (".json", Order)),
 }
-PRIVATE = (
-    ".accept.json",
-    ".id.json",
-    ".private.json",
-    ".progress.json",
-    ".refused.json",
-    ".requeue.json",
-    ".order.json",
-    ".report.json",
-    DIGEST,
-)
-PRIVATE_NAMES = ("pins.json", "pins.result.json", "runtime.json")
 
 
 class Action(StrEnum):
@@ -101,7 +90,6 @@ class Check:
         self._judges: dict[str, Callable[[str], Verdict | None]] = {
             ".": self._in_root,
             "incoming": self._in_incoming,
-            "done": self._in_done,
             "progress": self._in_progress,
             "ids": self._in_ids,
             "tmp": lambda name: self._in_tmp(self._queue, "tmp", name),
@@ -110,9 +98,12 @@ class Check:
             "builds/used": lambda name: self._of_ours("builds/used", name),
             "builds/collect": lambda name: self._of_ours("builds/collect", name),
             "builds/tmp": lambda name: self._in_tmp(self._builds, "builds/tmp", name),
-            "builds/done": self._in_builds_done,
-            **{state: lambda name, state=state: self._in_state(state, name) for state in ORDER[:3]},  # type: ignore[misc]
-            **{f"builds/{state}": lambda name, state=state: self._in_builds(state, name) for state in ORDER[:2]},  # type: ignore[misc]
+            **{
+                Kind.SUBMISSION.directory(state): partial(self._in_state, state) for state in Kind.SUBMISSION.on_its_way
+            },
+            Kind.SUBMISSION.directory(State.DONE): self._in_done,
+            **{Kind.BUILD.directory(state): partial(self._in_builds, state) for state in Kind.BUILD.on_its_way},
+            Kind.BUILD.directory(State.DONE): self._in_builds_done,
         }
 
     def survey(self, without: Collection[str] = ()) -> Iterator[Unexplained | None]:
@@ -174,7 +165,7 @@ class Check:
             return None
         return Verdict("a client's, and neither a submission nor on its way to be one", Action.LEAVE)
 
-    def _in_state(self, state: str, name: str) -> Verdict | None:
+    def _in_state(self, state: State, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         path = self._queue.path(state, name)
         if entry is None or self._queue.entry_path(state, entry) != path:
@@ -184,13 +175,13 @@ class Check:
             return _newer(path, Submission) or double
         return self._unreadable(path, entry.id)
 
-    def _later(self, state: str, entry: Entry) -> str:
+    def _later(self, state: State, entry: Entry) -> str:
         """Return where else a submission is and counts, "" where nowhere: both names may be there after a crash."""
-        if fsops.exists(self._queue.path("done", ids.done_name(entry.id))):
+        if fsops.exists(self._queue.path(State.DONE, ids.done_name(entry.id))):
             return "done/"
-        attempts = [*range(1, self._queue.attempts + 2), ids.CANCEL]
-        for other in ORDER[ORDER.index(state) : 3]:
-            for attempt in attempts:
+        flow = Kind.SUBMISSION.on_its_way
+        for other in flow[flow.index(state) :]:
+            for attempt in self._queue.attempts_in(other):
                 there = entry._replace(attempt=attempt)
                 counts = other != state or attempt > entry.attempt
                 if counts and fsops.exists(self._queue.entry_path(other, there)):
@@ -211,7 +202,7 @@ class Check:
     def _in_done(self, name: str) -> Verdict | None:
         if name.endswith((ids.response_name(""), ".refused.json", DIGEST)):
             return self._answered(name)
-        if OURS["done"].fullmatch(name):
+        if OURS[State.DONE].fullmatch(name):
             return None
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
@@ -219,22 +210,22 @@ class Check:
         if self._is_answered(self._queue, entry.id):
             return None
         unanswered = Verdict("committed, but without a response, and no result to publish", Action.ANSWER)
-        return _newer(self._queue.path("done", name), Submission) or unanswered
+        return _newer(self._queue.path(State.DONE, name), Submission) or unanswered
 
     def _answered(self, name: str) -> Verdict | None:
         """Judge an answer, or its digest."""
         if name.endswith(DIGEST):
-            gone = is_digest_of_nothing(self._queue.path("done", name))
+            gone = is_digest_of_nothing(self._queue.path(State.DONE, name))
             return Verdict("the digest of an answer that is gone", Action.REMOVE) if gone else None
         id_ = name.removesuffix(ids.response_name(""))
-        if not ids.is_refusal(name) and not fsops.exists(self._queue.path("done", ids.done_name(id_))):
+        if not ids.is_refusal(name) and not fsops.exists(self._queue.path(State.DONE, ids.done_name(id_))):
             return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
         return self._for_its_owner(name)
 
     def _for_its_owner(self, name: str) -> Verdict | None:
         """Look whether an answer can be read by its owner, and changed by nobody but us."""
-        path = self._queue.path("done", name)
-        found, directory = fsops.rights(path), fsops.rights(self._queue.path("done"))
+        path = self._queue.path(State.DONE, name)
+        found, directory = fsops.rights(path), fsops.rights(self._queue.path(State.DONE))
         if found is None or directory is None or self._spool.answers.is_fine(found, directory):
             return None
         owner = self._spool.owner_of(name)
@@ -243,14 +234,14 @@ class Check:
 
     def _is_answered(self, queue: Queue, id_: str) -> bool:
         """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""
-        response = queue.path("done", ids.response_name(id_))
+        response = queue.path(State.DONE, ids.response_name(id_))
         return fsops.exists(response) or id_ in queue.results_waiting() or fsops.exists(response)
 
     def _in_progress(self, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
             return Verdict("not a side file", Action.QUARANTINE)
-        if fsops.exists(self._queue.path("done", ids.response_name(entry.id))):
+        if fsops.exists(self._queue.path(State.DONE, ids.response_name(entry.id))):
             return Verdict("a side file of what is answered", Action.REMOVE)
         if self._is_young(f"progress/{name}") or self._queue.locate(entry.id):
             return None
@@ -273,7 +264,7 @@ class Check:
         path = f"{directory}/{name}"
         if result := ids.parse_result(name):
             return self._result(queue, path, result)
-        if name not in PRIVATE_NAMES and not name.endswith(PRIVATE):
+        if not ids.is_private(name):
             return Verdict("not a private file of spoold's", Action.QUARANTINE)
         return None if self._is_young(path) else Verdict("what a process wrote that died", Action.REMOVE)
 
@@ -282,13 +273,13 @@ class Check:
         if place is None:
             return None if self._is_young(path) else Verdict("the result of what is gone", Action.REMOVE)
         state, entry = place
-        if state == "done" and fsops.exists(queue.path("done", ids.response_name(result.id))):
+        if state is State.DONE and fsops.exists(queue.path(State.DONE, ids.response_name(result.id))):
             return None if self._is_young(path) else Verdict("a second name of a response", Action.REMOVE)
-        if state != "done" and result.attempt < entry.attempt:
+        if state is not State.DONE and result.attempt < entry.attempt:
             return Verdict("the result of an attempt that was lost", Action.REMOVE)
         return None
 
-    def _in_builds(self, state: str, name: str) -> Verdict | None:
+    def _in_builds(self, state: State, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)
         path = self._builds.path(state, name)
         if entry is None or not BUILD.fullmatch(entry.id) or self._builds.entry_path(state, entry) != path:
@@ -298,18 +289,18 @@ class Check:
     def _in_builds_done(self, name: str) -> Verdict | None:
         id_ = name.removesuffix(ids.response_name(""))
         if id_ != name:
-            return _undecodable(self._builds.path("done", name), BuildRecord)
+            return _undecodable(self._builds.path(State.DONE, name), BuildRecord)
         id_ = name.removesuffix(".json")
         if not BUILD.fullmatch(id_) or ids.done_name(id_) != name:
             return Verdict("neither a build nor its result", Action.QUARANTINE)
         if self._is_answered(self._builds, id_):
             return None
         unfinished = Verdict("a build that ended without a result: all who want it wait", Action.QUARANTINE)
-        return _newer(self._builds.path("done", name), Dependencies) or unfinished
+        return _newer(self._builds.path(State.DONE, name), Dependencies) or unfinished
 
     def _is_young(self, path: str) -> bool:
         changed = fsops.mtime(os.path.join(self._spool.root, path))
-        return changed is None or self._spool.clock.file_system() - changed < YOUNG
+        return changed is None or self._spool.clock.file_system() - changed < ABANDONED
 
     # -- mending
 
@@ -323,11 +314,11 @@ class Check:
 
     def _answer(self, found: Unexplained) -> None:
         """End a submission that cannot go on; its owner, where that can be read, gets the one answer that is due."""
-        state, name = os.path.split(found.path)
-        entry = ids.parse_entry(name)
+        directory, name = os.path.split(found.path)
+        state, entry = State(directory), ids.parse_entry(name)
         if entry is None:
             return
-        if state != "done":
+        if state is not State.DONE:
             self._spool.give_up(entry, state, found.why)
             return
         data = self._queue.read(state, entry)

@@ -16,16 +16,18 @@ from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
 from spoold.model import formats
+from spoold.model.ids import Private
+from spoold.model.states import Role, State
 from spoold.spool.holdings import Item, Pause, everything
 from spoold.spool.shares import COUNT, Count, Holding, share_of
 from spoold.spool.store import Spool
 
-log = Log("health")
+log = Log(Role.HEALTH)
 NEAR = 0.5  # of a share: whoever has so much is counted more often
 REST, SOONEST = 20.0, 1.0  # for how many times as long as a count took there is no other; seconds, at least
 LONG_REST, LATER = 200.0, 60.0  # the same while nobody is near
 FAST = 0.125  # of a share: where the disk has lost so much since the last count, somebody may be near
-PLACES = ("new", "building", "running", "done", "quarantine", "progress", "builds/used")
+PLACES = (*State, "quarantine", "progress", "builds/used")
 
 
 class Counter:
@@ -95,7 +97,7 @@ class Counter:
         self._near = any(
             had.bytes > NEAR * most.bytes or had.entries > NEAR * most.entries for had in self._owners.values()
         )
-        private = self._spool.queue.path("tmp", f"{COUNT}.private.json")
+        private = self._spool.queue.private(Private.NOTE, COUNT)
         data = formats.encode(Count(began=self._began, owners=self._owners))
         fsops.write_private(private, data, sync=False)
         fsops.replace(private, self._spool.queue.path("tmp", COUNT))

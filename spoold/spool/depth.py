@@ -15,9 +15,9 @@ from typing import NamedTuple
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.metrics import ENTRIES, LOOK, OLDEST, STATES
+from spoold.model.ids import Kept
 
 REST = 20.0  # for how many times as long as a look took, there is none to measure
-HELD = ".held"  # the ending of the directories in tmp/ in which workers note what they hold
 
 
 class Waiting(NamedTuple):
@@ -106,11 +106,11 @@ def holders(root: str) -> list[Holder]:
     found = []
     for private in (os.path.join(root, "tmp"), os.path.join(root, "builds", "tmp")):
         for name in _names(private):
-            if name.endswith(HELD):
+            if name.endswith(Kept.HELD):
                 notes = os.path.join(private, name)
                 since = {note: fsops.mtime(os.path.join(notes, note)) for note in _names(notes)}
                 held = [Waiting(mtime, note) for note, mtime in since.items() if mtime is not None]
-                found.append(Holder(name.removesuffix(HELD), sorted(held)))
+                found.append(Holder(name.removesuffix(Kept.HELD), sorted(held)))
     return sorted(found)
 
 

@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from spoold.config import Settings
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
+from spoold.host.metrics import HELD
 from spoold.model.findings import Finding, Level
+from spoold.model.ids import Kept
+from spoold.model.states import Role
 from spoold.spool import installation, layout, lists, protection
 from spoold.spool.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
 SKEW = 60.0  # seconds between this machine's clock and the file system's that nobody has to know of
-ROLES = ("intake", "builder", "health")
-LOCK = ".lock"
+SINGLE = tuple(role for role in Role if role is not Role.EXECUTOR)  # there is one of each on a spool
 NOBODY = 65534
 INTAKE = "spoold-intake.service"
 READ = """
@@ -188,7 +190,7 @@ def _works_for(user: str, path: str, *, gives: bool) -> bool:
 
 
 def _clock(root: str) -> Finding:
-    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}.probe")
+    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}{Kept.PROBE}")
     try:
         apart = abs(Clock(probe).file_system() - time.time())
     finally:
@@ -206,12 +208,12 @@ def _clock(root: str) -> Finding:
 def _roles(settings: Settings) -> Iterator[Finding]:
     temporary = os.path.join(settings.spool.path, "tmp")
     executors = sorted(
-        name.removesuffix(LOCK)
+        name.removesuffix(Kept.LOCK)
         for name in os.listdir(temporary)
-        if name.startswith("executor-") and name.endswith(LOCK)
+        if name.startswith("executor-") and name.endswith(Kept.LOCK)
     )
-    for role in (*ROLES, *(executors or [f"executor-{settings.executor.name}"])):
-        holders = machine.lock_holders(os.path.join(temporary, role + LOCK))
+    for role in (*SINGLE, *(executors or [f"executor-{settings.executor.name}"])):
+        holders = machine.lock_holders(os.path.join(temporary, role + Kept.LOCK))
         if holders:
             yield Finding(Level.FINE, f"daemon {role}", f"runs (pid {holders[0]})")
         else:
@@ -231,13 +233,13 @@ def _roles(settings: Settings) -> Iterator[Finding]:
 def _leases(settings: Settings) -> Finding:
     """Look for entries that somebody should have put back by now."""
     root, what = settings.spool.path, "leases"
-    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}.probe")
+    probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}{Kept.PROBE}")
     now = Clock(probe).file_system()
     fsops.remove(probe)
     longest = settings.lease.limit + 3 * settings.lease.check
     stale = [
         os.path.join(state, name)
-        for state in ("running", "builds/building")
+        for state in HELD
         for name in fsops.names(os.path.join(root, state))
         if (seen := fsops.mtime(os.path.join(root, state, name))) is not None and now - seen > longest
     ]

@@ -18,6 +18,7 @@ import msgspec
 from spoold.host import acl, fsops
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
+from spoold.model.states import State
 from spoold.model.submission import Submission
 from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
@@ -53,7 +54,7 @@ class Item(NamedTuple):
 def everything(spool: Spool) -> Iterator[Item | Pause]:
     """Yield all that counts as somebody's; when it ended is of no account."""
     queue = spool.queue
-    for state in ("new", *queue.working):
+    for state in queue.kind.on_its_way:
         yield from on_its_way(queue, state)
     yield from finished(spool, 0.0)
     yield from set_aside(queue.path("quarantine"))
@@ -67,13 +68,13 @@ def built(builds: str) -> Iterator[Item | Pause]:
             yield name
             continue
         build_id, _, user = name.partition("@")
-        facts = fsops.facts(os.path.join(builds, "done", ids.response_name(build_id)))
-        entry = fsops.facts(os.path.join(builds, "done", ids.done_name(build_id)))  # which has the whole expression
+        facts = fsops.facts(os.path.join(builds, State.DONE, ids.response_name(build_id)))
+        entry = fsops.facts(os.path.join(builds, State.DONE, ids.done_name(build_id)))  # which has the whole expression
         if facts and user.isdecimal():
             yield Item(int(user), facts.mtime, facts.size + (entry.size if entry else 0), "", name)
 
 
-def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
+def on_its_way(queue: Queue, state: State) -> Iterator[Item | Pause]:
     """Yield the entries of a state, each with its side file."""
     for name in _walk(queue.path(state)):
         if isinstance(name, Pause):
@@ -86,7 +87,7 @@ def on_its_way(queue: Queue, state: str) -> Iterator[Item | Pause]:
 
 def finished(spool: Spool, now: float) -> Iterator[Item | Pause]:
     """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
-    done, readers = spool.queue.path("done"), spool.answers.readers.users
+    done, readers = spool.queue.path(State.DONE), spool.answers.readers.users
     for name in _walk(done):
         if isinstance(name, Pause):
             yield name

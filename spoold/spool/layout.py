@@ -17,9 +17,10 @@ from typing import NamedTuple
 from spoold.host import accounts, fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
+from spoold.model.states import Role
 
 GROUP = "spoold"  # of all daemons, where each is a user of its own
-USERS = {role: f"spoold-{role}" for role in ("intake", "executor", "builder", "health")}
+USERS = {role: f"spoold-{role}" for role in Role}
 
 
 class Directory(NamedTuple):
@@ -36,7 +37,7 @@ class Directory(NamedTuple):
         return self.mode & 0o1707 | (self.mode & 0o007) << 3
 
 
-class State(NamedTuple):
+class StateRow(NamedTuple):
     """A state of a submission: the file that makes it so, and what else may be there meanwhile."""
 
     name: str
@@ -55,7 +56,7 @@ class Transition(NamedTuple):
 
 DIRECTORIES = (
     Directory(".", "root", 0o751, "the root: can be entered, not listed"),
-    Directory("incoming", USERS["intake"], 0o1733, "the drop box: clients create files here and nothing else"),
+    Directory("incoming", USERS[Role.INTAKE], 0o1733, "the drop box: clients create files here and nothing else"),
     Directory("new", "root", 0o2770, "accepted submissions that nobody works on"),
     Directory("building", "root", 0o2770, "submissions that wait for their dependencies"),
     Directory("running", "root", 0o2770, "submissions that an executor holds"),
@@ -74,12 +75,14 @@ DIRECTORIES = (
 )
 
 STATES = (
-    State("dropped", "incoming/<id>.json", ""),
-    State("new", "new/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
-    State("building", "building/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
-    State("running", "running/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"),
-    State("committed", "done/<id>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"),
-    State("done", "done/<id>.json and done/<id>.response.json", ""),
+    StateRow("dropped", "incoming/<id>.json", ""),
+    StateRow("new", "new/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
+    StateRow("building", "building/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
+    StateRow(
+        "running", "running/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"
+    ),
+    StateRow("committed", "done/<id>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"),
+    StateRow("done", "done/<id>.json and done/<id>.response.json", ""),
 )
 
 TRANSITIONS = (

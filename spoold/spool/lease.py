@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from spoold.config import Lease as LeaseSettings
 from spoold.host import fsops, pulse
 from spoold.host.metrics import LOST_LEASES
 from spoold.model import ids
@@ -62,6 +63,16 @@ class Lease:
         if not self.lost:
             LOST_LEASES.add()
         self.lost = True
+
+
+def has_run_out(age: float, still: float, lease: LeaseSettings) -> bool:
+    """Tell whether whoever had a lease is dead: the mtime rule.
+
+    ``age`` is how old its mtime is on the file system's clock, ``still`` for how long it has not changed on our own
+    monotonic one, both in seconds. A clock that is stepped ends no lease by itself, and a time in the future keeps none
+    for ever.
+    """
+    return still >= lease.limit or (age > lease.limit and still >= 2 * lease.renewal)
 
 
 class Heartbeat:

@@ -21,9 +21,10 @@ from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
+from spoold.model.ids import Kept, Private
+from spoold.spool.lease import has_run_out
 
 log = Log("daemon")
-ENDING = ".host"
 LOOK = 0.5  # seconds between two looks at another host's file, at most
 
 
@@ -33,8 +34,8 @@ class Presence:
     def __init__(self, root: str, name: str, lease: Lease, lost: Callable[[], None]) -> None:
         self._name = name
         self._root = root
-        self._path = os.path.join(root, "tmp", name + ENDING)
-        self._clock = Clock(os.path.join(root, "tmp", f"{name}.host.probe"))
+        self._path = os.path.join(root, "tmp", name + Kept.HOST)
+        self._clock = Clock(os.path.join(root, "tmp", name + Kept.HOST + Kept.PROBE))
         self._lease = lease
         self._lost = lost
         self._mine: io.FileIO | None = None  # kept open, so that no other file gets its number
@@ -49,7 +50,7 @@ class Presence:
         host = there.partition(" ")[0]
         if there != here and self._is_renewed(host):
             raise OperatorError(f"{self._root}: {self._name} runs on this spool already, on the host {host!a}")
-        private = f"{self._path}.{secrets.token_hex(4)}.private.json"
+        private = f"{self._path}.{secrets.token_hex(4)}{Private.NOTE}"
         fsops.write_private(private, here.encode(), sync=False)
         fsops.replace(private, self._path)
         self._mine = fsops.keep_open(self._path)
@@ -75,8 +76,7 @@ class Presence:
             if now != first:
                 return True
             still = time.monotonic() - began
-            is_old = self._clock.file_system() - now > self._lease.limit
-            if still >= self._lease.limit or (is_old and still >= 2 * self._lease.renewal):
+            if has_run_out(self._clock.file_system() - now, still, self._lease):
                 return False
             time.sleep(min(LOOK, self._lease.renewal))
 
@@ -96,5 +96,5 @@ class Presence:
 
 def elsewhere(root: str, name: str) -> str:
     """Return the name of another host that had a role last, "" where there is none."""
-    said = (fsops.read(os.path.join(root, "tmp", name + ENDING)) or b"").decode(errors="replace")
+    said = (fsops.read(os.path.join(root, "tmp", name + Kept.HOST)) or b"").decode(errors="replace")
     return "" if said == machine.host_name() else said.partition(" ")[0]

@@ -22,7 +22,8 @@ from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Private
+from spoold.model.states import Kind, State
 from spoold.spool.answers import Answers, publish
 
 log = Log("spool")
@@ -34,59 +35,67 @@ REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its ent
 
 
 class Queue:
-    """A directory with ``new/``, working directories, ``done/`` and ``tmp/``; ``working`` in the order of the flow.
+    """The entries of one kind below ``root``: a directory for each state of their flow, and ``tmp/``.
 
-    Entries that are ``owned`` have an owner, and their ids are in ``ids/`` while they are on their way. Results for a
-    client are written by ``answers``, all others are for all daemons.
+    Submissions have an owner, and their ids are in ``ids/`` while they are on their way. Results for a client are
+    written by ``answers``, all others are for all daemons.
     """
 
     def __init__(
         self,
         root: str,
-        working: tuple[str, ...],
+        kind: Kind,
         attempts: int,
         pause: float = 0.0,
         answers: Answers | None = None,
-        *,
-        owned: bool = False,
     ) -> None:
         self.root = root
-        self._answers = answers or Answers(SpoolSettings())
-        self.working = working
+        self.kind = kind
         self.attempts = attempts
         self.pause = pause  # seconds before the second attempt
-        self.owned = owned
+        self._answers = answers or Answers(SpoolSettings())
+        self._owned = kind is Kind.SUBMISSION
         self._lock = threading.Lock()
         self._shown: set[Entry] = set()  # published, with a private name still
 
-    @property
-    def kind(self) -> str:
-        """Return what an entry is: a ``submission`` or a ``build``."""
-        return "submission" if "running" in self.working else "build"
+    def path(self, directory: str, name: str = "") -> str:
+        """Return the path of ``name`` in a directory of this queue, a state's or another."""
+        return os.path.join(self.root, directory, name)
 
-    def path(self, state: str, name: str = "") -> str:
-        """Return the path of ``name`` in the directory of ``state``."""
-        return os.path.join(self.root, state, name)
-
-    def entry_path(self, state: str, entry: Entry) -> str:
+    def entry_path(self, state: State, entry: Entry) -> str:
         """Return where ``entry`` is while it is in ``state``."""
-        if state == "done":
-            return self.path(state, ids.done_name(entry.id))
-        return self.path(state, ids.new_name(entry) if state == "new" else ids.claimed_name(entry))
+        return self.path(state, ids.entry_name(state, entry))
 
-    def entries(self, state: str) -> list[Entry]:
+    def private(self, kind: Private, stem: str) -> str:
+        """Return the path under which something of that kind is written before it is shown."""
+        return self.path("tmp", stem + kind)
+
+    def attempts_in(self, state: State) -> list[int]:
+        """Return which attempts an entry in ``state`` can have, lowest first.
+
+        Whoever ends it after the last one raises the number, and so may the next one. Who cancels takes it to the last
+        working state.
+        """
+        if state is State.DONE:
+            return [1]
+        attempts = [*range(1, self.attempts + ENDERS + 1)]
+        return [*attempts, ids.CANCEL] if state is self.kind.held[-1] else attempts
+
+    def entries(self, state: State) -> list[Entry]:
         """Return the entries in ``state``, in no order."""
         return [entry for name in fsops.names(self.path(state)) if (entry := ids.parse_entry(name))]
 
-    def add(self, entry: Entry, data: bytes, *, state: str = "new", sync: bool = True) -> bool:
+    def add(self, entry: Entry, data: bytes, *, state: State = State.NEW, sync: bool = True) -> bool:
         """Store a first entry durably (its name only with ``sync``); False where there is one of that id already.
 
         Several processes may do so at once: each writes under a private name of its own.
         """
-        private = self.path("tmp", f"{entry.id}.{secrets.token_hex(4)}.accept.json")
+        private = self.private(Private.ENTRY, f"{entry.id}.{secrets.token_hex(4)}")
         fsops.write_private(private, data)
         with gone_on_error(private):
-            added = (state == "done" or self._take_id(entry)) and fsops.publish(private, self.entry_path(state, entry))
+            added = (state is State.DONE or self._take_id(entry)) and fsops.publish(
+                private, self.entry_path(state, entry)
+            )
             if sync:
                 fsops.sync_directory(self.path(state))
         fsops.remove(private)
@@ -94,7 +103,7 @@ class Queue:
 
     def _take_id(self, entry: Entry) -> bool:
         """Note whose an id is from now on; False where another has it."""
-        if not self.owned or fsops.note(self.path("ids", entry.id), _noted(entry)):
+        if not self._owned or fsops.note(self.path("ids", entry.id), _noted(entry)):
             return True
         if self.locate(entry.id) is not None:
             return False
@@ -103,7 +112,7 @@ class Queue:
 
     def take_over_id(self, entry: Entry) -> None:
         """Note whose an id is from now on, whatever was noted before."""
-        fsops.note(self.path("ids", entry.id), _noted(entry), self.path("tmp", f"{secrets.token_hex(8)}.id.json"))
+        fsops.note(self.path("ids", entry.id), _noted(entry), self.private(Private.ID, secrets.token_hex(8)))
 
     def note_ids(self) -> None:
         """Have ``ids/`` tell of all that is on its way, and of nothing else, as a kill or a loss of power may leave it.
@@ -119,11 +128,11 @@ class Queue:
                 place = self.locate(id_)
                 if place is None:
                     fsops.remove(self.path("ids", id_))
-                elif place[0] == "done":
+                elif place[0] is State.DONE:
                     self.release_id(id_)
 
     def _on_their_way(self) -> Iterator[Entry]:
-        for state in ("new", *self.working):
+        for state in self.kind.on_its_way:
             yield from self.entries(state)
 
     def release_id(self, id_: str) -> None:
@@ -131,22 +140,22 @@ class Queue:
 
         Whoever comes late, since it stalled, may find the id in use again, by what was requeued. That is noted anew.
         """
-        if not self.owned:
+        if not self._owned:
             return
         fsops.remove(self.path("ids", id_))
-        if not fsops.exists(self.path("done", ids.done_name(id_))):
+        if not fsops.exists(self.path(State.DONE, ids.done_name(id_))):
             for entry in self._on_their_way():
                 if entry.id == id_:
                     self.take_over_id(entry)
 
-    def read(self, state: str, entry: Entry) -> bytes:
+    def read(self, state: State, entry: Entry) -> bytes:
         """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
         data = fsops.read(self.entry_path(state, entry))
         if data is None:
             raise LeaseLostError(self.entry_path(state, entry))
         return data
 
-    def claim(self, entry: Entry, source: str, target: str) -> str:
+    def claim(self, entry: Entry, source: State, target: State) -> str:
         """Move an entry on and take the lease; return its path. Raises :class:`LeaseLostError` where another was first.
 
         The mtime is set before, since a long wait would look like a dead worker the moment the entry is claimed, and
@@ -160,12 +169,12 @@ class Queue:
                 raise LeaseLostError(old)
         return new
 
-    def give_back(self, entry: Entry, source: str, attempt: int) -> bool:
+    def give_back(self, entry: Entry, source: State, attempt: int) -> bool:
         """Put an entry back to the start, for ``attempt``; False where it is not there any more."""
         back = entry._replace(attempt=attempt)
-        return fsops.move(self.entry_path(source, entry), self.entry_path("new", back))
+        return fsops.move(self.entry_path(source, entry), self.entry_path(State.NEW, back))
 
-    def retry(self, entry: Entry, source: str) -> bool:
+    def retry(self, entry: Entry, source: State) -> bool:
         """Put an entry back for its next attempt, which is not due at once; False where it is not there any more.
 
         The pause begins with its mtime, which is set before the rename, so that nobody sees the entry without it. It is
@@ -185,7 +194,7 @@ class Queue:
     def _pause_before(self, attempt: int) -> float:
         return min(LONGEST_PAUSE, self.pause * 2.0 ** (attempt - 2))
 
-    def fence(self, entry: Entry, state: str) -> Entry | None:
+    def fence(self, entry: Entry, state: State) -> Entry | None:
         """Take an entry away from its holder by raising the attempt where it is; None where it is gone.
 
         So does whoever ends an entry that had its last attempt, and the next one who takes it from him, should he stall
@@ -198,7 +207,7 @@ class Queue:
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
 
     def commit(
-        self, entry: Entry, state: str, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
+        self, entry: Entry, state: State, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
     ) -> None:
         """End an entry: make its result durable, commit with one rename, publish.
 
@@ -213,7 +222,7 @@ class Queue:
         if not self._move_to_done(entry, state):
             fsops.remove(private)
             raise LeaseLostError(self.entry_path(state, entry))
-        fsops.sync_directory(self.path("done"))
+        fsops.sync_directory(self.path(State.DONE))
         self.release_id(entry.id)
         self._link(entry)
         with self._lock:
@@ -221,10 +230,10 @@ class Queue:
         if tidy or len(self._shown) >= MOST_SHOWN:
             self.tidy()
 
-    def _move_to_done(self, entry: Entry, state: str) -> bool:
+    def _move_to_done(self, entry: Entry, state: State) -> bool:
         """Make the rename that is the commit; False where the entry is another attempt's."""
         try:
-            moved = fsops.move(self.entry_path(state, entry), self.path("done", ids.done_name(entry.id)))
+            moved = fsops.move(self.entry_path(state, entry), self.path(State.DONE, ids.done_name(entry.id)))
         except OSError:
             if not self._has_committed(entry):
                 raise
@@ -237,10 +246,10 @@ class Queue:
         Had a later attempt committed, then its result or the response were there; in this order, since that is the one
         in which they come.
         """
-        if not fsops.exists(self.path("done", ids.done_name(entry.id))):
+        if not fsops.exists(self.path(State.DONE, ids.done_name(entry.id))):
             return False
         results = self.results_waiting().get(entry.id, [])
-        return results[-1:] == [entry] and not fsops.exists(self.path("done", ids.response_name(entry.id)))
+        return results[-1:] == [entry] and not fsops.exists(self.path(State.DONE, ids.response_name(entry.id)))
 
     def tidy(self) -> None:
         """Remove the private names of results that were shown, once their public ones are durable."""
@@ -248,10 +257,10 @@ class Queue:
             shown = self._shown.copy()
         if not shown:
             return
-        fsops.sync_directory(self.path("done"))
+        fsops.sync_directory(self.path(State.DONE))
         for entry in shown:
             private = self.path("tmp", ids.result_name(entry))
-            if fsops.same_file(private, self.path("done", ids.response_name(entry.id))):  # not of the id's next use
+            if fsops.same_file(private, self.path(State.DONE, ids.response_name(entry.id))):  # not of the id's next use
                 fsops.remove(private)
         with self._lock:
             self._shown -= shown
@@ -261,15 +270,15 @@ class Queue:
 
         That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
         """
-        fsops.touch(self.path("done", ids.done_name(entry.id)))
+        fsops.touch(self.path(State.DONE, ids.done_name(entry.id)))
         self.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
         self._link(entry)
-        fsops.sync_directory(self.path("done"))
+        fsops.sync_directory(self.path(State.DONE))
         fsops.remove(self.path("tmp", ids.result_name(entry)))
 
     def _link(self, entry: Entry) -> None:
         private = self.path("tmp", ids.result_name(entry))
-        public = self.path("done", ids.response_name(entry.id))
+        public = self.path(State.DONE, ids.response_name(entry.id))
         try:
             publish(private, public)
         except FileNotFoundError:
@@ -283,8 +292,8 @@ class Queue:
         else:
             self._answers.write(path, data, owner, sync=sync)
 
-    def locate(self, id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
-        """Find the entry with that id: ``(state, entry)``, ``("done", …)`` for a finished one, None for an unused id.
+    def locate(self, id_: str, like: Entry | None = None) -> tuple[State, Entry] | None:
+        """Find the entry with that id, and the state that it is in; None for an unused id.
 
         Whoever has an entry or a result ``like`` it needs no note in ``ids/``. Entries move on while one looks. Looking
         in the order of the flow misses only what is put back meanwhile. That can happen ``attempts - 1`` times in an
@@ -296,25 +305,24 @@ class Queue:
             for state, entry in self._places(first) if first else ():
                 if fsops.exists(self.entry_path(state, entry)):
                     return state, entry
-            if fsops.exists(self.path("done", ids.done_name(id_))):
-                return "done", Entry(id_, 1)
+            if fsops.exists(self.path(State.DONE, ids.done_name(id_))):
+                return State.DONE, Entry(id_, 1)
             looks += 1
             missed += first is None
         return None
 
     def _first(self, id_: str) -> Entry | None:
         """Return an entry on its way by its id, None where there is none of that id: then it can be in ``done/``."""
-        if not self.owned:
+        if not self._owned:
             return Entry(id_, 1)
         text = fsops.noted(self.path("ids", id_))
         return None if text is None else Entry(id_, 1, int(text) if text.isdecimal() else None)
 
-    def _places(self, first: Entry) -> Iterator[tuple[str, Entry]]:
+    def _places(self, first: Entry) -> Iterator[tuple[State, Entry]]:
         """Yield where an entry may be on its way, in the order of the flow."""
-        for state in ("new", *self.working):
-            for attempt in range(1, self.attempts + ENDERS + 1):
+        for state in self.kind.on_its_way:
+            for attempt in self.attempts_in(state):
                 yield state, first._replace(attempt=attempt)
-        yield self.working[-1], first._replace(attempt=ids.CANCEL)
 
     def results_waiting(self) -> dict[str, list[Entry]]:
         """Return the results in ``tmp/`` by id, the latest attempt last."""

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from spoold.config import Lease
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import PUT_BACK
 from spoold.model import ids
 from spoold.model.ids import Entry
+from spoold.model.states import State
+from spoold.spool.lease import has_run_out
 from spoold.spool.queue import Queue
+
+ABANDONED = 3600.0  # seconds after which nobody comes back to what is private, or to what belongs to nothing
 
 
 class Sighting(NamedTuple):
@@ -29,18 +34,15 @@ class Sighting(NamedTuple):
 class Watchman:
     """Tells which entries of one state have run out of lease.
 
-    An entry is dead when its mtime is older than ``limit`` on the file system's clock *and* has not changed for two
-    renewals on ours, so that a stepped clock alone expires nothing; or when it has not changed for ``limit`` on ours,
-    so that a time in the future holds nothing for ever.
+    They are dead by the mtime rule, see :func:`has_run_out`.
     """
 
-    def __init__(self, clock: Clock, *, limit: float, renewal: float) -> None:
+    def __init__(self, clock: Clock, lease: Lease) -> None:
         self._clock = clock
-        self._limit = limit
-        self._renewal = renewal
+        self._lease = lease
         self._seen: dict[str, Sighting] = {}
 
-    def dead(self, queue: Queue, state: str) -> list[Entry]:
+    def dead(self, queue: Queue, state: State) -> list[Entry]:
         """Look at all entries in ``state`` and return the dead ones."""
         now, here = self._clock.file_system(), self._clock.monotonic()
         seen: dict[str, Sighting] = {}
@@ -52,8 +54,7 @@ class Watchman:
                 continue
             before = self._seen.get(path)
             seen[path] = before if before and before.mtime == mtime else Sighting(mtime, here)
-            still = here - seen[path].since
-            if still >= self._limit or (now - mtime > self._limit and still >= 2 * self._renewal):
+            if has_run_out(now - mtime, here - seen[path].since, self._lease):
                 found.append(entry)
         self._seen = seen
         return found
@@ -72,9 +73,9 @@ def drop_doubles(queue: Queue, log: Log) -> None:
     one that stays is not disturbed; and where the entry moves on meanwhile, the name that goes is gone already.
     """
     names: dict[int, set[tuple[bool, int, int, str]]] = {}
-    for order, state in enumerate(("new", *queue.working)):
+    for order, state in enumerate(queue.kind.on_its_way):
         for entry in queue.entries(state):
-            path, done = queue.entry_path(state, entry), queue.path("done", ids.done_name(entry.id))
+            path, done = queue.entry_path(state, entry), queue.path(State.DONE, ids.done_name(entry.id))
             inode = fsops.shared_inode(path)
             if inode is not None:
                 names.setdefault(inode, set()).add((False, entry.attempt, order, path))
@@ -97,10 +98,10 @@ def publish_committed(queue: Queue, log: Log) -> None:
     """
     stale, is_durable = [], True
     for id_, results in queue.results_waiting().items():
-        if not fsops.exists(queue.path("done", ids.done_name(id_))):
+        if not fsops.exists(queue.path(State.DONE, ids.done_name(id_))):
             stale += _outdated(queue, results)
             continue
-        if not fsops.exists(queue.path("done", ids.response_name(id_))):
+        if not fsops.exists(queue.path(State.DONE, ids.response_name(id_))):
             latest = queue.results_waiting().get(id_, [])
             if not latest:
                 continue  # its holder has shown it meanwhile
@@ -110,7 +111,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
         stale += results
         is_durable = False
     if not is_durable:
-        fsops.sync_directory(queue.path("done"))
+        fsops.sync_directory(queue.path(State.DONE))
     for result in stale:
         fsops.remove(queue.path("tmp", ids.result_name(result)))
 
@@ -122,18 +123,27 @@ def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
         place = queue.locate(result.id, result)
         if place is None:
             found += [result] if result.attempt > 0 else []
-        elif place[0] != "done":  # else committed since it was looked for there: the next look shows it
+        elif place[0] is not State.DONE:  # else committed since it was looked for there: the next look shows it
             found += [result] if result.attempt < place[1].attempt else []
     return found
 
 
-def recover(queue: Queue, state: str, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
+def clear_private(queue: Queue, clock: Clock) -> None:
+    """Remove what a process wrote in private and did not live to show. Results are ``publish_committed``'s."""
+    old = clock.file_system() - ABANDONED
+    for name in fsops.names(queue.path("tmp")):
+        path = queue.path("tmp", name)
+        if ids.is_private(name) and (fsops.mtime(path) or old) < old:
+            fsops.remove(path)
+
+
+def recover(queue: Queue, state: State, entry: Entry, *, abandon: Callable[[Entry], None], log: Log) -> None:
     """Deal with a dead entry: back to the start with the next attempt, or the end of it after the last one."""
     if entry.attempt == ids.CANCEL:
         return  # intake's, which ends it when it starts: with two at it, one could show what the other half wrote
     if entry.attempt < queue.attempts:
         if queue.retry(entry, state):
-            PUT_BACK.add(state if queue.kind == "submission" else f"builds/{state}")
+            PUT_BACK.add(queue.kind.directory(state))
             attempt = entry.attempt + 1
             log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return

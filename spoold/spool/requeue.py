@@ -11,15 +11,16 @@ import msgspec
 from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, OperatorError
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Kept, Private
 from spoold.model.response import Response
+from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.store import Spool
 
 
 def requeue(spool: Spool, id_: str) -> None:
     """Begin a finished submission anew; raises :class:`OperatorError` where that cannot be."""
-    with fsops.locked(spool.queue.path("tmp", "requeue.lock"), exclusive=True):
+    with fsops.locked(spool.queue.path("tmp", f"requeue{Kept.LOCK}"), exclusive=True):
         try:
             _requeue(spool, id_)
         except msgspec.DecodeError as error:
@@ -34,24 +35,24 @@ def _requeue(spool: Spool, id_: str) -> None:
     if place is None:
         raise OperatorError(f"{id_}: there is no such submission, or it is not kept any more")
     state, entry = place
-    if state != "done":
+    if state is not State.DONE:
         raise OperatorError(f"{id_}: it is on its way (in {state}/, attempt {entry.attempt}): there is nothing to do")
     submission = spool.read(state, entry)
     if submission.Request is None:
         raise OperatorError(f"{id_}: it was refused: there is nothing to run")
-    copy, finished = queue.path("tmp", f"{id_}.requeue.json"), queue.path("done", ids.done_name(id_))
-    response = queue.path("done", ids.response_name(id_))
+    copy, finished = queue.private(Private.REQUEUED, id_), queue.path(State.DONE, ids.done_name(id_))
+    response = queue.path(State.DONE, ids.response_name(id_))
     fsops.write_private(copy, queue.read(state, entry))
     for result in queue.results_waiting().get(id_, []):
         fsops.remove(queue.path("tmp", ids.result_name(result)))
     again = Entry(id_, 1, submission.Spool.uid)
     answers.forget(response)
     fsops.remove(response)
-    fsops.sync_directory(queue.path("done"))
+    fsops.sync_directory(queue.path(State.DONE))
     spool.show(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)
     queue.take_over_id(again)  # before it leaves done/, where the id alone finds it
-    fsops.move(finished, queue.entry_path("new", again))
+    fsops.move(finished, queue.entry_path(State.NEW, again))
     queue.take_over_id(again)  # once more: whoever held the old one may have taken that note for its own
-    for directory in ("new", "done"):
+    for directory in (State.NEW, State.DONE):
         fsops.sync_directory(queue.path(directory))

@@ -22,16 +22,18 @@ from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.model import ids
 from spoold.model.errors import NewerFormatError, SpooldError
+from spoold.model.ids import Private
 from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
+from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.builds import RESULT, BuildStore
 from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
+from spoold.spool.recovery import ABANDONED
 from spoold.spool.shares import part_of, share_of
 from spoold.spool.store import Spool
 
 log = Log("retention")
 BATCH = 1000  # submissions that are archived together, and made to be gone
-FORGOTTEN = 86400.0  # seconds after which nobody comes back to what has no submission or build
 FILES = 2  # that go with an answer, at least
 SMALL = 0.2  # of a file system, where that is less than what should be free
 HASTE = 10.0  # seconds between two sweeps while the disk is short
@@ -48,7 +50,7 @@ class Retention:
         self._person = person
         self._spool = spool
         self._builds = builds
-        self._done = spool.queue.path("done")
+        self._done = spool.queue.path(State.DONE)
         self._quarantine = spool.queue.path("quarantine")
         self._stop = Event()
         self._sweep: Iterator[Pause] | None = None
@@ -95,7 +97,7 @@ class Retention:
     def sweep(self) -> Iterator[Pause]:
         """Remove what is too much, once."""
         now = self._spool.clock.file_system()
-        yield from self._clear_orphans(now - FORGOTTEN)
+        yield from self._clear_orphans(now - ABANDONED)
         yield from self._sweep_done(now)
         yield from self._sweep_quarantine(now)
 
@@ -184,7 +186,7 @@ class Retention:
                 if answers.doubt(path, data):
                     log.error("an answer is not what was published; it is not archived", answer=item.file)
                     continue
-                private = self._spool.queue.path("tmp", f"{item.file}.private.json")
+                private = self._spool.queue.private(Private.ANSWER, item.file)
                 fsops.write_private(private, data)
                 fsops.replace(private, path)
                 taken.append(item.file)
@@ -234,8 +236,7 @@ class Retention:
         for each in (queue, builds):
             for name in _old_names(each.path("tmp"), old):
                 result = ids.parse_result(name)
-                private = name.endswith((".order.json", ".report.json", ".accept.json", ".id.json"))
-                if private or (result and each.locate(result.id, result) is None):
+                if result and each.locate(result.id, result) is None:
                     fsops.remove(each.path("tmp", name))
         yield Pause.WORKED
         for name in _old_names(builds.path("used"), old):

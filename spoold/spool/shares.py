@@ -21,11 +21,12 @@ from spoold.host.log import Log
 from spoold.model import formats
 from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
+from spoold.model.ids import Kept
 from spoold.model.retention import Amount
 from spoold.spool.store import Spool
 
 log = Log("spool")
-COUNT = "health.count"  # the file in tmp/
+COUNT = f"health{Kept.COUNT}"  # the file in tmp/
 PART = 0.25  # of the file system: the default of one owner's share
 INODES = 4  # that an entry takes: itself, its answer, a side file, a note of its id
 BLOCK = 4096  # bytes: what a small file takes of a disk

@@ -20,8 +20,9 @@ from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.model import formats, ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Kept, Private
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, in_short, skip_pending
+from spoold.model.states import Kind, State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, publish, take_along
 from spoold.spool.queue import Queue, gone_on_error
@@ -38,8 +39,8 @@ class Spool:
         self.root = settings.spool.path
         self.answers = Answers(settings.spool)
         lease = settings.lease
-        self.queue = Queue(self.root, ("building", "running"), lease.attempts, lease.pause, self.answers, owned=True)
-        self.clock = Clock(os.path.join(self.root, "tmp", f"{role}.probe"))
+        self.queue = Queue(self.root, Kind.SUBMISSION, lease.attempts, lease.pause, self.answers)
+        self.clock = Clock(os.path.join(self.root, "tmp", f"{role}{Kept.PROBE}"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
         """Store the Submission object in ``new/``; False where the id was taken meanwhile.
@@ -52,7 +53,7 @@ class Spool:
 
     def sync_accepted(self) -> None:
         """Make what was accepted so far durable: only now may the clients' files go."""
-        fsops.sync_directory(self.queue.path("new"))
+        fsops.sync_directory(self.queue.path(State.NEW))
 
     def refuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
@@ -61,7 +62,7 @@ class Spool:
         self._write_answer(ids.result_name(entry), published(id_, response), origin)
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
-        self.queue.add(entry, formats.encode(stub), state="done")
+        self.queue.add(entry, formats.encode(stub), state=State.DONE)
         self.queue.publish(entry)
         RESPONSES.add(Status.REJECTED)
 
@@ -75,7 +76,7 @@ class Spool:
 
     def _write_answer(self, name: str, data: bytes, origin: Origin) -> None:
         """Write an answer that no lease stands for: another process may write the same at once, and each is whole."""
-        private = self.queue.path("tmp", f"{name}.{secrets.token_hex(4)}.private.json")
+        private = self.queue.private(Private.ANSWER, f"{name}.{secrets.token_hex(4)}")
         self.answers.write(private, data, (origin.uid, origin.gid))
         with gone_on_error(private):
             take_along(private, self.queue.path("tmp", name), over=True)
@@ -87,8 +88,8 @@ class Spool:
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)
         self._write_answer(name, published(id_, response), origin)
-        publish(private, self.queue.path("done", name))
-        fsops.sync_directory(self.queue.path("done"))
+        publish(private, self.queue.path(State.DONE, name))
+        fsops.sync_directory(self.queue.path(State.DONE))
         fsops.remove(private)
 
     def owner_of(self, answer: str) -> tuple[int, int] | None:
@@ -96,23 +97,23 @@ class Spool:
         if ids.is_refusal(answer):
             return int(answer.partition("@")[2].partition("-")[0]), -1
         try:
-            origin = self.read("done", Entry(answer.removesuffix(ids.response_name("")), 1)).Spool
+            origin = self.read(State.DONE, Entry(answer.removesuffix(ids.response_name("")), 1)).Spool
         except (LeaseLostError, NewerFormatError, msgspec.DecodeError):
             return None
         return origin.uid, origin.gid
 
     def write_anew(self, answer: str) -> None:
         """Let the owner of an answer in ``done/`` read it again: a new file takes its place. Its bytes stay."""
-        owner, data = self.owner_of(answer), fsops.read(self.queue.path("done", answer))
+        owner, data = self.owner_of(answer), fsops.read(self.queue.path(State.DONE, answer))
         if owner is None or data is None:
             return
-        private = self.queue.path("tmp", f"{answer}.{secrets.token_hex(4)}.private.json")
+        private = self.queue.private(Private.ANSWER, f"{answer}.{secrets.token_hex(4)}")
         self.answers.write(private, data, owner)
         forget(private)  # the digest of what was published counts
-        fsops.replace(private, self.queue.path("done", answer))
-        fsops.sync_directory(self.queue.path("done"))
+        fsops.replace(private, self.queue.path(State.DONE, answer))
+        fsops.sync_directory(self.queue.path(State.DONE))
 
-    def read(self, state: str, entry: Entry) -> Submission:
+    def read(self, state: State, entry: Entry) -> Submission:
         """Return the Submission object of an entry.
 
         Raises :class:`LeaseLostError` where it has moved on, :class:`NewerFormatError` where it is not for this version
@@ -120,10 +121,10 @@ class Spool:
         """
         return self._decoded(self.queue.read(state, entry), state, entry)
 
-    def _decoded(self, data: bytes, state: str, entry: Entry) -> Submission:
+    def _decoded(self, data: bytes, state: State, entry: Entry) -> Submission:
         return formats.decode(data, Submission, self.queue.entry_path(state, entry))
 
-    def newer(self, state: str, entry: Entry) -> NewerFormatError | None:
+    def newer(self, state: State, entry: Entry) -> NewerFormatError | None:
         """Return what is said of an entry that a newer version wrote, None of any other."""
         return formats.newer(lambda: self.read(state, entry))
 
@@ -132,8 +133,7 @@ class Spool:
 
         It is small, whatever a build or a compilation had to say: there is one for each submission on its way.
         """
-        name = f"{id_}@{attempt}.progress.json"
-        private = self.queue.path("tmp", name)
+        private = self.queue.private(Private.PROGRESS, f"{id_}@{attempt}")
         self.answers.write(private, published(id_, in_short(response)), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
@@ -145,12 +145,12 @@ class Spool:
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
         result = published(entry.id, skip_pending(response))
-        self.queue.commit(entry, "running", result, (origin.uid, origin.gid), tidy=tidy)
+        self.queue.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
         fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
         return len(result)
 
-    def give_up(self, entry: Entry, state: str, reason: str) -> None:
+    def give_up(self, entry: Entry, state: State, reason: str) -> None:
         """End an entry that cannot be worked on: a copy to ``quarantine/``, ``INTERNAL_ERROR`` to its owner.
 
         Raises :class:`LeaseLostError` when another attempt has it, and :class:`NewerFormatError` where it is not for
@@ -158,11 +158,11 @@ class Spool:
         """
         if newer := self.newer(state, entry):
             raise newer
-        if state != "running":
-            self.queue.claim(entry, state, "running")
-        data = self.queue.read("running", entry)
+        if state is not State.RUNNING:
+            self.queue.claim(entry, state, State.RUNNING)
+        data = self.queue.read(State.RUNNING, entry)
         try:
-            submission = self._decoded(data, "running", entry)
+            submission = self._decoded(data, State.RUNNING, entry)
             origin, response = submission.Spool, submission.Response
         except msgspec.DecodeError:
             origin, response = Origin(uid=os.geteuid(), gid=os.getegid(), sha256="", arrival=0), Response()

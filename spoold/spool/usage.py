@@ -15,9 +15,9 @@ import re
 from collections.abc import Mapping
 
 from spoold.host import fsops
+from spoold.model.ids import Kept, Private
 from spoold.model.timeshare import HALF_LIFE
 
-ENDING = ".usage"
 MOST = 20  # owners
 LARGEST = 1 << 16  # bytes of a note
 LINE = re.compile(r"([0-9]{1,10}|others) ([0-9]{1,12}\.[0-9]{3})")
@@ -30,8 +30,8 @@ def note(root: str, name: str, used: Mapping[int, float]) -> None:
     lines = [f"{uid} {seconds:.3f}\n" for uid, seconds in ordered[:MOST]]
     if len(ordered) > MOST:
         lines.append(f"others {sum(seconds for _, seconds in ordered[MOST:]):.3f}\n")
-    path = os.path.join(root, "tmp", name + ENDING)
-    private = f"{path}.private.json"
+    path = os.path.join(root, "tmp", name + Kept.USAGE)
+    private = path + Private.NOTE
     fsops.write_private(private, "".join(lines).encode(), sync=False)
     fsops.replace(private, path)
 
@@ -44,7 +44,7 @@ def noted(root: str, now: float) -> dict[int | None, float]:
     found: dict[int | None, float] = {}
     directory = os.path.join(root, "tmp")
     for name in fsops.names(directory):
-        if name.endswith(ENDING):
+        if name.endswith(Kept.USAGE):
             path = os.path.join(directory, name)
             faded = math.exp2(-max(0.0, now - (fsops.mtime(path) or now)) / HALF_LIFE)
             for owner, seconds in _read(path).items():

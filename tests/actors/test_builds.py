@@ -17,6 +17,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome, Phase
+from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from spoold.spool.builds import BuildStore
 from tests.actors.bench import Bench
@@ -35,7 +36,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def record(builds: BuildStore, build_id: str, log: str = "") -> None:
     """Put the result of a good build there."""
     builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs=store_path("nixpkgs")))
-    builds.queue.claim(Entry(build_id, 1), "new", "building")
+    builds.queue.claim(Entry(build_id, 1), State.NEW, State.BUILDING)
     builds.finish(
         Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x")), 0.0
     )

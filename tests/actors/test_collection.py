@@ -15,6 +15,7 @@ from spoold.model.collection import Order, Report, Rules
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult
 from spoold.model.response import Phase
+from spoold.model.states import Kind, State
 from spoold.spool.builds import BuildStore
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine
@@ -68,12 +69,12 @@ def test_a_dry_run_says_and_does_nothing(bench: Bench) -> None:
     assert bench.backend.rooted == {old}
 
 
-@pytest.mark.parametrize("state", ["new", "building", "running"])
-def test_what_a_submission_needs_stays(bench: Bench, state: str) -> None:
+@pytest.mark.parametrize("state", Kind.SUBMISSION.on_its_way)
+def test_what_a_submission_needs_stays(bench: Bench, state: State) -> None:
     old = build(bench, "a", used=2000)
     bench.drop("b", expression="# a")
-    if state != "new":
-        bench.spool.queue.claim(mine("b"), "new", state)
+    if state is not State.NEW:
+        bench.spool.queue.claim(mine("b"), State.NEW, state)
     assert collect(bench).deleted == []
     assert bench.builds.finished() == [old]
 
@@ -156,14 +157,14 @@ def test_a_builder_that_slept_through_a_collection_ends_nothing(bench: Bench) ->
     bench.drop("a")
     bench.until(lambda: bench.backend.built)
     first = Entry(bench.backend.built[0], 1)
-    wanted = bench.builds.read("building", first)
+    wanted = bench.builds.read(State.BUILDING, first)
     bench.builder._heartbeat.stop()  # it hangs
-    second = bench.builds.queue.fence(first, "building")
+    second = bench.builds.queue.fence(first, State.BUILDING)
     assert second
     bench.builds.finish(second, BuildResult(phase=Phase()), time.time())
     bench.builds.forget({first.id})
     assert bench.builds.request(wanted)
-    bench.builds.queue.claim(first, "new", "building")
+    bench.builds.queue.claim(first, State.NEW, State.BUILDING)
     bench.backend.gate.set()
     bench.until(lambda: not bench.builder._heartbeat._held, lambda: None)
     assert bench.names("builds/building") == {f"{first.id}@1.json"}

@@ -21,6 +21,7 @@ from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.response import Package
+from spoold.model.states import State
 from spoold.spool import floor
 from spoold.spool.builds import BuildStore, OnNewer
 from spoold.spool.queue import Queue
@@ -98,7 +99,7 @@ def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(tmp_p
     bench.drop("c", expression="fine")
     bench.until(lambda: len(bench.names("building")) == 3 and bench.names("builds/building"))
     assert bench.progress("a") == "INSTALLING_DEPENDENCIES"
-    waiting_for = bench.builds.queue.entries("building")[0].id
+    waiting_for = bench.builds.queue.entries(State.BUILDING)[0].id
     hint = Hint("builds/building", f"{waiting_for}@1.json")
     bench.executor.step([hint])
     shown = [json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())["waiting_for"] for id_ in "abc"]
@@ -235,7 +236,7 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
     bench.until(lambda: bench.has("builds/done", f"{bench.backend.built[0]}.json") if bench.backend.built else False)
     bench.wait_for("a")
     bench.drop("b")
-    bench.spool.queue.claim(mine("b"), "new", "running")  # and its executor is killed here
+    bench.spool.queue.claim(mine("b"), State.NEW, State.RUNNING)  # and its executor is killed here
     bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     bench.wait_for("b")
     assert bench.response("b")["status"] == "COMPLETED"
@@ -248,7 +249,7 @@ def test_what_an_executor_held_is_put_back_when_it_starts_again(bench: Bench) ->
     killed = []  # a context that nobody refers to is ended by Python
     for attempt in (1, 2, 3):
         bench.drop("b")
-        path = bench.spool.queue.claim(mine("b", attempt), "new", "running")
+        path = bench.spool.queue.claim(mine("b", attempt), State.NEW, State.RUNNING)
         killed.append(bench.executor._slots._heartbeat.holding(path))
         killed[-1].__enter__()  # and it is killed here
         bench.executor.stop()
@@ -284,7 +285,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.wait_for("warm")
     bench.drop("killer")
     for attempt in (1, 2, 3):
-        bench.spool.queue.claim(mine("killer", attempt), "new", "running")  # and its executor dies each time
+        bench.spool.queue.claim(mine("killer", attempt), State.NEW, State.RUNNING)  # and its executor dies each time
         bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc]
     bench.drop("other")
     bench.wait_for("other")
@@ -356,7 +357,7 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
     for id_, look in (("by-health", bench.health.step), ("by-executor", bench.step)):
         bench.drop(id_)
         if id_ == "by-health":
-            bench.spool.queue.claim(mine(id_), "new", "running")  # and its executor dies
+            bench.spool.queue.claim(mine(id_), State.NEW, State.RUNNING)  # and its executor dies
         else:
             bench.sandbox.failures = 1
         before = bench.spool.clock.file_system()
@@ -421,7 +422,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
     bench.executor.step()
     build = Entry(next(iter(bench.names("builds/new"))).removesuffix(".json"), 1)
     for attempt in (1, 2, 3):
-        bench.builds.queue.claim(Entry(build.id, attempt), "new", "building")
+        bench.builds.queue.claim(Entry(build.id, attempt), State.NEW, State.BUILDING)
         bench.until(lambda n=attempt: not bench.has("builds/building", f"{build.id}@{n}.json"), bench.health.step)  # type: ignore[misc]
     bench.wait_for("a")
     assert bench.response("a")["status"] == "INTERNAL_ERROR"
@@ -431,7 +432,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
 def test_a_waiting_submission_without_a_build_is_served_again(bench: Bench) -> None:
     """The executor died between its claim and the filing of the build."""
     bench.drop("a")
-    bench.spool.queue.claim(mine("a"), "new", "building")
+    bench.spool.queue.claim(mine("a"), State.NEW, State.BUILDING)
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
 
@@ -441,7 +442,7 @@ def test_health_puts_a_waiting_submission_back_only_where_there_is_no_build(benc
     bench.drop("a", expression="# slow")
     bench.until(lambda: bench.names("builds/building"))
     bench.drop("b", expression="# never filed")
-    bench.spool.queue.claim(mine("b"), "new", "building")
+    bench.spool.queue.claim(mine("b"), State.NEW, State.BUILDING)
     for name in (named("a"), named("b")):
         os.utime(bench.root / "building" / name, (1, 1))
     bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
@@ -749,9 +750,9 @@ def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: 
     bench.wait_for("warm")
     claim = Queue.claim
 
-    def fail(queue: Queue, entry: Entry, source: str, target: str) -> str:
+    def fail(queue: Queue, entry: Entry, source: State, target: State) -> str:
         path = claim(queue, entry, source, target)
-        if entry.id == "a" and target == "running":
+        if entry.id == "a" and target is State.RUNNING:
             raise OSError(5, "Input/output error")
         return path
 

@@ -22,6 +22,7 @@ from spoold.model.formats import Stored
 from spoold.model.ids import CANCEL, Entry
 from spoold.model.job import Runtime
 from spoold.model.retention import Rules as Retention
+from spoold.model.states import State
 from spoold.model.submission import Dependencies, Submission
 from spoold.spool import check as checking
 from spoold.spool.builds import BuildRecord, BuildStore
@@ -188,8 +189,8 @@ def test_what_turns_out_to_be_newer_after_the_claim_goes_back_with_the_same_atte
     given_back = note_calls(monkeypatch, Queue, "give_back")
     read = Spool.read
 
-    def find_newer(spool: Spool, state: str, entry: Entry) -> Submission:
-        if state == "running" and not given_back:
+    def find_newer(spool: Spool, state: State, entry: Entry) -> Submission:
+        if state is State.RUNNING and not given_back:
             raise NewerFormatError(spool.queue.entry_path(state, entry), NEWER, NEWER - 1)
         return read(spool, state, entry)
 
@@ -434,7 +435,7 @@ def test_nobody_gives_a_newer_entry_up(bench: Bench, unlike: bool) -> None:
     bench.drop("a")
     newer = make_newer(bench.root / "new" / named("a"), unlike=unlike)
     with pytest.raises(NewerFormatError):
-        bench.spool.give_up(mine("a"), "new", "a reason")
+        bench.spool.give_up(mine("a"), State.NEW, "a reason")
     assert_untouched(bench, f"new/{named('a')}", newer)
 
 

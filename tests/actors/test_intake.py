@@ -26,6 +26,7 @@ from spoold.actors.intake import Intake, dropbox
 from spoold.config import Settings, Share, Spool
 from spoold.host import fsops, log
 from spoold.model.ids import Hint
+from spoold.model.states import State
 from spoold.model.turns import Turns
 from spoold.spool import floor, layout
 from spoold.spool import store as spool_store
@@ -87,7 +88,7 @@ def test_a_good_file_becomes_an_entry(box: Box) -> None:
     assert box.names("incoming") == set()
     assert box.names("new") == {named("a", owner=NOBODY)}
     assert box.names("tmp") == set()
-    made = box.spool.read("new", mine("a", owner=NOBODY))
+    made = box.spool.read(State.NEW, mine("a", owner=NOBODY))
     assert (made.Submission_id, made.Spool.uid, made.Spool.gid) == ("a", NOBODY, NOBODY)
     assert made.Spool.sha256 == hashlib.sha256(GOOD).hexdigest()
     raw = json.loads((box.root / "new" / named("a", owner=NOBODY)).read_bytes())
@@ -144,7 +145,7 @@ def test_the_clients_file_may_be_written_after_it_was_taken(box: Box) -> None:
         box.intake.step()
         still_open.write(b'{"files": [{"name": "run.sh", "content": "evil"}]}')
         still_open.flush()
-        request = box.spool.read("new", mine("a")).Request
+        request = box.spool.read(State.NEW, mine("a")).Request
     assert request is not None
     assert request.text_of("run.sh") == "echo hi"
 

@@ -12,6 +12,7 @@ from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Taken
 from spoold.actors.executor.waits import Wait, Waits
 from spoold.model import timeshare
 from spoold.model.ids import Entry
+from spoold.model.states import State
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,7 +23,7 @@ def no_credit() -> Iterator[None]:
 
 
 def place(id_: str, attempt: int = 1) -> Place:
-    return Place("new", Entry(id_, attempt))
+    return Place(State.NEW, Entry(id_, attempt))
 
 
 def test_what_rested_is_not_lost_where_very_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,16 +36,16 @@ def test_what_rested_is_not_lost_where_very_much_waits(monkeypatch: pytest.Monke
     while found := line.look(now=20.0):
         seen.append(found.place.entry.id)
     assert "tried" in seen
-    assert line.names("new") == set()
+    assert line.names(State.NEW) == set()
 
 
 def test_what_is_not_looked_at_yet_is_looked_at_owner_after_owner() -> None:
     """One owner's thousand delay another's first look by one, by whatever way they came."""
     line = Line()
     for number in range(1000):
-        line.see(Place("new", Entry(f"a{number}", 1, 1001)), FOUND)
-    line.see(Place("new", Entry("b", 1, 1002)), FOUND)
-    line.see(Place("new", Entry("c", 1, 1003)), TOLD)
+        line.see(Place(State.NEW, Entry(f"a{number}", 1, 1001)), FOUND)
+    line.see(Place(State.NEW, Entry("b", 1, 1002)), FOUND)
+    line.see(Place(State.NEW, Entry("c", 1, 1003)), TOLD)
     looks = [line.look(now=0.0) for _ in range(3)]
     assert [look.place.entry.id for look in looks if look] == ["a0", "b", "c"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from spoold.host import fsops
 from spoold.host.log import Log
+from spoold.model.states import State
 from spoold.spool.recovery import publish_committed
 from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
@@ -144,10 +145,10 @@ def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
         release(id_)
 
     bench.drop("a")
-    holder.claim(mine("a"), "new", "running")
+    holder.claim(mine("a"), State.NEW, State.RUNNING)
     monkeypatch.setattr(holder, "release_id", come_late)
     with pytest.raises(FileNotFoundError):  # its result went with the requeueing
-        holder.commit(mine("a"), "running", b"first\n")
+        holder.commit(mine("a"), State.RUNNING, b"first\n")
     assert bench.spool.queue.locate("a") == ("new", mine("a"))
     bench.wait_for("a")
     bench.assert_nothing_is_left()

@@ -13,6 +13,7 @@ from spoold.config import Executor as ExecutorSettings
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry
+from spoold.model.states import State
 from spoold.spool.lease import Lease
 from spoold.spool.requeue import requeue
 from tests.actors.bench import Bench, settings_for
@@ -103,7 +104,7 @@ def test_a_holder_that_slept_through_it_cannot_answer(tmp_path: Path) -> None:
         (bench.root / "incoming" / "a.cancel").write_text("a")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
         requeue(bench.spool, "a")
-        bench.spool.queue.claim(mine("a"), "new", "running")  # another executor
+        bench.spool.queue.claim(mine("a"), State.NEW, State.RUNNING)  # another executor
         bench.sandbox.gate.set()
         bench.until(lambda: not bench.executor._slots._heartbeat._held, lambda: None)
         assert lease.lost
@@ -134,8 +135,8 @@ def test_a_lease_is_on_a_file_and_not_on_a_name(bench: Bench) -> None:
 def test_tidying_removes_nothing_of_the_next_life(bench: Bench) -> None:
     queue = bench.spool.queue
     bench.drop("a")
-    queue.claim(mine("a"), "new", "running")
-    queue.commit(mine("a"), "running", b"first", tidy=False)
+    queue.claim(mine("a"), State.NEW, State.RUNNING)
+    queue.commit(mine("a"), State.RUNNING, b"first", tidy=False)
     requeue(bench.spool, "a")
     (bench.root / "tmp" / result_named("a")).write_bytes(b"second")
     queue.tidy()

@@ -13,6 +13,7 @@ from spoold.actors.builder.lanes import Lanes
 from spoold.config import Builder as BuilderSettings
 from spoold.host.clock import Clock
 from spoold.model.ids import Entry
+from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from tests.actors.bench import Bench, settings_for
 from tests.standins import store_path
@@ -86,7 +87,7 @@ def test_what_was_stopped_is_built_when_the_slow_lane_has_a_place(bench: Bench) 
 def test_it_is_known_who_asked_before_the_build_begins(bench: Bench) -> None:
     bench.drop("a")
     bench.executor.step()
-    (build,) = bench.builds.queue.entries("new")
+    (build,) = bench.builds.queue.entries(State.NEW)
     assert bench.builds.askers() == {build.id: {os.getuid()}}
 
 
@@ -139,8 +140,8 @@ def test_a_build_that_another_builder_took_is_forgotten(one_place: Bench) -> Non
     file(one_place, "a", HONEST)
     file(one_place, "b", HONEST)
     one_place.until(lambda: one_place.names("builds/building"), one_place.builder.step)
-    (taken,) = one_place.builds.queue.entries("new")
-    one_place.builds.queue.claim(taken, "new", "building")
+    (taken,) = one_place.builds.queue.entries(State.NEW)
+    one_place.builds.queue.claim(taken, State.NEW, State.BUILDING)
     one_place.builder.step()
     one_place.backend.gate.set()
     one_place.until(lambda: len(one_place.builds.finished()) == 1, one_place.builder.step)

@@ -15,6 +15,7 @@ from spoold.model.collection import Order, Rules
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
+from spoold.model.states import State
 from spoold.spool.queue import Queue
 from spoold.spool.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time
@@ -124,7 +125,7 @@ def executors_that_die(world: World) -> None:
     world.drop("a")
     world.step("intake")
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.spool.queue.claim(mine("a", attempt, CLIENT), "new", "running")
+        world.spool.queue.claim(mine("a", attempt, CLIENT), State.NEW, State.RUNNING)
         world.step("health")
         pass_time(31)
         world.step("health")
@@ -134,9 +135,9 @@ def executors_that_die(world: World) -> None:
 def builders_that_die(world: World) -> None:
     world.drop("a")
     world.step("intake", "executor")
-    build = world.builds.queue.entries("new")[0].id
+    build = world.builds.queue.entries(State.NEW)[0].id
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.builds.queue.claim(Entry(build, attempt), "new", "building")
+        world.builds.queue.claim(Entry(build, attempt), State.NEW, State.BUILDING)
         world.step("health")
         pass_time(31)
         world.step("health")
@@ -155,7 +156,7 @@ def an_entry_that_waits_without_a_build(world: World) -> None:
     world.drop("a")
     world.step("intake")
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.spool.queue.claim(mine("a", attempt, CLIENT), "new", "building")
+        world.spool.queue.claim(mine("a", attempt, CLIENT), State.NEW, State.BUILDING)
         for _ in range(3):  # it looks at these once in a lease's time
             pass_time(31)
             world.step("health")

@@ -19,6 +19,7 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
+from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies, File, Origin, Request
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
@@ -180,7 +181,7 @@ def test_a_stopped_builder_that_goes_on_shows_nothing(
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
+    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
 
 
 def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
@@ -188,18 +189,18 @@ def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
     queue = bench.spool.queue
     taken_by: list[Entry] = []
     queue.add(mine("a"), b"entry")
-    queue.claim(mine("a"), "new", "running")
+    queue.claim(mine("a"), State.NEW, State.RUNNING)
     taken = mine("a", 3)
-    os.rename(queue.entry_path("running", mine("a")), queue.entry_path("running", taken))
+    os.rename(queue.entry_path(State.RUNNING, mine("a")), queue.entry_path(State.RUNNING, taken))
 
-    recover(queue, "running", taken, abandon=taken_by.append, log=Log("test"))
+    recover(queue, State.RUNNING, taken, abandon=taken_by.append, log=Log("test"))
     (first,) = taken_by
-    recover(queue, "running", first, abandon=taken_by.append, log=Log("test"))
+    recover(queue, State.RUNNING, first, abandon=taken_by.append, log=Log("test"))
     second = taken_by[1]
     assert queue.locate("a") == ("running", second)
     with pytest.raises(LeaseLostError):
-        queue.commit(first, "running", b"first\n")
-    queue.commit(second, "running", b"second\n")
+        queue.commit(first, State.RUNNING, b"first\n")
+    queue.commit(second, State.RUNNING, b"second\n")
     assert (bench.root / "done" / "a.response.json").read_bytes() == b"second\n"
 
 
@@ -216,7 +217,7 @@ def test_two_that_file_one_build_at_once_file_it_whole(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(fsops, "publish", second_one_first)
     assert not one.request(build)
-    assert msgspec.structs.replace(one.read("new", Entry("b", 1)), format=build.format) == build
+    assert msgspec.structs.replace(one.read(State.NEW, Entry("b", 1)), format=build.format) == build
     assert not os.listdir(one.queue.path("tmp"))
 
 
@@ -227,18 +228,18 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
 
     first = mine("a")
     queue.add(first, b"entry")
-    queue.claim(first, "new", "running")
+    queue.claim(first, State.NEW, State.RUNNING)
     result = Path(queue.path("tmp", result_named("a")))
     result.write_bytes(b"first\n")
     listed, waiting = queue.results_waiting(), queue.results_waiting
 
     def commit_meanwhile() -> dict[str, list[Entry]]:
         monkeypatch.undo()
-        second = queue.fence(first, "running")
+        second = queue.fence(first, State.RUNNING)
         assert second
         with monkeypatch.context() as patched:
             patched.setattr(queue, "_link", lambda _: threading.Event())
-            queue.commit(second, "running", b"second\n", tidy=False)
+            queue.commit(second, State.RUNNING, b"second\n", tidy=False)
         return listed
 
     assert waiting() == {"a": [first]}
@@ -254,7 +255,7 @@ def test_a_refusal_that_is_committed_while_health_looks_is_shown(queue: Queue, m
 
     def commit_meanwhile(id_: str, like: Entry | None = None) -> tuple[str, Entry] | None:
         monkeypatch.undo()
-        queue.add(mine("a", 0), b"entry", state="done")
+        queue.add(mine("a", 0), b"entry", state=State.DONE)
         return locate(id_, like)
 
     monkeypatch.setattr(queue, "locate", commit_meanwhile)

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from spoold.model.errors import OperatorError
 from spoold.model.response import FINAL
+from spoold.model.states import State
 from spoold.spool import check as check_module
 from spoold.spool.check import Check
 from spoold.spool.requeue import requeue
@@ -116,8 +117,8 @@ class Spools(RuleBasedStateMachine):
     @rule()
     def stall_an_executor(self) -> None:
         """Another executor claims something and is never heard of again."""
-        for entry in self.world.spool.queue.entries("new")[:1]:
-            self.world.spool.queue.claim(entry, "new", "running")
+        for entry in self.world.spool.queue.entries(State.NEW)[:1]:
+            self.world.spool.queue.claim(entry, State.NEW, State.RUNNING)
 
     @rule(id_=IDS)
     def come_back_from_a_stall(self, id_: str) -> None:
@@ -126,7 +127,7 @@ class Spools(RuleBasedStateMachine):
         if place and place[1].attempt > 1:
             late = place[1]._replace(attempt=place[1].attempt - 1)
             with contextlib.suppress(Exception):
-                self.world.spool.queue.commit(late, "running", b"late")
+                self.world.spool.queue.commit(late, State.RUNNING, b"late")
 
     # -- the operator
 
@@ -181,7 +182,9 @@ class Spools(RuleBasedStateMachine):
         assert {name: now.get(name, data) for name, data in self.visible.items()} == self.visible
         self.visible = now
         entries = [
-            entry.id for state in ("new", "building", "running") for entry in self.world.spool.queue.entries(state)
+            entry.id
+            for state in (State.NEW, State.BUILDING, State.RUNNING)
+            for entry in self.world.spool.queue.entries(state)
         ]
         entries += [name.removesuffix(".json") for name in self.world.names("done") if name not in now]
         assert len(entries) == len(set(entries))

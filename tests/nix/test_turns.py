@@ -12,6 +12,7 @@ from spoold.actors.builder import Builder
 from spoold.config import Builder as BuilderSettings
 from spoold.config import Settings, Spool
 from spoold.model.ids import Entry
+from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
@@ -51,5 +52,5 @@ def test_hanging_builds_delay_no_other(nix_builder: NixBuilder, nix_settings: Se
     finally:
         builder.stop()
     assert all(record.result.shell for name in builds.finished() if (record := builds.result(name)))
-    assert set(builds.queue.entries("new")) == {Entry(name, 1) for name in hostile}, "nothing is lost"
-    assert builds.queue.entries("building") == []
+    assert set(builds.queue.entries(State.NEW)) == {Entry(name, 1) for name in hostile}, "nothing is lost"
+    assert builds.queue.entries(State.BUILDING) == []

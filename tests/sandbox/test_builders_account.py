@@ -30,6 +30,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
+from spoold.model.states import State
 from spoold.model.submission import DEFAULT_EXPRESSION, Dependencies
 from spoold.nix.build import NixBuilder
 from spoold.sandbox.docker_engine import DockerSandbox
@@ -136,7 +137,7 @@ class Room:
         self.tell()
         build_id = ids.build_id(DEFAULT_EXPRESSION, PYTHON, self.runtime.system)
         self.builds.request(Dependencies(build_id=build_id, expression=DEFAULT_EXPRESSION, nixpkgs=PYTHON))
-        self.builds.queue.claim(Entry(build_id, 1), "new", "building")
+        self.builds.queue.claim(Entry(build_id, 1), State.NEW, State.BUILDING)
         closure = sorted({*self.runtime.closure, PYTHON, SHELL})
         result = BuildResult(phase=Phase(outcome=Outcome.OK), shell=SHELL, closure=closure)
         self.builds.finish(Entry(build_id, 1), result, 0.0)

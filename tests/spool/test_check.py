@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spoold.model.states import State
 from spoold.spool import check as checking
 from spoold.spool.check import Action, Check
 from tests.actors.bench import Bench
@@ -145,7 +146,7 @@ def test_an_entry_that_cannot_be_read_ends_with_an_answer(bench: Bench) -> None:
 
 def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
     bench.drop("a")
-    bench.spool.queue.claim(mine("a"), "new", "running")
+    bench.spool.queue.claim(mine("a"), State.NEW, State.RUNNING)
     os.rename(bench.root / "running" / named("a"), bench.root / "done" / "a.json")
     assert found(bench) == {"done/a.json": Action.ANSWER}
     put(bench, f"tmp/{result_named('a')}", old=False)
@@ -164,6 +165,7 @@ def test_a_commit_whose_result_is_lost_is_answered_once(bench: Bench) -> None:
         (f"new/{named('a')}", f"running/{named('a')}"),
         (f"new/{named('a')}", f"building/{named('a')}"),
         (f"running/{named('a')}", f"running/{named('a', 2)}"),
+        (f"running/{named('a', 4)}", f"running/{named('a', 5)}"),
         (f"running/{named('a')}", f"running/{named('a', 9999)}"),
         (f"new/{named('a', 2)}", "done/a.json"),
     ],
@@ -174,7 +176,7 @@ def test_of_two_names_of_a_submission_the_later_state_counts(bench: Bench, first
     os.unlink(bench.root / "new" / named("a"))
     for path in (first, later):
         put(bench, path, data, old=False)
-    put(bench, f"tmp/{result_named('a', 3)}", old=False)
+    put(bench, f"tmp/{result_named('a', 5)}", old=False)
     assert found(bench) == {first: Action.QUARANTINE}
     repair(bench)
     assert bench.has(*later.split("/"))

@@ -13,6 +13,7 @@ import pytest
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
+from spoold.model.states import Kind, State
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.queue import MOST_SHOWN, Queue
@@ -22,13 +23,13 @@ from tests.standins import SetClock
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), ("building", "running"), attempts=3)
+    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
 
 
 def claimed(queue: Queue, id_: str = "a") -> Entry:
     entry = Entry(id_, 1)
     queue.add(entry, b"entry")
-    queue.claim(entry, "new", "running")
+    queue.claim(entry, State.NEW, State.RUNNING)
     return entry
 
 
@@ -45,34 +46,38 @@ def names(queue: Queue, state: str) -> set[str]:
 def test_an_entry_is_added_once(queue: Queue) -> None:
     assert queue.add(Entry("a", 1), b"one")
     assert not queue.add(Entry("a", 1), b"two")
-    assert queue.read("new", Entry("a", 1)) == b"one"
+    assert queue.read(State.NEW, Entry("a", 1)) == b"one"
     assert not names(queue, "tmp")
 
 
 def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
+    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
     entry = Entry("a", 1, 1001)
     assert queue.add(entry, b"one")
     assert (names(queue, "new"), os.readlink(queue.path("ids", "a"))) == ({"a@1001-1.json"}, "1001")
     assert queue.locate("a") == ("new", entry)
     assert not queue.add(Entry("a", 1, 1002), b"two")
     assert (names(queue, "new"), names(queue, "tmp")) == ({"a@1001-1.json"}, set())
-    queue.claim(entry, "new", "running")
-    second = queue.fence(entry, "running")
+    queue.claim(entry, State.NEW, State.RUNNING)
+    second = queue.fence(entry, State.RUNNING)
     assert second == Entry("a", 2, 1001)
     assert queue.locate("a") == ("running", second)
     os.unlink(queue.path("ids", "a"))
     assert queue.locate("a") is None
     assert queue.locate("a", entry) == ("running", second), "whoever has its name needs no note"
-    queue.commit(second, "running", b"result\n")
+    queue.commit(second, State.RUNNING, b"result\n")
     assert queue.locate("a") == ("done", Entry("a", 1))
 
 
-def test_builds_leave_no_notes(queue: Queue) -> None:
-    queue.commit(claimed(queue), "running", b"result\n")
-    claimed(queue, "b")
-    assert not names(queue, "ids")
+def test_builds_leave_no_notes(tmp_path: Path) -> None:
+    layout.create(str(tmp_path))
+    builds = Queue(str(tmp_path / "builds"), Kind.BUILD, attempts=3)
+    for id_ in "ab":
+        assert builds.add(Entry(id_, 1), b"build")
+        builds.claim(Entry(id_, 1), State.NEW, State.BUILDING)
+    builds.commit(Entry("a", 1), State.BUILDING, b"result\n")
+    assert not os.listdir(tmp_path / "ids")
 
 
 def test_of_many_claims_one_succeeds(queue: Queue) -> None:
@@ -81,7 +86,7 @@ def test_of_many_claims_one_succeeds(queue: Queue) -> None:
 
     def claim() -> None:
         with contextlib.suppress(LeaseLostError):
-            won.append(queue.claim(Entry("a", 1), "new", "running"))
+            won.append(queue.claim(Entry("a", 1), State.NEW, State.RUNNING))
 
     threads = [threading.Thread(target=claim) for _ in range(16)]
     for thread in threads:
@@ -94,7 +99,7 @@ def test_of_many_claims_one_succeeds(queue: Queue) -> None:
 def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Queue) -> None:
     queue.add(Entry("a", 1), b"entry")
     os.utime(queue.path("new", "a.json"), (1, 1))
-    queue.claim(Entry("a", 1), "new", "running")
+    queue.claim(Entry("a", 1), State.NEW, State.RUNNING)
     assert os.stat(queue.path("running", "a@1.json")).st_mtime > 1e9
 
 
@@ -108,12 +113,12 @@ def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
 
     queue.add(Entry("a", 1), b"entry")
     monkeypatch.setattr(fsops, "touch", touch)
-    assert queue.claim(Entry("a", 1), "new", "running") == queue.path("running", "a@1.json")
+    assert queue.claim(Entry("a", 1), State.NEW, State.RUNNING) == queue.path(State.RUNNING, "a@1.json")
 
 
 def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> None:
     entry = claimed(queue)
-    queue.commit(entry, "running", b"result\n", (os.geteuid(), os.getegid()))
+    queue.commit(entry, State.RUNNING, b"result\n", (os.geteuid(), os.getegid()))
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
     assert os.stat(queue.path("done", "a.response.json")).st_mode & 0o777 == 0o400
@@ -123,16 +128,16 @@ def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> Non
 
 def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
     entry = claimed(queue)
-    assert queue.give_back(entry, "running", 2)
+    assert queue.give_back(entry, State.RUNNING, 2)
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, "running", b"late\n")
+        queue.commit(entry, State.RUNNING, b"late\n")
     second = Entry("a", 2)
-    queue.claim(second, "new", "running")
+    queue.claim(second, State.NEW, State.RUNNING)
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, "running", b"late\n")
-    queue.commit(second, "running", b"second\n")
+        queue.commit(entry, State.RUNNING, b"late\n")
+    queue.commit(second, State.RUNNING, b"second\n")
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, "running", b"late\n")
+        queue.commit(entry, State.RUNNING, b"late\n")
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
     assert not names(queue, "tmp")
 
@@ -140,11 +145,11 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
 def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
     entry = claimed(queue)
     heartbeat = noting(queue, 1000)
-    with heartbeat.holding(queue.entry_path("running", entry)) as lease:
+    with heartbeat.holding(queue.entry_path(State.RUNNING, entry)) as lease:
         heartbeat.beat()
         lease.check()
-        queue.give_back(entry, "running", 2)
-        queue.claim(Entry("a", 2), "new", "running")
+        queue.give_back(entry, State.RUNNING, 2)
+        queue.claim(Entry("a", 2), State.NEW, State.RUNNING)
         os.utime(queue.path("running", "a@2.json"), (1, 1))
         heartbeat.beat()
         assert lease.lost
@@ -156,7 +161,7 @@ def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
 
 def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
     entry = claimed(queue)
-    path = queue.entry_path("running", entry)
+    path = queue.entry_path(State.RUNNING, entry)
     heartbeat = noting(queue, 0.02)
     with heartbeat.holding(path):
         os.utime(path, (1, 1))
@@ -174,9 +179,9 @@ def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
 def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queue) -> None:
     entry, other = claimed(queue), claimed(queue, "b")
     first = noting(queue, 1000)
-    with first.holding(queue.entry_path("running", other)):
+    with first.holding(queue.entry_path(State.RUNNING, other)):
         pass
-    holding = first.holding(queue.entry_path("running", entry))
+    holding = first.holding(queue.entry_path(State.RUNNING, entry))
     holding.__enter__()  # and the process is killed
     second = Heartbeat(1000, queue.path("tmp", "test.held"))
     assert second.start() == [entry]
@@ -188,7 +193,7 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queu
 
 def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: Queue) -> None:
     heartbeat = noting(queue, 1000)
-    first, second = (queue.entry_path("running", claimed(queue, id_)) for id_ in ("a", "b"))
+    first, second = (queue.entry_path(State.RUNNING, claimed(queue, id_)) for id_ in ("a", "b"))
     with heartbeat.holding(first) as lease:
         heartbeat.stop_holders()
         assert lease.stop.is_set()
@@ -203,7 +208,7 @@ def test_what_nobody_works_on_is_not_renewed_because_its_note_cannot_be_removed(
     def read_only(_: str) -> None:
         raise OSError(30, "Read-only file system")
 
-    path = queue.entry_path("running", claimed(queue))
+    path = queue.entry_path(State.RUNNING, claimed(queue))
     heartbeat = noting(queue, 1000)
     with monkeypatch.context() as patch:
         patch.setattr(fsops, "remove", read_only)
@@ -219,23 +224,23 @@ def test_what_nobody_works_on_is_not_renewed_because_its_note_cannot_be_removed(
 
 def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), ("building", "running"), attempts=10, pause=5.0)
+    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=10, pause=5.0)
     clock = SetClock()
     queue.add(Entry("a", 1), b"entry")
     pauses = []
     for attempt in range(1, 10):
-        queue.claim(Entry("a", attempt), "new", "running")
-        assert queue.retry(Entry("a", attempt), "running")
+        queue.claim(Entry("a", attempt), State.NEW, State.RUNNING)
+        assert queue.retry(Entry("a", attempt), State.RUNNING)
         mtime = os.stat(queue.path("new", f"a@{attempt + 1}.json")).st_mtime
         clock.there = mtime + 1
         pauses.append(round(queue.due(Entry("a", attempt + 1), mtime, clock) - clock.monotonic()) + 1)
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
-    assert not queue.retry(Entry("a", 1), "running")
+    assert not queue.retry(Entry("a", 1), State.RUNNING)
 
 
 def test_a_stepped_clock_makes_no_pause_longer(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, pause=5.0)
+    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3, pause=5.0)
     clock = SetClock()
     a_year_on = clock.file_system() + 3e7
     assert queue.due(Entry("a", 3), a_year_on, clock) == clock.monotonic() + 10
@@ -244,7 +249,7 @@ def test_a_stepped_clock_makes_no_pause_longer(tmp_path: Path) -> None:
 def test_publication_never_replaces(queue: Queue) -> None:
     entry = claimed(queue)
     Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
-    queue.commit(entry, "running", b"mine\n")
+    queue.commit(entry, State.RUNNING, b"mine\n")
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
@@ -256,7 +261,7 @@ def test_nor_does_a_publication_by_rename(queue: Queue, monkeypatch: pytest.Monk
 
     entry = claimed(queue)
     Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
-    queue.commit(entry, "running", b"mine\n", tidy=False)
+    queue.commit(entry, State.RUNNING, b"mine\n", tidy=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", link)
         queue.publish(entry)
@@ -265,23 +270,29 @@ def test_nor_does_a_publication_by_rename(queue: Queue, monkeypatch: pytest.Monk
 
 def test_publishing_may_be_repeated(queue: Queue) -> None:
     entry = claimed(queue)
-    queue.commit(entry, "running", b"result\n")
+    queue.commit(entry, State.RUNNING, b"result\n")
     queue.publish(entry)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
 
 
 @pytest.mark.parametrize(
     ("state", "entry"),
-    [("new", Entry("a", 1)), ("new", Entry("a", 3)), ("building", Entry("a", 2)), ("running", Entry("a", 4))],
+    [
+        (State.NEW, Entry("a", 1)),
+        (State.NEW, Entry("a", 3)),
+        (State.BUILDING, Entry("a", 2)),
+        (State.RUNNING, Entry("a", 4)),
+    ],
 )
-def test_an_entry_is_found_wherever_it_is(queue: Queue, state: str, entry: Entry) -> None:
+def test_an_entry_is_found_wherever_it_is(queue: Queue, state: State, entry: Entry) -> None:
     assert queue.locate("a") is None
     Path(queue.entry_path(state, entry)).write_bytes(b"entry")
+    queue.take_over_id(entry)
     assert queue.locate("a") == (state, entry)
 
 
 def test_a_finished_entry_is_found_and_can_be_read(queue: Queue) -> None:
-    queue.commit(claimed(queue), "running", b"result\n")
+    queue.commit(claimed(queue), State.RUNNING, b"result\n")
     place = queue.locate("a")
     assert place is not None
     assert place[0] == "done"
@@ -294,8 +305,8 @@ def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: Queue, monkey
     exists = fsops.exists
 
     def exists_and_put_back(path: str) -> bool:
-        if path == queue.entry_path("running", entry):
-            queue.give_back(entry, "running", 2)
+        if path == queue.entry_path(State.RUNNING, entry):
+            queue.give_back(entry, State.RUNNING, 2)
         return exists(path)
 
     monkeypatch.setattr(fsops, "exists", exists_and_put_back)
@@ -304,10 +315,10 @@ def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: Queue, monkey
 
 def test_fencing_takes_an_entry_from_its_holder(queue: Queue) -> None:
     entry = claimed(queue)
-    assert queue.fence(entry, "running") == Entry("a", 2)
-    assert queue.fence(entry, "running") is None
+    assert queue.fence(entry, State.RUNNING) == Entry("a", 2)
+    assert queue.fence(entry, State.RUNNING) is None
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, "running", b"late\n")
+        queue.commit(entry, State.RUNNING, b"late\n")
 
 
 def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +332,7 @@ def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pyt
     entries = [claimed(queue, f"a{number}") for number in range(3)]
     monkeypatch.setattr(fsops, "sync_directory", sync)
     for entry in entries:
-        queue.commit(entry, "running", b"result", tidy=False)
+        queue.commit(entry, State.RUNNING, b"result", tidy=False)
     assert synced == ["tmp", "done"] * 3
     assert len(names(queue, "done")) == 6  # all are shown
     assert len(names(queue, "tmp")) == 3
@@ -334,7 +345,7 @@ def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pyt
 
 def test_private_names_do_not_pile_up(queue: Queue) -> None:
     for number in range(MOST_SHOWN + 1):
-        queue.commit(claimed(queue, f"a{number}"), "running", b"result", tidy=False)
+        queue.commit(claimed(queue, f"a{number}"), State.RUNNING, b"result", tidy=False)
     assert len(names(queue, "tmp")) == 1
 
 
@@ -347,7 +358,7 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(queue: Queue, monkeypatch: p
 
     entry = claimed(queue)
     monkeypatch.setattr(fsops, "move", move_twice)
-    queue.commit(entry, "running", b"result\n")
+    queue.commit(entry, State.RUNNING, b"result\n")
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert not names(queue, "tmp")
 
@@ -366,21 +377,21 @@ def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
     entry = claimed(queue)
     monkeypatch.setattr(fsops, "move", move)
     with contextlib.nullcontext() if done else pytest.raises(OSError, match="error"):
-        queue.commit(entry, "running", b"result\n")
+        queue.commit(entry, State.RUNNING, b"result\n")
     assert names(queue, "done") == ({"a.json", "a.response.json"} if done else set())
 
 
 @pytest.mark.parametrize("is_shown", [False, True])
 def test_a_commit_that_came_late_shows_nothing(queue: Queue, is_shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     late = claimed(queue)
-    mine = queue.fence(late, "running")
+    mine = queue.fence(late, State.RUNNING)
     assert mine
     with monkeypatch.context() as patched:
         if not is_shown:
             patched.setattr(queue, "_link", lambda _: None)
-        queue.commit(mine, "running", b"second\n", tidy=is_shown)
+        queue.commit(mine, State.RUNNING, b"second\n", tidy=is_shown)
     with pytest.raises(LeaseLostError):
-        queue.commit(late, "running", b"first\n")
+        queue.commit(late, State.RUNNING, b"first\n")
     if not is_shown:
         queue.publish(mine)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
@@ -401,15 +412,15 @@ def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
         return True
 
     monkeypatch.setattr(fsops, "move", move)
-    queue.claim(Entry("a", 1), "new", "running")
+    queue.claim(Entry("a", 1), State.NEW, State.RUNNING)
     assert seen[0] > 1e9
 
 
 def test_a_lease_that_its_holder_lets_go_of_while_it_is_renewed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that renews takes no harm, and the others' leases are renewed on."""
     heartbeat = noting(queue, 60.0)
-    first = queue.entry_path("running", claimed(queue, "a"))
-    second = queue.entry_path("running", claimed(queue, "b"))
+    first = queue.entry_path(State.RUNNING, claimed(queue, "a"))
+    second = queue.entry_path(State.RUNNING, claimed(queue, "b"))
     real = Lease.renew
     with heartbeat.holding(second) as other, contextlib.ExitStack() as stack:
         stack.enter_context(heartbeat.holding(first))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from spoold.config import Lease
 from spoold.host.clock import Clock
 from spoold.host.log import Log
-from spoold.model.ids import Entry, result_name
+from spoold.model.ids import Entry, Private, result_name
+from spoold.model.states import Kind, State
 from spoold.spool import layout
 from spoold.spool.queue import Queue
-from spoold.spool.recovery import Watchman, publish_committed, recover
+from spoold.spool.recovery import Watchman, clear_private, publish_committed, recover
 from tests.standins import SetClock
 
 LIMIT, RENEWAL = 30.0, 5.0
@@ -22,7 +24,7 @@ LIMIT, RENEWAL = 30.0, 5.0
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), ("building", "running"), attempts=3)
+    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
 
 
 @pytest.fixture
@@ -32,17 +34,18 @@ def clock() -> SetClock:
 
 def held(queue: Queue, clock: Clock, attempt: int = 1) -> Entry:
     entry = Entry("a", attempt)
-    Path(queue.entry_path("running", entry)).write_bytes(b"entry")
+    Path(queue.entry_path(State.RUNNING, entry)).write_bytes(b"entry")
+    queue.take_over_id(entry)
     renew(queue, clock, entry)
     return entry
 
 
 def renew(queue: Queue, clock: Clock, entry: Entry) -> None:
-    os.utime(queue.entry_path("running", entry), (clock.file_system(), clock.file_system()))
+    os.utime(queue.entry_path(State.RUNNING, entry), (clock.file_system(), clock.file_system()))
 
 
 def watchman(clock: Clock) -> Watchman:
-    return Watchman(clock, limit=LIMIT, renewal=RENEWAL)
+    return Watchman(clock, Lease(limit=LIMIT, renewal=RENEWAL))
 
 
 def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: Queue, clock: SetClock) -> None:
@@ -50,53 +53,53 @@ def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: Queue, clock: Set
     for _ in range(20):
         clock.pass_time(5)
         renew(queue, clock, entry)
-        assert watching.dead(queue, "running") == []
+        assert watching.dead(queue, State.RUNNING) == []
     clock.pass_time(LIMIT - 1)
-    assert watching.dead(queue, "running") == []
+    assert watching.dead(queue, State.RUNNING) == []
     clock.pass_time(2)
-    assert watching.dead(queue, "running") == [entry]
+    assert watching.dead(queue, State.RUNNING) == [entry]
 
 
 def test_an_old_entry_is_not_dead_at_the_first_look(queue: Queue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     clock.pass_time(3600)
-    assert watching.dead(queue, "running") == []
+    assert watching.dead(queue, State.RUNNING) == []
     clock.pass_time(2 * RENEWAL)
-    assert watching.dead(queue, "running") == [entry]
+    assert watching.dead(queue, State.RUNNING) == [entry]
 
 
 def test_an_operator_can_expire_a_lease_with_touch(queue: Queue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
-    watching.dead(queue, "running")
-    os.utime(queue.entry_path("running", entry), (clock.there - 3600,) * 2)
-    assert watching.dead(queue, "running") == []
+    watching.dead(queue, State.RUNNING)
+    os.utime(queue.entry_path(State.RUNNING, entry), (clock.there - 3600,) * 2)
+    assert watching.dead(queue, State.RUNNING) == []
     clock.pass_time(2 * RENEWAL)
-    assert watching.dead(queue, "running") == [entry]
+    assert watching.dead(queue, State.RUNNING) == [entry]
 
 
 @pytest.mark.parametrize("step", [3600, -3600])
 def test_a_stepped_clock_expires_nothing_that_is_renewed(queue: Queue, clock: SetClock, step: float) -> None:
     entry, watching = held(queue, clock), watchman(clock)
-    watching.dead(queue, "running")
+    watching.dead(queue, State.RUNNING)
     clock.there += step
     for _ in range(20):
-        assert watching.dead(queue, "running") == []
+        assert watching.dead(queue, State.RUNNING) == []
         clock.pass_time(5)
         renew(queue, clock, entry)
 
 
 def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: Queue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
-    os.utime(queue.entry_path("running", entry), (clock.there + 1e6,) * 2)
-    watching.dead(queue, "running")
+    os.utime(queue.entry_path(State.RUNNING, entry), (clock.there + 1e6,) * 2)
+    watching.dead(queue, State.RUNNING)
     clock.pass_time(LIMIT)
-    assert watching.dead(queue, "running") == [entry]
+    assert watching.dead(queue, State.RUNNING) == [entry]
 
 
 def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetClock) -> None:
     recover(
         queue,
-        "running",
+        State.RUNNING,
         held(queue, clock),
         abandon=lambda entry: pytest.fail(str(entry)),
         log=Log("test"),
@@ -107,7 +110,7 @@ def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetCl
 @pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 5), (5, 5)])
 def test_the_last_attempt_is_fenced_and_abandoned(queue: Queue, clock: SetClock, attempt: int, abandoned: int) -> None:
     given: list[Entry] = []
-    recover(queue, "running", held(queue, clock, attempt), abandon=given.append, log=Log("test"))
+    recover(queue, State.RUNNING, held(queue, clock, attempt), abandon=given.append, log=Log("test"))
     assert given == [Entry("a", abandoned)]
     assert queue.locate("a") == ("running", Entry("a", abandoned))
 
@@ -161,10 +164,10 @@ def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Qu
 def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, clock: SetClock) -> None:
     """What an earlier use of the id left is another owner's; it says nothing of the one that is on its way."""
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), ("building", "running"), attempts=3, owned=True)
+    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
     mine, former = Entry("a", 1, 1001), Entry("a", 3, 1002)
     assert queue.add(mine, b"entry")
-    queue.claim(mine, "new", "running")
+    queue.claim(mine, State.NEW, State.RUNNING)
     for entry in (mine, former):
         queue.write_for(queue.path("tmp", result_name(entry)), b"result\n", None)
     publish_committed(queue, Log("test"))
@@ -179,7 +182,7 @@ def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
     entry = held(queue, clock)
     result = Path(queue.path("tmp", "a@1.response.json"))
     result.write_bytes(b"result\n")
-    os.rename(queue.entry_path("running", entry), queue.path("done", "a.json"))
+    os.rename(queue.entry_path(State.RUNNING, entry), queue.path(State.DONE, "a.json"))
 
     def lstat(path: str, **_: object) -> os.stat_result:
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
@@ -191,3 +194,18 @@ def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
     assert result.exists()
     publish_committed(queue, Log("test"))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
+
+
+@pytest.mark.parametrize("kind", Private)
+def test_what_a_process_did_not_live_to_show_goes_after_an_hour(queue: Queue, kind: Private) -> None:
+    old, young, result = (
+        queue.private(kind, "old"),
+        queue.private(kind, "young"),
+        queue.path("tmp", "a@1.response.json"),
+    )
+    for path in (old, young, result):
+        Path(path).write_bytes(b"")
+    for path in (old, result):
+        os.utime(path, (1, 1))
+    clear_private(queue, Clock(queue.path("tmp", "test.probe")))
+    assert (os.path.exists(old), os.path.exists(young), os.path.exists(result)) == (False, True, True)

@@ -15,6 +15,7 @@ from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.retention import Rules
+from spoold.model.states import State
 from spoold.model.submission import Origin
 from spoold.spool import holdings
 from spoold.spool.recovery import publish_committed
@@ -151,9 +152,9 @@ def test_an_answer_that_comes_late_is_kept_as_long_as_any(bench: Bench) -> None:
     """The host was down for long before the commit, or before the publication."""
     queue, entry = bench.spool.queue, mine("a")
     bench.drop("a")
-    queue.claim(entry, "new", "running")
-    os.utime(queue.entry_path("running", entry), (OLD, OLD))
-    queue.commit(entry, "running", b"answer\n")
+    queue.claim(entry, State.NEW, State.RUNNING)
+    os.utime(queue.entry_path(State.RUNNING, entry), (OLD, OLD))
+    queue.commit(entry, State.RUNNING, b"answer\n")
     sweep(bench)
     assert bench.names("done") == {"a.json", "a.response.json"}
     os.rename(bench.root / "done" / "a.response.json", bench.root / "tmp" / result_named("a"))
@@ -209,9 +210,8 @@ def test_what_belongs_to_nothing_any_more_goes(bench: Bench) -> None:
     finish(bench, "a")
     builds = bench.names("builds/used")
     bench.drop("b")
-    orphans = ["progress/gone.json", "tmp/gone@1.response.json", f"builds/used/{'0' * 64}@1", "builds/tmp/x.order.json"]
+    orphans = ["progress/gone.json", "tmp/gone@1.response.json", f"builds/used/{'0' * 64}@1"]
     orphans += [
-        "tmp/0123456789abcdef.id.json",
         f"builds/tmp/{'0' * 64}@1.response.json",
         "builds/collect/by-hand-1.result.json",
     ]

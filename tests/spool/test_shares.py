@@ -12,6 +12,7 @@ import pytest
 from spoold.config import Settings, Share
 from spoold.host import machine
 from spoold.model.retention import Amount
+from spoold.model.states import State
 from spoold.model.submission import Origin, Request
 from spoold.spool import counting, holdings, layout
 from spoold.spool.builds import BuildStore
@@ -66,8 +67,8 @@ def blocks(*paths: Path) -> int:
 def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_path: Path) -> None:
     spool.accept("waits", request(50_000), origin(ONE))
     spool.accept("held", request(10), origin(ONE))
-    held = next(entry for entry in spool.queue.entries("new") if entry.id == "held")
-    spool.queue.claim(held, "new", "running")
+    held = next(entry for entry in spool.queue.entries(State.NEW) if entry.id == "held")
+    spool.queue.claim(held, State.NEW, State.RUNNING)
     spool.set_aside("bad", b"y" * 9000, "not JSON", suffix=f"@{ONE}-0123abcd")
     spool.refuse_reuse("used", "used", origin(ONE))
     spool.accept("another", request(10), origin(OTHER))

@@ -28,15 +28,17 @@ from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, S
 from spoold.host.persons import Persons, weights
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
-from spoold.model.ids import Entry, Hint
+from spoold.model.ids import Entry, Hint, Kept
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
+from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend, recover
 
-log = Log("builder")
+log = Log(Role.BUILDER)
+NEW = Kind.BUILD.directory(State.NEW)
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
 ATTENTION = 1.0  # seconds between two looks while builds wait for a place
 
@@ -61,8 +63,8 @@ class Builder:
         self._settings = settings
         self._backend = backend
         self._builds = BuildStore(settings)
-        self._clock = Clock(self._builds.queue.path("tmp", "builder.probe"))
-        self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", "builder.held"))
+        self._clock = Clock(self._builds.queue.path("tmp", f"builder{Kept.PROBE}"))
+        self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", f"builder{Kept.HELD}"))
         self._lanes = Lanes(settings.builder)
         self._lanes.weigh(weights(settings.turns.weights))
         self._persons = Persons()
@@ -80,7 +82,7 @@ class Builder:
     @property
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
-        return ["builds", "builds/new", "builds/collect"]
+        return ["builds", NEW, "builds/collect"]
 
     def start(self) -> None:
         """Provide the runtime; show what an earlier builder committed and could not show."""
@@ -89,7 +91,7 @@ class Builder:
         self._provide_at_start()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
-            recover(self._builds.queue, "building", entry, abandon=self._abandon, log=log)
+            recover(self._builds.queue, State.BUILDING, entry, abandon=self._abandon, log=log)
 
     def _provide_at_start(self) -> None:
         """Provide the runtime; and whoever changed the pins while no builder ran, and waits, gets his answer."""
@@ -214,14 +216,14 @@ class Builder:
         queue = self._builds.queue
         with self._lock:
             if hints is None:
-                entries = queue.entries("new")
+                entries = queue.entries(State.NEW)
                 self._left &= set(entries)
             else:
-                seen = [hint for hint in hints if hint.directory == "builds/new"]
+                seen = [hint for hint in hints if hint.directory == NEW]
                 entries = [entry for hint in seen if (entry := ids.parse_entry(hint.name))]
             for entry in entries:
                 known = entry in self._left or self._lanes.has(entry)
-                since = None if known else fsops.mtime(queue.entry_path("new", entry))
+                since = None if known else fsops.mtime(queue.entry_path(State.NEW, entry))
                 if since is not None:
                     due = queue.due(entry, since, self._clock) if entry.attempt > 1 else 0.0
                     self._lanes.add(entry, since, due)
@@ -235,7 +237,7 @@ class Builder:
             for entry in self._lanes.start(self._askers(), now):
                 self._workers.submit(self._work, entry)
             for entry in self._lanes.stop(now):
-                self._heartbeat.stop_holder(self._builds.queue.entry_path("building", entry))
+                self._heartbeat.stop_holder(self._builds.queue.entry_path(State.BUILDING, entry))
 
     def _askers(self) -> dict[str, set[int]]:
         """Return the persons who asked for each build."""
@@ -265,9 +267,9 @@ class Builder:
             self._left.add(entry)
 
     def _build(self, entry: Entry) -> None:
-        if newer := self._builds.newer("new", entry):
+        if newer := self._builds.newer(State.NEW, entry):
             raise newer
-        path = self._builds.queue.claim(entry, "new", "building")
+        path = self._builds.queue.claim(entry, State.NEW, State.BUILDING)
         try:
             with self._heartbeat.holding(path) as lease:
                 try:
@@ -298,7 +300,7 @@ class Builder:
             self._postpone(entry, error)
         except NewerFormatError as error:
             self._leave(entry, error)
-            self._builds.queue.give_back(entry, "building", entry.attempt)
+            self._builds.queue.give_back(entry, State.BUILDING, entry.attempt)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
@@ -340,13 +342,13 @@ class Builder:
     def _put_back(self, entry: Entry, attempt: int, pause: float = 0.0) -> None:
         """Give a build up for now: it waits in ``builds/new``, for this builder ``pause`` seconds at least."""
         with self._lock:
-            if self._builds.queue.give_back(entry, "building", attempt):
+            if self._builds.queue.give_back(entry, State.BUILDING, attempt):
                 not_before = self._clock.monotonic() + pause
                 self._lanes.add(Entry(entry.id, attempt), self._clock.file_system(), not_before)
 
     def _realise(self, entry: Entry, lease: Lease) -> None:
         try:
-            wanted = self._builds.read("building", entry)
+            wanted = self._builds.read(State.BUILDING, entry)
         except msgspec.DecodeError as error:
             self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
             return

@@ -19,11 +19,12 @@ from spoold.host.metrics import COLLECTED_BUILDS, COLLECTED_BYTES, COLLECTIONS, 
 from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
 from spoold.model.errors import LeaseLostError, NewerFormatError, SpooldError
 from spoold.model.plan import build_id_of
+from spoold.model.states import Kind, Role
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Spool
 
-log = Log("builder")
+log = Log(Role.BUILDER)
 
 
 class Cache(Protocol):
@@ -43,7 +44,7 @@ class Collector:
         self._newer = newer
         self._settings = settings
         self._cache = cache
-        self._spool = Spool(settings, "builder")
+        self._spool = Spool(settings, Role.BUILDER)
         self._builds = BuildStore(settings)
 
     def follow(self, settings: Settings) -> None:
@@ -109,7 +110,7 @@ class Collector:
         """
         runtime = self._builds.runtime()
         found: set[str | None] = set()
-        for state in ("new", "building", "running"):
+        for state in Kind.SUBMISSION.on_its_way:
             for entry in self._spool.queue.entries(state):
                 try:
                     request = self._spool.read(state, entry).Request
@@ -121,7 +122,7 @@ class Collector:
 
     def _in_progress(self) -> set[str]:
         queue = self._builds.queue
-        return {entry.id for state in ("new", "building") for entry in queue.entries(state)}
+        return {entry.id for state in queue.kind.on_its_way for entry in queue.entries(state)}
 
     def _forget(self, chosen: list[Verdict]) -> list[Verdict]:
         """Forget the chosen builds but those that were used since; return the ones that are gone."""

@@ -26,7 +26,7 @@ import msgspec
 from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
 from spoold.actors.executor.held import Held
-from spoold.actors.executor.line import FOUND, TOLD, Line, Place, Seen
+from spoold.actors.executor.line import FOUND, TOLD, WAITING, Line, Place, Seen
 from spoold.actors.executor.slots import Slots
 from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
@@ -40,6 +40,7 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
 from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase, Response, Status
+from spoold.model.states import Kind, Role, State
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
@@ -50,7 +51,8 @@ from spoold.spool.recovery import mend
 from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
 
-log = Log("executor")
+log = Log(Role.EXECUTOR)
+BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
@@ -88,7 +90,7 @@ class Executor:
     @property
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
-        return ["new", "builds/building", "builds/done"]
+        return [State.NEW, BEGUN, BUILT]
 
     def start(self) -> None:
         """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""
@@ -163,7 +165,7 @@ class Executor:
             self._shares.tell(person, "jobs wait in new/")
         if self._unanswered and not self._slots.is_short():
             for entry in self._unanswered.release(self._shares.may_begin, RELEASED):
-                self._line.see(Place("new", entry), FOUND)
+                self._line.see(Place(State.NEW, entry), FOUND)
 
     def _note_usage(self) -> None:
         """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
@@ -189,7 +191,7 @@ class Executor:
     def _scan(self) -> None:
         """See all that was not known before, the oldest first: whoever waited for a build is not last because of it."""
         self._persons.look()
-        aged = [(mtime, place) for state in ("new", "building") for mtime, place in self._fresh_in(state)]
+        aged = [(mtime, place) for state in WAITING for mtime, place in self._fresh_in(state)]
         for _, place in sorted(aged):
             self._line.see(place, FOUND)
         self._collect(self._waits.builds())
@@ -197,14 +199,14 @@ class Executor:
     def _follow(self, hints: Iterable[Hint]) -> None:
         for hint in hints:
             entry = ids.parse_entry(hint.name)
-            if hint.directory == "builds/done":
+            if hint.directory == BUILT:
                 self._collect([hint.name.removesuffix(ids.response_name(""))])
-            elif entry and hint.directory == "builds/building":
+            elif entry and hint.directory == BEGUN:
                 self._unshown.extend(self._waits.begun(entry.id))
             elif entry and entry not in self._unanswered:
-                self._line.see(Place("new", entry), TOLD)
+                self._line.see(Place(State.NEW, entry), TOLD)
 
-    def _fresh_in(self, state: str) -> Iterator[tuple[float, Place]]:
+    def _fresh_in(self, state: State) -> Iterator[tuple[float, Place]]:
         """Yield the entries in ``state`` that were not known before, and their mtimes."""
         queue = self._spool.queue
         present = set(fsops.names(queue.path(state)))
@@ -244,9 +246,9 @@ class Executor:
 
     def _rests(self, place: Place) -> bool:
         """Let an attempt that is not due yet rest; tell whether it does."""
-        if place.state != "new":
+        if place.state is not State.NEW:
             return False
-        mtime = fsops.mtime(self._spool.queue.entry_path("new", place.entry))
+        mtime = fsops.mtime(self._spool.queue.entry_path(State.NEW, place.entry))
         if mtime is None:
             raise LeaseLostError(place.name)
         clock = self._spool.clock
@@ -271,8 +273,8 @@ class Executor:
             else:
                 self._answer(place, submission, found)
             return
-        if place.state == "new":
-            self._spool.queue.claim(place.entry, "new", "building")
+        if place.state is State.NEW:
+            self._spool.queue.claim(place.entry, State.NEW, State.BUILDING)
             log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
         if found == "missing":
             pin = self._runtime.nixpkgs[request.nixpkgs] if self._runtime else ""
@@ -310,7 +312,7 @@ class Executor:
         for build_id in build_ids:
             if self._is_built(build_id):
                 for wait in self._waits.end(build_id):
-                    self._line.see(Place("building", wait.entry), wait.uid)
+                    self._line.see(Place(State.BUILDING, wait.entry), wait.uid)
 
     def _is_built(self, build_id: str) -> bool:
         try:
@@ -329,8 +331,10 @@ class Executor:
 
     def _end_wait(self, entry: Entry) -> None:
         try:
-            submission = self._spool.read("building", entry)  # before the claim: then an error leaves it where it is
-            self._spool.queue.claim(entry, "building", "running")
+            submission = self._spool.read(
+                State.BUILDING, entry
+            )  # before the claim: then an error leaves it where it is
+            self._spool.queue.claim(entry, State.BUILDING, State.RUNNING)
             phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
             self._finish(entry, submission, answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase))
         except (LeaseLostError, NewerFormatError):
@@ -340,7 +344,7 @@ class Executor:
 
     def _queue(self, place: Place, submission: Submission, build: BuildRecord) -> None:
         """Let a submission wait in line for a slot."""
-        if place.state == "building":  # one whose build was there already may not have to wait: nothing to show yet
+        if place.state is State.BUILDING:  # one whose build was there already may not have to wait: nothing to show yet
             progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._slots.is_short)
             progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
         priority = submission.Request.priority if submission.Request else 0
@@ -360,14 +364,14 @@ class Executor:
             self._hold(place, submission.Spool.uid)
             return
         response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
-        self._spool.queue.claim(place.entry, place.state, "running")
+        self._spool.queue.claim(place.entry, place.state, State.RUNNING)
         self._finish(place.entry, submission, response)
 
     def _hold(self, place: Place, owner: int) -> None:
         """Let an answer wait in ``new/``: a failed build is forgotten, and what waits for it would lose attempts."""
-        if place.state == "building":
-            self._spool.queue.claim(place.entry, "building", "running")
-            self._spool.queue.give_back(place.entry, "running", place.entry.attempt)
+        if place.state is State.BUILDING:
+            self._spool.queue.claim(place.entry, State.BUILDING, State.RUNNING)
+            self._spool.queue.give_back(place.entry, State.RUNNING, place.entry.attempt)
         self._unanswered.add(self._persons.of(owner), place.entry)
 
     def _finish(self, entry: Entry, submission: Submission, response: Response) -> None:
@@ -375,7 +379,7 @@ class Executor:
         try:
             self._slots.finish(entry, submission, response)
         except OSError:
-            self._spool.queue.give_back(entry, "running", entry.attempt)
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             raise
 
     # -- what the builder provides, and the engine

@@ -27,9 +27,10 @@ from spoold.config import Settings
 from spoold.host import machine
 from spoold.host.log import Log
 from spoold.model.limits import for_jobs, within
+from spoold.model.states import Role
 from spoold.sandbox import RunCancelledError
 
-log = Log("executor")
+log = Log(Role.EXECUTOR)
 ATTENTION = 0.2  # seconds between looks at the caller's event
 HOLD = 30.0  # seconds; longer than a job takes by default
 

@@ -20,9 +20,11 @@ from typing import NamedTuple
 
 from spoold.model import ids
 from spoold.model.ids import Entry
+from spoold.model.states import State
 from spoold.model.timeshare import TimeShares, Use
 from spoold.model.turns import Turns
 
+WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
 TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
 MOST = 200_000  # entries of one owner that a scan may bring; the others are found when these have gone
 
@@ -30,13 +32,13 @@ MOST = 200_000  # entries of one owner that a scan may bring; the others are fou
 class Place(NamedTuple):
     """Where an entry was seen."""
 
-    state: str
+    state: State
     entry: Entry
 
     @property
     def name(self) -> str:
         """Return the entry's name there."""
-        return ids.new_name(self.entry) if self.state == "new" else ids.claimed_name(self.entry)
+        return ids.entry_name(self.state, self.entry)
 
 
 class Seen(NamedTuple):
@@ -81,8 +83,10 @@ class Line:
         self._busy = 0  # slots that have something
         self._stirred = True  # a slot had something since anybody asked who used what
         self._changed = threading.Condition()
-        self._names: dict[str, set[str]] = {"new": set(), "building": set()}
-        self._left: dict[str, set[str]] = {"new": set(), "building": set()}  # of these, what is not for this version
+        self._names: dict[State, set[str]] = {state: set() for state in WAITING}
+        self._left: dict[State, set[str]] = {
+            state: set() for state in WAITING
+        }  # of these, what is not for this version
         self._seen: Turns[Seen] = Turns(MOST)
         self._resting: list[tuple[float, Place]] = []
         self._fresh: Turns[Ready] = Turns()
@@ -95,7 +99,7 @@ class Line:
         """Return the uid of the person who stands behind an owner."""
         return self._person(owner)
 
-    def names(self, state: str) -> AbstractSet[str]:
+    def names(self, state: State) -> AbstractSet[str]:
         """Return the names of what waits here from ``state``."""
         return self._names[state]
 
@@ -142,7 +146,7 @@ class Line:
             self._names[place.state].add(name)
             self._left[place.state].add(name)
 
-    def keep_left(self, state: str, present: AbstractSet[str]) -> None:
+    def keep_left(self, state: State, present: AbstractSet[str]) -> None:
         """Forget what was left alone in ``state`` and is not among the names that are ``present``."""
         with self._changed:
             gone = self._left[state] - present

@@ -25,10 +25,11 @@ from spoold.model.errors import (
     SpooldError,
     TemporaryError,
 )
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Kept
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
 from spoold.model.response import Outcome, Response, Status, verdict
+from spoold.model.states import Role, State
 from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
@@ -41,7 +42,7 @@ from spoold.spool.recovery import recover
 from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
 
-log = Log("executor")
+log = Log(Role.EXECUTOR)
 FULL = 0.5  # seconds between two looks while the disk is full
 BACK_OFF = 5.0  # seconds for which a slot rests when the host (a full disk) kept it from its work
 
@@ -66,7 +67,7 @@ class Slots:
         self._spool = spool
         self._builds = builds
         self._engine = engine
-        notes = spool.queue.path("tmp", f"executor-{settings.executor.name}.held")
+        notes = spool.queue.path("tmp", f"executor-{settings.executor.name}{Kept.HELD}")
         self._heartbeat = Heartbeat(settings.lease.renewal, notes)
         slots = settings.executor.slots or os.cpu_count() or 1
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
@@ -79,10 +80,10 @@ class Slots:
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
         for entry in self._heartbeat.start():
-            if entry.attempt >= self._settings.lease.attempts and (newer := self._spool.newer("running", entry)):
+            if entry.attempt >= self._settings.lease.attempts and (newer := self._spool.newer(State.RUNNING, entry)):
                 self._newer.meet(newer)  # another version's to end; to put one back needs no look into it
                 continue
-            recover(self._spool.queue, "running", entry, abandon=self._abandon, log=log)
+            recover(self._spool.queue, State.RUNNING, entry, abandon=self._abandon, log=log)
         for worker in self._workers:
             worker.start()
 
@@ -186,7 +187,7 @@ class Slots:
         log.error("the host is in the way", submission=entry.id, attempt=entry.attempt, error=error)
         while True:
             try:
-                self._spool.queue.give_back(entry, "running", entry.attempt)
+                self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             except OSError:
                 if self._stopping.wait(BACK_OFF):
                     return
@@ -195,7 +196,7 @@ class Slots:
 
     def _claim(self, place: Place) -> str:
         try:
-            return self._spool.queue.claim(place.entry, place.state, "running")
+            return self._spool.queue.claim(place.entry, place.state, State.RUNNING)
         finally:
             self._line.left(place)  # before it can come back there
 
@@ -206,20 +207,20 @@ class Slots:
             self._let_go(entry, lost=lease.lost)
         except NewerFormatError as error:
             self._newer.meet(error)
-            self._spool.queue.give_back(entry, "running", entry.attempt)
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
             self._recover(entry, error)
 
     def _run(self, entry: Entry, build_id: str, lease: Lease) -> None:
-        submission = self._spool.read("running", entry)
+        submission = self._spool.read(State.RUNNING, entry)
         request = submission.Request
         record = self._builds.result(build_id)
         sandbox, runtime = self._engine.sandbox, self._runtime
         pin = runtime.nixpkgs.get(request.nixpkgs) if request and runtime else None
         if request is None or pin is None or record is None or not record.result.shell or sandbox is None:
-            self._spool.queue.give_back(entry, "running", entry.attempt)  # its build was collected: begin again
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)  # its build was collected: begin again
             return
         self._builds.note_use(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
@@ -259,7 +260,7 @@ class Slots:
             since_arrival.observe(max(0.0, self._spool.clock.file_system() - submission.Spool.arrival))
 
     def _let_go(self, entry: Entry, *, lost: bool) -> None:
-        if not lost and self._spool.queue.give_back(entry, "running", entry.attempt):
+        if not lost and self._spool.queue.give_back(entry, State.RUNNING, entry.attempt):
             log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
         else:
             log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
@@ -271,15 +272,16 @@ class Slots:
         else:
             log.bug("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
         if isinstance(error, (TemporaryError, OperatorError)) and not self._engine.check():
-            self._spool.queue.give_back(entry, "running", entry.attempt)
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
         elif entry.attempt < self._settings.lease.attempts:
-            self._spool.queue.retry(entry, "running")
+            self._spool.queue.retry(entry, State.RUNNING)
         else:
-            self.set_aside(Place("running", entry), f"attempt {entry.attempt} failed, the last one: {error}")
+            self.set_aside(Place(State.RUNNING, entry), f"attempt {entry.attempt} failed, the last one: {error}")
 
     def _abandon(self, entry: Entry) -> None:
         self.set_aside(
-            Place("running", entry), f"given up: {self._settings.lease.attempts} times the executor died that had it"
+            Place(State.RUNNING, entry),
+            f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
 
     def set_aside(self, place: Place, reason: str) -> None:

@@ -42,7 +42,8 @@ from spoold.model.errors import (
     OperatorError,
     TemporaryError,
 )
-from spoold.model.ids import Hint
+from spoold.model.ids import Hint, Private
+from spoold.model.states import Role, State
 from spoold.model.submission import Origin, Request, read_request
 from spoold.spool.builds import BuildStore
 from spoold.spool.cancel import Cancelled, cancel, end_interrupted, operators
@@ -53,7 +54,7 @@ from spoold.spool.recovery import mend
 from spoold.spool.shares import Shares
 from spoold.spool.store import Spool, origin_of
 
-log = Log("intake")
+log = Log(Role.INTAKE)
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
@@ -79,7 +80,7 @@ class Intake(Threadless):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._spool = Spool(settings, "intake")
+        self._spool = Spool(settings, Role.INTAKE)
         self._builds = BuildStore(settings)
         self._pins = frozenset(settings.nixpkgs) | {"default"}
         self._pins_seen: Identity | None = None
@@ -112,7 +113,7 @@ class Intake(Threadless):
     def start(self) -> None:
         """Clear what an earlier intake left half done; the client's files are all still there."""
         for name in fsops.names(self._spool.queue.path("tmp")):
-            if name.endswith(".accept.json"):
+            if name.endswith(Private.ENTRY):
                 fsops.remove(self._spool.queue.path("tmp", name))
         mend(self._spool.queue, log)
         self._spool.queue.note_ids()
@@ -382,7 +383,7 @@ class Intake(Threadless):
         """
         earlier = self._find(id_)
         if earlier is None:
-            if fsops.exists(self._spool.queue.path("done", ids.response_name(id_))):
+            if fsops.exists(self._spool.queue.path(State.DONE, ids.response_name(id_))):
                 raise TemporaryError("an earlier response of this id is being removed")
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):

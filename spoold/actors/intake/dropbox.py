@@ -19,10 +19,11 @@ from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
+from spoold.model.states import Role
 from spoold.model.turns import Turns
 from spoold.spool.shares import Shares
 
-log = Log("intake")
+log = Log(Role.INTAKE)
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
 PART = 1_000  # names that are looked at before the time is
 LOOKING = 0.1  # seconds that one step goes on looking
