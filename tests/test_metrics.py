@@ -85,8 +85,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         (flooded.spool / "incoming" / "notes").write_text("")
         flooded.until(lambda: all(map(flooded.has, ("a0", "a1", "a2", "bad"))))
         builds = BuildStore(settings)
-        builds.order_collection("test", Order(dry_run=True))
-        flooded.until(lambda: builds.report("test"))
+        builds.orders.file("test", Order(dry_run=True))
+        flooded.until(lambda: builds.orders.report("test"))
 
         written: dict[str, set[int]] = {}
 

@@ -67,7 +67,7 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
             bench.health.step()
 
         bench.until(lambda: all(bench.has("done", f"{id_}.response.json") for id_ in OUTCOMES), step)
-        bench.until(lambda: bench.builds.report("by-hand-4e5f6071"), step)
+        bench.until(lambda: bench.builds.orders.report("by-hand-4e5f6071"), step)
         bench.until(lambda: not bench.names("builds/new") | bench.names("builds/building"), step)
         bench.assert_nothing_is_left()
         assert {id_: bench.response(id_)["status"] for id_ in OUTCOMES} == OUTCOMES
@@ -79,8 +79,8 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
         assert sorted(job.submission_id for job in bench.sandbox.jobs) == sorted(RUN_AGAIN), "each once"
         assert len(bench.backend.built) == len(set(bench.backend.built)) == 4, "what was built is not built again"
         assert len(bench.builds.packages(None)) == 1
-        assert bench.builds.pins() == {"24.11": "/srv/nixpkgs-24.11"}
-        runtime = bench.builds.runtime()
+        assert bench.builds.pins.added() == {"24.11": "/srv/nixpkgs-24.11"}
+        runtime = bench.builds.runtime.read()
         assert runtime is not None
         assert runtime.format == runtime.NEWEST
         assert set(runtime.nixpkgs) == {"default", "24.11"}

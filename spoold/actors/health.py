@@ -162,7 +162,7 @@ class Health(Threadless):
         An entry is as large as its client likes. So each is read once, and where that takes long, the others are read
         at the next checks. What is remembered is no more than what the watchman remembers of them.
         """
-        runtime = fsops.identity(self._builds.runtime_path)
+        runtime = fsops.identity(self._builds.runtime.path)
         known, self._build_ids = self._build_ids, {}
         missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
         began = self._spool.clock.monotonic()
@@ -180,7 +180,7 @@ class Health(Threadless):
     ) -> bool:
         try:
             if entry not in self._build_ids:
-                runtime = self._builds.runtime()
+                runtime = self._builds.runtime.read()
                 if runtime is None:
                     return False
                 request = self._spool.read(State.BUILDING, entry).Request
@@ -266,13 +266,13 @@ class Health(Threadless):
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""
         rules, now = self._settings.gc, self._spool.clock.file_system()
-        if self._builds.is_ordered(SCHEDULED):
+        if self._builds.orders.is_filed(SCHEDULED):
             return
-        last = self._builds.collected_at(SCHEDULED)
+        last = self._builds.orders.answered_at(SCHEDULED)
         if last is None:
-            self._builds.answer_order(SCHEDULED, Report(dry_run=True))  # the first one is due after an interval
+            self._builds.orders.answer(SCHEDULED, Report(dry_run=True))  # the first one is due after an interval
         elif rules.interval and now - last >= rules.interval:
-            self._builds.order_collection(SCHEDULED, Order())
+            self._builds.orders.file(SCHEDULED, Order())
 
     def _clear_progress(self) -> None:
         """Remove side files of submissions whose response is out: a crash can leave one."""

@@ -155,9 +155,9 @@ def _expressions(sources: Iterable[Path]) -> list[Path]:
 
 def _request(builds: BuildStore, path: Path, pin: str) -> str:
     """File the build of an expression unless it is there or on its way; return its id."""
-    runtime = builds.usable_runtime()
+    runtime = builds.runtime.usable()
     if runtime is None:
-        raise OperatorError(f"{builds.runtime_path} is not there: start `spoold builder` first")
+        raise OperatorError(f"{builds.runtime.path} is not there: start `spoold builder` first")
     if pin not in runtime.nixpkgs:
         raise OperatorError(f"there is no pin called {pin!a}; there are {sorted(runtime.nixpkgs)}")
     try:
@@ -170,7 +170,7 @@ def _request(builds: BuildStore, path: Path, pin: str) -> str:
     if builds.look(build_id) == "missing":
         wanted = Dependencies(build_id=build_id, expression=expression, nixpkgs=runtime.nixpkgs[pin])
         builds.request(wanted)
-    builds.note_use(build_id, os.getuid())
+    builds.uses.note(build_id, os.getuid())
     return build_id
 
 

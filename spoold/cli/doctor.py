@@ -82,7 +82,7 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
 
 def _runtime(settings: Settings) -> Runtime | None:
     try:
-        return BuildStore(settings).runtime()
+        return BuildStore(settings).runtime.read()
     except (OSError, msgspec.DecodeError, SpooldError):
         return None
 

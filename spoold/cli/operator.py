@@ -45,12 +45,12 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
     name = f"by-hand-{secrets.token_hex(4)}"
-    builds.order_collection(name, Order(dry_run=dry_run))
+    builds.orders.file(name, Order(dry_run=dry_run))
     report = _wait(builds, name, timeout)
     if report is None:
         click.echo(f"no answer within {timeout:g} s: is a builder running?", err=True)
         return exits.TIMED_OUT
-    builds.forget_order(name)
+    builds.orders.forget(name)
     if report.error:
         raise OperatorError(f"the collection failed: {report.error}")
     if as_json:
@@ -88,7 +88,7 @@ def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
 def _wait(builds: BuildStore, name: str, timeout: float) -> Report | None:
     deadline = time.monotonic() + timeout
     with Console(stderr=True).status("waiting for the builder"):
-        while (report := builds.report(name)) is None and time.monotonic() < deadline:
+        while (report := builds.orders.report(name)) is None and time.monotonic() < deadline:
             time.sleep(POLL)
     return report
 

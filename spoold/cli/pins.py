@@ -17,7 +17,8 @@ from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
-from spoold.spool.builds import BuildStore, PinsAnswer
+from spoold.spool.builds import BuildStore
+from spoold.spool.pins import PinsAnswer
 
 POLL = 0.1  # seconds between two looks for the builder's answer
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -66,7 +67,7 @@ def add(settings: Settings, *, name: str, location: str, timeout: float, as_json
         raise click.UsageError(f"{location!a}: an absolute path, or a URL (https://, http://, file://)")
     _refuse_of_settings(settings, name)
     with _changing(builds):
-        before = builds.pins()
+        before = builds.pins.added()
         code = _change(builds, before | {name: location}, timeout, undo=before)
     if code == exits.OK and as_json:
         click.echo(msgspec.json.encode({"name": name, "location": location}))
@@ -93,7 +94,7 @@ def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> i
     builds = BuildStore(settings)
     _refuse_of_settings(settings, name)
     with _changing(builds):
-        pins = builds.pins()
+        pins = builds.pins.added()
         if pins.pop(name, None) is None:
             raise OperatorError(f"there is no added pin called {name!a}; see `spoolctl nixpkgs list`")
         code = _change(builds, pins, timeout, undo=None)
@@ -116,11 +117,11 @@ def list_(settings: Settings, *, as_json: bool) -> None:
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
-    runtime = builds.runtime()
+    runtime = builds.runtime.read()
     provided = runtime.nixpkgs if runtime else {}
     rows = [
         {"name": name, "location": location, "from": source, "path": provided.get(name, "")}
-        for source, pins in (("settings", settings.nixpkgs), ("added", builds.pins()))
+        for source, pins in (("settings", settings.nixpkgs), ("added", builds.pins.added()))
         for name, location in sorted(pins.items())
     ]
     if as_json:
@@ -142,20 +143,20 @@ def _changing(builds: BuildStore) -> Iterator[None]:
     """Hold the pins for a change; who else wants to waits as long as the first one does."""
     with contextlib.ExitStack() as held:
         with Console(stderr=True).status("waiting for another change of the pins to end"):
-            held.enter_context(builds.changing_pins())
+            held.enter_context(builds.pins.changing())
         yield
 
 
 def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: dict[str, str] | None) -> int:
     """Set the pins and wait for the builder to provide them; what it cannot provide is undone."""
-    builds.set_pins(pins)
+    builds.pins.set(pins)
     answer = _wait(builds, pins, timeout)
     if answer is None:
         click.echo(f"no answer within {timeout:g} s; it is done once a builder runs", err=True)
         return exits.TIMED_OUT
     if answer.error:
         if undo is not None:
-            builds.set_pins(undo)
+            builds.pins.set(undo)
         raise OperatorError(answer.error)
     return exits.OK
 
@@ -164,7 +165,7 @@ def _wait(builds: BuildStore, pins: dict[str, str], timeout: float) -> PinsAnswe
     deadline = time.monotonic() + timeout
     with Console(stderr=True).status("waiting for the builder; to unpack a nixpkgs takes a while"):
         while time.monotonic() < deadline:
-            answer = builds.pins_answer()
+            answer = builds.pins.answered()
             if answer is not None and answer.pins == pins:
                 return answer
             time.sleep(POLL)

@@ -30,8 +30,9 @@ from spoold.model.response import Status
 from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies, Submission
 from spoold.spool.answers import DIGEST, is_digest_of_nothing
-from spoold.spool.builds import BuildRecord, BuildStore, PinsAnswer
+from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.layout import DIRECTORIES
+from spoold.spool.pins import PinsAnswer
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from spoold.host.log import Log
 from spoold.model.errors import NewerFormatError
+
+OnNewer = Callable[[NewerFormatError], object]
+
+
+def ignore(_: NewerFormatError) -> None:
+    """Say nothing of what a newer version wrote."""
 
 
 class LeftAlone:

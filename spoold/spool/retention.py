@@ -26,8 +26,9 @@ from spoold.model.ids import Private
 from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
 from spoold.model.states import State
 from spoold.spool import answers
-from spoold.spool.builds import RESULT, BuildStore
+from spoold.spool.builds import BuildStore
 from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
+from spoold.spool.orders import RESULT
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.shares import part_of, share_of
 from spoold.spool.store import Spool

@@ -20,6 +20,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from spoold.spool.builds import BuildStore
+from spoold.spool.orders import Orders
 from tests.actors.bench import Bench
 from tests.standins import PlainBackend, store_path
 
@@ -88,7 +89,7 @@ def test_a_good_result_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_a_list_for_one_user_reads_what_he_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         record(bench.builds, f"{number:064x}")
-    bench.builds.note_use("1".zfill(64), 1001)
+    bench.builds.uses.note("1".zfill(64), 1001)
     read: list[str] = []
     plain = fsops.read
     monkeypatch.setattr(fsops, "read", lambda path, most: read.append(path) or plain(path, most))  # type: ignore[func-returns-value]
@@ -120,9 +121,9 @@ def test_a_bug_in_a_collection_is_an_answer_and_in_the_log(
         raise ZeroDivisionError("on purpose")
 
     monkeypatch.setattr(bench.backend, "sizes", fails)
-    bench.builds.order_collection("test", Order())
-    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
-    report = bench.builds.report("test")
+    bench.builds.orders.file("test", Order())
+    bench.until(lambda: bench.builds.orders.report("test"), bench.builder.step)
+    report = bench.builds.orders.report("test")
     assert report is not None
     assert "on purpose" in report.error
     assert any(entry.exc_info for entry in caplog.records)
@@ -131,10 +132,10 @@ def test_a_bug_in_a_collection_is_an_answer_and_in_the_log(
 def test_a_bug_in_the_builders_background_is_in_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(_: object) -> None:
+    def fails(*_: object) -> None:
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setattr(BuildStore, "orders", fails)
+    monkeypatch.setattr(Orders, "waiting", fails)
     bench.builder.step()
     bench.until(lambda: any(entry.exc_info for entry in caplog.records), lambda: None)
 

@@ -44,9 +44,9 @@ def build(bench: Bench, name: str, used: float = 0) -> str:
 
 
 def collect(bench: Bench, *, dry_run: bool = False) -> Report:
-    bench.builds.order_collection("test", Order(dry_run=dry_run))
-    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
-    report = bench.builds.report("test")
+    bench.builds.orders.file("test", Order(dry_run=dry_run))
+    bench.until(lambda: bench.builds.orders.report("test"), bench.builder.step)
+    report = bench.builds.orders.report("test")
     assert report is not None
     return report
 
@@ -86,7 +86,7 @@ def test_what_is_used_while_one_decides_stays(bench: Bench, monkeypatch: pytest.
 
     def use_and_look(builds: BuildStore, *, exclusive: bool = False) -> AbstractContextManager[None]:
         if exclusive:
-            builds.note_use(old, 4711)
+            builds.uses.note(old, 4711)
             spared.append(old)
         return looking(builds, exclusive=exclusive)
 
@@ -121,17 +121,17 @@ def test_health_orders_a_collection_when_it_is_time(tmp_path: Path) -> None:
     bench = Bench(tmp_path, settings_for(tmp_path, gc=rules))
     old = build(bench, "a", used=2000)
     bench.health.step()
-    assert bench.builds.orders() == {}, "not at the very start"
+    assert bench.builds.orders.waiting() == {}, "not at the very start"
     result = tmp_path / "builds" / "collect" / "scheduled.result.json"
     os.utime(result, (1, 1))
     for _ in range(3):  # it waits for a builder, however long that takes
         bench.health.step()
-        assert bench.builds.orders().keys() == {"scheduled"}
-        assert not bench.builds.orders()["scheduled"].dry_run
-    bench.until(lambda: not bench.builds.orders(), bench.builder.step)
+        assert bench.builds.orders.waiting().keys() == {"scheduled"}
+        assert not bench.builds.orders.waiting()["scheduled"].dry_run
+    bench.until(lambda: not bench.builds.orders.waiting(), bench.builder.step)
     assert old not in bench.builds.finished()
     bench.health.step()
-    assert bench.builds.orders() == {}
+    assert bench.builds.orders.waiting() == {}
     bench.close()
 
 

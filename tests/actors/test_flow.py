@@ -23,7 +23,8 @@ from spoold.model.job import BuildResult
 from spoold.model.response import Package
 from spoold.model.states import State
 from spoold.spool import floor
-from spoold.spool.builds import BuildStore, OnNewer
+from spoold.spool.builds import BuildStore
+from spoold.spool.newer import OnNewer
 from spoold.spool.queue import Queue
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
@@ -554,10 +555,10 @@ def test_private_files_that_nobody_comes_back_to_are_removed(bench: Bench) -> No
 def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")
-    runtime = bench.builds.runtime()
+    runtime = bench.builds.runtime.read()
     assert runtime is not None
     other = store_path("other-nixpkgs")
-    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={"default": other}))
+    bench.builds.runtime.provide(msgspec.structs.replace(runtime, nixpkgs={"default": other}))
     bench.builder._pins[other] = "default"
     bench.drop("b")
     bench.wait_for("b")
@@ -566,9 +567,9 @@ def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
 
 def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
     bench.drop("a")
-    runtime = bench.builds.runtime()
+    runtime = bench.builds.runtime.read()
     assert runtime is not None
-    bench.builds.set_runtime(msgspec.structs.replace(runtime, nixpkgs={}))
+    bench.builds.runtime.provide(msgspec.structs.replace(runtime, nixpkgs={}))
     bench.until(lambda: bench.has("done", "a.response.json"), bench.executor.step)
     assert (bench.response("a")["status"], "default" in bench.response("a")["reason"]) == ("REJECTED", True)
 
@@ -595,8 +596,8 @@ def test_a_pin_that_is_added_does_not_replace_the_engine(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")
     engine = bench.executor._engine.sandbox
-    bench.builds.set_pins({"other": "/srv/other"})
-    bench.until(lambda: "other" in (bench.builds.runtime() or bench.backend.prepare({})).nixpkgs)
+    bench.builds.pins.set({"other": "/srv/other"})
+    bench.until(lambda: "other" in (bench.builds.runtime.read() or bench.backend.prepare({})).nixpkgs)
     bench.drop("b", nixpkgs="other")
     bench.wait_for("b")
     assert bench.response("b")["status"] == "COMPLETED"

@@ -207,7 +207,7 @@ def test_what_turns_out_to_be_newer_after_the_claim_goes_back_with_the_same_atte
 def test_a_newer_runtime_is_waited_for(bench: Bench, caplog: pytest.LogCaptureFixture, unlike: bool) -> None:
     ours = (bench.root / "builds" / "runtime.json").read_bytes()
     make_newer(bench.root / "builds" / "runtime.json", unlike=unlike)
-    bench.builds.set_pins({"added": "/srv/nixpkgs-added"})
+    bench.builds.pins.set({"added": "/srv/nixpkgs-added"})
     restart(bench)
     bench.intake = Intake(bench.settings)
     bench.drop("a")
@@ -285,9 +285,9 @@ def test_a_collection_keeps_what_a_newer_version_built(bench: Bench, unlike: boo
     build_id, newer = built_by_a_newer(bench, "x", unlike=unlike)
     for note in (bench.root / "builds" / "used").iterdir():
         os.utime(note, OLD)
-    bench.builds.order_collection("test", Order())
-    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
-    report = bench.builds.report("test")
+    bench.builds.orders.file("test", Order())
+    bench.until(lambda: bench.builds.orders.report("test"), bench.builder.step)
+    report = bench.builds.orders.report("test")
     assert report is not None
     assert (report.error, report.deleted) == ("", [])
     assert build_id in bench.backend.rooted
@@ -304,9 +304,9 @@ def test_a_collection_deletes_nothing_that_a_newer_submission_may_need(bench: Be
     path = bench.root / state / named("a")
     (bench.root / "new" / named("a")).rename(path)
     make_newer(path, unlike=True)
-    bench.builds.order_collection("test", Order())
-    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
-    report = bench.builds.report("test")
+    bench.builds.orders.file("test", Order())
+    bench.until(lambda: bench.builds.orders.report("test"), bench.builder.step)
+    report = bench.builds.orders.report("test")
     assert report is not None
     assert "newer version" in report.error
     assert len(bench.builds.finished()) == 1
@@ -357,11 +357,11 @@ def test_an_order_of_a_newer_version_stays(bench: Bench, caplog: pytest.LogCaptu
     settings = settings_for(bench.root, gc=Rules(interval=0.01))
     health = Health(settings)
     health.step()
-    bench.until(lambda: bench.builds.is_ordered("scheduled"), health.step)
+    bench.until(lambda: bench.builds.orders.is_filed("scheduled"), health.step)
     path = bench.root / "builds" / "collect" / "scheduled.json"
     newer = make_newer(path, unlike=unlike)
-    bench.builds.order_collection("test", Order(dry_run=True))
-    bench.until(lambda: bench.builds.report("test"), bench.builder.step)
+    bench.builds.orders.file("test", Order(dry_run=True))
+    bench.until(lambda: bench.builds.orders.report("test"), bench.builder.step)
     for _ in range(3):
         health.step()
         bench.builder.step()
@@ -554,9 +554,9 @@ def newer_everywhere(bench: Bench, *, unlike: bool) -> dict[str, bytes]:
     submission = (bench.root / "new" / named("a")).read_bytes()
     runtime = (bench.root / "builds" / "runtime.json").read_bytes()
     wanted = json.dumps({"build_id": BUILD, "content of cutor.nix": "x", "nixpkgs": "y"}).encode()
-    bench.builds.order_collection("test", Order())
+    bench.builds.orders.file("test", Order())
     order = (bench.root / "builds" / "collect" / "test.json").read_bytes()
-    bench.builds.answer_pins({}, "")
+    bench.builds.pins.answer({}, "")
     places = {
         f"new/{named('a')}": submission,
         f"building/{named('a')}": submission,

@@ -123,9 +123,9 @@ def test_a_runtime_that_names_anything_but_the_store_starts_nothing_and_is_said(
 
 def test_of_a_runtime_that_says_where_the_store_or_a_python_is_nothing_is_taken(bench: Bench) -> None:
     path = bench.root / "builds" / "runtime.json"
-    before = bench.builds.runtime()
+    before = bench.builds.runtime.read()
     path.write_bytes(msgspec.json.encode(json.loads(path.read_bytes()) | {"store": "/", "python": "/tmp/static"}))
-    assert bench.builds.runtime() == before
+    assert bench.builds.runtime.read() == before
     assert not {"store", "python"} & set(Runtime.__struct_fields__)
 
 

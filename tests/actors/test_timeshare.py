@@ -222,7 +222,7 @@ def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch:
 
 
 def file(bench: Bench, build_id: str, client: int) -> None:
-    bench.builds.note_use(build_id, client)
+    bench.builds.uses.note(build_id, client)
     bench.builds.request(Dependencies(build_id=build_id, expression="", nixpkgs=store_path("nixpkgs")))
 
 

@@ -36,7 +36,7 @@ def one_place(tmp_path: Path) -> Iterator[Bench]:
 
 
 def file(bench: Bench, build_id: str, client: int, expression: str = "") -> None:
-    bench.builds.note_use(build_id, client)
+    bench.builds.uses.note(build_id, client)
     bench.builds.request(Dependencies(build_id=build_id, expression=expression, nixpkgs=store_path("nixpkgs")))
 
 
@@ -88,7 +88,7 @@ def test_it_is_known_who_asked_before_the_build_begins(bench: Bench) -> None:
     bench.drop("a")
     bench.executor.step()
     (build,) = bench.builds.queue.entries(State.NEW)
-    assert bench.builds.askers() == {build.id: {os.getuid()}}
+    assert bench.builds.uses.askers() == {build.id: {os.getuid()}}
 
 
 @pytest.fixture

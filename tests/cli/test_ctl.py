@@ -313,7 +313,7 @@ def test_pins_that_are_added_at_once_are_all_there(bench: Bench) -> None:
     with ThreadPoolExecutor(len(names)) as pool:
         for _ in pool.map(lambda name: ctl(bench, "nixpkgs", "add", name, f"/srv/{name}", "--timeout", "20"), names):
             pass
-    assert bench.builds.pins() == {name: f"/srv/{name}" for name in names}
+    assert bench.builds.pins.added() == {name: f"/srv/{name}" for name in names}
 
 
 def test_a_pin_that_is_added_while_no_builder_runs_is_answered_when_one_starts(tmp_path: Path) -> None:
@@ -321,12 +321,12 @@ def test_a_pin_that_is_added_while_no_builder_runs_is_answered_when_one_starts(t
     with ThreadPoolExecutor(1) as pool:
         for location, code in (("/srv/bad", exits.FAILED), ("/srv/nixpkgs", exits.OK)):
             adding = pool.submit(ctl, bench, "nixpkgs", "add", "late", location, code=code)
-            bench.until(bench.builds.pins, lambda: None)
+            bench.until(bench.builds.pins.added, lambda: None)
             another = Builder(bench.settings, bench.backend)
             with contextlib.suppress(OperatorError):
                 another.start()
             adding.result()
-    assert bench.builds.pins() == {"late": "/srv/nixpkgs"}
+    assert bench.builds.pins.added() == {"late": "/srv/nixpkgs"}
     another.stop()
     bench.close()
 

@@ -56,7 +56,7 @@ def doctor(settings: Settings, *options: str) -> subprocess.CompletedProcess[str
 @pytest.mark.docker
 @pytest.mark.nix
 def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runtime) -> None:
-    BuildStore(settings).set_runtime(runtime)
+    BuildStore(settings).runtime.provide(runtime)
     done = doctor(settings, "--json")
     assert done.returncode == exits.OK, done.stdout + done.stderr
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}

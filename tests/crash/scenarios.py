@@ -179,9 +179,9 @@ def a_list(world: World) -> None:
 
 def a_collection(world: World) -> None:
     pass_time(1000)
-    world.builds.order_collection("now", Order())
+    world.builds.orders.file("now", Order())
     world.step("builder")
-    world.builds.forget_order("now")
+    world.builds.orders.forget("now")
     world.drop("a")
     world.step()
     world.step()
@@ -206,7 +206,7 @@ def a_stop(world: World) -> None:
 
 
 def a_start(world: World) -> None:
-    world.builds.set_pins({"other": "/srv/other"})
+    world.builds.pins.set({"other": "/srv/other"})
     world.step("builder")
     World(world.root).start()
 

@@ -35,7 +35,7 @@ def test_hanging_builds_delay_no_other(nix_builder: NixBuilder, nix_settings: Se
         pin = nix_builder.prepare().nixpkgs["default"]
 
         def file(name: str, client: int, packages: str = "") -> None:
-            builds.note_use(name, client)
+            builds.uses.note(name, client)
             expression = SHELL % (f"{stamp}-{name}", packages)
             builds.request(Dependencies(build_id=name, expression=expression, nixpkgs=pin))
 

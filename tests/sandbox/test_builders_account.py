@@ -119,7 +119,7 @@ class Room:
     def tell(self, **changes: object) -> None:
         """Write a runtime: that of an honest builder, but for ``changes``."""
         told = msgspec.to_builtins(self.runtime) | {"nixpkgs": {"default": PYTHON}} | changes
-        path = Path(self.builds.runtime_path)
+        path = Path(self.builds.runtime.path)
         path.unlink(missing_ok=True)
         path.write_bytes(msgspec.json.encode(told))
 

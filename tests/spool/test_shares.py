@@ -73,7 +73,7 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     spool.refuse_reuse("used", "used", origin(ONE))
     spool.accept("another", request(10), origin(OTHER))
     builds = BuildStore(settings)
-    builds.note_use("f" * 64, ONE)
+    builds.uses.note("f" * 64, ONE)
     Path(builds.result_path("f" * 64)).write_bytes(b"z" * 70_000)
     expression = Path(builds.queue.path("done", f"{'f' * 64}.json"))
     expression.write_bytes(b"{" * 90_000)

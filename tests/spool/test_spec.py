@@ -11,8 +11,9 @@ from spoold.model.formats import Stored
 from spoold.model.job import Runtime
 from spoold.model.response import FINAL, Outcome, Status
 from spoold.model.submission import Dependencies, Submission
-from spoold.spool.builds import BuildRecord, PinsAnswer
+from spoold.spool.builds import BuildRecord
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
+from spoold.spool.pins import PinsAnswer
 from spoold.spool.shares import Count
 
 STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)

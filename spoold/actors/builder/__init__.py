@@ -95,7 +95,7 @@ class Builder:
 
     def _provide_at_start(self) -> None:
         """Provide the runtime; and whoever changed the pins while no builder ran, and waits, gets his answer."""
-        pins, error = self._builds.pins(), ""
+        pins, error = self._builds.pins.added(), ""
         try:
             self._provide()
         except OperatorError as failure:
@@ -103,7 +103,7 @@ class Builder:
             raise
         finally:
             if self._pins_seen is not None:
-                self._builds.answer_pins(pins, error)
+                self._builds.pins.answer(pins, error)
 
     def _abandon(self, entry: Entry) -> None:
         self._finish(
@@ -112,23 +112,23 @@ class Builder:
 
     def _provide(self) -> None:
         """Provide the runtime and the pins; raises what keeps the backend from it, and then all stays as it was."""
-        self._pins_seen = fsops.identity(self._builds.pins_path)
+        self._pins_seen = fsops.identity(self._builds.pins.path)
         runtime = self._backend.prepare(self._wanted_pins())
         self._pins = {path: name for name, path in runtime.nixpkgs.items()}
         self._forget_what_is_gone()
-        self._builds.set_runtime(runtime)
+        self._builds.runtime.provide(runtime)
 
     def _wanted_pins(self) -> dict[str, str]:
-        return self._builds.pins() | self._settings.nixpkgs
+        return self._builds.pins.added() | self._settings.nixpkgs
 
     def _follow_pins(self) -> None:
-        pins, error = self._builds.pins(), ""
+        pins, error = self._builds.pins.added(), ""
         try:
             self._provide()
         except (SpooldError, OSError) as failure:
             error = str(failure)
             log.error("the pins that were added cannot be provided; the others are", error=error)
-        self._builds.answer_pins(pins, error)
+        self._builds.pins.answer(pins, error)
 
     def _forget_what_is_gone(self) -> None:
         """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
@@ -190,8 +190,8 @@ class Builder:
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
         self._in_background(self._collector.answer_orders)
-        if fsops.identity(self._builds.pins_path) != self._pins_seen:
-            self._pins_seen = fsops.identity(self._builds.pins_path)
+        if fsops.identity(self._builds.pins.path) != self._pins_seen:
+            self._pins_seen = fsops.identity(self._builds.pins.path)
             self._in_background(self._follow_pins)
         self._queue(hints)
         self._give_places()
@@ -242,7 +242,7 @@ class Builder:
     def _askers(self) -> dict[str, set[int]]:
         """Return the persons who asked for each build."""
         self._persons.look()
-        return {build: {self._persons.of(uid) for uid in uids} for build, uids in self._builds.askers().items()}
+        return {build: {self._persons.of(uid) for uid in uids} for build, uids in self._builds.uses.askers().items()}
 
     def _work(self, entry: Entry) -> None:
         try:

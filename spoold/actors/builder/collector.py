@@ -53,7 +53,7 @@ class Collector:
 
     def answer_orders(self) -> None:
         """Carry out what is ordered, one after the other."""
-        for name, order in self._builds.orders(self._newer.meet).items():
+        for name, order in self._builds.orders.waiting(self._newer.meet).items():
             try:
                 report = self._collect(order)
             except (SpooldError, OSError) as error:
@@ -62,7 +62,7 @@ class Collector:
             except Exception as error:  # noqa: BLE001 - or whoever ordered it waits, and it begins anew again and again
                 log.bug("the collection failed", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=f"a bug: {error}; see the builder's log")
-            self._builds.answer_order(name, report)
+            self._builds.orders.answer(name, report)
             _measure(report)
             log.info("collected", order=name, dry_run=order.dry_run, builds=len(report.deleted), bytes=report.freed)
 
@@ -89,7 +89,7 @@ class Collector:
         )
 
     def _held(self, sizes: StoreSizes) -> list[Held]:
-        needed, uses = self._needed(), self._builds.last_uses()
+        needed, uses = self._needed(), self._builds.uses.last()
         found = []
         for build_id in self._builds.finished():
             try:
@@ -108,7 +108,7 @@ class Collector:
 
         Raises :class:`NewerFormatError` for one that this version cannot read: what that needs must not be deleted.
         """
-        runtime = self._builds.runtime()
+        runtime = self._builds.runtime.read()
         found: set[str | None] = set()
         for state in Kind.SUBMISSION.on_its_way:
             for entry in self._spool.queue.entries(state):
@@ -127,7 +127,7 @@ class Collector:
     def _forget(self, chosen: list[Verdict]) -> list[Verdict]:
         """Forget the chosen builds but those that were used since; return the ones that are gone."""
         with self._builds.looking(exclusive=True):
-            uses = self._builds.last_uses()
+            uses = self._builds.uses.last()
             gone = [each for each in chosen if uses.get(each.build_id, each.last_used) <= each.last_used]
             self._builds.forget({each.build_id for each in gone})
         return gone

@@ -99,7 +99,7 @@ class Executor:
         self._follow_runtime()
         self._engine.look(FIRST_LOOK)
         if self._runtime is None:
-            log.info("waiting for the builder to provide the runtime", path=self._builds.runtime_path)
+            log.info("waiting for the builder to provide the runtime", path=self._builds.runtime.path)
 
     def hurry(self) -> None:
         """Put back what runs."""
@@ -266,7 +266,7 @@ class Executor:
             return
         with self._builds.looking():
             found = self._look_for_build(build_id)
-            self._builds.note_use(build_id, submission.Spool.uid)
+            self._builds.uses.note(build_id, submission.Spool.uid)
         if isinstance(found, BuildRecord):
             if found.result.shell:
                 self._queue(place, submission, found)
@@ -385,7 +385,7 @@ class Executor:
     # -- what the builder provides, and the engine
 
     def _follow_runtime(self) -> None:
-        seen = fsops.identity(self._builds.runtime_path)
+        seen = fsops.identity(self._builds.runtime.path)
         if seen != self._runtime_seen:
             self._runtime, self._runtime_seen = self._provided(), seen
             self._waits.clear()  # build ids depend on the pins: the next scan finds these again
@@ -395,7 +395,7 @@ class Executor:
 
     def _provided(self) -> Runtime | None:
         try:
-            return self._builds.usable_runtime()
+            return self._builds.runtime.usable()
         except NewerFormatError as error:
             log.warning("waiting: the builder is of a newer version; upgrade this executor", error=error)
         except OperatorError as error:

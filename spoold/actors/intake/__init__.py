@@ -200,7 +200,7 @@ class Intake(Threadless):
             self._seldom.error(message, error.errno, file=name, error=error)
 
     def _follow_pins(self) -> None:
-        seen = fsops.identity(self._builds.runtime_path)
+        seen = fsops.identity(self._builds.runtime.path)
         if seen != self._pins_seen:
             self._read_pins()
             self._pins_seen = seen
@@ -210,11 +210,11 @@ class Intake(Threadless):
 
     def _provided_pins(self) -> frozenset[str]:
         try:
-            runtime = self._builds.runtime()
+            runtime = self._builds.runtime.read()
         except NewerFormatError as error:  # no request is refused for a pin that there may be
             self._newer.meet(error)
             with contextlib.suppress(OperatorError):
-                return self._pins | self._builds.pins().keys()
+                return self._pins | self._builds.pins.added().keys()
             return self._pins
         return frozenset(runtime.nixpkgs if runtime else ())
 

@@ -1,0 +1,53 @@
+"""Uses: who asked for which build, and when it was wanted last.
+
+Spec: spool-layout.md, "The Build store". ``builds/used`` has an empty file for each build and user, whose mtime is when
+that was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from spoold.host import fsops
+
+
+class Uses:
+    """What is noted in the directory ``path``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def note(self, build_id: str, uid: int) -> None:
+        """Remember that ``uid`` asked for a build just now, or used it.
+
+        This is what `spoolctl deps` shows, what collection goes by, and in whose turn a build is made.
+        """
+        path = os.path.join(self._path, f"{build_id}@{uid}")
+        if not fsops.touch(path):
+            fsops.write_private(path, b"")
+
+    def askers(self) -> dict[str, set[int]]:
+        """Return who asked for each build."""
+        found: dict[str, set[int]] = {}
+        for name in fsops.names(self._path):
+            build_id, _, user = name.partition("@")
+            if user.isdecimal():
+                found.setdefault(build_id, set()).add(int(user))
+        return found
+
+    def last(self, uid: int | None = None) -> dict[str, float]:
+        """Return when each build was last used, by ``uid`` or (None) by anyone; seconds on the file system's clock."""
+        found: dict[str, float] = {}
+        for name in fsops.names(self._path):
+            build_id, _, user = name.partition("@")
+            if uid is None or user == str(uid):
+                used = fsops.mtime(os.path.join(self._path, name)) or 0.0
+                found[build_id] = max(used, found.get(build_id, 0.0))
+        return found
+
+    def forget(self, build_ids: Collection[str]) -> None:
+        """Forget who asked for these builds."""
+        for name in fsops.names(self._path) if build_ids else ():
+            if name.partition("@")[0] in build_ids:
+                fsops.remove(os.path.join(self._path, name))
