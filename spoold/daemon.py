@@ -28,7 +28,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.model.states import Role
 from spoold.spool import layout, lists
-from spoold.spool.presence import Presence
+from spoold.upkeep.presence import Presence
 
 log = Log("daemon")
 TICK = 1.0  # seconds after which the main thread looks whether a signal came

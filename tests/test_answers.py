@@ -30,12 +30,12 @@ from spoold.model.states import Role, State
 from spoold.model.submission import File, Origin, Request
 from spoold.spool import answers, layout, lists
 from spoold.spool.builds import BuildStore
-from spoold.spool.check import Action, Check
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import clear_private, publish_committed
-from spoold.spool.requeue import requeue
-from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
+from spoold.upkeep.check import Action, Check
+from spoold.upkeep.requeue import requeue
+from spoold.upkeep.retention import Retention
 from tests.as_user import become
 from tests.engines import unavailable
 from tests.names import mine, result_named

@@ -27,7 +27,7 @@ from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.model.ids import Private
 from spoold.spool import layout
-from spoold.spool.check import OURS, Check, Unexplained
+from spoold.upkeep.check import OURS, Check, Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
 

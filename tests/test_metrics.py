@@ -23,8 +23,8 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.states import State
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
-from spoold.spool.depth import depths, holders
 from spoold.spool.lease import Lease
+from spoold.upkeep.depth import depths, holders
 from tests import engines
 from tests.actors.bench import Bench
 from tests.names import mine

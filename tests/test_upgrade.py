@@ -16,8 +16,8 @@ from spoold.host import fsops
 from spoold.model.ids import Entry, parse_entry
 from spoold.sandbox import image
 from spoold.spool import layout
-from spoold.spool.check import Check
-from spoold.spool.requeue import requeue
+from spoold.upkeep.check import Check
+from spoold.upkeep.requeue import requeue
 from tests import frozen
 from tests.actors.bench import Bench, settings_for
 

@@ -33,13 +33,13 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
-from spoold.spool.check import Check, Unexplained
-from spoold.spool.counting import Counter
-from spoold.spool.depth import Measure
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
-from spoold.spool.retention import Retention
 from spoold.spool.store import Spool
+from spoold.upkeep.check import Check, Unexplained
+from spoold.upkeep.counting import Counter
+from spoold.upkeep.depth import Measure
+from spoold.upkeep.retention import Retention
 
 log = Log(Role.HEALTH)
 SCHEDULED = "scheduled"  # the name of the order that comes round

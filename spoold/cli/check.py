@@ -17,7 +17,7 @@ from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Kept
 from spoold.spool import layout
-from spoold.spool.check import Action, Check, Unexplained
+from spoold.upkeep.check import Action, Check, Unexplained
 
 
 @click.command(short_help="Name what no state explains; repair it.")

@@ -14,14 +14,10 @@ from spoold.cli import exits
 from spoold.cli.options import JSON
 from spoold.cli.text import printable
 from spoold.config import Settings
+from spoold.doctor import budget, installation, nix, sandbox, spool
 from spoold.model.errors import SpooldError
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
-from spoold.nix import doctor as nix
-from spoold.sandbox import budget
-from spoold.sandbox import doctor as sandbox
-from spoold.spool import doctor as spool
-from spoold.spool import installation
 from spoold.spool.builds import BuildStore
 
 COLOURS = {

@@ -18,8 +18,8 @@ from spoold.model.collection import Order, Report
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
-from spoold.spool.requeue import requeue as requeue_finished
 from spoold.spool.store import Spool
+from spoold.upkeep.requeue import requeue as requeue_finished
 
 POLL = 0.1  # seconds between two looks for the report
 

@@ -13,8 +13,8 @@ from spoold.cli.text import printable
 from spoold.host import accounts, fsops
 from spoold.model import formats
 from spoold.model.errors import NewerFormatError
-from spoold.spool import usage
-from spoold.spool.shares import COUNT, Count, Holding
+from spoold.upkeep import usage
+from spoold.upkeep.shares import COUNT, Count, Holding
 
 SHOWN = 10  # owners that a person is shown
 NAMED = 20  # of those who have most in the spool

@@ -31,7 +31,7 @@ from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.spool import layout
-from spoold.spool.depth import Depth, Waiting, depths, holders
+from spoold.upkeep.depth import Depth, Waiting, depths, holders
 
 MOST = 10  # entries that are named: the oldest
 REST = 4.0  # for how many times as long as a look took there is no other

@@ -15,10 +15,10 @@ from spoold.actors.intake import Intake
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Hint
-from spoold.spool import cancel as cancelling
-from spoold.spool.floor import Floor
 from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
+from spoold.upkeep import cancel as cancelling
+from spoold.upkeep.floor import Floor
 from tests.actors.bench import Bench
 from tests.names import mine, named
 from tests.rights import assert_answer

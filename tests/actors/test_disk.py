@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.spool import floor
+from spoold.upkeep import floor
 from tests.actors.bench import Bench
 
 

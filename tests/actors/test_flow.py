@@ -22,10 +22,10 @@ from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
 from spoold.model.response import Package
 from spoold.model.states import State
-from spoold.spool import floor
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import OnNewer
 from spoold.spool.queue import Queue
+from spoold.upkeep import floor
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
 from tests.standins import store_path

@@ -24,12 +24,12 @@ from spoold.model.job import Runtime
 from spoold.model.retention import Rules as Retention
 from spoold.model.states import State
 from spoold.model.submission import Dependencies, Submission
-from spoold.spool import check as checking
 from spoold.spool.builds import BuildRecord, BuildStore
-from spoold.spool.check import Action, Check
 from spoold.spool.queue import Queue
-from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
+from spoold.upkeep import check as checking
+from spoold.upkeep.check import Action, Check
+from spoold.upkeep.requeue import requeue
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine, named, result_named
 from tests.standins import store_path

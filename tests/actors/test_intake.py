@@ -28,8 +28,9 @@ from spoold.host import fsops, log
 from spoold.model.ids import Hint
 from spoold.model.states import State
 from spoold.model.turns import Turns
-from spoold.spool import floor, layout
+from spoold.spool import layout
 from spoold.spool import store as spool_store
+from spoold.upkeep import floor
 from tests.names import mine, named
 from tests.rights import assert_answer
 

@@ -12,8 +12,8 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model.states import State
 from spoold.spool.recovery import publish_committed
-from spoold.spool.requeue import requeue
 from spoold.spool.store import Spool
+from spoold.upkeep.requeue import requeue
 from tests.actors.bench import Bench
 from tests.names import mine, named, result_named
 

@@ -15,7 +15,7 @@ from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry
 from spoold.model.states import State
 from spoold.spool.lease import Lease
-from spoold.spool.requeue import requeue
+from spoold.upkeep.requeue import requeue
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine, named, result_named
 

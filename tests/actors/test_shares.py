@@ -22,7 +22,7 @@ from spoold.model.ids import Hint
 from spoold.model.job import BuildResult
 from spoold.model.response import SHOWN
 from spoold.model.retention import Rules
-from spoold.spool import counting, floor, holdings, retention, shares
+from spoold.upkeep import counting, floor, holdings, retention, shares
 from tests.actors.bench import Bench, settings_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")

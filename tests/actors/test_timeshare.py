@@ -22,7 +22,7 @@ from spoold.model.ids import parse_entry
 from spoold.model.job import Job
 from spoold.model.submission import Dependencies
 from spoold.sandbox import RunCancelledError
-from spoold.spool import usage
+from spoold.upkeep import usage
 from tests.actors.bench import Bench, settings_for
 from tests.standins import PlainSandbox, store_path
 

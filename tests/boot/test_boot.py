@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold.doctor import protection
 from spoold.host import machine
 from spoold.model.response import Outcome, Response, Status
-from spoold.spool import protection
 from tests import engines
 from tests.boot.conftest import USERS, commands
 from tests.boot.machine import Machine, wait_until

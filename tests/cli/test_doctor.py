@@ -22,20 +22,18 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import Docker, Executor, Nix, Settings, Spool
+from spoold.doctor import budget, installation, nix, protection, sandbox, spool
+from spoold.doctor import sandbox as sandbox_doctor
 from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import cage, command, confine, seat
-from spoold.nix import doctor as nix
-from spoold.sandbox import budget, walls
-from spoold.sandbox import doctor as sandbox
-from spoold.sandbox import doctor as sandbox_doctor
+from spoold.sandbox import walls
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import sockets
-from spoold.spool import doctor as spool
-from spoold.spool import installation, layout, protection
+from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 
 SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
@@ -127,7 +125,7 @@ def test_a_spool_that_is_shared_by_users_as_it_should_be(own: Settings) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize(("option", "level"), [("off", Level.NOTE), ("invisible", Level.FINE), ("2", Level.FINE)])
 def test_whether_processes_are_hidden_from_other_users(option: str, level: Level) -> None:
-    look = "from spoold.sandbox import doctor; print(doctor._processes())"
+    look = "from spoold.doctor import sandbox; print(sandbox._processes())"
     mount = f'mount -t proc -o hidepid={option} proc /proc && exec "$@"'
     argv = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", look]
     finding = subprocess.run(argv, check=True, capture_output=True, text=True).stdout

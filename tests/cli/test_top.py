@@ -25,8 +25,9 @@ from spoold.config import Metrics, Settings, Spool, load
 from spoold.host import textfile
 from spoold.model import formats
 from spoold.model.errors import OperatorError
-from spoold.spool import layout, usage
-from spoold.spool.shares import Count, Holding
+from spoold.spool import layout
+from spoold.upkeep import usage
+from spoold.upkeep.shares import Count, Holding
 from tests.engines import REPOSITORY
 
 NASTY = "x\x1b]0;pwned\x07\u202e.json"

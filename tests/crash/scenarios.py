@@ -17,7 +17,7 @@ from spoold.model.ids import Entry
 from spoold.model.response import Status
 from spoold.model.states import State
 from spoold.spool.queue import Queue
-from spoold.spool.requeue import requeue
+from spoold.upkeep.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time
 from tests.names import mine
 

@@ -21,9 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from spoold.model.errors import OperatorError
 from spoold.model.response import FINAL
 from spoold.model.states import State
-from spoold.spool import check as check_module
-from spoold.spool.check import Check
-from spoold.spool.requeue import requeue
+from spoold.upkeep import check as check_module
+from spoold.upkeep.check import Check
+from spoold.upkeep.requeue import requeue
 from tests.crash.operations import Operation, Watcher, by_a_client, watched
 from tests.crash.scenarios import MONTH
 from tests.crash.world import MEMORY, World, check, check_rest, dropped, one_thread, pass_time, seen

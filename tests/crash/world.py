@@ -319,10 +319,10 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.sandbox.lifecycle.threading", engine),
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
-        mock.patch("spoold.spool.retention.ThreadPoolExecutor", Immediately),
+        mock.patch("spoold.upkeep.retention.ThreadPoolExecutor", Immediately),
         mock.patch("spoold.actors.executor.NOTES", math.inf),  # one note of each executor, as below
-        mock.patch("spoold.spool.counting.SOONEST", 1e9),  # and one count
-        mock.patch("spoold.spool.counting.LATER", 1e9),
+        mock.patch("spoold.upkeep.counting.SOONEST", 1e9),  # and one count
+        mock.patch("spoold.upkeep.counting.LATER", 1e9),
         mock.patch("spoold.actors.intake.dropbox.LONG", math.inf),  # whatever a look takes, the next step looks again
         mock.patch("spoold.actors.health.PATIENCE", 60.0),  # how much a step does must not depend on the machine
     ):

@@ -15,8 +15,8 @@ from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.states import FLOWS, ROOTS, Kind, Role, State
 from spoold.spool import layout
-from spoold.spool.check import Check
-from spoold.spool.counting import PLACES
+from spoold.upkeep.check import Check
+from spoold.upkeep.counting import PLACES
 
 PLACED = [(kind, state) for kind in Kind for state in kind.flow]
 

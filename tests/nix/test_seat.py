@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.spool import doctor
+from spoold.doctor import spool as doctor
 from tests.engines import REPOSITORY
 from tests.nix.setups import SYSTEMS_PYTHON
 

@@ -20,7 +20,9 @@ import pytest
 
 from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
-from spoold.spool import doctor, layout, lists, protection
+from spoold.doctor import protection
+from spoold.doctor import spool as doctor
+from spoold.spool import layout, lists
 from tests.engines import REPOSITORY, unavailable
 from tests.names import named
 from tests.remote import nfs

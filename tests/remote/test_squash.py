@@ -14,8 +14,9 @@ import pytest
 from spoold.actors.intake import Intake
 from spoold.config import Settings
 from spoold.config import Spool as SpoolSettings
+from spoold.doctor import spool as doctor
 from spoold.model.findings import Level
-from spoold.spool import doctor, layout
+from spoold.spool import layout
 from tests.names import named
 from tests.remote.room import Room, User
 from tests.rights import assert_answer

@@ -16,11 +16,11 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Docker, Settings
+from spoold.doctor import sandbox as doctor
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox import doctor
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID

@@ -14,7 +14,7 @@ from spoold.model.submission import Dependencies, Submission
 from spoold.spool.builds import BuildRecord
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
 from spoold.spool.pins import PinsAnswer
-from spoold.spool.shares import Count
+from spoold.upkeep.shares import Count
 
 STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()

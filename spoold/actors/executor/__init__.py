@@ -44,12 +44,12 @@ from spoold.model.states import Kind, Role, State
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
-from spoold.spool import usage
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
-from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
+from spoold.upkeep import usage
+from spoold.upkeep.shares import Shares
 
 log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))

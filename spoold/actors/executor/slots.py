@@ -35,12 +35,12 @@ from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
 from spoold.sandbox.walls import asked
 from spoold.spool.builds import BuildStore
-from spoold.spool.floor import Floor
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import recover
-from spoold.spool.shares import Shares
 from spoold.spool.store import Progress, Spool
+from spoold.upkeep.floor import Floor
+from spoold.upkeep.shares import Shares
 
 log = Log(Role.EXECUTOR)
 FULL = 0.5  # seconds between two looks while the disk is full

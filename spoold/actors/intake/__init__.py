@@ -46,13 +46,13 @@ from spoold.model.ids import Hint, Private
 from spoold.model.states import Role, State
 from spoold.model.submission import Origin, Request, read_request
 from spoold.spool.builds import BuildStore
-from spoold.spool.cancel import Cancelled, cancel, end_interrupted, operators
-from spoold.spool.depth import Measure
-from spoold.spool.floor import Floor
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
-from spoold.spool.shares import Shares
 from spoold.spool.store import Spool, origin_of
+from spoold.upkeep.cancel import Cancelled, cancel, end_interrupted, operators
+from spoold.upkeep.depth import Measure
+from spoold.upkeep.floor import Floor
+from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)

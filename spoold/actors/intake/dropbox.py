@@ -21,7 +21,7 @@ from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.states import Role
 from spoold.model.turns import Turns
-from spoold.spool.shares import Shares
+from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
 MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through

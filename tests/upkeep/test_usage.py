@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from spoold.model.timeshare import HALF_LIFE
-from spoold.spool import layout, usage
+from spoold.spool import layout
+from spoold.upkeep import usage
 
 NOW = 1_000_000.0
 

@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterator
 
 from spoold.config import Settings
+from spoold.doctor import installation, protection
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.host.metrics import HELD
 from spoold.model.findings import Finding, Level
 from spoold.model.ids import Kept
 from spoold.model.states import Role
-from spoold.spool import installation, layout, lists, protection
-from spoold.spool.presence import elsewhere
+from spoold.spool import layout, lists
+from spoold.upkeep.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
 SKEW = 60.0  # seconds between this machine's clock and the file system's that nobody has to know of

@@ -12,7 +12,7 @@ from spoold.config import Lease
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
-from spoold.spool.presence import Presence, elsewhere
+from spoold.upkeep.presence import Presence, elsewhere
 
 LEASE = Lease(renewal=0.05, limit=0.5)
 LONG = Lease(renewal=0.05, limit=60.0)  # where nobody has to wait for its end

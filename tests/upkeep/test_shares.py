@@ -14,11 +14,12 @@ from spoold.host import machine
 from spoold.model.retention import Amount
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request
-from spoold.spool import counting, holdings, layout
+from spoold.spool import layout
 from spoold.spool.builds import BuildStore
-from spoold.spool.counting import Counter
-from spoold.spool.shares import Holding, Shares, share_of
 from spoold.spool.store import Spool
+from spoold.upkeep import counting, holdings
+from spoold.upkeep.counting import Counter
+from spoold.upkeep.shares import Holding, Shares, share_of
 from tests.actors.bench import settings_for
 
 ONE, OTHER = 64_301, 64_302

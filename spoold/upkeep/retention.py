@@ -27,11 +27,11 @@ from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
 from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.builds import BuildStore
-from spoold.spool.holdings import REFUSAL, Item, Pause, finished, set_aside
 from spoold.spool.orders import RESULT
 from spoold.spool.recovery import ABANDONED
-from spoold.spool.shares import part_of, share_of
 from spoold.spool.store import Spool
+from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, set_aside
+from spoold.upkeep.shares import part_of, share_of
 
 log = Log("retention")
 BATCH = 1000  # submissions that are archived together, and made to be gone

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from spoold.model.states import State
-from spoold.spool import check as checking
-from spoold.spool.check import Action, Check
+from spoold.upkeep import check as checking
+from spoold.upkeep.check import Action, Check
 from tests.actors.bench import Bench
 from tests.names import mine, named, result_named
 

@@ -18,9 +18,9 @@ from spoold.host.log import Log
 from spoold.model import formats
 from spoold.model.ids import Private
 from spoold.model.states import Role, State
-from spoold.spool.holdings import Item, Pause, everything
-from spoold.spool.shares import COUNT, Count, Holding, share_of
 from spoold.spool.store import Spool
+from spoold.upkeep.holdings import Item, Pause, everything
+from spoold.upkeep.shares import COUNT, Count, Holding, share_of
 
 log = Log(Role.HEALTH)
 NEAR = 0.5  # of a share: whoever has so much is counted more often

@@ -17,9 +17,9 @@ from spoold.host.log import Log
 from spoold.model.retention import Rules
 from spoold.model.states import State
 from spoold.model.submission import Origin
-from spoold.spool import holdings
 from spoold.spool.recovery import publish_committed
-from spoold.spool.retention import Retention
+from spoold.upkeep import holdings
+from spoold.upkeep.retention import Retention
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine, result_named
 
