@@ -33,9 +33,11 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import clear_private, publish_committed
 from spoold.spool.store import Spool
-from spoold.upkeep.check import Action, Check
+from spoold.upkeep.check import Check
+from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.requeue import requeue
 from spoold.upkeep.retention import Retention
+from spoold.upkeep.unexplained import Action
 from tests.as_user import become
 from tests.engines import unavailable
 from tests.names import mine, result_named
@@ -337,7 +339,7 @@ def test_a_backup_that_lost_the_lists_is_mended(shared: Shared, place: Path) -> 
         (f"done/{each.name}", Action.LET_IN) for each in (path, refusal)
     }
     for each in found:
-        check.repair(each)
+        carry_out(check.spool, each)
     assert check.unexplained() == []
     assert_answer(path, ALICE, shared=True)
     assert_answer(refusal, BOB, shared=True)
@@ -351,7 +353,7 @@ def test_wrong_owners_and_modes_are_mended(shared: Shared, change: str) -> None:
     check = Check(shared.settings, "test")
     (found,) = check.unexplained()
     assert (found.path, found.action) == ("done/a.response.json", Action.LET_IN)
-    check.repair(found)
+    carry_out(check.spool, found)
     assert_answer(path, ALICE, shared=True)
     assert path.read_bytes() == data
 
@@ -374,7 +376,7 @@ def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypat
     monkeypatch.undo()
     check = Check(shared.settings, "test")
     for each in check.unexplained():
-        check.repair(each)
+        carry_out(check.spool, each)
     assert_answer(path, ALICE, shared=True)
 
 
@@ -454,7 +456,7 @@ def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:
     path.chmod(0o644)
     check = Check(giving.settings, "test")
     (found,) = [each for each in check.unexplained() if each.path == "done/a.response.json"]
-    check.repair(found)
+    carry_out(check.spool, found)
     assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
     assert changed(path)
     assert [name for name in os.listdir(giving.root / "tmp") if not name.endswith(".probe")] == []

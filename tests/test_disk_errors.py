@@ -27,7 +27,8 @@ from spoold.config import Executor, Lease, Settings
 from spoold.config import Spool as SpoolSettings
 from spoold.model.ids import Private
 from spoold.spool import layout
-from spoold.upkeep.check import OURS, Check, Unexplained
+from spoold.upkeep.check import OURS, Check
+from spoold.upkeep.unexplained import Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
 

@@ -36,10 +36,11 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
 from spoold.spool.store import Spool
-from spoold.upkeep.check import Check, Unexplained
+from spoold.upkeep.check import Check
 from spoold.upkeep.counting import Counter
 from spoold.upkeep.depth import Measure
 from spoold.upkeep.retention import Retention
+from spoold.upkeep.unexplained import Unexplained
 
 log = Log(Role.HEALTH)
 SCHEDULED = "scheduled"  # the name of the order that comes round

@@ -17,7 +17,10 @@ from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Kept
 from spoold.spool import layout
-from spoold.upkeep.check import Action, Check, Unexplained
+from spoold.spool.store import Spool
+from spoold.upkeep.check import Check
+from spoold.upkeep.repair import repair as carry_out
+from spoold.upkeep.unexplained import Action, Unexplained
 
 
 @click.command(short_help="Name what no state explains; repair it.")
@@ -44,7 +47,7 @@ def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
     try:
         with Console(stderr=True, quiet=as_json).status("looking at every file"):
             found = check.unexplained()
-            repaired = [each for each in found if repair and _repair(check, each)]
+            repaired = [each for each in found if repair and _repair(check.spool, each)]
     finally:
         fsops.remove(os.path.join(settings.spool.path, "tmp", f"{role}{Kept.PROBE}"))
     if as_json:
@@ -59,9 +62,9 @@ def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
     return exits.FAILED if left else exits.OK
 
 
-def _repair(check: Check, found: Unexplained) -> bool:
+def _repair(spool: Spool, found: Unexplained) -> bool:
     try:
-        check.repair(found)
+        carry_out(spool, found)
     except LeaseLostError:
         return False  # a worker has it meanwhile
     return found.action is not Action.LEAVE

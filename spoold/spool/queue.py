@@ -4,8 +4,7 @@ Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one fi
 state; moving it is one rename, which only one of any number of processes can do. A result is made durable under the
 attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it. Nothing here decides anything.
 
-The name of a submission's entry tells its owner. Whoever knows the id alone finds the owner in ``ids/``, where each
-submission on its way has a symbolic link to a uid. Builds have neither.
+Builds have no owner. Submissions have, see ``owned``.
 """
 
 from __future__ import annotations
@@ -30,15 +29,13 @@ log = Log("spool")
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
-UNKNOWN = "-"  # stands in ids/ for the owner of an entry whose name does not tell
 REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
 
 
 class Queue:
     """The entries of one kind below ``root``: a directory for each state of their flow, and ``tmp/``.
 
-    Submissions have an owner, and their ids are in ``ids/`` while they are on their way. Results for a client are
-    written by ``answers``, all others are for all daemons.
+    Results for a client are written by ``answers``, all others are for all daemons.
     """
 
     def __init__(
@@ -54,7 +51,6 @@ class Queue:
         self.attempts = attempts
         self.pause = pause  # seconds before the second attempt
         self._answers = answers or Answers(SpoolSettings())
-        self._owned = kind is Kind.SUBMISSION
         self._lock = threading.Lock()
         self._shown: set[Entry] = set()  # published, with a private name still
 
@@ -101,52 +97,16 @@ class Queue:
         fsops.remove(private)
         return added
 
-    def _take_id(self, entry: Entry) -> bool:
-        """Note whose an id is from now on; False where another has it."""
-        if not self._owned or fsops.note(self.path("ids", entry.id), _noted(entry)):
-            return True
-        if self.locate(entry.id) is not None:
-            return False
-        self.take_over_id(entry)  # from one whose entry never came, or is long gone
+    def _take_id(self, entry: Entry) -> bool:  # noqa: ARG002 - see OwnedQueue
+        """Note whose an id is from now on; False where another has it. Builds belong to nobody."""
         return True
 
-    def take_over_id(self, entry: Entry) -> None:
-        """Note whose an id is from now on, whatever was noted before."""
-        fsops.note(self.path("ids", entry.id), _noted(entry), self.private(Private.ID, secrets.token_hex(8)))
-
-    def note_ids(self) -> None:
-        """Have ``ids/`` tell of all that is on its way, and of nothing else, as a kill or a loss of power may leave it.
-
-        Only whoever takes submissions in may do so, and before it does.
-        """
-        entries = {entry.id: entry for entry in self._on_their_way()}
-        for entry in entries.values():
-            if fsops.noted(self.path("ids", entry.id)) != _noted(entry):
-                self.take_over_id(entry)
-        for id_ in set(fsops.names(self.path("ids"))) - entries.keys():
-            with contextlib.suppress(OSError):  # what is no note is named by the check
-                place = self.locate(id_)
-                if place is None:
-                    fsops.remove(self.path("ids", id_))
-                elif place[0] is State.DONE:
-                    self.release_id(id_)
-
-    def _on_their_way(self) -> Iterator[Entry]:
-        for state in self.kind.on_its_way:
-            yield from self.entries(state)
-
     def release_id(self, id_: str) -> None:
-        """Forget whose an id is: its entry is in ``done/``, where the id alone finds it.
+        """Forget whose an id is, once its entry is in ``done/``."""
 
-        Whoever comes late, since it stalled, may find the id in use again, by what was requeued. That is noted anew.
-        """
-        if not self._owned:
-            return
-        fsops.remove(self.path("ids", id_))
-        if not fsops.exists(self.path(State.DONE, ids.done_name(id_))):
-            for entry in self._on_their_way():
-                if entry.id == id_:
-                    self.take_over_id(entry)
+    def _first(self, id_: str) -> Entry | None:
+        """Return an entry on its way by its id, None where there is none of that id: then it can be in ``done/``."""
+        return Entry(id_, 1)
 
     def read(self, state: State, entry: Entry) -> bytes:
         """Return an entry's bytes; raises :class:`LeaseLostError` where it is not there (any more)."""
@@ -311,13 +271,6 @@ class Queue:
             missed += first is None
         return None
 
-    def _first(self, id_: str) -> Entry | None:
-        """Return an entry on its way by its id, None where there is none of that id: then it can be in ``done/``."""
-        if not self._owned:
-            return Entry(id_, 1)
-        text = fsops.noted(self.path("ids", id_))
-        return None if text is None else Entry(id_, 1, int(text) if text.isdecimal() else None)
-
     def _places(self, first: Entry) -> Iterator[tuple[State, Entry]]:
         """Yield where an entry may be on its way, in the order of the flow."""
         for state in self.kind.on_its_way:
@@ -331,11 +284,6 @@ class Queue:
             if entry := ids.parse_result(name):
                 found.setdefault(entry.id, []).append(entry)
         return {id_: sorted(entries, key=lambda entry: entry.attempt) for id_, entries in found.items()}
-
-
-def _noted(entry: Entry) -> str:
-    """Return what ``ids/`` has of an entry."""
-    return UNKNOWN if entry.owner is None else str(entry.owner)
 
 
 @contextlib.contextmanager

@@ -22,10 +22,11 @@ from spoold.model import formats, ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, in_short, skip_pending
-from spoold.model.states import Kind, State
+from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, publish, take_along
-from spoold.spool.queue import Queue, gone_on_error
+from spoold.spool.owned import OwnedQueue
+from spoold.spool.queue import gone_on_error
 
 log = Log("spool")
 ENCODER = msgspec.json.Encoder()
@@ -39,7 +40,7 @@ class Spool:
         self.root = settings.spool.path
         self.answers = Answers(settings.spool)
         lease = settings.lease
-        self.queue = Queue(self.root, Kind.SUBMISSION, lease.attempts, lease.pause, self.answers)
+        self.queue = OwnedQueue(self.root, lease.attempts, lease.pause, self.answers)
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}{Kept.PROBE}"))
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:

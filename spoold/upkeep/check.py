@@ -2,8 +2,7 @@
 
 Spec: spool-layout.md, "Check and repair". Each file is judged alone and by names that can be looked at any time, so
 the daemons may run meanwhile: what looks wrong only since it moved under the eyes of the check is explained at the
-second look. Nothing that cannot be read is deleted: it goes to ``quarantine/``, and its reason beside it. What a newer
-version of spoold wrote is named, and left alone.
+second look. What a newer version of spoold wrote is named, and left alone. What is done about a file, ``repair`` does.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from enum import StrEnum
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +23,6 @@ from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
 from spoold.model.ids import Entry, Kept
 from spoold.model.job import Runtime
-from spoold.model.response import Status
 from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies, Submission
 from spoold.spool.answers import DIGEST, is_digest_of_nothing
@@ -36,10 +32,10 @@ from spoold.spool.pins import PinsAnswer
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
+from spoold.upkeep.unexplained import Action, Unexplained, Verdict, left, newer, undecodable
 
 PART = 256  # names between two pauses
 SECOND_LOOK = 1.0  # seconds
-UNSAFE = re.compile(r"[^A-Za-z0-9._@-]")
 BUILD = re.compile(r"[0-9a-f]{64}")
 OURS = {
     "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
@@ -54,39 +50,12 @@ KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what files of ours
 }
 
 
-class Action(StrEnum):
-    """What a repair does about a file."""
-
-    QUARANTINE = "move to quarantine/"
-    REMOVE = "remove"
-    ANSWER = "answer with INTERNAL_ERROR"
-    LET_IN = "write anew, for its owner to read"
-    LEAVE = "leave"
-
-
-class Verdict(NamedTuple):
-    """Why a file is named, and what a repair does; ``format`` is that of what a newer version wrote, else 0."""
-
-    why: str
-    action: Action
-    format: int = 0
-
-
-class Unexplained(msgspec.Struct, frozen=True):
-    """A file, its ``path`` below the spool's root, that no state of this version explains. See :class:`Verdict`."""
-
-    path: str
-    why: str
-    action: Action
-    format: int = 0
-
-
 class Check:
-    """Judges the files of one spool."""
+    """Judges the files of one ``spool``."""
 
     def __init__(self, settings: Settings, role: str) -> None:
-        self._spool = Spool(settings, role)
-        self._queue = self._spool.queue
+        self.spool = Spool(settings, role)
+        self._queue = self.spool.queue
         self._builds = BuildStore(settings).queue
         self._judges: dict[str, Callable[[str], Verdict | None]] = {
             ".": self._in_root,
@@ -113,7 +82,7 @@ class Check:
         for directory in DIRECTORIES:
             if directory.path in without:
                 continue
-            with os.scandir(os.path.join(self._spool.root, directory.path)) as entries:
+            with os.scandir(os.path.join(self.spool.root, directory.path)) as entries:
                 for number, entry in enumerate(entries, 1):
                     path = os.path.normpath(os.path.join(directory.path, entry.name))
                     if path not in known and (found := self.judge(path)):
@@ -132,21 +101,9 @@ class Check:
         """Tell what is wrong with one file, None where nothing is or where it is gone."""
         directory, name = os.path.split(path)
         verdict = self._judges[directory or "."](name)
-        if verdict is None or not fsops.exists(os.path.join(self._spool.root, path)):
+        if verdict is None or not fsops.exists(os.path.join(self.spool.root, path)):
             return None
         return Unexplained(path, *verdict)
-
-    def repair(self, found: Unexplained) -> None:
-        """Do what is said of a file; may be repeated."""
-        path = os.path.join(self._spool.root, found.path)
-        if found.action is Action.REMOVE:
-            fsops.remove(path)
-        elif found.action is Action.QUARANTINE:
-            self._quarantine(path, found)
-        elif found.action is Action.ANSWER:
-            self._answer(found)
-        elif found.action is Action.LET_IN:
-            self._spool.write_anew(os.path.basename(path))
 
     # -- judging
 
@@ -157,7 +114,7 @@ class Check:
         if not OURS[directory].fullmatch(name):
             return Verdict("not a name of this directory", Action.QUARANTINE)
         kind = next((kind for ending, kind in KINDS.get(directory, ()) if name.endswith(ending)), None)
-        return _newer(os.path.join(self._spool.root, directory, name), kind) if kind else None
+        return newer(os.path.join(self.spool.root, directory, name), kind) if kind else None
 
     def _in_incoming(self, name: str) -> Verdict | None:
         if ids.submission_id(name) or ids.cancelled_id(name):
@@ -173,7 +130,7 @@ class Check:
             return Verdict("not the name of an entry", Action.QUARANTINE)
         if later := self._later(state, entry):
             double = Verdict(f"the same submission is in {later}, a later state, and that counts", Action.QUARANTINE)
-            return _newer(path, Submission) or double
+            return newer(path, Submission) or double
         return self._unreadable(path, entry.id)
 
     def _later(self, state: State, entry: Entry) -> str:
@@ -195,7 +152,7 @@ class Check:
             if data is None or formats.decode(data, Submission, path).Submission_id == id_:
                 return None
         except NewerFormatError as error:
-            return _left(error)
+            return left(error)
         except (msgspec.DecodeError, OSError) as error:
             return Verdict(f"cannot be read: {error}", Action.ANSWER)
         return Verdict("holds another submission than its name says", Action.ANSWER)
@@ -211,7 +168,7 @@ class Check:
         if self._is_answered(self._queue, entry.id):
             return None
         unanswered = Verdict("committed, but without a response, and no result to publish", Action.ANSWER)
-        return _newer(self._queue.path(State.DONE, name), Submission) or unanswered
+        return newer(self._queue.path(State.DONE, name), Submission) or unanswered
 
     def _answered(self, name: str) -> Verdict | None:
         """Judge an answer, or its digest."""
@@ -227,10 +184,10 @@ class Check:
         """Look whether an answer can be read by its owner, and changed by nobody but us."""
         path = self._queue.path(State.DONE, name)
         found, directory = fsops.rights(path), fsops.rights(self._queue.path(State.DONE))
-        if found is None or directory is None or self._spool.answers.is_fine(found, directory):
+        if found is None or directory is None or self.spool.answers.is_fine(found, directory):
             return None
-        owner = self._spool.owner_of(name)
-        why = self._spool.answers.what_is_wrong(found, owner[0], directory) if owner else ""
+        owner = self.spool.owner_of(name)
+        why = self.spool.answers.what_is_wrong(found, owner[0], directory) if owner else ""
         return Verdict(why, Action.LET_IN) if why else None
 
     def _is_answered(self, queue: Queue, id_: str) -> bool:
@@ -285,72 +242,20 @@ class Check:
         path = self._builds.path(state, name)
         if entry is None or not BUILD.fullmatch(entry.id) or self._builds.entry_path(state, entry) != path:
             return Verdict("not the name of a build", Action.QUARANTINE)
-        return _undecodable(path, Dependencies)
+        return undecodable(path, Dependencies)
 
     def _in_builds_done(self, name: str) -> Verdict | None:
         id_ = name.removesuffix(ids.response_name(""))
         if id_ != name:
-            return _undecodable(self._builds.path(State.DONE, name), BuildRecord)
+            return undecodable(self._builds.path(State.DONE, name), BuildRecord)
         id_ = name.removesuffix(".json")
         if not BUILD.fullmatch(id_) or ids.done_name(id_) != name:
             return Verdict("neither a build nor its result", Action.QUARANTINE)
         if self._is_answered(self._builds, id_):
             return None
         unfinished = Verdict("a build that ended without a result: all who want it wait", Action.QUARANTINE)
-        return _newer(self._builds.path(State.DONE, name), Dependencies) or unfinished
+        return newer(self._builds.path(State.DONE, name), Dependencies) or unfinished
 
     def _is_young(self, path: str) -> bool:
-        changed = fsops.mtime(os.path.join(self._spool.root, path))
-        return changed is None or self._spool.clock.file_system() - changed < ABANDONED
-
-    # -- mending
-
-    def _quarantine(self, path: str, found: Unexplained) -> None:
-        seen = fsops.identity(path)
-        if seen is None:
-            return
-        name = f"{UNSAFE.sub('-', found.path)[:150]}@{seen.inode}"
-        fsops.write_private(self._queue.path("quarantine", f"{name}.reason"), (found.why + "\n").encode())
-        fsops.move(path, self._queue.path("quarantine", f"{name}.bytes"))
-
-    def _answer(self, found: Unexplained) -> None:
-        """End a submission that cannot go on; its owner, where that can be read, gets the one answer that is due."""
-        directory, name = os.path.split(found.path)
-        state, entry = State(directory), ids.parse_entry(name)
-        if entry is None:
-            return
-        if state is not State.DONE:
-            self._spool.give_up(entry, state, found.why)
-            return
-        data = self._queue.read(state, entry)
-        try:
-            submission = formats.decode(data, Submission, self._queue.entry_path(state, entry))
-        except msgspec.DecodeError:
-            self._quarantine(os.path.join(self._spool.root, found.path), found)
-            return
-        reason = "the result was lost before it could be shown: submit it again under another name"
-        final = msgspec.structs.replace(submission.Response, status=Status.INTERNAL_ERROR, reason=reason)
-        self._spool.answer_committed(entry.id, final, submission.Spool)
-
-
-def _undecodable(path: str, kind: type[Stored]) -> Verdict | None:
-    try:
-        data = fsops.read(path)
-        if data is not None:
-            formats.decode(data, kind, path)
-    except NewerFormatError as error:
-        return _left(error)
-    except (msgspec.DecodeError, OSError) as error:
-        return Verdict(f"cannot be read: {error}", Action.QUARANTINE)
-    return None
-
-
-def _newer(path: str, kind: type[Stored]) -> Verdict | None:
-    """Tell of a file that a newer version wrote, None of any other."""
-    newer = formats.newer(lambda: formats.decode(fsops.read(path) or b"", kind, path))
-    return _left(newer) if newer else None
-
-
-def _left(newer: NewerFormatError) -> Verdict:
-    why = f"of a newer version of spoold (format {newer.format}): upgrade this one"
-    return Verdict(why, Action.LEAVE, newer.format)
+        changed = fsops.mtime(os.path.join(self.spool.root, path))
+        return changed is None or self.spool.clock.file_system() - changed < ABANDONED

@@ -28,8 +28,10 @@ from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
 from spoold.upkeep import check as checking
-from spoold.upkeep.check import Action, Check
+from spoold.upkeep.check import Check
+from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.requeue import requeue
+from spoold.upkeep.unexplained import Action
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine, named, result_named
 from tests.standins import store_path
@@ -588,7 +590,7 @@ def test_the_check_names_what_is_newer_and_a_repair_leaves_it(
     assert {each.path: each.action for each in found} == dict.fromkeys(places, Action.LEAVE)
     assert {each.why for each in found} == {f"of a newer version of spoold (format {NEWER}): upgrade this one"}
     for each in found:
-        check.repair(each)
+        carry_out(check.spool, each)
     for place, data in places.items():
         assert_untouched(bench, place, data)
 

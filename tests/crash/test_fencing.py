@@ -19,11 +19,11 @@ from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
-from spoold.model.states import Kind, State
+from spoold.model.states import State
 from spoold.model.submission import Dependencies, File, Origin, Request
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
-from spoold.spool.queue import Queue
+from spoold.spool.owned import OwnedQueue
 from spoold.spool.recovery import publish_committed, recover
 from spoold.spool.store import Spool
 from tests.actors.bench import PATIENCE, Bench, settings_for
@@ -179,9 +179,9 @@ def test_a_stopped_builder_that_goes_on_shows_nothing(
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
+def queue(tmp_path: Path) -> OwnedQueue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
+    return OwnedQueue(str(tmp_path), attempts=3)
 
 
 def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
@@ -222,7 +222,7 @@ def test_two_that_file_one_build_at_once_file_it_whole(tmp_path: Path, monkeypat
 
 
 def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first holder is stopped between its result and its commit; the second commits while health looks."""
 
@@ -248,7 +248,9 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
 
 
-def test_a_refusal_that_is_committed_while_health_looks_is_shown(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_that_is_committed_while_health_looks_is_shown(
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its entry comes between the look for it and the look for what it may be instead."""
     Path(queue.path("tmp", result_named("a", 0))).write_bytes(b"refused\n")
     locate = queue.locate

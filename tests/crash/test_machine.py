@@ -23,6 +23,7 @@ from spoold.model.response import FINAL
 from spoold.model.states import State
 from spoold.upkeep import check as check_module
 from spoold.upkeep.check import Check
+from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.requeue import requeue
 from tests.crash.operations import Operation, Watcher, by_a_client, watched
 from tests.crash.scenarios import MONTH
@@ -144,7 +145,7 @@ class Spools(RuleBasedStateMachine):
     def repair(self) -> None:
         check = Check(self.world.settings, "test")
         for found in check.unexplained():
-            check.repair(found)
+            carry_out(check.spool, found)
 
     # -- the world around
 

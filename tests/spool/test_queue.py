@@ -16,34 +16,35 @@ from spoold.model.ids import Entry
 from spoold.model.states import Kind, State
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat, Lease
+from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import MOST_SHOWN, Queue
 from tests.standins import SetClock
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
+def queue(tmp_path: Path) -> OwnedQueue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
+    return OwnedQueue(str(tmp_path), attempts=3)
 
 
-def claimed(queue: Queue, id_: str = "a") -> Entry:
+def claimed(queue: OwnedQueue, id_: str = "a") -> Entry:
     entry = Entry(id_, 1)
     queue.add(entry, b"entry")
     queue.claim(entry, State.NEW, State.RUNNING)
     return entry
 
 
-def noting(queue: Queue, interval: float) -> Heartbeat:
+def noting(queue: OwnedQueue, interval: float) -> Heartbeat:
     heartbeat = Heartbeat(interval, queue.path("tmp", "test.held"))
     heartbeat.start()
     return heartbeat
 
 
-def names(queue: Queue, state: str) -> set[str]:
+def names(queue: OwnedQueue, state: str) -> set[str]:
     return {name for name in os.listdir(queue.path(state)) if not name.endswith((".probe", ".lock"))}
 
 
-def test_an_entry_is_added_once(queue: Queue) -> None:
+def test_an_entry_is_added_once(queue: OwnedQueue) -> None:
     assert queue.add(Entry("a", 1), b"one")
     assert not queue.add(Entry("a", 1), b"two")
     assert queue.read(State.NEW, Entry("a", 1)) == b"one"
@@ -52,7 +53,7 @@ def test_an_entry_is_added_once(queue: Queue) -> None:
 
 def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
+    queue = OwnedQueue(str(tmp_path), attempts=3)
     entry = Entry("a", 1, 1001)
     assert queue.add(entry, b"one")
     assert (names(queue, "new"), os.readlink(queue.path("ids", "a"))) == ({"a@1001-1.json"}, "1001")
@@ -80,7 +81,7 @@ def test_builds_leave_no_notes(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path / "ids")
 
 
-def test_of_many_claims_one_succeeds(queue: Queue) -> None:
+def test_of_many_claims_one_succeeds(queue: OwnedQueue) -> None:
     queue.add(Entry("a", 1), b"entry")
     won: list[str] = []
 
@@ -96,7 +97,7 @@ def test_of_many_claims_one_succeeds(queue: Queue) -> None:
     assert won == [queue.path("running", "a@1.json")]
 
 
-def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Queue) -> None:
+def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: OwnedQueue) -> None:
     queue.add(Entry("a", 1), b"entry")
     os.utime(queue.path("new", "a.json"), (1, 1))
     queue.claim(Entry("a", 1), State.NEW, State.RUNNING)
@@ -104,7 +105,7 @@ def test_a_claim_renews_the_mtime_so_that_a_long_wait_is_no_dead_worker(queue: Q
 
 
 def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def touch(path: str) -> bool:
         if "/running/" in path:
@@ -116,7 +117,7 @@ def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
     assert queue.claim(Entry("a", 1), State.NEW, State.RUNNING) == queue.path(State.RUNNING, "a@1.json")
 
 
-def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> None:
+def test_a_commit_publishes_once_and_leaves_nothing_private(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     queue.commit(entry, State.RUNNING, b"result\n", (os.geteuid(), os.getegid()))
     assert names(queue, "done") == {"a.json", "a.response.json"}
@@ -126,7 +127,7 @@ def test_a_commit_publishes_once_and_leaves_nothing_private(queue: Queue) -> Non
     assert not names(queue, "running")
 
 
-def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
+def test_a_holder_that_lost_its_lease_cannot_publish(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     assert queue.give_back(entry, State.RUNNING, 2)
     with pytest.raises(LeaseLostError):
@@ -142,7 +143,7 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: Queue) -> None:
     assert not names(queue, "tmp")
 
 
-def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
+def test_a_late_renewal_does_nothing_and_tells(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     heartbeat = noting(queue, 1000)
     with heartbeat.holding(queue.entry_path(State.RUNNING, entry)) as lease:
@@ -159,7 +160,7 @@ def test_a_late_renewal_does_nothing_and_tells(queue: Queue) -> None:
     assert os.stat(queue.path("running", "a@2.json")).st_mtime == 1
 
 
-def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
+def test_a_heartbeat_renews_in_the_background(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     path = queue.entry_path(State.RUNNING, entry)
     heartbeat = noting(queue, 0.02)
@@ -176,7 +177,7 @@ def test_a_heartbeat_renews_in_the_background(queue: Queue) -> None:
     assert os.stat(path).st_mtime == 1, "what is not held any more is not renewed"
 
 
-def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queue) -> None:
+def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: OwnedQueue) -> None:
     entry, other = claimed(queue), claimed(queue, "b")
     first = noting(queue, 1000)
     with first.holding(queue.entry_path(State.RUNNING, other)):
@@ -191,7 +192,7 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Queu
         heartbeat.stop()
 
 
-def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: Queue) -> None:
+def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: OwnedQueue) -> None:
     heartbeat = noting(queue, 1000)
     first, second = (queue.entry_path(State.RUNNING, claimed(queue, id_)) for id_ in ("a", "b"))
     with heartbeat.holding(first) as lease:
@@ -203,7 +204,7 @@ def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: 
 
 
 def test_what_nobody_works_on_is_not_renewed_because_its_note_cannot_be_removed(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(_: str) -> None:
         raise OSError(30, "Read-only file system")
@@ -224,7 +225,7 @@ def test_what_nobody_works_on_is_not_renewed_because_its_note_cannot_be_removed(
 
 def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=10, pause=5.0)
+    queue = OwnedQueue(str(tmp_path), attempts=10, pause=5.0)
     clock = SetClock()
     queue.add(Entry("a", 1), b"entry")
     pauses = []
@@ -240,20 +241,20 @@ def test_the_next_attempt_is_due_after_a_pause_that_grows(tmp_path: Path) -> Non
 
 def test_a_stepped_clock_makes_no_pause_longer(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3, pause=5.0)
+    queue = OwnedQueue(str(tmp_path), attempts=3, pause=5.0)
     clock = SetClock()
     a_year_on = clock.file_system() + 3e7
     assert queue.due(Entry("a", 3), a_year_on, clock) == clock.monotonic() + 10
 
 
-def test_publication_never_replaces(queue: Queue) -> None:
+def test_publication_never_replaces(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
     queue.commit(entry, State.RUNNING, b"mine\n")
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
-def test_nor_does_a_publication_by_rename(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_a_publication_by_rename(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux says that a name is taken before it says that a link is not allowed; a file server need not."""
 
     def link(*_: object, **__: object) -> None:
@@ -268,7 +269,7 @@ def test_nor_does_a_publication_by_rename(queue: Queue, monkeypatch: pytest.Monk
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
-def test_publishing_may_be_repeated(queue: Queue) -> None:
+def test_publishing_may_be_repeated(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     queue.commit(entry, State.RUNNING, b"result\n")
     queue.publish(entry)
@@ -284,14 +285,14 @@ def test_publishing_may_be_repeated(queue: Queue) -> None:
         (State.RUNNING, Entry("a", 4)),
     ],
 )
-def test_an_entry_is_found_wherever_it_is(queue: Queue, state: State, entry: Entry) -> None:
+def test_an_entry_is_found_wherever_it_is(queue: OwnedQueue, state: State, entry: Entry) -> None:
     assert queue.locate("a") is None
     Path(queue.entry_path(state, entry)).write_bytes(b"entry")
     queue.take_over_id(entry)
     assert queue.locate("a") == (state, entry)
 
 
-def test_a_finished_entry_is_found_and_can_be_read(queue: Queue) -> None:
+def test_a_finished_entry_is_found_and_can_be_read(queue: OwnedQueue) -> None:
     queue.commit(claimed(queue), State.RUNNING, b"result\n")
     place = queue.locate("a")
     assert place is not None
@@ -299,7 +300,7 @@ def test_a_finished_entry_is_found_and_can_be_read(queue: Queue) -> None:
     assert queue.read(*place) == b"entry"
 
 
-def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look into new/ and the one into running/ the entry goes back: the next look finds it."""
     entry = claimed(queue)
     exists = fsops.exists
@@ -313,7 +314,7 @@ def test_an_entry_that_is_put_back_while_one_looks_is_found(queue: Queue, monkey
     assert queue.locate("a") == ("new", Entry("a", 2))
 
 
-def test_fencing_takes_an_entry_from_its_holder(queue: Queue) -> None:
+def test_fencing_takes_an_entry_from_its_holder(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     assert queue.fence(entry, State.RUNNING) == Entry("a", 2)
     assert queue.fence(entry, State.RUNNING) is None
@@ -321,7 +322,7 @@ def test_fencing_takes_an_entry_from_its_holder(queue: Queue) -> None:
         queue.commit(entry, State.RUNNING, b"late\n")
 
 
-def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = fsops.sync_directory
 
@@ -343,13 +344,13 @@ def test_private_names_go_after_one_sync_for_many(queue: Queue, monkeypatch: pyt
     assert len(synced) == 7  # nothing was to do
 
 
-def test_private_names_do_not_pile_up(queue: Queue) -> None:
+def test_private_names_do_not_pile_up(queue: OwnedQueue) -> None:
     for number in range(MOST_SHOWN + 1):
         queue.commit(claimed(queue, f"a{number}"), State.RUNNING, b"result", tidy=False)
     assert len(names(queue, "tmp")) == 1
 
 
-def test_a_commit_whose_answer_was_lost_is_a_commit(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_whose_answer_was_lost_is_a_commit(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """An NFS client that got no answer asks again, and is told that the old name is not there."""
 
     def move_twice(source: str, target: str) -> bool:
@@ -365,7 +366,7 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(queue: Queue, monkeypatch: p
 
 @pytest.mark.parametrize("done", [True, False])
 def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch, done: bool
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:
     """The file server went away after it, or before."""
 
@@ -382,7 +383,9 @@ def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
 
 
 @pytest.mark.parametrize("is_shown", [False, True])
-def test_a_commit_that_came_late_shows_nothing(queue: Queue, is_shown: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_came_late_shows_nothing(
+    queue: OwnedQueue, is_shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late = claimed(queue)
     mine = queue.fence(late, State.RUNNING)
     assert mine
@@ -399,7 +402,7 @@ def test_a_commit_that_came_late_shows_nothing(queue: Queue, is_shown: bool, mon
 
 
 def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its mtime is new in the moment of the rename, also where the holder is slow to set it again."""
     queue.add(Entry("a", 1), b"entry")
@@ -416,7 +419,9 @@ def test_a_claim_that_has_just_been_made_does_not_look_like_a_dead_worker(
     assert seen[0] > 1e9
 
 
-def test_a_lease_that_its_holder_lets_go_of_while_it_is_renewed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_its_holder_lets_go_of_while_it_is_renewed(
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The thread that renews takes no harm, and the others' leases are renewed on."""
     heartbeat = noting(queue, 60.0)
     first = queue.entry_path(State.RUNNING, claimed(queue, "a"))

@@ -12,9 +12,9 @@ from spoold.config import Lease
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.ids import Entry, Private, result_name
-from spoold.model.states import Kind, State
+from spoold.model.states import State
 from spoold.spool import layout
-from spoold.spool.queue import Queue
+from spoold.spool.owned import OwnedQueue
 from spoold.spool.recovery import Watchman, clear_private, publish_committed, recover
 from tests.standins import SetClock
 
@@ -22,9 +22,9 @@ LIMIT, RENEWAL = 30.0, 5.0
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> Queue:
+def queue(tmp_path: Path) -> OwnedQueue:
     layout.create(str(tmp_path))
-    return Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
+    return OwnedQueue(str(tmp_path), attempts=3)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def clock() -> SetClock:
     return SetClock()
 
 
-def held(queue: Queue, clock: Clock, attempt: int = 1) -> Entry:
+def held(queue: OwnedQueue, clock: Clock, attempt: int = 1) -> Entry:
     entry = Entry("a", attempt)
     Path(queue.entry_path(State.RUNNING, entry)).write_bytes(b"entry")
     queue.take_over_id(entry)
@@ -40,7 +40,7 @@ def held(queue: Queue, clock: Clock, attempt: int = 1) -> Entry:
     return entry
 
 
-def renew(queue: Queue, clock: Clock, entry: Entry) -> None:
+def renew(queue: OwnedQueue, clock: Clock, entry: Entry) -> None:
     os.utime(queue.entry_path(State.RUNNING, entry), (clock.file_system(), clock.file_system()))
 
 
@@ -48,7 +48,7 @@ def watchman(clock: Clock) -> Watchman:
     return Watchman(clock, Lease(limit=LIMIT, renewal=RENEWAL))
 
 
-def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: Queue, clock: SetClock) -> None:
+def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: OwnedQueue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     for _ in range(20):
         clock.pass_time(5)
@@ -60,7 +60,7 @@ def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: Queue, clock: Set
     assert watching.dead(queue, State.RUNNING) == [entry]
 
 
-def test_an_old_entry_is_not_dead_at_the_first_look(queue: Queue, clock: SetClock) -> None:
+def test_an_old_entry_is_not_dead_at_the_first_look(queue: OwnedQueue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     clock.pass_time(3600)
     assert watching.dead(queue, State.RUNNING) == []
@@ -68,7 +68,7 @@ def test_an_old_entry_is_not_dead_at_the_first_look(queue: Queue, clock: SetCloc
     assert watching.dead(queue, State.RUNNING) == [entry]
 
 
-def test_an_operator_can_expire_a_lease_with_touch(queue: Queue, clock: SetClock) -> None:
+def test_an_operator_can_expire_a_lease_with_touch(queue: OwnedQueue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     watching.dead(queue, State.RUNNING)
     os.utime(queue.entry_path(State.RUNNING, entry), (clock.there - 3600,) * 2)
@@ -78,7 +78,7 @@ def test_an_operator_can_expire_a_lease_with_touch(queue: Queue, clock: SetClock
 
 
 @pytest.mark.parametrize("step", [3600, -3600])
-def test_a_stepped_clock_expires_nothing_that_is_renewed(queue: Queue, clock: SetClock, step: float) -> None:
+def test_a_stepped_clock_expires_nothing_that_is_renewed(queue: OwnedQueue, clock: SetClock, step: float) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     watching.dead(queue, State.RUNNING)
     clock.there += step
@@ -88,7 +88,7 @@ def test_a_stepped_clock_expires_nothing_that_is_renewed(queue: Queue, clock: Se
         renew(queue, clock, entry)
 
 
-def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: Queue, clock: SetClock) -> None:
+def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: OwnedQueue, clock: SetClock) -> None:
     entry, watching = held(queue, clock), watchman(clock)
     os.utime(queue.entry_path(State.RUNNING, entry), (clock.there + 1e6,) * 2)
     watching.dead(queue, State.RUNNING)
@@ -96,7 +96,7 @@ def test_an_mtime_in_the_future_holds_nothing_for_ever(queue: Queue, clock: SetC
     assert watching.dead(queue, State.RUNNING) == [entry]
 
 
-def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetClock) -> None:
+def test_a_dead_entry_goes_back_with_the_next_attempt(queue: OwnedQueue, clock: SetClock) -> None:
     recover(
         queue,
         State.RUNNING,
@@ -108,18 +108,20 @@ def test_a_dead_entry_goes_back_with_the_next_attempt(queue: Queue, clock: SetCl
 
 
 @pytest.mark.parametrize(("attempt", "abandoned"), [(3, 4), (4, 5), (5, 5)])
-def test_the_last_attempt_is_fenced_and_abandoned(queue: Queue, clock: SetClock, attempt: int, abandoned: int) -> None:
+def test_the_last_attempt_is_fenced_and_abandoned(
+    queue: OwnedQueue, clock: SetClock, attempt: int, abandoned: int
+) -> None:
     given: list[Entry] = []
     recover(queue, State.RUNNING, held(queue, clock, attempt), abandon=given.append, log=Log("test"))
     assert given == [Entry("a", abandoned)]
     assert queue.locate("a") == ("running", Entry("a", abandoned))
 
 
-def result(queue: Queue, attempt: int) -> None:
+def result(queue: OwnedQueue, attempt: int) -> None:
     queue.write_for(queue.path("tmp", f"a@{attempt}.response.json"), b"%d" % attempt, None)
 
 
-def test_what_was_committed_is_published_with_the_last_attempts_result(queue: Queue) -> None:
+def test_what_was_committed_is_published_with_the_last_attempts_result(queue: OwnedQueue) -> None:
     Path(queue.path("done", "a.json")).write_bytes(b"entry")
     for attempt in (0, 1, 3, 2):
         result(queue, attempt)
@@ -128,7 +130,7 @@ def test_what_was_committed_is_published_with_the_last_attempts_result(queue: Qu
     assert os.listdir(queue.path("tmp")) == []
 
 
-def test_a_second_name_is_removed_and_what_is_published_stays(queue: Queue) -> None:
+def test_a_second_name_is_removed_and_what_is_published_stays(queue: OwnedQueue) -> None:
     Path(queue.path("done", "a.json")).write_bytes(b"entry")
     Path(queue.path("done", "a.response.json")).write_bytes(b"first")
     result(queue, 1)
@@ -137,7 +139,7 @@ def test_a_second_name_is_removed_and_what_is_published_stays(queue: Queue) -> N
     assert os.listdir(queue.path("tmp")) == []
 
 
-def test_a_result_that_is_not_committed_stays_private(queue: Queue, clock: SetClock) -> None:
+def test_a_result_that_is_not_committed_stays_private(queue: OwnedQueue, clock: SetClock) -> None:
     held(queue, clock, attempt=2)
     for attempt in (1, 2):
         result(queue, attempt)
@@ -153,7 +155,7 @@ def test_the_clock_of_the_file_system_is_read_from_a_probe(tmp_path: Path) -> No
     assert Clock(str(probe)).file_system() >= first > 1e9
 
 
-def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Queue) -> None:
+def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: OwnedQueue) -> None:
     """Retention removed the entry, and a loss of power brought the result's private name back."""
     queue.write_for(queue.path("tmp", "a@2.response.json"), b"of the former one\n", None)
     queue.write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
@@ -164,7 +166,7 @@ def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: Qu
 def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, clock: SetClock) -> None:
     """What an earlier use of the id left is another owner's; it says nothing of the one that is on its way."""
     layout.create(str(tmp_path))
-    queue = Queue(str(tmp_path), Kind.SUBMISSION, attempts=3)
+    queue = OwnedQueue(str(tmp_path), attempts=3)
     mine, former = Entry("a", 1, 1001), Entry("a", 3, 1002)
     assert queue.add(mine, b"entry")
     queue.claim(mine, State.NEW, State.RUNNING)
@@ -176,7 +178,7 @@ def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, c
 
 
 def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
-    queue: Queue, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+    queue: OwnedQueue, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The entry is committed; a disk that reports errors is not one without it."""
     entry = held(queue, clock)
@@ -197,7 +199,7 @@ def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
 
 
 @pytest.mark.parametrize("kind", Private)
-def test_what_a_process_did_not_live_to_show_goes_after_an_hour(queue: Queue, kind: Private) -> None:
+def test_what_a_process_did_not_live_to_show_goes_after_an_hour(queue: OwnedQueue, kind: Private) -> None:
     old, young, result = (
         queue.private(kind, "old"),
         queue.private(kind, "young"),

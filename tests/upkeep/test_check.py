@@ -12,7 +12,9 @@ import pytest
 
 from spoold.model.states import State
 from spoold.upkeep import check as checking
-from spoold.upkeep.check import Action, Check
+from spoold.upkeep.check import Check
+from spoold.upkeep.repair import repair as carry_out
+from spoold.upkeep.unexplained import Action
 from tests.actors.bench import Bench
 from tests.names import mine, named, result_named
 
@@ -35,7 +37,7 @@ def found(bench: Bench) -> dict[str, Action]:
 def repair(bench: Bench) -> None:
     check = Check(bench.settings, "test")
     for each in check.unexplained():
-        check.repair(each)
+        carry_out(check.spool, each)
 
 
 def put(bench: Bench, path: str, data: bytes = b"{}", *, old: bool = True) -> None:
