@@ -75,6 +75,15 @@ class Served:
         private.write_text(json.dumps({"files": files, **more}))
         subprocess.run(["cp", str(private), str(self.spool / "incoming")], check=True)
 
+    def drop_as(self, uid: int, id_: str, run: str, expression: str | None = None, **more: Any) -> None:
+        """Have a user drop a file, by a name of their own and a rename."""
+        files = [{"name": "run.sh", "content": run}, *more.pop("files", [])]
+        if expression is not None:
+            files.append({"name": "cutor.nix", "content": expression})
+        script = f"cd '{self.spool}/incoming' && cat >'.{id_}' && mv '.{id_}' '{id_}.json'"
+        data = json.dumps({"files": files, **more}).encode()
+        subprocess.run(["sh", "-c", script], user=uid, group=uid, extra_groups=[], cwd="/", input=data, check=True)
+
     def response(self, id_: str) -> dict[str, Any]:
         path = self.spool / "done" / f"{id_}.response.json"
         deadline = time.monotonic() + PATIENCE
