@@ -1,7 +1,7 @@
 """A daemon over stand-in engines as a user of its own: ``python -m tests.as_user CONFIG ROLE UID GID CAPABILITIES``.
 
 What a unit does with User=, Group= and AmbientCapabilities=, without a program between: the interpreter may be closed
-to that user, so all that is needed is imported before.
+to that user, so all that is needed is imported before. $SPOOLD_TEST_SUBUID is the file of subordinate ranges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import spoold.actors.intake  # noqa: F401 - imported before the rights to read t
 import tests.idle  # noqa: F401 - puts stand-ins for the engines
 from spoold import daemon
 from spoold.config import load
-from spoold.host import log
+from spoold.host import log, persons
 from spoold.model.states import Role
 
 CAPABILITIES = {"CAP_CHOWN": 0, "CAP_DAC_READ_SEARCH": 2, "CAP_FOWNER": 3, "CAP_SETGID": 6, "CAP_SETUID": 7}
@@ -42,6 +42,7 @@ def become(uid: int, gid: int, capabilities: list[str]) -> None:
 if __name__ == "__main__":
     config, role, user, group, *names = sys.argv[1:]
     settings = load(config)
+    persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level="info", journal=False)
     become(int(user), int(group), names)
     os.umask(0o077)  # that of whoever starts it must not matter

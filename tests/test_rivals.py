@@ -1,0 +1,246 @@
+"""What one user of a host could do to another by files, in the drop box and in what is answered: each is tried.
+
+All are real users, and each daemon is one, with the capabilities of its unit: Alice is up to no good, and Bob wants an
+answer. What jobs do to each other, in sandboxes: see test_rivals_jobs.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.model.retention import Rules
+from tests.engines import REPOSITORY
+from tests.rights import run_as
+from tests.test_users import ALICE, BOB, HELLO, Installed, until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+CAROL = 64_103
+RANGE = 700_000  # where Alice's subordinate uids begin
+ROLES = ("health", "builder", "intake", "executor")
+
+
+@contextlib.contextmanager
+def installation(mount: str = "") -> Iterator[Installed]:
+    """Yield daemons to be started; with ``mount``, on a file system in memory with these options."""
+    directory = Path(tempfile.mkdtemp(prefix="spoold-rivals."))  # where others can get to
+    if mount:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", mount, "tmpfs", str(directory)], check=True)
+    directory.chmod(0o711)
+    made = Installed(directory)
+    try:
+        yield made
+    finally:
+        made.stop()
+        if mount:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def installed() -> Iterator[Installed]:
+    with installation() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def going_on(uid: int, script: str) -> Iterator[None]:
+    """Have a user's shell go on with something."""
+    with subprocess.Popen(["sh", "-c", script], user=uid, group=uid, extra_groups=[], cwd="/") as shell:
+        try:
+            yield
+        finally:
+            shell.kill()
+
+
+def status(installed: Installed, id_: str) -> dict[str, Any]:
+    """Return what the operator is told."""
+    config = str(installed.directory / "intake.toml")
+    command = [sys.executable, "-m", "spoold.cli.ctl", "--config", config, "status", id_, "--json"]
+    told: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return told
+
+
+def runs(installed: Installed, id_: str) -> bool:
+    return any(name.startswith(f"{id_}@") for name in os.listdir(installed.spool / "running"))
+
+
+def test_nobody_writes_what_others_read(installed: Installed) -> None:
+    """Neither over a refusal, for the operator's eyes, nor under an id that somebody else asks for as well."""
+    for role in ROLES:
+        installed.start(role)
+    installed.drop(ALICE, "wrong.json", {"fils": []})
+    installed.drop(ALICE, "squatted.json")
+    for id_ in ("wrong", "squatted"):
+        real, path = installed.response(ALICE, id_), installed.spool / "done" / f"{id_}.response.json"
+        forged = json.dumps(real | {"status": "COMPLETED", "reason": "forged"})
+        run_as(ALICE, f"chmod 644 {path}; printf %s '{forged}' >{path}; chmod 444 {path}")
+        assert status(installed, id_) == real
+        assert run_as(BOB, f"cat {path}").returncode != 0
+    installed.drop(BOB, "squatted.json", {"files": [{"name": "run.sh", "content": "echo bob"}]})
+    until(lambda: list(installed.spool.glob(f"done/squatted@{BOB}-*.refused.json")))
+    (refusal,) = installed.spool.glob(f"done/squatted@{BOB}-*.refused.json")
+    assert run_as(ALICE, f"cat {refusal}").returncode != 0
+    assert "already" in json.loads(run_as(BOB, f"cat {refusal}").stdout)["reason"]
+
+
+def grown_old(installed: Installed, uid: int, id_: str, seconds: float) -> None:
+    installed.drop(uid, f"{id_}.json")
+    installed.response(uid, id_)
+    then = time.time() - seconds
+    os.utime(installed.spool / "done" / f"{id_}.json", (then, then))
+
+
+def test_nobodys_answers_go_for_the_length_of_anothers(installed: Installed) -> None:
+    """What is older than retention keeps shows when it has swept: once, and once more."""
+    for role in ("builder", "intake", "executor"):
+        installed.start(role)
+    grown_old(installed, BOB, "kept", 7200)
+    grown_old(installed, ALICE, "long", 7200)
+    path = installed.spool / "done" / "long.response.json"
+    run_as(ALICE, f"chmod 600 {path}; truncate -s 17G {path}")
+    installed.start("health", retention=Rules(interval=0.2))
+    for id_ in ("first", "second"):
+        grown_old(installed, CAROL, id_, 40 * 86400)
+        until(lambda id_=id_: not (installed.spool / "done" / f"{id_}.response.json").exists())  # type: ignore[misc]
+    assert installed.response(BOB, "kept")["status"] == "COMPLETED"
+
+
+def test_nobody_fills_the_disk_through_the_daemons() -> None:
+    """As much as is taken in of Alice's: the next of her files waits, and Bob's is answered."""
+    with installation("size=200m,nr_inodes=100000") as installed:
+        for role in ROLES:
+            installed.start(role)
+        until((installed.spool / "tmp" / "health.count").exists)
+        incoming, taken = installed.spool / "incoming", 0
+        content = 'printf \'{"files": [{"name": "run.sh", "content": "\'; head -c 5000000 /dev/zero | tr \'\\0\' \'#\''
+        while not [name for name in os.listdir(incoming) if name.startswith("big")]:
+            made = run_as(ALICE, f"cd {incoming}; {{ {content}; printf '\"}}]}}'; }} >.a && mv .a big-{taken}.json")
+            assert made.returncode == 0, made.stderr
+            waits = incoming / f"big-{taken}.json"
+            until(lambda waits=waits: not waits.exists() or "used up a share" in installed.said())  # type: ignore[misc]
+            taken += 1
+        assert 5 < taken < 20, "a quarter of the disk is for one"
+        installed.drop(BOB, "small.json")
+        assert installed.response(BOB, "small")["status"] == "COMPLETED"
+
+
+def test_many_uids_of_one_person_are_one(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are there before anybody looks, Bob's is the last, and jobs begin in order."""
+    ranges = installed.directory / "subuid"
+    ranges.write_text(f"{ALICE}:{RANGE}:65536\n")
+    monkeypatch.setenv("SPOOLD_TEST_SUBUID", str(ranges))
+    for number in range(120):
+        installed.drop(RANGE + number, f"a{number}.json", HELLO | {"inputs": "nap 0.05"})
+    installed.drop(BOB, "bob.json")
+    for role in ("health", "builder", "intake"):
+        installed.start(role)
+    until(lambda: not [name for name in os.listdir(installed.spool / "incoming") if name.endswith(".json")])
+    installed.start("executor")
+    assert installed.response(BOB, "bob")["status"] == "COMPLETED"
+    begun = re.findall(r"submission=([a-z0-9]+) .*msg=running", (installed.directory / "log").read_text())
+    assert begun.index("bob") < 12
+
+
+def test_a_file_that_is_anothers_cancels_nothing(installed: Installed) -> None:
+    """Bob moves an empty file of root's, and of Alice's, to the name of a cancel of Alice's job."""
+    for role in ROLES:
+        installed.start(role)
+    installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 600"})
+    until(lambda: runs(installed, "long"))
+    home, cancel = installed.directory / "home", installed.spool / "incoming" / "long.cancel"
+    home.mkdir()
+    os.chown(home, BOB, BOB)
+    for number, owner in enumerate((0, ALICE)):
+        (home / "empty").touch()
+        os.chown(home / "empty", owner, owner)
+        moved = run_as(BOB, f"mv {home}/empty {cancel}")
+        assert moved.returncode == 0, moved.stderr
+        until(lambda: not cancel.exists())
+        installed.drop(BOB, f"bob-{number}.json")
+        installed.response(BOB, f"bob-{number}")
+        assert runs(installed, "long")
+    run_as(ALICE, f"echo long >{cancel}")
+    assert installed.response(ALICE, "long")["status"] == "CANCELLED"
+
+
+def test_nobody_keeps_a_name_from_another(installed: Installed) -> None:
+    """Alice's upload has no end, and she touches a cancel, for as long as they are there: then Bob's files get in."""
+    installed.settings = msgspec.structs.replace(
+        installed.settings, spool=msgspec.structs.replace(installed.settings.spool, settle=20.0, upload=2.0)
+    )
+    for role in ROLES:
+        installed.start(role)
+    incoming, own, guessed = installed.spool / "incoming", f"{BOB}.next", "guessed"
+    installed.drop(BOB, f"{BOB}.long.json", HELLO | {"inputs": "nap 600"})
+    until(lambda: runs(installed, f"{BOB}.long"))
+    names = [f"{own}.json", f"{guessed}.json", f"{BOB}.long.cancel"]
+    run_as(ALICE, f"cd {incoming}; for f in {' '.join(names)}; do printf '{{' >.x; ln .x $f; rm .x; done")
+    goes_on = "for f in *.json; do printf ' ' 2>/dev/null >&3; done; touch -c *.cancel; sleep 0.05"
+    opened = "".join(f"exec {number}<>{name}; " for number, name in enumerate(names[:2], 3))
+    with going_on(ALICE, f"cd {incoming}; {opened} while :; do {goes_on}; printf ' ' >&4; done 2>/dev/null"):
+        until(lambda: not any((incoming / name).exists() for name in names))
+        installed.drop(BOB, f"{own}.json")
+        run_as(BOB, f"echo {BOB}.long >{incoming}/{BOB}.long.cancel")
+        assert installed.response(BOB, own)["status"] == "COMPLETED"
+        assert installed.response(BOB, f"{BOB}.long")["status"] == "CANCELLED"
+    assert installed.response(ALICE, guessed)["status"] == "REJECTED"
+
+
+def examples() -> list[tuple[str, str]]:
+    """Return what the pages have a shell do to submit something, and where."""
+    found = []
+    for page in sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("contrib/**/*.md")]):
+        blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        name = str(page.relative_to(REPOSITORY))
+        found += [(name, block) for block in blocks if re.search(r"incoming/(\S*\.json|\s)", block)]
+    return found
+
+
+def test_every_example_makes_a_file_of_its_own() -> None:
+    """Under a name that nobody can guess, and nothing is replaced by it."""
+    assert {page for page, _ in examples()} >= {"README.md", "spool-layout.md", "contrib/operator.md"}
+    assert [example for example in examples() if "mktemp" not in example[1] or "mv -n" not in example[1]] == []
+
+
+def test_the_examples_write_into_nobody_elses_file(installed: Installed) -> None:
+    """Bob has made files for others to write into, called as an example's might be."""
+    for role in ROLES:
+        installed.start(role)
+    incoming, done = installed.spool / "incoming", installed.spool / "done"
+    run_as(BOB, f"umask 0; cd {incoming}; for id in hello hello-1 job; do : >$id.json; : >.$id.tmp; done")
+    local = [block for _, block in examples() if re.search("^spool=/", block, re.MULTILINE)]
+    assert len(local) >= 2
+    for block in local:
+        script = re.sub(r"^spool=\S+", f"spool={installed.spool}", block, flags=re.MULTILINE)
+        ran = run_as(ALICE, f"set -e; {script}")
+        assert json.loads(ran.stdout)["status"] == "COMPLETED", ran.stderr
+        own = done / f"{json.loads(ran.stdout)['Submission_id']}.json"
+        assert "echo hello" in own.read_text()
+        assert run_as(BOB, f"cat {own}").returncode != 0
+    assert not [path for path in incoming.iterdir() if path.stat().st_size]
+
+
+def test_nobody_fills_the_log(installed: Installed) -> None:
+    for role in ROLES:
+        installed.start(role)
+    made = run_as(ALICE, f'cd {installed.spool}/incoming; for n in $(seq 3000); do : >"$n.txt"; done')
+    assert made.returncode == 0, made.stderr
+    installed.drop(BOB, "bob.json")
+    assert installed.response(BOB, "bob")["status"] == "COMPLETED"
+    until(lambda: ".txt" in (installed.directory / "log").read_text())
+    lines = [line for line in (installed.directory / "log").read_text().splitlines() if ".txt" in line]
+    assert len(lines) < 30  # one a minute
