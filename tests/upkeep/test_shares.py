@@ -88,6 +88,15 @@ def test_all_that_an_owner_has_is_counted(settings: Settings, spool: Spool, tmp_
     assert had[OTHER].entries == 1
 
 
+def test_no_entry_is_read_to_tell_whose_it_is(settings: Settings, spool: Spool, tmp_path: Path) -> None:
+    """Its name tells. So a count costs the same whatever an entry holds, and even one that is damaged has an owner."""
+    for state in ("new", "building", "running"):
+        for uid in (ONE, OTHER):
+            (tmp_path / state / f"{state}-{uid}@{uid}-1.json").write_bytes(b"{")
+    had = count(settings, spool)
+    assert (had[ONE].entries, had[OTHER].entries) == (3, 3)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="answers are given to their owners")
 def test_an_answer_counts_by_what_it_takes_of_the_disk(settings: Settings, spool: Spool, tmp_path: Path) -> None:
     """Who has it could make it as long as he likes without a byte on the disk."""
