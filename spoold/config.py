@@ -29,7 +29,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Spool(_Section, frozen=True):
+class SpoolSettings(_Section, frozen=True):
     """The directory, and how it is watched.
 
     Below ``min_free`` or ``min_free_inodes``, or a tenth of a small file system, nothing more is taken in; below half
@@ -69,7 +69,7 @@ class Spool(_Section, frozen=True):
         msgspec.structs.force_setattr(self, "path", os.path.abspath(self.path))
 
 
-class Share(_Section, frozen=True):
+class ShareSettings(_Section, frozen=True):
     """What one owner may have in ``new/``, ``building/``, ``running/``, ``done/`` and ``quarantine/`` together.
 
     Beyond it, their next files wait in ``incoming/``, and their jobs in ``new/``. Those of others go on.
@@ -84,7 +84,7 @@ class Share(_Section, frozen=True):
     ] = -1
 
 
-class Lease(_Section, frozen=True):
+class LeaseSettings(_Section, frozen=True):
     """Who holds an entry, and for how long."""
 
     renewal: Annotated[float, setting("how often whoever works on an entry renews its mtime", "seconds", gt=0)] = 5.0
@@ -97,7 +97,7 @@ class Lease(_Section, frozen=True):
     ] = 5.0
 
 
-class Executor(_Section, frozen=True):
+class ExecutorSettings(_Section, frozen=True):
     """How many programs run at once."""
 
     name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
@@ -119,7 +119,7 @@ class Executor(_Section, frozen=True):
     ] = 60.0
 
 
-class Docker(_Section, frozen=True):
+class DockerSettings(_Section, frozen=True):
     """The engine."""
 
     host: Annotated[str, setting("where the engine listens; empty means $DOCKER_HOST or the default socket")] = ""
@@ -159,7 +159,7 @@ class Docker(_Section, frozen=True):
     ] = "auto"
 
 
-class Builder(_Section, frozen=True):
+class BuilderSettings(_Section, frozen=True):
     """Builds of dependencies.
 
     A build that takes more than ``patience`` makes room for others that wait: it becomes one of up to ``slow`` more,
@@ -177,7 +177,7 @@ class Builder(_Section, frozen=True):
     limits: BuildLimits = BuildLimits()
 
 
-class Nix(_Section, frozen=True):
+class NixSettings(_Section, frozen=True):
     """Nix and its store."""
 
     state: Annotated[str, setting("the directory of the store, which is nix/ below it")] = "/var/lib/spoold"
@@ -209,7 +209,7 @@ class Nix(_Section, frozen=True):
         return os.path.abspath(os.path.join(self.state, "nix/nix/store"))
 
 
-class Turns(_Section, frozen=True):
+class TurnsSettings(_Section, frozen=True):
     """Whose job or build is next, where several users wait for one place."""
 
     weights: Annotated[
@@ -222,7 +222,7 @@ class Turns(_Section, frozen=True):
     ] = {}
 
 
-class Metrics(_Section, frozen=True):
+class MetricsSettings(_Section, frozen=True):
     """What the daemons count and measure, for Prometheus, by way of the textfile collector of its node_exporter."""
 
     directory: Annotated[
@@ -234,18 +234,18 @@ class Metrics(_Section, frozen=True):
 class Settings(_Section, frozen=True):
     """All of it."""
 
-    spool: Spool = Spool()
-    share: Share = Share()
-    lease: Lease = Lease()
-    executor: Executor = Executor()
-    docker: Docker = Docker()
-    builder: Builder = Builder()
-    nix: Nix = Nix()
+    spool: SpoolSettings = SpoolSettings()
+    share: ShareSettings = ShareSettings()
+    lease: LeaseSettings = LeaseSettings()
+    executor: ExecutorSettings = ExecutorSettings()
+    docker: DockerSettings = DockerSettings()
+    builder: BuilderSettings = BuilderSettings()
+    nix: NixSettings = NixSettings()
     limits: Limits = Limits()
     gc: Rules = Rules()
     retention: Retention = Retention()
-    turns: Turns = Turns()
-    metrics: Metrics = Metrics()
+    turns: TurnsSettings = TurnsSettings()
+    metrics: MetricsSettings = MetricsSettings()
     nixpkgs: Annotated[
         dict[str, str],
         setting(

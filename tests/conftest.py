@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Docker, Lease, Nix, Settings, Spool
+from spoold.config import DockerSettings, LeaseSettings, NixSettings, Settings, SpoolSettings
 from spoold.model.ids import build_id
 from spoold.model.job import Runtime
 from spoold.model.response import Outcome
@@ -19,7 +19,7 @@ from spoold.nix.build import NixBuilder
 from spoold.spool import layout
 from tests import engines
 
-QUICK_LEASE = Lease(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
+QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 SYSTEM = f"{os.uname().machine}-linux"
 
 
@@ -55,7 +55,7 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     given = os.environ.get("SPOOLD_TEST_STATE")
     state = Path(given) if given else tmp_path_factory.mktemp("state")
     engines.nix_state = str(state)
-    yield Settings(nix=Nix(state=str(state), system=SYSTEM), nixpkgs={"default": str(nixpkgs_debian)})
+    yield Settings(nix=NixSettings(state=str(state), system=SYSTEM), nixpkgs={"default": str(nixpkgs_debian)})
     if not given:
         engines.remove_store(state)
 
@@ -125,13 +125,13 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     spool = tmp_path / "spool"
     layout.create(str(spool))
     asked = set(request.fixturenames)
-    nix = Settings(nix=Nix(state=str(tmp_path / "state"), system=SYSTEM))
+    nix = Settings(nix=NixSettings(state=str(tmp_path / "state"), system=SYSTEM))
     if asked & {"nix_settings", "nix_builder", "runtime"}:
         nix = request.getfixturevalue("nix_settings")
     return Settings(
-        spool=Spool(path=str(spool), scan=0.5, settle=0.5),
+        spool=SpoolSettings(path=str(spool), scan=0.5, settle=0.5),
         lease=QUICK_LEASE,
-        docker=Docker(host=request.getfixturevalue("docker_host") if "docker_host" in asked else "", waiting=2),
+        docker=DockerSettings(host=request.getfixturevalue("docker_host") if "docker_host" in asked else "", waiting=2),
         nix=nix.nix,
         nixpkgs=nix.nixpkgs,
     )

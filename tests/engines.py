@@ -23,12 +23,12 @@ import docker
 import pytest
 import requests
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWNESS = float(os.environ.get("SPOOLD_TEST_SLOWNESS", "1"))
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
-nix_state = Nix().state  # of the store that this session's jobs get; the fixture nix_settings names its own
+nix_state = NixSettings().state  # of the store that this session's jobs get; the fixture nix_settings names its own
 NIX_PROGRAMS = ("nix-store", "nix-instantiate", "bwrap")
 
 

@@ -14,21 +14,20 @@ from typing import Any
 
 import msgspec
 
-from spoold.config import Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import LeaseSettings, Settings, SpoolSettings
 from spoold.daemon import ROLES
 from spoold.model.collection import Rules
 from spoold.spool import layout
 
 PATIENCE = 300.0
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
-LEASE = Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
+LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
 
 
 class Served:
     """A spool with its four daemons as processes."""
 
-    def __init__(self, directory: Path, settings: Settings, lease: Lease = LEASE) -> None:
+    def __init__(self, directory: Path, settings: Settings, lease: LeaseSettings = LEASE) -> None:
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"

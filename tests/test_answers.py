@@ -18,8 +18,7 @@ import msgspec
 import pytest
 
 from spoold.cli import client
-from spoold.config import Settings, decode
-from spoold.config import Spool as SpoolSettings
+from spoold.config import Settings, SpoolSettings, decode
 from spoold.host import acl, fsops
 from spoold.host.accounts import Accounts
 from spoold.host.log import Log

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from spoold.actors.builder import Backend
-from spoold.config import Docker, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import DockerSettings, Settings, SpoolSettings
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobFile
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
@@ -33,7 +32,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
     shell = "/nix/store/shell"
     if request.param == "real":
         settings = Settings(
-            docker=Docker(host=request.getfixturevalue("docker_host"), waiting=2),
+            docker=DockerSettings(host=request.getfixturevalue("docker_host"), waiting=2),
             spool=SpoolSettings(path=str(tmp_path)),
             nix=request.getfixturevalue("nix_settings").nix,
         )

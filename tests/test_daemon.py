@@ -166,7 +166,7 @@ import sys, threading, time
 from spoold import daemon
 from spoold.model.states import Role
 from spoold.actors.health import Health
-from spoold.config import Settings, Spool
+from spoold.config import Settings, SpoolSettings
 from spoold.host import fsops, log
 
 class Long(Health):
@@ -182,7 +182,7 @@ class Long(Health):
 
 log.set_up(level="info", journal=False)
 daemon.ROLES[Role.HEALTH] = Long
-daemon.serve(Settings(spool=Spool(path=sys.argv[1])), [Role.HEALTH])
+daemon.serve(Settings(spool=SpoolSettings(path=sys.argv[1])), [Role.HEALTH])
 """
 
 

@@ -23,8 +23,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from spoold.config import Executor, Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.model.ids import Private
 from spoold.spool import layout
 from spoold.upkeep.check import OURS, Check
@@ -71,8 +70,8 @@ class Ailing:
         self.settings = Settings(
             spool=SpoolSettings(path=str(directory / "mount" / name), scan=0.5, settle=1.0, answers=answers),
             # A lease lasts for longer than the errors, however busy the host is, so that nothing has to lose one.
-            lease=Lease(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
-            executor=Executor(slots=3),
+            lease=LeaseSettings(renewal=0.5, limit=120.0, check=0.5, pause=0.2),
+            executor=ExecutorSettings(slots=3),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.config = directory / f"{name}.toml"

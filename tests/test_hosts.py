@@ -27,9 +27,7 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import Executor as ExecutorSettings
-from spoold.config import Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from tests.actors.bench import Bench, settings_for
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
@@ -37,8 +35,8 @@ from tests.names import named
 from tests.standins import PlainBackend, PlainSandbox
 
 PATIENCE = 100.0 * SLOWNESS
-LEASE = Lease(renewal=0.3, limit=120.0, check=0.3, pause=0.1)  # however busy this host is, who lives keeps his
-SHORT = Lease(renewal=0.2, limit=1.0, check=0.2, pause=0.1)
+LEASE = LeaseSettings(renewal=0.3, limit=120.0, check=0.3, pause=0.1)  # however busy this host is, who lives keeps his
+SHORT = LeaseSettings(renewal=0.2, limit=1.0, check=0.2, pause=0.1)
 HOURS = {"one": 3 * 3600.0, "two": -3600.0}  # by which clocks are off
 RUNS = re.compile(r"submission=(\S+) attempt=(\d+) build=\S+ msg=running$", re.MULTILINE)
 

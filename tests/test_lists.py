@@ -15,8 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import Settings, SpoolSettings
 from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from spoold.config import Docker, Executor, Settings
+from spoold.config import DockerSettings, ExecutorSettings, Settings
 from spoold.model.limits import MIB
 from tests.served import Served
 
@@ -37,8 +37,8 @@ def served(
     mode: Literal["single-use", "recycled"] = request.param
     settings = msgspec.structs.replace(
         nix_settings,
-        docker=Docker(host=docker_host, mode=mode),
-        executor=Executor(slots=4, memory=520 * MIB),
+        docker=DockerSettings(host=docker_host, mode=mode),
+        executor=ExecutorSettings(slots=4, memory=520 * MIB),
     )
     directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # where others can get to
     directory.chmod(0o711)

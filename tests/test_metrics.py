@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spoold.config import Metrics, Nix, load
+from spoold.config import MetricsSettings, NixSettings, load
 from spoold.host import metrics, textfile
 from spoold.model.collection import Order
 from spoold.model.errors import LeaseLostError
@@ -70,7 +70,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
     files.mkdir()
     flooded = Flooded(directory)
     settings = msgspec.structs.replace(
-        load(str(flooded.config)), metrics=Metrics(directory=str(files), interval=1.0), nix=Nix(state=str(directory))
+        load(str(flooded.config)),
+        metrics=MetricsSettings(directory=str(files), interval=1.0),
+        nix=NixSettings(state=str(directory)),
     )
     flooded.config.write_bytes(msgspec.toml.encode(settings))
     umask = os.umask(0o077)  # as the units have it

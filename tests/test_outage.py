@@ -11,14 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Docker, Executor, Lease, Settings
+from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, Settings
 from tests.engines import Daemon
 from tests.served import PATIENCE, Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 
 
-LEASE = Lease(renewal=0.5, limit=120.0, check=0.5, pause=0.5)  # nobody has to lose one, however busy the host is
+LEASE = LeaseSettings(
+    renewal=0.5, limit=120.0, check=0.5, pause=0.5
+)  # nobody has to lose one, however busy the host is
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -31,7 +33,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: object) -> Iterator[Served]:
     settings = msgspec.structs.replace(
-        nix_settings, docker=Docker(host=daemon.host, waiting=2), executor=Executor(slots=2)
+        nix_settings, docker=DockerSettings(host=daemon.host, waiting=2), executor=ExecutorSettings(slots=2)
     )
     made = Served(tmp_path, settings, LEASE)
     yield made

@@ -19,8 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.config import Executor, Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from tests.engines import SLOWNESS
 from tests.names import named
@@ -40,8 +39,8 @@ class Flooded:
         self.config = directory / "spoold.toml"
         settings = Settings(
             spool=SpoolSettings(path=str(self.spool), settle=1.0, scan=SCAN),
-            lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.3),
-            executor=Executor(slots=slots),
+            lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.3),
+            executor=ExecutorSettings(slots=slots),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.config.write_bytes(msgspec.toml.encode(settings))

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Docker, Settings
+from spoold.config import DockerSettings, Settings
 from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800)]
@@ -36,7 +36,9 @@ HOSTILE = [  # and the outcomes that each may have
 
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object) -> Iterator[Served]:
-    made = Served(tmp_path, msgspec.structs.replace(nix_settings, docker=Docker(host=docker_host, mode="recycled")))
+    made = Served(
+        tmp_path, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host, mode="recycled"))
+    )
     yield made
     made.stop()
     shutil.rmtree(made.spool)

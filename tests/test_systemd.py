@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.config import Executor, Nix
+from spoold.config import ExecutorSettings, NixSettings
 from spoold.daemon import ROLES
 from spoold.host.userns import BUILD_GROUP
 from spoold.model.states import Role
@@ -104,7 +104,7 @@ def test_the_directories_are_those_of_the_layout() -> None:
         f"d {os.path.normpath(f'/var/spool/spoold/{each.path}')} {each.mode:04o} {each.owner} {GROUP} -"
         for each in DIRECTORIES
     ] + [
-        f"d {os.path.normpath(f'{Nix().state}/{each.path}')} {each.mode:04o} {each.owner} {each.group} -"
+        f"d {os.path.normpath(f'{NixSettings().state}/{each.path}')} {each.mode:04o} {each.owner} {each.group} -"
         for each in PLACES
     ]
 
@@ -119,7 +119,7 @@ def test_the_builder_is_left_what_nix_and_bubblewrap_need() -> None:
 
 
 def test_jobs_may_go_on_for_as_long_as_the_settings_say() -> None:
-    assert float(unit(SERVICES[Role.EXECUTOR])["Service"]["TimeoutStopSec"]) > Executor().drain
+    assert float(unit(SERVICES[Role.EXECUTOR])["Service"]["TimeoutStopSec"]) > ExecutorSettings().drain
 
 
 @pytest.mark.parametrize("name", NAMES)

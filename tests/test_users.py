@@ -23,8 +23,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.config import Executor, Lease, Metrics, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Settings, SpoolSettings
 from spoold.host import fsops
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
@@ -57,8 +56,8 @@ class Installed:
         layout.create(str(self.spool), Accounts(GROUP, UIDS))
         self.settings = Settings(
             spool=SpoolSettings(path=str(self.spool), settle=0.3, scan=0.5),
-            lease=Lease(renewal=0.2, limit=1.0, check=0.2, pause=0.1),
-            executor=Executor(slots=2, drain=0.1),
+            lease=LeaseSettings(renewal=0.2, limit=1.0, check=0.2, pause=0.1),
+            executor=ExecutorSettings(slots=2, drain=0.1),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -157,7 +156,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 1"})
     until(lambda: os.listdir(installed.spool / "running"))
     first.send_signal(signal.SIGSTOP)
-    installed.start("executor", executor=Executor(name="two", slots=1, drain=0.1))
+    installed.start("executor", executor=ExecutorSettings(name="two", slots=1, drain=0.1))
     assert installed.response(ALICE, "held")["status"] == "COMPLETED"
     assert_answer(installed.spool / "done" / "held.response.json", ALICE, shared=True)
     ctl = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(installed.directory / "executor.toml")]
@@ -312,7 +311,7 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     os.chown(directory, 0, GROUP)
     directory.chmod(0o3775)
     for role in ("builder", "intake", "executor", "health"):
-        installed.start(role, metrics=Metrics(directory=str(directory), interval=1.0))
+        installed.start(role, metrics=MetricsSettings(directory=str(directory), interval=1.0))
     installed.drop(ALICE, "long.json", HELLO | {"inputs": "nap 60"})
 
     def value(daemon: str, series: str) -> float:

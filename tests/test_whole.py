@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Docker, Settings
+from spoold.config import DockerSettings, Settings
 from spoold.daemon import ROLES
 from tests.served import PATIENCE, Served
 
@@ -33,7 +33,7 @@ def served(
 ) -> Iterator[Served]:
     """Return a served spool; ``runtime`` is asked for so that one process at a time prepares the store."""
     directory = tmp_path_factory.mktemp("served")
-    made = Served(directory, msgspec.structs.replace(nix_settings, docker=Docker(host=docker_host)))
+    made = Served(directory, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host)))
     yield made
     made.stop()
     shutil.rmtree(directory)

@@ -26,7 +26,7 @@ from benchmarks.programs import OWN, PROGRAMS, PYTHON, TRIVIAL, Program
 from benchmarks.served import Served, settle
 from benchmarks.turns import Effort, measure, say
 from benchmarks.ways import WORKERS, MeasuringError, Peer, Way
-from spoold.config import Docker, Executor, Nix, Settings
+from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings
 from spoold.model.errors import SpooldError
 
 Changes = dict[str, dict[str, str | int]]
@@ -103,9 +103,9 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
 def start(given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spool]) -> dict[str, Served]:
     """Return the ``wanted`` spools, served, with all environments built."""
     settings = Settings(
-        executor=Executor(slots=WORKERS),
-        docker=Docker(host=given.docker),
-        nix=Nix(state=given.state, system=f"{os.uname().machine}-linux"),
+        executor=ExecutorSettings(slots=WORKERS),
+        docker=DockerSettings(host=given.docker),
+        nix=NixSettings(state=given.state, system=f"{os.uname().machine}-linux"),
         nixpkgs={"default": given.nixpkgs},
     )
     spools = {}

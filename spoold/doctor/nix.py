@@ -21,7 +21,7 @@ from threading import Event
 import msgspec
 from msgspec.structs import replace
 
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.host import accounts, packages, proc, units, userns
 from spoold.host.userns import Users
 from spoold.model import holes
@@ -110,7 +110,7 @@ def _pins(settings: Settings) -> Finding:
     return Finding(Level.FINE, "nixpkgs", ", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
 
 
-def _users(settings: Nix) -> Iterator[Finding]:
+def _users(settings: NixSettings) -> Iterator[Finding]:
     what = "users that run builds"
     builder = seat.owner(settings)
     if not settings.build_users:
@@ -144,10 +144,10 @@ def _users(settings: Nix) -> Iterator[Finding]:
     yield _shared_uids(users)
 
 
-def _ours_alone(settings: Nix, builder: int) -> Iterator[Finding]:
+def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
     """Nothing else may have made files in the store of an ordinary user: he could not remove them."""
     wanted = accounts.uid_of(BUILDER)
-    if wanted is not None and wanted != builder and settings.state == Nix().state:
+    if wanted is not None and wanted != builder and settings.state == NixSettings().state:
         yield Finding(
             Level.WARNING,
             f"nix.state {settings.state}",
@@ -169,7 +169,7 @@ def _shared_uids(users: Users) -> Finding:
     return Finding(Level.FINE, what, "nobody else's")
 
 
-def _bounds(settings: Nix) -> Finding:
+def _bounds(settings: NixSettings) -> Finding:
     what = "limits of builds"
     builder = seat.owner(settings)
     unit = {}
@@ -228,7 +228,7 @@ def _state(state: Path) -> Iterator[Finding]:
         yield Finding(Level.WARNING, str(store), "can be listed: a job could see what others use", remedy)
 
 
-def _walls(settings: Nix) -> Iterator[Finding]:
+def _walls(settings: NixSettings) -> Iterator[Finding]:
     users = settings.build_users if seat.is_taken(settings) else ""
     with tempfile.TemporaryDirectory(prefix="spoold-doctor.") as directory:
         store = Store(replace(settings, state=directory, build_users=users))
@@ -257,7 +257,7 @@ def _effective(store: Store) -> Finding:
     return Finding(Level.FINE, "options of Nix", ", ".join(f"{name} = {value}" for name, value in QUESTION.items()))
 
 
-def _jail(store: Store, settings: Nix) -> Finding:
+def _jail(store: Store, settings: NixSettings) -> Finding:
     """Evaluate something in the jail, and have the expression look for a file that every host has."""
     expression = 'if builtins.pathExists "/etc/passwd" then "open" else "closed"'
     with store.workspace() as scratch:
@@ -276,7 +276,7 @@ def _jail(store: Store, settings: Nix) -> Finding:
     return Finding(Level.REFUSED, "jail of evaluations", f"does not work: {reason}", "see bubblewrap(1)")
 
 
-def _builds(settings: Nix, runtime: Runtime | None) -> list[Finding]:
+def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
     """Build something that looks around itself, and something that means harm."""
     what = "Nix's build sandbox"
     if runtime is None:
@@ -306,7 +306,7 @@ def _sandbox(what: str, seen: str) -> Finding:
     )
 
 
-def _inputs(settings: Nix, runtime: Runtime) -> Finding:
+def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
     """Have a build write to its inputs, in a store of its own that is thrown away."""
     what = "inputs of builds"
     with Store(settings).workspace() as scratch:
@@ -355,5 +355,5 @@ def _escaped(script: str) -> str:
 
 if __name__ == "__main__":
     userns.at_start()
-    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[Nix, Runtime])
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[NixSettings, Runtime])
     sys.stdout.buffer.write(msgspec.json.encode(_builds(*asked)))

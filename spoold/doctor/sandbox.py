@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from spoold.config import Docker, Executor, Settings
+from spoold.config import DockerSettings, ExecutorSettings, Settings
 from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
@@ -196,7 +196,7 @@ def _age(version: dict[str, Any]) -> Finding:
 def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
     own = replace(
         settings,
-        executor=Executor(name=f"doctor-{os.getpid()}"),
+        executor=ExecutorSettings(name=f"doctor-{os.getpid()}"),
         docker=replace(settings.docker, waiting=0),
     )
     sandbox = DockerSandbox(own, runtime)
@@ -259,7 +259,7 @@ def _of_what_is_loaded(what: str, maps: str) -> Finding:
     return Finding(Level.FINE, what, "come from the image, and none from the Nix store")
 
 
-def _view(sandbox: DockerSandbox, settings: Docker) -> Finding:
+def _view(sandbox: DockerSandbox, settings: DockerSettings) -> Finding:
     what = "what a job sees of the Nix store"
     if sandbox.viewed:
         return Finding(Level.FINE, what, "its own closure")

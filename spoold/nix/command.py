@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host import proc
 from spoold.nix import confine
 
 PASSED_TO_NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-def line(argv: Sequence[str], root: str, settings: Nix, group: str | None = None) -> list[str]:
+def line(argv: Sequence[str], root: str, settings: NixSettings, group: str | None = None) -> list[str]:
     """Return the command line of a Nix program on the store at ``root``; what ``argv`` sets itself wins.
 
     ``group`` is that of the users of builds where the program may build: "" where builders run as it does.
@@ -24,7 +24,7 @@ def line(argv: Sequence[str], root: str, settings: Nix, group: str | None = None
     return [proc.find(argv[0]), *argv[1:name_ends], "--store", root, *chosen, *argv[name_ends:]]
 
 
-def options(settings: Nix, group: str | None = None) -> list[str]:
+def options(settings: NixSettings, group: str | None = None) -> list[str]:
     """Return the options of every Nix program; for ``group`` see :func:`line`."""
     chosen = {
         "system": settings.system,

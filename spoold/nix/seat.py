@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host import accounts, proc
 from spoold.model.errors import OperatorError
 from spoold.nix.places import BUILDER, GROUP
@@ -26,7 +26,7 @@ _START = (
 )
 
 
-def owner(settings: Nix) -> int | None:
+def owner(settings: NixSettings) -> int | None:
     """Return the uid of the builder's own user, None where it is root, or not known yet."""
     try:
         return os.stat(os.path.join(settings.state, "nix/nix/store")).st_uid or None
@@ -34,7 +34,7 @@ def owner(settings: Nix) -> int | None:
         return accounts.uid_of(BUILDER)
 
 
-def is_taken(settings: Nix) -> bool:
+def is_taken(settings: NixSettings) -> bool:
     """Tell whether the builder is this user's: by whose the store is, or who may make it."""
     found = owner(settings)
     if found is not None or os.geteuid() == 0:
@@ -43,7 +43,7 @@ def is_taken(settings: Nix) -> bool:
     return os.access(there, os.W_OK)
 
 
-def run(settings: Nix, module: str, question: bytes, seconds: float) -> bytes:
+def run(settings: NixSettings, module: str, question: bytes, seconds: float) -> bytes:
     """Run ``module`` as a program in the builder's place, ``question`` on its input; return what it prints.
 
     Raises :class:`OperatorError` where it cannot be run or fails, and says what it said.

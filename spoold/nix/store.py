@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host import launch, proc
 from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
@@ -50,7 +50,7 @@ LOGICAL = "/nix/store"
 class Store:
     """One chroot store and the directories beside it."""
 
-    def __init__(self, settings: Nix) -> None:
+    def __init__(self, settings: NixSettings) -> None:
         self.settings = settings
         self.state = Path(settings.state).absolute()
         self.root = self.state / "nix"

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host import userns
 from spoold.host.log import Log
 from spoold.host.userns import Namespaces, Users
@@ -94,7 +94,7 @@ class BuildUsers:
                 raise TemporaryError(f"the build was cancelled while all users of {self.users.group} were busy")
 
 
-def find(settings: Nix) -> BuildUsers | None:
+def find(settings: NixSettings) -> BuildUsers | None:
     """Return who runs builders; None where the settings say that builds run as whoever runs this.
 
     Raises :class:`OperatorError` where no users can be had.

@@ -13,7 +13,7 @@ from threading import Event
 
 import msgspec
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host import proc, userns
 from spoold.model.errors import TemporaryError
 from spoold.nix import seat
@@ -39,7 +39,7 @@ class Verified(msgspec.Struct, frozen=True):
     damaged: list[Damaged]
 
 
-def verify(settings: Nix) -> Verified:
+def verify(settings: NixSettings) -> Verified:
     """Compare all that the store holds, as the user whose store it is.
 
     Raises :class:`OperatorError` where this user can be neither that one nor become it, :class:`TemporaryError` where
@@ -50,7 +50,7 @@ def verify(settings: Nix) -> Verified:
     return msgspec.json.decode(seat.run(settings, __name__, msgspec.json.encode(settings), PATIENCE), type=Verified)
 
 
-def _verified(settings: Nix) -> Verified:
+def _verified(settings: NixSettings) -> Verified:
     store = Store(settings)
     with store.lock.shared(Event()):
         finished = store.run(["nix-store", "--verify", "--check-contents"], proc.Bounds(wall=PATIENCE, stderr=1 << 24))
@@ -66,4 +66,6 @@ def _verified(settings: Nix) -> Verified:
 
 if __name__ == "__main__":
     userns.at_start()
-    sys.stdout.buffer.write(msgspec.json.encode(_verified(msgspec.json.decode(sys.stdin.buffer.read(), type=Nix))))
+    sys.stdout.buffer.write(
+        msgspec.json.encode(_verified(msgspec.json.decode(sys.stdin.buffer.read(), type=NixSettings)))
+    )

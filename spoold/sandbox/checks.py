@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spoold.config import Docker, Nix
+from spoold.config import DockerSettings, NixSettings
 from spoold.host import machine, ownership
 from spoold.model.findings import Finding, Level
 from spoold.sandbox.attached import Ready
@@ -18,7 +18,7 @@ NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host 
 AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
 
 
-def store(settings: Nix, where: str) -> str | None:
+def store(settings: NixSettings, where: str) -> str | None:
     """Return the real path of the directory that jobs get as their store, None where it is on another host.
 
     Where it lies is the executor's own setting, and what it holds is the builder's. A link in its place
@@ -33,7 +33,7 @@ def store(settings: Nix, where: str) -> str | None:
     return ownership.settled(settings.physical_store, remedy, itself=False)
 
 
-def of_engine(information: dict[str, Any], settings: Docker) -> list[Finding]:
+def of_engine(information: dict[str, Any], settings: DockerSettings) -> list[Finding]:
     """Return what an engine's ``info`` tells of the isolation that it can give."""
     options = {option.removeprefix("name=").partition(",")[0] for option in information.get("SecurityOptions") or ()}
     return [
@@ -78,7 +78,7 @@ def _seccomp(options: set[str]) -> Finding:
     )
 
 
-def _runtime(known: dict[str, Any], settings: Docker) -> Finding:
+def _runtime(known: dict[str, Any], settings: DockerSettings) -> Finding:
     what = "OCI runtime"
     if settings.runtime and settings.runtime not in known:
         return Finding(
@@ -112,7 +112,7 @@ def _users(options: set[str]) -> Finding:
     )
 
 
-def _apparmor(options: set[str], settings: Docker) -> Finding:
+def _apparmor(options: set[str], settings: DockerSettings) -> Finding:
     what = "AppArmor"
     if "apparmor" not in options:
         return Finding(Level.NOTE, what, "the engine has none; the other walls do not depend on it")
@@ -123,7 +123,7 @@ def _apparmor(options: set[str], settings: Docker) -> Finding:
     return Finding(Level.FINE, what, "containers run under the engine's profile")
 
 
-def of_container(ready: Ready, memory: int, settings: Docker) -> list[Finding]:
+def of_container(ready: Ready, memory: int, settings: DockerSettings) -> list[Finding]:
     """Return what a container tells that was made with a limit of ``memory`` bytes."""
     if settings.runtime and ready.kernel.decode() != machine.boot_id():
         return [Finding(Level.FINE, "kernel", f"{settings.runtime} gives jobs a kernel of their own")]

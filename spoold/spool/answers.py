@@ -19,7 +19,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from spoold.config import Spool as SpoolSettings
+from spoold.config import SpoolSettings
 from spoold.host import accounts, acl, fsops
 from spoold.host.fsops import Rights
 from spoold.host.log import Log

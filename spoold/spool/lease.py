@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spoold.config import Lease as LeaseSettings
+from spoold.config import LeaseSettings
 from spoold.host import fsops, pulse
 from spoold.host.metrics import LOST_LEASES
 from spoold.model import ids

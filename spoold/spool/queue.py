@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 
-from spoold.config import Spool as SpoolSettings
+from spoold.config import SpoolSettings
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from spoold.config import Lease
+from spoold.config import LeaseSettings
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -37,7 +37,7 @@ class Watchman:
     They are dead by the mtime rule, see :func:`has_run_out`.
     """
 
-    def __init__(self, clock: Clock, lease: Lease) -> None:
+    def __init__(self, clock: Clock, lease: LeaseSettings) -> None:
         self._clock = clock
         self._lease = lease
         self._seen: dict[str, Sighting] = {}

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from spoold.config import Lease
+from spoold.config import LeaseSettings
 from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -31,7 +31,7 @@ LOOK = 0.5  # seconds between two looks at another host's file, at most
 class Presence:
     """The role ``name`` on this host; ``lost`` is called, by a thread, once another host has it."""
 
-    def __init__(self, root: str, name: str, lease: Lease, lost: Callable[[], None]) -> None:
+    def __init__(self, root: str, name: str, lease: LeaseSettings, lost: Callable[[], None]) -> None:
         self._name = name
         self._root = root
         self._path = os.path.join(root, "tmp", name + Kept.HOST)

@@ -15,9 +15,7 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import Executor as ExecutorSettings
-from spoold.config import Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
@@ -29,7 +27,7 @@ PATIENCE = 100.0  # seconds; much, since a disk may be busy with something else
 def settings_for(root: Path, **changes: Any) -> Settings:
     made = Settings(
         spool=SpoolSettings(path=str(root), settle=0.1),
-        lease=Lease(renewal=0.05, limit=0.5, check=0.1, pause=0.05),
+        lease=LeaseSettings(renewal=0.05, limit=0.5, check=0.1, pause=0.05),
         executor=ExecutorSettings(slots=2),
         nixpkgs={"default": "/srv/nixpkgs"},
     )

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 
 from spoold.actors.executor import admission
 from spoold.actors.executor.admission import Admission, fitted
-from spoold.config import Executor as ExecutorSettings
-from spoold.config import Settings
+from spoold.config import ExecutorSettings, Settings
 from spoold.host import machine
 from spoold.model.limits import BESIDE, GIB, MIB, Limits, for_jobs, within
 from spoold.sandbox import RunCancelledError, walls

@@ -15,8 +15,7 @@ import pytest
 
 from spoold.actors import executor, health
 from spoold.actors.executor import LOOKS
-from spoold.config import Builder as BuilderSettings
-from spoold.config import Executor as ExecutorSettings
+from spoold.config import BuilderSettings, ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult

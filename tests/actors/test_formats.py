@@ -15,7 +15,7 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import LOOKS
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import Lease
+from spoold.config import LeaseSettings
 from spoold.model.collection import Order, Rules
 from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
@@ -622,7 +622,7 @@ def test_a_newer_entry_cannot_be_requeued(bench: Bench, unlike: bool) -> None:
 
 
 def test_what_cannot_be_read_at_a_known_format_is_damaged(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, settings_for(tmp_path, lease=Lease(renewal=0.05, limit=0.5, check=0.1, pause=0.05)))
+    bench = Bench(tmp_path, settings_for(tmp_path, lease=LeaseSettings(renewal=0.05, limit=0.5, check=0.1, pause=0.05)))
     try:
         for id_, data in (
             ("a", b'{"format": 2, "Submission_id": 1}'),

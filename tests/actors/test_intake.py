@@ -23,7 +23,7 @@ import pytest
 
 from spoold.actors import intake
 from spoold.actors.intake import Intake, dropbox
-from spoold.config import Settings, Share, Spool
+from spoold.config import Settings, ShareSettings, SpoolSettings
 from spoold.host import fsops, log
 from spoold.model.ids import Hint
 from spoold.model.states import State
@@ -38,7 +38,7 @@ GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
 NOBODY = 65534
 
 
-WITHOUT_END = Share(bytes=1 << 40, entries=1 << 40)  # of small disks, most of which are one owner's here
+WITHOUT_END = ShareSettings(bytes=1 << 40, entries=1 << 40)  # of small disks, most of which are one owner's here
 
 
 class Box:
@@ -48,7 +48,7 @@ class Box:
         layout.create(str(root))
         self.root = root
         self.settings = Settings(
-            spool=Spool(path=str(root), settle=settle, max_file=max_file, upload=upload), share=WITHOUT_END
+            spool=SpoolSettings(path=str(root), settle=settle, max_file=max_file, upload=upload), share=WITHOUT_END
         )
         self.spool = spool_store.Spool(self.settings, "test")
         self.intake = Intake(self.settings)
@@ -709,7 +709,7 @@ def test_a_lease_keeps_no_name(open_path: Path) -> None:
     with leased(*paths):
         box.step()
         assert box.names("incoming") == {"a.json", "b.cancel"}
-        box.intake.follow(msgspec.structs.replace(box.settings, spool=Spool(path=str(box.root), settle=0.0)))
+        box.intake.follow(msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(box.root), settle=0.0)))
         box.step()
         assert box.names("incoming") == set()
     assert "holds a lease" in box.response("a")["reason"]
@@ -746,7 +746,7 @@ def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
     box.drop("c.json")
     box.settle()
     assert box.names("new") == {named("c")}
-    box.intake.follow(msgspec.structs.replace(box.settings, spool=Spool(path=str(tmp_path), settle=0.0)))
+    box.intake.follow(msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(tmp_path), settle=0.0)))
     box.settle()
     assert not cancel.exists()
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.config import Executor as ExecutorSettings
+from spoold.config import ExecutorSettings
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry

@@ -16,7 +16,7 @@ import pytest
 
 from spoold.actors import executor
 from spoold.actors.intake import dropbox
-from spoold.config import Share
+from spoold.config import ShareSettings
 from spoold.host import persons
 from spoold.model.ids import Hint
 from spoold.model.job import BuildResult
@@ -41,7 +41,7 @@ def counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path, settings_for(tmp_path, share=Share(bytes=MIB, entries=8)))
+    made = Bench(tmp_path, settings_for(tmp_path, share=ShareSettings(bytes=MIB, entries=8)))
     take_in(made)
     yield made
     made.close()
@@ -189,7 +189,7 @@ def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: p
 
 @pytest.fixture
 def disk(small_disk: Path) -> Iterator[Bench]:
-    everything = Share(bytes=1 << 40, entries=1 << 40)
+    everything = ShareSettings(bytes=1 << 40, entries=1 << 40)
     made = Bench(small_disk, settings_for(small_disk, retention=Rules(interval=0.01), share=everything))
     yield made
     made.close()
@@ -352,8 +352,8 @@ def test_waits_that_are_over_wait_for_room_as_well(bench: Bench, monkeypatch: py
     monkeypatch.setattr(executor, "ENDS_AGAIN", 0.05)
     bench.backend.gate.clear()
     use_up(bench)
-    bench.executor._shares.follow(settings_for(bench.root, share=Share(bytes=4 * MIB, entries=8)))
-    bench.intake._shares.follow(settings_for(bench.root, share=Share(bytes=4 * MIB, entries=8)))
+    bench.executor._shares.follow(settings_for(bench.root, share=ShareSettings(bytes=4 * MIB, entries=8)))
+    bench.intake._shares.follow(settings_for(bench.root, share=ShareSettings(bytes=4 * MIB, entries=8)))
     broken(bench, GREEDY, "greedy", time=400)
     broken(bench, OTHER, "other", time=500)
     take_in(bench)

@@ -13,8 +13,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.config import Builder as BuilderSettings
-from spoold.config import Turns
+from spoold.config import BuilderSettings, TurnsSettings
 from spoold.host import accounts, persons
 from spoold.host.clock import Clock
 from spoold.model import timeshare
@@ -201,7 +200,7 @@ def test_who_used_what_is_noted_for_the_operator(bench: Bench, sandbox: HeldSand
 
 def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "uid_of", {"alice": ALICE}.get)
-    other = msgspec.structs.replace(bench.settings, turns=Turns(weights={"alice": 4.0}))
+    other = msgspec.structs.replace(bench.settings, turns=TurnsSettings(weights={"alice": 4.0}))
     bench.executor.follow(other)
     bench.builder.follow(other)
     for number in range(20):
@@ -213,7 +212,7 @@ def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch:
         sandbox.now += 1
         end_one(bench, sandbox, sandbox.begun[-2] if sandbox.begun[-2] in sandbox.running else min(sandbox.running))
     assert 14 <= sum(name.startswith("a") for name in sandbox.begun[1:]) <= 18
-    gone = msgspec.structs.replace(bench.settings, turns=Turns(weights={"gone": 4.0}))
+    gone = msgspec.structs.replace(bench.settings, turns=TurnsSettings(weights={"gone": 4.0}))
     bench.executor.follow(gone)
     bench.builder.follow(gone)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from spoold.actors.builder.lanes import Lanes
-from spoold.config import Builder as BuilderSettings
+from spoold.config import BuilderSettings
 from spoold.host.clock import Clock
 from spoold.model.ids import Entry
 from spoold.model.states import State

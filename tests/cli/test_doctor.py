@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from spoold.cli import doctor as cli
 from spoold.cli import exits
-from spoold.config import Docker, Executor, Nix, Settings, Spool
+from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
 from spoold.doctor import budget, installation, nix, protection, sandbox, spool
 from spoold.doctor import sandbox as sandbox_doctor
 from spoold.host import accounts, machine, packages, units, userns
@@ -90,7 +90,9 @@ def test_before_anything_runs_it_says_what_it_could_not_look_at(settings: Settin
 
 
 def test_without_a_spool_and_an_engine(tmp_path: Path) -> None:
-    nowhere = Settings(spool=Spool(path=str(tmp_path / "none")), docker=Docker(host=f"unix://{tmp_path}/none.sock"))
+    nowhere = Settings(
+        spool=SpoolSettings(path=str(tmp_path / "none")), docker=DockerSettings(host=f"unix://{tmp_path}/none.sock")
+    )
     done = doctor(nowhere)
     assert done.returncode == exits.FAILED
     assert "→ spoolctl init" in done.stdout
@@ -102,7 +104,7 @@ def own(tmp_path: Path) -> Settings:
     """Return settings with a spool, and nothing that is answered by an engine."""
     layout.create(str(tmp_path / "spool"))
     (tmp_path / "state").mkdir(mode=0o700)
-    return Settings(spool=Spool(path=str(tmp_path / "spool")), nix=Nix(state=str(tmp_path / "state")))
+    return Settings(spool=SpoolSettings(path=str(tmp_path / "spool")), nix=NixSettings(state=str(tmp_path / "state")))
 
 
 def test_a_spool_as_it_should_be(own: Settings) -> None:
@@ -185,7 +187,7 @@ def test_a_socket_that_everybody_may_use(tmp_path: Path, mode: int, level: Level
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(mode)
-        found = list(sandbox.examine(Settings(docker=Docker(host=f"unix://{path}")), None))
+        found = list(sandbox.examine(Settings(docker=DockerSettings(host=f"unix://{path}")), None))
     assert found[0].level is level
     assert f"mode {mode:04o}" in found[0].detail
     assert "does not answer" in said(found, Level.REFUSED)
@@ -246,7 +248,7 @@ def reached() -> Iterator[Settings]:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         layout.create(f"{directory}/spool")
-        yield Settings(spool=Spool(path=f"{directory}/spool"), nix=Nix(state="/nonexistent"))
+        yield Settings(spool=SpoolSettings(path=f"{directory}/spool"), nix=NixSettings(state="/nonexistent"))
 
 
 def test_a_kernel_that_does_not_keep_users_apart(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,16 +312,16 @@ def test_quotas_that_a_kernel_has(tmp_path: Path, *, in_force: bool) -> None:
 
 def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 4 << 30)
-    small = Settings(executor=Executor(slots=2))
+    small = Settings(executor=ExecutorSettings(slots=2))
     found = list(budget.examine(small))
     assert "memory for jobs: 3584 MiB, 1048 MiB a job with the default limits, 2 slots" in said(found, Level.FINE)
     assert "limits.run.maximum.memory: 8192 MiB is more than one job can have here" in said(found, Level.NOTE)
     assert "where both do, this host has not enough" in said(found, Level.NOTE)
-    many = Settings(executor=Executor(slots=8))
+    many = Settings(executor=ExecutorSettings(slots=8))
     assert "8 slots: 3 at once, and the other slots wait" in said(budget.examine(many), Level.NOTE)
-    wrong = said(budget.examine(Settings(executor=Executor(memory=8 << 30))), Level.WARNING)
+    wrong = said(budget.examine(Settings(executor=ExecutorSettings(memory=8 << 30))), Level.WARNING)
     assert "executor.memory, 8192 MiB, is more than the 4096 MiB of this host" in wrong
-    little = said(budget.examine(Settings(executor=Executor(memory=1 << 30))), Level.WARNING)
+    little = said(budget.examine(Settings(executor=ExecutorSettings(memory=1 << 30))), Level.WARNING)
     assert "limits.compile.default.memory: 1024 MiB is more than one job can have here: it gets 944 MiB" in little
     monkeypatch.setattr(machine, "memory", lambda: 256 << 30)
     assert "24576 MiB at most, beside all jobs" in said(budget.examine(Settings()), Level.FINE)
@@ -368,15 +370,15 @@ def test_a_nixpkgs_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="others have other users for builds")
 def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    (found,) = list(nix._users(Nix(build_users="")))
+    (found,) = list(nix._users(NixSettings(build_users="")))
     assert found.level is Level.REFUSED
     assert "can rewrite what all others run" in found.detail
-    (found,) = nix._users(Nix(build_users="no-such-group"))
+    (found,) = nix._users(NixSettings(build_users="no-such-group"))
     assert found.level is Level.REFUSED
     assert "groupadd --system no-such-group" in found.detail
     monkeypatch.setattr(seat, "owner", lambda _: 12345)  # the unit's
     monkeypatch.setattr(userns, "group_members", lambda _: None)
-    *_, found = nix._users(Nix())
+    *_, found = nix._users(NixSettings())
     assert found.level is Level.REFUSED
     assert "systemd-sysusers" in found.remedy
 
@@ -485,7 +487,7 @@ def test_what_bounds_the_builds_of_the_unit_on_cgroup_v1(
     monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
     monkeypatch.setattr(cage, "MOUNT", tmp_path)
     monkeypatch.setattr(cage, "delegable", lambda: False)
-    assert nix._bounds(Nix()).level is level
+    assert nix._bounds(NixSettings()).level is level
 
 
 @pytest.mark.parametrize(
@@ -510,7 +512,7 @@ def test_what_bounds_the_builds_of_the_unit(
     monkeypatch.setattr(cage, "MOUNT", tmp_path)
     monkeypatch.setattr(cage, "delegable", lambda: True)
     monkeypatch.setattr(cage, "available", lambda: level is not Level.FINE)
-    assert nix._bounds(Nix()).level is level
+    assert nix._bounds(NixSettings()).level is level
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user of a unit")

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from spoold.cli import exits, top
-from spoold.config import Metrics, Settings, Spool, load
+from spoold.config import MetricsSettings, Settings, SpoolSettings, load
 from spoold.host import textfile
 from spoold.model import formats
 from spoold.model.errors import OperatorError
@@ -51,7 +51,9 @@ def config(tmp_path: Path) -> Path:
     usage.note(str(root), "executor-default", used | {64_150: 0.5, 64_151: 0.5})
     usage.note(str(root), "executor-two", {64_150: 0.001})
     (tmp_path / "metrics").mkdir()
-    settings = Settings(spool=Spool(path=str(root)), metrics=Metrics(directory=str(tmp_path / "metrics")))
+    settings = Settings(
+        spool=SpoolSettings(path=str(root)), metrics=MetricsSettings(directory=str(tmp_path / "metrics"))
+    )
     (tmp_path / "spoold.toml").write_bytes(msgspec.toml.encode(settings))
     return tmp_path / "spoold.toml"
 

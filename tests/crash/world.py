@@ -29,8 +29,7 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import Settings, SpoolSettings
 from spoold.host import fsops
 from spoold.model import ids
 from spoold.model.collection import Rules

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spoold.cli.daemon import HELP
-from spoold.config import Settings, Spool
+from spoold.config import Settings, SpoolSettings
 from spoold.daemon import ROLES
 from spoold.host.metrics import HELD, ON_ITS_WAY
 from spoold.model import ids
@@ -36,7 +36,7 @@ def test_each_state_has_a_directory_a_judge_and_a_measure(kind: Kind, state: Sta
     directory = kind.directory(state)
     assert directory in {each.path for each in layout.DIRECTORIES}
     (tmp_path / directory / "odd name").touch()
-    named = [found.path for found in Check(Settings(spool=Spool(path=str(tmp_path))), "test").survey() if found]
+    named = [found.path for found in Check(Settings(spool=SpoolSettings(path=str(tmp_path))), "test").survey() if found]
     assert named == [os.path.join(directory, "odd name")]
     assert (directory in ON_ITS_WAY, directory in HELD) == (state is not State.DONE, state in kind.held)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.nix.build import NixBuilder
 from tests.nix.room import Copy
 
@@ -25,7 +25,7 @@ def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
     subprocess.run(["rm", "-r", database], check=True)
     subprocess.run(["cp", "-a", nix_builder.store.root / "nix/var/nix/db", database], check=True)
     settings = msgspec.structs.replace(
-        nix_builder.settings, nix=Nix(state=str(state), system=nix_builder.settings.nix.system)
+        nix_builder.settings, nix=NixSettings(state=str(state), system=nix_builder.settings.nix.system)
     )
 
     def make() -> NixBuilder:

@@ -12,7 +12,7 @@ from threading import Event
 import msgspec
 import pytest
 
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
@@ -37,7 +37,7 @@ def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> No
 
 def test_without_a_pin_the_operator_is_told_what_to_set(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"\[nixpkgs\] default"):
-        NixBuilder(Settings(nix=Nix(state=str(tmp_path)))).prepare()
+        NixBuilder(Settings(nix=NixSettings(state=str(tmp_path)))).prepare()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's builders run as that user")

@@ -15,7 +15,7 @@ from threading import Event, Timer
 
 import pytest
 
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.host import proc, userns
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.response import Outcome
@@ -221,7 +221,7 @@ def test_without_users_no_builder_starts(tmp_path: Path, monkeypatch: pytest.Mon
             users._found.__wrapped__("auto", uid, 60705)
     monkeypatch.setattr(users, "find", lambda _: (_ for _ in ()).throw(OperatorError("no users")))
     with pytest.raises(OperatorError, match="no users"):
-        NixBuilder(Settings(nix=Nix(state=str(tmp_path)), nixpkgs={"default": "/x"})).prepare()
+        NixBuilder(Settings(nix=NixSettings(state=str(tmp_path)), nixpkgs={"default": "/x"})).prepare()
 
 
 def test_a_program_that_enters_the_namespace_dies_with_us(nix_builder: NixBuilder) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 from tests.nix import room
@@ -41,7 +41,7 @@ def aliased(nix_builder: NixBuilder) -> Iterator[Settings]:
     state = Path(nix_builder.settings.nix.state)
     other = state.parent / f"by-another-name-{time.time_ns()}"
     other.symlink_to(state)
-    yield msgspec.structs.replace(nix_builder.settings, nix=Nix(state=str(other)))
+    yield msgspec.structs.replace(nix_builder.settings, nix=NixSettings(state=str(other)))
     other.unlink()
 
 

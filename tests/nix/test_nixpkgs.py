@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.model.errors import OperatorError
 from spoold.nix import nixpkgs
 from spoold.nix.build import NixBuilder
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.nix
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""
-    store = Store(Nix(state=str(tmp_path / "state")))
+    store = Store(NixSettings(state=str(tmp_path / "state")))
     store.prepare()
     return store
 

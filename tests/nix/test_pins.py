@@ -9,7 +9,7 @@ from threading import Event
 import msgspec
 import pytest
 
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.model.errors import ClientError
 from spoold.nix.build import NixBuilder
 from tests.nix import room
@@ -108,4 +108,4 @@ def test_a_pin_by_its_store_path_stays_in_the_store(copy: Copy, other: Path) -> 
 def test_settings_with_several_pins() -> None:
     text = b'[nixpkgs]\ndefault = "/a"\n"24.11" = "https://example.org/x.tar.gz"\n'
     settings = msgspec.toml.decode(text, type=Settings)
-    assert settings == Settings(nix=Nix(), nixpkgs={"default": "/a", "24.11": "https://example.org/x.tar.gz"})
+    assert settings == Settings(nix=NixSettings(), nixpkgs={"default": "/a", "24.11": "https://example.org/x.tar.gz"})

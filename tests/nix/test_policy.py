@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.model.response import Stream
 from spoold.nix import messages, policy
 from spoold.nix.store import Store
@@ -35,7 +35,7 @@ def test_names() -> None:
 
 
 def test_messages_name_no_place_of_the_host() -> None:
-    store = Store(Nix(state="/srv/state"))
+    store = Store(NixSettings(state="/srv/state"))
     said = (
         b"warning: unable to load nss_dns backend\nerror: at /w/cutor.nix:1:2\n"
         b"file '/srv/state/nix/nix/store/" + HASH.encode() + b"-e.drv.chroot/nix/store/x' is odd\n"

@@ -22,7 +22,7 @@ sys.path[:0] = [{repository!r}]
 leader, terminal = os.openpty()
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 os.close(os.open("/dev/tty", os.O_RDWR))
-from spoold.config import Nix
+
 from spoold.nix import seat
 seat.accounts.uid_of = seat.accounts.gid_of = lambda name: {uid}
 seat.accounts.user_name = lambda uid: str(uid)

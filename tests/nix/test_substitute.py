@@ -9,7 +9,7 @@ from threading import Event
 import msgspec
 import pytest
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.nix.build import NixBuilder
@@ -63,7 +63,7 @@ def cache(builder: NixBuilder, directory: Path, path: str, query: str = "") -> s
 @pytest.fixture
 def fresh(nix_builder: NixBuilder, tmp_path: Path) -> NixBuilder:
     """A builder on a store with nothing in it."""
-    nix = Nix(state=str(tmp_path / "fresh"), system=nix_builder.settings.nix.system)
+    nix = NixSettings(state=str(tmp_path / "fresh"), system=nix_builder.settings.nix.system)
     return NixBuilder(msgspec.structs.replace(nix_builder.settings, nix=nix))
 
 

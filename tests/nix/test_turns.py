@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from spoold.actors.builder import Builder
-from spoold.config import Builder as BuilderSettings
-from spoold.config import Settings, Spool
+from spoold.config import BuilderSettings, Settings, SpoolSettings
 from spoold.model.ids import Entry
 from spoold.model.states import State
 from spoold.model.submission import Dependencies
@@ -26,7 +25,7 @@ HANGS = '(pkgs.runCommand "hangs-%s" { } "sleep 600")'
 def test_hanging_builds_delay_no_other(nix_builder: NixBuilder, nix_settings: Settings, tmp_path: Path) -> None:
     layout.create(str(tmp_path))
     settings = msgspec.structs.replace(
-        nix_settings, spool=Spool(path=str(tmp_path)), builder=BuilderSettings(patience=1, slow=2)
+        nix_settings, spool=SpoolSettings(path=str(tmp_path)), builder=BuilderSettings(patience=1, slow=2)
     )
     builds, builder = BuildStore(settings), Builder(settings, NixBuilder(settings))
     builder.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.host.proc import Finished, Limit
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildLimits
@@ -40,9 +40,9 @@ def killed(limit: Limit | None, *, wall: float, cpu: float) -> Finished:
     ],
 )
 def test_limits(finished: Finished, outcome: Outcome, tmp_path: str) -> None:
-    assert verdict.of_evaluation(Store(Nix(state=str(tmp_path))), finished, LIMITS).outcome is outcome
+    assert verdict.of_evaluation(Store(NixSettings(state=str(tmp_path))), finished, LIMITS).outcome is outcome
 
 
 def test_a_kill_by_a_stranger_is_not_the_clients_fault(tmp_path: str) -> None:
     with pytest.raises(TemporaryError, match="killed"):
-        verdict.of_evaluation(Store(Nix(state=str(tmp_path))), killed(None, wall=0.1, cpu=0.1), LIMITS)
+        verdict.of_evaluation(Store(NixSettings(state=str(tmp_path))), killed(None, wall=0.1, cpu=0.1), LIMITS)

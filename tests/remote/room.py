@@ -23,8 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from spoold.config import Executor, Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.rights import assert_answer
@@ -122,8 +121,8 @@ class Room:
         layout.create(str(self.spool))
         self.settings = Settings(
             spool=SpoolSettings(path=str(self.spool), settle=SETTLE, scan=0.5, answers=answers),
-            lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.5),
-            executor=Executor(slots=2),
+            lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5),
+            executor=ExecutorSettings(slots=2),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.port = free_port()

@@ -18,8 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.config import Executor, Lease, Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.doctor import protection
 from spoold.doctor import spool as doctor
 from spoold.spool import layout, lists
@@ -43,8 +42,8 @@ class Mounted:
             spool=SpoolSettings(
                 path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=SETTLE, answers="owner"
             ),
-            lease=Lease(renewal=0.5, limit=3.0, check=0.5, pause=0.2),
-            executor=Executor(slots=2),
+            lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.2),
+            executor=ExecutorSettings(slots=2),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
         self.config.write_bytes(msgspec.toml.encode(self.settings))

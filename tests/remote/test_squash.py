@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from spoold.actors.intake import Intake
-from spoold.config import Settings
-from spoold.config import Spool as SpoolSettings
+from spoold.config import Settings, SpoolSettings
 from spoold.doctor import spool as doctor
 from spoold.model.findings import Level
 from spoold.spool import layout

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import docker
 import pytest
 
-from spoold.config import Docker, Executor, Nix, Settings, Spool
+from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Phase
@@ -57,10 +57,10 @@ def settings_for(
 ) -> Settings:
     """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
     return Settings(
-        docker=Docker(host=docker_host, waiting=waiting, mode=mode),
-        nix=Nix(state=engines.nix_state),
-        spool=Spool(path=spool),
-        executor=Executor(name=executor),
+        docker=DockerSettings(host=docker_host, waiting=waiting, mode=mode),
+        nix=NixSettings(state=engines.nix_state),
+        spool=SpoolSettings(path=spool),
+        executor=ExecutorSettings(name=executor),
     )
 
 

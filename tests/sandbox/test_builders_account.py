@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from spoold.actors.executor import Executor
 from spoold.actors.intake import Intake
-from spoold.config import Nix, Settings
+from spoold.config import NixSettings, Settings
 from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
@@ -75,7 +75,7 @@ class Room:
 
     def __init__(self, directory: Path, settings: Settings, runtime: Runtime) -> None:
         self.spool, self.state = directory / "spool", directory / "state"
-        self.settings = replace(settings, nix=Nix(state=str(self.state)), nixpkgs={"default": "/srv/nixpkgs"})
+        self.settings = replace(settings, nix=NixSettings(state=str(self.state)), nixpkgs={"default": "/srv/nixpkgs"})
         self.settings = replace(self.settings, spool=replace(settings.spool, path=str(self.spool), settle=0.1))
         self.runtime = runtime
         self.builds = BuildStore(self.settings)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker, Nix
+from spoold.config import DockerSettings, NixSettings
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level, refuse
@@ -34,7 +34,7 @@ def refused(findings: list[Finding]) -> list[str]:
 
 
 def test_an_engine_as_it_should_be() -> None:
-    assert {finding.level for finding in checks.of_engine(GOOD, Docker())} <= {Level.FINE, Level.NOTE}
+    assert {finding.level for finding in checks.of_engine(GOOD, DockerSettings())} <= {Level.FINE, Level.NOTE}
 
 
 @pytest.mark.parametrize(
@@ -50,19 +50,19 @@ def test_an_engine_as_it_should_be() -> None:
     ],
 )
 def test_an_engine_that_cannot_isolate(change: dict[str, Any], words: str) -> None:
-    (found,) = refused(checks.of_engine(GOOD | change, Docker()))
+    (found,) = refused(checks.of_engine(GOOD | change, DockerSettings()))
     assert words in found
     with pytest.raises(OperatorError, match=words):
-        refuse(checks.of_engine(GOOD | change, Docker()), "Docker")
+        refuse(checks.of_engine(GOOD | change, DockerSettings()), "Docker")
 
 
 def test_a_rootless_engine_with_limits() -> None:
-    assert not refused(checks.of_engine(GOOD | {"SecurityOptions": ROOTLESS}, Docker()))
+    assert not refused(checks.of_engine(GOOD | {"SecurityOptions": ROOTLESS}, DockerSettings()))
 
 
 def test_a_runtime_that_the_engine_does_not_have() -> None:
-    assert "runsc" in refused(checks.of_engine(GOOD, Docker(runtime="runsc")))[0]
-    assert not refused(checks.of_engine(GOOD, Docker(runtime="crun")))
+    assert "runsc" in refused(checks.of_engine(GOOD, DockerSettings(runtime="runsc")))[0]
+    assert not refused(checks.of_engine(GOOD, DockerSettings(runtime="crun")))
 
 
 @pytest.mark.parametrize(
@@ -75,25 +75,25 @@ def test_a_runtime_that_the_engine_does_not_have() -> None:
     ],
 )
 def test_a_container_that_did_not_get_what_was_asked(change: dict[str, int], words: str) -> None:
-    for settings in (Docker(), Docker(runtime="crun")):
+    for settings in (DockerSettings(), DockerSettings(runtime="crun")):
         (found,) = refused(checks.of_container(replace(READY, **change), 1 << 29, settings))
         assert words in found
 
 
 def test_a_kernel_of_its_own_is_believed_of_a_runtime_that_the_operator_chose() -> None:
     strange = replace(READY, no_new_privileges=-1, seccomp=0, memory=-1, kernel=b"")
-    assert not refused(checks.of_container(strange, 1 << 29, Docker(runtime="runsc")))
-    assert len(refused(checks.of_container(strange, 1 << 29, Docker()))) == 2
+    assert not refused(checks.of_container(strange, 1 << 29, DockerSettings(runtime="runsc")))
+    assert len(refused(checks.of_container(strange, 1 << 29, DockerSettings()))) == 2
 
 
 def test_a_limit_that_cannot_be_seen_is_no_verdict() -> None:
-    found = checks.of_container(replace(READY, memory=-1), 1 << 29, Docker())
+    found = checks.of_container(replace(READY, memory=-1), 1 << 29, DockerSettings())
     assert [finding.level for finding in found] == [Level.FINE, Level.FINE, Level.UNKNOWN]
 
 
 @pytest.mark.parametrize("where", ["unix:///run/docker.sock", "http+unix://run/docker.sock"])
 def test_the_store_of_an_engine_here_is_looked_at(where: str, tmp_path: Path) -> None:
-    settings = Nix(state=str(tmp_path))
+    settings = NixSettings(state=str(tmp_path))
     with pytest.raises(OperatorError, match=r"cannot be looked at: No such file.*nix\.state"):
         checks.store(settings, where)
     (tmp_path / "nix/nix/store").mkdir(parents=True)
@@ -105,4 +105,4 @@ def test_the_store_of_an_engine_here_is_looked_at(where: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("where", ["tcp://127.0.0.1:2376", "ssh://host", "https://host:2376"])
 def test_that_of_an_engine_elsewhere_cannot_be(where: str, tmp_path: Path) -> None:
-    assert checks.store(Nix(state=str(tmp_path / "none")), where) is None
+    assert checks.store(NixSettings(state=str(tmp_path / "none")), where) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Nix
+from spoold.config import NixSettings
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.model.limits import MIB
@@ -61,7 +61,7 @@ def test_what_nix_shell_changes_for_itself_is_put_back(run: Run, prepared: tuple
 
 
 def test_a_runtime_without_nix_is_the_operators_to_mend(runtime: Runtime, tmp_path: Path) -> None:
-    nix = Nix(state=engines.nix_state, enter="nix-shell")
+    nix = NixSettings(state=engines.nix_state, enter="nix-shell")
     settings = replace(settings_for("unix:///nowhere", str(tmp_path)), nix=nix)
     with pytest.raises(OperatorError, match=r"restart the builder"):
         DockerSandbox(settings, runtime).prepare()

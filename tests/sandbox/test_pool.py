@@ -14,7 +14,7 @@ import pytest
 import requests
 from msgspec.structs import replace
 
-from spoold.config import Executor
+from spoold.config import ExecutorSettings
 from spoold.host import metrics
 from spoold.host.machine import Load
 from spoold.model.errors import TemporaryError
@@ -35,7 +35,9 @@ WHO = "cat /proc/self/cgroup /proc/sys/kernel/random/uuid; readlink /proc/self/n
 
 def pooled(host: str, runtime: Runtime, spool: Path) -> DockerSandbox:
     """Return a sandbox with a full pool."""
-    settings = replace(settings_for(host, str(spool), waiting=WAITING), executor=Executor(name="tests", slots=2))
+    settings = replace(
+        settings_for(host, str(spool), waiting=WAITING), executor=ExecutorSettings(name="tests", slots=2)
+    )
     made = DockerSandbox(settings, runtime)
     made.prepare()
     full(made)
@@ -214,7 +216,7 @@ def burst(
     monkeypatch.setattr(docker_engine, "MOST_RESERVE", 3)
     monkeypatch.setattr(Load, "idle", lambda _: idle[0])
     settings = settings_for(docker_host, str(tmp_path), waiting=-1)
-    made = DockerSandbox(replace(settings, executor=Executor(name="tests", slots=2)), runtime)
+    made = DockerSandbox(replace(settings, executor=ExecutorSettings(name="tests", slots=2)), runtime)
     made.prepare()
     yield made, idle
     made.close()

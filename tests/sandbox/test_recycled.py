@@ -13,7 +13,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker
+from spoold.config import DockerSettings
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB
@@ -37,7 +37,7 @@ def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
     def _make(**options: object) -> DockerSandbox:
         settings = settings_for(docker_host, str(tmp_path / str(len(made))))
-        chosen = Docker(host=docker_host, mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
+        chosen = DockerSettings(host=docker_host, mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
         made.append(DockerSandbox(replace(settings, docker=chosen), runtime))
         made[-1].prepare()
         return made[-1]

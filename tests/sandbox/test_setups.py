@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker, Settings
+from spoold.config import DockerSettings, Settings
 from spoold.doctor import sandbox as doctor
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
@@ -58,7 +58,7 @@ def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
     def _make(host: str, mode: Mode = "single-use", **options: object) -> DockerSandbox:
         settings = settings_for(host, str(tmp_path / str(len(made))))
-        docker = Docker(host=host, mode=mode, **{"waiting": 1, **options})  # type: ignore[arg-type]
+        docker = DockerSettings(host=host, mode=mode, **{"waiting": 1, **options})  # type: ignore[arg-type]
         made.append(DockerSandbox(replace(settings, docker=docker), runtime))
         made[-1].prepare()
         return made[-1]
@@ -167,6 +167,8 @@ def test_a_rootless_engine_whose_limits_are_ignored_is_refused(make: Make) -> No
         with pytest.raises(OperatorError, match=refusal):
             make(url)
         found = [
-            str(each) for each in doctor.examine(Settings(docker=Docker(host=url)), None) if each.level == "refused"
+            str(each)
+            for each in doctor.examine(Settings(docker=DockerSettings(host=url)), None)
+            if each.level == "refused"
         ]
     assert any(re.search(refusal, text) for text in found)

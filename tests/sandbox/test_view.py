@@ -13,7 +13,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Docker, Settings
+from spoold.config import DockerSettings, Settings
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Outcome
@@ -55,7 +55,7 @@ def whole(runtime: Runtime, closure: Closure) -> Runtime:
 
 def view_settings(host: str, spool: Path, view: str, waiting: int = 1, mode: Mode = "single-use") -> Settings:
     settings = settings_for(host, str(spool))
-    return replace(settings, docker=Docker(host=host, waiting=waiting, view=view, mode=mode))  # type: ignore[arg-type]
+    return replace(settings, docker=DockerSettings(host=host, waiting=waiting, view=view, mode=mode))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.config import Lease
+from spoold.config import LeaseSettings
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.ids import Entry, Private, result_name
@@ -45,7 +45,7 @@ def renew(queue: OwnedQueue, clock: Clock, entry: Entry) -> None:
 
 
 def watchman(clock: Clock) -> Watchman:
-    return Watchman(clock, Lease(limit=LIMIT, renewal=RENEWAL))
+    return Watchman(clock, LeaseSettings(limit=LIMIT, renewal=RENEWAL))
 
 
 def test_a_renewed_entry_lives_and_one_that_is_not_dies(queue: OwnedQueue, clock: SetClock) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from spoold.config import Lease
+from spoold.config import LeaseSettings
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.upkeep.presence import Presence, elsewhere
 
-LEASE = Lease(renewal=0.05, limit=0.5)
-LONG = Lease(renewal=0.05, limit=60.0)  # where nobody has to wait for its end
+LEASE = LeaseSettings(renewal=0.05, limit=0.5)
+LONG = LeaseSettings(renewal=0.05, limit=60.0)  # where nobody has to wait for its end
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def root(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def presence(root: str, lost: list[str], lease: Lease = LEASE) -> Presence:
+def presence(root: str, lost: list[str], lease: LeaseSettings = LEASE) -> Presence:
     return Presence(root, "intake", lease, lost=lambda: lost.append("lost"))
 
 

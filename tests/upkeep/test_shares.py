@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import Settings, Share
+from spoold.config import Settings, ShareSettings
 from spoold.host import machine
 from spoold.model.retention import Amount
 from spoold.model.states import State
@@ -55,7 +55,7 @@ def count(settings: Settings, spool: Spool, person: Callable[[int], int] = lambd
 
 def shares_of(settings: Settings, spool: Spool, **bounds: int) -> Shares:
     """Return the shares that somebody reads who has seen a count, with these bounds."""
-    made = Shares(msgspec.structs.replace(settings, share=Share(**bounds)), spool)
+    made = Shares(msgspec.structs.replace(settings, share=ShareSettings(**bounds)), spool)
     Counter(settings, spool).step(1000.0)
     made.look()
     return made
@@ -139,9 +139,9 @@ def test_what_was_added_during_a_count_is_not_forgotten(settings: Settings, spoo
 
 
 def test_without_a_count_there_is_no_bound(settings: Settings, spool: Spool) -> None:
-    shares = Shares(msgspec.structs.replace(settings, share=Share(bytes=0, entries=2)), spool)
+    shares = Shares(msgspec.structs.replace(settings, share=ShareSettings(bytes=0, entries=2)), spool)
     assert not shares.has_room(ONE, 1), "but for what could never be"
-    shares = Shares(msgspec.structs.replace(settings, share=Share(entries=2)), spool)
+    shares = Shares(msgspec.structs.replace(settings, share=ShareSettings(entries=2)), spool)
     for _ in range(5):
         shares.add(ONE, 1)
     assert shares.has_room(ONE, 1)
@@ -154,7 +154,7 @@ def test_uids_of_one_person_are_one_owner(settings: Settings, spool: Spool) -> N
     spool.accept("a", request(1), origin(ONE))
     spool.accept("b", request(1), origin(OTHER))
     assert count(settings, spool, person)[ONE].entries == 2
-    shares = Shares(msgspec.structs.replace(settings, share=Share(entries=2)), spool, person)
+    shares = Shares(msgspec.structs.replace(settings, share=ShareSettings(entries=2)), spool, person)
     shares.look()
     assert not shares.has_room(OTHER)
 
@@ -180,7 +180,7 @@ def test_nothing_is_counted_where_nothing_changed(
     monkeypatch.setattr(counting, "SOONEST", 0.0)
     monkeypatch.setattr(counting, "REST", 0.0)
     spool.accept("a", request(1), origin(ONE))
-    counter = Counter(msgspec.structs.replace(settings, share=Share(entries=1)), spool)
+    counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(entries=1)), spool)
     counter.step(1000.0)
     with monkeypatch.context() as patched:
         patched.setattr(counting, "everything", lambda _: pytest.fail("nothing was added"))
@@ -194,7 +194,7 @@ def test_nothing_is_counted_where_nothing_changed(
 
 def test_who_is_far_from_the_end_of_a_share_is_counted_later(settings: Settings, spool: Spool) -> None:
     monkey = {"a": 1, "b": MIB // 2}
-    counter = Counter(msgspec.structs.replace(settings, share=Share(bytes=MIB, entries=100)), spool)
+    counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(bytes=MIB, entries=100)), spool)
     counter.step(1000.0)
     for id_, size in monkey.items():
         spool.accept(id_, request(size), origin(ONE))
@@ -222,4 +222,4 @@ def test_the_default_is_a_quarter_of_the_disk(settings: Settings) -> None:
     share = share_of(settings)
     assert share.bytes == bytes_ / 4
     assert share.entries == inodes / 16
-    assert share_of(msgspec.structs.replace(settings, share=Share(bytes=0, entries=7))) == Amount(7, 0)
+    assert share_of(msgspec.structs.replace(settings, share=ShareSettings(bytes=0, entries=7))) == Amount(7, 0)

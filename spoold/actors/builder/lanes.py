@@ -21,7 +21,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spoold.config import Builder
+from spoold.config import BuilderSettings
 from spoold.model.ids import Entry
 from spoold.model.timeshare import Rank, TimeShares, Use
 
@@ -57,7 +57,7 @@ class Running:
 class Lanes:
     """The builds of one builder. Times are the monotonic clock's."""
 
-    def __init__(self, settings: Builder) -> None:
+    def __init__(self, settings: BuilderSettings) -> None:
         self._settings = settings
         self._waiting: dict[str, Waiting] = {}
         self._running: dict[str, Running] = {}
