@@ -25,8 +25,9 @@ LARGEST = 1 << 28  # bytes of the count
 class Owner(msgspec.Struct, frozen=True):
     """Whose jobs had how many slot-seconds lately, on all executors, and which ``share`` of all that is (0 to 1).
 
-    What was used an hour ago counts half. ``entries`` and ``bytes`` are what the owner has in the spool, as health
-    counted it last, and null where nothing was counted. ``uid`` is null for all those together who are not named.
+    Memory counts: a job that takes more than a slot's part of it uses as many slots. What was used an hour ago counts
+    half. ``entries`` and ``bytes`` are what the owner has in the spool, as health counted it last, and null where
+    nothing was counted. ``uid`` is null for all those together who are not named.
     """
 
     uid: int | None

@@ -96,7 +96,8 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
     """Show what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
     longest: for the operator.
 
-    A live screen, until ^C. Rates need `[metrics] directory` in the settings. --json prints one look.
+    A live screen, until ^C. A job that takes more than a slot's part of the memory counts as so many slots. Rates need
+    `[metrics] directory` in the settings. --json prints one look.
 
     \b
     Examples:

@@ -150,7 +150,7 @@ CANCELS = Counter(
 # -- executor
 SLOTS = Gauge("spoold_slots", "Programs that may run at once", (Role.EXECUTOR,))
 SLOTS_BUSY = Gauge("spoold_slots_busy", "Slots that have a submission", (Role.EXECUTOR,))
-READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot", (Role.EXECUTOR,))
+READY = Gauge("spoold_submissions_ready", "Submissions that wait for a slot, or for memory", (Role.EXECUTOR,))
 ENGINE_READY = Gauge("spoold_engine_ready", "1 while the sandbox engine can be used", (Role.EXECUTOR,))
 WAIT = Histogram("spoold_wait_seconds", "From the arrival of a submission to its run", (Role.EXECUTOR,), LONG)
 TURNAROUND = Histogram(

@@ -32,6 +32,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
     inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
+    ``memory`` is the bytes that its container may take at most, 0 where nobody counted them.
     """
 
     submission_id: str
@@ -46,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     nixpkgs: str
     closure: list[str] = []
     owner: int = -1
+    memory: int = 0
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):

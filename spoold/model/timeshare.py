@@ -11,7 +11,8 @@ Two things differ from the papers. How long a job takes is not known beforehand,
 And accounts fade by half in ``HALF_LIFE``, so that nobody pays today for yesterday.
 
 Two owners who both wait all the time differ by at most what their jobs in all places can take: their longest job, or
-``LEAST``, in each of the places. Nothing here survives the process. Times are the monotonic clock's. Not thread-safe.
+``LEAST``, in each of the places. A place can count as several, where whoever has it leaves less for others' places.
+Nothing here survives the process. Times are the monotonic clock's. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ Rank = tuple[float, int]
 
 @dataclass(eq=False)
 class Use:
-    """A place that an owner has, since ``began``."""
+    """A place that an owner has, since ``began``: a second counts ``cost``, and ``owed`` slot-seconds came before."""
 
     owner: int
     began: float
+    cost: float = 1.0
+    owed: float = 0.0
 
 
 @dataclass
@@ -78,12 +81,16 @@ class TimeShares:
         if account := self._accounts.get(owner):
             account.waits = False
 
-    def begin(self, owner: int, now: float) -> Use:
-        """Give an owner a place."""
+    def begin(self, owner: int, now: float, *, cost: float = 1.0, owed: float = 0.0, in_turn: bool = True) -> Use:
+        """Give an owner a place, of which each second counts ``cost``; ``owed`` is charged with it.
+
+        One that is not ``in_turn`` passes others, whose accounts are lower. Whoever comes anew is measured by theirs.
+        """
         account = self._account(owner, now)
-        self._served = max(self._served, account.level + self._going_on(owner, account, now))
+        if in_turn:
+            self._served = max(self._served, account.level + self._going_on(owner, account, now))
         self._turns += 1
-        use = Use(owner, now)
+        use = Use(owner, now, cost, owed)
         account.turn = self._turns
         account.uses.append(use)
         return use
@@ -125,7 +132,7 @@ class TimeShares:
 
     def _going_on(self, owner: int, account: _Account, now: float, least: float = 0.0) -> float:
         """Return what an owner's places add to their level."""
-        return sum(max(least, self._spent(use, now)) for use in account.uses) / self._weight(owner)
+        return sum(max(least * use.cost, self._spent(use, now)) for use in account.uses) / self._weight(owner)
 
     # -- Fading. All accounts fade alike, so instead what is charged grows with time: the order is the same, and an
     #    account need not be touched for it.
@@ -135,8 +142,9 @@ class TimeShares:
         return math.exp2((now - self._epoch) / HALF_LIFE)
 
     def _spent(self, use: Use, now: float) -> float:
-        """Return what a use has cost until now: the integral of the growth."""
-        return (self._growth(now) - self._growth(use.began)) * HALF_LIFE / math.log(2)
+        """Return what a use has cost until now: the integral of the growth, and what was owed when it began."""
+        began = self._growth(use.began)
+        return use.cost * (self._growth(now) - began) * HALF_LIFE / math.log(2) + use.owed * began
 
     def _account(self, owner: int, now: float) -> _Account:
         """Return an owner's account, a new one where there is none."""

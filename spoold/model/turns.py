@@ -9,7 +9,7 @@ thread-safe.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 Thing = TypeVar("Thing")
@@ -31,6 +31,14 @@ class Turns(Generic[Thing]):
     def has(self, owner: int) -> bool:
         """Tell whether anything of an owner's waits."""
         return owner in self._waiting
+
+    def owners(self) -> Iterable[int]:
+        """Return the owners of whom something waits, the one whose turn it is first."""
+        return self._waiting.keys()
+
+    def count(self, owner: int) -> int:
+        """Return how much of an owner's waits."""
+        return len(self._waiting.get(owner, ()))
 
     def add(self, owner: int, thing: Thing, priority: int = 0) -> bool:
         """Let a thing wait for its turn; False where its owner has too many here."""

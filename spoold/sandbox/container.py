@@ -33,7 +33,7 @@ from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.files import HOLDERS, WORDS
 from spoold.sandbox.verdict import Done, judge, killed_whole
-from spoold.sandbox.walls import Plan, Size, asked, configuration, held
+from spoold.sandbox.walls import Plan, Size, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
@@ -133,7 +133,7 @@ class Container(Attached):
     def _phases(
         self, channel: Channel, job: Job, on_phase: Callable[[str, Phase], None], parts: list[bytes]
     ) -> JobResult:
-        beside, most = held(job), asked(self.plan.settings.limits, job)
+        beside, most = held(job), self.plan.most(job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:

@@ -66,7 +66,11 @@ class Plan:
     def size_for_all(self, job: Job) -> Size:
         """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
         sizes = [self.size(limits, held(job)) for limits in (job.compile, job.run) if limits is not None]
-        return Size(max(size.memory for size in sizes), max(size.processes for size in sizes))
+        return Size(min(self.most(job), max(size.memory for size in sizes)), max(size.processes for size in sizes))
+
+    def most(self, job: Job) -> int:
+        """Return the bytes that a container may have for a job: what was counted, be it under other limits since."""
+        return job.memory or asked(self.settings.limits, job)
 
     @property
     def recycled(self) -> bool:

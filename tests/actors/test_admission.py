@@ -2,27 +2,309 @@
 
 from __future__ import annotations
 
-import contextlib
+import heapq
+import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from spoold.actors.executor import admission
-from spoold.actors.executor.admission import Admission, fitted
+from spoold.actors.executor.admission import HOLD, fitted
+from spoold.actors.executor.line import Line
+from spoold.actors.executor.ready import Place, Taken
 from spoold.config import ExecutorSettings, Settings
 from spoold.host import machine
+from spoold.model import timeshare
+from spoold.model.ids import Entry
+from spoold.model.job import Job
 from spoold.model.limits import BESIDE, GIB, MIB, Limits, for_jobs, within
-from spoold.sandbox import RunCancelledError, walls
+from spoold.model.states import State
+from spoold.sandbox import walls
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import named
 from tests.sandbox.conftest import RUN, make_job
+from tests.standins import PlainSandbox
 
 ONE, OTHER, THIRD = 1001, 1002, 1003
+ALL = 1000  # bytes of memory of a host
+
+
+class Host:
+    """Slots and memory, over which time passes only when a test says so; ``began`` is what began, in turn."""
+
+    def __init__(self, slots: int, person: Callable[[int], int] = lambda uid: uid) -> None:
+        self.now = 1000.0
+        self.line = Line(person, lambda: self.now, memory=ALL, slots=slots)
+        self.idle = slots
+        self.began: list[str] = []
+        self.served: dict[int, float] = {}  # slot-seconds by owner
+        self._jobs: dict[str, tuple[int, float]] = {}
+        self._running: list[tuple[float, int, str, Taken]] = []
+
+    def want(
+        self, owner: int, names: str, size: int, seconds: float = 1e9, *, attempt: int = 1, priority: int = 0
+    ) -> None:
+        """Have jobs wait that take ``size`` bytes and go on for ``seconds``."""
+        for name in names.split():
+            self._jobs[name] = owner, seconds
+            self.line.ready(Place(State.NEW, Entry(name, attempt)), "build", owner, priority, size)
+        self._fill()
+
+    def many(self, owner: int, letter: str, number: int, size: int, seconds: float) -> None:
+        self.want(owner, " ".join(f"{letter}{each}" for each in range(number)), size, seconds)
+
+    def end(self, *names: str) -> None:
+        """End jobs, all at once."""
+        for job in [each for each in self._running if each[2] in names]:
+            self._running.remove(job)
+            self._end(job[2], job[3])
+        heapq.heapify(self._running)
+        self._fill()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while True:
+            ends = self._running[0][0] if self._running else until
+            kept = self.line._ready.kept(self.now) if self.idle else None
+            self.now = min(until, ends, until if kept is None else self.now + kept)
+            while self._running and self._running[0][0] <= self.now:
+                _, _, name, taken = heapq.heappop(self._running)
+                self._end(name, taken)
+            self._fill()
+            if self.now >= until:
+                return
+
+    def running(self) -> str:
+        return " ".join(sorted(name for _, _, name, _ in self._running))
+
+    def _fill(self) -> None:
+        while self.idle and (taken := self.line._ready.take(self.now)):
+            name = taken.place.entry.id
+            self.idle -= 1
+            self.began.append(name)
+            heapq.heappush(self._running, (self.now + self._jobs[name][1], len(self.began), name, taken))
+            assert sum(min(each.size, ALL) for *_, each in self._running) <= ALL
+
+    def _end(self, name: str, taken: Taken) -> None:
+        self.line.ended(taken)
+        owner = self._jobs[name][0]
+        self.served[owner] = self.served.get(owner, 0.0) + self.now - taken.use.began
+        self.idle += 1
+
+
+@pytest.fixture
+def no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be behind by more than what goes on: the order is easier to tell then."""
+    monkeypatch.setattr(timeshare, "CREDIT", 0.0)
+
+
+def test_together_they_never_have_more_than_there_is() -> None:
+    host = Host(slots=4)
+    host.want(ONE, "a b c", 400)
+    assert host.running() == "a b"
+    host.end("a")
+    assert host.running() == "b c"
+
+
+def test_a_job_that_asks_for_more_than_there_is_runs_alone() -> None:
+    host = Host(slots=4)
+    host.want(ONE, "small", 100)
+    host.want(OTHER, "big", 100 * ALL)
+    host.want(ONE, "later", 100)
+    assert host.running() == "small"
+    host.end("small")
+    assert host.running() == "big"
+    host.end("big")
+    assert host.running() == "later"
+
+
+def test_what_waits_for_memory_takes_no_slot() -> None:
+    host = Host(slots=4)
+    host.want(ONE, "a b c d e", 400)
+    host.want(OTHER, "s1 s2 s3", 50)
+    assert host.running() == "a b s1 s2"
+    host.end("s1")
+    assert host.running() == "a b s2 s3"
+
+
+def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming() -> None:
+    host = Host(slots=4)
+    host.want(ONE, "s1 s2", 300)
+    host.want(OTHER, "big", 800)
+    host.want(ONE, "s3 s4", 300)
+    assert host.running() == "s1 s2"
+    host.end("s1")
+    assert host.running() == "s2"
+    host.end("s2")
+    assert host.running() == "big"
+
+
+def test_a_big_job_that_waits_for_one_that_takes_for_ever_leaves_others_half_of_the_time() -> None:
+    """Or two users, one of whom has long jobs running, could keep all others from beginning."""
+    host = Host(slots=4)
+    host.want(ONE, "long", 600)
+    host.want(OTHER, "big", 600)
+    host.many(THIRD, "s", 1000, 50, 1.0)
+    began = []
+    for _ in range(8):
+        before = len(host.began)
+        host.run(HOLD - 1e-6)
+        began.append(len(host.began) > before + 3)
+        host.run(1e-6)
+    assert began == [False, True] * 4
+    host.end("long")
+    host.run(HOLD)
+    assert "big" in host.began
+
+
+def test_several_with_big_jobs_that_never_fit_leave_others_as_much_as_one_does() -> None:
+    """Or one's turn to keep others waiting would come when the other's has passed."""
+    host = Host(slots=4)
+    host.want(ONE, "long", 600)
+    host.want(OTHER, "big", 600)
+    host.many(THIRD, "s", 1000, 50, 1.0)
+    host.run(HOLD)
+    host.want(1004, "other-big", 600)
+    host.run(HOLD / 2)
+    host.want(OTHER, "little", 10, 1.0, priority=1)  # it begins, and so the hold is not begun anew
+    host.want(1005, "third-big", 600)
+    host.run(HOLD / 2)
+    assert host.served[THIRD] > 2 * (HOLD - 2)
+    assert "little" in host.began
+
+
+def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> None:
+    host = Host(slots=4)
+    host.want(OTHER, "b1 b2 b3", 800)
+    host.want(ONE, "s1", 200)
+    assert host.running() == "b1 s1"
+    host.end("s1")
+    host.want(ONE, "s2", 200)
+    assert host.running() == "b1 s2"
+
+
+def test_nobody_who_used_less_waits_for_a_big_job(no_credit: None) -> None:
+    host = Host(slots=4)
+    host.want(THIRD, "long", 300)
+    host.want(OTHER, "first", 100, 50.0)
+    host.run(50)
+    host.want(OTHER, "big", 800)
+    host.want(ONE, "s1 s2", 100)
+    assert host.running() == "long s1 s2"
+    host.run(20)
+    host.want(ONE, "s3", 100)
+    assert host.running() == "long s1 s2 s3"
+    host.run(10)
+    host.end("s1")
+    host.want(ONE, "s4", 100)
+    assert host.running() == "long s2 s3", "it has used more by now"
+
+
+def test_an_owner_s_own_jobs_do_not_pass_each_other() -> None:
+    """Or one's small jobs, of which one always runs, would keep their own big one waiting for ever."""
+    host = Host(slots=4)
+    host.want(ONE, "s1", 300)
+    host.want(ONE, "big", 800)
+    host.want(ONE, "s2", 300)
+    assert host.running() == "s1"
+    host.want(ONE, "urgent", 300, priority=1)
+    assert host.running() == "s1 urgent"
+    host.end("s1", "urgent")
+    assert host.running() == "big"
+
+
+def test_of_one_owner_what_is_fresh_does_not_pass_what_was_tried_again_and_again() -> None:
+    host = Host(slots=4)
+    host.many(ONE, "f", 50, 300, 1.0)
+    host.want(ONE, "tried", 800, 1.0, attempt=2)
+    host.run(3)
+    assert "tried" in host.began
+
+
+def test_who_used_less_gets_the_memory_that_frees_up(no_credit: None) -> None:
+    host = Host(slots=4)
+    host.want(ONE, "a1 a2", 500)
+    host.run(10)
+    host.want(ONE, "a3 a4", 500)
+    host.want(OTHER, "b1 b2 b3", 500)
+    host.end("a1")
+    assert host.running() == "a2 b1"
+    host.end("a2")
+    assert host.running() == "b1 b2"
+    host.run(1)
+    host.end("b1")
+    assert host.running() == "b2 b3"
+
+
+def test_all_uids_of_a_person_are_one_owner() -> None:
+    """Or who has a range of them keeps room for big jobs without an end, by a uid with nothing running."""
+    host = Host(4, lambda uid: OTHER if uid >= 100_000 else uid)
+    host.want(100_000, "b1", 800)
+    host.want(100_001, "b2", 800)
+    host.want(ONE, "s1 s2", 100)
+    assert host.running() == "b1 s1 s2"
+
+
+@pytest.mark.parametrize("size", [ALL, 100 * ALL, 600])
+def test_who_asks_for_all_memory_gets_no_more_of_the_time_than_another(size: int) -> None:
+    host = Host(slots=4)
+    host.many(ONE, "s", 10_000, 50, 1.0)
+    host.many(OTHER, "b", 1000, size, 3.0)
+    host.run(900)
+    assert host.served[ONE] > 0.45 * 4 * 900
+    assert host.served[OTHER] > 0.3 * 900, "and they get theirs"
+
+
+def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s() -> None:
+    """Or big jobs that end at once, one after the other, take most of the time from all others, at no cost."""
+    lengths = itertools.cycle([1.0, 2.0, 19.0])
+    host = Host(slots=4)
+    for number in range(3000):
+        host.want(ONE, f"s{number}", 50, next(lengths))
+    last = ""
+    for second in range(1800):
+        if not last or (last in host.began and last not in host.running()):
+            last = f"b{second}"
+            host.want(OTHER, last, ALL, 0.01)
+        host.run(1)
+    assert host.served[ONE] > 0.5 * 4 * 1800
+    used = host.line.usage()
+    assert used is not None
+    assert used[OTHER] > 0.5 * used[ONE], "what others were kept waiting for"
+
+
+def test_who_comes_new_is_measured_by_who_used_least_of_those_who_wait() -> None:
+    """Or whoever passes another with a small job, after a big one, would put others behind that one."""
+    host = Host(slots=4)
+    host.want(OTHER, "whole", ALL, 500.0)
+    host.run(500)
+    host.many(ONE, "a", 1000, 300, 5.0)
+    host.run(1)
+    host.want(OTHER, "gap", 50, 1.0)  # passes ONE's next, which does not fit
+    host.run(1)
+    assert "gap" in host.began
+    host.want(THIRD, "new", 300, 1.0)
+    host.run(5)
+    assert "new" in host.began
+
+
+def test_room_is_not_charged_that_nobody_else_could_use() -> None:
+    host = Host(slots=4)
+    host.want(ONE, "a", 600, 20.0)
+    host.want(OTHER, "big", 600, 1.0)
+    host.want(THIRD, "as-big", 600, 1.0)
+    host.run(22)
+    used = host.line.usage()
+    assert used is not None
+    assert used[OTHER] == pytest.approx(1.0 * 4 * 0.6, rel=0.01)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -32,141 +314,66 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-class Jobs:
-    """Jobs that ask to be let in, each in a thread of its own, and run until they are told to end."""
+class Threads:
+    """Slots that are threads, each of which holds what it took."""
 
-    def __init__(self, memory: int) -> None:
-        self.admission = Admission(memory)
-        self.began: list[str] = []
+    def __init__(self, slots: int) -> None:
+        self.line = Line(memory=ALL, slots=slots)
+        self.taken: list[Taken] = []
         self._ends: dict[str, threading.Event] = {}
-        self._stops: dict[str, threading.Event] = {}
-        self._threads: dict[str, threading.Thread] = {}
+        self._threads = [threading.Thread(target=self._take, daemon=True) for _ in range(slots)]
+        for thread in self._threads:
+            thread.start()
 
-    def ask(self, name: str, owner: int, size: int) -> None:
-        """Have a job ask; come back when it waits or runs."""
-        known = len(self.began) + self.admission.waiting
-        self._ends[name], self._stops[name] = threading.Event(), threading.Event()
-        self._threads[name] = threading.Thread(target=self._run, args=(name, owner, size), daemon=True)
-        self._threads[name].start()
-        until(lambda: len(self.began) + self.admission.waiting > known)
+    def _take(self) -> None:
+        while taken := self.line.take():
+            event = self._ends[taken.place.entry.id] = threading.Event()
+            self.taken.append(taken)
+            event.wait()
+            self.line.ended(taken)
 
-    def _run(self, name: str, owner: int, size: int) -> None:
-        try:
-            with self.admission.holding(owner, size, self._stops[name]):
-                self.began.append(name)
-                self._ends[name].wait()
-        except RunCancelledError:
-            pass
+    def want(self, owner: int, name: str, size: int) -> None:
+        self.line.ready(Place(State.NEW, Entry(name, 1)), "build", owner, 0, size)
+
+    def names(self) -> list[str]:
+        return [taken.place.entry.id for taken in self.taken]
 
     def end(self, name: str) -> None:
         self._ends[name].set()
-        self._threads[name].join(PATIENCE)
 
-    def cancel(self, name: str) -> None:
-        self._stops[name].set()
-        self._threads[name].join(PATIENCE)
-
-    def expect(self, names: str, *, waiting: int) -> None:
-        """Expect that these have begun, in this order, and so many wait."""
-        until(lambda: len(self.began) + self.admission.waiting == len(names.split()) + waiting)
-        assert (self.began, self.admission.waiting) == (names.split(), waiting)
+    def close(self) -> None:
+        self.line.close()
+        for name in self.names():
+            self.end(name)
+        for thread in self._threads:
+            thread.join(PATIENCE)
 
 
-def test_together_they_never_have_more_than_there_is() -> None:
-    jobs = Jobs(10)
-    for name in ("a", "b", "c"):
-        jobs.ask(name, ONE, 4)
-    jobs.expect("a b", waiting=1)
-    jobs.end("a")
-    jobs.expect("a b c", waiting=0)
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
+    monkeypatch.setattr(admission, "HOLD", 0.5)
+    made = Threads(4)
+    yield made
+    made.close()
 
 
-def test_a_job_that_asks_for_more_than_there_is_runs_alone() -> None:
-    jobs = Jobs(10)
-    jobs.ask("small", ONE, 1)
-    jobs.ask("big", OTHER, 100)
-    jobs.ask("later", ONE, 1)
-    jobs.expect("small", waiting=2)
-    jobs.end("small")
-    jobs.expect("small big", waiting=1)
-    jobs.end("big")
-    jobs.expect("small big later", waiting=0)
+def test_memory_that_frees_up_is_for_as_many_slots_as_it_is_enough_for(threads: Threads) -> None:
+    threads.want(ONE, "big", ALL)
+    until(lambda: threads.names() == ["big"])
+    for name in "abc":
+        threads.want(OTHER, name, 100)
+    threads.want(ONE, "d", 100)
+    threads.end("big")
+    until(lambda: len(threads.taken) == 5)
 
 
-def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming() -> None:
-    jobs = Jobs(10)
-    for name in ("s1", "s2"):
-        jobs.ask(name, ONE, 3)
-    jobs.ask("big", OTHER, 8)
-    for name in ("s3", "s4"):
-        jobs.ask(name, ONE, 3)
-    jobs.expect("s1 s2", waiting=3)
-    jobs.end("s1")
-    jobs.expect("s1 s2", waiting=3)
-    jobs.end("s2")
-    jobs.expect("s1 s2 big", waiting=2)
-
-
-def test_a_big_job_that_waits_for_one_that_takes_for_ever_leaves_others_half_of_the_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Or two users, one of whom has long jobs running, could keep all others from beginning."""
-    monkeypatch.setattr(admission, "HOLD", 0.3)
-    jobs = Jobs(10)
-    jobs.ask("long", ONE, 6)
-    jobs.ask("big", OTHER, 6)
-    jobs.ask("small", THIRD, 1)
-    until(lambda: "small" in jobs.began)
-    assert jobs.began == ["long", "small"]
-    jobs.end("long")
-    until(lambda: "big" in jobs.began)
-
-
-def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> None:
-    jobs = Jobs(10)
-    for name in ("b1", "b2", "b3"):
-        jobs.ask(name, OTHER, 8)
-    jobs.ask("s1", ONE, 2)
-    jobs.expect("b1 s1", waiting=2)
-    jobs.end("s1")
-    jobs.ask("s2", ONE, 2)
-    jobs.expect("b1 s1 s2", waiting=2)
-    jobs.ask("s3", ONE, 3)
-    jobs.end("b1")
-    jobs.expect("b1 s1 s2 b2", waiting=2)  # the one who was let in last comes last
-    jobs.end("b2")
-    jobs.expect("b1 s1 s2 b2 s3", waiting=1)
-    jobs.ask("s4", ONE, 2)
-    jobs.expect("b1 s1 s2 b2 s3", waiting=2)
-    jobs.end("s2")
-    jobs.end("s3")
-    until(lambda: len(jobs.began) == 7)
-    assert sorted(jobs.began[5:]) == ["b3", "s4"]
-
-
-def test_owners_take_turns() -> None:
-    jobs = Jobs(10)
-    jobs.ask("first", THIRD, 10)
-    for name in ("a1", "a2", "a3"):
-        jobs.ask(name, ONE, 10)
-    for name in ("b1", "b2"):
-        jobs.ask(name, OTHER, 10)
-    for name in ("first", "a1", "b1", "a2", "b2", "a3"):
-        jobs.end(name)
-    assert jobs.began == ["first", "a1", "b1", "a2", "b2", "a3"]
-
-
-def test_one_that_is_cancelled_holds_up_nobody() -> None:
-    jobs = Jobs(10)
-    jobs.ask("a", ONE, 6)
-    jobs.ask("big", OTHER, 10)
-    jobs.ask("b", ONE, 4)
-    jobs.expect("a", waiting=2)
-    jobs.cancel("big")
-    jobs.expect("a b", waiting=0)
-    jobs.ask("c", ONE, 4)
-    jobs.admission.close()
-    jobs.expect("a b", waiting=0)
+def test_slots_go_on_when_no_room_is_kept_any_more(threads: Threads) -> None:
+    threads.want(ONE, "long", 600)
+    until(lambda: threads.names() == ["long"])
+    threads.want(OTHER, "big", 600)
+    for name in "abc":
+        threads.want(THIRD, name, 100)
+    until(lambda: len(threads.taken) == 4)
 
 
 def test_what_there_is_for_jobs() -> None:
@@ -200,10 +407,28 @@ def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
     assert walls.asked(limits, most) <= limits.run.maximum.memory + BESIDE
 
 
+class WatchedSandbox(PlainSandbox):
+    """Notes what a job may take, and what was counted for all that ran when it began; ends jobs one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench: Bench | None = None
+        self.counted: list[tuple[int, int]] = []
+
+    def begin(self, job: Job, cancelled: threading.Event) -> None:
+        assert self.bench is not None
+        memory = self.bench.executor._line._ready._memory
+        self.counted.append((job.memory, memory._size - memory._free))
+        super().begin(job, cancelled)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     settings = settings_for(tmp_path, executor=ExecutorSettings(slots=4, memory=2 * GIB))
     made = Bench(tmp_path, settings)
+    made.drop("warm")  # else jobs wait for their build, in building/
+    made.wait_for("warm")
+    made.sandbox.jobs.clear()
     yield made
     made.close()
 
@@ -212,17 +437,53 @@ def wants(memory: int) -> dict[str, Any]:
     return {"limits": {"run": {"memory": memory}}}
 
 
-def test_a_slot_waits_for_memory(bench: Bench) -> None:
+def drop_as(bench: Bench, owner: int, names: str, memory: int) -> None:
+    for name in names.split():
+        private = bench.root / "incoming" / f".{name}"
+        files = [{"name": "run.sh", "content": "echo hi"}]
+        private.write_bytes(msgspec.json.encode({"files": files, **wants(memory)}))
+        os.chown(private, owner, owner)
+        private.rename(private.with_name(f"{name}.json"))
+        bench.intake.step()
+
+
+def test_what_waits_for_memory_stays_in_new_without_a_lease(bench: Bench) -> None:
     bench.sandbox.gate.clear()
     for name in ("a", "b", "c", "d"):
         bench.drop(name, **wants(900 * MIB))
-    admission = bench.executor._slots._admission
-    bench.until(lambda: admission.waiting == 2)
+    bench.until(lambda: len(bench.sandbox.jobs) == 2)
+    bench.until(lambda: bench.executor._line.length == 2)
+    assert len(bench.names("running")) == len(bench.names("new")) == 2
     assert len(bench.sandbox.jobs) == 2
-    assert len(bench.names("running")) == 4
     bench.sandbox.gate.set()
     bench.wait_for("a", "b", "c", "d")
     assert {bench.response(name)["status"] for name in ("a", "b", "c", "d")} == {"COMPLETED"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
+def test_one_s_jobs_that_wait_for_memory_take_no_slot_from_another_s(bench: Bench) -> None:
+    bench.sandbox.gate.clear()
+    drop_as(bench, ONE, "a1 a2 a3 a4", 900 * MIB)
+    bench.until(lambda: len(bench.sandbox.jobs) == 2)
+    bench.until(lambda: not bench.executor._line.unseen)
+    drop_as(bench, OTHER, "b1 b2", 50 * MIB)
+    bench.until(lambda: len(bench.sandbox.jobs) == 4)
+    assert {job.submission_id for job in bench.sandbox.jobs} == {"a1", "a2", "b1", "b2"}
+    assert bench.names("new") == {f"{name}@{ONE}-1.json" for name in ("a3", "a4")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
+def test_uids_of_one_person_take_turns_as_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or who has a range of them could have a big job keep all others from beginning, by a uid with nothing running."""
+    monkeypatch.setattr(bench.executor._line, "_person", lambda uid: OTHER if uid >= 100_000 else uid)
+    bench.sandbox.gate.clear()
+    drop_as(bench, 100_000, "b1", 1500 * MIB)
+    bench.until(lambda: len(bench.sandbox.jobs) == 1)
+    drop_as(bench, 100_001, "b2", 1500 * MIB)
+    bench.until(lambda: bench.executor._line.length == 1)
+    drop_as(bench, ONE, "s1 s2", 50 * MIB)
+    bench.until(lambda: len(bench.sandbox.jobs) == 3)
+    assert {job.submission_id for job in bench.sandbox.jobs} == {"b1", "s1", "s2"}
 
 
 def test_a_wish_above_what_the_host_has_is_cut_to_it(bench: Bench) -> None:
@@ -234,14 +495,15 @@ def test_a_wish_above_what_the_host_has_is_cut_to_it(bench: Bench) -> None:
     assert bench.sandbox.jobs[0].run.memory == top
 
 
-def test_what_waits_for_memory_is_put_back_at_the_end_at_no_attempts_cost(bench: Bench) -> None:
+def test_what_waits_for_memory_waits_on_at_the_end(bench: Bench) -> None:
     bench.sandbox.gate.clear()
     for name in ("a", "b", "c"):
         bench.drop(name, **wants(900 * MIB))
-    bench.until(lambda: bench.executor._slots._admission.waiting == 1)
+    bench.until(lambda: len(bench.sandbox.jobs) == 2)
+    bench.until(lambda: bench.executor._line.length == 1)
     stopping = threading.Thread(target=bench.executor.stop)
     stopping.start()
-    until(lambda: len(bench.names("new")) == 1)
+    until(lambda: bench.executor._line._closed)
     (name,) = bench.names("new")
     assert name in {named(each) for each in "abc"}
     bench.sandbox.gate.set()
@@ -251,17 +513,25 @@ def test_what_waits_for_memory_is_put_back_at_the_end_at_no_attempts_cost(bench:
     bench.wait_for("a", "b", "c")
 
 
-def test_uids_of_one_person_are_one_owner(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or who has a range of them could have a big job keep all others from beginning, by a uid with nothing running."""
-    asked: list[int] = []
-    monkeypatch.setattr(bench.executor._line, "_person", lambda _: THIRD)
-    holding = bench.executor._slots._admission.holding
-
-    def noting(owner: int, size: int, stop: threading.Event) -> contextlib.AbstractContextManager[None]:
-        asked.append(owner)
-        return holding(owner, size, stop)
-
-    monkeypatch.setattr(bench.executor._slots._admission, "holding", noting)
-    bench.drop("a")
-    bench.wait_for("a")
-    assert asked == [THIRD]
+def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: Bench) -> None:
+    """What is counted is never less than what its container then gets."""
+    sandbox = bench.sandbox = WatchedSandbox()
+    sandbox.bench = bench
+    bench.executor.stop()
+    bench.executor = bench.new_executor()
+    sandbox.gate.clear()
+    bench.drop("a", **wants(1500 * MIB))
+    bench.until(lambda: len(sandbox.jobs) == 1)
+    bench.drop("b")
+    bench.drop("c")
+    bench.until(lambda: bench.executor._line.length == 2)
+    limits = bench.settings.limits
+    default = replace(limits.run.default, memory=1200 * MIB)
+    grown = replace(bench.settings, limits=replace(limits, run=replace(limits.run, default=default)))
+    bench.executor.follow(grown)
+    sandbox.gate.set()
+    bench.wait_for("a", "b", "c")
+    assert [memory for memory, _ in sandbox.counted[1:]] == [walls.asked(grown.limits, sandbox.jobs[1])] * 2
+    assert all(memory <= counted for memory, counted in sandbox.counted)
+    assert [job.attempt for job in sandbox.jobs] == [1, 1, 1]
+    assert sandbox.jobs[1].run.memory == 1200 * MIB

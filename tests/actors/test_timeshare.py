@@ -172,7 +172,7 @@ def test_ranges_are_followed(bench: Bench, sandbox: HeldSandbox, tmp_path: Path)
         begun = len(sandbox.begun)
         while sandbox.running:
             sandbox.let_go(*sandbox.running)
-            bench.until(lambda: sandbox.running or not bench.executor._line._busy, lambda: None)
+            bench.until(lambda: sandbox.running or not bench.executor._line._ready._busy, lambda: None)
         return begun - before
 
     (tmp_path / "subuid").write_text("")
@@ -188,7 +188,7 @@ def test_who_used_what_is_noted_for_the_operator(bench: Bench, sandbox: HeldSand
     bench.until(lambda: len(sandbox.running) == 2, lambda: None)
     sandbox.now += 60
     sandbox.let_go(*sandbox.running)
-    bench.until(lambda: sandbox.running == {"s1"} and bench.executor._line._busy == 1, lambda: None)
+    bench.until(lambda: sandbox.running == {"s1"} and bench.executor._line._ready._busy == 1, lambda: None)
     sandbox.now += 10
     bench.executor.step()
     noted = usage.noted(str(bench.root), 0.0)

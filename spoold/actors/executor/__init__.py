@@ -26,7 +26,8 @@ import msgspec
 from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
 from spoold.actors.executor.held import Held
-from spoold.actors.executor.line import FOUND, TOLD, WAITING, Line, Place, Seen
+from spoold.actors.executor.line import FOUND, TOLD, WAITING, Line, Seen
+from spoold.actors.executor.ready import Place
 from spoold.actors.executor.slots import Slots
 from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
@@ -38,12 +39,13 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import Runtime
-from spoold.model.plan import build_id_of
+from spoold.model.plan import build_id_of, plan_job
 from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.states import Kind, Role, State
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import Engine
+from spoold.sandbox.walls import asked
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
@@ -73,7 +75,13 @@ class Executor:
         self._engine = Engine(make_sandbox)
         self._persons = Persons()
         self._shares = Shares(settings, self._spool, self._persons.of)
-        self._line = Line(self._persons.of, self._spool.clock.monotonic, self._shares.may_begin)
+        self._line = Line(
+            self._persons.of,
+            self._spool.clock.monotonic,
+            self._shares.may_begin,
+            memory=settings.executor.memory,
+            slots=settings.executor.slots,
+        )
         self._line.weigh(weights(settings.turns.weights))
         self._newer = LeftAlone(log)
         self._slots = Slots(
@@ -269,7 +277,7 @@ class Executor:
             self._builds.uses.note(build_id, submission.Spool.uid)
         if isinstance(found, BuildRecord):
             if found.result.shell:
-                self._queue(place, submission, found)
+                self._queue(place, submission, request, found)
             else:
                 self._answer(place, submission, found)
             return
@@ -342,13 +350,14 @@ class Executor:
         except OSError as error:
             log.error("could not end a wait; trying again", submission=entry.id, error=error)
 
-    def _queue(self, place: Place, submission: Submission, build: BuildRecord) -> None:
+    def _queue(self, place: Place, submission: Submission, request: Request, build: BuildRecord) -> None:
         """Let a submission wait in line for a slot."""
         if place.state is State.BUILDING:  # one whose build was there already may not have to wait: nothing to show yet
             progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._slots.is_short)
             progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
-        priority = submission.Request.priority if submission.Request else 0
-        self._line.ready(place, sys.intern(build.build_id), submission.Spool.uid, priority)
+        owner, limits = submission.Spool.uid, self._settings.limits
+        job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
+        self._line.ready(place, sys.intern(build.build_id), owner, request.priority, asked(limits, job))
 
     # -- answers that need no sandbox
 

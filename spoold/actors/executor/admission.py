@@ -1,132 +1,103 @@
 """Admission: jobs that run at once never ask for more memory together than there is for them.
 
-Spec: spool-layout.md, "Overload". A job that has a slot begins once the most that its container may take is free. Where
-it is not, owners take turns, so that many small jobs of one do not keep a big one of another waiting for ever:
+Spec: spool-layout.md, "Overload". ``Memory`` is the account of what is free. ``ready`` says whose turn it is: a job
+that does not fit is passed over, or room is kept for it. ``Hold`` says how long that may go on, and what it costs.
 
-* Of each owner the job that came first is next. Owners that wait are asked in turns, the one served last comes
-  last.
-* A job that fits begins. One that does not is passed over, unless its owner has nothing running: then nobody behind it
-  begins before it does, for ``HOLD`` seconds at a time, and as long again they may. So a big job is let in once the
-  others' end, and one that waits for jobs that take for ever leaves others half of the time.
-
-Thread-safe.
+Nothing here is thread-safe. Times are the monotonic clock's.
 """
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from collections import Counter
 
 from msgspec.structs import replace
 
 from spoold.config import Settings
 from spoold.host import machine
-from spoold.host.log import Log
 from spoold.model.limits import for_jobs, within
-from spoold.model.states import Role
-from spoold.sandbox import RunCancelledError
 
-log = Log(Role.EXECUTOR)
-ATTENTION = 0.2  # seconds between looks at the caller's event
 HOLD = 30.0  # seconds; longer than a job takes by default
 
 
 def fitted(settings: Settings) -> Settings:
-    """Return ``settings`` with what memory there is for jobs on this host, and no limit above that."""
+    """Return ``settings`` with what memory and slots there are on this host, and no limit above that memory."""
     memory = settings.executor.memory or for_jobs(machine.memory())
-    executor = replace(settings.executor, memory=memory)
+    slots = settings.executor.slots or os.cpu_count() or 1
+    executor = replace(settings.executor, memory=memory, slots=slots)
     return replace(settings, executor=executor, limits=within(settings.limits, memory))
 
 
-@dataclass(eq=False)
-class _Wait:
-    size: int
-    let_in: bool = False
-    since: float = field(default_factory=time.monotonic)
+class Memory:
+    """So many bytes for all jobs together. One that asks for more than there is counts as all of it: it runs alone."""
 
-    @property
-    def holds(self) -> bool:
-        """Tell whether those who came later are held back for it now."""
-        return (time.monotonic() - self.since) % (2 * HOLD) < HOLD
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._jobs: Counter[int] = Counter()  # by person
+
+    def fits(self, size: int) -> bool:
+        """Tell whether so many bytes are free."""
+        return min(size, self._size) <= self._free
+
+    def part(self, size: int) -> float:
+        """Return which part of all so many bytes are, 1 at most."""
+        return min(size / self._size, 1.0)
+
+    def has(self, person: int) -> bool:
+        """Tell whether a person has any."""
+        return person in self._jobs
+
+    def take(self, person: int, size: int) -> None:
+        """Give a job its bytes, which must be free."""
+        self._free -= min(size, self._size)
+        self._jobs[person] += 1
+
+    def give_back(self, person: int, size: int) -> None:
+        """Take back what a job had."""
+        self._free += min(size, self._size)
+        self._jobs[person] -= 1
+        if not self._jobs[person]:
+            del self._jobs[person]
 
 
-class Admission:
-    """So many bytes of memory for all jobs of this executor together."""
+class Hold:
+    """Room that is kept for a job that does not fit, while others that would fit wait.
 
-    def __init__(self, memory: int) -> None:
-        self._free = self._memory = memory
-        self._changed = threading.Condition()
-        self._waiting: dict[int, deque[_Wait]] = {}  # by owner; who is asked first stands first
-        self._running: Counter[int] = Counter()
-        self._closed = False
+    It is kept for ``HOLD`` seconds at a time, whoever it is for, and for as long again none is. When the job begins for
+    which it was kept, that is over. Slots that had nothing to do meanwhile are charged to whoever it was kept for.
+    """
 
-    @property
-    def waiting(self) -> int:
-        """Return how many jobs wait for memory."""
-        with self._changed:
-            return sum(map(len, self._waiting.values()))
+    def __init__(self) -> None:
+        self._began = float("-inf")
+        self._job: object = None  # that it was kept for last
+        self._person = 0
+        self._slots = 0  # which are idle for it now
+        self._since = 0.0
+        self._owed: dict[int, float] = {}
 
-    @contextlib.contextmanager
-    def holding(self, owner: int, size: int, stop: threading.Event) -> Iterator[None]:
-        """Wait until ``size`` bytes are free, and hold them; one that asks for more than there is runs alone.
+    def may(self, now: float) -> bool:
+        """Tell whether room may be kept now."""
+        return not self._began + HOLD <= now < self._began + 2 * HOLD
 
-        Raises :class:`RunCancelledError` when ``stop`` is set, or all is closed, before it was let in.
-        """
-        size = min(size, self._memory)
-        with self._changed:
-            self._wait(owner, _Wait(size), stop)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += size
-                self._running -= Counter((owner,))
-                self._let_in()
+    def keep(self, job: object, person: int, slots: int, now: float) -> None:
+        """Keep room for a person's job, for which so many slots are idle until the next ``pause``."""
+        if now >= self._began + 2 * HOLD:
+            self._began = now
+        self._job, self._person, self._slots, self._since = job, person, slots, now
 
-    def close(self) -> None:
-        """Let in nobody any more."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def pause(self, now: float) -> None:
+        """Count what was kept until now; it is kept no more, unless that is said again."""
+        if self._slots:
+            owed = self._owed.get(self._person, 0.0)
+            self._owed[self._person] = owed + self._slots * max(0.0, min(now, self._began + HOLD) - self._since)
+            self._slots = 0
 
-    def _wait(self, owner: int, wait: _Wait, stop: threading.Event) -> None:
-        self._waiting.setdefault(owner, deque()).append(wait)
-        self._let_in()
-        if not wait.let_in:
-            log.info("a job waits for memory", owner=owner, bytes=wait.size, free=self._free)
-        while not wait.let_in:
-            if self._closed or stop.is_set():
-                self._forget(owner, wait)
-                self._let_in()
-                raise RunCancelledError("there was no memory for it yet")
-            self._changed.wait(ATTENTION)
-            self._let_in()
+    def end(self, job: object, person: int) -> float:
+        """Note that a person's job begins; return the slot-seconds for which room was kept for that person."""
+        if job is self._job:
+            self._began, self._job = float("-inf"), None
+        return self._owed.pop(person, 0.0)
 
-    def _let_in(self) -> None:
-        """Let in whoever fits and is next."""
-        while found := self._next():
-            owner, wait = found
-            self._forget(owner, wait)
-            if others := self._waiting.pop(owner, None):
-                self._waiting[owner] = others  # behind all other owners
-            self._free -= wait.size
-            self._running[owner] += 1
-            wait.let_in = True
-            self._changed.notify_all()
-
-    def _next(self) -> tuple[int, _Wait] | None:
-        for owner, waits in () if self._closed else self._waiting.items():
-            if waits[0].size <= self._free:
-                return owner, waits[0]
-            if not self._running[owner] and waits[0].holds:
-                return None
-        return None
-
-    def _forget(self, owner: int, wait: _Wait) -> None:
-        self._waiting[owner].remove(wait)
-        if not self._waiting[owner]:
-            del self._waiting[owner]
+    def left(self, now: float) -> float | None:
+        """Return for how many seconds room is kept yet, None where none is."""
+        return max(0.0, self._began + HOLD - now) if self._slots else None

@@ -1,10 +1,8 @@
 """The line: what this executor knows of and has not begun, as small things in memory that say where an entry lies.
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
-attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot. The next slot
-is for the owner who used fewer slot-seconds lately, and one owner's jobs go by priority. An owner is a person, whatever
-uids are theirs. What was tried before goes one at a time, so that a job that kills its executor meets the others that
-it killed with it never again.
+attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot, and for memory.
+What of it begins next says ``ready``. An owner is a person, whatever uids are theirs.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
@@ -12,33 +10,21 @@ Nothing here survives the process: all of it is found again in the spool. Thread
 from __future__ import annotations
 
 import heapq
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from spoold.model import ids
-from spoold.model.ids import Entry
+from spoold.actors.executor.admission import Memory
+from spoold.actors.executor.ready import AllReady, Place, Ready, Taken
 from spoold.model.states import State
-from spoold.model.timeshare import TimeShares, Use
 from spoold.model.turns import Turns
 
 WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
 TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
 MOST = 200_000  # entries of one owner that a scan may bring; the others are found when these have gone
-
-
-class Place(NamedTuple):
-    """Where an entry was seen."""
-
-    state: State
-    entry: Entry
-
-    @property
-    def name(self) -> str:
-        """Return the entry's name there."""
-        return ids.entry_name(self.state, self.entry)
 
 
 class Seen(NamedTuple):
@@ -48,25 +34,11 @@ class Seen(NamedTuple):
     rested: bool = False
 
 
-class Ready(NamedTuple):
-    """An entry whose build exists."""
-
-    place: Place
-    build_id: str
-
-
-class Taken(NamedTuple):
-    """An entry that a slot took, and what its owner is charged for that."""
-
-    place: Place
-    build_id: str
-    use: Use
-
-
 class Line:
     """All that waits in one executor; ``person`` tells who stands behind a uid, ``clock`` is the monotonic one.
 
     ``may_begin`` tells whether a person's entries may be begun now: their share of the spool has room for answers.
+    ``memory`` is what jobs may take together, in bytes, and ``slots`` how many there are.
     """
 
     def __init__(
@@ -74,14 +46,12 @@ class Line:
         person: Callable[[int], int] = lambda uid: uid,
         clock: Callable[[], float] = time.monotonic,
         may_begin: Callable[[int], bool] = lambda _: True,
+        *,
+        memory: int = sys.maxsize,
+        slots: int = 1,
     ) -> None:
         self._person = person
         self._clock = clock
-        self._may_begin = may_begin
-        self._held: set[int] = set()  # who may not, as far as it was asked
-        self._times = TimeShares()
-        self._busy = 0  # slots that have something
-        self._stirred = True  # a slot had something since anybody asked who used what
         self._changed = threading.Condition()
         self._names: dict[State, set[str]] = {state: set() for state in WAITING}
         self._left: dict[State, set[str]] = {
@@ -89,10 +59,7 @@ class Line:
         }  # of these, what is not for this version
         self._seen: Turns[Seen] = Turns(MOST)
         self._resting: list[tuple[float, Place]] = []
-        self._fresh: Turns[Ready] = Turns()
-        self._tried: Turns[Ready] = Turns()
-        self._trying = False
-        self._tried_next = False
+        self._ready = AllReady(Memory(memory), slots, may_begin)
         self._closed = False
 
     def person(self, owner: int) -> int:
@@ -106,12 +73,12 @@ class Line:
     @property
     def idle(self) -> bool:
         """Tell whether nothing is ready."""
-        return not (self._fresh or self._tried)
+        return not self._ready
 
     @property
     def length(self) -> int:
         """Return how many are ready."""
-        return len(self._fresh) + len(self._tried)
+        return len(self._ready)
 
     def see(self, place: Place, unnamed: int) -> None:
         """Let an entry be looked at in its owner's turn, unless it is in the line already.
@@ -164,63 +131,27 @@ class Line:
         """Tell whether there is something to look at."""
         return bool(self._seen)
 
-    def ready(self, place: Place, build_id: str, owner: int, priority: int) -> None:
-        """Let an entry, whose build exists, wait for a slot."""
+    def ready(self, place: Place, build_id: str, owner: int, priority: int, size: int) -> None:
+        """Let an entry, whose build exists, wait for a slot, and until ``size`` bytes of memory are free."""
         with self._changed:
             self._names[place.state].add(place.name)
-            turns = self._fresh if place.entry.attempt == 1 else self._tried
-            person = self._person(owner)
-            turns.add(person, Ready(place, build_id), priority)
-            self._times.come(person, self._clock())
+            self._ready.add(self._person(owner), Ready(place, build_id, size), priority, self._clock())
             self._changed.notify()
 
     def take(self) -> Taken | None:
         """Wait until there is work for a slot, and take it; None once the line is closed."""
         with self._changed:
             while not self._closed:
-                if taken := self._next():
+                if taken := self._ready.take(self._clock()):
+                    self._changed.notify()  # the memory that freed up may be enough for another slot's as well
                     return taken
-                self._changed.wait()
+                self._changed.wait(self._ready.kept(self._clock()))
         return None
-
-    def _next(self) -> Taken | None:
-        """Take from what is fresh and from what was tried before, one of the latter at a time.
-
-        The owner who used less goes first. What is fresh and what was tried take turns where that is one owner.
-        """
-        now = self._clock()
-        rank = self._times.ranks(now)
-        self._tried_next = not self._tried_next
-        order = (self._tried, self._fresh) if self._tried_next else (self._fresh, self._tried)
-        open_ = [turns for turns in order if not (turns is self._tried and self._trying)]
-        found = [(turns.first(rank, self._lets_begin), turns) for turns in open_]
-        firsts = [(owner, turns) for owner, turns in found if owner is not None]
-        if not firsts:
-            return None
-        owner, turns = min(firsts, key=lambda found: rank(found[0]))
-        ready = turns.take_from(owner)
-        self._trying |= turns is self._tried
-        if not (self._fresh.has(owner) or self._tried.has(owner)):
-            self._times.leave(owner)
-        self._busy += 1
-        self._stirred = True
-        return Taken(*ready, self._times.begin(owner, now))
-
-    def _lets_begin(self, person: int) -> bool:
-        """Tell whether a person's entries may be begun. A person whose may not waits for room, and earns no turns."""
-        may = self._may_begin(person)
-        if may:
-            self._times.come(person, self._clock())
-        else:
-            self._held.add(person)
-            self._times.leave(person)
-        return may
 
     def ask_again(self) -> set[int]:
         """Have slots look again whether those who might not begin may now; return who that was."""
         with self._changed:
-            held, self._held = self._held, set()
-            if held:
+            if held := self._ready.ask_again():
                 self._changed.notify_all()
             return held
 
@@ -235,26 +166,19 @@ class Line:
             self._names[place.state].discard(place.name)
 
     def ended(self, taken: Taken) -> None:
-        """Note that a slot has done with what it took."""
+        """Note that a slot has done with what it took. It has to ask for more: what can begin now is found then."""
         with self._changed:
-            self._busy -= 1
-            self._times.end(taken.use, self._clock())
-            if taken.place.entry.attempt > 1:
-                self._trying = False
-                self._changed.notify()
+            self._ready.end(taken, self._clock())
 
     def weigh(self, weights: Mapping[int, float]) -> None:
         """Go by other weights of persons; what is not said is 1."""
         with self._changed:
-            self._times.follow(weights)
+            self._ready.weigh(weights)
 
     def usage(self) -> dict[int, float] | None:
         """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""
         with self._changed:
-            if not self._stirred:
-                return None
-            self._stirred = self._busy > 0
-            return self._times.used(self._clock())
+            return self._ready.usage(self._clock())
 
     def close(self) -> None:
         """Give out nothing any more."""

@@ -7,13 +7,12 @@ submission, the slot goes on with the next.
 
 from __future__ import annotations
 
-import os
 import threading
 
 import msgspec
 
-from spoold.actors.executor.admission import Admission
-from spoold.actors.executor.line import Line, Place, Taken
+from spoold.actors.executor.line import Line
+from spoold.actors.executor.ready import Place, Taken
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, TURNAROUND, WAIT, Histogram
@@ -69,10 +68,9 @@ class Slots:
         self._engine = engine
         notes = spool.queue.path("tmp", f"executor-{settings.executor.name}{Kept.HELD}")
         self._heartbeat = Heartbeat(settings.lease.renewal, notes)
-        slots = settings.executor.slots or os.cpu_count() or 1
+        slots = settings.executor.slots
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
-        self._admission = Admission(settings.executor.memory)
         self._floor = Floor(settings, 0.5, "nothing is run")
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
@@ -112,7 +110,6 @@ class Slots:
         impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
         impatience.start()
         self._line.close()
-        self._admission.close()
         for worker in self._workers:
             if worker.is_alive():
                 worker.join()
@@ -168,7 +165,7 @@ class Slots:
             path = self._claim(taken.place)
             with self._heartbeat.holding(path) as lease:
                 try:
-                    self._hold(entry, taken.build_id, lease)
+                    self._hold(taken, lease)
                 except OSError as error:
                     self._return(entry, error)
                     return False
@@ -200,9 +197,10 @@ class Slots:
         finally:
             self._line.left(place)  # before it can come back there
 
-    def _hold(self, entry: Entry, build_id: str, lease: Lease) -> None:
+    def _hold(self, taken: Taken, lease: Lease) -> None:
+        entry = taken.place.entry
         try:
-            self._run(entry, build_id, lease)
+            self._run(taken, lease)
         except (LeaseLostError, RunCancelledError):
             self._let_go(entry, lost=lease.lost)
         except NewerFormatError as error:
@@ -213,10 +211,11 @@ class Slots:
         except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
             self._recover(entry, error)
 
-    def _run(self, entry: Entry, build_id: str, lease: Lease) -> None:
+    def _run(self, taken: Taken, lease: Lease) -> None:
+        entry = taken.place.entry
         submission = self._spool.read(State.RUNNING, entry)
         request = submission.Request
-        record = self._builds.result(build_id)
+        record = self._builds.result(taken.build_id)
         sandbox, runtime = self._engine.sandbox, self._runtime
         pin = runtime.nixpkgs.get(request.nixpkgs) if request and runtime else None
         if request is None or pin is None or record is None or not record.result.shell or sandbox is None:
@@ -224,7 +223,12 @@ class Slots:
             return
         self._builds.uses.note(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
-        job, notes = plan_job(entry, request, self._settings.limits, build=record.result, nixpkgs=pin, owner=owner)
+        limits = self._settings.limits
+        job, notes = plan_job(entry, request, limits, build=record.result, nixpkgs=pin, owner=owner)
+        job = msgspec.structs.replace(job, memory=asked(limits, job))
+        if job.memory > taken.size:  # limits grew while it waited: it waits for more
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
+            return
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,
@@ -233,11 +237,10 @@ class Slots:
         )
         progress = Progress(self._spool, entry, response, submission.Spool, self.is_short)
         try:
-            with self._admission.holding(self._line.person(owner), asked(self._settings.limits, job), lease.stop):
-                self._observe(WAIT, submission)
-                log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
-                progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
-                result = sandbox.run(job, progress.phase_ended, lease.stop)
+            self._observe(WAIT, submission)
+            log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
+            progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
+            result = sandbox.run(job, progress.phase_ended, lease.stop)
         except ClientError as error:
             final = msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
         else:
