@@ -20,13 +20,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import docker
+import msgspec
 
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
 from spoold.model.job import Job, JobFile, JobResult, Runtime
-from spoold.model.limits import MIB
+from spoold.model.limits import MIB, Limits
 from spoold.model.response import Phase
 from spoold.sandbox import checks, image, trial
 from spoold.sandbox.attached import UnusableError, known, remove
@@ -57,7 +58,7 @@ class DockerSandbox:
         self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
         self._plan: Plan | None = None
         self._pool: Pool | None = None
-        self._preparing, self._imaging = threading.Lock(), threading.Lock()
+        self._preparing, self._imaging, self._planning = threading.Lock(), threading.Lock(), threading.Lock()
         self._views = Views(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
         self._orphans = threading.Thread()  # removes them
@@ -90,7 +91,8 @@ class DockerSandbox:
             )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._try_views(plan)
-            self._fill(plan, information.get("MemTotal") or 0)
+            with self._planning:
+                self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
                 image.remove_old(api, made.name)
 
@@ -123,8 +125,9 @@ class DockerSandbox:
             self._orphans = threading.Thread(target=remove_them, name="orphans", daemon=True)
             self._orphans.start()
 
-    def _fill(self, plan: Plan, memory: int) -> None:
-        """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes."""
+    def _fill(self, plan: Plan, memory: int = 0) -> None:
+        """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes, for the limits of now."""
+        plan = replace(plan, settings=self._settings)
         changed = plan != self._plan
         self._plan = plan
         if self._pool is None:
@@ -144,6 +147,13 @@ class DockerSandbox:
         if changed:
             self._pool.renew()
         self._pool.wake()
+
+    def go_by(self, limits: Limits) -> None:
+        """Have containers made for other limits from now on, and those replaced that wait."""
+        with self._planning:
+            self._settings = msgspec.structs.replace(self._settings, limits=limits)
+            if self._plan is not None:
+                self._fill(self._plan)
 
     def _try_views(self, plan: Plan) -> None:
         """Find out whether a job can be made to see its closure only, by a job that lists its store."""
@@ -257,8 +267,9 @@ class DockerSandbox:
             log.info("the image is gone; making it again", image=plan.image.name)
             with self._engine.client() as api:
                 again = replace(plan, image=self._ensure_image(api))
-            if self._plan is plan:
-                self._plan = again
+            with self._planning:
+                if self._plan is plan:
+                    self._plan = again
             made = Container(self._engine, again, cancelled, next(self._holders))
         if self._viewed and not plan.recycled:
             self._views.cover(made.plan, made.pid, made.id)

@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Runtime
+from spoold.model.limits import Limits
 from spoold.sandbox import Sandbox
 
 log = Log("sandbox")
@@ -31,6 +32,14 @@ class Resting(Protocol):
 
 
 @runtime_checkable
+class Limited(Protocol):
+    """An engine whose things are made for the operator's limits."""
+
+    def go_by(self, limits: Limits) -> None:
+        """Make what is kept ready for other limits; jobs that run keep theirs."""
+
+
+@runtime_checkable
 class Measured(Protocol):
     """An engine that has something to measure."""
 
@@ -44,6 +53,7 @@ class Engine:
     def __init__(self, make: Callable[[Runtime], Sandbox]) -> None:
         self._make = make
         self._made: list[Sandbox] = []
+        self._limits: Limits | None = None  # others than ``make`` knows
         self._checking = threading.Lock()
         self._began = self._ended = float("-inf")  # the last check, on the monotonic clock
         self._looking: threading.Thread | None = None
@@ -61,8 +71,17 @@ class Engine:
             if isinstance(before, Resting):
                 before.rest()
         self._made.append(self._make(runtime))
+        if self._limits is not None:
+            self.go_by(self._limits)
         self._ended = float("-inf")
         self.ready.clear()
+
+    def go_by(self, limits: Limits) -> None:
+        """Go by other limits from now on, also in engines that are made later."""
+        self._limits = limits
+        sandbox = self.sandbox
+        if isinstance(sandbox, Limited):
+            sandbox.go_by(limits)
 
     def measure(self) -> None:
         """Measure the current engine, where there is something to."""

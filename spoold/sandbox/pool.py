@@ -78,6 +78,7 @@ class Pool:
         self._last_job = self._missing_since = time.monotonic() - YIELD  # the first filling yields to nothing
         self._pause, self._not_before = FIRST_PAUSE, 0.0
         self._failures, self._failure = 0, Exception()
+        self._renewals = 0
         self.counts = Counts()
         self._threads = [threading.Thread(target=self._serve, name=f"pool-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -171,6 +172,7 @@ class Pool:
     def renew(self) -> None:
         """Replace all that wait: containers are made in another way now."""
         with self._change:
+            self._renewals += 1
             self._discard(list(self._waiting))
             self._change.notify_all()
 
@@ -249,6 +251,7 @@ class Pool:
         return since + YIELD if self._running else min(since + YIELD, self._last_job + QUIET)
 
     def _make_one(self) -> None:
+        renewals = self._renewals
         try:
             container = self._make(self._closing)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told and the thread stays alive
@@ -261,7 +264,7 @@ class Pool:
             self._pause, self._not_before = FIRST_PAUSE, 0.0
             self._missing_since = time.monotonic()
             self._waiting.append(container)
-            if self._closing.is_set():
+            if self._closing.is_set() or self._renewals != renewals:
                 self._discard([container])
             self._change.notify_all()
 

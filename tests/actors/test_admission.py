@@ -535,3 +535,33 @@ def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: 
     assert all(memory <= counted for memory, counted in sandbox.counted)
     assert [job.attempt for job in sandbox.jobs] == [1, 1, 1]
     assert sandbox.jobs[1].run.memory == 1200 * MIB
+
+
+class LimitedSandbox(PlainSandbox):
+    """Notes which limits it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[Limits] = []
+
+    def go_by(self, limits: Limits) -> None:
+        self.limits.append(limits)
+
+
+def test_engines_are_told_of_other_limits_also_those_that_are_made_later(bench: Bench) -> None:
+    sandbox = bench.sandbox = LimitedSandbox()
+    bench.executor.stop()
+    bench.executor = bench.new_executor()
+    bench.until(bench.executor._engine.ready.is_set)
+    bench.executor.follow(bench.settings)
+    assert not sandbox.limits, "none has changed"
+    limits = bench.settings.limits
+    default = replace(limits.run.default, memory=100 * MIB)
+    changed = replace(limits, run=replace(limits.run, default=default))
+    bench.executor.follow(replace(bench.settings, limits=changed))
+    told = within(changed, 2 * GIB)
+    assert sandbox.limits == [told]
+    bench.sandbox = LimitedSandbox()
+    assert bench.executor._runtime is not None
+    bench.executor._slots.follow(replace(bench.executor._runtime, system="other"))
+    assert bench.sandbox.limits == [told]

@@ -24,8 +24,9 @@ from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, docker_engine
 from spoold.sandbox import pool as pool_module
 from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox.pool import Pool
 from tests.engines import Daemon
-from tests.sandbox.conftest import make_job, settings_for
+from tests.sandbox.conftest import Mode, make_job, settings_for
 from tests.sandbox.test_engine import left, nothing_is_left, until
 
 pytestmark = pytest.mark.docker
@@ -280,6 +281,75 @@ def test_resting_keeps_none_ready_and_still_runs(pool: DockerSandbox, go: Go) ->
     assert go("echo hi").run.stdout == "hi\n"
     time.sleep(0.5)
     assert waiting(pool) == []
+
+
+def sizes(sandbox: DockerSandbox, api: docker.APIClient) -> list[int]:
+    """Return the bytes that the containers which wait may take."""
+    return [api.inspect_container(id_)["HostConfig"]["Memory"] for id_ in waiting(sandbox)]
+
+
+@pytest.mark.parametrize("mode", ["single-use", "recycled"])
+def test_containers_that_were_made_for_other_limits_are_replaced(
+    docker_host: str, runtime: Runtime, tmp_path: Path, *, plain_shell: str, api: docker.APIClient, mode: Mode
+) -> None:
+    """Those that wait, and those that a job comes back from."""
+    settings = settings_for(docker_host, str(tmp_path), waiting=WAITING, mode=mode)
+    sandbox = DockerSandbox(replace(settings, executor=Executor(name="tests", slots=2)), runtime)
+    sandbox.prepare()
+    try:
+        full(sandbox)
+        first = set(waiting(sandbox))
+        job = make_job("echo hi; sleep 2", shell=plain_shell)
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            running = threads.submit(sandbox.run, job, lambda *_: None, threading.Event())
+            until(lambda: len(first.intersection(waiting(sandbox))) == 1)
+            run = sandbox._settings.limits.run
+            grown = replace(run, default=replace(RUN_DEFAULT, memory=2048 * MIB))
+            sandbox.go_by(replace(sandbox._settings.limits, run=grown))
+            assert running.result().run.stdout == "hi\n"
+        until(lambda: len(waiting(sandbox)) == WAITING and not first.intersection(waiting(sandbox)))
+        assert set(sizes(sandbox, api)) == {(2048 + 24) * MIB}
+        sandbox.prepare()
+        second = set(waiting(sandbox))
+        assert sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event()).run.stdout
+        assert second.intersection(waiting(sandbox)), "and only then"
+    finally:
+        sandbox.close()
+
+
+class Plain:
+    """A container that does nothing."""
+
+    light = True
+    due = False
+    closed = False
+
+    def alive(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_one_that_was_in_the_making_when_all_were_replaced_is_replaced() -> None:
+    made: list[Any] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make(_: threading.Event) -> Any:
+        made.append(Plain())
+        begun.set()
+        go_on.wait()
+        return made[-1]
+
+    pool = Pool(make, wanted=1, threads=1, backlog=4)
+    try:
+        until(begun.is_set)
+        pool.renew()
+        go_on.set()
+        until(lambda: len(made) == 2 and made[0].closed and list(pool._waiting) == made[1:])
+    finally:
+        go_on.set()
+        pool.close()
 
 
 def test_an_engine_that_goes_away_and_comes_back(

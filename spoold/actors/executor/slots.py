@@ -87,6 +87,8 @@ class Slots:
 
     def go_by(self, settings: Settings) -> None:
         """Go by other settings, with the next job."""
+        if settings.limits != self._settings.limits:
+            self._engine.go_by(settings.limits)
         self._settings = settings
         self._floor.follow(settings)
 
