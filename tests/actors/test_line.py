@@ -62,6 +62,32 @@ def test_waits_without_an_end_are_forgotten_with_their_builds() -> None:
 ALICE, BOB = 1001, 1002
 
 
+def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
+    """One's ten thousand delay another's by one, also where their time was over first, from whatever uids."""
+    waits = Waits(lambda uid: ALICE if uid >= 100_000 else uid)
+    for number in range(10_000):
+        waits.add(Wait(Entry(f"a-{number:04}", 1), "build", "queued", 1.0, 100_000 + number, 1001))
+    for number, until in enumerate((2.0, 3.0, 99.0)):
+        waits.add(Wait(Entry(f"b-{number}", 1), f"build-{number}", "queued", until, BOB, 1002))
+    assert [wait.entry.id for wait in waits.overdue(2.0, 4)] == ["a-0000", "b-0", "a-0001", "a-0002"]
+    assert [wait.entry.id for wait in waits.overdue(3.0, 2)] == ["a-0003", "b-1"]
+    waits.end("build")
+    assert waits.overdue(3.0, 4) == []
+    assert (waits.is_any_over(3.0), waits.next_end) == (False, 99.0)
+
+
+def test_a_wait_that_ended_with_its_build_meanwhile_is_not_over() -> None:
+    waits = Waits()
+    for name in "abc":
+        waits.add(Wait(Entry(name, 1), name, "queued", 1.0, ALICE, 1001))
+    assert [wait.entry.id for wait in waits.overdue(1.0, 1)] == ["a"]
+    assert waits.is_any_over(1.0)
+    assert [wait.entry.id for wait in waits.end("b")] == ["b"]
+    waits.add(Wait(Entry("c", 1), "c", "queued", 5.0, ALICE, 1001))
+    assert waits.overdue(1.0, 2) == []
+    assert [wait.entry.id for wait in waits.overdue(5.0, 2)] == ["c"]
+
+
 class Watch:
     """A clock that a test sets."""
 

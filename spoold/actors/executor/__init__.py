@@ -87,7 +87,7 @@ class Executor:
         self._slots = Slots(
             settings, self._spool, self._builds, self._engine, self._line, newer=self._newer, shares=self._shares
         )
-        self._waits = Waits()
+        self._waits = Waits(self._persons.of)
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
         self._held: set[int] = set()  # persons whose share is used up
         self._unanswered = Held()

@@ -1,16 +1,19 @@
 """The submissions in ``building/`` that one executor follows: what each waits for, and until when.
 
-Spec: spool-layout.md, "Transitions". They are found by their build and by the end of their wait, without a look at all
-others: tens of thousands may wait for one build. Not thread-safe.
+Spec: spool-layout.md, "Transitions" and "Overload". They are found by their build and by the end of their wait, without
+a look at all others: tens of thousands may wait for one build. Those whose time is over are ended owner after owner. An
+owner is a person. Not thread-safe.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from spoold.model.ids import Entry
 from spoold.model.response import WaitingFor
+from spoold.model.turns import Turns
 
 BuildState = Literal["queued", "building"]
 
@@ -32,12 +35,14 @@ class Wait(NamedTuple):
 
 
 class Waits:
-    """All that wait."""
+    """All that wait; ``person`` tells who stands behind a uid."""
 
-    def __init__(self) -> None:
+    def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
+        self._person = person
         self._waits: dict[Entry, Wait] = {}
         self._of_build: dict[str, set[Entry]] = {}
         self._ends: list[tuple[float, Entry]] = []
+        self._over: Turns[tuple[float, Entry]] = Turns()
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether a submission waits."""
@@ -70,22 +75,30 @@ class Waits:
         ended = [self._waits.pop(entry) for entry in self._of_build.pop(build_id, ())]
         if not self._waits:
             self._ends.clear()  # or times that never come would pile up
+            self._over.clear()
         return ended
 
     def overdue(self, now: float, most: int) -> list[Wait]:
-        """Follow up to ``most`` of those whose time is over no longer, and return them, the earliest first."""
-        found: list[Wait] = []
-        while len(found) < most and self.is_any_over(now):
+        """Follow up to ``most`` of those whose time is over no longer, and return them, owner after owner."""
+        while self._ends and self._ends[0][0] <= now:
             until, entry = heapq.heappop(self._ends)
-            wait = self._waits.get(entry)
-            if wait and wait.until == until:
-                found.append(self._waits.pop(entry))
+            if wait := self._lasts(until, entry):
+                self._over.add(self._person(wait.uid), (until, entry))
+        found: list[Wait] = []
+        while len(found) < most and (over := self._over.take()):
+            if wait := self._lasts(*over):
+                found.append(self._waits.pop(wait.entry))
                 self._forget(wait)
         return found
 
+    def _lasts(self, until: float, entry: Entry) -> Wait | None:
+        """Return the wait of an entry, where it is still the one that ends then."""
+        wait = self._waits.get(entry)
+        return wait if wait and wait.until == until else None
+
     def is_any_over(self, now: float) -> bool:
         """Tell whether there may be one whose time is over."""
-        return bool(self._ends) and self._ends[0][0] <= now
+        return bool(self._over) or (bool(self._ends) and self._ends[0][0] <= now)
 
     def _forget(self, wait: Wait) -> None:
         entries = self._of_build[wait.build_id]
@@ -103,3 +116,4 @@ class Waits:
         self._waits.clear()
         self._of_build.clear()
         self._ends.clear()
+        self._over.clear()
