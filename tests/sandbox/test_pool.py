@@ -294,7 +294,7 @@ def test_containers_that_were_made_for_other_limits_are_replaced(
 ) -> None:
     """Those that wait, and those that a job comes back from."""
     settings = settings_for(docker_host, str(tmp_path), waiting=WAITING, mode=mode)
-    sandbox = DockerSandbox(replace(settings, executor=Executor(name="tests", slots=2)), runtime)
+    sandbox = DockerSandbox(replace(settings, executor=ExecutorSettings(name="tests", slots=2)), runtime)
     sandbox.prepare()
     try:
         full(sandbox)
