@@ -829,9 +829,44 @@ def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pyt
         box.drop(f"{number}.json")
     steps = 1
     while box.intake.step() == 0:
-        assert box.intake._box.scanning
+        assert box.intake._box.pause == 0
         steps += 1
     assert steps == (10 if step else 1)
+
+
+def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its event was lost, and where the names took so long that they are not looked through again at once.
+
+    A scan that was asked for meanwhile is made when that is over, and intake says when.
+    """
+    now, listed = [1000.0], os.scandir
+    monkeypatch.setattr(dropbox, "PART", 10)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for number in range(25):
+        box.drop(f"{number}.json")
+
+    def scandir(path: str) -> Any:
+        monkeypatch.setattr(os, "scandir", listed)
+        return contextlib.nullcontext(slow(path))
+
+    def slow(path: str) -> Iterator[os.DirEntry[str]]:
+        for entry in list(listed(path)):
+            now[0] += dropbox.LOOKING / 10
+            yield entry
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert box.intake.step() == 0, "there are more names than one step looks at"
+    box.drop("late.json")
+    pause = box.intake.step()
+    while pause == 0:
+        pause = box.intake.step([])
+    assert box.names("incoming") == {"late.json"}
+    assert pause <= dropbox.REST * 25 * dropbox.LOOKING / 10 < box.settings.spool.scan
+    now[0] += pause
+    box.intake.step([])
+    assert named("late") in box.names("new")
 
 
 def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.LogCaptureFixture) -> None:

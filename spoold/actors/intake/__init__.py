@@ -140,17 +140,16 @@ class Intake(Threadless):
         self._box.tell()
         if self._floor.reached():
             self._cancel_some()
-            return 0.0 if self._box.scanning else FULL
+            return min(FULL, self._box.pause)
         if not self._take_batch():
             return FULL
         return self._pause()
 
     def _pause(self) -> float:
-        if self._box or self._box.scanning:
+        if self._box:
             return 0.0
-        if self._box.crowded:
-            return CROWDED
-        return BUSY if self._unfinished else self._settings.spool.scan
+        usual = BUSY if self._unfinished else self._settings.spool.scan
+        return min(CROWDED if self._box.crowded else usual, self._box.pause)
 
     def _take_batch(self) -> bool:
         """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""

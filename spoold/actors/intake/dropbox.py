@@ -10,6 +10,7 @@ it is nobody else's matter.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -49,6 +50,7 @@ class DropBox:
         self._odd = OddNames()
         self._seldom = Seldom(log, clock)
         self._survey: Iterator[None] | None = None
+        self._wanted = False  # another survey is: one that goes on may have passed what is asked for
         self._rests_until = 0.0  # on the monotonic clock
         self._took = 0.0  # seconds, the survey
         self.crowded = False  # something stays there since its owner has no room
@@ -75,18 +77,19 @@ class DropBox:
             return None
 
     def scan(self) -> None:
-        """Begin to look through all that is there, unless that is going on or was a moment ago."""
-        if self._survey is None and self._clock.monotonic() >= self._rests_until:
-            self._survey, self._took = self._look_through(), 0.0
+        """Look through all that is there from now on: after what is going on, and not at once after the last time."""
+        self._wanted = True
 
     def go_on(self) -> bool:
         """Look at the next parts of what is there, for ``LOOKING`` seconds; True when that was the last one.
 
         Where more events come than the kernel keeps, a file is found by this alone, so nobody's may take for long.
         """
-        if self._survey is None:
-            return False
         began, took, is_last = self._clock.monotonic(), 0.0, False
+        if self._survey is None:
+            if not self._wanted or began < self._rests_until:
+                return False
+            self._survey, self._took, self._wanted = self._look_through(), 0.0, False
         while not is_last and took < LOOKING:
             is_last = next(self._survey, self) is self
             took = self._clock.monotonic() - began
@@ -97,9 +100,11 @@ class DropBox:
         return is_last
 
     @property
-    def scanning(self) -> bool:
-        """Tell whether there is more to look at."""
-        return self._survey is not None
+    def pause(self) -> float:
+        """Return the seconds until there is more to look at: 0 where there is now, without end where nothing is."""
+        if self._survey is not None:
+            return 0.0
+        return max(0.0, self._rests_until - self._clock.monotonic()) if self._wanted else math.inf
 
     def _look_through(self) -> Iterator[None]:
         crowded, odd = False, set()
