@@ -22,7 +22,6 @@ from spoold.model.submission import Encoding, File, Request
 from spoold.spool import answers
 
 ENCODER = msgspec.json.Encoder()
-TRIES = 3  # to have the name of a cancel, which another user may take again and again
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
 
 
@@ -65,7 +64,10 @@ def new_id(stem: str) -> str:
 
 
 def drop(spool: str, id_: str, data: bytes) -> None:
-    """Put a request into the drop box under its final name in one step, so that nobody sees half of it."""
+    """Put a request into the drop box under its final name in one step, so that nobody sees half of it.
+
+    Where another user has that name, it is one that nobody can guess: so nobody can keep us from it.
+    """
     _require_id(id_)
     incoming = _incoming(spool)
     private = os.path.join(incoming, f".{id_}.{secrets.token_hex(4)}.tmp")
@@ -75,45 +77,43 @@ def drop(spool: str, id_: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.link(private, os.path.join(incoming, f"{id_}.json"))
-    except FileExistsError:
-        raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
+        usual = os.path.join(incoming, f"{id_}.json")
+        try:
+            os.link(private, usual)
+        except FileExistsError:
+            if _is_ours(usual):
+                raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
+            os.link(private, os.path.join(incoming, f"{ids.unguessable(id_)}.json"))
     finally:
         os.unlink(private)
+
+
+def _is_ours(path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path).st_uid == os.geteuid()
+    return False
 
 
 def cancel(spool: str, id_: str) -> None:
     """Ask for the end of a submission. Whether there is one is not said: only its response will tell."""
     _require_id(id_)
-    path = _cancel_path(spool, id_)
-    # Without O_CREAT a file that is there already is opened, be it an empty one of this user's.
-    for how in (os.O_CREAT | os.O_EXCL, os.O_NOFOLLOW) * TRIES:
-        with contextlib.suppress(FileExistsError, FileNotFoundError, PermissionError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | how, 0o644)
-            with os.fdopen(descriptor, "w") as file:
-                if os.fstat(descriptor).st_uid == os.geteuid():
-                    file.truncate(0)
-                    file.write(f"{id_}\n")
-                    return
-            os.unlink(path)  # root's to write into, and still another user's word
-    raise ClientError(f"{path} is there, and another user's: try again when it is gone, in some seconds")
+    path = os.path.join(_incoming(spool), f"{ids.unguessable(id_)}.cancel")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{id_}\n")
 
 
 def idle_cancel(spool: str, id_: str) -> str:
     """Say why a file that lies there to cancel a submission does nothing; "" where there is none, or it does."""
-    path = _cancel_path(spool, id_)
+    path = os.path.join(_incoming(spool), f"{id_}.cancel")
     with contextlib.suppress(OSError):
         if os.lstat(path).st_size == 0:
             return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
     return ""
 
 
-def _cancel_path(spool: str, id_: str) -> str:
-    return os.path.join(_incoming(spool), f"{id_}.cancel")
-
-
 def _require_id(id_: str) -> None:
-    if ids.submission_id(f"{id_}.json") is None:
+    if not ids.is_id(id_):
         raise ClientError(
             f"{id_!a} cannot be an id: letters, digits, '.', '_' and '-', at most 128, the first a letter or digit, "
             f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}"

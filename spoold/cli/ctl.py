@@ -216,7 +216,8 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
     seconds. Whether there is such a submission, and whether it is yours, is not said here, since nobody may know that
-    of others': `spoolctl status ID` tells, or --wait. Without this command: `echo ID >SPOOL/incoming/ID.cancel`.
+    of others': `spoolctl status ID` tells, or --wait. Without this command, a file ID.cancel or ID@WORD.cancel in
+    incoming/ that holds the id does the same.
 
     \b
     Examples:

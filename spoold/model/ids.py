@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from enum import StrEnum
 from typing import NamedTuple, assert_never
 
@@ -16,6 +17,8 @@ from spoold.model.states import State
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
+# What tells nobody a name in the drop box. It is no attempt, nor a uid and an attempt.
+DROPPED = re.compile(r"(?P<id>[^@]*)(?:@[A-Za-z0-9_]{8,32})?\.(?P<ending>json|cancel)")
 OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # which builds have not, nor submissions of earlier versions
 ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<attempt>[1-9][0-9]{{0,3}}))?\.json")
 RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
@@ -70,18 +73,29 @@ class Hint(NamedTuple):
     name: str
 
 
+def is_id(text: str) -> bool:
+    """Tell whether a submission can have the id ``text``."""
+    return ID.fullmatch(text) is not None and not text.endswith(RESERVED_ENDINGS)
+
+
 def submission_id(name: str) -> str | None:
     """Return the id that a file dropped under ``name`` asks for, or None where the name is not a submission's."""
-    stem, dot, ending = name.rpartition(".")
-    if ending != "json" or not dot or not ID.fullmatch(stem) or stem.endswith(RESERVED_ENDINGS):
-        return None
-    return stem
+    return _dropped_id(name, "json")
 
 
 def cancelled_id(name: str) -> str | None:
     """Return the id that a file dropped under ``name`` wants cancelled, or None where it is no such file."""
-    stem = name.removesuffix(".cancel")
-    return stem if stem != name and submission_id(f"{stem}.json") else None
+    return _dropped_id(name, "cancel")
+
+
+def _dropped_id(name: str, ending: str) -> str | None:
+    match = DROPPED.fullmatch(name)
+    return match["id"] if match and match["ending"] == ending and is_id(match["id"]) else None
+
+
+def unguessable(id_: str) -> str:
+    """Return what stands before the ending in a name in the drop box that nobody can guess."""
+    return f"{id_}@{secrets.token_hex(8)}"
 
 
 def owner_of(id_: str) -> int | None:

@@ -206,7 +206,7 @@ class Check:
         return Verdict("a side file of a submission that is gone", Action.REMOVE)
 
     def _in_ids(self, name: str) -> Verdict | None:
-        if ids.submission_id(f"{name}.json") is None:
+        if not ids.is_id(name):
             return Verdict("not an id", Action.QUARANTINE)
         try:
             fsops.noted(self._queue.path("ids", name))

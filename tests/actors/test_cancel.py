@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spoold.actors.intake import Intake
+from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Hint
@@ -39,8 +40,8 @@ def drop_as(bench: Bench, uid: int, id_: str) -> None:
     os.chown(path, uid, uid)
 
 
-def ask(bench: Bench, id_: str, uid: int | None = None) -> Path:
-    path = bench.root / "incoming" / f"{id_}.cancel"
+def ask(bench: Bench, id_: str, uid: int | None = None, word: str = "") -> Path:
+    path = bench.root / "incoming" / f"{id_}{word}.cancel"
     path.write_text(f"{id_}\n")
     if uid is not None:
         os.chown(path, uid, uid)
@@ -108,6 +109,63 @@ def test_one_that_lies_in_the_drop_box_still_is_waited_for(bench: Bench) -> None
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
     assert bench.response("a")["status"] == "CANCELLED"
     bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("uid", [OWNER, 0])
+def test_nobody_can_hold_all_names_of_a_cancel(bench: Bench, uid: int) -> None:
+    """Another has the usual one, again and again."""
+    bring(bench, "new")
+    ask(bench, "a", OTHER)
+    ask(bench, "a", OTHER, "@01234567")
+    ask(bench, "a", uid, "@nobody_knows")
+    bench.intake.step()
+    assert bench.response("a")["status"] == "CANCELLED"
+    assert bench.names("incoming") == {"a.cancel", "a@01234567.cancel"}
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+
+
+def test_it_waits_for_a_submission_whatever_name_that_has(bench: Bench) -> None:
+    path = bench.root / "incoming" / "a@klmnopqrst.json"
+    path.write_bytes(b'{"files": [')
+    os.chown(path, OWNER, OWNER)
+    ask(bench, "a", OWNER, "@abcdefgh")
+    began = time.monotonic()
+    while time.monotonic() - began < 3 * bench.settings.spool.settle:
+        path.write_bytes(path.read_bytes() + b" ")
+        bench.intake.step()
+    assert bench.names("incoming") == {path.name, "a@abcdefgh.cancel"}
+    path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
+    assert bench.response("a")["status"] == "CANCELLED"
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+
+
+def test_files_of_others_that_ask_for_the_same_id_hide_none_of_its_owners() -> None:
+    owners = {"a@01234567.json": 1, "a@12345678.json": 2, "b.json": 1}
+    sought = Sought(owners.get)
+    assert sought.may_lie("a", 3), "nobody has looked yet"
+    sought.begin()
+    for name in owners:
+        sought.meet(name)
+    sought.end()
+    assert [sought.may_lie("a", uid) for uid in (1, 2, 3)] == [True, True, False]
+    del owners["a@01234567.json"]
+    assert not sought.may_lie("a", 1)
+    sought.begin()
+    sought.begin()
+    assert not sought._asked, "what is not asked for again is forgotten"
+
+
+def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) -> None:
+    path = bench.root / "incoming" / "a@klmnopqrst.json"
+    path.write_bytes(b"{")
+    os.chown(path, OWNER, OWNER)
+    ask(bench, "a", OWNER)
+    for _ in range(3):
+        bench.intake.step()
+    assert len(bench.names("incoming")) == 2
+    path.unlink()
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
 
 
 def test_after_the_commit_it_does_nothing(bench: Bench) -> None:

@@ -869,6 +869,27 @@ def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
     assert named("late") in box.names("new")
 
 
+@needs_root
+def test_a_name_that_is_held_keeps_nobody_from_the_id(tmp_path: Path) -> None:
+    """Another user has the usual name, for an upload that never ends. What is after the @ is not part of the id."""
+    box = Box(tmp_path, settle=600.0)
+    box.drop("a.json", GOOD[:-1], owner=NOBODY)
+    box.step()
+    box.drop("a@nobody_knows_1.json", owner=1000)
+    box.step()
+    assert box.names("new") == {named("a", owner=1000)}
+    assert box.names("incoming") == {"a.json"}
+    box.drop("a@nobody_knows_2.json", GOOD, owner=1000)
+    box.drop("a@nobody_knows_3.json", GOOD + b" ", owner=1000)
+    box.drop("1000.a@nobody_knows.json", owner=NOBODY)
+    box.step()
+    assert box.names("new") == {named("a", owner=1000)}, "the same submission again"
+    digest = hashlib.sha256(GOOD + b" ").hexdigest()[:8], hashlib.sha256(GOOD).hexdigest()[:8]
+    refused = {f"a@1000-{digest[0]}.refused.json", f"1000.a@{NOBODY}-{digest[1]}.refused.json"}
+    assert box.names("done") == refused
+    assert box.names("incoming") == {"a.json"}
+
+
 def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="spoold")
     for number in range(20):

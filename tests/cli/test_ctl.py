@@ -147,20 +147,35 @@ def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     ctl(bench, "cancel", "nobody", "--wait", "--timeout", "0.2", code=exits.TIMED_OUT)
 
 
-def test_a_file_that_cancels_nothing_is_told_of_and_made_one_that_does(tmp_path: Path) -> None:
+def test_a_file_that_cancels_nothing_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "incoming" / "a.cancel"
     path.parent.mkdir()
     assert client.idle_cancel(str(tmp_path), "a") == ""
     path.touch()
     assert f"{path} is empty, and does nothing" in client.idle_cancel(str(tmp_path), "a")
-    client.cancel(str(tmp_path), "a")
-    assert path.read_text() == "a\n"
+    path.write_text("a\n")
     assert client.idle_cancel(str(tmp_path), "a") == ""
-    path.unlink()
-    path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match="symbolic"):
-        client.cancel(str(tmp_path), "a")
-    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make files of others")
+def test_nobody_can_take_the_names_that_a_client_needs(tmp_path: Path) -> None:
+    """Another user has the usual ones, and would have us write into theirs, or follow a link."""
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    usual = incoming / "a.json", incoming / "a.cancel"
+    for path in usual:
+        path.touch()
+        os.chown(path, 65534, 65534)
+        path.chmod(0o666)
+    client.drop(str(tmp_path), "a", b"{}")
+    client.cancel(str(tmp_path), "a")
+    assert [path.read_bytes() for path in usual] == [b"", b""]
+    made = {path.suffix: path for path in incoming.iterdir() if path not in usual}
+    assert [path.read_bytes() for path in (made[".json"], made[".cancel"])] == [b"{}", b"a\n"]
+    assert (ids.submission_id(made[".json"].name), ids.cancelled_id(made[".cancel"].name)) == ("a", "a")
+    client.drop(str(tmp_path), "b", b"{}")
+    with pytest.raises(ClientError, match="choose another"):
+        client.drop(str(tmp_path), "b", b"{}")
 
 
 def test_an_id_that_is_made_up_is_nobodys_by_its_beginning() -> None:
@@ -452,15 +467,3 @@ def test_what_changes_something_says_so_in_json(bench: Bench, tmp_path: Path) ->
     added = json.loads(ctl(bench, "nixpkgs", "add", "x", "/srv/x", "--json"))
     assert added == {"name": "x", "location": "/srv/x"}
     assert json.loads(ctl(bench, "nixpkgs", "remove", "x", "--json")) == {"name": "x"}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write into what is another user's")
-def test_an_operators_cancel_is_not_another_users_word(tmp_path: Path) -> None:
-    """Whoever keeps the name with a file of theirs would have the operator write into it, which does nothing."""
-    path = tmp_path / "incoming" / "a.cancel"
-    path.parent.mkdir()
-    path.touch()
-    os.chown(path, 65534, 65534)
-    path.chmod(0o666)
-    client.cancel(str(tmp_path), "a")
-    assert (path.read_text(), path.stat().st_uid) == ("a\n", 0)

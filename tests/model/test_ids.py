@@ -13,10 +13,33 @@ def test_names_of_submissions(name: str) -> None:
     assert ids.submission_id(name) == name.removesuffix(".json")
 
 
+@pytest.mark.parametrize("name", ["a.b-c@01234567", "1000.a@x2345678", f"{'x' * 128}@{'Z' * 32}"])
+def test_names_that_nobody_can_take_first(name: str) -> None:
+    id_ = name.partition("@")[0]
+    assert ids.submission_id(f"{name}.json") == ids.cancelled_id(f"{name}.cancel") == id_
+    assert not ids.is_id(name)
+    for ending in (".json", ".cancel", ".response.json", ".refused.json"):
+        assert ids.parse_entry(f"{name}{ending}") is None
+        assert ids.parse_result(f"{name}{ending}") is None
+        assert ids.kept_for(f"{name}{ending}") is None
+    made = ids.unguessable(id_)
+    assert made != ids.unguessable(id_)
+    assert ids.submission_id(f"{made}.json") == id_
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "a",
+        "a@1234567.json",
+        f"a@{'x' * 33}.json",
+        "a@1000-9999.json",
+        "a@0-123456.json",
+        "a@12345678@12345678.json",
+        "@12345678.json",
+        "a.cancel@12345678.json",
+        "a@1234567é.json",
+        "a@12345678.response.json",
         ".json",
         ".a.json",
         "-a.json",

@@ -238,6 +238,22 @@ def test_the_keys_of_one_account_are_strangers(one: Client, two: Client, room: R
     room.until(lambda: not list((room.spool / "incoming").iterdir()))
 
 
+def test_no_other_account_can_hold_the_names_that_it_uses(one: Client, bob: User, room: Room) -> None:
+    """Of another account's files it says nothing, and drops under a name that nobody can guess."""
+    id_, _ = room.request()
+    usual = [room.spool / "incoming" / f"one.{id_}.{ending}" for ending in ("json", "cancel")]
+    for path in usual:
+        path.write_text("{")
+        os.chown(path, bob.uid, bob.uid)
+    nap = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": "nap 600"}).encode()
+    assert one.say(f"submit {id_}", nap).returncode == DONE
+    room.until(lambda: one.say(f"status {id_}").returncode == WAITING)
+    assert one.say(f"cancel {id_}").returncode == DONE
+    assert json.loads(one.say(f"wait {id_} 30").stdout)["status"] == "CANCELLED"
+    for path in usual:
+        path.unlink(missing_ok=True)
+
+
 def test_the_kernel_keeps_accounts_apart(one: Client, bobs: Client, room: Room) -> None:
     id_, _ = room.request()
     one.submit(id_)

@@ -225,7 +225,7 @@ class Intake(Threadless):
         if id_ := ids.cancelled_id(name):
             self._cancel(id_, name)
         else:
-            self._take_submission(name)
+            self._take_submission(name, str(ids.submission_id(name)))
 
     def _cancel(self, id_: str, name: str) -> None:
         """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
@@ -245,8 +245,7 @@ class Intake(Threadless):
         says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
         came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
         if came is Cancelled.UNKNOWN:
-            submission = self._box.owned(f"{id_}.json")
-            waits = sound and says_so and submission is not None and submission.uid == dropped.uid
+            waits = sound and says_so and self._box.sought.may_lie(id_, dropped.uid)
             if not self._has_lain(name, dropped) or waits:
                 return
             reason = "no such submission of this user's" if says_so else "a cancel's content has to be the id"
@@ -255,8 +254,7 @@ class Intake(Threadless):
         self._remove(name, dropped)
         CANCELS.add(came.name.lower())
 
-    def _take_submission(self, name: str) -> None:
-        id_ = name.removesuffix(".json")
+    def _take_submission(self, name: str, id_: str) -> None:
         path = self._spool.queue.path("incoming", name)
         if self._is_unchanged(name, path):
             return

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from spoold.actors.intake.levels import Levels
 from spoold.actors.intake.seldom import Seldom
+from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -48,6 +49,7 @@ class DropBox:
         self._seen: set[str] = set()  # the names that wait
         self._last: int | None = None  # whose turn it was last
         self._odd = OddNames()
+        self.sought = Sought(self._uid_of)
         self._seldom = Seldom(log, clock)
         self._survey: Iterator[None] | None = None
         self._wanted = False  # another survey is: one that goes on may have passed what is asked for
@@ -76,6 +78,10 @@ class DropBox:
             self._seldom.error("ignored: a name in incoming/ cannot be looked at", error.errno, file=name, error=error)
             return None
 
+    def _uid_of(self, name: str) -> int | None:
+        place = self.owned(name)
+        return place.uid if place else None
+
     def scan(self) -> None:
         """Look through all that is there from now on: after what is going on, and not at once after the last time."""
         self._wanted = True
@@ -90,12 +96,14 @@ class DropBox:
             if not self._wanted or began < self._rests_until:
                 return False
             self._survey, self._took, self._wanted = self._look_through(), 0.0, False
+            self.sought.begin()
         while not is_last and took < LOOKING:
             is_last = next(self._survey, self) is self
             took = self._clock.monotonic() - began
         self._took += took
         if is_last:
             self._survey = None
+            self.sought.end()
             self._rests_until = self._clock.monotonic() + (REST * self._took if self._took > LONG else 0.0)
         return is_last
 
@@ -125,6 +133,7 @@ class DropBox:
         """Let files wait for their turn, each owner's oldest first; tell whether some have no room."""
         found, crowded = [], False
         for name in names:
+            self.sought.meet(name)
             if name in self._seen:
                 continue
             if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
