@@ -23,6 +23,10 @@ class Clock:
         """Return seconds that never go back, for durations."""
         return time.monotonic()
 
+    def worked(self) -> float:
+        """Return the seconds of a processor that this thread has taken, for what things cost."""
+        return time.thread_time()
+
     def file_system(self) -> float:
         """Return the file system's now, in seconds since the epoch."""
         if not fsops.touch(self._probe):

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from spoold.actors import intake
-from spoold.actors.intake import Intake, dropbox
+from spoold.actors.intake import Intake, arriving, dropbox, levels
 from spoold.config import Settings, ShareSettings, SpoolSettings
 from spoold.host import fsops, log
 from spoold.model.ids import Hint
@@ -781,6 +781,23 @@ def test_all_cancels_have_a_turn_while_the_disk_is_short(tmp_path: Path, monkeyp
     assert box.response("z")["status"] == "CANCELLED"
 
 
+def test_cancels_take_a_while_at_most_while_the_disk_is_short(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, taken = [1000.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(floor.Floor, "reached", lambda _: True)
+
+    def take(name: str) -> bool:
+        taken.append(name)
+        now[0] += intake.LONG
+        return True
+
+    monkeypatch.setattr(box.intake, "_take", take)
+    for number in range(5):
+        box.drop(f"{number}.cancel")
+    box.intake.step()
+    assert len(taken) == 1
+
+
 @needs_root
 def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two owners one has files that take seconds to read. Those of the other go between two of them."""
@@ -788,10 +805,10 @@ def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     real = box.intake._take
 
-    def take(name: str) -> None:
+    def take(name: str) -> bool:
         taken.append(name)
         now[0] += 2.5 if name.startswith("long") else 0.03
-        real(name)
+        return real(name)
 
     monkeypatch.setattr(box.intake, "_take", take)
     for number in range(10):
@@ -829,7 +846,7 @@ def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pyt
         box.drop(f"{number}.json")
     steps = 1
     while box.intake.step() == 0:
-        assert box.intake._box.pause == 0
+        assert box.intake._box.until_look == 0
         steps += 1
     assert steps == (10 if step else 1)
 
@@ -867,6 +884,83 @@ def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
     now[0] += pause
     box.intake.step([])
     assert named("late") in box.names("new")
+
+
+@needs_root
+def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a second each to read, and change at once. In between there is time, and others do not wait."""
+    box, now, worked, looks = Box(tmp_path, settle=600.0), [1000.0], [0.0], [0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "thread_time", lambda: worked[0])
+    real = box.intake._read
+
+    def read(dropped: fsops.Dropped) -> Any:
+        if dropped.uid == NOBODY:
+            now[0], worked[0], looks[0] = now[0] + 1, worked[0] + 1, looks[0] + 1
+        return real(dropped)
+
+    monkeypatch.setattr(box.intake, "_read", read)
+    paths = [box.drop(f"{number}.json", GOOD[:-1], owner=NOBODY) for number in range(5)]
+    for number in range(40):
+        others = box.drop(f"others-{number}.json", owner=1000)
+        while others.exists():
+            box.intake.step()
+        for path in paths:
+            path.write_bytes(path.read_bytes() + b" ")
+            path.rename(path.with_name(f"{number}-{path.name.rpartition('-')[2]}"))
+        paths = [path.with_name(f"{number}-{path.name.rpartition('-')[2]}") for path in paths]
+        pause = box.intake.step()
+        now[0] += max(pause, 0.1)
+    assert 1 / 6 < looks[0] / (now[0] - 1000.0) <= 1 / (1 + levels.REST) + 0.05
+    for path in paths:
+        path.write_bytes(GOOD)
+    for _ in range(100):
+        now[0] += box.intake.step()
+    assert {named(path.stem, owner=NOBODY) for path in paths} <= box.names("new"), "each has its turn"
+
+
+def test_of_one_owner_so_many_uploads_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box(tmp_path, settle=600.0)
+    monkeypatch.setattr(arriving, "MOST", 3)
+    for number in range(5):
+        box.drop(f"{number}.json", GOOD[:-1])
+        box.drop(f"{number}.cancel", b"")
+    box.settle()
+    assert len(box.intake._arriving.names()) == 3
+    for number in range(5):
+        box.drop(f"{number}.json")
+    box.settle()
+    assert len(box.names("new")) == 5
+    for name in box.names("incoming"):
+        (box.root / "incoming" / name).unlink()
+    box.settle()
+    assert not box.intake._arriving
+    assert not box.intake._arriving._counts
+
+
+def test_what_is_gone_is_forgotten_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box, now, looks = Box(tmp_path, settle=600.0), [1000.0], [0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dropbox, "PART", 10)
+    paths = [box.drop(f"{number}.json", GOOD[:-1]) for number in range(95)]
+    box.step()
+    for path in paths:
+        path.unlink()
+    real = fsops.owner
+
+    def owner(path: str) -> fsops.Owned | None:
+        looks[0] += 1
+        now[0] += dropbox.LOOKING / 10
+        return real(path)
+
+    monkeypatch.setattr(fsops, "owner", owner)
+    steps = 1
+    while box.intake.step([] if steps > 1 else None) == 0:
+        steps += 1
+        assert looks[0] <= 2 * dropbox.PART, "at a step"
+        looks[0] = 0
+    assert steps >= 4
+    assert not box.intake._arriving
 
 
 @needs_root

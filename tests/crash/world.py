@@ -302,7 +302,9 @@ def one_thread() -> Iterator[None]:
                 raise PermissionError
         return real_publish(private, public)
 
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time)
+    clock = SimpleNamespace(
+        monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time, thread_time=time.thread_time
+    )
     lease = SimpleNamespace(Thread=Idle, Timer=Idle, Lock=threading.Lock, Event=threading.Event)
     engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
     with (

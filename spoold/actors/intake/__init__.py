@@ -20,11 +20,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import msgspec
 
 from spoold.actors import Threadless
+from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
 from spoold.actors.intake.seldom import Seldom
 from spoold.config import Settings
@@ -63,18 +63,6 @@ CROWDED = 1.0  # seconds until the next look at what owners have, while files wa
 FULL = 1.0  # seconds between two looks while the disk is full
 
 
-class Unfinished(NamedTuple):
-    """A file that was no submission when it was looked at: what ``kind`` it was, since when it has been as it is, and
-    since when its owner has had the name.
-    """
-
-    identity: Identity
-    kind: str
-    since: float
-    uid: int
-    first: float
-
-
 class Intake(Threadless):
     """One drop box's intake; ``step`` is called by one thread at a time."""
 
@@ -88,8 +76,9 @@ class Intake(Threadless):
         self._persons = Persons()
         self._shares = Shares(settings, self._spool, self._persons.of)
         incoming, limit = self._spool.queue.path("incoming"), settings.spool.max_file
-        self._box = DropBox(incoming, self._spool.clock, self._shares, limit, self._persons.of)
-        self._unfinished: dict[str, Unfinished] = {}
+        clock = self._spool.clock
+        self._arriving = Arriving(clock, self._persons.of, settings.spool.settle, settings.spool.upload)
+        self._box = DropBox(incoming, clock, self._shares, limit, self._arriving)
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
         self._newer = LeftAlone(log)
         self._seldom = Seldom(log, self._spool.clock)
@@ -104,6 +93,7 @@ class Intake(Threadless):
         self._floor.follow(settings)
         self._shares.follow(settings)
         self._box.limit = settings.spool.max_file
+        self._arriving.settle, self._arriving.upload = settings.spool.settle, settings.spool.upload
         self._read_pins()
 
     def measure(self) -> None:
@@ -135,35 +125,23 @@ class Intake(Threadless):
             self._box.scan()
         else:
             self._box.see(hint.name for hint in hints)
-        if self._box.go_on():
-            self._forget_missing()
+        self._box.go_on()
         self._box.tell()
         if self._floor.reached():
             self._cancel_some()
-            return min(FULL, self._box.pause)
+            return min(FULL, self._box.until_look)
         if not self._take_batch():
             return FULL
         return self._pause()
 
     def _pause(self) -> float:
-        if self._box:
-            return 0.0
-        usual = BUSY if self._unfinished else self._settings.spool.scan
-        return min(CROWDED if self._box.crowded else usual, self._box.pause)
+        usual = BUSY if self._arriving else self._settings.spool.scan
+        return min(CROWDED if self._box.crowded else usual, self._box.until_turn, self._box.until_look)
 
     def _take_batch(self) -> bool:
         """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
-        began = last = self._spool.clock.monotonic()
         try:
-            for _ in range(BATCH):
-                name = self._box.take()
-                if name is None:
-                    break
-                self._try_to_take(name)
-                last, before = self._spool.clock.monotonic(), last
-                self._box.charge(last - before)
-                if last - began >= LONG:
-                    break
+            self._take_some()
         except OSError as error:
             log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
             self._box.forget()
@@ -176,18 +154,29 @@ class Intake(Threadless):
     def _cancel_some(self) -> None:
         """Do what makes room while there is none to take anything in. What can not be done yet is found again."""
         try:
-            for _ in range(BATCH):
-                name = self._box.take_cancel()
-                if name is None:
-                    break
-                self._try_to_take(name)
+            self._take_some(cancels=True)
         except OSError as error:
             log.error("nothing can be cancelled yet; it stays in incoming/", error=error)
         self._newer.tell()
 
-    def _try_to_take(self, name: str) -> None:
+    def _take_some(self, *, cancels: bool = False) -> None:
+        began = last = self._spool.clock.monotonic()
+        for _ in range(BATCH):
+            name = self._box.take(cancels=cancels)
+            if name is None:
+                return
+            worked = self._spool.clock.worked()
+            if not self._try_to_take(name):
+                self._box.charge_in_vain(self._spool.clock.worked() - worked)
+            last, before = self._spool.clock.monotonic(), last
+            self._box.charge(last - before)
+            if last - began >= LONG:
+                return
+
+    def _try_to_take(self, name: str) -> bool:
+        """Deal with a file; False where it stays where it is."""
         try:
-            self._take(name)
+            return self._take(name)
         except NewerFormatError as error:
             self._newer.meet(error)  # nobody here can tell whose that is; what asks about it waits in incoming/
         except (TemporaryError, LeaseLostError) as error:
@@ -197,6 +186,7 @@ class Intake(Threadless):
                 raise
             message = "could not take a file in; it stays in incoming/"
             self._seldom.error(message, error.errno, file=name, error=error)
+        return False
 
     def _follow_pins(self) -> None:
         seen = fsops.identity(self._builds.runtime.path)
@@ -217,70 +207,66 @@ class Intake(Threadless):
             return self._pins
         return frozenset(runtime.nixpkgs if runtime else ())
 
-    def _forget_missing(self) -> None:
-        for name in [name for name in self._unfinished if self._box.owned(name) is None]:
-            del self._unfinished[name]
-
-    def _take(self, name: str) -> None:
+    def _take(self, name: str) -> bool:
         if id_ := ids.cancelled_id(name):
-            self._cancel(id_, name)
+            done = self._cancel(id_, name)
         else:
-            self._take_submission(name, str(ids.submission_id(name)))
+            done = self._take_submission(name, str(ids.submission_id(name)))
+        if done:
+            self._arriving.forget(name)
+        return done
 
-    def _cancel(self, id_: str, name: str) -> None:
+    def _cancel(self, id_: str, name: str) -> bool:
         """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
 
-        What is no regular file, or one that may lie elsewhere too, does nothing.
+        What is no regular file, or one that may lie elsewhere too, does nothing. False where the file stays.
         """
         path = self._spool.queue.path("incoming", name)
         dropped = fsops.look_at_dropped(path, len(id_) + len("\r\n") + 1)
         if dropped is None:
-            self._unfinished.pop(name, None)
-            return
+            return True
         if ids.owner_of(id_) not in (None, dropped.uid) and dropped.uid not in operators():
-            self._unfinished.pop(name, None)
             self._remove(name, dropped)
-            return
+            return True
         sound = dropped.kind == "file" and dropped.links == 1
         says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
         came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
         if came is Cancelled.UNKNOWN:
             waits = sound and says_so and self._box.sought.may_lie(id_, dropped.uid)
-            if not self._has_lain(name, dropped) or waits:
-                return
+            if not self._arriving.has_lain(name, dropped) or waits:
+                return False
             reason = "no such submission of this user's" if says_so else "a cancel's content has to be the id"
             self._seldom.info("nothing is cancelled", dropped.uid, reason=reason, submission=id_, uid=dropped.uid)
-        self._unfinished.pop(name, None)
         self._remove(name, dropped)
         CANCELS.add(came.name.lower())
+        return True
 
-    def _take_submission(self, name: str, id_: str) -> None:
+    def _take_submission(self, name: str, id_: str) -> bool:
+        """Accept or refuse a file; False where it still arrives."""
         path = self._spool.queue.path("incoming", name)
-        if self._is_unchanged(name, path):
-            return
+        if self._arriving.is_unchanged(name, path):
+            return False
         dropped = fsops.look_at_dropped(path, self._settings.spool.max_file + 1)
         if dropped is None:
-            self._unfinished.pop(name, None)
-            return
+            return True
         if (owner := ids.owner_of(id_)) not in (None, dropped.uid):
-            self._unfinished.pop(name, None)
             self._refuse_name(id_, name, dropped, f"an id that begins with {owner}. is user {owner}'s")
-            return
+            return True
         try:
             request = self._read(dropped)
         except IncompleteError as error:
-            if self._is_settled(name, dropped):
-                reason = f"after {self._settings.spool.settle:g} s without a change it is still {error}"
-            elif self._is_overdue(name):
-                reason = f"{self._settings.spool.upload:g} s after it came it is still {error}"
+            if self._arriving.is_settled(name, dropped):
+                reason = f"after {self._arriving.settle:g} s without a change it is still {error}"
+            elif self._arriving.is_overdue(name):
+                reason = f"{self._arriving.upload:g} s after it came it is still {error}"
             else:
-                return
+                return False
             self._refuse(id_, name, dropped, reason)
         except ClientError as error:
             self._refuse(id_, name, dropped, str(error))
         else:
             self._accept(id_, name, dropped, request)
-        self._unfinished.pop(name, None)
+        return True
 
     def _read(self, dropped: Dropped) -> Request:
         if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
@@ -297,41 +283,6 @@ class Intake(Threadless):
         if len(dropped.data) > (most := self._shares.most.bytes):
             raise ClientError(f"the file is larger than the {most:.0f} bytes that one user may have in the spool")
         return read_request(dropped.data, max_files=self._settings.spool.max_files, pins=self._pins)
-
-    def _is_unchanged(self, name: str, path: str) -> bool:
-        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again.
-
-        A lease may end without a change of the file, so one on which there was a lease is always looked at.
-        """
-        seen = self._unfinished.get(name)
-        if seen is None or seen.kind == fsops.LEASED:
-            return False
-        return seen.identity == fsops.identity(path) and not self._has_waited(seen)
-
-    def _has_waited(self, seen: Unfinished) -> bool:
-        return self._spool.clock.monotonic() - seen.since >= self._settings.spool.settle
-
-    def _is_settled(self, name: str, dropped: Dropped) -> bool:
-        seen = self._unfinished.get(name)
-        if seen is None or (seen.identity, seen.kind) != (dropped.identity, dropped.kind):
-            now = self._spool.clock.monotonic()
-            first = now if seen is None or seen.uid != dropped.uid else seen.first
-            self._unfinished[name] = Unfinished(dropped.identity, dropped.kind, now, dropped.uid, first)
-            return False
-        return self._has_waited(seen)
-
-    def _is_overdue(self, name: str) -> bool:
-        """Tell whether one user has kept a name for too long, by whatever changes, from everybody else."""
-        return self._spool.clock.monotonic() - self._unfinished[name].first >= self._settings.spool.upload
-
-    def _has_lain(self, name: str, dropped: Dropped) -> bool:
-        """Tell whether a file has been there for the settle time, however often it was written to."""
-        seen = self._unfinished.get(name)
-        if seen is None or seen.identity.inode != dropped.identity.inode:
-            now = self._spool.clock.monotonic()
-            self._unfinished[name] = Unfinished(dropped.identity, dropped.kind, now, dropped.uid, now)
-            return False
-        return self._has_waited(seen)
 
     def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
         origin = origin_of(dropped, self._spool.clock.file_system())

@@ -12,9 +12,10 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from spoold.actors.intake.levels import Levels
+from spoold.actors.intake.arriving import Arriving
+from spoold.actors.intake.levels import Levels, Rests
 from spoold.actors.intake.seldom import Seldom
 from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
@@ -36,16 +37,18 @@ OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOM
 
 
 class DropBox:
-    """What lies in the directory ``path``; ``person`` tells who stands behind a uid."""
+    """What lies in the directory ``path``; what is gone of what is ``arriving`` is forgotten here."""
 
-    def __init__(self, path: str, clock: Clock, shares: Shares, limit: int, person: Callable[[int], int]) -> None:
+    def __init__(self, path: str, clock: Clock, shares: Shares, limit: int, arriving: Arriving) -> None:
         self.limit = limit  # bytes of one file; no more of it is ever kept
         self._path = path
         self._clock = clock
         self._shares = shares
-        self._person = person
+        self._person = arriving.person
         self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
         self._levels = Levels()
+        self._rests = Rests(clock)
+        self._arriving = arriving
         self._seen: set[str] = set()  # the names that wait
         self._last: int | None = None  # whose turn it was last
         self._odd = OddNames()
@@ -56,10 +59,6 @@ class DropBox:
         self._rests_until = 0.0  # on the monotonic clock
         self._took = 0.0  # seconds, the survey
         self.crowded = False  # something stays there since its owner has no room
-
-    def __bool__(self) -> bool:
-        """Tell whether something waits for its turn."""
-        return bool(self._waiting)
 
     def path(self, name: str) -> str:
         """Return where a file lies."""
@@ -108,8 +107,13 @@ class DropBox:
         return is_last
 
     @property
-    def pause(self) -> float:
-        """Return the seconds until there is more to look at: 0 where there is now, without end where nothing is."""
+    def until_turn(self) -> float:
+        """Return the seconds until it is the turn of something that waits, without end where nothing does."""
+        return min(map(self._rests.left, self._waiting.owners()), default=math.inf)
+
+    @property
+    def until_look(self) -> float:
+        """Return the seconds until there are more names to look at, without end where none are."""
         if self._survey is not None:
             return 0.0
         return max(0.0, self._rests_until - self._clock.monotonic()) if self._wanted else math.inf
@@ -128,6 +132,11 @@ class DropBox:
         odd |= self._odd.known(part)
         self.crowded = self.see(part) or crowded
         self._odd.keep(odd)
+        for at, name in enumerate(self._arriving.names()):
+            if self.owned(name) is None:
+                self._arriving.forget(name)
+            if at % PART == PART - 1:
+                yield
 
     def see(self, names: Iterable[str]) -> bool:
         """Let files wait for their turn, each owner's oldest first; tell whether some have no room."""
@@ -162,9 +171,14 @@ class DropBox:
         self._shares.tell(place.uid, "files wait in incoming/")
         return False
 
-    def take(self) -> str | None:
-        """Take the name whose turn it is; None where nothing waits."""
-        while (person := self._waiting.first(self._levels.level)) is not None:
+    def take(self, *, cancels: bool = False) -> str | None:
+        """Take the name whose turn it is, of all or of ``cancels`` alone; None where none waits for that."""
+
+        def may(person: int) -> bool:  # an owner's cancels stand first
+            name, _ = self._waiting.next_of(person)
+            return not self._rests.left(person) and (not cancels or ids.cancelled_id(name) is not None)
+
+        while (person := self._waiting.first(self._levels.level, may)) is not None:
             name, place = self._waiting.take_from(person)
             self._seen.discard(name)
             if self._fits(name, place):
@@ -179,18 +193,10 @@ class DropBox:
         if self._last is not None:
             self._levels.charge(self._last, seconds)
 
-    def take_cancel(self) -> str | None:
-        """Take the name whose turn it is of those that want something ended; None where none waits."""
-
-        def wants(person: int) -> bool:
-            return ids.cancelled_id(self._waiting.next_of(person)[0]) is not None  # an owner's cancels stand first
-
-        person = self._waiting.first(lambda _: 0, wants)
-        if person is None:
-            return None
-        name, _ = self._waiting.take_from(person)
-        self._seen.discard(name)
-        return name
+    def charge_in_vain(self, worked: float) -> None:
+        """Have the owner wait for a while, since what was taken last stays where it is; ``worked`` is what it cost."""
+        if self._last is not None:
+            self._rests.charge(self._last, worked)
 
     def forget(self) -> None:
         """Forget all that waits: it is found again."""

@@ -1,0 +1,99 @@
+"""Files in the drop box that do nothing yet: uploads on their way, and cancels that nothing answers to.
+
+Spec: spool-layout.md, "Acceptance" and "Cancelling". Of each is remembered how it was and since when, to be told apart
+from one that does not change any more, and from one whose owner keeps the name for too long. Of one owner so many are
+remembered; the others wait. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from spoold.host import fsops
+from spoold.host.clock import Clock
+from spoold.host.fsops import Dropped, Identity
+
+MOST = 50_000  # files of one owner that are remembered
+
+
+class Unfinished(NamedTuple):
+    """A file that was nothing when it was looked at: what ``kind`` it was, since when it has been as it is, and since
+    when its owner has had the name. It counts for ``person``.
+    """
+
+    identity: Identity
+    kind: str
+    since: float
+    uid: int
+    first: float
+    person: int
+
+
+class Arriving:
+    """What arrives, by name; ``person`` tells who stands behind a uid."""
+
+    def __init__(self, clock: Clock, person: Callable[[int], int], settle: float, upload: float) -> None:
+        self.settle, self.upload = settle, upload  # seconds
+        self._clock = clock
+        self.person = person
+        self._files: dict[str, Unfinished] = {}
+        self._counts: Counter[int] = Counter()  # by person
+
+    def __bool__(self) -> bool:
+        """Tell whether anything arrives."""
+        return bool(self._files)
+
+    def names(self) -> list[str]:
+        """Return the names of all that is remembered."""
+        return list(self._files)
+
+    def is_unchanged(self, name: str, path: str) -> bool:
+        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again.
+
+        A lease may end without a change of the file, so one on which there was a lease is always looked at.
+        """
+        seen = self._files.get(name)
+        if seen is None or seen.kind == fsops.LEASED:
+            return False
+        return seen.identity == fsops.identity(path) and not self._has_waited(seen)
+
+    def is_settled(self, name: str, dropped: Dropped) -> bool:
+        """Tell whether a file has been as it is for the settle time."""
+        seen = self._files.get(name)
+        if seen is None or (seen.identity, seen.kind) != (dropped.identity, dropped.kind):
+            self._note(name, dropped, seen if seen and seen.uid == dropped.uid else None)
+            return False
+        return self._has_waited(seen)
+
+    def is_overdue(self, name: str) -> bool:
+        """Tell whether one user has kept a name for too long, by whatever changes, from everybody else."""
+        seen = self._files.get(name)
+        return seen is not None and self._clock.monotonic() - seen.first >= self.upload
+
+    def has_lain(self, name: str, dropped: Dropped) -> bool:
+        """Tell whether a file has been there for the settle time, however often it was written to."""
+        seen = self._files.get(name)
+        if seen is None or seen.identity.inode != dropped.identity.inode:
+            self._note(name, dropped, None)
+            return False
+        return self._has_waited(seen)
+
+    def forget(self, name: str) -> None:
+        """Forget a file that is gone, or was dealt with."""
+        if seen := self._files.pop(name, None):
+            self._counts[seen.person] -= 1
+            if not self._counts[seen.person]:
+                del self._counts[seen.person]
+
+    def _note(self, name: str, dropped: Dropped, before: Unfinished | None) -> None:
+        self.forget(name)
+        person, now = self.person(dropped.uid), self._clock.monotonic()
+        if self._counts[person] < MOST:
+            first = before.first if before else now
+            self._files[name] = Unfinished(dropped.identity, dropped.kind, now, dropped.uid, first, person)
+            self._counts[person] += 1
+
+    def _has_waited(self, seen: Unfinished) -> bool:
+        return self._clock.monotonic() - seen.since >= self.settle
