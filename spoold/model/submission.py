@@ -1,9 +1,10 @@
 """The request and its strict reading, and the objects that are stored: Submission and Dependencies.
 
-Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A dropped request is read in three passes
-over its bytes: one that allocates nothing and tells whether this is a whole JSON value at all (a file may still be
-arriving), one into typed structs that knows every key, and one, over what is valid by then and so bounded, for what
-typed reading can't see: the same key twice. A stored request is read leniently, like all that is stored.
+Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A dropped request is read in four passes
+over its bytes. One allocates nothing and tells whether this is a whole JSON value at all (it may still be arriving).
+One counts its strings, since a short one costs many times its length, and stops where no request has more. One reads
+typed structs and knows every key. The last is for what typed reading can't see: the same key twice. A stored request is
+read leniently, like all that is stored.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import unicodedata
+from itertools import islice
 from typing import Annotated, Literal, NoReturn
 
 import msgspec
@@ -35,6 +38,8 @@ MAX_DEPTH = 32  # directories above a file
 MAX_ENTRIES = 4096  # of args, and of env
 MAX_EXPRESSION = 1024 * 1024
 WIRE_OVERHEAD = 64
+OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 Encoding = Literal["utf8", "base64", "hex"]
 
@@ -153,6 +158,8 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet) and :class:`ClientError`, whose text
     names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
     """
+    _require_whole(data)
+    _bound_strings(data, max_files)
     request = _decode_strictly(data)
     _check_arguments(request)
     _check_files(request, max_files)
@@ -167,7 +174,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     return request
 
 
-def _decode_strictly(data: bytes) -> Request:
+def _require_whole(data: bytes) -> None:
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
         raise ClientError("the file is not plain UTF-8: it starts with a byte order mark")
     try:
@@ -176,6 +183,19 @@ def _decode_strictly(data: bytes) -> Request:
         raise ClientError("the JSON is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise IncompleteError(f"not one JSON object in UTF-8: {error}") from error
+
+
+def _bound_strings(data: bytes, max_files: int) -> None:
+    """Refuse what has more strings, keys among them, than any request: ``data`` is JSON, of any shape."""
+    most = max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS
+    if data.count(b'"') > 2 * most and next(islice(STRING.finditer(data), most, None), None):
+        raise ClientError(
+            f"the file has more than {most} keys and strings, which no request needs: {max_files} files are allowed, "
+            f"and {MAX_ENTRIES} entries each of args and env"
+        )
+
+
+def _decode_strictly(data: bytes) -> Request:
     try:
         return msgspec.json.decode(data, type=_DROPPED)
     except RecursionError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -92,8 +93,9 @@ def test_no_prefix_of_a_request_is_taken_for_a_refusal(length: int) -> None:
         (b"[" * 100_000, "nested"),
         (b"[" * 100_000 + b"]" * 100_000, "nested"),
         (b'{"a":' * 100_000, "nested"),
-        (b"{" + b",".join(b'"a%d":1' % n for n in range(1_000_000)) + b"}", "a0"),
-        (request(env={f"a{n}": "" for n in range(1_000_000)}), "env"),
+        (b"{" + b",".join(b'"a%d":1' % n for n in range(1_000_000)) + b"}", "keys and strings"),
+        (request(env={f"a{n}": "" for n in range(1_000_000)}), "keys and strings"),
+        (request(env={f"a{n}": "" for n in range(5000)}), "env"),
         (b"\xef\xbb\xbf" + request(), "byte order mark"),
         (request().decode().encode("utf-16"), "byte order mark"),
         (request(inputs="X").replace(b"X", b"\xff"), "utf-8"),
@@ -212,3 +214,51 @@ def test_a_key_that_is_not_known_says_nothing_to_a_terminal() -> None:
     with pytest.raises(ClientError) as caught:
         read('{"\u202e\u009b31m": 1}'.encode())
     assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        '"env": {"a": "", %s "b": ""}',
+        '"limits": {%s "run": {}}',
+        '%s "priority": 1',
+        '"files": [{"name": "run.sh", %s "content": ""}]',
+        '"files": [%s {"name": "run.sh", "content": ""}]',
+        '"args": [%s ""]',
+        '"unknown": {%s "a": 1}',
+    ],
+)
+@pytest.mark.parametrize(
+    "again", ['"a": "",', '"a" : "\\"",', '"run": {},', '"args": [],', '"",', '{"name": "", "content": ""},']
+)
+def test_what_has_more_strings_than_any_request_is_not_read_into_memory(many: str, again: str) -> None:
+    """Each costs a hundred bytes, and a microsecond, whatever is said of it afterwards."""
+    data = ("{" + many % (again * (1_000_000 // len(again))) + "}").encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises((ClientError, IncompleteError)) as caught:
+            read(data)
+        assert tracemalloc.get_traced_memory()[1] < len(data) / 2
+    finally:
+        tracemalloc.stop()
+    assert caught.type is IncompleteError or "keys and strings" in str(caught.value)
+
+
+def test_the_largest_request_is_read() -> None:
+    files = [{"name": f"{number}", "content": '":"\\"', "encoding": "utf8"} for number in range(999)]
+    env = {f"{number}": '"' for number in range(4096)}
+    whole = dict.fromkeys(("time", "cpu_time", "memory", "stdout", "stderr", "processes", "open_files"), 1)
+    made = read(
+        request(
+            files=[RUN, *files],
+            args=['"'] * 4096,
+            env=env,
+            inputs='"' * 100_000,
+            inputs_encoding="utf8",
+            limits=dict.fromkeys(("dependencies", "compile", "run"), whole),
+            nixpkgs="24.11",
+            kind="run",
+            priority=1,
+        )
+    )
+    assert (len(made.files), len(made.args), len(made.env)) == (1000, 4096, 4096)
