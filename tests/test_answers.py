@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import tempfile
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import msgspec
 import pytest
+from spoold.spool.check import Action, Check
+from spoold.spool.holdings import Item
 
 from spoold.cli import client
 from spoold.config import Settings, SpoolSettings, decode
@@ -447,6 +450,40 @@ def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None
     assert sorted(os.listdir(archive)) == ["good.json", "good.response.json"]
     assert (archive / "good.response.json").read_bytes() == data
     assert os.listdir(giving.done) == []
+
+
+def test_no_more_is_read_of_a_given_answer_than_was_published(
+    giving: Shared, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner can make it as long as they like, which takes no room on the disk."""
+    path = giving.answer("a", capabilities=GIVES)
+    os.utime(giving.done / "a.json", (1, 1))
+    published = path.stat().st_size
+    assert run_as(ALICE, f"chmod 600 {path} && truncate -s 1G {path} && chmod 400 {path}").returncode == 0
+    parts, real = [], os.read
+
+    def read(descriptor: int, most: int) -> bytes:
+        parts.append(most)
+        return real(descriptor, most)
+
+    monkeypatch.setattr(os, "read", read)
+    settings = msgspec.structs.replace(giving.settings, retention=Rules(archive=["cp", "-t", str(place)]))
+    for _ in Retention(settings, giving.spool(), BuildStore(settings))._take_back(
+        [Item(ALICE, 1.0, 0, "a.json", "a.response.json")]
+    ):
+        assert not parts, "others have their turn"
+    assert max(parts, default=0) <= 1024, "which is for its digest"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ClientError, match="not what was published"):
+            client.look(str(giving.root), "a")
+        assert tracemalloc.get_traced_memory()[1] < 10 * published + (1 << 20)
+    finally:
+        tracemalloc.stop()
+    digest = path.with_suffix(".sha256")
+    digest.write_text(digest.read_text().split()[0] + "\n")
+    os.truncate(path, published)
+    assert not changed(path), "of an earlier version"
 
 
 def test_a_repair_makes_no_forgery_true(giving: Shared) -> None:

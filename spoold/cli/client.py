@@ -156,14 +156,21 @@ def doubt(spool: str, id_: str) -> str:
     """Say why a response may not be what was published, "" where nothing speaks against it."""
     path = os.path.join(spool, "done", ids.response_name(id_))
     with contextlib.suppress(OSError):
-        found = answers.doubt(path, Path(path).read_bytes())
+        found = answers.doubt(path, _bytes(path))
         return found.why if found else ""
     return ""
 
 
+def _bytes(path: str) -> bytes:
+    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
+    length = answers.length(path)
+    with open(path, "rb") as file:
+        return file.read(-1 if length is None else length + 1)
+
+
 def _read(path: str) -> Response | None:
     try:
-        data = Path(path).read_bytes()
+        data = _bytes(path)
         if (found := answers.doubt(path, data)) and found.changed:
             raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
         return msgspec.json.decode(data, type=Response)

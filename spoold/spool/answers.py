@@ -4,7 +4,8 @@ Spec: spool-layout.md, "The Response" and "Commit and publication". With ``[spoo
 of the daemon that wrote it, and an access control list lets its owner read it. So nobody else can change it, and to
 write it takes no capability. With ``"owner"`` it is given away, for file systems that keep no lists. Then its owner can
 change it. So the digest of its bytes is kept beside it, which is the daemons', and whoever acts for the operator goes
-by that.
+by that. Its owner can make it as long as they like, also without taking room on the disk. So the length is kept too,
+and nobody reads more.
 
 What fails: where an owner cannot be let in, the answer stays the daemons' own. Otherwise the submission would be run
 again, for ever.
@@ -32,6 +33,7 @@ CLOSED = 0o400  # mode of an answer that nobody but the owner of the file may re
 NOT_LET_IN = {errno.EOPNOTSUPP, errno.EINVAL}
 NOT_GIVEN = {errno.EPERM, errno.EACCES, errno.EDQUOT, errno.EINVAL}
 DIGEST = Private.DIGEST  # in place of .json
+MOST = 1 << 28  # bytes of an answer whose length was not kept, since an earlier version gave it away
 
 
 class Readers(NamedTuple):
@@ -77,8 +79,7 @@ class Answers:
 
     def _give_away(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool) -> None:
         if sync and owner[0] != os.geteuid():
-            digest = hashlib.sha256(data).hexdigest()
-            fsops.write_private(_digest(path), f"{digest}\n".encode())
+            fsops.write_private(_digest(path), f"{hashlib.sha256(data).hexdigest()} {len(data)}\n".encode())
         fsops.write_private(path, data, mode=CLOSED, owner=owner, sync=sync)
 
     def is_fine(self, found: Rights, directory: Rights) -> bool:
@@ -176,6 +177,30 @@ def was_given_away(path: str) -> bool:
     return given and fsops.exists(_digest(path))
 
 
+class _Kept(NamedTuple):
+    """What was published: its SHA-256 in hexadecimal, and its length in bytes."""
+
+    digest: bytes
+    length: int
+
+
+def _kept(path: str) -> _Kept | None:
+    data = fsops.read(_digest(path), 1024)
+    if data is None:
+        return None
+    digest, _, length = data.strip().partition(b" ")
+    return _Kept(digest, int(length) if length.isdigit() else MOST)
+
+
+def length(path: str) -> int | None:
+    """Return how many bytes of an answer are worth reading; None where nothing is kept of it for us to see."""
+    try:
+        kept = _kept(path)
+    except PermissionError:
+        return None
+    return kept.length if kept else None
+
+
 class Doubt(NamedTuple):
     """What the operator has to know of an answer: whether it was changed, and in words what is known."""
 
@@ -189,12 +214,12 @@ def doubt(path: str, data: bytes) -> Doubt | None:
     To anyone but the daemons and root nothing does: they cannot read the digest, and it is their own answer.
     """
     try:
-        kept = fsops.read(_digest(path), 1024)
+        kept = _kept(path)
         found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
     except PermissionError:
         return None
     if kept is not None:
-        same = hmac.compare_digest(kept.strip(), hashlib.sha256(data).hexdigest().encode())
+        same = hmac.compare_digest(kept.digest, hashlib.sha256(data).hexdigest().encode())
         return None if same else Doubt(changed=True, why=f"{path} is not what was published: its owner has changed it")
     if found and directory and os.geteuid() != found.uid and not _is_ours(found, directory):
         return Doubt(changed=False, why=f"{path} belongs to its owner, who may have changed it: no digest was kept")

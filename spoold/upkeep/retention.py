@@ -159,7 +159,7 @@ class Retention:
     def _archived(self, old: list[Item]) -> Generator[Pause, None, bool]:
         if not self._rules.archive:
             return True
-        whole, taken = self._take_back(old)
+        whole, taken = yield from self._take_back(old)
         names = [name for item in whole for name in (item.entry, item.file) if name]
         with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
             running = thread.submit(self._run_archive, self._rules, "".join(f"{name}\n" for name in names).encode())
@@ -167,9 +167,10 @@ class Retention:
                 yield Pause.WAITS
         for name in taken if not running.result() else ():
             self._spool.write_anew(name)  # its owner may fetch it for longer
+            yield Pause.WORKED
         return running.result()
 
-    def _take_back(self, old: list[Item]) -> tuple[list[Item], list[str]]:
+    def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str]]]:
         """Return what may be archived, and of which answers among it the bytes were verified.
 
         The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
@@ -179,8 +180,9 @@ class Retention:
         for item in old:
             path = os.path.join(self._done, item.file)
             if answers.was_given_away(path):
+                yield Pause.WORKED
                 try:
-                    data = fsops.read(path) or b""
+                    data = fsops.read(path, answers.length(path) or 0) or b""
                 except OSError as error:
                     log.error("an answer cannot be read; it is not archived", answer=item.file, error=error)
                     continue

@@ -369,7 +369,7 @@ def _assert_rights(path: Path, data: bytes) -> None:
     if found.st_uid == CLIENT:
         assert found.st_mode & 0o7777 == 0o400
         digest = path.with_suffix(".sha256")
-        assert os.geteuid() == CLIENT or digest.read_text() == f"{hashlib.sha256(data).hexdigest()}\n"
+        assert os.geteuid() == CLIENT or digest.read_text() == f"{hashlib.sha256(data).hexdigest()} {len(data)}\n"
     else:
         assert_answer(path, CLIENT)
 
