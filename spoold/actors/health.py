@@ -10,10 +10,13 @@ An entry of a newer version of spoold is put back like any other, since that is 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -33,6 +36,7 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
+from spoold.upkeep.holdings import Pause, walk
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
 from spoold.spool.store import Spool
@@ -56,6 +60,13 @@ class Needed(NamedTuple):
     build_id: str | None
 
 
+class Judged(NamedTuple):
+    """The result of a build, as its file was, and when the build ended where that failed; else it is none to forget."""
+
+    file: fsops.Identity
+    failed: float = math.inf  # on the file system's clock
+
+
 class Health(Threadless):
     """Both checkers over one spool."""
 
@@ -63,9 +74,10 @@ class Health(Threadless):
         self._settings = settings
         self._spool = Spool(settings, Role.HEALTH)
         self._builds = BuildStore(settings)
-        self._good: dict[str, fsops.Identity] = {}  # results that need no second look: good, or of a newer version
+        self._judged: dict[str, Judged] = {}  # results that need no second look
         self._build_ids: dict[Entry, Needed] = {}  # what entries in building/ wait for that are as old as dead ones
-        self._cleared = 0  # up to where side files were looked at
+        self._looked_up_to = 0  # of what is in building/
+        self._side_files: Iterator[str | Pause] | None = None  # that were not looked at yet
         self._check = Check(settings, Role.HEALTH)
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
@@ -160,8 +172,9 @@ class Health(Threadless):
     def _without_build(self, entries: list[Entry]) -> Iterator[Entry]:
         """Yield those whose build is nowhere.
 
-        An entry is as large as its client likes. So each is read once, and where that takes long, the others are read
-        at the next checks. What is remembered is no more than what the watchman remembers of them.
+        An entry is as large as its client likes, so each is read once. Where that takes long, or the look for many
+        builds, or what the caller does, the next checks go on with the others. No more is remembered than what the
+        watchman has.
         """
         runtime = fsops.identity(self._builds.runtime.path)
         known, self._build_ids = self._build_ids, {}
@@ -171,8 +184,6 @@ class Health(Threadless):
             needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
             if needed and (needed.runtime, needed.file) == (runtime, file):
                 self._build_ids[entry] = needed
-            elif self._spool.clock.monotonic() - began > PATIENCE:
-                continue
             if self._has_no_build(entry, runtime, file, missing):
                 yield entry
 
@@ -225,30 +236,38 @@ class Health(Threadless):
             return
 
     def _forget_failures(self) -> None:
-        latest = self._spool.clock.file_system() - self._settings.builder.failure_memory
-        good: dict[str, fsops.Identity] = {}
-        old = set()
+        """Forget builds that failed a while ago.
+
+        A log is as long as whoever asked for the build wanted. So each result is read once, and where that takes long,
+        the others are read at the next checks.
+        """
+        began, latest = self._spool.clock.monotonic(), self._spool.clock.file_system()
+        judged: dict[str, Judged] = {}
+        read = 0
         for build_id in self._builds.finished():
-            path = self._builds.result_path(build_id)
-            seen = fsops.identity(path)
-            if seen and seen == self._good.get(build_id):
-                good[build_id] = seen
-                continue
-            try:
-                record = self._builds.result(build_id)
-            except NewerFormatError as error:
-                self._newer.meet(error)
-                if seen:
-                    good[build_id] = seen
-                continue
-            if record is None:
-                self._set_aside_result(build_id, path)
-            elif seen and record.result.shell:
-                good[build_id] = seen
-            elif record.finished < latest:
-                old.add(build_id)
-        self._good = good
-        self._builds.forget(old)
+            seen, before = fsops.identity(self._builds.result_path(build_id)), self._judged.get(build_id)
+            if before and before.file == seen:
+                judged[build_id] = before
+            elif seen and (not read or self._spool.clock.monotonic() - began <= PATIENCE):
+                read += 1
+                self._judge(build_id, seen, judged)
+        self._judged = judged
+        latest -= self._settings.builder.failure_memory
+        self._builds.forget({build_id for build_id, each in judged.items() if each.failed < latest})
+
+    def _judge(self, build_id: str, seen: fsops.Identity, judged: dict[str, Judged]) -> None:
+        try:
+            record = self._builds.result(build_id)
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            judged[build_id] = Judged(seen)
+            return
+        if record is None:
+            self._set_aside_result(build_id, self._builds.result_path(build_id))
+        elif record.result.shell:
+            judged[build_id] = Judged(seen)
+        else:
+            judged[build_id] = Judged(seen, record.finished)
 
     def _set_aside_result(self, build_id: str, path: str) -> None:
         """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""

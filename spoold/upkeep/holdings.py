@@ -63,7 +63,7 @@ def everything(spool: Spool) -> Iterator[Item | Pause]:
 
 def built(builds: str) -> Iterator[Item | Pause]:
     """Yield the builds that each owner asked for: expressions and logs are as long as whoever asked wants."""
-    for name in _walk(os.path.join(builds, "used")):
+    for name in walk(os.path.join(builds, "used")):
         if isinstance(name, Pause):
             yield name
             continue
@@ -76,7 +76,7 @@ def built(builds: str) -> Iterator[Item | Pause]:
 
 def on_its_way(queue: Queue, state: State) -> Iterator[Item | Pause]:
     """Yield the entries of a state, each with its side file."""
-    for name in _walk(queue.path(state)):
+    for name in walk(queue.path(state)):
         if isinstance(name, Pause):
             yield name
         elif (entry := ids.parse_entry(name)) and (facts := fsops.facts(queue.path(state, name))):
@@ -88,7 +88,7 @@ def on_its_way(queue: Queue, state: State) -> Iterator[Item | Pause]:
 def finished(spool: Spool, now: float) -> Iterator[Item | Pause]:
     """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
     done, readers = spool.queue.path(State.DONE), spool.answers.readers.users
-    for name in _walk(done):
+    for name in walk(done):
         if isinstance(name, Pause):
             yield name
         elif name.endswith(RESPONSE):
@@ -124,7 +124,7 @@ def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
 
 def set_aside(quarantine: str) -> Iterator[Item | Pause]:
     """Yield what is in quarantine/."""
-    for name in _walk(quarantine):
+    for name in walk(quarantine):
         if isinstance(name, Pause):
             yield name
         elif facts := fsops.facts(os.path.join(quarantine, name)):
@@ -142,7 +142,8 @@ def _or_nobody(owner: int | None) -> int:
     return NOBODY if owner is None else owner
 
 
-def _walk(directory: str) -> Iterator[str | Pause]:
+def walk(directory: str) -> Iterator[str | Pause]:
+    """Yield the names in a directory."""
     with os.scandir(directory) as entries:
         for number, entry in enumerate(entries, 1):
             yield entry.name

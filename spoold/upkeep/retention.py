@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 from spoold.config import Settings
@@ -29,6 +30,8 @@ from spoold.spool import answers
 from spoold.spool.builds import BuildStore
 from spoold.spool.orders import RESULT
 from spoold.spool.recovery import ABANDONED
+from spoold.upkeep.holdings import walk
+from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
 from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, set_aside
 from spoold.upkeep.shares import part_of, share_of
@@ -233,22 +236,18 @@ class Retention:
     def _clear_orphans(self, old: float) -> Iterator[Pause]:
         """Remove what is left of submissions and builds that are gone."""
         queue, builds = self._spool.queue, self._builds.queue
-        for name in _old_names(queue.path("progress"), old):
-            if queue.locate(name.removesuffix(".json")) is None:
-                fsops.remove(queue.path("progress", name))
+
+        def is_forgotten(each: Queue, name: str) -> bool:
+            result = ids.parse_result(name)
+            return result is not None and each.locate(result.id, result) is None
+
+        yield from _clear(queue.path("progress"), old, lambda name: queue.locate(name.removesuffix(".json")) is None)
         for each in (queue, builds):
-            for name in _old_names(each.path("tmp"), old):
-                result = ids.parse_result(name)
-                if result and each.locate(result.id, result) is None:
-                    fsops.remove(each.path("tmp", name))
-        yield Pause.WORKED
-        for name in _old_names(builds.path("used"), old):
-            if self._is_gone(name.partition("@")[0]):
-                fsops.remove(builds.path("used", name))
-        for name in _old_names(builds.path("collect"), old):
-            if name.startswith("by-hand-") and name.endswith(RESULT):
-                fsops.remove(builds.path("collect", name))
-        yield Pause.WORKED
+            yield from _clear(each.path("tmp"), old, partial(is_forgotten, each))
+        yield from _clear(builds.path("used"), old, lambda name: self._is_gone(name.partition("@")[0]))
+        yield from _clear(
+            builds.path("collect"), old, lambda name: name.startswith("by-hand-") and name.endswith(RESULT)
+        )
 
     def _is_gone(self, build_id: str) -> bool:
         try:
@@ -257,8 +256,14 @@ class Retention:
             return False
 
 
-def _old_names(directory: str, old: float) -> list[str]:
-    return [name for name in fsops.names(directory) if (fsops.mtime(os.path.join(directory, name)) or old) < old]
+def _clear(directory: str, old: float, is_left: Callable[[str], bool]) -> Iterator[Pause]:
+    """Remove the files that are older than ``old``, on the file system's clock, and are left of something."""
+    for name in walk(directory):
+        if isinstance(name, Pause):
+            yield name
+        elif (fsops.mtime(os.path.join(directory, name)) or old) < old and is_left(name):
+            fsops.remove(os.path.join(directory, name))
+    yield Pause.WORKED
 
 
 def _remove_tree(path: str) -> None:

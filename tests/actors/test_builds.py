@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from spoold.actors import health
 from spoold.actors.builder import Builder
 from spoold.actors.health import Health
 from spoold.host import fsops
@@ -34,13 +37,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
-def record(builds: BuildStore, build_id: str, log: str = "") -> None:
-    """Put the result of a good build there."""
+def record(builds: BuildStore, build_id: str, log: str = "", *, good: bool = True) -> None:
+    """Put the result of a build there, one that is kept for long where it is not ``good``."""
     builds.request(Dependencies(build_id=build_id, expression=build_id, nixpkgs=store_path("nixpkgs")))
     builds.queue.claim(Entry(build_id, 1), State.NEW, State.BUILDING)
-    builds.finish(
-        Entry(build_id, 1), BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x")), 0.0
-    )
+    result = BuildResult(phase=Phase(stderr=log, outcome=Outcome.OK), shell=store_path("x") if good else "")
+    builds.finish(Entry(build_id, 1), result, 0.0 if good else time.time() + 1e6)
 
 
 def everyone(bench: Bench) -> None:
@@ -84,6 +86,28 @@ def test_a_good_result_is_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(fsops, "read", lambda path, most: read.append(path) or plain(path, most))  # type: ignore[func-returns-value]
     bench.health.step()
     assert not [path for path in read if "builds/done" in path]
+
+
+def test_a_result_of_a_failed_build_is_read_once_and_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log is as long as whoever asked for it likes."""
+    build_ids = {f"{number:064x}" for number in range(5)}
+    for build_id in build_ids:
+        record(bench.builds, build_id, good=False)
+    read: list[str] = []
+    plain = bench.health._builds.result
+    monkeypatch.setattr(bench.health._builds, "result", lambda id_: read.append(id_) or plain(id_))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(health, "PATIENCE", -1.0)
+    for number in range(5):
+        bench.health.step()
+        assert len(read) == number + 1, "there is no time for more than one"
+    bench.health.step()
+    assert set(read) == build_ids
+    assert len(read) == 5
+    later = msgspec.structs.replace(bench.settings.builder, failure_memory=-1e9)
+    bench.health.follow(msgspec.structs.replace(bench.settings, builder=later))
+    bench.health.step()
+    assert not bench.names("builds/done")
+    assert len(read) == 5
 
 
 def test_a_list_for_one_user_reads_what_he_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,24 @@ def test_what_belongs_to_nothing_any_more_goes(bench: Bench) -> None:
     assert [name for name in (*kept, "progress/fresh.json") if not (bench.root / name).exists()] == []
 
 
+def test_what_belongs_to_nothing_goes_a_little_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One user may have a side file, or a note of a use, for each of a million submissions."""
+    monkeypatch.setattr(holdings, "PART", 5)
+    for place in ("progress", "builds/used"):
+        for number in range(50):
+            (bench.root / place / f"{number:064}{'.json' if place == 'progress' else '@1'}").touch()
+            os.utime(bench.root / place / f"{number:064}{'.json' if place == 'progress' else '@1'}", (OLD, OLD))
+
+    def left() -> int:
+        return len(bench.names("progress")) + len(bench.names("builds/used"))
+
+    before = left()
+    for _ in Retention(bench.settings, bench.spool, bench.builds).sweep():
+        assert left() >= before - 5
+        before = left()
+    assert before == 0
+
+
 def test_nobody_else_lists_what_is_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much lies in done/, a submission is none the slower for it."""
     listed: list[str] = []
