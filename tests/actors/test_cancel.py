@@ -168,6 +168,19 @@ def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) ->
     bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
 
 
+@pytest.mark.parametrize("state", ["new", "building", "running"])
+def test_for_a_cancel_of_a_strangers_no_entry_is_read(
+    bench: Bench, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be large, and a cancel of it may be looked at again and again."""
+    bring(bench, state)
+    read: list[str] = []
+    monkeypatch.setattr(bench.intake._spool, "read", lambda *_: read.append("read"))
+    path = ask(bench, "a", OTHER)
+    bench.until(lambda: not path.exists(), bench.intake.step)
+    assert read == []
+
+
 def test_after_the_commit_it_does_nothing(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")
