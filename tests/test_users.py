@@ -361,3 +361,17 @@ def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -
     run_as(ALICE, f"set -- {installed.spool} {request}; {client}")
     assert (incoming / "taken.json").read_text() == "{"
     assert (incoming / "taken.json").stat().st_uid == BOB
+
+
+def test_nobody_keeps_another_from_an_id_that_they_know(installed: Installed) -> None:
+    """Bob holds the usual names of an id that he knows. Alice uses names as README has them."""
+    installed.start("intake")
+    incoming = installed.spool / "incoming"
+    run_as(BOB, f"printf '{{' >{incoming}/x.json; printf '{{' >{incoming}/x.cancel")
+    submit = f"private=$(mktemp {incoming}/.XXXXXXXXXX) && printf %s '{json.dumps(HELLO)}' >$private"
+    done = run_as(ALICE, f"{submit} && mv -n $private {incoming}/x@${{private##*/.}}.json")
+    assert done.returncode == 0, done.stderr
+    until((installed.spool / "progress" / "x.json").exists)
+    done = run_as(ALICE, f"echo x >$(mktemp --suffix=.cancel {incoming}/x@XXXXXXXXXX)")
+    assert done.returncode == 0, done.stderr
+    assert installed.response(ALICE, "x")["status"] == "CANCELLED"
