@@ -17,8 +17,6 @@ from unittest import mock
 
 import msgspec
 import pytest
-from spoold.spool.check import Action, Check
-from spoold.spool.holdings import Item
 
 from spoold.cli import client
 from spoold.config import Settings, SpoolSettings, decode
@@ -36,6 +34,7 @@ from spoold.spool.queue import Queue
 from spoold.spool.recovery import clear_private, publish_committed
 from spoold.spool.store import Spool
 from spoold.upkeep.check import Check
+from spoold.upkeep.holdings import Item
 from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.requeue import requeue
 from spoold.upkeep.retention import Retention

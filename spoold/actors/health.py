@@ -15,7 +15,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
-from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -36,13 +35,13 @@ from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
-from spoold.upkeep.holdings import Pause, walk
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import Watchman, clear_private, mend, publish_committed, recover
 from spoold.spool.store import Spool
 from spoold.upkeep.check import Check
 from spoold.upkeep.counting import Counter
 from spoold.upkeep.depth import Measure
+from spoold.upkeep.holdings import Pause, walk
 from spoold.upkeep.retention import Retention
 from spoold.upkeep.unexplained import Unexplained
 
@@ -179,8 +178,13 @@ class Health(Threadless):
         runtime = fsops.identity(self._builds.runtime.path)
         known, self._build_ids = self._build_ids, {}
         missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
-        began = self._spool.clock.monotonic()
-        for entry in entries:
+        began, at = self._spool.clock.monotonic(), self._looked_up_to % max(1, len(entries))
+        for number, entry in enumerate(entries[at:] + entries[:at]):
+            if number and self._spool.clock.monotonic() - began > PATIENCE:
+                if entry in known:
+                    self._build_ids[entry] = known[entry]
+                continue
+            self._looked_up_to = at + number + 1
             needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
             if needed and (needed.runtime, needed.file) == (runtime, file):
                 self._build_ids[entry] = needed
@@ -296,9 +300,13 @@ class Health(Threadless):
 
     def _clear_progress(self) -> None:
         """Remove side files of submissions whose response is out: a crash can leave one."""
-        names = fsops.names(self._spool.queue.path("progress"))
-        at = self._cleared if self._cleared < len(names) else 0
-        self._cleared = at + CLEARED
-        for name in names[at : self._cleared]:
-            if fsops.exists(self._spool.queue.path(State.DONE, ids.response_name(name.removesuffix(".json")))):
+        if self._side_files is None:
+            self._side_files = walk(self._spool.queue.path("progress"))
+        part = list(islice(self._side_files, CLEARED))
+        if len(part) < CLEARED:
+            self._side_files = None
+        for name in part:
+            if isinstance(name, str) and fsops.exists(
+                self._spool.queue.path(State.DONE, ids.response_name(name.removesuffix(".json")))
+            ):
                 fsops.remove(self._spool.queue.path("progress", name))

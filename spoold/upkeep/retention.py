@@ -29,11 +29,10 @@ from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.builds import BuildStore
 from spoold.spool.orders import RESULT
-from spoold.spool.recovery import ABANDONED
-from spoold.upkeep.holdings import walk
 from spoold.spool.queue import Queue
+from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
-from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, set_aside
+from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, set_aside, walk
 from spoold.upkeep.shares import part_of, share_of
 
 log = Log("retention")

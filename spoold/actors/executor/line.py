@@ -62,10 +62,6 @@ class Line:
         self._ready = AllReady(Memory(memory), slots, may_begin)
         self._closed = False
 
-    def person(self, owner: int) -> int:
-        """Return the uid of the person who stands behind an owner."""
-        return self._person(owner)
-
     def names(self, state: State) -> AbstractSet[str]:
         """Return the names of what waits here from ``state``."""
         return self._names[state]
