@@ -4,6 +4,9 @@ Nobody can be kept from making files in a directory that all may write to. Who m
 about to write to, with mode 0666, has the other write into it: the file and its answer are then not the other's. Linux
 refuses to open such a file (proc_sys_fs(5)), where these are on. Every host on which people write to the spool needs
 them, be it by NFS. And what lies there takes room on the disk that nothing but quotas of the file system bounds.
+
+Who may let others into a mount of theirs (mount.fuse3(8)) can mount it over their own file there. Then each look of
+intake at that name is answered by their program: late, or never.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from spoold.model.findings import Finding, Level
 WHAT = "protections of sticky directories"
 # 1 is enough: the directory is sticky, and everybody may write to it. With 2 group-writable ones count, too.
 PROTECTIONS = ("regular", "fifos", "symlinks", "hardlinks")
+MOUNTS = "mounts that users make"
+FUSE = "/etc/fuse.conf"
 QUOTAS = "what one user may take of the spool's disk"
 
 
@@ -27,6 +32,7 @@ def examine(root: str) -> Iterator[Finding]:
         yield Finding(Level.FINE, WHAT, "nobody but its user comes to this spool")
         return
     yield _protections()
+    yield _mounts()
     yield _quotas(root)
 
 
@@ -52,6 +58,21 @@ def _protections() -> Finding:
         WHAT,
         f"off: {', '.join(off)}. Users of this host can have others write into their files in incoming/",
         remedy,
+    )
+
+
+def _mounts() -> Finding:
+    try:
+        lines = Path(FUSE).read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    if "user_allow_other" not in (line.strip() for line in lines):
+        return Finding(Level.FINE, MOUNTS, "let nobody else in")
+    return Finding(
+        Level.WARNING,
+        MOUNTS,
+        "users may let others into them: one over a file in incoming/ can hold up intake, for all",
+        f"take user_allow_other out of {FUSE}",
     )
 
 

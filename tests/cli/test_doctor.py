@@ -293,6 +293,19 @@ def test_whether_there_are_quotas(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [(None, Level.FINE), ("#user_allow_other\n", Level.FINE), ("mount_max = 10\n user_allow_other\n", Level.WARNING)],
+)
+def test_mounts_of_users_that_let_others_in(
+    reached: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, level: Level
+) -> None:
+    monkeypatch.setattr(protection, "FUSE", str(tmp_path / "fuse.conf"))
+    if text is not None:
+        (tmp_path / "fuse.conf").write_text(text)
+    assert protection.MOUNTS in said(spool.examine(reached), level)
+
+
 @pytest.mark.parametrize("in_force", [True, False])
 def test_quotas_that_a_kernel_has(tmp_path: Path, *, in_force: bool) -> None:
     image, mounted = tmp_path / "image", tmp_path / "mounted"
