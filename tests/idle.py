@@ -24,6 +24,7 @@ from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
 from spoold.model.states import Role
 from spoold.sandbox import RunCancelledError
+from spoold.spool import holding
 from tests.standins import PlainBackend
 
 
@@ -56,7 +57,7 @@ daemon.ROLES[Role.BUILDER] = lambda settings: Builder(settings, PlainBackend())
 
 if __name__ == "__main__":
     if rest := os.environ.get("SPOOLD_TEST_REST"):
-        loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = float(rest)
+        loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = holding.BACK_OFF = float(rest)
     persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level=sys.argv[3], journal=False)
     daemon.serve(load(sys.argv[1]), [Role(name) for name in sys.argv[2].split(",")], lambda: load(sys.argv[1]))

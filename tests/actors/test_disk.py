@@ -16,6 +16,7 @@ from tests.actors.bench import Bench
 @pytest.fixture
 def bench(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.05)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.05)
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
     made = Bench(small_disk)
     made.drop("warm")

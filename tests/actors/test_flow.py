@@ -525,6 +525,7 @@ def test_a_stopping_builder_puts_its_builds_back(bench: Bench) -> None:
 
 def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     bench.backend.away = True
     bench.drop("a")
     bench.until(lambda: len(bench.backend.built) > 5)
@@ -535,6 +536,7 @@ def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest
 
 def test_a_build_that_always_fails_in_a_healthy_store_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     bench.backend.failures = 3
     bench.drop("a")
     bench.wait_for("a")
@@ -575,6 +577,7 @@ def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
 
 def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     commit, full = Queue.commit, [True] * 5
 
     def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
@@ -678,6 +681,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
 def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when its result cannot be written, nor when it cannot be put back then."""
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     commit, give_back, errors = Queue.commit, Queue.give_back, [True] * 10
 
     def commit_when_it_is_well(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
@@ -705,6 +709,7 @@ def test_an_expression_that_always_makes_an_error_of_the_host_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
 
     def build(*_: object) -> BuildResult:
         raise OSError(7, "Argument list too long")

@@ -317,6 +317,7 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
         mock.patch("spoold.actors.executor.slots.BACK_OFF", 0.0),
+        mock.patch("spoold.spool.holding.BACK_OFF", 0.0),
         mock.patch("spoold.sandbox.lifecycle.threading", engine),
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),

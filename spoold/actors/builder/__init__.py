@@ -14,6 +14,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
+from spoold.spool.holding import Holder
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend, recover
@@ -77,6 +79,7 @@ class Builder:
         self._pins: dict[str, str] = {}
         self._pins_seen: fsops.Identity | None = None
         self._stopping = threading.Event()
+        self._holder = Holder(self._builds.queue, self._heartbeat, self._stopping, log)
         self._left: set[Entry] = set()  # builds in new/ that a newer version filed
 
     @property
@@ -247,12 +250,8 @@ class Builder:
     def _work(self, entry: Entry) -> None:
         try:
             self._build(entry)
-        except LeaseLostError:
-            log.debug("another builder has it", build=entry.id)
         except NewerFormatError as error:
             self._leave(entry, error)
-        except OSError as error:
-            log.error("a build could not be claimed", build=entry.id, attempt=entry.attempt, error=error)
         except Exception as error:  # noqa: BLE001 - its lease runs out, the builder goes on, and the log tells
             log.bug("a build was lost", build=entry.id, attempt=entry.attempt, error=error)
         finally:
@@ -267,29 +266,11 @@ class Builder:
             self._left.add(entry)
 
     def _build(self, entry: Entry) -> None:
-        if newer := self._builds.newer(State.NEW, entry):
-            raise newer
-        path = self._builds.queue.claim(entry, State.NEW, State.BUILDING)
-        try:
-            with self._heartbeat.holding(path) as lease:
-                try:
-                    self._hold(entry, lease)
-                except OSError as error:  # while it is held: nobody else could do more with it
-                    self._return(entry, error)
-        except OSError as error:  # of the note that it is held
-            self._return(entry, error)
-
-    def _return(self, entry: Entry, error: OSError) -> None:
-        """Put a build back as soon as the host lets us; it loses no attempt."""
-        log.error("the host is in the way of a build", build=entry.id, attempt=entry.attempt, error=error)
-        while True:
-            try:
-                self._put_back(entry, entry.attempt, pause=BACK_OFF)
-            except OSError:
-                if self._stopping.wait(BACK_OFF):
-                    return
-            else:
-                return
+        with contextlib.suppress(LeaseLostError, OSError):  # the claim meets them as well
+            if newer := self._builds.newer(State.NEW, entry):
+                raise newer
+        back = partial(self._put_back, entry, entry.attempt, BACK_OFF)
+        self._holder.hold(entry, State.NEW, State.BUILDING, partial(self._hold, entry), give_back=back)
 
     def _hold(self, entry: Entry, lease: Lease) -> None:
         try:

@@ -8,6 +8,7 @@ submission, the slot goes on with the next.
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import msgspec
 
@@ -34,6 +35,7 @@ from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import Engine
 from spoold.sandbox.walls import asked
 from spoold.spool.builds import BuildStore
+from spoold.spool.holding import Holder
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import recover
@@ -74,6 +76,7 @@ class Slots:
         self._floor = Floor(settings, 0.5, "nothing is run")
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
+        self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
 
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
@@ -161,43 +164,16 @@ class Slots:
 
     def _take_on(self, taken: Taken) -> bool:
         """Work on an entry; False where the host (a full disk) was in the way."""
-        entry = taken.place.entry
-        path = ""
-        try:
-            path = self._claim(taken.place)
-            with self._heartbeat.holding(path) as lease:
-                try:
-                    self._hold(taken, lease)
-                except OSError as error:
-                    self._return(entry, error)
-                    return False
-        except LeaseLostError:
-            log.debug("another executor has it", submission=entry.id, attempt=entry.attempt)
-        except OSError as error:
-            if path:
-                self._return(entry, error)
-            else:  # it may be anybody's by now; were it ours, its lease would run out
-                log.error("an entry could not be claimed", submission=entry.id, attempt=entry.attempt, error=error)
-            return False
-        return True
-
-    def _return(self, entry: Entry, error: OSError) -> None:
-        """Give an entry back as soon as the host lets us. Nobody else could do more with it meanwhile."""
-        log.error("the host is in the way", submission=entry.id, attempt=entry.attempt, error=error)
-        while True:
-            try:
-                self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
-            except OSError:
-                if self._stopping.wait(BACK_OFF):
-                    return
-            else:
-                return
-
-    def _claim(self, place: Place) -> str:
-        try:
-            return self._spool.queue.claim(place.entry, place.state, State.RUNNING)
-        finally:
-            self._line.left(place)  # before it can come back there
+        place = taken.place
+        entry = place.entry
+        return self._holder.hold(
+            entry,
+            place.state,
+            State.RUNNING,
+            partial(self._hold, taken),
+            give_back=partial(self._spool.queue.give_back, entry, State.RUNNING, entry.attempt),
+            left=partial(self._line.left, place),
+        )
 
     def _hold(self, taken: Taken, lease: Lease) -> None:
         entry = taken.place.entry
