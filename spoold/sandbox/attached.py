@@ -8,12 +8,12 @@ import uuid
 from typing import Any
 
 import docker
-import msgspec
 
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError, TemporaryError
 from spoold.sandbox.channel import Channel, ClosedError
 from spoold.sandbox.engine import Engine
+from spoold.sandbox.inside.messages import VERSION, Ready
 
 log = Log("sandbox")
 
@@ -28,20 +28,6 @@ PAUSE = 0.02  # seconds; about as long as the engine takes to notice
 # The names of this process's containers, from before the engine makes them until somebody removes them. Whatever else
 # of this process the engine has is an orphan: it was not answered when it made it, or did not when it was to remove it.
 known: set[str] = set()
-
-
-class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the program sees around itself: bits of /proc/self/status, its memory limit in bytes, and which kernel.
-
-    -1 or b"" is what it cannot see.
-    """
-
-    version: int
-    no_new_privileges: int
-    seccomp: int
-    capabilities: int
-    memory: int
-    kernel: bytes
 
 
 class Attached:
@@ -71,7 +57,7 @@ class Attached:
         self._channel = Channel(attached, cancelled)
         self._api.start(self.id)
         try:
-            self.ready = as_ready(self._channel.message(START_PATIENCE))
+            self.ready = _ready(self._channel)
         except ClosedError as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
 
@@ -97,19 +83,13 @@ class Attached:
             self._api.close()
 
 
-def expect(message: dict[str, Any], event: bytes) -> None:
-    """Raise ClosedError unless the message is about ``event``."""
-    if message.pop("event", None) != event:
-        raise ClosedError("it did not say that it is ready")
-
-
-def as_ready(message: dict[str, Any]) -> Ready:
-    """Return the message with which a program says that it waits; raise ClosedError for any other."""
-    expect(message, b"ready")
-    try:
-        return msgspec.convert(message, Ready)
-    except msgspec.ValidationError as error:
-        raise ClosedError(f"the supervisor sent garbage: {error}") from error
+def _ready(channel: Channel) -> Ready:
+    """Return the message with which a program says that it waits."""
+    ready = channel.message(START_PATIENCE, Ready)
+    assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
+    if ready.version != VERSION:
+        raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")
+    return ready
 
 
 def remove(engine: Engine, api: docker.APIClient, container: str, patience: float = 0.0) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from spoold.model.errors import TemporaryError
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.messages import Broken, Message, parse_any
 
-MAX_HEADER = 64 * 1024
 MAX_DIAGNOSTICS = 4096
 ATTENTION = 0.2  # seconds between looks at the caller's event
 READ = 1 << 18
@@ -26,6 +26,20 @@ READ = 1 << 18
 
 class ClosedError(TemporaryError):
     """The stream ended or was garbage before the message that was due."""
+
+
+class BrokenError(Exception):
+    """A bug of ours on the other side of the stream: what was raised there, and where."""
+
+
+def text(said: bytes) -> str:
+    """Return what a supervisor said, to be read by people."""
+    return said.decode("utf-8", "replace")
+
+
+def unlimited(reason: bytes) -> TemporaryError:
+    """Return what is raised where a job cannot be kept from seeing more of the store than it may."""
+    return TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {text(reason)}")
 
 
 class Channel:
@@ -57,19 +71,22 @@ class Channel:
                 except OSError as error:
                     raise ClosedError(f"cannot send to the sandbox: {error.strerror}") from error
 
-    def message(self, patience: float) -> dict[str, Any]:
-        """Return the next message."""
+    def message(self, patience: float, *expected: type[Message]) -> Message:
+        """Return the next message, which must be one of those expected; raises :class:`BrokenError` for a bug of ours.
+
+        And :class:`ClosedError` for anything else.
+        """
         deadline = time.monotonic() + patience
         size = int.from_bytes(self.take(4, deadline), "big")
-        if size > MAX_HEADER:
+        if size > wire.MOST:
             raise ClosedError(f"the supervisor sent garbage{self.diagnostics()}")
         try:
-            value = wire.decode(self.take(size, deadline))
+            found = parse_any(wire.decode(self.take(size, deadline)), *expected, Broken)
         except ValueError as error:
             raise ClosedError(f"the supervisor sent garbage: {error}{self.diagnostics()}") from error
-        if not isinstance(value, dict):
-            raise ClosedError(f"the supervisor sent garbage{self.diagnostics()}")
-        return value
+        if isinstance(found, Broken):
+            raise BrokenError(text(found.story))
+        return found
 
     def take(self, size: int, deadline: float) -> bytes:
         """Return exactly ``size`` bytes of the supervisor's stdout."""
@@ -117,12 +134,12 @@ class Channel:
             for _, seen in poll.poll(min(left, ATTENTION) * 1000):
                 return seen
 
-    def arrived(self) -> dict[str, Any] | None:
-        """Return the next message if it is there; wait for nothing."""
+    def arrived(self, expected: type[Message]) -> Message | None:
+        """Return the next message if it is there; wait for nothing. It must be the one expected."""
         self._receive_what_is_there()
         if len(self._stdout) < 4 or len(self._stdout) < 4 + int.from_bytes(self._stdout[:4], "big"):
             return None
-        return self.message(0.0)
+        return self.message(0.0, expected)
 
     def silent(self) -> bool:
         """Tell whether the stream is open and nothing has come."""

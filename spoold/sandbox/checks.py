@@ -11,7 +11,7 @@ from typing import Any
 from spoold.config import DockerSettings, NixSettings
 from spoold.host import machine, ownership
 from spoold.model.findings import Finding, Level
-from spoold.sandbox.attached import Ready
+from spoold.sandbox.inside.messages import Ready
 
 SECCOMP_FILTER = 2  # as /proc/self/status says it
 NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host is reached

@@ -12,6 +12,7 @@ wait for; what a peak between two looks can take is bounded by the larger.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,27 +20,27 @@ from dataclasses import replace
 from typing import Any
 
 import docker
-import msgspec
 
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.attached import Attached, UnusableError, expect
-from spoold.sandbox.channel import Channel, ClosedError
+from spoold.sandbox.attached import Attached, UnusableError
+from spoold.sandbox.channel import BrokenError, Channel, ClosedError, text, unlimited
 from spoold.sandbox.engine import PATIENCE, Engine
 from spoold.sandbox.image import ENTER
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.files import HOLDERS, WORDS
-from spoold.sandbox.verdict import Done, judge, killed_whole
+from spoold.sandbox.inside.messages import Again, Bounds, Done, End, Failed, File, Order, Parcel, Refused
+from spoold.sandbox.verdict import is_possible, judge, killed_whole
 from spoold.sandbox.walls import Plan, Size, configuration, held
 
 LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 AGAIN_PATIENCE = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
-AGAIN = b"again"  # what a supervisor says when it has made room for another job
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
+TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 
 
@@ -84,11 +85,9 @@ class Container(Attached):
             return super().alive()
         assert self._channel is not None  # noqa: S101 - for mypy: what is due was started
         try:
-            message = self._channel.arrived()
-            if message is not None:
-                expect(message, AGAIN)
+            if self._channel.arrived(Again) is not None:
                 self.due = False
-        except (ClosedError, RunCancelledError):
+        except (ClosedError, BrokenError, RunCancelledError):
             return False
         return True
 
@@ -117,7 +116,7 @@ class Container(Attached):
     def _await_supervisor(self, channel: Channel) -> None:
         if self.due:
             try:
-                expect(channel.message(AGAIN_PATIENCE), AGAIN)
+                channel.message(AGAIN_PATIENCE, Again)
             except ClosedError as error:
                 raise UnusableError(f"the container did not get ready for another job: {error}") from error
             self.due = False
@@ -125,7 +124,7 @@ class Container(Attached):
     def _release(self, channel: Channel) -> None:
         """Have the supervisor make room for another job."""
         try:
-            channel.send([wire.frame({"end": 1})], LAST_PATIENCE)
+            channel.send([wire.frame(End())], LAST_PATIENCE)
         except (ClosedError, RunCancelledError):
             return
         self.reusable = self.due = True
@@ -201,59 +200,49 @@ def _usual(result: JobResult) -> bool:
 def _parcel(job: Job, names: list[str] | None) -> list[bytes]:
     """Return the job's files and input as the supervisor takes them."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
-    head: dict[str, object] = {
-        "files": [[name, mode, len(content)] for name, mode, content in files],
-        "stdin": len(job.stdin),
-    }
-    if names is not None:
-        head["store"] = list(names)
+    head = Parcel(
+        files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
+        stdin=len(job.stdin),
+        viewed=int(names is not None),
+        store=[os.fsencode(name) for name in names or ()],
+    )
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
-def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> dict[str, object]:
-    return {
-        "argv": [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS)],
-        "words": [
-            job.shell,
-            *(f"{key}={value}" for key, value in job.env.items()),
-            f"./{name}.sh",
-            *(job.args if name == "run" else ()),
-        ],
-        "env": [
-            f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin",
-            "HOME=/job",
-            f"NIX_PATH=nixpkgs={job.nixpkgs}",
-        ],
-        "input": int(name == "run"),
-        "limits": {
-            "time": int(limits.time * 1e9),
-            "cpu": int(limits.cpu_time * 1e9),
-            "memory": limits.memory,
-            "stdout": limits.stdout,
-            "stderr": limits.stderr,
-            "file_size": limits.file_size,
-            "open_files": limits.open_files,
-            "stack": limits.stack,
-        },
-    }
+def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
+    words = [
+        job.shell,
+        *(f"{key}={value}" for key, value in job.env.items()),
+        f"./{name}.sh",
+        *(job.args if name == "run" else ()),
+    ]
+    env = [f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin", "HOME=/job", f"NIX_PATH=nixpkgs={job.nixpkgs}"]
+    return Order(
+        argv=[word.encode() for word in (f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS))],
+        words=[word.encode() for word in words],
+        env=[pair.encode() for pair in env],
+        input=int(name == "run"),
+        limits=_bounds(limits),
+    )
+
+
+def _bounds(limits: PhaseLimits) -> Bounds:
+    """Return what the supervisor enforces of ``limits``: all that it knows by name, times in nanoseconds."""
+    scales = dict.fromkeys(TIMES, 10**9)
+    return Bounds(**{name: int(getattr(limits, name) * scales.get(name, 1)) for name in Bounds.FIELDS})
 
 
 def _report(channel: Channel, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
-    message = channel.message(patience)
-    event = message.pop("event", None)
-    reason = bytes(message.get("reason", b"")).decode("utf-8", "replace")
-    if event == b"failed":
-        raise TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {reason}")
-    if event == b"refused":
-        raise ClientError(f"files: they cannot be written to the work directory: {reason}")
-    try:
-        done = msgspec.convert(message, Done)
-    except msgspec.ValidationError as error:
-        raise ClosedError(f"the supervisor sent garbage: {error}") from error
-    if event != b"done" or done.stdout > limits.stdout or done.stderr > limits.stderr:
+    said = channel.message(patience, Done, Failed, Refused)
+    if isinstance(said, Failed):
+        raise unlimited(said.reason)
+    if isinstance(said, Refused):
+        raise ClientError(f"files: they cannot be written to the work directory: {text(said.reason)}")
+    assert isinstance(said, Done)  # noqa: S101 - for mypy: nothing else was expected
+    if not is_possible(said, limits):
         raise ClosedError("the supervisor sent garbage")
-    if not done.clean:
+    if not said.clean:
         raise ClosedError("a process of the job cannot be killed")
     deadline = time.monotonic() + MARGIN
-    stdout, stderr = channel.take(done.stdout, deadline), channel.take(done.stderr, deadline)
-    return judge(done, stdout, stderr, limits), done.left
+    stdout, stderr = channel.take(said.stdout, deadline), channel.take(said.stderr, deadline)
+    return judge(said, stdout, stderr, limits), said.left

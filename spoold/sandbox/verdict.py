@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Annotated
-
-import msgspec
 
 from spoold.host.proc import signal_name
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
+from spoold.sandbox.inside.messages import Done
 
+HIGHEST_STATUS = 0xFFFF  # see wait(2)
 CRASHES = frozenset(
     {
         signal.SIGILL,
@@ -35,24 +34,17 @@ CRASHES = frozenset(
         signal.SIGSYS,
     }
 )
-Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The supervisor's account of a phase: times in nanoseconds, sizes in bytes, ``status`` as wait(2) gives it."""
-
-    status: Annotated[int, msgspec.Meta(ge=-1, le=0xFFFF)]
-    time: Count
-    cpu: Count
-    memory: Count
-    left: Count
-    oom: Count
-    hit: bytes
-    clean: Count
-    stdout: Count
-    stdout_total: Count
-    stderr: Count
-    stderr_total: Count
+def is_possible(done: Done, limits: PhaseLimits) -> bool:
+    """Tell whether an account can be true: no count is negative, and no more was kept than the limits allow."""
+    counts = [value for name, value in done.fields().items() if name != "status" and isinstance(value, int)]
+    return (
+        min(counts) >= 0
+        and -1 <= done.status <= HIGHEST_STATUS
+        and done.stdout <= min(limits.stdout, done.stdout_total)
+        and done.stderr <= min(limits.stderr, done.stderr_total)
+    )
 
 
 def judge(done: Done, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Phase:

@@ -16,18 +16,20 @@ given its view is thrown away.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
 from docker.types import LogConfig, Mount
 
 from spoold.host.log import Log
-from spoold.model.errors import OperatorError, SpooldError, TemporaryError
+from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.limits import MIB
 from spoold.sandbox.attached import Attached, UnusableError
-from spoold.sandbox.channel import ClosedError
+from spoold.sandbox.channel import ClosedError, text, unlimited
 from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.messages import Failed, Gone, Show, Shown
 from spoold.sandbox.interpreter import COMMAND
 from spoold.sandbox.walls import Plan
 
@@ -77,13 +79,13 @@ class Porter(Attached):
         """Let the container see these entries of the store only."""
         channel = self._channel
         assert channel is not None  # noqa: S101 - for mypy: it was started
-        channel.send([wire.frame({"pid": pid, "container": container, "paths": names})], PATIENCE)
-        answer = channel.message(PATIENCE)
-        reason = bytes(answer.get("reason", b"")).decode("utf-8", "replace")
-        if answer.get("event") == b"gone":
-            raise UnusableError(f"the container is gone: {reason}")
-        if answer.get("event") != b"shown":
-            raise TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {reason}")
+        order = Show(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
+        channel.send([wire.frame(order)], PATIENCE)
+        answer = channel.message(PATIENCE, Shown, Gone, Failed)
+        if isinstance(answer, Gone):
+            raise UnusableError(f"the container is gone: {text(answer.reason)}")
+        if isinstance(answer, Failed):
+            raise unlimited(answer.reason)
 
 
 class Views:

@@ -11,15 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoold.model.limits import PhaseLimits
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.channel import Channel, ClosedError
+from spoold.sandbox.channel import BrokenError, Channel, ClosedError
 from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.messages import Again, Bounds, Broken, Order, Refused, parse, story
 
 VALUES: st.SearchStrategy[object] = st.recursive(
     st.integers(-(10**18), 10**18) | st.binary(max_size=50),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=8,
 )
+
+
+REFUSED = Refused(reason=b"why")
+BOUNDS = Bounds(**dict.fromkeys(Bounds.FIELDS, 1))
+
+
+def sent(value: object) -> bytes:
+    """Return a value as if it were a message."""
+    body = wire.encode(value)
+    return len(body).to_bytes(4, "big") + body
 
 
 @given(VALUES)
@@ -75,9 +87,9 @@ def framed(data: bytes, stream: int = 1) -> bytes:
 
 def test_a_message_in_pieces(ends: tuple[Channel, socket.socket]) -> None:
     channel, theirs = ends
-    whole = b"".join(framed(bytes((byte,))) for byte in wire.frame({"event": "ready"}) + b"raw")
+    whole = b"".join(framed(bytes((byte,))) for byte in wire.frame(REFUSED) + b"raw")
     theirs.sendall(framed(b"noise", stream=2) + whole)
-    assert channel.message(5) == {"event": b"ready"}
+    assert channel.message(5, Refused) == REFUSED
     assert channel.take(3, time.monotonic() + 5) == b"raw"
     assert "noise" in channel.diagnostics()
 
@@ -87,7 +99,11 @@ def test_a_message_in_pieces(ends: tuple[Channel, socket.socket]) -> None:
     [
         framed(b"\xff\xff\xff\xff"),
         framed((5).to_bytes(4, "big") + b"hello"),
-        framed(wire.frame({"a": 1})[:-1] + b"x"),
+        framed(wire.frame(REFUSED)[:-1] + b"x"),
+        framed(wire.frame(Again())),
+        framed(sent(REFUSED.value() | {"reason": 1})),
+        framed(sent(REFUSED.value() | {"more": b"x"})),
+        framed(sent({"event": "Refused"})),
         framed((3).to_bytes(4, "big") + b"i1e"),
         framed(b"\0"),
         b"",
@@ -98,13 +114,40 @@ def test_garbage_closes(ends: tuple[Channel, socket.socket], data: bytes) -> Non
     theirs.sendall(data)
     theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(ClosedError):
-        channel.message(5)
+        channel.message(5, Refused)
+
+
+def test_a_bug_on_the_other_side_is_told(ends: tuple[Channel, socket.socket]) -> None:
+    channel, theirs = ends
+    try:
+        raise KeyError("left out")
+    except KeyError as error:
+        theirs.sendall(framed(wire.frame(Broken(story=story(error)))))
+    with pytest.raises(BrokenError, match=r"KeyError: 'left out'\n  test_channel.py:\d+ in test_a_bug"):
+        channel.message(5, Refused)
+
+
+def test_a_message_has_all_its_fields_and_no_other() -> None:
+    order = Order(argv=[b"x"], words=[], env=[b"A=b"], input=1, limits=BOUNDS)
+    assert parse(wire.decode(wire.encode(order.value())), Order) == order
+    assert order.limits.stack == BOUNDS.stack
+    for wrong in (
+        BOUNDS.fields() | {"new": 1},
+        dict(list(BOUNDS.fields().items())[1:]),
+        BOUNDS.fields() | {"time": b""},
+    ):
+        with pytest.raises(ValueError, match=r"fields|no number"):
+            Bounds(**wrong)  # type: ignore[arg-type]
+
+
+def test_each_limit_of_a_phase_is_enforced_in_the_sandbox_or_by_the_container() -> None:
+    assert {*Bounds.FIELDS, "processes"} == set(PhaseLimits.__struct_fields__)
 
 
 def test_silence_is_bounded(ends: tuple[Channel, socket.socket]) -> None:
     channel, _ = ends
     with pytest.raises(ClosedError, match="does not answer"):
-        channel.message(0.3)
+        channel.message(0.3, Refused)
     with pytest.raises(ClosedError, match="does not answer"):
         channel.send([b"x" * 10**8], 0.3)
 
@@ -113,7 +156,7 @@ def test_the_callers_event_ends_a_wait(ends: tuple[Channel, socket.socket]) -> N
     channel, _ = ends
     threading.Timer(0.2, channel.cancelled.set).start()
     with pytest.raises(RunCancelledError):
-        channel.message(20)
+        channel.message(20, Refused)
 
 
 def test_last_words_are_short_and_escaped(ends: tuple[Channel, socket.socket]) -> None:
@@ -121,7 +164,7 @@ def test_last_words_are_short_and_escaped(ends: tuple[Channel, socket.socket]) -
     theirs.sendall(framed(b"x" * 10000 + b"\x1b[31m\nTraceback", stream=2))
     theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(ClosedError) as caught:
-        channel.message(5)
+        channel.message(5, Refused)
     assert "Traceback" in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 1000

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from spoold.config import DockerSettings, NixSettings
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level, refuse
 from spoold.sandbox import checks
-from spoold.sandbox.attached import Ready
+from spoold.sandbox.inside.messages import VERSION, Ready
 
 GOOD: dict[str, Any] = {
     "MemoryLimit": True,
@@ -25,8 +24,13 @@ GOOD: dict[str, Any] = {
 }
 ROOTLESS = ["name=seccomp,profile=default", "name=rootless"]
 READY = Ready(
-    version=2, no_new_privileges=1, seccomp=2, capabilities=0, memory=1 << 29, kernel=machine.boot_id().encode()
+    version=VERSION, no_new_privileges=1, seccomp=2, capabilities=0, memory=1 << 29, kernel=machine.boot_id().encode()
 )
+
+
+def ready(**changes: Any) -> Ready:
+    fields: dict[str, Any] = READY.fields() | changes
+    return Ready(**fields)
 
 
 def refused(findings: list[Finding]) -> list[str]:
@@ -76,18 +80,18 @@ def test_a_runtime_that_the_engine_does_not_have() -> None:
 )
 def test_a_container_that_did_not_get_what_was_asked(change: dict[str, int], words: str) -> None:
     for settings in (DockerSettings(), DockerSettings(runtime="crun")):
-        (found,) = refused(checks.of_container(replace(READY, **change), 1 << 29, settings))
+        (found,) = refused(checks.of_container(ready(**change), 1 << 29, settings))
         assert words in found
 
 
 def test_a_kernel_of_its_own_is_believed_of_a_runtime_that_the_operator_chose() -> None:
-    strange = replace(READY, no_new_privileges=-1, seccomp=0, memory=-1, kernel=b"")
+    strange = ready(no_new_privileges=-1, seccomp=0, memory=-1, kernel=b"")
     assert not refused(checks.of_container(strange, 1 << 29, DockerSettings(runtime="runsc")))
     assert len(refused(checks.of_container(strange, 1 << 29, DockerSettings()))) == 2
 
 
 def test_a_limit_that_cannot_be_seen_is_no_verdict() -> None:
-    found = checks.of_container(replace(READY, memory=-1), 1 << 29, DockerSettings())
+    found = checks.of_container(ready(memory=-1), 1 << 29, DockerSettings())
     assert [finding.level for finding in found] == [Level.FINE, Level.FINE, Level.UNKNOWN]
 
 

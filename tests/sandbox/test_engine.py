@@ -23,6 +23,7 @@ from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.sandbox import RunCancelledError, docker_engine, image, walls
 from spoold.sandbox import container as container_module
+from spoold.sandbox.channel import BrokenError
 from spoold.sandbox.container import Container
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.view import ROLE
@@ -118,7 +119,7 @@ def test_nothing_is_left_after_errors(
     with pytest.raises(RuntimeError, match="own"):
         own.run(make_job("true", shell=plain_shell), fail, threading.Event())
     bad = make_job("true", shell=plain_shell, files={"../escape": b""})
-    with pytest.raises(TemporaryError, match="bad file name"):
+    with pytest.raises(BrokenError, match="bad file name"):
         own.run(bad, lambda *_: None, threading.Event())
     nothing_is_left(api, tmp_path)
 

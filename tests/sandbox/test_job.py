@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +13,10 @@ from msgspec.structs import replace
 from spoold.model.errors import ClientError
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.model.submission import MAX_ARGUMENT
+from spoold.sandbox import container
+from spoold.sandbox.channel import BrokenError
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from spoold.sandbox.inside.messages import Order
 from tests.sandbox.conftest import RUN, Run
 
 pytestmark = pytest.mark.docker
@@ -268,3 +273,37 @@ def test_a_script_starts_the_same_way_with_variables_and_without(run: Run, first
     plain, given = (run(script, args=("x",), env=env).run.stdout for env in ({}, {"A": "b"}))
     assert plain == given
     assert plain.startswith("./run.sh 1\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ([], "IndexError: list index out of range"),
+        ([b"/nowhere/bash"], "FileNotFoundError"),
+    ],
+)
+def test_a_bug_of_ours_between_fork_and_exec_is_not_the_jobs_failure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, program: list[bytes], words: str
+) -> None:
+    order = container._order
+
+    def with_another_program(*given: Any) -> Order:
+        fields: dict[str, Any] = order(*given).fields() | {"argv": program}
+        return Order(**fields)
+
+    monkeypatch.setattr(container, "_order", with_another_program)
+    with pytest.raises(BrokenError, match=words) as caught:
+        run("echo hi")
+    assert re.search(r"phase\.py:\d+ in _become_job", str(caught.value)), caught.value
+
+
+def test_a_bug_of_ours_in_the_supervisor_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Order, "value", lambda _: {"event": "Order"})
+    with pytest.raises(BrokenError, match="Order has not the fields"):
+        run("echo hi")
+
+
+def test_a_work_directory_that_was_closed_is_the_jobs_own_doing(run: Run) -> None:
+    done = run("echo hi", compile_sh="chmod 0 /job")
+    assert (done.run.outcome, done.run.exit_code) == (Outcome.NONZERO_EXIT, 126)
+    assert "the work directory cannot be entered" in done.run.stderr

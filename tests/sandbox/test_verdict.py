@@ -8,7 +8,8 @@ import pytest
 
 from spoold.model.limits import RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox.verdict import Done, judge, killed_whole
+from spoold.sandbox.inside.messages import Done
+from spoold.sandbox.verdict import judge, killed_whole
 
 
 def done(status: int, *, hit: bytes = b"", oom: int = 0, total: int = 0) -> Done:

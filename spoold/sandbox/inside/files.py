@@ -6,10 +6,7 @@ import fcntl
 import os
 
 from . import wire
-
-TYPE_CHECKING = False  # importing typing takes too long here
-if TYPE_CHECKING:
-    from typing import Any
+from .messages import Parcel
 
 JOB_UID = 65533  # of jobs in cells, where all uids are the cell's own
 job_uid = JOB_UID  # of the job that this process serves, and its gid
@@ -38,19 +35,19 @@ class as_job:  # noqa: N801 - read as a word: `with as_job():`
         os.setegid(0)
 
 
-def receive(host: wire.Host, job: dict[str, Any]) -> int:
+def receive(host: wire.Host, job: Parcel) -> int:
     """Write the files that follow ``job`` on the wire; return a descriptor to read the job's input from."""
     made: set[str] = set()
     with as_job():
-        for name, mode, size in job["files"]:
-            _make_parents(name, made)
-            path = os.path.join(WORK, os.fsdecode(name))
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-            _fill(host, descriptor, size)
-            os.fchmod(descriptor, mode)
+        for file in job.files:
+            _make_parents(file.name, made)
+            path = os.path.join(WORK, os.fsdecode(file.name))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode)
+            _fill(host, descriptor, file.size)
+            os.fchmod(descriptor, file.mode)
             os.close(descriptor)
         memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        _fill(host, memory, job["stdin"])
+        _fill(host, memory, job.stdin)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         stdin = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
     os.close(memory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what signal wraps in enums; importing enum takes too long
+import errno
+import fcntl
 import os
 import resource
 import select
@@ -11,14 +13,17 @@ import time
 from . import counters, files, landlock, seccomp, sockets, wire
 from .files import WORDS, WORK, as_job
 from .kernel import PR_SET_DUMPABLE, libc
+from .messages import Bounds, Broken, Done, Order, story
 
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
 KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
 PAGE = 4096
 NO_CORE = 1  # bytes: with so many the kernel starts no handler of core dumps, which with none it does, see core(5)
+APART = 64  # a descriptor above all that have to have certain numbers
+LACKING = (errno.ENOMEM, errno.ENOSPC, errno.E2BIG)  # what the job's own limits leave too little of
 TICK = 0.01  # seconds between looks at CPU and memory, at most: memory grows by some 10 MB in that time
 
 
@@ -69,16 +74,16 @@ class Tools:
 class Phase:
     """One program of the job from its fork to the death of everything it started."""
 
-    def __init__(self, tools: Tools, order: dict[str, Any]) -> None:
+    def __init__(self, tools: Tools, order: Order) -> None:
         self.tools, self.counters = tools, tools.counters
-        self.limits = order["limits"]
-        self.argv, self.env = order["argv"], dict(pair.split(b"=", 1) for pair in order["env"])
-        self.words = b"".join(word + b"\0" for word in order["words"])
+        self.limits = order.limits
+        self.argv, self.env = order.argv, dict(_pair(pair) for pair in order.env)
+        self.words = b"".join(word + b"\0" for word in order.words)
         self.hit = ""
         self.pid = 0
         self.status: int | None = None
         self.reaped_cpu = self.looking_cpu = self.draining_cpu = 0
-        self.outputs = [Output(self.limits["stdout"]), Output(self.limits["stderr"])]
+        self.outputs = [Output(self.limits.stdout), Output(self.limits.stderr)]
 
     def run(self, stdin: int) -> None:
         """Run the phase and send what came of it."""
@@ -89,10 +94,12 @@ class Phase:
         self.memory_before = self.heap_before + self.files_before
         self.memory_peak = 0
         self.sockets = sockets.Sockets()
+        trouble, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.started = time.monotonic_ns()
         self.pid = os.fork()
         if self.pid == 0:
-            self._become_job((stdin, *(output.writer for output in self.outputs)))
+            self._become_job((stdin, *(output.writer for output in self.outputs)), told)
+        os.close(told)
         for output in self.outputs:
             os.close(output.writer)
         try:
@@ -103,11 +110,12 @@ class Phase:
         if self.counters.oom_kills() > self.oom_before:
             self.tools.reserve.clear()  # files in tmpfs may still fill the memory, and the report needs some
         self._drain_rest()
-        self._report(clean)
+        self._report(clean, _last_words(trouble))
 
-    def _become_job(self, streams: tuple[int, ...]) -> NoReturn:
-        """In the forked child, become the job."""
+    def _become_job(self, streams: tuple[int, ...], told: int) -> NoReturn:
+        """In the forked child, become the job. What goes wrong and is not the job's fault is ``told``."""
         try:
+            told = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, APART)  # out of the way of what gets a certain number
             os.setsid()
             for number, descriptor in enumerate(streams):
                 os.dup2(descriptor, number)
@@ -117,19 +125,23 @@ class Phase:
             make_own()
             with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
                 file.write(b"1000")
-            set_limits(self.limits)
             os.umask(0o022)
             os.setgroups([])
             os.setresgid(files.job_uid, files.job_uid, files.job_uid)
             os.setresuid(files.job_uid, files.job_uid, files.job_uid)
             landlock.confine(self.tools.rules)
             os.dup2(words, WORDS)  # not before: the rules may have that number
-            os.closerange(WORDS + 1, 256)
+            told = os.dup2(told, WORDS + 1, inheritable=False)
+            os.closerange(WORDS + 2, 256)
+            set_limits(self.limits)
             self.tools.filter.put_on()
-            os.chdir(WORK)
+            _enter_work()
             os.execve(self.argv[0], self.argv, self.env)  # noqa: S606 - a program of the store, no shell between
-        except OSError as error:
-            os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not look like the job's doing
+            if isinstance(error, OSError) and error.errno in LACKING:
+                os.write(2, f"spoold: the program cannot be started: {error.strerror}\n".encode())
+            else:
+                os.write(told, story(error))
         finally:
             os._exit(126)
 
@@ -150,7 +162,7 @@ class Phase:
         readers = {output.reader: output for output in self.outputs}
         for reader in readers:
             poll.register(reader, select.POLLIN)
-        end, next_look, pause = self.started + self.limits["time"], self.started, 0.002
+        end, next_look, pause = self.started + self.limits.time, self.started, 0.002
         self.watching_since = time.process_time_ns()
         while self.status is None and not self.hit:
             now = time.monotonic_ns()
@@ -178,14 +190,14 @@ class Phase:
         began = self._count_draining()
         used = self._used(*self.counters.memory())
         seen = self.sockets.held()
-        used += self.sockets.held(again=True) if used + seen > self.limits["memory"] >= used else seen
+        used += self.sockets.held(again=True) if used + seen > self.limits.memory >= used else seen
         self.memory_peak = max(self.memory_peak, used)
         self.elapsed = now - self.started
-        if used > self.limits["memory"] or self.counters.oom_kills() > self.oom_before:
+        if used > self.limits.memory or self.counters.oom_kills() > self.oom_before:
             self.hit = "memory"
-        elif self.elapsed >= self.limits["time"]:
+        elif self.elapsed >= self.limits.time:
             self.hit = "time"
-        elif self._cpu() > self.limits["cpu"]:
+        elif self._cpu() > self.limits.cpu_time:
             self.hit = "cpu"
         self.looking_cpu += time.process_time_ns() - began
 
@@ -229,38 +241,37 @@ class Phase:
                 pass
             os.close(output.reader)
 
-    def _report(self, clean: bool) -> None:
+    def _report(self, clean: bool, trouble: bytes) -> None:
+        if trouble:
+            self.tools.host.send(Broken(story=trouble))
+            return
         stdout, stderr = self.outputs
         left, peak = self._memory()
         cpu = self._cpu()
         self._look_back(peak, cpu)
-        self.tools.host.send(
-            {
-                "event": "done",
-                "status": -1 if self.status is None else self.status,
-                "time": self.elapsed,
-                "cpu": cpu,
-                "memory": peak,
-                "left": left,
-                "oom": int(self.counters.oom_kills() > self.oom_before),
-                "hit": self.hit,
-                "clean": int(clean),
-                "stdout": len(stdout.kept),
-                "stdout_total": stdout.total,
-                "stderr": len(stderr.kept),
-                "stderr_total": stderr.total,
-            },
-            stdout.kept,
-            stderr.kept,
+        done = Done(
+            status=-1 if self.status is None else self.status,
+            time=self.elapsed,
+            cpu=cpu,
+            memory=peak,
+            left=left,
+            oom=int(self.counters.oom_kills() > self.oom_before),
+            hit=self.hit.encode(),
+            clean=int(clean),
+            stdout=len(stdout.kept),
+            stdout_total=stdout.total,
+            stderr=len(stderr.kept),
+            stderr_total=stderr.total,
         )
+        self.tools.host.send(done, stdout.kept, stderr.kept)
 
     def _look_back(self, peak: int, cpu: int) -> None:
         """Find a limit that was passed since the last look."""
-        if peak > self.limits["memory"]:
+        if peak > self.limits.memory:
             self.hit = "memory"
-        elif not self.hit and self.elapsed > self.limits["time"]:
+        elif not self.hit and self.elapsed > self.limits.time:
             self.hit = "time"
-        elif not self.hit and cpu > self.limits["cpu"]:
+        elif not self.hit and cpu > self.limits.cpu_time:
             self.hit = "cpu"
 
     def _memory(self) -> tuple[int, int]:
@@ -275,8 +286,7 @@ class Phase:
         if peak > self.peak_before:
             exact = peak - self._kept() - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
         left = max(0, self._used(heap, files, cache))
-        limit: int = self.limits["memory"]
-        return left, max(self.memory_peak, left, min(exact, limit))
+        return left, max(self.memory_peak, left, min(exact, self.limits.memory))
 
     def _used(self, heap: int, files: int, _: int) -> int:
         """Return the bytes that this phase holds; files of an earlier one that it deletes make no room for more."""
@@ -287,19 +297,43 @@ class Phase:
         return sum(len(output.kept) for output in self.outputs)
 
 
+def _pair(pair: bytes) -> tuple[bytes, bytes]:
+    name, _, value = pair.partition(b"=")
+    return name, value
+
+
+def _enter_work() -> None:
+    """Go to the work directory. An earlier phase may have closed it, which is the job's own doing."""
+    try:
+        os.chdir(WORK)
+    except OSError as error:
+        os.write(2, f"spoold: the work directory cannot be entered: {error.strerror}\n".encode())
+        os._exit(126)
+
+
+def _last_words(trouble: int) -> bytes:
+    """Return what the child said that is not the job's fault; it is dead, or has become the job."""
+    try:
+        return os.read(trouble, wire.CHUNK)
+    except BlockingIOError:  # it is stuck in the kernel
+        return b""
+    finally:
+        os.close(trouble)
+
+
 def make_own() -> None:
     """Let this process write its own files in /proc until its uid changes: in a cell these are somebody else's."""
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
-def set_limits(limits: dict[str, int]) -> None:
+def set_limits(limits: Bounds) -> None:
     """Limit this process and its children; not the number of processes, which the kernel would count per user."""
-    cpu = limits["cpu"] // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
+    cpu = limits.cpu_time // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
     for which, soft, hard in (
         (resource.RLIMIT_CPU, cpu, cpu + 1),
-        (resource.RLIMIT_FSIZE, limits["file_size"], limits["file_size"]),
-        (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
-        (resource.RLIMIT_STACK, limits["stack"], limits["stack"]),
+        (resource.RLIMIT_FSIZE, limits.file_size, limits.file_size),
+        (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
+        (resource.RLIMIT_STACK, limits.stack, limits.stack),
         (resource.RLIMIT_CORE, NO_CORE, NO_CORE),
     ):
         top = resource.getrlimit(which)[1]

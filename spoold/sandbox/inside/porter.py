@@ -22,13 +22,10 @@ import resource
 
 from .kernel import CLONE_NEWNS, call, libc
 from .masks import Masks
+from .messages import Failed, Gone, Message, Show, Shown
 from .store import show
 from .supervisor import ready
 from .wire import GoneError, Host
-
-TYPE_CHECKING = False  # importing typing takes too long here
-if TYPE_CHECKING:
-    from typing import Any
 
 
 def main() -> None:
@@ -40,30 +37,30 @@ def main() -> None:
     host.send(ready())
     try:
         while True:
-            host.send(_carry_out(host.message(), home, hosts))
+            host.send(_carry_out(host.message(Show), home, hosts))
     except GoneError:
         os._exit(0)
 
 
-def _carry_out(order: dict[str, Any], home: int, hosts: Masks) -> dict[str, object]:
+def _carry_out(order: Show, home: int, hosts: Masks) -> Message:
     try:
-        namespace = _find(order["pid"], order["container"], home)
+        namespace = _find(order.pid, order.container, home)
     except (OSError, ValueError) as error:
-        return {"event": "gone", "reason": str(error)}
+        return Gone(reason=str(error).encode())
     try:
         call(libc.setns, namespace, CLONE_NEWNS)
         try:
             hosts.cover()
-            if order["paths"]:
-                show(order["paths"], unmount=True)
+            if order.paths:
+                show(order.paths, unmount=True)
         finally:
             call(libc.setns, home, CLONE_NEWNS)
     except OSError as error:
         name = error.filename.decode() if isinstance(error.filename, bytes) else ""
-        return {"event": "failed", "reason": f"{name}: {error.strerror}"}
+        return Failed(reason=f"{name}: {error.strerror}".encode())
     finally:
         os.close(namespace)
-    return {"event": "shown"}
+    return Shown()
 
 
 def _find(pid: int, container: bytes, home: int) -> int:

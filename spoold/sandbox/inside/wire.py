@@ -1,9 +1,9 @@
 """The wire between host and supervisor, and the supervisor's end of it.
 
-A message is a 4-byte length and that many bytes of bencode (integers, byte strings, lists, dictionaries): a codec of a
-few lines that carries any bytes. Raw bytes that a message announces follow it. The host sends one message with the
-job's files and input, then one per phase. The supervisor sends ``ready``, then ``done`` per phase, or ``refused`` where
-the files cannot be written. End of the supervisor's stdin at any time means: stop everything and exit.
+A message (see ``messages``) is a 4-byte length and that many bytes of bencode (integers, byte strings, lists,
+dictionaries): a codec of a few lines that carries any bytes. Raw bytes that a message announces follow it. The host
+sends a parcel, then an order per phase. The supervisor says that it is ready, then that each phase is done, or why
+there is none. End of the supervisor's stdin at any time means: stop everything and exit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 import select
 
+from .messages import Message, parse, parse_any
+
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+
+    from .messages import Some
 
 CHUNK = 65536
-MAX_HEADER = 64 * 1024**2
+MOST = 64 * 1024**2  # bytes of a message, in both directions
 PATIENCE = 60.0  # seconds without progress on the host's side of a message
 
 
@@ -77,9 +80,11 @@ def _key(key: object) -> str:
     return key.decode()
 
 
-def frame(message: dict[str, object]) -> bytes:
+def frame(message: Message) -> bytes:
     """Return ``message`` as it goes over the wire."""
-    body = encode(message)
+    body = encode(message.value())
+    if len(body) > MOST:
+        raise ValueError("message too long")
     return len(body).to_bytes(4, "big") + body
 
 
@@ -94,7 +99,7 @@ class Host:
         self.poll_out = select.poll()
         self.poll_out.register(1, select.POLLOUT)
 
-    def send(self, message: dict[str, object], *raw: bytearray) -> None:
+    def send(self, message: Message, *raw: bytearray) -> None:
         """Send ``message`` and the raw bytes that it announces."""
         parts: tuple[bytes | bytearray, ...] = (frame(message), *raw)
         for part in parts:
@@ -108,16 +113,20 @@ class Host:
                 except OSError:
                     raise GoneError from None
 
-    def message(self) -> dict[str, Any]:
-        """Wait for the next message."""
+    def message(self, expected: type[Some]) -> Some:
+        """Wait for the next message, which must be the one expected."""
+        return parse(self._value(), expected)
+
+    def any_of(self, *expected: type[Message]) -> Message:
+        """Wait for the next message, which must be one of those expected."""
+        return parse_any(self._value(), *expected)
+
+    def _value(self) -> object:
         self.poll_in.poll()
         size = int.from_bytes(b"".join(self.raw(4)), "big")
-        if size > MAX_HEADER:
+        if size > MOST:
             raise ValueError("message too long")
-        value = decode(b"".join(self.raw(size)))
-        if not isinstance(value, dict):
-            raise ValueError("not a message")
-        return value
+        return decode(b"".join(self.raw(size)))
 
     def raw(self, size: int) -> Iterator[bytes]:
         """Yield the next ``size`` bytes in pieces, so that no copy of a whole file is ever held."""

@@ -1,0 +1,253 @@
+"""What host, supervisor and porter say to each other: a class for each message, the same on all sides.
+
+A message goes over the wire as a dictionary of its fields and ``event``, its name. Whoever reads one says which it
+expects, and gets nothing else: the supervisor is ours, but what runs beside it is not, so each field is checked to have
+its type, and none may be missing or too much. Times are nanoseconds, sizes bytes.
+
+A field that is added on one side only is an error when the message is made, not one of the job's.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+    Some = TypeVar("Some", bound="Message")
+else:
+
+    def dataclass_transform(**_: object) -> Callable[[type], type]:
+        """Stand for what only the type checker needs."""
+        return lambda made: made
+
+
+VERSION = 3  # of all of them together: the supervisor tells its own first, and the host compares
+LARGEST = 1 << 64  # no number is as large, or negated
+
+
+@dataclass_transform(kw_only_default=True)
+class Message:
+    """A message. Its fields are its annotations: int, bytes (text is encoded), lists of these, or messages."""
+
+    FIELDS: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Take the fields from the annotations, and make it known by its name."""
+        cls.FIELDS = dict(cls.__annotations__)
+        KNOWN[cls.__name__] = cls
+
+    def __init__(self, **values: Any) -> None:
+        if values.keys() != self.FIELDS.keys():
+            raise ValueError(
+                f"{type(self).__name__} has not the fields {', '.join(values.keys() ^ self.FIELDS.keys())}"
+            )
+        for name, kind in self.FIELDS.items():
+            setattr(self, name, _checked(kind, values[name]))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # as of anything that can change
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def fields(self) -> dict[str, object]:
+        """Return the fields as the wire has them."""
+        return {name: _bare(value) for name, value in self.__dict__.items()}
+
+    def value(self) -> dict[str, object]:
+        """Return the message as the wire has it."""
+        return self.fields() | {"event": type(self).__name__}
+
+
+KNOWN: dict[str, type[Message]] = {}
+
+
+def _checked(kind: str, value: Any) -> Any:
+    if kind.startswith("list["):
+        if not isinstance(value, list):
+            raise ValueError(f"{type(value).__name__} is no list")
+        inner = kind[5:-1]
+        return [_checked(inner, each) for each in value]
+    if kind == "int":
+        if not isinstance(value, int) or not -LARGEST < value < LARGEST:
+            raise ValueError("no number")
+        return int(value)
+    if kind == "bytes":
+        if isinstance(value, str):
+            return value.encode()
+        if not isinstance(value, bytes):
+            raise ValueError(f"{type(value).__name__} is no string")
+        return value
+    made = KNOWN[kind]
+    return value if isinstance(value, made) else made(**value)
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, Message):
+        return value.fields()
+    return [_bare(each) for each in value] if isinstance(value, list) else value
+
+
+def parse(value: object, expected: type[Some]) -> Some:
+    """Return the message that ``value`` is; raise ValueError unless it is whole and of the type that is expected."""
+    if not isinstance(value, dict) or value.pop("event", None) != expected.__name__.encode():
+        raise ValueError(f"this is no message {expected.__name__}")
+    return expected(**value)
+
+
+def parse_any(value: object, *expected: type[Message]) -> Message:
+    """Return the message that ``value`` is; raise ValueError unless it is whole and one of those expected."""
+    name = value.get("event") if isinstance(value, dict) else None
+    for each in expected:
+        if name == each.__name__.encode():
+            return parse(value, each)
+    raise ValueError(f"this is none of the messages {', '.join(each.__name__ for each in expected)}")
+
+
+# -- from the host to a supervisor
+
+
+class File(Message):
+    """A file of the job; its ``size`` bytes follow the parcel, in the parcel's order."""
+
+    name: bytes
+    mode: int
+    size: int
+
+
+class Parcel(Message):
+    """A job. Its files' bytes follow, then ``stdin`` bytes of input.
+
+    ``viewed`` is 1 where the cell shows the entries ``store`` of the store only.
+    """
+
+    files: list[File]
+    stdin: int
+    viewed: int
+    store: list[bytes]
+
+
+class Bounds(Message):
+    """The limits of a phase that the supervisor enforces; see ``model.limits``, whose names these are."""
+
+    time: int
+    cpu_time: int
+    memory: int
+    stdout: int
+    stderr: int
+    file_size: int
+    open_files: int
+    stack: int
+
+
+class Order(Message):
+    """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
+
+    ``input`` is 1 where it gets the job's input.
+    """
+
+    argv: list[bytes]
+    words: list[bytes]
+    env: list[bytes]
+    input: int
+    limits: Bounds
+
+
+class End(Message):
+    """The job is over: make room for another."""
+
+
+# -- from a supervisor
+
+
+class Ready(Message):
+    """What a program sees around itself: bits of /proc/self/status, its memory limit, and which kernel.
+
+    -1 or b"" is what it cannot see.
+    """
+
+    version: int
+    no_new_privileges: int
+    seccomp: int
+    capabilities: int
+    memory: int
+    kernel: bytes
+
+
+class Again(Message):
+    """There is room for another job."""
+
+
+class Refused(Message):
+    """The job's files cannot be written, through a fault of the job."""
+
+    reason: bytes
+
+
+class Failed(Message):
+    """What was ordered cannot be done here."""
+
+    reason: bytes
+
+
+class Broken(Message):
+    """A bug of ours: what was raised, and where."""
+
+    story: bytes
+
+
+class Done(Message):
+    """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
+
+    ``left`` is what it leaves in memory as files, ``oom`` 1 where the kernel killed something for want of memory,
+    ``hit`` the name of the limit that ended it, ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
+    ``stderr`` follow.
+    """
+
+    status: int
+    time: int
+    cpu: int
+    memory: int
+    left: int
+    oom: int
+    hit: bytes
+    clean: int
+    stdout: int
+    stdout_total: int
+    stderr: int
+    stderr_total: int
+
+
+# -- to and from a porter
+
+
+class Show(Message):
+    """Let the container whose first process is ``pid`` see these entries of the store only; none: leave the store."""
+
+    pid: int
+    container: bytes
+    paths: list[bytes]
+
+
+class Shown(Message):
+    """It is done."""
+
+
+class Gone(Message):
+    """There is no such container any more."""
+
+    reason: bytes
+
+
+def story(error: BaseException) -> bytes:
+    """Return what was raised, and where, as lines; the module traceback is not in the image."""
+    lines = [f"{type(error).__name__}: {error}"]
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f"  {code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    return "\n".join(lines).encode("utf-8", "backslashreplace")[:4096]
