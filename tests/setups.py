@@ -72,7 +72,7 @@ def engine(*options: str, first: str = ":", wrappers: dict[str, str] | None = No
 
 @contextlib.contextmanager
 def rootless_engine() -> Iterator[str]:
-    """Yield the URL of a dockerd that an ordinary user runs."""
+    """Yield the URL of a dockerd that an ordinary user runs, and that has no control groups to make containers in."""
     need("dockerd", "rootlesskit", "newuidmap", "setpriv", "useradd")
     run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))
     with _ordinary_user() as user:
@@ -80,7 +80,7 @@ def rootless_engine() -> Iterator[str]:
         inside = f"""
             rm -rf /run/docker /run/containerd /run/xtables.lock
             exec dockerd --rootless --data-root {run}/data --exec-root {run}/exec --pidfile {run}/pid \
-                --host unix://{run}/socket --bridge none --iptables=false
+                --host unix://{run}/socket --bridge none --iptables=false --exec-opt native.cgroupdriver=cgroupfs
         """
         command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig", "TERM", "--"]
         command += ["env", "-i", f"PATH={os.environ['PATH']}:/usr/sbin:/sbin", f"HOME={run}", f"XDG_RUNTIME_DIR={run}"]
