@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, LeaseSettings, NixSettings, Settings, SpoolSettings
+from spoold.config import BuilderSettings, DockerSettings, LeaseSettings, NixSettings, Settings, SpoolSettings
 from spoold.model.ids import build_id
-from spoold.model.job import Runtime
+from spoold.model.job import BuildLimits, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
@@ -55,7 +55,11 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     given = os.environ.get("SPOOLD_TEST_STATE")
     state = Path(given) if given else tmp_path_factory.mktemp("state")
     engines.nix_state = str(state)
-    yield Settings(nix=NixSettings(state=str(state), system=SYSTEM), nixpkgs={"default": str(nixpkgs_debian)})
+    yield Settings(
+        nix=NixSettings(state=str(state), system=SYSTEM),
+        nixpkgs={"default": str(nixpkgs_debian)},
+        builder=BuilderSettings(limits=BuildLimits(evaluation_time=60 * engines.SLOWNESS)),
+    )
     if not given:
         engines.remove_store(state)
 

@@ -18,8 +18,9 @@ from spoold.config import LeaseSettings, Settings, SpoolSettings
 from spoold.daemon import ROLES
 from spoold.model.collection import Rules
 from spoold.spool import layout
+from tests.engines import SLOWNESS
 
-PATIENCE = 300.0
+PATIENCE = 300.0 * SLOWNESS
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
 LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
 

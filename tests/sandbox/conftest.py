@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import docker
 import pytest
+from msgspec.structs import replace
 
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
 from spoold.model.job import Job, JobFile, JobResult, Runtime
@@ -18,14 +19,19 @@ from tests import engines
 
 # Small and quick, so that what runs into a limit does so soon.
 RUN = PhaseLimits(
-    time=8,
-    cpu_time=8,
+    time=8 * engines.SLOWNESS,
+    cpu_time=8 * engines.SLOWNESS,
     memory=128 * MIB,
     stdout=64 * 1024,
     stderr=64 * 1024,
     processes=32,
     file_size=16 * MIB,
     open_files=64,
+)
+COMPILE = replace(
+    COMPILE_DEFAULT,
+    time=COMPILE_DEFAULT.time * engines.SLOWNESS,
+    cpu_time=COMPILE_DEFAULT.cpu_time * engines.SLOWNESS,
 )
 
 
@@ -101,7 +107,7 @@ def make_job(
     args: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
     limits: PhaseLimits = RUN,
-    compile_limits: PhaseLimits = COMPILE_DEFAULT,
+    compile_limits: PhaseLimits = COMPILE,
 ) -> Job:
     """Return a job."""
     scripts = {"run.sh": run_sh.encode()} | ({} if compile_sh is None else {"compile.sh": compile_sh.encode()})

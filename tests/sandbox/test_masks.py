@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import MIB
+from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.sandbox.docker_engine import DockerSandbox
@@ -23,6 +23,7 @@ from tests.sandbox.conftest import RUN, Mode, make_job
 pytestmark = pytest.mark.docker
 
 Ask = Callable[..., Any]
+PATIENT = replace(RUN, time=300, cpu_time=300)
 
 # Programs need these. Some memory and time of the host are no secret, since sysinfo(2) and clocks tell them too.
 NAMED = {
@@ -90,11 +91,12 @@ print({name: open(name).read().strip() for name in names if not name.endswith("/
 def ask(sandbox: DockerSandbox, nix_builder: NixBuilder, python_shell: str) -> Ask:
     """Return a function that runs a program of Python, which sees its own closure only, and returns what it prints."""
 
-    def _ask(program: str, **parts: Any) -> Any:
-        job = make_job("exec python3 main.py", shell=python_shell, files={"main.py": program.encode()}, **parts)
+    def _ask(program: str, limits: PhaseLimits = PATIENT) -> Any:
+        files = {"main.py": program.encode()}
+        job = make_job("exec python3 main.py", shell=python_shell, files=files, limits=limits)
         seeing = replace(job, closure=nix_builder.store.closure([python_shell]))
         phase = sandbox.run(seeing, lambda *_: None, threading.Event()).run
-        assert phase.outcome is Outcome.OK, phase.stderr
+        assert phase.outcome is Outcome.OK, phase
         return ast.literal_eval(phase.stdout)
 
     return _ask
@@ -102,9 +104,9 @@ def ask(sandbox: DockerSandbox, nix_builder: NixBuilder, python_shell: str) -> A
 
 def test_two_jobs_read_the_same_of_the_kernel(ask: Ask) -> None:
     """What one job or the host changes there, the next could read."""
-    limits = replace(RUN, stdout=4 * MIB, time=60, cpu_time=60)
+    limits = replace(PATIENT, stdout=4 * MIB)
     first = ask(LOOK, limits=limits)
-    ask("open('/tmp/x', 'wb').write(bytes(40 << 20)); print(1)", limits=replace(RUN, file_size=64 * MIB))
+    ask("open('/tmp/x', 'wb').write(bytes(40 << 20)); print(1)", limits=replace(PATIENT, file_size=64 * MIB))
     second = ask(LOOK, limits=limits)
     assert len(first) > 100
     assert {path for path in first if first[path] != second.get(path)} <= NAMED
@@ -149,7 +151,7 @@ def test_it_takes_no_time_of_the_jobs(sandbox: DockerSandbox, mode: Mode) -> Non
 
 def test_a_job_sees_its_memory_limit_and_no_counter(ask: Ask) -> None:
     for memory in (200 * MIB, 300 * MIB):
-        files = ask(LIMIT, limits=replace(RUN, memory=memory))
+        files = ask(LIMIT, limits=replace(PATIENT, memory=memory))
         least = min(int(value) for value in files.values() if value.isdigit())
         assert memory <= least < memory + 64 * MIB
         assert {name.rpartition("/")[2] for name in files} <= {
@@ -169,7 +171,7 @@ fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 for watched in (path, os.path.dirname(path), os.path.dirname(os.__file__)):
     assert libc.inotify_add_watch(watch, watched.encode(), 0xFFF) >= 0
 began, heard = time.monotonic(), b""
-while time.monotonic() < began + 2:
+while time.monotonic() < began + SECONDS:
     try: heard += os.read(watch, 65536)
     except BlockingIOError: time.sleep(0.01)
 print({"began": began, "ended": time.monotonic(), "heard": heard})
@@ -188,9 +190,10 @@ print({"at": time.monotonic(), "free": free})
 
 
 def test_what_one_job_locks_and_watches_in_the_store_is_nothing_to_another(ask: Ask) -> None:
-    for _ in range(20):
+    """It holds the file for longer and longer, until another job ran meanwhile: a slow machine takes long to begin."""
+    for seconds in (2, 4, 8, 16, 32, 64, 128):
         with concurrent.futures.ThreadPoolExecutor(1) as other:
-            holding = other.submit(ask, HOLD)
+            holding = other.submit(ask, HOLD.replace("SECONDS", str(seconds)))
             tried = [ask(TRY)]
             while not holding.done():
                 tried.append(ask(TRY))
