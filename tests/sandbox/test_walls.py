@@ -15,6 +15,7 @@ from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from spoold.sandbox.inside.masks import V1, V2
 from tests import cores, huge
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
@@ -58,8 +59,8 @@ ATTEMPTS = [
     "kill -9 1",
     "echo -1000 >/proc/self/oom_score_adj",
     "echo 0 >/proc/1/oom_score_adj",
-    "echo 99 >/sys/fs/cgroup/pids/pids.max",
-    "echo 0 >/sys/fs/cgroup/cgroup.procs",
+    *(f"echo 99 >/sys/fs/cgroup/{name}" for name in ("pids/pids.max", "pids.max", "cgroup.procs", *V1, *V2)),
+    "mkdir /sys/fs/cgroup/mine",
     "mkdir /sys/fs/cgroup/memory/mine",
     "ulimit -n 100",
     "ulimit -f unlimited",
