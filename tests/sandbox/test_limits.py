@@ -58,12 +58,14 @@ def test_reading_its_output_is_paid_by_the_job(sandbox: DockerSandbox, api: dock
         counted = api.stats(container.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
         totals.append(counted["total_usage"] / 1e9)
 
-    job = make_job("exec cat /dev/zero", compile_sh="true", shell=plain_shell, limits=replace(RUN, time=60, cpu_time=1))
+    # Its start, its end and the looks at it are not its own, and take more of a slow machine.
+    limits = replace(RUN, time=100 * SLOWNESS, cpu_time=SLOWNESS)
+    job = make_job("exec cat /dev/zero", compile_sh="true", shell=plain_shell, limits=limits)
     phase = container.run(job, on_phase, threading.Event()).run
     container.close()
-    assert phase.outcome is Outcome.CPU_LIMIT
+    assert phase.outcome is Outcome.CPU_LIMIT, phase
     assert isinstance(phase.cpu_time, float)
-    assert phase.cpu_time > (totals[1] - totals[0]) * 0.9  # about 0.6 if its own processes alone were counted
+    assert phase.cpu_time > (totals[1] - totals[0]) * 0.75  # about 0.6 if its own processes alone were counted
 
 
 def test_cpu_time_of_all_processes_counts(run: Run) -> None:
