@@ -86,6 +86,7 @@ def refusals(sandbox: DockerSandbox, plain_shell: str) -> dict[str, str]:
     lines = [f"( {attempt} ) >/dev/null 2>&1 && echo allowed || echo refused" for attempt in ATTEMPTS]
     job = make_job("#!/bin/bash\n" + "\n".join(lines), shell=plain_shell)
     result = sandbox.run(job, lambda *_: None, threading.Event())
+    assert result.run.outcome is Outcome.OK, result.run
     return dict(zip(ATTEMPTS, result.run.stdout.split(), strict=True))
 
 
@@ -302,7 +303,7 @@ print(sum(map(int, re.findall(r"(?:TCP|UDP):.* mem (\\d+)", open("/proc/net/sock
 
 def test_sockets_take_little_memory_of_the_hosts(run: Run, python_shell: str) -> None:
     """On cgroup v1 it is charged to nobody. Half a gigabyte without; the count in MiB is the host's."""
-    limits = replace(RUN, open_files=256)
+    limits = replace(RUN, open_files=256, time=300, cpu_time=300)
     phase = run("exec python3 main.py", files={"main.py": BUFFERED.encode()}, shell=python_shell, limits=limits).run
-    assert phase.stderr == ""
+    assert (phase.outcome, phase.stderr) == (Outcome.OK, ""), phase
     assert int(phase.stdout) < 100
