@@ -48,7 +48,7 @@ def _intake(settings: Settings) -> Actor:
 def _executor(settings: Settings) -> Actor:
     from spoold.actors.executor import Executor  # noqa: PLC0415
     from spoold.actors.executor.admission import fitted  # noqa: PLC0415
-    from spoold.sandbox.docker_engine import DockerSandbox  # noqa: PLC0415
+    from spoold.engines.docker.sandbox import DockerSandbox  # noqa: PLC0415
 
     settings = fitted(settings)
     return Executor(settings, lambda runtime: DockerSandbox(settings, runtime))

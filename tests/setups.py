@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from spoold.engines.docker.connection import DockerConnection
 from spoold.host import accounts
 from spoold.model.errors import OperatorError, TemporaryError
-from spoold.sandbox.engine import Engine
 from tests.engines import REPOSITORY, unavailable
 
 PATIENCE = 60.0  # seconds until an engine answers
@@ -142,7 +142,7 @@ def _lines(file: str) -> list[str]:
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
-        with contextlib.suppress(TemporaryError, OperatorError), Engine(url).client() as api:
+        with contextlib.suppress(TemporaryError, OperatorError), DockerConnection(url).client() as api:
             api.ping()
             return
         if process.poll() is not None or time.monotonic() > deadline:

@@ -11,12 +11,12 @@ import pytest
 
 from spoold.actors.builder import Backend
 from spoold.config import DockerSettings, Settings, SpoolSettings
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobFile
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import RunCancelledError, Sandbox
-from spoold.sandbox.docker_engine import DockerSandbox
 from tests.standins import PlainBackend, PlainSandbox
 
 ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]

@@ -12,9 +12,9 @@ from typing import Any
 import docker
 import pytest
 
+from spoold.engines.docker import image
 from spoold.host import fsops
 from spoold.model.ids import Entry, parse_entry
-from spoold.sandbox import image
 from spoold.spool import layout
 from spoold.upkeep.check import Check
 from spoold.upkeep.requeue import requeue

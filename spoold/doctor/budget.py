@@ -9,7 +9,7 @@ from spoold.config import Settings
 from spoold.host import machine
 from spoold.model.findings import Finding, Level
 from spoold.model.limits import MIB, for_jobs, within
-from spoold.sandbox.walls import memory_for
+from spoold.sandbox.sizes import memory_for
 
 WHAT = "memory for jobs"
 

@@ -17,6 +17,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.engines.docker import checks
+from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.engines.docker.view import STORE
 from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
@@ -24,12 +29,8 @@ from spoold.model.findings import Finding, Level
 from spoold.model.job import Job, JobFile, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import checks, interpreter
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
-from spoold.sandbox.engine import Engine
+from spoold.sandbox import interpreter
 from spoold.sandbox.inside import sockets
-from spoold.sandbox.view import STORE
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
@@ -44,7 +45,7 @@ PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
-    engine = Engine(settings.docker.host)
+    engine = DockerConnection(settings.docker.host)
     yield from _socket(engine.where)
     yield _processes()
     yield _cores()
@@ -203,7 +204,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
     try:
         sandbox.prepare()
         yield _started(sandbox)
-        yield _of_root(sandbox, Engine(settings.docker.host))
+        yield _of_root(sandbox, DockerConnection(settings.docker.host))
         yield _view(sandbox, settings.docker)
         yield _layer(sandbox, settings, runtime)
         yield _memory(sandbox, settings)
@@ -228,13 +229,13 @@ def _started(sandbox: DockerSandbox) -> Finding:
     return Finding(Level.FINE, "a job on trial", f"{start}; {seen}")
 
 
-def _of_root(sandbox: DockerSandbox, engine: Engine) -> Finding:
+def _of_root(sandbox: DockerSandbox, engine: DockerConnection) -> Finding:
     """Look which files the first process of a container has loaded, which is root in there."""
     assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
     what = "programs that start as root in containers"
-    container = Container(engine, sandbox.plan, threading.Event())
+    container = start_container(engine, sandbox.plan, threading.Event())
     try:
-        maps = Path(f"/proc/{container.pid}/maps").read_text(errors="replace")
+        maps = Path(f"/proc/{container.transport.pid}/maps").read_text(errors="replace")
     except OSError as error:
         return Finding(Level.UNKNOWN, what, f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
     finally:

@@ -47,7 +47,7 @@ class Measured(Protocol):
         """Measure it."""
 
 
-class Engine:
+class EngineMonitor:
     """Holds the current sandbox engine; ``make`` makes one for a runtime. Thread-safe."""
 
     def __init__(self, make: Callable[[Runtime], Sandbox]) -> None:

@@ -27,13 +27,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic
 
 from spoold.host.log import Log
 from spoold.host.machine import Load
 from spoold.host.metrics import SANDBOX_EVENTS, SANDBOX_REQUESTS, SANDBOXES
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.container import Container
+from spoold.sandbox.runner import Carrier, Runner
 
 log = Log("sandbox")
 
@@ -47,7 +48,6 @@ SWEEP = 2.0  # seconds between looks at the containers that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
 LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
 NEVER = float("inf")
-Make = Callable[[threading.Event], Container]
 
 
 @dataclass
@@ -62,18 +62,25 @@ class Counts:
     reused: int = 0  # given back for another job
 
 
-class Pool:
+class Pool(Generic[Carrier]):
     """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
 
     def __init__(
-        self, make: Make, *, wanted: int, threads: int, backlog: int, reserve: int = 0, recycled: bool = False
+        self,
+        make: Callable[[threading.Event], Runner[Carrier]],
+        *,
+        wanted: int,
+        threads: int,
+        backlog: int,
+        reserve: int = 0,
+        recycled: bool = False,
     ) -> None:
         self._make, self._wanted, self._reserve, self._recycled = make, wanted, reserve, recycled
         self._backlog = backlog + reserve
         self._load = Load()
         self._change, self._closing = threading.Condition(), threading.Event()
-        self._waiting: deque[Container] = deque()
-        self._used: deque[tuple[float, Container]] = deque()
+        self._waiting: deque[Runner[Carrier]] = deque()
+        self._used: deque[tuple[float, Runner[Carrier]]] = deque()
         self._takers = self._making = self._removing = self._running = 0
         self._last_job = self._missing_since = time.monotonic() - YIELD  # the first filling yields to nothing
         self._pause, self._not_before = FIRST_PAUSE, 0.0
@@ -84,7 +91,7 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
-    def take(self, cancelled: threading.Event, owner: int = -1) -> Container:
+    def take(self, cancelled: threading.Event, owner: int = -1) -> Runner[Carrier]:
         """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
         deadline = time.monotonic() + PATIENCE
         with self._change:
@@ -119,7 +126,7 @@ class Pool:
                 f"no sandbox could be had in {PATIENCE:.0f} s: the machine or its engine is overloaded"
             )
 
-    def _fit(self, owner: int) -> Container | None:
+    def _fit(self, owner: int) -> Runner[Carrier] | None:
         """Return a waiting container for ``owner``; where all are other users', let one go, and a new one is made."""
         fit = [container for container in self._waiting if container.serves(owner)]
         if fit:
@@ -129,14 +136,14 @@ class Pool:
             self._change.notify_all()
         return None
 
-    def _hand_out(self, container: Container) -> Container:
+    def _hand_out(self, container: Runner[Carrier]) -> Runner[Carrier]:
         if self._missing() <= 0:
             self._missing_since = time.monotonic()
         self._running += 1
         self._waiting.remove(container)
         return container
 
-    def give(self, container: Container, *, again: bool = False) -> None:
+    def give(self, container: Runner[Carrier], *, again: bool = False) -> None:
         """Take back a container that ``take`` returned; it will be removed, or serve ``again``."""
         with self._change:
             self._running -= 1
@@ -283,7 +290,7 @@ class Pool:
 
     def _drop_dead(self, *, first_only: bool = False) -> None:
         """Let go of containers that died; ``first_only`` looks no further than to the first that lives."""
-        dead: list[Container] = []
+        dead: list[Runner[Carrier]] = []
         for container in self._waiting:
             if not container.alive():
                 dead.append(container)
@@ -295,12 +302,12 @@ class Pool:
             SANDBOX_EVENTS.add("died", by=len(dead))
             self._discard(dead)
 
-    def _discard(self, containers: list[Container]) -> None:
+    def _discard(self, containers: list[Runner[Carrier]]) -> None:
         for container in containers:
             self._waiting.remove(container)
             self._used.append((0.0, container))
 
-    def _remove_one(self, container: Container) -> None:
+    def _remove_one(self, container: Runner[Carrier]) -> None:
         try:
             self._remove(container)
         finally:
@@ -308,7 +315,7 @@ class Pool:
                 self._removing -= 1
                 self._change.notify_all()
 
-    def _remove(self, container: Container) -> None:
+    def _remove(self, container: Runner[Carrier]) -> None:
         container.close()
         with self._change:
             self.counts.removed += 1

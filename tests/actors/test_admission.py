@@ -26,7 +26,7 @@ from spoold.model.ids import Entry
 from spoold.model.job import Job
 from spoold.model.limits import BESIDE, GIB, MIB, Limits, for_jobs, within
 from spoold.model.states import State
-from spoold.sandbox import walls
+from spoold.sandbox import sizes
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import named
 from tests.sandbox.conftest import RUN, make_job
@@ -398,13 +398,13 @@ def test_no_limit_is_above_what_there_is() -> None:
 def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
     limits = Limits()
     plain = make_job("", shell="", limits=limits.run.default)
-    assert walls.asked(limits, plain) == GIB + 24 * MIB  # all that wait have this size
+    assert sizes.asked(limits, plain) == GIB + 24 * MIB  # all that wait have this size
     own = make_job("", shell="", limits=replace(RUN, memory=64 * MIB), stdin=b"x" * (9 * MIB))
-    assert walls.asked(limits, own) == (64 + 32) * MIB
+    assert sizes.asked(limits, own) == (64 + 32) * MIB
     compiled = make_job("", shell="", compile_sh="", limits=limits.run.default)
-    assert walls.asked(limits, compiled) == 512 * MIB + 600 * MIB  # its files may be in memory still
+    assert sizes.asked(limits, compiled) == 512 * MIB + 600 * MIB  # its files may be in memory still
     most = make_job("", shell="", limits=limits.run.maximum, stdin=b"x" * (16 * MIB))
-    assert walls.asked(limits, most) <= limits.run.maximum.memory + BESIDE
+    assert sizes.asked(limits, most) <= limits.run.maximum.memory + BESIDE
 
 
 class WatchedSandbox(PlainSandbox):
@@ -531,7 +531,7 @@ def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: 
     bench.executor.follow(grown)
     sandbox.gate.set()
     bench.wait_for("a", "b", "c")
-    assert [memory for memory, _ in sandbox.counted[1:]] == [walls.asked(grown.limits, sandbox.jobs[1])] * 2
+    assert [memory for memory, _ in sandbox.counted[1:]] == [sizes.asked(grown.limits, sandbox.jobs[1])] * 2
     assert all(memory <= counted for memory, counted in sandbox.counted)
     assert [job.attempt for job in sandbox.jobs] == [1, 1, 1]
     assert sandbox.jobs[1].run.memory == 1200 * MIB

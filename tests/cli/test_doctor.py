@@ -24,14 +24,14 @@ from spoold.cli import exits
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
 from spoold.doctor import budget, installation, nix, protection, sandbox, spool
 from spoold.doctor import sandbox as sandbox_doctor
+from spoold.engines.docker import walls
+from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
 from spoold.nix import cage, command, confine, seat
-from spoold.sandbox import walls
-from spoold.sandbox.docker_engine import DockerSandbox
-from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import sockets
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
@@ -415,7 +415,7 @@ def test_what_starts_as_root_in_a_container(settings: Settings, docker_host: str
     tried = DockerSandbox(settings, runtime)
     try:
         tried.prepare()
-        found = sandbox._of_root(tried, Engine(docker_host))
+        found = sandbox._of_root(tried, DockerConnection(docker_host))
     finally:
         tried.close()
     assert found.level is Level.FINE, found

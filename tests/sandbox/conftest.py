@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Phase
-from spoold.sandbox.docker_engine import DockerSandbox
 from tests import engines
 
 # Small and quick, so that what runs into a limit does so soon.

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from spoold.actors.executor import Executor
 from spoold.actors.intake import Intake
 from spoold.config import NixSettings, Settings
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
@@ -33,7 +34,6 @@ from spoold.model.response import Outcome, Phase
 from spoold.model.states import State
 from spoold.model.submission import DEFAULT_EXPRESSION, Dependencies
 from spoold.nix.build import NixBuilder
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from tests.engines import SLOWNESS

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from spoold.config import DockerSettings, NixSettings
+from spoold.engines.docker import checks
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level, refuse
-from spoold.sandbox import checks
 from spoold.sandbox.inside.messages import VERSION, Ready
 
 GOOD: dict[str, Any] = {

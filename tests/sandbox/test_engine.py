@@ -18,15 +18,17 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Settings
+from spoold.engines.docker import container as container_module
+from spoold.engines.docker import image, walls
+from spoold.engines.docker import sandbox as docker_sandbox
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.engines.docker.view import ROLE
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.sandbox import RunCancelledError, docker_engine, image, walls
-from spoold.sandbox import container as container_module
-from spoold.sandbox.channel import BrokenError
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
-from spoold.sandbox.view import ROLE
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.stream import BrokenError
 from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
@@ -154,10 +156,9 @@ def test_a_container_that_is_removed_is_ours_and_temporary(
 
 def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docker.APIClient, tmp_path: Path) -> None:
     assert own._plan is not None
-    container = Container(own._engine, own._plan, threading.Event())
-    assert container._channel is not None
+    container = start_container(own._engine, own._plan, threading.Event())
     (found,) = left(api, tmp_path)
-    container._channel.close()
+    container.transport.stream.close()
     until(lambda: not api.inspect_container(found)["State"]["Running"])
     assert api.inspect_container(found)["State"]["ExitCode"] == 0
     container.close()
@@ -172,14 +173,14 @@ def test_orphans_are_removed_and_others_are_not(
     for sandbox in (mine, other):
         sandbox.prepare()
         assert sandbox._plan is not None
-        waiting.append(Container(sandbox._engine, sandbox._plan, threading.Event()))
+        waiting.append(start_container(sandbox._engine, sandbox._plan, threading.Event()))
     assert len(left(api, tmp_path)) == 2
     mine.prepare()
     again = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
     again.prepare()
     assert len(left(api, tmp_path)) == 2  # this process still uses them
     again.close()
-    monkeypatch.setattr(docker_engine, "PROCESS", "another")
+    monkeypatch.setattr(docker_sandbox, "PROCESS", "another")
     successor = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
     successor.prepare()
     successor.close()
@@ -196,7 +197,7 @@ def test_the_walls_as_the_engine_has_them(
     own: DockerSandbox, api: docker.APIClient, tmp_path: Path, nix_settings: Settings, mode: Mode
 ) -> None:
     assert own._plan is not None
-    container = Container(own._engine, own._plan, threading.Event())
+    container = start_container(own._engine, own._plan, threading.Event())
     try:
         (found,) = left(api, tmp_path)
         host = api.inspect_container(found)["HostConfig"]
@@ -216,8 +217,8 @@ def test_the_walls_as_the_engine_has_them(
     assert [(mount["Source"], mount["Destination"], mount["RW"]) for mount in mounts] == [
         (nix_settings.nix.physical_store, "/nix/store", False)
     ]
-    assert (container.ready.no_new_privileges, container.ready.seccomp) == (1, 2)
-    assert container.ready.capabilities == 1 << 5 | 1 << 6 | 1 << 7
+    assert (container.transport.ready.no_new_privileges, container.transport.ready.seccomp) == (1, 2)
+    assert container.transport.ready.capabilities == 1 << 5 | 1 << 6 | 1 << 7
 
 
 def test_many_at_once(own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str) -> None:

@@ -13,11 +13,12 @@ from typing import cast
 import docker
 import pytest
 
+from spoold.engines.docker import connection
+from spoold.engines.docker.connection import DockerConnection
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Runtime
-from spoold.sandbox import Sandbox, engine, lifecycle
-from spoold.sandbox.engine import Engine
-from spoold.sandbox.lifecycle import Engine as Life
+from spoold.sandbox import Sandbox, lifecycle
+from spoold.sandbox.lifecycle import EngineMonitor
 
 PATIENCE = 0.3  # seconds for one answer
 LONG = 60.0  # seconds for which an engine hangs at most
@@ -38,7 +39,7 @@ CALLS: dict[str, Callable[[docker.APIClient], object]] = {
 @pytest.fixture
 def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield a socket on which the kernel takes connections, and nobody says a word."""
-    monkeypatch.setattr(engine, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(connection, "PATIENCE", PATIENCE)
     path = tmp_path_factory.mktemp("e") / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -49,7 +50,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_ends(address: Path, call: str) -> None:
-    hangs = Engine(f"unix://{address}")
+    hangs = DockerConnection(f"unix://{address}")
     hangs._version = "1.41"  # else it is this that is asked for in vain
     began = time.monotonic()
     with pytest.raises(TemporaryError), hangs.client() as api:
@@ -78,15 +79,15 @@ def hanging() -> Hanging:
 
 
 @pytest.fixture
-def life(hanging: Hanging, runtime: Runtime) -> Iterator[Life]:
-    made = Life(lambda _: cast(Sandbox, hanging))
+def life(hanging: Hanging, runtime: Runtime) -> Iterator[EngineMonitor]:
+    made = EngineMonitor(lambda _: cast(Sandbox, hanging))
     made.use(runtime)
     yield made
     hanging.gate.set()
     made.close()
 
 
-def test_who_looks_for_an_engine_that_hangs_is_not_held_up(life: Life, hanging: Hanging) -> None:
+def test_who_looks_for_an_engine_that_hangs_is_not_held_up(life: EngineMonitor, hanging: Hanging) -> None:
     began = time.monotonic()
     for _ in range(5):
         life.look()
@@ -98,7 +99,7 @@ def test_who_looks_for_an_engine_that_hangs_is_not_held_up(life: Life, hanging: 
 
 
 def test_many_whose_jobs_an_engine_lost_have_it_checked_once_more_for_all(
-    life: Life, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+    life: EngineMonitor, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import docker
 import pytest
 
+from spoold.engines.docker import image
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
-from spoold.sandbox import image
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -124,9 +124,9 @@ def test_containers_are_made_from_the_image_that_was_looked_at(
     api.tag(id_of(api, f"{OTHER}:x"), name_of(content))
     result = sandbox.run(make_job("ls -d /canary", shell=plain_shell), lambda *_: None, threading.Event())
     assert "No such file" in result.run.stderr
-    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    container = start_container(sandbox._engine, sandbox.plan, threading.Event())
     try:
-        assert api.inspect_container(container.id)["Image"] == sandbox.plan.image.id
+        assert api.inspect_container(container.transport.id)["Image"] == sandbox.plan.image.id
     finally:
         container.close()
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold.engines.docker import image
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox import image, interpreter
+from spoold.sandbox import interpreter
 from tests.standins import store_path
 
 STRANGER = 64_101

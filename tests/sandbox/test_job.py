@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from spoold.model.errors import ClientError
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.model.submission import MAX_ARGUMENT
-from spoold.sandbox import container
-from spoold.sandbox.channel import BrokenError
+from spoold.sandbox import runner
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from spoold.sandbox.inside.messages import Order
+from spoold.sandbox.stream import BrokenError
 from tests.sandbox.conftest import RUN, Run
 
 pytestmark = pytest.mark.docker
@@ -285,13 +285,13 @@ def test_a_script_starts_the_same_way_with_variables_and_without(run: Run, first
 def test_a_bug_of_ours_between_fork_and_exec_is_not_the_jobs_failure(
     run: Run, monkeypatch: pytest.MonkeyPatch, program: list[bytes], words: str
 ) -> None:
-    order = container._order
+    order = runner._order
 
     def with_another_program(*given: Any) -> Order:
         fields: dict[str, Any] = order(*given).fields() | {"argv": program}
         return Order(**fields)
 
-    monkeypatch.setattr(container, "_order", with_another_program)
+    monkeypatch.setattr(runner, "_order", with_another_program)
     with pytest.raises(BrokenError, match=words) as caught:
         run("echo hi")
     assert re.search(r"phase\.py:\d+ in _become_job", str(caught.value)), caught.value

@@ -10,11 +10,12 @@ import docker
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
 from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
@@ -51,11 +52,11 @@ def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
 
 def test_reading_its_output_is_paid_by_the_job(sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
     assert sandbox.plan is not None
-    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    container = start_container(sandbox._engine, sandbox.plan, threading.Event())
     totals: list[float] = []
 
     def on_phase(*_: object) -> None:
-        counted = api.stats(container.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
+        counted = api.stats(container.transport.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
         totals.append(counted["total_usage"] / 1e9)
 
     # Its start, its end and the looks at it are not its own, and take more of a slow machine.

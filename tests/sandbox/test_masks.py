@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
 from tests.sandbox.conftest import RUN, Mode, make_job
 
@@ -145,7 +145,7 @@ def test_it_takes_no_time_of_the_jobs(sandbox: DockerSandbox, mode: Mode) -> Non
     assert sandbox._pool is not None
     while not sandbox._pool._waiting:
         threading.Event().wait(0.05)
-    mounts = Path(f"/proc/{sandbox._pool._waiting[0].pid}/mountinfo").read_text()
+    mounts = Path(f"/proc/{sandbox._pool._waiting[0].transport.pid}/mountinfo").read_text()
     assert (" /proc/loadavg " in mounts) is (mode == "single-use")  # a recycled one's cell has it
 
 

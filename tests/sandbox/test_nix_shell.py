@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import NixSettings
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
-from spoold.sandbox.docker_engine import DockerSandbox
 from tests import engines
 from tests.conftest import build_shell
 from tests.sandbox.conftest import RUN, Run, make_job, settings_for

@@ -15,15 +15,16 @@ import requests
 from msgspec.structs import replace
 
 from spoold.config import ExecutorSettings
+from spoold.engines.docker import sandbox as docker_sandbox
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import metrics
 from spoold.host.machine import Load
 from spoold.model.errors import TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox import RunCancelledError, docker_engine
+from spoold.sandbox import RunCancelledError
 from spoold.sandbox import pool as pool_module
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.pool import Pool
 from tests.engines import Daemon
 from tests.sandbox.conftest import Mode, make_job, settings_for
@@ -48,7 +49,7 @@ def pooled(host: str, runtime: Runtime, spool: Path) -> DockerSandbox:
 def waiting(sandbox: DockerSandbox) -> list[str]:
     """Return the ids of the containers that wait."""
     assert sandbox._pool is not None
-    return [container.id for container in list(sandbox._pool._waiting)]
+    return [container.transport.id for container in list(sandbox._pool._waiting)]
 
 
 def full(sandbox: DockerSandbox) -> None:
@@ -214,7 +215,7 @@ def burst(
 ) -> Iterator[tuple[DockerSandbox, list[float]]]:
     """Yield a sandbox with a reserve of 3 besides its 2 slots, and a list that holds the share of idle CPU time."""
     idle = [1.0]
-    monkeypatch.setattr(docker_engine, "MOST_RESERVE", 3)
+    monkeypatch.setattr(docker_sandbox, "MOST_RESERVE", 3)
     monkeypatch.setattr(Load, "idle", lambda _: idle[0])
     settings = settings_for(docker_host, str(tmp_path), waiting=-1)
     made = DockerSandbox(replace(settings, executor=ExecutorSettings(name="tests", slots=2)), runtime)

@@ -14,14 +14,15 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings
+from spoold.engines.docker import walls
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox import RunCancelledError, walls
-from spoold.sandbox import container as container_module
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
+from spoold.sandbox import RunCancelledError, runner
+from spoold.sandbox.runner import Runner
 from tests.sandbox.conftest import RUN, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -51,7 +52,7 @@ def go(sandbox: DockerSandbox, job: Job) -> JobResult:
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
-def waiting(sandbox: DockerSandbox) -> Container:
+def waiting(sandbox: DockerSandbox) -> Runner[Container]:
     """Wait for the container that waits."""
     assert sandbox._pool is not None
     for _ in range(1200):
@@ -63,7 +64,7 @@ def waiting(sandbox: DockerSandbox) -> Container:
 
 def container(sandbox: DockerSandbox) -> str:
     """Return the id of the container that waits."""
-    return waiting(sandbox).id
+    return waiting(sandbox).transport.id
 
 
 def files_in_memory(pid: int) -> int:
@@ -131,7 +132,7 @@ def test_every_job_has_namespaces_of_its_own(make: Make, plain_shell: str) -> No
     container(sandbox)
     first, second = (go(sandbox, make_job(script, shell=plain_shell)).run.stdout.split() for _ in range(2))
     assert sandbox._pool is not None
-    supervisor = sandbox._pool._waiting[0].pid
+    supervisor = sandbox._pool._waiting[0].transport.pid
     spaces = {str(Path(f"/proc/{supervisor}/ns", name).readlink()) for name in SPACES}
     assert [space.partition(":")[0] for space in (*first, *second)] == [*SPACES, *SPACES]
     assert not spaces & {*first, *second}
@@ -238,7 +239,7 @@ def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
     files = {"a.py": STRAY.encode()}
     held: list[int] = []
     for count in range(3):
-        pid = waiting(sandbox).pid
+        pid = waiting(sandbox).transport.pid
         assert go(sandbox, make_job("exec python3 a.py", shell=python_shell, files=files)).run.outcome is Outcome.OK
 
         def look(name: str, _: object, pid: int = pid) -> None:
@@ -300,12 +301,12 @@ def test_a_container_that_is_not_ready_again_in_time_is_replaced(
     slow = sandbox._pool._waiting[0]
     while slow.due:
         assert slow.alive()
-    os.kill(slow.pid, signal.SIGSTOP)  # its supervisor makes no other cell after this job
+    os.kill(slow.transport.pid, signal.SIGSTOP)  # its supervisor makes no other cell after this job
     try:
-        monkeypatch.setattr(container_module, "AGAIN_PATIENCE", 0.3)
+        monkeypatch.setattr(runner, "AGAIN_PATIENCE", 0.3)
         outputs = [go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout for _ in range(2)]
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(slow.pid, signal.SIGCONT)
+            os.kill(slow.transport.pid, signal.SIGCONT)
     assert outputs == ["hi\n", "hi\n"]
     assert container(sandbox) != first

@@ -18,12 +18,12 @@ from msgspec.structs import replace
 
 from spoold.config import DockerSettings, Settings
 from spoold.doctor import sandbox as doctor
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from tests import setups
 from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
@@ -89,9 +89,9 @@ def test_users_of_containers_are_others_than_the_hosts(make: Make, remapped: str
     sandbox = make(remapped, mode)
     it_works(sandbox, plain_shell)
     assert sandbox.plan is not None
-    container = Container(sandbox._engine, sandbox.plan, threading.Event())
+    container = start_container(sandbox._engine, sandbox.plan, threading.Event())
     try:
-        inside, outside, _ = Path(f"/proc/{container.pid}/uid_map").read_text().split()
+        inside, outside, _ = Path(f"/proc/{container.transport.pid}/uid_map").read_text().split()
         assert (inside, int(outside) >= 65536) == ("0", True)
     finally:
         container.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker.container import Container
 from spoold.model.job import Job
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox import walls
-from spoold.sandbox.container import Container
+from spoold.sandbox import sizes
 from spoold.sandbox.pool import Pool
-from spoold.sandbox.walls import Size
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.sizes import Size
 from tests.sandbox.conftest import RUN, Run
 
 SHARED = """
@@ -42,20 +43,20 @@ def test_no_container_gets_more_than_its_job_asked_for(
     run: Run, python_shell: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     seen: list[tuple[int, int]] = []
-    kept, start = Container.resize, Container._phases
+    kept, start = Container.resize, Runner._phases
     asked = 0
 
     def note(container: Container, size: Size) -> None:
         kept(container, size)
         seen.append((size.memory, asked))
 
-    def begin(container: Container, channel: object, job: Job, *more: object) -> object:
+    def begin(container: Runner[Container], stream: object, job: Job, *more: object) -> object:
         nonlocal asked
-        asked = walls.asked(container.plan.settings.limits, job)
-        return start(container, channel, job, *more)  # type: ignore[arg-type]
+        asked = sizes.asked(container.plan.settings.limits, job)
+        return start(container, stream, job, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Container, "resize", note)
-    monkeypatch.setattr(Container, "_phases", begin)
+    monkeypatch.setattr(Runner, "_phases", begin)
     result = run("true", shell=python_shell, **JOBS[kind])  # type: ignore[arg-type]
     assert result.run.outcome is Outcome.OK, result
     assert seen
@@ -66,7 +67,7 @@ def test_what_a_job_leaves_in_memory_goes_before_its_container(run: Run, monkeyp
     ended: list[bool] = []
     give = Pool.give
 
-    def look(pool: Pool, container: Container, *, again: bool = False) -> None:
+    def look(pool: Pool[Container], container: Runner[Container], *, again: bool = False) -> None:
         ended.append(again or not container.alive())
         give(pool, container, again=again)
 

@@ -14,13 +14,15 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, Settings
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.engines.docker.walls import DockerPlan
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Outcome
-from spoold.sandbox.attached import UnusableError
-from spoold.sandbox.container import Container
-from spoold.sandbox.docker_engine import DockerSandbox
-from spoold.sandbox.walls import Plan
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.transport import UnusableError
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -197,11 +199,11 @@ def test_only_a_process_of_the_container_itself_is_touched(narrow: DockerSandbox
     plan = narrow._plan
     assert plan is not None
     mounts = mounts_of_the_host()
-    container = Container(narrow._engine, plan, threading.Event())
+    container = start_container(narrow._engine, plan, threading.Event())
     try:
         for pid in (os.getpid(), 1, 2**22 - 1):
             with pytest.raises(UnusableError):
-                narrow._views.show(plan, pid, container.id, [])
+                narrow._views.show(plan, pid, container.transport.id, [])
     finally:
         container.close()
     assert mounts_of_the_host() == mounts
@@ -217,16 +219,16 @@ def mounts_of_the_host() -> list[str]:
 def test_a_container_that_died_at_the_last_moment_is_replaced(
     narrow: DockerSandbox, closure: Closure, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blind(self: Container) -> bool:
+    def blind(self: Runner[Container]) -> bool:
         return True
 
     assert narrow._pool is not None
     while not narrow._pool._waiting:
         pass
-    monkeypatch.setattr(Container, "alive", blind)  # as if it died after the look
+    monkeypatch.setattr(Runner, "alive", blind)  # as if it died after the look
     doomed = narrow._pool._waiting[0]
     doomed.stop()
-    until_gone(doomed.pid)
+    until_gone(doomed.transport.pid)
     assert run(narrow, job("echo hi", plain_shell, closure(plain_shell))).run.stdout == "hi\n"
 
 
@@ -286,7 +288,7 @@ def test_an_engine_that_ends_and_comes_back_at_the_trial_opens_no_store(
     probe = made._probe_view
     fails = iter([True, False])
 
-    def lost(plan: Plan) -> None:
+    def lost(plan: DockerPlan) -> None:
         if next(fails):
             raise TemporaryError("the sandbox was lost")
         probe(plan)

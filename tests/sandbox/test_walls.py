@@ -10,10 +10,10 @@ import docker
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox.docker_engine import DockerSandbox
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from spoold.sandbox.inside.masks import V1, V2
 from tests import cores, huge

@@ -44,8 +44,8 @@ from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.states import Kind, Role, State
 from spoold.model.submission import Dependencies, Origin, Request, Submission
 from spoold.sandbox import Sandbox
-from spoold.sandbox.lifecycle import Engine
-from spoold.sandbox.walls import asked
+from spoold.sandbox.lifecycle import EngineMonitor
+from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
@@ -72,7 +72,7 @@ class Executor:
         self._settings = settings = fitted(settings)
         self._spool = Spool(settings, f"executor-{settings.executor.name}")
         self._builds = BuildStore(settings)
-        self._engine = Engine(make_sandbox)
+        self._engine = EngineMonitor(make_sandbox)
         self._persons = Persons()
         self._shares = Shares(settings, self._spool, self._persons.of)
         self._line = Line(

@@ -32,8 +32,8 @@ from spoold.model.response import Outcome, Response, Status, verdict
 from spoold.model.states import Role, State
 from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.lifecycle import Engine
-from spoold.sandbox.walls import asked
+from spoold.sandbox.lifecycle import EngineMonitor
+from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildStore
 from spoold.spool.holding import Holder
 from spoold.spool.lease import Heartbeat, Lease
@@ -56,7 +56,7 @@ class Slots:
         settings: Settings,
         spool: Spool,
         builds: BuildStore,
-        engine: Engine,
+        engine: EngineMonitor,
         line: Line,
         *,
         newer: LeftAlone,

@@ -24,27 +24,19 @@ from typing import Any
 import docker
 from docker.types import LogConfig, Mount
 
-from spoold.config import Settings
-from spoold.model.job import Job, Runtime
-from spoold.model.limits import MIB, Limits, PhaseLimits
-from spoold.sandbox.image import Image
+from spoold.engines.docker.image import Image
 from spoold.sandbox.inside.cell import BUFFERS
 from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
 from spoold.sandbox.interpreter import COMMAND
+from spoold.sandbox.sizes import SHARED_MEMORY, Plan, Size
 
-SUPERVISOR_MEMORY = 16 * MIB
-ROUND = 8 * MIB
-OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
-SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
 BOOT = "from inside.supervisor import main; main()"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What all containers of this sandbox have in common."""
+@dataclass(frozen=True, kw_only=True)
+class DockerPlan(Plan):
+    """What all containers of this engine have in common."""
 
-    settings: Settings
-    runtime: Runtime
     image: Image
     store: str  # the directory of the host that is mounted as /nix/store
     labels: dict[str, str]
@@ -52,70 +44,9 @@ class Plan:
     unified: bool  # the engine's host has cgroup v2
     remapped: bool = False  # it remaps users: the image's files do not belong to a root that is the host's own
     oci: str = ""  # the runtime; "" is the engine's own
-    resizable: bool = True  # limits can be changed while a container runs
-
-    def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
-        """Return the size of a container for a phase, see :class:`Size`.
-
-        Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
-        it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
-        """
-        others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
-        return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
-
-    def size_for_all(self, job: Job) -> Size:
-        """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
-        sizes = [self.size(limits, held(job)) for limits in (job.compile, job.run) if limits is not None]
-        return Size(min(self.most(job), max(size.memory for size in sizes)), max(size.processes for size in sizes))
-
-    def most(self, job: Job) -> int:
-        """Return the bytes that a container may have for a job: what was counted, be it under other limits since."""
-        return job.memory or asked(self.settings.limits, job)
-
-    @property
-    def recycled(self) -> bool:
-        """Tell whether containers serve many jobs."""
-        return self.settings.docker.mode == "recycled"
 
 
-@dataclass(frozen=True)
-class Size:
-    """The container's own limits; they hold the supervisor too, so they are a little above the job's."""
-
-    memory: int
-    processes: int
-
-
-def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:
-    """Return the bytes that a container has for a phase, under the operator's ``limits``.
-
-    ``beside`` is the bytes of files and input, which lie in memory as well. Rounded, so that jobs with the default
-    limits share one size, which a waiting container can already have.
-    """
-    defaults = {limits.compile.default.memory, limits.run.default.memory}
-    least = max(defaults) if phase.memory in defaults else 0
-    own = SUPERVISOR_MEMORY + phase.stdout + phase.stderr
-    return max(phase.memory + _rounded(own + beside), least + _rounded(own))
-
-
-def _rounded(size: int) -> int:
-    return -(-size // ROUND) * ROUND
-
-
-def asked(limits: Limits, job: Job) -> int:
-    """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
-    if job.compile is None:
-        return memory_for(limits, job.run, held(job))
-    left = min(job.compile.memory, 2 * limits.work_size + SHARED_MEMORY)  # what files in memory can be
-    return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
-
-
-def held(job: Job) -> int:
-    """Return the bytes of memory that a job's files and input take before anything of it runs."""
-    return len(job.stdin) + sum(len(file.content) for file in job.files)
-
-
-def configuration(api: docker.APIClient, plan: Plan, size: Size, holder: int) -> dict[str, Any]:
+def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int) -> dict[str, Any]:
     """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS, its own."""
     space, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
     shared = min(space, SHARED_MEMORY)

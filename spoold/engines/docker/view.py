@@ -22,16 +22,17 @@ from typing import Any
 
 from docker.types import LogConfig, Mount
 
+from spoold.engines.docker.attached import AttachedContainer
+from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.limits import MIB
-from spoold.sandbox.attached import Attached, UnusableError
-from spoold.sandbox.channel import ClosedError, text, unlimited
-from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.messages import Failed, Gone, Show, Shown
 from spoold.sandbox.interpreter import COMMAND
-from spoold.sandbox.walls import Plan
+from spoold.sandbox.stream import ClosedError, text, unlimited
+from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
 
@@ -42,10 +43,10 @@ MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
 BOOT = "from inside.porter import main; main()"
 
 
-class Porter(Attached):
+class Porter(AttachedContainer):
     """The container that changes what others see."""
 
-    def __init__(self, engine: Engine, plan: Plan, cancelled: threading.Event) -> None:
+    def __init__(self, engine: DockerConnection, plan: DockerPlan, cancelled: threading.Event) -> None:
         self._plan = plan
         super().__init__(engine, cancelled)
 
@@ -77,11 +78,9 @@ class Porter(Attached):
 
     def show(self, pid: int, container: str, names: list[str]) -> None:
         """Let the container see these entries of the store only."""
-        channel = self._channel
-        assert channel is not None  # noqa: S101 - for mypy: it was started
         order = Show(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
-        channel.send([wire.frame(order)], PATIENCE)
-        answer = channel.message(PATIENCE, Shown, Gone, Failed)
+        self.stream.send([wire.frame(order)], PATIENCE)
+        answer = self.stream.message(PATIENCE, Shown, Gone, Failed)
         if isinstance(answer, Gone):
             raise UnusableError(f"the container is gone: {text(answer.reason)}")
         if isinstance(answer, Failed):
@@ -91,15 +90,15 @@ class Porter(Attached):
 class Views:
     """Gives views to containers; thread-safe. A porter that has died is replaced."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: DockerConnection) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._porter: Porter | None = None
 
-    def show(self, plan: Plan, pid: int, container: str, names: list[str]) -> None:
+    def show(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
         """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
         with self._lock:
-            if self._porter is None or not self._porter.alive():
+            if self._porter is None or not self._porter.stream.silent():
                 self._replace(plan)
             assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
             try:
@@ -108,14 +107,14 @@ class Views:
                 self._drop()
                 raise UnusableError(f"the porter was lost: {error}") from error
 
-    def cover(self, plan: Plan, pid: int, container: str) -> None:
+    def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
         """Do ahead of its job what needs no names. Where that fails, ``show`` does it."""
         try:
             self.show(plan, pid, container, [])
         except SpooldError as error:
             log.info("what the kernel tells of the host is covered when the job comes", reason=error)
 
-    def _replace(self, plan: Plan) -> None:
+    def _replace(self, plan: DockerPlan) -> None:
         self._drop()
         self._porter = Porter(self._engine, plan, threading.Event())
 
@@ -130,7 +129,7 @@ class Views:
             self._drop()
 
 
-def entries(plan: Plan, closure: list[str]) -> list[str]:
+def entries(plan: DockerPlan, closure: list[str]) -> list[str]:
     """Return the names in the store of what a job with ``closure`` sees: that and what the runtime needs."""
     return sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
 

@@ -1,4 +1,4 @@
-"""The wire: the codec, and a channel whose other end is not a supervisor."""
+"""The wire: the codec, and a stream whose other end is not a supervisor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoold.engines.docker.framing import Attached
 from spoold.model.limits import PhaseLimits
 from spoold.sandbox import RunCancelledError
-from spoold.sandbox.channel import BrokenError, Channel, ClosedError
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.messages import Again, Bounds, Broken, Order, Refused, parse, story
+from spoold.sandbox.stream import BrokenError, ClosedError, Stream
 
 VALUES: st.SearchStrategy[object] = st.recursive(
     st.integers(-(10**18), 10**18) | st.binary(max_size=50),
@@ -71,12 +72,12 @@ def test_what_is_not_bencode_is_refused(data: bytes) -> None:
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Channel, socket.socket]]:
-    """Yield a channel and the other end of it."""
+def ends() -> Iterator[tuple[Stream, socket.socket]]:
+    """Yield a stream and the other end of it."""
     ours, theirs = socket.socketpair()
-    channel = Channel(ours, threading.Event())
-    yield channel, theirs
-    channel.close()
+    stream = Stream(Attached(ours), threading.Event())
+    yield stream, theirs
+    stream.close()
     theirs.close()
 
 
@@ -85,13 +86,13 @@ def framed(data: bytes, stream: int = 1) -> bytes:
     return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
-def test_a_message_in_pieces(ends: tuple[Channel, socket.socket]) -> None:
-    channel, theirs = ends
+def test_a_message_in_pieces(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
     whole = b"".join(framed(bytes((byte,))) for byte in wire.frame(REFUSED) + b"raw")
     theirs.sendall(framed(b"noise", stream=2) + whole)
-    assert channel.message(5, Refused) == REFUSED
-    assert channel.take(3, time.monotonic() + 5) == b"raw"
-    assert "noise" in channel.diagnostics()
+    assert stream.message(5, Refused) == REFUSED
+    assert stream.take(3, time.monotonic() + 5) == b"raw"
+    assert "noise" in stream.diagnostics()
 
 
 @pytest.mark.parametrize(
@@ -109,22 +110,22 @@ def test_a_message_in_pieces(ends: tuple[Channel, socket.socket]) -> None:
         b"",
     ],
 )
-def test_garbage_closes(ends: tuple[Channel, socket.socket], data: bytes) -> None:
-    channel, theirs = ends
+def test_garbage_closes(ends: tuple[Stream, socket.socket], data: bytes) -> None:
+    stream, theirs = ends
     theirs.sendall(data)
     theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(ClosedError):
-        channel.message(5, Refused)
+        stream.message(5, Refused)
 
 
-def test_a_bug_on_the_other_side_is_told(ends: tuple[Channel, socket.socket]) -> None:
-    channel, theirs = ends
+def test_a_bug_on_the_other_side_is_told(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
     try:
         raise KeyError("left out")
     except KeyError as error:
         theirs.sendall(framed(wire.frame(Broken(story=story(error)))))
-    with pytest.raises(BrokenError, match=r"KeyError: 'left out'\n  test_channel.py:\d+ in test_a_bug"):
-        channel.message(5, Refused)
+    with pytest.raises(BrokenError, match=r"KeyError: 'left out'\n  test_stream.py:\d+ in test_a_bug"):
+        stream.message(5, Refused)
 
 
 def test_a_message_has_all_its_fields_and_no_other() -> None:
@@ -144,27 +145,27 @@ def test_each_limit_of_a_phase_is_enforced_in_the_sandbox_or_by_the_container() 
     assert {*Bounds.FIELDS, "processes"} == set(PhaseLimits.__struct_fields__)
 
 
-def test_silence_is_bounded(ends: tuple[Channel, socket.socket]) -> None:
-    channel, _ = ends
+def test_silence_is_bounded(ends: tuple[Stream, socket.socket]) -> None:
+    stream, _ = ends
     with pytest.raises(ClosedError, match="does not answer"):
-        channel.message(0.3, Refused)
+        stream.message(0.3, Refused)
     with pytest.raises(ClosedError, match="does not answer"):
-        channel.send([b"x" * 10**8], 0.3)
+        stream.send([b"x" * 10**8], 0.3)
 
 
-def test_the_callers_event_ends_a_wait(ends: tuple[Channel, socket.socket]) -> None:
-    channel, _ = ends
-    threading.Timer(0.2, channel.cancelled.set).start()
+def test_the_callers_event_ends_a_wait(ends: tuple[Stream, socket.socket]) -> None:
+    stream, _ = ends
+    threading.Timer(0.2, stream.cancelled.set).start()
     with pytest.raises(RunCancelledError):
-        channel.message(20, Refused)
+        stream.message(20, Refused)
 
 
-def test_last_words_are_short_and_escaped(ends: tuple[Channel, socket.socket]) -> None:
-    channel, theirs = ends
+def test_last_words_are_short_and_escaped(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
     theirs.sendall(framed(b"x" * 10000 + b"\x1b[31m\nTraceback", stream=2))
     theirs.shutdown(socket.SHUT_WR)
     with pytest.raises(ClosedError) as caught:
-        channel.message(5, Refused)
+        stream.message(5, Refused)
     assert "Traceback" in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 1000

@@ -29,7 +29,7 @@ class _Client(docker.APIClient):
         return super().send(request, **options)
 
 
-class Engine:
+class DockerConnection:
     """Where the engine is, and in which version it is spoken to.
 
     Each container gets a client of its own: they are cheap, since the version is asked for once, and nothing is shared

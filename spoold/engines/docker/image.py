@@ -19,6 +19,7 @@ import os
 import re
 import tarfile
 import time
+from importlib import resources
 from typing import Any, NamedTuple
 
 import docker
@@ -28,11 +29,11 @@ from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.sandbox import interpreter
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from spoold.sandbox.runner import ENTER
 
 log = Log("sandbox")
 
 REPOSITORY = "spoold-sandbox"
-ENTER = "/spoold/enter.sh"
 OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:-source)?")  # the ending is that of earlier versions
 GRACE = 600.0  # seconds
 
@@ -115,7 +116,7 @@ def root(runtime: Runtime) -> bytes:
         users = "".join(f"job:x:{uid}:{uid}::/job:/bin/sh\n" for uid in ids)
         _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}".encode())
         _file(tar, "etc/group", ("root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids)).encode())
-        with open(f"{os.path.dirname(__file__)}/enter.sh", "rb") as file:
+        with (resources.files("spoold.sandbox") / "enter.sh").open("rb") as file:
             _file(tar, ENTER.lstrip("/"), file.read())
         _add_interpreter(tar)
     return buffer.getvalue()

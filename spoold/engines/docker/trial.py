@@ -6,18 +6,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+from spoold.engines.docker import checks
+from spoold.engines.docker.connection import DockerConnection, ImageGoneError
+from spoold.engines.docker.container import Container, start
+from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
-from spoold.sandbox import checks
-from spoold.sandbox.container import Container
-from spoold.sandbox.engine import Engine, ImageGoneError
-from spoold.sandbox.walls import Plan, Size
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.sizes import Size
 
 log = Log("sandbox")
 
 
-def find_plan(engine: Engine, plan: Plan, known: list[str]) -> Plan:
+def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> DockerPlan:
     """Return a plan, as like ``plan`` as can be, by which a container starts; ``known`` are the engine's runtimes.
 
     Raises what the last and plainest one met.
@@ -33,7 +35,7 @@ def find_plan(engine: Engine, plan: Plan, known: list[str]) -> Plan:
     return _probe(engine, plainest)
 
 
-def _variants(plan: Plan, known: list[str]) -> Iterator[Plan]:
+def _variants(plan: DockerPlan, known: list[str]) -> Iterator[DockerPlan]:
     """Yield ways of making containers, the quickest first.
 
     With NetworkDisabled the engine saves itself half the work of a start; network mode "none" stands in any case.
@@ -45,12 +47,12 @@ def _variants(plan: Plan, known: list[str]) -> Iterator[Plan]:
     yield replace(plan, oci=chosen, network_disabled=False)
 
 
-def _probe(engine: Engine, plan: Plan) -> Plan:
+def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     """Start a container and look at it from inside; return the plan, with what was learnt of its runtime."""
     container = _start(engine, plan)
     try:
         asked = plan.size(plan.settings.limits.run.default).memory
-        refuse(checks.of_container(container.ready, asked, plan.settings.docker), f"Docker at {engine.where}")
+        refuse(checks.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}")
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
             _start(engine, plan).close()  # it has to start with the other size too
@@ -59,9 +61,9 @@ def _probe(engine: Engine, plan: Plan) -> Plan:
         container.close()
 
 
-def _start(engine: Engine, plan: Plan) -> Container:
+def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
     try:
-        return Container(engine, plan, threading.Event())
+        return start(engine, plan, threading.Event())
     except TemporaryError as error:
         if "inside/cell.py" not in str(error):
             raise
@@ -73,11 +75,11 @@ def _start(engine: Engine, plan: Plan) -> Container:
         ) from error
 
 
-def _resizes(container: Container, plan: Plan) -> bool:
+def _resizes(container: Runner[Container], plan: DockerPlan) -> bool:
     """Tell whether the runtime can change a limit of a container that runs; gVisor's cannot."""
     size = plan.size(plan.settings.limits.run.default)
     try:
-        container.resize(Size(size.memory, size.processes + 1))
+        container.transport.resize(Size(size.memory, size.processes + 1))
     except SpooldError as error:
         log.info("limits of a running container cannot be changed", runtime=plan.oci, error=error)
         return False

@@ -1,18 +1,16 @@
-"""The host's end of the pipes to a supervisor: messages over Docker's attached stream.
+"""The host's end of the stream to a supervisor: messages, over whatever pipe an engine has.
 
-Docker cuts what the container writes into frames (one byte: 1 stdout, 2 stderr; three zeros; a 4-byte length). Messages
-are on stdout; stderr is diagnostics, of which the end is kept for error messages. What comes back is only ever decoded
-into typed messages of bounded size: a supervisor that says anything else is treated as gone.
+Messages are on the supervisor's stdout; its stderr is diagnostics, of which the end is kept for error messages. What
+comes back is only ever decoded into typed messages of bounded size: a supervisor that says anything else is treated as
+gone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import select
-import socket
 import threading
 import time
-from typing import Any
+from typing import NamedTuple, Protocol
 
 from spoold.model.errors import TemporaryError
 from spoold.sandbox import RunCancelledError
@@ -21,7 +19,6 @@ from spoold.sandbox.inside.messages import Broken, Message, parse_any
 
 MAX_DIAGNOSTICS = 4096
 ATTENTION = 0.2  # seconds between looks at the caller's event
-READ = 1 << 18
 
 
 class ClosedError(TemporaryError):
@@ -42,15 +39,42 @@ def unlimited(reason: bytes) -> TemporaryError:
     return TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {text(reason)}")
 
 
-class Channel:
-    """One attached container; used by one thread."""
+class Received(NamedTuple):
+    """What came of a supervisor's two streams."""
 
-    def __init__(self, attached: Any, cancelled: threading.Event) -> None:
-        self._attached = attached
-        self._socket: socket.socket = getattr(attached, "_sock", attached)  # the SDK wraps plain sockets in a SocketIO
-        self._socket.setblocking(False)
+    stdout: bytes | bytearray
+    stderr: bytes | bytearray
+
+
+class Pipe(Protocol):
+    """Bytes to a supervisor and from it, as an engine carries them.
+
+    Nothing of it blocks: ``send`` and ``receive`` raise ``BlockingIOError`` where they would, and ``OSError`` where it
+    is broken. Both descriptors are polled; they may be one.
+    """
+
+    def reader(self) -> int:
+        """Return the descriptor from which the supervisor's output comes; -1 where it is closed."""
+
+    def writer(self) -> int:
+        """Return the descriptor to which its input goes; -1 where it is closed."""
+
+    def send(self, data: memoryview) -> int:
+        """Send some of ``data``; return how many bytes."""
+
+    def receive(self) -> Received | None:
+        """Return what is there by now, None at the end."""
+
+    def close(self) -> None:
+        """Close it; the supervisor takes that as the order to stop."""
+
+
+class Stream:
+    """The messages over one pipe; used by one thread."""
+
+    def __init__(self, pipe: Pipe, cancelled: threading.Event) -> None:
+        self._pipe = pipe
         self.cancelled = cancelled
-        self._raw = bytearray()
         self._stdout = bytearray()
         self._stderr = bytearray()
 
@@ -60,12 +84,12 @@ class Channel:
         for part in parts:
             view = memoryview(part)
             while view:
-                if self._wait(deadline, select.POLLIN | select.POLLOUT) & select.POLLIN:
-                    self._receive(deadline)
+                if self._wait(deadline, to_send=True):
+                    self._receive_what_is_there()
                 if self._stdout:
                     return
                 try:
-                    view = view[self._socket.send(view[:READ]) :]
+                    view = view[self._pipe.send(view) :]
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -97,42 +121,38 @@ class Channel:
         return data
 
     def _receive(self, deadline: float) -> None:
-        self._wait(deadline, select.POLLIN)
+        self._wait(deadline)
         self._receive_what_is_there()
 
     def _receive_what_is_there(self) -> None:
         try:
-            data = self._socket.recv(READ)
+            found = self._pipe.receive()
         except BlockingIOError:
             return
         except OSError as error:
             raise ClosedError(f"cannot read from the sandbox: {error.strerror}{self.diagnostics()}") from error
-        if not data:
+        if found is None:
             raise ClosedError(f"the sandbox ended before its time{self.diagnostics()}")
-        self._raw += data
-        while len(self._raw) >= 8:
-            end = 8 + int.from_bytes(self._raw[4:8], "big")
-            if len(self._raw) < end:
-                break
-            if self._raw[0] == 1:
-                self._stdout += self._raw[8:end]
-            else:
-                self._stderr = (self._stderr + self._raw[8:end])[-MAX_DIAGNOSTICS:]
-            del self._raw[:end]
+        self._stdout += found.stdout
+        self._stderr = (self._stderr + found.stderr)[-MAX_DIAGNOSTICS:]
 
-    def _wait(self, deadline: float, events: int) -> int:
-        if self._socket.fileno() < 0:
+    def _wait(self, deadline: float, *, to_send: bool = False) -> bool:
+        """Wait until something came, or can be sent; tell whether something came."""
+        reader, writer = self._pipe.reader(), self._pipe.writer()
+        if min(reader, writer) < 0:
             raise ClosedError(f"the sandbox is closed{self.diagnostics()}")
         poll = select.poll()
-        poll.register(self._socket, events)
+        poll.register(reader, select.POLLIN)
+        if to_send:
+            poll.register(writer, select.POLLOUT | (select.POLLIN if writer == reader else 0))
         while True:
             if self.cancelled.is_set():
                 raise RunCancelledError("cancelled")
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ClosedError(f"the sandbox does not answer{self.diagnostics()}")
-            for _, seen in poll.poll(min(left, ATTENTION) * 1000):
-                return seen
+            if seen := poll.poll(min(left, ATTENTION) * 1000):
+                return any(number == reader and events & ~select.POLLOUT for number, events in seen)
 
     def arrived(self, expected: type[Message]) -> Message | None:
         """Return the next message if it is there; wait for nothing. It must be the one expected."""
@@ -145,7 +165,7 @@ class Channel:
         """Tell whether the stream is open and nothing has come."""
         poll = select.poll()
         try:
-            poll.register(self._socket, select.POLLIN)
+            poll.register(self._pipe.reader(), select.POLLIN)
             return not self._stdout and not poll.poll(0)
         except (OSError, ValueError):  # it is closed
             return False
@@ -156,8 +176,5 @@ class Channel:
         return f"; its last words: {text[-500:]!r}" if text else ""
 
     def close(self) -> None:
-        """Close the stream; the supervisor takes that as the order to stop."""
-        with contextlib.suppress(OSError):
-            self._attached.close()
-        with contextlib.suppress(OSError):
-            self._socket.close()
+        """Close the pipe; the supervisor takes that as the order to stop."""
+        self._pipe.close()

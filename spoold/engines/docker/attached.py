@@ -9,17 +9,14 @@ from typing import Any
 
 import docker
 
+from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.framing import Attached
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError, TemporaryError
-from spoold.sandbox.channel import Channel, ClosedError
-from spoold.sandbox.engine import Engine
 from spoold.sandbox.inside.messages import VERSION, Ready
+from spoold.sandbox.stream import ClosedError, Stream
 
 log = Log("sandbox")
-
-
-class UnusableError(TemporaryError):
-    """The container is gone, or in a state that nobody knows; another may do."""
 
 
 START_PATIENCE = 60.0  # seconds from start to "ready"
@@ -30,13 +27,13 @@ PAUSE = 0.02  # seconds; about as long as the engine takes to notice
 known: set[str] = set()
 
 
-class Attached:
+class AttachedContainer:
     """One container, attached before it starts, so that nothing that it says is missed."""
 
-    def __init__(self, engine: Engine, cancelled: threading.Event) -> None:
+    def __init__(self, engine: DockerConnection, cancelled: threading.Event) -> None:
         self._engine = engine
         self._api = engine.connect()
-        self._channel: Channel | None = None
+        self._stream: Stream | None = None
         self.id = ""
         self.name = f"spoold-{uuid.uuid4().hex}"
         known.add(self.name)
@@ -54,21 +51,23 @@ class Attached:
     def _start(self, cancelled: threading.Event) -> None:
         self.id = self._api.create_container(**self._configuration(), name=self.name)["Id"]
         attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        self._channel = Channel(attached, cancelled)
+        self._stream = Stream(Attached(attached), cancelled)
         self._api.start(self.id)
         try:
-            self.ready = _ready(self._channel)
+            self.ready = _ready(self._stream)
         except ClosedError as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
 
-    def alive(self) -> bool:
-        """Tell whether its program still waits: it is silent, and its stream is open."""
-        return self._channel is not None and self._channel.silent()
+    @property
+    def stream(self) -> Stream:
+        """Return the stream to its program."""
+        assert self._stream is not None  # noqa: S101 - the constructor attached, or raised
+        return self._stream
 
     def stop(self) -> None:
         """End all that runs in it: to its program the end of the stream is the order to stop."""
-        if self._channel is not None:
-            self._channel.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def close(self) -> None:
         """Stop and remove it. The next ``prepare`` tries again what failed here."""
@@ -83,16 +82,16 @@ class Attached:
             self._api.close()
 
 
-def _ready(channel: Channel) -> Ready:
+def _ready(stream: Stream) -> Ready:
     """Return the message with which a program says that it waits."""
-    ready = channel.message(START_PATIENCE, Ready)
+    ready = stream.message(START_PATIENCE, Ready)
     assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
     if ready.version != VERSION:
         raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")
     return ready
 
 
-def remove(engine: Engine, api: docker.APIClient, container: str, patience: float = 0.0) -> None:
+def remove(engine: DockerConnection, api: docker.APIClient, container: str, patience: float = 0.0) -> None:
     """Remove a container that may be gone already; what runs on after ``patience`` seconds is killed.
 
     To have the engine kill what is about to end costs a tenth of a container's whole life.

@@ -23,21 +23,23 @@ import docker
 import msgspec
 
 from spoold.config import Settings
+from spoold.engines.docker import checks, image, trial
+from spoold.engines.docker.attached import known, remove
+from spoold.engines.docker.connection import DockerConnection, ImageGoneError
+from spoold.engines.docker.container import Container, start
+from spoold.engines.docker.image import Image
+from spoold.engines.docker.view import Views, entries
+from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.model.response import Phase
-from spoold.sandbox import checks, image, trial
-from spoold.sandbox.attached import UnusableError, known, remove
-from spoold.sandbox.container import Container
-from spoold.sandbox.engine import Engine, ImageGoneError
-from spoold.sandbox.image import Image
 from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.pool import LAST_PATIENCE, Counts, Pool
-from spoold.sandbox.view import Views, entries
-from spoold.sandbox.walls import Plan
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
 
@@ -53,11 +55,11 @@ class DockerSandbox:
 
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings, self._runtime = settings, runtime
-        self._engine = Engine(settings.docker.host)
+        self._engine = DockerConnection(settings.docker.host)
         self._family = {"spoold.executor": settings.executor.name, "spoold.spool": settings.spool.path}
         self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
-        self._plan: Plan | None = None
-        self._pool: Pool | None = None
+        self._plan: DockerPlan | None = None
+        self._pool: Pool[Container] | None = None
         self._preparing, self._imaging, self._planning = threading.Lock(), threading.Lock(), threading.Lock()
         self._views = Views(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
@@ -79,12 +81,12 @@ class DockerSandbox:
                 store = self._store()
                 made = self._ensure_image(api)
             self._remove_orphans()
-            first = Plan(
-                self._settings,
-                self._runtime,
-                made,
-                store,
-                self._labels,
+            first = DockerPlan(
+                settings=self._settings,
+                runtime=self._runtime,
+                image=made,
+                store=store,
+                labels=self._labels,
                 network_disabled=True,
                 unified=information.get("CgroupVersion") == "2",
                 remapped="name=userns" in (information.get("SecurityOptions") or ()),
@@ -125,7 +127,7 @@ class DockerSandbox:
             self._orphans = threading.Thread(target=remove_them, name="orphans", daemon=True)
             self._orphans.start()
 
-    def _fill(self, plan: Plan, memory: int = 0) -> None:
+    def _fill(self, plan: DockerPlan, memory: int = 0) -> None:
         """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes, for the limits of now."""
         plan = replace(plan, settings=self._settings)
         changed = plan != self._plan
@@ -155,7 +157,7 @@ class DockerSandbox:
             if self._plan is not None:
                 self._fill(self._plan)
 
-    def _try_views(self, plan: Plan) -> None:
+    def _try_views(self, plan: DockerPlan) -> None:
         """Find out whether a job can be made to see its closure only, by a job that lists its store."""
         wish = self._settings.docker.view
         if wish == "off" or not plan.runtime.closure:
@@ -173,7 +175,7 @@ class DockerSandbox:
             log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
         self._viewed = False
 
-    def _view_fails(self, plan: Plan) -> TemporaryError | None:
+    def _view_fails(self, plan: DockerPlan) -> TemporaryError | None:
         """Return why no view can be had; raises where the reason is an engine that is away."""
         try:
             self._probe_view(plan)
@@ -186,7 +188,7 @@ class DockerSandbox:
             return error
         return None
 
-    def _probe_view(self, plan: Plan) -> None:
+    def _probe_view(self, plan: DockerPlan) -> None:
         limits = self._settings.limits.run.default
         script = JobFile("run.sh", b"#!/bin/sh\ncd /nix/store && echo *", 0o755)
         job = Job(
@@ -201,7 +203,7 @@ class DockerSandbox:
             shell="",
             nixpkgs="",
         )
-        container = Container(self._engine, plan, threading.Event())
+        container = start(self._engine, plan, threading.Event())
         try:
             seen = self._in_view(container, job, lambda *_: None, threading.Event()).run.stdout.split()
         finally:
@@ -211,15 +213,15 @@ class DockerSandbox:
 
     def _in_view(
         self,
-        container: Container,
+        container: Runner[Container],
         job: Job,
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
     ) -> JobResult:
         """Run a job that sees its own closure only."""
-        names = entries(container.plan, job.closure)
+        names = entries(container.transport.plan, job.closure)
         if not container.plan.recycled:
-            self._views.show(container.plan, container.pid, container.id, names)
+            self._views.show(container.transport.plan, container.transport.pid, container.transport.id, names)
         return container.run(job, on_phase, cancelled, names)
 
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
@@ -235,7 +237,7 @@ class DockerSandbox:
         return self._run_in(pool, job, on_phase, cancelled)
 
     def _run_in(
-        self, pool: Pool, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
+        self, pool: Pool[Container], job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
     ) -> JobResult:
         container = pool.take(cancelled, job.owner)
         try:
@@ -252,17 +254,17 @@ class DockerSandbox:
                 container.stop()  # what the job left in memory goes now, not when there is time to remove the container
             pool.give(container, again=container.reusable and container.plan == self._plan)
 
-    def _replaced(self, container: Container, job: Job, cancelled: threading.Event) -> Container:
+    def _replaced(self, container: Runner[Container], job: Job, cancelled: threading.Event) -> Runner[Container]:
         """Return a container of the size that ``job`` needs, in place of one that cannot be given it."""
         container.close()
         size = container.plan.size_for_all(job)
-        return Container(self._engine, container.plan, cancelled, next(self._holders), size)
+        return start(self._engine, container.transport.plan, cancelled, next(self._holders), size)
 
-    def _start(self, cancelled: threading.Event) -> Container:
+    def _start(self, cancelled: threading.Event) -> Runner[Container]:
         plan = self._plan
         assert plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
         try:
-            made = Container(self._engine, plan, cancelled, next(self._holders))
+            made = start(self._engine, plan, cancelled, next(self._holders))
         except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
             log.info("the image is gone; making it again", image=plan.image.name)
             with self._engine.client() as api:
@@ -270,13 +272,13 @@ class DockerSandbox:
             with self._planning:
                 if self._plan is plan:
                     self._plan = again
-            made = Container(self._engine, again, cancelled, next(self._holders))
+            made = start(self._engine, again, cancelled, next(self._holders))
         if self._viewed and not plan.recycled:
-            self._views.cover(made.plan, made.pid, made.id)
+            self._views.cover(made.transport.plan, made.transport.pid, made.transport.id)
         return made
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> DockerPlan | None:
         """Return how containers are made, None before ``prepare``."""
         return self._plan
 

@@ -1,0 +1,1 @@
+"""Engines: what can carry jobs. Each is a folder, which implements ``sandbox.Sandbox``."""

@@ -1,0 +1,77 @@
+"""A container for jobs: created, attached before it starts, and started; what it is allowed is in ``walls``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import docker
+
+from spoold.engines.docker.attached import AttachedContainer
+from spoold.engines.docker.connection import PATIENCE, DockerConnection
+from spoold.engines.docker.walls import DockerPlan, configuration
+from spoold.model.errors import TemporaryError
+from spoold.sandbox.inside.files import HOLDERS
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.sizes import Size
+
+LAST_PATIENCE = 5.0  # seconds for what becomes known about a container that is lost
+
+
+class Container(AttachedContainer):
+    """A container whose supervisor waits for a job, see :class:`spoold.sandbox.transport.Transport`."""
+
+    def __init__(
+        self, engine: DockerConnection, plan: DockerPlan, cancelled: threading.Event, holder: int, size: Size
+    ) -> None:
+        self.plan, self._holder = plan, holder
+        self.size = size
+        self.pid = 0  # of the supervisor, as the engine's host counts
+        super().__init__(engine, cancelled)
+
+    def _configuration(self) -> dict[str, Any]:
+        return configuration(self._api, self.plan, self.size, self._holder)
+
+    def _start(self, cancelled: threading.Event) -> None:
+        super()._start(cancelled)
+        self.pid = self._api.inspect_container(self.id)["State"]["Pid"]
+
+    def resize(self, size: Size) -> None:
+        """Give it another size, where it has not that one; the engine knows both versions of control groups."""
+        if size == self.size:
+            return
+        url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self.id}/update"
+        change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
+        with self._engine.errors():
+            answer = self._api.post(url, json=change, timeout=PATIENCE)
+        if answer.status_code >= 400:
+            raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
+        self.size = size
+
+    def lacked_memory(self) -> bool:
+        """Tell whether it ended for want of memory; the engine may learn of that a little late."""
+        deadline = time.monotonic() + LAST_PATIENCE
+        with self._engine.errors():
+            while True:
+                try:
+                    state = self._api.inspect_container(self.id)["State"]
+                except docker.errors.NotFound:
+                    return False
+                if not state.get("Running"):
+                    return bool(state.get("OOMKilled"))
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.05)
+
+
+def start(
+    engine: DockerConnection,
+    plan: DockerPlan,
+    cancelled: threading.Event,
+    holder: int = HOLDERS.start,
+    size: Size | None = None,
+) -> Runner[Container]:
+    """Return a started container that waits for a job; without a size it has that of jobs with the default limits."""
+    size = size or plan.size(plan.settings.limits.run.default)
+    return Runner(Container(engine, plan, cancelled, holder, size), plan)

@@ -1,0 +1,59 @@
+"""Docker's attached stream, as the two streams that a container writes.
+
+Docker cuts what the container writes into frames (one byte: 1 stdout, 2 stderr; three zeros; a 4-byte length), see
+"Attach to a container" in the description of its API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+from spoold.sandbox.stream import Received
+
+READ = 1 << 18
+
+
+class Attached:
+    """The pipe to an attached container, see :class:`spoold.sandbox.stream.Pipe`."""
+
+    def __init__(self, attached: Any) -> None:
+        self._attached = attached
+        self._socket: socket.socket = getattr(attached, "_sock", attached)  # the SDK wraps plain sockets in a SocketIO
+        self._socket.setblocking(False)
+        self._raw = bytearray()
+
+    def reader(self) -> int:
+        """Return the descriptor from which the container's output comes; -1 where it is closed."""
+        return self._socket.fileno()
+
+    def writer(self) -> int:
+        """Return the descriptor to which its input goes; -1 where it is closed."""
+        return self._socket.fileno()
+
+    def send(self, data: memoryview) -> int:
+        """Send some of ``data``; return how many bytes."""
+        return self._socket.send(data[:READ])
+
+    def receive(self) -> Received | None:
+        """Return what is there by now, None at the end."""
+        data = self._socket.recv(READ)
+        if not data:
+            return None
+        self._raw += data
+        stdout, stderr = bytearray(), bytearray()
+        while len(self._raw) >= 8:
+            end = 8 + int.from_bytes(self._raw[4:8], "big")
+            if len(self._raw) < end:
+                break
+            (stdout if self._raw[0] == 1 else stderr).extend(self._raw[8:end])
+            del self._raw[:end]
+        return Received(stdout, stderr)
+
+    def close(self) -> None:
+        """Close it; the supervisor takes that as the order to stop."""
+        with contextlib.suppress(OSError):
+            self._attached.close()
+        with contextlib.suppress(OSError):
+            self._socket.close()

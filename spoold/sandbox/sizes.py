@@ -1,0 +1,89 @@
+"""How large a sandbox is: what it may take of memory and processes, for a phase or for all of a job.
+
+All that wait have one size, which is enough for either phase with the default limits. A phase whose request asks for
+another limit gets it by a change of the sandbox's own limits just before: then the kernel's word is what counts. One
+with the smaller of the defaults is held to it by the supervisor's looks, a few milliseconds apart, and has no change to
+wait for; what a peak between two looks can take is bounded by the larger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spoold.config import Settings
+from spoold.model.job import Job, Runtime
+from spoold.model.limits import MIB, Limits, PhaseLimits
+
+SUPERVISOR_MEMORY = 16 * MIB
+ROUND = 8 * MIB
+OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
+SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
+
+
+@dataclass(frozen=True)
+class Size:
+    """The sandbox's own limits; they hold the supervisor too, so they are a little above the job's."""
+
+    memory: int
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What all sandboxes of an engine have in common."""
+
+    settings: Settings
+    runtime: Runtime
+    resizable: bool = True  # limits can be changed while one runs
+
+    def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
+        """Return the size of a container for a phase, see :class:`Size`.
+
+        Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
+        it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
+        """
+        others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
+        return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
+
+    def size_for_all(self, job: Job) -> Size:
+        """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
+        sizes = [self.size(limits, held(job)) for limits in (job.compile, job.run) if limits is not None]
+        return Size(min(self.most(job), max(size.memory for size in sizes)), max(size.processes for size in sizes))
+
+    def most(self, job: Job) -> int:
+        """Return the bytes that a container may have for a job: what was counted, be it under other limits since."""
+        return job.memory or asked(self.settings.limits, job)
+
+    @property
+    def recycled(self) -> bool:
+        """Tell whether containers serve many jobs."""
+        return self.settings.docker.mode == "recycled"
+
+
+def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:
+    """Return the bytes that a container has for a phase, under the operator's ``limits``.
+
+    ``beside`` is the bytes of files and input, which lie in memory as well. Rounded, so that jobs with the default
+    limits share one size, which a waiting container can already have.
+    """
+    defaults = {limits.compile.default.memory, limits.run.default.memory}
+    least = max(defaults) if phase.memory in defaults else 0
+    own = SUPERVISOR_MEMORY + phase.stdout + phase.stderr
+    return max(phase.memory + _rounded(own + beside), least + _rounded(own))
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ROUND) * ROUND
+
+
+def asked(limits: Limits, job: Job) -> int:
+    """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
+    if job.compile is None:
+        return memory_for(limits, job.run, held(job))
+    left = min(job.compile.memory, 2 * limits.work_size + SHARED_MEMORY)  # what files in memory can be
+    return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
+
+
+def held(job: Job) -> int:
+    """Return the bytes of memory that a job's files and input take before anything of it runs."""
+    return len(job.stdin) + sum(len(file.content) for file in job.files)
