@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -120,7 +120,7 @@ class ExecutorSettings(_Section, frozen=True):
 
 
 class DockerSettings(_Section, frozen=True):
-    """The engine."""
+    """Docker, where that is the engine."""
 
     host: Annotated[str, setting("where the engine listens; empty means $DOCKER_HOST or the default socket")] = ""
     runtime: Annotated[
@@ -130,6 +130,14 @@ class DockerSettings(_Section, frozen=True):
             "it, else the engine's own"
         ),
     ] = ""
+
+
+class SandboxSettings(_Section, frozen=True):
+    """Where programs run, whichever engine carries them."""
+
+    engine: Annotated[str, setting("what carries jobs: docker; or a module of Python's that provides an engine")] = (
+        "docker"
+    )
     mode: Annotated[
         Literal["single-use", "recycled"],
         setting(
@@ -238,6 +246,7 @@ class Settings(_Section, frozen=True):
     share: ShareSettings = ShareSettings()
     lease: LeaseSettings = LeaseSettings()
     executor: ExecutorSettings = ExecutorSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     docker: DockerSettings = DockerSettings()
     builder: BuilderSettings = BuilderSettings()
     nix: NixSettings = NixSettings()
@@ -254,6 +263,12 @@ class Settings(_Section, frozen=True):
         ),
     ] = {}
 
+
+# Settings that had other names: those are still understood. `spoolctl config --migrate` rewrites a file.
+MOVED = {
+    f"docker.{name}": f"sandbox.{name}"
+    for name in ("mode", "replace_after", "replace_on_owner_change", "waiting", "view")
+}
 
 # Settings that daemons take over while they run, at SIGHUP. All others need a restart.
 LIVE = (
@@ -309,15 +324,20 @@ def is_live(path: str) -> bool:
     return path in LIVE or path.partition(".")[0] in LIVE
 
 
+def file_in_use(path: str | None) -> str | None:
+    """Return the file that settings are read from, None where there is none; see :func:`load`."""
+    chosen = path or os.environ.get("SPOOLD_CONFIG")
+    return DEFAULT_PATH if chosen is None and os.path.exists(DEFAULT_PATH) else chosen
+
+
 def load(path: str | None) -> Settings:
     """Read settings from ``path``; without one, from $SPOOLD_CONFIG or /etc/spoold/spoold.toml, or the defaults.
 
     Raises :class:`OperatorError`, which names the file and the key.
     """
-    chosen = path or os.environ.get("SPOOLD_CONFIG")
-    if chosen is None and not os.path.exists(DEFAULT_PATH):
+    name = file_in_use(path)
+    if name is None:
         return Settings()
-    name = chosen or DEFAULT_PATH
     try:
         return decode(Path(name).read_bytes())
     except OSError as error:
@@ -337,6 +357,7 @@ def decode(text: bytes) -> Settings:
     Raises :class:`msgspec.DecodeError`, and :class:`OperatorError` where settings contradict each other.
     """
     raw = msgspec.toml.decode(text)
+    _take_former_names(raw)
     for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
         base = getattr(Limits(), phase, None)
         if isinstance(base, PhaseRange) and isinstance(kinds, dict):
@@ -346,6 +367,25 @@ def decode(text: bytes) -> Settings:
     settings = msgspec.convert(raw, Settings)
     _refuse_contradictions(settings)
     return settings
+
+
+def former_names(text: bytes) -> list[str]:
+    """Return the settings in a file that have other names today; see ``MOVED``."""
+    return _take_former_names(msgspec.toml.decode(text))
+
+
+def _take_former_names(raw: dict[str, Any]) -> list[str]:
+    """Give settings the names of today, and return those that had others."""
+    found = []
+    for old, new in MOVED.items():
+        (table, name), (to, key) = old.split("."), new.split(".")
+        if isinstance(raw.get(table), dict) and name in raw[table]:
+            target = raw.setdefault(to, {})
+            if key in target:
+                raise OperatorError(f"{old} is called {new} today, and both are set: remove the former")
+            target[key] = raw[table].pop(name)
+            found.append(old)
+    return found
 
 
 def _refuse_contradictions(settings: Settings) -> None:

@@ -48,10 +48,11 @@ def _intake(settings: Settings) -> Actor:
 def _executor(settings: Settings) -> Actor:
     from spoold.actors.executor import Executor  # noqa: PLC0415
     from spoold.actors.executor.admission import fitted  # noqa: PLC0415
-    from spoold.engines.docker.sandbox import DockerSandbox  # noqa: PLC0415
+    from spoold.engines import find  # noqa: PLC0415
 
     settings = fitted(settings)
-    return Executor(settings, lambda runtime: DockerSandbox(settings, runtime))
+    engine = find(settings.sandbox.engine)
+    return Executor(settings, lambda runtime: engine.make(settings, runtime))
 
 
 def _builder(settings: Settings) -> Actor:

@@ -11,7 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import BuilderSettings, DockerSettings, LeaseSettings, NixSettings, Settings, SpoolSettings
+from spoold.config import (
+    BuilderSettings,
+    DockerSettings,
+    LeaseSettings,
+    NixSettings,
+    SandboxSettings,
+    Settings,
+    SpoolSettings,
+)
 from spoold.model.ids import build_id
 from spoold.model.job import BuildLimits, Runtime
 from spoold.model.response import Outcome
@@ -135,7 +143,8 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return Settings(
         spool=SpoolSettings(path=str(spool), scan=0.5, settle=0.5),
         lease=QUICK_LEASE,
-        docker=DockerSettings(host=request.getfixturevalue("docker_host") if "docker_host" in asked else "", waiting=2),
+        docker=DockerSettings(host=request.getfixturevalue("docker_host") if "docker_host" in asked else ""),
+        sandbox=SandboxSettings(waiting=2),
         nix=nix.nix,
         nixpkgs=nix.nixpkgs,
     )

@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold import engines
 from spoold.cli import defaults
-from spoold.config import LIVE, Settings, decode, load, take_over
+from spoold.config import LIVE, MOVED, Settings, decode, former_names, load, take_over
 from spoold.model.errors import OperatorError
+from spoold.model.renaming import rewritten
 from spoold.model.setting import Described, describe
 from tests.engines import REPOSITORY
 
@@ -155,3 +157,66 @@ def test_the_default_file_sets_nothing_and_names_everything() -> None:
             table = table[part]
         assert each.name in table
     assert max(map(len, text.splitlines())) <= 120
+
+
+FORMER = """# Where the engine is.
+[docker]
+host = "unix:///run/other.sock"
+# What a container serves.
+#mode = "single-use"
+mode = "recycled"
+waiting = 3 # more
+
+[executor]
+slots = 2
+"""
+
+
+def test_settings_that_had_other_names_are_understood() -> None:
+    settings = decode(FORMER.encode())
+    assert (settings.sandbox.mode, settings.sandbox.waiting) == ("recycled", 3)
+    assert former_names(FORMER.encode()) == ["docker.mode", "docker.waiting"]
+    assert former_names(msgspec.toml.encode(settings)) == []
+    with pytest.raises(OperatorError, match=r"docker\.mode is called sandbox\.mode today, and both are set"):
+        decode(b'[docker]\nmode = "recycled"\n[sandbox]\nmode = "recycled"\n')
+
+
+def test_a_file_is_rewritten_with_the_names_of_today() -> None:
+    text = rewritten(FORMER, MOVED)
+    assert (
+        text
+        == """# Where the engine is.
+[docker]
+host = "unix:///run/other.sock"
+
+[executor]
+slots = 2
+
+[sandbox]
+# What a container serves.
+#mode = "single-use"
+mode = "recycled"
+waiting = 3 # more
+"""
+    )
+    assert decode(text.encode()) == decode(FORMER.encode())
+    assert rewritten(text, MOVED) == text
+    assert rewritten('docker.mode = "recycled"\n', MOVED) == 'sandbox.mode = "recycled"\n'
+    assert (
+        rewritten("[sandbox]\nwaiting = 1\n[docker]\nview = 'off'\n", MOVED)
+        == "[sandbox]\nview = 'off'\nwaiting = 1\n[docker]\n"
+    )
+
+
+def test_each_moved_setting_has_a_place_of_today() -> None:
+    assert set(MOVED.values()) <= {f"{each.section}.{each.name}" for each in ALL}
+    assert not set(MOVED) & {f"{each.section}.{each.name}" for each in ALL}
+
+
+def test_an_engine_is_found_by_its_name() -> None:
+    assert "docker" in engines.names()
+    assert hasattr(engines.find("docker"), "make")
+    with pytest.raises(OperatorError, match="there is no 'dokcer'; there is: docker"):
+        engines.find("dokcer")
+    with pytest.raises(OperatorError, match="no function make"):
+        engines.find("os.path")

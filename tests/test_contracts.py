@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from spoold.actors.builder import Backend
-from spoold.config import DockerSettings, Settings, SpoolSettings
+from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobFile
@@ -32,7 +32,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
     shell = "/nix/store/shell"
     if request.param == "real":
         settings = Settings(
-            docker=DockerSettings(host=request.getfixturevalue("docker_host"), waiting=2),
+            docker=DockerSettings(host=request.getfixturevalue("docker_host")),
+            sandbox=SandboxSettings(waiting=2),
             spool=SpoolSettings(path=str(tmp_path)),
             nix=request.getfixturevalue("nix_settings").nix,
         )

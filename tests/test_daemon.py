@@ -258,7 +258,7 @@ def test_settings_are_read_again_at_sighup(
     assert "the settings cannot be taken over; all stays as it was" in said
     assert "setle" in said
     assert "taken_over=spool.scan,spool.settle" in said
-    assert 'left_as_they_were=docker.mode msg="settings that need a restart have changed"' in said
+    assert 'left_as_they_were=sandbox.mode msg="settings that need a restart have changed"' in said
 
 
 def test_a_weight_of_nobody_starts_no_executor_and_is_not_taken_over(

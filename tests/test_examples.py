@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from tests.engines import REPOSITORY
 from tests.served import Served
 
@@ -26,7 +26,10 @@ def test_every_example_ends_as_expected(
     del runtime  # asked for so that the store is prepared by now
     nix = msgspec.structs.replace(nix_settings.nix, enter=enter)
     served = Served(
-        tmp_path, msgspec.structs.replace(nix_settings, nix=nix, docker=DockerSettings(host=docker_host, waiting=2))
+        tmp_path,
+        msgspec.structs.replace(
+            nix_settings, nix=nix, docker=DockerSettings(host=docker_host), sandbox=SandboxSettings(waiting=2)
+        ),
     )
     try:
         for expected in EXAMPLES.glob("*/.expect"):

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
 from spoold.model.limits import MIB
 from tests.served import Served
 
@@ -37,7 +37,8 @@ def served(
     mode: Literal["single-use", "recycled"] = request.param
     settings = msgspec.structs.replace(
         nix_settings,
-        docker=DockerSettings(host=docker_host, mode=mode),
+        docker=DockerSettings(host=docker_host),
+        sandbox=SandboxSettings(mode=mode),
         executor=ExecutorSettings(slots=4, memory=520 * MIB),
     )
     directory = Path(tempfile.mkdtemp(prefix="spoold-memory."))  # where others can get to

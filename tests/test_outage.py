@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, SandboxSettings, Settings
 from tests.engines import Daemon
 from tests.served import PATIENCE, Served
 
@@ -33,7 +33,10 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: object) -> Iterator[Served]:
     settings = msgspec.structs.replace(
-        nix_settings, docker=DockerSettings(host=daemon.host, waiting=2), executor=ExecutorSettings(slots=2)
+        nix_settings,
+        docker=DockerSettings(host=daemon.host),
+        sandbox=SandboxSettings(waiting=2),
+        executor=ExecutorSettings(slots=2),
     )
     made = Served(tmp_path, settings, LEASE)
     yield made

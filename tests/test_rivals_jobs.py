@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
 from spoold.model.limits import MIB
 from tests import cores, huge
 from tests.overhears import EAVESDROPPER, listening
@@ -47,7 +47,10 @@ def served(
     directory = Path(tempfile.mkdtemp(prefix="spoold-rivals."))  # where others can get to
     directory.chmod(0o711)
     settings = msgspec.structs.replace(
-        nix_settings, docker=DockerSettings(host=docker_host, mode=mode), executor=ExecutorSettings(slots=2, drain=0.1)
+        nix_settings,
+        docker=DockerSettings(host=docker_host),
+        sandbox=SandboxSettings(mode=mode),
+        executor=ExecutorSettings(slots=2, drain=0.1),
     )
     made = Served(directory, settings)
     yield made

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800)]
@@ -37,7 +37,10 @@ HOSTILE = [  # and the outcomes that each may have
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object) -> Iterator[Served]:
     made = Served(
-        tmp_path, msgspec.structs.replace(nix_settings, docker=DockerSettings(host=docker_host, mode="recycled"))
+        tmp_path,
+        msgspec.structs.replace(
+            nix_settings, docker=DockerSettings(host=docker_host), sandbox=SandboxSettings(mode="recycled")
+        ),
     )
     yield made
     made.stop()

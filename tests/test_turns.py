@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
 from tests.served import PATIENCE, Served
 
 pytestmark = [
@@ -40,7 +40,8 @@ def served(
     directory.chmod(0o711)
     settings = msgspec.structs.replace(
         nix_settings,
-        docker=DockerSettings(host=docker_host, mode=request.param),
+        docker=DockerSettings(host=docker_host),
+        sandbox=SandboxSettings(mode=request.param),
         executor=ExecutorSettings(slots=2, drain=0.1),
     )
     made = Served(directory, settings)

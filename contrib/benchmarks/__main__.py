@@ -30,18 +30,17 @@ from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Setting
 from spoold.model.errors import SpooldError
 
 Changes = dict[str, dict[str, str | int]]
-Spool = tuple[Changes, tuple[Program, ...], str]
-SPOOLD = "spoold.cli.daemon"
-# Each spool: what of the settings makes it so, its programs, and the module of its daemons.
+Spool = tuple[Changes, tuple[Program, ...]]
+# Each spool: what of the settings makes it so, and its programs.
 SPOOLS: dict[str, Spool] = {
-    "spool-only": ({}, (TRIVIAL,), "benchmarks.nothing"),
-    "spool-recycled": ({"docker": {"mode": "recycled"}}, PROGRAMS, SPOOLD),
+    "spool-only": ({"sandbox": {"engine": "benchmarks.nothing"}}, (TRIVIAL,)),
+    "spool-recycled": ({"sandbox": {"mode": "recycled"}}, PROGRAMS),
     # Without a reserve for bursts: what is measured is what can go on.
-    "spool-single-use": ({"docker": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN), SPOOLD),
-    "spool-nix-shell": ({"docker": {"waiting": WORKERS}, "nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON), SPOOLD),
+    "spool-single-use": ({"sandbox": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN)),
+    "spool-nix-shell": ({"sandbox": {"waiting": WORKERS}, "nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON)),
 }
 BURST = "spool-single-use-reserve"  # as it comes, with that reserve
-BURST_SPOOL: Spool = ({"docker": {"mode": "single-use"}}, (TRIVIAL,), SPOOLD)
+BURST_SPOOL: Spool = ({"sandbox": {"mode": "single-use"}}, (TRIVIAL,))
 MAIN = "spool-single-use"  # whose memory is measured, and whose daemons are killed
 FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000], [10, 1000]  # submissions that wait
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
@@ -109,9 +108,9 @@ def start(given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spoo
         nixpkgs={"default": given.nixpkgs},
     )
     spools = {}
-    for name, (changes, programs, module) in wanted.items():
+    for name, (changes, programs) in wanted.items():
         own = msgspec.convert(merged(msgspec.to_builtins(settings), changes), Settings)
-        spools[name] = Served(name, programs, given.work, own, module)
+        spools[name] = Served(name, programs, given.work, own)
         stack.callback(spools[name].close)
     for served in spools.values():
         say(f"starting {served.name}")

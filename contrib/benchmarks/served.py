@@ -35,11 +35,10 @@ UNREST = 5.0  # seconds within which containers that were used are removed and m
 class Served:
     """One served spool below ``work``; a :class:`benchmarks.ways.Way`."""
 
-    def __init__(self, name: str, programs: tuple[Program, ...], work: Path, settings: Settings, module: str) -> None:
+    def __init__(self, name: str, programs: tuple[Program, ...], work: Path, settings: Settings) -> None:
         self.name, self.programs = name, programs
         self.spool = work / name
         layout.create(str(self.spool))
-        self.module = module
         self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
         spool = msgspec.structs.replace(settings.spool, path=str(self.spool))
         self.settings = msgspec.structs.replace(settings, spool=spool)
@@ -72,7 +71,7 @@ class Served:
 
     def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
         """Start one daemon and do not wait; it ends with this process, however that ends."""
-        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-m", self.module]
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-m", "spoold.cli.daemon"]
         with self._log.open("ab") as log:
             self.processes[role] = subprocess.Popen(
                 [*command, "--config", str(self._config), role],

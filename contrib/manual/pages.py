@@ -130,7 +130,7 @@ def of_settings() -> str:
         for setting in section.settings:
             page.item(_assignment(setting), _meaning(setting))
     page.heading("EXAMPLES")
-    page.code(["[spool]", 'path = "/srv/spool"', "", "[docker]", 'mode = "recycled"', "", "[limits.run.default]"])
+    page.code(["[spool]", 'path = "/srv/spool"', "", "[sandbox]", 'mode = "recycled"', "", "[limits.run.default]"])
     page.code(["time = 5", "", "[nixpkgs]", 'default = "/srv/nixpkgs-24.11.tar.gz"'])
     page.heading("FILES")
     page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "Where it is looked for.")

@@ -9,9 +9,9 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import check, client, defaults, deps, doctor, exits, operator, pins, render, text, top
+from spoold.cli import check, client, defaults, deps, doctor, exits, migration, operator, pins, render, text, top
 from spoold.cli.options import JSON, TIMEOUT
-from spoold.config import Settings, load
+from spoold.config import Settings, file_in_use, former_names, load
 from spoold.host.persons import weights
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response, Status
@@ -239,21 +239,38 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
 @click.option(
     "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
 )
+@click.option(
+    "--migrate", is_flag=True, help="Rewrite the file with the names that settings have today; say which had others."
+)
 @JSON
-@click.pass_obj
-def config(settings: Settings, *, as_file: bool, as_json: bool) -> None:
+@click.pass_context
+def config(context: click.Context, *, as_file: bool, migrate: bool, as_json: bool) -> None:
     """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
 
-    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints.
+    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints. Settings that have
+    other names today are understood, and named on stderr. --migrate moves them in the file, with the comments above
+    them; all else in it stays.
 
     \b
     Examples:
       spoolctl config
       spoolctl config --defaults > /etc/spoold/spoold.toml
       spoolctl --config ./spoold.toml config --json | jq .lease
+      spoolctl config --migrate
 
-    Exit codes: 0 printed, 1 the file cannot be read, or has a setting that there is not, or weights of nobody.
+    Exit codes: 0 printed or rewritten, 1 the file cannot be read or written, or has a setting that there is not, or
+    weights of nobody.
     """
+    settings: Settings = context.obj
+    file = file_in_use(context.parent.params["config"] if context.parent else None)
+    if migrate:
+        changed = migration.migrate(file) if file else []
+        click.echo(
+            msgspec.json.encode({"file": file, "renamed": changed}) if as_json else migration.told(file, changed)
+        )
+        return
+    if file and (found := former_names(Path(file).read_bytes())):
+        click.echo(migration.hint(file, found), err=True)
     if as_file:
         click.echo(defaults.text(), nl=False)
         return

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.config import ExecutorSettings, SandboxSettings, Settings
 from spoold.engines.docker import checks
 from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.container import start as start_container
@@ -59,11 +59,11 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         yield Finding(Level.REFUSED, "Docker Engine", str(error), "start it, or set docker.host")
         return
     yield from _versions(version)
-    found = checks.of_engine(information, settings.docker)
+    found = checks.of_engine(information, settings.docker, settings.sandbox.mode)
     yield from found
     if "crun" in (information.get("Runtimes") or ()):
         yield _crun()
-    if settings.docker.mode == "recycled":
+    if settings.sandbox.mode == "recycled":
         yield from _namespaces()
     if any(finding.level is Level.REFUSED for finding in found):
         return
@@ -169,7 +169,7 @@ def _crun() -> Finding:
 
 def _namespaces() -> Iterator[Finding]:
     """Look for what keeps recycled containers from making namespaces; whether they can is for the trial to say."""
-    what = 'user namespaces, for docker.mode = "recycled"'
+    what = 'user namespaces, for sandbox.mode = "recycled"'
     wrong = [name for name in SWITCHES if machine.sysctl(name) == "0"]
     for name in wrong:
         better = "15000" if name.startswith("user.max") else "1"
@@ -205,7 +205,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         sandbox.prepare()
         yield _started(sandbox)
         yield _of_root(sandbox, DockerConnection(settings.docker.host))
-        yield _view(sandbox, settings.docker)
+        yield _view(sandbox, settings.sandbox)
         yield _layer(sandbox, settings, runtime)
         yield _memory(sandbox, settings)
         yield _importance(sandbox, settings)
@@ -220,7 +220,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
 def _started(sandbox: DockerSandbox) -> Finding:
     assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
     plan = sandbox.plan
-    start = f"{plan.settings.docker.mode} containers start with {plan.oci or 'the default runtime'}"
+    start = f"{plan.settings.sandbox.mode} containers start with {plan.oci or 'the default runtime'}"
     seen = (
         "seccomp, no-new-privileges and the memory limit are on"
         if plan.resizable
@@ -260,18 +260,18 @@ def _of_what_is_loaded(what: str, maps: str) -> Finding:
     return Finding(Level.FINE, what, "come from the image, and none from the Nix store")
 
 
-def _view(sandbox: DockerSandbox, settings: DockerSettings) -> Finding:
+def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
     what = "what a job sees of the Nix store"
     if sandbox.viewed:
         return Finding(Level.FINE, what, "its own closure")
     if settings.view == "off":
-        return Finding(Level.WARNING, what, "all of it, unlisted: docker.view is off", 'set docker.view = "auto"')
+        return Finding(Level.WARNING, what, "all of it, unlisted: sandbox.view is off", 'set sandbox.view = "auto"')
     return Finding(
         Level.WARNING,
         what,
         "all of it, unlisted: this kernel, engine or runtime does not allow the porter's mounts",
-        'use Linux 5.12 or later and a rootful engine, or docker.mode = "recycled"; '
-        'docker.view = "required" takes no work instead',
+        'use Linux 5.12 or later and a rootful engine, or sandbox.mode = "recycled"; '
+        'sandbox.view = "required" takes no work instead',
     )
 
 

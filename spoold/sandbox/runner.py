@@ -50,7 +50,7 @@ class Runner(Generic[Carrier]):
 
     def serves(self, owner: int) -> bool:
         """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
-        return not self._jobs or self._owner == owner or not self.plan.settings.docker.replace_on_owner_change
+        return not self._jobs or self._owner == owner or not self.plan.settings.sandbox.replace_on_owner_change
 
     def fits(self, job: Job) -> bool:
         """Tell whether it has, or can be given, the size that ``job`` needs."""
@@ -93,7 +93,7 @@ class Runner(Generic[Carrier]):
         self._await_supervisor(stream)
         self._jobs, self._owner = self._jobs + 1, job.owner
         result = self._phases(stream, job, on_phase, _parcel(job, names))
-        if self.plan.recycled and self._jobs < self.plan.settings.docker.replace_after and _usual(result):
+        if self.plan.recycled and self._jobs < self.plan.settings.sandbox.replace_after and _usual(result):
             self._release(stream)
         return result
 

@@ -57,7 +57,7 @@ class Plan:
     @property
     def recycled(self) -> bool:
         """Tell whether containers serve many jobs."""
-        return self.settings.docker.mode == "recycled"
+        return self.settings.sandbox.mode == "recycled"
 
 
 def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:

@@ -467,3 +467,27 @@ def test_what_changes_something_says_so_in_json(bench: Bench, tmp_path: Path) ->
     added = json.loads(ctl(bench, "nixpkgs", "add", "x", "/srv/x", "--json"))
     assert added == {"name": "x", "location": "/srv/x"}
     assert json.loads(ctl(bench, "nixpkgs", "remove", "x", "--json")) == {"name": "x"}
+
+
+def test_a_settings_file_is_rewritten_in_place(tmp_path: Path) -> None:
+    file, link = tmp_path / "spoold.toml", tmp_path / "link.toml"
+    file.write_text('[docker]\nmode = "recycled"\n')
+    file.chmod(0o640)
+    link.symlink_to(file)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(link), "config", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    shown = run()
+    assert "docker.mode is sandbox.mode" in shown.stderr
+    assert msgspec.toml.decode(shown.stdout)["sandbox"]["mode"] == "recycled"
+    assert run("--migrate").stdout == f"{link}: docker.mode is sandbox.mode now\n"
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o640)
+    assert file.read_text() == '[docker]\n\n[sandbox]\nmode = "recycled"\n'
+    assert json.loads(run("--migrate", "--json").stdout) == {"file": str(link), "renamed": []}
+    assert run().stderr == ""
+    file.write_text('docker = { mode = "recycled" }\n')
+    refused = run("--migrate")
+    assert (refused.returncode, file.read_text()) == (exits.FAILED, 'docker = { mode = "recycled" }\n')
+    assert "move docker.mode to sandbox.mode by hand" in refused.stderr

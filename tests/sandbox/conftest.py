@@ -10,7 +10,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
+from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
@@ -63,7 +63,8 @@ def settings_for(
 ) -> Settings:
     """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
     return Settings(
-        docker=DockerSettings(host=docker_host, waiting=waiting, mode=mode),
+        docker=DockerSettings(host=docker_host),
+        sandbox=SandboxSettings(waiting=waiting, mode=mode),
         nix=NixSettings(state=engines.nix_state),
         spool=SpoolSettings(path=spool),
         executor=ExecutorSettings(name=executor),

@@ -13,7 +13,7 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings
+from spoold.config import SandboxSettings
 from spoold.engines.docker import walls
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.sandbox import DockerSandbox
@@ -38,8 +38,8 @@ def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
     def _make(**options: object) -> DockerSandbox:
         settings = settings_for(docker_host, str(tmp_path / str(len(made))))
-        chosen = DockerSettings(host=docker_host, mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
-        made.append(DockerSandbox(replace(settings, docker=chosen), runtime))
+        chosen = SandboxSettings(mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
+        made.append(DockerSandbox(replace(settings, sandbox=chosen), runtime))
         made[-1].prepare()
         return made[-1]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from spoold.doctor import sandbox as doctor
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
@@ -59,8 +59,9 @@ def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
     def _make(host: str, mode: Mode = "single-use", **options: object) -> DockerSandbox:
         settings = settings_for(host, str(tmp_path / str(len(made))))
-        docker = DockerSettings(host=host, mode=mode, **{"waiting": 1, **options})  # type: ignore[arg-type]
-        made.append(DockerSandbox(replace(settings, docker=docker), runtime))
+        chosen = SandboxSettings(mode=mode, waiting=1)
+        docker = DockerSettings(host=host, **options)  # type: ignore[arg-type]
+        made.append(DockerSandbox(replace(settings, docker=docker, sandbox=chosen), runtime))
         made[-1].prepare()
         return made[-1]
 

@@ -8,12 +8,13 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, Settings
+from spoold.config import DockerSettings, SandboxSettings, Settings
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
@@ -55,9 +56,14 @@ def whole(runtime: Runtime, closure: Closure) -> Runtime:
     return replace(runtime, closure=closure(runtime.bash, runtime.coreutils))
 
 
-def view_settings(host: str, spool: Path, view: str, waiting: int = 1, mode: Mode = "single-use") -> Settings:
+View = Literal["auto", "required", "off"]
+
+
+def view_settings(host: str, spool: Path, view: View, waiting: int = 1, mode: Mode = "single-use") -> Settings:
     settings = settings_for(host, str(spool))
-    return replace(settings, docker=DockerSettings(host=host, waiting=waiting, view=view, mode=mode))  # type: ignore[arg-type]
+    return replace(
+        settings, docker=DockerSettings(host=host), sandbox=SandboxSettings(waiting=waiting, view=view, mode=mode)
+    )
 
 
 @pytest.fixture(scope="module")

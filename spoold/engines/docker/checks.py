@@ -33,7 +33,7 @@ def store(settings: NixSettings, where: str) -> str | None:
     return ownership.settled(settings.physical_store, remedy, itself=False)
 
 
-def of_engine(information: dict[str, Any], settings: DockerSettings) -> list[Finding]:
+def of_engine(information: dict[str, Any], settings: DockerSettings, mode: str = "single-use") -> list[Finding]:
     """Return what an engine's ``info`` tells of the isolation that it can give."""
     options = {option.removeprefix("name=").partition(",")[0] for option in information.get("SecurityOptions") or ()}
     return [
@@ -41,7 +41,7 @@ def of_engine(information: dict[str, Any], settings: DockerSettings) -> list[Fin
         _seccomp(options),
         _runtime(information.get("Runtimes") or {}, settings),
         _users(options),
-        _apparmor(options, settings),
+        _apparmor(options, mode),
     ]
 
 
@@ -112,11 +112,11 @@ def _users(options: set[str]) -> Finding:
     )
 
 
-def _apparmor(options: set[str], settings: DockerSettings) -> Finding:
+def _apparmor(options: set[str], mode: str) -> Finding:
     what = "AppArmor"
     if "apparmor" not in options:
         return Finding(Level.NOTE, what, "the engine has none; the other walls do not depend on it")
-    if settings.mode == "recycled":
+    if mode == "recycled":
         return Finding(
             Level.NOTE, what, "recycled containers run without a profile, which would forbid the mounts of their cells"
         )

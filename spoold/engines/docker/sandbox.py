@@ -39,6 +39,7 @@ from spoold.model.response import Phase
 from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.pool import LAST_PATIENCE, Counts, Pool
 from spoold.sandbox.runner import Runner
+from spoold.sandbox.stream import BrokenError
 from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
@@ -77,7 +78,10 @@ class DockerSandbox:
         with self._preparing:
             with self._engine.client() as api:
                 information = api.info()
-                refuse(checks.of_engine(information, self._settings.docker), f"Docker at {self._engine.where}")
+                refuse(
+                    checks.of_engine(information, self._settings.docker, self._settings.sandbox.mode),
+                    f"Docker at {self._engine.where}",
+                )
                 store = self._store()
                 made = self._ensure_image(api)
             self._remove_orphans()
@@ -134,7 +138,7 @@ class DockerSandbox:
         self._plan = plan
         if self._pool is None:
             slots = self._settings.executor.slots or os.cpu_count() or 1
-            waiting = self._settings.docker.waiting
+            waiting = self._settings.sandbox.waiting
             self._pool = Pool(
                 self._start,
                 wanted=slots if waiting < 0 else waiting,
@@ -159,10 +163,10 @@ class DockerSandbox:
 
     def _try_views(self, plan: DockerPlan) -> None:
         """Find out whether a job can be made to see its closure only, by a job that lists its store."""
-        wish = self._settings.docker.view
+        wish = self._settings.sandbox.view
         if wish == "off" or not plan.runtime.closure:
             if wish == "required":
-                raise OperatorError("docker.view is required, but the builder does not say what the runtime needs")
+                raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
             self._viewed = False
             return
         failure = self._view_fails(plan) and self._view_fails(plan)  # an engine that ends and comes back fails it once
@@ -170,7 +174,7 @@ class DockerSandbox:
             self._viewed = True
             return
         if wish == "required":
-            raise OperatorError(f"docker.view is required, but not possible here: {failure}") from failure
+            raise OperatorError(f"sandbox.view is required, but not possible here: {failure}") from failure
         if self._viewed is None:
             log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
         self._viewed = False
@@ -206,6 +210,8 @@ class DockerSandbox:
         container = start(self._engine, plan, threading.Event())
         try:
             seen = self._in_view(container, job, lambda *_: None, threading.Event()).run.stdout.split()
+        except BrokenError as error:  # its shell is not in the view, or what that needs
+            raise TemporaryError(f"the view of the store is not what it should be: {error}") from error
         finally:
             container.close()
         if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):

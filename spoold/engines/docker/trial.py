@@ -69,7 +69,7 @@ def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
             raise
         own = plan.settings.docker.runtime
         raise OperatorError(
-            'docker.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
+            'sandbox.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
             "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
             f"kernel.apparmor_restrict_unprivileged_userns{f', and docker.runtime = {own!r}' if own else ''}): {error}"
         ) from error

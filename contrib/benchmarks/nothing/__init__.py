@@ -1,7 +1,4 @@
-"""``spoold`` with an executor whose sandbox does nothing: what is left is the cost of the spool, all of it real.
-
-Called as ``spoold`` is.
-"""
+"""An engine that does nothing: what is left is the cost of the spool, all of it real."""
 
 from __future__ import annotations
 
@@ -9,12 +6,10 @@ import threading
 from collections.abc import Callable
 
 from benchmarks.programs import TRIVIAL
-from spoold import daemon
-from spoold.actors.executor import Executor
-from spoold.cli.daemon import main
-from spoold.model.job import Job, JobResult
+from spoold.config import Settings
+from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
-from spoold.model.states import Role
+from spoold.sandbox import Sandbox
 
 PRINTED = TRIVIAL.output.encode()
 RAN = finished_phase(
@@ -38,6 +33,7 @@ class Nothing:
         """Nothing to close."""
 
 
-if __name__ == "__main__":
-    daemon.ROLES[Role.EXECUTOR] = lambda settings: Executor(settings, lambda _: Nothing())
-    main()
+def make(settings: Settings, runtime: Runtime) -> Sandbox:
+    """Return a sandbox that does nothing."""
+    del settings, runtime
+    return Nothing()

@@ -1,0 +1,57 @@
+"""Settings that have other names today: what is said of them, and how a file is rewritten."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from spoold.config import MOVED, decode, former_names
+from spoold.host import fsops
+from spoold.model.errors import OperatorError
+from spoold.model.renaming import rewritten
+
+
+def hint(file: str, found: list[str]) -> str:
+    """Return a note on settings that have other names today."""
+    names = ", ".join(f"{old} is {MOVED[old]}" for old in found)
+    return f"{file}: some settings have other names today ({names}): `spoolctl config --migrate` rewrites it"
+
+
+def told(file: str | None, changed: list[str]) -> str:
+    """Return what came of a migration."""
+    if file is None:
+        return "there is no file of settings: nothing to rewrite"
+    lines = [f"{file}: {old} is {MOVED[old]} now" for old in changed]
+    return "\n".join(lines) or f"{file}: all settings have the names of today"
+
+
+def migrate(file: str) -> list[str]:
+    """Rewrite a file of settings with the names of today; return those that had others.
+
+    Raises :class:`OperatorError` where that has to be done by hand.
+    """
+    path = os.path.realpath(file)
+    try:
+        before = Path(path).read_bytes()
+        found = former_names(before)
+        after = rewritten(before.decode(), MOVED).encode()
+    except OSError as error:
+        raise OperatorError(f"{file}: {error.strerror}") from error
+    if found and (former_names(after) or decode(after) != decode(before)):
+        names = ", ".join(f"{old} to {MOVED[old]}" for old in found)
+        raise OperatorError(f"{file}: it is written in a way that only its owner can change: move {names} by hand")
+    if after != before:
+        _replace(path, after)
+    return found
+
+
+def _replace(path: str, data: bytes) -> None:
+    seen, private = os.stat(path), f"{path}.new"
+    try:
+        fsops.write_private(private, data, mode=stat.S_IMODE(seen.st_mode))
+        if (seen.st_uid, seen.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(private, seen.st_uid, seen.st_gid)
+        fsops.replace(private, path)
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
