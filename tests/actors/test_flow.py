@@ -560,7 +560,7 @@ def test_a_change_of_the_pin_makes_new_builds(bench: Bench) -> None:
     assert runtime is not None
     other = store_path("other-nixpkgs")
     bench.builds.runtime.provide(msgspec.structs.replace(runtime, nixpkgs={"default": other}))
-    bench.builder._pins[other] = "default"
+    bench.builder._provider._pins[other] = "default"
     bench.drop("b")
     bench.wait_for("b")
     assert len(set(bench.backend.built)) == 2

@@ -21,6 +21,7 @@ import msgspec
 
 from spoold.actors.builder.collector import Cache, Collector
 from spoold.actors.builder.lanes import Lanes
+from spoold.actors.builder.provider import Provider, Source
 from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.clock import Clock
@@ -30,7 +31,7 @@ from spoold.host.persons import Persons, weights
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint, Kept
-from spoold.model.job import BuildResult, Runtime
+from spoold.model.job import BuildResult
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
@@ -45,14 +46,8 @@ BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault w
 ATTENTION = 1.0  # seconds between two looks while builds wait for a place
 
 
-class Backend(Cache, Protocol):
+class Backend(Cache, Source, Protocol):
     """What realises expressions: Nix."""
-
-    def prepare(self, pins: dict[str, str]) -> Runtime:
-        """Provide the pins, by name and location, and the runtime."""
-
-    def holds(self, path: str) -> bool:
-        """Tell whether a store path is there, whole."""
 
     def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
         """Realise one expression."""
@@ -76,8 +71,7 @@ class Builder:
         self._newer = LeftAlone(log)
         self._collector = Collector(settings, backend, self._newer)
         self._collecting = ThreadPoolExecutor(1, thread_name_prefix="collect")
-        self._pins: dict[str, str] = {}
-        self._pins_seen: fsops.Identity | None = None
+        self._provider = Provider(settings, backend, self._builds, self._newer)
         self._stopping = threading.Event()
         self._holder = Holder(self._builds.queue, self._heartbeat, self._stopping, log)
         self._left: set[Entry] = set()  # builds in new/ that a newer version filed
@@ -91,61 +85,15 @@ class Builder:
         """Provide the runtime; show what an earlier builder committed and could not show."""
         mend(self._builds.queue, log)
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
-        self._provide_at_start()
+        self._provider.provide()
         log.info("the runtime is provided")
         for entry in self._heartbeat.start():
             recover(self._builds.queue, State.BUILDING, entry, abandon=self._abandon, log=log)
-
-    def _provide_at_start(self) -> None:
-        """Provide the runtime; and whoever changed the pins while no builder ran, and waits, gets his answer."""
-        pins, error = self._builds.pins.added(), ""
-        try:
-            self._provide()
-        except OperatorError as failure:
-            error = str(failure)
-            raise
-        finally:
-            if self._pins_seen is not None:
-                self._builds.pins.answer(pins, error)
 
     def _abandon(self, entry: Entry) -> None:
         self._finish(
             entry, failure_of_ours(f"given up: {self._settings.lease.attempts} times the builder died that had it")
         )
-
-    def _provide(self) -> None:
-        """Provide the runtime and the pins; raises what keeps the backend from it, and then all stays as it was."""
-        self._pins_seen = fsops.identity(self._builds.pins.path)
-        runtime = self._backend.prepare(self._wanted_pins())
-        self._pins = {path: name for name, path in runtime.nixpkgs.items()}
-        self._forget_what_is_gone()
-        self._builds.runtime.provide(runtime)
-
-    def _wanted_pins(self) -> dict[str, str]:
-        return self._builds.pins.added() | self._settings.nixpkgs
-
-    def _follow_pins(self) -> None:
-        pins, error = self._builds.pins.added(), ""
-        try:
-            self._provide()
-        except (SpooldError, OSError) as failure:
-            error = str(failure)
-            log.error("the pins that were added cannot be provided; the others are", error=error)
-        self._builds.pins.answer(pins, error)
-
-    def _forget_what_is_gone(self) -> None:
-        """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
-        gone = set()
-        for build_id in self._builds.finished():
-            try:
-                record = self._builds.result(build_id)
-            except NewerFormatError as error:
-                self._newer.meet(error)
-                continue
-            if record and record.result.shell and not self._backend.holds(record.result.shell):
-                log.warning("not in the store any more; it will be built again when it is needed", build=build_id)
-                gone.add(build_id)
-        self._builds.forget(gone)
 
     def stop(self) -> None:
         """End the builds that run: they go back to the start and lose nothing but time."""
@@ -167,10 +115,11 @@ class Builder:
         """Go by other settings; pins that are new are provided beside what runs."""
         before, self._settings = self._settings, settings
         self._collector.follow(settings)
+        self._provider.apply_settings(settings)
         if before.turns != settings.turns:
             self._weigh(settings)
         if before.nixpkgs != settings.nixpkgs:
-            self._in_background(self._follow_pins)
+            self._in_background(self._provider.provide_anew)
 
     def _weigh(self, settings: Settings) -> None:
         try:
@@ -193,9 +142,8 @@ class Builder:
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
         self._in_background(self._collector.answer_orders)
-        if fsops.identity(self._builds.pins.path) != self._pins_seen:
-            self._pins_seen = fsops.identity(self._builds.pins.path)
-            self._in_background(self._follow_pins)
+        if self._provider.changed():
+            self._in_background(self._provider.provide_anew)
         self._queue(hints)
         self._give_places()
         self._newer.tell()
@@ -300,18 +248,11 @@ class Builder:
             self._put_back(entry, entry.attempt)
         else:
             log.error("a build has to wait", build=entry.id, attempt=entry.attempt, error=error)
-            if self._store_answers():
+            if self._provider.is_possible():
                 self._try_again(entry, error)
             else:
                 self._rests_until = self._clock.monotonic() + BACK_OFF
                 self._put_back(entry, entry.attempt)
-
-    def _store_answers(self) -> bool:
-        try:
-            self._backend.prepare(self._wanted_pins())
-        except (TemporaryError, OperatorError):
-            return False
-        return True
 
     def _try_again(self, entry: Entry, error: Exception) -> None:
         """Have a build tried once more after a pause, or end it after the last attempt."""
@@ -333,7 +274,7 @@ class Builder:
         except msgspec.DecodeError as error:
             self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
             return
-        pin = self._pins.get(wanted.nixpkgs)
+        pin = self._provider.pin(wanted.nixpkgs)
         if pin is None:
             self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
             return
