@@ -229,7 +229,7 @@ def test_a_host_without_user_namespaces(
 ) -> None:
     narrow = walls.seccomp(recycled=False)  # it allows no namespaces
     monkeypatch.setattr(walls, "seccomp", lambda **_: narrow)
-    recycled = replace(settings, docker=replace(settings.docker, mode="recycled"))
+    recycled = replace(settings, sandbox=replace(settings.sandbox, mode="recycled"))
     assert "user.max_user_namespaces" in said(sandbox.examine(recycled, runtime), Level.REFUSED)
 
 

@@ -157,7 +157,7 @@ def room(docker_host: str, prepared: tuple[NixBuilder, Runtime], mode: Mode) -> 
     directory = Path(tempfile.mkdtemp(prefix="spoold-", dir="/tmp"))
     directory.chmod(0o711)  # the attacker can get to what is theirs
     settings = settings_for(docker_host, str(directory / "spool"), waiting=1, mode=mode)
-    settings = replace(settings, docker=replace(settings.docker, view="required"))
+    settings = replace(settings, sandbox=replace(settings.sandbox, view="required"))
     builder, runtime = prepared
     made = Room(directory, settings, runtime)
     made.fill(builder.store.physical)

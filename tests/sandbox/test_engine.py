@@ -375,6 +375,6 @@ def test_no_permission(runtime: Runtime, docker_host: str, tmp_path: Path) -> No
 def test_a_runtime_that_is_not_there(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:
     gone = f"/nix/store/{'0' * 32}-none"
     settings = settings_for(docker_host, str(tmp_path))
-    settings = replace(settings, docker=replace(settings.docker, view="required"))
+    settings = replace(settings, sandbox=replace(settings.sandbox, view="required"))
     with pytest.raises(OperatorError, match=r"not possible here.*-none"):
         DockerSandbox(settings, replace(runtime, closure=[*runtime.closure, gone])).prepare()
