@@ -25,7 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic
 
@@ -35,19 +35,15 @@ from spoold.host.metrics import SANDBOX_EVENTS, SANDBOX_REQUESTS, SANDBOXES
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.runner import Carrier, Runner
+from spoold.sandbox.schedule import YIELD, Rules, Schedule, Situation
 
 log = Log("sandbox")
 
-QUIET = 0.02  # seconds without a job until a moment counts as quiet
-YIELD = 0.25  # seconds for which making and removing let jobs go first
 PATIENCE = 120.0  # seconds that a job waits for a container
 ATTENTION = 0.2  # seconds between looks at the caller's event
-SPARE = 0.25  # share of the CPU time that is idle where there is some to spare
-LINGER = 5.0  # seconds for which what is used waits for that
 SWEEP = 2.0  # seconds between looks at the containers that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
 LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
-NEVER = float("inf")
 
 
 @dataclass
@@ -75,15 +71,15 @@ class Pool(Generic[Carrier]):
         reserve: int = 0,
         recycled: bool = False,
     ) -> None:
-        self._make, self._wanted, self._reserve, self._recycled = make, wanted, reserve, recycled
-        self._backlog = backlog + reserve
-        self._load = Load()
+        self._make = make
+        rules = Rules(wanted=wanted, reserve=reserve, backlog=backlog + reserve, threads=threads, recycled=recycled)
+        self._schedule = Schedule(rules, Load().idle)
         self._change, self._closing = threading.Condition(), threading.Event()
         self._waiting: deque[Runner[Carrier]] = deque()
         self._used: deque[tuple[float, Runner[Carrier]]] = deque()
-        self._takers = self._making = self._removing = self._running = 0
-        self._last_job = self._missing_since = time.monotonic() - YIELD  # the first filling yields to nothing
-        self._pause, self._not_before = FIRST_PAUSE, 0.0
+        began = time.monotonic() - YIELD  # the first filling yields to nothing
+        self._state = Situation(last_job=began, missing_since=began)
+        self._pause = FIRST_PAUSE
         self._failures, self._failure = 0, Exception()
         self._renewals = 0
         self.counts = Counts()
@@ -95,7 +91,7 @@ class Pool(Generic[Carrier]):
         """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
         deadline = time.monotonic() + PATIENCE
         with self._change:
-            self._drop_dead(first_only=not self._recycled)
+            self._drop_dead(first_only=not self._schedule.rules.recycled)
             seen = self._failures
             if found := self._fit(owner):
                 self.counts.met += 1
@@ -103,7 +99,7 @@ class Pool(Generic[Carrier]):
                 return self._hand_out(found)
             self.counts.unmet += 1
             SANDBOX_REQUESTS.add("no")
-            self._takers += 1
+            self._state.takers += 1
             self._change.notify_all()
             try:
                 while not (found := self._fit(owner)):
@@ -111,7 +107,7 @@ class Pool(Generic[Carrier]):
                     self._change.wait(ATTENTION)
                 return self._hand_out(found)
             finally:
-                self._takers -= 1
+                self._state.takers -= 1
 
     def _check(self, cancelled: threading.Event, seen: int, deadline: float) -> None:
         if cancelled.is_set():
@@ -137,25 +133,25 @@ class Pool(Generic[Carrier]):
         return None
 
     def _hand_out(self, container: Runner[Carrier]) -> Runner[Carrier]:
-        if self._missing() <= 0:
-            self._missing_since = time.monotonic()
-        self._running += 1
+        if self._schedule.missing(self._situation()) <= 0:
+            self._state.missing_since = time.monotonic()
+        self._state.running += 1
         self._waiting.remove(container)
         return container
 
     def give(self, container: Runner[Carrier], *, again: bool = False) -> None:
         """Take back a container that ``take`` returned; it will be removed, or serve ``again``."""
         with self._change:
-            self._running -= 1
-            now = self._last_job = time.monotonic()
-            if again and self._missing() > 0 and not self._closing.is_set():
+            self._state.running -= 1
+            now = self._state.last_job = time.monotonic()
+            if again and self._schedule.missing(self._situation()) > 0 and not self._closing.is_set():
                 self.counts.reused += 1
                 SANDBOX_EVENTS.add("reused")
                 self._waiting.append(container)
-                if self._takers:  # there is nothing to do for the threads
+                if self._state.takers:  # there is nothing to do for the threads
                     self._change.notify_all()
                 return
-            later = len(self._used) < self._backlog and not self._closing.is_set()
+            later = len(self._used) < self._schedule.rules.backlog and not self._closing.is_set()
             if later and container.light:
                 self._used.append((now, container))
             elif later:
@@ -167,13 +163,13 @@ class Pool(Generic[Carrier]):
     def measure(self) -> None:
         """Measure how many there are."""
         SANDBOXES.set(len(self._waiting), "waiting")
-        SANDBOXES.set(self._running, "busy")
+        SANDBOXES.set(self._state.running, "busy")
         SANDBOXES.set(len(self._used), "used")
 
     def wake(self) -> None:
         """Try again at once: the engine is back."""
         with self._change:
-            self._pause, self._not_before = FIRST_PAUSE, 0.0
+            self._pause, self._state.not_before = FIRST_PAUSE, 0.0
             self._change.notify_all()
 
     def renew(self) -> None:
@@ -185,7 +181,8 @@ class Pool(Generic[Carrier]):
 
     def rest(self) -> None:
         """Keep none ready any more; what is taken all the same is made on demand."""
-        self._wanted = self._reserve = 0
+        with self._change:
+            self._schedule.rules = replace(self._schedule.rules, wanted=0, reserve=0)
         self.renew()
 
     def close(self) -> None:
@@ -210,52 +207,24 @@ class Pool(Generic[Carrier]):
                     return None
                 self._drop_dead()
                 now = time.monotonic()
-                making, removing = self._making_due(now), self._removing_due(now)
-                if removing <= now and (making > now or len(self._used) > self._backlog // 2):
-                    self._removing += 1
+                seen = self._situation()
+                making, removing = self._schedule.making_due(seen, now), self._schedule.removing_due(seen, now)
+                if removing <= now and (making > now or self._schedule.is_crowded(seen)):
+                    self._state.removing += 1
                     return partial(self._remove_one, self._used.popleft()[1])
                 if making <= now:
-                    self._making += 1
+                    self._state.making += 1
                     return self._make_one
                 self._change.wait(min(making - now, removing - now, SWEEP))
 
-    def _missing(self) -> int:
-        """Return how many to make; recycled ones that run a job come back from it."""
-        ready = len(self._waiting) + self._making
-        if self._recycled:
-            return max(self._takers, self._wanted - self._running) - ready
-        return self._wanted + self._takers - ready
-
-    def _making_due(self, now: float) -> float:
-        missing = self._missing()
-        if self._closing.is_set() or missing + self._reserve <= 0:
-            return NEVER
-        if self._takers > self._making + len(self._waiting):
-            return now
-        due = self._quiet(self._missing_since) if missing > 0 else self._spare(now)
-        return max(self._not_before, due)
-
-    def _removing_due(self, now: float) -> float:
-        if not self._used:
-            return NEVER
-        if self._closing.is_set() or len(self._used) > self._backlog // 2:
-            return now
-        since, container = self._used[0]
-        if container.light and now < since + LINGER:
-            return min(self._spare(now), since + LINGER)
-        return self._quiet(since)
-
-    def _spare(self, now: float) -> float:
-        """Return when to do, or to ask again about, what can wait until there is CPU to spare."""
-        if self._making + self._removing:
-            return NEVER
-        return now if self._load.idle() >= SPARE else now + Load.INTERVAL
-
-    def _quiet(self, since: float) -> float:
-        """Return when to do what could be done ``since`` then without taking the CPU from jobs."""
-        if self._making + self._removing >= max(1, len(self._threads) // 2):
-            return NEVER  # whoever is at it looks again when it is done
-        return since + YIELD if self._running else min(since + YIELD, self._last_job + QUIET)
+    def _situation(self) -> Situation:
+        """Return what there is now."""
+        state = self._state
+        state.waiting, state.used, state.closing = len(self._waiting), len(self._used), self._closing.is_set()
+        if self._used:
+            since, container = self._used[0]
+            state.used_since, state.light = since, container.light
+        return state
 
     def _make_one(self) -> None:
         renewals = self._renewals
@@ -265,11 +234,11 @@ class Pool(Generic[Carrier]):
             self._failed(error)
             return
         with self._change:
-            self._making -= 1
+            self._state.making -= 1
             self.counts.made += 1
             SANDBOX_EVENTS.add("made")
-            self._pause, self._not_before = FIRST_PAUSE, 0.0
-            self._missing_since = time.monotonic()
+            self._pause, self._state.not_before = FIRST_PAUSE, 0.0
+            self._state.missing_since = time.monotonic()
             self._waiting.append(container)
             if self._closing.is_set() or self._renewals != renewals:
                 self._discard([container])
@@ -280,11 +249,11 @@ class Pool(Generic[Carrier]):
         if not isinstance(error, SpooldError):
             log.bug("a container could not be made", error=error)
         with self._change:
-            self._making -= 1
+            self._state.making -= 1
             self._failures, self._failure = self._failures + 1, error
-            if not self._closing.is_set() and not self._not_before:  # once per outage
+            if not self._closing.is_set() and not self._state.not_before:  # once per outage
                 log.warning("no container can be made; trying again", error=error)
-            self._not_before = time.monotonic() + self._pause
+            self._state.not_before = time.monotonic() + self._pause
             self._pause = min(LONGEST_PAUSE, self._pause * 2)
             self._change.notify_all()
 
@@ -312,7 +281,7 @@ class Pool(Generic[Carrier]):
             self._remove(container)
         finally:
             with self._change:
-                self._removing -= 1
+                self._state.removing -= 1
                 self._change.notify_all()
 
     def _remove(self, container: Runner[Carrier]) -> None:

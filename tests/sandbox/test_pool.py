@@ -23,8 +23,7 @@ from spoold.model.errors import TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox import RunCancelledError
-from spoold.sandbox import pool as pool_module
+from spoold.sandbox import RunCancelledError, schedule
 from spoold.sandbox.pool import Pool
 from tests.engines import Daemon
 from tests.sandbox.conftest import Mode, make_job, settings_for
@@ -228,7 +227,7 @@ def test_a_reserve_is_filled_and_used_ones_are_removed_while_the_machine_is_idle
     burst: tuple[DockerSandbox, list[float]], plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool, idle = burst
-    monkeypatch.setattr(pool_module, "LINGER", 1000.0)
+    monkeypatch.setattr(schedule, "LINGER", 1000.0)
     until(lambda: len(waiting(pool)) == 5)
     idle[0] = 0.0
     for _ in range(3):
@@ -247,13 +246,13 @@ def test_what_holds_memory_is_removed_on_a_busy_machine_too(
     pool, idle = burst
     until(lambda: len(waiting(pool)) == 5)
     idle[0] = 0.0
-    monkeypatch.setattr(pool_module, "LINGER", 1000.0)
+    monkeypatch.setattr(schedule, "LINGER", 1000.0)
     for script in ("true", "head -c 20M /dev/zero >/tmp/x"):
         pool.run(make_job(script, shell=plain_shell, limits=RUN_DEFAULT), lambda *_: None, threading.Event())
     until(lambda: pool.counts.removed == 1)
     time.sleep(1)
     assert pool.counts.removed == 1
-    monkeypatch.setattr(pool_module, "LINGER", 0.1)
+    monkeypatch.setattr(schedule, "LINGER", 0.1)
     until(lambda: pool.counts.removed == 2)
 
 
