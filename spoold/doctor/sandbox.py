@@ -198,7 +198,7 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
     own = replace(
         settings,
         executor=ExecutorSettings(name=f"doctor-{os.getpid()}"),
-        docker=replace(settings.docker, waiting=0),
+        sandbox=replace(settings.sandbox, waiting=0),
     )
     sandbox = DockerSandbox(own, runtime)
     try:

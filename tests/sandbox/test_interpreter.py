@@ -84,7 +84,7 @@ def test_the_image_is_the_same_bytes_each_time_also_to_another_process() -> None
     here = hashlib.sha256(image.root(RUNTIME)).hexdigest()
     assert hashlib.sha256(image.root(RUNTIME)).hexdigest() == here
     program = (
-        "import hashlib, msgspec; from spoold.model.job import Runtime; from spoold.sandbox import image; import sys; "
+        "import hashlib, msgspec, sys; from spoold.model.job import Runtime; from spoold.engines.docker import image; "
         "print(hashlib.sha256(image.root(msgspec.json.decode(sys.argv[1], type=Runtime))).hexdigest())"
     )
     command = [sys.executable, "-X", "frozen_modules=off", "-c", program, msgspec.json.encode(RUNTIME).decode()]

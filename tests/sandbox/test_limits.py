@@ -303,7 +303,7 @@ def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
     job = make_job("echo hi", compile_sh="true", shell=plain_shell, limits=RUN_DEFAULT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Container, "resize", lambda self, size: None if size == self._size else refuse())
+            patch.setattr(Container, "resize", lambda self, size: None if size == self.size else refuse())
             assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
     finally:
         sandbox.close()

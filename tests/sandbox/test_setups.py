@@ -59,8 +59,9 @@ def make(runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
 
     def _make(host: str, mode: Mode = "single-use", **options: object) -> DockerSandbox:
         settings = settings_for(host, str(tmp_path / str(len(made))))
-        chosen = SandboxSettings(mode=mode, waiting=1)
-        docker = DockerSettings(host=host, **options)  # type: ignore[arg-type]
+        runtime_of_the_engine = {"runtime": options.pop("runtime")} if "runtime" in options else {}
+        chosen = SandboxSettings(mode=mode, **{"waiting": 1, **options})  # type: ignore[arg-type]
+        docker = DockerSettings(host=host, **runtime_of_the_engine)  # type: ignore[arg-type]
         made.append(DockerSandbox(replace(settings, docker=docker, sandbox=chosen), runtime))
         made[-1].prepare()
         return made[-1]

@@ -260,7 +260,7 @@ def test_without_views_the_store_is_whole_and_cannot_be_listed(
 def test_where_a_view_is_not_possible(
     docker_host: str, whole: Runtime, tmp_path: Path, plain_shell: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(OperatorError, match=r"docker\.view is required"):
+    with pytest.raises(OperatorError, match=r"sandbox\.view is required"):
         DockerSandbox(view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
     broken = DockerSandbox(
         view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=["/nix/store/none"])
