@@ -17,6 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from spoold.config import ExecutorSettings, SandboxSettings, Settings
+from spoold.doctor import kernel
 from spoold.engines.docker import checks
 from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.container import start as start_container
@@ -49,6 +50,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield from _socket(engine.where)
     yield _processes()
     yield _cores()
+    yield from kernel.examine()
     try:
         with engine.client() as api:
             information, version = api.info(), api.version()

@@ -3,8 +3,9 @@
 It is on Nix too, which makes namespaces and mounts for each build: so those are allowed, and Nix's own filter and walls
 are what keeps a builder from more. This one refuses what those leave open:
 
-* kinds of sockets that no network namespace holds (AF_VSOCK), that reach deep into the kernel (AF_ALG), have the host
-  load modules, or whose contents are counted for nobody (AF_NETLINK); of TCP and UDP ones the buffers keep their size,
+* kinds of sockets that no network namespace holds (AF_VSOCK), that reach deep into the kernel (AF_ALG), or whose
+  contents are counted for nobody (AF_NETLINK), and all that has the kernel start modprobe as the host's root: of IP
+  sockets there are TCP and UDP, without bridges and VLANs; of TCP and UDP ones the buffers keep their size,
   which on cgroup v1 nobody counts, and programs are told that it was changed;
 * memory on disk that is there at once (fallocate, and what some file systems offer instead): what a builder has to
   write byte by byte can be measured while it grows. A C library falls back to writing;
@@ -25,13 +26,19 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 NUMBER, ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 FIRST, SECOND, THIRD, FOURTH = 16, 24, 32, 40  # likewise, of the low halves of arguments
 HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 X32 = 0x40000000
-FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+AF_UNIX, IP = 1, (2, 10)  # AF_INET, AF_INET6
+# A type of IP socket, and its protocols: whichever is usual, and TCP with SOCK_STREAM or UDP with SOCK_DGRAM.
+TYPES = ((1, (0, 6)), (2, (0, 17)))
+TYPE = 0xF  # the bits of a socket's type; the others are flags
+# Requests to a socket that load modules: of bridges (SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR to SIOCBRDELIF), of Frame Relay
+# (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
+LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
 SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
 # FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64; FS_IOC_FSSETXATTR, which sets an extent's size
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
@@ -133,12 +140,13 @@ def program(machine: Machine) -> bytes:
         for number in numbers:
             steps += [_op(JUMP_EQUAL, number, no=1), _error(answer)]
     for number in (machine.socket, machine.socketpair):
-        steps += _where(number, [_op(LOAD, FIRST), *_among(FAMILIES, _op(RETURN, ALLOW)), _error(errno.EAFNOSUPPORT)])
+        steps += _where(number, _kinds())
     buffers = [_op(LOAD, SECOND), _op(JUMP_EQUAL, SOL_SOCKET, yes=1), _op(RETURN, ALLOW)]
     buffers += [_op(LOAD, THIRD), *_among(BUFFERS, _error(0)), _op(RETURN, ALLOW)]
     steps += _where(machine.setsockopt, buffers)
-    reserving = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP)), _op(RETURN, ALLOW)]
-    steps += _where(machine.ioctl, reserving)
+    requests = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP))]
+    requests += [*_among(LOADING, _error(errno.ENOTTY)), _op(RETURN, ALLOW)]
+    steps += _where(machine.ioctl, requests)
     for number, argument, huge in (
         (machine.mmap, FOURTH, MAP_HUGETLB),
         (machine.memfd_create, SECOND, MFD_HUGETLB),
@@ -155,8 +163,19 @@ def program(machine: Machine) -> bytes:
     return b"".join([*steps, _op(RETURN, ALLOW)])
 
 
+def _kinds() -> list[bytes]:
+    """Return the steps for a socket that is to be made."""
+    steps = [_op(LOAD, FIRST), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
+    steps += [_op(JUMP_EQUAL, family, yes=len(IP) - place) for place, family in enumerate(IP)]
+    steps += [_error(errno.EAFNOSUPPORT), _op(LOAD, SECOND), _op(AND, TYPE)]
+    other = _error(errno.EPROTONOSUPPORT)
+    for kind, protocols in TYPES:
+        steps += _where(kind, [_op(LOAD, THIRD), *_among(protocols, _op(RETURN, ALLOW)), other])
+    return [*steps, other]
+
+
 def _where(number: int, steps: list[bytes]) -> list[bytes]:
-    """Return ``steps``, each way through which returns, for the call of this number; it is loaded before and after."""
+    """Return ``steps``, each way through which returns, for this value of what is loaded before and after."""
     return [_op(JUMP_EQUAL, number, no=len(steps)), *steps]
 
 

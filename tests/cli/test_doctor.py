@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
-from spoold.doctor import budget, installation, nix, protection, sandbox, spool
+from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool
 from spoold.doctor import sandbox as sandbox_doctor
 from spoold.engines.docker import walls
 from spoold.engines.docker.connection import DockerConnection
@@ -212,6 +212,27 @@ def test_a_kernel_that_forbids_user_namespaces(monkeypatch: pytest.MonkeyPatch) 
     assert "the kernel allows them" in said(sandbox._namespaces(), Level.FINE)
     monkeypatch.setattr(machine, "sysctl", lambda name: "0" if "max" in name else "1")
     assert "sysctl user.max_user_namespaces=15000" in said(sandbox._namespaces(), Level.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("release", "modprobe", "disabled", "level"),
+    [
+        ("6.1.0-28-amd64", "/sbin/modprobe", "0", Level.WARNING),
+        ("6.1.0-28-amd64", "/sbin/modprobe", "1", Level.FINE),
+        ("6.1.0-28-amd64", "", "0", Level.FINE),
+        ("6.14.0", "/sbin/modprobe", "0", Level.FINE),
+        ("a kernel of one's own", "/sbin/modprobe", "0", Level.WARNING),
+    ],
+)
+def test_a_kernel_that_looks_for_a_module_for_each_unknown_file(
+    monkeypatch: pytest.MonkeyPatch, release: str, modprobe: str, disabled: str, level: Level
+) -> None:
+    values = {"kernel.modprobe": modprobe, "kernel.modules_disabled": disabled}
+    monkeypatch.setattr(machine, "sysctl", values.get)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", release, "#1", "x86_64")))
+    found = kernel._modules()
+    assert found.level is level
+    assert ("sysctl kernel.modules_disabled=1" in str(found)) is (level is Level.WARNING)
 
 
 def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

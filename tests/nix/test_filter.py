@@ -30,6 +30,20 @@ for family in range(46):
         print("tried", "family%d" % family, 0)
     except OSError as error:
         print("tried", "family%d" % family, error.errno)
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind in range(12):
+        for protocol in (0, 1, 6, 17, 58, 132, 136, 262):
+            for flags in (0, socket.SOCK_CLOEXEC):
+                try:
+                    socket.socket(family, kind | flags, protocol).close()
+                    print("tried", "ip%d.%d" % (kind, protocol), 0)
+                except OSError as error:
+                    print("tried", "ip%d.%d" % (kind, protocol), error.errno)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    for number in (0x8940, 0x8941, *range(0x89a0, 0x89a4), *range(0x8980, 0x8984)):
+        ctypes.set_errno(0)
+        libc.ioctl(udp.fileno(), ctypes.c_ulong(number), ctypes.create_string_buffer(64))
+        print("tried", "ioctl%x" % number, ctypes.get_errno())
 try:
     socket.socketpair(socket.AF_UNIX)
     print("tried", "pair", 0)
@@ -52,7 +66,7 @@ call("getpid", 39 if x86 else 172)
 if x86:
     call("x32", 0x40000000 + 39)
 """
-EPERM, ENOSYS, EAFNOSUPPORT = 1, 38, 97
+EPERM, ENOTTY, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 25, 38, 93, 97
 WANTED = {
     "io_uring": ENOSYS,
     "memfd_secret": ENOSYS,
@@ -82,8 +96,12 @@ def test_what_a_build_may_ask_of_the_kernel(nix_builder: NixBuilder) -> None:
     families = {name: number for name, number in tried.items() if name.startswith("family")}
     assert len(families) == 46
     opened = {name for name, number in families.items() if number == 0}
-    assert opened == {f"family{number}" for number in seccomp.FAMILIES}
+    assert opened == {f"family{number}" for number in (seccomp.AF_UNIX, *seccomp.IP)}
     assert {number for name, number in families.items() if name not in opened} == {EAFNOSUPPORT}
+    kinds = {name: number for name, number in tried.items() if name.startswith("ip")}
+    assert {name for name, number in kinds.items() if number == 0} == {"ip1.0", "ip1.6", "ip2.0", "ip2.17"}
+    assert set(kinds.values()) == {0, EPROTONOSUPPORT}
+    assert {number for name, number in tried.items() if name.startswith("ioctl")} == {ENOTTY}
     for name, number in WANTED.items():
         assert tried[name] == number, (name, tried)
     if os.uname().machine == "x86_64":

@@ -3,10 +3,11 @@
 It refuses what only the supervisor of a recycled container may do: namespaces, mounts. And what a container's profile
 should refuse, but not every engine applies it: io_uring, whose requests no filter sees, and the calls of other
 architectures, whose numbers mean something else. Of sockets it leaves Unix ones, TCP and UDP. A network namespace does
-not hold AF_VSOCK, AF_ALG reaches much of the kernel, and to ask for SCTP or TIPC has the host load a module. What waits
-in a netlink socket is counted for nobody: some thousand of them would take all of the host's memory; so getifaddrs(3)
-fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that they have, and are told that
-it was changed. No control group counts huge pages with the memory: there are none.
+not hold AF_VSOCK, and AF_ALG reaches much of the kernel. A kernel that has not what a program asks for starts modprobe
+as the host's root, outside of every limit: so nobody asks for SCTP or TIPC, for other types of IP sockets, for bridges
+or VLANs. What waits in a netlink socket is counted for nobody: some thousand of them would take all of the host's
+memory; so getifaddrs(3) fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that
+they have, and are told that it was changed. No control group counts huge pages with the memory: there are none.
 
 sync, fsync and their like do nothing and say that it is done: a job has nothing on a disk, and in a loop they would
 stall the host's. So does what would change the limit on core dumps, with which the kernel starts no handler of the
@@ -22,11 +23,12 @@ import os
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
+AND = 0x54
 NUMBER, ARCHITECTURE = 0, 4  # offsets
 FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT, FOURTH_ARGUMENT = 16, 24, 32, 40  # of their low halves
 HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-EPERM, ENOMEM, EINVAL, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 22, 38, 93, 97
+EPERM, ENOMEM, EINVAL, ENOTTY, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 22, 25, 38, 93, 97
 X32 = 0x40000000  # x86's third set of numbers
 NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
@@ -37,7 +39,12 @@ ATTACH = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT
 RLIMIT_CORE = 4
 PR_SET_MEMORY_MERGE, MADV_MERGEABLE = 67, 12
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
-PROTOCOLS = (0, 6, 17)  # whichever is usual, TCP, UDP
+# A type of IP socket, and its protocols: whichever is usual, and TCP with SOCK_STREAM or UDP with SOCK_DGRAM.
+TYPES = ((1, (0, 6)), (2, (0, 17)))
+TYPE = 0xF  # the bits of a socket's type; the others are flags
+# Requests to a socket that load modules: of bridges (SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR to SIOCBRDELIF), of Frame Relay
+# (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
+LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
 
 
 class Machine:
@@ -46,6 +53,7 @@ class Machine:
     architecture: int
     clone: int
     sockets: tuple[int, int, int]  # socket, socketpair, setsockopt
+    ioctl: int
     limits: tuple[int, int]  # setrlimit, prlimit64
     memory: tuple[int, int, int]  # mmap, memfd_create, shmget
     idle: tuple[int, ...]  # sync, syncfs, fsync, fdatasync, sync_file_range
@@ -56,7 +64,7 @@ class Machine:
 class Amd64(Machine):
     """As the kernel's x86_64."""
 
-    architecture, clone = 0xC000003E, 56
+    architecture, clone, ioctl = 0xC000003E, 56, 16
     sockets, limits, memory = (41, 53, 54), (160, 302), (9, 319, 29)
     idle, refused = (162, 306, 74, 75, 277), (165, 166, 155, 272, 308)
     own = (157, 28, 317)
@@ -65,7 +73,7 @@ class Amd64(Machine):
 class Arm64(Machine):
     """As the kernel's aarch64."""
 
-    architecture, clone = 0xC00000B7, 220
+    architecture, clone, ioctl = 0xC00000B7, 220, 29
     sockets, limits, memory = (198, 199, 208), (164, 261), (222, 279, 194)
     idle, refused = (81, 267, 82, 83, 84), (40, 39, 41, 97, 268)
     own = (167, 233, 277)
@@ -130,13 +138,34 @@ def _program(machine: type[Machine]) -> bytes:
     steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=6), _op(JUMP_EQUAL, SO_RCVBUF, yes=5)]
     steps += [_op(JUMP_EQUAL, attach, yes=5 - place) for place, attach in enumerate(ATTACH)]
     steps += [_op(RETURN, ALLOW), _op(RETURN, ERROR), refuse]
+    steps += _where(machine.ioctl, _requests())
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
-    steps += [_op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
+    return b"".join([*steps, *_kinds()])
+
+
+def _requests() -> list[bytes]:
+    """Return the steps for an ioctl."""
+    return [_op(LOAD, SECOND_ARGUMENT), *_among(LOADING, _op(RETURN, ERROR | ENOTTY)), _op(RETURN, ALLOW)]
+
+
+def _kinds() -> list[bytes]:
+    """Return the steps for a socket that is to be made."""
+    steps = [_op(LOAD, FIRST_ARGUMENT), _op(JUMP_EQUAL, AF_UNIX, no=1), _op(RETURN, ALLOW)]
     steps += [_op(JUMP_EQUAL, AF_INET, yes=2), _op(JUMP_EQUAL, AF_INET6, yes=1), _op(RETURN, ERROR | EAFNOSUPPORT)]
-    steps += [_op(LOAD, THIRD_ARGUMENT)]
-    for protocol in PROTOCOLS:
-        steps += [_op(JUMP_EQUAL, protocol, no=1), _op(RETURN, ALLOW)]
-    return b"".join([*steps, _op(RETURN, ERROR | EPROTONOSUPPORT)])
+    steps += [_op(LOAD, SECOND_ARGUMENT), _op(AND, TYPE)]
+    other = _op(RETURN, ERROR | EPROTONOSUPPORT)
+    for kind, protocols in TYPES:
+        steps += _where(kind, [_op(LOAD, THIRD_ARGUMENT), *_among(protocols, _op(RETURN, ALLOW)), other])
+    return [*steps, other]
+
+
+def _where(value: int, steps: list[bytes]) -> list[bytes]:
+    """Return ``steps``, each way through which returns, for this value of what is loaded."""
+    return [_op(JUMP_EQUAL, value, no=len(steps)), *steps]
+
+
+def _among(values: tuple[int, ...], answer: bytes) -> list[bytes]:
+    return [step for value in values for step in (_op(JUMP_EQUAL, value, no=1), answer)]
 
 
 def _op(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:

@@ -1,0 +1,48 @@
+"""What a job may ask of its sockets and files, and what it is refused, since the host would answer or pay."""
+
+from __future__ import annotations
+
+import pytest
+
+from spoold.model.response import Outcome
+from spoold.sandbox.inside import seccomp
+from tests.sandbox.conftest import Run
+
+# A kernel that has not what is asked for starts modprobe. Each line is a try, and the name of an error or "done".
+SOCKETS = """
+import errno, fcntl, socket
+def tell(name, do):
+    try: do()
+    except OSError as error: print(name, errno.errorcode[error.errno])
+    else: print(name, "done")
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind in range(12):
+        for protocol in (0, 1, 6, 17, 58, 132, 136, 262):
+            for flags in (0, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK):
+                name = "%d.%d" % (kind, protocol)
+                tell(name, lambda: socket.socket(family, kind | flags, protocol).close())
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for number in (0x8940, 0x8941, *range(0x89a0, 0x89a4), *range(0x8980, 0x8984)):
+    tell("ioctl", lambda: fcntl.ioctl(udp, number, bytes(64)))
+"""
+
+
+def test_no_socket_has_the_host_load_a_module(run: Run, python_shell: str) -> None:
+    phase = run("exec python3 main.py", files={"main.py": SOCKETS.encode()}, shell=python_shell).run
+    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
+    said = {(words[0], words[1]) for line in phase.stdout.splitlines() if (words := line.split())}
+    assert {name for name, answer in said if answer == "done"} == {"1.0", "1.6", "2.0", "2.17"}
+    assert {answer for name, answer in said if name != "ioctl"} == {"done", "EPROTONOSUPPORT"}
+    assert {answer for name, answer in said if name == "ioctl"} == {"ENOTTY"}
+
+
+@pytest.mark.parametrize("name", seccomp.MACHINES)
+def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
+    """Each way through it ends."""
+    program = seccomp._program(seccomp.MACHINES[name])
+    steps = [program[at : at + 8] for at in range(0, len(program), 8)]
+    for at, step in enumerate(steps):
+        code, yes, no = int.from_bytes(step[:2], "little"), step[2], step[3]
+        if code in (seccomp.JUMP_EQUAL, seccomp.JUMP_GREATER_EQUAL, seccomp.JUMP_ANY_BIT):
+            assert max(at + 1 + yes, at + 1 + no) < len(steps)
+    assert int.from_bytes(steps[-1][:2], "little") == seccomp.RETURN
