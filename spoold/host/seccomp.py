@@ -9,6 +9,7 @@ are what keeps a builder from more. This one refuses what those leave open:
   which on cgroup v1 nobody counts, and programs are told that it was changed;
 * memory on disk that is there at once (fallocate, and what some file systems offer instead): what a builder has to
   write byte by byte can be measured while it grows. A C library falls back to writing;
+* what file systems tell of the host's disk: where on it a file lies, what is free, and how it is named;
 * what one build could take from all others: contexts of io_setup, the disk's time by sync and syncfs, which do nothing
   and say that it is done;
 * huge pages, which no control group of memory counts;
@@ -42,6 +43,8 @@ LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x898
 SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
 # FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64; FS_IOC_FSSETXATTR, which sets an extent's size
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
+# FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL
+TELLING = (0xC0C0583B, 0xC020660B, 0x80111500, 0x80811501, 0x81009431)
 URING = (425, 426, 427)
 MEMFD_SECRET = 447
 RLIMIT_CORE = 4
@@ -145,7 +148,7 @@ def program(machine: Machine) -> bytes:
     buffers += [_op(LOAD, THIRD), *_among(BUFFERS, _error(0)), _op(RETURN, ALLOW)]
     steps += _where(machine.setsockopt, buffers)
     requests = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP))]
-    requests += [*_among(LOADING, _error(errno.ENOTTY)), _op(RETURN, ALLOW)]
+    requests += [*_among(LOADING + TELLING, _error(errno.ENOTTY)), _op(RETURN, ALLOW)]
     steps += _where(machine.ioctl, requests)
     for number, argument, huge in (
         (machine.mmap, FOURTH, MAP_HUGETLB),

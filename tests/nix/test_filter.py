@@ -44,6 +44,11 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         ctypes.set_errno(0)
         libc.ioctl(udp.fileno(), ctypes.c_ulong(number), ctypes.create_string_buffer(64))
         print("tried", "ioctl%x" % number, ctypes.get_errno())
+file = os.open(os.environ["codePath"], os.O_RDONLY)
+for number in (0xc0c0583b, 0xc020660b, 0x80111500, 0x80811501, 0x81009431):
+    ctypes.set_errno(0)
+    libc.ioctl(file, ctypes.c_ulong(number), ctypes.create_string_buffer(4096))
+    print("tried", "ioctl%x" % number, ctypes.get_errno())
 try:
     socket.socketpair(socket.AF_UNIX)
     print("tried", "pair", 0)

@@ -36,6 +36,41 @@ def test_no_socket_has_the_host_load_a_module(run: Run, python_shell: str) -> No
     assert {answer for name, answer in said if name == "ioctl"} == {"ENOTTY"}
 
 
+# What file systems are asked: FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL,
+# FIBMAP, FIGETBSZ, FS_IOC_GETFLAGS, EXT4_IOC_GETFSUUID, XFS_IOC_FSCOUNTS, BTRFS_IOC_FS_INFO, BTRFS_IOC_DEV_INFO, one of
+# F2FS. And RNDGETENTCNT, FIONREAD, FIOCLEX.
+FILES = """
+import ctypes, errno, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def ask(file, number):
+    ctypes.set_errno(0)
+    done = libc.ioctl(file, ctypes.c_ulong(number), ctypes.create_string_buffer(b"lo", 8192))
+    return errno.errorcode[ctypes.get_errno()] if done < 0 else "done"
+asked = [0xc0c0583b, 0xc020660b, 0x80111500, 0x80811501, 0x81009431, 1, 2, 0x80086601, 0x8008662c]
+asked += [0x80205871, 0x8400941f, 0xd000941e, 0xf501]
+for path in ("/etc/hostname", os.path.realpath(os.__file__), os.path.dirname(os.__file__), "/", "/job"):
+    file = os.open(path, os.O_RDONLY)
+    print("file", *{ask(file, number) for number in asked})
+print("random", ask(os.open("/dev/random", os.O_RDONLY), 0x80045200))
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("others", *(ask(made.fileno(), number) for number in (0x541b, 0x5451, 0x8913)), ask(os.pipe()[0], 0x541b))
+print(open("/etc/hostname").read().strip(), socket.gethostname())
+print([os.stat(path).st_dev == os.stat("/sys").st_dev for path in ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")])
+"""
+
+
+def test_files_tell_nothing_of_the_disk_of_the_host(run: Run, python_shell: str) -> None:
+    phase = run("exec python3 main.py", files={"main.py": FILES.encode()}, shell=python_shell).run
+    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
+    assert phase.stdout.splitlines() == [
+        *["file ENOTTY"] * 5,
+        "random ENOTTY",
+        "others done done done done",
+        "sandbox sandbox",
+        "[True, True, True]",
+    ]
+
+
 @pytest.mark.parametrize("name", seccomp.MACHINES)
 def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
     """Each way through it ends."""

@@ -9,6 +9,10 @@ or VLANs. What waits in a netlink socket is counted for nobody: some thousand of
 memory; so getifaddrs(3) fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that
 they have, and are told that it was changed. No control group counts huge pages with the memory: there are none.
 
+Requests by ioctl(2) are for terminals, what is read and written like them, and sockets. File systems answer others of
+where a file lies on the host's disk, how that is named and what of it is free: they are as unknown here as to a file
+system in memory.
+
 sync, fsync and their like do nothing and say that it is done: a job has nothing on a disk, and in a loop they would
 stall the host's. So does what would change the limit on core dumps, with which the kernel starts no handler of the
 host's when a program crashes. Filters of the job's own would take from the room that the kernel has for those of all
@@ -42,6 +46,7 @@ MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
 # A type of IP socket, and its protocols: whichever is usual, and TCP with SOCK_STREAM or UDP with SOCK_DGRAM.
 TYPES = ((1, (0, 6)), (2, (0, 17)))
 TYPE = 0xF  # the bits of a socket's type; the others are flags
+GROUP, TERMINALS, SOCKETS = 0xFF00, 0x5400, 0x8900  # of requests by ioctl
 # Requests to a socket that load modules: of bridges (SIOCGIFBR, SIOCSIFBR, SIOCBRADDBR to SIOCBRDELIF), of Frame Relay
 # (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
 LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
@@ -145,7 +150,10 @@ def _program(machine: type[Machine]) -> bytes:
 
 def _requests() -> list[bytes]:
     """Return the steps for an ioctl."""
-    return [_op(LOAD, SECOND_ARGUMENT), *_among(LOADING, _op(RETURN, ERROR | ENOTTY)), _op(RETURN, ALLOW)]
+    unknown = _op(RETURN, ERROR | ENOTTY)
+    steps = [_op(LOAD, SECOND_ARGUMENT), _op(AND, GROUP), _op(JUMP_EQUAL, TERMINALS, no=1), _op(RETURN, ALLOW)]
+    steps += [_op(JUMP_EQUAL, SOCKETS, yes=1), unknown]
+    return [*steps, _op(LOAD, SECOND_ARGUMENT), *_among(LOADING, unknown), _op(RETURN, ALLOW)]
 
 
 def _kinds() -> list[bytes]:
