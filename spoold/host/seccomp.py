@@ -4,9 +4,10 @@ It is on Nix too, which makes namespaces and mounts for each build: so those are
 are what keeps a builder from more. This one refuses what those leave open:
 
 * kinds of sockets that no network namespace holds (AF_VSOCK), that reach deep into the kernel (AF_ALG), or whose
-  contents are counted for nobody (AF_NETLINK), and all that has the kernel start modprobe as the host's root: of IP
-  sockets there are TCP and UDP, without bridges and VLANs; of TCP and UDP ones the buffers keep their size,
-  which on cgroup v1 nobody counts, and programs are told that it was changed;
+  contents are counted for nobody (AF_NETLINK);
+* what has the kernel start modprobe as the host's root: of IP sockets there are TCP and UDP, and no bridges and VLANs;
+* what on cgroup v1 nobody counts: the buffers of sockets keep their size, and programs are told that it was changed;
+  groups of multicast, and flow labels, which are few for all of the host, are unknown;
 * memory on disk that is there at once (fallocate, and what some file systems offer instead): what a builder has to
   write byte by byte can be measured while it grows. A C library falls back to writing;
 * what file systems tell of the host's disk: where on it a file lies, what is free, and how it is named;
@@ -41,6 +42,9 @@ TYPE = 0xF  # the bits of a socket's type; the others are flags
 # (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
 LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
 SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
+# Levels, their options and the answer: of IP IP_ADD_MEMBERSHIP to MCAST_MSFILTER; of IPv6 MCAST_JOIN_GROUP to
+# MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
+GROUPS = ((0, (*range(35, 49),), errno.ENOPROTOOPT), (41, (20, 21, 27, 32, *range(42, 49)), errno.ENOPROTOOPT))
 # FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64; FS_IOC_FSSETXATTR, which sets an extent's size
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
 # FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL
@@ -144,9 +148,10 @@ def program(machine: Machine) -> bytes:
             steps += [_op(JUMP_EQUAL, number, no=1), _error(answer)]
     for number in (machine.socket, machine.socketpair):
         steps += _where(number, _kinds())
-    buffers = [_op(LOAD, SECOND), _op(JUMP_EQUAL, SOL_SOCKET, yes=1), _op(RETURN, ALLOW)]
-    buffers += [_op(LOAD, THIRD), *_among(BUFFERS, _error(0)), _op(RETURN, ALLOW)]
-    steps += _where(machine.setsockopt, buffers)
+    options = [_op(LOAD, SECOND)]
+    for level, refused, answer in ((SOL_SOCKET, BUFFERS, 0), *GROUPS):
+        options += _where(level, [_op(LOAD, THIRD), *_among(refused, _error(answer)), _op(RETURN, ALLOW)])
+    steps += _where(machine.setsockopt, [*options, _op(RETURN, ALLOW)])
     requests = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP))]
     requests += [*_among(LOADING + TELLING, _error(errno.ENOTTY)), _op(RETURN, ALLOW)]
     steps += _where(machine.ioctl, requests)

@@ -44,6 +44,19 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         ctypes.set_errno(0)
         libc.ioctl(udp.fileno(), ctypes.c_ulong(number), ctypes.create_string_buffer(64))
         print("tried", "ioctl%x" % number, ctypes.get_errno())
+for family, level, numbers in (
+    (socket.AF_INET, 0, range(35, 49)),
+    (socket.AF_INET6, 41, (20, 21, 27, 32, *range(42, 49))),
+    (socket.AF_INET6, 0, range(35, 49)),
+):
+    with socket.socket(family, socket.SOCK_DGRAM) as udp:
+        for number in numbers:
+            try:
+                udp.setsockopt(level, number, bytes(136))
+                print("tried", "option%d.%d" % (level, number), 0)
+            except OSError as error:
+                print("tried", "option%d.%d" % (level, number), error.errno)
+        udp.setsockopt(41, 26, 1) if family == socket.AF_INET6 else udp.setsockopt(0, 2, 9)
 file = os.open(os.environ["codePath"], os.O_RDONLY)
 for number in (0xc0c0583b, 0xc020660b, 0x80111500, 0x80811501, 0x81009431):
     ctypes.set_errno(0)
@@ -71,7 +84,7 @@ call("getpid", 39 if x86 else 172)
 if x86:
     call("x32", 0x40000000 + 39)
 """
-EPERM, ENOTTY, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 25, 38, 93, 97
+EPERM, ENOTTY, ENOSYS, ENOPROTOOPT, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 25, 38, 92, 93, 97
 WANTED = {
     "io_uring": ENOSYS,
     "memfd_secret": ENOSYS,
@@ -107,6 +120,7 @@ def test_what_a_build_may_ask_of_the_kernel(nix_builder: NixBuilder) -> None:
     assert {name for name, number in kinds.items() if number == 0} == {"ip1.0", "ip1.6", "ip2.0", "ip2.17"}
     assert set(kinds.values()) == {0, EPROTONOSUPPORT}
     assert {number for name, number in tried.items() if name.startswith("ioctl")} == {ENOTTY}
+    assert {number for name, number in tried.items() if name.startswith("option")} == {ENOPROTOOPT}
     for name, number in WANTED.items():
         assert tried[name] == number, (name, tried)
     if os.uname().machine == "x86_64":

@@ -71,6 +71,33 @@ def test_files_tell_nothing_of_the_disk_of_the_host(run: Run, python_shell: str)
     ]
 
 
+OPTIONS = """
+import errno, itertools, socket, struct
+said = {}
+for family, kind, level in itertools.product((socket.AF_INET, socket.AF_INET6), (1, 2), (0, 41)):
+    if family == socket.AF_INET and level == 41:
+        continue
+    made = socket.socket(family, kind)
+    for option in range(35, 49) if level == 0 else (20, 21, 27, 32, *range(42, 49)):
+        try: made.setsockopt(level, option, bytes(136))
+        except OSError as error: said.setdefault((level, errno.errorcode[error.errno]), set()).add(option)
+        else: said.setdefault((level, "done"), set()).add(option)
+    for option in (1, 2, 49) if level == 0 else (16, 26, 33):
+        made.setsockopt(level, option, 1)
+print({key: len(options) for key, options in said.items()})
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+made.setsockopt(socket.SOL_SOCKET, 42, 1)
+made.setsockopt(socket.SOL_SOCKET, 20, struct.pack("ll", 1, 0))
+"""
+
+
+def test_sockets_join_no_groups_and_ask_for_no_flow_labels(run: Run, python_shell: str) -> None:
+    """What a device keeps of groups is no job's memory, and there is one number of flow labels for a whole host."""
+    phase = run("exec python3 main.py", files={"main.py": OPTIONS.encode()}, shell=python_shell).run
+    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
+    assert phase.stdout == "{(0, 'ENOPROTOOPT'): 14, (41, 'ENOPROTOOPT'): 11}\n"
+
+
 @pytest.mark.parametrize("name", seccomp.MACHINES)
 def test_a_filter_is_one_that_the_kernel_takes(name: str) -> None:
     """Each way through it ends."""

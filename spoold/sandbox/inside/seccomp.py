@@ -7,7 +7,9 @@ not hold AF_VSOCK, and AF_ALG reaches much of the kernel. A kernel that has not 
 as the host's root, outside of every limit: so nobody asks for SCTP or TIPC, for other types of IP sockets, for bridges
 or VLANs. What waits in a netlink socket is counted for nobody: some thousand of them would take all of the host's
 memory; so getifaddrs(3) fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that
-they have, and are told that it was changed. No control group counts huge pages with the memory: there are none.
+they have, and are told that it was changed. Nor is what a network device keeps of the groups of multicast, and of
+IPv6's flow labels there is one number for all containers: no socket joins a group, or asks for a label. No control
+group counts huge pages with the memory: there are none.
 
 Requests by ioctl(2) are for terminals, what is read and written like them, and sockets. File systems answer others of
 where a file lies on the host's disk, how that is named and what of it is free: they are as unknown here as to a file
@@ -32,14 +34,18 @@ NUMBER, ARCHITECTURE = 0, 4  # offsets
 FIRST_ARGUMENT, SECOND_ARGUMENT, THIRD_ARGUMENT, FOURTH_ARGUMENT = 16, 24, 32, 40  # of their low halves
 HIGH = 4  # bytes from a low half to its high one
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
-EPERM, ENOMEM, EINVAL, ENOTTY, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT = 1, 12, 22, 25, 38, 93, 97
+EPERM, ENOMEM, EINVAL, ENOTTY, ENOSYS = 1, 12, 22, 25, 38
+ENOPROTOOPT, EPROTONOSUPPORT, EAFNOSUPPORT = 92, 93, 97
 X32 = 0x40000000  # x86's third set of numbers
 NAMESPACES = 0x7E020000  # all flags of clone that make one
 # The same on all machines: io_uring's three; open_tree, move_mount, fsopen, fsconfig, fsmount, fspick; mount_setattr.
 REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
-SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
+SOL_SOCKET, BUFFERS = 1, (7, 8)  # SO_SNDBUF, SO_RCVBUF
 ATTACH = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+# Levels, and their options from the first to the last, and more: of IP IP_ADD_MEMBERSHIP to MCAST_MSFILTER; of IPv6
+# MCAST_JOIN_GROUP to MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
+GROUPS = ((0, (35, 48), ()), (41, (42, 48), (20, 21, 27, 32)))
 RLIMIT_CORE = 4
 PR_SET_MEMORY_MERGE, MADV_MERGEABLE = 67, 12
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
@@ -139,13 +145,21 @@ def _program(machine: type[Machine]) -> bytes:
     steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD_ARGUMENT + HIGH)]
     steps += [_op(JUMP_EQUAL, 0, yes=1), _op(RETURN, ERROR), _op(RETURN, ALLOW)]
     socket, pair, option = machine.sockets
-    steps += [_op(JUMP_EQUAL, option, no=12), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, SOL_SOCKET, no=7)]
-    steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, SO_SNDBUF, yes=6), _op(JUMP_EQUAL, SO_RCVBUF, yes=5)]
-    steps += [_op(JUMP_EQUAL, attach, yes=5 - place) for place, attach in enumerate(ATTACH)]
-    steps += [_op(RETURN, ALLOW), _op(RETURN, ERROR), refuse]
+    steps += _where(option, _options())
     steps += _where(machine.ioctl, _requests())
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
     return b"".join([*steps, *_kinds()])
+
+
+def _options() -> list[bytes]:
+    """Return the steps for a socket's option that is to be set."""
+    refuse, unknown = _op(RETURN, ERROR | EPERM), _op(RETURN, ERROR | ENOPROTOOPT)
+    own = [_op(LOAD, THIRD_ARGUMENT), *_among(BUFFERS, _op(RETURN, ERROR)), *_among(ATTACH, refuse)]
+    steps = [_op(LOAD, SECOND_ARGUMENT), *_where(SOL_SOCKET, [*own, _op(RETURN, ALLOW)])]
+    for level, (first, last), more in GROUPS:
+        listed = [_op(LOAD, THIRD_ARGUMENT), *_among(more, unknown), _op(JUMP_GREATER_EQUAL, first, no=2)]
+        steps += _where(level, [*listed, _op(JUMP_GREATER_EQUAL, last + 1, yes=1), unknown, _op(RETURN, ALLOW)])
+    return [*steps, _op(RETURN, ALLOW)]
 
 
 def _requests() -> list[bytes]:
