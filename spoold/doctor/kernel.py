@@ -10,11 +10,14 @@ from spoold.host import machine
 from spoold.model.findings import Finding, Level
 
 CALM = (6, 14)  # Linux no longer looks for a module for each file that it is to execute and does not know
+WATCHES = "fs.epoll.max_user_watches"
+FEW = 16384  # which take about a millisecond; the descriptors that a process of a job has by default, 64 times over
 
 
 def examine() -> Iterator[Finding]:
     """Yield what is found."""
     yield _modules()
+    yield _watches()
 
 
 def _modules() -> Finding:
@@ -29,6 +32,22 @@ def _modules() -> Finding:
         "has this kernel start modprobe as root each time, outside of the job's limits",
         "use Linux 6.14 or later; or, when all modules are loaded that this host needs until its next boot, "
         "sysctl kernel.modules_disabled=1",
+    )
+
+
+def _watches() -> Finding:
+    """Look how many descriptors a job can have watched by epoll(7): each may be of the same timer."""
+    what = "a timer that a job has watched many times"
+    most = machine.sysctl(WATCHES)
+    if most.isdecimal() and int(most) <= FEW:
+        return Finding(Level.FINE, what, f"takes little time of others: {WATCHES} is {most}")
+    return Finding(
+        Level.NOTE,
+        what,
+        "takes time of interrupts, which count as CPU time of whichever job runs just then: "
+        f"{WATCHES} is {most or 'not told'}",
+        f"sysctl {WATCHES}={FEW}, and the same in a file of /etc/sysctl.d, where no other service of this host watches "
+        "more by one user",
     )
 
 

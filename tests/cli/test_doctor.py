@@ -235,6 +235,18 @@ def test_a_kernel_that_looks_for_a_module_for_each_unknown_file(
     assert ("sysctl kernel.modules_disabled=1" in str(found)) is (level is Level.WARNING)
 
 
+@pytest.mark.parametrize(
+    ("most", "level"), [("16384", Level.FINE), ("16385", Level.NOTE), ("5491511", Level.NOTE), ("", Level.NOTE)]
+)
+def test_a_kernel_on_which_many_may_wait_for_one_timer(
+    monkeypatch: pytest.MonkeyPatch, most: str, level: Level
+) -> None:
+    monkeypatch.setattr(machine, "sysctl", {"fs.epoll.max_user_watches": most}.get)
+    found = kernel._watches()
+    assert found.level is level
+    assert ("sysctl fs.epoll.max_user_watches=16384" in str(found)) is (level is Level.NOTE)
+
+
 def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     (tmp_path / "crun").write_text("#!/bin/sh\necho crun version 1.4.3\necho commit: x\n")
