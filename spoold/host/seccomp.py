@@ -42,9 +42,11 @@ TYPE = 0xF  # the bits of a socket's type; the others are flags
 # (SIOCADDDLCI, SIOCDELDLCI), and of VLANs (SIOCGIFVLAN, SIOCSIFVLAN).
 LOADING = (0x8940, 0x8941, 0x89A0, 0x89A1, 0x89A2, 0x89A3, 0x8980, 0x8981, 0x8982, 0x8983)
 SOL_SOCKET, BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and both by force
+# IP's options of bpfilter, with which a kernel that has it (before Linux 6.8) starts modprobe and a program of its own.
+TABLES = (64, 65)
 # Levels, their options and the answer: of IP IP_ADD_MEMBERSHIP to MCAST_MSFILTER; of IPv6 MCAST_JOIN_GROUP to
 # MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
-GROUPS = ((0, (*range(35, 49),), errno.ENOPROTOOPT), (41, (20, 21, 27, 32, *range(42, 49)), errno.ENOPROTOOPT))
+GROUPS = ((0, (*range(35, 49), *TABLES), errno.ENOPROTOOPT), (41, (20, 21, 27, 32, *range(42, 49)), errno.ENOPROTOOPT))
 # FS_IOC_RESVSP, RESVSP64 and ZERO_RANGE; XFS_IOC_ALLOCSP and ALLOCSP64; FS_IOC_FSSETXATTR, which sets an extent's size
 RESERVING = (0x40305828, 0x4030582A, 0x40305839, 0x4030580A, 0x40305824, 0x401C5820)
 # FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL
@@ -68,6 +70,7 @@ class Machine(NamedTuple):
     socket: int
     socketpair: int
     setsockopt: int
+    getsockopt: int
     ioctl: int
     fallocate: int
     io_setup: int
@@ -86,6 +89,7 @@ MACHINES = {
         socket=41,
         socketpair=53,
         setsockopt=54,
+        getsockopt=55,
         ioctl=16,
         fallocate=285,
         io_setup=206,
@@ -105,6 +109,7 @@ MACHINES = {
         socket=198,
         socketpair=199,
         setsockopt=208,
+        getsockopt=209,
         ioctl=29,
         fallocate=47,
         io_setup=0,
@@ -152,6 +157,8 @@ def program(machine: Machine) -> bytes:
     for level, refused, answer in ((SOL_SOCKET, BUFFERS, 0), *GROUPS):
         options += _where(level, [_op(LOAD, THIRD), *_among(refused, _error(answer)), _op(RETURN, ALLOW)])
     steps += _where(machine.setsockopt, [*options, _op(RETURN, ALLOW)])
+    tables = [_op(LOAD, THIRD), *_among(TABLES, _error(errno.ENOPROTOOPT)), _op(RETURN, ALLOW)]
+    steps += _where(machine.getsockopt, [_op(LOAD, SECOND), *_where(0, tables), _op(RETURN, ALLOW)])
     requests = [_op(LOAD, SECOND), *_among(RESERVING, _error(errno.EOPNOTSUPP))]
     requests += [*_among(LOADING + TELLING, _error(errno.ENOTTY)), _op(RETURN, ALLOW)]
     steps += _where(machine.ioctl, requests)

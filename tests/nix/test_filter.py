@@ -45,9 +45,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         libc.ioctl(udp.fileno(), ctypes.c_ulong(number), ctypes.create_string_buffer(64))
         print("tried", "ioctl%x" % number, ctypes.get_errno())
 for family, level, numbers in (
-    (socket.AF_INET, 0, range(35, 49)),
+    (socket.AF_INET, 0, (*range(35, 49), 64, 65)),
     (socket.AF_INET6, 41, (20, 21, 27, 32, *range(42, 49))),
-    (socket.AF_INET6, 0, range(35, 49)),
+    (socket.AF_INET6, 0, (*range(35, 49), 64, 65)),
 ):
     with socket.socket(family, socket.SOCK_DGRAM) as udp:
         for number in numbers:
@@ -56,6 +56,12 @@ for family, level, numbers in (
                 print("tried", "option%d.%d" % (level, number), 0)
             except OSError as error:
                 print("tried", "option%d.%d" % (level, number), error.errno)
+        for number in (64, 65):
+            try:
+                udp.getsockopt(0, number, 136)
+                print("tried", "option.get%d" % number, 0)
+            except OSError as error:
+                print("tried", "option.get%d" % number, error.errno)
         udp.setsockopt(41, 26, 1) if family == socket.AF_INET6 else udp.setsockopt(0, 2, 9)
 file = os.open(os.environ["codePath"], os.O_RDONLY)
 for number in (0xc0c0583b, 0xc020660b, 0x80111500, 0x80811501, 0x81009431):

@@ -24,6 +24,10 @@ for family in (socket.AF_INET, socket.AF_INET6):
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for number in (0x8940, 0x8941, *range(0x89a0, 0x89a4), *range(0x8980, 0x8984)):
     tell("ioctl", lambda: fcntl.ioctl(udp, number, bytes(64)))
+for number in (64, 65):
+    tell("table", lambda: udp.setsockopt(0, number, bytes(64)))
+    tell("table", lambda: udp.getsockopt(0, number, 64))
+print("asked", udp.getsockopt(socket.SOL_SOCKET, 3), udp.getsockopt(0, 2) > 0)
 """
 
 
@@ -32,8 +36,10 @@ def test_no_socket_has_the_host_load_a_module(run: Run, python_shell: str) -> No
     assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
     said = {(words[0], words[1]) for line in phase.stdout.splitlines() if (words := line.split())}
     assert {name for name, answer in said if answer == "done"} == {"1.0", "1.6", "2.0", "2.17"}
-    assert {answer for name, answer in said if name != "ioctl"} == {"done", "EPROTONOSUPPORT"}
+    assert {answer for name, answer in said if "." in name} == {"done", "EPROTONOSUPPORT"}
     assert {answer for name, answer in said if name == "ioctl"} == {"ENOTTY"}
+    assert {answer for name, answer in said if name == "table"} == {"ENOPROTOOPT"}
+    assert "asked 2 True" in phase.stdout
 
 
 # What file systems are asked: FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL,

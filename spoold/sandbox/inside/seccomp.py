@@ -43,9 +43,11 @@ REFUSED = (425, 426, 427, 428, 429, 430, 431, 432, 433, 442)
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOL_SOCKET, BUFFERS = 1, (7, 8)  # SO_SNDBUF, SO_RCVBUF
 ATTACH = (26, 50, 51, 52)  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+# IP's options of bpfilter, with which a kernel that has it (before Linux 6.8) starts modprobe and a program of its own.
+TABLES = (64, 65)
 # Levels, and their options from the first to the last, and more: of IP IP_ADD_MEMBERSHIP to MCAST_MSFILTER; of IPv6
 # MCAST_JOIN_GROUP to MCAST_MSFILTER, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, IPV6_JOIN_ANYCAST and IPV6_FLOWLABEL_MGR.
-GROUPS = ((0, (35, 48), ()), (41, (42, 48), (20, 21, 27, 32)))
+GROUPS = ((0, (35, 48), TABLES), (41, (42, 48), (20, 21, 27, 32)))
 RLIMIT_CORE = 4
 PR_SET_MEMORY_MERGE, MADV_MERGEABLE = 67, 12
 MAP_HUGETLB, MFD_HUGETLB, SHM_HUGETLB = 0x40000, 0x4, 0x800
@@ -63,7 +65,7 @@ class Machine:
 
     architecture: int
     clone: int
-    sockets: tuple[int, int, int]  # socket, socketpair, setsockopt
+    sockets: tuple[int, int, int, int]  # socket, socketpair, setsockopt, getsockopt
     ioctl: int
     limits: tuple[int, int]  # setrlimit, prlimit64
     memory: tuple[int, int, int]  # mmap, memfd_create, shmget
@@ -76,7 +78,7 @@ class Amd64(Machine):
     """As the kernel's x86_64."""
 
     architecture, clone, ioctl = 0xC000003E, 56, 16
-    sockets, limits, memory = (41, 53, 54), (160, 302), (9, 319, 29)
+    sockets, limits, memory = (41, 53, 54, 55), (160, 302), (9, 319, 29)
     idle, refused = (162, 306, 74, 75, 277), (165, 166, 155, 272, 308)
     own = (157, 28, 317)
 
@@ -85,7 +87,7 @@ class Arm64(Machine):
     """As the kernel's aarch64."""
 
     architecture, clone, ioctl = 0xC00000B7, 220, 29
-    sockets, limits, memory = (198, 199, 208), (164, 261), (222, 279, 194)
+    sockets, limits, memory = (198, 199, 208, 209), (164, 261), (222, 279, 194)
     idle, refused = (81, 267, 82, 83, 84), (40, 39, 41, 97, 268)
     own = (167, 233, 277)
 
@@ -144,8 +146,10 @@ def _program(machine: type[Machine]) -> bytes:
     steps += [_op(JUMP_EQUAL, limit, no=8), _op(LOAD, SECOND_ARGUMENT), _op(JUMP_EQUAL, RLIMIT_CORE, no=5)]
     steps += [_op(LOAD, THIRD_ARGUMENT), _op(JUMP_EQUAL, 0, no=2), _op(LOAD, THIRD_ARGUMENT + HIGH)]
     steps += [_op(JUMP_EQUAL, 0, yes=1), _op(RETURN, ERROR), _op(RETURN, ALLOW)]
-    socket, pair, option = machine.sockets
+    socket, pair, option, asked = machine.sockets
     steps += _where(option, _options())
+    tables = [_op(LOAD, THIRD_ARGUMENT), *_among(TABLES, _op(RETURN, ERROR | ENOPROTOOPT)), _op(RETURN, ALLOW)]
+    steps += _where(asked, [_op(LOAD, SECOND_ARGUMENT), *_where(0, tables), _op(RETURN, ALLOW)])
     steps += _where(machine.ioctl, _requests())
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
     return b"".join([*steps, *_kinds()])
