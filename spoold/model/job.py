@@ -49,6 +49,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owner: int = -1
     memory: int = 0
 
+    @property
+    def longest(self) -> float:
+        """Return the seconds on the wall clock that its phases take together at most."""
+        return self.run.time + (self.compile.time if self.compile else 0.0)
+
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a job: both phases, each with its outcome (``skipped`` where it never ran)."""

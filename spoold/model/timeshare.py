@@ -31,12 +31,11 @@ Rank = tuple[float, int]
 
 @dataclass(eq=False)
 class Use:
-    """A place that an owner has, since ``began``: a second counts ``cost``, and ``owed`` slot-seconds came before."""
+    """A place that an owner has, since ``began``: a second counts ``cost``."""
 
     owner: int
     began: float
     cost: float = 1.0
-    owed: float = 0.0
 
 
 @dataclass
@@ -81,8 +80,8 @@ class TimeShares:
         if account := self._accounts.get(owner):
             account.waits = False
 
-    def begin(self, owner: int, now: float, *, cost: float = 1.0, owed: float = 0.0, in_turn: bool = True) -> Use:
-        """Give an owner a place, of which each second counts ``cost``; ``owed`` is charged with it.
+    def begin(self, owner: int, now: float, *, cost: float = 1.0, in_turn: bool = True) -> Use:
+        """Give an owner a place, of which each second counts ``cost``.
 
         One that is not ``in_turn`` passes others, whose accounts are lower. Whoever comes anew is measured by theirs.
         """
@@ -90,7 +89,7 @@ class TimeShares:
         if in_turn:
             self._served = max(self._served, account.level + self._going_on(owner, account, now))
         self._turns += 1
-        use = Use(owner, now, cost, owed)
+        use = Use(owner, now, cost)
         account.turn = self._turns
         account.uses.append(use)
         return use
@@ -99,9 +98,16 @@ class TimeShares:
         """Take a place back, and charge its owner."""
         account = self._account(use.owner, now)
         account.uses.remove(use)
-        spent = self._spent(use, now)
+        self._add(use.owner, account, self._spent(use, now))
+
+    def charge(self, owner: int, spent: float, now: float) -> None:
+        """Charge an owner so many slot-seconds that others could not use because of them."""
+        if spent:
+            self._add(owner, self._account(owner, now), spent * self._growth(now))
+
+    def _add(self, owner: int, account: _Account, spent: float) -> None:
         account.used += spent
-        account.level += spent / self._weight(use.owner)
+        account.level += spent / self._weight(owner)
 
     def ranks(self, now: float) -> Callable[[int], Rank]:
         """Return what ranks owners, the next one lowest: by account, and among equals who was served longest ago."""
@@ -142,9 +148,8 @@ class TimeShares:
         return math.exp2((now - self._epoch) / HALF_LIFE)
 
     def _spent(self, use: Use, now: float) -> float:
-        """Return what a use has cost until now: the integral of the growth, and what was owed when it began."""
-        began = self._growth(use.began)
-        return use.cost * (self._growth(now) - began) * HALF_LIFE / math.log(2) + use.owed * began
+        """Return what a use has cost until now: the integral of the growth."""
+        return use.cost * (self._growth(now) - self._growth(use.began)) * HALF_LIFE / math.log(2)
 
     def _account(self, owner: int, now: float) -> _Account:
         """Return an owner's account, a new one where there is none."""

@@ -9,7 +9,7 @@ import pytest
 
 from spoold.actors.executor import line as lines
 from spoold.actors.executor.line import FOUND, TOLD, Line
-from spoold.actors.executor.ready import Place, Taken
+from spoold.actors.executor.ready import Place, Ready, Taken
 from spoold.actors.executor.waits import Wait, Waits
 from spoold.model import timeshare
 from spoold.model.ids import Entry
@@ -100,7 +100,7 @@ class Watch:
 
 def ready(line: Line, owner: int, *names: str, attempt: int = 1) -> None:
     for name in names:
-        line.ready(place(name, attempt), "build", owner, 0, 0)
+        line.ready(Ready(place(name, attempt), "build", 0, 0.0), owner, 0)
 
 
 def take(line: Line) -> Taken:

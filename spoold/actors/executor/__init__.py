@@ -27,7 +27,7 @@ from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
 from spoold.actors.executor.held import Held
 from spoold.actors.executor.line import FOUND, TOLD, WAITING, Line, Seen
-from spoold.actors.executor.ready import Place
+from spoold.actors.executor.ready import Place, Ready
 from spoold.actors.executor.slots import Slots
 from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
@@ -218,7 +218,7 @@ class Executor:
         """Yield the entries in ``state`` that were not known before, and their mtimes."""
         queue = self._spool.queue
         present = set(fsops.names(queue.path(state)))
-        self._line.keep_left(state, present)
+        self._line.keep_present(state, present)
         for name in present - self._line.names(state):
             entry = ids.parse_entry(name)
             if entry and entry not in self._waits and entry not in self._unanswered:
@@ -357,7 +357,8 @@ class Executor:
             progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
         owner, limits = submission.Spool.uid, self._settings.limits
         job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
-        self._line.ready(place, sys.intern(build.build_id), owner, request.priority, asked(limits, job))
+        ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)
+        self._line.ready(ready, owner, request.priority)
 
     # -- answers that need no sandbox
 

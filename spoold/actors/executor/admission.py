@@ -1,23 +1,32 @@
 """Admission: jobs that run at once never ask for more memory together than there is for them.
 
-Spec: spool-layout.md, "Overload". ``Memory`` is the account of what is free. ``ready`` says whose turn it is: a job
-that does not fit is passed over, or room is kept for it. ``Hold`` says how long that may go on, and what it costs.
+Spec: spool-layout.md, "Overload". ``Memory`` is the account of what is free, and of what will be when. ``ready`` says
+whose turn it is. A job that does not fit is passed over, or room is kept for it.
+
+That is EASY backfilling (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995; Mu'alem and Feitelson, "Utilization,
+Predictability, Workloads, and User Runtime Estimates in Scheduling the IBM SP2 with Backfilling", IEEE TPDS 12(6),
+2001). The first job that waits has a reservation for the time at which what runs will have left enough at the latest.
+Others go before it where they do not put that off. One thing differs from the papers: the time limit of a job bounds it
+but does not end it, since its start and its answer take time as well. ``MARGIN`` is for these.
 
 Nothing here is thread-safe. Times are the monotonic clock's.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections import Counter
+from itertools import accumulate
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from spoold.config import Settings
 from spoold.host import machine
 from spoold.model.limits import for_jobs, within
+from spoold.model.timeshare import Use
 
-HOLD = 30.0  # seconds; longer than a job takes by default
+MARGIN = 5.0  # seconds for a job to start and for its answer to be published, beside its own time limits
 
 
 def fitted(settings: Settings) -> Settings:
@@ -33,7 +42,7 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
-        self._jobs: Counter[int] = Counter()  # by person
+        self._given: dict[Use, Given] = {}
 
     def fits(self, size: int) -> bool:
         """Tell whether so many bytes are free."""
@@ -45,59 +54,32 @@ class Memory:
 
     def has(self, person: int) -> bool:
         """Tell whether a person has any."""
-        return person in self._jobs
+        return any(use.owner == person for use in self._given)
 
-    def take(self, person: int, size: int) -> None:
-        """Give a job its bytes, which must be free."""
-        self._free -= min(size, self._size)
-        self._jobs[person] += 1
+    def take(self, use: Use, size: int, seconds: float) -> None:
+        """Give a job its bytes, which must be free, for so many seconds by its limits."""
+        given = Given(min(size, self._size), seconds)
+        self._given[use] = given
+        self._free -= given.size
 
-    def give_back(self, person: int, size: int) -> None:
+    def give_back(self, use: Use) -> None:
         """Take back what a job had."""
-        self._free += min(size, self._size)
-        self._jobs[person] -= 1
-        if not self._jobs[person]:
-            del self._jobs[person]
+        self._free += self._given.pop(use).size
+
+    def room_for(self, size: int) -> tuple[float, int]:
+        """Return when so many bytes will be free at the latest, and how many more by then.
+
+        That is by the limits of what runs, so the time has passed where something takes longer, or they are free now.
+        """
+        wanted = min(size, self._size)
+        ends = sorted((use.began + given.seconds + MARGIN, given.size) for use, given in self._given.items())
+        sums = accumulate((freed for _, freed in ends), initial=self._free)
+        times = (-math.inf, *(end for end, _ in ends))
+        return next((end, free - wanted) for end, free in zip(times, sums, strict=True) if free >= wanted)
 
 
-class Hold:
-    """Room that is kept for a job that does not fit, while others that would fit wait.
+class Given(NamedTuple):
+    """What a job has of the memory: its bytes, and for how many seconds at most by its limits."""
 
-    It is kept for ``HOLD`` seconds at a time, whoever it is for, and for as long again none is. When the job begins for
-    which it was kept, that is over. Slots that had nothing to do meanwhile are charged to whoever it was kept for.
-    """
-
-    def __init__(self) -> None:
-        self._began = float("-inf")
-        self._job: object = None  # that it was kept for last
-        self._person = 0
-        self._slots = 0  # which are idle for it now
-        self._since = 0.0
-        self._owed: dict[int, float] = {}
-
-    def may(self, now: float) -> bool:
-        """Tell whether room may be kept now."""
-        return not self._began + HOLD <= now < self._began + 2 * HOLD
-
-    def keep(self, job: object, person: int, slots: int, now: float) -> None:
-        """Keep room for a person's job, for which so many slots are idle until the next ``pause``."""
-        if now >= self._began + 2 * HOLD:
-            self._began = now
-        self._job, self._person, self._slots, self._since = job, person, slots, now
-
-    def pause(self, now: float) -> None:
-        """Count what was kept until now; it is kept no more, unless that is said again."""
-        if self._slots:
-            owed = self._owed.get(self._person, 0.0)
-            self._owed[self._person] = owed + self._slots * max(0.0, min(now, self._began + HOLD) - self._since)
-            self._slots = 0
-
-    def end(self, job: object, person: int) -> float:
-        """Note that a person's job begins; return the slot-seconds for which room was kept for that person."""
-        if job is self._job:
-            self._began, self._job = float("-inf"), None
-        return self._owed.pop(person, 0.0)
-
-    def left(self, now: float) -> float | None:
-        """Return for how many seconds room is kept yet, None where none is."""
-        return max(0.0, self._began + HOLD - now) if self._slots else None
+    size: int
+    seconds: float

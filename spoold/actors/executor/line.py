@@ -109,12 +109,18 @@ class Line:
             self._names[place.state].add(name)
             self._left[place.state].add(name)
 
-    def keep_left(self, state: State, present: AbstractSet[str]) -> None:
-        """Forget what was left alone in ``state`` and is not among the names that are ``present``."""
+    def keep_present(self, state: State, present: AbstractSet[str]) -> None:
+        """Forget what is not among the names ``present`` in ``state``, of what was left alone or has room kept for it.
+
+        What else waits here and is gone keeps nobody from anything, and is forgotten when a slot comes to it.
+        """
         with self._changed:
             gone = self._left[state] - present
             self._left[state] -= gone
             self._names[state] -= gone
+            if missing := self._ready.drop_missing(state, present):
+                self._names[state].difference_update(place.name for place in missing)
+                self._changed.notify()
 
     @property
     def rests_until(self) -> float | None:
@@ -127,11 +133,11 @@ class Line:
         """Tell whether there is something to look at."""
         return bool(self._seen)
 
-    def ready(self, place: Place, build_id: str, owner: int, priority: int, size: int) -> None:
-        """Let an entry, whose build exists, wait for a slot, and until ``size`` bytes of memory are free."""
+    def ready(self, ready: Ready, owner: int, priority: int) -> None:
+        """Let an entry, whose build exists, wait for a slot, and until there is memory for it."""
         with self._changed:
-            self._names[place.state].add(place.name)
-            self._ready.add(self._person(owner), Ready(place, build_id, size), priority, self._clock())
+            self._names[ready.place.state].add(ready.place.name)
+            self._ready.add(self._person(owner), ready, priority, self._clock())
             self._changed.notify()
 
     def take(self) -> Taken | None:
@@ -141,7 +147,7 @@ class Line:
                 if taken := self._ready.take(self._clock()):
                     self._changed.notify()  # the memory that freed up may be enough for another slot's as well
                     return taken
-                self._changed.wait(self._ready.kept(self._clock()))
+                self._changed.wait()
         return None
 
     def ask_again(self) -> set[int]:

@@ -2,9 +2,14 @@
 
 Spec: spool-layout.md, "Overload" and "Attempts". The next slot is for the owner who used fewer slot-seconds lately, and
 one owner's jobs go by priority. Of the owners, in that order, the first one goes whose next job fits into the memory
-that is free. One whose next job does not fit is passed over. But where nothing of theirs runs, room is kept for it (see
-``admission``): nobody who used more begins before it. So many small jobs of one do not keep a big one of another
-waiting for ever. An owner's own jobs do not pass each other: else their small ones would.
+that is free. One whose next job does not fit is passed over. But for the first of them of whom nothing runs, room is
+kept (see ``admission``): others begin only what does not put off that job. So small jobs of others do not keep a big
+one waiting for ever. An owner's own jobs do not pass each other: else their small ones would.
+
+Those who waited already when room began to be kept, and had used less, go first until they have used as much. Whoever
+comes later does not: they could take turns to come. Room stays kept for the same job until that begins, unless it is
+not its owner's next any more, or is gone. Then its owner is charged for the time: whoever gave up again and again and
+never used anything would be the first each time.
 
 A job that takes more than a slot's part of the memory counts as so many slots.
 
@@ -16,10 +21,12 @@ the monotonic clock's.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from spoold.actors.executor.admission import Hold, Memory
+from spoold.actors.executor.admission import MARGIN, Memory
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.states import State
@@ -40,20 +47,42 @@ class Place(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """An entry whose build exists; its container takes ``size`` bytes at most."""
+    """An entry whose build exists; its container takes ``size`` bytes at most, and its phases so many ``seconds``."""
 
     place: Place
     build_id: str
     size: int
+    seconds: float
 
 
 class Taken(NamedTuple):
-    """An entry that a slot took, with the bytes that it may take, and what its owner is charged for that."""
+    """An entry that a slot took, with the bytes and seconds that it may take, and what its owner is charged for it."""
 
     place: Place
     build_id: str
     size: int
+    seconds: float
     use: Use
+
+
+class Room(NamedTuple):
+    """Room that is kept since ``began`` for a person's next job, which does not fit.
+
+    ``shadow`` is when that job begins at the latest. By then so many bytes are left ``beside`` it. ``ahead`` are the
+    persons who waited already and had used less. Since ``since`` so many ``slots`` are idle because room is kept, and
+    the person owes ``owed`` slot-seconds for those before.
+    """
+
+    person: int
+    turns: Turns[Ready]
+    job: Ready
+    ahead: frozenset[int]
+    shadow: float
+    beside: int
+    began: float
+    since: float
+    slots: int = 0
+    owed: float = 0.0
 
 
 class AllReady:
@@ -63,7 +92,7 @@ class AllReady:
         self._memory = memory
         self._slots = slots
         self._may_begin = may_begin
-        self._hold = Hold()
+        self._room: Room | None = None
         self._times = TimeShares()
         self._fresh: Turns[Ready] = Turns()
         self._tried: Turns[Ready] = Turns()
@@ -85,21 +114,66 @@ class AllReady:
 
     def take(self, now: float) -> Taken | None:
         """Take what begins next; None where nothing can now."""
-        self._hold.pause(now)
-        ranked, in_turn = self._ranked(now), True
-        for person in ranked:
+        self._look_at_room(now)
+        passed: list[int] = []
+        held_back = 0
+        for person in self._ranked(now):
             turns = self._next_of(person)
             if turns is None:
                 continue
             ready = turns.next_of(person)
-            if self._memory.fits(ready.size):
-                return self._begin(person, turns, now, in_turn=in_turn)
-            if not self._memory.has(person) and self._hold.may(now):
-                if slots := self._could_use(ranked):
-                    self._hold.keep(ready, person, slots, now)
-                return None
-            in_turn = False
+            if not self._memory.fits(ready.size):
+                if self._room is None and not self._memory.has(person):
+                    self._keep_room(person, turns, frozenset(passed), now)
+            elif self._may_begin_before(person, turns, passed, now):
+                return self._begin(person, turns, now, in_turn=not passed)
+            else:
+                held_back += turns.count(person)
+            passed.append(person)
+        if self._room:
+            self._room = self._room._replace(slots=min(self._slots - self._busy, held_back))
         return None
+
+    # -- Room that is kept for one job.
+
+    def _keep_room(self, person: int, turns: Turns[Ready], ahead: frozenset[int], now: float) -> None:
+        job = turns.next_of(person)
+        self._room = Room(person, turns, job, ahead, *self._memory.room_for(job.size), began=now, since=now)
+
+    def _look_at_room(self, now: float) -> None:
+        """See whether room is to be kept on, and for how long yet."""
+        self._count_idle(now)
+        room = self._room
+        if room is None:
+            return
+        turns = self._next_of(room.person)
+        if turns is room.turns and turns.next_of(room.person) is room.job and self._lets_begin(room.person, now):
+            shadow, beside = self._memory.room_for(room.job.size)
+            self._room = room._replace(shadow=min(room.shadow, shadow), beside=beside)
+        else:
+            self._end_room(room, now - room.began, now)
+
+    def _end_room(self, room: Room, wasted: float, now: float) -> None:
+        self._times.charge(room.person, room.owed + wasted, now)
+        self._room = None
+
+    def _count_idle(self, now: float) -> None:
+        """Count the slots that were idle until now because room is kept."""
+        if room := self._room:
+            self._room = room._replace(slots=0, since=now, owed=room.owed + room.slots * (now - room.since))
+
+    def _may_begin_before(self, person: int, turns: Turns[Ready], passed: list[int], now: float) -> bool:
+        """Tell whether room that is kept lets a person's next job begin, which fits; ``passed`` used less than they."""
+        room = self._room
+        if room is None or person == room.person:
+            return True
+        ready = turns.next_of(person)
+        if now + ready.seconds + MARGIN < room.shadow or ready.size <= room.beside:
+            return not turns is room.turns is self._tried  # what was tried goes one at a time
+        if person not in room.ahead or room.person in passed:
+            return False
+        self._room = room._replace(shadow=math.inf)  # it is theirs to put off
+        return True
 
     def _ranked(self, now: float) -> Iterator[int]:
         """Yield the persons who may begin, who used less first. Waiting for room in the spool earns no turns."""
@@ -125,46 +199,53 @@ class AllReady:
             return self._fresh if self._fresh.has(person) and person in self._fresh_next else self._tried
         return self._fresh if self._fresh.has(person) else None
 
-    def _could_use(self, persons: Iterator[int]) -> int:
-        """Return how many of the slots that are idle these persons could use."""
-        idle, jobs = self._slots - self._busy, 0
-        for person in persons:
-            turns = self._next_of(person)
-            if turns and self._memory.fits(turns.next_of(person).size):
-                jobs += turns.count(person)
-            if jobs >= idle:
-                break
-        return min(idle, jobs)
-
     def _begin(self, person: int, turns: Turns[Ready], now: float, *, in_turn: bool) -> Taken:
-        ready = turns.take_from(person)
         self._trying |= turns is self._tried
         (self._fresh_next.add if turns is self._tried else self._fresh_next.discard)(person)
-        if not (self._fresh.has(person) or self._tried.has(person)):
-            self._times.leave(person)
-            self._fresh_next.discard(person)
-        self._memory.take(person, ready.size)
+        ready = self._take_out(person, turns)
         self._busy += 1
         self._stirred = True
         cost = max(1.0, self._slots * self._memory.part(ready.size))
-        owed = self._hold.end(ready, person)
-        return Taken(*ready, self._times.begin(person, now, cost=cost, owed=owed, in_turn=in_turn))
+        use = self._times.begin(person, now, cost=cost, in_turn=in_turn)
+        if self._room and self._room.job is ready:
+            self._end_room(self._room, 0.0, now)
+        self._memory.take(use, ready.size, ready.seconds)
+        return Taken(*ready, use)
+
+    def _take_out(self, person: int, turns: Turns[Ready]) -> Ready:
+        ready = turns.take_from(person)
+        if not (self._fresh.has(person) or self._tried.has(person)):
+            self._times.leave(person)
+            self._fresh_next.discard(person)
+        return ready
 
     def end(self, taken: Taken, now: float) -> None:
         """Take back what was taken."""
-        self._hold.pause(now)
+        self._count_idle(now)
         self._busy -= 1
         self._times.end(taken.use, now)
-        self._memory.give_back(taken.use.owner, taken.size)
+        self._memory.give_back(taken.use)
         if taken.place.entry.attempt > 1:
             self._trying = False
 
-    def kept(self, now: float) -> float | None:
-        """Return after how many seconds something may begin for which room is kept from others now, None: no such."""
-        return self._hold.left(now)
+    def drop_missing(self, state: State, present: AbstractSet[str]) -> list[Place]:
+        """Drop the job that room is kept for if it came from ``state`` and is not among the names ``present`` there.
+
+        It was cancelled, or another executor has it. What follows of the same owner's and is gone as well goes too.
+        Return their places. Others that are gone are found so in a slot.
+        """
+        dropped: list[Place] = []
+        while (room := self._room) and room.turns.has(room.person):
+            place = room.turns.next_of(room.person).place
+            if place.state is not state or place.name in present:
+                break
+            dropped.append(self._take_out(room.person, room.turns).place)
+        return dropped
 
     def ask_again(self) -> set[int]:
-        """Return who might not begin since the last call."""
+        """Return who might not begin since the last call, and whoever room is kept for if they may not now."""
+        if self._room and not self._may_begin(self._room.person):
+            self._held.add(self._room.person)
         held, self._held = self._held, set()
         return held
 

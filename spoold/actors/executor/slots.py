@@ -204,7 +204,7 @@ class Slots:
         limits = self._settings.limits
         job, notes = plan_job(entry, request, limits, build=record.result, nixpkgs=pin, owner=owner)
         job = msgspec.structs.replace(job, memory=asked(limits, job))
-        if job.memory > taken.size:  # limits grew while it waited: it waits for more
+        if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
         response = msgspec.structs.replace(
