@@ -25,6 +25,7 @@ HALF_LIFE = 3600.0  # seconds; many times the longest job, or half of that would
 LEAST = 0.1  # seconds that a use counts for while it goes on: places that free up at once do not all go to one owner
 EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
 CREDIT = 10.0  # slot-seconds that whoever comes anew may be behind: a handful of short jobs goes without alternating
+SAVED = 10.0  # slot-seconds that whoever waits for their own may be behind
 NOTHING = 0.01  # slot-seconds: who used so little lately is forgotten
 Rank = tuple[float, int]
 
@@ -74,6 +75,12 @@ class TimeShares:
     def _newcomer(self, owner: int, now: float) -> float:
         """Return the account of whoever comes anew."""
         return self._served - CREDIT * self._growth(now) / self._weight(owner)
+
+    def bound(self, owner: int, now: float) -> None:
+        """Note that an owner waits for what is their own: that saves up no more than ``SAVED``."""
+        account = self._account(owner, now)
+        least = self._served - SAVED * self._growth(now) / self._weight(owner)
+        account.level = max(account.level, least - self._going_on(owner, account, now))
 
     def leave(self, owner: int) -> None:
         """Note that nothing of an owner's waits any more."""

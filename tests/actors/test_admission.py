@@ -311,6 +311,22 @@ def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> N
     assert host.running() == "b1 s2"
 
 
+def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns() -> None:
+    """Else an hour of that would be an hour in which nobody else begins."""
+    host = Host(slots=4)
+    host.many(OTHER, "b", 15_000, 1, 1.0)
+    host.want(ONE, "big", ALL, 1.0)
+    for number in range(360):
+        host.want(ONE, f"s{number}", 1, 10.0, priority=9)
+        host.run(9.0)
+    many = [f"x{number}" for number in range(5000)]
+    host.want(ONE, " ".join(many), 1, 1.0, priority=5)
+    before = len(host.began)
+    host.run(60.0)
+    began = host.began[before:]
+    assert sum(name.startswith("b") for name in began) > len(began) / 3, "of two who wait each has about half"
+
+
 @pytest.mark.parametrize(("seconds", "running"), [(20, "s1 s2"), (40, "s1")])
 def test_who_waited_already_goes_before_a_big_job_until_they_used_as_much(
     no_credit: None, seconds: float, running: str

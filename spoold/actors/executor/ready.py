@@ -116,20 +116,25 @@ class AllReady:
         """Take what begins next; None where nothing can now."""
         self._look_at_room(now)
         passed: list[int] = []
-        held_back = 0
+        held_back, in_turn = 0, True
         for person in self._ranked(now):
             turns = self._next_of(person)
             if turns is None:
                 continue
             ready = turns.next_of(person)
             if not self._memory.fits(ready.size):
-                if self._room is None and not self._memory.has(person):
+                if self._memory.has(person):
+                    self._times.bound(person, now)  # their own jobs are in the way
+                    passed.append(person)
+                    continue
+                if self._room is None:
                     self._keep_room(person, turns, frozenset(passed), now)
             elif self._may_begin_before(person, turns, passed, now):
-                return self._begin(person, turns, now, in_turn=not passed)
+                return self._begin(person, turns, now, in_turn=in_turn)
             else:
                 held_back += turns.count(person)
             passed.append(person)
+            in_turn = False
         if self._room:
             self._room = self._room._replace(slots=min(self._slots - self._busy, held_back))
         return None
