@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -317,7 +318,8 @@ def test_who_used_less_is_next_and_the_jobs_of_one_go_by_priority(tmp_path: Path
     bench.close()
 
 
-def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench) -> None:
+def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "LONG", math.inf)
     bench.drop("warm")
     bench.wait_for("warm")
     bench.sandbox.gate.clear()
@@ -328,6 +330,33 @@ def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench) -> None:
     bench.sandbox.gate.set()
     bench.wait_for(*(f"a{number}" for number in range(2 * LOOKS)))
     bench.assert_nothing_is_left()
+
+
+def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are as large as their owner likes. What comes meanwhile is seen between two steps."""
+    bench.drop("warm")
+    bench.wait_for("warm")
+    bench.backend.gate.clear()
+    many = [f"many-{number}" for number in range(6)]
+    for id_ in many:
+        bench.drop(id_, expression="# slow", limits={"dependencies": {"time": 500}})
+    now, looks, spool = [time.monotonic()], [0], bench.executor._spool
+    plain = spool.read
+
+    def read(state: State, entry: Entry) -> Any:
+        now[0], looks[0] = now[0] + 0.6 * executor.LONG, looks[0] + 1
+        return plain(state, entry)
+
+    monkeypatch.setattr(spool, "read", read)
+    monkeypatch.setattr(spool.clock, "monotonic", lambda: now[0])
+    for number in range(3):
+        assert bench.executor.step([] if number else None) == 0 or number == 2
+        assert looks[0] == 2 * (number + 1), "there is no time for more"
+    now[0], looks[0] = now[0] + 1000, 0  # the time of all waits is over
+    for number in range(3):
+        assert bench.executor.step([]) == 0 or number == 2
+        assert looks[0] == 2 * (number + 1), "there is no time for more"
+    bench.wait_for(*many)
 
 
 def test_below_half_the_floor_nothing_is_begun(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -794,6 +823,7 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
 def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others are looked at in between."""
     monkeypatch.setattr(executor, "ENDS", 2)
+    monkeypatch.setattr(executor, "LONG", math.inf)
     bench.drop("warm")
     bench.wait_for("warm")
     bench.backend.gate.clear()

@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from spoold.actors import intake
-from spoold.actors.intake import Intake, arriving, dropbox, levels
+from spoold.actors.intake import Intake, arriving, dropbox, rests
 from spoold.config import Settings, ShareSettings, SpoolSettings
 from spoold.host import fsops, log
 from spoold.model.ids import Hint
@@ -911,7 +911,7 @@ def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monk
         paths = [path.with_name(f"{number}-{path.name.rpartition('-')[2]}") for path in paths]
         pause = box.intake.step()
         now[0] += max(pause, 0.1)
-    assert 1 / 6 < looks[0] / (now[0] - 1000.0) <= 1 / (1 + levels.REST) + 0.05
+    assert 1 / 6 < looks[0] / (now[0] - 1000.0) <= 1 / (1 + rests.REST) + 0.05
     for path in paths:
         path.write_bytes(GOOD)
     for _ in range(100):

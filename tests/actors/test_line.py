@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from unittest import mock
 
 import pytest
@@ -13,6 +13,7 @@ from spoold.actors.executor.ready import Place, Ready, Taken
 from spoold.actors.executor.waits import Wait, Waits
 from spoold.model import timeshare
 from spoold.model.ids import Entry
+from spoold.model.levels import TimedTurns
 from spoold.model.states import State
 
 
@@ -62,6 +63,15 @@ def test_waits_without_an_end_are_forgotten_with_their_builds() -> None:
 ALICE, BOB = 1001, 1002
 
 
+def over(waits: Waits, now: float, most: int, took: Mapping[str, float] | None = None) -> list[str]:
+    """End up to so many waits whose time is over, each of which takes as long as its first letter tells."""
+    found: list[str] = []
+    while len(found) < most and (wait := waits.overdue(now)):
+        found.append(wait.entry.id)
+        waits.ended((took or {}).get(wait.entry.id[0], 0.0))
+    return found
+
+
 def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
     """One's ten thousand delay another's by one, also where their time was over first, from whatever uids."""
     waits = Waits(lambda uid: ALICE if uid >= 100_000 else uid)
@@ -69,10 +79,10 @@ def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
         waits.add(Wait(Entry(f"a-{number:04}", 1), "build", "queued", 1.0, 100_000 + number, 1001))
     for number, until in enumerate((2.0, 3.0, 99.0)):
         waits.add(Wait(Entry(f"b-{number}", 1), f"build-{number}", "queued", until, BOB, 1002))
-    assert [wait.entry.id for wait in waits.overdue(2.0, 4)] == ["a-0000", "b-0", "a-0001", "a-0002"]
-    assert [wait.entry.id for wait in waits.overdue(3.0, 2)] == ["a-0003", "b-1"]
+    assert over(waits, 2.0, 4) == ["a-0000", "b-0", "a-0001", "a-0002"]
+    assert over(waits, 3.0, 2) == ["a-0003", "b-1"]
     waits.end("build")
-    assert waits.overdue(3.0, 4) == []
+    assert over(waits, 3.0, 4) == []
     assert (waits.is_any_over(3.0), waits.next_end) == (False, 99.0)
 
 
@@ -80,12 +90,52 @@ def test_a_wait_that_ended_with_its_build_meanwhile_is_not_over() -> None:
     waits = Waits()
     for name in "abc":
         waits.add(Wait(Entry(name, 1), name, "queued", 1.0, ALICE, 1001))
-    assert [wait.entry.id for wait in waits.overdue(1.0, 1)] == ["a"]
+    assert over(waits, 1.0, 1) == ["a"]
     assert waits.is_any_over(1.0)
     assert [wait.entry.id for wait in waits.end("b")] == ["b"]
     waits.add(Wait(Entry("c", 1), "c", "queued", 5.0, ALICE, 1001))
-    assert waits.overdue(1.0, 2) == []
-    assert [wait.entry.id for wait in waits.overdue(5.0, 2)] == ["c"]
+    assert over(waits, 1.0, 2) == []
+    assert over(waits, 5.0, 2) == ["c"]
+
+
+def test_waits_that_take_long_to_end_delay_anothers_by_one() -> None:
+    waits = Waits()
+    for number in range(10):
+        waits.add(Wait(Entry(f"a-{number}", 1), "build", "queued", 1.0, ALICE, 1001))
+        waits.add(Wait(Entry(f"b-{number}", 1), "build", "queued", 1.0, BOB, 1002))
+    assert over(waits, 1.0, 12, took={"a": 0.5, "b": 0.01}) == ["a-0", *(f"b-{number}" for number in range(10)), "a-1"]
+
+
+def test_whose_entries_take_long_to_look_at_is_next_when_others_had_as_much_time() -> None:
+    """Those that rested until an attempt is due have no turns of their own."""
+    line = Line()
+    for number in range(5):
+        line.see(Place(State.NEW, Entry(f"large-{number}", 1, ALICE)), FOUND)
+        line.rest(Place(State.NEW, Entry(f"rested-{number}", 2, ALICE)), until=1.0)
+        line.see(Place(State.NEW, Entry(f"small-{number}", 1, BOB)), FOUND)
+    order = []
+    while seen := line.look(now=2.0):
+        order.append(seen.place.entry.id)
+        line.looked(0.1 if seen.place.entry.owner == ALICE else 0.001)
+    assert order[1:6] == [f"small-{number}" for number in range(5)]
+    rest = [id_ for id_ in order if not id_.startswith("small")]
+    assert rest == [*(f"rested-{number}" for number in range(5)), *(f"large-{number}" for number in range(5))]
+
+
+def test_who_comes_when_nothing_of_theirs_waits_has_saved_up_no_time() -> None:
+    turns: TimedTurns[str] = TimedTurns()
+    for name in ("b", "a0", "a1", "a2", "a3"):
+        turns.add(BOB if name == "b" else ALICE, name)
+    for seconds in (0.0, 1.0, 1.0):
+        turns.take()
+        turns.charge(seconds)
+    for number in range(2):
+        turns.add(BOB, f"b{number}")
+    order = []
+    while thing := turns.take():
+        order.append(thing)
+        turns.charge(1.0)
+    assert order == ["b0", "a2", "b1", "a3"]
 
 
 class Watch:

@@ -1,9 +1,9 @@
 """Executor: from an accepted submission to its response.
 
-Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once, a few in each step. Where its
-build exists it waits in line for a sandbox, unclaimed; where not, it is claimed into ``building/``, its build is filed,
-and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed build, a
-list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
+Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once, for a moment in each step. Where
+its build exists it waits in line for a sandbox, unclaimed; where not, it is claimed into ``building/``, its build is
+filed, and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed
+build, a list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
 
 An entry of a newer version of spoold stays where it is, for an executor of that version. A submission whose build's
 result is of a newer version waits on.
@@ -60,6 +60,7 @@ BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, o
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
 LOOKS = 64  # entries that one step looks at
 ENDS = 16  # waits that one step ends: each is synced several times
+LONG = 0.1  # seconds after which a step looks at no more, and ends no more: hints are followed in between
 RELEASED = 16  # answers of one owner that one step lets go on, once there is room for them
 ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
 NOTES = 2.0  # seconds between two notes of who used what
@@ -229,11 +230,17 @@ class Executor:
     # -- what to do with one submission
 
     def _look_at_some(self) -> None:
+        """Look at a few: an entry is as large as its owner likes, so it may be one."""
+        began = last = self._spool.clock.monotonic()
         for _ in range(LOOKS):
-            seen = self._line.look(self._spool.clock.monotonic())
+            seen = self._line.look(last)
             if seen is None:
                 return
             self._consider(seen)
+            last, before = self._spool.clock.monotonic(), last
+            self._line.looked(last - before)
+            if last - began >= LONG:
+                return
 
     def _consider(self, seen: Seen) -> None:
         place = seen.place
@@ -330,12 +337,19 @@ class Executor:
             return False
 
     def _end_waits(self) -> None:
-        now = self._spool.clock.monotonic()
-        for wait in self._waits.overdue(now, ENDS):
+        began = last = self._spool.clock.monotonic()
+        for _ in range(ENDS):
+            wait = self._waits.overdue(began)
+            if wait is None:
+                return
             if self._may_answer(wait.uid):
                 self._end_wait(wait.entry)
             else:
-                self._waits.add(wait._replace(until=now + ENDS_AGAIN))
+                self._waits.add(wait._replace(until=began + ENDS_AGAIN))
+            last, before = self._spool.clock.monotonic(), last
+            self._waits.ended(last - before)
+            if last - began >= LONG:
+                return
 
     def _end_wait(self, entry: Entry) -> None:
         try:

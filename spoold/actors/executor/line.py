@@ -2,7 +2,8 @@
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
 attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot, and for memory.
-What of it begins next says ``ready``. An owner is a person, whatever uids are theirs.
+What of it begins next says ``ready``. Whose entry is looked at next goes by the time that looks took: an entry is as
+large as its owner likes. An owner is a person, whatever uids are theirs.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
@@ -19,8 +20,8 @@ from typing import NamedTuple
 
 from spoold.actors.executor.admission import Memory
 from spoold.actors.executor.ready import AllReady, Place, Ready, Taken
+from spoold.model.levels import TimedTurns
 from spoold.model.states import State
-from spoold.model.turns import Turns
 
 WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
 TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
@@ -57,7 +58,7 @@ class Line:
         self._left: dict[State, set[str]] = {
             state: set() for state in WAITING
         }  # of these, what is not for this version
-        self._seen: Turns[Seen] = Turns(MOST)
+        self._seen: TimedTurns[Seen] = TimedTurns()
         self._resting: list[tuple[float, Place]] = []
         self._ready = AllReady(Memory(memory), slots, may_begin)
         self._closed = False
@@ -81,20 +82,34 @@ class Line:
 
         ``unnamed`` stands for the owner of one whose name does not tell.
         """
-        owner = unnamed if place.entry.owner is None else place.entry.owner
+        person = self._person_of(place, unnamed)
         with self._changed:
             names = self._names[place.state]
-            if place.name not in names and self._seen.add(self._person(owner), Seen(place)):
+            if place.name not in names and self._seen.count(person) < MOST:
+                self._seen.add(person, Seen(place))
                 names.add(place.name)
 
+    def _person_of(self, place: Place, unnamed: int) -> int:
+        return self._person(unnamed if place.entry.owner is None else place.entry.owner)
+
     def look(self, now: float) -> Seen | None:
-        """Take the next entry to be looked at; it is not in the line any more, unless it is put there again."""
+        """Take the next entry to be looked at; it is not in the line any more, unless it is put there again.
+
+        Of one owner those that have rested go first. How long the look took is to be said to ``looked``.
+        """
         with self._changed:
-            rested = self._resting and self._resting[0][0] <= now
-            seen = Seen(heapq.heappop(self._resting)[1], rested=True) if rested else self._seen.take()
+            while self._resting and self._resting[0][0] <= now:
+                rested = heapq.heappop(self._resting)[1]
+                self._seen.add(self._person_of(rested, FOUND), Seen(rested, rested=True), priority=1)
+            seen = self._seen.take()
             if seen:
                 self._names[seen.place.state].discard(seen.place.name)
             return seen
+
+    def looked(self, seconds: float) -> None:
+        """Charge the owner of the entry that was looked at last with the time that it took."""
+        with self._changed:
+            self._seen.charge(seconds)
 
     def rest(self, place: Place, until: float) -> None:
         """Let an entry be looked at again at ``until``, on the monotonic clock."""

@@ -1,8 +1,8 @@
 """The submissions in ``building/`` that one executor follows: what each waits for, and until when.
 
 Spec: spool-layout.md, "Transitions" and "Overload". They are found by their build and by the end of their wait, without
-a look at all others: tens of thousands may wait for one build. Those whose time is over are ended owner after owner. An
-owner is a person. Not thread-safe.
+a look at all others: tens of thousands may wait for one build. Those whose time is over are ended in turns, by the time
+that ending those of an owner took. An owner is a person. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from spoold.model.ids import Entry
+from spoold.model.levels import TimedTurns
 from spoold.model.response import WaitingFor
-from spoold.model.turns import Turns
 
 BuildState = Literal["queued", "building"]
 
@@ -42,7 +42,7 @@ class Waits:
         self._waits: dict[Entry, Wait] = {}
         self._of_build: dict[str, set[Entry]] = {}
         self._ends: list[tuple[float, Entry]] = []
-        self._over: Turns[tuple[float, Entry]] = Turns()
+        self._over: TimedTurns[tuple[float, Entry]] = TimedTurns()
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether a submission waits."""
@@ -78,18 +78,24 @@ class Waits:
             self._over.clear()
         return ended
 
-    def overdue(self, now: float, most: int) -> list[Wait]:
-        """Follow up to ``most`` of those whose time is over no longer, and return them, owner after owner."""
+    def overdue(self, now: float) -> Wait | None:
+        """Follow the next one whose time is over no longer, and return it; None where there is none.
+
+        How long it took to end is to be said to ``ended``.
+        """
         while self._ends and self._ends[0][0] <= now:
             until, entry = heapq.heappop(self._ends)
             if wait := self._lasts(until, entry):
                 self._over.add(self._person(wait.uid), (until, entry))
-        found: list[Wait] = []
-        while len(found) < most and (over := self._over.take()):
+        while over := self._over.take():
             if wait := self._lasts(*over):
-                found.append(self._waits.pop(wait.entry))
                 self._forget(wait)
-        return found
+                return self._waits.pop(wait.entry)
+        return None
+
+    def ended(self, seconds: float) -> None:
+        """Charge the owner of the wait that was returned last with the time that ending it took."""
+        self._over.charge(seconds)
 
     def _lasts(self, until: float, entry: Entry) -> Wait | None:
         """Return the wait of an entry, where it is still the one that ends then."""

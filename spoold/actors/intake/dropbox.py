@@ -15,13 +15,14 @@ import os
 from collections.abc import Iterable, Iterator
 
 from spoold.actors.intake.arriving import Arriving
-from spoold.actors.intake.levels import Levels, Rests
+from spoold.actors.intake.rests import Rests
 from spoold.actors.intake.seldom import Seldom
 from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
+from spoold.model.levels import Levels
 from spoold.model.states import Role
 from spoold.model.turns import Turns
 from spoold.upkeep.shares import Shares
