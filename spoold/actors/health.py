@@ -26,6 +26,7 @@ from spoold.host import fsops, machine
 from spoold.host.log import Log
 from spoold.host.metrics import QUARANTINE, SPOOL_FREE, SPOOL_INODES, STATES
 from spoold.host.persons import Persons
+from spoold.host.seldom import Seldom
 from spoold.model import ids
 from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError, NewerFormatError
@@ -41,7 +42,7 @@ from spoold.spool.store import Spool
 from spoold.upkeep.check import Check
 from spoold.upkeep.counting import Counter
 from spoold.upkeep.depth import Measure
-from spoold.upkeep.holdings import Pause, walk
+from spoold.upkeep.holdings import Pause, passing_over, walk
 from spoold.upkeep.retention import Retention
 from spoold.upkeep.unexplained import Unexplained
 
@@ -81,6 +82,7 @@ class Health(Threadless):
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
         self._newer = LeftAlone(log)
+        self._seldom = Seldom(log, self._spool.clock)
         self._persons = Persons()
         self._retention = Retention(settings, self._spool, self._builds, self._persons.of)
         self._counter = Counter(settings, self._spool, self._persons.of)
@@ -306,7 +308,9 @@ class Health(Threadless):
         if len(part) < CLEARED:
             self._side_files = None
         for name in part:
-            if isinstance(name, str) and fsops.exists(
-                self._spool.queue.path(State.DONE, ids.response_name(name.removesuffix(".json")))
-            ):
-                fsops.remove(self._spool.queue.path("progress", name))
+            if not isinstance(name, str):
+                continue
+            answer = self._spool.queue.path(State.DONE, ids.response_name(name.removesuffix(".json")))
+            with passing_over(self._spool.queue.path("progress", name), self._seldom) as path:
+                if fsops.exists(answer):
+                    fsops.remove(path)

@@ -6,6 +6,7 @@ called from several threads, since all state is on disk.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -148,7 +149,8 @@ class Spool:
         result = published(entry.id, skip_pending(response))
         self.queue.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
-        fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
+        with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
+            fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
         return len(result)
 
     def give_up(self, entry: Entry, state: State, reason: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
+from spoold.host.seldom import Seldom
 from spoold.model import formats
 from spoold.model.ids import Private
 from spoold.model.states import Role, State
@@ -36,6 +37,7 @@ class Counter:
     def __init__(self, settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._spool = spool
         self._person = person
+        self._seldom = Seldom(log, spool.clock)
         self._owners: dict[int, Holding] = {}  # so far, by the count in progress
         self._count: Iterator[Item | Pause] | None = None
         self._began = 0.0  # on the file system's clock
@@ -77,7 +79,7 @@ class Counter:
             return False
         self._changed, self._free, self._took, self._owners = changed, free, 0.0, {}
         self._began = self._spool.clock.file_system()
-        self._count = everything(self._spool)
+        self._count = everything(self._spool, self._seldom)
         return True
 
     def _go_on(self, until: float) -> bool:

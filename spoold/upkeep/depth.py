@@ -96,8 +96,8 @@ def _waiting(directory: str, *, dropped: bool, claims: dict[str, float]) -> Iter
                 continue
             try:
                 status = each.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # it moved on
+            except OSError:
+                continue  # it moved on, or cannot be looked at: a user may have mounted something over it
             yield Waiting(status.st_ctime if dropped else claims.get(each.name, status.st_mtime), each.name)
 
 

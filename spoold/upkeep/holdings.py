@@ -2,13 +2,16 @@
 
 Spec: spool-layout.md, "Shares" and "Retention". Names tell whose a file is, but in ``done/``, where the answer does. A
 walk is done a few names at a time, so that it holds up nothing, and needs no memory for what lies there.
+
+What fails: a name that cannot be looked at is passed over, and said seldom. Over a name that is theirs (an answer that
+was given away, what they had in ``incoming/``) a user can mount a file system of their own (FUSE).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from enum import Enum, auto
 from typing import NamedTuple
@@ -16,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from spoold.host import acl, fsops
+from spoold.host.seldom import Seldom
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
 from spoold.model.states import State
@@ -41,7 +45,8 @@ class Pause(Enum):
 class Item(NamedTuple):
     """What counts, and goes, as one: whose it is, when it ended, the bytes that it takes of the disk, and its files.
 
-    ``entry`` is the name of the entry, "" where there is none, and ``file`` that of the answer or what else it is.
+    ``entry`` is the name of the entry, "" where there is none, and ``file`` that of the answer or what else it is. Of
+    one that is ``hidden`` the answer cannot be looked at: it counts by its entry.
     """
 
     owner: int
@@ -49,58 +54,73 @@ class Item(NamedTuple):
     size: int
     entry: str
     file: str
+    hidden: bool = False
 
 
-def everything(spool: Spool) -> Iterator[Item | Pause]:
+def everything(spool: Spool, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield all that counts as somebody's; when it ended is of no account."""
     queue = spool.queue
     for state in queue.kind.on_its_way:
-        yield from on_its_way(queue, state)
-    yield from finished(spool, 0.0)
-    yield from set_aside(queue.path("quarantine"))
-    yield from built(queue.path("builds"))
+        yield from on_its_way(queue, state, seldom)
+    yield from finished(spool, 0.0, seldom)
+    yield from set_aside(queue.path("quarantine"), seldom)
+    yield from built(queue.path("builds"), seldom)
 
 
-def built(builds: str) -> Iterator[Item | Pause]:
+def built(builds: str, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield the builds that each owner asked for: expressions and logs are as long as whoever asked wants."""
-    for name in walk(os.path.join(builds, "used")):
-        if isinstance(name, Pause):
-            yield name
-            continue
+
+    def item(name: str) -> Item | None:
         build_id, _, user = name.partition("@")
         facts = fsops.facts(os.path.join(builds, State.DONE, ids.response_name(build_id)))
         entry = fsops.facts(os.path.join(builds, State.DONE, ids.done_name(build_id)))  # which has the whole expression
-        if facts and user.isdecimal():
-            yield Item(int(user), facts.mtime, facts.size + (entry.size if entry else 0), "", name)
+        if facts is None or not user.isdecimal():
+            return None
+        return Item(int(user), facts.mtime, facts.size + (entry.size if entry else 0), "", name)
+
+    return _each(os.path.join(builds, "used"), item, seldom)
 
 
-def on_its_way(queue: Queue, state: State) -> Iterator[Item | Pause]:
+def on_its_way(queue: Queue, state: State, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield the entries of a state, each with its side file."""
-    for name in walk(queue.path(state)):
-        if isinstance(name, Pause):
-            yield name
-        elif (entry := ids.parse_entry(name)) and (facts := fsops.facts(queue.path(state, name))):
-            side = fsops.facts(queue.path("progress", ids.done_name(entry.id)))
-            size = facts.size + (side.size if side else 0)
-            yield Item(_or_nobody(entry.owner), facts.mtime, size, name, "")
+
+    def item(name: str) -> Item | None:
+        entry, facts = ids.parse_entry(name), fsops.facts(queue.path(state, name))
+        if entry is None or facts is None:
+            return None
+        side = None
+        with passing_over(queue.path("progress", ids.done_name(entry.id)), seldom) as path:
+            side = fsops.facts(path)
+        return Item(_or_nobody(entry.owner), facts.mtime, facts.size + (side.size if side else 0), name, "")
+
+    return _each(queue.path(state), item, seldom)
 
 
-def finished(spool: Spool, now: float) -> Iterator[Item | Pause]:
+def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
     done, readers = spool.queue.path(State.DONE), spool.answers.readers.users
-    for name in walk(done):
-        if isinstance(name, Pause):
-            yield name
-        elif name.endswith(RESPONSE):
-            entry = ids.done_name(name.removesuffix(RESPONSE))
-            first, second = (fsops.facts(os.path.join(done, each)) for each in (entry, name))
-            if second is not None:
-                owner = _whose(os.path.join(done, name), os.path.join(done, entry), second.uid, readers)
-                time = 0.0 if first is None else first.mtime
-                yield Item(owner, time, second.size + (first.size if first else 0), entry if first else "", name)
-        elif name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(done, name))):
+
+    def item(name: str) -> Item | None:
+        if name.endswith(RESPONSE):
+            return _answered(done, name, readers, seldom)
+        if name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(done, name))):
             time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
-            yield Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+            return Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+        return None
+
+    return _each(done, item, seldom)
+
+
+def _answered(done: str, name: str, readers: AbstractSet[int], seldom: Seldom) -> Item | None:
+    entry = ids.done_name(name.removesuffix(RESPONSE))
+    entry_path, path = os.path.join(done, entry), os.path.join(done, name)
+    first, second, hidden = fsops.facts(entry_path), None, True
+    with passing_over(path, seldom):
+        second, hidden = fsops.facts(path), False
+    if second is not None:
+        owner, time = _whose(path, entry_path, second.uid, readers), 0.0 if first is None else first.mtime
+        return Item(owner, time, second.size + (first.size if first else 0), entry if first else "", name)
+    return Item(_submitter(entry_path), first.mtime, first.size, entry, name, hidden=True) if hidden and first else None
 
 
 def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
@@ -114,23 +134,29 @@ def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
     users = acl.users(access)
     if len(users) > 1:
         users -= readers
-    if len(users) == 1:
-        return users.pop()
+    return users.pop() if len(users) == 1 else _submitter(entry)
+
+
+def _submitter(entry: str) -> int:
+    """Return who submitted what an entry in ``done/`` holds."""
     with contextlib.suppress(msgspec.DecodeError, NewerFormatError, OSError):
         if data := fsops.read(entry):
             return formats.decode(data, Submission, entry).Spool.uid
     return NOBODY
 
 
-def set_aside(quarantine: str) -> Iterator[Item | Pause]:
+def set_aside(quarantine: str, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield what is in quarantine/."""
-    for name in walk(quarantine):
-        if isinstance(name, Pause):
-            yield name
-        elif facts := fsops.facts(os.path.join(quarantine, name)):
-            # A directory is still its client's, who may set its mtime.
-            time = facts.ctime if facts.directory else facts.mtime
-            yield Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+
+    def item(name: str) -> Item | None:
+        facts = fsops.facts(os.path.join(quarantine, name))
+        if facts is None:
+            return None
+        # A directory is still its client's, who may set its mtime.
+        time = facts.ctime if facts.directory else facts.mtime
+        return Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+
+    return _each(quarantine, item, seldom)
 
 
 def items(walk: Iterable[Item | Pause]) -> Iterator[Item]:
@@ -149,3 +175,25 @@ def walk(directory: str) -> Iterator[str | Pause]:
             yield entry.name
             if number % PART == 0:
                 yield Pause.WORKED
+
+
+@contextlib.contextmanager
+def passing_over(path: str, seldom: Seldom) -> Iterator[str]:
+    """Say that a name is passed over where the block meets an error at it: it is nobody else's matter."""
+    try:
+        yield path
+    except OSError as error:
+        seldom.error("passed over: a file cannot be looked at, or not be removed", error.errno, path=path, error=error)
+
+
+def _each(directory: str, item: Callable[[str], Item | None], seldom: Seldom) -> Iterator[Item | Pause]:
+    """Yield what the names in a directory stand for."""
+    for name in walk(directory):
+        if isinstance(name, Pause):
+            yield name
+            continue
+        found = None
+        with passing_over(os.path.join(directory, name), seldom):
+            found = item(name)
+        if found:
+            yield found

@@ -21,6 +21,7 @@ from spoold.config import Settings
 from spoold.host import fsops, machine, proc
 from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
+from spoold.host.seldom import Seldom
 from spoold.model import ids
 from spoold.model.errors import NewerFormatError, SpooldError
 from spoold.model.ids import Private
@@ -32,7 +33,7 @@ from spoold.spool.orders import RESULT
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
-from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, set_aside, walk
+from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, passing_over, set_aside, walk
 from spoold.upkeep.shares import part_of, share_of
 
 log = Log("retention")
@@ -53,6 +54,7 @@ class Retention:
         self._person = person
         self._spool = spool
         self._builds = builds
+        self._seldom = Seldom(log, spool.clock)
         self._done = spool.queue.path(State.DONE)
         self._quarantine = spool.queue.path("quarantine")
         self._stop = Event()
@@ -108,14 +110,16 @@ class Retention:
 
     def _sweep_done(self, now: float) -> Iterator[Pause]:
         census = Census(now)
-        yield from self._count(census, finished(self._spool, now))
+        yield from self._count(census, finished(self._spool, now, self._seldom))
         DONE.set(census.total.entries)
         DONE_BYTES.set(census.total.bytes)
         going = self._decide(census, self._rules.max_age)
         old: list[Item] = []
-        for found in finished(self._spool, now):
+        for found in finished(self._spool, now, self._seldom):
             if not isinstance(found, Item):
                 yield found
+            elif found.hidden:
+                continue  # both files stay, and count, until what hides the answer is gone
             elif going.includes(self._person(found.owner), found.time) or not (
                 found.entry or found.file.endswith(REFUSAL)
             ):
@@ -150,12 +154,15 @@ class Retention:
             for result in results if id_ in gone else ():
                 fsops.remove(self._spool.queue.path("tmp", ids.result_name(result)))
         yield Pause.WORKED
+        removed = []
         for item in old:
-            answers.forget(os.path.join(self._done, item.file))
-            fsops.remove(os.path.join(self._done, item.file))
-        REMOVED.add(by=len(old))
-        if old:
-            log.info("removed from done/", answers=len(old), bytes=sum(item.size for item in old))
+            with passing_over(os.path.join(self._done, item.file), self._seldom) as path:
+                answers.forget(path)
+                fsops.remove(path)
+                removed.append(item)
+        REMOVED.add(by=len(removed))
+        if removed:
+            log.info("removed from done/", answers=len(removed), bytes=sum(item.size for item in removed))
         yield Pause.WORKED
 
     def _archived(self, old: list[Item]) -> Generator[Pause, None, bool]:
@@ -223,9 +230,9 @@ class Retention:
 
     def _sweep_quarantine(self, now: float) -> Iterator[Pause]:
         census = Census(now)
-        yield from self._count(census, set_aside(self._quarantine))
+        yield from self._count(census, set_aside(self._quarantine, self._seldom))
         going = self._decide(census, self._rules.quarantine_age)
-        for found in set_aside(self._quarantine):
+        for found in set_aside(self._quarantine, self._seldom):
             if not isinstance(found, Item):
                 yield found
             elif going.includes(self._person(found.owner), found.time):
@@ -240,13 +247,15 @@ class Retention:
             result = ids.parse_result(name)
             return result is not None and each.locate(result.id, result) is None
 
-        yield from _clear(queue.path("progress"), old, lambda name: queue.locate(name.removesuffix(".json")) is None)
+        def is_answer(name: str) -> bool:
+            return name.startswith("by-hand-") and name.endswith(RESULT)
+
+        clear = partial(_clear, old=old, seldom=self._seldom)
+        yield from clear(queue.path("progress"), lambda name: queue.locate(name.removesuffix(".json")) is None)
         for each in (queue, builds):
-            yield from _clear(each.path("tmp"), old, partial(is_forgotten, each))
-        yield from _clear(builds.path("used"), old, lambda name: self._is_gone(name.partition("@")[0]))
-        yield from _clear(
-            builds.path("collect"), old, lambda name: name.startswith("by-hand-") and name.endswith(RESULT)
-        )
+            yield from clear(each.path("tmp"), partial(is_forgotten, each))
+        yield from clear(builds.path("used"), lambda name: self._is_gone(name.partition("@")[0]))
+        yield from clear(builds.path("collect"), is_answer)
 
     def _is_gone(self, build_id: str) -> bool:
         try:
@@ -255,13 +264,15 @@ class Retention:
             return False
 
 
-def _clear(directory: str, old: float, is_left: Callable[[str], bool]) -> Iterator[Pause]:
+def _clear(directory: str, is_left: Callable[[str], bool], old: float, seldom: Seldom) -> Iterator[Pause]:
     """Remove the files that are older than ``old``, on the file system's clock, and are left of something."""
     for name in walk(directory):
         if isinstance(name, Pause):
             yield name
-        elif (fsops.mtime(os.path.join(directory, name)) or old) < old and is_left(name):
-            fsops.remove(os.path.join(directory, name))
+            continue
+        with passing_over(os.path.join(directory, name), seldom) as path:
+            if (fsops.mtime(path) or old) < old and is_left(name):
+                fsops.remove(path)
     yield Pause.WORKED
 
 

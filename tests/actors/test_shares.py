@@ -18,6 +18,8 @@ from spoold.actors import executor
 from spoold.actors.intake import dropbox
 from spoold.config import ShareSettings
 from spoold.host import persons
+from spoold.host.log import Log
+from spoold.host.seldom import Seldom
 from spoold.model.ids import Hint
 from spoold.model.job import BuildResult
 from spoold.model.response import SHOWN
@@ -271,7 +273,8 @@ def test_side_files_are_small_and_count(bench: Bench, monkeypatch: pytest.Monkey
     for name in bench.names("progress"):
         phase = json.loads((bench.root / "progress" / name).read_bytes())["dependencies"]
         assert (phase["stderr"], phase["stderr_truncated"]) == ("é" * (SHOWN // 2), True)
-    counted = [item for item in holdings.items(holdings.everything(bench.spool)) if item.entry]
+    seldom = Seldom(Log("test"), bench.spool.clock)
+    counted = [item for item in holdings.items(holdings.everything(bench.spool, seldom)) if item.entry]
     entries = [bench.root / state / name for state in ("new", "building", "running") for name in bench.names(state)]
     assert {item.owner for item in counted} == {GREEDY}
     assert sum(item.size for item in counted) == side_files(bench) + sum(e.stat().st_blocks * 512 for e in entries)

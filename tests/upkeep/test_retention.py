@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -14,15 +17,20 @@ import pytest
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.host.seldom import Seldom
+from spoold.model.ids import Hint
 from spoold.model.retention import Rules
 from spoold.model.states import State
 from spoold.model.submission import Origin
 from spoold.spool.recovery import publish_committed
 from spoold.upkeep import holdings
+from spoold.upkeep.depth import depths
+from spoold.upkeep.holdings import everything, items
 from spoold.upkeep.retention import Retention
 from tests.actors.bench import Bench, settings_for
-from tests.names import mine, result_named
+from tests.names import mine, named, result_named
 
+log = Log("test")
 OLD = time.time() - 40 * 86400
 
 
@@ -190,6 +198,109 @@ def test_what_was_done_anew_while_it_was_archived_stays(bench: Bench, tmp_path: 
     finish(bench, "a", at=OLD)
     sweep(bench, archive=["touch", "a.json"])
     assert bench.names("done") == {"a.json", "a.response.json"}
+
+
+@contextlib.contextmanager
+def in_the_way(call: str, error: int, *names: str) -> Iterator[None]:
+    """Have an operation fail on these names, as it does where a user has mounted something over them."""
+    real = getattr(os, call)
+
+    def fail(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if os.path.basename(path) in names:
+            raise OSError(error, os.strerror(error), path)
+        return real(path, *args, **kwargs)
+
+    with mock.patch.object(os, call, fail):
+        yield
+
+
+def test_an_answer_that_cannot_be_looked_at_keeps_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It counts by its entry meanwhile, and both go when it can be looked at."""
+    finish(bench, "a", "b", "c", at=OLD)
+    with in_the_way("lstat", errno.EACCES, "a.response.json"):
+        counted = {item.entry: item for item in items(everything(bench.spool, Seldom(log, bench.spool.clock)))}
+        assert {name: (item.owner, item.hidden) for name, item in counted.items() if name} == {
+            "a.json": (os.geteuid(), True),
+            "b.json": (os.geteuid(), False),
+            "c.json": (os.geteuid(), False),
+        }
+        assert 0 < counted["a.json"].size < counted["b.json"].size
+        sweep(bench)
+        assert bench.names("done") == {"a.json", "a.response.json"}
+    assert any(record.message.startswith("passed over") for record in caplog.records)
+    sweep(bench)
+    assert bench.names("done") == set()
+
+
+def test_an_answer_that_cannot_be_removed_keeps_no_other(bench: Bench) -> None:
+    finish(bench, "a", "b", "c", at=OLD)
+    with in_the_way("unlink", errno.EBUSY, "a.response.json"):
+        sweep(bench)
+        assert bench.names("done") == {"a.response.json"}
+    sweep(bench)
+    assert bench.names("done") == set()
+
+
+def test_an_entry_that_cannot_be_looked_at_is_none_that_is_gone(bench: Bench) -> None:
+    finish(bench, "a")
+    with in_the_way("lstat", errno.EIO, "a.json"):
+        sweep(bench)
+    assert bench.names("done") == {"a.json", "a.response.json"}
+
+
+def test_what_cannot_be_looked_at_in_other_places_ends_no_walk(bench: Bench) -> None:
+    bench.drop("b", expression="# slow")
+    bench.backend.gate.clear()
+    bench.until(lambda: bench.progress("b"))
+    for name in ("progress/gone.json", "progress/hidden.json", "quarantine/gone.reason", "quarantine/hidden.reason"):
+        (bench.root / name).touch()
+        os.utime(bench.root / name, (OLD, OLD))
+    with in_the_way("lstat", errno.EACCES, "hidden.json", "hidden.reason", "b.json"):
+        counted = list(items(everything(bench.spool, Seldom(log, bench.spool.clock))))
+        assert [item.entry for item in counted if item.entry] == [named("b")]
+        assert [item.file for item in counted if item.file.endswith(".reason")] == ["gone.reason"]
+        sweep(bench, quarantine_age=1.0, min_age=0.0)
+    assert (bench.names("progress"), bench.names("quarantine")) == ({"b.json", "hidden.json"}, {"hidden.reason"})
+
+
+def test_a_state_is_measured_without_what_cannot_be_looked_at(bench: Bench) -> None:
+    finish(bench, "a")
+    hidden = mock.Mock()
+    hidden.name = "b.json"
+    hidden.stat.side_effect = OSError(errno.EACCES, "Permission denied")
+    with os.scandir(bench.root / "done") as entries:
+        found = [hidden, *entries]
+    with mock.patch.object(os, "scandir", return_value=contextlib.nullcontext(found)):
+        assert [depth.number for depth in depths(str(bench.root), states=["done"])] == [2]
+
+
+def test_a_side_file_in_the_way_stops_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """An owner to whom it was given can mount something over it. Then it can be neither replaced nor removed."""
+    bench.backend.gate.clear()
+    bench.drop("a", expression="# slow")
+    bench.until(lambda: bench.progress("a") and bench.names("builds/building"))
+    in_the_way_too = mock.patch.object(fsops, "replace", busy(fsops.replace, "a.json"))
+    with in_the_way("unlink", errno.EBUSY, "a.json"), in_the_way_too:
+        bench.executor.step([Hint("builds/building", name) for name in bench.names("builds/building")])
+        assert any(record.message == "progress could not be shown" for record in caplog.records)
+        bench.backend.gate.set()
+        bench.wait_for("a")
+        bench.until(lambda: bench.names("tmp") <= {"a@1.progress.json"}, lambda: None)
+        bench.health.step()
+        assert bench.names("progress") == {"a.json"}
+    bench.health.step()
+    assert bench.names("progress") == set()
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["passed over: a file cannot be looked at, or not be removed"]
+
+
+def busy(real: Callable[[str, str], None], name: str) -> Callable[[str, str], None]:
+    def replace(private: str, public: str) -> None:
+        if public.endswith(f"progress/{name}"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), public)
+        real(private, public)
+
+    return replace
 
 
 def test_quarantine_is_kept_by_its_own_age(bench: Bench) -> None:

@@ -310,11 +310,9 @@ class Executor:
             return "newer"
 
     def _show(self, wait: Wait) -> None:
-        if self._slots.is_short():
-            return
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
         origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
-        self._spool.show(wait.entry.id, response, origin, wait.entry.attempt)
+        Progress(self._spool, wait.entry, response, origin, self._slots.is_short).change()
 
     def _show_some(self) -> None:
         """Tell some of those who wait for a build that has begun."""

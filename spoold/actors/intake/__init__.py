@@ -26,13 +26,13 @@ import msgspec
 from spoold.actors import Threadless
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
-from spoold.actors.intake.seldom import Seldom
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.fsops import Dropped, Identity
 from spoold.host.log import Log
 from spoold.host.metrics import CANCELS, DROPPED
 from spoold.host.persons import Persons
+from spoold.host.seldom import Seldom
 from spoold.model import ids
 from spoold.model.errors import (
     ClientError,

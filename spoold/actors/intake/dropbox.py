@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.rests import Rests
-from spoold.actors.intake.seldom import Seldom
 from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.host.seldom import Seldom
 from spoold.model import ids
 from spoold.model.levels import Levels
 from spoold.model.states import Role
