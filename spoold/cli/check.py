@@ -67,6 +67,9 @@ def _repair(spool: Spool, found: Unexplained) -> bool:
         carry_out(spool, found)
     except LeaseLostError:
         return False  # a worker has it meanwhile
+    except OSError as error:
+        click.echo(f"{printable(_text(found.path))}: {printable(str(error))}", err=True)
+        return False
     return found.action is not Action.LEAVE
 
 

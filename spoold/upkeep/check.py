@@ -98,11 +98,17 @@ class Check:
         return [again for found in first if (again := self.judge(found.path)) == found]
 
     def judge(self, path: str) -> Unexplained | None:
-        """Tell what is wrong with one file, None where nothing is or where it is gone."""
+        """Tell what is wrong with one file, None where nothing is or where it is gone.
+
+        Over a name that is theirs users can mount a file system of their own, and then it cannot be looked at.
+        """
         directory, name = os.path.split(path)
-        verdict = self._judges[directory or "."](name)
-        if verdict is None or not fsops.exists(os.path.join(self.spool.root, path)):
-            return None
+        try:
+            verdict = self._judges[directory or "."](name)
+            if verdict is None or not fsops.exists(os.path.join(self.spool.root, path)):
+                return None
+        except OSError as error:
+            verdict = Verdict(f"cannot be looked at: {error}", Action.LEAVE)
         return Unexplained(path, *verdict)
 
     # -- judging

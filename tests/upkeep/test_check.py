@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click.testing
 import pytest
 
+from spoold.cli import exits
+from spoold.cli.ctl import command
 from spoold.model.states import State
 from spoold.upkeep import check as checking
 from spoold.upkeep.check import Check
 from spoold.upkeep.repair import repair as carry_out
 from spoold.upkeep.unexplained import Action
 from tests.actors.bench import Bench
+from tests.mounts import in_the_way
 from tests.names import mine, named, result_named
 
 BUILD = "0" * 64
@@ -182,6 +187,40 @@ def test_of_two_names_of_a_submission_the_later_state_counts(bench: Bench, first
     assert found(bench) == {first: Action.QUARANTINE}
     repair(bench)
     assert bench.has(*later.split("/"))
+
+
+def test_what_cannot_be_looked_at_is_named_and_ends_no_check(bench: Bench) -> None:
+    """A user can mount something over a name that is theirs. Not even root can look at it then."""
+    bench.drop("a")
+    bench.wait_for("a")
+    put(bench, "incoming/.mine")
+    put(bench, "progress/a.json")
+    put(bench, "new/notes.txt")
+    with in_the_way("lstat", errno.EACCES, ".mine", "a.response.json"):
+        assert found(bench) == {
+            "incoming/.mine": Action.LEAVE,
+            "done/a.json": Action.LEAVE,
+            "done/a.response.json": Action.LEAVE,
+            "progress/a.json": Action.LEAVE,
+            "new/notes.txt": Action.QUARANTINE,
+        }
+        repair(bench)
+        bench.health.start()
+        bench.health.step()
+    assert found(bench) == {"incoming/.mine": Action.LEAVE, "progress/a.json": Action.REMOVE}
+
+
+def test_a_repair_that_fails_ends_no_other(bench: Bench) -> None:
+    put(bench, "progress/a.json")
+    put(bench, "progress/b.json")
+    asked = ["--spool", str(bench.root), "check", "--repair"]
+    with in_the_way("unlink", errno.EBUSY, "a.json"):
+        ended = click.testing.CliRunner().invoke(
+            command, asked, env={"SPOOLD_CONFIG": os.devnull}, standalone_mode=False
+        )
+    assert ended.return_value == exits.FAILED
+    assert "progress/a.json: [Errno 16]" in ended.stderr
+    assert bench.names("progress") == {"a.json"}
 
 
 def test_nothing_that_moves_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from spoold.upkeep.depth import depths
 from spoold.upkeep.holdings import everything, items
 from spoold.upkeep.retention import Retention
 from tests.actors.bench import Bench, settings_for
+from tests.mounts import in_the_way
 from tests.names import mine, named, result_named
 
 log = Log("test")
@@ -198,20 +199,6 @@ def test_what_was_done_anew_while_it_was_archived_stays(bench: Bench, tmp_path: 
     finish(bench, "a", at=OLD)
     sweep(bench, archive=["touch", "a.json"])
     assert bench.names("done") == {"a.json", "a.response.json"}
-
-
-@contextlib.contextmanager
-def in_the_way(call: str, error: int, *names: str) -> Iterator[None]:
-    """Have an operation fail on these names, as it does where a user has mounted something over them."""
-    real = getattr(os, call)
-
-    def fail(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if os.path.basename(path) in names:
-            raise OSError(error, os.strerror(error), path)
-        return real(path, *args, **kwargs)
-
-    with mock.patch.object(os, call, fail):
-        yield
 
 
 def test_an_answer_that_cannot_be_looked_at_keeps_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
