@@ -5,8 +5,11 @@ Daemons are processes with a uid of their own and no capabilities, as their unit
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import traceback
@@ -423,32 +426,99 @@ def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: tuple[ob
     assert answers.doubt(str(path), path.read_bytes()) is None, "the other setting keeps no digest"
 
 
-def test_an_archive_gets_what_was_published(giving: Shared, place: Path) -> None:
-    archive = place / "archive"
-    archive.mkdir()
-    os.chown(archive, HEALTH, GROUP)
-    for id_ in ("good", "bad"):
-        giving.answer(id_, capabilities=GIVES)
-        os.utime(giving.done / f"{id_}.json", (1, 1))
-    data = giving.response("good").read_bytes()
-    forge(giving.response("bad"))
+def sweep(shared: Shared, command: list[str]) -> None:
+    settings = msgspec.structs.replace(shared.settings, retention=Rules(archive=command))
 
-    def sweep(command: list[str]) -> None:
-        settings = msgspec.structs.replace(giving.settings, retention=Rules(archive=command))
+    def go(spool: Spool) -> None:
+        for _ in Retention(settings, spool, BuildStore(settings)).sweep():
+            pass
 
-        def go(spool: Spool) -> None:
-            for _ in Retention(settings, spool, BuildStore(settings)).sweep():
-                pass
+    shared.by(HEALTH, go, (*GIVES, "CAP_DAC_READ_SEARCH"))
 
-        giving.by(HEALTH, go, (*GIVES, "CAP_DAC_READ_SEARCH"))
 
-    sweep(["false"])
+@pytest.fixture
+def archive(place: Path) -> Path:
+    made = place / "archive"
+    made.mkdir()
+    os.chown(made, HEALTH, GROUP)
+    return made
+
+
+def answer_long_ago(shared: Shared, id_: str) -> Path:
+    path = shared.answer(id_, capabilities=GIVES)
+    os.utime(shared.done / f"{id_}.json", (1, 1))
+    return path
+
+
+@contextlib.contextmanager
+def leased(path: Path) -> Iterator[None]:
+    """Have its owner hold a lease on an answer, and not give it up when asked."""
+    out, into = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        try:
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
+            os.setgroups([])
+            os.setresgid(ALICE, ALICE, ALICE)
+            os.setresuid(ALICE, ALICE, ALICE)
+            path.chmod(0o600)
+            fcntl.fcntl(os.open(path, os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            os.write(into, b"held")
+            signal.pause()
+        except BaseException:  # noqa: BLE001 - pytest must not go on in here
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(into)
+    with os.fdopen(out, "rb") as said:
+        held = said.read(4)
+    try:
+        assert held == b"held"
+        yield
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+
+
+def test_an_archive_gets_what_was_published(giving: Shared, archive: Path) -> None:
+    """What was changed went without its entry, so that nobody could tell that there was a submission."""
+    data = answer_long_ago(giving, "good").read_bytes()
+    forge(answer_long_ago(giving, "bad"))
+    assert (
+        run_as(ALICE, f"chmod 600 {answer_long_ago(giving, 'long')} && echo >>{giving.response('long')}").returncode
+        == 0
+    )
+    sweep(giving, ["false"])
     assert giving.response("good").stat().st_uid == ALICE, "its owner may still fetch it"
     assert not changed(giving.response("good"))
-    sweep(["xargs", "cp", "-t", str(archive)])
-    assert sorted(os.listdir(archive)) == ["good.json", "good.response.json"]
+    sweep(giving, ["xargs", "cp", "-t", str(archive)])
+    known = {f"{id_}.{kind}" for id_ in ("bad", "long") for kind in ("json", "response.sha256")}
+    assert set(os.listdir(archive)) == {"good.json", "good.response.json", *known}
     assert (archive / "good.response.json").read_bytes() == data
     assert os.listdir(giving.done) == []
+
+
+def test_what_cannot_be_read_to_be_archived_stays_alone(giving: Shared, archive: Path) -> None:
+    for id_ in ("held", "good"):
+        answer_long_ago(giving, id_)
+    files = {id_: {f"{id_}.json", f"{id_}.response.json"} for id_ in ("held", "good")}
+    with leased(giving.response("held")):
+        sweep(giving, ["xargs", "cp", "-t", str(archive)])
+        assert set(os.listdir(archive)) == files["good"]
+        assert set(os.listdir(giving.done)) == files["held"] | {"held.response.sha256"}
+        sweep(giving, ["false"])
+        assert set(os.listdir(giving.done)) == files["held"] | {"held.response.sha256"}
+    sweep(giving, ["xargs", "cp", "-t", str(archive)])
+    assert set(os.listdir(archive)) == files["good"] | files["held"]
+    assert os.listdir(giving.done) == []
+
+
+def test_who_looks_at_an_answer_does_not_wait_for_a_lease(giving: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = giving.answer("a", capabilities=GIVES)
+    monkeypatch.setattr(client, "LEASED", 0.0)
+    with leased(path), pytest.raises(ClientError, match="holds a lease"):
+        client.look(str(giving.root), "a")
+    assert client.look(str(giving.root), "a")
 
 
 def test_no_more_is_read_of_a_given_answer_than_was_published(

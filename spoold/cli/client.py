@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -23,6 +24,7 @@ from spoold.spool import answers
 
 ENCODER = msgspec.json.Encoder()
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
+LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
 
 
 def request_from_directory(directory: Path) -> Request:
@@ -164,8 +166,20 @@ def doubt(spool: str, id_: str) -> str:
 def _bytes(path: str) -> bytes:
     """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
     length = answers.length(path)
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         return file.read(-1 if length is None else length + 1)
+
+
+def _opened(path: str) -> BinaryIO:
+    """Open an answer without waiting for long for whoever holds a lease on it (fcntl(2), F_SETLEASE)."""
+    deadline = time.monotonic() + LEASED
+    while True:
+        try:
+            return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(POLL_FIRST)
 
 
 def _read(path: str) -> Response | None:
@@ -178,6 +192,8 @@ def _read(path: str) -> Response | None:
         return None
     except PermissionError:
         raise ClientError(f"{path} is not yours to read") from None
+    except BlockingIOError:
+        raise ClientError(f"{path} cannot be read now: someone holds a lease on it") from None
     except msgspec.DecodeError as error:
         raise ClientError(f"{path} cannot be read; is it of another version of spoold? {error}") from error
 

@@ -79,7 +79,7 @@ class Answers:
 
     def _give_away(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool) -> None:
         if sync and owner[0] != os.geteuid():
-            fsops.write_private(_digest(path), f"{hashlib.sha256(data).hexdigest()} {len(data)}\n".encode())
+            fsops.write_private(digest_of(path), f"{hashlib.sha256(data).hexdigest()} {len(data)}\n".encode())
         fsops.write_private(path, data, mode=CLOSED, owner=owner, sync=sync)
 
     def is_fine(self, found: Rights, directory: Rights) -> bool:
@@ -137,7 +137,8 @@ def _resolved(readers: list[str]) -> Readers:
 # -- digests
 
 
-def _digest(path: str) -> str:
+def digest_of(path: str) -> str:
+    """Return where the digest of an answer is, if it has one."""
     return path.removesuffix(".json") + DIGEST
 
 
@@ -147,21 +148,21 @@ def take_along(private: str, public: str, *, over: bool = False) -> None:
     It is durable there first. Where something else is public by that name, the digest of that stays, unless the answer
     is put ``over`` it.
     """
-    digest = _digest(private)
+    digest = digest_of(private)
     if not fsops.exists(digest):
         return
     if over:
-        fsops.replace(digest, _digest(public))
+        fsops.replace(digest, digest_of(public))
     elif fsops.exists(public):
         fsops.remove(digest)
     else:
-        fsops.replace(digest, _digest(public))
+        fsops.replace(digest, digest_of(public))
         fsops.sync_directory(os.path.dirname(public))  # or a loss of power could leave the answer without it
 
 
 def forget(path: str) -> None:
     """Remove the digest of an answer that goes, where it has one."""
-    fsops.remove(_digest(path))
+    fsops.remove(digest_of(path))
 
 
 def is_digest_of_nothing(path: str) -> bool:
@@ -174,7 +175,7 @@ def was_given_away(path: str) -> bool:
     """Tell whether an answer is its owner's, with a digest that tells what it was."""
     found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
     given = found is not None and directory is not None and not _is_ours(found, directory)
-    return given and fsops.exists(_digest(path))
+    return given and fsops.exists(digest_of(path))
 
 
 class _Kept(NamedTuple):
@@ -185,7 +186,7 @@ class _Kept(NamedTuple):
 
 
 def _kept(path: str) -> _Kept | None:
-    data = fsops.read(_digest(path), 1024)
+    data = fsops.read(digest_of(path), 1024)
     if data is None:
         return None
     digest, _, length = data.strip().partition(b" ")

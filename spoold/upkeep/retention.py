@@ -5,7 +5,8 @@ names at a time, so that it holds up nothing and needs no memory for what lies t
 first, durably, and the response last: while there is a response without an entry, intake waits with that id, and the
 next sweep ends what a crash interrupted. Who has a response open reads on: only its name goes.
 
-What fails: an archive command that fails leaves everything where it is, and is tried again with the next sweep.
+What fails: an archive command that fails leaves everything where it is, and is tried again with the next sweep. What
+cannot be read to be archived stays alone, with its entry, and holds up nothing else.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Retention:
         return decide(census, self._rules, max_age, share=share, short=self._short(), much=part_of(self._settings))
 
     def _let_go(self, old: list[Item]) -> Iterator[Pause]:
-        if not old or not (yield from self._archived(old)):
+        if not old or not (old := (yield from self._archived(old))):
             return
         old = [item for item in old if not item.entry or fsops.mtime(os.path.join(self._done, item.entry)) == item.time]
         for item in old:
@@ -165,45 +166,58 @@ class Retention:
             log.info("removed from done/", answers=len(removed), bytes=sum(item.size for item in removed))
         yield Pause.WORKED
 
-    def _archived(self, old: list[Item]) -> Generator[Pause, None, bool]:
+    def _archived(self, old: list[Item]) -> Generator[Pause, None, list[Item]]:
+        """Return what may go: what was archived, where that is asked for."""
         if not self._rules.archive:
-            return True
-        whole, taken = yield from self._take_back(old)
-        names = [name for item in whole for name in (item.entry, item.file) if name]
+            return old
+        going, names, taken = yield from self._take_back(old)
+        if not going:
+            return []
         with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
             running = thread.submit(self._run_archive, self._rules, "".join(f"{name}\n" for name in names).encode())
             while not running.done():
                 yield Pause.WAITS
-        for name in taken if not running.result() else ():
+        if running.result():
+            return going
+        for name in taken:
             self._spool.write_anew(name)  # its owner may fetch it for longer
             yield Pause.WORKED
-        return running.result()
+        return []
 
-    def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str]]]:
-        """Return what may be archived, and of which answers among it the bytes were verified.
+    def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str], list[str]]]:
+        """Return what may go once it is archived, the names to archive, and the answers whose bytes were verified.
 
         The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
-        were verified take its place, in a file of ours.
+        were verified take its place, in a file of ours. Of one that was changed the digest is archived in its place.
+        One that cannot be read now (a lease, a mount) stays, and counts as its owner's, until it can.
         """
-        whole, taken = [], []
+        going, names, taken = [], [], []
         for item in old:
-            path = os.path.join(self._done, item.file)
-            if answers.was_given_away(path):
-                yield Pause.WORKED
-                try:
-                    data = fsops.read(path, answers.length(path) or 0) or b""
-                except OSError as error:
-                    log.error("an answer cannot be read; it is not archived", answer=item.file, error=error)
-                    continue
-                if answers.doubt(path, data):
-                    log.error("an answer is not what was published; it is not archived", answer=item.file)
-                    continue
-                private = self._spool.queue.private(Private.ANSWER, item.file)
-                fsops.write_private(private, data)
-                fsops.replace(private, path)
-                taken.append(item.file)
-            whole.append(item)
-        return whole, taken
+            file = item.file
+            with passing_over(os.path.join(self._done, file), self._seldom) as path:
+                if answers.was_given_away(path):
+                    yield Pause.WORKED
+                    if self._is_taken_back(path):
+                        taken.append(file)
+                    else:
+                        log.error("an answer is not what was published; it is not archived", answer=file)
+                        file = os.path.basename(answers.digest_of(path))
+                going.append(item)
+                names += [name for name in (item.entry, file) if name]
+        return going, names, taken
+
+    def _is_taken_back(self, path: str) -> bool:
+        """Make an answer ours again where it holds what was published, and tell whether it does."""
+        try:
+            data = fsops.read(path, answers.length(path) or 0)
+        except fsops.OddFileError:
+            return False  # longer than what was published
+        if data is None or answers.doubt(path, data):
+            return False
+        private = self._spool.queue.private(Private.ANSWER, os.path.basename(path))
+        fsops.write_private(private, data)
+        fsops.replace(private, path)
+        return True
 
     def _run_archive(self, rules: Rules, names: bytes) -> bool:
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
