@@ -183,7 +183,7 @@ def passing_over(path: str, seldom: Seldom) -> Iterator[str]:
     try:
         yield path
     except OSError as error:
-        seldom.error("passed over: a file cannot be looked at, or not be removed", error.errno, path=path, error=error)
+        seldom.error("passed over: a file cannot be looked at, read or removed", error.errno, path=path, error=error)
 
 
 def _each(directory: str, item: Callable[[str], Item | None], seldom: Seldom) -> Iterator[Item | Pause]:

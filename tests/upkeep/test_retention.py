@@ -278,7 +278,7 @@ def test_a_side_file_in_the_way_stops_nobody(bench: Bench, caplog: pytest.LogCap
     bench.health.step()
     assert bench.names("progress") == set()
     said = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert said == ["passed over: a file cannot be looked at, or not be removed"]
+    assert said == ["passed over: a file cannot be looked at, read or removed"]
 
 
 def busy(real: Callable[[str, str], None], name: str) -> Callable[[str, str], None]:
