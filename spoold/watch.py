@@ -2,16 +2,21 @@
 
 Spec: spool-layout.md, "Watching". A change is a hint: it names a file, and the actor verifies it like anything else.
 Hints may be lost (a queue that overflows, a file system that another host writes to); the scan that a daemon makes on
-a timer is what everything rests on. The only module that uses watchdog.
+a timer is what everything rests on.
+
+In the drop box users make as many events as they like. So those of names that nobody looks at go before anything else
+is done with them, and of the others so many are kept. What is lost asks for a scan, and the hints that there are stay.
+The kernel's events are read here (``host/inotify``): watchdog takes more than ten times as long for one, keeps as many
+as come, and does not tell that some were lost. It polls where the spool is remote. The only module that uses it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
+from typing import Protocol
 
 from watchdog.events import (
     FileClosedEvent,
@@ -21,52 +26,38 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
+from spoold.host.inotify import Inotify, events
 from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.ids import Hint
 
 log = Log("watch")
-MOST_HINTS = 4096  # more at once than this, and a scan is cheaper
+MOST_HINTS = 50_000  # more at once than this, and a scan is cheaper
+PAUSE = 0.001  # seconds after each reading: then much is read at once, and the actor is not kept from its work
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
 
 
-def _hold_nothing_back() -> bool:
-    """Have watchdog pass on every event at once; tell whether this version could be told so.
+class Observer(Protocol):
+    """What notes hints until it is stopped."""
 
-    It holds back a file that leaves a directory, and all that comes after it, for half a second, to see whether it
-    turns up under another name. Here entries leave directories all the time, and names are all that counts.
-    """
-    found = False
-    for module, name in (
-        ("inotify_move_event_grouper", "InotifyMoveEventGrouper"),
-        ("inotify_buffer", "InotifyBuffer"),
-    ):
-        with contextlib.suppress(ImportError):
-            grouper = getattr(importlib.import_module(f"watchdog.observers.{module}"), name, None)
-            if hasattr(grouper, "delay"):
-                setattr(grouper, "delay", 0.0)  # noqa: B010 - there is no such name in the other versions' types
-                found = True
-    return found
+    def stop(self) -> None:
+        """End, and come back when it is over."""
 
 
-HOLDS_NOTHING_BACK = _hold_nothing_back()
-
-
-class Watch(FileSystemEventHandler):
+class Watch:
     """Collects hints from ``directories`` below ``root``; ``remote`` polls, since inotify sees nothing there."""
 
     def __init__(self, root: str, directories: Iterable[str], *, remote: bool, poll: float) -> None:
         self._root = os.path.abspath(root)
         self._directories = list(directories)
+        self._remote, self._poll = remote, poll
         self._hints: dict[Hint, None] = {}
-        self._flooded = False
+        self._lost = False  # not all that changed is among the hints
+        self._woken = False
         self._something = threading.Condition()
-        self._make: Callable[[], BaseObserver] = (lambda: PollingObserver(timeout=poll)) if remote else InotifyObserver
-        self._observer: BaseObserver | None = None
+        self._observer: Observer | None = None
         self._blind = False
 
     def start(self) -> None:
@@ -76,63 +67,125 @@ class Watch(FileSystemEventHandler):
         """
         if self._observer is not None or not self._directories:
             return
-        observer = None
         try:
-            observer = self._make()
-            observer.start()
-            for directory in self._directories:
-                observer.schedule(self, os.path.join(self._root, directory), event_filter=EVENTS)
+            self._observer = self._observe()
         except OSError as error:
-            if observer is not None:
-                _end(observer)
             if not self._blind:
                 log.error("cannot watch (see fs.inotify in sysctl); going by the scans alone", error=error)
             self._blind = True
             return
         if self._blind:
             log.info("watching again")
-        self._observer, self._blind = observer, False
+        self._blind = False
+
+    def _observe(self) -> Observer:
+        if self._remote:
+            return _Polling(self, self._root, self._directories, self._poll)
+        return _Kernel(self, self._root, self._directories)
 
     def stop(self) -> None:
         """Stop watching."""
         if self._observer is not None:
-            _end(self._observer)
+            self._observer.stop()
 
     def wake(self) -> None:
         """End a wait."""
         with self._something:
-            self._flooded = True
+            self._woken = True
             self._something.notify_all()
 
     def wait(self, timeout: float) -> list[Hint] | None:
         """Return the hints that have come, or None after ``timeout`` seconds without one: time for a scan."""
         with self._something:
-            self._something.wait_for(lambda: self._hints or self._flooded, timeout)
+            self._something.wait_for(lambda: self._hints or self._lost or self._woken, timeout)
         return self.pending() or None
 
     def pending(self) -> list[Hint] | None:
-        """Return the hints that have come, without waiting; None where there were too many: time for a scan."""
+        """Return the hints that have come, without waiting; None where some were lost: time for a scan.
+
+        The hints that there are come afterwards all the same.
+        """
         with self._something:
-            hints, flooded = list(self._hints), self._flooded
+            if self._lost or self._woken:
+                self._lost = self._woken = False
+                return None
+            hints = list(self._hints)
             self._hints.clear()
-            self._flooded = False
-        return None if flooded else hints
+        return hints
+
+    def note(self, hints: Iterable[Hint], *, lost: bool = False) -> None:
+        """Note what changed, or that some of that was lost (called by the observer's thread)."""
+        with self._something:
+            for hint in hints:
+                if len(self._hints) < MOST_HINTS:
+                    self._hints[hint] = None
+                elif hint not in self._hints:
+                    lost = True
+            if self._hints or lost:
+                self._lost |= lost
+                self._something.notify_all()
+
+
+class _Kernel(threading.Thread):
+    """Reads what inotify tells; raises :class:`OSError` where the kernel grants no watch."""
+
+    def __init__(self, watch: Watch, root: str, directories: list[str]) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._watch = watch
+        self._inotify = Inotify()
+        try:
+            self._names = {self._inotify.watch(os.path.join(root, each)): each for each in directories}
+        except OSError:
+            self._inotify.close()
+            raise
+        self.start()
+
+    def run(self) -> None:
+        """Note what is told, until it is over."""
+        while (data := self._inotify.read()) is not None:
+            self._note(data)
+            time.sleep(PAUSE)
+
+    def _note(self, data: bytes) -> None:
+        found: dict[Hint, None] = {}
+        lost = False
+        for event in events(data):
+            lost |= event.lost
+            name = os.fsdecode(event.name)
+            if event.watch in self._names and not ids.is_upload_in_progress(name):
+                found[Hint(self._names[event.watch], name)] = None
+        self._watch.note(found, lost=lost)
+
+    def stop(self) -> None:
+        """End, and come back when it is over."""
+        self._inotify.end()
+        self.join()
+        self._inotify.close()
+
+
+class _Polling(FileSystemEventHandler):
+    """Compares what lies in the directories every ``poll`` seconds."""
+
+    def __init__(self, watch: Watch, root: str, directories: list[str], poll: float) -> None:
+        self._watch, self._root, self._directories = watch, root, directories
+        self._observer = PollingObserver(timeout=poll)
+        try:
+            self._observer.start()
+            for directory in directories:
+                self._observer.schedule(self, os.path.join(root, directory), event_filter=EVENTS)
+        except OSError:
+            self.stop()
+            raise
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Note an event (called by watchdog's thread)."""
         changed = os.fsdecode(event.dest_path or event.src_path)
         directory, name = os.path.split(os.path.relpath(changed, self._root))
-        if directory not in self._directories or ids.is_upload_in_progress(name):
-            return
-        with self._something:
-            if len(self._hints) < MOST_HINTS:
-                self._hints[Hint(directory, name)] = None
-            else:
-                self._flooded = True
-            self._something.notify_all()
+        if directory in self._directories and not ids.is_upload_in_progress(name):
+            self._watch.note([Hint(directory, name)])
 
-
-def _end(observer: BaseObserver) -> None:
-    if observer.is_alive():
-        observer.stop()
-        observer.join()
+    def stop(self) -> None:
+        """End, and come back when it is over."""
+        if self._observer.is_alive():
+            self._observer.stop()
+            self._observer.join()
