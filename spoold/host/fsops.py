@@ -180,6 +180,19 @@ def remove_dropped(path: str, dropped: Dropped) -> None:
         pass
 
 
+def remove_of(path: str, uid: int) -> bool:
+    """Remove what a user has as ``path``, be it an empty directory; False where it is gone, or another's by now."""
+    beat()
+    try:
+        found = os.lstat(path)
+        if found.st_uid != uid:
+            return False
+        (os.rmdir if stat.S_ISDIR(found.st_mode) else os.unlink)(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def clear_directory(path: str, aside: str) -> None:
     """Remove a directory that a client made if it is empty, else rename it to ``aside``, which is in the same place.
 

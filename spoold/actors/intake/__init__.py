@@ -124,7 +124,7 @@ class Intake(Threadless):
             end_interrupted(self._spool, self._newer)
             self._box.scan()
         else:
-            self._box.see(hint.name for hint in hints)
+            self._box.see((hint.name for hint in hints), new=True)
         self._box.go_on()
         self._box.tell()
         if self._floor.reached():

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.rests import Rests
 from spoold.actors.intake.sought import Sought
+from spoold.actors.intake.surplus import Surplus
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
@@ -55,10 +56,12 @@ class DropBox:
         self._odd = OddNames()
         self.sought = Sought(self._uid_of)
         self._seldom = Seldom(log, clock)
+        self._surplus = Surplus(clock, arriving.person, self.owned, self.path, self._seldom)
         self._survey: Iterator[None] | None = None
         self._wanted = False  # another survey is: one that goes on may have passed what is asked for
         self._rests_until = 0.0  # on the monotonic clock
         self._took = 0.0  # seconds, the survey
+        self._names = 0  # that it met
         self.crowded = False  # something stays there since its owner has no room
 
     def path(self, name: str) -> str:
@@ -91,11 +94,13 @@ class DropBox:
 
         Where more events come than the kernel keeps, a file is found by this alone, so nobody's may take for long.
         """
+        self._surplus.remove_noted(LOOKING)
         began, took, is_last = self._clock.monotonic(), 0.0, False
         if self._survey is None:
             if not self._wanted or began < self._rests_until:
                 return False
             self._survey, self._took, self._wanted = self._look_through(), 0.0, False
+            self._names = 0
             self.sought.begin()
         while not is_last and took < LOOKING:
             is_last = next(self._survey, self) is self
@@ -104,6 +109,9 @@ class DropBox:
         if is_last:
             self._survey = None
             self.sought.end()
+            removed = self._surplus.end()
+            self._wanted |= removed > 0
+            self._took *= 1 - removed / max(1, self._names)  # no rest for what goes, or more would come than goes
             self._rests_until = self._clock.monotonic() + (REST * self._took if self._took > LONG else 0.0)
         return is_last
 
@@ -115,7 +123,7 @@ class DropBox:
     @property
     def until_look(self) -> float:
         """Return the seconds until there are more names to look at, without end where none are."""
-        if self._survey is not None:
+        if self._survey is not None or self._surplus.noted:
             return 0.0
         return max(0.0, self._rests_until - self._clock.monotonic()) if self._wanted else math.inf
 
@@ -127,11 +135,11 @@ class DropBox:
                 part.append(entry.name)
                 if len(part) >= PART:
                     odd |= self._odd.known(part)
-                    crowded |= self.see(part)
+                    crowded |= self._look_at(part)
                     part = []
                     yield
         odd |= self._odd.known(part)
-        self.crowded = self.see(part) or crowded
+        self.crowded = self._look_at(part) or crowded
         self._odd.keep(odd)
         for at, name in enumerate(self._arriving.names()):
             if self.owned(name) is None:
@@ -139,10 +147,23 @@ class DropBox:
             if at % PART == PART - 1:
                 yield
 
-    def see(self, names: Iterable[str]) -> bool:
-        """Let files wait for their turn, each owner's oldest first; tell whether some have no room."""
+    def _look_at(self, part: list[str]) -> bool:
+        crowded = self.see(part)
+        self._names += len(part)
+        for name in part:
+            if name not in self._seen:
+                self._surplus.meet(name)
+        return crowded
+
+    def see(self, names: Iterable[str], *, new: bool = False) -> bool:
+        """Let files wait for their turn, each owner's oldest first; tell whether some have no room.
+
+        Where they are ``new``, some of whose owner has too many here go at once.
+        """
         found, crowded = [], False
         for name in names:
+            if ids.is_upload_in_progress(name):
+                continue
             self.sought.meet(name)
             if name in self._seen:
                 continue
@@ -160,6 +181,8 @@ class DropBox:
                 self._levels.come(person)
             if self._waiting.add(person, (name, place), priority=int(urgent)):
                 self._seen.add(name)
+            elif new and self._surplus.has_most(person):
+                self._surplus.note(name, place)
         self.crowded |= crowded
         return crowded
 
@@ -218,8 +241,8 @@ class OddNames:
         self._not_before = 0.0
 
     def meet(self, name: str) -> None:
-        """Note a name, but that of an upload in progress; MOST at a time are remembered."""
-        if name not in self._known and not ids.is_upload_in_progress(name) and len(self._known) < MOST:
+        """Note a name; MOST at a time are remembered."""
+        if name not in self._known and len(self._known) < MOST:
             self._known.add(name)
             self._untold.append(name)
 

@@ -1,0 +1,126 @@
+"""Names of one person in the drop box that are more than anybody puts there: intake, who owns it, removes them.
+
+Spec: spool-layout.md, "Overload". Nobody can be kept from making files there, and each costs time whenever all names
+are looked through. So of what is not remembered so many of each person stay, the oldest. What has a submission's name
+counts apart from what has not, such as uploads in progress. An upload that was written to of late stays even then,
+unless there are FAR times as many. Only where there are many names at all it is asked whose they are. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from spoold.actors.intake.seldom import Seldom
+from spoold.host import fsops
+from spoold.host.clock import Clock
+from spoold.model import ids
+
+MOST_FILES = 50_000  # submissions and cancels of one person, beside those that are remembered
+MOST_OTHERS = 10_000  # other names of one person
+MOST_NOTED = 10_000  # names that are to be removed; what is forgotten is found by the next look through all
+FAR = 2  # for so many times as many nobody looks how young they are
+YOUNG = 60.0  # seconds since the last change of an upload that goes on
+
+
+class _Name(NamedTuple):
+    """A name that lies there; the newest sorts first."""
+
+    age: int  # the time of its last change in ns, negative
+    name: str
+    place: fsops.Owned
+
+
+class _Kept(NamedTuple):
+    """Names of one person that stay, those that go first on top of each heap."""
+
+    files: list[_Name]
+    others: list[_Name]
+
+
+class Surplus:
+    """What is too much, found in one look through all names; ``owned`` tells whose one is, and ``path`` its place."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        person: Callable[[int], int],
+        owned: Callable[[str], fsops.Owned | None],
+        path: Callable[[str], str],
+        seldom: Seldom,
+    ) -> None:
+        self._clock, self._person, self._owned, self._path, self._seldom = clock, person, owned, path, seldom
+        self.noted: deque[_Name] = deque(maxlen=MOST_NOTED)
+        self._have_most: set[int] = set()  # persons
+        self._removed: Counter[int] = Counter()  # by person
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to look through all names."""
+        self._few: list[str] | None = []  # the first names; None once there are too many not to ask whose they are
+        self._kept: dict[int, _Kept] = {}
+
+    def meet(self, name: str) -> None:
+        """Note a name that is not remembered otherwise; remove what is too much."""
+        if self._few is None:
+            self._weigh(name)
+            return
+        self._few.append(name)
+        if len(self._few) > MOST_OTHERS:
+            few, self._few = self._few, None
+            for each in few:
+                self._weigh(each)
+
+    def _weigh(self, name: str) -> None:
+        place = self._owned(name)
+        if place is None:
+            return
+        kept = self._kept.setdefault(self._person(place.uid), _Kept([], []))
+        is_file = not ids.is_upload_in_progress(name) and (ids.submission_id(name) or ids.cancelled_id(name))
+        heap, most = (kept.files, MOST_FILES) if is_file else (kept.others, FAR * MOST_OTHERS)
+        heapq.heappush(heap, _Name(-place.changed_ns, name, place))
+        if len(heap) > most:
+            self._remove(heapq.heappop(heap))
+
+    def end(self) -> int:
+        """Remove what is too much of all and not young, and say so; return how many names were removed in this look."""
+        old = (self._clock.nearly() - YOUNG) * 1e9
+        for kept in self._kept.values():
+            for _ in range(len(kept.others) - MOST_OTHERS):
+                newest = heapq.heappop(kept.others)
+                if newest.place.changed_ns < old:
+                    self._remove(newest)
+        for person, count in self._removed.items():
+            message = (
+                "removed: names in incoming/ beyond what one user may have there (see Overload in spool-layout.md)"
+            )
+            self._seldom.info(message, person, uid=person, files=count)
+        self._have_most = {person for person, kept in self._kept.items() if len(kept.files) == MOST_FILES}
+        removed = self._removed.total()
+        self._removed.clear()
+        self.begin()
+        return removed
+
+    def has_most(self, person: int) -> bool:
+        """Tell whether a person had as many submissions as may be, when all names were looked through last."""
+        return person in self._have_most
+
+    def note(self, name: str, place: fsops.Owned) -> None:
+        """Note a name that is to be removed, when those of others were seen."""
+        self.noted.append(_Name(-place.changed_ns, name, place))
+
+    def remove_noted(self, seconds: float) -> None:
+        """Remove what was noted, for so long."""
+        until = self._clock.monotonic() + seconds
+        while self.noted and self._clock.monotonic() < until:
+            self._remove(self.noted.popleft())
+
+    def _remove(self, found: _Name) -> None:
+        try:
+            if fsops.remove_of(self._path(found.name), found.place.uid):
+                self._removed[self._person(found.place.uid)] += 1
+        except OSError as error:  # a directory that is not empty is its owner's to remove
+            message = "could not remove a name beyond what one user may have in incoming/"
+            self._seldom.error(message, error.errno, file=found.name, error=error)
