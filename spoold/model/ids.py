@@ -104,6 +104,11 @@ def owner_of(id_: str) -> int | None:
     return int(match["uid"]) if match else None
 
 
+def may_use(id_: str, uid: int) -> bool:
+    """Tell whether a user may have an id: it is theirs, or nobody's by its beginning."""
+    return owner_of(id_) in (None, uid)
+
+
 def is_upload_in_progress(name: str) -> bool:
     """Tell names that clients and file systems give to files that are not finished: those are never even reported."""
     return name.startswith(".") or name.endswith((".tmp", "~", ".part"))

@@ -153,6 +153,19 @@ def test_a_file_larger_than_a_share_is_refused_and_not_kept(bench: Bench) -> Non
     assert not bench.names("quarantine")
 
 
+def test_whoever_has_used_up_a_share_holds_no_name_of_anothers(bench: Bench) -> None:
+    """The file goes without an answer, for which there is no room; the id is its user's at once."""
+    put(bench, GREEDY, *(f"greedy-{number}" for number in range(20)))
+    take_in(bench)
+    put(bench, GREEDY, f"{OTHER}.next", f"{OTHER}.large")
+    take_in(bench)
+    assert not {name for name in bench.names("incoming") if name.startswith(f"{OTHER}.")}
+    assert not {name for name in bench.names("done") if name.startswith(f"{OTHER}.")}
+    put(bench, OTHER, f"{OTHER}.next")
+    take_in(bench)
+    assert f"{OTHER}.next" in accepted(bench)
+
+
 def test_a_cancel_needs_no_room(bench: Bench) -> None:
     ids = [f"greedy-{number}" for number in range(12)]
     put(bench, GREEDY, *ids)

@@ -249,8 +249,8 @@ class Intake(Threadless):
         dropped = fsops.look_at_dropped(path, self._settings.spool.max_file + 1)
         if dropped is None:
             return True
-        if (owner := ids.owner_of(id_)) not in (None, dropped.uid):
-            self._refuse_name(id_, name, dropped, f"an id that begins with {owner}. is user {owner}'s")
+        if not ids.may_use(id_, dropped.uid):
+            self._refuse_name(id_, name, dropped)
             return True
         try:
             request = self._read(dropped)
@@ -315,12 +315,17 @@ class Intake(Threadless):
             DROPPED.add("refused")
         self._remove(name, dropped)
 
-    def _refuse_name(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
-        """Answer a file whose id is not for its owner to use, be it there whole or not, and leave the id free."""
-        origin = origin_of(dropped, self._spool.clock.file_system())
-        self._spool.refuse_reuse(id_, f"{reason}: choose another file name", origin)
-        self._shares.add(origin.uid, 0)
-        self._seldom.info("refused: the id is another user's", origin.uid, submission=id_, uid=origin.uid)
+    def _refuse_name(self, id_: str, name: str, dropped: Dropped) -> None:
+        """Remove a file whose id is not for its owner to use, be it there whole or not, and leave the id free.
+
+        It is answered where its owner has room for that: who has none may not keep the name for it.
+        """
+        if self._shares.has_room(dropped.uid):
+            owner = ids.owner_of(id_)
+            reason = f"an id that begins with {owner}. is user {owner}'s: choose another file name"
+            self._spool.refuse_reuse(id_, reason, origin_of(dropped, self._spool.clock.file_system()))
+            self._shares.add(dropped.uid, 0)
+        self._seldom.info("refused: the id is another user's", dropped.uid, submission=id_, uid=dropped.uid)
         DROPPED.add("refused")
         self._remove(name, dropped)
 

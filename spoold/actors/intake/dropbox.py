@@ -187,10 +187,11 @@ class DropBox:
         return crowded
 
     def _fits(self, name: str, place: fsops.Owned) -> bool:
-        """Tell whether a file may be taken in now. One that never could is, to be refused."""
+        """Tell whether a file may be taken in now. One that never could is, to be refused, or since it holds a name."""
         length = min(place.length, self.limit + 1)
         never = length > self._shares.most.bytes
-        if ids.cancelled_id(name) or never or self._shares.has_room(place.uid, length):
+        goes = ids.cancelled_id(name) is not None or not ids.may_use(str(ids.submission_id(name)), place.uid)
+        if goes or never or self._shares.has_room(place.uid, length):
             return True
         self._shares.tell(place.uid, "files wait in incoming/")
         return False
