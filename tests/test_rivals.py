@@ -244,3 +244,58 @@ def test_nobody_fills_the_log(installed: Installed) -> None:
     until(lambda: ".txt" in (installed.directory / "log").read_text())
     lines = [line for line in (installed.directory / "log").read_text().splitlines() if ".txt" in line]
     assert len(lines) < 30  # one a minute
+
+
+FLOODS = {  # what Alice's process does in incoming/, once it is hers
+    "writes": """
+files = [os.open(f".{number}", os.O_CREAT | os.O_WRONLY) for number in range(2)]
+while True:
+    for file in files:
+        os.pwrite(file, b"x", 0)
+""",
+    "closes": """
+while True:
+    for number in range(2):
+        os.close(os.open(f".{number}", os.O_CREAT | os.O_WRONLY))
+""",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_of_events_hides_nobodys_file(installed: Installed, flood: str) -> None:
+    """Nobody scans by the clock here, so what is not told by an event, and of which no loss is noticed, stays."""
+    spool = msgspec.structs.replace(installed.settings.spool, scan=3600.0)
+    for role in ROLES:
+        installed.start(role, **({"spool": spool} if role == "intake" else {}))
+    become = f"import os; os.setgroups([]); os.setresgid(*3 * [{ALICE}]); os.setresuid(*3 * [{ALICE}])"
+    command = [sys.executable, "-c", become + FLOODS[flood]]  # where that is, she may not start it
+    with subprocess.Popen(command, cwd=installed.spool / "incoming") as process:
+        try:
+            for number in range(10):
+                installed.drop(BOB, f"bob{number}.json")
+                assert installed.response(BOB, f"bob{number}")["status"] == "COMPLETED"
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def test_nobody_fills_the_drop_box_with_names(installed: Installed) -> None:
+    """Alice's go down to the bound, and Bob's upload stays, though it is hidden like hers."""
+    for role in ROLES:
+        installed.start(role)
+    incoming = installed.spool / "incoming"
+    assert run_as(BOB, f"cd {incoming} && : >.upload").returncode == 0
+    made = run_as(ALICE, f"cd {incoming}; seq 30000 | sed s/^/.a/ | xargs touch")
+    assert made.returncode == 0, made.stderr
+    until(lambda: sum(name.startswith(".a") for name in os.listdir(incoming)) <= 20_000)
+    assert (incoming / ".upload").exists()
+    until(lambda: f"uid={ALICE}" in removed(installed))
+    assert f"uid={BOB}" not in removed(installed)
+    installed.drop(BOB, "bob.json")
+    assert installed.response(BOB, "bob")["status"] == "COMPLETED"
+
+
+def removed(installed: Installed) -> str:
+    """Return what the log says of names that were too many."""
+    lines = (installed.directory / "log").read_text().splitlines()
+    return "\n".join(line for line in lines if "beyond what one user may have" in line)
