@@ -266,7 +266,7 @@ def test_a_flood_of_events_hides_nobodys_file(installed: Installed, flood: str) 
     """Nobody scans by the clock here, so what is not told by an event, and of which no loss is noticed, stays."""
     spool = msgspec.structs.replace(installed.settings.spool, scan=3600.0)
     for role in ROLES:
-        installed.start(role, **({"spool": spool} if role == "intake" else {}))
+        installed.start(role, spool=spool if role == "intake" else installed.settings.spool)
     become = f"import os; os.setgroups([]); os.setresgid(*3 * [{ALICE}]); os.setresuid(*3 * [{ALICE}])"
     command = [sys.executable, "-c", become + FLOODS[flood]]  # where that is, she may not start it
     with subprocess.Popen(command, cwd=installed.spool / "incoming") as process:

@@ -13,9 +13,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from spoold.actors.intake.seldom import Seldom
 from spoold.host import fsops
 from spoold.host.clock import Clock
+from spoold.host.seldom import Seldom
 from spoold.model import ids
 
 MOST_FILES = 50_000  # submissions and cancels of one person, beside those that are remembered
