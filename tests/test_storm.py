@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, Settings
+from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
 from spoold.daemon import ROLES
 from tests.engines import SLOWNESS, Daemon
 from tests.served import LEASE, Served
@@ -34,8 +34,12 @@ CLIENTS = 4
 
 @pytest.fixture
 def served(tmp_path: Path, nix_settings: Settings, daemon: Daemon, runtime: object) -> Iterator[Served]:
-    docker = msgspec.convert({"host": daemon.host, "mode": MODE}, DockerSettings)
-    settings = msgspec.structs.replace(nix_settings, docker=docker, executor=ExecutorSettings(slots=2))
+    settings = msgspec.structs.replace(
+        nix_settings,
+        docker=DockerSettings(host=daemon.host),
+        sandbox=msgspec.convert({"mode": MODE}, SandboxSettings),
+        executor=ExecutorSettings(slots=2),
+    )
     # As many attempts as it takes: that chance may not strike one submission three times is not what is tested.
     made = Served(tmp_path, settings, msgspec.structs.replace(LEASE, attempts=100))
     yield made

@@ -192,8 +192,8 @@ def test_a_user_serves_one_build_at_a_time_of_whichever_store(
     ours = nix_builder.store.users
     assert ours is not None
     program = (
-        "import sys; from threading import Event; from spoold.config import Nix; from spoold.nix import users\n"
-        "with users.find(Nix()).one(Event()) as user: print(user.name, flush=True); sys.stdin.readline()"
+        "import sys; from threading import Event; from spoold.config import NixSettings; from spoold.nix import users\n"
+        "with users.find(NixSettings()).one(Event()) as user: print(user.name, flush=True); sys.stdin.readline()"
     )
     one = users.BuildUsers(ours._namespaces)
     with subprocess.Popen(

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.nix
 DAEMON = """
 import sys, threading, msgspec
 from spoold.config import Settings
-from spoold.config import Nix, Settings
 from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 builder = NixBuilder(msgspec.json.decode(sys.stdin.readline(), type=Settings))

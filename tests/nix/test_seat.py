@@ -23,11 +23,12 @@ leader, terminal = os.openpty()
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 os.close(os.open("/dev/tty", os.O_RDWR))
 
+from spoold.config import NixSettings
 from spoold.nix import seat
 seat.accounts.uid_of = seat.accounts.gid_of = lambda name: {uid}
 seat.accounts.user_name = lambda uid: str(uid)
 seat.sys = type("sys", (), {{"executable": {python!r}, "path": [{directory!r}, *{path!r}]}})
-print(seat.run(Nix(state={directory!r} + "/state"), "looks", b"question", 60).decode())
+print(seat.run(NixSettings(state={directory!r} + "/state"), "looks", b"question", 60).decode())
 """
 LOOKS = """
 import os, sys
