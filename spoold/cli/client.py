@@ -179,7 +179,7 @@ def _opened(path: str) -> BinaryIO:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(POLL_FIRST)
+            time.sleep(POLL_FIRST)  # nothing tells when a lease ends
 
 
 def _read(path: str) -> Response | None:
