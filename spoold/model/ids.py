@@ -55,6 +55,9 @@ class Private(StrEnum):
     NOTE = ".note.json"
 
 
+FORMER = ("pins.json", "pins.result.json", "runtime.json")  # private names of earlier versions, which a kill left
+
+
 class Kept(StrEnum):
     """What a process keeps in ``tmp/`` for itself or for others to look at, by the ending of its name."""
 
@@ -165,7 +168,7 @@ def _of_attempt(entry: Entry) -> str:
 
 def is_private(name: str) -> bool:
     """Tell whether a name in ``tmp/`` is that of something that is shown later. A result has a rule of its own."""
-    return name.endswith(tuple(Private)) and not parse_result(name)
+    return (name.endswith(tuple(Private)) or name in FORMER) and not parse_result(name)
 
 
 def done_name(id_: str) -> str:

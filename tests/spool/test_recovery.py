@@ -198,6 +198,14 @@ def test_no_result_is_removed_because_its_entry_cannot_be_looked_at(
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
 
 
+def test_what_an_earlier_version_did_not_live_to_show_goes_too(queue: OwnedQueue) -> None:
+    left = Path(queue.path("tmp", "runtime.json"))
+    left.write_bytes(b"")
+    os.utime(left, (1, 1))
+    clear_private(queue, Clock(queue.path("tmp", "test.probe")))
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("kind", Private)
 def test_what_a_process_did_not_live_to_show_goes_after_an_hour(queue: OwnedQueue, kind: Private) -> None:
     old, young, result = (
