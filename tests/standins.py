@@ -123,7 +123,7 @@ class SetClock(Clock):
 
 class PlainBackend:
     """Builds nothing: an expression with ``broken`` in it fails, one with ``hangs`` goes on until it is cancelled,
-    ``nap SECONDS`` takes so long, any other is an environment with one package.
+    ``await FILE`` goes on until there is such a file, any other is an environment with one package.
     """
 
     def __init__(self) -> None:
@@ -166,8 +166,9 @@ class PlainBackend:
         self.pins.add(nixpkgs)
         if "hangs" in expression:
             cancelled.wait()
-        if expression.startswith("nap "):
-            cancelled.wait(float(expression.removeprefix("nap ")))
+        word, _, rest = expression.partition(" ")
+        while word == "await" and not os.path.exists(rest) and not cancelled.wait(0.02):
+            pass
         while not self.gate.wait(0.01) and not cancelled.is_set():
             pass
         if cancelled.is_set():

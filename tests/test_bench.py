@@ -13,7 +13,7 @@ import pytest
 
 from spoold.config import Settings
 from spoold.model.states import Role
-from tests.engines import REPOSITORY
+from tests.engines import REPOSITORY, SLOWNESS
 
 WAYS = ("spool-single-use", "spool-recycled", "docker-run", "docker-sdk", "bubblewrap", "no-isolation")
 PARTLY = ("spool-only", "spool-single-use-own", "spool-nix-shell", "spool-nix-shell-python")
@@ -22,14 +22,25 @@ FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
 ROLES = set(Role)
 
 
+# It measures real engines, one after another, and each has to come to rest: a minute where nothing else runs.
+PATIENCE = 900 * SLOWNESS
+
+
 def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}/contrib:{REPOSITORY}"}
     command = [sys.executable, "-P", "-m", module, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # so that it takes down what it started, and says how far it was
+        pytest.fail("".join(process.communicate()))
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @pytest.mark.docker
 @pytest.mark.nix
+@pytest.mark.timeout(PATIENCE + 300)
 def test_it_measures_every_row_and_writes_json_and_a_chart(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:

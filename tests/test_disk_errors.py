@@ -41,10 +41,10 @@ AILMENTS = {
 }
 SAYS = "Input/output error"
 RUN = [{"name": "run.sh", "content": "true"}]
-# What is built, and what runs, when the errors begin; and what is in line behind it.
+# What is built, and what runs, when the errors begin, and ends during them; and what is in line behind it.
 BEFORE = {
-    "builds": {"files": [*RUN, {"name": "cutor.nix", "content": f"nap {OUTAGE}"}]},
-    **{f"runs-{number}": {"files": RUN, "inputs": f"nap {OUTAGE}"} for number in range(2)},
+    "builds": {"files": [*RUN, {"name": "cutor.nix", "content": "await @"}]},
+    **{f"runs-{number}": {"files": RUN, "inputs": "await @"} for number in range(2)},
     "cancelled": {"files": RUN, "inputs": "nap 600"},
     **{f"waits-{number}": {"files": RUN} for number in range(3)},
 }
@@ -167,6 +167,7 @@ def mounted(directory: Path) -> Iterator[None]:
 def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailing]]:
     """Yield the spools by their ailment, after it."""
     directory = tmp_path_factory.mktemp("ailing")
+    enough = directory / "enough"
     with mounted(directory), contextlib.ExitStack() as stack:
         made = [Ailing(name, directory) for name in AILMENTS]
         for each in made:
@@ -178,7 +179,7 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
             each.drop({"warm": {"files": RUN}})
         for each in made:
             each.until(lambda each=each: each.has("warm"))  # type: ignore[misc]
-            each.drop(BEFORE)
+            each.drop(json.loads(json.dumps(BEFORE).replace("@", str(enough))))
         for each in made:
             each.until(lambda each=each: len(os.listdir(each.spool / "running")) == 3)  # type: ignore[misc]
             each.until(lambda each=each: os.listdir(each.spool / "builds" / "building"))  # type: ignore[misc]
@@ -187,6 +188,7 @@ def ailing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ailin
         for each in made:
             each.drop(DURING)
             (each.incoming / "cancelled.cancel").write_text("cancelled\n")
+        enough.touch()
         time.sleep(OUTAGE)
         for each in made:
             each.until(lambda each=each: SAYS in each.said())  # type: ignore[misc]
