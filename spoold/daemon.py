@@ -167,7 +167,7 @@ class Main:
             change = take_over(self._settings, wanted)
             self._settings = change.settings
             for loop in self._loops:
-                loop.follow(change.settings)
+                loop.apply_settings(change.settings)
             log.info("settings read again", taken_over=",".join(change.taken_over) or "nothing new")
             if change.left:
                 log.warning("settings that need a restart have changed", left_as_they_were=",".join(change.left))

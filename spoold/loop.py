@@ -41,7 +41,7 @@ class Actor(Protocol):
     def step(self, hints: Iterable[Hint] | None = None) -> float:
         """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings from now on: those of ``config.LIVE`` may differ. Called between two steps."""
 
     def stuck(self, patience: float) -> str:
@@ -80,7 +80,7 @@ class Loop(threading.Thread):
         self._stopping.set()
         self._watch.wake()
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Have the actor go by other settings, soon."""
         self._other_settings = settings
         self._watch.wake()
@@ -159,7 +159,7 @@ class Loop(threading.Thread):
         other, self._other_settings = self._other_settings, None
         if other is not None:
             self._settings = other
-            self._actor.follow(other)
+            self._actor.apply_settings(other)
 
     def _step(self, hints: list[Hint] | None) -> float:
         try:

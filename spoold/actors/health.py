@@ -106,11 +106,11 @@ class Health(Threadless):
         """End what was started to archive."""
         self._retention.stop()
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._settings = settings
-        self._retention.follow(settings)
-        self._counter.follow(settings)
+        self._retention.apply_settings(settings)
+        self._counter.apply_settings(settings)
 
     def measure(self) -> None:
         """Measure the spool; may be called by another thread."""

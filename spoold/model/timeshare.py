@@ -61,7 +61,7 @@ class TimeShares:
         self._epoch = 0.0
         self._most = 1000  # accounts before those that say nothing are forgotten
 
-    def follow(self, weights: Mapping[int, float]) -> None:
+    def set_weights(self, weights: Mapping[int, float]) -> None:
         """Go by other weights from now on."""
         self._weights = weights
 

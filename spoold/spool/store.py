@@ -168,7 +168,8 @@ class Spool:
             submission = self._decoded(data, State.RUNNING, entry)
             origin, response = submission.Spool, submission.Response
         except msgspec.DecodeError:
-            origin, response = Origin(uid=os.geteuid(), gid=os.getegid(), sha256="", arrival=0), Response()
+            owner = os.geteuid() if entry.owner is None else entry.owner  # names of earlier versions tell of none
+            origin, response = Origin(uid=owner, gid=os.getegid(), sha256="", arrival=0), Response()
         self.set_aside(entry.id, data, reason, suffix=f"@{origin.uid}-{entry.attempt}")
         final = msgspec.structs.replace(response, status=Status.INTERNAL_ERROR, reason=reason)
         self.finish(entry, final, origin)

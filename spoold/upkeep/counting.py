@@ -46,9 +46,9 @@ class Counter:
         self._near = True
         self._ended = -math.inf  # on the monotonic clock, the last count
         self._took = 0.0  # seconds, the last count, or the one in progress so far
-        self.follow(settings)
+        self.apply_settings(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._most = share_of(settings)
         self._near = True

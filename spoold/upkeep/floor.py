@@ -28,12 +28,12 @@ class Floor:
     def __init__(self, settings: Settings, share: float, waits: str) -> None:
         self._share = share
         self._waits = waits
-        self.follow(settings)
+        self.apply_settings(settings)
         self._short = ""
         self._looked = 0.0
         self._lock = threading.Lock()
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._path = settings.spool.path
         self._bytes = settings.spool.min_free * self._share

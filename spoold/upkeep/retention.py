@@ -63,7 +63,7 @@ class Retention:
         self._due = 0.0  # on the monotonic clock
         self._ended = 0.0
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other rules, from the next sweep on."""
         self._settings = settings
         self._rules = settings.retention

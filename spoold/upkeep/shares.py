@@ -78,9 +78,9 @@ class Shares:
         self._had: dict[int, Holding] = {}
         self._added: deque[Added] = deque(maxlen=MOST_ADDED)
         self._told: dict[int, float] = {}  # when it was said that an owner waits
-        self.follow(settings)
+        self.apply_settings(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._settings = settings
         self.most = share_of(settings)

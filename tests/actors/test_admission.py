@@ -696,7 +696,7 @@ def test_a_job_for_which_limits_grew_while_it_waited_waits_for_that_much(bench: 
     limits = bench.settings.limits
     default = replace(limits.run.default, memory=1200 * MIB)
     grown = replace(bench.settings, limits=replace(limits, run=replace(limits.run, default=default)))
-    bench.executor.follow(grown)
+    bench.executor.apply_settings(grown)
     sandbox.gate.set()
     bench.wait_for("a", "b", "c")
     assert [memory for memory, _ in sandbox.counted[1:]] == [sizes.asked(grown.limits, sandbox.jobs[1])] * 2
@@ -718,7 +718,7 @@ def test_a_job_whose_time_grew_while_it_waited_is_counted_with_that(bench: Bench
     bench.until(lambda: bench.executor._line.length == 1)
     limits = bench.settings.limits
     grown = replace(limits.run, default=replace(limits.run.default, time=200))
-    bench.executor.follow(replace(bench.settings, limits=replace(limits, run=grown)))
+    bench.executor.apply_settings(replace(bench.settings, limits=replace(limits, run=grown)))
     sandbox.gate.set()
     bench.wait_for("a", "b")
     assert sandbox.times[1:] == [(200, 200)]
@@ -759,15 +759,15 @@ def test_engines_are_told_of_other_limits_also_those_that_are_made_later(bench: 
     bench.executor.stop()
     bench.executor = bench.new_executor()
     bench.until(bench.executor._engine.ready.is_set)
-    bench.executor.follow(bench.settings)
+    bench.executor.apply_settings(bench.settings)
     assert not sandbox.limits, "none has changed"
     limits = bench.settings.limits
     default = replace(limits.run.default, memory=100 * MIB)
     changed = replace(limits, run=replace(limits.run, default=default))
-    bench.executor.follow(replace(bench.settings, limits=changed))
+    bench.executor.apply_settings(replace(bench.settings, limits=changed))
     told = within(changed, 2 * GIB)
     assert sandbox.limits == [told]
     bench.sandbox = LimitedSandbox()
     assert bench.executor._runtime is not None
-    bench.executor._slots.follow(replace(bench.executor._runtime, system="other"))
+    bench.executor._slots.use_runtime(replace(bench.executor._runtime, system="other"))
     assert bench.sandbox.limits == [told]

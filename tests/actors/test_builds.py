@@ -104,7 +104,7 @@ def test_a_result_of_a_failed_build_is_read_once_and_in_parts(bench: Bench, monk
     assert set(read) == build_ids
     assert len(read) == 5
     later = msgspec.structs.replace(bench.settings.builder, failure_memory=-1e9)
-    bench.health.follow(msgspec.structs.replace(bench.settings, builder=later))
+    bench.health.apply_settings(msgspec.structs.replace(bench.settings, builder=later))
     bench.health.step()
     assert not bench.names("builds/done")
     assert len(read) == 5

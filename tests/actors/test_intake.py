@@ -709,7 +709,9 @@ def test_a_lease_keeps_no_name(open_path: Path) -> None:
     with leased(*paths):
         box.step()
         assert box.names("incoming") == {"a.json", "b.cancel"}
-        box.intake.follow(msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(box.root), settle=0.0)))
+        box.intake.apply_settings(
+            msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(box.root), settle=0.0))
+        )
         box.step()
         assert box.names("incoming") == set()
     assert "holds a lease" in box.response("a")["reason"]
@@ -746,7 +748,9 @@ def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
     box.drop("c.json")
     box.settle()
     assert box.names("new") == {named("c")}
-    box.intake.follow(msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(tmp_path), settle=0.0)))
+    box.intake.apply_settings(
+        msgspec.structs.replace(box.settings, spool=SpoolSettings(path=str(tmp_path), settle=0.0))
+    )
     box.settle()
     assert not cancel.exists()
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -272,12 +272,12 @@ def test_who_used_what_is_told_while_there_is_news() -> None:
 def test_weights_can_be_changed() -> None:
     clock = Watch()
     line = Line(clock=clock)
-    line.weigh({ALICE: 3.0})
+    line.set_weights({ALICE: 3.0})
     for owner, letter in ((ALICE, "a"), (BOB, "b")):
         ready(line, owner, *(f"{letter}{number}" for number in range(40)))
     order = ""
     for weights in ({ALICE: 3.0}, {}):
-        line.weigh(weights)
+        line.set_weights(weights)
         for _ in range(20):
             taken = take(line)
             order += name(taken)[0]

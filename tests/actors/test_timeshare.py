@@ -201,8 +201,8 @@ def test_who_used_what_is_noted_for_the_operator(bench: Bench, sandbox: HeldSand
 def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts, "uid_of", {"alice": ALICE}.get)
     other = msgspec.structs.replace(bench.settings, turns=TurnsSettings(weights={"alice": 4.0}))
-    bench.executor.follow(other)
-    bench.builder.follow(other)
+    bench.executor.apply_settings(other)
+    bench.builder.apply_settings(other)
     for number in range(20):
         put(bench, f"a-{number}", ALICE)
         put(bench, f"b-{number}", BOB)
@@ -213,8 +213,8 @@ def test_weights_are_taken_over(bench: Bench, sandbox: HeldSandbox, monkeypatch:
         end_one(bench, sandbox, sandbox.begun[-2] if sandbox.begun[-2] in sandbox.running else min(sandbox.running))
     assert 14 <= sum(name.startswith("a") for name in sandbox.begun[1:]) <= 18
     gone = msgspec.structs.replace(bench.settings, turns=TurnsSettings(weights={"gone": 4.0}))
-    bench.executor.follow(gone)
-    bench.builder.follow(gone)
+    bench.executor.apply_settings(gone)
+    bench.builder.apply_settings(gone)
 
 
 # -- builds

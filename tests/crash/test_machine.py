@@ -227,3 +227,17 @@ TestSpools.settings = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_an_entry_that_cannot_be_read_is_answered_to_the_owner_that_its_name_tells() -> None:
+    state = Spools()
+    state.begin()
+    state.submit(id_="a", expression=None, inputs="")
+    state.step(role="intake")
+    state.corrupt_an_entry(id_="a")
+    state.step(role="executor")
+    try:
+        assert "a.response.json" in state.world.names("done")
+        state.look()  # at whose it is, too
+    finally:
+        state.stack.close()

@@ -172,7 +172,7 @@ def test_weights_share_the_time(weight: float) -> None:
     made.want(B, *[1.3] * 1000)
     made.run(300)
     assert made.served(A) / made.served(B) == pytest.approx(weight, rel=0.05)
-    made.times.follow({})
+    made.times.set_weights({})
     before = made.served(A), made.served(B)
     made.run(200)
     assert made.served(A) - before[0] == pytest.approx(made.served(B) - before[1], rel=0.05)

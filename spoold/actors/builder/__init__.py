@@ -63,7 +63,7 @@ class Builder:
         self._clock = Clock(self._builds.queue.path("tmp", f"builder{Kept.PROBE}"))
         self._heartbeat = Heartbeat(settings.lease.renewal, self._builds.queue.path("tmp", f"builder{Kept.HELD}"))
         self._lanes = Lanes(settings.builder)
-        self._lanes.weigh(weights(settings.turns.weights))
+        self._lanes.set_weights(weights(settings.turns.weights))
         self._persons = Persons()
         self._rests_until = 0.0  # on the monotonic clock: the store is away
         self._lock = threading.Lock()  # of the lanes; what is put back moves on disk and in them at once
@@ -111,10 +111,10 @@ class Builder:
         """Say whether leases are not renewed any more."""
         return self._heartbeat.stuck(patience)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings; pins that are new are provided beside what runs."""
         before, self._settings = self._settings, settings
-        self._collector.follow(settings)
+        self._collector.apply_settings(settings)
         self._provider.apply_settings(settings)
         if before.turns != settings.turns:
             self._weigh(settings)
@@ -128,7 +128,7 @@ class Builder:
             log.error("weights stay as they were", error=error)
             return
         with self._lock:
-            self._lanes.weigh(found)
+            self._lanes.set_weights(found)
 
     def measure(self) -> None:
         """Measure the builds, and the disk of the store."""

@@ -47,7 +47,7 @@ class Collector:
         self._spool = Spool(settings, Role.BUILDER)
         self._builds = BuildStore(settings)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._settings = settings
 

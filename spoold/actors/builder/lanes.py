@@ -94,9 +94,9 @@ class Lanes:
         """Let a build wait for its turn."""
         self._waiting[entry.id] = Waiting(entry, since, not_before)
 
-    def weigh(self, weights: Mapping[int, float]) -> None:
+    def set_weights(self, weights: Mapping[int, float]) -> None:
         """Go by other weights of clients; what is not said is 1."""
-        self._times.follow(weights)
+        self._times.set_weights(weights)
 
     def ended(self, entry: Entry, now: float) -> None:
         """Free the place of a build that came to its end, was put back, or turned out to be another builder's."""

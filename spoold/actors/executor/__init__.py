@@ -83,7 +83,7 @@ class Executor:
             memory=settings.executor.memory,
             slots=settings.executor.slots,
         )
-        self._line.weigh(weights(settings.turns.weights))
+        self._line.set_weights(weights(settings.turns.weights))
         self._newer = LeftAlone(log)
         self._slots = Slots(
             settings, self._spool, self._builds, self._engine, self._line, newer=self._newer, shares=self._shares
@@ -118,17 +118,17 @@ class Executor:
         """Say whether leases are not renewed any more, or a slot is lost."""
         return self._slots.stuck(patience)
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings; jobs that run keep what they began with."""
         if settings.turns != self._settings.turns:
             self._weigh(settings)
         self._settings = settings = fitted(settings)
-        self._shares.follow(settings)
+        self._shares.apply_settings(settings)
         self._slots.go_by(settings)
 
     def _weigh(self, settings: Settings) -> None:
         try:
-            self._line.weigh(weights(settings.turns.weights))
+            self._line.set_weights(weights(settings.turns.weights))
         except OperatorError as error:  # a user who went since the daemon read these settings
             log.error("weights stay as they were", error=error)
 
@@ -155,7 +155,7 @@ class Executor:
         if hints is None:
             self._scan()
         else:
-            self._follow(hints)
+            self._heed(hints)
         self._end_waits()
         self._note_usage()
         self._follow_shares()
@@ -203,13 +203,13 @@ class Executor:
         aged = [(mtime, place) for state in WAITING for mtime, place in self._fresh_in(state)]
         for _, place in sorted(aged):
             self._line.see(place, FOUND)
-        self._collect(self._waits.builds())
+        self._take_results(self._waits.builds())
 
-    def _follow(self, hints: Iterable[Hint]) -> None:
+    def _heed(self, hints: Iterable[Hint]) -> None:
         for hint in hints:
             entry = ids.parse_entry(hint.name)
             if hint.directory == BUILT:
-                self._collect([hint.name.removesuffix(ids.response_name(""))])
+                self._take_results([hint.name.removesuffix(ids.response_name(""))])
             elif entry and hint.directory == BEGUN:
                 self._unshown.extend(self._waits.begun(entry.id))
             elif entry and entry not in self._unanswered:
@@ -300,7 +300,7 @@ class Executor:
         wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
         self._waits.add(wait)
         self._show(wait)
-        self._collect([build_id])  # it may have ended while we filed ourselves
+        self._take_results([build_id])  # it may have ended while we filed ourselves
 
     def _look_for_build(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing", "newer"]:
         try:
@@ -320,7 +320,7 @@ class Executor:
             if wait := self._waits.get(self._unshown.popleft()):
                 self._show(wait)
 
-    def _collect(self, build_ids: Iterable[str]) -> None:
+    def _take_results(self, build_ids: Iterable[str]) -> None:
         """Let the submissions whose build has ended be looked at again."""
         for build_id in build_ids:
             if self._is_built(build_id):
@@ -412,7 +412,7 @@ class Executor:
             self._runtime, self._runtime_seen = self._provided(), seen
             self._waits.clear()  # build ids depend on the pins: the next scan finds these again
             if self._runtime is not None:
-                self._slots.follow(self._runtime)
+                self._slots.use_runtime(self._runtime)
         self._engine.look()
 
     def _provided(self) -> Runtime | None:

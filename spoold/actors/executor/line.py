@@ -187,10 +187,10 @@ class Line:
         with self._changed:
             self._ready.end(taken, self._clock())
 
-    def weigh(self, weights: Mapping[int, float]) -> None:
+    def set_weights(self, weights: Mapping[int, float]) -> None:
         """Go by other weights of persons; what is not said is 1."""
         with self._changed:
-            self._ready.weigh(weights)
+            self._ready.set_weights(weights)
 
     def usage(self) -> dict[int, float] | None:
         """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""

@@ -254,9 +254,9 @@ class AllReady:
         held, self._held = self._held, set()
         return held
 
-    def weigh(self, weights: Mapping[int, float]) -> None:
+    def set_weights(self, weights: Mapping[int, float]) -> None:
         """Go by other weights of persons; what is not said is 1."""
-        self._times.follow(weights)
+        self._times.set_weights(weights)
 
     def usage(self, now: float) -> dict[int, float] | None:
         """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""

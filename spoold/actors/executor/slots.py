@@ -93,7 +93,7 @@ class Slots:
         if settings.limits != self._settings.limits:
             self._engine.go_by(settings.limits)
         self._settings = settings
-        self._floor.follow(settings)
+        self._floor.apply_settings(settings)
 
     def hurry(self) -> None:
         """Have what runs put back now."""
@@ -122,7 +122,7 @@ class Slots:
         self._spool.queue.tidy()
         self._heartbeat.stop()
 
-    def follow(self, runtime: Runtime) -> None:
+    def use_runtime(self, runtime: Runtime) -> None:
         """Use ``runtime`` from now on. The engine is replaced only where the sandbox itself would be another."""
         before, self._runtime = self._runtime, runtime
         if before is None or _without_pins(before) != _without_pins(runtime):

@@ -87,11 +87,11 @@ class Intake(Threadless):
     def stop(self) -> None:
         """Nothing is held between two steps."""
 
-    def follow(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
         self._settings = settings
-        self._floor.follow(settings)
-        self._shares.follow(settings)
+        self._floor.apply_settings(settings)
+        self._shares.apply_settings(settings)
         self._box.limit = settings.spool.max_file
         self._arriving.settle, self._arriving.upload = settings.spool.settle, settings.spool.upload
         self._read_pins()
