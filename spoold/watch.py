@@ -40,7 +40,7 @@ EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMo
 
 
 class Observer(Protocol):
-    """What notes hints until it is stopped."""
+    """A thread that notes hints until it is stopped."""
 
     def stop(self) -> None:
         """End, and come back when it is over."""

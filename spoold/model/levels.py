@@ -1,8 +1,8 @@
-"""Whose thing is next where a turn may take long: the owner's on whose things least time was spent.
+"""Turns where one may take long: the owner on whose things least time was spent is next.
 
 Spec: spool-layout.md, "Overload". This is start-time fair queueing, as in ``timeshare``, for one place and without
-credit: a thing is done in milliseconds, so nobody has to be behind. Whoever comes when nothing of theirs waits is level
-with whoever was served last, so no time is saved up. Not thread-safe.
+credit, since a thing is done in milliseconds and nobody has to be behind. An owner of whom nothing waited begins level
+with the one who was served last, so they save up no time. Not thread-safe.
 """
 
 from __future__ import annotations

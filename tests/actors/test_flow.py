@@ -332,14 +332,20 @@ def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch
     bench.assert_nothing_is_left()
 
 
-def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries are as large as their owner likes. What comes meanwhile is seen between two steps."""
+def slow_builds(bench: Bench, count: int) -> list[str]:
+    """Drop submissions that all need one build, which goes on until the gate is opened; return their ids."""
     bench.drop("warm")
     bench.wait_for("warm")
     bench.backend.gate.clear()
-    many = [f"many-{number}" for number in range(6)]
+    many = [f"many-{number}" for number in range(count)]
     for id_ in many:
         bench.drop(id_, expression="# slow", limits={"dependencies": {"time": 500}})
+    return many
+
+
+def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry is as large as its owner likes. The executor sees what comes meanwhile between two steps."""
+    many = slow_builds(bench, 6)
     now, looks, spool = [time.monotonic()], [0], bench.executor._spool
     plain = spool.read
 
@@ -824,12 +830,7 @@ def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatc
     """Others are looked at in between."""
     monkeypatch.setattr(executor, "ENDS", 2)
     monkeypatch.setattr(executor, "LONG", math.inf)
-    bench.drop("warm")
-    bench.wait_for("warm")
-    bench.backend.gate.clear()
-    many = [f"many-{number}" for number in range(10)]
-    for id_ in many:
-        bench.drop(id_, expression="# slow", limits={"dependencies": {"time": 500}})
+    many = slow_builds(bench, 10)
     bench.until(lambda: len(bench.names("building")) == len(many))
     clock = bench.executor._spool.clock
     monkeypatch.setattr(clock, "monotonic", lambda: time.monotonic() + 1000)

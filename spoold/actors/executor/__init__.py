@@ -3,7 +3,7 @@
 Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once, for a moment in each step. Where
 its build exists it waits in line for a sandbox, unclaimed; where not, it is claimed into ``building/``, its build is
 filed, and it holds neither lease nor slot until the Build store tells of the end. What needs no sandbox (a failed
-build, a list of packages) is answered at once. What goes on in a slot is in ``slots``, whose turn it is in ``line``.
+build, a list of packages) is answered at once. ``slots`` has what goes on in a slot, ``line`` has the turns.
 
 An entry of a newer version of spoold stays where it is, for an executor of that version. A submission whose build's
 result is of a newer version waits on.
