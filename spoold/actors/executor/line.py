@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* (its name was told or found), perhaps *rests* (its
 attempt is not due yet), and is *ready* once it was read and its build exists: then it waits for a slot, and for memory.
-``ready`` says which of it begins next. An entry is as large as its owner likes, so the owner on whose entries looks took
-least time is looked at next. An owner is a person, whatever uids are theirs.
+``ready`` says which of it begins next. An entry is as large as its owner likes, so the owner on whose entries looks
+took least time is looked at next. An owner is a person, whatever uids are theirs.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
