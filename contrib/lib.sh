@@ -296,6 +296,21 @@ unpack_debian() {
     rm -f "$1"/var/cache/apt/archives/*.deb
 }
 
+# provide_machine: sets $debian to a Debian for tests/boot, with systemd and what the package depends on; empty where none
+# can be made.
+provide_machine() {
+    local packages
+    debian=
+    if [ "$EUID" -ne 0 ] || ! debian_mirror >/dev/null; then
+        say "no Debian to boot: that takes root, and Debian"
+        return 0
+    fi
+    # The first word of each line of Depends; debootstrap cannot know that libdbi-perl provides what nix-bin depends on.
+    packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' "$root/contrib/debian/control" | paste -sd,)
+    need_packages debootstrap:debootstrap systemd-nspawn:systemd-container
+    provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,$packages"
+}
+
 # --- Docker
 
 docker_keeper=

@@ -28,7 +28,9 @@ def commands(heading: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Debian package of this checkout."""
+    """Return the Debian package of this checkout, or that in $SPOOLD_TEST_PACKAGE where none can be built."""
+    if given := os.environ.get("SPOOLD_TEST_PACKAGE"):
+        return Path(given)
     made = subprocess.run(
         [engines.REPOSITORY / "contrib/deb", tmp_path_factory.mktemp("deb")],
         capture_output=True,

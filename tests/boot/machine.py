@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from spoold.nix import cage
 from tests import engines
 
 PATIENCE = 60 * engines.SLOWNESS  # seconds to boot, and to come to rest
@@ -196,8 +197,18 @@ def _groups(name: str) -> list[Path]:
             continue
         of_line = [key for key in ours if key and set(key.split(",")) <= set(options.split(","))]
         path = ours[of_line[0] if kind == "cgroup" else ""]
-        groups.append(Path(f"{mounted}/{path}/{name}"))
+        parent = Path(f"{mounted}/{path}")
+        if kind == "cgroup2" and (divided := cage.unified(parent)):
+            parent = divided["memory"]
+            _share_all(parent)
+        groups.append(parent / name)
     return groups
+
+
+def _share_all(group: Path) -> None:
+    """Have all controllers of a group of version 2 divide among those below it, in which no process is left."""
+    for controller in (group / "cgroup.controllers").read_text().split():
+        (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _removed(group: Path) -> bool:
