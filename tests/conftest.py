@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,15 @@ def prepared_for_nix_shell(nix_settings: Settings) -> tuple[NixBuilder, Runtime]
     nix = msgspec.structs.replace(nix_settings.nix, enter="nix-shell")
     builder = NixBuilder(msgspec.structs.replace(nix_settings, nix=nix))
     return builder, builder.prepare()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a directory to which everybody gets."""
+    directory = Path(tempfile.mkdtemp(prefix="spoold-place."))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
 
 
 def build_shell(prepared: tuple[NixBuilder, Runtime], attributes: str) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from spoold.host import acl, fsops
 
@@ -30,26 +31,43 @@ def assert_answer(path: Path, uid: int, *, shared: bool = False) -> None:
     assert (found.mode, found.access) == (acl.MODE, acl.readers({uid}, own_group=shared))
 
 
-def can_do(path: Path, uid: int, own: Path, *, gid: int | None = None) -> set[str]:
-    """Return what a user of no other group can do to an answer; ``own`` is a directory of theirs on its file system."""
-    group = uid if gid is None else gid
+def in_child(act: Callable[[], Any], uid: int | None = None, gid: int | None = None) -> Any:
+    """Do something in a process of its own, as a user of no other group where one is given; return what it returned.
+
+    That must be something which JSON knows. It is None where the process ended itself.
+    """
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
+        code = 1
         try:
-            os.setgroups([])
-            os.setresgid(group, group, group)
-            os.setresuid(uid, uid, uid)
-            os.write(into, json.dumps(_tried(str(path), own)).encode())
+            os.close(out)
+            if uid is not None:
+                drop_rights(uid, gid)
+            os.write(into, json.dumps(act()).encode())
+            code = 0
         except BaseException:  # noqa: BLE001 - pytest must not go on in here
             traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(into)
     with os.fdopen(out, "rb") as said:
         answer = said.read()
-    os.waitpid(child, 0)
-    return set(json.loads(answer))
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(answer) if answer else None
+
+
+def drop_rights(uid: int, gid: int | None = None) -> None:
+    """Become a user of no other group."""
+    group = uid if gid is None else gid
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(uid, uid, uid)
+
+
+def can_do(path: Path, uid: int, own: Path, *, gid: int | None = None) -> set[str]:
+    """Return what a user of no other group can do to an answer; ``own`` is a directory of theirs on its file system."""
+    return set(in_child(lambda: _tried(str(path), own), uid, gid))
 
 
 def _tried(path: str, own: Path) -> list[str]:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ from spoold.upkeep.unexplained import Action
 from tests.as_user import become
 from tests.engines import unavailable
 from tests.names import mine, result_named
-from tests.rights import assert_answer, can_do, run_as
+from tests.rights import assert_answer, can_do, drop_rights, in_child, run_as
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users"),
@@ -81,19 +80,13 @@ class Shared:
 
     def by(self, uid: int, act: Callable[[Spool], object], capabilities: tuple[str, ...] = ()) -> None:
         """Do something as a daemon."""
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                become(uid, GROUP, list(capabilities))
-                os.umask(0o077)
-                act(self.spool())
-                code = 0
-            except BaseException:  # noqa: BLE001 - pytest must not go on in here
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
+
+        def act_as_daemon() -> None:
+            become(uid, GROUP, list(capabilities))
+            os.umask(0o077)
+            act(self.spool())
+
+        in_child(act_as_daemon)
 
     def response(self, id_: str) -> Path:
         return self.done / f"{id_}.response.json"
@@ -131,15 +124,6 @@ def finish(spool: Spool, id_: str, uid: int) -> None:
     entry = mine(id_, 1, uid)
     spool.queue.claim(entry, State.NEW, State.RUNNING)
     spool.finish(entry, Response(status=Status.COMPLETED), origin(uid))
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Yield a directory to which everybody gets."""
-    directory = Path(tempfile.mkdtemp(prefix="spoold-answers."))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -207,18 +191,8 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
             client.look(str(shared.root), "a")
         return True
 
-    for uid, act in ((ALICE, ask), (BOB, be_kept_out)):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                become(uid, uid, [])
-                code = int(not act())
-            except BaseException:  # noqa: BLE001 - pytest must not go on in here
-                traceback.print_exc()
-            finally:
-                os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
+    assert in_child(ask, ALICE)
+    assert in_child(be_kept_out, BOB)
 
 
 def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
@@ -458,9 +432,7 @@ def leased(path: Path) -> Iterator[None]:
     if holder == 0:
         try:
             signal.signal(signal.SIGIO, signal.SIG_IGN)
-            os.setgroups([])
-            os.setresgid(ALICE, ALICE, ALICE)
-            os.setresuid(ALICE, ALICE, ALICE)
+            drop_rights(ALICE)
             path.chmod(0o600)
             fcntl.fcntl(os.open(path, os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
             os.write(into, b"held")

@@ -21,6 +21,7 @@ from spoold.host import pulse
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat
 from tests.names import named
+from tests.waiting import until
 
 PATIENCE = 100.0  # seconds
 Start = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
@@ -49,13 +50,6 @@ def start(spool: Path, tmp_path: Path) -> Start:
 
     (tmp_path / "spoold.toml").write_text("")
     return run
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Level
 from spoold.spool import layout, lists
-from tests.as_user import become
+from tests.rights import in_child
 from tests.test_disk_errors import mounted
 
 pytestmark = [
@@ -31,14 +29,6 @@ pytestmark = [
 GROUP = 64_000
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 OWNER = {"answers": "owner"}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="spoold-lists."))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -123,16 +113,12 @@ def test_who_is_not_root_is_told_so(place: Path) -> None:
     layout.create(str(root))
     for directory in layout.DIRECTORIES:
         os.chown(root / directory.path, 64_010, 64_010)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            become(64_010, 64_010, [])
-            (finding,) = lists.examine(settings_for(root))
-            code = int(finding.level is not Level.UNKNOWN or lists.settle(settings_for(root)) != "")
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def look() -> list[str]:
+        (finding,) = lists.examine(settings_for(root))
+        return [finding.level.value, lists.settle(settings_for(root))]
+
+    assert in_child(look, 64_010) == [Level.UNKNOWN.value, ""]
 
 
 def test_a_full_disk_keeps_no_daemon_from_starting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

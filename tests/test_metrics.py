@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,7 @@ from tests import engines
 from tests.actors.bench import Bench
 from tests.names import mine
 from tests.test_overload import Flooded
+from tests.waiting import until
 
 CONTRIB = engines.REPOSITORY / "contrib"
 OF_DOCKER = {"spoold_sandboxes"}  # no stand-in has a pool; see tests/sandbox/test_pool.py
@@ -208,13 +209,6 @@ def test_promtool_takes_what_is_exported(measured: Measured) -> None:
     for text in measured.texts.values():
         done = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, check=False)
         assert done.returncode == 0, done.stderr.decode()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,8 @@ import pytest
 
 from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, SandboxSettings, Settings
 from tests.engines import Daemon
-from tests.served import PATIENCE, Served
+from tests.served import Served
+from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 
@@ -21,13 +22,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 LEASE = LeaseSettings(
     renewal=0.5, limit=120.0, check=0.5, pause=0.5
 )  # nobody has to lose one, however busy the host is
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ import pytest
 from spoold.model.retention import Rules
 from tests.engines import REPOSITORY
 from tests.rights import run_as
-from tests.test_users import ALICE, BOB, HELLO, Installed, until
+from tests.test_users import ALICE, BOB, HELLO, Installed
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 CAROL = 64_103

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from spoold.spool import layout
 from tests import engines
 from tests.rights import assert_answer, run_as
 from tests.test_systemd import SERVICES, unit
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 PATIENCE = 100.0  # seconds
@@ -39,13 +40,6 @@ GROUP = 64_000  # no account of any system: the kernel needs none
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 ALICE, BOB = 64_101, 64_102
 HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 class Installed:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ import pytest
 from spoold.config import DockerSettings, Settings
 from spoold.daemon import ROLES
 from tests.served import PATIENCE, Served
+from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
 PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
@@ -190,14 +191,6 @@ def containers(served: Served, docker_host: str) -> list[str]:
     labels = ["--filter", f"label=spoold.spool={served.spool}"]
     command = ["docker", "--host", docker_host, "ps", "--quiet", "--no-trunc", *labels]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for ``condition``, bounded."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def busy(served: Served, docker_host: str) -> list[str]:

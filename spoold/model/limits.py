@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import replace
 
 from spoold.model.setting import setting
 
@@ -64,38 +65,19 @@ COMPILE_DEFAULT = PhaseLimits(
     file_size=256 * MIB,
     open_files=256,
 )
-COMPILE_MAXIMUM = PhaseLimits(
+COMPILE_MAXIMUM = replace(
+    COMPILE_DEFAULT,
     time=300,
     cpu_time=300,
     memory=8 * GIB,
     stdout=16 * MIB,
     stderr=16 * MIB,
     processes=1024,
-    file_size=256 * MIB,
     open_files=1024,
     stack=8 * GIB,
 )
-RUN_DEFAULT = PhaseLimits(
-    time=10,
-    cpu_time=10,
-    memory=512 * MIB,
-    stdout=1 * MIB,
-    stderr=1 * MIB,
-    processes=128,
-    file_size=64 * MIB,
-    open_files=256,
-)
-RUN_MAXIMUM = PhaseLimits(
-    time=600,
-    cpu_time=600,
-    memory=8 * GIB,
-    stdout=16 * MIB,
-    stderr=16 * MIB,
-    processes=1024,
-    file_size=256 * MIB,
-    open_files=1024,
-    stack=8 * GIB,
-)
+RUN_DEFAULT = replace(COMPILE_DEFAULT, time=10, cpu_time=10, memory=512 * MIB, file_size=64 * MIB)
+RUN_MAXIMUM = replace(COMPILE_MAXIMUM, time=600, cpu_time=600)
 
 
 class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

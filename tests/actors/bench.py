@@ -72,6 +72,16 @@ class Bench:
         (self.root / "incoming" / f"{id_}.json").write_bytes(data)
         self.intake.step()
 
+    def put(self, uid: int, id_: str) -> None:
+        """Put a submission of a user's there, and leave it to a test to have it taken in."""
+        path = self.root / "incoming" / f"{id_}.json"
+        path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+        os.chown(path, uid, uid)
+
+    def drop_of(self, uid: int, id_: str) -> None:
+        self.put(uid, id_)
+        self.intake.step()
+
     def step(self) -> None:
         self.executor.step()
         self.builder.step()

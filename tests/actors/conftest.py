@@ -1,4 +1,4 @@
-"""A file system that a test may fill, or make read-only."""
+"""All four actors over one spool, and a file system that a test may fill, or make read-only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.actors.bench import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -28,13 +27,6 @@ from tests.actors.bench import Bench
 from tests.standins import PlainBackend, store_path
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def record(builds: BuildStore, build_id: str, log: str = "", *, good: bool = True) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,19 +27,6 @@ from tests.rights import assert_answer
 OWNER, OTHER = 65534, 65533
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
-
-
-def drop_as(bench: Bench, uid: int, id_: str) -> None:
-    path = bench.root / "incoming" / f"{id_}.json"
-    path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
-    os.chown(path, uid, uid)
-
-
 def ask(bench: Bench, id_: str, uid: int | None = None, word: str = "") -> Path:
     path = bench.root / "incoming" / f"{id_}{word}.cancel"
     path.write_text(f"{id_}\n")
@@ -55,7 +42,7 @@ def bring(bench: Bench, state: str) -> None:
         bench.wait_for("warm")
         bench.sandbox.gate.clear()
     bench.backend.gate.clear()
-    drop_as(bench, OWNER, "a")
+    bench.put(OWNER, "a")
     bench.intake.step()
     if state != "new":
         bench.until(lambda: bench.names(state), bench.executor.step)
@@ -105,7 +92,7 @@ def test_one_that_lies_in_the_drop_box_still_is_waited_for(bench: Bench) -> None
         path.write_bytes(path.read_bytes() + b" ")
         bench.intake.step()
     assert bench.names("incoming") == {"a.json", "a.cancel"}
-    drop_as(bench, OWNER, "a")
+    bench.put(OWNER, "a")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
     assert bench.response("a")["status"] == "CANCELLED"
     bench.assert_nothing_is_left()

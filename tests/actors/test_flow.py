@@ -7,7 +7,6 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ from spoold.upkeep import floor
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
 from tests.standins import store_path
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def test_the_main_flow(bench: Bench) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,20 +19,6 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 OWNER, OTHER = 65534, 65533
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
-
-
-def drop_as(bench: Bench, uid: int, id_: str) -> None:
-    path = bench.root / "incoming" / f"{id_}.json"
-    path.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
-    os.chown(path, uid, uid)
-    bench.intake.step()
-
-
 def noted(bench: Bench, id_: str) -> str | None:
     return fsops.noted(str(bench.root / "ids" / id_))
 
@@ -46,7 +30,7 @@ def note(bench: Bench, id_: str, uid: int) -> None:
 def assert_refused(bench: Bench, id_: str, uid: int) -> None:
     """A file of that user is refused, and the entry that has the id stays the only one."""
     before = [bench.names(state) for state in ("new", "building", "running")]
-    drop_as(bench, uid, id_)
+    bench.drop_of(uid, id_)
     assert [bench.names(state) for state in ("new", "building", "running")] == before
     assert [name for name in bench.names("done") if name.startswith(f"{id_}@{uid}-")]
 
@@ -55,8 +39,8 @@ def assert_refused(bench: Bench, id_: str, uid: int) -> None:
 def test_an_entry_tells_its_owner_until_it_is_done(bench: Bench) -> None:
     bench.sandbox.gate.clear()
     bench.backend.gate.clear()
-    drop_as(bench, OWNER, "a")
-    drop_as(bench, OTHER, "b")
+    bench.drop_of(OWNER, "a")
+    bench.drop_of(OTHER, "b")
     entries = {named("a", owner=OWNER), named("b", owner=OTHER)}
     assert bench.names("new") == entries
     assert (noted(bench, "a"), noted(bench, "b")) == (str(OWNER), str(OTHER))
@@ -73,7 +57,7 @@ def test_an_entry_tells_its_owner_until_it_is_done(bench: Bench) -> None:
 @pytest.mark.parametrize("of", [OWNER, OTHER])
 def test_a_note_that_stands_for_nothing_reserves_nothing(bench: Bench, of: int) -> None:
     note(bench, "a", of)
-    drop_as(bench, OWNER, "a")
+    bench.drop_of(OWNER, "a")
     assert bench.names("new") == {named("a", owner=OWNER)}
     assert noted(bench, "a") == str(OWNER)
     assert_refused(bench, "a", OTHER)
@@ -85,7 +69,7 @@ def test_a_note_that_stands_for_nothing_reserves_nothing(bench: Bench, of: int) 
 @pytest.mark.parametrize("lost", [True, False])
 def test_intake_mends_the_notes_when_it_starts(bench: Bench, state: str, lost: bool) -> None:
     """A loss of power took the note, or left that of an earlier use of the id."""
-    drop_as(bench, OWNER, "a")
+    bench.drop_of(OWNER, "a")
     (bench.root / "new" / named("a", owner=OWNER)).rename(bench.root / state / named("a", owner=OWNER))
     (bench.root / "ids" / "a").unlink()
     if not lost:
@@ -122,7 +106,7 @@ def test_who_publishes_for_the_dead_removes_the_note(bench: Bench, shown: bool) 
 
 @needs_root
 def test_what_is_requeued_is_noted_again(bench: Bench) -> None:
-    drop_as(bench, OWNER, "a")
+    bench.drop_of(OWNER, "a")
     bench.wait_for("a")
     bench.assert_nothing_is_left()
     requeue(bench.spool, "a")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from spoold.spool.lease import Lease
 from spoold.upkeep.requeue import requeue
 from tests.actors.bench import Bench, settings_for
 from tests.names import mine, named, result_named
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def test_it_runs_once_more_and_has_one_answer(bench: Bench, tmp_path: Path) -> None:

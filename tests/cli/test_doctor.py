@@ -35,6 +35,7 @@ from spoold.nix import cage, command, confine, seat
 from spoold.sandbox.inside import sockets
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
+from tests.rights import in_child
 
 SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
 
@@ -492,21 +493,8 @@ def test_an_ordinary_user_is_told_what_was_not_looked_at(
     )
     for room in rooms:
         list(room())  # so that all modules are there: the interpreter may be closed to others
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(65533, 65533, 65533)
-            os.setresuid(65533, 65533, 65533)
-            found = [finding for room in rooms for finding in room()]
-            os.write(writer, msgspec.json.encode(found))
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        found = msgspec.json.decode(file.read(), type=list[Finding])
-    os.waitpid(pid, 0)
+    seen = in_child(lambda: msgspec.to_builtins([finding for room in rooms for finding in room()]), 65533)
+    found = msgspec.convert(seen, list[Finding])
     assert not said(found, Level.REFUSED)
     unknown = said(found, Level.UNKNOWN)
     for words in ("nixpkgs: closed to this user", "no permission to use Docker", "Nix's build sandbox"):

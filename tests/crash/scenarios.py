@@ -115,20 +115,13 @@ def an_engine_that_goes_away(world: World) -> None:
 
 def a_job_that_fails_the_engine(world: World) -> None:
     world.sandbox.failures = world.settings.lease.attempts
-    world.drop("a")
-    for _ in range(world.settings.lease.attempts + 1):
-        world.step()
-        pass_time(20)
+    try_each_time(world)
 
 
 def executors_that_die(world: World) -> None:
     world.drop("a")
     world.step("intake")
-    for attempt in range(1, world.settings.lease.attempts + 1):
-        world.spool.queue.claim(mine("a", attempt, CLIENT), State.NEW, State.RUNNING)
-        world.step("health")
-        pass_time(31)
-        world.step("health")
+    die_each_time(world, world.spool.queue, lambda attempt: mine("a", attempt, CLIENT), State.RUNNING)
     world.step("health")
 
 
@@ -136,16 +129,26 @@ def builders_that_die(world: World) -> None:
     world.drop("a")
     world.step("intake", "executor")
     build = world.builds.queue.entries(State.NEW)[0].id
+    die_each_time(world, world.builds.queue, lambda attempt: Entry(build, attempt), State.BUILDING)
+    world.step()
+
+
+def die_each_time(world: World, queue: Queue, entry: Callable[[int], Entry], state: State) -> None:
+    """Claim an entry as often as may be, and never come back."""
     for attempt in range(1, world.settings.lease.attempts + 1):
-        world.builds.queue.claim(Entry(build, attempt), State.NEW, State.BUILDING)
+        queue.claim(entry(attempt), State.NEW, state)
         world.step("health")
         pass_time(31)
         world.step("health")
-    world.step()
 
 
 def a_store_that_fails(world: World) -> None:
     world.backend.failures = world.settings.lease.attempts
+    try_each_time(world)
+
+
+def try_each_time(world: World) -> None:
+    """Go on until it was tried as often as may be."""
     world.drop("a")
     for _ in range(world.settings.lease.attempts + 1):
         world.step()

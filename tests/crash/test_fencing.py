@@ -99,23 +99,31 @@ def holders(bench: Bench, skew: float) -> Iterator[Holders]:
     made.kill_all()
 
 
-def test_a_stopped_executor_that_goes_on_shows_nothing(
-    bench: Bench, holders: Holders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def have_one_run(bench: Bench, holders: Holders) -> None:
     bench.drop("warm")
     bench.wait_for("warm")
     holders.start("executor", "one")
     bench.drop("a")
     bench.until(lambda: holders.has_begun("one"), bench.health.step)
+
+
+def have_another_take_over(bench: Bench, holders: Holders, monkeypatch: pytest.MonkeyPatch) -> None:
+    holders.stop_past_lease("one", monkeypatch)
+    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
+    holders.start("executor", "two")
+    bench.until(lambda: holders.has_begun("two"), lambda: None)
+
+
+def test_a_stopped_executor_that_goes_on_shows_nothing(
+    bench: Bench, holders: Holders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_one_run(bench, holders)
     for _ in range(5):  # while it renews, it keeps it, whatever the server's clock says
         before = (bench.root / "running" / named("a")).stat().st_mtime_ns
         bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
         bench.health.step()
     assert bench.names("running") == {named("a")}
-    holders.stop_past_lease("one", monkeypatch)
-    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
-    holders.start("executor", "two")
-    bench.until(lambda: holders.has_begun("two"), lambda: None)
+    have_another_take_over(bench, holders, monkeypatch)
     holders.signal("one", signal.SIGCONT)
     holders.end("one")  # while the other one still runs
     assert bench.names("running") == {named("a", 2)}
@@ -130,15 +138,8 @@ def test_a_stopped_executor_that_goes_on_shows_nothing(
 def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(
     bench: Bench, holders: Holders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.drop("warm")
-    bench.wait_for("warm")
-    holders.start("executor", "one")
-    bench.drop("a")
-    bench.until(lambda: holders.has_begun("one"), bench.health.step)
-    holders.stop_past_lease("one", monkeypatch)
-    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
-    holders.start("executor", "two")
-    bench.until(lambda: holders.has_begun("two"), lambda: None)
+    have_one_run(bench, holders)
+    have_another_take_over(bench, holders, monkeypatch)
     holders.end("two")
     bench.wait_for("a")
     before = {name: (bench.root / "done" / name).stat() for name in ("a.json", "a.response.json")}

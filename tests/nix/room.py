@@ -6,7 +6,6 @@ import functools
 import itertools
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -17,11 +16,16 @@ import msgspec
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
-from tests.engines import SLOWNESS
+from tests.waiting import until
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
+# A shell with structured attributes, whose hook reads them.
+STRUCTURED = """with rec { pkgs = import <nixpkgs> { }; }; derivation {
+  name = "s"; builder = "none"; system = builtins.currentSystem; stdenv = pkgs.stdenvNoCC;
+  __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
+  shellHook = "export SEEN=\\"\\${words[1]}/\\${map[k]}\\"";
+}"""
 Copy = Callable[[], NixBuilder]
-PATIENCE = 60.0 * SLOWNESS  # seconds
 _numbers = itertools.count()
 
 
@@ -48,14 +52,6 @@ def processes_with(word: str) -> list[int]:
         if word.encode() in text and int(process.name) != os.getpid():
             found.append(int(process.name))
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def until_runs(command: str) -> None:

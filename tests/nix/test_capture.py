@@ -244,10 +244,7 @@ def test_a_name_that_bash_cannot_set_gives_way_to_the_requests(nix_builder: NixB
 
 
 def test_structured_attributes(nix_builder: NixBuilder) -> None:
-    attributes = """name = "s"; builder = "none"; system = builtins.currentSystem; stdenv = pkgs.stdenvNoCC;
-        __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
-        shellHook = "export SEEN=\\"\\${words[1]}/\\${map[k]}\\"";"""
-    result = room.build(nix_builder, "with rec { pkgs = import <nixpkgs> { }; }; derivation { " + attributes + " }")
+    result = room.build(nix_builder, room.STRUCTURED)
     assert result.shell, result.phase.stderr
     assert room.enter(nix_builder, result.shell, "echo $SEEN") == b"b c/v w\n"
 

@@ -17,6 +17,7 @@ from spoold.config import NixSettings, Settings
 from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 from tests.nix import room
+from tests.waiting import until
 
 pytestmark = pytest.mark.nix
 
@@ -62,7 +63,7 @@ def test_kill(nix_builder: NixBuilder, aliased: Settings, stage: str, delay: flo
         time.sleep(delay)
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
-    room.until(lambda: not room.processes_with(aliased.nix.state) and not room.processes_with(mark))
+    until(lambda: not room.processes_with(aliased.nix.state) and not room.processes_with(mark))
     assert not (nix_builder.store.roots.directory / "builds/killed").is_symlink()
     with nix_builder.store.database() as database:
         assert database.execute("SELECT count(*) FROM ValidPaths WHERE path LIKE ?", [f"%-{mark}"]).fetchone() == (0,)

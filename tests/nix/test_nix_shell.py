@@ -62,10 +62,7 @@ def test_the_environment_is_that_of_nix_shell_on_the_host(
 
 
 def test_structured_attributes(builder: NixBuilder) -> None:
-    attributes = """name = "s"; builder = "none"; system = builtins.currentSystem; stdenv = pkgs.stdenvNoCC;
-        __structuredAttrs = true; words = [ "a" "b c" ]; map = { k = "v w"; };
-        shellHook = "export SEEN=\\"\\${words[1]}/\\${map[k]}\\"";"""
-    result = room.build(builder, "with rec { pkgs = import <nixpkgs> { }; }; derivation { " + attributes + " }")
+    result = room.build(builder, room.STRUCTURED)
     assert result.shell, result.phase.stderr
     assert room.execute(builder, result.shell, "/bin/sh", "-c", "echo $SEEN") == b"b c/v w\n"
 

@@ -29,6 +29,7 @@ from spoold.nix.looker import Looker
 from tests.engines import SLOWNESS
 from tests.nix import room
 from tests.nix.room import Copy
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.nix,
@@ -136,7 +137,7 @@ def test_builds_of_two_requests_go_on_side_by_side(nix_builder: NixBuilder, tmp_
     threads = [threading.Thread(target=build, args=pair) for pair in zip(marks, cancels, strict=True)]
     for thread in threads:
         thread.start()
-    room.until(lambda: all(room.processes_with(mark) for mark in marks))
+    until(lambda: all(room.processes_with(mark) for mark in marks))
     for cancel in cancels:
         cancel.set()
     for thread in threads:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from spoold.model.findings import Level
 from spoold.spool import layout
 from tests.names import named
 from tests.remote.room import Room, User
-from tests.rights import assert_answer
+from tests.rights import assert_answer, in_child
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -36,20 +35,7 @@ def settings(room: Room, bob: User) -> Settings:
 
 def as_user(user: User, act: Callable[[], None]) -> None:
     """Do something in a process of a user's, who has no capabilities."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setresgid(user.gid, user.gid, user.gid)
-            os.setresuid(user.uid, user.uid, user.uid)
-            act()
-            code = 0
-        except BaseException:  # noqa: BLE001 - pytest must not go on in here
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitpid(child, 0)[1] == 0
+    in_child(act, user.uid, user.gid)
 
 
 def test_a_file_that_may_not_be_read_is_refused_and_holds_nobody_up(

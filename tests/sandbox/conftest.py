@@ -14,7 +14,7 @@ from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Sandbox
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
-from spoold.model.response import Phase
+from spoold.model.response import Outcome, Phase
 from tests import engines
 
 # Small and quick, so that what runs into a limit does so soon.
@@ -53,6 +53,12 @@ class Run(Protocol):
         cancelled: threading.Event | None = ...,
         phases: list[tuple[str, Phase]] | None = ...,
     ) -> JobResult: ...
+
+
+class Said(Protocol):
+    """Run a Python program that must end well and say nothing on stderr; return what it printed, in lines."""
+
+    def __call__(self, program: str) -> list[str]: ...
 
 
 Mode = Literal["single-use", "recycled"]
@@ -145,4 +151,16 @@ def run(sandbox: DockerSandbox, plain_shell: str) -> Run:
     return _run
 
 
-__all__ = ["RUN", "RUN_DEFAULT", "Run", "make_job", "settings_for"]
+@pytest.fixture
+def said(run: Run, python_shell: str) -> Said:
+    """Return a function that runs a Python program in a job."""
+
+    def _said(program: str) -> list[str]:
+        phase = run("exec python3 main.py", files={"main.py": program.encode()}, shell=python_shell).run
+        assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
+        return phase.stdout.splitlines()
+
+    return _said
+
+
+__all__ = ["RUN", "RUN_DEFAULT", "Run", "Said", "make_job", "settings_for"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spoold.model.response import Outcome
 from spoold.sandbox.inside import seccomp
-from tests.sandbox.conftest import Run
+from tests.sandbox.conftest import Said
 
 # A kernel that has not what is asked for starts modprobe. Each line is a try, and the name of an error or "done".
 SOCKETS = """
@@ -31,15 +30,14 @@ print("asked", udp.getsockopt(socket.SOL_SOCKET, 3), udp.getsockopt(0, 2) > 0)
 """
 
 
-def test_no_socket_has_the_host_load_a_module(run: Run, python_shell: str) -> None:
-    phase = run("exec python3 main.py", files={"main.py": SOCKETS.encode()}, shell=python_shell).run
-    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
-    said = {(words[0], words[1]) for line in phase.stdout.splitlines() if (words := line.split())}
-    assert {name for name, answer in said if answer == "done"} == {"1.0", "1.6", "2.0", "2.17"}
-    assert {answer for name, answer in said if "." in name} == {"done", "EPROTONOSUPPORT"}
-    assert {answer for name, answer in said if name == "ioctl"} == {"ENOTTY"}
-    assert {answer for name, answer in said if name == "table"} == {"ENOPROTOOPT"}
-    assert "asked 2 True" in phase.stdout
+def test_no_socket_has_the_host_load_a_module(said: Said) -> None:
+    lines = said(SOCKETS)
+    told = {(words[0], words[1]) for line in lines if (words := line.split())}
+    assert {name for name, answer in told if answer == "done"} == {"1.0", "1.6", "2.0", "2.17"}
+    assert {answer for name, answer in told if "." in name} == {"done", "EPROTONOSUPPORT"}
+    assert {answer for name, answer in told if name == "ioctl"} == {"ENOTTY"}
+    assert {answer for name, answer in told if name == "table"} == {"ENOPROTOOPT"}
+    assert "asked 2 True" in lines
 
 
 # What file systems are asked: FS_IOC_GETFSMAP, FIEMAP, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH, FS_IOC_GETFSLABEL,
@@ -65,10 +63,8 @@ print([os.stat(path).st_dev == os.stat("/sys").st_dev for path in ("/etc/hostnam
 """
 
 
-def test_files_tell_nothing_of_the_disk_of_the_host(run: Run, python_shell: str) -> None:
-    phase = run("exec python3 main.py", files={"main.py": FILES.encode()}, shell=python_shell).run
-    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
-    assert phase.stdout.splitlines() == [
+def test_files_tell_nothing_of_the_disk_of_the_host(said: Said) -> None:
+    assert said(FILES) == [
         *["file ENOTTY"] * 5,
         "random ENOTTY",
         "others done done done done",
@@ -97,11 +93,9 @@ made.setsockopt(socket.SOL_SOCKET, 20, struct.pack("ll", 1, 0))
 """
 
 
-def test_sockets_join_no_groups_and_ask_for_no_flow_labels(run: Run, python_shell: str) -> None:
+def test_sockets_join_no_groups_and_ask_for_no_flow_labels(said: Said) -> None:
     """What a device keeps of groups is no job's memory, and there is one number of flow labels for a whole host."""
-    phase = run("exec python3 main.py", files={"main.py": OPTIONS.encode()}, shell=python_shell).run
-    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
-    assert phase.stdout == "{(0, 'ENOPROTOOPT'): 14, (41, 'ENOPROTOOPT'): 11}\n"
+    assert said(OPTIONS) == ["{(0, 'ENOPROTOOPT'): 14, (41, 'ENOPROTOOPT'): 11}"]
 
 
 @pytest.mark.parametrize("name", seccomp.MACHINES)

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ from spoold.model.limits import MIB, Limits
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.stream import BrokenError
 from tests.engines import SLOWNESS
+from tests.rights import in_child
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
+from tests.waiting import until
 
 pytestmark = pytest.mark.docker
 PATIENCE = 60.0 * SLOWNESS  # seconds
@@ -81,14 +82,6 @@ def nothing_is_left(api: docker.APIClient, spool: Path) -> None:
     until(lambda: left(api, spool) == [])
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for ``condition``, bounded."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def running(api: docker.APIClient, spool: Path) -> str:
     """Wait until the job's program, which sleeps, runs in the one container of ``spool``; return the container."""
 
@@ -135,23 +128,16 @@ def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tm
     nothing_is_left(api, tmp_path)
 
 
-def test_a_container_that_dies_is_ours_and_temporary(
-    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+@pytest.mark.parametrize("removed", [False, True], ids=["it dies", "it is removed"])
+def test_a_container_that_is_lost_is_ours_and_temporary(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str, *, removed: bool
 ) -> None:
     future, _ = start(own, "sleep 60", plain_shell)
-    api.kill(running(api, tmp_path))
+    container = running(api, tmp_path)
+    api.remove_container(container, force=True) if removed else api.kill(container)
     with pytest.raises(TemporaryError, match="the sandbox was lost"):
         future.result(timeout=PATIENCE)
     nothing_is_left(api, tmp_path)
-
-
-def test_a_container_that_is_removed_is_ours_and_temporary(
-    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
-) -> None:
-    future, _ = start(own, "sleep 60", plain_shell)
-    api.remove_container(running(api, tmp_path), force=True)
-    with pytest.raises(TemporaryError, match="the sandbox was lost"):
-        future.result(timeout=PATIENCE)
 
 
 def test_a_supervisor_stops_when_its_host_is_gone(own: DockerSandbox, api: docker.APIClient, tmp_path: Path) -> None:
@@ -359,17 +345,11 @@ def test_something_else_listens(runtime: Runtime, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not")
 def test_no_permission(runtime: Runtime, docker_host: str, tmp_path: Path) -> None:
-    pid = os.fork()
-    if pid == 0:
-        os.setresgid(65533, 65533, 65533)
-        os.setresuid(65533, 65533, 65533)
-        try:
+    def prepare() -> None:
+        with pytest.raises(OperatorError):
             DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime).prepare()
-        except OperatorError:
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    in_child(prepare, 65533)
 
 
 def test_a_runtime_that_is_not_there(docker_host: str, runtime: Runtime, tmp_path: Path) -> None:

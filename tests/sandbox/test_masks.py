@@ -208,6 +208,13 @@ print({"at": time.monotonic(), "free": free})
 """
 
 
+def was_free(held: dict[str, Any], tried: list[dict[str, Any]]) -> bool:
+    """Tell whether another job tried while it was held, and never found it so."""
+    meanwhile = [each["free"] for each in tried if held["began"] < each["at"] < held["ended"]]
+    assert all(meanwhile)
+    return bool(meanwhile)
+
+
 def test_what_one_job_locks_and_watches_in_the_store_is_nothing_to_another(ask: Ask) -> None:
     """It holds the file for longer and longer, until another job ran meanwhile: a slow machine takes long to begin."""
     for seconds in (2, 4, 8, 16, 32, 64, 128):
@@ -218,8 +225,6 @@ def test_what_one_job_locks_and_watches_in_the_store_is_nothing_to_another(ask: 
                 tried.append(ask(TRY))
             held = holding.result()
         assert held["heard"] == b""
-        meanwhile = [each["free"] for each in tried if held["began"] < each["at"] < held["ended"]]
-        assert all(meanwhile)
-        if meanwhile:
+        if was_free(held, tried):
             return
     pytest.fail("no job ran while the other held the file")

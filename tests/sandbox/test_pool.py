@@ -27,7 +27,8 @@ from spoold.sandbox import RunCancelledError, schedule
 from spoold.sandbox.pool import Pool
 from tests.engines import Daemon
 from tests.sandbox.conftest import Mode, make_job, settings_for
-from tests.sandbox.test_engine import left, nothing_is_left, until
+from tests.sandbox.test_engine import left, nothing_is_left
+from tests.waiting import until
 
 pytestmark = pytest.mark.docker
 WAITING = 2

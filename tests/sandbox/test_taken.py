@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from spoold.model.response import Outcome
-from tests.sandbox.conftest import Run
+from tests.sandbox.conftest import Said
 
 TRIES = """
 import ctypes, errno, os
@@ -38,10 +37,8 @@ print("waits", open("/proc/sys/net/ipv4/tcp_max_tw_buckets").read().strip())
 """
 
 
-def test_nothing_of_what_is_the_whole_hosts(run: Run, python_shell: str) -> None:
-    phase = run("exec python3 main.py", files={"main.py": TRIES.encode()}, shell=python_shell).run
-    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
-    assert phase.stdout.splitlines() == [
+def test_nothing_of_what_is_the_whole_hosts(said: Said) -> None:
+    assert said(TRIES) == [
         "terminal refused",
         "terminals []",
         "prctl filter EINVAL",
