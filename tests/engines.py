@@ -3,7 +3,8 @@
 A missing engine skips a test at a contributor's desk and fails it in CI. contrib/test provides all of them and says
 where they are in $SPOOLD_TEST_DOCKER and $SPOOLD_TEST_NIXPKGS. $SPOOLD_TEST_STATE may name a Nix state directory that
 is kept from one session to the next, for whoever runs a few tests again and again. $SPOOLD_TEST_SLOWNESS says how many
-times slower than a common machine this one is, where it is emulated (contrib/vm): limits of time grow with it.
+times slower than a common machine this one is, where it is emulated (contrib/development/vm): limits of time grow
+with it.
 """
 
 from __future__ import annotations

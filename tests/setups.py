@@ -1,7 +1,7 @@
 """Docker Engines of the tests' own in other set-ups than the common one: userns-remap, rootless, other runtimes.
 
-They are started by what starts contrib/test's own (``keep_docker`` in contrib/lib.sh): each ends, with all that it
-made, when its standard input does, so that not even a kill of the tests leaves one behind.
+They are started by what starts contrib/test's own (``keep_docker`` in contrib/development/lib.sh): each ends, with all
+that it made, when its standard input does, so that not even a kill of the tests leaves one behind.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def engine(*options: str, first: str = ":", wrappers: dict[str, str] | None = No
     script = f"""
         set -euo pipefail
         root={shlex.quote(str(REPOSITORY))} work=/nonexistent
-        source "$root/contrib/lib.sh"
+        source "$root/contrib/development/lib.sh"
         {first}
         keep_docker {shlex.quote(str(run))} {os.getgid()} {shlex.join(options)}
     """

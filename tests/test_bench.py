@@ -1,4 +1,4 @@
-"""contrib/bench, with as few runs as it can: what it writes has the shape that others read."""
+"""contrib/development/bench, with as few runs as it can: what it writes has the shape that others read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 900 * SLOWNESS
 
 
 def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}/contrib:{REPOSITORY}"}
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}/contrib/development:{REPOSITORY}"}
     command = [sys.executable, "-P", "-m", module, *words]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -73,7 +73,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
 
 def test_help_tells_of_every_option() -> None:
     told = subprocess.run(
-        [REPOSITORY / "contrib" / "bench", "--help"], capture_output=True, text=True, check=True
+        [REPOSITORY / "contrib/development/bench", "--help"], capture_output=True, text=True, check=True
     ).stdout
     for option in ("--quick", "--seconds", "--json", "--chart", "--isolate", "--go-judge", "--piston"):
         assert option in told
@@ -83,4 +83,4 @@ def test_help_tells_of_every_option() -> None:
 def test_wrong_options_are_refused_before_anything_is_done(words: list[str]) -> None:
     refused = run("benchmarks.options", *words)
     assert refused.returncode == 2
-    assert "contrib/bench: error: " in refused.stderr
+    assert "contrib/development/bench: error: " in refused.stderr

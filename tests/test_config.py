@@ -119,7 +119,7 @@ def test_a_choice_is_one_of_those_described() -> None:
 
 
 def test_what_can_be_taken_over_is_said_to_operators() -> None:
-    operators = (REPOSITORY / "contrib/operator.md").read_text()
+    operators = (REPOSITORY / "contrib/docs/operator.md").read_text()
     listed = operators.split("all others need a restart:", 1)[1].split(".\n", 1)[0]
     assert tuple(word.strip().strip("`") for word in listed.split(",")) == LIVE
 

@@ -1,4 +1,4 @@
-"""What contrib's programs have in common (contrib/lib.sh): what failed half-way is not taken for done."""
+"""What contrib's programs have in common (contrib/development/lib.sh): what failed half-way is not taken for done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ esac
 """
 SCRIPT = """set -euo pipefail
 root=$1 work=$2
-source "$root/contrib/lib.sh"
+source "$root/contrib/development/lib.sh"
 base_python=$work/python
 make_venv
 echo "made $python"

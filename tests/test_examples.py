@@ -1,4 +1,4 @@
-"""Every example of contrib/examples, served by real daemons, in each of the ways to enter a shell."""
+"""Every example of contrib/docs/examples, served by real daemons, in each of the ways to enter a shell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engines import REPOSITORY
 from tests.served import Served
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(600)]
-EXAMPLES = REPOSITORY / "contrib" / "examples"
+EXAMPLES = REPOSITORY / "contrib/docs/examples"
 
 
 @pytest.mark.parametrize("enter", ["captured", "nix-shell"])

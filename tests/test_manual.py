@@ -1,4 +1,4 @@
-"""contrib/man: every command, option and setting has its place, and the tools that read such pages do not complain."""
+"""contrib/packaging/man: every command, option and setting has its place, and what reads pages does not complain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import engines
 
 PAGES = ("man1/spoolctl.1", "man8/spoold.8", "man5/spoold.toml.5", "man5/spool-layout.5")
 COMMANDS = {"man1/spoolctl.1": ctl.command, "man8/spoold.8": daemon.command}
-SCRIPT = engines.REPOSITORY / "contrib" / "man"
+SCRIPT = engines.REPOSITORY / "contrib/packaging/man"
 
 
 def make(directory: Path, *prefix: str) -> Path:

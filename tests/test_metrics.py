@@ -32,6 +32,7 @@ from tests.test_overload import Flooded
 from tests.waiting import until
 
 CONTRIB = engines.REPOSITORY / "contrib"
+DEPLOY = CONTRIB / "deploy"
 OF_DOCKER = {"spoold_sandboxes"}  # no stand-in has a pool; see tests/sandbox/test_pool.py
 ROLES = ("intake", "executor", "builder", "health")
 
@@ -156,7 +157,7 @@ def test_names_follow_the_conventions(metric: metrics.Metric) -> None:
 
 
 def test_the_operators_page_has_the_table() -> None:
-    page = (CONTRIB / "operator.md").read_text()
+    page = (CONTRIB / "docs/operator.md").read_text()
     for metric in metrics.TABLE:
         labels = "".join(f", `{label}`" for label in metric.labels)
         row = f"| `{metric.name}`{labels} | {', '.join(metric.roles)} | {metric.about} |"
@@ -165,7 +166,7 @@ def test_the_operators_page_has_the_table() -> None:
 
 
 def test_the_dashboard_asks_for_what_there_is(measured: Measured) -> None:
-    text = (CONTRIB / "grafana-dashboard.json").read_text()
+    text = (DEPLOY / "grafana-dashboard.json").read_text()
     dashboard = json.loads(text)
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
     assert len(queries) > 10
@@ -173,7 +174,7 @@ def test_the_dashboard_asks_for_what_there_is(measured: Measured) -> None:
 
 
 def test_the_alerts_ask_for_what_there_is(measured: Measured) -> None:
-    text = (CONTRIB / "alerts.yml").read_text()
+    text = (DEPLOY / "alerts.yml").read_text()
     assert text.count("- alert:") == text.count("summary:") == text.count("description:") > 5
     assert unknown(text, measured) == set()
 
@@ -192,7 +193,7 @@ def unknown(text: str, measured: Measured) -> set[str]:
 def test_promtool_takes_the_alerts() -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed (Debian package prometheus)")
-    subprocess.run(["promtool", "check", "rules", CONTRIB / "alerts.yml"], check=True, capture_output=True)
+    subprocess.run(["promtool", "check", "rules", DEPLOY / "alerts.yml"], check=True, capture_output=True)
 
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:

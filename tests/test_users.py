@@ -1,7 +1,7 @@
 """Each daemon a user of its own, on one spool, with the capabilities of its unit; and clients that are others.
 
 The engines are stand-ins: what is at stake is who may do what in the spool. With real ones, under systemd: see
-contrib/vm.
+contrib/development/vm.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def test_an_answer_cannot_be_forged(installed: Installed) -> None:
 
 def drop_in() -> dict[str, str]:
     """Return what the operator's page adds to units where answers are given away."""
-    page = (engines.REPOSITORY / "contrib/operator.md").read_text()
+    page = (engines.REPOSITORY / "contrib/docs/operator.md").read_text()
     text = page.partition("answers-owner.conf <<'END'\n")[2].partition("\nEND\n")[0]
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 

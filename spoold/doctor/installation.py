@@ -77,6 +77,6 @@ def _units() -> Finding:
     if said == "enabled":
         return Finding(Level.FINE, what, "is started at boot")
     if not said:
-        remedy = "install the units, see contrib/operator.md"
+        remedy = "install the units, see contrib/docs/operator.md"
         return Finding(Level.NOTE, what, "there is no such unit: nothing starts the daemons at boot", remedy)
     return Finding(Level.NOTE, what, f"is {said}: not started at boot", f"systemctl enable --now {what}")

@@ -158,7 +158,7 @@ def _owners(settings: Settings) -> Finding:
         f"{who}cannot be read where their mode is 0600"
         f"{', or be given away: only this account could read responses' if gives else ''}",
         "run intake as root or with that right (as in systemd/); on NFS as root, and export with no_root_squash, see "
-        "contrib/operator.md",
+        "contrib/docs/operator.md",
     )
 
 

@@ -6,7 +6,7 @@ roles on for the rest of the process, and makes their text; ``host.textfile`` wr
 have all of them from the start, at 0, since Prometheus does not see the first increment of what was not there before.
 Each series also says of which spool and which daemon it is: the files of all daemons of a host are read as one.
 
-The table is documented in contrib/operator.md, "Watching it"; a test compares.
+The table is documented in contrib/docs/operator.md, "Watching it"; a test compares.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ log = Log("spool")
 STRANGER = 64_990  # a uid that no account has; two more follow it
 WHAT = "responses that only their owners read"
 SET = 'set answers = "owner" in the table [spool] of the settings, see "Where there are no access control lists" in '
-SET += "contrib/operator.md"
+SET += "contrib/docs/operator.md"
 LOST = "their owners can change and remove them"
 
 

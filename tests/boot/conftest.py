@@ -14,7 +14,7 @@ import pytest
 from tests import engines
 from tests.boot.machine import Machine
 
-PAGE = engines.REPOSITORY / "contrib/operator.md"
+PAGE = engines.REPOSITORY / "contrib/docs/operator.md"
 USERS = ("alice", "bob")
 
 
@@ -32,7 +32,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if given := os.environ.get("SPOOLD_TEST_PACKAGE"):
         return Path(given)
     made = subprocess.run(
-        [engines.REPOSITORY / "contrib/deb", tmp_path_factory.mktemp("deb")],
+        [engines.REPOSITORY / "contrib/packaging/deb", tmp_path_factory.mktemp("deb")],
         capture_output=True,
         text=True,
         check=False,

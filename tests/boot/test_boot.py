@@ -108,11 +108,11 @@ def test_the_doctor_refuses_nothing(host: Machine) -> None:
 
 
 def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
-    page = host.path("/usr/share/doc/spoold/contrib/operator.md")
+    page = host.path("/usr/share/doc/spoold/contrib/docs/operator.md")
     links = re.findall(r"\]\(([^):#]+)[)#]", page.read_text())  # no address has such a beginning
     assert len(links) > 3
     for link in links:
-        host.run("test", "-s", f"/usr/share/doc/spoold/contrib/{link}")
+        host.run("test", "-s", f"/usr/share/doc/spoold/contrib/docs/{link}")
     (hello,) = [path.name for path in host.path("/var/spool/spoold/done").glob("hello-*.response.json")]
     asks = f"SSH_ORIGINAL_COMMAND=status {hello.removesuffix('.response.json')}"
     answer = host.run("/usr/libexec/spoold/ssh-gateway", user=USERS[0], env=(asks,))

@@ -1,7 +1,7 @@
 """Where a cage is made on cgroup v2: in a group that is ours to divide, out of which the processes make way first.
 
-The real kernel and the real systemd are asked where the tests run on such a host (see contrib/vm), and everywhere files
-stand in for the kernel's.
+The real kernel and the real systemd are asked where the tests run on such a host (see contrib/development/vm), and
+everywhere files stand in for the kernel's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The wall around builds under all that the package's unit says, where systemd is process 1, on cgroup v2 too.
 
-tests/boot has the package on a Debian that boots in a container, and so on the control groups of this host; contrib/vm
-runs this on version 2.
+tests/boot has the package on a Debian that boots in a container, and so on the control groups of this host;
+contrib/development/vm runs this on version 2.
 """
 
 from __future__ import annotations

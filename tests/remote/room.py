@@ -32,7 +32,7 @@ SETTLE = 1.5  # seconds
 PATIENCE = 60.0 * SLOWNESS
 TAKEN_OVER = "settings read again"  # as daemons log it
 PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
-GATEWAY = REPOSITORY / "contrib" / "ssh-gateway"
+GATEWAY = REPOSITORY / "contrib/deploy/ssh-gateway"
 
 
 class Slow(NamedTuple):

@@ -1,6 +1,6 @@
 """Clients that have the spool mounted through NFS, from a real server: dropping, polling, reading, and their rights.
 
-The daemons are on the server's host. What the clients' kernels would add (caches) is told in contrib/operator.md.
+The daemons are on the server's host. What the clients' kernels would add (caches) is told in contrib/docs/operator.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Jobs on engines that are set up in another way, each a real one: what is supported works, the rest is refused.
 
-See "Engines" in contrib/operator.md. Nothing here starts a rootless engine that has control groups: that takes a whole
-session of systemd's for its user.
+See "Engines" in contrib/docs/operator.md. Nothing here starts a rootless engine that has control groups: that takes a
+whole session of systemd's for its user.
 """
 
 from __future__ import annotations

@@ -306,7 +306,8 @@ provide_machine() {
         return 0
     fi
     # The first word of each line of Depends; debootstrap cannot know that libdbi-perl provides what nix-bin depends on.
-    packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' "$root/contrib/debian/control" | paste -sd,)
+    packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' \
+        "$root/contrib/packaging/debian/control" | paste -sd,)
     need_packages debootstrap:debootstrap systemd-nspawn:systemd-container
     provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,$packages"
 }

@@ -1,4 +1,4 @@
-"""Measures spoold and its peers side by side; started by contrib/bench, whose --help says what is measured and how.
+"""Measures spoold and its peers side by side; started by contrib/development/bench, whose --help says what is measured.
 
 A way to run programs is a row of the table: a mode of spoold is a line in SPOOLS, a peer one in ``peers.ON_STORE``.
 """
@@ -50,14 +50,14 @@ EVENTS = 35.0  # seconds that --quick keeps for what comes after the turns
 def main() -> None:
     """Measure, print, write."""
     given = options.parsed()
-    began = time.monotonic() - given.spent  # when contrib/bench was called
+    began = time.monotonic() - given.spent  # when contrib/development/bench was called
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.width = max(console.width, 110)  # of the tables
     try:
         measured = run(given, began)
     except (MeasuringError, SpooldError, OSError, SubprocessError, DockerException) as error:
-        sys.exit(f"contrib/bench: {error}")
+        sys.exit(f"contrib/development/bench: {error}")
     report.show(measured, console)
     given.json.write_text(json.dumps(measured, indent=2) + "\n")
     about = measured["machine"]

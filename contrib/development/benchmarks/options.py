@@ -1,4 +1,4 @@
-"""The options of contrib/bench, which describes them; only what any Python has is imported here."""
+"""The options of contrib/development/bench, which describes them; only what any Python has is imported here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ QUICK = 105.0  # seconds for all, of the 120 that are promised: the rest is for 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options; exits with 2 where they are wrong."""
-    parser = argparse.ArgumentParser(prog="contrib/bench", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="contrib/development/bench", add_help=False, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seconds", type=float, default=1200.0)
     parser.add_argument("--json", type=Path, default=Path("spoold-bench.json"))
@@ -18,7 +18,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--isolate")
     parser.add_argument("--go-judge")
     parser.add_argument("--piston")
-    # What contrib/bench adds.
+    # What contrib/development/bench adds.
     parser.add_argument("--work", type=Path)
     parser.add_argument("--docker")
     parser.add_argument("--nixpkgs")

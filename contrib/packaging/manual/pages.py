@@ -19,7 +19,7 @@ from spoold.cli import ctl, daemon, exits
 from spoold.config import DEFAULT_PATH, Settings, is_live
 from spoold.model.setting import Described, describe
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGES = (("spoold", 8), ("spoolctl", 1), ("spoold.toml", 5), ("spool-layout", 5))
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (86400, "days"))
 

@@ -1,4 +1,4 @@
-"""The command line of contrib/man, and where the files go."""
+"""The command line of contrib/packaging/man, and where the files go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from manual import completions, pages
 
 USAGE = """\
-usage: contrib/man DIR [PREFIX]
+usage: contrib/packaging/man DIR [PREFIX]
 
 Writes the manual pages and the completions of bash, zsh and fish below DIR, where an installation is put together
 (what make calls DESTDIR; give / to install them), with PREFIX (default: /usr) in between:
@@ -20,7 +20,8 @@ Writes the manual pages and the completions of bash, zsh and fish below DIR, whe
   DIR/PREFIX/share/fish/vendor_completions.d/     spoolctl.fish  spoold.fish
 
 Pages are not compressed. Their date is $SOURCE_DATE_EPOCH, or today: so the same sources make the same bytes.
-It needs a Python that has what spoold depends on:  PYTHONPATH=/usr/lib/spoold python3 contrib/man debian/spoold
+It needs a Python that has what spoold depends on:
+  PYTHONPATH=/usr/lib/spoold python3 contrib/packaging/man debian/spoold
 Exit codes: 0 written, 1 cannot be written, 2 wrong usage.
 """
 
@@ -42,7 +43,7 @@ def main() -> None:
             (share / path).write_text(text)
             print(share / path)
     except OSError as error:
-        sys.exit(f"contrib/man: {error}")
+        sys.exit(f"contrib/packaging/man: {error}")
 
 
 def files(prefix: str) -> Iterator[tuple[str, str]]:

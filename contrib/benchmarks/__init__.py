@@ -1,1 +1,0 @@
-"""What contrib/bench measures: spoold's modes and its peers, in turns. ``__main__`` is where to begin."""

@@ -1,1 +1,0 @@
-"""What contrib/man makes: manual pages and shell completions, from the sources that --help and the spec have."""
