@@ -50,7 +50,7 @@ def served(
 
 
 def asking(memory: int) -> dict[str, dict[str, int]]:
-    return {"run": {"memory": memory, "time": 300}}
+    return {"run": {"memory": memory, "time": 300, "cpu_time": 300}}
 
 
 def test_no_more_run_at_once_than_there_is_memory_for(served: Served) -> None:
