@@ -1,16 +1,22 @@
-"""The tables of spool-layout.md and those in the code are the same."""
+"""The tables and the objects of spool-layout.md and those in the code are the same."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from spoold.model.collection import Order, Report
 from spoold.model.formats import Stored
 from spoold.model.job import Runtime
-from spoold.model.response import FINAL, Outcome, Status
-from spoold.model.submission import Dependencies, Submission
+from spoold.model.limits import PhaseLimits, RequestedLimits
+from spoold.model.response import FINAL, PENDING_PHASE, Outcome, Phase, Response, Status
+from spoold.model.submission import Dependencies, Request, Submission
 from spoold.spool.builds import BuildRecord
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
 from spoold.spool.pins import PinsAnswer
@@ -18,11 +24,24 @@ from spoold.upkeep.shares import Count
 
 STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
+# What a table has, by what is above it; every other object is written out as {"key", "key"}, or ["item", "item"].
+TABLES = {
+    Request: "\n## 3. The request\n",
+    RequestedLimits: "\n### Limits\n",
+    PhaseLimits: "\n### Limits\n",
+    Response: "\n## 4. The Response\n",
+    Phase: "\nA phase starts as ",
+}
+WRITTEN_OUT = re.compile(r'`([{[]"\w[^`:]*"[]}])`')
 
 
 def table_after(heading: str) -> list[tuple[str, ...]]:
     """Return the rows of the first table below a heading, without code marks."""
-    lines = SPEC.split(f"\n{heading}\n", 1)[1].splitlines()
+    return table_below(f"\n{heading}\n")
+
+
+def table_below(text: str) -> list[tuple[str, ...]]:
+    lines = SPEC.split(text, 1)[1].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("|"))
     rows = []
     for line in lines[start:]:
@@ -63,3 +82,43 @@ def test_words_are_in_the_spec(word: str) -> None:
 def test_final_words_are_the_last_ones() -> None:
     ends = SPEC.split("ends with\none of ", 1)[1].split(".", 1)[0]
     assert {word.strip("`") for word in ends.replace("\n", " ").split(", ")} == {str(status) for status in FINAL}
+
+
+def structs(hint: Any) -> Iterator[type[msgspec.Struct]]:
+    """Yield the types of objects that an object of this type consists of, itself first."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        yield hint
+        for field in msgspec.structs.fields(hint):
+            yield from structs(field.type)
+    for part in get_args(hint):
+        yield from structs(part)
+
+
+OBJECTS = {each for kind in (Request, Response, PhaseLimits, *STORED) for each in structs(kind)}
+
+
+def keys(kind: type[msgspec.Struct]) -> list[str]:
+    """Return the keys of a type, as they are written and in that order."""
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def written_out(kind: type[msgspec.Struct]) -> str:
+    """Return a type as the spec has it: an object's keys, or what the items of a list are."""
+    start, end = "[]" if kind.__struct_config__.array_like else "{}"
+    return start + ", ".join(f'"{key}"' for key in keys(kind)) + end
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+def test_a_table_has_the_keys_of_its_type(kind: type[msgspec.Struct]) -> None:
+    named = [key for cells in table_below(TABLES[kind]) for key in cells[0].split(", ")]
+    assert sorted(named) == sorted(keys(kind))
+
+
+def test_every_other_object_is_written_out_and_nothing_else() -> None:
+    found = set(WRITTEN_OUT.findall(SPEC))
+    assert found == {written_out(kind) for kind in OBJECTS - {*TABLES}}
+    assert {*TABLES} <= OBJECTS
+
+
+def test_a_phase_starts_as_the_spec_says() -> None:
+    assert f"\nA phase starts as `{json.dumps(msgspec.to_builtins(PENDING_PHASE))}`" in SPEC
