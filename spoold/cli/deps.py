@@ -17,9 +17,10 @@ from spoold.cli import client, exits, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model import ids
+from spoold.model.dropped import MAX_EXPRESSION
 from spoold.model.errors import ClientError, NewerFormatError, OperatorError
 from spoold.model.response import Package, Status
-from spoold.model.submission import MAX_EXPRESSION, Dependencies
+from spoold.model.submission import Dependencies
 from spoold.nix.verify import verify as verified
 from spoold.spool import layout
 from spoold.spool.builds import BuildRecord, BuildStore

@@ -1,26 +1,19 @@
-"""The request and its strict reading, and the objects that are stored: Submission and Dependencies.
+"""What is stored of a submission and of a build: the request, the Submission and the Dependencies object.
 
-Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A dropped request is read in four passes
-over its bytes. One allocates nothing and tells whether this is a whole JSON value at all (it may still be arriving).
-One counts its strings, since a short one costs many times its length, and stops where no request has more. One reads
-typed structs and knows every key. The last is for what typed reading can't see: the same key twice. A stored request is
-read leniently, like all that is stored.
+Spec: spool-layout.md, "The request", "The Submission object" and "Formats". A stored request is read leniently, like
+all that is stored. ``dropped`` reads what a client dropped, and strictly.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import json
-import re
-import unicodedata
-from itertools import islice
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import msgspec
 
-from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.formats import Stored, strict
+from spoold.model.errors import ClientError
+from spoold.model.formats import Stored
 from spoold.model.job import JobFile
 from spoold.model.limits import RequestedLimits
 from spoold.model.response import Response
@@ -29,17 +22,6 @@ DEFAULT_EXPRESSION = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { }\n"
 EXPRESSION_FILE = "cutor.nix"
 COMPILE_FILE = "compile.sh"
 RUN_FILE = "run.sh"
-
-MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
-MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
-MAX_PATH = 1024
-MAX_COMPONENT = 255  # NAME_MAX
-MAX_DEPTH = 32  # directories above a file
-MAX_ENTRIES = 4096  # of args, and of env
-MAX_EXPRESSION = 1024 * 1024
-WIRE_OVERHEAD = 64
-OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 Encoding = Literal["utf8", "base64", "hex"]
 
@@ -137,9 +119,6 @@ class Dependencies(Stored, frozen=True, kw_only=True):
     nixpkgs: str
 
 
-_DROPPED: type[Request] = strict(Request)
-
-
 def decode(text: str, encoding: Encoding, where: str) -> bytes:
     """Return the bytes that ``text`` stands for; raises :class:`ClientError` that names ``where``."""
     try:
@@ -150,154 +129,3 @@ def decode(text: str, encoding: Encoding, where: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ClientError(f"{where}: not valid {encoding}: {error}") from error
-
-
-def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Request:
-    """Read a dropped file strictly.
-
-    Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet) and :class:`ClientError`, whose text
-    names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
-    """
-    _require_whole(data)
-    _bound_strings(data, max_files)
-    request = _decode_strictly(data)
-    _check_arguments(request)
-    _check_files(request, max_files)
-    _refuse_duplicate_keys(data)
-    if request.kind == "run":
-        _check_scripts(request)
-    elif request.files:
-        raise ClientError("files: a list-dependencies request has none")
-    decode(request.inputs, request.inputs_encoding, "inputs")
-    if request.nixpkgs not in pins:
-        raise ClientError(f"nixpkgs: there is no pin called {_shown(request.nixpkgs)}; there are {sorted(pins)}")
-    return request
-
-
-def _require_whole(data: bytes) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        raise ClientError("the file is not plain UTF-8: it starts with a byte order mark")
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except RecursionError as error:
-        raise ClientError("the JSON is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise IncompleteError(f"not one JSON object in UTF-8: {error}") from error
-
-
-def _bound_strings(data: bytes, max_files: int) -> None:
-    """Refuse what has more strings, keys among them, than any request: ``data`` is JSON, of any shape."""
-    most = max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS
-    if data.count(b'"') > 2 * most and next(islice(STRING.finditer(data), most, None), None):
-        raise ClientError(
-            f"the file has more than {most} keys and strings, which no request needs: {max_files} files are allowed, "
-            f"and {MAX_ENTRIES} entries each of args and env"
-        )
-
-
-def _decode_strictly(data: bytes) -> Request:
-    try:
-        return msgspec.json.decode(data, type=_DROPPED)
-    except RecursionError as error:
-        raise ClientError("the JSON is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        text = ascii(str(error))[1:-1]  # it quotes what it does not know, whole
-        raise ClientError(text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}") from error
-
-
-def _refuse_duplicate_keys(data: bytes) -> None:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        seen: dict[str, object] = {}
-        for key, value in pairs:
-            if key in seen:
-                raise ClientError(f"the key {_shown(key)} stands twice in one object")
-            seen[key] = value
-        return seen
-
-    def refuse(word: str) -> NoReturn:
-        raise ClientError(f"{word} is not JSON")
-
-    try:
-        json.loads(data, object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ClientError(f"not JSON: {error}") from error
-
-
-def _check_files(request: Request, max_files: int) -> None:
-    if len(request.files) > max_files:
-        raise ClientError(f"files: {len(request.files)} files are more than the {max_files} that are allowed")
-    names: dict[str, str] = {}
-    for index, file in enumerate(request.files):
-        where = f"files[{index}].name"
-        folded = unicodedata.normalize("NFC", _checked_path(file.name, where)).casefold()
-        if folded in names:
-            raise ClientError(f"{where}: {_shown(file.name)} is the same file as {_shown(names[folded])}")
-        names[folded] = file.name
-        decode(file.content, file.encoding, f"files[{index}].content ({_shown(file.name)})")
-    for name in names:
-        for at, character in enumerate(name):
-            if character == "/" and name[:at] in names:
-                raise ClientError(f"files: {_shown(names[name[:at]])} is a file and a directory at once")
-
-
-def _check_scripts(request: Request) -> None:
-    names = {file.name.casefold(): file.name for file in request.files}
-    for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
-        if names.get(script, script) != script:
-            raise ClientError(f"files: {_shown(names[script])} must be written {script}")
-    if RUN_FILE not in names:
-        raise ClientError(f"files: there is no {RUN_FILE}, which is what is run")
-    try:
-        expression = request.expression()
-    except UnicodeDecodeError as error:
-        raise ClientError(f"files: {EXPRESSION_FILE} is not UTF-8 text") from error
-    if len(expression) > MAX_EXPRESSION or "\0" in expression:
-        raise ClientError(f"files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
-
-
-def _checked_path(name: str, where: str) -> str:
-    """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
-    problem = ""
-    parts = name.split("/")
-    if not name or any(part in ("", ".", "..") for part in parts):
-        problem = "it must be a relative path without empty, '.' or '..' parts"
-    elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
-        problem = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
-    elif len(parts) > MAX_DEPTH + 1:
-        problem = f"it may lie in {MAX_DEPTH} directories, one in another"
-    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name) or "\\" in name:
-        problem = "control characters and backslashes are not allowed"
-    elif any(part.startswith("-") for part in parts):
-        problem = "no part may start with '-', which programs take for an option"
-    if problem:
-        raise ClientError(f"{where}: {_shown(name)}: {problem}")
-    return name
-
-
-def _check_arguments(request: Request) -> None:
-    for key, many in (("args", len(request.args)), ("env", len(request.env))):
-        if many > MAX_ENTRIES:
-            raise ClientError(f"{key}: {many} entries are more than {MAX_ENTRIES}")
-    total = 0
-    for index, argument in enumerate(request.args):
-        total += _checked_string(argument, f"args[{index}]") + WIRE_OVERHEAD
-    for name, value in request.env.items():
-        if not name or "=" in name:
-            raise ClientError(f"env: {_shown(name)} is not a name: it is empty or has '=' in it")
-        total += _checked_string(f"{name}={value}", f"env[{_shown(name)}]") + WIRE_OVERHEAD
-    if total > MAX_ARGUMENTS:
-        raise ClientError(f"args, env: {total} bytes together are more than {MAX_ARGUMENTS}")
-
-
-def _checked_string(text: str, where: str) -> int:
-    if "\0" in text:
-        raise ClientError(f"{where}: a NUL is not allowed here")
-    size = len(text.encode())
-    if size > MAX_ARGUMENT:
-        raise ClientError(f"{where}: {size} bytes are more than the {MAX_ARGUMENT} of one string")
-    return size
-
-
-def _shown(text: str) -> str:
-    """Return ``text`` shortened and quoted, fit for one line of a log or a terminal."""
-    return ascii(text if len(text) <= 80 else text[:77] + "...")

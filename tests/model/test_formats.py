@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from spoold.model import formats
+from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError, NewerFormatError
 from spoold.model.formats import Stored
 from spoold.model.job import Runtime
 from spoold.model.response import Response
-from spoold.model.submission import Dependencies, File, LimitRequests, Origin, Request, Submission, read_request
+from spoold.model.submission import Dependencies, File, LimitRequests, Origin, Request, Submission
 
 ORIGIN = Origin(uid=1, gid=2, sha256="0" * 64, arrival=3.5)
 SUBMISSION = Submission(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from spoold.model.dropped import MAX_ARGUMENT
 from spoold.model.errors import ClientError
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.model.submission import MAX_ARGUMENT
 from spoold.sandbox import runner
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from spoold.sandbox.inside.messages import Order

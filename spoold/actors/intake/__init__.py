@@ -34,6 +34,7 @@ from spoold.host.metrics import CANCELS, DROPPED
 from spoold.host.persons import Persons
 from spoold.host.seldom import Seldom
 from spoold.model import ids
+from spoold.model.dropped import read_request
 from spoold.model.errors import (
     ClientError,
     IncompleteError,
@@ -44,7 +45,7 @@ from spoold.model.errors import (
 )
 from spoold.model.ids import Hint, Private
 from spoold.model.states import Role, State
-from spoold.model.submission import Origin, Request, read_request
+from spoold.model.submission import Origin, Request
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend

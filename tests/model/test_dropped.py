@@ -7,8 +7,9 @@ import tracemalloc
 
 import pytest
 
+from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.submission import Request, read_request
+from spoold.model.submission import Request
 
 RUN = {"name": "run.sh", "content": "echo"}
 
