@@ -1,24 +1,19 @@
-"""The ``spoolctl`` command: the person's tool."""
+"""The ``spoolctl`` command: the person's tool. What makes the spool and tells the settings is here, the rest beside."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from spoold.cli import check, client, defaults, deps, doctor, exits, migration, operator, pins, render, text, top
-from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli import check, defaults, deps, doctor, exits, migration, operator, pins, submissions, top
+from spoold.cli.options import JSON
 from spoold.config import Settings, file_in_use, former_names, load
 from spoold.host.persons import weights
-from spoold.model.errors import ClientError, OperatorError
-from spoold.model.response import Response, Status
-from spoold.model.submission import Request
+from spoold.model.errors import OperatorError
 from spoold.nix import places
 from spoold.spool import layout, lists
-from spoold.spool.store import published
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -96,145 +91,6 @@ def init(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-@command.command(short_help="Submit a request, or a directory with run.sh.")
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
-@click.option("--id", "id_", metavar="ID", help="The submission's id. [default: the name and a random part]")
-@click.option(
-    "--stdin",
-    "stdin",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="What run.sh reads on standard input.",
-)
-@click.option(
-    "--arg",
-    "arguments",
-    multiple=True,
-    metavar="ARG",
-    help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it while the job runs.",
-)
-@click.option(
-    "--env",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a request FILE.",
-)
-@click.option("--wait", is_flag=True, help="Wait for the response and show it.")
-@TIMEOUT
-@JSON
-@click.pass_obj
-def submit(
-    settings: Settings,
-    *,
-    source: Path,
-    id_: str | None,
-    stdin: Path | None,
-    arguments: tuple[str, ...],
-    variables: tuple[str, ...],
-    wait: bool,
-    timeout: float,
-    as_json: bool,
-) -> int:
-    """Submit a request (a JSON FILE), or a DIRECTORY that has run.sh, cutor.nix, compile.sh and whatever they need.
-
-    Without --wait it prints the id, under which `spoolctl status` tells the rest.
-
-    \b
-    Examples:
-      spoolctl submit homework/ --stdin input.txt --arg fast --env LANG=C.UTF-8 --wait
-      spoolctl submit request.json --id alice-ex3 --json --wait
-
-    Exit codes: 0 submitted (with --wait: COMPLETED), 1 not submitted, 4 still on its way after --timeout, 5 (with
-    --wait) it ended otherwise.
-    """
-    if source.is_dir():
-        request = client.request_from_directory(source)
-        data = client.as_bytes(_with_inputs(request, stdin, arguments, variables))
-    elif stdin or arguments or variables:
-        raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
-    else:
-        data = source.read_bytes()
-    id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
-    client.drop(settings.spool.path, id_, data)
-    if not wait:
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
-        return exits.OK
-    return _wait_and_show(settings, id_, timeout, as_json=as_json)
-
-
-def _with_inputs(
-    request: Request, stdin: Path | None, arguments: tuple[str, ...], variables: tuple[str, ...]
-) -> Request:
-    pairs = [variable.partition("=") for variable in variables]
-    if any(not separator for _, separator, _ in pairs):
-        raise click.UsageError("--env takes NAME=VALUE")
-    inputs, encoding = client.encoded(stdin.read_bytes() if stdin else b"")
-    return msgspec.structs.replace(
-        request,
-        inputs=inputs,
-        inputs_encoding=encoding,
-        args=list(arguments),
-        env={name: value for name, _, value in pairs},
-    )
-
-
-@command.command(short_help="Show a response, or how far it is.")
-@click.argument("id_", metavar="ID")
-@JSON
-@click.pass_obj
-def status(settings: Settings, id_: str, as_json: bool) -> int:
-    """Show a submission's response, or how far it is.
-
-    \b
-    Examples:
-      spoolctl status alice-ex3
-      spoolctl status alice-ex3 --json | jq -r .run.stdout
-
-    Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
-    """
-    client.require_spool(settings.spool.path)
-    response = client.look(settings.spool.path, id_)
-    if response is None:
-        raise ClientError(f"{id_!a}: {client.why_unknown(settings.spool.path, id_)}")
-    _show(id_, response, as_json=as_json)
-    if doubt := client.doubt(settings.spool.path, id_):
-        click.echo(doubt, err=True)
-    if idle := client.idle_cancel(settings.spool.path, id_):
-        click.echo(idle, err=True)
-    return exits.OK
-
-
-@command.command(short_help="End a submission, whatever state it is in.")
-@click.argument("id_", metavar="ID")
-@click.option("--wait", is_flag=True, help="Wait for the response and show it.")
-@TIMEOUT
-@JSON
-@click.pass_obj
-def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json: bool) -> int:
-    """End a submission of yours, whatever state it is in. The operator may end anyone's.
-
-    Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
-    seconds. Whether there is such a submission, and whether it is yours, is not said here, since nobody may know that
-    of others': `spoolctl status ID` tells, or --wait. Without this command, a file ID.cancel or ID@WORD.cancel in
-    incoming/ that holds the id does the same.
-
-    \b
-    Examples:
-      spoolctl cancel alice-ex3
-      spoolctl cancel alice-ex3 --wait --timeout 60
-
-    Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: then it
-    is perhaps not a submission of yours; 5 (with --wait) it ended otherwise.
-    """
-    client.cancel(settings.spool.path, id_)
-    if not wait:
-        asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
-        return exits.OK
-    return _wait_and_show(settings, id_, timeout, as_json=as_json, wanted=Status.CANCELLED)
-
-
 @command.command(short_help="Print the settings in force.")
 @click.option(
     "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
@@ -278,23 +134,9 @@ def config(context: click.Context, *, as_file: bool, migrate: bool, as_json: boo
     click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))
 
 
-def _wait_and_show(
-    settings: Settings, id_: str, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
-) -> int:
-    response = client.wait(settings.spool.path, id_, timeout)
-    if response is None:
-        return exits.timed_out(id_, timeout)
-    _show(id_, response, as_json=as_json)
-    return exits.OK if response.status is wanted else exits.NOT_COMPLETED
-
-
-def _show(id_: str, response: Response, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.buffer.write(published(id_, response))
-    else:
-        render.show_response(Console(highlight=False, markup=False), text.printable(id_), response)
-
-
+command.add_command(submissions.submit, "submit")
+command.add_command(submissions.status, "status")
+command.add_command(submissions.cancel, "cancel")
 command.add_command(check.command, "check")
 command.add_command(deps.command, "deps")
 command.add_command(doctor.command, "doctor")
