@@ -2,25 +2,23 @@
 
 Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it looks at what is held. Entries whose
 holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
-``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build, and put back only where
-there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried again.
+``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build (``unbuilt``), and put back
+only where there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried
+again (``failures``).
 
 An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
-
-import msgspec
 
 from spoold.actors import Threadless
+from spoold.actors.health.failures import Failures
+from spoold.actors.health.unbuilt import Unbuilt
 from spoold.config import Settings
 from spoold.host import fsops, machine
 from spoold.host.log import Log
@@ -32,7 +30,6 @@ from spoold.model.collection import Order, Report
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Hint
 from spoold.model.job import BuildResult
-from spoold.model.plan import build_id_of
 from spoold.model.response import Outcome, Phase
 from spoold.model.states import Kind, Role, State
 from spoold.spool.builds import BuildStore
@@ -49,22 +46,7 @@ from spoold.upkeep.unexplained import Unexplained
 log = Log(Role.HEALTH)
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
-PATIENCE = 0.5  # seconds of a step for removing what is old, for counting what owners have, and for the check
-
-
-class Needed(NamedTuple):
-    """The build that an entry waits for (None: none that there could be), and what that was read from."""
-
-    runtime: fsops.Identity | None
-    file: fsops.Identity | None
-    build_id: str | None
-
-
-class Judged(NamedTuple):
-    """The result of a build, as its file was, and when the build ended where that failed; else it is none to forget."""
-
-    file: fsops.Identity
-    failed: float = math.inf  # on the file system's clock
+PATIENCE = 0.5  # seconds of a step for each of its parts whose work grows with what clients put into the spool
 
 
 class Health(Threadless):
@@ -74,14 +56,13 @@ class Health(Threadless):
         self._settings = settings
         self._spool = Spool(settings, Role.HEALTH)
         self._builds = BuildStore(settings)
-        self._judged: dict[str, Judged] = {}  # results that need no second look
-        self._build_ids: dict[Entry, Needed] = {}  # what entries in building/ wait for that are as old as dead ones
-        self._looked_up_to = 0  # of what is in building/
         self._side_files: Iterator[str | Pause] | None = None  # that were not looked at yet
         self._check = Check(settings, Role.HEALTH)
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
         self._newer = LeftAlone(log)
+        self._unbuilt = Unbuilt(self._spool, self._builds, self._newer)
+        self._failures = Failures(self._spool, self._builds, self._newer)
         self._seldom = Seldom(log, self._spool.clock)
         self._persons = Persons()
         self._retention = Retention(settings, self._spool, self._builds, self._persons.of)
@@ -127,7 +108,7 @@ class Health(Threadless):
         publish_committed(self._builds.queue, log)
         self._check_submissions()
         self._check_builds()
-        self._forget_failures()
+        self._failures.step(self._settings.builder.failure_memory, PATIENCE)
         self._clear_progress()
         clear_private(self._spool.queue, self._spool.clock)
         clear_private(self._builds.queue, self._spool.clock)
@@ -159,7 +140,7 @@ class Health(Threadless):
     def _check_submissions(self) -> None:
         for state in Kind.SUBMISSION.held:
             dead = self._watchmen[Kind.SUBMISSION, state].dead(self._spool.queue, state)
-            for entry in self._without_build(dead) if state is State.BUILDING else dead:
+            for entry in self._unbuilt.among(dead, PATIENCE) if state is State.BUILDING else dead:
                 self._recover(state, entry)
 
     def _recover(self, state: State, entry: Entry) -> None:
@@ -169,52 +150,6 @@ class Health(Threadless):
             self._newer.meet(newer)
             return
         recover(self._spool.queue, state, entry, abandon=partial(self._abandon, state=state), log=log)
-
-    def _without_build(self, entries: list[Entry]) -> Iterator[Entry]:
-        """Yield those whose build is nowhere.
-
-        An entry is as large as its client likes, so each is read once. Where that takes long, or the look for many
-        builds, or what the caller does, the next checks go on with the others. No more is remembered than what the
-        watchman has.
-        """
-        runtime = fsops.identity(self._builds.runtime.path)
-        known, self._build_ids = self._build_ids, {}
-        missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
-        began, at = self._spool.clock.monotonic(), self._looked_up_to % max(1, len(entries))
-        for number, entry in enumerate(entries[at:] + entries[:at]):
-            if number and self._spool.clock.monotonic() - began > PATIENCE:
-                if entry in known:
-                    self._build_ids[entry] = known[entry]
-                continue
-            self._looked_up_to = at + number + 1
-            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
-            if needed and (needed.runtime, needed.file) == (runtime, file):
-                self._build_ids[entry] = needed
-            if self._has_no_build(entry, runtime, file, missing):
-                yield entry
-
-    def _has_no_build(
-        self, entry: Entry, provided: fsops.Identity | None, file: fsops.Identity | None, missing: dict[str, bool]
-    ) -> bool:
-        try:
-            if entry not in self._build_ids:
-                runtime = self._builds.runtime.read()
-                if runtime is None:
-                    return False
-                request = self._spool.read(State.BUILDING, entry).Request
-                build_id = build_id_of(request, runtime) if request else None
-                self._build_ids[entry] = Needed(provided, file, sys.intern(build_id) if build_id else None)
-            build_id = self._build_ids[entry].build_id
-            if build_id is not None and build_id not in missing:
-                missing[build_id] = self._builds.look(build_id) == "missing"
-            return build_id is None or missing[build_id]
-        except LeaseLostError:
-            return False
-        except NewerFormatError as error:  # of the runtime, the entry, or the build's result
-            self._newer.meet(error)
-            return False
-        except msgspec.DecodeError:
-            return True
 
     def _abandon(self, entry: Entry, state: State) -> None:
         tries = self._settings.lease.attempts
@@ -240,54 +175,6 @@ class Health(Threadless):
             self._builds.finish(entry, result, self._spool.clock.file_system())
         except LeaseLostError:
             return
-
-    def _forget_failures(self) -> None:
-        """Forget builds that failed a while ago.
-
-        A log is as long as whoever asked for the build wanted. So each result is read once, and where that takes long,
-        the others are read at the next checks.
-        """
-        began, latest = self._spool.clock.monotonic(), self._spool.clock.file_system()
-        judged: dict[str, Judged] = {}
-        read = 0
-        for build_id in self._builds.finished():
-            seen, before = fsops.identity(self._builds.result_path(build_id)), self._judged.get(build_id)
-            if before and before.file == seen:
-                judged[build_id] = before
-            elif seen and (not read or self._spool.clock.monotonic() - began <= PATIENCE):
-                read += 1
-                self._judge(build_id, seen, judged)
-        self._judged = judged
-        latest -= self._settings.builder.failure_memory
-        self._builds.forget({build_id for build_id, each in judged.items() if each.failed < latest})
-
-    def _judge(self, build_id: str, seen: fsops.Identity, judged: dict[str, Judged]) -> None:
-        try:
-            record = self._builds.result(build_id)
-        except NewerFormatError as error:
-            self._newer.meet(error)
-            judged[build_id] = Judged(seen)
-            return
-        if record is None:
-            self._set_aside_result(build_id, self._builds.result_path(build_id))
-        elif record.result.shell:
-            judged[build_id] = Judged(seen)
-        else:
-            judged[build_id] = Judged(seen, record.finished)
-
-    def _set_aside_result(self, build_id: str, path: str) -> None:
-        """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""
-        try:
-            data = fsops.read(path, self._builds.most)
-        except fsops.OddFileError as error:
-            log.error("what has the name of a build's result is none; set aside, it will be built again", error=error)
-            fsops.move(path, self._spool.queue.path("quarantine", f"{build_id}@build.bytes"))
-            self._builds.forget({build_id})
-            return
-        if data is not None:
-            log.error("the result of a build cannot be read; set aside, it will be built again", build=build_id)
-            self._spool.set_aside(build_id, data, "the result of a build, which cannot be read", suffix="@build")
-            self._builds.forget({build_id})
 
     def _order_collection(self) -> None:
         """File the order to collect when it is time; the time of the last one outlives this process."""

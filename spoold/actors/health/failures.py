@@ -1,0 +1,82 @@
+"""Builds that failed: forgotten after a while, so that they can be tried again.
+
+A log is as long as whoever asked for the build wanted. So each result is read once, and judged by that until its file
+is another. One that cannot be read is kept in quarantine and forgotten: whoever wants the build has it built again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.model.errors import NewerFormatError
+from spoold.model.states import Role
+from spoold.spool.builds import BuildStore
+from spoold.spool.newer import LeftAlone
+from spoold.spool.store import Spool
+
+log = Log(Role.HEALTH)
+
+
+class Judged(NamedTuple):
+    """The result of a build, as its file was, and when the build ended where that failed; else it is none to forget."""
+
+    file: fsops.Identity
+    failed: float = math.inf  # on the file system's clock
+
+
+class Failures:
+    """Looks for them among the results; what is of a ``newer`` version is noted, and stays."""
+
+    def __init__(self, spool: Spool, builds: BuildStore, newer: LeftAlone) -> None:
+        self._spool, self._builds, self._newer = spool, builds, newer
+        self._judged: dict[str, Judged] = {}  # results that need no second look
+
+    def step(self, memory: float, patience: float) -> None:
+        """Forget builds that failed more than ``memory`` seconds ago.
+
+        Where reading takes longer than ``patience`` seconds, the other results are read at the next steps.
+        """
+        began, latest = self._spool.clock.monotonic(), self._spool.clock.file_system()
+        judged: dict[str, Judged] = {}
+        read = 0
+        for build_id in self._builds.finished():
+            seen, before = fsops.identity(self._builds.result_path(build_id)), self._judged.get(build_id)
+            if before and before.file == seen:
+                judged[build_id] = before
+            elif seen and (not read or self._spool.clock.monotonic() - began <= patience):
+                read += 1
+                self._judge(build_id, seen, judged)
+        self._judged = judged
+        latest -= memory
+        self._builds.forget({build_id for build_id, each in judged.items() if each.failed < latest})
+
+    def _judge(self, build_id: str, seen: fsops.Identity, judged: dict[str, Judged]) -> None:
+        try:
+            record = self._builds.result(build_id)
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            judged[build_id] = Judged(seen)
+            return
+        if record is None:
+            self._set_aside_result(build_id, self._builds.result_path(build_id))
+        elif record.result.shell:
+            judged[build_id] = Judged(seen)
+        else:
+            judged[build_id] = Judged(seen, record.finished)
+
+    def _set_aside_result(self, build_id: str, path: str) -> None:
+        """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""
+        try:
+            data = fsops.read(path, self._builds.most)
+        except fsops.OddFileError as error:
+            log.error("what has the name of a build's result is none; set aside, it will be built again", error=error)
+            fsops.move(path, self._spool.queue.path("quarantine", f"{build_id}@build.bytes"))
+            self._builds.forget({build_id})
+            return
+        if data is not None:
+            log.error("the result of a build cannot be read; set aside, it will be built again", build=build_id)
+            self._spool.set_aside(build_id, data, "the result of a build, which cannot be read", suffix="@build")
+            self._builds.forget({build_id})

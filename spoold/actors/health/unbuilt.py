@@ -1,0 +1,84 @@
+"""Submissions that wait in ``building/`` for a build that is nowhere: neither filed, nor under way, nor finished.
+
+An entry is as large as its client likes, so each is read once, and what it waits for is remembered. That counts until
+the entry's file is another, or the runtime, which says what a pin stands for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from spoold.host import fsops
+from spoold.model.errors import LeaseLostError, NewerFormatError
+from spoold.model.ids import Entry
+from spoold.model.plan import build_id_of
+from spoold.model.states import State
+from spoold.spool.builds import BuildStore
+from spoold.spool.newer import LeftAlone
+from spoold.spool.store import Spool
+
+
+class Needed(NamedTuple):
+    """The build that an entry waits for (None: none that there could be), and what that was read from."""
+
+    runtime: fsops.Identity | None
+    file: fsops.Identity | None
+    build_id: str | None
+
+
+class Unbuilt:
+    """Looks for such submissions; what is of a ``newer`` version is noted, and never one of them."""
+
+    def __init__(self, spool: Spool, builds: BuildStore, newer: LeftAlone) -> None:
+        self._spool, self._builds, self._newer = spool, builds, newer
+        self._build_ids: dict[Entry, Needed] = {}  # what entries wait for
+        self._looked_up_to = 0
+
+    def among(self, entries: list[Entry], patience: float) -> Iterator[Entry]:
+        """Yield those of ``entries`` whose build is nowhere.
+
+        Where that takes longer than ``patience`` seconds, what the caller does included, the next calls go on with the
+        others. No more is remembered than is among ``entries``.
+        """
+        runtime = fsops.identity(self._builds.runtime.path)
+        known, self._build_ids = self._build_ids, {}
+        missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
+        began, at = self._spool.clock.monotonic(), self._looked_up_to % max(1, len(entries))
+        for number, entry in enumerate(entries[at:] + entries[:at]):
+            if number and self._spool.clock.monotonic() - began > patience:
+                if entry in known:
+                    self._build_ids[entry] = known[entry]
+                continue
+            self._looked_up_to = at + number + 1
+            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
+            if needed and (needed.runtime, needed.file) == (runtime, file):
+                self._build_ids[entry] = needed
+            if self._has_no_build(entry, runtime, file, missing):
+                yield entry
+
+    def _has_no_build(
+        self, entry: Entry, provided: fsops.Identity | None, file: fsops.Identity | None, missing: dict[str, bool]
+    ) -> bool:
+        try:
+            if entry not in self._build_ids:
+                runtime = self._builds.runtime.read()
+                if runtime is None:
+                    return False
+                request = self._spool.read(State.BUILDING, entry).Request
+                build_id = build_id_of(request, runtime) if request else None
+                self._build_ids[entry] = Needed(provided, file, sys.intern(build_id) if build_id else None)
+            build_id = self._build_ids[entry].build_id
+            if build_id is not None and build_id not in missing:
+                missing[build_id] = self._builds.look(build_id) == "missing"
+            return build_id is None or missing[build_id]
+        except LeaseLostError:
+            return False
+        except NewerFormatError as error:  # of the runtime, the entry, or the build's result
+            self._newer.meet(error)
+            return False
+        except msgspec.DecodeError:
+            return True
