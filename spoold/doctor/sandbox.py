@@ -27,7 +27,7 @@ from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
-from spoold.model.job import Job, JobFile, Runtime
+from spoold.model.job import Runtime, trial_job
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import interpreter
@@ -317,19 +317,8 @@ def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
 
 def _run(sandbox: DockerSandbox, settings: Settings, script: bytes, closure: list[str]) -> Phase:
     """Return what became of a job of one script."""
-    job = Job(
-        submission_id="doctor",
-        attempt=0,
-        files=[JobFile("run.sh", script, 0o755)],
-        stdin=b"",
-        args=[],
-        env={},
-        compile=None,
-        run=replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30),
-        shell="",
-        nixpkgs="",
-        closure=closure,
-    )
+    limits = replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30)
+    job = trial_job("doctor", script, limits, closure)
     return sandbox.run(job, lambda *_: None, threading.Event()).run
 
 

@@ -7,6 +7,7 @@ store.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -53,6 +54,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def longest(self) -> float:
         """Return the seconds on the wall clock that its phases take together at most."""
         return self.run.time + (self.compile.time if self.compile else 0.0)
+
+
+def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[str] = ()) -> Job:
+    """Return a job of ours that tries something out: one script, in no environment; ``closure`` is what it may see."""
+    return Job(
+        submission_id=name,
+        attempt=0,
+        files=[JobFile("run.sh", script, 0o755)],
+        stdin=b"",
+        args=[],
+        env={},
+        compile=None,
+        run=limits,
+        shell="",
+        nixpkgs="",
+        closure=list(closure),
+    )
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):

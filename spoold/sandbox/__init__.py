@@ -1,6 +1,6 @@
 """Where programs run: a job goes in, what came of it comes out.
 
-Nothing here knows of the spool or of Nix; an engine is one file beside this one.
+Nothing here knows of the spool or of Nix, nor of any engine: each of these is a folder of ``spoold.engines``.
 """
 
 from __future__ import annotations

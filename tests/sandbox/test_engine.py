@@ -18,11 +18,10 @@ from msgspec.structs import replace
 
 from spoold.config import Settings
 from spoold.engines.docker import container as container_module
-from spoold.engines.docker import image, walls
-from spoold.engines.docker import sandbox as docker_sandbox
+from spoold.engines.docker import family, image, walls
 from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.porter import ROLE
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.engines.docker.view import ROLE
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
@@ -166,7 +165,7 @@ def test_orphans_are_removed_and_others_are_not(
     again.prepare()
     assert len(left(api, tmp_path)) == 2  # this process still uses them
     again.close()
-    monkeypatch.setattr(docker_sandbox, "PROCESS", "another")
+    monkeypatch.setattr(family, "PROCESS", "another")
     successor = DockerSandbox(settings_for(docker_host, str(tmp_path), "a"), runtime)
     successor.prepare()
     successor.close()

@@ -192,12 +192,12 @@ def test_a_porter_that_died_is_replaced(
     narrow: DockerSandbox, docker_host: str, closure: Closure, plain_shell: str
 ) -> None:
     api = docker.APIClient(base_url=docker_host)
-    assert narrow._views._porter is not None
-    before = narrow._views._porter.id
+    assert narrow._view._porter._porter is not None
+    before = narrow._view._porter._porter.id
     api.kill(before)
     api.close()
     assert run(narrow, job("echo hi", plain_shell, closure(plain_shell))).run.stdout == "hi\n"
-    assert narrow._views._porter.id != before
+    assert narrow._view._porter._porter.id != before
 
 
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)
@@ -209,7 +209,7 @@ def test_only_a_process_of_the_container_itself_is_touched(narrow: DockerSandbox
     try:
         for pid in (os.getpid(), 1, 2**22 - 1):
             with pytest.raises(UnusableError):
-                narrow._views.show(plan, pid, container.transport.id, [])
+                narrow._view._porter.show(plan, pid, container.transport.id, [])
     finally:
         container.close()
     assert mounts_of_the_host() == mounts
@@ -291,7 +291,7 @@ def test_an_engine_that_ends_and_comes_back_at_the_trial_opens_no_store(
     docker_host: str, whole: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = DockerSandbox(view_settings(docker_host, tmp_path, "auto"), whole)
-    probe = made._probe_view
+    probe = made._view._probe
     fails = iter([True, False])
 
     def lost(plan: DockerPlan) -> None:
@@ -299,7 +299,7 @@ def test_an_engine_that_ends_and_comes_back_at_the_trial_opens_no_store(
             raise TemporaryError("the sandbox was lost")
         probe(plan)
 
-    monkeypatch.setattr(made, "_probe_view", lost)
+    monkeypatch.setattr(made._view, "_probe", lost)
     made.prepare()
     assert made.viewed
     made.close()

@@ -3,10 +3,7 @@
 ``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, isolates and limits
 its containers (``checks``), has our image and starts it (``trial``). It may be called again at any time, also while
 jobs run. ``run`` may be called from many threads. See ``walls`` for what holds a job, ``pool`` for what is made and
-removed when.
-
-Labels say whose a container is: one of the same executor and spool that another process made is an orphan, since only
-one executor of a name works on a spool. One of this process is none while it is ``known``.
+removed when, ``view`` for what a job sees of the store, ``family`` for whose a container is.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import itertools
 import os
 import random
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,27 +20,25 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.engines.docker import checks, image, trial
-from spoold.engines.docker.attached import known, remove
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
+from spoold.engines.docker.family import Family
 from spoold.engines.docker.image import Image
-from spoold.engines.docker.view import Views, entries
+from spoold.engines.docker.view import View
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
-from spoold.model.errors import OperatorError, SpooldError, TemporaryError
+from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.findings import refuse
-from spoold.model.job import Job, JobFile, JobResult, Runtime
+from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.model.response import Phase
 from spoold.sandbox.inside.files import HOLDERS
-from spoold.sandbox.pool import LAST_PATIENCE, Counts, Pool
+from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Runner
-from spoold.sandbox.stream import BrokenError
 from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
 
-PROCESS = uuid.uuid4().hex
 TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
 # Containers that wait for a burst: so much of the machine's memory, of which a container that waits takes so much.
@@ -57,16 +51,13 @@ class DockerSandbox:
     def __init__(self, settings: Settings, runtime: Runtime) -> None:
         self._settings, self._runtime = settings, runtime
         self._engine = DockerConnection(settings.docker.host)
-        self._family = {"spoold.executor": settings.executor.name, "spoold.spool": settings.spool.path}
-        self._labels = self._family | {"spoold.process": PROCESS, "spoold.sandbox": uuid.uuid4().hex}
+        self._family = Family(self._engine, settings)
         self._plan: DockerPlan | None = None
         self._pool: Pool[Container] | None = None
         self._preparing, self._imaging, self._planning = threading.Lock(), threading.Lock(), threading.Lock()
-        self._views = Views(self._engine)
+        self._view = View(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
-        self._orphans = threading.Thread()  # removes them
         self._elsewhere = False  # whether it was said that the store cannot be looked at
-        self._viewed: bool | None = None  # whether jobs see their closure only; None: not known yet
 
     def prepare(self) -> None:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
@@ -84,19 +75,19 @@ class DockerSandbox:
                 )
                 store = self._store()
                 made = self._ensure_image(api)
-            self._remove_orphans()
+            self._family.remove_orphans()
             first = DockerPlan(
                 settings=self._settings,
                 runtime=self._runtime,
                 image=made,
                 store=store,
-                labels=self._labels,
+                labels=self._family.labels,
                 network_disabled=True,
                 unified=information.get("CgroupVersion") == "2",
                 remapped="name=userns" in (information.get("SecurityOptions") or ()),
             )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
-            self._try_views(plan)
+            self._view.try_out(plan)
             with self._planning:
                 self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
@@ -117,19 +108,6 @@ class DockerSandbox:
     def _ensure_image(self, api: docker.APIClient) -> Image:
         with self._imaging:  # of many that miss it one makes it, and the others find that one
             return image.ensure(api, self._runtime)
-
-    def _remove_orphans(self) -> None:
-        """Begin to remove what another process left. It does nothing any more: its jobs ended with their streams."""
-
-        def remove_them() -> None:
-            try:
-                self._remove(self._family, spare=PROCESS)
-            except SpooldError as error:
-                log.warning("containers are left behind for now", error=error)
-
-        if not self._orphans.is_alive():
-            self._orphans = threading.Thread(target=remove_them, name="orphans", daemon=True)
-            self._orphans.start()
 
     def _fill(self, plan: DockerPlan, memory: int = 0) -> None:
         """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes, for the limits of now."""
@@ -161,75 +139,6 @@ class DockerSandbox:
             if self._plan is not None:
                 self._fill(self._plan)
 
-    def _try_views(self, plan: DockerPlan) -> None:
-        """Find out whether a job can be made to see its closure only, by a job that lists its store."""
-        wish = self._settings.sandbox.view
-        if wish == "off" or not plan.runtime.closure:
-            if wish == "required":
-                raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
-            self._viewed = False
-            return
-        failure = self._view_fails(plan) and self._view_fails(plan)  # an engine that ends and comes back fails it once
-        if failure is None:
-            self._viewed = True
-            return
-        if wish == "required":
-            raise OperatorError(f"sandbox.view is required, but not possible here: {failure}") from failure
-        if self._viewed is None:
-            log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
-        self._viewed = False
-
-    def _view_fails(self, plan: DockerPlan) -> TemporaryError | None:
-        """Return why no view can be had; raises where the reason is an engine that is away."""
-        try:
-            self._probe_view(plan)
-        except TemporaryError as error:
-            if self._viewed or isinstance(error, ImageGoneError):
-                raise
-            self._views.close()
-            with self._engine.client() as api:
-                api.ping()
-            return error
-        return None
-
-    def _probe_view(self, plan: DockerPlan) -> None:
-        limits = self._settings.limits.run.default
-        script = JobFile("run.sh", b"#!/bin/sh\ncd /nix/store && echo *", 0o755)
-        job = Job(
-            submission_id="probe",
-            attempt=0,
-            files=[script],
-            stdin=b"",
-            args=[],
-            env={},
-            compile=None,
-            run=limits,
-            shell="",
-            nixpkgs="",
-        )
-        container = start(self._engine, plan, threading.Event())
-        try:
-            seen = self._in_view(container, job, lambda *_: None, threading.Event()).run.stdout.split()
-        except BrokenError as error:  # its shell is not in the view, or what that needs
-            raise TemporaryError(f"the view of the store is not what it should be: {error}") from error
-        finally:
-            container.close()
-        if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
-            raise TemporaryError(f"the view of the store is not what it should be: {len(seen)} entries")
-
-    def _in_view(
-        self,
-        container: Runner[Container],
-        job: Job,
-        on_phase: Callable[[str, Phase], None],
-        cancelled: threading.Event,
-    ) -> JobResult:
-        """Run a job that sees its own closure only."""
-        names = entries(container.transport.plan, job.closure)
-        if not container.plan.recycled:
-            self._views.show(container.transport.plan, container.transport.pid, container.transport.id, names)
-        return container.run(job, on_phase, cancelled, names)
-
     def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
         """Run one job in a container that no other job is in; what becomes of it comes after the result."""
         pool = self._pool
@@ -249,9 +158,7 @@ class DockerSandbox:
         try:
             if not container.fits(job):
                 container = self._replaced(container, job, cancelled)
-            if self._viewed and job.closure:
-                return self._in_view(container, job, on_phase, cancelled)
-            return container.run(job, on_phase, cancelled)
+            return self._view.run(container, job, on_phase, cancelled)
         except BaseException:  # an interrupt too
             container.stop()  # something of the job may still run, and removal can be a while off
             raise
@@ -279,8 +186,7 @@ class DockerSandbox:
                 if self._plan is plan:
                     self._plan = again
             made = start(self._engine, again, cancelled, next(self._holders))
-        if self._viewed and not plan.recycled:
-            self._views.cover(made.transport.plan, made.transport.pid, made.transport.id)
+        self._view.cover(made)
         return made
 
     @property
@@ -291,7 +197,7 @@ class DockerSandbox:
     @property
     def viewed(self) -> bool | None:
         """Tell whether jobs see their own closure of the store only; None before ``prepare``."""
-        return self._viewed
+        return self._view.narrow
 
     @property
     def counts(self) -> Counts:
@@ -313,19 +219,6 @@ class DockerSandbox:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-        if self._orphans.is_alive():
-            self._orphans.join(LAST_PATIENCE)
-        self._views.close()
-        try:
-            self._remove(self._labels)
-        except SpooldError as error:
-            log.warning("containers are left behind", error=error)
-
-    def _remove(self, labels: dict[str, str], spare: str = "") -> None:
-        wanted = [f"{key}={value}" for key, value in labels.items()]
-        with self._engine.client() as api:
-            for found in api.containers(all=True, filters={"label": wanted}):
-                ours = found["Labels"].get("spoold.process") == spare
-                if not (ours and known.intersection(name.lstrip("/") for name in found["Names"])):
-                    log.info("removing a container", container=found["Id"][:12])
-                    remove(self._engine, api, found["Id"])
+        self._family.settle()
+        self._view.close()
+        self._family.remove_own()

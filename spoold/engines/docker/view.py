@@ -1,12 +1,6 @@
 """What a job sees of the Nix store: its own closure and the sandbox's own programs, and nothing else.
 
-A waiting container is made before its job is known, with the whole store in it. In a recycled container the cell makes
-its own view when the job comes. In one of a single job, before any of it is sent, the *porter* replaces the store in
-that container by a view: a read-only tmpfs that holds a mount for each path that the job may see, out of a layer of
-its own (see ``inside.store``). See ``inside.porter`` for how; 42 paths take 2 ms. It also covers what the kernel tells
-of the host (``inside.masks``), as soon as there is a container. The porter is one more container per executor. It has
-what it takes to mount in another's namespace, so that the executor needs nothing but the engine's socket; it sees
-neither jobs nor the network, and whoever may use that socket could have made it themselves.
+In a recycled container the cell makes its own view when the job comes; in one of a single job the ``porter`` does.
 
 Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
 earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
@@ -16,117 +10,108 @@ given its view is thrown away.
 
 from __future__ import annotations
 
-import os
 import threading
-from typing import Any
+from collections.abc import Callable
 
-from docker.types import LogConfig, Mount
-
-from spoold.engines.docker.attached import AttachedContainer
-from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.connection import DockerConnection, ImageGoneError
+from spoold.engines.docker.container import Container, start
+from spoold.engines.docker.porter import PorterOnDuty
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
-from spoold.model.errors import OperatorError, SpooldError
-from spoold.model.limits import MIB
-from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import Failed, Gone, Show, Shown
-from spoold.sandbox.interpreter import COMMAND
-from spoold.sandbox.stream import ClosedError, text, unlimited
-from spoold.sandbox.transport import UnusableError
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import Job, JobResult, trial_job
+from spoold.model.response import Phase
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.stream import BrokenError
 
 log = Log("sandbox")
 
 STORE = "/nix/store/"
-ROLE = "spoold.role"
-PATIENCE = 10.0  # seconds for one view
-MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
-BOOT = "from inside.porter import main; main()"
 
 
-class Porter(AttachedContainer):
-    """The container that changes what others see."""
-
-    def __init__(self, engine: DockerConnection, plan: DockerPlan, cancelled: threading.Event) -> None:
-        self._plan = plan
-        super().__init__(engine, cancelled)
-
-    def _configuration(self) -> dict[str, Any]:
-        host = self._api.create_host_config(
-            network_mode="none",
-            pid_mode="host",
-            userns_mode="host",
-            read_only=True,
-            cap_drop=["ALL"],
-            # To mount; to look up a namespace; to enter it.
-            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", *(["DAC_READ_SEARCH"] if self._plan.remapped else [])],
-            security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
-            mem_limit=MEMORY,
-            memswap_limit=MEMORY,
-            pids_limit=PROCESSES,
-            mounts=[Mount("/nix/store", self._plan.store, type="bind", read_only=True, propagation="rprivate")],
-            log_config=LogConfig(type="none"),
-        )
-        return {
-            "image": self._plan.image.id,
-            "entrypoint": [*COMMAND, BOOT],
-            "user": "0:0",
-            "stdin_open": True,
-            "network_disabled": self._plan.network_disabled,
-            "labels": self._plan.labels | {ROLE: "porter"},
-            "host_config": host,
-        }
-
-    def show(self, pid: int, container: str, names: list[str]) -> None:
-        """Let the container see these entries of the store only."""
-        order = Show(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
-        self.stream.send([wire.frame(order)], PATIENCE)
-        answer = self.stream.message(PATIENCE, Shown, Gone, Failed)
-        if isinstance(answer, Gone):
-            raise UnusableError(f"the container is gone: {text(answer.reason)}")
-        if isinstance(answer, Failed):
-            raise unlimited(answer.reason)
-
-
-class Views:
-    """Gives views to containers; thread-safe. A porter that has died is replaced."""
+class View:
+    """What the jobs of one sandbox see. ``narrow`` tells whether that is their own closure; None: not known yet."""
 
     def __init__(self, engine: DockerConnection) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
-        self._porter: Porter | None = None
+        self._porter = PorterOnDuty(engine)
+        self.narrow: bool | None = None
 
-    def show(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
-        """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
-        with self._lock:
-            if self._porter is None or not self._porter.stream.silent():
-                self._replace(plan)
-            assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
-            try:
-                self._porter.show(pid, container, names)
-            except ClosedError as error:
-                self._drop()
-                raise UnusableError(f"the porter was lost: {error}") from error
+    def try_out(self, plan: DockerPlan) -> None:
+        """Find out whether a job can be made to see its closure only, by a job that lists its store."""
+        wish = plan.settings.sandbox.view
+        if wish == "off" or not plan.runtime.closure:
+            if wish == "required":
+                raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
+            self.narrow = False
+            return
+        failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back fails it once
+        if failure is None:
+            self.narrow = True
+            return
+        if wish == "required":
+            raise OperatorError(f"sandbox.view is required, but not possible here: {failure}") from failure
+        if self.narrow is None:
+            log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
+        self.narrow = False
 
-    def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
-        """Do ahead of its job what needs no names. Where that fails, ``show`` does it."""
+    def _fails(self, plan: DockerPlan) -> TemporaryError | None:
+        """Return why no view can be had; raises where the reason is an engine that is away."""
         try:
-            self.show(plan, pid, container, [])
-        except SpooldError as error:
-            log.info("what the kernel tells of the host is covered when the job comes", reason=error)
-
-    def _replace(self, plan: DockerPlan) -> None:
-        self._drop()
-        self._porter = Porter(self._engine, plan, threading.Event())
-
-    def _drop(self) -> None:
-        if self._porter is not None:
+            self._probe(plan)
+        except TemporaryError as error:
+            if self.narrow or isinstance(error, ImageGoneError):
+                raise
             self._porter.close()
-            self._porter = None
+            with self._engine.client() as api:
+                api.ping()
+            return error
+        return None
+
+    def _probe(self, plan: DockerPlan) -> None:
+        job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
+        container = start(self._engine, plan, threading.Event())
+        try:
+            seen = self._run(container, job, lambda *_: None, threading.Event()).run.stdout.split()
+        except BrokenError as error:  # its shell is not in the view, or what that needs
+            raise TemporaryError(f"the view of the store is not what it should be: {error}") from error
+        finally:
+            container.close()
+        if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
+            raise TemporaryError(f"the view of the store is not what it should be: {len(seen)} entries")
+
+    def cover(self, container: Runner[Container]) -> None:
+        """Do ahead of its job what needs no names; see ``PorterOnDuty.cover``."""
+        if self.narrow and not container.plan.recycled:
+            self._porter.cover(container.transport.plan, container.transport.pid, container.transport.id)
+
+    def run(
+        self,
+        container: Runner[Container],
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+    ) -> JobResult:
+        """Run a job that sees its own closure only, where that is possible here and the job has one."""
+        if self.narrow and job.closure:
+            return self._run(container, job, on_phase, cancelled)
+        return container.run(job, on_phase, cancelled)
+
+    def _run(
+        self,
+        container: Runner[Container],
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+    ) -> JobResult:
+        names = entries(container.transport.plan, job.closure)
+        if not container.plan.recycled:
+            self._porter.show(container.transport.plan, container.transport.pid, container.transport.id, names)
+        return container.run(job, on_phase, cancelled, names)
 
     def close(self) -> None:
         """Remove the porter."""
-        with self._lock:
-            self._drop()
+        self._porter.close()
 
 
 def entries(plan: DockerPlan, closure: list[str]) -> list[str]:

@@ -1,0 +1,122 @@
+"""The porter: what changes, from outside, what a container of a single job sees.
+
+A waiting container is made before its job is known, with the whole store in it. Before any of the job is sent, the
+*porter* replaces the store in that container by a view: a read-only tmpfs that holds a mount for each path that the job
+may see, out of a layer of its own (see ``inside.store``). See ``inside.porter`` for how; 42 paths take 2 ms. It also
+covers what the kernel tells of the host (``inside.masks``), as soon as there is a container. The porter is one more
+container per executor. It has what it takes to mount in another's namespace, so that the executor needs nothing but the
+engine's socket; it sees neither jobs nor the network, and whoever may use that socket could have made it themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from docker.types import LogConfig, Mount
+
+from spoold.engines.docker.attached import AttachedContainer
+from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.walls import DockerPlan
+from spoold.host.log import Log
+from spoold.model.errors import SpooldError
+from spoold.model.limits import MIB
+from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.messages import Failed, Gone, Show, Shown
+from spoold.sandbox.interpreter import COMMAND
+from spoold.sandbox.stream import ClosedError, text, unlimited
+from spoold.sandbox.transport import UnusableError
+
+log = Log("sandbox")
+
+ROLE = "spoold.role"
+PATIENCE = 10.0  # seconds for one view
+MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
+BOOT = "from inside.porter import main; main()"
+
+
+class Porter(AttachedContainer):
+    """The container that changes what others see."""
+
+    def __init__(self, engine: DockerConnection, plan: DockerPlan, cancelled: threading.Event) -> None:
+        self._plan = plan
+        super().__init__(engine, cancelled)
+
+    def _configuration(self) -> dict[str, Any]:
+        host = self._api.create_host_config(
+            network_mode="none",
+            pid_mode="host",
+            userns_mode="host",
+            read_only=True,
+            cap_drop=["ALL"],
+            # To mount; to look up a namespace; to enter it.
+            cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", *(["DAC_READ_SEARCH"] if self._plan.remapped else [])],
+            security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
+            mem_limit=MEMORY,
+            memswap_limit=MEMORY,
+            pids_limit=PROCESSES,
+            mounts=[Mount("/nix/store", self._plan.store, type="bind", read_only=True, propagation="rprivate")],
+            log_config=LogConfig(type="none"),
+        )
+        return {
+            "image": self._plan.image.id,
+            "entrypoint": [*COMMAND, BOOT],
+            "user": "0:0",
+            "stdin_open": True,
+            "network_disabled": self._plan.network_disabled,
+            "labels": self._plan.labels | {ROLE: "porter"},
+            "host_config": host,
+        }
+
+    def show(self, pid: int, container: str, names: list[str]) -> None:
+        """Let the container see these entries of the store only."""
+        order = Show(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
+        self.stream.send([wire.frame(order)], PATIENCE)
+        answer = self.stream.message(PATIENCE, Shown, Gone, Failed)
+        if isinstance(answer, Gone):
+            raise UnusableError(f"the container is gone: {text(answer.reason)}")
+        if isinstance(answer, Failed):
+            raise unlimited(answer.reason)
+
+
+class PorterOnDuty:
+    """The porter of an executor; thread-safe. One that has died is replaced."""
+
+    def __init__(self, engine: DockerConnection) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._porter: Porter | None = None
+
+    def show(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
+        """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
+        with self._lock:
+            if self._porter is None or not self._porter.stream.silent():
+                self._replace(plan)
+            assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
+            try:
+                self._porter.show(pid, container, names)
+            except ClosedError as error:
+                self._drop()
+                raise UnusableError(f"the porter was lost: {error}") from error
+
+    def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
+        """Do ahead of its job what needs no names. Where that fails, ``show`` does it."""
+        try:
+            self.show(plan, pid, container, [])
+        except SpooldError as error:
+            log.info("what the kernel tells of the host is covered when the job comes", reason=error)
+
+    def _replace(self, plan: DockerPlan) -> None:
+        self._drop()
+        self._porter = Porter(self._engine, plan, threading.Event())
+
+    def _drop(self) -> None:
+        if self._porter is not None:
+            self._porter.close()
+            self._porter = None
+
+    def close(self) -> None:
+        """Remove the porter."""
+        with self._lock:
+            self._drop()
