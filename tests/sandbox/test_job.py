@@ -294,7 +294,7 @@ def test_a_bug_of_ours_between_fork_and_exec_is_not_the_jobs_failure(
     monkeypatch.setattr(runner, "_order", with_another_program)
     with pytest.raises(BrokenError, match=words) as caught:
         run("echo hi")
-    assert re.search(r"phase\.py:\d+ in _become_job", str(caught.value)), caught.value
+    assert re.search(r"child\.py:\d+ in become_job", str(caught.value)), caught.value
 
 
 def test_a_bug_of_ours_in_the_supervisor_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,123 @@
+"""What a phase has used so far, and which of its limits that passes: time, CPU, and memory.
+
+Theory of operation. The kernel counts for the whole container, so all is told from what was counted before the phase.
+The looks decide, some milliseconds apart, and one after the end. What is ours is taken off: the output that we keep,
+and our own CPU time. But reading the output is the job's, whose output takes it. What sockets hold is added.
+"""
+
+from __future__ import annotations
+
+import time
+
+from .sockets import Sockets
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from resource import struct_rusage
+
+    from .counters import Counters
+    from .messages import Bounds
+
+
+class Usage:
+    """The use of one phase, from now on. ``hit`` is the name of the limit that was passed, "" while none was.
+
+    Times are nanoseconds, sizes bytes. ``kept`` is the output that we hold, and grows.
+    """
+
+    def __init__(self, counters: Counters, limits: Bounds, kept: list[bytearray]) -> None:
+        self.counters, self.limits, self.kept = counters, limits, kept
+        self.hit = ""
+        self.reaped_cpu = self.looking_cpu = self.draining_cpu = 0
+        self.cpu_before = counters.cpu()
+        self.oom_before = counters.oom_kills()
+        self.peak_before = counters.peak()
+        self.heap_before, self.files_before, self.cache_before = counters.memory()
+        self.memory_before = self.heap_before + self.files_before
+        self.memory_peak = 0
+        self.sockets = Sockets()
+        self.started = time.monotonic_ns()
+
+    def watch(self) -> None:
+        """Count our own CPU time from now on."""
+        self.watching_since = time.process_time_ns()
+
+    def reaped(self, usage: struct_rusage) -> None:
+        """Count a process that has ended."""
+        self.reaped_cpu += int((usage.ru_utime + usage.ru_stime) * 1e9)
+
+    def ended(self) -> None:
+        """Take the time: the program has ended."""
+        self.elapsed = time.monotonic_ns() - self.started
+
+    def oom(self) -> bool:
+        """Tell whether the kernel killed something for want of memory."""
+        return self.counters.oom_kills() > self.oom_before
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.sockets.close()
+
+    def count_draining(self) -> int:
+        """Count our own CPU time since the watch began, but for the looks: it is the job's, whose output takes it."""
+        now = time.process_time_ns()
+        self.draining_cpu = now - self.watching_since - self.looking_cpu
+        return now
+
+    def look(self, now: int) -> None:
+        """Look at memory, time and CPU; ``now`` is on the monotonic clock, in nanoseconds."""
+        began = self.count_draining()
+        used = self._used(*self.counters.memory())
+        seen = self.sockets.held()
+        used += self.sockets.held(again=True) if used + seen > self.limits.memory >= used else seen
+        self.memory_peak = max(self.memory_peak, used)
+        self.elapsed = now - self.started
+        if used > self.limits.memory or self.oom():
+            self.hit = "memory"
+        elif self.elapsed >= self.limits.time:
+            self.hit = "time"
+        elif self._cpu() > self.limits.cpu_time:
+            self.hit = "cpu"
+        self.looking_cpu += time.process_time_ns() - began
+
+    def account(self) -> tuple[int, int, int]:
+        """Return the CPU time, the peak of memory, and the bytes of files in memory that are left.
+
+        A limit that was passed since the last look is ``hit``.
+        """
+        left, peak = self._memory()
+        cpu = self._cpu()
+        if peak > self.limits.memory:
+            self.hit = "memory"
+        elif not self.hit and self.elapsed > self.limits.time:
+            self.hit = "time"
+        elif not self.hit and cpu > self.limits.cpu_time:
+            self.hit = "cpu"
+        return cpu, peak, left
+
+    def _cpu(self) -> int:
+        now = self.counters.cpu()
+        used = self.reaped_cpu if now is None or self.cpu_before is None else max(0, now - self.cpu_before)
+        return used + self.draining_cpu
+
+    def _memory(self) -> tuple[int, int]:
+        """Return the bytes of files in memory that the phase leaves, and its peak.
+
+        The peak is what was seen at the looks, or the kernel's own where that rose in this phase. The kernel's counts
+        cached files too, which say more about who read them first than about the job: what the cache has grown by is
+        taken off. As that is not exact it never decides about the limit.
+        """
+        heap, files, cache = self.counters.memory()
+        peak, exact = self.counters.peak(), 0
+        if peak > self.peak_before:
+            exact = peak - self._kept() - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
+        left = max(0, self._used(heap, files, cache))
+        return left, max(self.memory_peak, left, min(exact, self.limits.memory))
+
+    def _used(self, heap: int, files: int, _: int) -> int:
+        """Return the bytes that this phase holds; files of an earlier one that it deletes make no room for more."""
+        self.files_before = min(self.files_before, files)
+        return heap - self.heap_before - self._kept() + files - self.files_before
+
+    def _kept(self) -> int:
+        return sum(len(kept) for kept in self.kept)
