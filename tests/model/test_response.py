@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from msgspec.structs import replace
 
-from spoold.model.limits import RUN_DEFAULT, RUN_MAXIMUM, Limits, RequestedLimits, effective
 from spoold.model.response import (
     PENDING_PHASE,
     SKIPPED_PHASE,
@@ -66,25 +64,3 @@ def test_only_what_never_ran_is_skipped() -> None:
     assert made.compile.outcome is Outcome.NONZERO_EXIT
     assert made.run == SKIPPED_PHASE
     assert PENDING_PHASE.stdout == PENDING_PHASE.time == ""
-
-
-def test_limits_are_cut_to_the_maximum_and_said() -> None:
-    limits, notes = effective("run", RequestedLimits(time=1e9, memory=1000), Limits().run)
-    assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, 1000, RUN_DEFAULT.stdout)
-    assert len(notes) == 1
-    assert "limits.run.time" in notes[0]
-    assert effective("run", None, Limits().run) == (RUN_DEFAULT, [])
-
-
-def test_many_processes_get_fewer_descriptors_each() -> None:
-    allowed = Limits().run
-    for processes, open_files, got in ((64, 1024, 1024), (65, 1024, 1008), (1024, 1024, 64), (1024, 32, 32)):
-        limits, notes = effective("run", RequestedLimits(processes=processes, open_files=open_files), allowed)
-        assert (limits.processes, limits.open_files) == (processes, got)
-        assert ["limits.run.open_files" in note for note in notes] == [True] * (got < open_files)
-    assert effective("run", RequestedLimits(processes=1024), allowed)[0].open_files == 64
-    asked = RequestedLimits(processes=1024, open_files=1024)
-    wide = replace(allowed, default=replace(allowed.default, processes=512, open_files=1024))
-    assert effective("run", asked, wide)[0].open_files == 512
-    huge = replace(allowed, maximum=replace(allowed.maximum, processes=10**6))
-    assert effective("run", RequestedLimits(processes=10**6), huge)[0].open_files == 1

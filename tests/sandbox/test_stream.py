@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.engines.docker.framing import Attached
-from spoold.model.limits import PhaseLimits
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.messages import Again, Bounds, Broken, Order, Refused, parse, story
@@ -139,10 +138,6 @@ def test_a_message_has_all_its_fields_and_no_other() -> None:
     ):
         with pytest.raises(ValueError, match=r"fields|no number"):
             Bounds(**wrong)  # type: ignore[arg-type]
-
-
-def test_each_limit_of_a_phase_is_enforced_in_the_sandbox_or_by_the_container() -> None:
-    assert {*Bounds.FIELDS, "processes"} == set(PhaseLimits.__struct_fields__)
 
 
 def test_silence_is_bounded(ends: tuple[Stream, socket.socket]) -> None:

@@ -1,0 +1,61 @@
+"""Limits: what is asked for is cut to what is allowed. One that is added is one everywhere, or a test here fails."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.model.limits import RUN_DEFAULT, RUN_MAXIMUM, Limits, PhaseLimits, RequestedLimits, effective
+from spoold.sandbox import sizes
+from spoold.sandbox.inside import child, phase, usage
+from spoold.sandbox.inside.messages import Bounds
+from tests.engines import REPOSITORY
+
+BY_THE_ENGINE = {"processes"}  # the only one; all others the supervisor enforces
+SECTION = (REPOSITORY / "spool-layout.md").read_text().partition("\n### Limits\n")[2].partition("\n#")[0]
+
+
+def test_a_client_may_ask_for_each_limit() -> None:
+    assert RequestedLimits.__struct_fields__ == PhaseLimits.__struct_fields__
+
+
+@pytest.mark.parametrize("name", PhaseLimits.__struct_fields__)
+def test_each_limit_goes_to_whoever_enforces_it(name: str) -> None:
+    assert (name in Bounds.FIELDS) == (name not in BY_THE_ENGINE)
+    places: tuple[ModuleType, ...] = (sizes,) if name in BY_THE_ENGINE else (child, phase, usage)
+    assert re.search(rf"\blimits\.{name}\b", "".join(map(inspect.getsource, places))), "nobody reads it there"
+
+
+def test_the_supervisor_is_sent_no_other() -> None:
+    assert Bounds.FIELDS.keys() <= {*PhaseLimits.__struct_fields__}
+
+
+@pytest.mark.parametrize("name", PhaseLimits.__struct_fields__)
+def test_each_limit_is_in_the_spec(name: str) -> None:
+    assert f"`{name}`" in SECTION
+
+
+def test_limits_are_cut_to_the_maximum_and_said() -> None:
+    limits, notes = effective("run", RequestedLimits(time=1e9, memory=1000), Limits().run)
+    assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, 1000, RUN_DEFAULT.stdout)
+    assert len(notes) == 1
+    assert "limits.run.time" in notes[0]
+    assert effective("run", None, Limits().run) == (RUN_DEFAULT, [])
+
+
+def test_many_processes_get_fewer_descriptors_each() -> None:
+    allowed = Limits().run
+    for processes, open_files, got in ((64, 1024, 1024), (65, 1024, 1008), (1024, 1024, 64), (1024, 32, 32)):
+        limits, notes = effective("run", RequestedLimits(processes=processes, open_files=open_files), allowed)
+        assert (limits.processes, limits.open_files) == (processes, got)
+        assert ["limits.run.open_files" in note for note in notes] == [True] * (got < open_files)
+    assert effective("run", RequestedLimits(processes=1024), allowed)[0].open_files == 64
+    asked = RequestedLimits(processes=1024, open_files=1024)
+    wide = replace(allowed, default=replace(allowed.default, processes=512, open_files=1024))
+    assert effective("run", asked, wide)[0].open_files == 512
+    huge = replace(allowed, maximum=replace(allowed.maximum, processes=10**6))
+    assert effective("run", RequestedLimits(processes=10**6), huge)[0].open_files == 1
