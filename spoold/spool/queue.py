@@ -69,13 +69,13 @@ class Queue:
     def attempts_in(self, state: State) -> list[int]:
         """Return which attempts an entry in ``state`` can have, lowest first.
 
-        Whoever ends it after the last one raises the number, and so may the next one. Who cancels takes it to the last
-        working state.
+        Whoever ends it after the last one raises the number, and so may the next one. Who cancels takes it to
+        ``running/`` (``upkeep.cancel``).
         """
         if state is State.DONE:
             return [1]
         attempts = [*range(1, self.attempts + ENDERS + 1)]
-        return [*attempts, ids.CANCEL] if state is self.kind.held[-1] else attempts
+        return [*attempts, ids.CANCEL] if state is State.RUNNING else attempts
 
     def entries(self, state: State) -> list[Entry]:
         """Return the entries in ``state``, in no order."""

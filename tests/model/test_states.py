@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spoold.actors.executor.line import WAITING
 from spoold.cli.daemon import HELP
 from spoold.config import Settings, SpoolSettings
 from spoold.daemon import ROLES
@@ -45,8 +46,18 @@ def test_each_state_has_a_directory_a_judge_and_a_measure(kind: Kind, state: Sta
 def test_each_state_is_in_the_tables_of_the_spec(state: State) -> None:
     assert state in {row.name for row in layout.STATES}
     assert state in {row.target for row in layout.TRANSITIONS}
+    assert state in {row.source for row in layout.TRANSITIONS}, "nothing stays there for ever"
     assert ids.parse_entry(ids.entry_name(state, Entry("a", 1, 1000)))
     assert state in PLACES, "what lies there is counted as its owner's"
+
+
+@pytest.mark.parametrize("state", Kind.SUBMISSION.on_its_way)
+def test_from_each_state_there_is_a_way_on_an_end_and_a_way_back(state: State) -> None:
+    rows = [row for row in layout.TRANSITIONS if row.source == state]
+    assert "intake" in {row.actor for row in rows}, "who cancels takes it from there"
+    assert ("health" in {row.actor for row in rows}) == (state in Kind.SUBMISSION.held), "when its holder is dead"
+    begins = ("executor", State.RUNNING) in {(row.actor, row.target) for row in rows}
+    assert (state in WAITING) == begins, "the executor looks there for what to begin"
 
 
 @pytest.mark.parametrize("role", Role)
