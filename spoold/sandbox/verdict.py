@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING, assert_never, cast
 
 from spoold.host.proc import signal_name
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 from spoold.sandbox.inside.messages import Done
+
+if TYPE_CHECKING:
+    from spoold.sandbox.inside.messages import Hit
 
 HIGHEST_STATUS = 0xFFFF  # see wait(2)
 CRASHES = frozenset(
@@ -80,17 +84,31 @@ def killed_whole(limits: PhaseLimits, seconds: float) -> Phase:
 
 
 def _outcome(done: Done, code: int | None, number: int) -> Outcome:
-    if done.oom or done.hit == b"memory":
+    if done.oom:
         return Outcome.MEMORY_LIMIT
-    if done.hit == b"time":
-        return Outcome.TIME_LIMIT
-    if done.hit == b"cpu" or number == signal.SIGXCPU:
+    if limit := _limit(cast("Hit", done.hit.decode())):
+        return limit
+    if number == signal.SIGXCPU:
         return Outcome.CPU_LIMIT
     if number == signal.SIGXFSZ:
         return Outcome.FILE_LIMIT
     if number:
         return Outcome.SIGNALLED
     return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
+
+
+def _limit(hit: Hit) -> Outcome | None:
+    match hit:
+        case "memory":
+            return Outcome.MEMORY_LIMIT
+        case "time":
+            return Outcome.TIME_LIMIT
+        case "cpu":
+            return Outcome.CPU_LIMIT
+        case "":
+            return None
+        case _:
+            assert_never(hit)
 
 
 def _exit(status: int) -> tuple[int | None, int]:

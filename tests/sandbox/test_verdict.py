@@ -66,3 +66,8 @@ def test_order(account: Done, outcome: Outcome, name: str, code: int | None) -> 
 def test_a_memory_limit_was_reached() -> None:
     assert judge(done(0, oom=1), b"", b"", RUN_DEFAULT).memory == RUN_DEFAULT.memory
     assert killed_whole(RUN_DEFAULT, 2.0).outcome is Outcome.MEMORY_LIMIT
+
+
+def test_a_limit_that_the_verdict_does_not_know_is_a_bug_and_not_the_jobs_end() -> None:
+    with pytest.raises(AssertionError):
+        judge(done(KILLED, hit=b"another"), b"", b"", RUN_DEFAULT)

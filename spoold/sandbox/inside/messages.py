@@ -12,8 +12,9 @@ from __future__ import annotations
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, ClassVar, TypeVar, dataclass_transform
+    from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
+    Hit = Literal["", "memory", "time", "cpu"]  # the limit that ended a phase; "" is none
     Some = TypeVar("Some", bound="Message")
 else:
 
@@ -203,7 +204,7 @@ class Done(Message):
     """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
 
     ``left`` is what it leaves in memory as files, ``oom`` 1 where the kernel killed something for want of memory,
-    ``hit`` the name of the limit that ended it, ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
+    ``hit`` the limit that ended it (``Hit``), ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
     ``stderr`` follow.
     """
 

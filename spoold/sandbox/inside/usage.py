@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from resource import struct_rusage
 
     from .counters import Counters
-    from .messages import Bounds
+    from .messages import Bounds, Hit
 
 
 class Usage:
-    """The use of one phase, from now on. ``hit`` is the name of the limit that was passed, "" while none was.
+    """The use of one phase, from now on. ``hit`` is the limit that was passed, "" while none was.
 
     Times are nanoseconds, sizes bytes. ``kept`` is the output that we hold, and grows.
     """
 
     def __init__(self, counters: Counters, limits: Bounds, kept: list[bytearray]) -> None:
         self.counters, self.limits, self.kept = counters, limits, kept
-        self.hit = ""
+        self.hit: Hit = ""
         self.reaped_cpu = self.looking_cpu = self.draining_cpu = 0
         self.cpu_before = counters.cpu()
         self.oom_before = counters.oom_kills()
