@@ -179,7 +179,9 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
     """The command looks at what a client may look at, and doubts nothing of their own."""
     shared = Shared(place, answers=way)
     shared.answer("a", capabilities=GIVES if way == "owner" else ())
-    shared.by(INTAKE, lambda spool: spool.show("b", Response(), origin(ALICE), 1), GIVES if way == "owner" else ())
+    shared.by(
+        INTAKE, lambda spool: spool.write_progress("b", Response(), origin(ALICE), 1), GIVES if way == "owner" else ()
+    )
 
     def ask() -> bool:
         seen = [client.look(str(shared.root), id_) for id_ in ("a", "b")]

@@ -50,7 +50,7 @@ class Spool:
         Its name is durable after :meth:`sync_accepted`, which one may call once for many.
         """
         submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
-        self.show(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
+        self.write_progress(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
         return self.queue.add(Entry(id_, 1, origin.uid), formats.encode(submission), sync=False)
 
     def sync_accepted(self) -> None:
@@ -130,7 +130,7 @@ class Spool:
         """Return what is said of an entry that a newer version wrote, None of any other."""
         return formats.newer(lambda: self.read(state, entry))
 
-    def show(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
+    def write_progress(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
         """Write the side file that its owner may look at meanwhile. No decision reads it, so it isn't synced.
 
         It is small, whatever a build or a compilation had to say: there is one for each submission on its way.
@@ -210,7 +210,7 @@ class Progress:
         if self._is_short():
             return
         try:
-            self._spool.show(self._entry.id, self._response, self._origin, self._entry.attempt)
+            self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
         except OSError as error:
             log.warning("progress could not be shown", submission=self._entry.id, error=error)
 

@@ -49,7 +49,7 @@ def _requeue(spool: Spool, id_: str) -> None:
     answers.forget(response)
     fsops.remove(response)
     fsops.sync_directory(queue.path(State.DONE))
-    spool.show(id_, Response(), submission.Spool, attempt=0)
+    spool.write_progress(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)
     queue.take_over_id(again)  # before it leaves done/, where the id alone finds it
     fsops.move(finished, queue.entry_path(State.NEW, again))

@@ -209,7 +209,7 @@ def test_only_a_process_of_the_container_itself_is_touched(narrow: DockerSandbox
     try:
         for pid in (os.getpid(), 1, 2**22 - 1):
             with pytest.raises(UnusableError):
-                narrow._view._porter.show(plan, pid, container.transport.id, [])
+                narrow._view._porter.give_view(plan, pid, container.transport.id, [])
     finally:
         container.close()
     assert mounts_of_the_host() == mounts

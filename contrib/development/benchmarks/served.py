@@ -108,7 +108,7 @@ class Served:
 
     def drop(self, program: Program) -> str:
         """Drop a submission; returns its id."""
-        return self._show(*self._write(program))
+        return self._publish(*self._write(program))
 
     def _write(self, program: Program) -> tuple[Path, str]:
         self._serial += 1
@@ -117,7 +117,7 @@ class Served:
         private.write_bytes(program.request)
         return private, id_
 
-    def _show(self, private: Path, id_: str) -> str:
+    def _publish(self, private: Path, id_: str) -> str:
         private.rename(private.with_name(f"{id_}.json"))
         return id_
 
@@ -138,7 +138,7 @@ class Served:
         """See :class:`benchmarks.ways.Way`."""
         written = [self._write(program) for program in programs]
         began = time.monotonic()
-        ids = [self._show(*each) for each in written]
+        ids = [self._publish(*each) for each in written]
         taken = max(self.seen(id_) for id_ in ids) - began
         for program, id_ in zip(programs, ids, strict=True):
             self.check(program, id_)
@@ -147,7 +147,7 @@ class Served:
     def paced(self, program: Program, gaps: list[float]) -> list[float]:
         """See :class:`benchmarks.ways.Way`."""
         written = iter([self._write(program) for _ in gaps])
-        dropped = {self._show(*next(written)): moment for moment in moments(gaps)}
+        dropped = {self._publish(*next(written)): moment for moment in moments(gaps)}
         taken = [self.seen(id_) - moment for id_, moment in dropped.items()]
         for id_ in dropped:
             self.check(program, id_)

@@ -23,7 +23,7 @@ from spoold.host.log import Log
 from spoold.model.errors import SpooldError
 from spoold.model.limits import MIB
 from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import Failed, Gone, Show, Shown
+from spoold.sandbox.inside.messages import Failed, GiveView, Gone, ViewGiven
 from spoold.sandbox.interpreter import COMMAND
 from spoold.sandbox.stream import ClosedError, text, unlimited
 from spoold.sandbox.transport import UnusableError
@@ -69,11 +69,11 @@ class Porter(AttachedContainer):
             "host_config": host,
         }
 
-    def show(self, pid: int, container: str, names: list[str]) -> None:
+    def give_view(self, pid: int, container: str, names: list[str]) -> None:
         """Let the container see these entries of the store only."""
-        order = Show(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
+        order = GiveView(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
         self.stream.send([wire.frame(order)], PATIENCE)
-        answer = self.stream.message(PATIENCE, Shown, Gone, Failed)
+        answer = self.stream.message(PATIENCE, ViewGiven, Gone, Failed)
         if isinstance(answer, Gone):
             raise UnusableError(f"the container is gone: {text(answer.reason)}")
         if isinstance(answer, Failed):
@@ -88,22 +88,22 @@ class PorterOnDuty:
         self._lock = threading.Lock()
         self._porter: Porter | None = None
 
-    def show(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
+    def give_view(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
         """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
         with self._lock:
             if self._porter is None or not self._porter.stream.silent():
                 self._replace(plan)
             assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
             try:
-                self._porter.show(pid, container, names)
+                self._porter.give_view(pid, container, names)
             except ClosedError as error:
                 self._drop()
                 raise UnusableError(f"the porter was lost: {error}") from error
 
     def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
-        """Do ahead of its job what needs no names. Where that fails, ``show`` does it."""
+        """Do ahead of its job what needs no names. Where that fails, ``give_view`` does it."""
         try:
-            self.show(plan, pid, container, [])
+            self.give_view(plan, pid, container, [])
         except SpooldError as error:
             log.info("what the kernel tells of the host is covered when the job comes", reason=error)
 

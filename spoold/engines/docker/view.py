@@ -106,7 +106,7 @@ class View:
     ) -> JobResult:
         names = entries(container.transport.plan, job.closure)
         if not container.plan.recycled:
-            self._porter.show(container.transport.plan, container.transport.pid, container.transport.id, names)
+            self._porter.give_view(container.transport.plan, container.transport.pid, container.transport.id, names)
         return container.run(job, on_phase, cancelled, names)
 
     def close(self) -> None:

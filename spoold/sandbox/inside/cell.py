@@ -102,7 +102,7 @@ def leave() -> NoReturn:
 def settle(names: list[bytes] | None) -> None:
     """Show the entries ``names`` of the store only, or all of it, and drop the capabilities that this took."""
     if names is not None:
-        store.show(names, unmount=False)
+        store.mount_view(names, unmount=False)
     kernel.drop_bounding_set()
     kernel.set_capabilities(kernel.CAP_SETUID, kernel.CAP_SETGID, kernel.CAP_KILL)
 

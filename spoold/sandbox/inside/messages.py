@@ -225,7 +225,7 @@ class Done(Message):
 # -- to and from a porter
 
 
-class Show(Message):
+class GiveView(Message):
     """Let the container whose first process is ``pid`` see these entries of the store only; none: leave the store."""
 
     pid: int
@@ -233,7 +233,7 @@ class Show(Message):
     paths: list[bytes]
 
 
-class Shown(Message):
+class ViewGiven(Message):
     """It is done."""
 
 

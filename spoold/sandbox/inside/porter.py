@@ -22,8 +22,8 @@ import resource
 
 from .kernel import CLONE_NEWNS, call, libc
 from .masks import Masks
-from .messages import Failed, Gone, Message, Show, Shown
-from .store import show
+from .messages import Failed, GiveView, Gone, Message, ViewGiven
+from .store import mount_view
 from .supervisor import ready
 from .wire import GoneError, Host
 
@@ -37,12 +37,12 @@ def main() -> None:
     host.send(ready())
     try:
         while True:
-            host.send(_carry_out(host.message(Show), home, hosts))
+            host.send(_carry_out(host.message(GiveView), home, hosts))
     except GoneError:
         os._exit(0)
 
 
-def _carry_out(order: Show, home: int, hosts: Masks) -> Message:
+def _carry_out(order: GiveView, home: int, hosts: Masks) -> Message:
     try:
         namespace = _find(order.pid, order.container, home)
     except (OSError, ValueError) as error:
@@ -52,7 +52,7 @@ def _carry_out(order: Show, home: int, hosts: Masks) -> Message:
         try:
             hosts.cover()
             if order.paths:
-                show(order.paths, unmount=True)
+                mount_view(order.paths, unmount=True)
         finally:
             call(libc.setns, home, CLONE_NEWNS)
     except OSError as error:
@@ -60,7 +60,7 @@ def _carry_out(order: Show, home: int, hosts: Masks) -> Message:
         return Failed(reason=f"{name}: {error.strerror}".encode())
     finally:
         os.close(namespace)
-    return Shown()
+    return ViewGiven()
 
 
 def _find(pid: int, container: bytes, home: int) -> int:

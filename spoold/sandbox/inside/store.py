@@ -39,7 +39,7 @@ NO_OVERLAY = (errno.ENODEV, errno.EPERM, errno.EINVAL)
 S_IFMT, S_IFDIR, S_IFLNK = 0o170000, 0o040000, 0o120000
 
 
-def show(names: list[bytes], *, unmount: bool) -> None:
+def mount_view(names: list[bytes], *, unmount: bool) -> None:
     """Put a view of the entries ``names`` in the store's place.
 
     ``unmount`` takes the whole store away; a user namespace may not, and covers it, which who has no capability cannot
