@@ -633,7 +633,7 @@ def test_one_s_jobs_that_wait_for_memory_take_no_slot_from_another_s(bench: Benc
     bench.sandbox.gate.clear()
     drop_as(bench, ONE, "a1 a2 a3 a4", 900 * MIB)
     bench.until(lambda: len(bench.sandbox.jobs) == 2)
-    bench.until(lambda: not bench.executor._line.unseen)
+    bench.until(lambda: not bench.executor._seen)
     drop_as(bench, OTHER, "b1 b2", 50 * MIB)
     bench.until(lambda: len(bench.sandbox.jobs) == 4)
     assert {job.submission_id for job in bench.sandbox.jobs} == {"a1", "a2", "b1", "b2"}

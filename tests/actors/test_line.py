@@ -7,9 +7,10 @@ from unittest import mock
 
 import pytest
 
-from spoold.actors.executor import line as lines
-from spoold.actors.executor.line import FOUND, TOLD, Line
+from spoold.actors.executor import seen as looks
+from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Ready, Taken
+from spoold.actors.executor.seen import FOUND, TOLD, AllSeen
 from spoold.actors.executor.waits import Wait, Waits
 from spoold.model import timeshare
 from spoold.model.ids import Entry
@@ -29,26 +30,26 @@ def place(id_: str, attempt: int = 1) -> Place:
 
 
 def test_what_rested_is_not_lost_where_very_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MOST", 2)
-    line = Line()
-    line.rest(place("tried", 2), until=10.0)
+    monkeypatch.setattr(looks, "MOST", 2)
+    all_seen = AllSeen()
+    all_seen.rest(place("tried", 2), until=10.0)
     for id_ in "abc":
-        line.see(place(id_), TOLD)
+        all_seen.see(place(id_), TOLD)
     seen = []
-    while found := line.look(now=20.0):
+    while found := all_seen.take(now=20.0):
         seen.append(found.place.entry.id)
     assert "tried" in seen
-    assert line.names(State.NEW) == set()
+    assert all_seen.names(State.NEW) == set()
 
 
 def test_what_is_not_looked_at_yet_is_looked_at_owner_after_owner() -> None:
     """One owner's thousand delay another's first look by one, by whatever way they came."""
-    line = Line()
+    all_seen = AllSeen()
     for number in range(1000):
-        line.see(Place(State.NEW, Entry(f"a{number}", 1, 1001)), FOUND)
-    line.see(Place(State.NEW, Entry("b", 1, 1002)), FOUND)
-    line.see(Place(State.NEW, Entry("c", 1, 1003)), TOLD)
-    looks = [line.look(now=0.0) for _ in range(3)]
+        all_seen.see(Place(State.NEW, Entry(f"a{number}", 1, 1001)), FOUND)
+    all_seen.see(Place(State.NEW, Entry("b", 1, 1002)), FOUND)
+    all_seen.see(Place(State.NEW, Entry("c", 1, 1003)), TOLD)
+    looks = [all_seen.take(now=0.0) for _ in range(3)]
     assert [look.place.entry.id for look in looks if look] == ["a0", "b", "c"]
 
 
@@ -108,15 +109,15 @@ def test_waits_that_take_long_to_end_delay_anothers_by_one() -> None:
 
 def test_whose_entries_take_long_to_look_at_is_next_when_others_had_as_much_time() -> None:
     """Those that rested until an attempt is due have no turns of their own."""
-    line = Line()
+    all_seen = AllSeen()
     for number in range(5):
-        line.see(Place(State.NEW, Entry(f"large-{number}", 1, ALICE)), FOUND)
-        line.rest(Place(State.NEW, Entry(f"rested-{number}", 2, ALICE)), until=1.0)
-        line.see(Place(State.NEW, Entry(f"small-{number}", 1, BOB)), FOUND)
+        all_seen.see(Place(State.NEW, Entry(f"large-{number}", 1, ALICE)), FOUND)
+        all_seen.rest(Place(State.NEW, Entry(f"rested-{number}", 2, ALICE)), until=1.0)
+        all_seen.see(Place(State.NEW, Entry(f"small-{number}", 1, BOB)), FOUND)
     order = []
-    while seen := line.look(now=2.0):
+    while seen := all_seen.take(now=2.0):
         order.append(seen.place.entry.id)
-        line.looked(0.1 if seen.place.entry.owner == ALICE else 0.001)
+        all_seen.looked(0.1 if seen.place.entry.owner == ALICE else 0.001)
     assert order[1:6] == [f"small-{number}" for number in range(5)]
     rest = [id_ for id_ in order if not id_.startswith("small")]
     assert rest == [*(f"rested-{number}" for number in range(5)), *(f"large-{number}" for number in range(5))]
@@ -194,13 +195,13 @@ def test_all_uids_of_a_person_are_one_owner() -> None:
 
 
 def test_what_is_seen_of_a_person_takes_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MOST", 3)
-    line = Line(lambda uid: ALICE if uid >= 100_000 else uid, Watch())
+    monkeypatch.setattr(looks, "MOST", 3)
+    all_seen = AllSeen(lambda uid: ALICE if uid >= 100_000 else uid)
     for number in range(5):
-        line.see(place(f"a{number}"), 100_000 + number)
-    line.see(place("b"), BOB)
+        all_seen.see(place(f"a{number}"), 100_000 + number)
+    all_seen.see(place("b"), BOB)
     seen = []
-    while found := line.look(now=0.0):
+    while found := all_seen.take(now=0.0):
         seen.append(found.place.entry.id)
     assert seen == ["a0", "b", "a1", "a2"]
 

@@ -101,7 +101,7 @@ def take_in(bench: Bench) -> None:
     """Have all that was dropped accepted, and known to the executor."""
     bench.until(lambda: not bench.names("incoming"), bench.intake.step)
     bench.executor.step()
-    while bench.executor._line.unseen:
+    while bench.executor._seen:
         bench.executor.step([])
 
 

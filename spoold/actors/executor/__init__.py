@@ -26,8 +26,9 @@ import msgspec
 from spoold.actors.executor.admission import fitted
 from spoold.actors.executor.answers import answered, failed, listed
 from spoold.actors.executor.held import Held
-from spoold.actors.executor.line import FOUND, TOLD, WAITING, Line, Seen
-from spoold.actors.executor.ready import Place, Ready
+from spoold.actors.executor.line import Line
+from spoold.actors.executor.ready import WAITING, Place, Ready
+from spoold.actors.executor.seen import FOUND, TOLD, AllSeen, Seen
 from spoold.actors.executor.slots import Slots
 from spoold.actors.executor.waits import BuildState, Wait, Waits
 from spoold.config import Settings
@@ -76,6 +77,7 @@ class Executor:
         self._engine = EngineMonitor(make_sandbox)
         self._persons = Persons()
         self._shares = Shares(settings, self._spool, self._persons.of)
+        self._seen = AllSeen(self._persons.of)
         self._line = Line(
             self._persons.of,
             self._spool.clock.monotonic,
@@ -161,9 +163,9 @@ class Executor:
         self._follow_shares()
         self._show_some()
         self._look_at_some()
-        if not self._line.unseen:
+        if not self._seen:
             self._newer.tell()
-        more = self._line.unseen or self._unshown or self._waits.is_any_over(self._spool.clock.monotonic())
+        more = self._seen or self._unshown or self._waits.is_any_over(self._spool.clock.monotonic())
         return 0.0 if more else self._pause()
 
     def _follow_shares(self) -> None:
@@ -174,7 +176,7 @@ class Executor:
             self._shares.tell(person, "jobs wait in new/")
         if self._unanswered and not self._slots.is_short():
             for entry in self._unanswered.release(self._shares.may_begin, RELEASED):
-                self._line.see(Place(State.NEW, entry), FOUND)
+                self._seen.see(Place(State.NEW, entry), FOUND)
 
     def _note_usage(self) -> None:
         """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
@@ -192,7 +194,7 @@ class Executor:
             if self._engine.ready.is_set() and not (self._held or self._unanswered)
             else BACK_OFF
         )
-        ends = [end - now for end in (self._waits.next_end, self._line.rests_until) if end is not None]
+        ends = [end - now for end in (self._waits.next_end, self._seen.rests_until) if end is not None]
         return max(0.05, min([longest, *ends]))
 
     # -- what there is
@@ -202,7 +204,7 @@ class Executor:
         self._persons.look()
         aged = [(mtime, place) for state in WAITING for mtime, place in self._fresh_in(state)]
         for _, place in sorted(aged):
-            self._line.see(place, FOUND)
+            self._seen.see(place, FOUND)
         self._take_results(self._waits.builds())
 
     def _heed(self, hints: Iterable[Hint]) -> None:
@@ -213,14 +215,17 @@ class Executor:
             elif entry and hint.directory == BEGUN:
                 self._unshown.extend(self._waits.begun(entry.id))
             elif entry and entry not in self._unanswered:
-                self._line.see(Place(State.NEW, entry), TOLD)
+                place = Place(State.NEW, entry)
+                if not self._line.has(place):
+                    self._seen.see(place, TOLD)
 
     def _fresh_in(self, state: State) -> Iterator[tuple[float, Place]]:
         """Yield the entries in ``state`` that were not known before, and their mtimes."""
         queue = self._spool.queue
         present = set(fsops.names(queue.path(state)))
+        self._seen.keep_present(state, present)
         self._line.keep_present(state, present)
-        for name in present - self._line.names(state):
+        for name in present - self._seen.names(state) - self._line.names(state):
             entry = ids.parse_entry(name)
             if entry and entry not in self._waits and entry not in self._unanswered:
                 mtime = fsops.mtime(queue.entry_path(state, entry))
@@ -233,12 +238,12 @@ class Executor:
         """Look at a few: an entry is as large as its owner likes, so it may be one."""
         began = last = self._spool.clock.monotonic()
         for _ in range(LOOKS):
-            seen = self._line.look(last)
+            seen = self._seen.take(last)
             if seen is None:
                 return
             self._consider(seen)
             last, before = self._spool.clock.monotonic(), last
-            self._line.looked(last - before)
+            self._seen.looked(last - before)
             if last - began >= LONG:
                 return
 
@@ -253,7 +258,7 @@ class Executor:
             return  # another executor has it
         except NewerFormatError as error:
             self._newer.meet(error)
-            self._line.leave(place)
+            self._seen.leave(place)
         except msgspec.DecodeError as error:
             self._slots.set_aside(place, f"the entry cannot be read: {error}")
         except OSError as error:
@@ -270,7 +275,7 @@ class Executor:
         due = self._spool.queue.due(place.entry, mtime, clock)
         if due <= clock.monotonic():
             return False
-        self._line.rest(place, due)
+        self._seen.rest(place, due)
         return True
 
     def _route(self, place: Place, submission: Submission) -> None:
@@ -325,7 +330,7 @@ class Executor:
         for build_id in build_ids:
             if self._is_built(build_id):
                 for wait in self._waits.end(build_id):
-                    self._line.see(Place(State.BUILDING, wait.entry), wait.uid)
+                    self._seen.see(Place(State.BUILDING, wait.entry), wait.uid)
 
     def _is_built(self, build_id: str) -> bool:
         try:

@@ -33,6 +33,8 @@ from spoold.model.states import State
 from spoold.model.timeshare import TimeShares, Use
 from spoold.model.turns import Turns
 
+WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
+
 
 class Place(NamedTuple):
     """Where an entry was seen."""

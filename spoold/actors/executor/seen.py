@@ -1,0 +1,104 @@
+"""What is seen: all that an executor knows of and has to look at, now or later.
+
+Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen*: its name was told or found. It may *rest*, since
+its attempt is not due yet, or be *left*, since a newer version wrote it. An entry is as large as its owner likes. So
+the owner on whose entries looks took least time is looked at next. An owner is a person, whatever uids are theirs.
+
+Nothing here survives the process: all of it is found again in the spool. Not thread-safe. Times are the monotonic
+clock's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from spoold.actors.executor.ready import WAITING, Place
+from spoold.model.levels import TimedTurns
+from spoold.model.states import State
+
+TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
+MOST = 200_000  # entries of one owner that a scan may bring; the others are found when these have gone
+
+
+class Seen(NamedTuple):
+    """An entry that is to be looked at; ``rested`` when it was, and was found not to be due yet."""
+
+    place: Place
+    rested: bool = False
+
+
+class AllSeen:
+    """All that one executor has to look at, now or later; ``person`` tells who stands behind a uid."""
+
+    def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
+        self._person = person
+        self._names: dict[State, set[str]] = {state: set() for state in WAITING}
+        self._left: dict[State, set[str]] = {state: set() for state in WAITING}  # of these, those of a newer version
+        self._turns: TimedTurns[Seen] = TimedTurns()
+        self._resting: list[tuple[float, Place]] = []
+
+    def __bool__(self) -> bool:
+        """Tell whether there is something to look at now."""
+        return bool(self._turns)
+
+    def names(self, state: State) -> AbstractSet[str]:
+        """Return the names of what is here from ``state``."""
+        return self._names[state]
+
+    def see(self, place: Place, unnamed: int) -> None:
+        """Let an entry be looked at in its owner's turn, unless it is here already.
+
+        ``unnamed`` stands for the owner of one whose name does not tell.
+        """
+        person = self._person_of(place, unnamed)
+        names = self._names[place.state]
+        if place.name not in names and self._turns.count(person) < MOST:
+            self._turns.add(person, Seen(place))
+            names.add(place.name)
+
+    def _person_of(self, place: Place, unnamed: int) -> int:
+        return self._person(unnamed if place.entry.owner is None else place.entry.owner)
+
+    def take(self, now: float) -> Seen | None:
+        """Take the next entry to be looked at; it is not here any more, unless it is put here again.
+
+        Of one owner those that have rested go first. How long the look took is to be said to ``looked``.
+        """
+        while self._resting and self._resting[0][0] <= now:
+            rested = heapq.heappop(self._resting)[1]
+            self._turns.add(self._person_of(rested, FOUND), Seen(rested, rested=True), priority=1)
+        seen = self._turns.take()
+        if seen:
+            self._names[seen.place.state].discard(seen.place.name)
+        return seen
+
+    def looked(self, seconds: float) -> None:
+        """Charge the owner of the entry that was taken last with the time that the look took."""
+        self._turns.charge(seconds)
+
+    def rest(self, place: Place, until: float) -> None:
+        """Let an entry be looked at again at ``until``."""
+        self._names[place.state].add(place.name)
+        heapq.heappush(self._resting, (until, place))
+
+    @property
+    def rests_until(self) -> float | None:
+        """Return when the next one that rests is due."""
+        return self._resting[0][0] if self._resting else None
+
+    def leave(self, place: Place) -> None:
+        """Look at an entry no more for as long as it is there: a newer version wrote it."""
+        self._names[place.state].add(place.name)
+        self._left[place.state].add(place.name)
+
+    def keep_present(self, state: State, present: AbstractSet[str]) -> None:
+        """Forget what was left alone and is not among the names ``present`` in ``state``.
+
+        What else is here and is gone keeps nobody from anything, and is forgotten when it is looked at.
+        """
+        gone = self._left[state] - present
+        self._left[state] -= gone
+        self._names[state] -= gone
