@@ -115,6 +115,15 @@ def weights(wanted: Mapping[str, float]) -> dict[int, float]:
     return by_group | own
 
 
+def weights_if_known(wanted: Mapping[str, float]) -> dict[int, float] | None:
+    """Return what :func:`weights` does, for a daemon that runs; None, and the log tells, where a user is gone since."""
+    try:
+        return weights(wanted)
+    except OperatorError as error:
+        log.error("weights stay as they were", error=error)
+        return None
+
+
 def _members(key: str, group: str) -> list[int]:
     try:
         names = accounts.members(group)

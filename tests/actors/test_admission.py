@@ -768,6 +768,6 @@ def test_engines_are_told_of_other_limits_also_those_that_are_made_later(bench: 
     told = within(changed, 2 * GIB)
     assert sandbox.limits == [told]
     bench.sandbox = LimitedSandbox()
-    assert bench.executor._runtime is not None
-    bench.executor._slots.use_runtime(replace(bench.executor._runtime, system="other"))
+    assert bench.executor._provided.runtime is not None
+    bench.executor._slots.use_runtime(replace(bench.executor._provided.runtime, system="other"))
     assert bench.sandbox.limits == [told]

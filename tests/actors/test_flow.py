@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from spoold.actors import executor, health
-from spoold.actors.executor import LOOKS
+from spoold.actors.executor import LOOKS, building
 from spoold.config import BuilderSettings, ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
@@ -820,8 +820,8 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
 
 def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others are looked at in between."""
-    monkeypatch.setattr(executor, "ENDS", 2)
-    monkeypatch.setattr(executor, "LONG", math.inf)
+    monkeypatch.setattr(building, "ENDS", 2)
+    monkeypatch.setattr(building, "LONG", math.inf)
     many = slow_builds(bench, 10)
     bench.until(lambda: len(bench.names("building")) == len(many))
     clock = bench.executor._spool.clock

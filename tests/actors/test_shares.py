@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.actors import executor
+from spoold.actors.executor import building
 from spoold.actors.intake import dropbox
 from spoold.config import ShareSettings
 from spoold.host import persons
@@ -303,7 +303,7 @@ def test_no_side_file_is_written_where_room_is_short(bench: Bench, monkeypatch: 
         patched.setattr(floor.Floor, "reached", lambda _: True)
         bench.until(lambda: bench.names("building"))
         bench.backend.gate.set()
-        bench.until(lambda: bench.builds.finished() and not bench.executor._waits.builds())
+        bench.until(lambda: bench.builds.finished() and not bench.executor._building._waits.builds())
         assert bench.progress("greedy") == "pending"
     bench.wait_for("greedy")
 
@@ -364,7 +364,7 @@ def test_answers_without_a_sandbox_wait_for_room_as_well(bench: Bench) -> None:
 
 
 def test_waits_that_are_over_wait_for_room_as_well(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "ENDS_AGAIN", 0.05)
+    monkeypatch.setattr(building, "ENDS_AGAIN", 0.05)
     bench.backend.gate.clear()
     use_up(bench)
     bench.executor._shares.apply_settings(settings_for(bench.root, share=ShareSettings(bytes=4 * MIB, entries=8)))
@@ -387,7 +387,7 @@ def test_waits_that_are_over_wait_for_room_as_well(bench: Bench, monkeypatch: py
 
 def test_answers_without_a_sandbox_wait_while_the_disk_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(bench.executor._slots._floor, "reached", lambda: True)
+        patched.setattr(bench.executor._floor, "reached", lambda: True)
         bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
         for _ in range(10):
             bench.step()

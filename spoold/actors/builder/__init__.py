@@ -27,7 +27,7 @@ from spoold.host import fsops, machine
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import BUILD, BUILDS_RUNNING, BUILDS_WAITING, CACHED, STORE_FREE
-from spoold.host.persons import Persons, weights
+from spoold.host.persons import Persons, weights, weights_if_known
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.ids import Entry, Hint, Kept
@@ -116,19 +116,11 @@ class Builder:
         before, self._settings = self._settings, settings
         self._collector.apply_settings(settings)
         self._provider.apply_settings(settings)
-        if before.turns != settings.turns:
-            self._weigh(settings)
+        if before.turns != settings.turns and (found := weights_if_known(settings.turns.weights)) is not None:
+            with self._lock:
+                self._lanes.set_weights(found)
         if before.nixpkgs != settings.nixpkgs:
             self._in_background(self._provider.provide_anew)
-
-    def _weigh(self, settings: Settings) -> None:
-        try:
-            found = weights(settings.turns.weights)
-        except OperatorError as error:  # a user who went since the daemon read these settings
-            log.error("weights stay as they were", error=error)
-            return
-        with self._lock:
-            self._lanes.set_weights(found)
 
     def measure(self) -> None:
         """Measure the builds, and the disk of the store."""

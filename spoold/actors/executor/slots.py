@@ -12,11 +12,12 @@ from functools import partial
 
 import msgspec
 
+from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Taken
 from spoold.config import Settings
 from spoold.host.log import Log
-from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, TURNAROUND, WAIT, Histogram
+from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
 from spoold.model.errors import (
     ClientError,
     LeaseLostError,
@@ -28,9 +29,8 @@ from spoold.model.errors import (
 from spoold.model.ids import Entry, Kept
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Response, Status, verdict
+from spoold.model.response import Outcome, Status, verdict
 from spoold.model.states import Role, State
-from spoold.model.submission import Submission
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.sizes import asked
@@ -41,7 +41,6 @@ from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import recover
 from spoold.spool.store import Progress, Spool
 from spoold.upkeep.floor import Floor
-from spoold.upkeep.shares import Shares
 
 log = Log(Role.EXECUTOR)
 FULL = 0.5  # seconds between two looks while the disk is full
@@ -59,12 +58,14 @@ class Slots:
         engine: EngineMonitor,
         line: Line,
         *,
+        ending: Ending,
+        floor: Floor,
         newer: LeftAlone,
-        shares: Shares,
     ) -> None:
         self._settings = settings
+        self._ending = ending
+        self._floor = floor
         self._newer = newer
-        self._shares = shares
         self._spool = spool
         self._builds = builds
         self._engine = engine
@@ -73,7 +74,6 @@ class Slots:
         slots = settings.executor.slots
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
-        self._floor = Floor(settings, 0.5, "nothing is run")
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
@@ -88,12 +88,11 @@ class Slots:
         for worker in self._workers:
             worker.start()
 
-    def go_by(self, settings: Settings) -> None:
+    def apply_settings(self, settings: Settings) -> None:
         """Go by other settings, with the next job."""
         if settings.limits != self._settings.limits:
             self._engine.go_by(settings.limits)
         self._settings = settings
-        self._floor.apply_settings(settings)
 
     def hurry(self) -> None:
         """Have what runs put back now."""
@@ -151,14 +150,10 @@ class Slots:
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
             log.bug("a slot failed", submission=taken.place.entry.id, error=error)
 
-    def is_short(self) -> bool:
-        """Tell whether the disk has so little room that nothing may be begun, or shown."""
-        return self._floor.reached()
-
     def _wait_for_engine_and_room(self) -> None:
         while not self._stopping.is_set():
             if self._engine.ready.wait(0.2):
-                if not self.is_short():
+                if not self._floor.reached():
                     return
                 self._stopping.wait(FULL)
 
@@ -213,9 +208,9 @@ class Slots:
             dependencies=record.result.phase,
             notes=notes or msgspec.UNSET,
         )
-        progress = Progress(self._spool, entry, response, submission.Spool, self.is_short)
+        progress = Progress(self._spool, entry, response, submission.Spool, self._floor.reached)
         try:
-            self._observe(WAIT, submission)
+            self._ending.observe(WAIT, submission)
             log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
             progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
             result = sandbox.run(job, progress.phase_ended, lease.stop)
@@ -228,17 +223,7 @@ class Slots:
                 if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
                     PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
-        self.finish(entry, submission, final, tidy=False)
-
-    def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
-        size = self._spool.finish(entry, response, submission.Spool, tidy=tidy)
-        self._shares.add(submission.Spool.uid, size)
-        self._observe(TURNAROUND, submission)
-        log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
-
-    def _observe(self, since_arrival: Histogram, submission: Submission) -> None:
-        if since_arrival.on:
-            since_arrival.observe(max(0.0, self._spool.clock.file_system() - submission.Spool.arrival))
+        self._ending.finish(entry, submission, final, tidy=False)
 
     def _let_go(self, entry: Entry, *, lost: bool) -> None:
         if not lost and self._spool.queue.give_back(entry, State.RUNNING, entry.attempt):
@@ -257,22 +242,14 @@ class Slots:
         elif entry.attempt < self._settings.lease.attempts:
             self._spool.queue.retry(entry, State.RUNNING)
         else:
-            self.set_aside(Place(State.RUNNING, entry), f"attempt {entry.attempt} failed, the last one: {error}")
+            reason = f"attempt {entry.attempt} failed, the last one: {error}"
+            self._ending.set_aside(Place(State.RUNNING, entry), reason)
 
     def _abandon(self, entry: Entry) -> None:
-        self.set_aside(
+        self._ending.set_aside(
             Place(State.RUNNING, entry),
             f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
-
-    def set_aside(self, place: Place, reason: str) -> None:
-        log.error("set aside", submission=place.entry.id, reason=reason)
-        try:
-            self._spool.give_up(place.entry, place.state, reason)
-        except LeaseLostError:
-            return
-        except NewerFormatError as error:
-            self._newer.meet(error)
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

@@ -1,0 +1,168 @@
+"""Building: submissions wait in ``building/`` until their build has ended, or their patience.
+
+Spec: spool-layout.md, "Transitions". One that has to wait is claimed into ``building/``, and its build is filed unless
+it was. Then it holds neither lease nor slot. Its owner is shown what it waits for. When the Build store tells of the
+end it is looked at again. Where ``limits.dependencies.time`` passes before, it ends with that. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal
+
+from spoold.actors.executor.answering import Answering
+from spoold.actors.executor.answers import answered
+from spoold.actors.executor.provided import Provided
+from spoold.actors.executor.ready import Place
+from spoold.actors.executor.seen import AllSeen
+from spoold.actors.executor.waits import BuildState, Wait, Waits
+from spoold.host.log import Log
+from spoold.host.persons import Persons
+from spoold.model.errors import LeaseLostError, NewerFormatError
+from spoold.model.ids import Entry
+from spoold.model.response import Outcome, Phase, Response, Status
+from spoold.model.states import Role, State
+from spoold.model.submission import Origin, Request, Submission
+from spoold.spool.builds import BuildStore
+from spoold.spool.newer import LeftAlone
+from spoold.spool.store import Progress, Spool
+from spoold.upkeep.floor import Floor
+
+log = Log(Role.EXECUTOR)
+SHOWN = 64  # of those whose build has begun, so many are told in one step
+ENDS = 16  # waits that one step ends: each is synced several times
+LONG = 0.1  # seconds after which a step ends no more: hints are followed in between
+ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
+
+
+class Building:
+    """The submissions that one executor has wait for their builds; those whose builds have ended are ``seen``."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        builds: BuildStore,
+        provided: Provided,
+        *,
+        seen: AllSeen,
+        answering: Answering,
+        floor: Floor,
+        newer: LeftAlone,
+        persons: Persons,
+    ) -> None:
+        self._spool = spool
+        self._builds = builds
+        self._provided = provided
+        self._seen = seen
+        self._answering = answering
+        self._floor = floor
+        self._newer = newer
+        self._waits = Waits(persons.of)
+        self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
+
+    def __contains__(self, entry: Entry) -> bool:
+        """Tell whether a submission waits here."""
+        return entry in self._waits
+
+    def has_work(self) -> bool:
+        """Tell whether there is something to do for the next step already."""
+        return bool(self._unshown) or self._waits.is_any_over(self._spool.clock.monotonic())
+
+    @property
+    def next_end(self) -> float | None:
+        """Return when the next wait may be over, on the monotonic clock."""
+        return self._waits.next_end
+
+    def clear(self) -> None:
+        """Forget all: the ids of builds depend on the pins, which are others. The next scan finds these again."""
+        self._waits.clear()
+
+    # -- from the first look to the end of the build
+
+    def wait(
+        self,
+        place: Place,
+        submission: Submission,
+        request: Request,
+        build_id: str,
+        found: Literal["queued", "building", "missing", "newer"],
+    ) -> None:
+        """Have a submission wait for a build of which so much was ``found``.
+
+        Raises :class:`LeaseLostError` where another executor has it, and :class:`OSError`.
+        """
+        if place.state is State.NEW:
+            self._spool.queue.claim(place.entry, State.NEW, State.BUILDING)
+            log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
+        if found == "missing":
+            self._builds.request(self._provided.dependencies(request, build_id))
+        asked = request.limits.dependencies
+        until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
+        state: BuildState = "queued" if found in ("queued", "missing") else "building"
+        wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
+        self._waits.add(wait)
+        self._show(wait)
+        self._take_result(build_id)  # it may have ended while we filed ourselves
+
+    def _show(self, wait: Wait) -> None:
+        response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
+        origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
+        Progress(self._spool, wait.entry, response, origin, self._floor.reached).change()
+
+    def begun(self, build_id: str) -> None:
+        """Note that a build has begun: those who wait for it are told in the next steps."""
+        self._unshown.extend(self._waits.begun(build_id))
+
+    def show_some(self) -> None:
+        """Tell some of those who wait for a build that has begun."""
+        for _ in range(min(SHOWN, len(self._unshown))):
+            if wait := self._waits.get(self._unshown.popleft()):
+                self._show(wait)
+
+    def take_results(self, build_ids: Iterable[str] | None = None) -> None:
+        """Let the submissions be looked at again whose build, of these or of all, has ended."""
+        for build_id in self._waits.builds() if build_ids is None else build_ids:
+            self._take_result(build_id)
+
+    def _take_result(self, build_id: str) -> None:
+        if self._is_built(build_id):
+            for wait in self._waits.end(build_id):
+                self._seen.see(Place(State.BUILDING, wait.entry), wait.uid)
+
+    def _is_built(self, build_id: str) -> bool:
+        try:
+            return self._builds.result(build_id) is not None
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            return False
+
+    # -- where the build takes too long
+
+    def end_overdue(self) -> None:
+        """End some of the waits whose time is over."""
+        began = last = self._spool.clock.monotonic()
+        for _ in range(ENDS):
+            wait = self._waits.overdue(began)
+            if wait is None:
+                return
+            if self._answering.has_room(wait.uid):
+                self._end(Place(State.BUILDING, wait.entry))
+            else:
+                self._waits.add(wait._replace(until=began + ENDS_AGAIN))
+            last, before = self._spool.clock.monotonic(), last
+            self._waits.ended(last - before)
+            if last - began >= LONG:
+                return
+
+    def _end(self, place: Place) -> None:
+        phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
+        try:
+            submission = self._spool.read(*place)  # before the claim: then an error leaves it where it is
+            response = answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase)
+            self._answering.finish(place, submission, response)
+        except (LeaseLostError, NewerFormatError):
+            return
+        except OSError as error:
+            log.error("could not end a wait; trying again", submission=place.entry.id, error=error)

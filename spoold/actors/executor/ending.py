@@ -1,0 +1,53 @@
+"""Ending: a submission leaves this executor with its answer, or is set aside since nobody can work on it.
+
+Spec: spool-layout.md, "Commit and publication". Whoever holds an entry ends it here: a slot, or the executor itself
+where no sandbox is needed. An answer counts in its owner's share at once. What a newer version wrote stays where it is,
+for that version to end. Thread-safe.
+"""
+
+from __future__ import annotations
+
+from spoold.actors.executor.ready import Place
+from spoold.host.log import Log
+from spoold.host.metrics import TURNAROUND, Histogram
+from spoold.model.errors import LeaseLostError, NewerFormatError
+from spoold.model.ids import Entry
+from spoold.model.response import Response
+from spoold.model.states import Role
+from spoold.model.submission import Submission
+from spoold.spool.newer import LeftAlone
+from spoold.spool.store import Spool
+from spoold.upkeep.shares import Shares
+
+log = Log(Role.EXECUTOR)
+
+
+class Ending:
+    """How submissions of one spool end."""
+
+    def __init__(self, spool: Spool, shares: Shares, newer: LeftAlone) -> None:
+        self._spool = spool
+        self._shares = shares
+        self._newer = newer
+
+    def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
+        """End an entry in ``running/`` with its response; raises what :meth:`Spool.finish` does."""
+        size = self._spool.finish(entry, response, submission.Spool, tidy=tidy)
+        self._shares.add(submission.Spool.uid, size)
+        self.observe(TURNAROUND, submission)
+        log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
+
+    def observe(self, since_arrival: Histogram, submission: Submission) -> None:
+        """Measure for how long a submission has been here."""
+        if since_arrival.on:
+            since_arrival.observe(max(0.0, self._spool.clock.file_system() - submission.Spool.arrival))
+
+    def set_aside(self, place: Place, reason: str) -> None:
+        """End an entry that cannot be worked on, unless it is another's by now."""
+        log.error("set aside", submission=place.entry.id, reason=reason)
+        try:
+            self._spool.give_up(place.entry, place.state, reason)
+        except LeaseLostError:
+            return
+        except NewerFormatError as error:
+            self._newer.meet(error)
