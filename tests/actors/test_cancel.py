@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spoold.actors.intake import Intake
+from spoold.actors.intake.dropbox import DropBox
 from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
@@ -286,7 +287,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
         elif point == "committed":
             patched.setattr(Queue, "_link", die)
         else:
-            patched.setattr(Intake, "_remove", die)
+            patched.setattr(DropBox, "remove", die)
         with pytest.raises(Died):
             bench.intake.step()
     for _ in range(3):

@@ -896,14 +896,14 @@ def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monk
     box, now, worked, looks = Box(tmp_path, settle=600.0), [1000.0], [0.0], [0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "thread_time", lambda: worked[0])
-    real = box.intake._read
+    real = box.intake._acceptance._read
 
     def read(dropped: fsops.Dropped) -> Any:
         if dropped.uid == NOBODY:
             now[0], worked[0], looks[0] = now[0] + 1, worked[0] + 1, looks[0] + 1
         return real(dropped)
 
-    monkeypatch.setattr(box.intake, "_read", read)
+    monkeypatch.setattr(box.intake._acceptance, "_read", read)
     paths = [box.drop(f"{number}.json", GOOD[:-1], owner=NOBODY) for number in range(5)]
     for number in range(40):
         others = box.drop(f"others-{number}.json", owner=1000)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 
 from spoold.actors.intake.arriving import Arriving
@@ -67,6 +68,14 @@ class DropBox:
     def path(self, name: str) -> str:
         """Return where a file lies."""
         return os.path.join(self._path, name)
+
+    def remove(self, name: str, dropped: fsops.Dropped) -> None:
+        """Remove a file that was dealt with, unless another one has its name by now. A directory may be set aside."""
+        if dropped.kind == "directory":
+            aside = f".{name}@{secrets.token_hex(4)}.directory"
+            fsops.clear_directory(self.path(name), self.path(aside))
+        else:
+            fsops.remove_dropped(self.path(name), dropped)
 
     def owned(self, name: str) -> fsops.Owned | None:
         """Return who owns what lies there as ``name``; None where it is gone, or cannot be looked at.

@@ -1,0 +1,177 @@
+"""Acceptance: from a dropped file to an entry in ``new/``, or to a refusal.
+
+Spec: spool-layout.md, "Acceptance" and "Refusals". A file is read once, into a copy of our own. What is checked is what
+is stored, whatever the client does to its file afterwards. A file that does not parse may be arriving still, and is
+given up only when it has not changed for the settle time. An id is used by the first who may use it. Only when an entry
+is durable is the client's file removed. Many are made durable together.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spoold.actors.intake.arriving import Arriving
+from spoold.actors.intake.dropbox import DropBox
+from spoold.actors.intake.pins import KnownPins
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.fsops import Dropped
+from spoold.host.log import Log
+from spoold.host.metrics import DROPPED
+from spoold.host.seldom import Seldom
+from spoold.model import ids
+from spoold.model.dropped import read_request
+from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
+from spoold.model.states import Role, State
+from spoold.model.submission import Origin, Request
+from spoold.spool.store import Spool, origin_of
+from spoold.upkeep.shares import Shares
+
+log = Log(Role.INTAKE)
+NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
+
+
+class Acceptance:
+    """Takes submissions out of one drop box; what is no submission yet is remembered as ``arriving``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Spool,
+        box: DropBox,
+        *,
+        arriving: Arriving,
+        pins: KnownPins,
+        shares: Shares,
+        seldom: Seldom,
+    ) -> None:
+        self._settings = settings.spool
+        self._spool = spool
+        self._box = box
+        self._arriving = arriving
+        self._pins = pins
+        self._shares = shares
+        self._seldom = seldom
+        self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._settings = settings.spool
+
+    def take(self, id_: str, name: str) -> bool:
+        """Accept or refuse a file; False where it still arrives."""
+        path = self._box.path(name)
+        if self._arriving.is_unchanged(name, path):
+            return False
+        dropped = fsops.look_at_dropped(path, self._settings.max_file + 1)
+        if dropped is None:
+            return True
+        if not ids.may_use(id_, dropped.uid):
+            self._refuse_name(id_, name, dropped)
+            return True
+        try:
+            request = self._read(dropped)
+        except IncompleteError as error:
+            if self._arriving.is_settled(name, dropped):
+                reason = f"after {self._arriving.settle:g} s without a change it is still {error}"
+            elif self._arriving.is_overdue(name):
+                reason = f"{self._arriving.upload:g} s after it came it is still {error}"
+            else:
+                return False
+            self._refuse(id_, name, dropped, reason)
+        except ClientError as error:
+            self._refuse(id_, name, dropped, str(error))
+        else:
+            self._accept(id_, name, dropped, request)
+        return True
+
+    def remove_accepted(self) -> None:
+        """Remove the clients' files that were taken in, once the names of their entries are durable."""
+        if not self._taken:
+            return
+        taken, self._taken = self._taken, []
+        self._spool.sync_accepted()
+        for name, dropped in taken:
+            self._box.remove(name, dropped)
+
+    def _read(self, dropped: Dropped) -> Request:
+        if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
+            raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
+        if dropped.kind == fsops.LEASED:
+            raise IncompleteError("a file on which someone holds a lease, so that it cannot be opened")
+        if dropped.kind != "file":
+            raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")
+        if dropped.links > 1:
+            raise IncompleteError("a file with a second name (a hard link): copy it instead")
+        limit = self._settings.max_file
+        if len(dropped.data) > limit:
+            raise ClientError(f"the file is larger than the {limit} bytes that are allowed")
+        if len(dropped.data) > (most := self._shares.most.bytes):
+            raise ClientError(f"the file is larger than the {most:.0f} bytes that one user may have in the spool")
+        return read_request(dropped.data, max_files=self._settings.max_files, pins=self._pins.names)
+
+    def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
+        origin = origin_of(dropped, self._spool.clock.file_system())
+        if not self._is_repeated(id_, origin):
+            if self._spool.accept(id_, request, origin):
+                self._shares.add(origin.uid, len(dropped.data), kept=False)
+                DROPPED.add("accepted")
+            elif not self._is_repeated(id_, origin):
+                raise TemporaryError("another submission of this id was just here")
+        self._taken.append((name, dropped))
+
+    def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
+        origin = origin_of(dropped, self._spool.clock.file_system())
+        if not self._is_repeated(id_, origin):
+            if dropped.data and self._shares.has_room(origin.uid, len(dropped.data)):
+                self._shares.add(origin.uid, len(dropped.data), len(reason))
+                self._spool.set_aside(id_, dropped.data, reason, suffix=f"@{origin.uid}-{origin.sha256[:8]}")
+            self._spool.refuse(id_, reason, origin)
+            self._shares.add(origin.uid, 0)
+            log.info("refused", submission=id_, uid=origin.uid, reason=reason)
+            DROPPED.add("refused")
+        self._box.remove(name, dropped)
+
+    def _refuse_name(self, id_: str, name: str, dropped: Dropped) -> None:
+        """Remove a file whose id is not for its owner to use, be it there whole or not, and leave the id free.
+
+        It is answered where its owner has room for that: who has none may not keep the name for it.
+        """
+        if self._shares.has_room(dropped.uid):
+            owner = ids.owner_of(id_)
+            reason = f"an id that begins with {owner}. is user {owner}'s: choose another file name"
+            self._spool.refuse_reuse(id_, reason, origin_of(dropped, self._spool.clock.file_system()))
+            self._shares.add(dropped.uid, 0)
+        self._seldom.info("refused: the id is another user's", dropped.uid, submission=id_, uid=dropped.uid)
+        DROPPED.add("refused")
+        self._box.remove(name, dropped)
+
+    def _is_repeated(self, id_: str, origin: Origin) -> bool:
+        """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more.
+
+        Raises :class:`TemporaryError` while the last file of an earlier submission is being removed.
+        """
+        earlier = self._find(id_)
+        if earlier is None:
+            if fsops.exists(self._spool.queue.path(State.DONE, ids.response_name(id_))):
+                raise TemporaryError("an earlier response of this id is being removed")
+            return False
+        if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):
+            self._seldom.info("dropped again; it is the same submission", origin.uid, submission=id_)
+            DROPPED.add("repeated")
+        else:
+            self._spool.refuse_reuse(id_, "this id is used already: choose another file name", origin)
+            self._shares.add(origin.uid, 0)
+            self._seldom.info("refused: the id is used already", origin.uid, submission=id_, uid=origin.uid)
+            DROPPED.add("reused")
+        return True
+
+    def _find(self, id_: str) -> Origin | None:
+        while place := self._spool.queue.locate(id_):
+            try:
+                return self._spool.read(*place).Spool
+            except LeaseLostError:
+                continue  # it moved on while we looked, which it can do only so often
+            except msgspec.DecodeError:
+                return NOBODY  # nobody can tell whose it is, so it is another's
+        return None

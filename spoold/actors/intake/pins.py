@@ -1,0 +1,52 @@
+"""The pins that a request may name: those of the settings, and those that the builder provides.
+
+Spec: spool-layout.md, "Acceptance" and "The Build store". The builder's file is followed. While a newer version wrote
+it, no request is refused for a pin that there may be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.fsops import Identity
+from spoold.model.errors import NewerFormatError, OperatorError
+from spoold.spool.builds import BuildStore
+from spoold.spool.newer import LeftAlone
+
+
+class KnownPins:
+    """The ``names`` of the pins of one spool."""
+
+    def __init__(self, settings: Settings, newer: LeftAlone) -> None:
+        self._settings = settings
+        self._builds = BuildStore(settings)
+        self._newer = newer
+        self._seen: Identity | None = None
+        self.names = frozenset(settings.nixpkgs) | {"default"}
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Go by other settings."""
+        self._settings = settings
+        self._read()
+
+    def follow(self) -> None:
+        """Read again what the builder provides, if it is not what was read."""
+        seen = fsops.identity(self._builds.runtime.path)
+        if seen != self._seen:
+            self._read()
+            self._seen = seen
+
+    def _read(self) -> None:
+        self.names = frozenset(self._settings.nixpkgs) | {"default"} | self._provided()
+
+    def _provided(self) -> frozenset[str]:
+        try:
+            runtime = self._builds.runtime.read()
+        except NewerFormatError as error:
+            self._newer.meet(error)
+            with contextlib.suppress(OperatorError):
+                return self.names | self._builds.pins.added().keys()
+            return self.names
+        return frozenset(runtime.nixpkgs if runtime else ())

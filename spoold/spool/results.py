@@ -1,0 +1,146 @@
+"""Results: how an entry ends, and how its result is shown.
+
+Spec: spool-layout.md, "Commit and publication" and "Durability". A result is made durable under the attempt's name in
+``tmp/``. Then one rename of the entry is the commit, which only the attempt that has it can make. Then the result is
+linked into ``done/``. Whoever finds a commit whose result is not shown can show it, so a crash in between loses
+nothing. The private name goes last, once the public one is durable. Many of these may wait for one sync.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.errors import LeaseLostError
+from spoold.model.ids import Entry
+from spoold.model.states import State
+from spoold.spool.answers import Answers, publish
+
+MOST_SHOWN = 64  # results that wait for one sync of done/ together
+
+
+class Entries(Protocol):
+    """What is needed of the queue whose entries end."""
+
+    def path(self, directory: str, name: str = "") -> str:
+        """Return the path of ``name`` in a directory of the queue."""
+
+    def entry_path(self, state: State, entry: Entry) -> str:
+        """Return where ``entry`` is while it is in ``state``."""
+
+    def release_id(self, id_: str) -> None:
+        """Forget whose an id is, once its entry is in ``done/``."""
+
+
+class Results:
+    """The results of ``entries``. Those for a client are written by ``answers``, all others are for all daemons."""
+
+    def __init__(self, entries: Entries, answers: Answers) -> None:
+        self._entries = entries
+        self._answers = answers
+        self._lock = threading.Lock()
+        self._shown: set[Entry] = set()  # published, with a private name still
+
+    def _private(self, entry: Entry) -> str:
+        return self._entries.path("tmp", ids.result_name(entry))
+
+    def _public(self, entry: Entry) -> str:
+        return self._entries.path(State.DONE, ids.response_name(entry.id))
+
+    def _ended(self, entry: Entry) -> str:
+        return self._entries.path(State.DONE, ids.done_name(entry.id))
+
+    def commit(
+        self, entry: Entry, state: State, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
+    ) -> None:
+        """End an entry: make its result durable, commit with one rename, publish.
+
+        Without ``tidy`` the result keeps its private name, from which a restart would publish it again, until
+        :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError` when the entry is no
+        longer this attempt's: then nothing was published.
+        """
+        private = self._private(entry)
+        self._write(private, result, owner)
+        fsops.sync_directory(self._entries.path("tmp"))
+        path = self._entries.entry_path(state, entry)
+        fsops.touch(path)  # from now on its result is kept; it may have been left for long
+        if not self._move_to_done(entry, path):
+            fsops.remove(private)
+            raise LeaseLostError(path)
+        fsops.sync_directory(self._entries.path(State.DONE))
+        self._entries.release_id(entry.id)
+        self._link(entry)
+        with self._lock:
+            self._shown.add(entry)
+        if tidy or len(self._shown) >= MOST_SHOWN:
+            self.tidy()
+
+    def _write(self, path: str, data: bytes, owner: tuple[int, int] | None) -> None:
+        """Write a private file for ``owner`` (uid, gid) to read; without one it is for all daemons."""
+        if owner is None:
+            fsops.write_private(path, data)
+        else:
+            self._answers.write(path, data, owner)
+
+    def _move_to_done(self, entry: Entry, path: str) -> bool:
+        """Make the rename that is the commit; False where the entry is another attempt's."""
+        try:
+            moved = fsops.move(path, self._ended(entry))
+        except OSError:
+            if not self._has_committed(entry):
+                raise
+            return True
+        return moved or self._has_committed(entry)
+
+    def _has_committed(self, entry: Entry) -> bool:
+        """Tell whether a commit that reported an error, or found no entry, was made all the same: its answer was lost.
+
+        Had a later attempt committed, then its result or the response were there; in this order, since that is the one
+        in which they come.
+        """
+        if not fsops.exists(self._ended(entry)):
+            return False
+        results = self.waiting().get(entry.id, [])
+        return results[-1:] == [entry] and not fsops.exists(self._public(entry))
+
+    def tidy(self) -> None:
+        """Remove the private names of results that were shown, once their public ones are durable."""
+        with self._lock:
+            shown = self._shown.copy()
+        if not shown:
+            return
+        fsops.sync_directory(self._entries.path(State.DONE))
+        for entry in shown:
+            private = self._private(entry)
+            if fsops.same_file(private, self._public(entry)):  # not of the id's next use
+                fsops.remove(private)
+        with self._lock:
+            self._shown -= shown
+
+    def publish(self, entry: Entry) -> None:
+        """Show the result of a committed entry. May be repeated, by anyone, any number of times.
+
+        That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
+        """
+        fsops.touch(self._ended(entry))
+        self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
+        self._link(entry)
+        fsops.sync_directory(self._entries.path(State.DONE))
+        fsops.remove(self._private(entry))
+
+    def _link(self, entry: Entry) -> None:
+        try:
+            publish(self._private(entry), self._public(entry))
+        except FileNotFoundError:
+            if not fsops.exists(self._public(entry)):  # else recovery published it for us
+                raise
+
+    def waiting(self) -> dict[str, list[Entry]]:
+        """Return the results in ``tmp/`` by id, the latest attempt last."""
+        found: dict[str, list[Entry]] = {}
+        for name in fsops.names(self._entries.path("tmp")):
+            if entry := ids.parse_result(name):
+                found.setdefault(entry.id, []).append(entry)
+        return {id_: sorted(entries, key=lambda entry: entry.attempt) for id_, entries in found.items()}
