@@ -32,8 +32,8 @@ from spoold.model.states import Role, State
 from spoold.model.submission import File, Origin, Request
 from spoold.spool import answers, layout, lists
 from spoold.spool.builds import BuildStore
-from spoold.spool.queue import Queue
 from spoold.spool.recovery import clear_private, publish_committed
+from spoold.spool.results import Results
 from spoold.spool.store import Spool
 from spoold.upkeep.check import Check
 from spoold.upkeep.holdings import Item
@@ -102,7 +102,11 @@ class Shared:
         self.by(INTAKE, lambda spool: spool.accept(id_, request, origin(uid)))
 
     def commit(
-        self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = (), at: tuple[object, str] = (Queue, "_link")
+        self,
+        id_: str,
+        uid: int = ALICE,
+        capabilities: tuple[str, ...] = (),
+        at: tuple[object, str] = (Results, "_link"),
     ) -> None:
         """Have an executor die between the commit and the publication."""
         self.accept(id_, uid)
@@ -259,11 +263,11 @@ def test_who_comes_late_to_publish_changes_nothing(shared: Shared) -> None:
             real(source, target)
 
         with mock.patch.object(fsops, "replace", replace):
-            spool.queue.publish(mine("a", 1, ALICE))
+            spool.queue.results.publish(mine("a", 1, ALICE))
 
     shared.by(HEALTH, late)
     assert path.read_bytes() == data
-    shared.by(INTAKE, lambda spool: spool.queue.publish(mine("a", 1, ALICE)))
+    shared.by(INTAKE, lambda spool: spool.queue.results.publish(mine("a", 1, ALICE)))
     assert path.read_bytes() == data
 
 
@@ -271,7 +275,7 @@ def test_another_daemon_replaces_nothing(shared: Shared) -> None:
     shared.commit("a")
     path = shared.response("a")
     path.write_bytes(b"there already\n")
-    shared.by(HEALTH, lambda spool: spool.queue.publish(mine("a", 1, ALICE)))
+    shared.by(HEALTH, lambda spool: spool.queue.results.publish(mine("a", 1, ALICE)))
     assert path.read_bytes() == b"there already\n"
 
 
@@ -378,7 +382,7 @@ def changed(path: Path) -> bool:
     return found is not None and found.changed
 
 
-@pytest.mark.parametrize("dies", [None, (Queue, "_link"), (fsops, "publish")], ids=["lives", "before", "between"])
+@pytest.mark.parametrize("dies", [None, (Results, "_link"), (fsops, "publish")], ids=["lives", "before", "between"])
 def test_a_given_answer_that_was_changed_is_known(giving: Shared, dies: tuple[object, str] | None) -> None:
     if dies:
         giving.commit("a", capabilities=GIVES, at=dies)

@@ -96,7 +96,7 @@ class BuildStore:
     def finish(self, entry: Entry, result: BuildResult, now: float) -> None:
         """End a build; raises :class:`LeaseLostError` when another attempt has it."""
         record = BuildRecord(build_id=entry.id, finished=now, result=result)
-        self.queue.commit(entry, State.BUILDING, formats.encode(record))
+        self.queue.results.commit(entry, State.BUILDING, formats.encode(record))
 
     def forget(self, build_ids: Collection[str]) -> None:
         """Remove finished builds, and who asked for them: whoever wants one then asks anew."""

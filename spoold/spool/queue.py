@@ -1,8 +1,8 @@
 """Entries on disk and how they move: what the spool of submissions and the Build store have in common.
 
 Spec: spool-layout.md, "States", "Transitions", "Durability". An entry is one file; the directory that it is in is its
-state; moving it is one rename, which only one of any number of processes can do. A result is made durable under the
-attempt's name in ``tmp/`` before the commit, and linked into ``done/`` after it. Nothing here decides anything.
+state; moving it is one rename, which only one of any number of processes can do. The last move is a commit, see
+``results``. Nothing here decides anything.
 
 Builds have no owner. Submissions have, see ``owned``.
 """
@@ -12,23 +12,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import threading
 from collections.abc import Iterator
 
 from spoold.config import SpoolSettings
 from spoold.host import fsops
 from spoold.host.clock import Clock
-from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Private
 from spoold.model.states import Kind, State
-from spoold.spool.answers import Answers, publish
+from spoold.spool.answers import Answers
+from spoold.spool.results import Results
 
-log = Log("spool")
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
-MOST_SHOWN = 64  # results that wait for one sync of done/ together
 REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
 
 
@@ -50,9 +47,7 @@ class Queue:
         self.kind = kind
         self.attempts = attempts
         self.pause = pause  # seconds before the second attempt
-        self._answers = answers or Answers(SpoolSettings())
-        self._lock = threading.Lock()
-        self._shown: set[Entry] = set()  # published, with a private name still
+        self.results = Results(self, answers or Answers(SpoolSettings()))
 
     def path(self, directory: str, name: str = "") -> str:
         """Return the path of ``name`` in a directory of this queue, a state's or another."""
@@ -166,92 +161,6 @@ class Queue:
         taken = fsops.move(self.entry_path(state, entry), self.entry_path(state, mine))
         return mine if taken and fsops.touch(self.entry_path(state, mine)) else None
 
-    def commit(
-        self, entry: Entry, state: State, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
-    ) -> None:
-        """End an entry: make its result durable, commit with one rename, publish.
-
-        Without ``tidy`` the result keeps its private name, from which a restart would publish it again, until
-        :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError` when the entry is no
-        longer this attempt's: then nothing was published.
-        """
-        private = self.path("tmp", ids.result_name(entry))
-        self.write_for(private, result, owner)
-        fsops.sync_directory(self.path("tmp"))
-        fsops.touch(self.entry_path(state, entry))  # from now on its result is kept; it may have been left for long
-        if not self._move_to_done(entry, state):
-            fsops.remove(private)
-            raise LeaseLostError(self.entry_path(state, entry))
-        fsops.sync_directory(self.path(State.DONE))
-        self.release_id(entry.id)
-        self._link(entry)
-        with self._lock:
-            self._shown.add(entry)
-        if tidy or len(self._shown) >= MOST_SHOWN:
-            self.tidy()
-
-    def _move_to_done(self, entry: Entry, state: State) -> bool:
-        """Make the rename that is the commit; False where the entry is another attempt's."""
-        try:
-            moved = fsops.move(self.entry_path(state, entry), self.path(State.DONE, ids.done_name(entry.id)))
-        except OSError:
-            if not self._has_committed(entry):
-                raise
-            return True
-        return moved or self._has_committed(entry)
-
-    def _has_committed(self, entry: Entry) -> bool:
-        """Tell whether a commit that reported an error, or found no entry, was made all the same: its answer was lost.
-
-        Had a later attempt committed, then its result or the response were there; in this order, since that is the one
-        in which they come.
-        """
-        if not fsops.exists(self.path(State.DONE, ids.done_name(entry.id))):
-            return False
-        results = self.results_waiting().get(entry.id, [])
-        return results[-1:] == [entry] and not fsops.exists(self.path(State.DONE, ids.response_name(entry.id)))
-
-    def tidy(self) -> None:
-        """Remove the private names of results that were shown, once their public ones are durable."""
-        with self._lock:
-            shown = self._shown.copy()
-        if not shown:
-            return
-        fsops.sync_directory(self.path(State.DONE))
-        for entry in shown:
-            private = self.path("tmp", ids.result_name(entry))
-            if fsops.same_file(private, self.path(State.DONE, ids.response_name(entry.id))):  # not of the id's next use
-                fsops.remove(private)
-        with self._lock:
-            self._shown -= shown
-
-    def publish(self, entry: Entry) -> None:
-        """Show the result of a committed entry. May be repeated, by anyone, any number of times.
-
-        That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
-        """
-        fsops.touch(self.path(State.DONE, ids.done_name(entry.id)))
-        self.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
-        self._link(entry)
-        fsops.sync_directory(self.path(State.DONE))
-        fsops.remove(self.path("tmp", ids.result_name(entry)))
-
-    def _link(self, entry: Entry) -> None:
-        private = self.path("tmp", ids.result_name(entry))
-        public = self.path(State.DONE, ids.response_name(entry.id))
-        try:
-            publish(private, public)
-        except FileNotFoundError:
-            if not fsops.exists(public):  # else recovery published it for us
-                raise
-
-    def write_for(self, path: str, data: bytes, owner: tuple[int, int] | None, *, sync: bool = True) -> None:
-        """Write a private file for ``owner`` (uid, gid) to read; without one it is for all daemons."""
-        if owner is None:
-            fsops.write_private(path, data, sync=sync)
-        else:
-            self._answers.write(path, data, owner, sync=sync)
-
     def locate(self, id_: str, like: Entry | None = None) -> tuple[State, Entry] | None:
         """Find the entry with that id, and the state that it is in; None for an unused id.
 
@@ -276,14 +185,6 @@ class Queue:
         for state in self.kind.on_its_way:
             for attempt in self.attempts_in(state):
                 yield state, first._replace(attempt=attempt)
-
-    def results_waiting(self) -> dict[str, list[Entry]]:
-        """Return the results in ``tmp/`` by id, the latest attempt last."""
-        found: dict[str, list[Entry]] = {}
-        for name in fsops.names(self.path("tmp")):
-            if entry := ids.parse_result(name):
-                found.setdefault(entry.id, []).append(entry)
-        return {id_: sorted(entries, key=lambda entry: entry.attempt) for id_, entries in found.items()}
 
 
 @contextlib.contextmanager

@@ -97,16 +97,16 @@ def publish_committed(queue: Queue, log: Log) -> None:
     have shown it a moment ago, and be about to sync many at once.
     """
     stale, is_durable = [], True
-    for id_, results in queue.results_waiting().items():
+    for id_, results in queue.results.waiting().items():
         if not fsops.exists(queue.path(State.DONE, ids.done_name(id_))):
             stale += _outdated(queue, results)
             continue
         if not fsops.exists(queue.path(State.DONE, ids.response_name(id_))):
-            latest = queue.results_waiting().get(id_, [])
+            latest = queue.results.waiting().get(id_, [])
             if not latest:
                 continue  # its holder has shown it meanwhile
             log.info("publishing the result of a process that died", **{queue.kind: id_}, attempt=latest[-1].attempt)
-            queue.publish(latest[-1])
+            queue.results.publish(latest[-1])
         queue.release_id(id_)
         stale += results
         is_durable = False

@@ -65,7 +65,7 @@ class Spool:
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
         self.queue.add(entry, formats.encode(stub), state=State.DONE)
-        self.queue.publish(entry)
+        self.queue.results.publish(entry)
         RESPONSES.add(Status.REJECTED)
 
     def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
@@ -74,7 +74,7 @@ class Spool:
         result = published(id_, skip_pending(response))
         self._write_answer(ids.result_name(entry), result, origin)
         fsops.sync_directory(self.queue.path("tmp"))
-        self.queue.publish(entry)
+        self.queue.results.publish(entry)
 
     def _write_answer(self, name: str, data: bytes, origin: Origin) -> None:
         """Write an answer that no lease stands for: another process may write the same at once, and each is whole."""
@@ -142,12 +142,12 @@ class Spool:
     def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> int:
         """End a running submission with ``response``, and return how many bytes the answer has.
 
-        Raises :class:`LeaseLostError` when another attempt has it. For ``tidy`` see :meth:`Queue.commit`.
+        Raises :class:`LeaseLostError` when another attempt has it. For ``tidy`` see :meth:`Results.commit`.
         """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
         result = published(entry.id, skip_pending(response))
-        self.queue.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
+        self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
         with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
             fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))

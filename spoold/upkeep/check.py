@@ -199,7 +199,7 @@ class Check:
     def _is_answered(self, queue: Queue, id_: str) -> bool:
         """Tell whether there is a response, or a result that becomes one; that one goes when the response is there."""
         response = queue.path(State.DONE, ids.response_name(id_))
-        return fsops.exists(response) or id_ in queue.results_waiting() or fsops.exists(response)
+        return fsops.exists(response) or id_ in queue.results.waiting() or fsops.exists(response)
 
     def _in_progress(self, name: str) -> Verdict | None:
         entry = ids.parse_entry(name)

@@ -43,7 +43,7 @@ def _requeue(spool: Spool, id_: str) -> None:
     copy, finished = queue.private(Private.REQUEUED, id_), queue.path(State.DONE, ids.done_name(id_))
     response = queue.path(State.DONE, ids.response_name(id_))
     fsops.write_private(copy, queue.read(state, entry))
-    for result in queue.results_waiting().get(id_, []):
+    for result in queue.results.waiting().get(id_, []):
         fsops.remove(queue.path("tmp", ids.result_name(result)))
     again = Entry(id_, 1, submission.Spool.uid)
     answers.forget(response)

@@ -151,7 +151,7 @@ class Retention:
         fsops.sync_directory(self._done)
         gone = {item.entry.removesuffix(".json") for item in old}
         # One of a later attempt than a new submission's of the same id would be taken for the latter's.
-        for id_, results in self._spool.queue.results_waiting().items():
+        for id_, results in self._spool.queue.results.waiting().items():
             for result in results if id_ in gone else ():
                 fsops.remove(self._spool.queue.path("tmp", ids.result_name(result)))
         yield Pause.WORKED

@@ -17,7 +17,7 @@ from spoold.actors.intake.sought import Sought
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Hint
-from spoold.spool.queue import Queue
+from spoold.spool.results import Results
 from spoold.spool.store import Spool
 from spoold.upkeep import cancel as cancelling
 from spoold.upkeep.floor import Floor
@@ -285,7 +285,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
             move = fsops.move
             patched.setattr(fsops, "move", lambda old, new: die() if "/done/" in new else move(old, new))
         elif point == "committed":
-            patched.setattr(Queue, "_link", die)
+            patched.setattr(Results, "_link", die)
         else:
             patched.setattr(DropBox, "remove", die)
         with pytest.raises(Died):
@@ -364,7 +364,7 @@ def test_a_full_disk_leaves_the_answer_for_later(bench: Bench, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "commit", full)
+        patched.setattr(Results, "commit", full)
         bench.intake.step()
         bench.intake.step()
     assert bench.spool.queue.locate("a") == ("running", mine("a", 9999, owner=OWNER))

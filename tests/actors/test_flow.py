@@ -24,6 +24,7 @@ from spoold.model.states import State
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import OnNewer
 from spoold.spool.queue import Queue
+from spoold.spool.results import Results
 from spoold.upkeep import floor
 from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
@@ -482,19 +483,19 @@ def test_a_crash_after_the_commit_is_mended_by_whoever_comes_next(
 ) -> None:
     crashed: list[Entry] = []
 
-    def crash(_queue: Queue, entry: Entry) -> None:
+    def crash(_results: Results, entry: Entry) -> None:
         crashed.append(entry)
         raise SystemExit
 
     bench.drop("a")
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "_link", crash)
+        patched.setattr(Results, "_link", crash)
         bench.until(lambda: crashed)
     assert bench.has("builds/done", f"{bench.backend.built[0]}.json")
     bench.health.step()
     assert bench.has("builds/done", f"{bench.backend.built[0]}.response.json")
     with monkeypatch.context() as patched:
-        patched.setattr(Queue, "_link", crash)
+        patched.setattr(Results, "_link", crash)
         bench.until(lambda: len(crashed) == 2)
     assert bench.has("done", "a.json")
     assert not bench.has("done", "a.response.json")
@@ -605,15 +606,15 @@ def test_a_pin_that_is_gone_is_said(bench: Bench) -> None:
 def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
-    commit, full = Queue.commit, [True] * 5
+    commit, full = Results.commit, [True] * 5
 
-    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
+    def commit_when_there_is_space(results: Results, entry: Entry, *arguments: Any, **options: Any) -> None:
         if entry.id == "a" and full:
             full.pop()
             raise OSError(28, "No space left on device")
-        commit(queue, entry, *arguments, **options)
+        commit(results, entry, *arguments, **options)
 
-    monkeypatch.setattr(Queue, "commit", commit_when_there_is_space)
+    monkeypatch.setattr(Results, "commit", commit_when_there_is_space)
     bench.drop("a")
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
@@ -651,16 +652,16 @@ def test_a_spool_error_in_one_entry_does_not_stop_the_others(bench: Bench, monke
 
 
 def test_a_full_disk_costs_no_attempt_where_no_sandbox_is_needed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, full = Queue.commit, [True] * 5
+    commit, full = Results.commit, [True] * 5
 
-    def commit_when_there_is_space(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
+    def commit_when_there_is_space(results: Results, entry: Entry, *arguments: Any, **options: Any) -> None:
         if entry.id in {"list", "wait"} and full:
             full.pop()
             raise OSError(28, "No space left on device")
         assert entry.attempt == 1
-        commit(queue, entry, *arguments, **options)
+        commit(results, entry, *arguments, **options)
 
-    monkeypatch.setattr(Queue, "commit", commit_when_there_is_space)
+    monkeypatch.setattr(Results, "commit", commit_when_there_is_space)
     bench.backend.gate.clear()
     bench.drop("wait", limits={"dependencies": {"time": 0.2}})
     bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
@@ -709,14 +710,14 @@ def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monk
     """Not when its result cannot be written, nor when it cannot be put back then."""
     monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
-    commit, give_back, errors = Queue.commit, Queue.give_back, [True] * 10
+    commit, give_back, errors = Results.commit, Queue.give_back, [True] * 10
 
-    def commit_when_it_is_well(queue: Queue, entry: Entry, *arguments: Any, **options: Any) -> None:
-        if queue.kind == "build" and errors:
+    def commit_when_it_is_well(results: Results, entry: Entry, *arguments: Any, **options: Any) -> None:
+        if entry.id != "a" and errors:
             errors.pop()
             raise OSError(5, "Input/output error")
         assert entry.attempt == 1
-        commit(queue, entry, *arguments, **options)
+        commit(results, entry, *arguments, **options)
 
     def give_back_when_it_is_well(queue: Queue, *arguments: Any) -> bool:
         if queue.kind == "build" and len(errors) % 2:
@@ -724,7 +725,7 @@ def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monk
             raise OSError(5, "Input/output error")
         return give_back(queue, *arguments)
 
-    monkeypatch.setattr(Queue, "commit", commit_when_it_is_well)
+    monkeypatch.setattr(Results, "commit", commit_when_it_is_well)
     monkeypatch.setattr(Queue, "give_back", give_back_when_it_is_well)
     bench.drop("a")
     bench.wait_for("a")

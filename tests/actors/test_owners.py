@@ -132,7 +132,7 @@ def test_a_holder_that_comes_late_leaves_what_was_requeued_its_note(
     holder.claim(mine("a"), State.NEW, State.RUNNING)
     monkeypatch.setattr(holder, "release_id", come_late)
     with pytest.raises(FileNotFoundError):  # its result went with the requeueing
-        holder.commit(mine("a"), State.RUNNING, b"first\n")
+        holder.results.commit(mine("a"), State.RUNNING, b"first\n")
     assert bench.spool.queue.locate("a") == ("new", mine("a"))
     bench.wait_for("a")
     bench.assert_nothing_is_left()

@@ -128,10 +128,10 @@ def test_tidying_removes_nothing_of_the_next_life(bench: Bench) -> None:
     queue = bench.spool.queue
     bench.drop("a")
     queue.claim(mine("a"), State.NEW, State.RUNNING)
-    queue.commit(mine("a"), State.RUNNING, b"first", tidy=False)
+    queue.results.commit(mine("a"), State.RUNNING, b"first", tidy=False)
     requeue(bench.spool, "a")
     (bench.root / "tmp" / result_named("a")).write_bytes(b"second")
-    queue.tidy()
+    queue.results.tidy()
     assert bench.has("tmp", result_named("a"))
 
 

@@ -16,7 +16,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
 from spoold.model.states import State
-from spoold.spool.queue import Queue
+from spoold.spool.results import Results
 from spoold.upkeep.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time
 from tests.names import mine
@@ -222,7 +222,7 @@ def another_shows_it(world: World) -> None:
     """The executor dies between the commit and the publication."""
     world.drop("a")
     world.step("intake")
-    with mock.patch.object(Queue, "_link", side_effect=Died), contextlib.suppress(Died):
+    with mock.patch.object(Results, "_link", side_effect=Died), contextlib.suppress(Died):
         world.step("executor")
     World(world.root).start()
 

@@ -200,8 +200,8 @@ def test_who_ends_a_given_up_entry_is_fenced_as_well(bench: Bench) -> None:
     second = taken_by[1]
     assert queue.locate("a") == ("running", second)
     with pytest.raises(LeaseLostError):
-        queue.commit(first, State.RUNNING, b"first\n")
-    queue.commit(second, State.RUNNING, b"second\n")
+        queue.results.commit(first, State.RUNNING, b"first\n")
+    queue.results.commit(second, State.RUNNING, b"second\n")
     assert (bench.root / "done" / "a.response.json").read_bytes() == b"second\n"
 
 
@@ -232,19 +232,19 @@ def test_of_two_results_the_later_one_is_shown_though_the_earlier_was_seen_first
     queue.claim(first, State.NEW, State.RUNNING)
     result = Path(queue.path("tmp", result_named("a")))
     result.write_bytes(b"first\n")
-    listed, waiting = queue.results_waiting(), queue.results_waiting
+    listed, waiting = queue.results.waiting(), queue.results.waiting
 
     def commit_meanwhile() -> dict[str, list[Entry]]:
         monkeypatch.undo()
         second = queue.fence(first, State.RUNNING)
         assert second
         with monkeypatch.context() as patched:
-            patched.setattr(queue, "_link", lambda _: threading.Event())
-            queue.commit(second, State.RUNNING, b"second\n", tidy=False)
+            patched.setattr(queue.results, "_link", lambda _: threading.Event())
+            queue.results.commit(second, State.RUNNING, b"second\n", tidy=False)
         return listed
 
     assert waiting() == {"a": [first]}
-    monkeypatch.setattr(queue, "results_waiting", commit_meanwhile)
+    monkeypatch.setattr(queue.results, "waiting", commit_meanwhile)
     publish_committed(queue, Log("test"))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
 
@@ -263,7 +263,7 @@ def test_a_refusal_that_is_committed_while_health_looks_is_shown(
 
     monkeypatch.setattr(queue, "locate", commit_meanwhile)
     publish_committed(queue, Log("test"))
-    queue.publish(mine("a", 0))
+    queue.results.publish(mine("a", 0))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"refused\n"
 
 

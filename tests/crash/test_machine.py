@@ -128,7 +128,7 @@ class Spools(RuleBasedStateMachine):
         if place and place[1].attempt > 1:
             late = place[1]._replace(attempt=place[1].attempt - 1)
             with contextlib.suppress(Exception):
-                self.world.spool.queue.commit(late, State.RUNNING, b"late")
+                self.world.spool.queue.results.commit(late, State.RUNNING, b"late")
 
     # -- the operator
 

@@ -17,7 +17,8 @@ from spoold.model.states import Kind, State
 from spoold.spool import layout
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.owned import OwnedQueue
-from spoold.spool.queue import MOST_SHOWN, Queue
+from spoold.spool.queue import Queue
+from spoold.spool.results import MOST_SHOWN
 from tests.standins import SetClock
 
 
@@ -67,7 +68,7 @@ def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
     os.unlink(queue.path("ids", "a"))
     assert queue.locate("a") is None
     assert queue.locate("a", entry) == ("running", second), "whoever has its name needs no note"
-    queue.commit(second, State.RUNNING, b"result\n")
+    queue.results.commit(second, State.RUNNING, b"result\n")
     assert queue.locate("a") == ("done", Entry("a", 1))
 
 
@@ -77,7 +78,7 @@ def test_builds_leave_no_notes(tmp_path: Path) -> None:
     for id_ in "ab":
         assert builds.add(Entry(id_, 1), b"build")
         builds.claim(Entry(id_, 1), State.NEW, State.BUILDING)
-    builds.commit(Entry("a", 1), State.BUILDING, b"result\n")
+    builds.results.commit(Entry("a", 1), State.BUILDING, b"result\n")
     assert not os.listdir(tmp_path / "ids")
 
 
@@ -119,7 +120,7 @@ def test_a_claim_that_was_made_is_one_also_where_its_mtime_cannot_be_set_again(
 
 def test_a_commit_publishes_once_and_leaves_nothing_private(queue: OwnedQueue) -> None:
     entry = claimed(queue)
-    queue.commit(entry, State.RUNNING, b"result\n", (os.geteuid(), os.getegid()))
+    queue.results.commit(entry, State.RUNNING, b"result\n", (os.geteuid(), os.getegid()))
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
     assert os.stat(queue.path("done", "a.response.json")).st_mode & 0o777 == 0o400
@@ -131,14 +132,14 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     assert queue.give_back(entry, State.RUNNING, 2)
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, State.RUNNING, b"late\n")
+        queue.results.commit(entry, State.RUNNING, b"late\n")
     second = Entry("a", 2)
     queue.claim(second, State.NEW, State.RUNNING)
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, State.RUNNING, b"late\n")
-    queue.commit(second, State.RUNNING, b"second\n")
+        queue.results.commit(entry, State.RUNNING, b"late\n")
+    queue.results.commit(second, State.RUNNING, b"second\n")
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, State.RUNNING, b"late\n")
+        queue.results.commit(entry, State.RUNNING, b"late\n")
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
     assert not names(queue, "tmp")
 
@@ -250,7 +251,7 @@ def test_a_stepped_clock_makes_no_pause_longer(tmp_path: Path) -> None:
 def test_publication_never_replaces(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
-    queue.commit(entry, State.RUNNING, b"mine\n")
+    queue.results.commit(entry, State.RUNNING, b"mine\n")
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
@@ -262,17 +263,17 @@ def test_nor_does_a_publication_by_rename(queue: OwnedQueue, monkeypatch: pytest
 
     entry = claimed(queue)
     Path(queue.path("done", "a.response.json")).write_bytes(b"there already\n")
-    queue.commit(entry, State.RUNNING, b"mine\n", tidy=False)
+    queue.results.commit(entry, State.RUNNING, b"mine\n", tidy=False)
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", link)
-        queue.publish(entry)
+        queue.results.publish(entry)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"there already\n"
 
 
 def test_publishing_may_be_repeated(queue: OwnedQueue) -> None:
     entry = claimed(queue)
-    queue.commit(entry, State.RUNNING, b"result\n")
-    queue.publish(entry)
+    queue.results.commit(entry, State.RUNNING, b"result\n")
+    queue.results.publish(entry)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"result\n"
 
 
@@ -293,7 +294,7 @@ def test_an_entry_is_found_wherever_it_is(queue: OwnedQueue, state: State, entry
 
 
 def test_a_finished_entry_is_found_and_can_be_read(queue: OwnedQueue) -> None:
-    queue.commit(claimed(queue), State.RUNNING, b"result\n")
+    queue.results.commit(claimed(queue), State.RUNNING, b"result\n")
     place = queue.locate("a")
     assert place is not None
     assert place[0] == "done"
@@ -319,7 +320,7 @@ def test_fencing_takes_an_entry_from_its_holder(queue: OwnedQueue) -> None:
     assert queue.fence(entry, State.RUNNING) == Entry("a", 2)
     assert queue.fence(entry, State.RUNNING) is None
     with pytest.raises(LeaseLostError):
-        queue.commit(entry, State.RUNNING, b"late\n")
+        queue.results.commit(entry, State.RUNNING, b"late\n")
 
 
 def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,20 +334,20 @@ def test_private_names_go_after_one_sync_for_many(queue: OwnedQueue, monkeypatch
     entries = [claimed(queue, f"a{number}") for number in range(3)]
     monkeypatch.setattr(fsops, "sync_directory", sync)
     for entry in entries:
-        queue.commit(entry, State.RUNNING, b"result", tidy=False)
+        queue.results.commit(entry, State.RUNNING, b"result", tidy=False)
     assert synced == ["tmp", "done"] * 3
     assert len(names(queue, "done")) == 6  # all are shown
     assert len(names(queue, "tmp")) == 3
-    queue.tidy()
+    queue.results.tidy()
     assert synced == ["tmp", "done"] * 3 + ["done"]
     assert not names(queue, "tmp")
-    queue.tidy()
+    queue.results.tidy()
     assert len(synced) == 7  # nothing was to do
 
 
 def test_private_names_do_not_pile_up(queue: OwnedQueue) -> None:
     for number in range(MOST_SHOWN + 1):
-        queue.commit(claimed(queue, f"a{number}"), State.RUNNING, b"result", tidy=False)
+        queue.results.commit(claimed(queue, f"a{number}"), State.RUNNING, b"result", tidy=False)
     assert len(names(queue, "tmp")) == 1
 
 
@@ -359,7 +360,7 @@ def test_a_commit_whose_answer_was_lost_is_a_commit(queue: OwnedQueue, monkeypat
 
     entry = claimed(queue)
     monkeypatch.setattr(fsops, "move", move_twice)
-    queue.commit(entry, State.RUNNING, b"result\n")
+    queue.results.commit(entry, State.RUNNING, b"result\n")
     assert names(queue, "done") == {"a.json", "a.response.json"}
     assert not names(queue, "tmp")
 
@@ -378,7 +379,7 @@ def test_a_commit_that_reports_an_error_is_one_where_it_was_made(
     entry = claimed(queue)
     monkeypatch.setattr(fsops, "move", move)
     with contextlib.nullcontext() if done else pytest.raises(OSError, match="error"):
-        queue.commit(entry, State.RUNNING, b"result\n")
+        queue.results.commit(entry, State.RUNNING, b"result\n")
     assert names(queue, "done") == ({"a.json", "a.response.json"} if done else set())
 
 
@@ -391,12 +392,12 @@ def test_a_commit_that_came_late_shows_nothing(
     assert mine
     with monkeypatch.context() as patched:
         if not is_shown:
-            patched.setattr(queue, "_link", lambda _: None)
-        queue.commit(mine, State.RUNNING, b"second\n", tidy=is_shown)
+            patched.setattr(queue.results, "_link", lambda _: None)
+        queue.results.commit(mine, State.RUNNING, b"second\n", tidy=is_shown)
     with pytest.raises(LeaseLostError):
-        queue.commit(late, State.RUNNING, b"first\n")
+        queue.results.commit(late, State.RUNNING, b"first\n")
     if not is_shown:
-        queue.publish(mine)
+        queue.results.publish(mine)
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"second\n"
     assert not names(queue, "tmp")
 

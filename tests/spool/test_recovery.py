@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from spoold.config import LeaseSettings
+from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.ids import Entry, Private, result_name
@@ -118,7 +119,7 @@ def test_the_last_attempt_is_fenced_and_abandoned(
 
 
 def result(queue: OwnedQueue, attempt: int) -> None:
-    queue.write_for(queue.path("tmp", f"a@{attempt}.response.json"), b"%d" % attempt, None)
+    fsops.write_private(queue.path("tmp", f"a@{attempt}.response.json"), b"%d" % attempt)
 
 
 def test_what_was_committed_is_published_with_the_last_attempts_result(queue: OwnedQueue) -> None:
@@ -157,8 +158,8 @@ def test_the_clock_of_the_file_system_is_read_from_a_probe(tmp_path: Path) -> No
 
 def test_a_result_whose_entry_is_gone_is_not_kept_for_the_ids_next_use(queue: OwnedQueue) -> None:
     """Retention removed the entry, and a loss of power brought the result's private name back."""
-    queue.write_for(queue.path("tmp", "a@2.response.json"), b"of the former one\n", None)
-    queue.write_for(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n", None)
+    fsops.write_private(queue.path("tmp", "a@2.response.json"), b"of the former one\n")
+    fsops.write_private(queue.path("tmp", "b@0.response.json"), b"a refusal that is being made\n")
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == ["b@0.response.json"]
 
@@ -171,7 +172,7 @@ def test_the_results_of_two_owners_under_one_id_are_told_apart(tmp_path: Path, c
     assert queue.add(mine, b"entry")
     queue.claim(mine, State.NEW, State.RUNNING)
     for entry in (mine, former):
-        queue.write_for(queue.path("tmp", result_name(entry)), b"result\n", None)
+        fsops.write_private(queue.path("tmp", result_name(entry)), b"result\n")
     publish_committed(queue, Log("test"))
     assert os.listdir(queue.path("tmp")) == [result_name(mine)]
     assert os.listdir(queue.path("ids")) == ["a"]

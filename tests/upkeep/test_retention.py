@@ -163,7 +163,7 @@ def test_an_answer_that_comes_late_is_kept_as_long_as_any(bench: Bench) -> None:
     bench.drop("a")
     queue.claim(entry, State.NEW, State.RUNNING)
     os.utime(queue.entry_path(State.RUNNING, entry), (OLD, OLD))
-    queue.commit(entry, State.RUNNING, b"answer\n")
+    queue.results.commit(entry, State.RUNNING, b"answer\n")
     sweep(bench)
     assert bench.names("done") == {"a.json", "a.response.json"}
     os.rename(bench.root / "done" / "a.response.json", bench.root / "tmp" / result_named("a"))

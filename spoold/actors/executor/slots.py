@@ -118,7 +118,7 @@ class Slots:
             if worker.is_alive():
                 worker.join()
         impatience.cancel()
-        self._spool.queue.tidy()
+        self._spool.queue.results.tidy()
         self._heartbeat.stop()
 
     def use_runtime(self, runtime: Runtime) -> None:
@@ -144,7 +144,7 @@ class Slots:
             if not self._take_on(taken):
                 self._stopping.wait(BACK_OFF)
             elif self._line.idle:
-                self._spool.queue.tidy()
+                self._spool.queue.results.tidy()
         except OSError as error:
             log.error("the host is in the way; private names go later", error=error)
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
