@@ -15,8 +15,7 @@ import threading
 from collections.abc import Callable
 
 from spoold import daemon, loop
-from spoold.actors import builder
-from spoold.actors.builder import Builder
+from spoold.actors.builder import Builder, work
 from spoold.actors.executor import Executor, slots
 from spoold.config import load
 from spoold.host import log, persons
@@ -57,7 +56,7 @@ daemon.ROLES[Role.BUILDER] = lambda settings: Builder(settings, PlainBackend())
 
 if __name__ == "__main__":
     if rest := os.environ.get("SPOOLD_TEST_REST"):
-        loop.RETRY = builder.BACK_OFF = slots.BACK_OFF = holding.BACK_OFF = float(rest)
+        loop.RETRY = work.BACK_OFF = slots.BACK_OFF = holding.BACK_OFF = float(rest)
     persons.SUBUID = os.environ.get("SPOOLD_TEST_SUBUID", persons.SUBUID)
     log.set_up(level=sys.argv[3], journal=False)
     daemon.serve(load(sys.argv[1]), [Role(name) for name in sys.argv[2].split(",")], lambda: load(sys.argv[1]))

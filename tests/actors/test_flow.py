@@ -552,7 +552,7 @@ def test_a_stopping_builder_puts_its_builds_back(bench: Bench) -> None:
 
 
 def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     bench.backend.away = True
     bench.drop("a")
@@ -563,7 +563,7 @@ def test_a_store_that_is_away_costs_no_attempt(bench: Bench, monkeypatch: pytest
 
 
 def test_a_build_that_always_fails_in_a_healthy_store_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     bench.backend.failures = 3
     bench.drop("a")
@@ -708,7 +708,7 @@ def test_a_wait_that_ends_while_its_entry_cannot_be_read_costs_no_attempt(
 
 def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when its result cannot be written, nor when it cannot be put back then."""
-    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
     commit, give_back, errors = Results.commit, Queue.give_back, [True] * 10
 
@@ -736,7 +736,7 @@ def test_an_error_of_the_spools_disk_costs_a_build_no_attempt(bench: Bench, monk
 def test_an_expression_that_always_makes_an_error_of_the_host_ends(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 0.01)
+    monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 0.01)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.01)
 
     def build(*_: object) -> BuildResult:

@@ -101,7 +101,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         passed += seconds
 
     monkeypatch.setattr(Clock, "monotonic", lambda _: time.monotonic() + passed)
-    monkeypatch.setattr("spoold.actors.builder.BACK_OFF", 1000.0)
+    monkeypatch.setattr("spoold.actors.builder.work.BACK_OFF", 1000.0)
     return more
 
 
@@ -145,7 +145,7 @@ def test_a_build_that_another_builder_took_is_forgotten(one_place: Bench) -> Non
     one_place.builder.step()
     one_place.backend.gate.set()
     one_place.until(lambda: len(one_place.builds.finished()) == 1, one_place.builder.step)
-    one_place.until(lambda: one_place.builder._lanes.idle, one_place.builder.step)
+    one_place.until(lambda: one_place.builder._places.idle, one_place.builder.step)
     assert one_place.names("builds/building") == {f"{taken.id}@1.json"}
 
 

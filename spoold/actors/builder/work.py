@@ -1,0 +1,148 @@
+"""Work: what is done with one build that has a place.
+
+Spec: spool-layout.md, "The Build store". It is claimed, realised, and what nix-shell would have set up is recorded, or
+why there is nothing. A failure that is the client's is a result like any other. One of ours costs an attempt, and the
+last one is a result with the outcome ``internal_error``. A disk of the spool in trouble costs none. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from spoold.actors.builder.places import Places
+from spoold.actors.builder.provider import Provider
+from spoold.config import Settings
+from spoold.host.clock import Clock
+from spoold.host.log import Log
+from spoold.host.metrics import BUILD
+from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, TemporaryError
+from spoold.model.ids import Entry
+from spoold.model.job import BuildResult
+from spoold.model.response import Outcome, Phase
+from spoold.model.states import Role, State
+from spoold.spool.builds import BuildStore
+from spoold.spool.holding import Holder
+from spoold.spool.lease import Heartbeat, Lease
+
+log = Log(Role.BUILDER)
+BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
+
+
+class Realiser(Protocol):
+    """What realises expressions: Nix."""
+
+    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
+        """Realise one expression."""
+
+
+class Work:
+    """The work of one builder; once ``stopping`` is set, builds that were cancelled go back as they were."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        realiser: Realiser,
+        builds: BuildStore,
+        clock: Clock,
+        *,
+        places: Places,
+        provider: Provider,
+        heartbeat: Heartbeat,
+        stopping: threading.Event,
+    ) -> None:
+        self._attempts = settings.lease.attempts
+        self._realiser = realiser
+        self._builds = builds
+        self._clock = clock
+        self._places = places
+        self._provider = provider
+        self._stopping = stopping
+        self._holder = Holder(builds.queue, heartbeat, stopping, log)
+
+    def build(self, entry: Entry) -> None:
+        """Build an entry of ``builds/new``, or leave one there that a newer version filed."""
+        with contextlib.suppress(LeaseLostError, OSError):  # the claim meets them as well
+            if newer := self._builds.newer(State.NEW, entry):
+                self._places.leave(entry, newer)
+                return
+        back = partial(self._places.put_back, entry, entry.attempt, BACK_OFF)
+        self._holder.hold(entry, State.NEW, State.BUILDING, partial(self._hold, entry), give_back=back)
+
+    def _hold(self, entry: Entry, lease: Lease) -> None:
+        try:
+            self._realise(entry, lease)
+        except LeaseLostError:
+            log.warning("lost the lease on a build", build=entry.id, attempt=entry.attempt)
+        except (TemporaryError, OperatorError) as error:
+            self._postpone(entry, error)
+        except NewerFormatError as error:
+            self._places.leave(entry, error)
+            self._builds.queue.give_back(entry, State.BUILDING, entry.attempt)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
+            log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
+            self._try_again(entry, error)
+
+    def _realise(self, entry: Entry, lease: Lease) -> None:
+        try:
+            wanted = self._builds.read(State.BUILDING, entry)
+        except msgspec.DecodeError as error:
+            self._finish(entry, failure_of_ours(f"the entry cannot be read: {error}"))
+            return
+        pin = self._provider.pin(wanted.nixpkgs)
+        if pin is None:
+            self._finish(entry, failure_of_ours("the pin of nixpkgs was changed before this was built"))
+            return
+        log.info("building", build=entry.id, attempt=entry.attempt)
+        try:
+            result = self._realiser.build(entry.id, wanted.expression, pin, lease.stop)
+        except OSError as error:  # not the spool's, and perhaps this expression's alone: it has so many attempts
+            raise TemporaryError(f"the build met an error of the host: {error}") from error
+        lease.check()
+        self._finish(entry, result)
+
+    def _postpone(self, entry: Entry, error: Exception) -> None:
+        """Put a build back that came to no end: one that was stopped, or met a store that is away, lost no attempt.
+
+        Any other did, or one expression that always meets the same failure would come back for ever.
+        """
+        if self._stopping.is_set():
+            self._places.put_back(entry, entry.attempt)
+        elif self._places.was_stopped(entry):
+            log.info("takes long; put back, others go first", build=entry.id, attempt=entry.attempt)
+            self._places.put_back(entry, entry.attempt)
+        else:
+            log.error("a build has to wait", build=entry.id, attempt=entry.attempt, error=error)
+            if self._provider.is_possible():
+                self._try_again(entry, error)
+            else:
+                self._places.rest(BACK_OFF)
+                self._places.put_back(entry, entry.attempt)
+
+    def _try_again(self, entry: Entry, error: Exception) -> None:
+        """Have a build tried once more after a pause, or end it after the last attempt."""
+        if entry.attempt < self._attempts:
+            self._places.put_back(entry, entry.attempt + 1, pause=BACK_OFF)
+        else:
+            self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
+
+    def abandon(self, entry: Entry) -> None:
+        """End a build whose last attempt died with its builder."""
+        self._finish(entry, failure_of_ours(f"given up: {self._attempts} times the builder died that had it"))
+
+    def _finish(self, entry: Entry, result: BuildResult) -> None:
+        self._builds.finish(entry, result, self._clock.file_system())
+        if not isinstance(result.phase.time, str):
+            BUILD.observe(result.phase.time, str(result.phase.outcome))
+        log.info("built", build=entry.id, outcome=result.phase.outcome, seconds=result.phase.time)
+
+
+def failure_of_ours(reason: str) -> BuildResult:
+    """Return the result of a build that failed through no fault of the client's."""
+    return BuildResult(phase=Phase(stderr=f"spoold: {reason}\n", outcome=Outcome.INTERNAL_ERROR))
