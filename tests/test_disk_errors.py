@@ -26,7 +26,8 @@ import pytest
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.model.ids import Private
 from spoold.spool import layout
-from spoold.upkeep.check import OURS, Check
+from spoold.upkeep.check import Check
+from spoold.upkeep.judges.private import KEPT
 from spoold.upkeep.unexplained import Unexplained
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
 from tests.faulty import OPERATIONS
@@ -114,7 +115,7 @@ class Ailing:
         found = [f"{directory}/{name}" for directory in EMPTY for name in os.listdir(self.spool / directory)]
         later = tuple(Private) if "unlink" in AILMENTS.get(self.name, "") else ()
         for directory in ("tmp", "builds/tmp"):
-            names = [name for name in os.listdir(self.spool / directory) if not OURS["tmp"].fullmatch(name)]
+            names = [name for name in os.listdir(self.spool / directory) if not KEPT.fullmatch(name)]
             found += [f"{directory}/{name}" for name in names if not name.endswith(later)]
         return found
 

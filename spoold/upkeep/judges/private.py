@@ -1,0 +1,51 @@
+"""The judge of private files: what processes write in ``tmp/`` before it is shown, and what they keep there.
+
+Spec: spool-layout.md, "Commit and publication" and "Check and repair". A result explains itself by its entry, and all
+else by its age: whoever wrote it comes back soon, or is dead.
+"""
+
+from __future__ import annotations
+
+import re
+
+from spoold.host import fsops
+from spoold.model import ids
+from spoold.model.ids import Entry, Kept
+from spoold.model.states import State
+from spoold.spool.queue import Queue
+from spoold.spool.store import Spool
+from spoold.upkeep.judges.evidence import is_young
+from spoold.upkeep.unexplained import Action, Verdict
+
+KEPT = re.compile(rf".*({'|'.join(map(re.escape, Kept))})|doctor-[0-9]+")
+
+
+class PrivateJudge:
+    """Judges what is in ``tmp/`` of one ``queue``, which is ``directory`` below the root of ``spool``."""
+
+    def __init__(self, spool: Spool, queue: Queue, directory: str) -> None:
+        self._spool = spool
+        self._queue = queue
+        self._directory = directory
+
+    def judge(self, name: str) -> Verdict | None:
+        """Judge a file by its name, None where that explains it."""
+        if KEPT.fullmatch(name):
+            return None
+        path = f"{self._directory}/{name}"
+        if result := ids.parse_result(name):
+            return self._result(path, result)
+        if not ids.is_private(name):
+            return Verdict("not a private file of spoold's", Action.QUARANTINE)
+        return None if is_young(self._spool, path) else Verdict("what a process wrote that died", Action.REMOVE)
+
+    def _result(self, path: str, result: Entry) -> Verdict | None:
+        place = self._queue.locate(result.id, result)
+        if place is None:
+            return None if is_young(self._spool, path) else Verdict("the result of what is gone", Action.REMOVE)
+        state, entry = place
+        if state is State.DONE and fsops.exists(self._queue.path(State.DONE, ids.response_name(result.id))):
+            return None if is_young(self._spool, path) else Verdict("a second name of a response", Action.REMOVE)
+        if state is not State.DONE and result.attempt < entry.attempt:
+            return Verdict("the result of an attempt that was lost", Action.REMOVE)
+        return None
