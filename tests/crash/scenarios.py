@@ -16,6 +16,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
 from spoold.model.response import Status
 from spoold.model.states import State
+from spoold.spool.queue import Queue
 from spoold.spool.results import Results
 from spoold.upkeep.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time

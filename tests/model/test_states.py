@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spoold.actors.executor.line import WAITING
+from spoold.actors.executor.ready import WAITING
 from spoold.cli.daemon import HELP
 from spoold.config import Settings, SpoolSettings
 from spoold.daemon import ROLES
