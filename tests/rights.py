@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spoold.host import acl, fsops
+from spoold.host import acl, attributes
 
 
 def run_as(uid: int, script: str, gid: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def run_as(uid: int, script: str, gid: int | None = None) -> subprocess.Complete
 
 def assert_answer(path: Path, uid: int, *, shared: bool = False) -> None:
     """An answer is ours, and one user's to read, who is another; where daemons share the spool, theirs as well."""
-    found = fsops.rights(str(path))
+    found = attributes.rights(str(path))
     assert found is not None
     assert found.uid != uid, "it is the daemon's"
     assert (found.mode, found.access) == (acl.MODE, acl.readers({uid}, own_group=shared))

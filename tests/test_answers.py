@@ -22,7 +22,7 @@ import pytest
 
 from spoold.cli import client
 from spoold.config import Settings, SpoolSettings, decode
-from spoold.host import acl, fsops
+from spoold.host import acl, attributes, fsops
 from spoold.host.accounts import Accounts
 from spoold.host.log import Log
 from spoold.model.errors import ClientError, OperatorError
@@ -170,11 +170,11 @@ def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
     for path in (response, side, shared.response("c"), reuse):
         assert_answer(path, ALICE, shared=True)
         assert path.stat().st_gid == GROUP
-        before = path.read_bytes(), fsops.identity(str(path))
+        before = path.read_bytes(), attributes.identity(str(path))
         assert can_do(path, ALICE, shared.own) == {"read"}, path
         assert can_do(path, BOB, shared.own) == set(), path
         assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "who only has the owner's group"
-        assert (path.read_bytes(), fsops.identity(str(path))) == before
+        assert (path.read_bytes(), attributes.identity(str(path))) == before
         assert "read" in can_do(path, HEALTH, shared.own, gid=GROUP)
 
 
@@ -216,7 +216,7 @@ def test_a_desk_s_group_gets_nothing_by_a_list(place: Path) -> None:
     assert can_do(path, BOB, own) == set()
     assert can_do(path, ALICE, own) == {"read"}
     spool.refuse("mine", "no", Origin(uid=0, gid=0, sha256="1" * 64, arrival=1.0))
-    found = fsops.rights(str(root / "done" / "mine.response.json"))
+    found = attributes.rights(str(root / "done" / "mine.response.json"))
     assert found
     assert (found.uid, found.mode, found.access) == (0, 0o400, None), "who runs the daemons needs no list"
 
@@ -350,7 +350,7 @@ def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypat
 
     monkeypatch.setattr(acl, "give", refuse)
     path = shared.answer("a")
-    found = fsops.rights(str(path))
+    found = attributes.rights(str(path))
     assert found
     assert (found.uid, found.mode, found.access) == (EXECUTOR, 0o640, None)
     with pytest.raises(OperatorError, match='answers = "owner"'):

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 
 from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Settings, SpoolSettings
-from spoold.host import fsops
+from spoold.host import strangers
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.model.states import Role
@@ -294,7 +294,7 @@ def test_a_directory_of_an_earlier_version_is_removed_as_root(installed: Install
     for path in (aside / "deep" / "deeper", aside / "deep", aside):
         os.chown(path, ALICE, ALICE)
         path.chmod(0)
-    fsops.remove_tree(str(aside))
+    strangers.remove_tree(str(aside))
     assert not aside.exists()
 
 

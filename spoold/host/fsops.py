@@ -3,8 +3,9 @@
 Spec: spool-layout.md, "Durability". Everything that changes the spool goes through here, so that what is synced and in
 which order can be read in one place, and so that a test can stop the process before and after each operation.
 
-Names that clients or jobs could have made are opened with O_NOFOLLOW and O_NONBLOCK and looked at through the
-descriptor. Nothing here overwrites: what is public is linked into place, and a link never replaces.
+The files are ours, but any of us could put something else in their place: so no link is followed, and nothing is
+waited for. What clients made is for :mod:`spoold.host.strangers`. Nothing here overwrites: what is public is linked
+into place, and a link never replaces.
 """
 
 from __future__ import annotations
@@ -16,196 +17,16 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import msgspec
 
 from spoold.host import acl
+from spoold.host.attributes import identity
 from spoold.host.pulse import beat
+
+READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # of a file that may be odd
 
 
 class OddFileError(OSError):
     """Something that none of us makes has the name of a file of ours."""
-
-
-class Identity(NamedTuple):
-    """What tells whether a name still stands for the same bytes: device, inode, size, mtime and ctime in ns."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-class Owned(NamedTuple):
-    """Who owns a file, when it was last changed in any way, in ns, and its length in bytes."""
-
-    uid: int
-    changed_ns: int
-    length: int
-
-
-class Facts(NamedTuple):
-    """What is known of a name: times in seconds since the epoch, the bytes that it takes of the disk (which is not its
-    length: see st_blocks in stat(2)), whether it is a directory, and the uid of its owner.
-    """
-
-    mtime: float
-    ctime: float
-    size: int
-    directory: bool
-    uid: int
-
-
-class Rights(NamedTuple):
-    """Whose a file is and what is allowed: owner, group, the bits of the mode, and its list, None where it has none."""
-
-    uid: int
-    gid: int
-    mode: int
-    access: bytes | None
-
-
-class Dropped(msgspec.Struct, frozen=True):
-    """A file found in the drop box: ``kind`` is ``file``, or what it is instead; ``data`` is read for files only.
-
-    A file that this process may not read is an ``UNREADABLE``: root's rights end at a server that squashes root. One
-    that cannot be opened without waiting for whoever holds a lease on it (fcntl(2), F_SETLEASE) is ``LEASED``.
-    """
-
-    kind: str
-    uid: int
-    gid: int
-    links: int
-    identity: Identity
-    data: bytes = b""
-
-
-BLOCK = 512  # bytes: the unit of st_blocks
-UNREADABLE = "file that may not be read"
-LEASED = "file on which someone holds a lease"
-KINDS = (
-    (stat.S_ISREG, "file"),
-    (stat.S_ISLNK, "symbolic link"),
-    (stat.S_ISDIR, "directory"),
-    (stat.S_ISFIFO, "FIFO"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISBLK, "block device"),
-    (stat.S_ISCHR, "character device"),
-)
-
-
-def look_at_dropped(path: str, limit: int) -> Dropped | None:
-    """Read at most ``limit`` bytes of the file ``path`` that a client dropped; None where it is gone.
-
-    Never follows a link, never blocks, never opens what is not a regular file (opening a device can act on it).
-    """
-    beat()
-    named = look_at_name(path)
-    if named is None or named.kind != "file" or named.links > 1:
-        return named
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except (PermissionError, BlockingIOError) as error:
-        return msgspec.structs.replace(named, kind=LEASED if isinstance(error, BlockingIOError) else UNREADABLE)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP):  # gone, or swapped for a link: the next look says so
-            return None
-        raise
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            return _dropped(found)
-        return _dropped(found, _read(descriptor, limit))
-    finally:
-        os.close(descriptor)
-
-
-def look_at_name(path: str) -> Dropped | None:
-    """Return what a client dropped as ``path`` without opening it; None where it is gone."""
-    try:
-        return _dropped(os.lstat(path))
-    except FileNotFoundError:
-        return None
-
-
-def _dropped(found: os.stat_result, data: bytes = b"") -> Dropped:
-    kind = next((word for test, word in KINDS if test(found.st_mode)), "unknown kind of file")
-    return Dropped(kind, found.st_uid, found.st_gid, found.st_nlink, _identity(found), data)
-
-
-def identity(path: str) -> Identity | None:
-    """Return what ``path`` stands for now, None where it is gone."""
-    beat()
-    try:
-        return _identity(os.lstat(path))
-    except FileNotFoundError:
-        return None
-
-
-def owner(path: str) -> Owned | None:
-    """Return who owns what ``path`` stands for, a link itself where it is one; None where it is gone."""
-    beat()
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return Owned(found.st_uid, found.st_ctime_ns, found.st_size)
-
-
-def _identity(found: os.stat_result) -> Identity:
-    return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _read(descriptor: int, limit: int) -> bytes:
-    parts = []
-    left = limit
-    while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
-
-
-def remove_dropped(path: str, dropped: Dropped) -> None:
-    """Remove the client's file, unless the name stands for something newer by now: that will be looked at again.
-
-    A file system may give the number of a file that is gone to the next one, so the owner has to be the same as well.
-    """
-    try:
-        now = os.lstat(path)
-        if (now.st_dev, now.st_ino, now.st_uid) == (*dropped.identity[:2], dropped.uid):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass
-
-
-def remove_of(path: str, uid: int) -> bool:
-    """Remove what a user has as ``path``, be it an empty directory; False where it is gone, or another's by now."""
-    beat()
-    try:
-        found = os.lstat(path)
-        if found.st_uid != uid:
-            return False
-        (os.rmdir if stat.S_ISDIR(found.st_mode) else os.unlink)(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def clear_directory(path: str, aside: str) -> None:
-    """Remove a directory that a client made if it is empty, else rename it to ``aside``, which is in the same place.
-
-    Into another place only its owner may move it. What is no directory (any more) stays: raises OSError.
-    """
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        move(f"{path}/", aside)  # with the slash it is a directory that moves, or nothing
 
 
 def own_mode(path: str) -> int:
@@ -222,58 +43,6 @@ def open_own(path: str, flags: int) -> int:
     if stat.S_IMODE(found.st_mode) != mode and found.st_uid == os.geteuid():
         os.fchmod(descriptor, mode)  # whatever the umask is
     return descriptor
-
-
-def seize(name: str, directory: int | None = None) -> int:
-    """Make a directory that a client made ours and closed to him, and return a descriptor of it.
-
-    To be moved elsewhere, or emptied, it has to be. That takes CAP_CHOWN and CAP_FOWNER where it is another user's.
-    ``directory`` is the descriptor of the one that it is in. No link is followed.
-    """
-    with directory_itself(name, within=directory) as itself:
-        os.chmod(itself, 0o700)
-        os.chown(itself, os.geteuid(), os.getegid())
-        return os.open(itself, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-@contextlib.contextmanager
-def directory_itself(path: str, *, within: int | None = None, follow: bool = False) -> Iterator[str]:
-    """Yield a name by which to look at and change the directory ``path``, and nothing that takes its place meanwhile.
-
-    ``within`` is the descriptor of the one that it is in. Raises :class:`NotADirectoryError` where it is something
-    else; a symbolic link is, unless one may ``follow`` it.
-    """
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags, dir_fd=within)  # which takes no right to read it
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory that a client made: of any depth, closed by him, with him still in it.
-
-    Each directory in it is taken out, to a name beside ``path``, before it is emptied in its turn: so there is no path
-    through his directories that he could bend, and no depth.
-    """
-    todo, taken_out = [path], 0
-    while todo:
-        top = todo.pop()
-        descriptor = seize(top)
-        try:
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    if not entry.is_dir(follow_symlinks=False):
-                        os.unlink(entry.name, dir_fd=descriptor)
-                        continue
-                    os.close(seize(entry.name, descriptor))
-                    taken_out += 1
-                    todo.append(f"{path}~{taken_out}")
-                    os.rename(entry.name, todo[-1], src_dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        os.rmdir(top)
 
 
 def write_private(
@@ -396,7 +165,7 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
     """
     beat()
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, READING)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -409,15 +178,25 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
             raise OddFileError(errno.EINVAL, "not a regular file", path)
         if found.st_size > limit:
             raise OddFileError(errno.EFBIG, f"more than {limit} bytes", path)
-        return _read(descriptor, limit)
+        return read_open(descriptor, limit)
     finally:
         os.close(descriptor)
+
+
+def read_open(descriptor: int, limit: int) -> bytes:
+    """Return at most ``limit`` bytes from where an open file stands."""
+    parts = []
+    left = limit
+    while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def keep_open(path: str) -> io.FileIO | None:
     """Open a file of ours, so that no other file gets its number while it is open; None where there is none."""
     try:
-        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
+        return io.FileIO(os.open(path, READING))
     except FileNotFoundError:
         return None
 
@@ -491,35 +270,6 @@ def mtime(path: str) -> float | None:
         return os.lstat(path).st_mtime
     except FileNotFoundError:
         return None
-
-
-def facts(path: str) -> Facts | None:
-    """Return what is known of a name, of a link itself where it is one; None where it is gone."""
-    beat()
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    directory = stat.S_ISDIR(found.st_mode)
-    return Facts(found.st_mtime, found.st_ctime, found.st_blocks * BLOCK, directory, found.st_uid)
-
-
-def rights(path: str) -> Rights | None:
-    """Return whose a file is and what is allowed; None where it is gone."""
-    try:
-        found = os.lstat(path)
-        return Rights(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), acl.of(path))
-    except FileNotFoundError:
-        return None
-
-
-def shared_inode(path: str) -> int | None:
-    """Return the inode of a file that has other names as well, None where it has not or is gone."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino if found.st_nlink > 1 else None
 
 
 def names(directory: str) -> list[str]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from spoold.host import accounts, fsops, userns
+from spoold.host import accounts, strangers, userns
 from spoold.model.errors import OperatorError
 
 GROUP, BUILDER = "spoold", "spoold-builder"
@@ -85,7 +85,7 @@ def create(state: str, owners: dict[str, tuple[int, int]] | None = None) -> list
                 os.chmod(path, place.mode)
             changed.append(path)
         try:
-            with fsops.directory_itself(path, follow=place.path == ".") as itself:
+            with strangers.directory_itself(path, follow=place.path == ".") as itself:
                 if owners is not None and _mend(itself, *owners[place.path], place.mode):
                     changed.append(path)
         except NotADirectoryError as error:

@@ -21,8 +21,8 @@ import stat
 from typing import NamedTuple
 
 from spoold.config import SpoolSettings
-from spoold.host import accounts, acl, fsops
-from spoold.host.fsops import Rights
+from spoold.host import accounts, acl, attributes, fsops
+from spoold.host.attributes import Rights
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Private
@@ -173,7 +173,7 @@ def is_digest_of_nothing(path: str) -> bool:
 
 def was_given_away(path: str) -> bool:
     """Tell whether an answer is its owner's, with a digest that tells what it was."""
-    found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
+    found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
     given = found is not None and directory is not None and not _is_ours(found, directory)
     return given and fsops.exists(digest_of(path))
 
@@ -216,7 +216,7 @@ def doubt(path: str, data: bytes) -> Doubt | None:
     """
     try:
         kept = _kept(path)
-        found, directory = fsops.rights(path), fsops.rights(os.path.dirname(path))
+        found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
     except PermissionError:
         return None
     if kept is not None:

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from spoold.host import accounts, fsops
+from spoold.host import accounts, fsops, strangers
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
 from spoold.model.states import Role
@@ -129,7 +129,7 @@ def create(root: str, owners: Accounts | None = None) -> list[str]:
             changed.append(path)
         # The directories are their daemons' to change, and this may be root: only the root itself may be a link.
         try:
-            with fsops.directory_itself(path, follow=directory.path == ".") as itself:
+            with strangers.directory_itself(path, follow=directory.path == ".") as itself:
                 if _mend(directory, itself, owners, shared=shared):
                     changed.append(path)
         except NotADirectoryError as error:

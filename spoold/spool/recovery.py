@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from spoold.config import LeaseSettings
-from spoold.host import fsops
+from spoold.host import attributes, fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import PUT_BACK
@@ -76,10 +76,10 @@ def drop_doubles(queue: Queue, log: Log) -> None:
     for order, state in enumerate(queue.kind.on_its_way):
         for entry in queue.entries(state):
             path, done = queue.entry_path(state, entry), queue.path(State.DONE, ids.done_name(entry.id))
-            inode = fsops.shared_inode(path)
+            inode = attributes.shared_inode(path)
             if inode is not None:
                 names.setdefault(inode, set()).add((False, entry.attempt, order, path))
-                if fsops.shared_inode(done) == inode:
+                if attributes.shared_inode(done) == inode:
                     names[inode].add((True, 0, 0, done))
     for found in names.values():
         *old, (*_, stays) = sorted(found)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import fsops, strangers
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
@@ -220,7 +220,7 @@ def published(id_: str, response: Response) -> bytes:
     return ENCODER.encode(msgspec.structs.replace(response, Submission_id=id_)) + b"\n"
 
 
-def origin_of(dropped: fsops.Dropped, arrival: float) -> Origin:
+def origin_of(dropped: strangers.Dropped, arrival: float) -> Origin:
     """Return who dropped what: of a thing that is no file, its kind stands in for the bytes."""
     identity = dropped.data if dropped.kind == "file" else dropped.kind.encode()
     return Origin(uid=dropped.uid, gid=dropped.gid, sha256=hashlib.sha256(identity).hexdigest(), arrival=arrival)

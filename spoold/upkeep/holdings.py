@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from spoold.host import acl, fsops
+from spoold.host import acl, attributes, fsops
 from spoold.host.seldom import Seldom
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
@@ -72,8 +72,9 @@ def built(builds: str, seldom: Seldom) -> Iterator[Item | Pause]:
 
     def item(name: str) -> Item | None:
         build_id, _, user = name.partition("@")
-        facts = fsops.facts(os.path.join(builds, State.DONE, ids.response_name(build_id)))
-        entry = fsops.facts(os.path.join(builds, State.DONE, ids.done_name(build_id)))  # which has the whole expression
+        facts = attributes.facts(os.path.join(builds, State.DONE, ids.response_name(build_id)))
+        # The entry has the whole expression.
+        entry = attributes.facts(os.path.join(builds, State.DONE, ids.done_name(build_id)))
         if facts is None or not user.isdecimal():
             return None
         return Item(int(user), facts.mtime, facts.size + (entry.size if entry else 0), "", name)
@@ -85,12 +86,12 @@ def on_its_way(queue: Queue, state: State, seldom: Seldom) -> Iterator[Item | Pa
     """Yield the entries of a state, each with its side file."""
 
     def item(name: str) -> Item | None:
-        entry, facts = ids.parse_entry(name), fsops.facts(queue.path(state, name))
+        entry, facts = ids.parse_entry(name), attributes.facts(queue.path(state, name))
         if entry is None or facts is None:
             return None
         side = None
         with passing_over(queue.path("progress", ids.done_name(entry.id)), seldom) as path:
-            side = fsops.facts(path)
+            side = attributes.facts(path)
         return Item(_or_nobody(entry.owner), facts.mtime, facts.size + (side.size if side else 0), name, "")
 
     return _each(queue.path(state), item, seldom)
@@ -103,7 +104,7 @@ def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]
     def item(name: str) -> Item | None:
         if name.endswith(RESPONSE):
             return _answered(done, name, readers, seldom)
-        if name.endswith(REFUSAL) and (facts := fsops.facts(os.path.join(done, name))):
+        if name.endswith(REFUSAL) and (facts := attributes.facts(os.path.join(done, name))):
             time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
             return Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
         return None
@@ -114,9 +115,9 @@ def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]
 def _answered(done: str, name: str, readers: AbstractSet[int], seldom: Seldom) -> Item | None:
     entry = ids.done_name(name.removesuffix(RESPONSE))
     entry_path, path = os.path.join(done, entry), os.path.join(done, name)
-    first, second, hidden = fsops.facts(entry_path), None, True
+    first, second, hidden = attributes.facts(entry_path), None, True
     with passing_over(path, seldom):
-        second, hidden = fsops.facts(path), False
+        second, hidden = attributes.facts(path), False
     if second is not None:
         owner, time = _whose(path, entry_path, second.uid, readers), 0.0 if first is None else first.mtime
         return Item(owner, time, second.size + (first.size if first else 0), entry if first else "", name)
@@ -149,7 +150,7 @@ def set_aside(quarantine: str, seldom: Seldom) -> Iterator[Item | Pause]:
     """Yield what is in quarantine/."""
 
     def item(name: str) -> Item | None:
-        facts = fsops.facts(os.path.join(quarantine, name))
+        facts = attributes.facts(os.path.join(quarantine, name))
         if facts is None:
             return None
         # A directory is still its client's, who may set its mtime.

@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-from spoold.host import fsops
+from spoold.host import attributes, fsops
 from spoold.model import formats, ids
 from spoold.model.response import Status
 from spoold.model.states import State
@@ -36,7 +36,7 @@ def repair(spool: Spool, found: Unexplained) -> None:
 
 
 def _quarantine(spool: Spool, path: str, found: Unexplained) -> None:
-    seen = fsops.identity(path)
+    seen = attributes.identity(path)
     if seen is None:
         return
     name = f"{UNSAFE.sub('-', found.path)[:150]}@{seen.inode}"

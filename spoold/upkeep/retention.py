@@ -19,7 +19,7 @@ from functools import partial
 from threading import Event
 
 from spoold.config import Settings
-from spoold.host import fsops, machine, proc
+from spoold.host import fsops, machine, proc, strangers
 from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.host.seldom import Seldom
@@ -294,7 +294,7 @@ def _remove_tree(path: str) -> None:
     """Remove a file, or a directory that a client had dropped; what is not ours to remove stays, and is said."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
-            fsops.remove_tree(path)
+            strangers.remove_tree(path)
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from spoold.config import Settings
-from spoold.host import fsops, machine
+from spoold.host import attributes, fsops, machine
 from spoold.host.log import Log
 from spoold.model import formats
 from spoold.model.errors import NewerFormatError
@@ -73,7 +73,7 @@ class Shares:
         self._person = person
         self._path = spool.queue.path("tmp", COUNT)
         self._lock = threading.RLock()
-        self._seen: fsops.Identity | None = None  # of the last count
+        self._seen: attributes.Identity | None = None  # of the last count
         self._looked = -LOOK  # on the monotonic clock
         self._had: dict[int, Holding] = {}
         self._added: deque[Added] = deque(maxlen=MOST_ADDED)
@@ -91,7 +91,7 @@ class Shares:
         if now < self._looked + LOOK:
             return
         self._looked = now
-        seen = fsops.identity(self._path)
+        seen = attributes.identity(self._path)
         if seen is not None and seen != self._seen and (count := self._read()):
             self._seen = seen
             self._begin_from(count)

@@ -24,7 +24,7 @@ import pytest
 from spoold.actors import intake
 from spoold.actors.intake import Intake, arriving, dropbox, rests
 from spoold.config import Settings, ShareSettings, SpoolSettings
-from spoold.host import fsops, log
+from spoold.host import attributes, fsops, log, strangers
 from spoold.model.ids import Hint
 from spoold.model.states import State
 from spoold.model.turns import Turns
@@ -358,7 +358,7 @@ def test_a_crash_between_the_entry_and_the_clients_file_is_no_second_submission(
 
     box.drop("a.json")
     with monkeypatch.context() as patched:
-        patched.setattr(fsops, "remove_dropped", crash)
+        patched.setattr(strangers, "remove_dropped", crash)
         with pytest.raises(KeyboardInterrupt):
             box.intake.step()
     assert box.names("incoming") == {"a.json"}
@@ -406,18 +406,18 @@ def test_no_file_goes_before_the_name_of_its_entry_is_durable(box: Box, monkeypa
     """One sync for many, also for one that an intake took in that died before it."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
     done: list[str] = []
-    real_sync, real_remove = fsops.sync_directory, fsops.remove_dropped
+    real_sync, real_remove = fsops.sync_directory, strangers.remove_dropped
 
     def sync(path: str) -> None:
         done.append("sync " + os.path.basename(path.rstrip("/")))
         real_sync(path)
 
-    def remove(path: str, dropped: fsops.Dropped) -> None:
+    def remove(path: str, dropped: strangers.Dropped) -> None:
         done.append("remove")
         real_remove(path, dropped)
 
     monkeypatch.setattr(fsops, "sync_directory", sync)
-    monkeypatch.setattr(fsops, "remove_dropped", remove)
+    monkeypatch.setattr(strangers, "remove_dropped", remove)
     for number in range(5):
         box.drop(f"a{number}.json")
     box.intake.step()
@@ -480,7 +480,7 @@ def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_one_owner_has_lying_there_is_remembered_up_to_a_bound(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)  # nothing takes any time
-    monkeypatch.setattr(box.intake._box, "_waiting", Turns[tuple[str, fsops.Owned]](100))
+    monkeypatch.setattr(box.intake._box, "_waiting", Turns[tuple[str, attributes.Owned]](100))
     for number in range(300):
         box.drop(f"many-{number}.json")
     box.intake.step()
@@ -898,7 +898,7 @@ def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monk
     monkeypatch.setattr(time, "thread_time", lambda: worked[0])
     real = box.intake._acceptance._read
 
-    def read(dropped: fsops.Dropped) -> Any:
+    def read(dropped: strangers.Dropped) -> Any:
         if dropped.uid == NOBODY:
             now[0], worked[0], looks[0] = now[0] + 1, worked[0] + 1, looks[0] + 1
         return real(dropped)
@@ -950,14 +950,14 @@ def test_what_is_gone_is_forgotten_in_parts(tmp_path: Path, monkeypatch: pytest.
     box.step()
     for path in paths:
         path.unlink()
-    real = fsops.owner
+    real = attributes.owner
 
-    def owner(path: str) -> fsops.Owned | None:
+    def owner(path: str) -> attributes.Owned | None:
         looks[0] += 1
         now[0] += dropbox.LOOKING / 10
         return real(path)
 
-    monkeypatch.setattr(fsops, "owner", owner)
+    monkeypatch.setattr(attributes, "owner", owner)
     steps = 1
     while box.intake.step([] if steps > 1 else None) == 0:
         steps += 1
@@ -1003,11 +1003,11 @@ def test_what_users_can_repeat_is_one_line_a_minute(box: Box, caplog: pytest.Log
 def test_a_file_that_got_the_number_of_one_that_is_gone_stays(box: Box) -> None:
     """File systems give numbers of files away at once, and then another user's file has the name and the number."""
     path = box.drop("a.json", owner=NOBODY)
-    taken = fsops.look_at_dropped(str(path), 1000)
+    taken = strangers.look_at_dropped(str(path), 1000)
     assert taken is not None
     os.chown(path, 1000, 1000)
-    fsops.remove_dropped(str(path), taken)
+    strangers.remove_dropped(str(path), taken)
     assert path.exists()
     os.chown(path, NOBODY, NOBODY)
-    fsops.remove_dropped(str(path), taken)
+    strangers.remove_dropped(str(path), taken)
     assert not path.exists()

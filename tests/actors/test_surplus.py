@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spoold.actors.intake import dropbox, surplus
-from spoold.host import fsops
+from spoold.host import attributes, strangers
 from spoold.model.ids import Hint
 from spoold.upkeep import floor
 from tests.actors.test_intake import Box, needs_root
@@ -115,23 +115,23 @@ def test_it_is_said_once_for_each_person(box: Box, caplog: pytest.LogCaptureFixt
 
 def test_what_is_anothers_by_now_stays(box: Box) -> None:
     path = box.drop("a.json", owner=BOB)
-    assert not fsops.remove_of(str(path), ALICE)
+    assert not strangers.remove_of(str(path), ALICE)
     assert path.exists()
-    assert fsops.remove_of(str(path), BOB)
-    assert not fsops.remove_of(str(path), BOB)
+    assert strangers.remove_of(str(path), BOB)
+    assert not strangers.remove_of(str(path), BOB)
 
 
 def test_nobody_rests_from_what_goes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    real = fsops.owner
+    real = attributes.owner
 
-    def owner(path: str) -> fsops.Owned | None:
+    def owner(path: str) -> attributes.Owned | None:
         now[0] += 0.01
         return real(path)
 
     drop_all(box, ALICE, *hidden(100))
-    monkeypatch.setattr(fsops, "owner", owner)
+    monkeypatch.setattr(attributes, "owner", owner)
     pause = box.intake.step()
     assert len(box.names("incoming")) == 10
     assert pause <= dropbox.REST * 0.01 * 10 * 1.01

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import attributes, fsops
 from spoold.host.log import Log
 from spoold.model.errors import NewerFormatError, OperatorError, SpooldError, TemporaryError
 from spoold.model.job import Runtime
@@ -41,7 +41,7 @@ class Provider:
         self._builds = builds
         self._newer = newer
         self._pins: dict[str, str] = {}
-        self._seen: fsops.Identity | None = None  # of the file of added pins
+        self._seen: attributes.Identity | None = None  # of the file of added pins
         self._looked = False
 
     def apply_settings(self, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class Provider:
 
     def changed(self) -> bool:
         """Tell whether pins were added or removed since this was asked last."""
-        before, self._seen = self._seen, fsops.identity(self._builds.pins.path)
+        before, self._seen = self._seen, attributes.identity(self._builds.pins.path)
         return self._seen != before
 
     def provide_anew(self) -> None:
@@ -97,7 +97,7 @@ class Provider:
         return self._builds.pins.added() | self._settings.nixpkgs
 
     def _provide(self) -> None:
-        self._seen = fsops.identity(self._builds.pins.path)
+        self._seen = attributes.identity(self._builds.pins.path)
         runtime = self._source.prepare(self._wanted())
         self._pins = {path: name for name, path in runtime.nixpkgs.items()}
         self._forget_what_is_gone()

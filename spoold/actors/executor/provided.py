@@ -5,7 +5,8 @@ Spec: spool-layout.md, "The Build store". Nothing is begun before there is one. 
 
 from __future__ import annotations
 
-from spoold.host import fsops
+from spoold.host import attributes
+from spoold.host.attributes import Identity
 from spoold.host.log import Log
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.model.job import Runtime
@@ -22,12 +23,12 @@ class Provided:
 
     def __init__(self, file: RuntimeFile) -> None:
         self._file = file
-        self._seen: fsops.Identity | None = None
+        self._seen: Identity | None = None
         self.runtime: Runtime | None = None
 
     def changed(self) -> bool:
         """Look whether there is another one, or none any more; use that from now on."""
-        seen = fsops.identity(self._file.path)
+        seen = attributes.identity(self._file.path)
         if seen == self._seen:
             return False
         self.runtime, self._seen = self._usable(), seen

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from spoold.host import fsops
+from spoold.host import attributes, fsops
+from spoold.host.attributes import Identity
 from spoold.host.log import Log
 from spoold.model.errors import NewerFormatError
 from spoold.model.states import Role
@@ -23,7 +24,7 @@ log = Log(Role.HEALTH)
 class Judged(NamedTuple):
     """The result of a build, as its file was, and when the build ended where that failed; else it is none to forget."""
 
-    file: fsops.Identity
+    file: Identity
     failed: float = math.inf  # on the file system's clock
 
 
@@ -43,7 +44,7 @@ class Failures:
         judged: dict[str, Judged] = {}
         read = 0
         for build_id in self._builds.finished():
-            seen, before = fsops.identity(self._builds.result_path(build_id)), self._judged.get(build_id)
+            seen, before = attributes.identity(self._builds.result_path(build_id)), self._judged.get(build_id)
             if before and before.file == seen:
                 judged[build_id] = before
             elif seen and (not read or self._spool.clock.monotonic() - began <= patience):
@@ -53,7 +54,7 @@ class Failures:
         latest -= memory
         self._builds.forget({build_id for build_id, each in judged.items() if each.failed < latest})
 
-    def _judge(self, build_id: str, seen: fsops.Identity, judged: dict[str, Judged]) -> None:
+    def _judge(self, build_id: str, seen: Identity, judged: dict[str, Judged]) -> None:
         try:
             record = self._builds.result(build_id)
         except NewerFormatError as error:

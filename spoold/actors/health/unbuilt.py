@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from spoold.host import fsops
+from spoold.host import attributes
+from spoold.host.attributes import Identity
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.plan import build_id_of
@@ -25,8 +26,8 @@ from spoold.spool.store import Spool
 class Needed(NamedTuple):
     """The build that an entry waits for (None: none that there could be), and what that was read from."""
 
-    runtime: fsops.Identity | None
-    file: fsops.Identity | None
+    runtime: Identity | None
+    file: Identity | None
     build_id: str | None
 
 
@@ -44,7 +45,7 @@ class Unbuilt:
         Where that takes longer than ``patience`` seconds, what the caller does included, the next calls go on with the
         others. No more is remembered than is among ``entries``.
         """
-        runtime = fsops.identity(self._builds.runtime.path)
+        runtime = attributes.identity(self._builds.runtime.path)
         known, self._build_ids = self._build_ids, {}
         missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
         began, at = self._spool.clock.monotonic(), self._looked_up_to % max(1, len(entries))
@@ -54,14 +55,18 @@ class Unbuilt:
                     self._build_ids[entry] = known[entry]
                 continue
             self._looked_up_to = at + number + 1
-            needed, file = known.get(entry), fsops.identity(self._spool.queue.entry_path(State.BUILDING, entry))
+            needed, file = known.get(entry), attributes.identity(self._spool.queue.entry_path(State.BUILDING, entry))
             if needed and (needed.runtime, needed.file) == (runtime, file):
                 self._build_ids[entry] = needed
             if self._has_no_build(entry, runtime, file, missing):
                 yield entry
 
     def _has_no_build(
-        self, entry: Entry, provided: fsops.Identity | None, file: fsops.Identity | None, missing: dict[str, bool]
+        self,
+        entry: Entry,
+        provided: Identity | None,
+        file: Identity | None,
+        missing: dict[str, bool],
     ) -> bool:
         try:
             if entry not in self._build_ids:

@@ -14,7 +14,7 @@ from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import DropBox
 from spoold.actors.intake.pins import KnownPins
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import fsops, strangers
 from spoold.host.fsops import Dropped
 from spoold.host.log import Log
 from spoold.host.metrics import DROPPED
@@ -63,7 +63,7 @@ class Acceptance:
         path = self._box.path(name)
         if self._arriving.is_unchanged(name, path):
             return False
-        dropped = fsops.look_at_dropped(path, self._settings.max_file + 1)
+        dropped = strangers.look_at_dropped(path, self._settings.max_file + 1)
         if dropped is None:
             return True
         if not ids.may_use(id_, dropped.uid):
@@ -95,9 +95,9 @@ class Acceptance:
             self._box.remove(name, dropped)
 
     def _read(self, dropped: Dropped) -> Request:
-        if dropped.kind == fsops.UNREADABLE:  # whoever writes it may be about to change its mode
+        if dropped.kind == strangers.UNREADABLE:  # whoever writes it may be about to change its mode
             raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
-        if dropped.kind == fsops.LEASED:
+        if dropped.kind == strangers.LEASED:
             raise IncompleteError("a file on which someone holds a lease, so that it cannot be opened")
         if dropped.kind != "file":
             raise ClientError(f"this is a {dropped.kind}: a submission is a regular file")

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from spoold.host import fsops
+from spoold.host import attributes, strangers
+from spoold.host.attributes import Identity
 from spoold.host.clock import Clock
-from spoold.host.fsops import Dropped, Identity
+from spoold.host.strangers import Dropped
 
 MOST = 50_000  # files of one owner that are remembered
 
@@ -55,9 +56,9 @@ class Arriving:
         A lease may end without a change of the file, so one on which there was a lease is always looked at.
         """
         seen = self._files.get(name)
-        if seen is None or seen.kind == fsops.LEASED:
+        if seen is None or seen.kind == strangers.LEASED:
             return False
-        return seen.identity == fsops.identity(path) and not self._has_waited(seen)
+        return seen.identity == attributes.identity(path) and not self._has_waited(seen)
 
     def is_settled(self, name: str, dropped: Dropped) -> bool:
         """Tell whether a file has been as it is for the settle time."""

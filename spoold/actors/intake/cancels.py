@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import DropBox
-from spoold.host import fsops
+from spoold.host import strangers
 from spoold.host.metrics import CANCELS
 from spoold.host.seldom import Seldom
 from spoold.model import ids
@@ -30,7 +30,7 @@ class Cancels:
 
         What is no regular file, or one that may lie elsewhere too, does nothing. False where the file stays.
         """
-        dropped = fsops.look_at_dropped(self._box.path(name), len(id_) + len("\r\n") + 1)
+        dropped = strangers.look_at_dropped(self._box.path(name), len(id_) + len("\r\n") + 1)
         if dropped is None:
             return True
         if ids.owner_of(id_) not in (None, dropped.uid) and dropped.uid not in operators():

@@ -19,10 +19,12 @@ from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.rests import Rests
 from spoold.actors.intake.sought import Sought
 from spoold.actors.intake.surplus import Surplus
-from spoold.host import fsops
+from spoold.host import attributes, strangers
+from spoold.host.attributes import Owned
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.seldom import Seldom
+from spoold.host.strangers import Dropped
 from spoold.model import ids
 from spoold.model.levels import Levels
 from spoold.model.states import Role
@@ -48,7 +50,7 @@ class DropBox:
         self._clock = clock
         self._shares = shares
         self._person = arriving.person
-        self._waiting: Turns[tuple[str, fsops.Owned]] = Turns(MOST)
+        self._waiting: Turns[tuple[str, Owned]] = Turns(MOST)
         self._levels = Levels()
         self._rests = Rests(clock)
         self._arriving = arriving
@@ -69,21 +71,21 @@ class DropBox:
         """Return where a file lies."""
         return os.path.join(self._path, name)
 
-    def remove(self, name: str, dropped: fsops.Dropped) -> None:
+    def remove(self, name: str, dropped: Dropped) -> None:
         """Remove a file that was dealt with, unless another one has its name by now. A directory may be set aside."""
         if dropped.kind == "directory":
             aside = f".{name}@{secrets.token_hex(4)}.directory"
-            fsops.clear_directory(self.path(name), self.path(aside))
+            strangers.clear_directory(self.path(name), self.path(aside))
         else:
-            fsops.remove_dropped(self.path(name), dropped)
+            strangers.remove_dropped(self.path(name), dropped)
 
-    def owned(self, name: str) -> fsops.Owned | None:
+    def owned(self, name: str) -> Owned | None:
         """Return who owns what lies there as ``name``; None where it is gone, or cannot be looked at.
 
         Raises :class:`OSError` where the host is in the way of all.
         """
         try:
-            return fsops.owner(self.path(name))
+            return attributes.owner(self.path(name))
         except OSError as error:
             if error.errno in OF_THE_HOST:
                 raise
@@ -195,7 +197,7 @@ class DropBox:
         self.crowded |= crowded
         return crowded
 
-    def _fits(self, name: str, place: fsops.Owned) -> bool:
+    def _fits(self, name: str, place: Owned) -> bool:
         """Tell whether a file may be taken in now. One that never could is, to be refused, or since it holds a name."""
         length = min(place.length, self.limit + 1)
         never = length > self._shares.most.bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import attributes
 from spoold.host.fsops import Identity
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.spool.builds import BuildStore
@@ -33,7 +33,7 @@ class KnownPins:
 
     def follow(self) -> None:
         """Read again what the builder provides, if it is not what was read."""
-        seen = fsops.identity(self._builds.runtime.path)
+        seen = attributes.identity(self._builds.runtime.path)
         if seen != self._seen:
             self._read()
             self._seen = seen

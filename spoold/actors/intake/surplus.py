@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from spoold.host import fsops
+from spoold.host import attributes, strangers
 from spoold.host.clock import Clock
 from spoold.host.seldom import Seldom
 from spoold.model import ids
@@ -30,7 +30,7 @@ class _Name(NamedTuple):
 
     age: int  # the time of its last change in ns, negative
     name: str
-    place: fsops.Owned
+    place: attributes.Owned
 
 
 class _Kept(NamedTuple):
@@ -47,7 +47,7 @@ class Surplus:
         self,
         clock: Clock,
         person: Callable[[int], int],
-        owned: Callable[[str], fsops.Owned | None],
+        owned: Callable[[str], attributes.Owned | None],
         path: Callable[[str], str],
         seldom: Seldom,
     ) -> None:
@@ -107,7 +107,7 @@ class Surplus:
         """Tell whether a person had as many submissions as may be, when all names were looked through last."""
         return person in self._have_most
 
-    def note(self, name: str, place: fsops.Owned) -> None:
+    def note(self, name: str, place: attributes.Owned) -> None:
         """Note a name that is to be removed, when those of others were seen."""
         self.noted.append(_Name(-place.changed_ns, name, place))
 
@@ -119,7 +119,7 @@ class Surplus:
 
     def _remove(self, found: _Name) -> None:
         try:
-            if fsops.remove_of(self._path(found.name), found.place.uid):
+            if strangers.remove_of(self._path(found.name), found.place.uid):
                 self._removed[self._person(found.place.uid)] += 1
         except OSError as error:  # a directory that is not empty is its owner's to remove
             message = "could not remove a name beyond what one user may have in incoming/"

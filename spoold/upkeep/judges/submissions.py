@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from spoold.host import fsops
+from spoold.host import attributes, fsops
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
 from spoold.model.ids import Entry
@@ -101,7 +101,7 @@ class SubmissionJudge:
     def _for_its_owner(self, name: str) -> Verdict | None:
         """Look whether an answer can be read by its owner, and changed by nobody but us."""
         path = self._queue.path(State.DONE, name)
-        found, directory = fsops.rights(path), fsops.rights(self._queue.path(State.DONE))
+        found, directory = attributes.rights(path), attributes.rights(self._queue.path(State.DONE))
         if found is None or directory is None or self._spool.answers.is_fine(found, directory):
             return None
         owner = self._spool.owner_of(name)
