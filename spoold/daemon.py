@@ -18,7 +18,8 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from spoold.config import Settings, take_over
+from spoold.config import Settings
+from spoold.config.live import take_over
 from spoold.host import fsops, textfile
 from spoold.host.log import Log
 from spoold.host.notify import notify

@@ -42,7 +42,7 @@ class Actor(Protocol):
         """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings from now on: those of ``config.LIVE`` may differ. Called between two steps."""
+        """Go by other settings from now on: those of ``config.live.LIVE`` may differ. Called between two steps."""
 
     def stuck(self, patience: float) -> str:
         """Say which of its own threads gave no sign of life for ``patience`` seconds, "" where all did. Any thread."""

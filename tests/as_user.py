@@ -17,7 +17,7 @@ import spoold.actors.health
 import spoold.actors.intake  # noqa: F401 - imported before the rights to read them are gone
 import tests.idle  # noqa: F401 - puts stand-ins for the engines
 from spoold import daemon
-from spoold.config import load
+from spoold.config.file import load
 from spoold.host import log, persons
 from spoold.model.states import Role
 

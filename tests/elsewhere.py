@@ -11,7 +11,7 @@ import sys
 import time
 
 from spoold import daemon
-from spoold.config import load
+from spoold.config.file import load
 from spoold.host import log
 from spoold.model.states import Role
 from tests import idle  # noqa: F401 - puts the stand-ins into daemon.ROLES

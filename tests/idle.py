@@ -17,7 +17,7 @@ from collections.abc import Callable
 from spoold import daemon, loop
 from spoold.actors.builder import Builder, work
 from spoold.actors.executor import Executor, slots
-from spoold.config import load
+from spoold.config.file import load
 from spoold.host import log, persons
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase

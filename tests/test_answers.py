@@ -21,7 +21,8 @@ import msgspec
 import pytest
 
 from spoold.cli import client
-from spoold.config import Settings, SpoolSettings, decode
+from spoold.config import Settings, SpoolSettings
+from spoold.config.file import decode
 from spoold.host import acl, attributes, fsops
 from spoold.host.accounts import Accounts
 from spoold.host.log import Log

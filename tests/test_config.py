@@ -10,7 +10,9 @@ import pytest
 
 from spoold import engines
 from spoold.cli import defaults
-from spoold.config import LIVE, MOVED, Settings, decode, former_names, load, take_over
+from spoold.config import Settings
+from spoold.config.file import MOVED, decode, former_names, load
+from spoold.config.live import LIVE, take_over
 from spoold.model.errors import OperatorError
 from spoold.model.renaming import rewritten
 from spoold.model.setting import Described, describe

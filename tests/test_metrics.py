@@ -16,7 +16,8 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spoold.config import MetricsSettings, NixSettings, load
+from spoold.config import MetricsSettings, NixSettings
+from spoold.config.file import load
 from spoold.host import metrics, textfile
 from spoold.model.collection import Order
 from spoold.model.errors import LeaseLostError

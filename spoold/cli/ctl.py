@@ -7,9 +7,21 @@ from pathlib import Path
 import click
 import msgspec
 
-from spoold.cli import check, defaults, deps, doctor, exits, migration, operator, pins, submissions, top
+from spoold.cli import (
+    check,
+    defaults,
+    deps,
+    doctor,
+    exits,
+    migration,
+    operator,
+    pins,
+    submissions,
+    top,
+)
 from spoold.cli.options import JSON
 from spoold.config import Settings, file_in_use, former_names, load
+from spoold.config.file import file_in_use, former_names, load
 from spoold.host.persons import weights
 from spoold.model.errors import OperatorError
 from spoold.nix import places

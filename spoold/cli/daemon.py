@@ -9,7 +9,8 @@ import click
 from msgspec.structs import replace
 
 from spoold.cli import exits
-from spoold.config import NAME, Settings, load
+from spoold.config import NAME, Settings
+from spoold.config.file import load
 from spoold.daemon import ROLES, serve
 from spoold.host import journal, log, userns
 from spoold.model.states import Role

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from spoold.config import Settings, is_live
+from spoold.config import Settings
+from spoold.config.live import is_live
 from spoold.model.setting import Described, Section, describe
 
 WIDTH = 100

@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from spoold.config import MOVED, decode, former_names
+from spoold.config.file import MOVED, decode, former_names
 from spoold.host import fsops
 from spoold.model.errors import OperatorError
 from spoold.model.renaming import rewritten

@@ -21,7 +21,8 @@ import msgspec
 import pytest
 
 from spoold.cli import exits, top
-from spoold.config import MetricsSettings, Settings, SpoolSettings, load
+from spoold.config import MetricsSettings, Settings, SpoolSettings
+from spoold.config.file import load
 from spoold.host import textfile
 from spoold.model import formats
 from spoold.model.errors import OperatorError

@@ -1,4 +1,4 @@
-"""The four pages: of the commands from what --help says, of the settings from what config.py says, and the spec."""
+"""The four pages: of the commands from what --help says, of the settings from what spoold.config says, and the spec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import msgspec
 from manual import markdown
 from manual.roff import Page, escaped
 from spoold.cli import ctl, daemon, exits
-from spoold.config import DEFAULT_PATH, Settings, is_live
+from spoold.config import Settings
+from spoold.config.file import DEFAULT_PATH
+from spoold.config.live import is_live
 from spoold.model.setting import Described, describe
 
 ROOT = Path(__file__).resolve().parents[3]

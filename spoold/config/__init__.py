@@ -1,28 +1,26 @@
-"""Settings: one TOML file, typed and strict.
+"""Settings: what there is to set, typed and strict.
 
 Every setting stands here once (some in ``model``), with its meaning, its unit and its default; the manual page is made
-of that (``model.setting.describe``). Unknown keys are errors that name the key, since a
-setting that is misspelt and ignored is worse than a daemon that does not start.
+of that (``model.setting.describe``). Unknown keys are errors that name the key, since a setting that is misspelt and
+ignored is worse than a daemon that does not start. ``config.file`` reads them, and ``config.live`` says which of them
+daemons take over while they run.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import msgspec
 
 from spoold.model.collection import Rules
-from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
-from spoold.model.limits import MIB, Limits, PhaseRange
+from spoold.model.limits import MIB, Limits
 from spoold.model.retention import Rules as Retention
 from spoold.model.setting import setting
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of an executor: part of file names
 READER = "^(user|group):."
-DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,150 +260,3 @@ class Settings(_Section, frozen=True):
             "one called default must be there for a builder to start"
         ),
     ] = {}
-
-
-# Settings that had other names: those are still understood. `spoolctl config --migrate` rewrites a file.
-MOVED = {
-    f"docker.{name}": f"sandbox.{name}"
-    for name in ("mode", "replace_after", "replace_on_owner_change", "waiting", "view")
-}
-
-# Settings that daemons take over while they run, at SIGHUP. All others need a restart.
-LIVE = (
-    "spool.scan",
-    "spool.settle",
-    "spool.upload",
-    "spool.max_file",
-    "spool.max_files",
-    "spool.min_free",
-    "spool.min_free_inodes",
-    "share",
-    "lease.check",
-    "executor.drain",
-    "builder.failure_memory",
-    "limits.compile",
-    "limits.run",
-    "gc",
-    "retention",
-    "turns",
-    "nixpkgs",
-)
-
-
-class Change(NamedTuple):
-    """What comes of reading the settings again: those that hold now, which are new, and which need a restart."""
-
-    settings: Settings
-    taken_over: list[str]
-    left: list[str]
-
-
-def take_over(now: Settings, wanted: Settings) -> Change:
-    """Return ``now`` with the ``LIVE`` settings of ``wanted``."""
-    held, fresh = msgspec.to_builtins(now), msgspec.to_builtins(wanted)
-    changed = [
-        f"{table}.{name}"
-        for table in held
-        for name in held[table] | fresh[table]
-        if held[table].get(name) != fresh[table].get(name)
-    ]
-    for path in LIVE:
-        table, _, name = path.partition(".")
-        if name:
-            held[table][name] = fresh[table][name]
-        else:
-            held[table] = fresh[table]
-    live = [path for path in changed if is_live(path)]
-    return Change(msgspec.convert(held, Settings), live, [path for path in changed if path not in live])
-
-
-def is_live(path: str) -> bool:
-    """Tell whether a setting (``table.name``) can be taken over without a restart."""
-    return path in LIVE or path.partition(".")[0] in LIVE
-
-
-def file_in_use(path: str | None) -> str | None:
-    """Return the file that settings are read from, None where there is none; see :func:`load`."""
-    chosen = path or os.environ.get("SPOOLD_CONFIG")
-    return DEFAULT_PATH if chosen is None and os.path.exists(DEFAULT_PATH) else chosen
-
-
-def load(path: str | None) -> Settings:
-    """Read settings from ``path``; without one, from $SPOOLD_CONFIG or /etc/spoold/spoold.toml, or the defaults.
-
-    Raises :class:`OperatorError`, which names the file and the key.
-    """
-    name = file_in_use(path)
-    if name is None:
-        return Settings()
-    try:
-        return decode(Path(name).read_bytes())
-    except OSError as error:
-        raise OperatorError(f"{name}: {error.strerror}; name a readable file with --config") from error
-    except OperatorError as error:
-        raise OperatorError(f"{name}: {error}") from error
-    except msgspec.ValidationError as error:
-        raise OperatorError(f"{name}: {error}; `spoolctl config --defaults` shows every setting") from error
-    except msgspec.DecodeError as error:
-        hint = "; it is there already: put the settings under the first" if "Cannot declare" in str(error) else ""
-        raise OperatorError(f"{name}: {error}{hint}") from error
-
-
-def decode(text: bytes) -> Settings:
-    """Decode TOML; a phase's limits may name only what differs from the built-in values.
-
-    Raises :class:`msgspec.DecodeError`, and :class:`OperatorError` where settings contradict each other.
-    """
-    raw = msgspec.toml.decode(text)
-    _take_former_names(raw)
-    for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
-        base = getattr(Limits(), phase, None)
-        if isinstance(base, PhaseRange) and isinstance(kinds, dict):
-            raw["limits"][phase] = msgspec.to_builtins(base) | {
-                kind: msgspec.to_builtins(getattr(base, kind, {})) | values for kind, values in kinds.items()
-            }
-    settings = msgspec.convert(raw, Settings)
-    _refuse_contradictions(settings)
-    return settings
-
-
-def former_names(text: bytes) -> list[str]:
-    """Return the settings in a file that have other names today; see ``MOVED``."""
-    return _take_former_names(msgspec.toml.decode(text))
-
-
-def _take_former_names(raw: dict[str, Any]) -> list[str]:
-    """Give settings the names of today, and return those that had others."""
-    found = []
-    for old, new in MOVED.items():
-        (table, name), (to, key) = old.split("."), new.split(".")
-        if isinstance(raw.get(table), dict) and name in raw[table]:
-            target = raw.setdefault(to, {})
-            if key in target:
-                raise OperatorError(f"{old} is called {new} today, and both are set: remove the former")
-            target[key] = raw[table].pop(name)
-            found.append(old)
-    return found
-
-
-def _refuse_contradictions(settings: Settings) -> None:
-    """Raise :class:`OperatorError` where one setting leaves no room for another."""
-    lease = settings.lease
-    if settings.spool.readers and settings.spool.answers != "acl":
-        raise OperatorError(
-            'spool.readers needs access control lists, and spool.answers is "owner": only the owner can be let in. '
-            "Remove one of the two"
-        )
-    if lease.limit < 2 * lease.renewal:  # whoever lives and is a little late would lose what he has
-        raise OperatorError(
-            f"lease.limit, {lease.limit:g} s, has to be at least twice lease.renewal, {lease.renewal:g} s"
-        )
-    for phase in ("compile", "run"):
-        allowed: PhaseRange = getattr(settings.limits, phase)
-        for kind in allowed.default.__struct_fields__:
-            default, maximum = getattr(allowed.default, kind), getattr(allowed.maximum, kind)
-            if default > maximum:
-                raise OperatorError(
-                    f"limits.{phase}.default.{kind}, {default}, is above limits.{phase}.maximum.{kind}, {maximum}: "
-                    "lower the former as well"
-                )
