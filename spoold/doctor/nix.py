@@ -28,7 +28,7 @@ from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level
 from spoold.model.job import BuildLimits, Runtime
-from spoold.nix import cage, confine, measure, places, seat
+from spoold.nix import cage, cgroups, confine, measure, places, seat
 from spoold.nix.evaluate import JAILED
 from spoold.nix.places import BUILDER
 from spoold.nix.store import LOGICAL, QUICK, Store
@@ -178,7 +178,7 @@ def _bounds(settings: NixSettings) -> Finding:
     if _delegated(unit) if unit else cage.available():
         return Finding(Level.FINE, what, "memory and processes are bounded by a control group")
     mend = "run the builder as root or under its unit; the controllers memory and pids must be there"
-    if not cage.delegable():
+    if not cgroups.delegable():
         mend += "; or boot with systemd.unified_cgroup_hierarchy=1"
     return Finding(
         Level.WARNING if unit or os.geteuid() == 0 else Level.UNKNOWN,
@@ -191,11 +191,10 @@ def _bounds(settings: NixSettings) -> Finding:
 
 def _delegated(unit: dict[str, str]) -> bool:
     """Tell whether a unit gives groups to make: by what its daemon has made, before it runs by what is to be."""
-    if not cage.delegable():
-        return (
-            not unit["ControlGroup"] or Path(f"{cage.MOUNT}/memory{unit['ControlGroup']}/{cage.OF_THE_UNIT}").is_dir()
-        )
-    group = cage.MOUNT / unit["ControlGroup"].lstrip("/")
+    if not cgroups.delegable():
+        made = Path(f"{cgroups.MOUNT}/memory{unit['ControlGroup']}/{cgroups.OF_THE_UNIT}")
+        return not unit["ControlGroup"] or made.is_dir()
+    group = cgroups.MOUNT / unit["ControlGroup"].lstrip("/")
     if unit["ControlGroup"]:
         return "memory" in (group / "cgroup.subtree_control").read_text().split()
     return unit["Delegate"] == "yes" and "memory" in unit["DelegateControllers"].split()

@@ -23,7 +23,7 @@ from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, collect, messages, nixpkgs, packages, program, realise, usage, verdict
+from spoold.nix import cage, cgroups, collect, messages, nixpkgs, packages, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
@@ -57,7 +57,7 @@ class NixBuilder:
             )
         cage.sweep()
         if self._runtime is None and not cage.available():
-            remedy = "systemd: Delegate=yes" if cage.delegable() else "cgroup v2, or a builder that is root"
+            remedy = "systemd: Delegate=yes" if cgroups.delegable() else "cgroup v2, or a builder that is root"
             log.warning("builds are not bounded in memory: no control group can be made", remedy=remedy)
         self.store.prepare()
         with self.store.lock.shared(Event()):

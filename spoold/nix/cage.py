@@ -1,8 +1,8 @@
 """A control group around one build: a bound on memory and processes, and an account of what was used.
 
-Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2, and the program joins it before it
-becomes anything else, so every builder is inside. Its limits are the evidence for the verdicts "memory limit" and
-"process limit".
+Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2 (:mod:`spoold.nix.cgroups`), and the
+program joins it before it becomes anything else, so every builder is inside. Its limits are the evidence for the
+verdicts "memory limit" and "process limit".
 
 A build is not always the worse for what the kernel does to it: a configure script takes the compiler that was killed
 for one that cannot compile, and goes on, to an output that is wrong and stands under the right name. So whatever the
@@ -16,13 +16,7 @@ build has failed whatever its exit code:
 * both: pids.current tells that there are too many processes, before the kernel refuses one, and pids.events that it
   has.
 
-Some things the host has for all, and no group divides them. Where these run out, every build that runs has met it.
-
-On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
-alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
-(Delegate=yes, of a service as of a scope), gives an ordinary user those that are his, and manages all others itself.
-Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone; the builder's
-unit makes one named ``builds`` below its own, for the builder.
+Some things the host has for all (:mod:`spoold.nix.shortage`). Where these run out, every build that runs has met it.
 
 A group above ours may have a limit too, such as a unit's MemoryMax=, for all builds together. No build gets more than
 that leaves, so that one which is too large ends at its own limit. One that was killed because several took too much
@@ -35,9 +29,7 @@ Then nothing tells whose process it was that the kernel killed for want of memor
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import resource
 import signal
 import sys
@@ -49,10 +41,8 @@ import msgspec
 
 from spoold.host import proc, userns
 from spoold.model.errors import TemporaryError
+from spoold.nix import cgroups, shortage
 
-MOUNT = Path("/sys/fs/cgroup")
-SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
-DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
 PREFIX = "spoold-build-"
 PROCESSES = 4096
 SPARE = 2  # times as many are possible, so that what has too many is ended before anything is refused
@@ -63,11 +53,6 @@ SOMEBODYS_MEMORY = (
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
 NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
 SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
-SYSCTL = Path("/proc/sys")
-NEARLY = 3 / 4
-LEAF = "daemon"
-OF_THE_UNIT = "builds"  # see systemd/spoold-builder.service
-MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
 
@@ -129,7 +114,7 @@ class Cage:
 
     def pressed(self) -> tuple[proc.Limit, str] | None:
         """Return what the kernel has kept from the group, and in which words to say so; None where nothing."""
-        return self._short_of_memory() or self._short_of_processes() or _host_is_short()
+        return self._short_of_memory() or self._short_of_processes() or _short_of_the_host()
 
     def _short_of_memory(self) -> tuple[proc.Limit, str] | None:
         if "memory" not in self.groups:
@@ -192,7 +177,7 @@ def cage(memory: int) -> Iterator[Cage]:
     name = f"{PREFIX}{os.getpid()}-{_birth(os.getpid())}-{os.urandom(4).hex()}"
     made = Cage({})
     try:
-        for controller, parent in _parents().items():
+        for controller, parent in cgroups.parents().items():
             with contextlib.suppress(OSError):
                 (parent / name).mkdir(exist_ok=True)
                 made.groups[controller] = parent / name
@@ -206,9 +191,8 @@ def cage(memory: int) -> Iterator[Cage]:
 def most_processes() -> int:
     """Return how many processes a build may have: PROCESSES, or so many that all builds find room for theirs."""
     user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    there = [_number(SYSCTL / "kernel" / name) or sys.maxsize for name in ("pid_max", "threads-max")]
-    there += [] if user == resource.RLIM_INFINITY else [user]
-    return min(PROCESSES, *(each // userns.SHARES for each in there))
+    there = shortage.most_processes() if user == resource.RLIM_INFINITY else min(user, shortage.most_processes())
+    return min(PROCESSES, there // userns.SHARES)
 
 
 def available() -> bool:
@@ -217,14 +201,9 @@ def available() -> bool:
         return "memory" in made.groups
 
 
-def delegable() -> bool:
-    """Tell whether an ordinary user can be given groups here, which takes cgroup v2."""
-    return (MOUNT / "cgroup.controllers").exists()
-
-
 def sweep() -> None:
     """Remove the groups of daemons that were killed, and kill what is still in them."""
-    for parent in set(_parents().values()):
+    for parent in set(cgroups.parents().values()):
         for group in parent.glob(f"{PREFIX}*"):
             pid, _, rest = group.name.removeprefix(PREFIX).partition("-")
             if not pid.isdigit() or _birth(int(pid)) != rest.partition("-")[0]:
@@ -261,73 +240,6 @@ def _kill(group: Path) -> None:
             os.kill(int(pid), signal.SIGKILL)
 
 
-def _parents() -> dict[str, Path]:
-    """Where groups can be made: a directory per controller."""
-    found: dict[str, Path] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            if controller in ("memory", "pids", "cpuacct"):
-                own = MOUNT / controller / path.lstrip("/")
-                delegated = own / OF_THE_UNIT
-                found[controller] = delegated if delegated.is_dir() else own
-        if not controllers and delegable():
-            found |= unified(MOUNT / path.lstrip("/"))
-    return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
-
-
-def unified(own: Path) -> dict[str, Path]:
-    """Where groups can be made on cgroup v2, for processes in the group ``own``."""
-    parent = own.parent if own.name == LEAF else own
-    if not _ours(parent):
-        return {}
-    for controller in ("memory", "pids"):
-        with contextlib.suppress(OSError):
-            _enable(parent, controller)
-    with contextlib.suppress(OSError):
-        enabled = (parent / "cgroup.subtree_control").read_text().split()
-        if "memory" in enabled:
-            return dict.fromkeys(("memory", "pids", "cpuacct"), parent)
-    return {}
-
-
-def _ours(group: Path) -> bool:
-    """Tell whether a group is ours to divide, which not even root's are where systemd manages them."""
-    if not SYSTEMD.is_dir():
-        return True
-    with contextlib.suppress(OSError):
-        if group.stat().st_uid == os.geteuid() != 0:  # a user's own systemd marks nothing
-            return True
-    for name in DELEGATED:
-        with contextlib.suppress(OSError):
-            if os.getxattr(group, name) == b"1":
-                return True
-    return False
-
-
-def _enable(group: Path, controller: str) -> None:
-    """Have a controller divide among the groups below ``group``; the processes in it make way where they have to."""
-    file = group / "cgroup.subtree_control"
-    for _ in range(MAKING_WAY):
-        if controller in file.read_text().split():
-            return
-        try:
-            file.write_text(f"+{controller}")
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            _make_way(group)
-
-
-def _make_way(group: Path) -> None:
-    """Move the processes of ``group`` into the one below it."""
-    leaf = group / LEAF
-    leaf.mkdir(exist_ok=True)
-    for pid in (group / "cgroup.procs").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            (leaf / "cgroup.procs").write_text(pid)
-
-
 def _remove(group: Path) -> None:
     """Remove a group, whose last processes may still be dying."""
     for _ in range(100):
@@ -337,53 +249,9 @@ def _remove(group: Path) -> None:
         time.sleep(0.01)
 
 
-def _host_is_short() -> tuple[proc.Limit, str] | None:
-    """Return what of the host, that no group divides, is used up so far that a build might soon be refused it."""
-    for what, used, most in (
-        ("pseudo-terminals", "kernel/pty/nr", "kernel/pty/max"),
-        ("open files", "fs/file-nr", "fs/file-max"),
-    ):
-        taken, there = _first(SYSCTL / used), _first(SYSCTL / most)
-        kept = _first(SYSCTL / "kernel/pty/reserve") or 0 if used.startswith("kernel/pty") else 0
-        if taken is not None and there is not None and taken > (there - kept) * NEARLY:
-            return proc.Limit.HOST, f"{what} of the host are running out: {taken} of {there}, see sysctl {most}"
-    return _sockets_are_short() or _processes_are_short()
-
-
-def _sockets_are_short() -> tuple[proc.Limit, str] | None:
-    """Look at the pages that wait in all sockets of the host: beyond a limit the kernel drops what is sent."""
-    for line in _text(SYSCTL.parent / "net/sockstat").splitlines():
-        name, _, rest = line.partition(":")
-        taken = re.search(r" mem ([0-9]+)", rest)
-        limits = _text(SYSCTL / f"net/ipv4/{name.lower()}_mem").split()
-        if taken and limits and int(taken[1]) > int(limits[-1]) * NEARLY:
-            return (
-                proc.Limit.HOST,
-                f"memory for {name} of the host is running out, see sysctl net.ipv4.{name.lower()}_mem",
-            )
-    return None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
-
-
-def _processes_are_short() -> tuple[proc.Limit, str] | None:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        there = int((SYSCTL.parent / "loadavg").read_text().split()[3].partition("/")[2])
-        most = min(_first(SYSCTL / "kernel" / name) or sys.maxsize for name in ("pid_max", "threads-max"))
-        if there > most * NEARLY:
-            return proc.Limit.HOST, f"processes of the host are running out: {there} of {most}, see sysctl kernel"
-    return None
-
-
-def _first(file: Path) -> int | None:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(file.read_text().split()[0])
-    return None
+def _short_of_the_host() -> tuple[proc.Limit, str] | None:
+    reason = shortage.of_host()
+    return (proc.Limit.HOST, reason) if reason else None
 
 
 def _kills() -> int:

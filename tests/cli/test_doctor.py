@@ -31,7 +31,7 @@ from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
-from spoold.nix import cage, command, confine, seat
+from spoold.nix import cage, cgroups, command, confine, seat
 from spoold.sandbox.inside import sockets
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
@@ -519,8 +519,8 @@ def test_what_bounds_the_builds_of_the_unit_on_cgroup_v1(
     said_by_systemd = {"ControlGroup": "/unit", "Delegate": "yes", "DelegateControllers": "memory pids"}
     monkeypatch.setattr(seat, "owner", lambda _: 64001)
     monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
-    monkeypatch.setattr(cage, "MOUNT", tmp_path)
-    monkeypatch.setattr(cage, "delegable", lambda: False)
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.setattr(cgroups, "delegable", lambda: False)
     assert nix._bounds(NixSettings()).level is level
 
 
@@ -543,8 +543,8 @@ def test_what_bounds_the_builds_of_the_unit(
     said_by_systemd = {"ControlGroup": group, "Delegate": "yes", "DelegateControllers": controllers}
     monkeypatch.setattr(seat, "owner", lambda _: 64001)
     monkeypatch.setattr(units, "properties", lambda *_: said_by_systemd)
-    monkeypatch.setattr(cage, "MOUNT", tmp_path)
-    monkeypatch.setattr(cage, "delegable", lambda: True)
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path)
+    monkeypatch.setattr(cgroups, "delegable", lambda: True)
     monkeypatch.setattr(cage, "available", lambda: level is not Level.FINE)
     assert nix._bounds(NixSettings()).level is level
 

@@ -18,7 +18,7 @@ import pytest
 from spoold.host import proc
 from spoold.model.errors import TemporaryError
 from spoold.model.response import Stream
-from spoold.nix import cage
+from spoold.nix import cage, cgroups
 from spoold.nix.build import NixBuilder
 
 DELEGATED = "Delegate=yes"
@@ -26,7 +26,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 REAL = (
     os.geteuid() == 0
     and (CGROUPS / "cgroup.controllers").exists()
-    and cage.SYSTEMD.is_dir()
+    and cgroups.SYSTEMD.is_dir()
     and shutil.which("systemd-run") is not None
 )
 real = pytest.mark.skipif(not REAL, reason="needs root, systemd and cgroup v2")
@@ -56,7 +56,7 @@ def under_systemd(*options: str, command: str = 'exec "$@"') -> list[str]:
 @pytest.mark.parametrize("command", ['exec "$@"', '"$@"; exit'], ids=["alone", "with a parent"])
 def test_a_delegated_group_is_divided(kind: str, command: str) -> None:
     place, memory, processes = under_systemd(kind, "--property", DELEGATED, command=command)
-    assert place == f"{cage.LEAF} ['cpuacct', 'memory', 'pids']"
+    assert place == f"{cgroups.LEAF} ['cpuacct', 'memory', 'pids']"
     assert (memory, processes) == (str(64 << 20), str(cage.most_processes() * cage.SPARE))
 
 
@@ -64,7 +64,7 @@ def test_a_delegated_group_is_divided(kind: str, command: str) -> None:
 @pytest.mark.parametrize("kind", ["--scope", "--pipe"], ids=["scope", "service"])
 def test_what_systemd_did_not_delegate_is_left_alone(kind: str) -> None:
     place = under_systemd(kind)[0]
-    assert cage.LEAF not in place
+    assert cgroups.LEAF not in place
     assert place.endswith(" []")
 
 
@@ -101,39 +101,39 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
 
 
 def test_processes_make_way_and_a_controller_may_be_missing(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cage, "SYSTEMD", tree.top / "none")
-    assert set(cage.unified(tree.own).values()) == {tree.own}
+    monkeypatch.setattr(cgroups, "SYSTEMD", tree.top / "none")
+    assert set(cgroups.unified(tree.own).values()) == {tree.own}
     assert tree.moved == ["1", "2"]
-    assert cage.unified(tree.own / cage.LEAF) == cage.unified(tree.own), "from then on we are in the leaf"
+    assert cgroups.unified(tree.own / cgroups.LEAF) == cgroups.unified(tree.own), "from then on we are in the leaf"
     assert tree.moved == ["1", "2"]
 
 
 def test_where_systemd_is_only_what_it_delegated_is_ours(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cage, "SYSTEMD", tree.top)
+    monkeypatch.setattr(cgroups, "SYSTEMD", tree.top)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert cage.unified(tree.own) == {}
+    assert cgroups.unified(tree.own) == {}
     assert tree.moved == []
-    for name in cage.DELEGATED:
+    for name in cgroups.DELEGATED:
         marks = {(str(tree.own), name): b"1"}
         monkeypatch.setattr(os, "getxattr", lambda path, key, marks=marks: marks.get((str(path), key), b"0"))
-        assert set(cage.unified(tree.own).values()) == {tree.own}
+        assert set(cgroups.unified(tree.own).values()) == {tree.own}
 
 
 def test_a_users_own_group_is_his(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cage, "SYSTEMD", tree.top)
+    monkeypatch.setattr(cgroups, "SYSTEMD", tree.top)
     owner = tree.own.stat().st_uid or 1000
     os.chown(tree.own, owner, -1)
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert cage.unified(tree.own) == {}
+    assert cgroups.unified(tree.own) == {}
     monkeypatch.setattr(os, "geteuid", lambda: owner)
-    assert set(cage.unified(tree.own).values()) == {tree.own}
+    assert set(cgroups.unified(tree.own).values()) == {tree.own}
 
 
 @pytest.mark.nix
 def test_the_operator_is_told_once_where_nothing_bounds_builds(
     nix_builder: NixBuilder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cage, "_parents", dict)
+    monkeypatch.setattr(cgroups, "parents", dict)
     builder = NixBuilder(nix_builder.settings)
     for _ in range(2):
         builder.prepare()

@@ -23,7 +23,7 @@ from spoold.host import proc
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
-from spoold.nix import cage, looker
+from spoold.nix import cage, cgroups, looker, shortage
 from spoold.nix.build import NixBuilder
 from spoold.nix.looker import Looker
 from tests.engines import SLOWNESS
@@ -176,7 +176,7 @@ def test_what_the_kernel_tells_counts_whatever_the_exit_code(
     assert made.accounted(finished).limit is limit
 
 
-@pytest.mark.skipif(cage.delegable(), reason="of v1; the kernel of v2 kills the group itself")
+@pytest.mark.skipif(cgroups.delegable(), reason="of v1; the kernel of v2 kills the group itself")
 def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
     """Of a group above the builds', such as the unit's: whoever took it, each has met its end."""
     with cage.cage(1 << 30) as above:
@@ -234,7 +234,7 @@ def test_what_runs_out_for_all_is_every_builds(
         (system / name).write_text(f"{text}\n")
     with cage.cage(1 << 30) as made, made.alarms() as alarms:
         assert made.pressed() is None
-        monkeypatch.setattr(cage, "SYSCTL", system)
+        monkeypatch.setattr(shortage, "SYSCTL", system)
         finished = proc.run(["sleep", "600"], proc.Bounds(wall=600), alarms=alarms)
         with pytest.raises(TemporaryError, match=words):
             made.accounted(finished)

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from spoold.model.response import Outcome
-from spoold.nix import cage
+from spoold.nix import cgroups
 from spoold.nix.build import NixBuilder
 from tests.nix import room, setups, test_inputs
 
 pytestmark = [
     pytest.mark.nix,
     pytest.mark.skipif(
-        os.geteuid() != 0 or not cage.SYSTEMD.is_dir(), reason="systemd is not process 1, or we not root"
+        os.geteuid() != 0 or not cgroups.SYSTEMD.is_dir(), reason="systemd is not process 1, or we not root"
     ),
 ]
 MEMORY = 300_000_000  # bytes

@@ -1,0 +1,94 @@
+"""Where control groups can be made: which directories of which controllers are ours to divide.
+
+On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
+alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
+(Delegate=yes, of a service as of a scope), gives an ordinary user those that are theirs, and manages all others itself.
+Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone; the builder's
+unit makes one named ``builds`` below its own, for the builder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
+DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
+LEAF = "daemon"
+OF_THE_UNIT = "builds"  # see systemd/spoold-builder.service
+MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
+
+
+def parents() -> dict[str, Path]:
+    """Return where groups can be made: a directory per controller."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            if controller in ("memory", "pids", "cpuacct"):
+                own = MOUNT / controller / path.lstrip("/")
+                delegated = own / OF_THE_UNIT
+                found[controller] = delegated if delegated.is_dir() else own
+        if not controllers and delegable():
+            found |= unified(MOUNT / path.lstrip("/"))
+    return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
+
+
+def delegable() -> bool:
+    """Tell whether an ordinary user can be given groups here, which takes cgroup v2."""
+    return (MOUNT / "cgroup.controllers").exists()
+
+
+def unified(own: Path) -> dict[str, Path]:
+    """Return where groups can be made on cgroup v2, for processes in the group ``own``."""
+    parent = own.parent if own.name == LEAF else own
+    if not _ours(parent):
+        return {}
+    for controller in ("memory", "pids"):
+        with contextlib.suppress(OSError):
+            _enable(parent, controller)
+    with contextlib.suppress(OSError):
+        enabled = (parent / "cgroup.subtree_control").read_text().split()
+        if "memory" in enabled:
+            return dict.fromkeys(("memory", "pids", "cpuacct"), parent)
+    return {}
+
+
+def _ours(group: Path) -> bool:
+    """Tell whether a group is ours to divide, which not even root's are where systemd manages them."""
+    if not SYSTEMD.is_dir():
+        return True
+    with contextlib.suppress(OSError):
+        if group.stat().st_uid == os.geteuid() != 0:  # a user's own systemd marks nothing
+            return True
+    for name in DELEGATED:
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, name) == b"1":
+                return True
+    return False
+
+
+def _enable(group: Path, controller: str) -> None:
+    """Have a controller divide among the groups below ``group``; the processes in it make way where they have to."""
+    file = group / "cgroup.subtree_control"
+    for _ in range(MAKING_WAY):
+        if controller in file.read_text().split():
+            return
+        try:
+            file.write_text(f"+{controller}")
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _make_way(group)
+
+
+def _make_way(group: Path) -> None:
+    """Move the processes of ``group`` into the one below it."""
+    leaf = group / LEAF
+    leaf.mkdir(exist_ok=True)
+    for pid in (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            (leaf / "cgroup.procs").write_text(pid)
