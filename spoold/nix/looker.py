@@ -1,7 +1,7 @@
 """What watches a build while it runs: how much it writes, and what is left of the disk.
 
 Theory of operation: what a builder makes is closed to us, so a program beside the build looks at it, as root of the
-namespace that builders are in (see :mod:`spoold.nix.measure`). A look at many files takes long, and the program rests
+namespace that builders are in (see :mod:`spoold.nix.look`). A look at many files takes long, and the program rests
 after each. So what is free on the disk is asked for at every turn, which costs nothing: where as much is gone as the
 build may still write, the program is asked to look at once. Builders cannot take room on a disk without writing to it
 byte by byte (:mod:`spoold.host.seccomp`), so what happens between two turns is little.
@@ -31,7 +31,6 @@ from typing import ClassVar, NamedTuple, NoReturn
 from spoold.host import launch
 from spoold.host.userns import UserNamespace
 from spoold.model.errors import TemporaryError
-from spoold.nix import measure
 
 FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twentieth of what a small disk has
 FLOOR_INODES = 2000  # inodes, likewise
@@ -39,6 +38,7 @@ SHARE = 20
 PATIENCE = 10.0  # seconds for the program to end, and for the room that a build leaves to be free
 EVIDENCE = 1 / 4  # the share of what the disk has lost that a build has to have written beside what was found
 SILENCE, HURRY = 300.0, 30.0  # seconds within which a look has to end: of its own, and one that was asked for
+_START = "import sys; sys.path.append(sys.argv[1]); from spoold.nix.look import main; main()"
 
 
 class Disk(NamedTuple):
@@ -78,7 +78,7 @@ class Looker:
         self._free_then = Disk.of(directory).free
         self._most = 0  # bytes that were free and that looks knew of, together, at the best time
         self.used = 0  # bytes, at the last look
-        self.wrote = self.at_most = 0  # bytes, see measure.Ledger
+        self.wrote = self.at_most = 0  # bytes, see hidden.Ledger
 
     def __call__(self) -> str:
         """Say why the build has to end, "" where it may go on.
@@ -192,7 +192,7 @@ def looking(
     It may take ``size`` bytes and ``files`` files there, and in files without a name that processes of ``uid`` have; -1
     is for one whose processes cannot be told from others.
     """
-    program = [sys.executable, "-I", "-S", measure.__file__]
+    program = [sys.executable, "-I", "-S", "-B", "-c", _START, str(Path(__file__).parents[2])]
     command = launch.command(
         program,
         launch.Rlimits(),

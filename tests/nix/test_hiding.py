@@ -14,7 +14,7 @@ import pytest
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
-from spoold.nix import measure
+from spoold.nix import hidden
 from spoold.nix.build import NixBuilder
 from tests.nix import room
 
@@ -147,14 +147,14 @@ def test_sockets_are_bounded(nix_builder: NixBuilder) -> None:
     code = "kept = [socket.socketpair() for _ in range(600)]\ntime.sleep(600)\n"
     result = built(nix_builder, f"import resource\nresource.setrlimit(7, (4096, 4096))\n{code}")
     assert result.phase.outcome is Outcome.OUTPUT_LIMIT
-    assert f"more than {measure.SOCKETS} sockets" in result.phase.stderr
+    assert f"more than {hidden.SOCKETS} sockets" in result.phase.stderr
 
 
 # --- how it is found
 
 
 def test_what_processes_wrote_is_counted_when_they_are_gone(tmp_path: Path) -> None:
-    ledger = measure.Ledger()
+    ledger = hidden.Ledger()
     code = f"open('{tmp_path}/x', 'wb').write(bytes(3000000)); print(flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1) as writes:
         assert writes.stdin is not None
@@ -174,7 +174,7 @@ def test_threads_that_share_their_files_are_looked_at_once() -> None:
     for thread in threads:
         thread.start()
     try:
-        assert len(list(measure._threads_apart(os.getpid()))) == 1
+        assert len(list(hidden._threads_apart(os.getpid()))) == 1
     finally:
         end.set()
         for thread in threads:

@@ -17,7 +17,7 @@ import pytest
 from spoold.config import Settings
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
-from spoold.nix import measure
+from spoold.nix import hidden, measure
 from spoold.nix.build import NixBuilder
 from spoold.nix.store import Store
 from tests.nix import room
@@ -124,26 +124,26 @@ def test_hard_links_count_once(tmp_path: Path) -> None:
 
 
 def test_too_many_open_files_are_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "OPEN", 10)
+    monkeypatch.setattr(hidden, "OPEN", 10)
     with contextlib.ExitStack() as held:
         for number in range(20):
             held.enter_context((tmp_path / str(number)).open("w"))
         with pytest.raises(OverflowError, match="more than 10 files were open"):
-            measure.unnamed([os.getpid()], tmp_path.stat().st_dev)
+            hidden.unnamed([os.getpid()], tmp_path.stat().st_dev)
 
 
 def test_files_without_a_name_are_counted_once_and_only_on_the_disk(tmp_path: Path) -> None:
     disk = tmp_path.stat().st_dev
-    before = measure.unnamed([os.getpid()], disk)
+    before = hidden.unnamed([os.getpid()], disk)
     with (tmp_path / "file").open("wb") as file, os.fdopen(os.memfd_create("memory"), "wb") as memory:
         file.write(b"x" * 100_000)
         file.flush()
         memory.write(b"x" * 1_000_000)
         memory.flush()
-        assert measure.unnamed([os.getpid()], disk) == before, "it has a name"
+        assert hidden.unnamed([os.getpid()], disk) == before, "it has a name"
         (tmp_path / "file").unlink()
         again = os.dup(file.fileno())
-        counted = measure.unnamed([os.getpid(), 0], disk) - before
+        counted = hidden.unnamed([os.getpid(), 0], disk) - before
         os.close(again)
     assert 100_000 <= counted < 200_000
     assert "no name" in measure.outgrown([tmp_path], size=10, files=10, unnamed=11)

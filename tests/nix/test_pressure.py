@@ -420,7 +420,7 @@ def test_the_program_that_measures_is_missed(nix_builder: NixBuilder) -> None:
     thread = threading.Thread(target=build)
     thread.start()
     room.until_runs("sleep 600")
-    for pid in room.processes_with("nix/measure.py"):
+    for pid in room.processes_with("spoold.nix.look import"):
         subprocess.run(["kill", "-KILL", str(pid)], check=False)
     thread.join()
     assert "cannot be measured" in str(failures[0])
