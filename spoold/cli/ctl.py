@@ -20,7 +20,7 @@ from spoold.cli import (
     top,
 )
 from spoold.cli.options import JSON
-from spoold.config import Settings, file_in_use, former_names, load
+from spoold.config import Settings
 from spoold.config.file import file_in_use, former_names, load
 from spoold.host.persons import weights
 from spoold.model.errors import OperatorError

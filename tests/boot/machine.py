@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from spoold.nix import cage
+from spoold.nix import cgroups
 from tests import engines
 
 PATIENCE = 60 * engines.SLOWNESS  # seconds to boot, and to come to rest
@@ -198,7 +198,7 @@ def _groups(name: str) -> list[Path]:
         of_line = [key for key in ours if key and set(key.split(",")) <= set(options.split(","))]
         path = ours[of_line[0] if kind == "cgroup" else ""]
         parent = Path(f"{mounted}/{path}")
-        if kind == "cgroup2" and (divided := cage.unified(parent)):
+        if kind == "cgroup2" and (divided := cgroups.unified(parent)):
             parent = divided["memory"]
             _share_all(parent)
         groups.append(parent / name)

@@ -15,10 +15,10 @@ from spoold.actors.intake.dropbox import DropBox
 from spoold.actors.intake.pins import KnownPins
 from spoold.config import Settings
 from spoold.host import fsops, strangers
-from spoold.host.fsops import Dropped
 from spoold.host.log import Log
 from spoold.host.metrics import DROPPED
 from spoold.host.seldom import Seldom
+from spoold.host.strangers import Dropped
 from spoold.model import ids
 from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError

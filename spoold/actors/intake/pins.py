@@ -10,7 +10,7 @@ import contextlib
 
 from spoold.config import Settings
 from spoold.host import attributes
-from spoold.host.fsops import Identity
+from spoold.host.attributes import Identity
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
