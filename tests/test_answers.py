@@ -516,7 +516,7 @@ def test_no_more_is_read_of_a_given_answer_than_was_published(
 
     monkeypatch.setattr(os, "read", read)
     settings = msgspec.structs.replace(giving.settings, retention=Rules(archive=["cp", "-t", str(place)]))
-    for _ in Retention(settings, giving.spool(), BuildStore(settings))._take_back(
+    for _ in Retention(settings, giving.spool(), BuildStore(settings))._archive._take_back(
         [Item(ALICE, 1.0, 0, "a.json", "a.response.json")]
     ):
         assert not parts, "others have their turn"

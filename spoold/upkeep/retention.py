@@ -5,28 +5,24 @@ names at a time, so that it holds up nothing and needs no memory for what lies t
 first, durably, and the response last: while there is a response without an entry, intake waits with that id, and the
 next sweep ends what a crash interrupted. Who has a response open reads on: only its name goes.
 
-What fails: an archive command that fails leaves everything where it is, and is tried again with the next sweep. What
-cannot be read to be archived stays alone, with its entry, and holds up nothing else.
+Where an archive is asked for, nothing goes that is not in it (``archive``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import partial
-from threading import Event
 
 from spoold.config import Settings
-from spoold.host import fsops, machine, proc, strangers
+from spoold.host import fsops, machine, strangers
 from spoold.host.log import Log
 from spoold.host.metrics import DONE, DONE_BYTES, REMOVED
 from spoold.host.seldom import Seldom
 from spoold.model import ids
-from spoold.model.errors import NewerFormatError, SpooldError
-from spoold.model.ids import Private
-from spoold.model.retention import NOTHING, Amount, Census, Going, Rules, decide
+from spoold.model.errors import NewerFormatError
+from spoold.model.retention import NOTHING, Amount, Census, Going, decide
 from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.builds import BuildStore
@@ -34,6 +30,7 @@ from spoold.spool.orders import RESULT
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
+from spoold.upkeep.archive import Archive
 from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, passing_over, set_aside, walk
 from spoold.upkeep.shares import part_of, share_of
 
@@ -58,7 +55,7 @@ class Retention:
         self._seldom = Seldom(log, spool.clock)
         self._done = spool.queue.path(State.DONE)
         self._quarantine = spool.queue.path("quarantine")
-        self._stop = Event()
+        self._archive = Archive(spool, self._seldom)
         self._sweep: Iterator[Pause] | None = None
         self._due = 0.0  # on the monotonic clock
         self._ended = 0.0
@@ -70,7 +67,7 @@ class Retention:
 
     def stop(self) -> None:
         """End the archive command, where it runs."""
-        self._stop.set()
+        self._archive.stop()
 
     def step(self, patience: float) -> None:
         """Go on for ``patience`` seconds at most, where a sweep is due."""
@@ -142,7 +139,7 @@ class Retention:
         return decide(census, self._rules, max_age, share=share, short=self._short(), much=part_of(self._settings))
 
     def _let_go(self, old: list[Item]) -> Iterator[Pause]:
-        if not old or not (old := (yield from self._archived(old))):
+        if not old or not (old := (yield from self._archive.archived(old, self._rules))):
             return
         old = [item for item in old if not item.entry or fsops.mtime(os.path.join(self._done, item.entry)) == item.time]
         for item in old:
@@ -165,80 +162,6 @@ class Retention:
         if removed:
             log.info("removed from done/", answers=len(removed), bytes=sum(item.size for item in removed))
         yield Pause.WORKED
-
-    def _archived(self, old: list[Item]) -> Generator[Pause, None, list[Item]]:
-        """Return what may go: what was archived, where that is asked for."""
-        if not self._rules.archive:
-            return old
-        going, names, taken = yield from self._take_back(old)
-        if not going:
-            return []
-        with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
-            running = thread.submit(self._run_archive, self._rules, "".join(f"{name}\n" for name in names).encode())
-            while not running.done():
-                yield Pause.WAITS
-        if running.result():
-            return going
-        for name in taken:
-            self._spool.write_anew(name)  # its owner may fetch it for longer
-            yield Pause.WORKED
-        return []
-
-    def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str], list[str]]]:
-        """Return what may go once it is archived, the names to archive, and the answers whose bytes were verified.
-
-        The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
-        were verified take its place, in a file of ours. Of one that was changed the digest is archived in its place.
-        One that cannot be read now (a lease, a mount) stays, and counts as its owner's, until it can.
-        """
-        going, names, taken = [], [], []
-        for item in old:
-            file = item.file
-            with passing_over(os.path.join(self._done, file), self._seldom) as path:
-                if answers.was_given_away(path):
-                    yield Pause.WORKED
-                    if self._is_taken_back(path):
-                        taken.append(file)
-                    else:
-                        log.error("an answer is not what was published; it is not archived", answer=file)
-                        file = os.path.basename(answers.digest_of(path))
-                going.append(item)
-                names += [name for name in (item.entry, file) if name]
-        return going, names, taken
-
-    def _is_taken_back(self, path: str) -> bool:
-        """Make an answer ours again where it holds what was published, and tell whether it does."""
-        try:
-            data = fsops.read(path, answers.length(path) or 0)
-        except fsops.OddFileError:
-            return False  # longer than what was published
-        if data is None or answers.doubt(path, data):
-            return False
-        private = self._spool.queue.private(Private.ANSWER, os.path.basename(path))
-        fsops.write_private(private, data)
-        fsops.replace(private, path)
-        return True
-
-    def _run_archive(self, rules: Rules, names: bytes) -> bool:
-        environment = {"PATH": os.environ.get("PATH", os.defpath)}
-        try:
-            ended = proc.run(
-                rules.archive,
-                proc.Bounds(wall=rules.archive_timeout, stdout=4096, stderr=4096),
-                env=environment,
-                cwd=self._done,
-                stdin=names,
-                cancel=self._stop,
-            )
-        except SpooldError as error:
-            log.error("the archive command cannot be run; nothing is removed", error=error)
-            return False
-        if not ended.ok:
-            said = ended.stderr.data.decode(errors="replace")[-500:]
-            log.error(
-                "the archive command failed; nothing is removed", exit=ended.exit_code, limit=ended.limit, said=said
-            )
-        return ended.ok
 
     # -- the rest
 

@@ -321,7 +321,7 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.sandbox.lifecycle.threading", engine),
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
-        mock.patch("spoold.upkeep.retention.ThreadPoolExecutor", Immediately),
+        mock.patch("spoold.upkeep.archive.ThreadPoolExecutor", Immediately),
         mock.patch("spoold.actors.executor.NOTES", math.inf),  # one note of each executor, as below
         mock.patch("spoold.upkeep.counting.SOONEST", 1e9),  # and one count
         mock.patch("spoold.upkeep.counting.LATER", 1e9),

@@ -1,0 +1,115 @@
+"""The archive: what is to be removed from ``done/`` goes to the operator's command first, as it was published.
+
+Spec: spool-layout.md, "Retention". A command that fails leaves everything where it is, and is tried again with the next
+sweep. What cannot be read to be archived stays alone, with its entry, and holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+from spoold.host import fsops, proc
+from spoold.host.log import Log
+from spoold.host.seldom import Seldom
+from spoold.model.errors import SpooldError
+from spoold.model.ids import Private
+from spoold.model.retention import Rules
+from spoold.model.states import State
+from spoold.spool import answers
+from spoold.spool.store import Spool
+from spoold.upkeep.holdings import Item, Pause, passing_over
+
+log = Log("retention")
+
+
+class Archive:
+    """Archives what lies in ``done/`` of one spool, a part at a time, with pauses for its caller to do other things.
+
+    What cannot be read is said ``seldom``.
+    """
+
+    def __init__(self, spool: Spool, seldom: Seldom) -> None:
+        self._spool, self._seldom = spool, seldom
+        self._done = spool.queue.path(State.DONE)
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """End the command, where it runs."""
+        self._stopped.set()
+
+    def archived(self, old: list[Item], rules: Rules) -> Generator[Pause, None, list[Item]]:
+        """Return what may go: what was archived, where that is asked for."""
+        if not rules.archive:
+            return old
+        going, names, taken = yield from self._take_back(old)
+        if not going:
+            return []
+        with ThreadPoolExecutor(1, thread_name_prefix="archive") as thread:
+            running = thread.submit(self._run_command, rules, "".join(f"{name}\n" for name in names).encode())
+            while not running.done():
+                yield Pause.WAITS
+        if running.result():
+            return going
+        for name in taken:
+            self._spool.write_anew(name)  # its owner may fetch it for longer
+            yield Pause.WORKED
+        return []
+
+    def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str], list[str]]]:
+        """Return what may go once it is archived, the names to archive, and the answers whose bytes were verified.
+
+        The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
+        were verified take its place, in a file of ours. Of one that was changed the digest is archived in its place.
+        One that cannot be read now (a lease, a mount) stays, and counts as its owner's, until it can.
+        """
+        going, names, taken = [], [], []
+        for item in old:
+            file = item.file
+            with passing_over(os.path.join(self._done, file), self._seldom) as path:
+                if answers.was_given_away(path):
+                    yield Pause.WORKED
+                    if self._is_taken_back(path):
+                        taken.append(file)
+                    else:
+                        log.error("an answer is not what was published; it is not archived", answer=file)
+                        file = os.path.basename(answers.digest_of(path))
+                going.append(item)
+                names += [name for name in (item.entry, file) if name]
+        return going, names, taken
+
+    def _is_taken_back(self, path: str) -> bool:
+        """Make an answer ours again where it holds what was published, and tell whether it does."""
+        try:
+            data = fsops.read(path, answers.length(path) or 0)
+        except fsops.OddFileError:
+            return False  # longer than what was published
+        if data is None or answers.doubt(path, data):
+            return False
+        private = self._spool.queue.private(Private.ANSWER, os.path.basename(path))
+        fsops.write_private(private, data)
+        fsops.replace(private, path)
+        return True
+
+    def _run_command(self, rules: Rules, names: bytes) -> bool:
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        try:
+            ended = proc.run(
+                rules.archive,
+                proc.Bounds(wall=rules.archive_timeout, stdout=4096, stderr=4096),
+                env=environment,
+                cwd=self._done,
+                stdin=names,
+                cancel=self._stopped,
+            )
+        except SpooldError as error:
+            log.error("the archive command cannot be run; nothing is removed", error=error)
+            return False
+        if not ended.ok:
+            said = ended.stderr.data.decode(errors="replace")[-500:]
+            log.error(
+                "the archive command failed; nothing is removed", exit=ended.exit_code, limit=ended.limit, said=said
+            )
+        return ended.ok
