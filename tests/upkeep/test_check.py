@@ -193,6 +193,7 @@ def test_what_cannot_be_looked_at_is_named_and_ends_no_check(bench: Bench) -> No
     """A user can mount something over a name that is theirs. Not even root can look at it then."""
     bench.drop("a")
     bench.wait_for("a")
+    bench.until(lambda: not bench.names("tmp"))  # its private name goes after the publication
     put(bench, "incoming/.mine")
     put(bench, "progress/a.json")
     put(bench, "new/notes.txt")
