@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from spoold.config import Settings
 from spoold.host import machine
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Level, Subject
 from spoold.model.limits import MIB, for_jobs, within
 from spoold.sandbox.sizes import memory_for
 
-WHAT = "memory for jobs"
+WHAT = Subject("memory for jobs")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -19,9 +19,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     host = machine.memory()
     jobs = settings.executor.memory or for_jobs(host)
     if jobs > host:
-        yield Finding(
-            Level.WARNING,
-            WHAT,
+        yield WHAT.warning(
             f"executor.memory, {_mib(jobs)}, is more than the {_mib(host)} of this host: the kernel will end something",
             f"set executor.memory to {for_jobs(host)} at most, or to 0",
         )
@@ -36,10 +34,8 @@ def _slots(settings: Settings, jobs: int) -> Finding:
     each = memory_for(limits, limits.run.default, 0)
     seen = f"{_mib(jobs)}, {_mib(each)} a job with the default limits, {slots} slots"
     if slots * each <= jobs:
-        return Finding(Level.FINE, WHAT, seen)
-    return Finding(
-        Level.NOTE,
-        WHAT,
+        return WHAT.fine(seen)
+    return WHAT.note(
         f"{seen}: {max(1, jobs // each)} at once, and the other slots wait",
         "lower limits.compile.default.memory and limits.run.default.memory, or executor.slots",
     )
@@ -57,14 +53,12 @@ def _limits(settings: Settings, jobs: int) -> Iterator[Finding]:
 
 
 def _builds(settings: Settings, host: int, jobs: int) -> Finding:
-    what = "memory for builds"
+    what = Subject("memory for builds")
     builder = settings.builder
     builds = (builder.parallel + builder.slow) * builder.limits.memory
     if jobs + builds <= host:
-        return Finding(Level.FINE, what, f"{_mib(builds)} at most, beside all jobs")
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine(f"{_mib(builds)} at most, beside all jobs")
+    return what.note(
         f"builds may take {_mib(builds)}, and jobs {_mib(jobs)}: where both do, this host has not enough",
         "set executor.memory to what builds leave, MemoryMax= of "
         "spoold-builder.service, or lower builder.limits.memory",

@@ -10,37 +10,39 @@ from collections.abc import Iterator
 
 from spoold.config import Settings
 from spoold.host import accounts, proc, units
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 from spoold.spool import layout
 
-ACCOUNTS = "accounts of the daemons"
+TARGET = "spoold.target"
+ACCOUNTS = Subject("accounts of the daemons")
+OWNERS = Subject("owners of the spool's directories")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Yield what is found."""
     if not layout.is_shared(settings.spool.path):
-        yield Finding(Level.NOTE, ACCOUNTS, "one user runs all daemons on this spool")
+        yield ACCOUNTS.note("one user runs all daemons on this spool")
         return
     missing = accounts.missing(layout.GROUP, layout.USERS.values())
     if missing:
         remedy = "systemd-sysusers spoold.conf, then spoolctl init"
-        yield Finding(Level.REFUSED, ACCOUNTS, f"this host does not have: {', '.join(missing)}", remedy)
+        yield ACCOUNTS.refused(f"this host does not have: {', '.join(missing)}", remedy)
         return
     yield from _memberships()
     try:
         yield _owners(settings)
     except PermissionError:
-        yield closed("owners of the spool's directories")
+        yield closed(OWNERS)
     if os.path.isdir(units.SYSTEMD):
         yield _units()
 
 
-def closed(what: str) -> Finding:
+def closed(what: Subject) -> Finding:
     """Return that somebody else has to look at it: root, or who is not root to a file server."""
     if os.geteuid() != 0:
-        return Finding(Level.UNKNOWN, what, "closed to this user", "run the doctor as root")
+        return what.unknown("closed to this user", "run the doctor as root")
     remedy = "export it to this host with no_root_squash, or run the doctor as the daemons' user"
-    return Finding(Level.UNKNOWN, what, "closed to root, as a file server does that takes root for nobody", remedy)
+    return what.unknown("closed to root, as a file server does that takes root for nobody", remedy)
 
 
 def _memberships() -> Iterator[Finding]:
@@ -48,18 +50,18 @@ def _memberships() -> Iterator[Finding]:
     outside = sorted(user for user in users if accounts.gid_of(layout.GROUP) not in accounts.groups_of(user))
     if outside:
         remedy = "; ".join(f"usermod --append --groups {layout.GROUP} {user}" for user in outside)
-        yield Finding(Level.REFUSED, ACCOUNTS, f"not in the group {layout.GROUP}: {', '.join(outside)}", remedy)
+        yield ACCOUNTS.refused(f"not in the group {layout.GROUP}: {', '.join(outside)}", remedy)
     else:
-        yield Finding(Level.FINE, ACCOUNTS, f"are there, and in the group {layout.GROUP}")
+        yield ACCOUNTS.fine(f"are there, and in the group {layout.GROUP}")
     if others := sorted(accounts.members(layout.GROUP) - users):
         remedy = "; ".join(f"gpasswd --delete {user} {layout.GROUP}" for user in others)
-        what = f"group {layout.GROUP}"
-        yield Finding(Level.WARNING, what, f"{', '.join(others)} can read every submission", remedy)
+        what = Subject(f"group {layout.GROUP}")
+        yield what.warning(f"{', '.join(others)} can read every submission", remedy)
 
 
 def _owners(settings: Settings) -> Finding:
     """Compare the owners of the spool's directories with the table."""
-    root, what = settings.spool.path, "owners of the spool's directories"
+    root = settings.spool.path
     found = accounts.find(layout.GROUP, layout.USERS.values())
     wrong = [
         each.path
@@ -67,16 +69,16 @@ def _owners(settings: Settings) -> Finding:
         if found and not accounts.owned_by(os.path.join(root, each.path), found.uids.get(each.owner, 0), found.gid)
     ]
     if wrong:
-        return Finding(Level.REFUSED, what, f"are not as they should be: {', '.join(wrong)}", "spoolctl init, as root")
-    return Finding(Level.FINE, what, "are as they should be")
+        return OWNERS.refused(f"are not as they should be: {', '.join(wrong)}", "spoolctl init, as root")
+    return OWNERS.fine("are as they should be")
 
 
 def _units() -> Finding:
-    what = "spoold.target"
-    said = proc.run(["systemctl", "is-enabled", what], units.QUICK).stdout.data.decode(errors="replace").strip()
+    what = Subject(TARGET)
+    said = proc.run(["systemctl", "is-enabled", TARGET], units.QUICK).stdout.data.decode(errors="replace").strip()
     if said == "enabled":
-        return Finding(Level.FINE, what, "is started at boot")
+        return what.fine("is started at boot")
     if not said:
         remedy = "install the units, see contrib/docs/operator.md"
-        return Finding(Level.NOTE, what, "there is no such unit: nothing starts the daemons at boot", remedy)
-    return Finding(Level.NOTE, what, f"is {said}: not started at boot", f"systemctl enable --now {what}")
+        return what.note("there is no such unit: nothing starts the daemons at boot", remedy)
+    return what.note(f"is {said}: not started at boot", f"systemctl enable --now {TARGET}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from spoold.host import machine
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 
 CALM = (6, 14)  # Linux no longer looks for a module for each file that it is to execute and does not know
 WATCHES = "fs.epoll.max_user_watches"
@@ -22,13 +22,11 @@ def examine() -> Iterator[Finding]:
 
 def _modules() -> Finding:
     """Look whether to execute a file of an unknown format starts modprobe; no filter of system calls can see that."""
-    what = "a job that executes what is no program"
+    what = Subject("a job that executes what is no program")
     off = machine.sysctl("kernel.modules_disabled") == "1" or not machine.sysctl("kernel.modprobe")
     if off or _version(os.uname().release) >= CALM:
-        return Finding(Level.FINE, what, "has the kernel start nothing")
-    return Finding(
-        Level.WARNING,
-        what,
+        return what.fine("has the kernel start nothing")
+    return what.warning(
         "has this kernel start modprobe as root each time, outside of the job's limits",
         "use Linux 6.14 or later; or, when all modules are loaded that this host needs until its next boot, "
         "sysctl kernel.modules_disabled=1",
@@ -37,13 +35,11 @@ def _modules() -> Finding:
 
 def _watches() -> Finding:
     """Look how many descriptors a job can have watched by epoll(7): each may be of the same timer."""
-    what = "a timer that a job has watched many times"
+    what = Subject("a timer that a job has watched many times")
     most = machine.sysctl(WATCHES)
     if most.isdecimal() and int(most) <= FEW:
-        return Finding(Level.FINE, what, f"takes little time of others: {WATCHES} is {most}")
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine(f"takes little time of others: {WATCHES} is {most}")
+    return what.note(
         "takes time of interrupts, which count as CPU time of whichever job runs just then: "
         f"{WATCHES} is {most or 'not told'}",
         f"sysctl {WATCHES}={FEW}, and the same in a file of /etc/sysctl.d, where no other service of this host watches "

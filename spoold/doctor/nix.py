@@ -26,7 +26,7 @@ from spoold.host import accounts, packages, proc, units, userns
 from spoold.host.userns import Users
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 from spoold.model.job import BuildLimits, Runtime
 from spoold.nix import cage, cgroups, confine, measure, places, seat
 from spoold.nix.evaluate import JAILED
@@ -66,7 +66,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     missing = {program: package for program, package in NEEDED.items() if shutil.which(program) is None}
     if missing:
         wanted = " ".join(sorted(set(missing.values())))
-        yield Finding(Level.REFUSED, "programs", f"not installed: {', '.join(missing)}", f"apt-get install {wanted}")
+        yield Subject("programs").refused(f"not installed: {', '.join(missing)}", f"apt-get install {wanted}")
         return
     yield _version()
     yield _pins(settings)
@@ -81,19 +81,18 @@ def _version() -> Finding:
     said = proc.run(["nix", "--version"], QUICK, env=JAILED).stdout.data.decode(errors="replace")
     found = re.search(r"\(Nix\) (\S+)", said)
     if found is None:
-        return Finding(
-            Level.UNKNOWN, "Nix", f"which holes {said.strip()!a} has is not known here", "see its advisories"
-        )
+        return Subject("Nix").unknown(f"which holes {said.strip()!a} has is not known here", "see its advisories")
     return holes.finding("Nix", found.group(1), packages.version_of("nix"))
 
 
 def _pins(settings: Settings) -> Finding:
+    what = Subject("nixpkgs")
     if "default" not in settings.nixpkgs:
         remedy = (
             'put [nixpkgs] default = "..." into the settings: a directory, a tarball, a URL or a store path; where '
             "only Debian's packages can be reached, spoold-nixpkgs-debian makes one"
         )
-        return Finding(Level.REFUSED, "nixpkgs", "no nixpkgs.default is set", remedy)
+        return what.refused("no nixpkgs.default is set", remedy)
     gone, closed = [], []
     for name, path in settings.nixpkgs.items():
         try:
@@ -104,43 +103,41 @@ def _pins(settings: Settings) -> Finding:
         except OSError:
             gone.append(f"{name} ({path})")
     if gone:
-        return Finding(Level.REFUSED, "nixpkgs", f"not there: {', '.join(gone)}", "correct [nixpkgs] in the settings")
+        return what.refused(f"not there: {', '.join(gone)}", "correct [nixpkgs] in the settings")
     if closed:
-        return Finding(Level.UNKNOWN, "nixpkgs", f"closed to this user: {', '.join(closed)}", "run the doctor as root")
-    return Finding(Level.FINE, "nixpkgs", ", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
+        return what.unknown(f"closed to this user: {', '.join(closed)}", "run the doctor as root")
+    return what.fine(", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
 
 
 def _users(settings: NixSettings) -> Iterator[Finding]:
-    what = "users that run builds"
+    what = Subject("users that run builds")
     builder = seat.owner(settings)
     if not settings.build_users:
-        yield Finding(
-            Level.REFUSED,
-            what,
+        yield what.refused(
             "builds run as the builder's own user (nix.build_users is empty), so each of them can rewrite what all "
             "others run; do this only where all submissions are your own",
             'set nix.build_users = "auto", and restart the builder',
         )
         return
     if not seat.is_taken(settings) and os.geteuid() != 0:
-        yield Finding(Level.UNKNOWN, what, "the store is another user's", "run the doctor as root, or as that user")
+        yield what.unknown("the store is another user's", "run the doctor as root, or as that user")
         return
     if builder not in (None, os.geteuid()):
         yield from _ours_alone(settings, builder)
         users = userns.group_members(userns.BUILD_GROUP)
         if users is None:
             detail = f"there is no group {userns.BUILD_GROUP} with members, which the builder's unit needs"
-            yield Finding(Level.REFUSED, what, detail, "systemd-sysusers spoold.conf; systemctl restart spoold-builder")
+            yield what.refused(detail, "systemd-sysusers spoold.conf; systemctl restart spoold-builder")
             return
     else:
         try:
             found = find_users(settings)
         except OperatorError as error:
-            yield Finding(Level.REFUSED, what, str(error))
+            yield what.refused(str(error))
             return
         assert found is not None  # noqa: S101 - for mypy: the settings ask for users
         users = found.users
-    yield Finding(Level.FINE, what, f"{len(users.uids)} of {users.group}, who own nothing in the store")
+    yield what.fine(f"{len(users.uids)} of {users.group}, who own nothing in the store")
     yield _shared_uids(users)
 
 
@@ -148,9 +145,7 @@ def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
     """Nothing else may have made files in the store of an ordinary user: he could not remove them."""
     wanted = accounts.uid_of(BUILDER)
     if wanted is not None and wanted != builder and settings.state == NixSettings().state:
-        yield Finding(
-            Level.WARNING,
-            f"nix.state {settings.state}",
+        yield Subject(f"nix.state {settings.state}").warning(
             f"belongs to {accounts.user_name(builder)}, and the unit's user is {BUILDER}",
             f"systemctl stop spoold-builder; chown -hR {BUILDER}: {settings.state}/nix/nix; spoolctl init",
         )
@@ -158,31 +153,28 @@ def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
 
 def _shared_uids(users: Users) -> Finding:
     """Nix ends a build by killing all processes of its user, and so whatever else has that uid."""
-    what = "uids of build users"
+    what = Subject("uids of build users")
     uids = set(users.uids.values())
     others = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid in uids and entry.pw_name not in users.uids]
     if others:
         shared = ", ".join(sorted(others))
-        return Finding(
-            Level.REFUSED, what, f"{shared}: the end of a build would kill all their processes", "give them other uids"
-        )
-    return Finding(Level.FINE, what, "nobody else's")
+        return what.refused(f"{shared}: the end of a build would kill all their processes", "give them other uids")
+    return what.fine("nobody else's")
 
 
 def _bounds(settings: NixSettings) -> Finding:
-    what = "limits of builds"
+    what = Subject("limits of builds")
     builder = seat.owner(settings)
     unit = {}
     if builder not in (None, os.geteuid()):
         unit = units.properties(f"{BUILDER}.service", "ControlGroup", "Delegate", "DelegateControllers")
     if _delegated(unit) if unit else cage.available():
-        return Finding(Level.FINE, what, "memory and processes are bounded by a control group")
+        return what.fine("memory and processes are bounded by a control group")
     mend = "run the builder as root or under its unit; the controllers memory and pids must be there"
     if not cgroups.delegable():
         mend += "; or boot with systemd.unified_cgroup_hierarchy=1"
-    return Finding(
-        Level.WARNING if unit or os.geteuid() == 0 else Level.UNKNOWN,
-        what,
+    judged = what.warning if unit or os.geteuid() == 0 else what.unknown
+    return judged(
         "no control group can be made here: builds are not bounded in memory, and whenever the host runs short of it "
         "all of them have to begin anew",
         mend,
@@ -201,30 +193,28 @@ def _delegated(unit: dict[str, str]) -> bool:
 
 
 def _state(state: Path) -> Iterator[Finding]:
-    what = f"nix.state {state}"
+    what = Subject(f"nix.state {state}")
     store = state / "nix/nix/store"
     try:
         found, inside = state.stat(), store.stat()
         wrong = places.examine(str(state))
     except FileNotFoundError:
-        yield Finding(Level.NOTE, what, "not made yet: the builder does that when it starts")
+        yield what.note("not made yet: the builder does that when it starts")
         return
     except PermissionError:
-        yield Finding(Level.UNKNOWN, what, "closed to this user", "run the doctor as the builder's user, or as root")
+        yield what.unknown("closed to this user", "run the doctor as the builder's user, or as root")
         return
     if wrong:
         detail = f"the builder's account could put something else in the store's place: {'; '.join(wrong)}"
-        yield Finding(Level.REFUSED, what, detail, "systemctl stop spoold.target 'spoold-*'; spoolctl init, as root")
+        yield what.refused(detail, "systemctl stop spoold.target 'spoold-*'; spoolctl init, as root")
     elif stat.S_IMODE(found.st_mode) & 0o007:
         mode = stat.S_IMODE(found.st_mode)
-        yield Finding(
-            Level.WARNING, what, f"mode {mode:04o}: users of this host see what others use", f"chmod o= {state}"
-        )
+        yield what.warning(f"mode {mode:04o}: users of this host see what others use", f"chmod o= {state}")
     else:
-        yield Finding(Level.FINE, what, "closed to other users")
+        yield what.fine("closed to other users")
     if inside.st_mode & stat.S_IROTH:
         remedy = f"chmod o-r {store}; the builder does that when it starts"
-        yield Finding(Level.WARNING, str(store), "can be listed: a job could see what others use", remedy)
+        yield Subject(str(store)).warning("can be listed: a job could see what others use", remedy)
 
 
 def _walls(settings: NixSettings) -> Iterator[Finding]:
@@ -236,9 +226,7 @@ def _walls(settings: NixSettings) -> Iterator[Finding]:
             yield _effective(store)
             yield _jail(store, settings)
         except SpooldError as error:
-            yield Finding(
-                Level.REFUSED,
-                "bubblewrap",
+            yield Subject("bubblewrap").refused(
                 f"Nix programs cannot be confined: {error}",
                 "an ordinary user needs user namespaces: sysctl user.max_user_namespaces, "
                 "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0",
@@ -249,15 +237,17 @@ def _walls(settings: NixSettings) -> Iterator[Finding]:
 
 def _effective(store: Store) -> Finding:
     """Ask Nix itself what holds, after all options and files."""
+    what = Subject("options of Nix")
     shown = dict(line.split(" = ", 1) for line in store.ask(["nix", "show-config"]).splitlines() if " = " in line)
     wrong = [f"{name} is {shown.get(name)}" for name, wanted in QUESTION.items() if shown.get(name) != wanted]
     if wrong:
-        return Finding(Level.REFUSED, "options of Nix", ", ".join(wrong), "use another version of Nix")
-    return Finding(Level.FINE, "options of Nix", ", ".join(f"{name} = {value}" for name, value in QUESTION.items()))
+        return what.refused(", ".join(wrong), "use another version of Nix")
+    return what.fine(", ".join(f"{name} = {value}" for name, value in QUESTION.items()))
 
 
 def _jail(store: Store, settings: NixSettings) -> Finding:
     """Evaluate something in the jail, and have the expression look for a file that every host has."""
+    what = Subject("jail of evaluations")
     expression = 'if builtins.pathExists "/etc/passwd" then "open" else "closed"'
     with store.workspace() as scratch:
         room = scratch / "s"
@@ -270,44 +260,42 @@ def _jail(store: Store, settings: NixSettings) -> Finding:
         finished = proc.run(inside, QUICK, env=JAILED, pid_namespace=True)
     said = finished.stdout.data.decode(errors="replace").strip()
     if finished.ok and said == '"closed"':
-        return Finding(Level.FINE, "jail of evaluations", "works, and sees nothing of the host")
+        return what.fine("works, and sees nothing of the host")
     reason = finished.stderr.data.decode(errors="replace").strip() or said
-    return Finding(Level.REFUSED, "jail of evaluations", f"does not work: {reason}", "see bubblewrap(1)")
+    return what.refused(f"does not work: {reason}", "see bubblewrap(1)")
 
 
 def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
     """Build something that looks around itself, and something that means harm."""
-    what = "Nix's build sandbox"
+    what = Subject("Nix's build sandbox")
     if runtime is None:
         remedy = "start `spoold builder`, then ask the doctor again, as root"
-        return [Finding(Level.UNKNOWN, what, "what a builder has made is not there, or closed to this user", remedy)]
+        return [what.unknown("what a builder has made is not there, or closed to this user", remedy)]
     if not seat.is_taken(settings):
         try:
             question = msgspec.json.encode((settings, runtime))
             return msgspec.json.decode(seat.run(settings, __name__, question, PATIENCE), type=list[Finding])
         except OperatorError as error:
-            return [Finding(Level.UNKNOWN, what, str(error), "run the doctor as root, or as that user")]
+            return [what.unknown(str(error), "run the doctor as root, or as that user")]
     store = Store(settings)
     try:
         with store.lock.shared(Event()):
             seen = _looked(store, runtime)
         return [_sandbox(what, seen), _inputs(settings, runtime)]
     except SpooldError as error:
-        return [Finding(Level.REFUSED, what, f"does not work: {error}", "the builder needs namespaces, and users")]
+        return [what.refused(f"does not work: {error}", "the builder needs namespaces, and users")]
 
 
-def _sandbox(what: str, seen: str) -> Finding:
+def _sandbox(what: Subject, seen: str) -> Finding:
     interfaces, files, uid, outside = seen.split()
     if (interfaces, files) == ("1", "no"):
-        return Finding(Level.FINE, what, f"works: no network, no files of the host, uid {uid} (on the host {outside})")
-    return Finding(
-        Level.REFUSED, what, f"is open: {interfaces} network interfaces, files of the host: {files}", "upgrade Nix"
-    )
+        return what.fine(f"works: no network, no files of the host, uid {uid} (on the host {outside})")
+    return what.refused(f"is open: {interfaces} network interfaces, files of the host: {files}", "upgrade Nix")
 
 
 def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
     """Have a build write to its inputs, in a store of its own that is thrown away."""
-    what = "inputs of builds"
+    what = Subject("inputs of builds")
     with Store(settings).workspace() as scratch:
         store = Store(replace(settings, state=str(scratch / "tried")))
         store.prepare()
@@ -316,10 +304,8 @@ def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
         Store(settings).ask(["nix", "copy", "--no-check-sigs", *source])
         written = _realised(store, WRITES, runtime)
     if written.strip() == "kept":
-        return Finding(Level.FINE, what, "a build that writes to its input is refused")
-    return Finding(
-        Level.REFUSED,
-        what,
+        return what.fine("a build that writes to its input is refused")
+    return what.refused(
         "a build can write to its input, so one submission could rewrite what another needs",
         'set nix.build_users = "auto", and restart the builder',
     )

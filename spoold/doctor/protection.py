@@ -16,20 +16,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spoold.host import machine
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 
-WHAT = "protections of sticky directories"
+WHAT = Subject("protections of sticky directories")
 # 1 is enough: the directory is sticky, and everybody may write to it. With 2 group-writable ones count, too.
 PROTECTIONS = ("regular", "fifos", "symlinks", "hardlinks")
-MOUNTS = "mounts that users make"
+MOUNTS = Subject("mounts that users make")
 FUSE = "/etc/fuse.conf"
-QUOTAS = "what one user may take of the spool's disk"
+QUOTAS = Subject("what one user may take of the spool's disk")
 
 
 def examine(root: str) -> Iterator[Finding]:
     """Yield what is found for the spool at ``root``."""
     if _is_closed(root):
-        yield Finding(Level.FINE, WHAT, "nobody but its user comes to this spool")
+        yield WHAT.fine("nobody but its user comes to this spool")
         return
     yield _protections()
     yield _mounts()
@@ -47,17 +47,14 @@ def _protections() -> Finding:
     values = {name: machine.sysctl(name) for name in names}
     off = [name for name, value in values.items() if value in ("", "0")]
     if not off:
-        return Finding(Level.FINE, WHAT, "are on")
+        return WHAT.fine("are on")
     if "" in values.values():
         remedy = "use Linux 4.19 or later"
     else:
         lines = "".join(f"{name} = 1\\n" for name in off)
         remedy = f"printf '{lines}' >/etc/sysctl.d/60-spoold.conf; sysctl --system"
-    return Finding(
-        Level.REFUSED,
-        WHAT,
-        f"off: {', '.join(off)}. Users of this host can have others write into their files in incoming/",
-        remedy,
+    return WHAT.refused(
+        f"off: {', '.join(off)}. Users of this host can have others write into their files in incoming/", remedy
     )
 
 
@@ -67,10 +64,8 @@ def _mounts() -> Finding:
     except OSError:
         lines = []
     if "user_allow_other" not in (line.strip() for line in lines):
-        return Finding(Level.FINE, MOUNTS, "let nobody else in")
-    return Finding(
-        Level.WARNING,
-        MOUNTS,
+        return MOUNTS.fine("let nobody else in")
+    return MOUNTS.warning(
         "users may let others into them: one over a file in incoming/ can hold up intake, for all",
         f"take user_allow_other out of {FUSE}",
     )
@@ -79,17 +74,13 @@ def _mounts() -> Finding:
 def _quotas(root: str) -> Finding:
     in_force = machine.user_quotas(os.path.join(root, "incoming"))
     if in_force:
-        return Finding(Level.FINE, QUOTAS, "is bounded by quotas of the file system")
+        return QUOTAS.fine("is bounded by quotas of the file system")
     if in_force is None:
-        return Finding(
-            Level.UNKNOWN,
-            QUOTAS,
+        return QUOTAS.unknown(
             f"whether {machine.mount_of(root).kind} has quotas of users is not for this kernel to say",
             "see to it where the disk is: repquota -a",
         )
-    return Finding(
-        Level.NOTE,
-        QUOTAS,
+    return QUOTAS.note(
         "no bound on what lies in incoming/: its file system has no quotas of users in force",
         "have quotas (ext4: tune2fs -O quota; mount with usrquota, xfs with uquota), then such as "
         "setquota -u USER 0 1G 0 10000 MOUNT",

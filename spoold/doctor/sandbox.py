@@ -26,7 +26,7 @@ from spoold.engines.docker.view import STORE
 from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime, trial_job
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
@@ -35,6 +35,7 @@ from spoold.sandbox.inside import sockets
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
+TRIAL = Subject("a job on trial")
 TRIAL_MEMORY = 64 * MIB
 # Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
 # the trial finds out.)
@@ -46,7 +47,7 @@ PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
-    engine = DockerConnection(settings.docker.host)
+    what, engine = Subject("Docker Engine"), DockerConnection(settings.docker.host)
     yield from _socket(engine.where)
     yield _processes()
     yield _cores()
@@ -55,10 +56,10 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         with engine.client() as api:
             information, version = api.info(), api.version()
     except OperatorError as error:
-        yield Finding(Level.UNKNOWN, "Docker Engine", str(error), "run the doctor as the executor's user, or as root")
+        yield what.unknown(str(error), "run the doctor as the executor's user, or as root")
         return
     except SpooldError as error:
-        yield Finding(Level.REFUSED, "Docker Engine", str(error), "start it, or set docker.host")
+        yield what.refused(str(error), "start it, or set docker.host")
         return
     yield from _versions(version)
     found = checks.of_engine(information, settings.docker, settings.sandbox.mode)
@@ -70,9 +71,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     if any(finding.level is Level.REFUSED for finding in found):
         return
     if runtime is None:
-        yield Finding(
-            Level.UNKNOWN,
-            "a job on trial",
+        yield TRIAL.unknown(
             "what a builder provides for sandboxes is not there, or closed to this user",
             "start `spoold builder`, then ask the doctor again, as root",
         )
@@ -83,38 +82,30 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
 
 def _socket(where: str) -> Iterator[Finding]:
     if not where.startswith("unix://"):
-        yield Finding(
-            Level.WARNING,
-            f"Docker at {where}",
+        yield Subject(f"Docker at {where}").warning(
             "whoever reaches this address and is let in is root on the engine's host",
             "use the Unix socket, or TLS with client certificates, and a firewall",
         )
         return
     path = where.removeprefix("unix://")
+    what = Subject(f"Docker's socket {path}")
     try:
         found = os.stat(path)
         mode = stat.S_IMODE(found.st_mode)
     except OSError:
         return  # whoever connects says it better
     if mode & 0o006:
-        yield Finding(
-            Level.REFUSED,
-            f"Docker's socket {path}",
-            f"mode {mode:04o}: every user of this host can become root through it",
-            f"chmod 0660 {path}",
-        )
+        yield what.refused(f"mode {mode:04o}: every user of this host can become root through it", f"chmod 0660 {path}")
     else:
-        yield Finding(Level.FINE, f"Docker's socket {path}", f"mode {mode:04o}")
+        yield what.fine(f"mode {mode:04o}")
     yield from _reach(path, found)
 
 
 def _processes() -> Finding:
-    what = "processes of jobs and builds, for other users of this host"
+    what = Subject("processes of jobs and builds, for other users of this host")
     if machine.hides_processes():
-        return Finding(Level.FINE, what, "are hidden: /proc is mounted with hidepid")
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine("are hidden: /proc is mounted with hidepid")
+    return what.note(
         "their command lines can be read, so the arguments of jobs, and which packages they see; never a job's "
         "environment, input or files",
         "mount -o remount,hidepid=invisible /proc, and the same option in /etc/fstab",
@@ -123,13 +114,11 @@ def _processes() -> Finding:
 
 def _cores() -> Finding:
     """Look where the kernel sends core dumps: a limit of 1 keeps them from programs and files, not from a socket."""
-    what = "core dumps of jobs"
+    what = Subject("core dumps of jobs")
     pattern = machine.sysctl("kernel.core_pattern")
     if not pattern.startswith("@"):
-        return Finding(Level.FINE, what, "are not made")
-    return Finding(
-        Level.REFUSED,
-        what,
+        return what.fine("are not made")
+    return what.refused(
         f"go to a server on this host whatever their limit is: kernel.core_pattern is {pattern!a}",
         "sysctl kernel.core_pattern=core, or a pattern that begins with |",
     )
@@ -140,13 +129,13 @@ def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
     uid = accounts.uid_of(EXECUTOR)
     if uid is None:
         return
-    what = f"Docker's socket, for {EXECUTOR}"
+    what = Subject(f"Docker's socket, for {EXECUTOR}")
     groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the latter by its unit
     if found.st_uid == uid or (found.st_gid in groups and found.st_mode & stat.S_IWGRP):
-        yield Finding(Level.FINE, what, "can be used")
+        yield what.fine("can be used")
     else:
         remedy = f"chgrp {DOCKER} {path}; chmod g+rw {path} (or start the engine again)"
-        yield Finding(Level.WARNING, what, "is closed", remedy)
+        yield what.warning("is closed", remedy)
 
 
 def _versions(version: dict[str, Any]) -> Iterator[Finding]:
@@ -165,35 +154,33 @@ def _crun() -> Finding:
         said = ""
     version = said.partition("crun version ")[2].split("\n")[0]
     if not version:
-        return Finding(Level.UNKNOWN, "crun", "the engine has it, and it is not on the PATH of this command")
+        return Subject("crun").unknown("the engine has it, and it is not on the PATH of this command")
     return holes.finding("crun", version, packages.version_of("crun"))
 
 
 def _namespaces() -> Iterator[Finding]:
     """Look for what keeps recycled containers from making namespaces; whether they can is for the trial to say."""
-    what = 'user namespaces, for sandbox.mode = "recycled"'
+    what = Subject('user namespaces, for sandbox.mode = "recycled"')
     wrong = [name for name in SWITCHES if machine.sysctl(name) == "0"]
     for name in wrong:
         better = "15000" if name.startswith("user.max") else "1"
-        yield Finding(Level.REFUSED, what, f"{name} is 0", f"sysctl {name}={better}")
+        yield what.refused(f"{name} is 0", f"sysctl {name}={better}")
     if not wrong:
-        yield Finding(Level.FINE, what, "the kernel allows them")
+        yield what.fine("the kernel allows them")
 
 
 def _age(version: dict[str, Any]) -> Finding:
-    what = f"Docker Engine {version.get('Version', '')}"
+    what = Subject(f"Docker Engine {version.get('Version', '')}")
     try:
         built = datetime.fromisoformat(str(version.get("BuildTime"))[:10]).replace(tzinfo=UTC)
     except ValueError:
-        return Finding(Level.UNKNOWN, what, "it does not say when it was built")
+        return what.unknown("it does not say when it was built")
     if datetime.now(UTC) - built > OLD:
-        return Finding(
-            Level.WARNING,
-            what,
+        return what.warning(
             f"built on {built:%Y-%m-%d}: nobody seems to mend holes in it any more",
             "upgrade it, or the distribution that it comes from",
         )
-    return Finding(Level.FINE, what, f"built on {built:%Y-%m-%d}")
+    return what.fine(f"built on {built:%Y-%m-%d}")
 
 
 def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
@@ -212,9 +199,9 @@ def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         yield _memory(sandbox, settings)
         yield _importance(sandbox, settings)
     except OperatorError as error:
-        yield Finding(Level.REFUSED, "a job on trial", str(error))
+        yield TRIAL.refused(str(error))
     except SpooldError as error:
-        yield Finding(Level.REFUSED, "a job on trial", f"it cannot run: {error}", "see the engine's own log")
+        yield TRIAL.refused(f"it cannot run: {error}", "see the engine's own log")
     finally:
         sandbox.close()
 
@@ -228,49 +215,45 @@ def _started(sandbox: DockerSandbox) -> Finding:
         if plan.resizable
         else "jobs have a kernel of their own"
     )
-    return Finding(Level.FINE, "a job on trial", f"{start}; {seen}")
+    return TRIAL.fine(f"{start}; {seen}")
 
 
 def _of_root(sandbox: DockerSandbox, engine: DockerConnection) -> Finding:
     """Look which files the first process of a container has loaded, which is root in there."""
     assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
-    what = "programs that start as root in containers"
+    what = Subject("programs that start as root in containers")
     container = start_container(engine, sandbox.plan, threading.Event())
     try:
         maps = Path(f"/proc/{container.transport.pid}/maps").read_text(errors="replace")
     except OSError as error:
-        return Finding(Level.UNKNOWN, what, f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
+        return what.unknown(f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
     finally:
         container.close()
     return _of_what_is_loaded(what, maps)
 
 
-def _of_what_is_loaded(what: str, maps: str) -> Finding:
+def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
     """Judge the files that a process has mapped, as /proc/pid/maps in proc(5) lists them."""
     words = [line.split(maxsplit=5) for line in maps.splitlines()]
     loaded = {line[5] for line in words if len(line) == 6}
     theirs = sorted(path for path in loaded if path.startswith(STORE))
     if theirs:
-        return Finding(
-            Level.REFUSED,
-            what,
+        return what.refused(
             f"a program of the store is started as root, which the builder can change: {theirs[0]}",
             "restart the executor, of the version that this doctor is of",
         )
     if not any(path.startswith(interpreter.ROOT) for path in loaded):
-        return Finding(Level.UNKNOWN, what, "the kernel does not tell", "see which runtime the engine uses")
-    return Finding(Level.FINE, what, "come from the image, and none from the Nix store")
+        return what.unknown("the kernel does not tell", "see which runtime the engine uses")
+    return what.fine("come from the image, and none from the Nix store")
 
 
 def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
-    what = "what a job sees of the Nix store"
+    what = Subject("what a job sees of the Nix store")
     if sandbox.viewed:
-        return Finding(Level.FINE, what, "its own closure")
+        return what.fine("its own closure")
     if settings.view == "off":
-        return Finding(Level.WARNING, what, "all of it, unlisted: sandbox.view is off", 'set sandbox.view = "auto"')
-    return Finding(
-        Level.WARNING,
-        what,
+        return what.warning("all of it, unlisted: sandbox.view is off", 'set sandbox.view = "auto"')
+    return what.warning(
         "all of it, unlisted: this kernel, engine or runtime does not allow the porter's mounts",
         'use Linux 5.12 or later and a rootful engine, or sandbox.mode = "recycled"; '
         'sandbox.view = "required" takes no work instead',
@@ -279,13 +262,11 @@ def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
 
 def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Finding:
     """Have a job say on which kind of file system its own store is."""
-    what = "what a job locks or watches in the Nix store"
+    what = Subject("what a job locks or watches in the Nix store")
     said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
     if said == "overlayfs":
-        return Finding(Level.FINE, what, "is no other job's concern: each has a layer of its own")
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine("is no other job's concern: each has a layer of its own")
+    return what.note(
         "others notice, so two jobs can talk, and one can learn which programs others run",
         "load the module overlay; recycled containers need Linux 5.11 or later, single-use ones need the porter",
     )
@@ -294,22 +275,18 @@ def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Find
 def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
     """Have a job take more memory than it may."""
     outcome = _run(sandbox, settings, BOMB, []).outcome
-    what = "a job that takes too much memory"
+    what = Subject("a job that takes too much memory")
     if outcome is Outcome.MEMORY_LIMIT:
-        return Finding(Level.FINE, what, f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
-    return Finding(
-        Level.REFUSED, what, f"is not ended at its limit, but: {outcome}", "give the engine the memory controller"
-    )
+        return what.fine(f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
+    return what.refused(f"is not ended at its limit, but: {outcome}", "give the engine the memory controller")
 
 
 def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
     """Have a job ask the kernel to be spared where the host's memory is short."""
-    what = "a job, where the host's memory is short,"
+    what = Subject("a job, where the host's memory is short,")
     if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
-        return Finding(Level.FINE, what, "goes before all else, and cannot change that")
-    return Finding(
-        Level.WARNING,
-        what,
+        return what.fine("goes before all else, and cannot change that")
+    return what.warning(
         "can have the kernel end the host's own programs before itself: it may write its oom_score_adj",
         "use Linux 5.19 or later, with landlock among the modules in /sys/kernel/security/lsm",
     )
@@ -324,21 +301,17 @@ def _run(sandbox: DockerSandbox, settings: Settings, script: bytes, closure: lis
 
 def _sockets() -> Iterator[Finding]:
     """Look how well what sockets hold can be counted, which on cgroup v1 is nobody's memory else."""
-    what = "what a job's sockets hold"
+    what = Subject("what a job's sockets hold")
     size = machine.sysctl("net.core.rmem_default")
     if size.isdecimal() and int(size) > sockets.EACH:
-        yield Finding(
-            Level.WARNING,
-            what,
+        yield what.warning(
             f"may be more than is counted: net.core.rmem_default is {size}",
             f"sysctl net.core.rmem_default=212992, or at most {sockets.EACH}",
         )
     elif sockets.tells():
-        yield Finding(Level.FINE, what, "is counted as its memory")
+        yield what.fine("is counted as its memory")
     else:
-        yield Finding(
-            Level.NOTE,
-            what,
+        yield what.note(
             f"is not told by this kernel: each counts as {sockets.EACH >> 10} KiB of the job's memory",
             "modprobe -a tcp_diag udp_diag",
         )

@@ -13,7 +13,7 @@ from spoold.doctor import installation, protection
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.host.metrics import HELD
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 from spoold.model.ids import Kept
 from spoold.model.states import Role
 from spoold.spool import layout, lists
@@ -43,17 +43,17 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         missing = [each.path for each in layout.DIRECTORIES if not _is_directory(os.path.join(root, each.path))]
     except PermissionError:
-        yield installation.closed(f"spool {root}")
+        yield installation.closed(Subject(f"spool {root}"))
         return
     if missing:
-        yield Finding(Level.REFUSED, f"spool {root}", f"not there: {', '.join(missing)}", "spoolctl init")
+        yield Subject(f"spool {root}").refused(f"not there: {', '.join(missing)}", "spoolctl init")
         return
     yield from _directories(root)
     yield from _mount(settings)
     yield from protection.examine(root)
-    yield _room(root, "the spool's disk")
+    yield _room(root, Subject("the spool's disk"))
     if os.path.isdir(settings.nix.state):
-        yield _room(settings.nix.state, "the disk of nix.state")
+        yield _room(settings.nix.state, Subject("the disk of nix.state"))
     if os.access(os.path.join(root, "tmp"), os.W_OK):
         yield _renames(root)
         yield _owners(settings)
@@ -62,7 +62,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from _roles(settings)
         yield _leases(settings)
     else:
-        yield installation.closed("what goes on in the spool")
+        yield installation.closed(Subject("what goes on in the spool"))
 
 
 def _is_directory(path: str) -> bool:
@@ -73,66 +73,62 @@ def _is_directory(path: str) -> bool:
 
 
 def _directories(root: str) -> Iterator[Finding]:
-    what = f"spool {root}"
+    what = Subject(f"spool {root}")
     found = {each: os.stat(os.path.join(root, each.path)) for each in layout.DIRECTORIES}
     if len({status.st_dev for status in found.values()}) > 1:
-        yield Finding(Level.REFUSED, what, "its directories are on several file systems", "put all of it on one")
+        yield what.refused("its directories are on several file systems", "put all of it on one")
     owners, shared = {status.st_uid for status in found.values()}, layout.is_shared(root)
     if len(owners) > 1 and not shared:
-        yield Finding(Level.WARNING, what, f"its directories belong to several users: {sorted(owners)}", "chown them")
+        yield what.warning(f"its directories belong to several users: {sorted(owners)}", "chown them")
     modes = {each: each.mode if shared else each.alone for each in found}
     wrong = [each.path for each, status in found.items() if stat.S_IMODE(status.st_mode) != modes[each]]
     if wrong:
-        yield Finding(Level.WARNING, what, f"modes are not as they should be: {', '.join(wrong)}", "spoolctl init")
+        yield what.warning(f"modes are not as they should be: {', '.join(wrong)}", "spoolctl init")
     else:
-        yield Finding(Level.FINE, what, "directories and modes are as they should be")
+        yield what.fine("directories and modes are as they should be")
 
 
 def _mount(settings: Settings) -> Iterator[Finding]:
     mount = machine.mount_of(settings.spool.path)
-    what = f"file system of the spool: {mount.kind}"
+    what = Subject(f"file system of the spool: {mount.kind}")
     if mount.remote and not settings.spool.remote:
-        yield Finding(
-            Level.WARNING,
-            what,
+        yield what.warning(
             "other hosts may write to it, and inotify does not see that: submissions wait for the next scan",
             "set spool.remote = true",
         )
     elif settings.spool.remote and not mount.remote:
-        yield Finding(Level.NOTE, what, "is local, and spool.remote makes the daemons poll it", "spool.remote = false")
+        yield what.note("is local, and spool.remote makes the daemons poll it", "spool.remote = false")
     else:
-        yield Finding(Level.FINE, what, "remote, and polled" if mount.remote else "local, and watched")
+        yield what.fine("remote, and polled" if mount.remote else "local, and watched")
     state = machine.mount_of(settings.nix.state) if os.path.isdir(settings.nix.state) else None
     if state is not None and state.remote:
         remedy = "put nix.state on a local disk"
-        yield Finding(
-            Level.REFUSED, f"file system of nix.state: {state.kind}", "Nix's database needs local locks", remedy
-        )
+        yield Subject(f"file system of nix.state: {state.kind}").refused("Nix's database needs local locks", remedy)
 
 
-def _room(path: str, what: str) -> Finding:
+def _room(path: str, what: Subject) -> Finding:
     room = machine.room(path)
     inodes = "no bound on files" if room.inodes is None else f"{room.inodes} files"
     detail = f"{room.bytes / (1 << 30):.1f} GiB ({room.share:.0%}) and {inodes} free"
     short = room.bytes < LEAST_BYTES or room.share < LEAST_SHARE
     if short or (room.inodes is not None and room.inodes < LEAST_INODES):
-        return Finding(Level.WARNING, what, detail, "make room: `spoolctl gc`, and remove old files from done/")
-    return Finding(Level.FINE, what, detail)
+        return what.warning(detail, "make room: `spoolctl gc`, and remove old files from done/")
+    return what.fine(detail)
 
 
 def _renames(root: str) -> Finding:
     """Try what every transition is made of."""
-    what = "rename, link and symlink in the spool"
+    what = Subject("rename, link and symlink in the spool")
     private = os.path.join(root, "tmp", f"doctor-{os.getpid()}")
     renamed, linked = (os.path.join(root, "quarantine", f".doctor-{os.getpid()}-{n}.tmp") for n in (1, 2))
     try:
         fsops.write_private(private, b"")
         if fsops.move(private, renamed) and fsops.publish(renamed, linked) and fsops.note(private, "0"):
-            return Finding(Level.FINE, what, "work")
-        return Finding(Level.REFUSED, what, "a file that was just written is gone", "use another file system")
+            return what.fine("work")
+        return what.refused("a file that was just written is gone", "use another file system")
     except OSError as error:
         remedy = "use a file system that has all three, mounted read-write"
-        return Finding(Level.REFUSED, what, f"do not work: {error.strerror}", remedy)
+        return what.refused(f"do not work: {error.strerror}", remedy)
     finally:
         for path in (private, renamed, linked):
             fsops.remove(path)
@@ -140,7 +136,7 @@ def _renames(root: str) -> Finding:
 
 def _owners(settings: Settings) -> Finding:
     """Try what intake does with the files of others, and where answers are given away, whoever answers."""
-    what = "files of other users in the spool"
+    what = Subject("files of other users in the spool")
     path = os.path.join(settings.spool.path, "tmp", f"doctor-{os.getpid()}")
     gives = settings.spool.answers == "owner"
     user = units.properties(INTAKE, "User").get("User", "")
@@ -150,11 +146,9 @@ def _owners(settings: Settings) -> Finding:
     finally:
         fsops.remove(path)
     if works:
-        return Finding(Level.FINE, what, f"can be read{', and be given to their owners' if gives else ''}")
+        return what.fine(f"can be read{', and be given to their owners' if gives else ''}")
     who = f"{user}: " if own else ""
-    return Finding(
-        Level.WARNING,
-        what,
+    return what.warning(
         f"{who}cannot be read where their mode is 0600"
         f"{', or be given away: only this account could read responses' if gives else ''}",
         "run intake as root or with that right (as in systemd/); on NFS as root, and export with no_root_squash, see "
@@ -197,13 +191,11 @@ def _clock(root: str) -> Finding:
     finally:
         fsops.remove(probe)
     if apart > SKEW:
-        return Finding(
-            Level.WARNING,
-            "clock",
+        return Subject("clock").warning(
             f"the file server's and this machine's are {apart:.0f} s apart; spoold goes by the former, people do not",
             "keep both with NTP",
         )
-    return Finding(Level.FINE, "clock", "this machine's and the file system's agree")
+    return Subject("clock").fine("this machine's and the file system's agree")
 
 
 def _roles(settings: Settings) -> Iterator[Finding]:
@@ -216,24 +208,21 @@ def _roles(settings: Settings) -> Iterator[Finding]:
     for role in (*SINGLE, *(executors or [f"executor-{settings.executor.name}"])):
         holders = machine.lock_holders(os.path.join(temporary, role + Kept.LOCK))
         if holders:
-            yield Finding(Level.FINE, f"daemon {role}", f"runs (pid {holders[0]})")
+            yield Subject(f"daemon {role}").fine(f"runs (pid {holders[0]})")
         else:
             daemon, _, name = role.partition("-")  # executor-NAME
             unit, command = (f"{daemon}@{name}", f"{daemon} --name {name}") if name else (daemon, daemon)
             remedy = f"systemctl start spoold-{unit}, or `spoold {command}`"
             if host := elsewhere(settings.spool.path, role):
                 remedy = f"nothing, while that host lives; else what starts it here: {remedy}"
-            yield Finding(
-                Level.NOTE,
-                f"daemon {role}",
-                f"does not run on this host{f', last on {host!a}' if host else ''}",
-                remedy,
+            yield Subject(f"daemon {role}").note(
+                f"does not run on this host{f', last on {host!a}' if host else ''}", remedy
             )
 
 
 def _leases(settings: Settings) -> Finding:
     """Look for entries that somebody should have put back by now."""
-    root, what = settings.spool.path, "leases"
+    root, what = settings.spool.path, Subject("leases")
     probe = os.path.join(root, "tmp", f"doctor-{os.getpid()}{Kept.PROBE}")
     now = Clock(probe).file_system()
     fsops.remove(probe)
@@ -245,10 +234,8 @@ def _leases(settings: Settings) -> Finding:
         if (seen := fsops.mtime(os.path.join(root, state, name))) is not None and now - seen > longest
     ]
     if stale:
-        return Finding(
-            Level.WARNING,
-            what,
+        return what.warning(
             f"{len(stale)} entries are held by nobody, such as {stale[0]!a}",
             "start `spoold health`, which puts them back",
         )
-    return Finding(Level.FINE, what, "no entry is held by nobody")
+    return what.fine("no entry is held by nobody")

@@ -33,6 +33,36 @@ class Finding(msgspec.Struct, frozen=True):
         return f"{self.what}: {self.detail}" + (f": {self.remedy}" if self.remedy else "")
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """What is looked at, by the name that its finding has; each method makes a finding of it."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
+
+    def fine(self, detail: str = "") -> Finding:
+        """Return that all is well."""
+        return Finding(Level.FINE, self.name, detail)
+
+    def note(self, detail: str, remedy: str = "") -> Finding:
+        """Return something worth knowing, and what would make it better."""
+        return Finding(Level.NOTE, self.name, detail, remedy)
+
+    def unknown(self, detail: str, remedy: str = "") -> Finding:
+        """Return that it could not be looked at, and how it could be."""
+        return Finding(Level.UNKNOWN, self.name, detail, remedy)
+
+    def warning(self, detail: str, remedy: str) -> Finding:
+        """Return something that is not safe, or not for long, and what mends it."""
+        return Finding(Level.WARNING, self.name, detail, remedy)
+
+    def refused(self, detail: str, remedy: str = "") -> Finding:
+        """Return that nothing can run like this, and what mends it."""
+        return Finding(Level.REFUSED, self.name, detail, remedy)
+
+
 def refuse(findings: Iterable[Finding], where: str) -> None:
     """Raise :class:`OperatorError` for the first finding that is refused."""
     for finding in findings:

@@ -29,7 +29,7 @@ from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
 from spoold.nix import cage, cgroups, command, confine, seat
 from spoold.sandbox.inside import sockets
@@ -302,7 +302,7 @@ def test_a_kernel_that_does_not_keep_users_apart(reached: Settings, monkeypatch:
 
 def test_a_spool_that_nobody_else_can_reach(reached: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "sysctl", lambda _: "0")
-    assert protection.WHAT in said(spool.examine(reached), Level.REFUSED)
+    assert protection.WHAT.name in said(spool.examine(reached), Level.REFUSED)
     Path(reached.spool.path).parent.chmod(0o700)
     assert f"{protection.WHAT}: nobody but its user" in said(spool.examine(reached), Level.FINE)
 
@@ -337,7 +337,7 @@ def test_mounts_of_users_that_let_others_in(
     monkeypatch.setattr(protection, "FUSE", str(tmp_path / "fuse.conf"))
     if text is not None:
         (tmp_path / "fuse.conf").write_text(text)
-    assert protection.MOUNTS in said(spool.examine(reached), level)
+    assert protection.MOUNTS.name in said(spool.examine(reached), level)
 
 
 @pytest.mark.parametrize("in_force", [True, False])
@@ -461,7 +461,7 @@ def test_a_program_of_the_store_that_starts_as_root() -> None:
     theirs = f"/nix/store/{'0' * 32}-python3-3.11.2/bin/python3.11"
     ours = "/spoold/python/bin/python3"
     for paths, level in (([ours, theirs], Level.REFUSED), ([ours], Level.FINE), ([], Level.UNKNOWN)):
-        found = sandbox._of_what_is_loaded("x", "".join(inside.format(path) for path in paths))
+        found = sandbox._of_what_is_loaded(Subject("x"), "".join(inside.format(path) for path in paths))
         assert found.level is level
 
 

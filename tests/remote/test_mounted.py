@@ -158,7 +158,7 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
 def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:
     bad = [each for each in doctor.examine(mounted.settings) if each.level in {"refused", "warning"}]
     # The kernel is that of the host, where it may not protect these.
-    assert [each.what for each in bad if each.what != protection.WHAT] == [lists.WHAT], "what is lost is said"
+    assert [each.what for each in bad if each.what != protection.WHAT.name] == [lists.WHAT], "what is lost is said"
     acl = msgspec.structs.replace(mounted.settings.spool, answers="acl")
     (found,) = [
         each for each in doctor.examine(msgspec.structs.replace(mounted.settings, spool=acl)) if each.what == lists.WHAT

@@ -10,9 +10,10 @@ from typing import Any
 
 from spoold.config import DockerSettings, NixSettings
 from spoold.host import machine, ownership
-from spoold.model.findings import Finding, Level
+from spoold.model.findings import Finding, Subject
 from spoold.sandbox.inside.messages import Ready
 
+SECCOMP = Subject("seccomp")
 SECCOMP_FILTER = 2  # as /proc/self/status says it
 NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host is reached
 AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
@@ -46,52 +47,42 @@ def of_engine(information: dict[str, Any], settings: DockerSettings, mode: str =
 
 
 def _limits(information: dict[str, Any], *, rootless: bool) -> Finding:
-    what = "limits of memory and processes"
+    what = Subject("limits of memory and processes")
     version = information.get("CgroupVersion") or "1"
     if rootless and (version == "1" or information.get("CgroupDriver") == "none"):
-        return Finding(
-            Level.REFUSED,
-            what,
+        return what.refused(
             f"a rootless engine on cgroup v{version} without a cgroup driver ignores all limits",
             "boot with systemd.unified_cgroup_hierarchy=1 and delegate the controllers memory and pids to the "
             "engine's user, or use a rootful engine",
         )
     missing = [name for name in ("MemoryLimit", "PidsLimit") if not information.get(name)]
     if missing:
-        return Finding(
-            Level.REFUSED,
-            what,
+        return what.refused(
             f"the engine cannot enforce limits ({' and '.join(missing)} off)",
             "it needs the cgroup controllers memory and pids: boot with cgroup_enable=memory, or delegate them",
         )
-    return Finding(Level.FINE, what, f"cgroup v{version}")
+    return what.fine(f"cgroup v{version}")
 
 
 def _seccomp(options: set[str]) -> Finding:
     if "seccomp" in options:
-        return Finding(Level.FINE, "seccomp", "the engine filters system calls")
-    return Finding(
-        Level.REFUSED,
-        "seccomp",
+        return SECCOMP.fine("the engine filters system calls")
+    return SECCOMP.refused(
         "the engine runs containers without its seccomp profile",
         "use a kernel with CONFIG_SECCOMP_FILTER and an engine built with seccomp",
     )
 
 
 def _runtime(known: dict[str, Any], settings: DockerSettings) -> Finding:
-    what = "OCI runtime"
+    what = Subject("OCI runtime")
     if settings.runtime and settings.runtime not in known:
-        return Finding(
-            Level.REFUSED,
-            what,
+        return what.refused(
             f"the engine has no docker.runtime {settings.runtime!a}; it has {', '.join(sorted(known))}",
             'add it to "runtimes" in /etc/docker/daemon.json and restart the engine, or change docker.runtime',
         )
     if settings.runtime or AUTOMATIC in known:
-        return Finding(Level.FINE, what, settings.runtime or AUTOMATIC)
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine(settings.runtime or AUTOMATIC)
+    return what.note(
         "the engine's own",
         'crun starts containers sooner: install it and add {"runtimes": {"crun": {"path": "/usr/bin/crun"}}} to '
         "/etc/docker/daemon.json",
@@ -99,59 +90,52 @@ def _runtime(known: dict[str, Any], settings: DockerSettings) -> Finding:
 
 
 def _users(options: set[str]) -> Finding:
-    what = "users of containers"
+    what = Subject("users of containers")
     if "rootless" in options:
-        return Finding(Level.FINE, what, "a rootless engine: root in a container is an ordinary user of the host")
+        return what.fine("a rootless engine: root in a container is an ordinary user of the host")
     if "userns" in options:
-        return Finding(Level.FINE, what, "userns-remap: root in a container is nobody on the host")
-    return Finding(
-        Level.NOTE,
-        what,
+        return what.fine("userns-remap: root in a container is nobody on the host")
+    return what.note(
         "root in a container (the supervisor, never a job) is root on the host, without capabilities but three",
         'one more wall: {"userns-remap": "default"} in /etc/docker/daemon.json',
     )
 
 
 def _apparmor(options: set[str], mode: str) -> Finding:
-    what = "AppArmor"
+    what = Subject("AppArmor")
     if "apparmor" not in options:
-        return Finding(Level.NOTE, what, "the engine has none; the other walls do not depend on it")
+        return what.note("the engine has none; the other walls do not depend on it")
     if mode == "recycled":
-        return Finding(
-            Level.NOTE, what, "recycled containers run without a profile, which would forbid the mounts of their cells"
-        )
-    return Finding(Level.FINE, what, "containers run under the engine's profile")
+        return what.note("recycled containers run without a profile, which would forbid the mounts of their cells")
+    return what.fine("containers run under the engine's profile")
 
 
 def of_container(ready: Ready, memory: int, settings: DockerSettings) -> list[Finding]:
     """Return what a container tells that was made with a limit of ``memory`` bytes."""
     if settings.runtime and ready.kernel.decode() != machine.boot_id():
-        return [Finding(Level.FINE, "kernel", f"{settings.runtime} gives jobs a kernel of their own")]
-    found = [
-        Finding(Level.FINE, "no-new-privileges", "kept")
+        return [Subject("kernel").fine(f"{settings.runtime} gives jobs a kernel of their own")]
+    privileges = Subject("no-new-privileges")
+    return [
+        privileges.fine("kept")
         if ready.no_new_privileges == 1
-        else Finding(Level.REFUSED, "no-new-privileges", "the engine ignores it", "upgrade the engine"),
-        Finding(Level.FINE, "seccomp", "a filter is on")
+        else privileges.refused("the engine ignores it", "upgrade the engine"),
+        SECCOMP.fine("a filter is on")
         if ready.seccomp == SECCOMP_FILTER
-        else Finding(
-            Level.REFUSED,
-            "seccomp",
+        else SECCOMP.refused(
             "containers run without a seccomp profile",
             "remove seccomp=unconfined from the engine's options, or use a kernel with seccomp",
         ),
+        _memory(ready.memory, memory),
     ]
-    return [*found, _memory(ready.memory, memory)]
 
 
 def _memory(seen: int, wanted: int) -> Finding:
-    what = "memory limit of a container"
+    what = Subject("memory limit of a container")
     if seen < 0:
-        return Finding(Level.UNKNOWN, what, "the container does not see its control group")
+        return what.unknown("the container does not see its control group")
     if seen <= wanted:
-        return Finding(Level.FINE, what, f"{seen} bytes, as asked")
-    return Finding(
-        Level.REFUSED,
-        what,
+        return what.fine(f"{seen} bytes, as asked")
+    return what.refused(
         f"{wanted} bytes were asked for, and the control group has {seen}",
         "the engine ignores limits: see `docker info`, and give it the cgroup controllers memory and pids",
     )
