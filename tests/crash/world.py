@@ -275,6 +275,18 @@ def passed() -> float:
     return _Offset.seconds
 
 
+STEADY = {  # how much a step does must not depend on the machine
+    "spoold.actors.executor.NOTES": math.inf,  # one note of each executor
+    "spoold.upkeep.counting.SOONEST": 1e9,  # and one count
+    "spoold.upkeep.counting.LATER": 1e9,
+    "spoold.actors.intake.LONG": math.inf,
+    "spoold.actors.intake.dropbox.LONG": math.inf,  # whatever a look takes, the next step looks again
+    "spoold.actors.executor.LONG": math.inf,
+    "spoold.actors.executor.building.LONG": math.inf,
+    "spoold.actors.health.PATIENCE": 60.0,
+}
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run what is in the block without threads, and on clocks that :func:`pass_time` moves."""
@@ -322,12 +334,10 @@ def one_thread() -> Iterator[None]:
         mock.patch("spoold.sandbox.lifecycle.PAUSE", 0.0),
         mock.patch("spoold.actors.builder.ThreadPoolExecutor", Tasks),
         mock.patch("spoold.upkeep.archive.ThreadPoolExecutor", Immediately),
-        mock.patch("spoold.actors.executor.NOTES", math.inf),  # one note of each executor, as below
-        mock.patch("spoold.upkeep.counting.SOONEST", 1e9),  # and one count
-        mock.patch("spoold.upkeep.counting.LATER", 1e9),
-        mock.patch("spoold.actors.intake.dropbox.LONG", math.inf),  # whatever a look takes, the next step looks again
-        mock.patch("spoold.actors.health.PATIENCE", 60.0),  # how much a step does must not depend on the machine
+        contextlib.ExitStack() as stack,
     ):
+        for name, value in STEADY.items():
+            stack.enter_context(mock.patch(name, value))
         yield
 
 
