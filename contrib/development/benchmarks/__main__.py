@@ -85,9 +85,9 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
         environments = {name: events.environments(spools[name], *builds) for name in building}
         for name, served in spools.items():
             if name != MAIN:
-                served.end()
+                served.daemons.end()
         time.sleep(1.0)  # for what the others leave behind them to be freed
-        memory = spools[MAIN].memory()
+        memory = spools[MAIN].daemons.memory()
         recovery = events.recovery(spools[MAIN])
     return {
         "machine": about,
@@ -114,9 +114,9 @@ def start(given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spoo
         stack.callback(spools[name].close)
     for served in spools.values():
         say(f"starting {served.name}")
-        served.begin()
+        served.daemons.begin()
     for served in spools.values():
-        served.ready()
+        served.daemons.ready()
         for program in served.programs:
             say(f"building what {served.name}{program.suffix} needs")
             served.burst([program])

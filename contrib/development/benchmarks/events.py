@@ -7,8 +7,9 @@ import signal
 import statistics
 import time
 
+from benchmarks.daemons import ROLES
 from benchmarks.programs import PYTHON, TRIVIAL, Program
-from benchmarks.served import PATIENCE, ROLES, Served
+from benchmarks.served import PATIENCE, Served
 from benchmarks.turns import say
 from benchmarks.ways import MeasuringError
 
@@ -26,9 +27,9 @@ def recovery(served: Served) -> dict[str, float]:
     taken = {}
     for role in ROLES:
         say(f"kill -9 of {role}")
-        served.end([role], signal.SIGKILL)
+        served.daemons.end([role], signal.SIGKILL)
         began = time.monotonic()
-        served.launch(role)
+        served.daemons.launch(role)
         id_ = served.drop(_unbuilt() if role == "builder" else TRIVIAL)
         taken[role] = round(served.seen(id_) - began, 3)
         served.check(TRIVIAL, id_)
@@ -47,13 +48,13 @@ def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[
     results = {}
     for size in sizes:
         say(f"{size} waiting")
-        served.end(["executor"])
+        served.daemons.end(["executor"])
         served.fill(size)
         served.arrivals.take(0)
         began = time.monotonic()
-        served.launch("executor")
+        served.daemons.launch("executor")
         if not served.arrivals.take(PATIENCE):
-            raise MeasuringError(f"no answer in {PATIENCE:g} s with {size} waiting{served.said()}")
+            raise MeasuringError(f"no answer in {PATIENCE:g} s with {size} waiting{served.daemons.said()}")
         first, answered = time.monotonic(), 0
         while time.monotonic() < first + seconds:
             arrived = len(served.arrivals.take(1.0))
@@ -64,9 +65,9 @@ def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[
         results[str(size)] = {
             "first_s": round(first - began, 2),
             "jobs_per_s": round(answered / spent, 1),
-            **{f"{role}_mb": megabytes for role, megabytes in served.memory().items()},
+            **{f"{role}_mb": megabytes for role, megabytes in served.daemons.memory().items()},
         }
-        served.end(["executor"])
+        served.daemons.end(["executor"])
         served.empty()
     return results
 

@@ -1,16 +1,11 @@
-"""A spool with its daemons, each a process of its own as under systemd, and a client that drops and waits."""
+"""A spool with its daemons, and a client that drops and waits."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +13,9 @@ import docker
 import msgspec
 
 from benchmarks.arrivals import Arrivals
+from benchmarks.daemons import Daemons
 from benchmarks.programs import TRIVIAL, Program
-from benchmarks.ways import MeasuringError, megabytes, moments
+from benchmarks.ways import MeasuringError, moments
 from spoold.cli import client
 from spoold.config import Settings
 from spoold.model.job import Runtime
@@ -27,8 +23,7 @@ from spoold.model.response import Response, Status
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool import layout
 
-ROLES = ("builder", "intake", "executor", "health")
-PATIENCE = 300.0  # seconds for one response, and for the daemons to start or to end
+PATIENCE = 300.0  # seconds for one response
 UNREST = 5.0  # seconds within which containers that were used are removed and made anew
 
 
@@ -39,70 +34,18 @@ class Served:
         self.name, self.programs = name, programs
         self.spool = work / name
         layout.create(str(self.spool))
-        self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
         spool = msgspec.structs.replace(settings.spool, path=str(self.spool))
         self.settings = msgspec.structs.replace(settings, spool=spool)
-        self._config.write_bytes(msgspec.toml.encode(self.settings))
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.daemons = Daemons(name, work, self.settings)
         self.arrivals = Arrivals(str(self.spool / "done"))
         self._docker = docker.APIClient(base_url=settings.docker.host, version="auto")
         self._serial = self.containers_at_rest = 0
 
-    # -- daemons
-
-    def begin(self, roles: Iterable[str] = ROLES) -> None:
-        """Start daemons; ``ready`` waits for them."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._listener.bind(str(self._address))
-        self._listener.settimeout(PATIENCE)
-        for role in roles:
-            self.launch(role, {"NOTIFY_SOCKET": str(self._address)})
-
-    def ready(self) -> None:
-        """Return when all that ``begin`` started have said that they are ready."""
-        try:
-            for _ in self.processes:
-                self._listener.recv(100)
-        except TimeoutError:
-            raise MeasuringError(f"{self.name}: the daemons do not start{self.said()}") from None
-        finally:
-            self._listener.close()
-            self._address.unlink()
-
-    def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
-        """Start one daemon and do not wait; it ends with this process, however that ends."""
-        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-m", "spoold.cli.daemon"]
-        with self._log.open("ab") as log:
-            self.processes[role] = subprocess.Popen(
-                [*command, "--config", str(self._config), role],
-                env=os.environ | (environment or {}),
-                stdout=log,
-                stderr=log,
-            )
-
-    def end(self, roles: Iterable[str] = ROLES, how: int = signal.SIGTERM) -> None:
-        """End daemons; with SIGTERM in good order."""
-        ending = [self.processes.pop(role) for role in roles if role in self.processes]
-        for process in ending:
-            process.send_signal(how)
-        for process in ending:
-            process.wait(PATIENCE)
-
     def close(self) -> None:
         """End all."""
-        self.end()
+        self.daemons.end()
         self.arrivals.close()
         self._docker.close()
-
-    def memory(self) -> dict[str, float]:
-        """Return the MB of each daemon."""
-        return {role: megabytes(process.pid) for role, process in self.processes.items()}
-
-    def said(self) -> str:
-        """Return the end of the daemons' log, to follow an error."""
-        with contextlib.suppress(OSError):
-            return "; their log ends with:\n" + self._log.read_text()[-3000:]
-        return ""
 
     # -- submissions
 
@@ -125,14 +68,14 @@ class Served:
         """Return when (on the monotonic clock) the response of ``id_`` became visible, once it has."""
         moment = self.arrivals.wait(id_, PATIENCE)
         if moment is None:
-            raise MeasuringError(f"{id_}: no response in {PATIENCE:g} s{self.said()}")
+            raise MeasuringError(f"{id_}: no response in {PATIENCE:g} s{self.daemons.said()}")
         return moment
 
     def check(self, program: Program, id_: str) -> None:
         """Raise unless the response is what it should be."""
         response: Any = json.loads((self.spool / "done" / f"{id_}.response.json").read_bytes())
         if (response["status"], response["run"]["stdout"]) != (Status.COMPLETED, program.output):
-            raise MeasuringError(f"{id_}: not what was expected: {response}{self.said()}")
+            raise MeasuringError(f"{id_}: not what was expected: {response}{self.daemons.said()}")
 
     def burst(self, programs: Sequence[Program]) -> float:
         """See :class:`benchmarks.ways.Way`."""

@@ -1,0 +1,78 @@
+"""The daemons of one spool, each a process of its own as under systemd; they end with the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.ways import MeasuringError, megabytes
+from spoold.config import Settings
+
+ROLES = ("builder", "intake", "executor", "health")
+PATIENCE = 300.0  # seconds for the daemons to start or to end
+
+
+class Daemons:
+    """The daemons that go by ``settings``; their files are called ``name``, and lie in ``work``."""
+
+    def __init__(self, name: str, work: Path, settings: Settings) -> None:
+        self._name = name
+        self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
+        self._config.write_bytes(msgspec.toml.encode(settings))
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def begin(self, roles: Iterable[str] = ROLES) -> None:
+        """Start daemons; ``ready`` waits for them."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._listener.bind(str(self._address))
+        self._listener.settimeout(PATIENCE)
+        for role in roles:
+            self.launch(role, {"NOTIFY_SOCKET": str(self._address)})
+
+    def ready(self) -> None:
+        """Return when all that ``begin`` started have said that they are ready."""
+        try:
+            for _ in self._processes:
+                self._listener.recv(100)
+        except TimeoutError:
+            raise MeasuringError(f"{self._name}: the daemons do not start{self.said()}") from None
+        finally:
+            self._listener.close()
+            self._address.unlink()
+
+    def launch(self, role: str, environment: dict[str, str] | None = None) -> None:
+        """Start one daemon and do not wait; it ends with this process, however that ends."""
+        command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-P", "-m", "spoold.cli.daemon"]
+        with self._log.open("ab") as log:
+            self._processes[role] = subprocess.Popen(
+                [*command, "--config", str(self._config), role],
+                env=os.environ | (environment or {}),
+                stdout=log,
+                stderr=log,
+            )
+
+    def end(self, roles: Iterable[str] = ROLES, how: int = signal.SIGTERM) -> None:
+        """End daemons; with SIGTERM in good order."""
+        ending = [self._processes.pop(role) for role in roles if role in self._processes]
+        for process in ending:
+            process.send_signal(how)
+        for process in ending:
+            process.wait(PATIENCE)
+
+    def memory(self) -> dict[str, float]:
+        """Return the MB of each daemon."""
+        return {role: megabytes(process.pid) for role, process in self._processes.items()}
+
+    def said(self) -> str:
+        """Return the end of the daemons' log, to follow an error."""
+        with contextlib.suppress(OSError):
+            return "; their log ends with:\n" + self._log.read_text()[-3000:]
+        return ""
