@@ -456,9 +456,9 @@ def test_owners_take_turns(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
     real = box.intake._take
 
-    def take(name: str) -> None:
+    def take(name: str) -> bool:
         taken.append(name)
-        real(name)
+        return real(name)
 
     monkeypatch.setattr(box.intake, "_take", take)
     for number in range(300):
