@@ -34,7 +34,7 @@ from spoold.nix.places import BUILDER
 from spoold.nix.store import LOGICAL, QUICK, Store
 from spoold.nix.users import find as find_users
 
-PATIENCE = 120.0  # seconds for all that is built to try
+TRIAL_TIMEOUT = 120.0  # seconds for all that is built to try
 # Programs and the Debian packages that they are in.
 NEEDED = {
     "nix": "nix-bin",
@@ -274,7 +274,7 @@ def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
     if not seat.is_taken(settings):
         try:
             question = msgspec.json.encode((settings, runtime))
-            return msgspec.json.decode(seat.run(settings, __name__, question, PATIENCE), type=list[Finding])
+            return msgspec.json.decode(seat.run(settings, __name__, question, TRIAL_TIMEOUT), type=list[Finding])
         except OperatorError as error:
             return [what.unknown(str(error), "run the doctor as root, or as that user")]
     store = Store(settings)

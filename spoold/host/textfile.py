@@ -20,7 +20,7 @@ from spoold.host.log import Log
 from spoold.host.metrics import Exposition, Process
 
 log = Log("metrics")
-PATIENCE = 5.0  # seconds for the thread to end with the daemon
+JOIN_TIMEOUT = 5.0  # seconds for the thread to end with the daemon
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def kept(
         yield
     finally:
         stop.set()
-        thread.join(PATIENCE)
+        thread.join(JOIN_TIMEOUT)
         file.remove()
 
 

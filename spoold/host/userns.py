@@ -38,7 +38,7 @@ CAP_SETGID, CAP_SETUID = 6, 7
 PR_SET_DUMPABLE, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 47, 4
 CAPABILITY_VERSION = 0x20080522
 SHARES = 8  # builds that may run at once without taking from each other
-PATIENCE = 20.0  # seconds for the small programs that make a namespace
+PROGRAM_TIMEOUT = 20.0  # seconds for the small programs that make a namespace
 
 
 class Users(NamedTuple):
@@ -129,7 +129,7 @@ def make(users: Users, *others: int) -> UserNamespace:
             return UserNamespace(users, os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
         finally:
             child.stdin.close()
-            child.wait(PATIENCE)
+            child.wait(PROGRAM_TIMEOUT)
 
 
 def _map(pid: int, kind: str, pairs: list[tuple[int, int]]) -> None:
@@ -142,7 +142,7 @@ def _map(pid: int, kind: str, pairs: list[tuple[int, int]]) -> None:
             raise OperatorError(f"the users of builds cannot be mapped into a user namespace: {error}") from error
         return
     done = subprocess.run(
-        [find(f"new{kind}map"), str(pid), *lines.split()], capture_output=True, timeout=PATIENCE, check=False
+        [find(f"new{kind}map"), str(pid), *lines.split()], capture_output=True, timeout=PROGRAM_TIMEOUT, check=False
     )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()
@@ -196,7 +196,7 @@ def _limit(namespace: UserNamespace) -> None:
     shares["max_user_namespaces"] = 0
     lines = "".join(f"echo {share} > /proc/sys/user/{name}\n" for name, share in shares.items())
     # With a /proc of its own: the host's may be closed to writing.
-    bounds = proc.Bounds(wall=PATIENCE)
+    bounds = proc.Bounds(wall=PROGRAM_TIMEOUT)
     done = proc.run([find("sh"), "-c", lines], bounds, entering=namespace.entering, pid_namespace=True)
     if not done.ok:
         said = done.stderr.data.decode(errors="replace").strip()

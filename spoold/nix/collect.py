@@ -24,7 +24,7 @@ from spoold.nix.usage import BUILDS, Graph
 
 STEP_BYTES = 512 * 1024**2
 STEP_SECONDS = 3.0
-PATIENCE = 5.0  # seconds for which a collection that waits for running builds holds up new ones
+DRAIN_TIMEOUT = 5.0  # seconds for which a collection that waits for running builds holds up new ones
 PAUSE = 0.2  # seconds between two steps: longer than a build sleeps between two looks at the lock
 _COLLECTOR = ["nix-store", "--option", "keep-derivations", "false", "--option", "keep-outputs", "false", "--gc"]
 
@@ -55,7 +55,7 @@ def collect(store: Store, keep: Collection[str], *, seconds: float, cancel: Even
     Raises :class:`TemporaryError` where Nix fails.
     """
     deadline = time.monotonic() + seconds
-    with store.lock.exclusive(min(PATIENCE, seconds), cancel) as alone:
+    with store.lock.exclusive(min(DRAIN_TIMEOUT, seconds), cancel) as alone:
         if not alone:
             return Sweep(builds=[], paths=[], freed=0, complete=False)
         before = Graph(store)
@@ -77,7 +77,7 @@ def _delete(store: Store, deadline: float, cancel: Event) -> bool:
     """Take step after step until nothing is dead; false when it has to end before."""
     seconds, left = STEP_SECONDS, -1
     while not cancel.is_set() and time.monotonic() < deadline:
-        with store.lock.exclusive(min(PATIENCE, deadline - time.monotonic()), cancel) as alone:
+        with store.lock.exclusive(min(DRAIN_TIMEOUT, deadline - time.monotonic()), cancel) as alone:
             if not alone:
                 return False
             ended = _step(store, seconds, cancel)

@@ -35,7 +35,7 @@ from spoold.model.errors import TemporaryError
 FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twentieth of what a small disk has
 FLOOR_INODES = 2000  # inodes, likewise
 SHARE = 20
-PATIENCE = 10.0  # seconds for the program to end, and for the room that a build leaves to be free
+LEAVING_TIME = 10.0  # seconds for the program to end, and for the room that a build leaves to be free
 EVIDENCE = 1 / 4  # the share of what the disk has lost that a build has to have written beside what was found
 SILENCE, HURRY = 300.0, 30.0  # seconds within which a look has to end: of its own, and one that was asked for
 _START = "import sys; sys.path.append(sys.argv[1]); from spoold.nix.look import main; main()"
@@ -64,7 +64,7 @@ class Looker:
 
     running: ClassVar[set[Looker]] = set()
     lock: ClassVar[threading.Lock] = threading.Lock()  # of that, and of the account
-    made_room_at: ClassVar[float] = -PATIENCE  # on the monotonic clock: when a build was last ended for the others
+    made_room_at: ClassVar[float] = -LEAVING_TIME  # on the monotonic clock: when a build was last ended for the others
 
     def __init__(self, process: subprocess.Popen[bytes], directory: Path, size: int) -> None:
         self._process = process
@@ -154,7 +154,7 @@ class Looker:
     def _keep_room(self, now: Disk) -> None:
         """End the build where too little is free on the disk for it to go on."""
         largest = max(self.running, key=lambda each: max(each.used, each.at_most), default=self)
-        waits = time.monotonic() - Looker.made_room_at < PATIENCE  # for the room that one has left
+        waits = time.monotonic() - Looker.made_room_at < LEAVING_TIME  # for the room that one has left
         if now.left < 1 / 2 or (now.left < 1 and self is largest and not waits):
             self._end(
                 f"{self._directory}: the disk is nearly full ({now.free} bytes and {now.inodes} inodes are left), and "
@@ -225,4 +225,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None  # noqa: S101 - for mypy
     process.stdin.close()
     process.kill()
-    process.wait(PATIENCE)
+    process.wait(LEAVING_TIME)

@@ -19,7 +19,7 @@ from spoold.model.errors import TemporaryError
 from spoold.nix import seat
 from spoold.nix.store import Store
 
-PATIENCE = 24 * 3600.0  # seconds; a disk reads about 100 MB in one
+VERIFY_TIMEOUT = 24 * 3600.0  # seconds; a disk reads about 100 MB in one
 _DAMAGED = re.compile(
     r"path '(?P<path>/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+)' (?P<what>was modified|disappeared)[^\n]*"
 )
@@ -47,13 +47,17 @@ def verify(settings: NixSettings) -> Verified:
     """
     if seat.is_taken(settings):
         return _verified(settings)
-    return msgspec.json.decode(seat.run(settings, __name__, msgspec.json.encode(settings), PATIENCE), type=Verified)
+    return msgspec.json.decode(
+        seat.run(settings, __name__, msgspec.json.encode(settings), VERIFY_TIMEOUT), type=Verified
+    )
 
 
 def _verified(settings: NixSettings) -> Verified:
     store = Store(settings)
     with store.lock.shared(Event()):
-        finished = store.run(["nix-store", "--verify", "--check-contents"], proc.Bounds(wall=PATIENCE, stderr=1 << 24))
+        finished = store.run(
+            ["nix-store", "--verify", "--check-contents"], proc.Bounds(wall=VERIFY_TIMEOUT, stderr=1 << 24)
+        )
         with store.database() as database:
             (count,) = database.execute("SELECT count(*) FROM ValidPaths").fetchone()
     store.close_listing()

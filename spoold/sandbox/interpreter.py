@@ -33,7 +33,7 @@ ROOT = "/spoold/python"  # in the image
 LOADER, LIBRARIES, PROGRAM = f"{ROOT}/ld.so", f"{ROOT}/lib", f"{ROOT}/bin/python3"
 # Isolated, without site, and writing no byte code: no file or variable but those of the image counts.
 COMMAND = (LOADER, "--library-path", LIBRARIES, PROGRAM, "-I", "-S", "-E", "-B", "-c")
-PATIENCE = 60.0  # seconds for the interpreter to tell what it loads
+PROBE_TIMEOUT = 60.0  # seconds for the interpreter to tell what it loads
 STORE = "/nix/store/"
 REMEDY = (
     "What starts as root in containers must be changeable by root alone: start spoold with such a Python, "
@@ -152,9 +152,9 @@ def _seen() -> _Seen:
     env = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
     # Without the small programs of host/proc, which the executor's unit does not let change what they may do.
     try:
-        done = subprocess.run(command, env=env, cwd="/", capture_output=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, env=env, cwd="/", capture_output=True, timeout=PROBE_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise OperatorError(f"{program} does not tell within {PATIENCE:g} s what it needs") from error
+        raise OperatorError(f"{program} does not tell within {PROBE_TIMEOUT:g} s what it needs") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-500:]
         raise OperatorError(f"{program} cannot tell what it needs: {said or done.returncode}")

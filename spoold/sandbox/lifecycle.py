@@ -20,7 +20,7 @@ from spoold.sandbox import Sandbox
 
 log = Log("sandbox")
 PAUSE = 1.0  # seconds between two looks for an engine that is away
-LAST_PATIENCE = 90.0  # seconds for a look to end when all is closed
+CLOSE_TIMEOUT = 90.0  # seconds for a look to end when all is closed
 
 
 @runtime_checkable
@@ -135,6 +135,6 @@ class EngineMonitor:
     def close(self) -> None:
         """Remove everything."""
         if self._looking:
-            self._looking.join(LAST_PATIENCE)
+            self._looking.join(CLOSE_TIMEOUT)
         for sandbox in self._made:
             sandbox.close()

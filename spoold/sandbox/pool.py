@@ -16,7 +16,7 @@ and it says that it can be. A few threads make and remove:
 A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. ``take`` sees that at once
 by its stream, the threads within ``SWEEP``; it is replaced. Where none can be made, those who wait are told why, and
 the next try comes after a pause that doubles; ``wake`` ends it. What cannot be removed is left to whoever finds the
-engine back. ``take`` waits for ``PATIENCE`` at most, the threads as long as the engine's time-outs.
+engine back. ``take`` waits for ``TAKE_TIMEOUT`` at most, the threads as long as the engine's time-outs.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from spoold.sandbox.schedule import YIELD, Rules, Schedule, Situation
 
 log = Log("sandbox")
 
-PATIENCE = 120.0  # seconds that a job waits for a container
+TAKE_TIMEOUT = 120.0  # seconds that a job waits for a container
 ATTENTION = 0.2  # seconds between looks at the caller's event
 SWEEP = 2.0  # seconds between looks at the containers that wait
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds after a container could not be made
-LAST_PATIENCE = 90.0  # seconds for the threads to finish when the pool is closed
+CLOSE_TIMEOUT = 90.0  # seconds for the threads to finish when the pool is closed
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Pool(Generic[Carrier]):
 
     def take(self, cancelled: threading.Event, owner: int = -1) -> Runner[Carrier]:
         """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TAKE_TIMEOUT
         with self._change:
             self._drop_dead(first_only=not self._schedule.rules.recycled)
             seen = self._failures
@@ -119,7 +119,7 @@ class Pool(Generic[Carrier]):
             raise kind(str(self._failure)) from self._failure
         if time.monotonic() > deadline:
             raise TemporaryError(
-                f"no sandbox could be had in {PATIENCE:.0f} s: the machine or its engine is overloaded"
+                f"no sandbox could be had in {TAKE_TIMEOUT:.0f} s: the machine or its engine is overloaded"
             )
 
     def _fit(self, owner: int) -> Runner[Carrier] | None:
@@ -191,7 +191,7 @@ class Pool(Generic[Carrier]):
         with self._change:
             self._discard(list(self._waiting))
             self._change.notify_all()
-        deadline = time.monotonic() + LAST_PATIENCE
+        deadline = time.monotonic() + CLOSE_TIMEOUT
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 

@@ -28,9 +28,9 @@ from spoold.sandbox.transport import Transport, UnusableError
 from spoold.sandbox.verdict import is_possible, judge, killed_whole
 
 ENTER = "/spoold/enter.sh"  # in the sandbox
-LAST_PATIENCE = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
+LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
-AGAIN_PATIENCE = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
+CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
@@ -100,7 +100,7 @@ class Runner(Generic[Carrier]):
     def _await_supervisor(self, stream: Stream) -> None:
         if self.due:
             try:
-                stream.message(AGAIN_PATIENCE, Again)
+                stream.message(CLEANUP_TIMEOUT, Again)
             except ClosedError as error:
                 raise UnusableError(f"the container did not get ready for another job: {error}") from error
             self.due = False
@@ -108,7 +108,7 @@ class Runner(Generic[Carrier]):
     def _release(self, stream: Stream) -> None:
         """Have the supervisor make room for another job."""
         try:
-            stream.send([wire.frame(End())], LAST_PATIENCE)
+            stream.send([wire.frame(End())], LOSS_TIMEOUT)
         except (ClosedError, RunCancelledError):
             return
         self.reusable = self.due = True
@@ -141,7 +141,7 @@ class Runner(Generic[Carrier]):
             try:
                 stream.send(parts, MARGIN)
             except ClosedError:
-                return _report(stream, limits, LAST_PATIENCE)  # it may have said why before it closed its end
+                return _report(stream, limits, LOSS_TIMEOUT)  # it may have said why before it closed its end
             return _report(stream, limits, limits.time + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():

@@ -88,7 +88,7 @@ def test_a_result_of_a_failed_build_is_read_once_and_in_parts(bench: Bench, monk
     read: list[str] = []
     plain = bench.health._builds.result
     monkeypatch.setattr(bench.health._builds, "result", lambda id_: read.append(id_) or plain(id_))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(health, "PATIENCE", -1.0)
+    monkeypatch.setattr(health, "STEP_BUDGET", -1.0)
     for number in range(5):
         bench.health.step()
         assert len(read) == number + 1, "there is no time for more than one"

@@ -850,7 +850,7 @@ def test_health_reads_what_waits_once_and_in_parts(bench: Bench, monkeypatch: py
         "read",
         lambda state, entry: read.append(entry.id) or plain(state, entry),  # type: ignore[func-returns-value]
     )
-    monkeypatch.setattr(health, "PATIENCE", -1.0)
+    monkeypatch.setattr(health, "STEP_BUDGET", -1.0)
     looked: list[str] = []
     look = bench.health._builds.look
     monkeypatch.setattr(bench.health._builds, "look", lambda id_: looked.append(id_) or look(id_))  # type: ignore[func-returns-value]
@@ -860,7 +860,7 @@ def test_health_reads_what_waits_once_and_in_parts(bench: Bench, monkeypatch: py
         assert len(read) <= number + 1 >= len(looked), "there is no time for more"
     bench.until(lambda: len(read) == 4, bench.health.step)
     assert len({*read}) == 4, "each has its turn"
-    monkeypatch.setattr(health, "PATIENCE", 100.0)
+    monkeypatch.setattr(health, "STEP_BUDGET", 100.0)
     bench.until(lambda: set(read) == set(ids), bench.health.step)
     for _ in range(5):
         bench.health.step()

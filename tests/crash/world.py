@@ -283,7 +283,7 @@ STEADY = {  # how much a step does must not depend on the machine
     "spoold.actors.intake.dropbox.LONG": math.inf,  # whatever a look takes, the next step looks again
     "spoold.actors.executor.LONG": math.inf,
     "spoold.actors.executor.building.LONG": math.inf,
-    "spoold.actors.health.PATIENCE": 60.0,
+    "spoold.actors.health.STEP_BUDGET": 60.0,
 }
 
 

@@ -134,7 +134,7 @@ def test_builds_and_collections_at_once(copy: Copy) -> None:
 
 
 def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "PATIENCE", 0.5)
+    monkeypatch.setattr(collect, "DRAIN_TIMEOUT", 0.5)
     builder, cancelled = copy(), Event()
     left = built(copy(), "left", "A = 1;")
 

@@ -320,7 +320,7 @@ def test_of_several_builds_the_largest_makes_room_first(monkeypatch: pytest.Monk
             hiding()
         hiding.end()
         assert (small(), large()) == ("", ""), "it takes a while until there is room"
-        now[0] += looker.PATIENCE
+        now[0] += looker.LEAVING_TIME
         assert small() == ""
         with pytest.raises(TemporaryError, match="nearly full"):
             large()

@@ -39,7 +39,7 @@ CALLS: dict[str, Callable[[docker.APIClient], object]] = {
 @pytest.fixture
 def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield a socket on which the kernel takes connections, and nobody says a word."""
-    monkeypatch.setattr(connection, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT", PATIENCE)
     path = tmp_path_factory.mktemp("e") / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -303,7 +303,7 @@ def test_a_container_that_is_not_ready_again_in_time_is_replaced(
         assert slow.alive()
     os.kill(slow.transport.pid, signal.SIGSTOP)  # its supervisor makes no other cell after this job
     try:
-        monkeypatch.setattr(runner, "AGAIN_PATIENCE", 0.3)
+        monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", 0.3)
         outputs = [go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout for _ in range(2)]
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -17,7 +17,7 @@ from benchmarks.ways import MeasuringError, megabytes
 from spoold.config import Settings
 
 ROLES = ("builder", "intake", "executor", "health")
-PATIENCE = 300.0  # seconds for the daemons to start or to end
+RESPONSE_TIMEOUT = 300.0  # seconds for the daemons to start or to end
 
 
 class Daemons:
@@ -33,7 +33,7 @@ class Daemons:
         """Start daemons; ``ready`` waits for them."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listener.bind(str(self._address))
-        self._listener.settimeout(PATIENCE)
+        self._listener.settimeout(RESPONSE_TIMEOUT)
         for role in roles:
             self.launch(role, {"NOTIFY_SOCKET": str(self._address)})
 
@@ -65,7 +65,7 @@ class Daemons:
         for process in ending:
             process.send_signal(how)
         for process in ending:
-            process.wait(PATIENCE)
+            process.wait(RESPONSE_TIMEOUT)
 
     def memory(self) -> dict[str, float]:
         """Return the MB of each daemon."""

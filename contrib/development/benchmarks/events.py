@@ -9,7 +9,7 @@ import time
 
 from benchmarks.daemons import ROLES
 from benchmarks.programs import PYTHON, TRIVIAL, Program
-from benchmarks.served import PATIENCE, Served
+from benchmarks.served import RESPONSE_TIMEOUT, Served
 from benchmarks.turns import say
 from benchmarks.ways import MeasuringError
 
@@ -53,8 +53,8 @@ def scaling(served: Served, sizes: list[int], seconds: float) -> dict[str, dict[
         served.arrivals.take(0)
         began = time.monotonic()
         served.daemons.launch("executor")
-        if not served.arrivals.take(PATIENCE):
-            raise MeasuringError(f"no answer in {PATIENCE:g} s with {size} waiting{served.daemons.said()}")
+        if not served.arrivals.take(RESPONSE_TIMEOUT):
+            raise MeasuringError(f"no answer in {RESPONSE_TIMEOUT:g} s with {size} waiting{served.daemons.said()}")
         first, answered = time.monotonic(), 0
         while time.monotonic() < first + seconds:
             arrived = len(served.arrivals.take(1.0))

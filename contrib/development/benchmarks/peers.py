@@ -21,7 +21,7 @@ from spoold.model.limits import COMPILE_DEFAULT
 
 USER = "65534:65534"
 TMPFS = "rw,exec,nosuid,nodev,uid=65534,gid=65534,size=256m"
-PATIENCE = 120  # seconds for one run
+RUN_TIMEOUT = 120  # seconds for one run
 
 
 class OnStore(Peer):
@@ -44,7 +44,7 @@ class OnStore(Peer):
 
     def printed(self, command: list[str]) -> str:
         """Return what a command printed; raises when it failed."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT, check=False)
         if done.returncode != 0:
             raise MeasuringError(f"{self.name}: exit code {done.returncode}: {done.stderr[-1000:]}")
         return done.stdout
@@ -71,7 +71,7 @@ class DockerSdk(OnStore):
 
     def __init__(self, name: str, served: Served) -> None:
         super().__init__(name, served)
-        self._client = docker.DockerClient(base_url=self.host, version="auto", timeout=PATIENCE)
+        self._client = docker.DockerClient(base_url=self.host, version="auto", timeout=RUN_TIMEOUT)
 
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""
@@ -214,7 +214,7 @@ class Piston(Peer):
 
     def __init__(self, name: str, url: str) -> None:
         self._url = f"{url.rstrip('/')}/api/v2"
-        with urllib.request.urlopen(f"{self._url}/runtimes", timeout=PATIENCE) as answer:  # noqa: S310 - a URL that was given
+        with urllib.request.urlopen(f"{self._url}/runtimes", timeout=RUN_TIMEOUT) as answer:  # noqa: S310 - a URL that was given
             versions = {each["language"]: each["version"] for each in json.load(answer)}
         self._known = {
             program: (language, versions[language], file)
@@ -237,7 +237,7 @@ def posted(url: str, body: object) -> Any:
     """Return the JSON that a server answers to JSON."""
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - a URL that was given
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310 - a URL that was given
+    with urllib.request.urlopen(request, timeout=RUN_TIMEOUT) as answer:  # noqa: S310 - a URL that was given
         return json.load(answer)
 
 

@@ -23,7 +23,7 @@ from spoold.model.response import Response, Status
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool import layout
 
-PATIENCE = 300.0  # seconds for one response
+RESPONSE_TIMEOUT = 300.0  # seconds for one response
 UNREST = 5.0  # seconds within which containers that were used are removed and made anew
 
 
@@ -66,9 +66,9 @@ class Served:
 
     def seen(self, id_: str) -> float:
         """Return when (on the monotonic clock) the response of ``id_`` became visible, once it has."""
-        moment = self.arrivals.wait(id_, PATIENCE)
+        moment = self.arrivals.wait(id_, RESPONSE_TIMEOUT)
         if moment is None:
-            raise MeasuringError(f"{id_}: no response in {PATIENCE:g} s{self.daemons.said()}")
+            raise MeasuringError(f"{id_}: no response in {RESPONSE_TIMEOUT:g} s{self.daemons.said()}")
         return moment
 
     def check(self, program: Program, id_: str) -> None:

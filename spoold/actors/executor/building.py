@@ -103,10 +103,10 @@ class Building:
         state: BuildState = "queued" if found in ("queued", "missing") else "building"
         wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
         self._waits.add(wait)
-        self._show(wait)
+        self._write_wait(wait)
         self._take_result(build_id)  # it may have ended while we filed ourselves
 
-    def _show(self, wait: Wait) -> None:
+    def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
         origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
         Progress(self._spool, wait.entry, response, origin, self._floor.reached).change()
@@ -119,7 +119,7 @@ class Building:
         """Tell some of those who wait for a build that has begun."""
         for _ in range(min(SHOWN, len(self._unshown))):
             if wait := self._waits.get(self._unshown.popleft()):
-                self._show(wait)
+                self._write_wait(wait)
 
     def take_results(self, build_ids: Iterable[str] | None = None) -> None:
         """Let the submissions be looked at again whose build, of these or of all, has ended."""

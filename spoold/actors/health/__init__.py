@@ -46,7 +46,7 @@ from spoold.upkeep.unexplained import Unexplained
 log = Log(Role.HEALTH)
 SCHEDULED = "scheduled"  # the name of the order that comes round
 CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
-PATIENCE = 0.5  # seconds of a step for each of its parts whose work grows with what clients put into the spool
+STEP_BUDGET = 0.5  # seconds of a step for each of its parts whose work grows with what clients put into the spool
 
 
 class Health(Threadless):
@@ -108,15 +108,15 @@ class Health(Threadless):
         publish_committed(self._builds.queue, log)
         self._check_submissions()
         self._check_builds()
-        self._failures.step(self._settings.builder.failure_memory, PATIENCE)
+        self._failures.step(self._settings.builder.failure_memory, STEP_BUDGET)
         self._clear_progress()
         clear_private(self._spool.queue, self._spool.clock)
         clear_private(self._builds.queue, self._spool.clock)
         self._order_collection()
         self._report_unexplained()
         self._persons.look()
-        self._retention.step(PATIENCE)
-        self._counter.step(PATIENCE)
+        self._retention.step(STEP_BUDGET)
+        self._counter.step(STEP_BUDGET)
         self._newer.tell()
         return self._settings.lease.check
 
@@ -134,13 +134,13 @@ class Health(Threadless):
         for seen in self._survey:
             if seen is not None:
                 self._unexplained.append(seen)
-            if len(self._unexplained) >= CLEARED or self._spool.clock.monotonic() - began > PATIENCE:
+            if len(self._unexplained) >= CLEARED or self._spool.clock.monotonic() - began > STEP_BUDGET:
                 return
 
     def _check_submissions(self) -> None:
         for state in Kind.SUBMISSION.held:
             dead = self._watchmen[Kind.SUBMISSION, state].dead(self._spool.queue, state)
-            for entry in self._unbuilt.among(dead, PATIENCE) if state is State.BUILDING else dead:
+            for entry in self._unbuilt.among(dead, STEP_BUDGET) if state is State.BUILDING else dead:
                 self._recover(state, entry)
 
     def _recover(self, state: State, entry: Entry) -> None:

@@ -19,8 +19,8 @@ from spoold.sandbox.stream import ClosedError, Stream
 log = Log("sandbox")
 
 
-START_PATIENCE = 60.0  # seconds from start to "ready"
-EXIT_PATIENCE = 1.0  # seconds for a program that was told to stop to end by itself
+START_TIMEOUT = 60.0  # seconds from start to "ready"
+EXIT_TIMEOUT = 1.0  # seconds for a program that was told to stop to end by itself
 PAUSE = 0.02  # seconds; about as long as the engine takes to notice
 # The names of this process's containers, from before the engine makes them until somebody removes them. Whatever else
 # of this process the engine has is an orphan: it was not answered when it made it, or did not when it was to remove it.
@@ -75,7 +75,7 @@ class AttachedContainer:
         known.discard(self.name)
         try:
             if self.id:
-                remove(self._engine, self._api, self.id, EXIT_PATIENCE)
+                remove(self._engine, self._api, self.id, EXIT_TIMEOUT)
         except SpooldError as error:
             log.warning("a container is left behind", container=self.id[:12], error=error)
         finally:
@@ -84,7 +84,7 @@ class AttachedContainer:
 
 def _ready(stream: Stream) -> Ready:
     """Return the message with which a program says that it waits."""
-    ready = stream.message(START_PATIENCE, Ready)
+    ready = stream.message(START_TIMEOUT, Ready)
     assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
     if ready.version != VERSION:
         raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")

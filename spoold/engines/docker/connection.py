@@ -14,7 +14,7 @@ from docker.utils import kwargs_from_env
 
 from spoold.model.errors import OperatorError, TemporaryError
 
-PATIENCE = 60  # seconds for one answer of the engine
+ANSWER_TIMEOUT = 60  # seconds for one answer of the engine
 
 
 class ImageGoneError(TemporaryError):
@@ -25,7 +25,7 @@ class _Client(docker.APIClient):
     """The SDK's client, but that each call has an end: to attach, or to import an image, it waits for ever."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        options["timeout"] = options.get("timeout") or PATIENCE
+        options["timeout"] = options.get("timeout") or ANSWER_TIMEOUT
         return super().send(request, **options)
 
 
@@ -57,7 +57,7 @@ class DockerConnection:
         """Return a client; whoever asked for it closes it."""
         with self.errors():
             self.knock()
-            api = _Client(**self._options, version=self._version, timeout=PATIENCE)
+            api = _Client(**self._options, version=self._version, timeout=ANSWER_TIMEOUT)
             # Proxies are for the network. To look for them, requests walks os.environ at each call, in our threads.
             api.trust_env = False
             self._version = api.api_version
@@ -68,7 +68,7 @@ class DockerConnection:
         scheme, _, path = self.where.partition("://")
         if scheme == "unix":
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(PATIENCE)
+                probe.settimeout(ANSWER_TIMEOUT)
                 probe.connect("/" + path.lstrip("/"))
 
     @contextlib.contextmanager

@@ -9,14 +9,14 @@ from typing import Any
 import docker
 
 from spoold.engines.docker.attached import AttachedContainer
-from spoold.engines.docker.connection import PATIENCE, DockerConnection
+from spoold.engines.docker.connection import ANSWER_TIMEOUT, DockerConnection
 from spoold.engines.docker.walls import DockerPlan, configuration
 from spoold.model.errors import TemporaryError
 from spoold.sandbox.inside.files import HOLDERS
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
 
-LAST_PATIENCE = 5.0  # seconds for what becomes known about a container that is lost
+LOSS_TIMEOUT = 5.0  # seconds for what becomes known about a container that is lost
 
 
 class Container(AttachedContainer):
@@ -44,14 +44,14 @@ class Container(AttachedContainer):
         url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self.id}/update"
         change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
         with self._engine.errors():
-            answer = self._api.post(url, json=change, timeout=PATIENCE)
+            answer = self._api.post(url, json=change, timeout=ANSWER_TIMEOUT)
         if answer.status_code >= 400:
             raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
         self.size = size
 
     def lacked_memory(self) -> bool:
         """Tell whether it ended for want of memory; the engine may learn of that a little late."""
-        deadline = time.monotonic() + LAST_PATIENCE
+        deadline = time.monotonic() + LOSS_TIMEOUT
         with self._engine.errors():
             while True:
                 try:

@@ -14,7 +14,7 @@ from spoold.engines.docker.attached import known, remove
 from spoold.engines.docker.connection import DockerConnection
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError
-from spoold.sandbox.pool import LAST_PATIENCE
+from spoold.sandbox.pool import CLOSE_TIMEOUT
 
 log = Log("sandbox")
 
@@ -46,7 +46,7 @@ class Family:
     def settle(self) -> None:
         """Wait until the removal of orphans has ended."""
         if self._removal.is_alive():
-            self._removal.join(LAST_PATIENCE)
+            self._removal.join(CLOSE_TIMEOUT)
 
     def remove_own(self) -> None:
         """Remove what is left of this sandbox; what cannot be now is an orphan to the next process."""

@@ -31,7 +31,7 @@ from spoold.sandbox.transport import UnusableError
 log = Log("sandbox")
 
 ROLE = "spoold.role"
-PATIENCE = 10.0  # seconds for one view
+VIEW_TIMEOUT = 10.0  # seconds for one view
 MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
 BOOT = "from inside.porter import main; main()"
 
@@ -72,8 +72,8 @@ class Porter(AttachedContainer):
     def give_view(self, pid: int, container: str, names: list[str]) -> None:
         """Let the container see these entries of the store only."""
         order = GiveView(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
-        self.stream.send([wire.frame(order)], PATIENCE)
-        answer = self.stream.message(PATIENCE, ViewGiven, Gone, Failed)
+        self.stream.send([wire.frame(order)], VIEW_TIMEOUT)
+        answer = self.stream.message(VIEW_TIMEOUT, ViewGiven, Gone, Failed)
         if isinstance(answer, Gone):
             raise UnusableError(f"the container is gone: {text(answer.reason)}")
         if isinstance(answer, Failed):

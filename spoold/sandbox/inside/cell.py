@@ -41,7 +41,7 @@ SPACES = (
 )
 SIGCHLD = 17
 STRAY = 8 * 1024**2  # bytes; the kernel's counts are no more exact than this, and a container has room for it
-STRAY_PATIENCE = 3.0  # seconds for it to free what a job held; it brings its counts up to date every two
+STRAY_TIMEOUT = 3.0  # seconds for it to free what a job held; it brings its counts up to date every two
 ENDED, GONE = 0, 3  # exit codes of a cell: its job is done; the host has closed its side; any other is an accident
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
 # Bytes at least, at first and at most of a TCP socket; the kernel's usual 6 MB would be host memory that, on cgroup v1,
@@ -86,7 +86,7 @@ def _freed(counters: Counters, most: int) -> bool:
     The kernel frees System V shared memory and descriptors under way in sockets some time after the last process died.
     Until then the next job would have that much less.
     """
-    deadline = time.monotonic() + STRAY_PATIENCE
+    deadline = time.monotonic() + STRAY_TIMEOUT
     while sum(counters.memory()[:2]) > most:
         if time.monotonic() > deadline:
             return False

@@ -16,7 +16,7 @@ from .files import as_job
 from .messages import Broken, Done, Order
 from .usage import Usage
 
-KILL_PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
+KILL_TIMEOUT = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
 PAGE = 4096
 TICK = 0.01  # seconds between looks at CPU and memory, at most: memory grows by some 10 MB in that time
 
@@ -140,7 +140,7 @@ class Phase:
 
     def _end(self) -> bool:
         """Kill all that is left; return whether it is gone."""
-        deadline = time.monotonic() + KILL_PATIENCE
+        deadline = time.monotonic() + KILL_TIMEOUT
         while self._reap():
             try:  # noqa: SIM105 (contextlib takes too long to import)
                 os.kill(-1, _signal.SIGKILL)
@@ -154,7 +154,7 @@ class Phase:
     def _drain_rest(self) -> None:
         """Read what the dead left in the pipes: at most a pipe's capacity each, since no writer lives."""
         for output in self.outputs:
-            deadline = time.monotonic() + KILL_PATIENCE
+            deadline = time.monotonic() + KILL_TIMEOUT
             while output.drain() and time.monotonic() < deadline and select.select([output.reader], [], [], 0)[0]:
                 pass
             os.close(output.reader)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 MOST = 64 * 1024**2  # bytes of a message, in both directions
-PATIENCE = 60.0  # seconds without progress on the host's side of a message
+STALL_TIMEOUT = 60.0  # seconds without progress on the host's side of a message
 
 
 class GoneError(Exception):
@@ -108,7 +108,7 @@ class Host:
                 try:
                     view = view[os.write(1, view[:CHUNK]) :]
                 except BlockingIOError:
-                    if not self.poll_out.poll(PATIENCE * 1000):
+                    if not self.poll_out.poll(STALL_TIMEOUT * 1000):
                         raise GoneError from None
                 except OSError:
                     raise GoneError from None
@@ -134,7 +134,7 @@ class Host:
             try:
                 piece = os.read(0, min(size, CHUNK))
             except BlockingIOError:
-                if not self.poll_in.poll(PATIENCE * 1000):
+                if not self.poll_in.poll(STALL_TIMEOUT * 1000):
                     raise GoneError from None
                 continue
             if not piece:
