@@ -231,6 +231,14 @@ def test_silence_is_counted_from_the_last_sign_of_life(monkeypatch: pytest.Monke
     idle.join()
 
 
+def have_it_read(process: subprocess.Popen[bytes], listener: socket.socket, config: Path, text: str) -> None:
+    """Change the settings of a daemon."""
+    config.write_text(text)
+    process.send_signal(signal.SIGHUP)
+    assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+    assert listener.recv(100) == b"READY=1"
+
+
 def test_settings_are_read_again_at_sighup(
     start: Start, spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]
 ) -> None:
@@ -241,10 +249,7 @@ def test_settings_are_read_again_at_sighup(
         assert listener.recv(100) == b"READY=1"
         (spool / "incoming" / "half.json").write_bytes(GOOD[:9])
         for text in ("[spool]\nsetle = 1\n", '[spool]\nsettle = 0.1\n[docker]\nmode = "recycled"\n'):
-            config.write_text(text)
-            process.send_signal(signal.SIGHUP)
-            assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-            assert listener.recv(100) == b"READY=1"
+            have_it_read(process, listener, config, text)
         until((spool / "done" / "half.response.json").exists)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
@@ -270,10 +275,7 @@ def test_a_weight_of_nobody_starts_no_executor_and_is_not_taken_over(
     with start("intake", NOTIFY_SOCKET=address) as process:
         assert listener.recv(100) == b"READY=1"
         for text in ("weights = { nobody-of-this-name = 2 }", "weights = { 'uid:1' = 2 }"):
-            config.write_text(f"[spool]\nscan = 0.3\n[turns]\n{text}\n")
-            process.send_signal(signal.SIGHUP)
-            assert listener.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-            assert listener.recv(100) == b"READY=1"
+            have_it_read(process, listener, config, f"[spool]\nscan = 0.3\n[turns]\n{text}\n")
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
         said = process.stderr.read().decode() if process.stderr else ""

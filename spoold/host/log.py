@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from spoold.host.journal import JournalHandler
 from spoold.host.metrics import LOG_MESSAGES
@@ -67,23 +68,23 @@ class Log:
 
     def info(self, message: str, **fields: object) -> None:
         """Log the ordinary course of things."""
-        LOG_MESSAGES.add("info")
-        self._logger.info(message, extra={"fields": fields})
+        self._count_and_log(logging.INFO, message, fields)
 
     def warning(self, message: str, **fields: object) -> None:
         """Log what someone should look at, some time."""
-        LOG_MESSAGES.add("warning")
-        self._logger.warning(message, extra={"fields": fields})
+        self._count_and_log(logging.WARNING, message, fields)
 
     def error(self, message: str, **fields: object) -> None:
         """Log what is broken."""
-        LOG_MESSAGES.add("error")
-        self._logger.error(message, extra={"fields": fields})
+        self._count_and_log(logging.ERROR, message, fields)
 
     def bug(self, message: str, **fields: object) -> None:
         """Log the exception that is being handled, with where it came from."""
-        LOG_MESSAGES.add("error")
-        self._logger.error(message, extra={"fields": fields}, exc_info=sys.exc_info())
+        self._count_and_log(logging.ERROR, message, fields, exc_info=sys.exc_info())
+
+    def _count_and_log(self, level: int, message: str, fields: dict[str, object], **more: Any) -> None:
+        LOG_MESSAGES.add(logging.getLevelName(level).lower())
+        self._logger.log(level, message, extra={"fields": fields}, **more)
 
 
 def set_up(*, level: str, journal: bool) -> None:

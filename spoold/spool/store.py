@@ -193,11 +193,8 @@ class Progress:
     def __init__(
         self, spool: Spool, entry: Entry, response: Response, origin: Origin, is_short: Callable[[], bool]
     ) -> None:
-        self._spool = spool
-        self._is_short = is_short
-        self._entry = entry
-        self._response = response
-        self._origin = origin
+        self._spool, self._is_short = spool, is_short
+        self._entry, self._response, self._origin = entry, response, origin
 
     def phase_ended(self, name: str, phase: Phase) -> None:
         """Show that the run goes on after a compilation; after any other end the response itself follows at once."""

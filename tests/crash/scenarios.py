@@ -63,11 +63,15 @@ def many_at_once(world: World) -> None:
     world.step()
 
 
-def health_looks_meanwhile(world: World) -> None:
-    """A response is shown, and its name not synced yet, when health looks for what is left to show."""
+def have_two_taken_in(world: World) -> None:
     world.drop("a")
     world.drop("b")
     world.step("intake")
+
+
+def health_looks_meanwhile(world: World) -> None:
+    """A response is shown, and its name not synced yet, when health looks for what is left to show."""
+    have_two_taken_in(world)
 
     def at_the_second() -> None:
         world.sandbox.before_end = world.health.step
@@ -259,9 +263,7 @@ def cancelled_while_it_waits(world: World) -> None:
 
 
 def cancelled_while_it_runs(world: World) -> None:
-    world.drop("a")
-    world.drop("b")
-    world.step("intake")
+    have_two_taken_in(world)
 
     def cancel() -> None:
         world.cancel("a")

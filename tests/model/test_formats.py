@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +15,7 @@ from spoold.model.formats import Stored
 from spoold.model.job import Runtime
 from spoold.model.response import Response
 from spoold.model.submission import Dependencies, File, LimitRequests, Origin, Request, Submission
+from tests.structs import structs_in
 
 ORIGIN = Origin(uid=1, gid=2, sha256="0" * 64, arrival=3.5)
 SUBMISSION = Submission(
@@ -93,15 +93,6 @@ def test_what_this_version_does_not_need_is_no_obstacle() -> None:
     known = {"system": "x86_64-linux", "bash": path, "coreutils": path, "nixpkgs": {}, "format": 1}
     read = formats.decode(json.dumps(known | {"python": "x", "store": "x", "more": 1}).encode(), Runtime, "x")
     assert read.bash == path
-
-
-def structs_in(hint: Any) -> Iterator[type[msgspec.Struct]]:
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        yield hint
-        for field in msgspec.structs.fields(hint):
-            yield from structs_in(field.type)
-    for part in get_args(hint):
-        yield from structs_in(part)
 
 
 def test_a_strict_twin_is_strict_in_all_its_parts_and_the_same_otherwise() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import pytest
 
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
@@ -308,3 +309,22 @@ def room(answers: Literal["acl", "owner"] = "acl") -> Iterator[Room]:
                 made.stop()
     finally:
         shutil.rmtree(directory)
+
+
+def fixtures(answers: Literal["acl", "owner"], scope: Literal["module", "package"]) -> tuple[Any, Any, Any]:
+    """Return the fixtures of a room, and of its first two users: to make one takes a second or two."""
+
+    @pytest.fixture(scope=scope)
+    def made() -> Iterator[Room]:
+        with room(answers) as given:
+            yield given
+
+    @pytest.fixture(scope=scope)
+    def ann(room: Room) -> User:
+        return room.users[0]
+
+    @pytest.fixture(scope=scope)
+    def bob(room: Room) -> User:
+        return room.users[1]
+
+    return made, ann, bob

@@ -16,29 +16,14 @@ import pytest
 
 from tests.names import named
 from tests.remote import nfs
-from tests.remote import room as rooms
 from tests.remote.nfs import Client
-from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
+from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User, fixtures
 
 HOUR_NS = 3600 * 10**9
 REFUSED = (nfs_rs.NfsError, OSError)
 
 
-@pytest.fixture(scope="module")
-def room() -> Iterator[Room]:
-    """Yield a room in which answers are given away: the server goes by no access control lists."""
-    with rooms.room("owner") as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def ann(room: Room) -> User:
-    return room.users[0]
-
-
-@pytest.fixture(scope="module")
-def bob(room: Room) -> User:
-    return room.users[1]
+room, ann, bob = fixtures("owner", "module")  # answers are given away: the server goes by no access control lists
 
 
 @pytest.fixture(scope="module")

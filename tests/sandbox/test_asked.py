@@ -64,13 +64,10 @@ print([os.stat(path).st_dev == os.stat("/sys").st_dev for path in ("/etc/hostnam
 
 
 def test_files_tell_nothing_of_the_disk_of_the_host(said: Said) -> None:
-    assert said(FILES) == [
-        *["file ENOTTY"] * 5,
-        "random ENOTTY",
-        "others done done done done",
-        "sandbox sandbox",
-        "[True, True, True]",
-    ]
+    *files, random, others, names, covers = said(FILES)
+    assert files == ["file ENOTTY"] * 5
+    assert (random, others) == ("random ENOTTY", "others done done done done")
+    assert (names, covers) == ("sandbox sandbox", "[True, True, True]")
 
 
 OPTIONS = """

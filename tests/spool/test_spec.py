@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -21,6 +19,7 @@ from spoold.spool.builds import BuildRecord
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
 from spoold.spool.pins import PinsAnswer
 from spoold.upkeep.shares import Count
+from tests.structs import structs_in
 
 STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
@@ -84,17 +83,7 @@ def test_final_words_are_the_last_ones() -> None:
     assert {word.strip("`") for word in ends.replace("\n", " ").split(", ")} == {str(status) for status in FINAL}
 
 
-def structs(hint: Any) -> Iterator[type[msgspec.Struct]]:
-    """Yield the types of objects that an object of this type consists of, itself first."""
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        yield hint
-        for field in msgspec.structs.fields(hint):
-            yield from structs(field.type)
-    for part in get_args(hint):
-        yield from structs(part)
-
-
-OBJECTS = {each for kind in (Request, Response, PhaseLimits, *STORED) for each in structs(kind)}
+OBJECTS = {each for kind in (Request, Response, PhaseLimits, *STORED) for each in structs_in(kind)}
 
 
 def keys(kind: type[msgspec.Struct]) -> list[str]:

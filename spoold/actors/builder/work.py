@@ -56,12 +56,8 @@ class Work:
         stopping: threading.Event,
     ) -> None:
         self._attempts = settings.lease.attempts
-        self._realiser = realiser
-        self._builds = builds
-        self._clock = clock
-        self._places = places
-        self._provider = provider
-        self._stopping = stopping
+        self._realiser, self._builds, self._clock = realiser, builds, clock
+        self._places, self._provider, self._stopping = places, provider, stopping
         self._holder = Holder(builds.queue, heartbeat, stopping, log)
 
     def build(self, entry: Entry) -> None:

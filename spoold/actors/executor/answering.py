@@ -29,12 +29,8 @@ class Answering:
     def __init__(
         self, spool: Spool, builds: BuildStore, ending: Ending, *, floor: Floor, shares: Shares, persons: Persons
     ) -> None:
-        self._spool = spool
-        self._builds = builds
-        self._ending = ending
-        self._floor = floor
-        self._shares = shares
-        self._persons = persons
+        self._spool, self._builds, self._ending = spool, builds, ending
+        self._floor, self._shares, self._persons = floor, shares, persons
         self._held = Held()
 
     def __contains__(self, entry: Entry) -> bool:

@@ -52,13 +52,8 @@ class Building:
         newer: LeftAlone,
         persons: Persons,
     ) -> None:
-        self._spool = spool
-        self._builds = builds
-        self._provided = provided
-        self._seen = seen
-        self._answering = answering
-        self._floor = floor
-        self._newer = newer
+        self._spool, self._builds, self._provided = spool, builds, provided
+        self._seen, self._answering, self._floor, self._newer = seen, answering, floor, newer
         self._waits = Waits(persons.of)
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
 

@@ -63,12 +63,8 @@ class Slots:
         newer: LeftAlone,
     ) -> None:
         self._settings = settings
-        self._ending = ending
-        self._floor = floor
-        self._newer = newer
-        self._spool = spool
-        self._builds = builds
-        self._engine = engine
+        self._spool, self._builds, self._engine = spool, builds, engine
+        self._ending, self._floor, self._newer = ending, floor, newer
         notes = spool.queue.path("tmp", f"executor-{settings.executor.name}{Kept.HELD}")
         self._heartbeat = Heartbeat(settings.lease.renewal, notes)
         slots = settings.executor.slots

@@ -46,12 +46,8 @@ class Acceptance:
         seldom: Seldom,
     ) -> None:
         self._settings = settings.spool
-        self._spool = spool
-        self._box = box
-        self._arriving = arriving
-        self._pins = pins
-        self._shares = shares
-        self._seldom = seldom
+        self._spool, self._box, self._arriving = spool, box, arriving
+        self._pins, self._shares, self._seldom = pins, shares, seldom
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
 
     def apply_settings(self, settings: Settings) -> None:

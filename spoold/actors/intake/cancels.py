@@ -20,10 +20,7 @@ class Cancels:
     """The cancels in one drop box; those that do nothing yet are remembered among what is ``arriving``."""
 
     def __init__(self, spool: Spool, box: DropBox, arriving: Arriving, seldom: Seldom) -> None:
-        self._spool = spool
-        self._box = box
-        self._arriving = arriving
-        self._seldom = seldom
+        self._spool, self._box, self._arriving, self._seldom = spool, box, arriving, seldom
 
     def take(self, id_: str, name: str) -> bool:
         """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.

@@ -72,7 +72,8 @@ class View:
         job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
         container = start(self._engine, plan, threading.Event())
         try:
-            seen = self._run(container, job, lambda *_: None, threading.Event()).run.stdout.split()
+            names = self._narrowed(container, job)
+            seen = container.run(job, lambda *_: None, threading.Event(), names).run.stdout.split()
         except BrokenError as error:  # its shell is not in the view, or what that needs
             raise TemporaryError(f"the view of the store is not what it should be: {error}") from error
         finally:
@@ -94,20 +95,15 @@ class View:
     ) -> JobResult:
         """Run a job that sees its own closure only, where that is possible here and the job has one."""
         if self.narrow and job.closure:
-            return self._run(container, job, on_phase, cancelled)
+            return container.run(job, on_phase, cancelled, self._narrowed(container, job))
         return container.run(job, on_phase, cancelled)
 
-    def _run(
-        self,
-        container: Runner[Container],
-        job: Job,
-        on_phase: Callable[[str, Phase], None],
-        cancelled: threading.Event,
-    ) -> JobResult:
+    def _narrowed(self, container: Runner[Container], job: Job) -> list[str]:
+        """Return the entries of the store that a job is to see; in a container of its own it sees no others now."""
         names = entries(container.transport.plan, job.closure)
         if not container.plan.recycled:
             self._porter.give_view(container.transport.plan, container.transport.pid, container.transport.id, names)
-        return container.run(job, on_phase, cancelled, names)
+        return names
 
     def close(self) -> None:
         """Remove the porter."""
