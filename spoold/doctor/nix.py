@@ -1,8 +1,4 @@
-"""The doctor's look at Nix: its version, its walls, who runs builds, and where the store is.
-
-The walls are tried in a state directory of the doctor's own. Only the last check, a build in Nix's sandbox, needs the
-real store, since the shell that runs in it comes from there.
-"""
+"""The doctor's look at Nix: its version, its pins, who runs builds and how they are bounded, and where the store is."""
 
 from __future__ import annotations
 
@@ -11,30 +7,23 @@ import pwd
 import re
 import shutil
 import stat
-import sys
-import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
-
-import msgspec
-from msgspec.structs import replace
 
 from spoold.config import NixSettings, Settings
+from spoold.doctor import trial_of_builds
 from spoold.host import accounts, packages, proc, units, userns
 from spoold.host.userns import Users
 from spoold.model import holes
-from spoold.model.errors import OperatorError, SpooldError
+from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Subject
-from spoold.model.job import BuildLimits, Runtime
-from spoold.nix import cage, cgroups, confine, measure, places, seat
+from spoold.model.job import Runtime
+from spoold.nix import cage, cgroups, places, seat
 from spoold.nix.evaluate import JAILED
 from spoold.nix.places import BUILDER
-from spoold.nix.store import LOGICAL, QUICK, Store
+from spoold.nix.store import LOGICAL, QUICK
 from spoold.nix.users import find as find_users
 
-TRIAL_TIMEOUT = 120.0  # seconds for all that is built to try
 # Programs and the Debian packages that they are in.
 NEEDED = {
     "nix": "nix-bin",
@@ -46,19 +35,6 @@ NEEDED = {
     "prlimit": "util-linux",
     "ldd": "libc-bin",
 }
-QUESTION = {"sandbox": "true", "sandbox-fallback": "false", "restrict-eval": "true"}
-# What a build can see: how many network interfaces, whether files of the host, and whether it is the host's root.
-LOOK = """
-n=0; while read -r line; do n=$((n+1)); done </proc/net/dev
-host=no; [ ! -e /etc/shadow ] && [ ! -e /root ] || host=yes
-read -r _ outside _ </proc/self/uid_map; echo "$((n-2)) $host $UID $outside" >$out
-"""
-# Whether a build can change what it depends on.
-WRITES = """
-PATH=$tools/bin
-if chmod u+w $tools/bin $tools/bin/true 2>&1 && echo changed >>$tools/bin/true; then echo written >$out
-else echo kept >$out; fi
-"""
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -73,8 +49,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield from _users(settings.nix)
     yield _bounds(settings.nix)
     yield from _state(Path(settings.nix.state))
-    yield from _walls(settings.nix)
-    yield from _builds(settings.nix, runtime)
+    yield from trial_of_builds.examine(settings.nix, runtime)
 
 
 def _version() -> Finding:
@@ -215,130 +190,3 @@ def _state(state: Path) -> Iterator[Finding]:
     if inside.st_mode & stat.S_IROTH:
         remedy = f"chmod o-r {store}; the builder does that when it starts"
         yield Subject(str(store)).warning("can be listed: a job could see what others use", remedy)
-
-
-def _walls(settings: NixSettings) -> Iterator[Finding]:
-    users = settings.build_users if seat.is_taken(settings) else ""
-    with tempfile.TemporaryDirectory(prefix="spoold-doctor.") as directory:
-        store = Store(replace(settings, state=directory, build_users=users))
-        try:
-            store.prepare()
-            yield _effective(store)
-            yield _jail(store, settings)
-        except SpooldError as error:
-            yield Subject("bubblewrap").refused(
-                f"Nix programs cannot be confined: {error}",
-                "an ordinary user needs user namespaces: sysctl user.max_user_namespaces, "
-                "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0",
-            )
-        finally:
-            measure.remove(Path(directory) / "nix")
-
-
-def _effective(store: Store) -> Finding:
-    """Ask Nix itself what holds, after all options and files."""
-    what = Subject("options of Nix")
-    shown = dict(line.split(" = ", 1) for line in store.ask(["nix", "show-config"]).splitlines() if " = " in line)
-    wrong = [f"{name} is {shown.get(name)}" for name, wanted in QUESTION.items() if shown.get(name) != wanted]
-    if wrong:
-        return what.refused(", ".join(wrong), "use another version of Nix")
-    return what.fine(", ".join(f"{name} = {value}" for name, value in QUESTION.items()))
-
-
-def _jail(store: Store, settings: NixSettings) -> Finding:
-    """Evaluate something in the jail, and have the expression look for a file that every host has."""
-    what = Subject("jail of evaluations")
-    expression = 'if builtins.pathExists "/etc/passwd" then "open" else "closed"'
-    with store.workspace() as scratch:
-        room = scratch / "s"
-        room.mkdir()
-        if os.geteuid() == 0:
-            os.chown(room, settings.jail_user, settings.jail_user)
-        options = ["--option", "restrict-eval", "false"]
-        argv = [proc.find("nix-instantiate"), "--eval", "--store", "/s/store", *options, "-E", expression]
-        inside = confine.jail(argv, readable=[], writable=(str(room), "/s"), directory="/s", uid=settings.jail_user)
-        finished = proc.run(inside, QUICK, env=JAILED, pid_namespace=True)
-    said = finished.stdout.data.decode(errors="replace").strip()
-    if finished.ok and said == '"closed"':
-        return what.fine("works, and sees nothing of the host")
-    reason = finished.stderr.data.decode(errors="replace").strip() or said
-    return what.refused(f"does not work: {reason}", "see bubblewrap(1)")
-
-
-def _builds(settings: NixSettings, runtime: Runtime | None) -> list[Finding]:
-    """Build something that looks around itself, and something that means harm."""
-    what = Subject("Nix's build sandbox")
-    if runtime is None:
-        remedy = "start `spoold builder`, then ask the doctor again, as root"
-        return [what.unknown("what a builder has made is not there, or closed to this user", remedy)]
-    if not seat.is_taken(settings):
-        try:
-            question = msgspec.json.encode((settings, runtime))
-            return msgspec.json.decode(seat.run(settings, __name__, question, TRIAL_TIMEOUT), type=list[Finding])
-        except OperatorError as error:
-            return [what.unknown(str(error), "run the doctor as root, or as that user")]
-    store = Store(settings)
-    try:
-        with store.lock.shared(Event()):
-            seen = _looked(store, runtime)
-        return [_sandbox(what, seen), _inputs(settings, runtime)]
-    except SpooldError as error:
-        return [what.refused(f"does not work: {error}", "the builder needs namespaces, and users")]
-
-
-def _sandbox(what: Subject, seen: str) -> Finding:
-    interfaces, files, uid, outside = seen.split()
-    if (interfaces, files) == ("1", "no"):
-        return what.fine(f"works: no network, no files of the host, uid {uid} (on the host {outside})")
-    return what.refused(f"is open: {interfaces} network interfaces, files of the host: {files}", "upgrade Nix")
-
-
-def _inputs(settings: NixSettings, runtime: Runtime) -> Finding:
-    """Have a build write to its inputs, in a store of its own that is thrown away."""
-    what = Subject("inputs of builds")
-    with Store(settings).workspace() as scratch:
-        store = Store(replace(settings, state=str(scratch / "tried")))
-        store.prepare()
-        source = ["--from", str(Store(settings).root), "--to", str(store.root), runtime.bash, runtime.coreutils]
-        # The copy is a program of the real store's: the other one is below what it may write to.
-        Store(settings).ask(["nix", "copy", "--no-check-sigs", *source])
-        written = _realised(store, WRITES, runtime)
-    if written.strip() == "kept":
-        return what.fine("a build that writes to its input is refused")
-    return what.refused(
-        "a build can write to its input, so one submission could rewrite what another needs",
-        'set nix.build_users = "auto", and restart the builder',
-    )
-
-
-def _looked(store: Store, runtime: Runtime) -> str:
-    return _realised(store, LOOK, runtime)
-
-
-def _realised(store: Store, script: str, runtime: Runtime) -> str:
-    """Return what a build wrote that runs ``script``."""
-    expression = f"""derivation {{
-      name = "spoold-doctor-{uuid.uuid4().hex[:8]}"; system = "{runtime.system}";
-      args = [ "-c" ''{_escaped(script)}'' ];
-      builder = (builtins.storePath "{runtime.bash}") + "/bin/bash";
-      tools = builtins.storePath "{runtime.coreutils}";
-    }}"""
-    argv = ["nix-instantiate", "--option", "restrict-eval", "false", "-E", expression]
-    drv = store.ask(argv).strip().partition("!")[0]
-    bounds = proc.Bounds(wall=60)
-    finished = store.run_builders(
-        ["nix-store", "--realise", drv], bounds, limits=BuildLimits(memory=1 << 30), cancel=Event()
-    )
-    if not finished.ok:
-        raise OperatorError(finished.stderr.data.decode(errors="replace").strip())
-    return store.on_disk(finished.stdout.data.decode().strip()).read_text()
-
-
-def _escaped(script: str) -> str:
-    return script.replace("${", "''${")
-
-
-if __name__ == "__main__":
-    userns.at_start()
-    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[NixSettings, Runtime])
-    sys.stdout.buffer.write(msgspec.json.encode(_builds(*asked)))

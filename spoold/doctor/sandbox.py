@@ -1,48 +1,29 @@
-"""The doctor's look at the engine: what it says of itself, who may use it, and what a job on trial meets.
-
-The trial is the executor's own ``prepare`` and two jobs, under a name of the doctor's own, so nothing of an executor
-that runs meanwhile is touched.
-"""
+"""The doctor's look at what jobs meet: the engine, who may use it, and what this host does for or to a job."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
-from spoold.config import ExecutorSettings, SandboxSettings, Settings
-from spoold.doctor import kernel
+from spoold.config import Settings
+from spoold.doctor import kernel, trial_of_jobs
 from spoold.engines.docker import checks
 from spoold.engines.docker.connection import DockerConnection
-from spoold.engines.docker.container import start as start_container
-from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.engines.docker.view import STORE
 from spoold.host import accounts, machine, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level, Subject
-from spoold.model.job import Runtime, trial_job
-from spoold.model.limits import MIB
-from spoold.model.response import Outcome, Phase
-from spoold.sandbox import interpreter
+from spoold.model.job import Runtime
 from spoold.sandbox.inside import sockets
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
-TRIAL = Subject("a job on trial")
-TRIAL_MEMORY = 64 * MIB
 # Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
 # the trial finds out.)
 SWITCHES = ("user.max_user_namespaces", "kernel.unprivileged_userns_clone")
-KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
-BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
-PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
@@ -71,12 +52,12 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     if any(finding.level is Level.REFUSED for finding in found):
         return
     if runtime is None:
-        yield TRIAL.unknown(
+        yield trial_of_jobs.WHAT.unknown(
             "what a builder provides for sandboxes is not there, or closed to this user",
             "start `spoold builder`, then ask the doctor again, as root",
         )
         return
-    yield from _trial(settings, runtime)
+    yield from trial_of_jobs.examine(settings, runtime)
     yield from _sockets()
 
 
@@ -181,122 +162,6 @@ def _age(version: dict[str, Any]) -> Finding:
             "upgrade it, or the distribution that it comes from",
         )
     return what.fine(f"built on {built:%Y-%m-%d}")
-
-
-def _trial(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
-    own = replace(
-        settings,
-        executor=ExecutorSettings(name=f"doctor-{os.getpid()}"),
-        sandbox=replace(settings.sandbox, waiting=0),
-    )
-    sandbox = DockerSandbox(own, runtime)
-    try:
-        sandbox.prepare()
-        yield _started(sandbox)
-        yield _of_root(sandbox, DockerConnection(settings.docker.host))
-        yield _view(sandbox, settings.sandbox)
-        yield _layer(sandbox, settings, runtime)
-        yield _memory(sandbox, settings)
-        yield _importance(sandbox, settings)
-    except OperatorError as error:
-        yield TRIAL.refused(str(error))
-    except SpooldError as error:
-        yield TRIAL.refused(f"it cannot run: {error}", "see the engine's own log")
-    finally:
-        sandbox.close()
-
-
-def _started(sandbox: DockerSandbox) -> Finding:
-    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
-    plan = sandbox.plan
-    start = f"{plan.settings.sandbox.mode} containers start with {plan.oci or 'the default runtime'}"
-    seen = (
-        "seccomp, no-new-privileges and the memory limit are on"
-        if plan.resizable
-        else "jobs have a kernel of their own"
-    )
-    return TRIAL.fine(f"{start}; {seen}")
-
-
-def _of_root(sandbox: DockerSandbox, engine: DockerConnection) -> Finding:
-    """Look which files the first process of a container has loaded, which is root in there."""
-    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
-    what = Subject("programs that start as root in containers")
-    container = start_container(engine, sandbox.plan, threading.Event())
-    try:
-        maps = Path(f"/proc/{container.transport.pid}/maps").read_text(errors="replace")
-    except OSError as error:
-        return what.unknown(f"cannot be looked at: {error.strerror}", "run the doctor as root, here")
-    finally:
-        container.close()
-    return _of_what_is_loaded(what, maps)
-
-
-def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
-    """Judge the files that a process has mapped, as /proc/pid/maps in proc(5) lists them."""
-    words = [line.split(maxsplit=5) for line in maps.splitlines()]
-    loaded = {line[5] for line in words if len(line) == 6}
-    theirs = sorted(path for path in loaded if path.startswith(STORE))
-    if theirs:
-        return what.refused(
-            f"a program of the store is started as root, which the builder can change: {theirs[0]}",
-            "restart the executor, of the version that this doctor is of",
-        )
-    if not any(path.startswith(interpreter.ROOT) for path in loaded):
-        return what.unknown("the kernel does not tell", "see which runtime the engine uses")
-    return what.fine("come from the image, and none from the Nix store")
-
-
-def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
-    what = Subject("what a job sees of the Nix store")
-    if sandbox.viewed:
-        return what.fine("its own closure")
-    if settings.view == "off":
-        return what.warning("all of it, unlisted: sandbox.view is off", 'set sandbox.view = "auto"')
-    return what.warning(
-        "all of it, unlisted: this kernel, engine or runtime does not allow the porter's mounts",
-        'use Linux 5.12 or later and a rootful engine, or sandbox.mode = "recycled"; '
-        'sandbox.view = "required" takes no work instead',
-    )
-
-
-def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Finding:
-    """Have a job say on which kind of file system its own store is."""
-    what = Subject("what a job locks or watches in the Nix store")
-    said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
-    if said == "overlayfs":
-        return what.fine("is no other job's concern: each has a layer of its own")
-    return what.note(
-        "others notice, so two jobs can talk, and one can learn which programs others run",
-        "load the module overlay; recycled containers need Linux 5.11 or later, single-use ones need the porter",
-    )
-
-
-def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
-    """Have a job take more memory than it may."""
-    outcome = _run(sandbox, settings, BOMB, []).outcome
-    what = Subject("a job that takes too much memory")
-    if outcome is Outcome.MEMORY_LIMIT:
-        return what.fine(f"is ended at its limit of {TRIAL_MEMORY >> 20} MiB")
-    return what.refused(f"is not ended at its limit, but: {outcome}", "give the engine the memory controller")
-
-
-def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
-    """Have a job ask the kernel to be spared where the host's memory is short."""
-    what = Subject("a job, where the host's memory is short,")
-    if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
-        return what.fine("goes before all else, and cannot change that")
-    return what.warning(
-        "can have the kernel end the host's own programs before itself: it may write its oom_score_adj",
-        "use Linux 5.19 or later, with landlock among the modules in /sys/kernel/security/lsm",
-    )
-
-
-def _run(sandbox: DockerSandbox, settings: Settings, script: bytes, closure: list[str]) -> Phase:
-    """Return what became of a job of one script."""
-    limits = replace(settings.limits.run.default, memory=TRIAL_MEMORY, time=30, cpu_time=30)
-    job = trial_job("doctor", script, limits, closure)
-    return sandbox.run(job, lambda *_: None, threading.Event()).run
 
 
 def _sockets() -> Iterator[Finding]:

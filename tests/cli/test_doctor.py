@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
-from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool
+from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, trial_of_builds, trial_of_jobs
 from spoold.doctor import sandbox as sandbox_doctor
 from spoold.engines.docker import walls
 from spoold.engines.docker.connection import DockerConnection
@@ -272,7 +272,7 @@ def test_a_host_without_user_namespaces(
 def test_a_job_that_may_ask_to_be_spared(
     settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
+    monkeypatch.setattr(trial_of_jobs, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
     assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
 
 
@@ -399,11 +399,11 @@ def test_walls_of_nix_that_do_not_stand(
     kept = command.options
     with monkeypatch.context() as patch:
         patch.setattr(confine, "jail", open_)
-        assert "jail of evaluations: does not work" in said(nix._walls(nix_settings.nix), Level.REFUSED)
+        assert "jail of evaluations: does not work" in said(trial_of_builds._walls(nix_settings.nix), Level.REFUSED)
     with monkeypatch.context() as patch:
         lax = ["--option", "sandbox", "relaxed", "--option", "sandbox-fallback", "true"]
         patch.setattr(command, "options", lambda *words, **more: [*kept(*words, **more), *lax])
-        found = said(nix._walls(nix_settings.nix), Level.REFUSED)
+        found = said(trial_of_builds._walls(nix_settings.nix), Level.REFUSED)
         assert "sandbox is relaxed, sandbox-fallback is true" in found
 
 
@@ -433,11 +433,11 @@ def test_builds_without_users_of_their_own(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_build_that_writes_to_its_input(
     nix_settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert nix._inputs(nix_settings.nix, runtime).level is Level.FINE
+    assert trial_of_builds._inputs(nix_settings.nix, runtime).level is Level.FINE
     if os.geteuid() == 0:
         # Root without users for builds has Nix run them as root, of a namespace that the store is root's in as well.
         alone = msgspec.structs.replace(nix_settings.nix, build_users="")
-        found = nix._inputs(alone, runtime)
+        found = trial_of_builds._inputs(alone, runtime)
         assert found.level is Level.REFUSED
         assert "can write to its input" in found.detail
 
@@ -449,7 +449,7 @@ def test_what_starts_as_root_in_a_container(settings: Settings, docker_host: str
     tried = DockerSandbox(settings, runtime)
     try:
         tried.prepare()
-        found = sandbox._of_root(tried, DockerConnection(docker_host))
+        found = trial_of_jobs._of_root(tried, DockerConnection(docker_host))
     finally:
         tried.close()
     assert found.level is Level.FINE, found
@@ -461,7 +461,7 @@ def test_a_program_of_the_store_that_starts_as_root() -> None:
     theirs = f"/nix/store/{'0' * 32}-python3-3.11.2/bin/python3.11"
     ours = "/spoold/python/bin/python3"
     for paths, level in (([ours, theirs], Level.REFUSED), ([ours], Level.FINE), ([], Level.UNKNOWN)):
-        found = sandbox._of_what_is_loaded(Subject("x"), "".join(inside.format(path) for path in paths))
+        found = trial_of_jobs._of_what_is_loaded(Subject("x"), "".join(inside.format(path) for path in paths))
         assert found.level is level
 
 
