@@ -120,21 +120,25 @@ class Host:
 
 
 @pytest.fixture
+def host() -> Host:
+    """Four slots on a host of ``ALL`` bytes."""
+    return Host(slots=4)
+
+
+@pytest.fixture
 def no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody may be behind by more than what goes on: the order is easier to tell then."""
     monkeypatch.setattr(timeshare, "CREDIT", 0.0)
 
 
-def test_together_they_never_have_more_than_there_is() -> None:
-    host = Host(slots=4)
+def test_together_they_never_have_more_than_there_is(host: Host) -> None:
     host.want(ONE, "a b c", 400)
     assert host.running() == "a b"
     host.end("a")
     assert host.running() == "b c"
 
 
-def test_a_job_that_asks_for_more_than_there_is_runs_alone() -> None:
-    host = Host(slots=4)
+def test_a_job_that_asks_for_more_than_there_is_runs_alone(host: Host) -> None:
     host.want(ONE, "small", 100)
     host.want(OTHER, "big", 100 * ALL)
     host.want(ONE, "later", 100)
@@ -145,8 +149,7 @@ def test_a_job_that_asks_for_more_than_there_is_runs_alone() -> None:
     assert host.running() == "later"
 
 
-def test_what_waits_for_memory_takes_no_slot() -> None:
-    host = Host(slots=4)
+def test_what_waits_for_memory_takes_no_slot(host: Host) -> None:
     host.want(ONE, "a b c d e", 400)
     host.want(OTHER, "s1 s2 s3", 50)
     assert host.running() == "a b s1 s2"
@@ -154,8 +157,7 @@ def test_what_waits_for_memory_takes_no_slot() -> None:
     assert host.running() == "a b s2 s3"
 
 
-def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming() -> None:
-    host = Host(slots=4)
+def test_a_big_job_is_not_kept_waiting_by_small_ones_that_go_on_coming(host: Host) -> None:
     host.want(ONE, "s1 s2", 300)
     host.want(OTHER, "big", 800)
     host.want(ONE, "s3 s4", 300)
@@ -185,9 +187,8 @@ def test_a_big_job_is_not_kept_waiting_by_jobs_of_which_one_always_runs(
     assert host.waited("big") <= seconds + MARGIN
 
 
-def test_what_ends_in_time_passes_a_big_job() -> None:
+def test_what_ends_in_time_passes_a_big_job(host: Host) -> None:
     """So slots are idle for no longer than a short job may take."""
-    host = Host(slots=4)
     host.want(ONE, "long", 600, 600.0)
     host.want(OTHER, "big", ALL, 20.0)
     for number in range(3000):
@@ -198,8 +199,7 @@ def test_what_ends_in_time_passes_a_big_job() -> None:
     assert host.running() == "big"
 
 
-def test_what_fits_beside_a_big_job_passes_it() -> None:
-    host = Host(slots=4)
+def test_what_fits_beside_a_big_job_passes_it(host: Host) -> None:
     host.want(ONE, "long", 300, 600.0)
     host.want(OTHER, "big", 800)
     host.want(THIRD, "s1 s2 s3", 100)
@@ -208,8 +208,7 @@ def test_what_fits_beside_a_big_job_passes_it() -> None:
     assert host.running() == "big s1 s2"
 
 
-def test_room_is_kept_for_one_job_at_a_time() -> None:
-    host = Host(slots=4)
+def test_room_is_kept_for_one_job_at_a_time(host: Host) -> None:
     host.want(ONE, "long", 600)
     host.want(OTHER, "big", 600)
     host.want(1004, "other-big", 700)
@@ -224,8 +223,7 @@ def test_room_is_kept_for_one_job_at_a_time() -> None:
     assert host.running() == "other-big"
 
 
-def test_what_takes_longer_than_its_limits_lets_no_more_pass() -> None:
-    host = Host(slots=4)
+def test_what_takes_longer_than_its_limits_lets_no_more_pass(host: Host) -> None:
     host.want(ONE, "slow", 600, limit=20.0)
     host.want(OTHER, "big", ALL)
     host.run(100)
@@ -235,8 +233,7 @@ def test_what_takes_longer_than_its_limits_lets_no_more_pass() -> None:
     assert host.running() == "big"
 
 
-def test_the_wait_for_the_engine_is_no_part_of_the_time() -> None:
-    host = Host(slots=4)
+def test_the_wait_for_the_engine_is_no_part_of_the_time(host: Host) -> None:
     host.want(ONE, "a", 600, 600.0, limit=20.0)
     host.want(OTHER, "big", ALL)
     host.run(100)
@@ -248,9 +245,8 @@ def test_the_wait_for_the_engine_is_no_part_of_the_time() -> None:
     assert host.running() == "s"
 
 
-def test_whoever_gives_up_the_room_that_was_kept_has_used_it(no_credit: None) -> None:
+def test_whoever_gives_up_the_room_that_was_kept_has_used_it(host: Host, no_credit: None) -> None:
     """Or they would be the first again, each time with a job that lets another's small ones pass."""
-    host = Host(slots=4)
     host.want(THIRD, "long", 300)
     host.want(OTHER, "p1", 800)
     host.want(ONE, "big", ALL)
@@ -262,9 +258,8 @@ def test_whoever_gives_up_the_room_that_was_kept_has_used_it(no_credit: None) ->
     assert host.running() == "big"
 
 
-def test_what_was_tried_does_not_pass_what_was_tried() -> None:
+def test_what_was_tried_does_not_pass_what_was_tried(host: Host) -> None:
     """They go one at a time, so it would keep it waiting, and the room would be lost."""
-    host = Host(slots=4)
     host.want(THIRD, "long", 300, 100.0)
     host.want(OTHER, "big", 800, attempt=2)
     host.want(ONE, "short", 50, 1.0, attempt=2)
@@ -273,8 +268,7 @@ def test_what_was_tried_does_not_pass_what_was_tried() -> None:
     assert host.running() == "big"
 
 
-def test_no_room_is_kept_for_one_whose_share_is_used_up() -> None:
-    host = Host(slots=4)
+def test_no_room_is_kept_for_one_whose_share_is_used_up(host: Host) -> None:
     host.want(ONE, "long", 300, 100.0)
     host.want(OTHER, "big", ALL)
     host.want(THIRD, "s", 50)
@@ -285,9 +279,8 @@ def test_no_room_is_kept_for_one_whose_share_is_used_up() -> None:
     assert host.running() == "long s"
 
 
-def test_no_room_is_kept_for_what_is_gone() -> None:
+def test_no_room_is_kept_for_what_is_gone(host: Host) -> None:
     """It was cancelled, or another executor has it."""
-    host = Host(slots=4)
     host.want(ONE, "long", 300, 100.0)
     host.want(OTHER, "big1 big2", ALL)
     host.want(THIRD, "s", 50)
@@ -301,8 +294,7 @@ def test_no_room_is_kept_for_what_is_gone() -> None:
     assert host.running() == "long s"
 
 
-def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> None:
-    host = Host(slots=4)
+def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next(host: Host) -> None:
     host.want(OTHER, "b1 b2 b3", 800)
     host.want(ONE, "s1", 200)
     assert host.running() == "b1 s1"
@@ -311,9 +303,8 @@ def test_one_who_has_a_big_job_running_keeps_nobody_waiting_with_the_next() -> N
     assert host.running() == "b1 s2"
 
 
-def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns() -> None:
+def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns(host: Host) -> None:
     """Else an hour of that would be an hour in which nobody else begins."""
-    host = Host(slots=4)
     host.many(OTHER, "b", 15_000, 1, 1.0)
     host.want(ONE, "big", ALL, 1.0)
     for number in range(360):
@@ -329,9 +320,8 @@ def test_a_big_job_that_one_s_own_small_jobs_keep_out_saves_up_no_turns() -> Non
 
 @pytest.mark.parametrize(("seconds", "running"), [(20, "s1 s2"), (40, "s1")])
 def test_who_waited_already_goes_before_a_big_job_until_they_used_as_much(
-    no_credit: None, seconds: float, running: str
+    host: Host, no_credit: None, seconds: float, running: str
 ) -> None:
-    host = Host(slots=4)
     host.want(OTHER, "first", 100, 50.0)
     host.run(50)
     host.want(ONE, "s1", 400)
@@ -343,9 +333,8 @@ def test_who_waited_already_goes_before_a_big_job_until_they_used_as_much(
     assert host.running() == running
 
 
-def test_who_went_before_a_big_job_puts_off_when_that_begins(no_credit: None) -> None:
+def test_who_went_before_a_big_job_puts_off_when_that_begins(host: Host, no_credit: None) -> None:
     """So others have as much time to pass it in."""
-    host = Host(slots=4)
     host.want(OTHER, "first", 100, 50.0)
     host.run(50)
     host.want(ONE, "s1", 400, 40.0)
@@ -357,9 +346,8 @@ def test_who_went_before_a_big_job_puts_off_when_that_begins(no_credit: None) ->
     assert host.running() == "s2 short"
 
 
-def test_who_comes_later_does_not_keep_a_big_job_waiting(no_credit: None) -> None:
+def test_who_comes_later_does_not_keep_a_big_job_waiting(host: Host, no_credit: None) -> None:
     """Though they used less: several could take turns to come."""
-    host = Host(slots=4)
     host.want(THIRD, "long", 300)
     host.want(OTHER, "first", 100, 50.0)
     host.run(50)
@@ -373,9 +361,8 @@ def test_who_comes_later_does_not_keep_a_big_job_waiting(no_credit: None) -> Non
     assert host.running() == "big s1 s2"
 
 
-def test_an_owner_s_own_jobs_do_not_pass_each_other() -> None:
+def test_an_owner_s_own_jobs_do_not_pass_each_other(host: Host) -> None:
     """Or one's small jobs, of which one always runs, would keep their own big one waiting for ever."""
-    host = Host(slots=4)
     host.want(ONE, "s1", 300)
     host.want(ONE, "big", 800)
     host.want(ONE, "s2", 300)
@@ -386,16 +373,14 @@ def test_an_owner_s_own_jobs_do_not_pass_each_other() -> None:
     assert host.running() == "big"
 
 
-def test_of_one_owner_what_is_fresh_does_not_pass_what_was_tried_again_and_again() -> None:
-    host = Host(slots=4)
+def test_of_one_owner_what_is_fresh_does_not_pass_what_was_tried_again_and_again(host: Host) -> None:
     host.many(ONE, "f", 50, 300, 1.0)
     host.want(ONE, "tried", 800, 1.0, attempt=2)
     host.run(3)
     assert "tried" in host.began
 
 
-def test_who_used_less_gets_the_memory_that_frees_up(no_credit: None) -> None:
-    host = Host(slots=4)
+def test_who_used_less_gets_the_memory_that_frees_up(host: Host, no_credit: None) -> None:
     host.want(ONE, "a1 a2", 500)
     host.run(10)
     host.want(ONE, "a3 a4", 500)
@@ -419,8 +404,7 @@ def test_all_uids_of_a_person_are_one_owner() -> None:
 
 
 @pytest.mark.parametrize("size", [ALL, 100 * ALL, 600])
-def test_who_asks_for_all_memory_gets_no_more_of_the_time_than_another(size: int) -> None:
-    host = Host(slots=4)
+def test_who_asks_for_all_memory_gets_no_more_of_the_time_than_another(host: Host, size: int) -> None:
     host.many(ONE, "s", 10_000, 50, 1.0)
     host.many(OTHER, "b", 1000, size, 3.0)
     host.run(900)
@@ -428,10 +412,9 @@ def test_who_asks_for_all_memory_gets_no_more_of_the_time_than_another(size: int
     assert host.served[OTHER] > 0.3 * 900, "and they get theirs"
 
 
-def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s() -> None:
+def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s(host: Host) -> None:
     """Or big jobs that end at once, one after the other, take most of the time from all others, at no cost."""
     lengths = itertools.cycle([1.0, 2.0, 19.0])
-    host = Host(slots=4)
     for number in range(3000):
         host.want(ONE, f"s{number}", 50, next(lengths))
     last = ""
@@ -446,9 +429,8 @@ def test_the_slots_that_are_kept_idle_for_a_job_are_its_owner_s() -> None:
     assert used[OTHER] > 0.5 * used[ONE], "what others were kept waiting for"
 
 
-def test_who_comes_new_is_measured_by_who_used_least_of_those_who_wait() -> None:
+def test_who_comes_new_is_measured_by_who_used_least_of_those_who_wait(host: Host) -> None:
     """Or whoever passes another with a small job, after a big one, would put others behind that one."""
-    host = Host(slots=4)
     host.want(OTHER, "whole", ALL, 500.0)
     host.run(500)
     host.many(ONE, "a", 1000, 300, 5.0)
@@ -461,8 +443,7 @@ def test_who_comes_new_is_measured_by_who_used_least_of_those_who_wait() -> None
     assert "new" in host.began
 
 
-def test_room_is_not_charged_that_nobody_else_could_use() -> None:
-    host = Host(slots=4)
+def test_room_is_not_charged_that_nobody_else_could_use(host: Host) -> None:
     host.want(ONE, "a", 600, 20.0)
     host.want(OTHER, "big", 600, 1.0)
     host.want(THIRD, "as-big", 600, 1.0)

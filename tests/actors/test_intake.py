@@ -756,15 +756,21 @@ def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
-@needs_root
-def test_owners_take_turns_to_cancel_while_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancels of one owner's that do nothing, more than a batch of them, lie there before that of another."""
+def box_short_of_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int) -> Box:
+    """Return a box with one submission, z, and more than a batch of an owner's cancels that do nothing."""
     box = Box(tmp_path, settle=600.0)
     box.drop("z.json", owner=1000)
     box.step()
     monkeypatch.setattr(floor.Floor, "reached", lambda _: True)
     for number in range(2 * intake.BATCH):
-        box.drop(f"a{number}.cancel", b"junk", owner=NOBODY)
+        box.drop(f"a{number}.cancel", b"junk", owner=owner)
+    return box
+
+
+@needs_root
+def test_owners_take_turns_to_cancel_while_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cancels of one owner lie there before that of another."""
+    box = box_short_of_disk(tmp_path, monkeypatch, NOBODY)
     assert box.intake.step() == intake.FULL
     box.drop("z.cancel", b"z", owner=1000)
     box.intake.step()
@@ -773,12 +779,7 @@ def test_owners_take_turns_to_cancel_while_the_disk_is_short(tmp_path: Path, mon
 
 @needs_root
 def test_all_cancels_have_a_turn_while_the_disk_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    box = Box(tmp_path, settle=600.0)
-    box.drop("z.json", owner=1000)
-    box.step()
-    monkeypatch.setattr(floor.Floor, "reached", lambda _: True)
-    for number in range(2 * intake.BATCH):
-        box.drop(f"a{number}.cancel", b"junk", owner=1000)
+    box = box_short_of_disk(tmp_path, monkeypatch, 1000)
     box.drop("z.cancel", b"z", owner=1000)
     for _ in range(4):
         assert box.intake.step() == intake.FULL
