@@ -231,6 +231,13 @@ def test_silence_is_counted_from_the_last_sign_of_life(monkeypatch: pytest.Monke
     idle.join()
 
 
+def ended(process: subprocess.Popen[bytes]) -> str:
+    """End a daemon in order, and return what it said."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    return process.stderr.read().decode() if process.stderr else ""
+
+
 def have_it_read(process: subprocess.Popen[bytes], listener: socket.socket, config: Path, text: str) -> None:
     """Change the settings of a daemon."""
     config.write_text(text)
@@ -251,9 +258,7 @@ def test_settings_are_read_again_at_sighup(
         for text in ("[spool]\nsetle = 1\n", '[spool]\nsettle = 0.1\n[docker]\nmode = "recycled"\n'):
             have_it_read(process, listener, config, text)
         until((spool / "done" / "half.response.json").exists)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
-        said = process.stderr.read().decode() if process.stderr else ""
+        said = ended(process)
     assert "the settings cannot be taken over; all stays as it was" in said
     assert "setle" in said
     assert "taken_over=spool.scan,spool.settle" in said
@@ -276,9 +281,7 @@ def test_a_weight_of_nobody_starts_no_executor_and_is_not_taken_over(
         assert listener.recv(100) == b"READY=1"
         for text in ("weights = { nobody-of-this-name = 2 }", "weights = { 'uid:1' = 2 }"):
             have_it_read(process, listener, config, f"[spool]\nscan = 0.3\n[turns]\n{text}\n")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
-        said = process.stderr.read().decode() if process.stderr else ""
+        said = ended(process)
     assert said.count("the settings cannot be taken over; all stays as it was") == 1
     assert "taken_over=spool.scan,turns.weights" in said
 

@@ -36,12 +36,7 @@ class Queue:
     """
 
     def __init__(
-        self,
-        root: str,
-        kind: Kind,
-        attempts: int,
-        pause: float = 0.0,
-        answers: Answers | None = None,
+        self, root: str, kind: Kind, attempts: int, pause: float = 0.0, answers: Answers | None = None
     ) -> None:
         self.root = root
         self.kind = kind

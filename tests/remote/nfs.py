@@ -99,6 +99,16 @@ class Client:
 
         self.again(write)
 
+    @contextlib.contextmanager
+    def open(self, path: str, mode: str) -> Iterator[nfs_rs.File]:
+        """Open a file; that it was closed on the server nobody needs to know."""
+        file = self.again(lambda: self.raw.open(path, mode))
+        try:
+            yield file
+        finally:
+            with contextlib.suppress(*LOST):
+                file.close()
+
     def write_at(self, file: nfs_rs.File, data: bytes, offset: int) -> None:
         """Write into an open file, all the way to the server."""
         self.again(lambda: file.write_at(data, offset))

@@ -104,7 +104,7 @@ def test_one_after_the_other_and_all_at_once(room: Room, anns: Client) -> None:
 def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
     id_, data = room.request(2000)
     with room.settling(SLOW.settle):
-        with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+        with anns.open(f"/incoming/{id_}.json", "wb") as file:
             size = len(data) // SLOW.pauses + 1
             for number in range(SLOW.pauses):
                 anns.write_at(file, data[number * size : (number + 1) * size], number * size)
@@ -115,7 +115,7 @@ def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
 def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client) -> None:
     """Its file is still open: no server would tell the difference from one that only rests."""
     id_, data = room.request(2000)
-    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+    with anns.open(f"/incoming/{id_}.json", "wb") as file:
         anns.write_at(file, data[:1000], 0)
         answer = fetch(anns, id_)
     assert answer["status"] == "REJECTED"
@@ -125,7 +125,7 @@ def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client)
 def test_what_is_written_after_it_was_whole_changes_nothing(room: Room, ann: User, anns: Client) -> None:
     """The client has its file open all the while, and a handle does not care for names."""
     id_, data = room.request(2000)
-    with anns.raw.open(f"/incoming/{id_}.json", "wb") as file:
+    with anns.open(f"/incoming/{id_}.json", "wb") as file:
         anns.write_at(file, data, 0)
         room.until((room.spool / "done" / f"{id_}.json").exists)
         with contextlib.suppress(*REFUSED):  # a server may have closed what was removed

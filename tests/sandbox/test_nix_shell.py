@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -32,19 +33,19 @@ from tests.sandbox.test_limits import (  # noqa: F401
 pytestmark = [pytest.mark.docker, pytest.mark.nix]  # type: ignore[assignment] # that of test_job
 
 
-@pytest.fixture(scope="module")
-def plain_shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
-    return build_shell(prepared_for_nix_shell, "")
+def shell_of(attributes: str) -> Any:
+    """Return the fixture of a shell that nix-shell itself enters."""
+
+    @pytest.fixture(scope="module")
+    def shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
+        return build_shell(prepared_for_nix_shell, attributes)
+
+    return shell
 
 
-@pytest.fixture(scope="module")
-def python_shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
-    return build_shell(prepared_for_nix_shell, "buildInputs = [ pkgs.python3 ];")
-
-
-@pytest.fixture(scope="module")
-def c_shell(prepared_for_nix_shell: tuple[NixBuilder, Runtime]) -> str:
-    return build_shell(prepared_for_nix_shell, "buildInputs = [ pkgs.gcc ];")
+plain_shell = shell_of("")
+python_shell = shell_of("buildInputs = [ pkgs.python3 ];")
+c_shell = shell_of("buildInputs = [ pkgs.gcc ];")
 
 
 def test_no_variable_of_the_build_is_left(run: Run) -> None:  # type: ignore[no-redef]
