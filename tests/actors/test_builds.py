@@ -163,7 +163,7 @@ def test_a_bug_around_a_build_is_in_the_log_and_frees_its_place(
         raise ZeroDivisionError("on purpose")
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench.builder, "_hold", fails)
+        patched.setattr(bench.builder._work, "_hold", fails)
         bench.drop("x", expression="x")
         bench.until(lambda: any(entry.exc_info for entry in caplog.records))
     bench.until(lambda: bench.has("done", "x.response.json"), lambda: everyone(bench))
