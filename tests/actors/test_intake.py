@@ -757,8 +757,19 @@ def test_a_name_that_cannot_be_looked_at_is_nobody_elses_matter(
 
 
 def box_short_of_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int) -> Box:
-    """Return a box with one submission, z, and more than a batch of an owner's cancels that do nothing."""
+    """Return a box with one submission, z, and more than a batch of an owner's cancels that do nothing.
+
+    Each file takes the same time, whatever the machine does: owners take turns by it.
+    """
     box = Box(tmp_path, settle=600.0)
+    now, real = [1000.0], box.intake._take
+
+    def take(name: str) -> bool:
+        now[0] += 1e-6
+        return real(name)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(box.intake, "_take", take)
     box.drop("z.json", owner=1000)
     box.step()
     monkeypatch.setattr(floor.Floor, "reached", lambda _: True)
