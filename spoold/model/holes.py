@@ -17,29 +17,69 @@ _MARK = re.compile(r"[+~]|ubuntu|deb\d|\.(?:el|fc)\d|-\d")
 
 
 class Hole(NamedTuple):
-    """A known hole; ``fixed`` are the first versions without it, one per series, ascending."""
+    """A known hole.
+
+    ``published`` is the day on which its advisory was, and ``source`` where that stands. ``fixed`` are the first
+    versions without it, one per series, ascending. ``since`` is the first one with it, "" where all before have it.
+    """
 
     name: str
+    published: str
+    source: str
     fixed: tuple[str, ...]
+    since: str = ""
+
+
+def _of_runc(name: str, published: str, advisory: str, *fixed: str) -> Hole:
+    return Hole(name, published, f"https://github.com/opencontainers/runc/security/advisories/{advisory}", fixed)
+
+
+def _of_nix(name: str, published: str, advisory: str, *fixed: str, since: str = "") -> Hole:
+    return Hole(name, published, f"https://github.com/NixOS/nix/security/advisories/{advisory}", fixed, since)
 
 
 HOLES = {
     "runc": (
-        Hole("CVE-2024-21626", ("1.1.12",)),
-        Hole("CVE-2025-31133, CVE-2025-52565, CVE-2025-52881", ("1.2.8", "1.3.3")),
+        _of_runc("CVE-2024-21626", "2024-01-31", "GHSA-xr7r-f8xq-vfvv", "1.1.12"),
+        _of_runc("CVE-2025-31133", "2025-11-05", "GHSA-9493-h29p-rfm2", "1.2.8", "1.3.3"),
+        _of_runc("CVE-2025-52565", "2025-11-05", "GHSA-qw9x-cqr3-wc7r", "1.2.8", "1.3.3"),
+        _of_runc("CVE-2025-52881", "2025-11-05", "GHSA-cgrx-mc8f-2prm", "1.2.8", "1.3.3"),
     ),
     "Nix": (
-        Hole("CVE-2024-27297", ("2.3.18", "2.18.2", "2.19.4", "2.20.5")),
-        Hole("CVE-2026-39860", ("2.28.6", "2.29.3", "2.30.4", "2.31.4", "2.32.7", "2.33.4", "2.34.5")),
-        Hole("CVE-2026-110449", ("2.28.8", "2.30.6", "2.31.6", "2.34.9", "2.35.3")),
+        _of_nix("CVE-2024-27297", "2024-03-07", "GHSA-2ffj-w4mj-pg37", "2.3.18", "2.18.2", "2.19.4", "2.20.5"),
+        Hole(
+            "CVE-2025-46415, CVE-2025-46416",
+            "2025-06-24",
+            "https://discourse.nixos.org/t/security-advisory-privilege-escalations-in-nix-lix-and-guix/66017",
+            ("2.24.15", "2.26.4", "2.28.4", "2.29.1"),
+        ),
+        _of_nix(
+            "CVE-2026-39860",
+            "2026-04-07",
+            "GHSA-g3g9-5vj6-r3gj",
+            *("2.28.6", "2.29.3", "2.30.4", "2.31.4", "2.32.7", "2.33.4", "2.34.5"),
+            since="2.18.2",  # it came with the fix of the first one
+        ),
+        _of_nix(
+            "CVE-2026-44028",
+            "2026-05-04",
+            "GHSA-vh5x-56v6-4368",
+            *("2.28.7", "2.29.4", "2.30.5", "2.31.5", "2.32.8", "2.33.6", "2.34.7"),
+            since="2.24.4",
+        ),
     ),
-    "crun": (Hole("CVE-2022-27650", ("1.4.4",)),),
+    "crun": (Hole("CVE-2022-27650", "2022-04-04", "https://nvd.nist.gov/vuln/detail/CVE-2022-27650", ("1.4.4",)),),
 }
 
 
 def of(program: str, version: str) -> list[Hole]:
     """Return the holes that ``program`` has in ``version``, going by the number alone."""
-    return [hole for hole in HOLES.get(program, ()) if not _mended(numbers(version), hole.fixed)]
+    number = numbers(version)
+    return [
+        hole
+        for hole in HOLES.get(program, ())
+        if not (number and number < numbers(hole.since)) and not _mended(number, hole.fixed)
+    ]
 
 
 def _mended(version: tuple[int, ...], fixed: tuple[str, ...]) -> bool:
@@ -66,7 +106,7 @@ def finding(program: str, version: str, packaged: str = "") -> Finding:
     found = of(program, version)
     if not found:
         return Finding(Level.FINE, f"{program} {shown}", "no known holes")
-    names = ", ".join(hole.name for hole in found)
+    names = ", ".join(f"{hole.name} ({hole.published}, {hole.source})" for hole in found)
     fixed = " or ".join(found[-1].fixed[-2:])
     if of_distribution(shown):
         return Finding(
