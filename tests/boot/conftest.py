@@ -68,5 +68,10 @@ def host(bare: Machine, package: Path) -> Machine:
     *install, enable, first = commands("Install")
     said = "".join(bare.sh(f"exec 2>&1\n{block}") for block in (*install, enable))
     assert "Failed" not in said, said
-    assert '"stdout":"hello\\n"' in bare.sh(first, user=USERS[0])
+    try:
+        answer = bare.sh(first, user=USERS[0])
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        last = [f"{line['_SYSTEMD_UNIT']}: {line['MESSAGE']}" for line in bare.journal("-n60", "--unit=spoold-*")]
+        raise AssertionError("no answer to the first submission:\n" + "\n".join(last)) from error
+    assert '"stdout":"hello\\n"' in answer
     return bare
