@@ -89,10 +89,13 @@ def _pair(pair: bytes) -> tuple[bytes, bytes]:
 
 
 def _enter_work() -> None:
-    """Go to the work directory. An earlier phase may have closed it, which is the job's own doing."""
+    """Go to the work directory. An earlier phase may have closed it, which is the job's own doing.
+
+    It is a mount, so the job can neither remove it nor put something else there.
+    """
     try:
         os.chdir(WORK)
-    except OSError as error:
+    except PermissionError as error:
         os.write(2, f"spoold: the work directory cannot be entered: {error.strerror}\n".encode())
         os._exit(126)
 

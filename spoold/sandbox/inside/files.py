@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -14,6 +15,7 @@ job_uid = JOB_UID  # of the job that this process serves, and its gid
 # then no two jobs' together. A cell takes the next uid too.
 HOLDERS = range(60706, 61184, 2)
 WORK = "/job"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)  # what a job's files meet that are more than it may have
 WORDS = 3  # the descriptor from which the shell that enters the job's environment reads what it is to become
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from . import cell, counters
-from .files import receive, serve
+from .files import FULL, receive, serve
 from .messages import VERSION, Again, Broken, End, Failed, Message, Order, Parcel, Ready, Refused, story
 from .phase import Phase, Tools
 from .wire import GoneError, Host
@@ -80,6 +80,8 @@ def _serve(tools: Tools, job: Parcel) -> NoReturn:
     try:
         stdin = receive(host, job)
     except OSError as error:
+        if error.errno not in FULL:
+            raise  # the names are good: whatever else it is, the job has no part in it
         host.send(Refused(reason=(error.strerror or "").encode()))
         host.any_of()  # nothing comes but the end
         raise GoneError from error
