@@ -10,6 +10,7 @@ import pytest
 
 from spoold import engines
 from spoold.cli import defaults
+from spoold.cli.migration import migrate
 from spoold.config import Settings
 from spoold.config.file import MOVED, decode, former_names, load
 from spoold.config.live import LIVE, take_over
@@ -208,6 +209,75 @@ waiting = 3 # more
         rewritten("[sandbox]\nwaiting = 1\n[docker]\nview = 'off'\n", MOVED)
         == "[sandbox]\nview = 'off'\nwaiting = 1\n[docker]\n"
     )
+
+
+def test_text_and_commented_settings_stay_what_they_are() -> None:
+    text = """[docker]
+# view = required took too long here
+host = "unix:///run/other.sock"
+#view = "off"
+#from the pilot,
+  # last year
+mode = "recycled"
+"""
+    assert (
+        rewritten(text, MOVED)
+        == """[docker]
+# view = required took too long here
+host = "unix:///run/other.sock"
+
+[sandbox]
+#view = "off"
+#from the pilot,
+  # last year
+mode = "recycled"
+"""
+    )
+    assert rewritten(text.replace("\n", "\r\n"), MOVED) == rewritten(text, MOVED).replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("before", ["", "# all as it is", "[spool]\r\nscan = 1.0", '[docker]\n#mode = "recycled"\n'])
+def test_a_file_with_the_names_of_today_is_left_alone(tmp_path: Path, before: str) -> None:
+    file = tmp_path / "spoold.toml"
+    file.write_bytes(before.encode())
+    assert migrate(str(file)) == []
+    assert file.read_bytes() == before.encode()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        'docker = { mode = "recycled" }',
+        'docker.mode = "recycled"\n[sandbox]\nwaiting = 3',
+        'sandbox.waiting = 3\n[docker]\nmode = "recycled"',
+        'sandbox = { waiting = 3 }\n[docker]\nmode = "recycled"',
+        '[docker]\n"mode" = "recycled"',
+        '[docker]\nmode = """\\\nrecycled"""',
+        '[nix]\nsystem = """\n[docker]\nmode = "single-use"\n"""\n[docker]\nmode = "recycled"',
+    ],
+)
+def test_what_cannot_be_rewritten_line_by_line_is_left_to_its_owner(tmp_path: Path, before: str) -> None:
+    file = tmp_path / "spoold.toml"
+    file.write_text(before)
+    assert load(str(file)).sandbox.mode == "recycled"
+    with pytest.raises(OperatorError, match=r"move docker\.mode to sandbox\.mode by hand"):
+        migrate(str(file))
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"# caf\xe9\n", "byte 5 is no UTF-8"),
+        (b"sandbox = 3\n[docker]\nmode = 'recycled'\n", "Expected `object`, got `int`|unknown field `mode`"),
+        (b"[limits.run]\ndefault = 3\n", "Expected `object`, got `int`"),
+    ],
+)
+def test_a_file_that_is_no_file_of_settings_is_refused_in_words(tmp_path: Path, text: bytes, words: str) -> None:
+    file = tmp_path / "spoold.toml"
+    file.write_bytes(text)
+    with pytest.raises(OperatorError, match=f"^{file}: .*({words})"):
+        load(str(file))
 
 
 def test_each_moved_setting_has_a_place_of_today() -> None:

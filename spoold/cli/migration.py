@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
+
 from spoold.config.file import MOVED, decode, former_names
 from spoold.host import fsops
 from spoold.model.errors import OperatorError
@@ -34,16 +36,25 @@ def migrate(file: str) -> list[str]:
     path = os.path.realpath(file)
     try:
         before = Path(path).read_bytes()
-        found = former_names(before)
-        after = rewritten(before.decode(), MOVED).encode()
     except OSError as error:
         raise OperatorError(f"{file}: {error.strerror}") from error
-    if found and (former_names(after) or decode(after) != decode(before)):
+    found = former_names(before)
+    if not found:
+        return []
+    after = rewritten(before.decode(), MOVED).encode()
+    if not _mean_the_same(before, after):
         names = ", ".join(f"{old} to {MOVED[old]}" for old in found)
         raise OperatorError(f"{file}: it is written in a way that only its owner can change: move {names} by hand")
-    if after != before:
-        _replace(path, after)
+    _replace(path, after)
     return found
+
+
+def _mean_the_same(before: bytes, after: bytes) -> bool:
+    """Tell whether a file that was rewritten sets what it did, by the names of today alone."""
+    try:
+        return not former_names(after) and decode(after) == decode(before)
+    except (msgspec.DecodeError, OperatorError):  # such as a table that is written out in one line elsewhere
+        return False
 
 
 def _replace(path: str, data: bytes) -> None:

@@ -45,6 +45,8 @@ def load(path: str | None) -> Settings:
         raise OperatorError(f"{name}: {error.strerror}; name a readable file with --config") from error
     except OperatorError as error:
         raise OperatorError(f"{name}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise OperatorError(f"{name}: byte {error.start} is no UTF-8: save it as UTF-8") from error
     except msgspec.ValidationError as error:
         raise OperatorError(f"{name}: {error}; `spoolctl config --defaults` shows every setting") from error
     except msgspec.DecodeError as error:
@@ -63,7 +65,8 @@ def decode(text: bytes) -> Settings:
         base = getattr(Limits(), phase, None)
         if isinstance(base, PhaseRange) and isinstance(kinds, dict):
             raw["limits"][phase] = msgspec.to_builtins(base) | {
-                kind: msgspec.to_builtins(getattr(base, kind, {})) | values for kind, values in kinds.items()
+                kind: msgspec.to_builtins(getattr(base, kind, {})) | values if isinstance(values, dict) else values
+                for kind, values in kinds.items()
             }
     settings = msgspec.convert(raw, Settings)
     _refuse_contradictions(settings)
@@ -82,6 +85,8 @@ def _take_former_names(raw: dict[str, Any]) -> list[str]:
         (table, name), (to, key) = old.split("."), new.split(".")
         if isinstance(raw.get(table), dict) and name in raw[table]:
             target = raw.setdefault(to, {})
+            if not isinstance(target, dict):
+                continue  # no table, which is said when all is read
             if key in target:
                 raise OperatorError(f"{old} is called {new} today, and both are set: remove the former")
             target[key] = raw[table].pop(name)
