@@ -17,7 +17,7 @@
 export HOME
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # an ordinary user's PATH on Debian lacks these
 cache=${SPOOLD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/spoold}
-# Whoever calls from inside some other virtual environment means that one for himself, not for us.
+# Whoever calls from inside some other virtual environment means that one for themselves, not for us.
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
 
 say() { printf '==> %s\n' "$*" >&2; }

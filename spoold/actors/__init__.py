@@ -2,7 +2,7 @@ from __future__ import annotations
 
 
 class Threadless:
-    """What an actor says that has no thread but its loop's, and does nothing that takes long."""
+    """Answers for an actor that runs no thread of its own and does nothing that takes long."""
 
     def hurry(self) -> None:
         """Do nothing: there is nothing to finish."""

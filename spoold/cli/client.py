@@ -19,6 +19,7 @@ import msgspec
 from spoold.model import ids
 from spoold.model.errors import ClientError
 from spoold.model.response import FINAL, Response
+from spoold.model.states import State
 from spoold.model.submission import Encoding, File, Request
 from spoold.spool import answers
 
@@ -135,12 +136,12 @@ def require_spool(spool: str) -> None:
 
 def look(spool: str, id_: str) -> Response | None:
     """Return the response, or the response so far; None where nothing is known of that id."""
-    for directory, name in (("done", ids.response_name(id_)), ("progress", ids.done_name(id_))):
+    for directory, name in ((State.DONE, ids.response_name(id_)), ("progress", ids.done_name(id_))):
         found = _read(os.path.join(spool, directory, name))
         if found is not None:
             return found
     # It may have been finished between the two looks.
-    return _read(os.path.join(spool, "done", ids.response_name(id_)))
+    return _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
 
 
 def why_unknown(spool: str, id_: str) -> str:
@@ -156,7 +157,7 @@ def why_unknown(spool: str, id_: str) -> str:
 
 def doubt(spool: str, id_: str) -> str:
     """Say why a response may not be what was published, "" where nothing speaks against it."""
-    path = os.path.join(spool, "done", ids.response_name(id_))
+    path = os.path.join(spool, State.DONE, ids.response_name(id_))
     with contextlib.suppress(OSError):
         found = answers.doubt(path, _bytes(path))
         return found.why if found else ""
@@ -203,7 +204,7 @@ def wait(spool: str, id_: str, timeout: float) -> Response | None:
     deadline = time.monotonic() + timeout
     pause = POLL_FIRST
     while True:
-        response = _read(os.path.join(spool, "done", ids.response_name(id_)))
+        response = _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
         if response is not None and response.status in FINAL:
             return response
         if time.monotonic() >= deadline:

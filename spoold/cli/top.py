@@ -30,6 +30,7 @@ from spoold.host.textfile import files_of
 from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
+from spoold.model.states import Kind, Role, State
 from spoold.spool import layout
 from spoold.upkeep.depth import Depth, Waiting, depths, holders
 
@@ -47,7 +48,7 @@ class Aged(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class State(msgspec.Struct, frozen=True):
+class DepthRow(msgspec.Struct, frozen=True):
     """How much is in a directory of the spool; ``oldest`` in seconds, null where nothing is there."""
 
     state: str
@@ -72,7 +73,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     time: float
     spool: str
-    states: list[State]
+    states: list[DepthRow]
     oldest: list[Aged]
     workers: list[Worker]
     owners: list[Owner]
@@ -146,7 +147,7 @@ def _look(settings: Settings, rates: _Rates) -> Sample:
     return Sample(
         time=now,
         spool=root,
-        states=[State(depth.state, depth.number, _oldest(depth, now)) for depth in found],
+        states=[DepthRow(depth.state, depth.number, _oldest(depth, now)) for depth in found],
         oldest=sorted(entries, key=lambda entry: -entry.seconds)[:MOST],
         workers=_workers(root, now),
         owners=owners(root, now),
@@ -175,7 +176,7 @@ def _workers(root: str, now: float) -> list[Worker]:
     locks = {name.removesuffix(Kept.LOCK) for name in _names(private) if name.endswith(Kept.LOCK)} - {"requeue"}
     found = []
     for name in sorted(held.keys() | locks):
-        state = "builds/building" if name == "builder" else "running"
+        state = Kind.BUILD.directory(State.BUILDING) if name == Role.BUILDER else State.RUNNING
         entries = [_aged(waiting, state, now) for waiting in held.get(name, ())]
         lock = os.path.join(private, f"{name}{Kept.LOCK}")
         found.append(Worker(name, machine.lock_holders(lock), entries))

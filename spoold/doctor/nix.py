@@ -117,7 +117,7 @@ def _users(settings: NixSettings) -> Iterator[Finding]:
 
 
 def _ours_alone(settings: NixSettings, builder: int) -> Iterator[Finding]:
-    """Nothing else may have made files in the store of an ordinary user: he could not remove them."""
+    """Nothing else may have made files in the store of an ordinary user, who could not remove them."""
     wanted = accounts.uid_of(BUILDER)
     if wanted is not None and wanted != builder and settings.state == NixSettings().state:
         yield Subject(f"nix.state {settings.state}").warning(

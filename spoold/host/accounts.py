@@ -33,7 +33,7 @@ def missing(group: str, users: Iterable[str]) -> list[str]:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, his number where he has none."""
+    """Return the name of a user, their number where they have none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -2,7 +2,7 @@
 
 A record is one datagram of fields (systemd.io/JOURNAL_NATIVE_PROTOCOL): ``NAME=value`` and a newline, or, where a value
 has a newline of its own, its name, its length in 8 bytes, and its bytes. So no value can end early and be taken for
-another field, whatever a client calls his files. Names are ours: the words that a record's fields have in the code.
+another field, whatever clients call their files. Names are ours: the words that a record's fields have in the code.
 
 Values are cut, so a datagram stays far below what a socket takes (200 KiB), and none has to go as a file. What journald
 does not take, since it is away or full, goes to stderr, as all did before.

@@ -24,7 +24,7 @@ ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<a
 RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
 OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
 REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
-KEPT = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
+OF_USER = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
 
@@ -188,7 +188,7 @@ def refusal_name(id_: str, uid: int, sha256: str) -> str:
 
 def kept_for(name: str) -> int | None:
     """Return the uid in the name of a refusal in ``done/`` or a file in ``quarantine/``, None where there is none."""
-    match = KEPT.fullmatch(name)
+    match = OF_USER.fullmatch(name)
     return int(match["uid"]) if match else None
 
 

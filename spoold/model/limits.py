@@ -121,7 +121,7 @@ def within(limits: Limits, memory: int) -> Limits:
 def unused_wishes(asked: RequestedLimits | None) -> list[str]:
     """Return a note for each limit that was asked for of the phase ``dependencies`` and means nothing there.
 
-    A build is for all who want it, so one client's wish bounds only how long he waits.
+    A build is for all who want it, so one client's wish bounds only how long they wait.
     """
     wishes = [] if asked is None else [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
     return [

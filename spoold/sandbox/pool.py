@@ -5,7 +5,7 @@ of that; a job sent to one that waits is done in a few. So ``wanted`` containers
 ``take`` hands one out, ``give`` takes it back used, and it is never handed out again, unless containers are recycled
 and it says that it can be. A few threads make and remove:
 
-* Whoever waits in ``take`` comes first: containers are made for him at once.
+* Whoever waits in ``take`` comes first: containers are made for them at once.
 * Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
   ``QUIET``, but no longer than ``YIELD``, and half of the threads do such work at once. So under continuous load they
   go on, and throughput is that of the engine's life-cycle of a container.

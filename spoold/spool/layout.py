@@ -4,8 +4,8 @@ Spec: spool-layout.md, "Directories", "States" and "Transitions"; a test reads t
 and these differ. ``create`` makes a spool from the first one, and systemd/tmpfiles.d is compared with it as well.
 
 A spool is *shared* where each daemon is a user of its own: then the group of its directories is theirs, and may write.
-Else one user runs all, and the group has the rights of strangers. Which of both it is, the directories tell; so nothing
-has to be configured, and whoever writes a file into one knows whom to let read it.
+Else one user runs all, and the group has the rights of strangers. The directories tell which of the two it is. So
+nothing has to be configured, and whoever writes a file into one knows whom to let read it.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _mend(directory: Directory, itself: str, owners: Accounts | None, *, shared:
 def owners_for(root: str) -> Accounts | None:
     """Return whom the spool is to be shared by; None where it is one user's, or for the caller to say nothing about.
 
-    Shared is what root makes on a host that has the users. What another user has made stays his.
+    Shared is what root makes on a host that has the users. What another user has made stays theirs.
     """
     if os.geteuid() != 0:
         return None

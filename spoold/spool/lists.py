@@ -16,6 +16,7 @@ from spoold.host import acl, fsops, proc, units
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level
+from spoold.model.states import State
 from spoold.spool import layout, trial
 
 log = Log("spool")
@@ -67,7 +68,7 @@ def wrong(root: str) -> str | None:
         return None
     shared = layout.is_shared(root)
     writer = os.stat(os.path.join(root, "incoming" if shared else "tmp"))
-    path = os.path.join("done", f"doctor-{os.getpid()}")
+    path = os.path.join(State.DONE, f"doctor-{os.getpid()}")
     access = acl.readers({STRANGER}, own_group=shared).hex()
     group = str(writer.st_gid if shared else -1)
     command = [sys.executable, "-I", "-S", trial.__file__, path, access, str(writer.st_uid), group, str(STRANGER)]

@@ -147,8 +147,8 @@ class Queue:
     def fence(self, entry: Entry, state: State) -> Entry | None:
         """Take an entry away from its holder by raising the attempt where it is; None where it is gone.
 
-        So does whoever ends an entry that had its last attempt, and the next one who takes it from him, should he stall
-        too; beyond that the number stays, or a fault that ends each of them would raise it for ever.
+        A worker that ends an entry after its last attempt does so too, and so does the next one, where the first has
+        stalled. Beyond that the number stays, or a fault that ends each of them would raise it for ever.
         """
         if entry.attempt >= self.attempts + ENDERS:
             return entry

@@ -147,7 +147,7 @@ def recover(queue: Queue, state: State, entry: Entry, *, abandon: Callable[[Entr
             attempt = entry.attempt + 1
             log.warning("lease ran out; put back", **{queue.kind: entry.id}, state=state, attempt=attempt)
         return
-    mine = queue.fence(entry, state)  # also from one who took it to end it: he may only have stalled
+    mine = queue.fence(entry, state)  # also from one that took it to end it, and may only have stalled
     if mine:
         log.error("set aside: its workers died", **{queue.kind: entry.id}, state=state, attempts=queue.attempts)
         abandon(mine)

@@ -1,7 +1,7 @@
 """Presence: which host has a role of a spool, where several hosts share it.
 
 Spec: spool-layout.md, "Several hosts". The locks that keep a role to one process may be each host's own on a remote
-file system. So whoever has the lock also keeps a file that says which host he is on, and renews its mtime; another
+file system. So whoever has the lock also keeps a file that says which host they are on, and renews its mtime; another
 host that finds it renewed does not start. One that stalled, so that its file was taken, has lost the role and must end.
 Entries need none of this, their renames decide. It is for what a role keeps by itself: notes of what it held, turns,
 the Nix store.

@@ -123,9 +123,9 @@ class Retention:
             ):
                 old.append(found)
                 if len(old) >= BATCH:
-                    yield from self._let_go(old)
+                    yield from self._remove(old)
                     old = []
-        yield from self._let_go(old)
+        yield from self._remove(old)
 
     def _count(self, census: Census, walk: Iterator[Item | Pause]) -> Iterator[Pause]:
         for found in walk:
@@ -138,7 +138,7 @@ class Retention:
         share = share_of(self._settings)
         return decide(census, self._rules, max_age, share=share, short=self._short(), much=part_of(self._settings))
 
-    def _let_go(self, old: list[Item]) -> Iterator[Pause]:
+    def _remove(self, old: list[Item]) -> Iterator[Pause]:
         if not old or not (old := (yield from self._archive.archived(old, self._rules))):
             return
         old = [item for item in old if not item.entry or fsops.mtime(os.path.join(self._done, item.entry)) == item.time]

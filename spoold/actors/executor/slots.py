@@ -171,7 +171,7 @@ class Slots:
         try:
             self._run(taken, lease)
         except (LeaseLostError, RunCancelledError):
-            self._let_go(entry, lost=lease.lost)
+            self._put_back(entry, lost=lease.lost)
         except NewerFormatError as error:
             self._newer.meet(error)
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
@@ -221,7 +221,8 @@ class Slots:
         lease.check()
         self._ending.finish(entry, submission, final, tidy=False)
 
-    def _let_go(self, entry: Entry, *, lost: bool) -> None:
+    def _put_back(self, entry: Entry, *, lost: bool) -> None:
+        """Give back an entry that was not finished, where its lease is not lost."""
         if not lost and self._spool.queue.give_back(entry, State.RUNNING, entry.attempt):
             log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
         else:

@@ -14,7 +14,8 @@ reports on its stdout. It outlives the job whatever the job does:
 
 ``porter`` is another program, for a container of another kind, and shares no more than the wire with the supervisor.
 
-These modules are all of spoold that enters the container (``image`` puts them there), where they are the package
+These modules are all of spoold that enters the container (the engine puts them there), where they are the package
 ``inside``. So they import nothing of spoold, and little of the standard library: starting the interpreter is part of
-every job's price, and json, signal, typing, contextlib or subprocess would each add to it. The host imports ``wire``.
+every job's price, and json, signal, typing, contextlib or subprocess would each add to it. The host imports
+some of them as well, ``wire`` and ``messages`` first.
 """

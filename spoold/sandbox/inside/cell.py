@@ -147,7 +147,7 @@ def _furnish(space: int, inodes: int, shared: int, hosts: masks.Masks) -> None:
     for name, value in BUFFERS.items():
         with open(f"/proc/sys/{name.replace('.', '/')}", "wb", buffering=0) as file:
             file.write(value.encode())
-    # As Docker does in a container of one job; here it must not, or the kernel would refuse a /proc that shows more.
+    # In a container of one job the engine did so; here it must not, or the kernel would refuse a /proc that shows more.
     call(libc.mount, b"/proc/sys", b"/proc/sys", None, MS_BIND, None)
     call(libc.mount, None, b"/proc/sys", None, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, None)
     hosts.cover()

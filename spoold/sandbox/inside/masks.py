@@ -20,7 +20,7 @@ import os
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
 
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
-# What only root may read is closed to jobs anyway; Docker hides some of that by itself, and so do we.
+# What only root may read is closed to jobs anyway; some engines hide a part of that, and so do we.
 HIDDEN_FILES = tuple(
     f"/proc/{name}"
     for name in (
