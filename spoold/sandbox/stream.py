@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from spoold.model.errors import TemporaryError
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import Broken, Message, parse_any
+from spoold.sandbox.inside.messages import VERSION, Broken, Message, Ready, parse_any
 
 MAX_DIAGNOSTICS = 4096
 ATTENTION = 0.2  # seconds between looks at the caller's event
@@ -94,6 +94,17 @@ class Stream:
                     continue
                 except OSError as error:
                     raise ClosedError(f"cannot send to the sandbox: {error.strerror}") from error
+
+    def greeting(self, patience: float) -> Ready:
+        """Return the message with which a program says that it waits.
+
+        Raises :class:`ClosedError` also where it speaks another version of the wire.
+        """
+        ready = self.message(patience, Ready)
+        assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
+        if ready.version != VERSION:
+            raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")
+        return ready
 
     def message(self, patience: float, *expected: type[Message]) -> Message:
         """Return the next message, which must be one of those expected; raises :class:`BrokenError` for a bug of ours.

@@ -1,8 +1,10 @@
 """Holding: an entry is claimed, worked on while its lease is renewed, and given back where the host is in the way.
 
-Spec: spool-layout.md, "Transitions" and "The mtime rule". Every worker does it in this one way. To come too late is
-nobody's error. An error of the host (a full disk, a file server that is away) costs the entry no attempt: it goes back
-as soon as the host lets us, and is held until then, since nobody else could do more with it.
+Spec: spool-layout.md, "Transitions" and "The mtime rule". Every worker that takes long does it in this one
+way. What an executor answers at once it claims and ends in one go, see ``executor/answering``.
+
+To come too late is nobody's error. An error of the host (a full disk, a file server that is away) costs the entry no
+attempt: it goes back as soon as the host lets us, and is held until then, since nobody else could do more with it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from spoold.engines.docker.framing import Attached
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.messages import Again, Bounds, Broken, Order, Refused, parse, story
+from spoold.sandbox.inside.supervisor import ready
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream
 
 VALUES: st.SearchStrategy[object] = st.recursive(
@@ -125,6 +126,17 @@ def test_a_bug_on_the_other_side_is_told(ends: tuple[Stream, socket.socket]) -> 
         theirs.sendall(framed(wire.frame(Broken(story=story(error)))))
     with pytest.raises(BrokenError, match=r"KeyError: 'left out'\n  test_stream.py:\d+ in test_a_bug"):
         stream.message(5, Refused)
+
+
+def test_a_program_that_speaks_another_version_is_not_listened_to(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
+    theirs.sendall(framed(wire.frame(ready())))
+    assert stream.greeting(5) == ready()
+    other = ready()
+    other.version += 1
+    theirs.sendall(framed(wire.frame(other)))
+    with pytest.raises(ClosedError, match="speaks version"):
+        stream.greeting(5)
 
 
 def test_a_message_has_all_its_fields_and_no_other() -> None:

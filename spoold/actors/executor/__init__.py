@@ -151,7 +151,7 @@ class Executor:
             self._finder.heed(hints)
         self._building.end_overdue()
         self._note_usage()
-        self._follow_shares()
+        self._let_those_with_room_begin()
         self._building.show_some()
         self._look_at_some()
         if not self._seen:
@@ -165,7 +165,7 @@ class Executor:
                 self._slots.use_runtime(self._provided.runtime)
         self._engine.look()
 
-    def _follow_shares(self) -> None:
+    def _let_those_with_room_begin(self) -> None:
         """Let those begin again whose share of the spool has room for answers."""
         self._shares.look()
         self._held = self._line.ask_again()

@@ -1,4 +1,4 @@
-"""The submissions in ``building/`` that one executor follows: what each waits for, and until when.
+"""The submissions in ``building/`` that wait at one executor: for which build, and until when.
 
 Spec: spool-layout.md, "Transitions" and "Overload". They are found by their build and by the end of their wait, without
 a look at all others: tens of thousands may wait for one build. Those whose time is over are ended in turns, by the time
@@ -49,7 +49,7 @@ class Waits:
         return entry in self._waits
 
     def add(self, wait: Wait) -> None:
-        """Follow a submission."""
+        """Note a submission that waits."""
         self._waits[wait.entry] = wait
         self._of_build.setdefault(wait.build_id, set()).add(wait.entry)
         if wait.until is not None:

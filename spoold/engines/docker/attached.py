@@ -13,7 +13,6 @@ from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.framing import Attached
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError, TemporaryError
-from spoold.sandbox.inside.messages import VERSION, Ready
 from spoold.sandbox.stream import ClosedError, Stream
 
 log = Log("sandbox")
@@ -54,7 +53,7 @@ class AttachedContainer:
         self._stream = Stream(Attached(attached), cancelled)
         self._api.start(self.id)
         try:
-            self.ready = _ready(self._stream)
+            self.ready = self._stream.greeting(START_TIMEOUT)
         except ClosedError as error:
             raise TemporaryError(f"the sandbox did not start: {error}") from error
 
@@ -80,15 +79,6 @@ class AttachedContainer:
             log.warning("a container is left behind", container=self.id[:12], error=error)
         finally:
             self._api.close()
-
-
-def _ready(stream: Stream) -> Ready:
-    """Return the message with which a program says that it waits."""
-    ready = stream.message(START_TIMEOUT, Ready)
-    assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
-    if ready.version != VERSION:
-        raise ClosedError(f"its program speaks version {ready.version} of the wire, and this one {VERSION}")
-    return ready
 
 
 def remove(engine: DockerConnection, api: docker.APIClient, container: str, patience: float = 0.0) -> None:

@@ -2,7 +2,7 @@
 
 Theory of operation. These files tell one job of another, or of the host: how busy it is, what its disks do, how many
 containers there are, how much memory the last job of this container took. ``hide`` empties what no program of a job
-needs. A cell does that in its own /proc; in a container of one job the engine does (``walls``). ``cover`` does the
+needs. A cell does that in its own /proc; in a container of one job the engine does. ``cover`` does the
 rest, in the mount namespace that it is called in: a cell calls it for itself, and the porter for a container of one
 job. It puts a small file system in the place of /sys, and files into /proc that say nothing of the host where programs
 fail without any. Copies take the place of the files in /etc that the engine mounts from the host's disk. What is left,

@@ -1,4 +1,4 @@
-"""A filter of system calls for the job, on top of the container's (``seccomp.json``), which binds the supervisor too.
+"""A filter of system calls for the job, on top of the engine's own, which binds the supervisor too.
 
 It refuses what only the supervisor of a recycled container may do: namespaces, mounts. And what a container's profile
 should refuse, but not every engine applies it: io_uring, whose requests no filter sees, and the calls of other
