@@ -18,6 +18,7 @@ from spoold.model.collection import Order, Report
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
+from spoold.spool.orders import BY_HAND
 from spoold.spool.store import Spool
 from spoold.upkeep.requeue import requeue as requeue_finished
 
@@ -44,7 +45,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
-    name = f"by-hand-{secrets.token_hex(4)}"
+    name = f"{BY_HAND}{secrets.token_hex(4)}"
     builds.orders.file(name, Order(dry_run=dry_run))
     report = _wait(builds, name, timeout)
     if report is None:

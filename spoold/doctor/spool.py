@@ -12,10 +12,9 @@ from spoold.config import Settings
 from spoold.doctor import installation, protection
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
-from spoold.host.metrics import HELD
 from spoold.model.findings import Finding, Subject
 from spoold.model.ids import Kept
-from spoold.model.states import Role
+from spoold.model.states import Kind, Role
 from spoold.spool import layout, lists
 from spoold.upkeep.presence import elsewhere
 
@@ -229,7 +228,7 @@ def _leases(settings: Settings) -> Finding:
     longest = settings.lease.limit + 3 * settings.lease.check
     stale = [
         os.path.join(state, name)
-        for state in HELD
+        for state in (kind.directory(state) for kind in Kind for state in kind.leased)
         for name in fsops.names(os.path.join(root, state))
         if (seen := fsops.mtime(os.path.join(root, state, name))) is not None and now - seen > longest
     ]

@@ -37,6 +37,11 @@ class Kind(StrEnum):
         return self.flow[1:-1]
 
     @property
+    def leased(self) -> tuple[State, ...]:
+        """Return the states in which a worker has it, and renews its mtime. What waits for a build has no lease."""
+        return tuple(state for state in self.held if (self, state) not in UNLEASED)
+
+    @property
     def on_its_way(self) -> tuple[State, ...]:
         """Return all states but the last."""
         return self.flow[:-1]
@@ -47,6 +52,7 @@ class Kind(StrEnum):
 
 
 FLOWS = {Kind.SUBMISSION: tuple(State), Kind.BUILD: (State.NEW, State.BUILDING, State.DONE)}
+UNLEASED = ((Kind.SUBMISSION, State.BUILDING),)  # its build has a lease
 ROOTS = {Kind.SUBMISSION: "", Kind.BUILD: "builds/"}
 
 

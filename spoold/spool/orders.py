@@ -16,6 +16,7 @@ from spoold.spool.newer import OnNewer, ignore
 from spoold.spool.queue import Queue
 
 RESULT = ".result.json"
+BY_HAND = "by-hand-"  # how the names of the orders begin that a person filed, and reads the reports of
 
 
 class Orders:

@@ -26,7 +26,7 @@ from spoold.model.retention import NOTHING, Amount, Census, Going, decide
 from spoold.model.states import State
 from spoold.spool import answers
 from spoold.spool.builds import BuildStore
-from spoold.spool.orders import RESULT
+from spoold.spool.orders import BY_HAND, RESULT
 from spoold.spool.queue import Queue
 from spoold.spool.recovery import ABANDONED
 from spoold.spool.store import Spool
@@ -185,7 +185,7 @@ class Retention:
             return result is not None and each.locate(result.id, result) is None
 
         def is_answer(name: str) -> bool:
-            return name.startswith("by-hand-") and name.endswith(RESULT)
+            return name.startswith(BY_HAND) and name.endswith(RESULT)
 
         clear = partial(_clear, old=old, seldom=self._seldom)
         yield from clear(queue.path("progress"), lambda name: queue.locate(name.removesuffix(".json")) is None)

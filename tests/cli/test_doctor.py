@@ -149,6 +149,13 @@ def test_an_entry_that_nobody_holds_any_more(own: Settings) -> None:
     assert "'running/a@1.json': start `spoold health`" in said(spool.examine(own), Level.WARNING)
 
 
+def test_a_submission_that_waits_for_its_build_is_held_by_nobody_and_that_is_fine(own: Settings) -> None:
+    entry = Path(own.spool.path, "building/a@1.json")
+    entry.touch()
+    os.utime(entry, (0, 0))
+    assert "no entry is held by nobody" in said(spool.examine(own), Level.FINE)
+
+
 def test_daemons_that_run_here_and_those_that_do_not(own: Settings) -> None:
     with FileLock(f"{own.spool.path}/tmp/executor-two.lock"):
         found = list(spool.examine(own))

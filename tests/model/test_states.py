@@ -28,6 +28,7 @@ def test_each_kind_has_a_flow_with_a_beginning_and_an_end() -> None:
         assert (kind.flow[0], kind.flow[-1]) == (State.NEW, State.DONE)
         assert kind.held, "somebody works on it"
         assert list(kind.flow) == [state for state in State if state in kind.flow], "in the order of the flow"
+        assert kind.leased, "health looks whether its worker lives"
     assert set(Kind.SUBMISSION.flow) == set(State)
 
 
