@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from spoold.host.log import Log
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
@@ -26,6 +27,8 @@ from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
 from spoold.sandbox.transport import Transport, UnusableError
 from spoold.sandbox.verdict import is_possible, judge, killed_whole
+
+log = Log("sandbox")
 
 ENTER = "/spoold/enter.sh"  # in the sandbox
 LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
@@ -64,7 +67,10 @@ class Runner(Generic[Carrier]):
         try:
             if stream.arrived(Again) is not None:
                 self.due = False
-        except (ClosedError, BrokenError, RunCancelledError):
+        except (ClosedError, RunCancelledError):
+            return False
+        except BrokenError as error:  # no job's: nobody else would tell of it
+            log.bug("a supervisor failed between two jobs", error=error)
             return False
         return True
 

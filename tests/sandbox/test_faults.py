@@ -12,6 +12,8 @@ import pytest
 from spoold.sandbox.inside import child, supervisor
 from spoold.sandbox.inside.messages import Message, Parcel, Refused
 from spoold.sandbox.inside.wire import GoneError
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.stream import BrokenError
 
 JOB = Parcel(files=[], stdin=0, viewed=0, store=[])
 
@@ -60,3 +62,19 @@ def test_a_work_directory_that_is_not_there_is_a_bug(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(child, "WORK", str(tmp_path / "gone"))
     with pytest.raises(FileNotFoundError):
         child._enter_work()
+
+
+def test_a_bug_between_two_jobs_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        """A stream to a supervisor that failed after its last job."""
+
+        def arrived(self, _: type[Message]) -> Message:
+            raise BrokenError("KeyError: 'left out'\n  cell.py:1 in leave")
+
+    transport: Any = type("Carrier", (), {"stream": Failing()})
+    plan: Any = None
+    runner = Runner(transport, plan)
+    runner.due = True
+    assert not runner.alive()
+    assert "a supervisor failed between two jobs" in caplog.text
+    assert "cell.py:1 in leave" in caplog.text
