@@ -30,6 +30,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.states import Role
 from spoold.spool import layout
 from tests import engines
+from tests.pages import shell_client
 from tests.rights import assert_answer, run_as
 from tests.test_systemd import SERVICES, unit
 from tests.waiting import until
@@ -320,12 +321,6 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == set(UIDS.values())
 
 
-def shell_client() -> str:
-    """Return the whole client that the spec has for a local directory."""
-    spec = (Path(__file__).parents[1] / "spool-layout.md").read_text()
-    return next(block for block in spec.split("```sh\n")[1:] if "SPOOL REQUEST.json" in block).split("```")[0]
-
-
 def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) -> None:
     """Whoever makes files for others to write into, under all names that they may guess, gets nothing of theirs."""
     for role in ("intake", "builder", "executor"):
@@ -345,12 +340,32 @@ def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) ->
     assert json.loads(again.stdout)["Submission_id"] != json.loads(done.stdout)["Submission_id"]
 
 
+def test_the_shell_client_takes_no_other_answer_for_its_own(installed: Installed) -> None:
+    """Of an id that was used, and of a file of which not all is read."""
+    for role in ("intake", "builder", "executor"):
+        installed.start(role, spool=msgspec.structs.replace(installed.settings.spool, max_file=1000))
+    client = installed.directory / "submit"
+    client.write_text(shell_client().replace("id=job-${private##*/.}", "id=$3"))
+
+    def submit(id_: str, script: str) -> str:
+        request = installed.directory / "request.json"
+        request.write_text(json.dumps({"files": [{"name": "run.sh", "content": script}]}))
+        request.chmod(0o644)
+        response = json.loads(run_as(ALICE, f"sh -e {client} {installed.spool} {request} {id_}").stdout)
+        return f"{response['status']} {response.get('reason', '')}"
+
+    assert submit("x", "echo one") == "COMPLETED "
+    assert "used already" in submit("x", "echo two")
+    assert submit("x", "echo one") == "COMPLETED "
+    assert "larger than the 1000 bytes" in submit("y", "echo large #" + 1000 * "x")
+
+
 def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -> None:
     installed.start("intake")
     incoming, request = installed.spool / "incoming", installed.directory / "request.json"
     request.write_text(json.dumps(HELLO))
     request.chmod(0o644)
-    client = shell_client().replace("id=job-${private##*/.}", "id=taken").split("until")[0]
+    client = shell_client().replace("id=job-${private##*/.}", "id=taken").split("while")[0]
     run_as(BOB, f"umask 0; printf '{{' >{incoming}/taken.json")
     run_as(ALICE, f"set -- {installed.spool} {request}; {client}")
     assert (incoming / "taken.json").read_text() == "{"

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import os
 import re
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from spoold.model import ids
 from spoold.model.errors import ClientError
@@ -23,8 +26,10 @@ from spoold.model.states import State
 from spoold.model.submission import Encoding, File, Request
 from spoold.spool import answers
 
+T = TypeVar("T")
 ENCODER = msgspec.json.Encoder()
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
+SOON = 2.0  # seconds in which a file that is whole is taken in, where nothing is in the way
 LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
 
 
@@ -66,7 +71,24 @@ def new_id(stem: str) -> str:
     return f"{cleaned}-{secrets.token_hex(6)}"
 
 
-def drop(spool: str, id_: str, data: bytes) -> None:
+class Dropped(NamedTuple):
+    """A request in the drop box: its id, its path, whose it is there, and the SHA-256 of its bytes in hexadecimal.
+
+    The file system says whose it is: over NFS and through ssh that is not the user who asks.
+    """
+
+    id: str
+    path: str
+    uid: int
+    sha256: str
+
+    @property
+    def refusal(self) -> str:
+        """Return the name in ``done/`` of the answer where the id is not to be had."""
+        return ids.refusal_name(self.id, self.uid, self.sha256)
+
+
+def drop(spool: str, id_: str, data: bytes) -> Dropped:
     """Put a request into the drop box under its final name in one step, so that nobody sees half of it.
 
     Where another user has that name, it is one that nobody can guess: so nobody can keep us from it.
@@ -80,15 +102,18 @@ def drop(spool: str, id_: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        usual = os.path.join(incoming, f"{id_}.json")
+            uid = os.fstat(file.fileno()).st_uid
+        path = os.path.join(incoming, f"{id_}.json")
         try:
-            os.link(private, usual)
+            os.link(private, path)
         except FileExistsError:
-            if _is_ours(usual):
+            if _is_ours(path):
                 raise ClientError(f"{id_}.json lies in {incoming} already: choose another --id") from None
-            os.link(private, os.path.join(incoming, f"{ids.unguessable(id_)}.json"))
+            path = os.path.join(incoming, f"{ids.unguessable(id_)}.json")
+            os.link(private, path)
     finally:
         os.unlink(private)
+    return Dropped(id_, path, uid, hashlib.sha256(data).hexdigest())
 
 
 def _is_ours(path: str) -> bool:
@@ -148,11 +173,16 @@ def why_unknown(spool: str, id_: str) -> str:
     """Say why there is nothing to see of an id."""
     path = os.path.join(_incoming(spool), f"{id_}.json")
     if os.path.lexists(path):
-        return (
-            f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
-            "owner has used up a share of it. It is taken in as soon as that is over"
-        )
+        return why_not_taken(path)
     return "nothing is known of it (yet): no submission of that id, or it still arrives"
+
+
+def why_not_taken(path: str) -> str:
+    """Say why a file lies in the drop box still."""
+    return (
+        f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
+        "owner has used up a share of it. It is taken in as soon as that is over"
+    )
 
 
 def doubt(spool: str, id_: str) -> str:
@@ -201,13 +231,46 @@ def _read(path: str) -> Response | None:
 
 def wait(spool: str, id_: str, timeout: float) -> Response | None:
     """Return the final response; None where ``timeout`` seconds were not enough."""
+    return _poll(lambda: _final(spool, id_), timeout)
+
+
+def is_taken(dropped: Dropped, timeout: float | None = None) -> bool:
+    """Wait until intake has taken a file; False where ``timeout`` seconds, or ``SOON``, were not enough."""
+    return _poll(lambda: not os.path.lexists(dropped.path) or None, SOON if timeout is None else timeout) is not None
+
+
+def refusal(spool: str, dropped: Dropped) -> Response | None:
+    """Return what a file that was taken was refused with since its id is not to be had, None where it was not."""
+    found = _read(os.path.join(spool, State.DONE, dropped.refusal))
+    return found if found is not None and found.request_sha256 in (dropped.sha256, UNSET) else None
+
+
+def answer(spool: str, dropped: Dropped, timeout: float) -> Response | None:
+    """Return the answer to what was dropped, never that to something else; None where ``timeout`` was not enough.
+
+    A file goes after its refusal came. So once it has gone it is refused, or what has the id is this.
+    """
+    deadline = time.monotonic() + timeout
+    if not is_taken(dropped, timeout):
+        return None
+    if found := refusal(spool, dropped):
+        return found
+    response = _poll(lambda: _final(spool, dropped.id), max(0.0, deadline - time.monotonic()))
+    if response is not None and response.request_sha256 not in (dropped.sha256, UNSET):
+        raise ClientError(f"{dropped.id!a}: the response of that id answers another request, and ours has no answer")
+    return response
+
+
+def _final(spool: str, id_: str) -> Response | None:
+    response = _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
+    return response if response is not None and response.status in FINAL else None
+
+
+def _poll(look: Callable[[], T | None], timeout: float) -> T | None:
+    """Return what a look finds, in time: a client may not list ``done/``, and so cannot watch it."""
     deadline = time.monotonic() + timeout
     pause = POLL_FIRST
-    while True:
-        response = _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
-        if response is not None and response.status in FINAL:
-            return response
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(pause)  # a client may not list done/, and so cannot watch it
+    while (found := look()) is None and time.monotonic() < deadline:
+        time.sleep(pause)
         pause = min(pause * 1.3, POLL_MOST)
+    return found

@@ -56,8 +56,8 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
             click.echo(f"builds of a newer version of spoold are not listed: {len(newer)}", err=True)
         return exits.OK
     id_ = client.new_id("deps")
-    client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
-    response = client.wait(settings.spool.path, id_, timeout)
+    dropped = client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
+    response = client.answer(settings.spool.path, dropped, timeout)
     if response is None:
         return exits.timed_out(id_, timeout)
     if response.status is not Status.COMPLETED or not isinstance(response.packages, list):

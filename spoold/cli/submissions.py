@@ -15,7 +15,6 @@ from spoold.config import Settings
 from spoold.model.errors import ClientError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
-from spoold.spool.store import published
 
 
 @click.command(short_help="Submit a request, or a directory with run.sh.")
@@ -78,11 +77,16 @@ def submit(
     else:
         data = source.read_bytes()
     id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
-    client.drop(settings.spool.path, id_, data)
-    if not wait:
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
-        return exits.OK
-    return _wait_and_show(settings, id_, timeout, as_json=as_json)
+    dropped = client.drop(settings.spool.path, id_, data)
+    if wait:
+        response = client.answer(settings.spool.path, dropped, timeout)
+        return _show_end(id_, response, timeout, as_json=as_json)
+    if not client.is_taken(dropped):
+        click.echo(client.why_not_taken(dropped.path), err=True)
+    elif refused := client.refusal(settings.spool.path, dropped):
+        raise ClientError(f"{id_}: {refused.reason}")
+    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
+    return exits.OK
 
 
 def _with_inputs(
@@ -154,13 +158,13 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
         asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
         click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
         return exits.OK
-    return _wait_and_show(settings, id_, timeout, as_json=as_json, wanted=Status.CANCELLED)
-
-
-def _wait_and_show(
-    settings: Settings, id_: str, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
-) -> int:
     response = client.wait(settings.spool.path, id_, timeout)
+    return _show_end(id_, response, timeout, as_json=as_json, wanted=Status.CANCELLED)
+
+
+def _show_end(
+    id_: str, response: Response | None, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
+) -> int:
     if response is None:
         return exits.timed_out(id_, timeout)
     _show(id_, response, as_json=as_json)
@@ -169,6 +173,6 @@ def _wait_and_show(
 
 def _show(id_: str, response: Response, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.buffer.write(published(id_, response))
+        sys.stdout.buffer.write(msgspec.json.encode(response) + b"\n")
     else:
         render.show_response(Console(highlight=False, markup=False), text.printable(id_), response)

@@ -175,9 +175,13 @@ class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, kw_only=True):
-    """The response object. ``Submission_id`` is set in what is published, and unset inside a Submission object."""
+    """The response object. The first two keys are set in what is published, and unset inside a Submission object.
+
+    ``request_sha256`` is unset as well where not all bytes were read of what is answered.
+    """
 
     Submission_id: str | UnsetType = UNSET
+    request_sha256: str | UnsetType = UNSET
     status: Status = Status.PENDING
     reason: str | UnsetType = UNSET
     notes: list[str] | UnsetType = UNSET

@@ -92,14 +92,15 @@ class Request(_Part, frozen=True):
 class Origin(_Part, frozen=True):
     """The ``Spool`` part of a Submission object: who dropped what, when.
 
-    ``uid`` and ``gid`` own the dropped file, ``sha256`` is over its bytes, ``arrival`` is seconds since the epoch on
-    the file system's clock.
+    ``uid`` and ``gid`` own the dropped file, ``sha256`` is over its bytes, or where ``whole`` is not set over what was
+    read of it. ``arrival`` is seconds since the epoch on the file system's clock.
     """
 
     uid: int
     gid: int
     sha256: str
     arrival: float
+    whole: bool = True
 
 
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):

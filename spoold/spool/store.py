@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable
 
 import msgspec
+from msgspec import UNSET
 
 from spoold.config import Settings
 from spoold.host import fsops, strangers
@@ -61,7 +62,7 @@ class Spool:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
         entry = Entry(id_, 0, origin.uid)
-        self._write_answer(ids.result_name(entry), published(id_, response), origin)
+        self._write_answer(ids.result_name(entry), published(id_, response, origin), origin)
         fsops.sync_directory(self.queue.path("tmp"))
         stub = Submission(Submission_id=id_, Request=None, Response=response, Spool=origin)
         self.queue.add(entry, formats.encode(stub), state=State.DONE)
@@ -71,7 +72,7 @@ class Spool:
     def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
         """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
         entry = Entry(id_, 0, origin.uid)
-        result = published(id_, skip_pending(response))
+        result = published(id_, skip_pending(response), origin)
         self._write_answer(ids.result_name(entry), result, origin)
         fsops.sync_directory(self.queue.path("tmp"))
         self.queue.results.publish(entry)
@@ -89,7 +90,7 @@ class Spool:
         response = skip_pending(Response(status=Status.REJECTED, reason=reason))
         name = ids.refusal_name(id_, origin.uid, origin.sha256)
         private = self.queue.path("tmp", name)
-        self._write_answer(name, published(id_, response), origin)
+        self._write_answer(name, published(id_, response, origin), origin)
         publish(private, self.queue.path(State.DONE, name))
         fsops.sync_directory(self.queue.path(State.DONE))
         fsops.remove(private)
@@ -136,7 +137,7 @@ class Spool:
         It is small, whatever a build or a compilation had to say: there is one for each submission on its way.
         """
         private = self.queue.private(Private.PROGRESS, f"{id_}@{attempt}")
-        self.answers.write(private, published(id_, in_short(response)), (origin.uid, origin.gid), sync=False)
+        self.answers.write(private, published(id_, in_short(response), origin), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
     def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> int:
@@ -146,7 +147,7 @@ class Spool:
         """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
-        result = published(entry.id, skip_pending(response))
+        result = published(entry.id, skip_pending(response), origin)
         self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
         with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
@@ -212,12 +213,22 @@ class Progress:
             log.warning("progress could not be shown", submission=self._entry.id, error=error)
 
 
-def published(id_: str, response: Response) -> bytes:
-    """Return the bytes that a client reads: one JSON object, the id first, a newline at the end."""
-    return ENCODER.encode(msgspec.structs.replace(response, Submission_id=id_)) + b"\n"
+def published(id_: str, response: Response, origin: Origin) -> bytes:
+    """Return the bytes that a client reads: one JSON object, its id and what it answers first, a newline at the end."""
+    sha256 = origin.sha256 if origin.sha256 and origin.whole else UNSET
+    return ENCODER.encode(msgspec.structs.replace(response, Submission_id=id_, request_sha256=sha256)) + b"\n"
 
 
-def origin_of(dropped: strangers.Dropped, arrival: float) -> Origin:
-    """Return who dropped what: of a thing that is no file, its kind stands in for the bytes."""
-    identity = dropped.data if dropped.kind == "file" else dropped.kind.encode()
-    return Origin(uid=dropped.uid, gid=dropped.gid, sha256=hashlib.sha256(identity).hexdigest(), arrival=arrival)
+def origin_of(dropped: strangers.Dropped, arrival: float, most: int) -> Origin:
+    """Return who dropped what. Of a thing that is no file, its kind stands in for the bytes.
+
+    Of a file of more than ``most`` bytes only the first were read, one more than that.
+    """
+    is_file = dropped.kind == "file"
+    return Origin(
+        uid=dropped.uid,
+        gid=dropped.gid,
+        sha256=hashlib.sha256(dropped.data if is_file else dropped.kind.encode()).hexdigest(),
+        arrival=arrival,
+        whole=is_file and len(dropped.data) <= most,
+    )

@@ -16,6 +16,7 @@ from spoold.model import timeshare
 from spoold.model.ids import Entry
 from spoold.model.levels import TimedTurns
 from spoold.model.states import State
+from spoold.model.submission import Origin
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,6 +24,10 @@ def no_credit() -> Iterator[None]:
     """Nobody may be behind by more than what goes on: the order is easier to tell then."""
     with mock.patch.object(timeshare, "CREDIT", 0.0):
         yield
+
+
+def of(uid: int) -> Origin:
+    return Origin(uid=uid, gid=uid, sha256="", arrival=0.0)
 
 
 def place(id_: str, attempt: int = 1) -> Place:
@@ -56,7 +61,7 @@ def test_what_is_not_looked_at_yet_is_looked_at_owner_after_owner() -> None:
 def test_waits_without_an_end_are_forgotten_with_their_builds() -> None:
     waits = Waits()
     for number in range(1000):
-        waits.add(Wait(Entry(f"x-{number}", 1), "build", "queued", 1e300, 1001, 1001))
+        waits.add(Wait(Entry(f"x-{number}", 1), "build", "queued", 1e300, of(1001)))
         waits.end("build")
     assert waits.next_end is None
 
@@ -77,9 +82,9 @@ def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
     """One's ten thousand delay another's by one, also where their time was over first, from whatever uids."""
     waits = Waits(lambda uid: ALICE if uid >= 100_000 else uid)
     for number in range(10_000):
-        waits.add(Wait(Entry(f"a-{number:04}", 1), "build", "queued", 1.0, 100_000 + number, 1001))
+        waits.add(Wait(Entry(f"a-{number:04}", 1), "build", "queued", 1.0, of(100_000 + number)))
     for number, until in enumerate((2.0, 3.0, 99.0)):
-        waits.add(Wait(Entry(f"b-{number}", 1), f"build-{number}", "queued", until, BOB, 1002))
+        waits.add(Wait(Entry(f"b-{number}", 1), f"build-{number}", "queued", until, of(BOB)))
     assert over(waits, 2.0, 4) == ["a-0000", "b-0", "a-0001", "a-0002"]
     assert over(waits, 3.0, 2) == ["a-0003", "b-1"]
     waits.end("build")
@@ -90,11 +95,11 @@ def test_waits_whose_time_is_over_end_owner_after_owner() -> None:
 def test_a_wait_that_ended_with_its_build_meanwhile_is_not_over() -> None:
     waits = Waits()
     for name in "abc":
-        waits.add(Wait(Entry(name, 1), name, "queued", 1.0, ALICE, 1001))
+        waits.add(Wait(Entry(name, 1), name, "queued", 1.0, of(ALICE)))
     assert over(waits, 1.0, 1) == ["a"]
     assert waits.is_any_over(1.0)
     assert [wait.entry.id for wait in waits.end("b")] == ["b"]
-    waits.add(Wait(Entry("c", 1), "c", "queued", 5.0, ALICE, 1001))
+    waits.add(Wait(Entry("c", 1), "c", "queued", 5.0, of(ALICE)))
     assert over(waits, 1.0, 2) == []
     assert over(waits, 5.0, 2) == ["c"]
 
@@ -102,8 +107,8 @@ def test_a_wait_that_ended_with_its_build_meanwhile_is_not_over() -> None:
 def test_waits_that_take_long_to_end_delay_anothers_by_one() -> None:
     waits = Waits()
     for number in range(10):
-        waits.add(Wait(Entry(f"a-{number}", 1), "build", "queued", 1.0, ALICE, 1001))
-        waits.add(Wait(Entry(f"b-{number}", 1), "build", "queued", 1.0, BOB, 1002))
+        waits.add(Wait(Entry(f"a-{number}", 1), "build", "queued", 1.0, of(ALICE)))
+        waits.add(Wait(Entry(f"b-{number}", 1), "build", "queued", 1.0, of(BOB)))
     assert over(waits, 1.0, 12, took={"a": 0.5, "b": 0.01}) == ["a-0", *(f"b-{number}" for number in range(10)), "a-1"]
 
 

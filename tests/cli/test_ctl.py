@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response
 from tests.actors.bench import Bench
 from tests.standins import store_path
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -131,6 +133,58 @@ def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: 
     bench.sandbox.gate.clear()
     said = ctl(bench, "submit", str(program), "--wait", "--timeout", "0.3", code=exits.TIMED_OUT)
     assert "spoolctl status" in said
+
+
+def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: Path) -> None:
+    """Of an id that was used: with --wait and without, while the first one runs and when it has ended."""
+    bench.sandbox.gate.clear()
+    ctl(bench, "submit", str(program), "--id", "x")
+    other = program.parent / "other.json"
+    other.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo other"}]}')
+    for _ in range(2):
+        refused = json.loads(
+            ctl(bench, "submit", str(other), "--id", "x", "--wait", "--json", code=exits.NOT_COMPLETED)
+        )
+        assert (refused["status"], refused["request_sha256"]) == ("REJECTED", sha256(other.read_bytes()))
+        assert "used already" in ctl(bench, "submit", str(other), "--id", "x", code=exits.FAILED)
+        bench.sandbox.gate.set()
+        until(lambda: bench.has("done", "x.response.json"))
+    again = ctl(bench, "submit", str(program), "--id", "x", "--wait")
+    assert "COMPLETED" in again, "the same is the same submission"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_an_answer_that_says_of_another_request_is_an_error(tmp_path: Path) -> None:
+    """As where retention has removed the refusal meanwhile."""
+    for name in ("incoming", "done"):
+        (tmp_path / name).mkdir()
+    dropped = client.drop(str(tmp_path), "x", b"{}")
+    assert not client.is_taken(dropped, 0.05)
+    assert client.answer(str(tmp_path), dropped, 0.05) is None
+    response = tmp_path / "done" / "x.response.json"
+    response.write_text(json.dumps({"Submission_id": "x", "request_sha256": "0" * 64, "status": "COMPLETED"}))
+    assert client.answer(str(tmp_path), dropped, 0.05) is None, "ours lies there still"
+    Path(dropped.path).unlink()
+    with pytest.raises(ClientError, match="answers another request"):
+        client.answer(str(tmp_path), dropped, 0.05)
+    for own in ({"request_sha256": sha256(b"{}")}, {}):  # or of an earlier version, or where not all bytes were read
+        response.write_text(json.dumps({"Submission_id": "x", **own, "status": "COMPLETED"}))
+        assert client.answer(str(tmp_path), dropped, 0.05)
+
+
+def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "incoming").mkdir()
+    request = tmp_path / "request.json"
+    request.write_text("{}")
+    monkeypatch.setattr(client, "SOON", 0.05)
+    done = click.testing.CliRunner().invoke(
+        ctl_command, ["--spool", str(tmp_path), "submit", str(request), "--id", "x"]
+    )
+    assert (done.exit_code, done.stdout) == (0, "x\n")
+    assert "was not taken in yet: it still arrives, intake does not run" in done.stderr
 
 
 def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:

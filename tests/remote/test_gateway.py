@@ -273,6 +273,13 @@ def test_an_id_that_is_used_is_refused_and_nothing_is_replaced(bobs: Client, roo
     assert bobs.say(f"submit {id_}", room.request()[1]).returncode == REFUSED
 
 
+def test_an_id_of_another_user_is_refused_though_nobody_uses_it(bobs: Client, ann: User, room: Room) -> None:
+    """Only intake can tell, so it is asked by waiting a moment."""
+    id_, data = room.request()
+    done = bobs.say(f"submit {ann.uid}.{id_}", data)
+    assert (done.returncode, "another user's" in done.stderr) == (REFUSED, True)
+
+
 # -- what comes in
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.pages import shell_client
 from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
 
 LARGE = 8 << 20  # bytes: more than pipes and sockets hold between here and there
@@ -338,3 +344,30 @@ def test_anothers_id_is_refused_without_a_word_about_its_owner(room: Room, ann: 
     (refused,) = (room.spool / "done").glob(f"{id_}@{bob.uid}-*.refused.json")
     assert room.ssh(bob, "127.0.0.1", f"cat {refused}").returncode == 0
     assert room.ssh(ann, "127.0.0.1", f"cat {refused}").returncode != 0
+
+
+def test_the_client_of_the_spec_takes_no_other_answer_for_its_own(room: Room, ann: User, tmp_path: Path) -> None:
+    (tmp_path / "client").write_text(shell_client("submit HOST SPOOL REQUEST.json").replace("id=job-", "id=$4 #"))
+    for program, port in (("ssh", "-p"), ("scp", "-P")):
+        options = shlex.join([*room.options(ann.name), port, str(room.port)])
+        (tmp_path / program).write_text(f'#!/bin/sh\nexec {shutil.which(program)} {options} "$@"\n')
+        (tmp_path / program).chmod(0o755)
+    id_ = f"of-the-spec-{ann.uid}"
+
+    def submit(data: bytes) -> dict[str, Any]:
+        (tmp_path / "request.json").write_bytes(data)
+        done = subprocess.run(
+            ["sh", "-e", tmp_path / "client", f"{ann.name}@127.0.0.1", room.spool, tmp_path / "request.json", id_],
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            capture_output=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert answer["request_sha256"] == hashlib.sha256(data).hexdigest()
+        return answer
+
+    first, other = (b'{"files": [{"name": "run.sh", "content": "echo %d"}]}' % number for number in (1, 2))
+    assert submit(first)["status"] == "COMPLETED"
+    assert "used already" in submit(other)["reason"]
+    assert submit(first)["status"] == "COMPLETED"

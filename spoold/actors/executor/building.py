@@ -24,7 +24,7 @@ from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.states import Role, State
-from spoold.model.submission import Origin, Request, Submission
+from spoold.model.submission import Request, Submission
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Progress, Spool
@@ -96,15 +96,14 @@ class Building:
         asked = request.limits.dependencies
         until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
         state: BuildState = "queued" if found in ("queued", "missing") else "building"
-        wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool.uid, submission.Spool.gid)
+        wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool)
         self._waits.add(wait)
         self._write_wait(wait)
         self._take_result(build_id)  # it may have ended while we filed ourselves
 
     def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
-        origin = Origin(uid=wait.uid, gid=wait.gid, sha256="", arrival=0)
-        Progress(self._spool, wait.entry, response, origin, self._floor.reached).change()
+        Progress(self._spool, wait.entry, response, wait.origin, self._floor.reached).change()
 
     def begun(self, build_id: str) -> None:
         """Note that a build has begun: those who wait for it are told in the next steps."""

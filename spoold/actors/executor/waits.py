@@ -14,19 +14,24 @@ from typing import Literal, NamedTuple
 from spoold.model.ids import Entry
 from spoold.model.levels import TimedTurns
 from spoold.model.response import WaitingFor
+from spoold.model.submission import Origin
 
 BuildState = Literal["queued", "building"]
 
 
 class Wait(NamedTuple):
-    """A submission that waits for a build, until a time on the monotonic clock (None: for ever); its owner."""
+    """A submission that waits for a build, until a time on the monotonic clock (None: for ever)."""
 
     entry: Entry
     build_id: str
     state: BuildState
     until: float | None
-    uid: int
-    gid: int
+    origin: Origin
+
+    @property
+    def uid(self) -> int:
+        """Return whose it is."""
+        return self.origin.uid
 
     @property
     def waiting_for(self) -> WaitingFor:

@@ -107,7 +107,7 @@ class Acceptance:
         return read_request(dropped.data, max_files=self._settings.max_files, pins=self._pins.names)
 
     def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
-        origin = origin_of(dropped, self._spool.clock.file_system())
+        origin = self._origin_of(dropped)
         if not self._is_repeated(id_, origin):
             if self._spool.accept(id_, request, origin):
                 self._shares.add(origin.uid, len(dropped.data), kept=False)
@@ -117,7 +117,7 @@ class Acceptance:
         self._taken.append((name, dropped))
 
     def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
-        origin = origin_of(dropped, self._spool.clock.file_system())
+        origin = self._origin_of(dropped)
         if not self._is_repeated(id_, origin):
             if dropped.data and self._shares.has_room(origin.uid, len(dropped.data)):
                 self._shares.add(origin.uid, len(dropped.data), len(reason))
@@ -136,11 +136,14 @@ class Acceptance:
         if self._shares.has_room(dropped.uid):
             owner = ids.owner_of(id_)
             reason = f"an id that begins with {owner}. is user {owner}'s: choose another file name"
-            self._spool.refuse_reuse(id_, reason, origin_of(dropped, self._spool.clock.file_system()))
+            self._spool.refuse_reuse(id_, reason, self._origin_of(dropped))
             self._shares.add(dropped.uid, 0)
         self._seldom.info("refused: the id is another user's", dropped.uid, submission=id_, uid=dropped.uid)
         DROPPED.add("refused")
         self._box.remove(name, dropped)
+
+    def _origin_of(self, dropped: Dropped) -> Origin:
+        return origin_of(dropped, self._spool.clock.file_system(), self._settings.max_file)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:
         """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more.
