@@ -277,7 +277,7 @@ def test_an_id_of_another_user_is_refused_though_nobody_uses_it(bobs: Client, an
     """Only intake can tell, so it is asked by waiting a moment."""
     id_, data = room.request()
     done = bobs.say(f"submit {ann.uid}.{id_}", data)
-    assert (done.returncode, "another user's" in done.stderr) == (REFUSED, True)
+    assert (done.returncode, b"another user's" in done.stderr) == (REFUSED, True)
 
 
 # -- what comes in
