@@ -61,7 +61,7 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
     rooms: dict[str, Callable[[], Iterator[Finding]]] = {
         "Spool": lambda: spool.examine(settings),
         "Accounts": lambda: installation.examine(settings),
-        "Docker": lambda: sandbox.examine(settings, runtime),
+        "Sandbox": lambda: sandbox.examine(settings, runtime),
         "Memory": lambda: budget.examine(settings),
         "Nix": lambda: nix.examine(settings, runtime),
     }

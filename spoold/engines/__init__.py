@@ -1,16 +1,19 @@
-"""Engines: what can carry jobs. Each is a folder here, with a function ``make``, and is known by the folder's name.
+"""Engines: what can carry jobs. Each is a folder here, with the functions of ``Engine``, and is known by its name.
 
-An engine from elsewhere is a module of Python's that has such a function; ``[sandbox] engine`` has its dotted name.
+An engine from elsewhere is a module of Python's that has these functions; ``[sandbox] engine`` has its dotted name.
+Nothing outside of an engine's folder imports it: the executor's sandbox and the doctor's look both come from here.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from typing import Protocol, cast
 
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
+from spoold.model.findings import Finding
 from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
 
@@ -20,6 +23,16 @@ class Engine(Protocol):
 
     def make(self, settings: Settings, runtime: Runtime) -> Sandbox:
         """Return a sandbox that is not prepared yet."""
+
+    def examine(self, settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
+        """Yield what the doctor is to say of the engine on this host, best after a job on trial.
+
+        Without a ``runtime``, which a builder provides, no job can be tried. What holds for jobs of all engines is no
+        concern of this function.
+        """
+
+
+FUNCTIONS = ("make", "examine")  # of an Engine
 
 
 def names() -> list[str]:
@@ -36,6 +49,7 @@ def find(name: str) -> Engine:
         if not module.startswith(error.name or ""):
             raise OperatorError(f"sandbox.engine {name!a} needs the module {error.name}: install it") from error
         raise OperatorError(f"sandbox.engine: there is no {name!a}; there is: {', '.join(names())}") from error
-    if not hasattr(found, "make"):
-        raise OperatorError(f"sandbox.engine: the module {module!a} has no function make, so it is no engine")
+    missing = [function for function in FUNCTIONS if not hasattr(found, function)]
+    if missing:
+        raise OperatorError(f"sandbox.engine: the module {module!a} has no function {missing[0]}, so it is no engine")
     return cast(Engine, found)

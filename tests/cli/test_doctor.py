@@ -21,10 +21,10 @@ from msgspec.structs import replace
 
 from spoold.cli import doctor as cli
 from spoold.cli import exits
-from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings, SpoolSettings
-from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, trial_of_builds, trial_of_jobs
-from spoold.doctor import sandbox as sandbox_doctor
-from spoold.engines.docker import walls
+from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
+from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, trial_of_builds
+from spoold.engines.docker import doctor as docker_doctor
+from spoold.engines.docker import trial_of_jobs, walls
 from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, machine, packages, units, userns
@@ -35,6 +35,7 @@ from spoold.nix import cage, cgroups, command, confine, seat
 from spoold.sandbox.inside import sockets
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
+from tests.engines import REPOSITORY
 from tests.rights import in_child
 
 SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
@@ -98,6 +99,22 @@ def test_without_a_spool_and_an_engine(tmp_path: Path) -> None:
     assert done.returncode == exits.FAILED
     assert "→ spoolctl init" in done.stdout
     assert "none.sock" in done.stdout
+
+
+def test_another_engine_is_asked_and_nothing_is_said_of_docker(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development", prepend=":")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    done = doctor(replace(own, sandbox=SandboxSettings(engine="benchmarks.nothing")), "--json")
+    found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
+    assert found["an engine that does nothing"]["level"] == "note"
+    assert "core dumps of jobs" in found  # which holds for each
+    assert "docker" not in (done.stdout + done.stderr).lower()
+    assert "docker" in doctor(own, "--json").stdout.lower()
+
+
+def test_an_engine_that_there_is_not(own: Settings) -> None:
+    found = list(sandbox.examine(replace(own, sandbox=SandboxSettings(engine="dokcer")), None))
+    assert "what carries jobs: sandbox.engine: there is no 'dokcer'" in said(found, Level.REFUSED)
 
 
 @pytest.fixture
@@ -195,7 +212,7 @@ def test_a_socket_that_everybody_may_use(tmp_path: Path, mode: int, level: Level
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         path.chmod(mode)
-        found = list(sandbox.examine(Settings(docker=DockerSettings(host=f"unix://{path}")), None))
+        found = list(docker_doctor.examine(Settings(docker=DockerSettings(host=f"unix://{path}")), None))
     assert found[0].level is level
     assert f"mode {mode:04o}" in found[0].detail
     assert "does not answer" in said(found, Level.REFUSED)
@@ -203,17 +220,17 @@ def test_a_socket_that_everybody_may_use(tmp_path: Path, mode: int, level: Level
 
 def test_an_engine_of_long_ago() -> None:
     old = {"Version": "18.06", "BuildTime": "2018-07-18T19:09:54.000000000+00:00", "Components": []}
-    assert "18.06: built on 2018-07-18" in said(sandbox._versions(old), Level.WARNING)
+    assert "18.06: built on 2018-07-18" in said(docker_doctor._versions(old), Level.WARNING)
 
 
 def test_a_runc_with_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"Version": "27.3.1", "BuildTime": "", "Components": [{"Name": "runc", "Version": "1.1.11"}]}
     monkeypatch.setattr(packages, "version_of", lambda _: "")
-    assert "runc 1.1.11: known holes: CVE-2024-21626" in said(sandbox._versions(words), Level.REFUSED)
+    assert "runc 1.1.11: known holes: CVE-2024-21626" in said(docker_doctor._versions(words), Level.REFUSED)
     monkeypatch.setattr(packages, "version_of", lambda _: "1.1.11+ds1-1+deb12u1")
-    assert "a distribution's package may be mended" in said(sandbox._versions(words), Level.WARNING)
+    assert "a distribution's package may be mended" in said(docker_doctor._versions(words), Level.WARNING)
     monkeypatch.setattr(packages, "version_of", lambda _: "1.3.3+ds1-2")  # installed, but not what the engine uses
-    assert "runc 1.1.11: known holes" in said(sandbox._versions(words), Level.REFUSED)
+    assert "runc 1.1.11: known holes" in said(docker_doctor._versions(words), Level.REFUSED)
 
 
 def test_a_kernel_that_forbids_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +277,7 @@ def test_the_version_of_crun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "crun").write_text("#!/bin/sh\necho crun version 1.4.3\necho commit: x\n")
     (tmp_path / "crun").chmod(0o755)
     monkeypatch.setattr(packages, "version_of", lambda _: "")
-    assert "crun 1.4.3: known holes: CVE-2022-27650" in str(sandbox._crun())
+    assert "crun 1.4.3: known holes: CVE-2022-27650" in str(docker_doctor._crun())
 
 
 @pytest.mark.docker
@@ -619,7 +636,7 @@ def test_a_socket_that_the_executors_user_cannot_use(tmp_path: Path, monkeypatch
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             path.chmod(0o660)
-            assert "for spoold-executor" in said(sandbox._socket(f"unix://{path}"), level)
+            assert "for spoold-executor" in said(docker_doctor._socket(f"unix://{path}"), level)
         path.unlink()
 
 
@@ -630,4 +647,4 @@ def test_a_socket_that_the_executors_user_cannot_use(tmp_path: Path, monkeypatch
 def test_core_dumps_that_no_limit_stops(monkeypatch: pytest.MonkeyPatch, pattern: str, level: Level) -> None:
     """A server that listens on a socket gets a core whatever its limit is, from Linux 6.16 on."""
     monkeypatch.setattr(machine, "sysctl", lambda _: pattern)
-    assert sandbox_doctor._cores().level is level
+    assert sandbox._cores().level is level

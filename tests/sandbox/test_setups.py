@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, SandboxSettings, Settings
-from spoold.doctor import sandbox as doctor
+from spoold.engines.docker import doctor
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import OperatorError, TemporaryError

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from spoold.config import Settings
+from spoold.model.findings import Finding
 from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox
 
@@ -12,3 +15,10 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
     from spoold.engines.docker.sandbox import DockerSandbox  # noqa: PLC0415 - the SDK takes much memory
 
     return DockerSandbox(settings, runtime)
+
+
+def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
+    """Yield what is found of the Docker that the settings name, and of jobs on trial in it."""
+    from spoold.engines.docker import doctor  # noqa: PLC0415 - as above
+
+    return doctor.examine(settings, runtime)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from benchmarks.programs import TRIVIAL
 from spoold.config import Settings
+from spoold.model.findings import Finding, Subject
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
 from spoold.sandbox import Sandbox
@@ -37,3 +38,9 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
     """Return a sandbox that does nothing."""
     del settings, runtime
     return Nothing()
+
+
+def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
+    """Yield that there is nothing to look at."""
+    del settings, runtime
+    yield Subject("an engine that does nothing").note("no job is run: each has the same answer, at once")

@@ -1,0 +1,119 @@
+"""The doctor's look at Docker: who may use its socket, how old it is, and which isolation it can give."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from spoold.config import Settings
+from spoold.engines.docker import checks, trial_of_jobs
+from spoold.engines.docker.connection import DockerConnection
+from spoold.host import accounts, packages, proc
+from spoold.model import holes
+from spoold.model.errors import OperatorError, SpooldError
+from spoold.model.findings import Finding, Level, Subject
+from spoold.model.job import Runtime
+
+EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
+OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
+
+
+def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
+    """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
+    what, engine = Subject("Docker Engine"), DockerConnection(settings.docker.host)
+    yield from _socket(engine.where)
+    try:
+        with engine.client() as api:
+            information, version = api.info(), api.version()
+    except OperatorError as error:
+        yield what.unknown(str(error), "run the doctor as the executor's user, or as root")
+        return
+    except SpooldError as error:
+        yield what.refused(str(error), "start it, or set docker.host")
+        return
+    yield from _versions(version)
+    found = checks.of_engine(information, settings.docker, settings.sandbox.mode)
+    yield from found
+    if "crun" in (information.get("Runtimes") or ()):
+        yield _crun()
+    if any(finding.level is Level.REFUSED for finding in found):
+        return
+    if runtime is None:
+        yield trial_of_jobs.WHAT.unknown(
+            "what a builder provides for sandboxes is not there, or closed to this user",
+            "start `spoold builder`, then ask the doctor again, as root",
+        )
+        return
+    yield from trial_of_jobs.examine(settings, runtime)
+
+
+def _socket(where: str) -> Iterator[Finding]:
+    if not where.startswith("unix://"):
+        yield Subject(f"Docker at {where}").warning(
+            "whoever reaches this address and is let in is root on the engine's host",
+            "use the Unix socket, or TLS with client certificates, and a firewall",
+        )
+        return
+    path = where.removeprefix("unix://")
+    what = Subject(f"Docker's socket {path}")
+    try:
+        found = os.stat(path)
+        mode = stat.S_IMODE(found.st_mode)
+    except OSError:
+        return  # whoever connects says it better
+    if mode & 0o006:
+        yield what.refused(f"mode {mode:04o}: every user of this host can become root through it", f"chmod 0660 {path}")
+    else:
+        yield what.fine(f"mode {mode:04o}")
+    yield from _reach(path, found)
+
+
+def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
+    """Tell whether the executor's user, where it has one of its own, may use the socket."""
+    uid = accounts.uid_of(EXECUTOR)
+    if uid is None:
+        return
+    what = Subject(f"Docker's socket, for {EXECUTOR}")
+    groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the latter by its unit
+    if found.st_uid == uid or (found.st_gid in groups and found.st_mode & stat.S_IWGRP):
+        yield what.fine("can be used")
+    else:
+        remedy = f"chgrp {DOCKER} {path}; chmod g+rw {path} (or start the engine again)"
+        yield what.warning("is closed", remedy)
+
+
+def _versions(version: dict[str, Any]) -> Iterator[Finding]:
+    yield _age(version)
+    for component in version.get("Components") or ():
+        if component["Name"] in holes.HOLES:
+            own = packages.version_of(component["Name"])
+            yield holes.finding(component["Name"], component["Version"], own)
+
+
+def _crun() -> Finding:
+    """Ask crun itself: the engine tells of its default runtime only."""
+    try:
+        said = proc.run(["crun", "--version"], packages.BOUNDS).stdout.data.decode(errors="replace")
+    except OperatorError:
+        said = ""
+    version = said.partition("crun version ")[2].split("\n")[0]
+    if not version:
+        return Subject("crun").unknown("the engine has it, and it is not on the PATH of this command")
+    return holes.finding("crun", version, packages.version_of("crun"))
+
+
+def _age(version: dict[str, Any]) -> Finding:
+    what = Subject(f"Docker Engine {version.get('Version', '')}")
+    try:
+        built = datetime.fromisoformat(str(version.get("BuildTime"))[:10]).replace(tzinfo=UTC)
+    except ValueError:
+        return what.unknown("it does not say when it was built")
+    if datetime.now(UTC) - built > OLD:
+        return what.warning(
+            f"built on {built:%Y-%m-%d}: nobody seems to mend holes in it any more",
+            "upgrade it, or the distribution that it comes from",
+        )
+    return what.fine(f"built on {built:%Y-%m-%d}")
