@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold import engines
 from spoold.actors.builder import Backend
 from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettings
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobFile
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
@@ -37,7 +37,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
             spool=SpoolSettings(path=str(tmp_path)),
             nix=request.getfixturevalue("nix_settings").nix,
         )
-        made = DockerSandbox(settings, request.getfixturevalue("runtime"))
+        made = engines.find(settings.sandbox.engine).make(settings, request.getfixturevalue("runtime"))
         shell = request.getfixturevalue("plain_shell")
     made.prepare()
     yield made, shell
