@@ -131,6 +131,15 @@ class Spool:
         """Return what is said of an entry that a newer version wrote, None of any other."""
         return formats.newer(lambda: self.read(state, entry))
 
+    def newer_past_last(self, state: State, entry: Entry) -> NewerFormatError | None:
+        """Return what is said of an entry past its last attempt that a newer version wrote, None of any other.
+
+        It stays where it is, for that version to end. To put one back needs no look into it, and one that is cancelled
+        is intake's (``recovery.recover``).
+        """
+        is_last = self.queue.attempts <= entry.attempt < ids.CANCEL
+        return self.newer(state, entry) if is_last else None
+
     def write_progress(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
         """Write the side file that its owner may look at meanwhile. No decision reads it, so it isn't synced.
 

@@ -423,6 +423,20 @@ def test_an_executor_ends_no_newer_entry_that_it_held_in_its_former_life(bench: 
     assert bench.names("new") == {named("b", 2)}
 
 
+def test_a_newer_entry_that_is_cancelled_is_not_past_its_last_attempt(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is intake's, and to the next life of an executor it is what it is to health."""
+    newer = make_newer(hold(bench, "a", CANCEL))
+    bench.executor.stop()
+    (bench.root / "tmp" / "executor-default.held" / named("a", CANCEL)).touch()
+    bench.executor = bench.new_executor()
+    step_health(bench)
+    bench.executor._newer.tell()
+    assert_untouched(bench, f"running/{named('a', CANCEL)}", newer)
+    assert said(caplog) == []
+
+
 def test_a_newer_entry_in_building_is_not_taken_for_one_that_cannot_be_read(bench: Bench, unlike: bool) -> None:
     bench.drop("a")
     path = bench.root / "building" / named("a")

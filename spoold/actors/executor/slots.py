@@ -77,8 +77,8 @@ class Slots:
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
         for entry in self._heartbeat.start():
-            if entry.attempt >= self._settings.lease.attempts and (newer := self._spool.newer(State.RUNNING, entry)):
-                self._newer.meet(newer)  # another version's to end; to put one back needs no look into it
+            if newer := self._spool.newer_past_last(State.RUNNING, entry):
+                self._newer.meet(newer)
                 continue
             recover(self._spool.queue, State.RUNNING, entry, abandon=self._abandon, log=log)
         for worker in self._workers:

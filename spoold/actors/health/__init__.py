@@ -145,8 +145,7 @@ class Health(Threadless):
 
     def _recover(self, state: State, entry: Entry) -> None:
         """Put a dead entry back, or end it. An entry of a newer version stays, for that version to end."""
-        is_last = self._settings.lease.attempts <= entry.attempt < ids.CANCEL
-        if is_last and (newer := self._spool.newer(state, entry)):
+        if newer := self._spool.newer_past_last(state, entry):
             self._newer.meet(newer)
             return
         recover(self._spool.queue, state, entry, abandon=partial(self._abandon, state=state), log=log)
