@@ -25,6 +25,7 @@ RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<att
 OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
 REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
 OF_USER = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
+TRIAL = re.compile(r"doctor-[0-9]+(\.probe)?")
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
 
 
@@ -164,6 +165,11 @@ def result_name(entry: Entry) -> str:
 def _of_attempt(entry: Entry) -> str:
     owner = "" if entry.owner is None else f"{entry.owner}-"
     return f"{entry.id}@{owner}{entry.attempt}"
+
+
+def is_trial(name: str) -> bool:
+    """Tell whether a name in ``tmp/`` or ``done/`` is of what the doctor tries there: it takes seconds."""
+    return TRIAL.fullmatch(name) is not None
 
 
 def is_private(name: str) -> bool:

@@ -129,11 +129,11 @@ def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
 
 
 def clear_private(queue: Queue, clock: Clock) -> None:
-    """Remove what a process wrote in private and did not live to show. Results are ``publish_committed``'s."""
+    """Remove what a process wrote in private and did not live to show, or tried. Results: see ``publish_committed``."""
     old = clock.file_system() - ABANDONED
     for name in fsops.names(queue.path("tmp")):
         path = queue.path("tmp", name)
-        if ids.is_private(name) and (fsops.mtime(path) or old) < old:
+        if (ids.is_private(name) or ids.is_trial(name)) and (fsops.mtime(path) or old) < old:
             fsops.remove(path)
 
 

@@ -207,6 +207,17 @@ def test_what_an_earlier_version_did_not_live_to_show_goes_too(queue: OwnedQueue
     assert not left.exists()
 
 
+@pytest.mark.parametrize("name", ["doctor-12", "doctor-12.probe"])
+def test_what_a_doctor_did_not_live_to_remove_goes_after_an_hour(queue: OwnedQueue, name: str) -> None:
+    path = Path(queue.path("tmp", name))
+    path.write_bytes(b"")
+    clear_private(queue, Clock(queue.path("tmp", "test.probe")))
+    assert path.exists()
+    os.utime(path, (1, 1))
+    clear_private(queue, Clock(queue.path("tmp", "test.probe")))
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("kind", Private)
 def test_what_a_process_did_not_live_to_show_goes_after_an_hour(queue: OwnedQueue, kind: Private) -> None:
     old, young, result = (

@@ -65,6 +65,8 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
     bench.until(lambda: bench.names("running"))
     bench.drop("new")
     put(bench, "incoming/.x.tmp", old=False)
+    put(bench, "tmp/doctor-12", old=False)
+    put(bench, "done/doctor-12", old=False)
     (bench.root / "incoming" / "c.json").touch()
     (bench.root / "incoming" / "c.cancel").touch()
     assert found(bench) == {}
@@ -89,6 +91,9 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
         ("tmp/0123456789abcdef.id.json", Action.REMOVE),
         ("tmp/notes.txt", Action.QUARANTINE),
         ("tmp/a.accept.json", Action.REMOVE),
+        ("tmp/doctor-12", Action.REMOVE),
+        ("tmp/doctor-12.probe", Action.REMOVE),
+        ("done/doctor-12", Action.REMOVE),
         ("tmp/a@1.response.json", Action.REMOVE),
         ("builds/notes.txt", Action.QUARANTINE),
         ("builds/new/a.json", Action.QUARANTINE),

@@ -17,7 +17,7 @@ from spoold.spool.store import Spool
 from spoold.upkeep.judges.evidence import is_young
 from spoold.upkeep.unexplained import Action, Verdict
 
-KEPT = re.compile(rf".*({'|'.join(map(re.escape, Kept))})|doctor-[0-9]+")
+KEPT = re.compile(rf".*({'|'.join(map(re.escape, Kept))})")
 
 
 class PrivateJudge:
@@ -30,9 +30,11 @@ class PrivateJudge:
 
     def judge(self, name: str) -> Verdict | None:
         """Judge a file by its name, None where that explains it."""
+        path = f"{self._directory}/{name}"
+        if ids.is_trial(name):
+            return None if is_young(self._spool, path) else Verdict("what a doctor tried that died", Action.REMOVE)
         if KEPT.fullmatch(name):
             return None
-        path = f"{self._directory}/{name}"
         if result := ids.parse_result(name):
             return self._result(path, result)
         if not ids.is_private(name):

@@ -6,8 +6,6 @@ one counts. An answer has to be its owner's to read and nobody's to change.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from spoold.host import attributes, fsops
@@ -20,8 +18,6 @@ from spoold.spool.answers import DIGEST, is_digest_of_nothing
 from spoold.spool.store import Spool
 from spoold.upkeep.judges.evidence import is_answered, is_young
 from spoold.upkeep.unexplained import Action, Verdict, left, newer
-
-TRIAL = re.compile(r"doctor-[0-9]+")  # what the doctor tries in done/
 
 
 class SubmissionJudge:
@@ -78,8 +74,9 @@ class SubmissionJudge:
         """Judge an entry, an answer, or the digest of one."""
         if name.endswith((ids.response_name(""), ".refused.json", DIGEST)):
             return self._answered(name)
-        if TRIAL.fullmatch(name):
-            return None
+        if ids.is_trial(name):
+            died = Verdict("what a doctor tried that died", Action.REMOVE)
+            return None if is_young(self._spool, f"done/{name}") else died
         entry = ids.parse_entry(name)
         if entry is None or ids.done_name(entry.id) != name:
             return Verdict("neither an entry nor an answer", Action.QUARANTINE)
