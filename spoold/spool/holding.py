@@ -1,15 +1,17 @@
 """Holding: an entry is claimed, worked on while its lease is renewed, and given back where the host is in the way.
 
-Spec: spool-layout.md, "Transitions" and "The mtime rule". Every worker that takes long does it in this one
-way. What an executor answers at once it claims and ends in one go, see ``executor/answering``.
+Spec: spool-layout.md, "Transitions" and "The mtime rule". Every worker does it in this one way.
 
 To come too late is nobody's error. An error of the host (a full disk, a file server that is away) costs the entry no
-attempt: it goes back as soon as the host lets us, and is held until then, since nobody else could do more with it.
+attempt: it goes back as soon as the host lets us, and is held until then, since nobody else could do more with it. A
+slot waits for that. Whoever has other things to do keeps what it holds, and tries again when it likes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from spoold.host.log import Log
@@ -23,13 +25,29 @@ BACK_OFF = 5.0  # seconds between two tries to give an entry back
 
 
 class Holder:
-    """A worker of one queue; once ``stopping`` is set it does not wait for the host any more."""
+    """A worker of one queue; once ``stopping`` is set it does not wait for the host any more.
 
-    def __init__(self, queue: Queue, heartbeat: Heartbeat, stopping: threading.Event, log: Log) -> None:
+    Without ``stopping`` it never waits: what cannot be given back is kept until ``give_back_kept`` can. One thread uses
+    such a holder.
+    """
+
+    def __init__(self, queue: Queue, heartbeat: Heartbeat, stopping: threading.Event | None, log: Log) -> None:
         self._queue = queue
         self._heartbeat = heartbeat
         self._stopping = stopping
         self._log = log
+        self._leases: set[Lease] = set()
+        self._kept: deque[tuple[Callable[[], object], contextlib.ExitStack]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Return how many entries it holds."""
+        return len(self._leases)
+
+    @property
+    def keeps(self) -> bool:
+        """Tell whether it keeps any that could not be given back."""
+        return bool(self._kept)
 
     def hold(
         self,
@@ -60,29 +78,54 @@ class Holder:
         except LeaseLostError:
             self._too_late(entry)
             return True
-        except OSError as error:  # of the note that it is held
-            self._return(entry, error, give_back)
+        except OSError as error:  # of the look at what was claimed
+            with contextlib.ExitStack() as nothing:
+                self._return(entry, error, give_back, nothing)
             return False
 
     def _work(self, entry: Entry, path: str, work: Callable[[Lease], None], give_back: Callable[[], object]) -> bool:
-        with self._heartbeat.holding(path) as lease:
+        with contextlib.ExitStack() as held:
+            lease = held.enter_context(self._heartbeat.holding(path))
+            self._leases.add(lease)
+            held.callback(self._leases.discard, lease)
             try:
                 work(lease)
             except OSError as error:
-                self._return(entry, error, give_back)
+                self._return(entry, error, give_back, held)
                 return False
         return True
 
-    def _return(self, entry: Entry, error: OSError, give_back: Callable[[], object]) -> None:
+    def _return(
+        self, entry: Entry, error: OSError, give_back: Callable[[], object], held: contextlib.ExitStack
+    ) -> None:
+        """Give an entry back, or keep it with what is ``held``."""
         self._say("the host is in the way", entry, error)
         while True:
             try:
                 give_back()
             except OSError:
+                if self._stopping is None:
+                    self._kept.append((give_back, held.pop_all()))
+                    return
                 if self._stopping.wait(BACK_OFF):
                     return
             else:
                 return
+
+    def give_back_kept(self) -> None:
+        """Give back what is kept, until the host is in the way."""
+        with contextlib.suppress(OSError):
+            while self._kept:
+                give_back, held = self._kept[0]
+                give_back()
+                self._kept.popleft()
+                held.close()
+
+    def close(self) -> None:
+        """Try once more to give back what is kept, and let go of it: then the leases run out by themselves."""
+        self.give_back_kept()
+        while self._kept:
+            self._kept.popleft()[1].close()
 
     def _too_late(self, entry: Entry) -> None:
         self._log.debug("another worker has it", **{self._queue.kind: entry.id}, attempt=entry.attempt)

@@ -135,11 +135,6 @@ class Heartbeat:
                 if lease.path == path:
                     lease.stop.set()
 
-    @property
-    def held(self) -> int:
-        """Return how many are held."""
-        return len(self._held)
-
     @contextmanager
     def holding(self, path: str) -> Iterator[Lease]:
         """Keep the lease on the claimed entry ``path`` renewed inside the block."""
@@ -151,8 +146,10 @@ class Heartbeat:
             if self._ending:
                 lease.stop.set()
         try:
-            # Only now that it is claimed: an entry that another has must not be noted here.
-            fsops.write_private(note, b"", sync=False)
+            # Only now that it is claimed: an entry that another has must not be noted here. A full disk has no room for
+            # notes, and needs the lease all the more: without one, the next process waits until the lease runs out.
+            with contextlib.suppress(OSError):
+                fsops.write_private(note, b"", sync=False)
             yield lease
         finally:
             with self._lock:  # first of all: what nobody works on must not be renewed for ever

@@ -7,6 +7,8 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -620,6 +622,87 @@ def test_a_full_disk_at_the_commit_costs_no_attempt(bench: Bench, monkeypatch: p
     assert bench.response("a")["status"] == "COMPLETED"
     assert not full
     bench.assert_nothing_is_left()
+
+
+def full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Keep the executor from giving back, committing and noting anything, until what is returned is called."""
+    full = True
+    queue = bench.executor._spool.queue
+    give_back, commit = queue.give_back, queue.results.commit
+
+    def unless_full(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if full:
+            raise OSError(28, "No space left on device")
+        return function(*arguments, **options)
+
+    def make_room() -> None:
+        nonlocal full
+        full = False
+
+    monkeypatch.setattr(queue, "give_back", partial(unless_full, give_back))
+    monkeypatch.setattr(queue.results, "commit", partial(unless_full, commit))
+    (bench.root / "tmp" / "executor-default.held").rmdir()
+    return make_room
+
+
+def until_renewed(bench: Bench, id_: str) -> None:
+    """Have the executor go on until the lease on what it holds is renewed."""
+    path = bench.root / "running" / named(id_)
+    os.utime(path, (1, 1))
+    bench.until(lambda: path.stat().st_mtime != 1)
+
+
+def test_an_answer_without_a_sandbox_is_held_until_a_full_disk_lets_it_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step waits for that, and nothing else is claimed to be held as well."""
+    bench.drop("warm")
+    bench.wait_for("warm")
+    make_room = full_disk(bench, monkeypatch)
+    bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+    bench.until(lambda: bench.names("running"))
+    bench.drop_bytes("next", b'{"kind": "list-dependencies"}')
+    bench.step()
+    until_renewed(bench, "list")
+    assert (bench.names("running"), bench.names("new")) == ({named("list")}, {named("next")})
+    make_room()
+    bench.wait_for("list", "next")
+    assert {bench.response(id_)["status"] for id_ in ("list", "next")} == {"COMPLETED"}
+    bench.assert_nothing_is_left()
+
+
+def test_an_answer_that_waits_for_room_is_held_until_a_full_disk_lets_it_go(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.backend.gate.clear()
+    bench.drop("a", expression="broken")
+    bench.until(lambda: bench.names("building"))
+    make_room = full_disk(bench, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.executor._floor, "reached", lambda: True)
+        bench.backend.gate.set()
+        bench.until(lambda: bench.names("running"))
+        until_renewed(bench, "a")
+        make_room()
+        bench.until(lambda: bench.names("new"))
+        assert bench.names("new") == {named("a")}
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "DEPENDENCIES_FAILED"
+
+
+def test_what_an_executor_cannot_give_back_when_it_stops_is_anothers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.drop("warm")
+    bench.wait_for("warm")
+    full_disk(bench, monkeypatch)
+    bench.drop_bytes("list", b'{"kind": "list-dependencies"}')
+    bench.until(lambda: bench.names("running"))
+    bench.executor.stop()
+    bench.executor = bench.new_executor()
+    bench.until(lambda: not bench.names("running"), bench.health.step)
+    bench.wait_for("list")
+    assert bench.response("list")["status"] == "COMPLETED"
 
 
 def test_a_pin_that_is_added_does_not_replace_the_engine(bench: Bench) -> None:

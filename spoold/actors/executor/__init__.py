@@ -38,7 +38,7 @@ from spoold.host.log import Log
 from spoold.host.metrics import ENGINE_READY, READY
 from spoold.host.persons import Persons, weights, weights_if_known
 from spoold.model.errors import LeaseLostError, NewerFormatError
-from spoold.model.ids import Hint
+from spoold.model.ids import Hint, Kept
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
 from spoold.model.response import Status
@@ -48,6 +48,7 @@ from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.lease import Heartbeat
 from spoold.spool.newer import LeftAlone
 from spoold.spool.recovery import mend
 from spoold.spool.store import Progress, Spool
@@ -84,8 +85,22 @@ class Executor:
         )
         self._line.set_weights(weights(settings.turns.weights))
         self._ending = ending = Ending(spool, shares, newer)
-        self._slots = Slots(settings, spool, builds, self._engine, self._line, ending=ending, floor=floor, newer=newer)
-        self._answering = answering = Answering(spool, builds, ending, floor=floor, shares=shares, persons=persons)
+        notes = spool.queue.path("tmp", f"executor-{executor.name}{Kept.HELD}")
+        heartbeat = Heartbeat(settings.lease.renewal, notes)
+        self._slots = Slots(
+            settings,
+            spool,
+            builds,
+            self._engine,
+            self._line,
+            heartbeat=heartbeat,
+            ending=ending,
+            floor=floor,
+            newer=newer,
+        )
+        self._answering = answering = Answering(
+            spool, builds, ending, floor=floor, shares=shares, persons=persons, heartbeat=heartbeat
+        )
         self._building = Building(
             spool, builds, self._provided, seen=seen, answering=answering, floor=floor, newer=newer, persons=persons
         )
@@ -134,6 +149,7 @@ class Executor:
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""
         self._slots.stop()
+        self._answering.close()
         self._engine.close()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
@@ -141,6 +157,7 @@ class Executor:
 
         What ``hints`` name is seen before, or everything.
         """
+        self._answering.give_back_kept()
         self._follow_runtime()
         if self._provided.runtime is None:
             return WITHOUT_RUNTIME

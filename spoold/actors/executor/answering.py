@@ -1,25 +1,33 @@
 """Answering: what needs no sandbox is answered at once, or waits in ``new/`` until there is room for its answer.
 
 Spec: spool-layout.md, "Shares" and "Overload". ``answers`` has what is said. There must be room on the disk, and in the
-owner's share. Not thread-safe.
+owner's share. The executor's steps do all of it, and must not wait for the host. An entry that cannot be given back is
+held until a later step can, and no other answer is begun meanwhile. Not thread-safe.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from spoold.actors.executor.answers import failed, listed
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.held import Held
 from spoold.actors.executor.ready import Place
+from spoold.host.log import Log
 from spoold.host.persons import Persons
 from spoold.model.ids import Entry
 from spoold.model.response import Response
-from spoold.model.states import State
+from spoold.model.states import Role, State
 from spoold.model.submission import Submission
 from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.holding import Holder
+from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.store import Spool
 from spoold.upkeep.floor import Floor
 from spoold.upkeep.shares import Shares
 
+log = Log(Role.EXECUTOR)
 RELEASED = 16  # answers of one owner that are given at once when there is room for them
 
 
@@ -27,9 +35,18 @@ class Answering:
     """The answers of one executor that need no sandbox."""
 
     def __init__(
-        self, spool: Spool, builds: BuildStore, ending: Ending, *, floor: Floor, shares: Shares, persons: Persons
+        self,
+        spool: Spool,
+        builds: BuildStore,
+        ending: Ending,
+        *,
+        floor: Floor,
+        shares: Shares,
+        persons: Persons,
+        heartbeat: Heartbeat,
     ) -> None:
         self._spool, self._builds, self._ending = spool, builds, ending
+        self._holder = Holder(spool.queue, heartbeat, None, log)
         self._floor, self._shares, self._persons = floor, shares, persons
         self._held = Held()
 
@@ -38,46 +55,62 @@ class Answering:
         return entry in self._held
 
     def __bool__(self) -> bool:
-        """Tell whether any waits here for room."""
-        return bool(self._held)
+        """Tell whether any waits here for room, or to be given back."""
+        return bool(self._held) or self._holder.keeps
 
     def answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
-        """Answer a submission whose ``build`` failed, or that needs none; or have it wait here for room.
-
-        Raises :class:`LeaseLostError` where another executor has it, and :class:`OSError`.
-        """
+        """Answer a submission whose ``build`` failed, or that needs none; or have it wait here for room."""
         if not self.has_room(submission.Spool.uid):
-            self._hold(place, submission.Spool.uid)
+            self._have_it_wait(place, submission.Spool.uid)
             return
         response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
         self.finish(place, submission, response)
 
     def has_room(self, owner: int) -> bool:
         """Tell whether the disk and the owner's share have room for one more answer; say so where the share has not."""
+        if self._holder.keeps:
+            return False
         if not self._shares.may_begin(owner):
             self._shares.tell(owner, "answers wait")
             return False
         return not self._floor.reached()
 
-    def _hold(self, place: Place, owner: int) -> None:
+    def _have_it_wait(self, place: Place, owner: int) -> None:
         """Let an answer wait in ``new/``: a failed build is forgotten, and what waits for it would lose attempts."""
-        if place.state is State.BUILDING:
-            self._spool.queue.claim(place.entry, State.BUILDING, State.RUNNING)
-            self._spool.queue.give_back(place.entry, State.RUNNING, place.entry.attempt)
-        self._held.add(self._persons.of(owner), place.entry)
+        if place.state is not State.BUILDING:
+            self._wait(place.entry, owner)
+        elif not self._holder.keeps:  # else it would be one more of these; a later scan sees it again
+
+            def work(_: Lease) -> None:
+                self._give_back(place.entry)
+                self._wait(place.entry, owner)
+
+            self._hold(place, work)
+
+    def _wait(self, entry: Entry, owner: int) -> None:
+        self._held.add(self._persons.of(owner), entry)
 
     def finish(self, place: Place, submission: Submission, response: Response) -> None:
-        """Claim an entry and end it; a full disk puts it back, and it loses no attempt. Raises like ``answer``."""
-        entry = place.entry
-        self._spool.queue.claim(entry, place.state, State.RUNNING)
-        try:
-            self._ending.finish(entry, submission, response)
-        except OSError:
-            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
-            raise
+        """Claim an entry and end it; a full disk puts it back, and it loses no attempt."""
+        self._hold(place, lambda _: self._ending.finish(place.entry, submission, response))
+
+    def _hold(self, place: Place, work: Callable[[Lease], None]) -> None:
+        back = partial(self._give_back, place.entry)
+        self._holder.hold(place.entry, place.state, State.RUNNING, work, give_back=back)
+
+    def _give_back(self, entry: Entry) -> None:
+        self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
+
+    def give_back_kept(self) -> None:
+        """Give back what could not be before."""
+        self._holder.give_back_kept()
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        self._holder.close()
 
     def release(self) -> list[Entry]:
         """Let some go on whose owners have room now, and return them: they are in ``new/``."""
-        if not self._held or self._floor.reached():
+        if not self._held or self._holder.keeps or self._floor.reached():
             return []
         return self._held.release(self._shares.may_begin, RELEASED)

@@ -26,7 +26,7 @@ from spoold.model.errors import (
     SpooldError,
     TemporaryError,
 )
-from spoold.model.ids import Entry, Kept
+from spoold.model.ids import Entry
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
 from spoold.model.response import Outcome, Status, verdict
@@ -58,6 +58,7 @@ class Slots:
         engine: EngineMonitor,
         line: Line,
         *,
+        heartbeat: Heartbeat,
         ending: Ending,
         floor: Floor,
         newer: LeftAlone,
@@ -65,8 +66,7 @@ class Slots:
         self._settings = settings
         self._spool, self._builds, self._engine = spool, builds, engine
         self._ending, self._floor, self._newer = ending, floor, newer
-        notes = spool.queue.path("tmp", f"executor-{settings.executor.name}{Kept.HELD}")
-        self._heartbeat = Heartbeat(settings.lease.renewal, notes)
+        self._heartbeat = heartbeat
         slots = settings.executor.slots
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
@@ -102,7 +102,7 @@ class Slots:
     def measure(self) -> None:
         """Measure how many there are, and how many have work."""
         SLOTS.set(len(self._workers))
-        SLOTS_BUSY.set(self._heartbeat.held)
+        SLOTS_BUSY.set(self._holder.held)
 
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others."""
