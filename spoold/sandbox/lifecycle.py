@@ -120,11 +120,13 @@ class EngineMonitor:
             sandbox.prepare()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find the engine well
             self.ready.clear()
-            if not isinstance(error, (TemporaryError, OperatorError)):
-                log.bug("the engine could not be checked", error=error)
-            elif str(error) != self._failure:
+            if repr(error) == self._failure:
+                pass  # it was said
+            elif not isinstance(error, (TemporaryError, OperatorError)):
+                log.bug("the engine could not be checked; no work is taken until it can", error=error)
+            else:
                 log.error("the engine cannot be used; no work is taken until it can", error=error)
-            self._failure = str(error)
+            self._failure = repr(error)
         else:
             if self._failure:
                 log.info("the engine is back")

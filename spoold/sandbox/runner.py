@@ -198,7 +198,7 @@ def _bounds(limits: PhaseLimits) -> Bounds:
 def _report(stream: Stream, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
     said = stream.message(patience, Done, Failed, Refused)
     if isinstance(said, Failed):
-        raise unlimited(said.reason)
+        raise unlimited(said)
     if isinstance(said, Refused):
         raise ClientError(f"files: they cannot be written to the work directory: {text(said.reason)}")
     assert isinstance(said, Done)  # noqa: S101 - for mypy: nothing else was expected

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from spoold.model.errors import TemporaryError
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import VERSION, Broken, Message, Ready, parse_any
+from spoold.sandbox.inside.messages import VERSION, Broken, Failed, Message, Ready, parse_any
 
 MAX_DIAGNOSTICS = 4096
 ATTENTION = 0.2  # seconds between looks at the caller's event
@@ -23,6 +23,10 @@ ATTENTION = 0.2  # seconds between looks at the caller's event
 
 class ClosedError(TemporaryError):
     """The stream ended or was garbage before the message that was due."""
+
+
+class RefusedError(TemporaryError):
+    """The kernel or the engine lacks what was asked of it, or does not allow it."""
 
 
 class BrokenError(Exception):
@@ -34,9 +38,10 @@ def text(said: bytes) -> str:
     return said.decode("utf-8", "replace")
 
 
-def unlimited(reason: bytes) -> TemporaryError:
+def unlimited(failed: Failed) -> TemporaryError:
     """Return what is raised where a job cannot be kept from seeing more of the store than it may."""
-    return TemporaryError(f"the store of the sandbox cannot be limited to what the job may see: {text(reason)}")
+    kind = RefusedError if failed.refused else TemporaryError
+    return kind(f"the store of the sandbox cannot be limited to what the job may see: {text(failed.reason)}")
 
 
 class Received(NamedTuple):

@@ -409,8 +409,10 @@ def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.docker
 @pytest.mark.nix
 def test_jobs_that_see_the_whole_store(settings: Settings, docker_host: str, runtime: Runtime) -> None:
-    whole = replace(runtime, closure=[runtime.bash])  # less than there is: the view does not come out as it should
+    whole = replace(runtime, closure=[])  # as of a builder that does not tell
     assert "all of it, unlisted" in said(sandbox.examine(settings, whole), Level.WARNING)
+    wrong = replace(runtime, closure=[runtime.bash])  # less than there is: the view does not come out as it should
+    assert "by a fault of spoold's or of its runtime's" in said(sandbox.examine(settings, wrong), Level.REFUSED)
 
 
 @pytest.mark.nix

@@ -8,20 +8,23 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import docker
 import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, SandboxSettings, Settings
+from spoold.engines.docker import porter, walls
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.porter import Porter
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.engines.docker.walls import DockerPlan
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Outcome
+from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.transport import UnusableError
 from tests.sandbox.conftest import Mode, make_job, settings_for
@@ -257,9 +260,7 @@ def test_without_views_the_store_is_whole_and_cannot_be_listed(
     assert phase.stdout == f"{c_shell}\n"
 
 
-def test_where_a_view_is_not_possible(
-    docker_host: str, whole: Runtime, tmp_path: Path, plain_shell: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_a_view_is_required_and_not_possible(docker_host: str, whole: Runtime, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"sandbox\.view is required"):
         DockerSandbox(view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
     broken = DockerSandbox(
@@ -268,14 +269,94 @@ def test_where_a_view_is_not_possible(
     with pytest.raises(OperatorError, match=r"not possible here.*none"):
         broken.prepare()
     broken.close()
-    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0), replace(whole, closure=[whole.bash]))
+
+
+@pytest.fixture
+def without_view(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    """Have the kernel refuse views, as one before 5.12 does, or an engine that gives the porter no rights."""
+    configuration = Porter._configuration
+
+    def powerless(self: Porter) -> dict[str, Any]:
+        made = configuration(self)
+        made["host_config"]["CapAdd"].remove("SYS_ADMIN")
+        return made
+
+    profile = walls.seccomp(recycled=mode == "recycled").replace("mount_setattr", "swapoff")
+    monkeypatch.setattr(Porter, "_configuration", powerless)
+    monkeypatch.setattr(walls, "seccomp", lambda **_: profile)
+
+
+@pytest.mark.usefixtures("without_view")
+def test_where_the_kernel_refuses_views_jobs_see_the_whole_store_and_it_is_said_once(
+    docker_host: str, whole: Runtime, tmp_path: Path, *, plain_shell: str, caplog: pytest.LogCaptureFixture, mode: Mode
+) -> None:
+    with pytest.raises(OperatorError, match=r"not possible here.*not permitted|not possible here.*not implemented"):
+        DockerSandbox(view_settings(docker_host, tmp_path, "required", 0, mode), whole).prepare()
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0, mode), whole)
     with caplog.at_level(logging.WARNING):
         sandbox.prepare()
         sandbox.prepare()
-    assert [record.message for record in caplog.records if record.message.startswith("jobs see the whole")] != []
     assert len([record for record in caplog.records if record.message.startswith("jobs see the whole")]) == 1
     assert run(sandbox, job("echo hi", plain_shell, [plain_shell])).run.stdout == "hi\n"
     sandbox.close()
+
+
+def test_where_the_engine_makes_no_porter_jobs_see_the_whole_store(
+    docker_host: str, whole: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = Porter._configuration
+
+    def refused(self: Porter) -> dict[str, Any]:
+        made = configuration(self)
+        made["host_config"]["PidMode"] = "container:none"
+        return made
+
+    monkeypatch.setattr(Porter, "_configuration", refused)
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0), whole)
+    sandbox.prepare()
+    assert sandbox.viewed is False
+    sandbox.close()
+
+
+BUG = "from inside import {0}; {1}.mount_view = lambda *_, **__: {{}}['left out']; {0}.main()"
+
+
+@pytest.mark.parametrize("wrong", ["a bug", "a program that ends", "what the builder says", "a path that is gone"])
+def test_what_is_wrong_with_us_opens_no_store(
+    docker_host: str,
+    whole: Runtime,
+    tmp_path: Path,
+    *,
+    mode: Mode,
+    wrong: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No job is run, and the log has the reason."""
+    runtime, words = whole, "left out"
+    if wrong == "a bug":
+        monkeypatch.setattr(porter, "BOOT", BUG.format("porter", "porter"))
+        monkeypatch.setattr(walls, "BOOT", BUG.format("supervisor", "supervisor.cell.store"))
+    elif wrong == "a program that ends":
+        ends = BUG.replace("{{}}['left out']", "__import__('os')._exit(1)")
+        monkeypatch.setattr(porter, "BOOT", ends.format("porter", "porter"))
+        monkeypatch.setattr(walls, "BOOT", ends.format("supervisor", "supervisor.cell.store"))
+        words = "lost"
+    elif wrong == "what the builder says":
+        runtime, words = replace(whole, closure=[whole.bash]), "FileNotFoundError"
+    else:
+        runtime, words = replace(whole, closure=[*whole.closure, "/nix/store/none"]), "none: No such file"
+    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0, mode), runtime)
+    monitor = EngineMonitor(lambda _: sandbox)
+    monitor.use(runtime)
+    assert not monitor.check()
+    assert not sandbox.viewed
+    with pytest.raises(TemporaryError, match="not prepared"):
+        run(sandbox, job("true", whole.bash, []))
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert words in str(record.__dict__["fields"]["error"])
+    assert bool(record.exc_info) == (wrong in ("a bug", "what the builder says"))
+    monitor.close()
 
 
 def test_once_it_worked_it_is_never_given_up(docker_host: str, whole: Runtime, tmp_path: Path) -> None:

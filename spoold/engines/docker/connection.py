@@ -13,6 +13,7 @@ from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.utils import kwargs_from_env
 
 from spoold.model.errors import OperatorError, TemporaryError
+from spoold.sandbox.stream import RefusedError
 
 ANSWER_TIMEOUT = 60  # seconds for one answer of the engine
 
@@ -79,7 +80,7 @@ class DockerConnection:
         except docker.errors.ImageNotFound as error:
             raise ImageGoneError(f"Docker at {self.where}: {error.explanation}") from error
         except docker.errors.APIError as error:
-            raise TemporaryError(f"Docker at {self.where}: {error.explanation or error}") from error
+            raise RefusedError(f"Docker at {self.where}: {error.explanation or error}") from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             if "PermissionError" in repr(error) or "Permission denied" in str(error):
                 raise OperatorError(

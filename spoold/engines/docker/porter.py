@@ -25,7 +25,7 @@ from spoold.model.limits import MIB
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.messages import Failed, GiveView, Gone, ViewGiven
 from spoold.sandbox.interpreter import COMMAND
-from spoold.sandbox.stream import ClosedError, text, unlimited
+from spoold.sandbox.stream import BrokenError, ClosedError, text, unlimited
 from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
@@ -34,6 +34,10 @@ ROLE = "spoold.role"
 VIEW_TIMEOUT = 10.0  # seconds for one view
 MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
 BOOT = "from inside.porter import main; main()"
+
+
+class GoneError(UnusableError):
+    """The porter does not find the container: it has ended, or the engine keeps it where nobody else can look."""
 
 
 class Porter(AttachedContainer):
@@ -75,9 +79,9 @@ class Porter(AttachedContainer):
         self.stream.send([wire.frame(order)], VIEW_TIMEOUT)
         answer = self.stream.message(VIEW_TIMEOUT, ViewGiven, Gone, Failed)
         if isinstance(answer, Gone):
-            raise UnusableError(f"the container is gone: {text(answer.reason)}")
+            raise GoneError(f"the container is gone: {text(answer.reason)}")
         if isinstance(answer, Failed):
-            raise unlimited(answer.reason)
+            raise unlimited(answer)
 
 
 class PorterOnDuty:
@@ -91,11 +95,8 @@ class PorterOnDuty:
     def give_view(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
         """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
         with self._lock:
-            if self._porter is None or not self._porter.stream.silent():
-                self._replace(plan)
-            assert self._porter is not None  # noqa: S101 - for mypy: it was replaced just now
             try:
-                self._porter.give_view(pid, container, names)
+                self._present(plan).give_view(pid, container, names)
             except ClosedError as error:
                 self._drop()
                 raise UnusableError(f"the porter was lost: {error}") from error
@@ -106,10 +107,19 @@ class PorterOnDuty:
             self.give_view(plan, pid, container, [])
         except SpooldError as error:
             log.info("what the kernel tells of the host is covered when the job comes", reason=error)
+        except BrokenError as error:  # the next one makes a new porter
+            log.bug("the porter failed", error=error)
 
-    def _replace(self, plan: DockerPlan) -> None:
-        self._drop()
-        self._porter = Porter(self._engine, plan, threading.Event())
+    def kernel(self, plan: DockerPlan) -> bytes:
+        """Return in which kernel it can mount, as ``Ready`` names it."""
+        with self._lock:
+            return self._present(plan).ready.kernel
+
+    def _present(self, plan: DockerPlan) -> Porter:
+        if self._porter is None or not self._porter.stream.silent():
+            self._drop()
+            self._porter = Porter(self._engine, plan, threading.Event())
+        return self._porter
 
     def _drop(self) -> None:
         if self._porter is not None:

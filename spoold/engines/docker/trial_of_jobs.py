@@ -24,6 +24,7 @@ from spoold.model.job import Runtime, trial_job
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import interpreter
+from spoold.sandbox.stream import BrokenError
 
 WHAT = Subject("a job on trial")
 MEMORY = 64 * MIB
@@ -52,6 +53,8 @@ def examine(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         yield WHAT.refused(str(error))
     except SpooldError as error:
         yield WHAT.refused(f"it cannot run: {error}", "see the engine's own log")
+    except BrokenError as error:
+        yield WHAT.refused(f"it cannot run, by a fault of spoold's or of its runtime's: {error}")
     finally:
         sandbox.close()
 

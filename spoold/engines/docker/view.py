@@ -4,8 +4,9 @@ In a recycled container the cell makes its own view when the job comes; in one o
 
 Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
 earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
-job that lists its store. Once it has worked, its failure is never a reason to show more: a container that could not be
-given its view is thrown away.
+job that lists its store. Only what the kernel or the engine refuses makes jobs see more: where anything else fails, no
+job is run. Once it has worked, its failure is never a reason to show more: a container that could not be given its view
+is thrown away.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from collections.abc import Callable
 
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
-from spoold.engines.docker.porter import PorterOnDuty
+from spoold.engines.docker.porter import GoneError, PorterOnDuty
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, trial_job
 from spoold.model.response import Phase
 from spoold.sandbox.runner import Runner
-from spoold.sandbox.stream import BrokenError
+from spoold.sandbox.stream import BrokenError, RefusedError
 
 log = Log("sandbox")
 
@@ -51,12 +52,14 @@ class View:
             return
         if wish == "required":
             raise OperatorError(f"sandbox.view is required, but not possible here: {failure}") from failure
+        if not isinstance(failure, RefusedError):
+            raise failure
         if self.narrow is None:
             log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
         self.narrow = False
 
     def _fails(self, plan: DockerPlan) -> TemporaryError | None:
-        """Return why no view can be had; raises where the reason is an engine that is away."""
+        """Return why no view can be had; raises where the reason is an engine that is away, or a bug of ours."""
         try:
             self._probe(plan)
         except TemporaryError as error:
@@ -69,17 +72,25 @@ class View:
         return None
 
     def _probe(self, plan: DockerPlan) -> None:
+        """Raise :class:`RefusedError` where a view is refused here, and other errors for whatever else is wrong."""
         job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
-        container = start(self._engine, plan, threading.Event())
         try:
+            container = start(self._engine, plan, threading.Event())
+        except RefusedError as error:  # one has started before, so this is no matter of the view
+            raise TemporaryError(str(error)) from error
+        try:
+            if not plan.recycled and container.transport.ready.kernel != self._porter.kernel(plan):
+                raise RefusedError("the runtime gives containers a kernel of their own, out of the porter's reach")
             names = self._narrowed(container, job)
             seen = container.run(job, lambda *_: None, threading.Event(), names).run.stdout.split()
-        except BrokenError as error:  # its shell is not in the view, or what that needs
-            raise TemporaryError(f"the view of the store is not what it should be: {error}") from error
+        except GoneError as error:
+            if not container.alive():
+                raise
+            raise RefusedError(f"the engine does not let a container be found by its process: {error}") from error
         finally:
             container.close()
         if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
-            raise TemporaryError(f"the view of the store is not what it should be: {len(seen)} entries")
+            raise BrokenError(f"the view of the store is not what it should be: {len(seen)} entries")
 
     def cover(self, container: Runner[Container]) -> None:
         """Do ahead of its job what needs no names; see ``PorterOnDuty.cover``."""

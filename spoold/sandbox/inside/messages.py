@@ -9,6 +9,9 @@ A field that is added on one side only is an error when the message is made, not
 
 from __future__ import annotations
 
+import errno
+import os
+
 TYPE_CHECKING = False  # importing typing takes too long here
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +26,10 @@ else:
         return lambda made: made
 
 
-VERSION = 3  # of all of them together: the supervisor tells its own first, and the host compares
+VERSION = 4  # of all of them together: the supervisor tells its own first, and the host compares
 LARGEST = 1 << 64  # no number is as large, or negated
+# What a kernel says that lacks a call, or that does not allow it to us. All else is said of what we asked for.
+REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 @dataclass_transform(kw_only_default=True)
@@ -189,9 +194,10 @@ class Refused(Message):
 
 
 class Failed(Message):
-    """What was ordered cannot be done here."""
+    """What was ordered cannot be done here. ``refused`` is 1 where the kernel lacks it or does not allow it."""
 
     reason: bytes
+    refused: int
 
 
 class Broken(Message):
@@ -241,6 +247,12 @@ class Gone(Message):
     """There is no such container any more."""
 
     reason: bytes
+
+
+def failed(error: OSError) -> Failed:
+    """Return what is said of an error of the kernel's."""
+    name = os.fsdecode(error.filename or b"")
+    return Failed(reason=f"{name}: {error.strerror}".encode(), refused=int(error.errno in REFUSALS))
 
 
 def story(error: BaseException) -> bytes:

@@ -23,7 +23,7 @@ import resource
 
 from .kernel import CLONE_NEWNS, call, libc
 from .masks import Masks
-from .messages import Failed, GiveView, Gone, Message, ViewGiven
+from .messages import Broken, GiveView, Gone, Message, ViewGiven, failed, story
 from .store import mount_view
 from .supervisor import ready
 from .wire import GoneError, Host
@@ -41,6 +41,9 @@ def main() -> None:
             host.send(_carry_out(host.message(GiveView), home, hosts))
     except GoneError:
         os._exit(0)
+    except Exception as error:  # noqa: BLE001 - the host has to know what is wrong with us
+        host.send(Broken(story=story(error)))
+        os._exit(1)
 
 
 def _carry_out(order: GiveView, home: int, hosts: Masks) -> Message:
@@ -57,8 +60,7 @@ def _carry_out(order: GiveView, home: int, hosts: Masks) -> Message:
         finally:
             call(libc.setns, home, CLONE_NEWNS)
     except OSError as error:
-        name = error.filename.decode() if isinstance(error.filename, bytes) else ""
-        return Failed(reason=f"{name}: {error.strerror}".encode())
+        return failed(error)
     finally:
         os.close(namespace)
     return ViewGiven()

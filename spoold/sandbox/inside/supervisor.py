@@ -11,7 +11,7 @@ import sys
 
 from . import cell, counters
 from .files import FULL, receive, serve
-from .messages import VERSION, Again, Broken, End, Failed, Message, Order, Parcel, Ready, Refused, story
+from .messages import VERSION, Again, Broken, End, Message, Order, Parcel, Ready, Refused, failed, story
 from .phase import Phase, Tools
 from .wire import GoneError, Host
 
@@ -65,7 +65,7 @@ def _serve_in_cell(tools: Tools, greeting: Message) -> NoReturn:
         try:
             cell.settle(job.store if job.viewed else None)
         except OSError as error:
-            tools.host.send(Failed(reason=f"{os.fsdecode(error.filename or b'')}: {error.strerror}".encode()))
+            tools.host.send(failed(error))
         _serve(tools, job)
     except GoneError:
         os._exit(cell.GONE)
