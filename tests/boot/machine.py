@@ -28,7 +28,7 @@ system=$1 directory=$2; shift 2
 for group; do echo $$ >"$group/cgroup.procs"; done
 mount -t overlay overlay -o "lowerdir=$system,upperdir=$directory/upper,workdir=$directory/work" "$directory/root"
 exec systemd-nspawn --quiet --directory="$directory/root" --machine=spoold-$$ --register=no --keep-unit \
-    --private-network --console=pipe --system-call-filter=@keyring --kill-signal=SIGRTMIN+3 \
+    --private-network --console=pipe --system-call-filter="@keyring bpf" --kill-signal=SIGRTMIN+3 \
     --bind="$directory/docker:/var/lib/docker" --bind="$directory/containerd:/var/lib/containerd" \
     sh -c "$INIT"
 """

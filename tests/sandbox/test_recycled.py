@@ -180,7 +180,7 @@ def test_a_container_whose_job_was_refused_is_replaced(make: Make, plain_shell: 
     sandbox = make()
     first = container(sandbox)
     with pytest.raises(ClientError):
-        go(sandbox, make_job("true", shell=plain_shell, files={"a": b"", "a/b": b""}))
+        go(sandbox, make_job("true", shell=plain_shell, files={f"d{n}/f": b"" for n in range(9000)}))
     assert container(sandbox) != first
 
 
