@@ -37,7 +37,7 @@ def test_the_main_flow(bench: Bench) -> None:
     bench.drop("a", 'cat; echo "$1" "$WHO"', inputs="in\n", args=["--privileged"], env={"WHO": "me"})
     bench.wait_for("a")
     response = bench.response("a")
-    assert list(response) == ["Submission_id", "status", "dependencies", "compile", "run"]
+    assert list(response) == ["Submission_id", "request_sha256", "status", "dependencies", "compile", "run"]
     assert response["status"] == "COMPLETED"
     assert response["run"]["stdout"] == "in\n--privileged me\n"
     assert response["run"]["outcome"] == "ok"
