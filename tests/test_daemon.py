@@ -265,18 +265,20 @@ def test_settings_are_read_again_at_sighup(
     assert 'left_as_they_were=sandbox.mode msg="settings that need a restart have changed"' in said
 
 
-def test_a_weight_of_nobody_starts_no_executor_and_is_not_taken_over(
-    start: Start, spool: Path, tmp_path: Path, notifications: tuple[str, socket.socket]
-) -> None:
-    address, listener = notifications
-    config = tmp_path / "spoold.toml"
-    config.write_text("[turns]\nweights = { nobody-of-this-name = 2 }\n")
+def test_a_weight_of_nobody_starts_no_executor(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "spoold.toml").write_text("[turns]\nweights = { nobody-of-this-name = 2 }\n")
     with start("executor") as process:
         assert process.wait(PATIENCE) == 1
         assert b"turns.weights: there is no user 'nobody-of-this-name'" in (
             process.stderr.read() if process.stderr else b""
         )
-    config.write_text("[spool]\nscan = 0.2\n")
+
+
+def test_a_weight_of_nobody_is_not_taken_over(
+    start: Start, tmp_path: Path, notifications: tuple[str, socket.socket]
+) -> None:
+    address, listener = notifications
+    (config := tmp_path / "spoold.toml").write_text("[spool]\nscan = 0.2\n")
     with start("intake", NOTIFY_SOCKET=address) as process:
         assert listener.recv(100) == b"READY=1"
         for text in ("weights = { nobody-of-this-name = 2 }", "weights = { 'uid:1' = 2 }"):

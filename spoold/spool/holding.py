@@ -32,10 +32,7 @@ class Holder:
     """
 
     def __init__(self, queue: Queue, heartbeat: Heartbeat, stopping: threading.Event | None, log: Log) -> None:
-        self._queue = queue
-        self._heartbeat = heartbeat
-        self._stopping = stopping
-        self._log = log
+        self._queue, self._heartbeat, self._stopping, self._log = queue, heartbeat, stopping, log
         self._leases: set[Lease] = set()
         self._kept: deque[tuple[Callable[[], object], contextlib.ExitStack]] = deque()
 
