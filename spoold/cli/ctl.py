@@ -1,4 +1,4 @@
-"""The ``spoolctl`` command: the person's tool. What makes the spool and tells the settings is here, the rest beside."""
+"""The ``spoolctl`` command: the person's tool. ``init`` and ``config`` are here, the other commands beside."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Engine(Protocol):
     def examine(self, settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         """Yield what the doctor is to say of the engine on this host, best after a job on trial.
 
-        Without a ``runtime``, which a builder provides, no job can be tried. What holds for jobs of all engines is no
-        concern of this function.
+        Without a ``runtime``, which a builder provides, no job can be tried. The doctor itself looks
+        at what concerns jobs of every engine.
         """
 
 

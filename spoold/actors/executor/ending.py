@@ -1,8 +1,8 @@
 """Ending: a submission leaves this executor with its answer, or is set aside since nobody can work on it.
 
 Spec: spool-layout.md, "Commit and publication". Whoever holds an entry ends it here: a slot, or the executor itself
-where no sandbox is needed. An answer counts in its owner's share at once. What a newer version wrote stays where it is,
-for that version to end. Thread-safe.
+where no sandbox is needed. An answer counts in its owner's share at once. An entry of a newer version stays where it
+is, for that version to end. Thread-safe.
 """
 
 from __future__ import annotations

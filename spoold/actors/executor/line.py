@@ -1,7 +1,7 @@
 """The line: what is ready for a slot of this executor, as its slots take it, each in a thread of its own.
 
 Spec: spool-layout.md, "Overload" and "Attempts". An entry is *ready* once it was read and its build exists: then it
-waits for a slot, and for memory. ``ready`` says which of it begins next. What was not read yet is in ``seen``.
+waits for a slot, and for memory. ``ready`` says which begins next. ``seen`` has the entries that were not read yet.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """

@@ -97,7 +97,7 @@ class AllSeen:
     def keep_present(self, state: State, present: AbstractSet[str]) -> None:
         """Forget what was left alone and is not among the names ``present`` in ``state``.
 
-        What else is here and is gone keeps nobody from anything, and is forgotten when it is looked at.
+        Other entries that are gone do no harm. They are forgotten when they are looked at.
         """
         gone = self._left[state] - present
         self._left[state] -= gone

@@ -1,8 +1,8 @@
 """Intake, the request handler: from the drop box into the spool.
 
 Spec: spool-layout.md, "Acceptance", "Refusals" and "Cancelling". It owns ``incoming/``, the names in ``new/`` that
-were never claimed, and what is cancelled. Which file is next ``dropbox`` tells. What becomes of it is ``acceptance``'s
-to decide, or that of ``cancels``.
+were never claimed, and what is cancelled. ``dropbox`` tells which file is next. ``acceptance`` decides what becomes
+of a submission, ``cancels`` what becomes of a cancel.
 
 However much is dropped at once, one step takes a batch, which is short, and in which owners take turns by time. More
 waits where it is, and so does what its owner has no room for in the spool. An entry of a newer version of spoold is
