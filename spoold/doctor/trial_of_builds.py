@@ -29,7 +29,7 @@ from spoold.nix.store import QUICK, Store
 
 TRIAL_TIMEOUT = 120.0  # seconds for all that is built to try
 QUESTION = {"sandbox": "true", "sandbox-fallback": "false", "restrict-eval": "true"}
-# A build tells how many network interfaces it has, whether it sees files of the host, and whether it is the host's root.
+# A build tells how many network interfaces it has, whether it sees files of the host, and as which uid it runs.
 LOOK = """
 n=0; while read -r line; do n=$((n+1)); done </proc/net/dev
 host=no; [ ! -e /etc/shadow ] && [ ! -e /root ] || host=yes

@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "Acceptance" and "Refusals". A file is read once, into a copy of our own. That copy is
 checked and stored, whatever the client does to its file afterwards. A file that does not parse may be arriving still,
-and is given up only when it has not changed for the settle time. An id is used by the first who may use it. Only when an entry
-is durable is the client's file removed. Many are made durable together.
+and is given up only when it has not changed for the settle time. An id is used by the first who may use it. The
+client's file is removed when the entry is durable, not before. Many are made durable together.
 """
 
 from __future__ import annotations
