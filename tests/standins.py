@@ -58,6 +58,9 @@ class PlainSandbox:
             for file in job.files:
                 path = Path(directory, file.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if file.name.endswith("/"):
+                    path.mkdir(exist_ok=True)
+                    continue
                 path.write_bytes(file.content)
                 path.chmod(file.mode)
             compiled = SKIPPED_PHASE

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +35,21 @@ LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it 
 
 
 def request_from_directory(directory: Path) -> Request:
-    """Return a request with every file below ``directory``; hidden names and what is no regular file are left out."""
+    """Return a request with every file and empty directory below ``directory``.
+
+    Hidden names are left out, and so is what is neither, as a link.
+    """
     files = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
-        if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in name.split("/")):
+        if path.is_symlink() or any(part.startswith(".") for part in name.split("/")):
             continue
-        content, encoding = encoded(path.read_bytes())
-        files.append(File(name=name, content=content, encoding=encoding))
+        if path.is_dir() and not any(path.iterdir()):
+            files.append(File(name=f"{name}/"))
+        elif path.is_file():
+            content, encoding = encoded(path.read_bytes())
+            executable = bool(path.stat().st_mode & stat.S_IXUSR)
+            files.append(File(name=name, content=content, encoding=encoding, executable=executable))
     if not any(file.name == "run.sh" for file in files):
         raise ClientError(f"{directory}: there is no run.sh in it, which is what is run")
     return Request(files=files)

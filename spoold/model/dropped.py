@@ -1,24 +1,28 @@
 """The strict reading of a dropped request: what may be in it, and what its client is told where it is not allowed.
 
-Spec: spool-layout.md, "The request". A dropped file is read in four passes over its bytes. One allocates nothing and
-tells whether this is a whole JSON value at all (it may still be arriving). One counts its strings, since a short one
-costs many times its length, and stops where no request has more. One reads typed structs and knows every key. The last
-is for what typed reading can't see: the same key twice. ``submission`` says of what types a request is made.
+Spec: spool-layout.md, "The request". A dropped file is read in passes over its bytes. One allocates nothing and tells
+whether this is a whole JSON value at all (it may still be arriving). One counts its strings, since a short one costs
+many times its length, and stops where no request has more. The next reads it, and refuses the same key twice. Then
+``lenient`` makes of it what its client meant. ``submission`` says of what types a request is made.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from itertools import islice
 from typing import NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.formats import strict
+from spoold.model.lenient import as_meant
 from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, File, Request, decode
+from spoold.model.unfinished import why_not_json
+from spoold.model.words import shown
 
 MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
 MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
@@ -29,9 +33,10 @@ MAX_ENTRIES = 4096  # of args, and of env
 MAX_EXPRESSION = 1024 * 1024
 WIRE_OVERHEAD = 64
 OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
+LONGEST_NUMBER = 400  # digits: more than any float has
+DOT = re.compile(r"\A(?:\./+)+(?=[^/])")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-
-_DROPPED: type[Request] = strict(Request)
 
 
 def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Request:
@@ -40,23 +45,31 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet) and :class:`ClientError`, whose text
     names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
     """
-    _require_whole(data)
+    _require_whole(data, max_files)
     _bound_strings(data, max_files)
-    request = _decode_strictly(data)
+    request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
     _check_arguments(request)
     _check_files(request, max_files)
-    _refuse_duplicate_keys(data)
     if request.kind == "run":
         _check_scripts(request)
     elif request.files:
         raise ClientError("files: a list-dependencies request has none")
     decode(request.inputs, request.inputs_encoding, "inputs")
     if request.nixpkgs not in pins:
-        raise ClientError(f"nixpkgs: there is no pin called {_shown(request.nixpkgs)}; there are {sorted(pins)}")
+        raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; there are {sorted(pins)}")
     return request
 
 
-def _require_whole(data: bytes) -> None:
+def why_incomplete(data: bytes, *, max_files: int) -> str:
+    """Return what keeps a file that ended as it is from being a request, for its client to mend."""
+    try:
+        _bound_strings(data, max_files)
+    except ClientError as error:
+        return str(error)
+    return why_not_json(data)
+
+
+def _require_whole(data: bytes, max_files: int) -> None:
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
         raise ClientError("the file is not plain UTF-8: it starts with a byte order mark")
     try:
@@ -64,7 +77,20 @@ def _require_whole(data: bytes) -> None:
     except RecursionError as error:
         raise ClientError("the JSON is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise IncompleteError(f"not one JSON object in UTF-8: {error}") from error
+        if not _has_half_a_pair(data, max_files):
+            raise IncompleteError("not one JSON object in UTF-8") from error
+
+
+def _has_half_a_pair(data: bytes, max_files: int) -> bool:
+    """Tell whether this is whole but for a lone surrogate, which Python reads: then it never becomes a request."""
+    if not SURROGATE.search(data):
+        return False
+    _bound_strings(data, max_files)
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _bound_strings(data: bytes, max_files: int) -> None:
@@ -77,32 +103,36 @@ def _bound_strings(data: bytes, max_files: int) -> None:
         )
 
 
-def _decode_strictly(data: bytes) -> Request:
-    try:
-        return msgspec.json.decode(data, type=_DROPPED)
-    except RecursionError as error:
-        raise ClientError("the JSON is nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        text = ascii(str(error))[1:-1]  # it quotes what it does not know, whole
-        raise ClientError(text if len(text) <= 300 else f"{text[:150]}...{text[-100:]}") from error
+def _parse(data: bytes) -> object:
+    """Read JSON; bytes that are not UTF-8 stand in its texts as PEP 383 has them."""
 
-
-def _refuse_duplicate_keys(data: bytes) -> None:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: dict[str, object] = {}
         for key, value in pairs:
             if key in seen:
-                raise ClientError(f"the key {_shown(key)} stands twice in one object")
+                raise ClientError(f"the key {shown(key)} stands twice in one object")
             seen[key] = value
         return seen
 
     def refuse(word: str) -> NoReturn:
         raise ClientError(f"{word} is not JSON")
 
+    def whole(digits: str) -> float:
+        return int(digits) if len(digits) < LONGEST_NUMBER else math.inf
+
+    text = data.decode(errors="surrogateescape")
     try:
-        json.loads(data, object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ClientError(f"not JSON: {error}") from error
+        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_int=whole)
+    except RecursionError as error:
+        raise ClientError("the JSON is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ClientError(f"not JSON: {why_not_json(data)}") from error
+
+
+def _with_plain_names(request: Request) -> Request:
+    """Return a request whose files are called as in their directory: ``./run.sh`` is ``run.sh``."""
+    files = [replace(file, name=DOT.sub("", file.name)) for file in request.files]
+    return replace(request, files=files)
 
 
 def _check_files(request: Request, max_files: int) -> None:
@@ -113,26 +143,37 @@ def _check_files(request: Request, max_files: int) -> None:
         where = f"files[{index}].name"
         folded = unicodedata.normalize("NFC", _checked_path(file.name, where)).casefold()
         if folded in names:
-            raise ClientError(f"{where}: {_shown(file.name)} is the same file as {_shown(names[folded])}")
+            raise ClientError(f"{where}: {shown(file.name)} is the same file as {shown(names[folded])}")
         names[folded] = file.name
-        decode(file.content, file.encoding, f"files[{index}].content ({_shown(file.name)})")
+        _check_content(file, f"files[{index}]")
     for name in names:
         for at, character in enumerate(name):
             if character == "/" and name[:at] in names:
-                raise ClientError(f"files: {_shown(names[name[:at]])} is a file and a directory at once")
+                raise ClientError(f"files: {shown(names[name[:at]])} is a file and a directory at once")
+
+
+def _check_content(file: File, where: str) -> None:
+    content = file.data(f"{where}.content ({shown(file.name)})")
+    if file.is_directory and content:
+        raise ClientError(f"{where}.name: {shown(file.name)} is a directory, since it ends in '/': it has no content")
+    if file.content is None and not file.is_directory:
+        raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
 
 
 def _check_scripts(request: Request) -> None:
     names = {file.name.casefold(): file.name for file in request.files}
     for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
         if names.get(script, script) != script:
-            raise ClientError(f"files: {_shown(names[script])} must be written {script}")
+            raise ClientError(f"files: {shown(names[script])} must be written {script}")
     if RUN_FILE not in names:
         raise ClientError(f"files: there is no {RUN_FILE}, which is what is run")
     try:
         expression = request.expression()
     except UnicodeDecodeError as error:
-        raise ClientError(f"files: {EXPRESSION_FILE} is not UTF-8 text") from error
+        byte = error.object[error.start]
+        raise ClientError(
+            f"files: {EXPRESSION_FILE} is not UTF-8 text: byte {error.start} of it is 0x{byte:02x}"
+        ) from error
     if len(expression) > MAX_EXPRESSION or "\0" in expression:
         raise ClientError(f"files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
 
@@ -140,7 +181,7 @@ def _check_scripts(request: Request) -> None:
 def _checked_path(name: str, where: str) -> str:
     """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
     problem = ""
-    parts = name.split("/")
+    parts = name.removesuffix("/").split("/")
     if not name or any(part in ("", ".", "..") for part in parts):
         problem = "it must be a relative path without empty, '.' or '..' parts"
     elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
@@ -152,7 +193,7 @@ def _checked_path(name: str, where: str) -> str:
     elif any(part.startswith("-") for part in parts):
         problem = "no part may start with '-', which programs take for an option"
     if problem:
-        raise ClientError(f"{where}: {_shown(name)}: {problem}")
+        raise ClientError(f"{where}: {shown(name)}: {problem}")
     return name
 
 
@@ -165,8 +206,8 @@ def _check_arguments(request: Request) -> None:
         total += _checked_string(argument, f"args[{index}]") + WIRE_OVERHEAD
     for name, value in request.env.items():
         if not name or "=" in name:
-            raise ClientError(f"env: {_shown(name)} is not a name: it is empty or has '=' in it")
-        total += _checked_string(f"{name}={value}", f"env[{_shown(name)}]") + WIRE_OVERHEAD
+            raise ClientError(f"env: {shown(name)} is not a name: it is empty or has '=' in it")
+        total += _checked_string(f"{name}={value}", f"env[{shown(name)}]") + WIRE_OVERHEAD
     if total > MAX_ARGUMENTS:
         raise ClientError(f"args, env: {total} bytes together are more than {MAX_ARGUMENTS}")
 
@@ -178,8 +219,3 @@ def _checked_string(text: str, where: str) -> int:
     if size > MAX_ARGUMENT:
         raise ClientError(f"{where}: {size} bytes are more than the {MAX_ARGUMENT} of one string")
     return size
-
-
-def _shown(text: str) -> str:
-    """Return ``text`` shortened and quoted, fit for one line of a log or a terminal."""
-    return ascii(text if len(text) <= 80 else text[:77] + "...")

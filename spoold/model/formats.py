@@ -3,18 +3,12 @@
 Spec: spool-layout.md, "Formats". A stored object is read leniently: a key that its reader does not know is ignored. One
 whose number is above what its reader knows is not read at all: :class:`NewerFormatError`. So versions of spoold can
 work on one spool together, and nothing of a newer one is taken for damage.
-
-A request is read strictly. :func:`strict` makes a twin of its type that refuses unknown keys, so that both readings
-have one definition.
 """
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Callable
-from types import UnionType
-from typing import Any, ClassVar, TypeVar, cast, get_args, get_origin
+from typing import ClassVar, TypeVar
 
 import msgspec
 
@@ -35,7 +29,6 @@ class _Number(msgspec.Struct):
 
 
 AnyStored = TypeVar("AnyStored", bound=Stored)
-AnyStruct = TypeVar("AnyStruct", bound=msgspec.Struct)
 
 
 def encode(thing: Stored) -> bytes:
@@ -78,29 +71,3 @@ def _number(data: bytes) -> int:
         return msgspec.json.decode(data, type=_Number).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 1
-
-
-def strict(kind: type[AnyStruct]) -> type[AnyStruct]:
-    """Return a twin of a type that takes no key that it does not know, and neither do the structs in it."""
-    twins = [
-        (field.name, twin, _default(field))
-        for field in msgspec.structs.fields(kind)
-        if (twin := _strict_hint(field.type)) != field.type
-    ]
-    options: dict[str, Any] = {"frozen": True, "kw_only": True, "forbid_unknown_fields": True}
-    return cast("type[AnyStruct]", msgspec.defstruct(kind.__name__, twins, bases=(kind,), **options))
-
-
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    made = field.default_factory
-    return field.default if made is msgspec.NODEFAULT else msgspec.field(default_factory=made)
-
-
-def _strict_hint(hint: Any) -> Any:
-    parts = get_args(hint)
-    if not parts:
-        return strict(hint) if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else hint
-    twins = tuple(map(_strict_hint, parts))
-    if twins == parts:
-        return hint
-    return functools.reduce(operator.or_, twins) if isinstance(hint, UnionType) else get_origin(hint)[twins]

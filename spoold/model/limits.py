@@ -142,6 +142,8 @@ def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) ->
     notes: list[str] = []
     for name in PhaseLimits.__struct_fields__:
         wish, top = getattr(asked, name), getattr(allowed.maximum, name)
+        if name == "memory" and wish is not None and wish < MIB:
+            notes.append(f"limits.{phase}.memory: {wish} is less than 1 MiB; the unit is bytes")
         if wish is None:
             chosen[name] = getattr(allowed.default, name)
         elif wish > top:

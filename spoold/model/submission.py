@@ -7,8 +7,8 @@ all that is stored. ``dropped`` reads what a client dropped, and strictly.
 from __future__ import annotations
 
 import base64
-import binascii
-from typing import Annotated, Literal
+import re
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -22,6 +22,8 @@ DEFAULT_EXPRESSION = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { }\n"
 EXPRESSION_FILE = "cutor.nix"
 COMPILE_FILE = "compile.sh"
 RUN_FILE = "run.sh"
+PROGRAMS = (b"#!", b"\x7fELF")  # with what begins whatever execve(2) starts
+HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
 
 Encoding = Literal["utf8", "base64", "hex"]
 
@@ -31,11 +33,21 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class File(_Part, frozen=True):
-    """A file of the request; ``content`` is text in ``encoding``."""
+    """A file of the request, or a directory, whose name ends in ``/``. ``content`` is text in ``encoding``."""
 
     name: str
-    content: str
+    content: str | None = None
     encoding: Encoding = "utf8"
+    executable: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        """Tell whether it is a directory."""
+        return self.name.endswith("/")
+
+    def data(self, where: str) -> bytes:
+        """Return its bytes; raises :class:`ClientError` that names ``where`` it stands in the request."""
+        return decode(self.content or "", self.encoding, where)
 
 
 class LimitRequests(_Part, frozen=True):
@@ -63,7 +75,7 @@ class Request(_Part, frozen=True):
         """Return the text of the file called ``name``, None where there is none."""
         for file in self.files:
             if file.name == name:
-                return decode(file.content, file.encoding, "content").decode()
+                return file.data("content").decode()
         return None
 
     def expression(self) -> str:
@@ -72,12 +84,11 @@ class Request(_Part, frozen=True):
         return DEFAULT_EXPRESSION if text is None else text
 
     def job_files(self) -> list[JobFile]:
-        """Return the files as bytes with modes. Scripts are executable: by their name's ending, or by ``#!``."""
+        """Return the files as bytes with modes, and the directories, whose names end in ``/``."""
         made = []
         for file in self.files:
-            content = decode(file.content, file.encoding, file.name)
-            script = file.name.endswith(".sh") or content.startswith(b"#!")
-            made.append(JobFile(file.name, content, 0o755 if script else 0o644))
+            content = file.data(file.name)
+            made.append(JobFile(file.name, content, 0o755 if _is_executable(file, content) else 0o644))
         return made
 
     def stdin(self) -> bytes:
@@ -106,6 +117,8 @@ class Origin(_Part, frozen=True):
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the spool: written once, at acceptance, and never again. ``Request`` is null for a refused file."""
 
+    NEWEST: ClassVar[int] = 3
+
     Submission_id: str
     Request: Request | None
     Response: Response
@@ -120,13 +133,27 @@ class Dependencies(Stored, frozen=True, kw_only=True):
     nixpkgs: str
 
 
+def _is_executable(file: File, content: bytes) -> bool:
+    """Tell whether a file can be run: it says so, or is a script by its name or content, or a program."""
+    return file.executable or file.is_directory or file.name.endswith(".sh") or content.startswith(PROGRAMS)
+
+
 def decode(text: str, encoding: Encoding, where: str) -> bytes:
-    """Return the bytes that ``text`` stands for; raises :class:`ClientError` that names ``where``."""
+    """Return the bytes that ``text`` stands for; raises :class:`ClientError` that names ``where``.
+
+    Encoders break base64 into lines, and hex into groups as well.
+    """
+    if encoding == "utf8":
+        return text.encode()
+    if encoding == "hex":
+        digits = "".join(text.split())
+        if not HEX.fullmatch(digits):
+            raise ClientError(f"{where}: not hex: digits from 0 to f are needed, two for each byte")
+        return bytes.fromhex(digits)
+    lines = text.replace("\r\n", "").replace("\n", "")
     try:
-        if encoding == "utf8":
-            return text.encode()
-        if encoding == "hex":
-            return binascii.unhexlify(text)
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ClientError(f"{where}: not valid {encoding}: {error}") from error
+        return base64.b64decode(lines, validate=True)
+    except ValueError as error:
+        raise ClientError(
+            f"{where}: not base64: letters, digits, + and / are needed, four for three bytes, with = to fill the last"
+        ) from error

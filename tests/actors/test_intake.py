@@ -27,6 +27,7 @@ from spoold.config import Settings, ShareSettings, SpoolSettings
 from spoold.host import attributes, fsops, log, strangers
 from spoold.model.ids import Hint
 from spoold.model.states import State
+from spoold.model.submission import Submission
 from spoold.model.turns import Turns
 from spoold.spool import layout
 from spoold.spool import store as spool_store
@@ -94,7 +95,7 @@ def test_a_good_file_becomes_an_entry(box: Box) -> None:
     assert made.Spool.sha256 == hashlib.sha256(GOOD).hexdigest()
     raw = json.loads((box.root / "new" / named("a", owner=NOBODY)).read_bytes())
     assert list(raw) == ["format", "Submission_id", "Request", "Response", "Spool"]
-    assert raw["format"] == 2
+    assert raw["format"] == Submission.NEWEST
     assert raw["Response"] == {
         "status": "pending",
         **{

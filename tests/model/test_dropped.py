@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -70,7 +71,6 @@ def test_without_an_expression_it_is_the_default_shell() -> None:
         request() + b"x",
         request() + request(),
         b'{"files": [], "inputs": NaN}',
-        b'{"inputs": "\\ud800"}',
         b"\0" * 100,
     ],
 )
@@ -99,7 +99,7 @@ def test_no_prefix_of_a_request_is_taken_for_a_refusal(length: int) -> None:
         (request(env={f"a{n}": "" for n in range(5000)}), "env"),
         (b"\xef\xbb\xbf" + request(), "byte order mark"),
         (request().decode().encode("utf-16"), "byte order mark"),
-        (request(inputs="X").replace(b"X", b"\xff"), "utf-8"),
+        (request(inputs="X").replace(b"X", b"\xff"), "inputs: byte 0 (0xff) is not UTF-8"),
         (request(bogus=1), "bogus"),
         (request(files=[{**RUN, "mode": 1}]), "mode"),
         (request(limits={"run": {"tme": 1}}), "tme"),
@@ -141,7 +141,7 @@ def test_no_prefix_of_a_request_is_taken_for_a_refusal(length: int) -> None:
     ],
 )
 def test_a_bad_request_is_refused_with_the_key(data: bytes, word: str) -> None:
-    with pytest.raises(ClientError, match=word.replace("[", r"\[").replace("]", r"\]")):
+    with pytest.raises(ClientError, match=re.escape(word)):
         read(data)
 
 
@@ -155,7 +155,11 @@ def test_a_bad_request_is_refused_with_the_key(data: bytes, word: str) -> None:
         "..",
         "",
         "a//b",
-        "a/",
+        "a//",
+        "/",
+        "./",
+        "../",
+        "run.sh/",
         "run.sh/x",
         "x" * 300,
         "/".join(["x" * 200] * 25),
@@ -175,7 +179,8 @@ def test_a_bad_file_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.py", "sub/dir/a.py", ".hidden", "Ünïcode.txt", "with space", "a..b", "x" * 255, "a/" * 32 + "x"]
+    "name",
+    ["a.py", "a/", "a/b/", "sub/dir/a.py", ".hidden", "Ünïcode.txt", "with space", "a..b", "x" * 255, "a/" * 32 + "x"],
 )
 def test_a_good_file_name_is_taken(name: str) -> None:
     assert read(named(name)).has(name)

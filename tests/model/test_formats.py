@@ -61,9 +61,9 @@ def test_unknown_keys_are_ignored_at_any_depth() -> None:
 @pytest.mark.parametrize("also", [{}, {"Request": 7}, {"Spool": {"uid": "root"}}])
 def test_a_higher_number_is_not_for_this_reader(also: dict[str, object]) -> None:
     plain = json.loads(formats.encode(SUBMISSION)) | also | {"format": Submission.NEWEST + 1}
-    with pytest.raises(NewerFormatError, match=r"/spool/new/a\.json .* format 3, .* up to 2.* upgrade") as raised:
+    with pytest.raises(NewerFormatError, match=r"/spool/new/a\.json .* format 4, .* up to 3.* upgrade") as raised:
         formats.decode(json.dumps(plain).encode(), Submission, "/spool/new/a.json")
-    assert (raised.value.path, raised.value.format) == ("/spool/new/a.json", 3)
+    assert (raised.value.path, raised.value.format) == ("/spool/new/a.json", 4)
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,6 @@ def test_what_this_version_does_not_need_is_no_obstacle() -> None:
     assert read.bash == path
 
 
-def test_a_strict_twin_is_strict_in_all_its_parts_and_the_same_otherwise() -> None:
-    twin = formats.strict(Request)
-    assert {kind.__name__ for kind in structs_in(twin)} == {kind.__name__ for kind in structs_in(Request)}
-    assert len(set(structs_in(twin))) > 3
-    assert all(kind.__struct_config__.forbid_unknown_fields for kind in structs_in(twin))
-    assert not any(kind.__struct_config__.forbid_unknown_fields for kind in structs_in(Request))
-    assert set(twin.__struct_fields__) == set(Request.__struct_fields__)
-    assert msgspec.json.encode(twin()) == msgspec.json.encode(Request()) == b"{}"
-
-
 @pytest.mark.parametrize("kind", Stored.__subclasses__())
 def test_nothing_in_a_stored_object_refuses_unknown_keys(kind: type[Stored]) -> None:
     assert not any(part.__struct_config__.forbid_unknown_fields for part in structs_in(kind))
@@ -124,5 +114,5 @@ def test_nothing_in_a_stored_object_refuses_unknown_keys(kind: type[Stored]) -> 
 )
 def test_a_request_with_an_unknown_key_is_refused_by_its_name(key: str, request_: dict[str, object]) -> None:
     whole = {"files": [{"name": "run.sh", "content": "echo"}]} | request_
-    with pytest.raises(ClientError, match=f"unknown field `{key}`"):
+    with pytest.raises(ClientError, match=rf"(^|\.){key}: there is no such key"):
         read_request(json.dumps(whole).encode(), max_files=10, pins=frozenset({"default"}))

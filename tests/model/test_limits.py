@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import RUN_DEFAULT, RUN_MAXIMUM, Limits, PhaseLimits, RequestedLimits, effective
+from spoold.model.limits import MIB, RUN_DEFAULT, RUN_MAXIMUM, Limits, PhaseLimits, RequestedLimits, effective
 from spoold.sandbox import sizes
 from spoold.sandbox.inside import child, phase, usage
 from spoold.sandbox.inside.messages import Bounds
@@ -40,11 +40,19 @@ def test_each_limit_is_in_the_spec(name: str) -> None:
 
 
 def test_limits_are_cut_to_the_maximum_and_said() -> None:
-    limits, notes = effective("run", RequestedLimits(time=1e9, memory=1000), Limits().run)
-    assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, 1000, RUN_DEFAULT.stdout)
+    limits, notes = effective("run", RequestedLimits(time=1e9, memory=MIB), Limits().run)
+    assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, MIB, RUN_DEFAULT.stdout)
     assert len(notes) == 1
     assert "limits.run.time" in notes[0]
     assert effective("run", None, Limits().run) == (RUN_DEFAULT, [])
+
+
+def test_memory_in_another_unit_than_bytes_is_noted() -> None:
+    for part, allowed in (("run", Limits().run), ("compile", Limits().compile)):
+        limits, notes = effective(part, RequestedLimits(memory=MIB - 1), allowed)
+        assert limits.memory == MIB - 1
+        assert [note for note in notes if f"limits.{part}.memory: " in note and "bytes" in note] == notes != []
+        assert effective(part, RequestedLimits(memory=MIB), allowed)[1] == []
 
 
 def test_many_processes_get_fewer_descriptors_each() -> None:

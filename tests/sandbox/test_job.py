@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.dropped import MAX_ARGUMENT
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.dropped import MAX_ARGUMENT, read_request
 from spoold.model.errors import ClientError
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import runner
 from spoold.sandbox.inside.files import HOLDERS, JOB_UID
 from spoold.sandbox.inside.messages import Order
 from spoold.sandbox.stream import BrokenError
-from tests.sandbox.conftest import RUN, Run
+from tests.sandbox.conftest import RUN, Run, make_job
 
 pytestmark = pytest.mark.docker
 
@@ -42,6 +44,45 @@ def test_stdin_arrives_to_the_byte(run: Run) -> None:
     phase = run("exec cat", stdin=b"a\0b\r\n\n\xc3\xa4").run
     assert phase.stdout == "a\0b\r\n\n\u00e4"
     assert run("cat; echo end").run.stdout == "end\n"
+
+
+def test_files_are_what_the_request_says(sandbox: DockerSandbox, plain_shell: str) -> None:
+    request = {
+        "files": [
+            {
+                "name": "./run.sh",
+                "content": "umask 022; find . | sort | xargs stat -c '%n %a %s'; ./tool; cd empty; mkdir ok",
+            },
+            {"name": "tool", "content": "IyEvYmluL3NoCmVj\naG8gb24K\n", "encoding": "base64", "executable": None},
+            {"name": "plain", "content": "x", "encoding": "utf-8"},
+            {"name": "said", "content": "x", "executable": True},
+            {"name": "elf", "content": "7f 45 4c 46", "encoding": "hex"},
+            {"name": "empty/"},
+            {"name": "deep/er/", "content": None},
+            {"name": "deep/file", "content": ""},
+        ],
+        "args": {},
+        "env": [],
+        "limits": None,
+    }
+    read = read_request(json.dumps(request).encode(), max_files=10, pins=frozenset({"default"}))
+    job = replace(make_job("", shell=plain_shell), files=read.job_files())
+    phase = sandbox.run(job, lambda *_: None, threading.Event()).run
+    assert (phase.stderr, phase.exit_code) == ("", 0)
+    *found, last = phase.stdout.splitlines()
+    modes = {name: mode for name, mode, _ in (line.split() for line in found) if name != "."}
+    assert modes == {
+        "./run.sh": "755",
+        "./tool": "755",
+        "./plain": "644",
+        "./said": "755",
+        "./elf": "755",
+        "./empty": "755",
+        "./deep": "755",
+        "./deep/er": "755",
+        "./deep/file": "644",
+    }
+    assert last == "on"
 
 
 def test_arguments_are_literal(run: Run) -> None:

@@ -20,7 +20,7 @@ from spoold.host.metrics import DROPPED
 from spoold.host.seldom import Seldom
 from spoold.host.strangers import Dropped
 from spoold.model import ids
-from spoold.model.dropped import read_request
+from spoold.model.dropped import read_request, why_incomplete
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
 from spoold.model.states import Role, State
 from spoold.model.submission import Origin, Request
@@ -74,7 +74,7 @@ class Acceptance:
                 reason = f"{self._arriving.upload:g} s after it came it is still {error}"
             else:
                 return False
-            self._refuse(id_, name, dropped, reason)
+            self._refuse(id_, name, dropped, reason + self._detail(dropped))
         except ClientError as error:
             self._refuse(id_, name, dropped, str(error))
         else:
@@ -105,6 +105,13 @@ class Acceptance:
         if len(dropped.data) > (most := self._shares.most.bytes):
             raise ClientError(f"the file is larger than the {most:.0f} bytes that one user may have in the spool")
         return read_request(dropped.data, max_files=self._settings.max_files, pins=self._pins.names)
+
+    def _detail(self, dropped: Dropped) -> str:
+        """Return where a file that never became a request stops being JSON; "" where that is not what is wrong."""
+        if dropped.kind != "file" or dropped.links > 1:
+            return ""
+        why = why_incomplete(dropped.data, max_files=self._settings.max_files)
+        return f": {why}" if why else ""
 
     def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
         origin = self._origin_of(dropped)

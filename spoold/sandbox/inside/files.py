@@ -43,6 +43,8 @@ def receive(host: wire.Host, job: Parcel) -> int:
     with as_job():
         for file in job.files:
             _make_parents(file.name, made)
+            if file.name.endswith(b"/"):
+                continue
             path = os.path.join(WORK, os.fsdecode(file.name))
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, file.mode)
             _fill(host, descriptor, file.size)
@@ -57,11 +59,11 @@ def receive(host: wire.Host, job: Parcel) -> int:
 
 
 def _make_parents(name: bytes, made: set[str]) -> None:
-    parts = os.fsdecode(name).split("/")
+    parts = os.fsdecode(name.removesuffix(b"/")).split("/")
     if not name or b"\0" in name or any(part in ("", ".", "..") for part in parts):
         raise ValueError("bad file name")
     path = WORK
-    for part in parts[:-1]:
+    for part in parts if name.endswith(b"/") else parts[:-1]:
         path = f"{path}/{part}"
         if path not in made:
             os.mkdir(path, 0o755)

@@ -1,0 +1,219 @@
+"""What encoders of other languages make of a request, read as it is meant; and what is wrong with it, in our own words.
+
+Spec: spool-layout.md, "The request". Some write ``null`` for what is not given, an empty list for an empty object, or
+``67108864.0`` for a whole number. What cannot be meant is refused with its place, and with what is allowed there. No
+word of a parser's gets to a client: it would be about our types, not about theirs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+from spoold.model.errors import ClientError
+from spoold.model.words import shown
+
+# What clients of other services write, and what they look for.
+ELSEWHERE = {
+    "args": ("arguments", "argv", "cmd_args", "command_line_arguments", "run_args"),
+    "content": ("contents", "data", "text", "body", "source"),
+    "encoding": ("content_encoding", "enc"),
+    "env": ("environment", "environment_variables", "envs", "variables"),
+    "files": ("sources", "source_files", "source_code", "code", "program", "script", "copyIn"),
+    "inputs": ("stdin", "input", "standard_input", "std_in"),
+    "inputs_encoding": ("stdin_encoding", "input_encoding"),
+    "name": ("filename", "file_name", "path"),
+    "limits.run.cpu_time": ("cpu_time_limit", "cpuLimit", "run_cpu_time"),
+    "limits.run.memory": ("memory_limit", "memoryLimit", "run_memory_limit", "ram"),
+    "limits.run.processes": ("max_processes_and_or_threads", "procLimit", "max_processes"),
+    "limits.run.stdout": ("output_limit", "stdoutMax"),
+    "limits.run.time": ("timeout", "time_limit", "wall_time_limit", "wall_time", "run_timeout", "clockLimit"),
+    "limits.compile.time": ("compile_timeout",),
+    "limits.compile.memory": ("compile_memory_limit",),
+    "memory": ("mem", "memory_limit", "ram"),
+    "cpu_time": ("cpu", "cpu_time_limit"),
+    "time": ("timeout", "wall_time", "time_limit", "wall"),
+    "processes": ("procs", "threads", "max_processes", "pids"),
+    "open_files": ("nofile", "max_open_files", "fds"),
+    "file_size": ("max_file_size", "fsize"),
+    "stack": ("stack_limit", "stack_size"),
+    "nixpkgs": ("pin", "channel"),
+}
+NO_LANGUAGES = (
+    "there are no languages: cutor.nix among the files names the packages, compile.sh compiles and run.sh runs"
+)
+LANGUAGES = ("language", "language_id", "lang", "compiler", "version", "runtime")
+ENCODINGS = {"utf8": ("utf-8", "utf_8"), "base64": ("b64",), "hex": ("base16",)}
+LARGEST = 1 << 64  # above every whole number that is stored
+KINDS: dict[type, str] = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
+
+
+def as_meant(value: Any, hint: Any, path: str = "") -> Any:
+    """Return a JSON value in the form that ``hint`` has, a type of msgspec's; ``path`` is where it stands.
+
+    Raises :class:`ClientError` where nothing of that type can be meant.
+    """
+    if get_origin(hint) is Annotated:
+        inner, *rest = get_args(hint)
+        made = as_meant(value, inner, path)
+        for meta in rest:
+            if isinstance(meta, msgspec.Meta):
+                _check_bounds(made, meta, path)
+        return made
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return _struct(value, hint, path)
+    origin = get_origin(hint) or hint
+    return _FORMS.get(origin, _plain)(value, hint, path)
+
+
+def _optional(value: Any, hint: Any, path: str) -> Any:
+    return as_meant(value, next(part for part in get_args(hint) if part is not type(None)), path)
+
+
+def _list(value: Any, hint: Any, path: str) -> list[Any]:
+    (kind,) = get_args(hint)
+    return [as_meant(each, kind, f"{path}[{at}]") for at, each in enumerate(_either(value, list, dict, path))]
+
+
+def _object(value: Any, hint: Any, path: str) -> dict[str, Any]:
+    """Read an object whose keys are the client's own; one that is null is not given."""
+    _, kind = get_args(hint)
+    found = _either(value, dict, list, path)
+    return {
+        _text(key, path): as_meant(each, kind, f"{path}[{shown(key)}]")
+        for key, each in found.items()
+        if each is not None
+    }
+
+
+def _plain(value: Any, hint: Any, path: str) -> Any:
+    return _PLAIN[hint](value, path)
+
+
+def _struct(value: Any, kind: type[msgspec.Struct], path: str) -> dict[str, Any]:
+    found = _either(value, dict, list, path)
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    made = {}
+    named = f" ({shown(found['name'])})" if isinstance(found.get("name"), str) else ""
+    for key, each in found.items():
+        field = fields.get(key)
+        if field is None:
+            raise ClientError(_unknown(key, path, fields))
+        if each is not None:
+            made[key] = as_meant(each, field.type, _below(path, key) + (named if key != "name" else ""))
+    for name, field in fields.items():
+        if field.required and name not in made:
+            raise ClientError(f"{_below(path, name)}: is missing; it has to be there")
+    return made
+
+
+def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
+    place = _below(path, shown(key)[1:-1])
+    known = sorted(fields)
+    if not path and key in LANGUAGES:
+        return f"{place}: {NO_LANGUAGES}"
+    meant = [
+        ours for ours, theirs in ELSEWHERE.items() if key in theirs and (ours in known or (not path and "." in ours))
+    ]
+    meant = meant or difflib.get_close_matches(key.lower(), known, n=1)
+    hint = f" Is {meant[0]} meant?" if meant else ""
+    return f"{place}: there is no such key.{hint} There are {', '.join(known)}"
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _either(value: Any, kind: type, empty: type, path: str) -> Any:
+    """Return an object or a list; some encoders write one that is empty as the other."""
+    if isinstance(value, kind):
+        return value
+    if path and isinstance(value, empty) and not value:
+        return kind()
+    raise ClientError(_wrong(value, KINDS[kind], path))
+
+
+def _wrong(value: Any, wanted: str, path: str) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    given = "a number" if is_number else KINDS[type(value)]
+    return f"{path or 'the request'}: {wanted} is needed, not {given}"
+
+
+def _text(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise ClientError(_wrong(value, "a text", path))
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ClientError(f"{path}: {_no_text(value, error.start)}; send bytes as base64") from error
+    return value
+
+
+def _no_text(value: str, at: int) -> str:
+    """Say what is no character: bytes that are not UTF-8 stand there as PEP 383 has them."""
+    if "\udc80" <= value[at] <= "\udcff":
+        byte = ord(value[at]) - 0xDC00
+        return f"byte {len(value[:at].encode())} (0x{byte:02x}) is not UTF-8"
+    return f"character {at} is half of a surrogate pair, which is no text"
+
+
+def _number(value: Any, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ClientError(_wrong(value, "a number", path))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ClientError(f"{path}: the number is too large")
+    return number
+
+
+def _whole(value: Any, path: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ClientError(_wrong(value, "a whole number", path))
+    if abs(value) >= LARGEST:
+        raise ClientError(f"{path}: the number is too large")
+    if value != int(value):
+        raise ClientError(f"{path}: a whole number is needed, not {value:g}")
+    return int(value)
+
+
+def _truth(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise ClientError(_wrong(value, "true or false", path))
+    return value
+
+
+_PLAIN: dict[Any, Callable[[Any, str], Any]] = {str: _text, float: _number, int: _whole, bool: _truth}
+
+
+def _word(value: Any, hint: Any, path: str) -> str:
+    words: tuple[str, ...] = get_args(hint)
+    text = _text(value, path)
+    plain = text.lower()
+    for word in words:
+        if text == word or (word in ENCODINGS and (plain == word or plain in ENCODINGS[word])):
+            return word
+    raise ClientError(f"{path}: there is no {shown(text)}; there are {', '.join(words)}")
+
+
+def _check_bounds(value: Any, meta: msgspec.Meta, path: str) -> None:
+    if meta.gt is not None and not value > meta.gt:
+        raise ClientError(f"{path}: has to be more than {meta.gt:g}")
+    if (meta.ge is not None and value < meta.ge) or (meta.le is not None and value > meta.le):
+        raise ClientError(f"{path}: has to be between {meta.ge:g} and {meta.le:g}")
+
+
+_FORMS: dict[Any, Callable[[Any, Any, str], Any]] = {
+    types.UnionType: _optional,
+    Union: _optional,
+    Literal: _word,
+    list: _list,
+    dict: _object,
+}

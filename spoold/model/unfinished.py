@@ -1,0 +1,72 @@
+"""Why the bytes of a dropped file are no JSON, in words for whoever made them.
+
+Spec: spool-layout.md, "The request". Python's parser finds the place, and tells by its message what kind of mistake it
+is. Its words go to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+CAPITALS = {"T": "true", "F": "false", "N": "null"}
+KINDS = {
+    "Unterminated string": "the text that begins there has no end",
+    "Invalid control character": r"a line end or another control character in a text is written as \n or \u0001",
+    "Invalid \\": r"after a backslash there is one of \" \\ \/ \b \f \n \r \t, or \u with four digits",
+    "Illegal trailing comma": "a comma stands there, and no value after it",
+    "Extra data": "the object has ended there, and something follows",
+}
+CHARACTERS = {
+    "'": "keys and texts stand in double quotes",
+    "/": "JSON has no comments",
+    "#": "JSON has no comments",
+    "}": "a comma stands before it, or a value is missing",
+    "]": "a comma stands before it, or a value is missing",
+    ",": "a value is missing before it",
+}
+
+
+def why_not_json(data: bytes) -> str:
+    """Return where ``data`` stops being JSON, and why, or "" where it is JSON.
+
+    ``data`` has no more strings than a request: a caller bounds them, since each takes memory.
+    """
+
+    def refuse(word: str) -> NoReturn:
+        raise _ConstantError(word)
+
+    text = data.decode(errors="surrogateescape")
+    try:
+        json.loads(text, parse_constant=refuse, parse_int=len)
+    except json.JSONDecodeError as error:
+        return f"{_place(text, error.pos)}: {_reason(text, error)}"
+    except _ConstantError as error:
+        return f"{error} is no number of JSON"
+    except RecursionError:
+        return "it is nested too deeply"
+    return ""
+
+
+class _ConstantError(ValueError):
+    pass
+
+
+def _place(text: str, at: int) -> str:
+    before = text[:at]
+    return f"line {before.count(chr(10)) + 1}, column {at - before.rfind(chr(10))}"
+
+
+def _reason(text: str, error: json.JSONDecodeError) -> str:
+    for start, meaning in KINDS.items():
+        if error.msg.startswith(start):
+            return meaning
+    found = text[error.pos : error.pos + 1]
+    if not text[error.pos :].strip():
+        return "it ends there"
+    if "\udc80" <= found <= "\udcff":
+        byte = ord(found) - 0xDC00
+        return f"byte {len(text[: error.pos].encode(errors='surrogateescape'))} of the file is 0x{byte:02x}"
+    if found in CAPITALS:
+        return f"{CAPITALS[found]} is written in small letters"
+    return CHARACTERS.get(found, f"{found!a} is not what may stand there")

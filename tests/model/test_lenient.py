@@ -1,0 +1,323 @@
+"""What other people's encoders make of a request is read as it is meant; what cannot be meant is said in our words."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from spoold.model.dropped import read_request, why_incomplete
+from spoold.model.errors import ClientError, IncompleteError
+from spoold.model.limits import PhaseLimits, RequestedLimits
+from spoold.model.submission import File, LimitRequests, Request
+
+RUN = {"name": "run.sh", "content": "echo"}
+PLAIN = Request(files=[File(name="run.sh", content="echo")])
+# Words of msgspec, of json, and of Python's codecs: no reason has them.
+FOREIGN = re.compile(
+    r"codec|msgspec|decode|Expected|unknown field|\bfield\b|`|JSON value|Traceback|surrogates not|"
+    r"Incorrect padding|non-hexadecimal|\bstr\b|\bint\b|\bfloat\b|\bbool\b|\bdict\b|Invalid|\$\.",
+)
+
+
+def read(data: bytes, max_files: int = 1000) -> Request:
+    return read_request(data, max_files=max_files, pins=frozenset({"default", "24.11"}))
+
+
+def request(**keys: object) -> bytes:
+    return json.dumps({"files": [RUN], **keys}).encode()
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(ClientError) as caught:
+        read(data)
+    reason = str(caught.value)
+    assert not FOREIGN.search(reason)
+    assert reason.isascii()
+    assert reason.isprintable()
+    return reason
+
+
+@pytest.mark.parametrize("key", [name for name in Request.__struct_fields__ if name != "files"])
+def test_null_for_an_optional_key_is_not_given(key: str) -> None:
+    assert read(request(**{key: None})) == PLAIN
+
+
+@pytest.mark.parametrize("key", ["encoding", "executable"])
+def test_null_for_a_key_of_a_file_is_not_given(key: str) -> None:
+    assert read(request(files=[{**RUN, key: None}])) == PLAIN
+
+
+@pytest.mark.parametrize("key", ["name", "content"])
+def test_null_for_a_key_that_has_to_be_there_is_a_missing_one(key: str) -> None:
+    assert refused(request(files=[{**RUN, key: None}])) == refused(
+        request(files=[{other: text for other, text in RUN.items() if other != key}])
+    )
+    assert refused(request(files=[{**RUN, key: None}])).startswith(f"files[0].{key}")
+
+
+def test_null_for_limits_is_not_given() -> None:
+    nothing = dict.fromkeys(RequestedLimits.__struct_fields__)
+    assert read(request(limits={"run": None, "compile": nothing})).limits == LimitRequests(compile=RequestedLimits())
+
+
+def test_null_for_a_variable_is_not_given() -> None:
+    assert read(request(env={"A": None, "B": "1"})).env == {"B": "1"}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"args": {}},
+        {"env": []},
+        {"limits": []},
+        {"limits": {"run": []}},
+        {"limits": {"dependencies": [], "compile": {}, "run": None}},
+    ],
+)
+def test_what_is_empty_is_an_object_or_a_list(keys: dict[str, object]) -> None:
+    read_ = read(request(**keys))
+    assert (read_.args, read_.env) == ([], {})
+    assert read_.limits.run in (None, RequestedLimits())
+
+
+def test_no_files_at_all_may_be_an_empty_object() -> None:
+    assert read(b'{"kind": "list-dependencies", "files": {}}').files == []
+    assert "run.sh" in refused(request(files={}))
+
+
+@pytest.mark.parametrize("number", ["67108864.0", "6.7108864e7", "67108864", "67108864.000"])
+def test_a_whole_number_may_be_written_as_another(number: str) -> None:
+    made = read(request(limits={"run": {"memory": 1}}).replace(b'"memory": 1', b'"memory": ' + number.encode()))
+    assert made.limits.run is not None
+    assert (made.limits.run.memory, type(made.limits.run.memory)) == (67108864, int)
+
+
+@pytest.mark.parametrize("key", PhaseLimits.__struct_fields__)
+def test_every_limit_takes_a_whole_number_in_each_form(key: str) -> None:
+    for value in (3, 3.0):
+        limits = read(request(limits={"run": {key: value}, "compile": {key: value}})).limits
+        assert limits.run is not None
+        assert getattr(limits.run, key) == 3
+        assert limits.run == limits.compile
+
+
+def test_a_limit_that_stands_for_none_is_cut_like_any_that_is_too_high() -> None:
+    limits = read(request(limits={"run": {"memory": (1 << 64) - 1}})).limits
+    assert limits.run is not None
+    assert limits.run.memory == (1 << 64) - 1
+
+
+def test_a_priority_may_be_written_as_another_number() -> None:
+    assert read(request(priority=-5.0)).priority == -5
+
+
+BASE64 = "AP8A/wD/AP8A/wD/AP8A/w=="
+BYTES = b"\x00\xff" * 8
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("base64", BASE64),
+        ("base64", BASE64 + "\n"),
+        ("base64", "AP8A/wD/AP8A\r\n/wD/AP8A/w==\r\n"),
+        ("base64", "AP8A/wD/AP8A\n/wD/AP8A/w==\n"),
+        ("BASE64", BASE64),
+        ("hex", "00ff" * 8),
+        ("hex", "00FF" * 8),
+        ("hex", "00 ff " * 8),
+        ("hex", "00ff\n" * 8),
+        ("hex", "\t00 ff\r\n" * 8),
+    ],
+)
+def test_texts_of_bytes_may_be_broken_into_lines(encoding: str, text: str) -> None:
+    made = read(
+        request(
+            files=[RUN, {"name": "a", "content": text, "encoding": encoding}], inputs=text, inputs_encoding=encoding
+        )
+    )
+    assert made.job_files()[1].content == made.stdin() == BYTES
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("base64", BASE64[:-1]),
+        ("base64", BASE64[:-2]),
+        ("base64", "*" + BASE64),
+        ("base64", "AP8A-_AA"),
+        ("base64", "AP8A====AP8A"),
+        ("base64", "é"),
+        ("hex", "0"),
+        ("hex", "0x00"),
+        ("hex", "0g"),
+        ("hex", "00:ff"),
+        ("hex", "\u0660\u0660"),
+    ],
+)
+def test_what_is_no_text_of_bytes_is_refused_with_what_it_has_to_be(encoding: str, text: str) -> None:
+    reason = refused(request(files=[RUN, {"name": "a.bin", "content": text, "encoding": encoding}]))
+    assert reason.startswith(f"files[1].content ('a.bin'): not {encoding}: ")
+    assert refused(request(inputs=text, inputs_encoding=encoding)).startswith(f"inputs: not {encoding}: ")
+
+
+@pytest.mark.parametrize("word", ["utf8", "utf-8", "UTF-8", "Utf8", "UTF8", "utf_8"])
+def test_utf8_has_several_names(word: str) -> None:
+    made = read(request(files=[{"name": "run.sh", "content": "é", "encoding": word}], inputs="é", inputs_encoding=word))
+    assert made.job_files()[0].content == made.stdin() == "é".encode()
+    assert made.inputs_encoding == made.files[0].encoding == "utf8"
+
+
+@pytest.mark.parametrize("name", ["./run.sh", "././run.sh", ".//run.sh"])
+def test_a_name_may_begin_in_its_directory(name: str) -> None:
+    assert [file.name for file in read(request(files=[{"name": name, "content": "echo"}])).files] == ["run.sh"]
+
+
+@pytest.mark.parametrize("name", ["./cutor.nix", "./a/./b", "a/../b", ".", "./", "./.", "./..", "/./run.sh"])
+def test_other_dots_are_no_names_of_files(name: str) -> None:
+    if name == "./cutor.nix":
+        assert read(request(files=[RUN, {"name": name, "content": "{ }"}])).expression() == "{ }"
+    else:
+        assert refused(request(files=[RUN, {"name": name, "content": ""}])).startswith("files[1].name: ")
+
+
+def test_the_same_name_with_and_without_dots_stands_twice() -> None:
+    assert "same file" in refused(request(files=[RUN, {"name": "./run.sh", "content": ""}]))
+
+
+@pytest.mark.parametrize(
+    ("data", "place", "words"),
+    [
+        (request(stdin="x"), "stdin", ["inputs"]),
+        (request(input="x"), "input", ["inputs"]),
+        (request(timeout=5), "timeout", ["limits.run.time"]),
+        (request(time_limit=5), "time_limit", ["limits.run.time"]),
+        (request(memory_limit=5), "memory_limit", ["limits.run.memory"]),
+        (request(language="python"), "language", ["cutor.nix", "run.sh"]),
+        (request(lang="c"), "lang", ["cutor.nix", "run.sh"]),
+        (request(files=[{"name": "run.sh", "contents": ""}]), "files[0].contents", ["Is content meant?"]),
+        (request(files=[{"path": "run.sh", "content": ""}]), "files[0].path", ["Is name meant?"]),
+        (request(source_code="x"), "source_code", ["files"]),
+        (request(arguments=[]), "arguments", ["args"]),
+        (request(environment={}), "environment", ["env"]),
+        (request(Files=[]), "Files", ["files"]),
+        (request(limits={"run": {"timeout": 1}}), "limits.run.timeout", ["Is time meant?"]),
+        (request(limits={"run": {"Memory": 1}}), "limits.run.Memory", ["Is memory meant?"]),
+        (request(limits={"time": 1}), "limits.time", ["compile", "dependencies", "run"]),
+        (request(limits={"run": {"time": "5"}}), "limits.run.time", ["a number", "a text"]),
+        (request(limits={"run": {"time": True}}), "limits.run.time", ["a number", "true or false"]),
+        (request(limits={"run": {"memory": "64M"}}), "limits.run.memory", ["a whole number", "a text"]),
+        (request(limits={"run": {"memory": 1.5}}), "limits.run.memory", ["a whole number", "1.5"]),
+        (request(limits={"run": {"memory": 1 << 64}}), "limits.run.memory", ["too large"]),
+        (request(limits={"run": {"processes": -1}}), "limits.run.processes", ["more than 0"]),
+        (request(limits=[1]), "limits", ["an object", "a list"]),
+        (request(args="x"), "args", ["a list", "a text"]),
+        (request(args=[1]), "args[0]", ["a text", "a number"]),
+        (request(args=["a", None]), "args[1]", ["a text", "null"]),
+        (request(env={"A": 1}), "env['A']", ["a text", "a number"]),
+        (request(env=["A=1"]), "env", ["an object", "a list"]),
+        (request(files=["run.sh"]), "files[0]", ["an object", "a text"]),
+        (request(files={"run.sh": "echo"}), "files", ["a list", "an object"]),
+        (request(files=[{**RUN, "encoding": "latin1"}]), "files[0].encoding", ["utf8", "base64", "hex"]),
+        (request(files=[{**RUN, "executable": "yes"}]), "files[0].executable", ["true or false", "a text"]),
+        (request(inputs=5), "inputs", ["a text", "a number"]),
+        (request(kind="execute"), "kind", ["run", "list-dependencies"]),
+        (request(priority=1000), "priority", ["-100", "100"]),
+        (request(nixpkgs="unstable"), "nixpkgs", ["default", "24.11"]),
+        (b"[]", "the request", ["an object", "a list"]),
+        (b"null", "the request", ["an object", "null"]),
+        (b"17", "the request", ["an object", "a number"]),
+        (request(files=[{"name": "run.sh", "content": "ab?c"}]).replace(b"?", b"\xe9"), "files[0].content", ["byte 2"]),
+        (request(args=["é?"]).replace(b"?", b"\xe9"), "args[0]", ["byte 2", "0xe9", "UTF-8"]),
+        (request(env={"A": "?"}).replace(b"?", b"\x80"), "env['A']", ["byte 0", "0x80"]),
+        (request(inputs="\ud83d"), "inputs", ["surrogate"]),
+        (request(inputs="\udcff"), "inputs", ["byte 0", "0xff"]),
+        (request(files=[{"name": "run.sh", "content": "a\ud800b"}]), "files[0].content", ["character 1", "surrogate"]),
+        (
+            request(files=[RUN, {"name": "cutor.nix", "content": "7bff", "encoding": "hex"}]),
+            "files: cutor.nix",
+            ["byte 1", "0xff", "UTF-8"],
+        ),
+    ],
+)
+def test_a_reason_has_the_place_and_what_is_right(data: bytes, place: str, words: list[str]) -> None:
+    reason = refused(data)
+    assert reason.startswith(place)
+    assert not reason[len(place) : len(place) + 1].isalnum()
+    for word in words:
+        assert word in reason
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '"\\uDFFF x"', '"\\ud800\\ud800"', '"\\udc00\\ud800"', '"x\\uDBFFy"'])
+@pytest.mark.parametrize(
+    "place", ['"inputs": %s', '"env": {"A": %s}', '"args": [%s]', '"a\\u0020": %s', '"nixpkgs": %s']
+)
+def test_half_a_surrogate_pair_is_refused_at_once(place: str, text: str) -> None:
+    refused(request()[:-1] + b", " + (place % text).encode() + b"}")
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    assert read(request(inputs="\U0001f600")).inputs == "\U0001f600"
+
+
+def test_a_file_says_that_it_is_executable() -> None:
+    files = [
+        RUN,
+        {"name": "tool", "content": "x", "executable": True},
+        {"name": "data", "content": "x", "executable": False},
+        {"name": "elf", "content": "7f454c46", "encoding": "hex"},
+        {"name": "script", "content": "#!/bin/sh\n"},
+        {"name": "lib.sh", "content": "x", "executable": False},
+        {"name": "not", "content": " #!"},
+        {"name": "empty/", "executable": None},
+        {"name": "a/b/", "content": ""},
+    ]
+    modes = {file.name: file.mode for file in read(request(files=files)).job_files()}
+    executable = ["run.sh", "tool", "elf", "script", "lib.sh", "empty/", "a/b/"]
+    assert modes == dict.fromkeys(executable, 0o755) | {"data": 0o644, "not": 0o644}
+
+
+def test_a_directory_has_no_content_and_is_nothing_else() -> None:
+    assert "no content" in refused(request(files=[RUN, {"name": "a/", "content": "x"}]))
+    assert "a file and a directory" in refused(request(files=[RUN, {"name": "a", "content": "x"}, {"name": "a/"}]))
+    assert "same file" in refused(request(files=[RUN, {"name": "a/"}, {"name": "A/"}]))
+    assert read(request(files=[RUN, {"name": "a/"}, {"name": "a/b", "content": ""}])).has("a/b")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", ["line 1, column 1", "ends"]),
+        (b'{"a": 1', ["line 1, column 8", "ends"]),
+        (b'{"a": "x', ["line 1, column 7", "no end"]),
+        (b'{\n "a": 1,\n}', ["line 3", "comma"]),
+        (b"{'a': 1}", ["column 2", "double quotes"]),
+        (b'{"a": NaN}', ["NaN"]),
+        (b'{"a": -Infinity}', ["-Infinity"]),
+        (b'{"a": "x\ny"}', ["control character"]),
+        (b'{"a": "\\q"}', ["backslash"]),
+        (b'{"a": "\\u12"}', ["backslash"]),
+        (b"{} {}", ["follows"]),
+        (b'{"a": None}', ["null", "small letters"]),
+        (b'{"a": 1} // x', ["follows"]),
+        (b'{ // x\n"a": 1}', ["comments"]),
+        (b'{"a": ,}', ["value is missing"]),
+        (b"{\xff}", ["byte 1", "0xff"]),
+        (b"PK\x03\x04", ["'P'"]),
+        (b"[" * 100_000, ["nested"]),
+    ],
+)
+def test_what_never_became_json_is_told_where_it_breaks(data: bytes, words: list[str]) -> None:
+    with pytest.raises((IncompleteError, ClientError)):
+        read(data)
+    why = why_incomplete(data, max_files=1000)
+    assert not FOREIGN.search(why)
+    assert why.isascii()
+    for word in words:
+        assert word in why
+
+
+def test_what_has_too_many_strings_is_not_read_for_its_mistake() -> None:
+    assert "keys and strings" in why_incomplete(b'{"":' * 1_000_000, max_files=1000)
