@@ -47,11 +47,11 @@ def test_stdin_arrives_to_the_byte(run: Run) -> None:
 
 
 def test_files_are_what_the_request_says(sandbox: DockerSandbox, plain_shell: str) -> None:
-    request = {
+    request: dict[str, object] = {
         "files": [
             {
                 "name": "./run.sh",
-                "content": "umask 022; find . | sort | xargs stat -c '%n %a %s'; ./tool; cd empty; mkdir ok",
+                "content": "find . | sort | xargs stat -c '%n %a %s'; ./tool; mkdir empty/ok",
             },
             {"name": "tool", "content": "IyEvYmluL3NoCmVj\naG8gb24K\n", "encoding": "base64", "executable": None},
             {"name": "plain", "content": "x", "encoding": "utf-8"},
