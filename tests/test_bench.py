@@ -1,4 +1,4 @@
-"""contrib/development/bench, with as few runs as it can: what it writes has the shape that others read."""
+"""contrib/development/bench and profile, with as few runs as they can: what they write has the shape others read."""
 
 from __future__ import annotations
 
@@ -71,12 +71,53 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert set(texts) >= NAMES
 
 
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(PATIENCE + 300)
+def test_it_tells_where_the_cpu_time_goes(
+    tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
+) -> None:
+    given = {
+        "work": tmp_path,
+        "docker": docker_host,
+        "nixpkgs": nix_settings.nixpkgs["default"],
+        "state": nix_settings.nix.state,
+        "json": tmp_path / "out.json",
+        "jobs": 20,
+        "rounds": 1,
+    }
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    measured = run("benchmarks.cost", *words, "--tree", f"a={REPOSITORY}", "--tree", f"b={REPOSITORY}")
+    assert measured.returncode == 0, measured.stderr + measured.stdout
+    report = json.loads((tmp_path / "out.json").read_bytes())
+    assert set(report) == {"a", "b"}
+    for costs in report.values():
+        parts = [part for part in costs if part not in ("all parts", "rest of the machine", "jobs/s")]
+        assert set(parts) > ROLES
+        assert costs["containers user"] > 0
+        assert costs["containers system"] > 0
+        assert costs["jobs/s"] > 0
+        assert all(f"\n {part} " in measured.stdout for part in parts)
+
+
 def test_help_tells_of_every_option() -> None:
     told = subprocess.run(
         [REPOSITORY / "contrib/development/bench", "--help"], capture_output=True, text=True, check=True
     ).stdout
     for option in ("--quick", "--seconds", "--json", "--chart", "--isolate", "--go-judge", "--piston"):
         assert option in told
+    told = subprocess.run(
+        [REPOSITORY / "contrib/development/profile", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--tree", "--mode", "--program", "--engine", "--jobs", "--rounds", "--memory", "--json"):
+        assert option in told
+
+
+@pytest.mark.parametrize("words", [["--bogus"], ["--tree", "x"], ["--tree", "x=/no/where"], ["--jobs", "0"]])
+def test_wrong_options_of_profile_are_refused(words: list[str]) -> None:
+    refused = run("benchmarks.cost", *words)
+    assert refused.returncode == 2
+    assert "contrib/development/profile: error: " in refused.stderr
 
 
 @pytest.mark.parametrize("words", [["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"]])

@@ -317,7 +317,8 @@ provide_machine() {
 docker_keeper=
 docker_leash=
 
-# start_docker [--private]: exports DOCKER_HOST of the engine that answers, else (or with --private) of one of our own.
+# start_docker [--private]: exports DOCKER_HOST of the engine that answers, else (or with --private) of one of our own,
+# whose data lies in $docker_place, or /tmp.
 start_docker() {
     if [ "${1:-}" != --private ] && use_running_docker; then
         return 0
@@ -390,7 +391,7 @@ check_cgroups() {
 
 start_private_docker() {
     # Sockets have short paths, so this is not below the cache or $work. Containers see it neither.
-    docker_run=$(mktemp -d /tmp/spoold-docker.XXXXXX)
+    docker_run=$(mktemp -d "${docker_place:-/tmp}/spoold-docker.XXXXXX")
     local keeper
     keeper=$(declare -f keep_docker)
     say "starting a private dockerd (log: $docker_run/log)"

@@ -21,10 +21,14 @@ RESPONSE_TIMEOUT = 300.0  # seconds for the daemons to start or to end
 
 
 class Daemons:
-    """The daemons that go by ``settings``; their files are called ``name``, and lie in ``work``."""
+    """The daemons that go by ``settings``; their files are called ``name``, and lie in ``work``.
 
-    def __init__(self, name: str, work: Path, settings: Settings) -> None:
+    They run the copy of spoold in ``tree``, or the one that this process runs.
+    """
+
+    def __init__(self, name: str, work: Path, settings: Settings, tree: Path | None = None) -> None:
         self._name = name
+        self._own = {} if tree is None else {"PYTHONPATH": f"{tree / 'contrib' / 'development'}:{tree}"}
         self._config, self._log, self._address = (work / f"{name}.{kind}" for kind in ("toml", "log", "ready"))
         self._config.write_bytes(msgspec.toml.encode(settings))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -54,7 +58,7 @@ class Daemons:
         with self._log.open("ab") as log:
             self._processes[role] = subprocess.Popen(
                 [*command, "--config", str(self._config), role],
-                env=os.environ | (environment or {}),
+                env=os.environ | self._own | (environment or {}),
                 stdout=log,
                 stderr=log,
             )
@@ -67,9 +71,13 @@ class Daemons:
         for process in ending:
             process.wait(RESPONSE_TIMEOUT)
 
+    def pids(self) -> dict[str, int]:
+        """Return the process of each daemon."""
+        return {role: process.pid for role, process in self._processes.items()}
+
     def memory(self) -> dict[str, float]:
         """Return the MB of each daemon."""
-        return {role: megabytes(process.pid) for role, process in self._processes.items()}
+        return {role: megabytes(pid) for role, pid in self.pids().items()}
 
     def said(self) -> str:
         """Return the end of the daemons' log, to follow an error."""

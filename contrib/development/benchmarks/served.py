@@ -28,15 +28,17 @@ UNREST = 5.0  # seconds within which containers that were used are removed and m
 
 
 class Served:
-    """One served spool below ``work``; a :class:`benchmarks.ways.Way`."""
+    """One served spool below ``work``; a :class:`benchmarks.ways.Way`. For ``tree`` see :class:`Daemons`."""
 
-    def __init__(self, name: str, programs: tuple[Program, ...], work: Path, settings: Settings) -> None:
+    def __init__(
+        self, name: str, programs: tuple[Program, ...], work: Path, settings: Settings, tree: Path | None = None
+    ) -> None:
         self.name, self.programs = name, programs
         self.spool = work / name
         layout.create(str(self.spool))
         spool = msgspec.structs.replace(settings.spool, path=str(self.spool))
         self.settings = msgspec.structs.replace(settings, spool=spool)
-        self.daemons = Daemons(name, work, self.settings)
+        self.daemons = Daemons(name, work, self.settings, tree)
         self.arrivals = Arrivals(str(self.spool / "done"))
         self._docker = docker.APIClient(base_url=settings.docker.host, version="auto")
         self._serial = self.containers_at_rest = 0
@@ -104,7 +106,17 @@ class Served:
 
     def containers(self) -> int:
         """Return how many containers this spool's executor has."""
-        return len(self._docker.containers(all=True, filters={"label": f"spoold.spool={self.spool}"}))
+        return len(self.container_ids())
+
+    def a_container(self) -> int:
+        """Return the pid of the first process of one of them."""
+        pid: int = self._docker.inspect_container(next(iter(self.container_ids())))["State"]["Pid"]
+        return pid
+
+    def container_ids(self) -> set[str]:
+        """Return the ids of all of them."""
+        found = self._docker.containers(all=True, filters={"label": f"spoold.spool={self.spool}"})
+        return {str(container["Id"]) for container in found}
 
     # -- what peers are given too
 
