@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import stat
-from collections.abc import Iterator
 
 from spoold.host import acl
 from spoold.host.attributes import identity
@@ -276,17 +274,3 @@ def names(directory: str) -> list[str]:
     """Return the names in a directory, in no order."""
     beat()
     return os.listdir(directory)
-
-
-@contextlib.contextmanager
-def locked(path: str, *, exclusive: bool) -> Iterator[None]:
-    """Hold a lock on a file of ours inside the block, shared or exclusive; waits for it (flock(2)).
-
-    It is opened for writing, since NFS makes a lock of its own kind of it, which an exclusive one needs there.
-    """
-    descriptor = open_own(path, os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)

@@ -82,6 +82,9 @@ class Report(Stored, frozen=True, kw_only=True):
     error: str = ""
 
 
+RECENT = 2.0  # seconds since the last use within which no build goes: a use is noted once in a second (spool.uses)
+
+
 def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, free: int) -> list[Verdict]:
     """Return the builds to delete, least recently used first.
 
@@ -101,7 +104,7 @@ def unused(builds: list[Held], rules: Rules, *, now: float, store_size: int, fre
 
 
 def _reason(build: Held, rules: Rules, *, now: float, count: int, store_size: int, free: int) -> str:
-    if build.needed:
+    if build.needed or 0 <= now - build.last_used <= RECENT:
         return ""
     if rules.max_age and now - build.last_used > rules.max_age:
         return "age"

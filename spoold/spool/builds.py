@@ -9,6 +9,7 @@ file at once.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -16,7 +17,9 @@ from typing import Literal
 import msgspec
 
 from spoold.config import Settings
-from spoold.host import fsops
+from spoold.host import attributes, fsops
+from spoold.host.attributes import Identity
+from spoold.host.locks import KeptLock, locked
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
@@ -33,6 +36,8 @@ from spoold.spool.runtime import RuntimeFile
 from spoold.spool.uses import Uses
 
 MOST = 64 << 20  # bytes of a file that the builder writes, beside the two logs of a build
+KEPT = 64  # records that are kept in memory, of at most so many bytes each
+SMALL = 64 << 10
 ESCAPED = 6  # bytes of JSON for one of a log, at most
 
 
@@ -45,7 +50,7 @@ class BuildRecord(Stored, frozen=True, kw_only=True):
 
 
 class BuildStore:
-    """The builds below ``settings.spool.path``."""
+    """The builds below ``settings.spool.path``. Small records are read once, while they are the same file."""
 
     def __init__(self, settings: Settings) -> None:
         self.root = os.path.join(settings.spool.path, "builds")
@@ -55,6 +60,10 @@ class BuildStore:
         self.orders = Orders(self.queue, self.most)
         self.pins = Pins(self.queue, self.most)
         self.runtime = RuntimeFile(self.queue, self.most)
+        self._lock_path = os.path.join(self.root, "collect.lock")
+        self._lock = KeptLock(self._lock_path)
+        self._kept: dict[str, tuple[Identity, BuildRecord]] = {}
+        self._keeping = threading.Lock()
 
     def result(self, build_id: str) -> BuildRecord | None:
         """Return a finished build's record, None where there is none that can be read: health sets such a one aside.
@@ -62,12 +71,29 @@ class BuildStore:
         Raises :class:`NewerFormatError` where a newer version wrote it: then the build is done, but not for this one.
         """
         path = self.result_path(build_id)
+        seen = attributes.identity(path)
+        if seen is None:
+            return None
+        kept = self._kept.get(build_id)
+        if kept and kept[0] == seen:
+            return kept[1]
         try:
             data = fsops.read(path, self.most)
             record = None if data is None else formats.decode(data, BuildRecord, path)
         except (msgspec.DecodeError, fsops.OddFileError):
             return None
-        return record if record and record.build_id == build_id else None
+        if record is None or record.build_id != build_id:
+            return None
+        if seen.size <= SMALL:  # it may be of a later file than was seen: then it is read again the next time
+            self._keep(build_id, seen, record)
+        return record
+
+    def _keep(self, build_id: str, seen: Identity, record: BuildRecord) -> None:
+        with self._keeping:
+            self._kept.pop(build_id, None)
+            while len(self._kept) >= KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[build_id] = seen, record
 
     def result_path(self, build_id: str) -> str:
         """Return the path of a finished build's record."""
@@ -138,4 +164,4 @@ class BuildStore:
 
     def looking(self, *, exclusive: bool = False) -> AbstractContextManager[None]:
         """Keep builds from being forgotten while one looks at them; ``exclusive`` is for whoever forgets."""
-        return fsops.locked(os.path.join(self.root, "collect.lock"), exclusive=exclusive)
+        return locked(self._lock_path, exclusive=True) if exclusive else self._lock.held()

@@ -22,6 +22,8 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
+NOTE = "held"  # what a note says to whoever looks at it: its name tells the rest
+
 
 class Lease:
     """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end.
@@ -78,8 +80,8 @@ def has_run_out(age: float, still: float, lease: LeaseSettings) -> bool:
 class Heartbeat:
     """A thread that renews all leases held by this process every ``interval`` seconds.
 
-    ``notes`` is a directory of this role's own, in which each held entry has an empty file. What a process that was
-    killed has left there, the next one of its role need not wait out: while it lives, the former does not.
+    ``notes`` is a directory of this role's own, in which each held entry has a link that leads nowhere. What a process
+    that was killed has left there, the next one of its role need not wait out: while it lives, the former does not.
     """
 
     def __init__(self, interval: float, notes: str) -> None:
@@ -149,7 +151,7 @@ class Heartbeat:
             # Only now that it is claimed: an entry that another has must not be noted here. A full disk has no room for
             # notes, and needs the lease all the more: without one, the next process waits until the lease runs out.
             with contextlib.suppress(OSError):
-                fsops.write_private(note, b"", sync=False)
+                fsops.note(note, NOTE)
             yield lease
         finally:
             with self._lock:  # first of all: what nobody works on must not be renewed for ever

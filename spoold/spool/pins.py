@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from spoold.host import fsops
+from spoold.host.locks import locked
 from spoold.model import formats
 from spoold.model.errors import OperatorError
 from spoold.model.formats import Stored
@@ -46,7 +47,7 @@ class Pins:
 
     def changing(self) -> AbstractContextManager[None]:
         """Keep others from changing the pins while one does: from the look at those before to the builder's answer."""
-        return fsops.locked(self._queue.path("tmp", f"pins{Kept.LOCK}"), exclusive=True)
+        return locked(self._queue.path("tmp", f"pins{Kept.LOCK}"), exclusive=True)
 
     def set(self, pins: dict[str, str]) -> None:
         """Change the added pins; the builder takes notice."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 
 from spoold.config import SpoolSettings
@@ -24,6 +25,7 @@ from spoold.model.states import Kind, State
 from spoold.spool.answers import Answers
 from spoold.spool.results import Results
 
+SLOW = 0.5  # seconds for a claim after which its lease would begin too far in the past
 LONGEST_PAUSE = 300.0  # seconds between two attempts
 ENDERS = 2  # who may take an entry one after the other, to end it after its last attempt
 REQUEUED = 2  # looks at an id that is nowhere: an operator may have put its entry back between the first and the next
@@ -109,13 +111,14 @@ class Queue:
         """Move an entry on and take the lease; return its path. Raises :class:`LeaseLostError` where another was first.
 
         The mtime is set before, since a long wait would look like a dead worker the moment the entry is claimed, and
-        after, since the rename may have been slow. Where the host keeps us from the latter it is ours all the same.
+        after, where the rename was slow. Where the host keeps us from the latter it is ours all the same.
         """
         old, new = self.entry_path(source, entry), self.entry_path(target, entry)
+        began = time.monotonic()
         if not (fsops.touch(old) and fsops.move(old, new)):
             raise LeaseLostError(old)
         with contextlib.suppress(OSError):
-            if not fsops.touch(new):
+            if time.monotonic() - began > SLOW and not fsops.touch(new):
                 raise LeaseLostError(old)
         return new
 

@@ -7,9 +7,13 @@ that was.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection
 
 from spoold.host import fsops
+
+ONCE = 1.0  # seconds in which one use of a finished build is noted once: collection lets go of none so new
+MOST = 1024  # builds and users of which it is remembered when they were noted
 
 
 class Uses:
@@ -17,15 +21,25 @@ class Uses:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._noted: dict[tuple[str, int], float] = {}  # when, on the monotonic clock
 
     def note(self, build_id: str, uid: int) -> None:
         """Remember that ``uid`` asked for a build just now, or used it.
 
         This is what `spoolctl deps` shows, what collection goes by, and in whose turn a build is made.
         """
+        now = time.monotonic()
         path = os.path.join(self._path, f"{build_id}@{uid}")
         if not fsops.touch(path):
             fsops.write_private(path, b"")
+        if len(self._noted) >= MOST:
+            self._noted.clear()
+        self._noted[build_id, uid] = now
+
+    def note_again(self, build_id: str, uid: int) -> None:
+        """Remember that ``uid`` used a finished build just now, unless that was noted a moment ago."""
+        if time.monotonic() - self._noted.get((build_id, uid), -ONCE) >= ONCE:
+            self.note(build_id, uid)
 
     def askers(self) -> dict[str, set[int]]:
         """Return who asked for each build."""

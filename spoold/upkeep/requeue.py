@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from spoold.host import fsops
+from spoold.host.locks import locked
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry, Kept, Private
@@ -20,7 +21,7 @@ from spoold.spool.store import Spool
 
 def requeue(spool: Spool, id_: str) -> None:
     """Begin a finished submission anew; raises :class:`OperatorError` where that cannot be."""
-    with fsops.locked(spool.queue.path("tmp", f"requeue{Kept.LOCK}"), exclusive=True):
+    with locked(spool.queue.path("tmp", f"requeue{Kept.LOCK}"), exclusive=True):
         try:
             _requeue(spool, id_)
         except msgspec.DecodeError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from spoold.host import fsops
+from spoold.host.locks import locked
 
 ANY = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT, errno.EEXIST]
 
@@ -103,7 +104,7 @@ def test_a_lock_is_on_a_file_that_is_open_for_writing(tmp_path: Path, monkeypatc
     """NFS refuses an exclusive one on any other (EBADF)."""
     modes = []
     monkeypatch.setattr(fcntl, "flock", lambda fd, _: modes.append(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE))
-    with fsops.locked(str(tmp_path / "lock"), exclusive=True):
+    with locked(str(tmp_path / "lock"), exclusive=True):
         assert modes == [os.O_RDWR]
 
 

@@ -264,7 +264,8 @@ class Executor:
             return
         with self._builds.looking():
             found = self._look_for_build(build_id)
-            self._builds.uses.note(build_id, submission.Spool.uid)
+            note = self._builds.uses.note_again if isinstance(found, BuildRecord) else self._builds.uses.note
+            note(build_id, submission.Spool.uid)
         if not isinstance(found, BuildRecord):
             self._building.wait(place, submission, request, build_id, found)
         elif found.result.shell:

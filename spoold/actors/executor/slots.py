@@ -190,7 +190,7 @@ class Slots:
         if request is None or pin is None or record is None or not record.result.shell or sandbox is None:
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)  # its build was collected: begin again
             return
-        self._builds.uses.note(record.build_id, submission.Spool.uid)
+        self._builds.uses.note_again(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
         limits = self._settings.limits
         job, notes = plan_job(entry, request, limits, build=record.result, nixpkgs=pin, owner=owner)

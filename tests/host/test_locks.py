@@ -1,0 +1,97 @@
+"""A lock whose file stays open: it excludes others, and nobody is fooled by a file that was removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from spoold.host.locks import KeptLock, locked
+from tests.rights import in_child
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether another process would get the lock at once."""
+
+    def tried() -> bool:
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    return bool(in_child(tried))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.lock"
+
+
+def test_it_is_held_inside_the_block_again_and_again(path: Path) -> None:
+    lock = KeptLock(str(path))
+    for _ in range(3):
+        with lock.held():
+            assert not is_free(path)
+        assert is_free(path)
+
+
+def test_it_is_let_go_of_where_the_block_fails(path: Path) -> None:
+    lock = KeptLock(str(path))
+    with pytest.raises(ZeroDivisionError), lock.held():
+        raise ZeroDivisionError
+    assert is_free(path)
+
+
+def test_who_looks_waits_for_whoever_forgets(path: Path) -> None:
+    lock = KeptLock(str(path))
+    entered = threading.Event()
+
+    def wait_for_it() -> None:
+        with lock.held():
+            entered.set()
+
+    with locked(str(path), exclusive=True):
+        thread = threading.Thread(target=wait_for_it)
+        thread.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(60)
+    thread.join()
+
+
+def test_two_look_at_once(path: Path) -> None:
+    one, other = KeptLock(str(path)), KeptLock(str(path))
+    with one.held(), other.held():
+        assert not is_free(path)
+    assert is_free(path)
+
+
+def test_a_file_that_was_removed_locks_nobody(path: Path) -> None:
+    lock = KeptLock(str(path))
+    with lock.held():
+        pass
+    path.unlink()
+    with lock.held():
+        assert not is_free(path)
+    path.unlink()
+    path.touch()
+    with lock.held():
+        assert not is_free(path)
+
+
+def test_it_stays_open_and_only_for_reading(path: Path) -> None:
+    """Who watches the directory is not woken, and the file system can be made read-only."""
+    lock = KeptLock(str(path))
+    with lock.held():
+        pass
+    descriptors = set(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with lock.held():
+            assert set(os.listdir("/proc/self/fd")) == descriptors
+    kept = [each for each in descriptors if os.path.realpath(f"/proc/self/fd/{each}") == str(path)]
+    flags = [Path(f"/proc/self/fdinfo/{each}").read_text().split("flags:")[1].split()[0] for each in kept]
+    assert [int(each, 8) & os.O_ACCMODE for each in flags] == [os.O_RDONLY]
