@@ -86,7 +86,7 @@ def test_of_large_records_none_is_kept_and_of_many_a_few(
     store: BuildStore, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(builds, "KEPT", 2)
-    put(store, record(closure=builds.SMALL // 50))
+    put(store, record(closure=builds.SMALL // 40))
     assert shell_of(store) == shell_of(store) != ""
     assert len(reads) == 2
     names = [character * 64 for character in "bcd"]

@@ -127,7 +127,7 @@ class Meter:
 
     def __init__(self, docker: str) -> None:
         self._engine = _engine(docker)
-        self._group: str | None = None
+        self._group: Path | None = None
 
     def read(self, served: Served) -> Costs:
         """Return the seconds of CPU of each part, of the whole machine, and of what is no part."""
@@ -151,8 +151,10 @@ class Meter:
     def _containers(self, served: Served) -> tuple[float, float]:
         """Return what all containers used so far, those that are gone as well: their groups lie below one."""
         if self._group is None:
-            self._group = str(Path(_group_of(served.a_container())).parent)
-        group = Path(self._group)
+            if not served.container_ids():  # another engine than Docker
+                return 0.0, 0.0
+            self._group = _group_of(served.a_container()).parent
+        group = self._group
         if (group / "cpu.stat").exists() and "usage_usec" in (group / "cpu.stat").read_text():  # version 2
             used = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
             return int(used["user_usec"]) / 1e6, int(used["system_usec"]) / 1e6
