@@ -8,9 +8,11 @@ word of a parser's gets to a client: it would be about our types, not about thei
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import types
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -53,61 +55,66 @@ LARGEST = 1 << 64  # above every whole number that is stored
 KINDS: dict[type, str] = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
 
 
+Reader = Callable[[Any, str], Any]  # of a value and its path
+
+
 def as_meant(value: Any, hint: Any, path: str = "") -> Any:
     """Return a JSON value in the form that ``hint`` has, a type of msgspec's; ``path`` is where it stands.
 
     Raises :class:`ClientError` where nothing of that type can be meant.
     """
-    if get_origin(hint) is Annotated:
-        inner, *rest = get_args(hint)
-        made = as_meant(value, inner, path)
-        for meta in rest:
-            if isinstance(meta, msgspec.Meta):
-                _check_bounds(made, meta, path)
-        return made
+    return _reader(hint)(value, path)
+
+
+@functools.cache
+def _reader(hint: Any) -> Reader:
+    """Return what reads values of a type: to look at the type takes more time than to read a request."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return _struct(value, hint, path)
-    origin = get_origin(hint) or hint
-    return _FORMS.get(origin, _plain)(value, hint, path)
+        fields = {field.name: (_reader(field.type), field.required) for field in msgspec.structs.fields(hint)}
+        return partial(_struct, fields)
+    parts = get_args(hint)
 
+    def optional() -> Reader:
+        return _reader(next(part for part in parts if part is not type(None)))
 
-def _optional(value: Any, hint: Any, path: str) -> Any:
-    return as_meant(value, next(part for part in get_args(hint) if part is not type(None)), path)
-
-
-def _list(value: Any, hint: Any, path: str) -> list[Any]:
-    (kind,) = get_args(hint)
-    return [as_meant(each, kind, f"{path}[{at}]") for at, each in enumerate(_either(value, list, dict, path))]
-
-
-def _object(value: Any, hint: Any, path: str) -> dict[str, Any]:
-    """Read an object whose keys are the client's own; one that is null is not given."""
-    _, kind = get_args(hint)
-    found = _either(value, dict, list, path)
-    return {
-        _text(key, path): as_meant(each, kind, f"{path}[{shown(key)}]")
-        for key, each in found.items()
-        if each is not None
+    readers: dict[Any, Callable[[], Reader]] = {
+        Annotated: lambda: partial(_bounded, _reader(parts[0]), _bounds(parts[1:])),
+        types.UnionType: optional,
+        Union: optional,
+        Literal: lambda: partial(_word, parts),
+        list: lambda: partial(_list, _reader(parts[0])),
+        dict: lambda: partial(_object, _reader(parts[1])),
     }
+    made = readers.get(get_origin(hint))
+    return made() if made else _PLAIN[hint]
 
 
-def _plain(value: Any, hint: Any, path: str) -> Any:
-    return _PLAIN[hint](value, path)
+def _bounds(notes: tuple[object, ...]) -> list[msgspec.Meta]:
+    return [note for note in notes if isinstance(note, msgspec.Meta)]
 
 
-def _struct(value: Any, kind: type[msgspec.Struct], path: str) -> dict[str, Any]:
+def _list(read: Reader, value: Any, path: str) -> list[Any]:
+    return [read(each, f"{path}[{at}]") for at, each in enumerate(_either(value, list, dict, path))]
+
+
+def _object(read: Reader, value: Any, path: str) -> dict[str, Any]:
+    """Read an object whose keys are the client's own; one that is null is not given."""
     found = _either(value, dict, list, path)
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    return {_text(key, path): read(each, f"{path}[{shown(key)}]") for key, each in found.items() if each is not None}
+
+
+def _struct(fields: dict[str, tuple[Reader, bool]], value: Any, path: str) -> dict[str, Any]:
+    found = _either(value, dict, list, path)
     made = {}
     named = f" ({shown(found['name'])})" if isinstance(found.get("name"), str) else ""
     for key, each in found.items():
-        field = fields.get(key)
-        if field is None:
+        if key not in fields:
             raise ClientError(_unknown(key, path, fields))
         if each is not None:
-            made[key] = as_meant(each, field.type, _below(path, key) + (named if key != "name" else ""))
-    for name, field in fields.items():
-        if field.required and name not in made:
+            read, _ = fields[key]
+            made[key] = read(each, _below(path, key) + (named if key != "name" else ""))
+    for name, (_, required) in fields.items():
+        if required and name not in made:
             raise ClientError(f"{_below(path, name)}: is missing; it has to be there")
     return made
 
@@ -147,6 +154,8 @@ def _wrong(value: Any, wanted: str, path: str) -> str:
 def _text(value: Any, path: str) -> str:
     if not isinstance(value, str):
         raise ClientError(_wrong(value, "a text", path))
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -190,11 +199,10 @@ def _truth(value: Any, path: str) -> bool:
     return value
 
 
-_PLAIN: dict[Any, Callable[[Any, str], Any]] = {str: _text, float: _number, int: _whole, bool: _truth}
+_PLAIN: dict[Any, Reader] = {str: _text, float: _number, int: _whole, bool: _truth}
 
 
-def _word(value: Any, hint: Any, path: str) -> str:
-    words: tuple[str, ...] = get_args(hint)
+def _word(words: tuple[str, ...], value: Any, path: str) -> str:
     text = _text(value, path)
     plain = text.lower()
     for word in words:
@@ -203,17 +211,11 @@ def _word(value: Any, hint: Any, path: str) -> str:
     raise ClientError(f"{path}: there is no {shown(text)}; there are {', '.join(words)}")
 
 
-def _check_bounds(value: Any, meta: msgspec.Meta, path: str) -> None:
-    if meta.gt is not None and not value > meta.gt:
-        raise ClientError(f"{path}: has to be more than {meta.gt:g}")
-    if (meta.ge is not None and value < meta.ge) or (meta.le is not None and value > meta.le):
-        raise ClientError(f"{path}: has to be between {meta.ge:g} and {meta.le:g}")
-
-
-_FORMS: dict[Any, Callable[[Any, Any, str], Any]] = {
-    types.UnionType: _optional,
-    Union: _optional,
-    Literal: _word,
-    list: _list,
-    dict: _object,
-}
+def _bounded(read: Reader, bounds: list[msgspec.Meta], value: Any, path: str) -> Any:
+    made = read(value, path)
+    for each in bounds:
+        if each.gt is not None and not made > each.gt:
+            raise ClientError(f"{path}: has to be more than {each.gt:g}")
+        if (each.ge is not None and made < each.ge) or (each.le is not None and made > each.le):
+            raise ClientError(f"{path}: has to be between {each.ge:g} and {each.le:g}")
+    return made
