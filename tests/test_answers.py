@@ -20,7 +20,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.cli import client
+from spoold.cli import client, reading
 from spoold.config import Settings, SpoolSettings
 from spoold.config.file import decode
 from spoold.host import acl, attributes, fsops
@@ -191,7 +191,7 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
     def ask() -> bool:
         seen = [client.look(str(shared.root), id_) for id_ in ("a", "b")]
         assert [each and each.status for each in seen] == [Status.COMPLETED, Status.PENDING]
-        return client.doubt(str(shared.root), "a") == ""
+        return reading.doubt(str(shared.root), "a") == ""
 
     def be_kept_out() -> bool:
         with pytest.raises(ClientError, match="not yours to read"):
@@ -494,7 +494,7 @@ def test_what_cannot_be_read_to_be_archived_stays_alone(giving: Shared, archive:
 
 def test_who_looks_at_an_answer_does_not_wait_for_a_lease(giving: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     path = giving.answer("a", capabilities=GIVES)
-    monkeypatch.setattr(client, "LEASED", 0.0)
+    monkeypatch.setattr(reading, "LEASED", 0.0)
     with leased(path), pytest.raises(ClientError, match="holds a lease"):
         client.look(str(giving.root), "a")
     assert client.look(str(giving.root), "a")

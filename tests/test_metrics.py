@@ -89,6 +89,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measured]:
         (flooded.spool / "incoming" / "bad.json").write_text('{"fles": []}')
         (flooded.spool / "incoming" / "notes").write_text("")
         flooded.until(lambda: all(map(flooded.has, ("a0", "a1", "a2", "bad"))))
+        flooded.until(lambda: not (flooded.spool / "incoming" / "notes").exists())
         builds = BuildStore(settings)
         builds.orders.file("test", Order(dry_run=True))
         flooded.until(lambda: builds.orders.report("test"))
@@ -116,14 +117,14 @@ def test_each_daemon_has_a_file_that_others_may_read(measured: Measured) -> None
 
 def test_what_happened_is_measured(measured: Measured) -> None:
     assert measured.sum("spoold_responses_total", status="COMPLETED", daemon="executor-default") == 3
-    assert measured.sum("spoold_responses_total", status="REJECTED") == 1
+    assert measured.sum("spoold_responses_total", status="REJECTED") == 2
     assert measured.sum("spoold_dropped_total", outcome="accepted") == 3
-    assert measured.sum("spoold_dropped_total", outcome="refused") == 1
+    assert measured.sum("spoold_dropped_total", outcome="refused") == 2
     assert measured.sum("spoold_phase_seconds_count", phase="run", outcome="ok") == 3
     assert measured.sum("spoold_wait_seconds_count") == measured.sum("spoold_turnaround_seconds_count") == 3
     assert 0 < measured.sum("spoold_wait_seconds_sum") <= measured.sum("spoold_turnaround_seconds_sum") < 60
     assert measured.sum("spoold_build_seconds_count", outcome="ok") == 1
-    assert measured.sum("spoold_log_messages_total", level="warning", daemon="intake") == 1, "a name that is ignored"
+    assert measured.sum("spoold_log_messages_total", level="warning", daemon="intake") == 0
     assert measured.sum("spoold_slots") == 2
     assert measured.sum("spoold_engine_ready") == 1
     assert measured.sum("spoold_spool_free_bytes") > 0

@@ -6,6 +6,7 @@ contrib/development/vm.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.cli import client
 from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Settings, SpoolSettings
 from spoold.host import strangers
 from spoold.host.accounts import Accounts
@@ -31,7 +33,7 @@ from spoold.model.states import Role
 from spoold.spool import layout
 from tests import engines
 from tests.pages import shell_client
-from tests.rights import assert_answer, run_as
+from tests.rights import assert_answer, in_child, run_as
 from tests.test_systemd import SERVICES, unit
 from tests.waiting import until
 
@@ -370,6 +372,80 @@ def test_the_shell_client_replaces_nothing_that_is_there(installed: Installed) -
     run_as(ALICE, f"set -- {installed.spool} {request}; {client}")
     assert (incoming / "taken.json").read_text() == "{"
     assert (incoming / "taken.json").stat().st_uid == BOB
+
+
+def make_each_kind(incoming: Path) -> None:
+    """Make what has no submission's name, as users of the host do by a shell, each under a name of its own."""
+    made = run_as(
+        ALICE,
+        f"""cd {incoming} && umask 077 && printf '{{}}' >'hw (1).json' && : >'empty one' && mkfifo 'fi fo' &&
+        printf x >closed.zip && chmod 0 closed.zip && ln -s /etc/shadow 'li nk' && mkdir HW.JSON 'full one' &&
+        : >'full one/x' && printf x >"$(printf 'new\\nline\\377.json')" && printf 1 >.upload && printf 1 >x.part""",
+    )
+    assert made.returncode == 0, made.stderr
+    for name, uid in (("of root", 0), ("of intake", UIDS["spoold-intake"]), ("of health", UIDS["spoold-health"])):
+        (incoming / name).write_text("{}")
+        os.chown(incoming / name, uid, uid)
+    os.mknod(incoming / "de vice", 0o20666, os.makedev(1, 3))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(incoming / "so cket"))
+
+
+def test_every_name_is_answered_to_its_owner_alone(installed: Installed) -> None:
+    incoming, done = installed.spool / "incoming", installed.spool / "done"
+    make_each_kind(incoming)
+    for role in ("intake", "health"):
+        installed.start(role)
+    until(lambda: {each for each in os.listdir(incoming) if not each.startswith(".full one@")} == {".upload", "x.part"})
+    of_alice = [
+        "hw%20%281%29",
+        "empty%20one",
+        "fi%20fo",
+        "closed.zip",
+        "li%20nk",
+        "HW.JSON",
+        "full%20one",
+        "new%0Aline%FF",
+    ]
+    others = ["of%20root", "of%20intake", "of%20health", "de%20vice", "so%20cket"]
+    assert {each.name for each in done.iterdir()} == {f"{each}.refused.json" for each in (*of_alice, *others)}
+    for name in of_alice:
+        assert_answer(done / f"{name}.refused.json", ALICE, shared=True)
+    for name in (*of_alice, *others):
+        answer = json.loads((done / f"{name}.refused.json").read_bytes())
+        assert answer["status"] == "REJECTED"
+        read = name in ("hw%20%281%29", "empty%20one", "closed.zip", "new%0Aline%FF", *others[:3])
+        assert ("request_sha256" in answer) == read, name
+        assert run_as(BOB, f"cat {done}/{name}.refused.json").returncode != 0
+    count = installed.spool / "tmp" / "health.count"
+    until(lambda: count.exists() and msgspec.json.decode(count.read_bytes())["owners"].get(str(ALICE), [0])[0] >= 8)
+
+
+def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Installed) -> None:
+    installed.start("intake")
+    incoming, spool = installed.spool / "incoming", str(installed.spool)
+    for uid in (ALICE, BOB):
+        run_as(uid, f"printf {uid} >'{incoming}/hw (1).json'")
+        until(lambda: not (incoming / "hw (1).json").exists())
+    home = installed.directory / "home"
+    home.mkdir()
+    (home / "hw (1).json").write_text(str(BOB))
+
+    def seen(name: str, directory: str = "/") -> list[object]:
+        os.chdir(directory)
+        found = client.look(spool, name)
+        return [found and found.uid, client.why_unknown(spool, name)]
+
+    assert in_child(lambda: seen("hw (1)"), ALICE)[0] == ALICE
+    assert in_child(lambda: seen("hw (1)"), BOB)[0] is None
+    assert "another user's file" in in_child(lambda: seen("hw (1)"), BOB)[1]
+    assert in_child(lambda: seen("hw (1)", str(home)), BOB)[0] == BOB
+    assert in_child(lambda: seen("hw (1).json", str(home)), BOB)[0] == BOB
+    assert seen("hw (1)", os.getcwd())[0] == ALICE
+    digest = hashlib.sha256(str(BOB).encode()).hexdigest()
+    ours = client.Dropped("hw (1)", str(incoming / "hw (1).json"), BOB, digest)
+    found = in_child(lambda: msgspec.to_builtins(client.answer(spool, ours, 0)), BOB)
+    assert found["request_sha256"] == digest
 
 
 def test_nobody_keeps_another_from_an_id_that_they_know(installed: Installed) -> None:

@@ -9,29 +9,27 @@ import base64
 import contextlib
 import hashlib
 import os
-import re
 import secrets
 import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
-from spoold.model import ids
+from spoold.cli.reading import read, read_own, refused_name, why_refusal_is_hidden
+from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError
 from spoold.model.response import FINAL, Response
 from spoold.model.states import State
 from spoold.model.submission import Encoding, File, Request
-from spoold.spool import answers
 
 T = TypeVar("T")
 ENCODER = msgspec.json.Encoder()
 POLL_FIRST, POLL_MOST = 0.01, 0.5  # seconds between two looks at done/
 SOON = 2.0  # seconds in which a file that is whole is taken in, where nothing is in the way
-LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
 
 
 def request_from_directory(directory: Path) -> Request:
@@ -73,7 +71,7 @@ def encoded(data: bytes) -> tuple[str, Encoding]:
 
 def new_id(stem: str) -> str:
     """Return an id that nobody can guess: ``stem`` with what ids may not have taken out, and a random part."""
-    cleaned = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:80] or "job"
+    cleaned = misnamed.proper(stem)[:80]
     if ids.owner_of(cleaned) is not None:  # it may be another uid by which spoold knows us
         cleaned = cleaned.replace(".", "-", 1)
     return f"{cleaned}-{secrets.token_hex(6)}"
@@ -82,7 +80,8 @@ def new_id(stem: str) -> str:
 class Dropped(NamedTuple):
     """A request in the drop box: its id, its path, whose it is there, and the SHA-256 of its bytes in hexadecimal.
 
-    The file system says whose it is: over NFS and through ssh that is not the user who asks.
+    The file system says whose it is: over NFS and through ssh that is not the user who asks. Where the name of the file
+    is no submission's, it has no id, and all that comes is a refusal.
     """
 
     id: str
@@ -91,9 +90,16 @@ class Dropped(NamedTuple):
     sha256: str
 
     @property
-    def refusal(self) -> str:
-        """Return the name in ``done/`` of the answer where the id is not to be had."""
-        return ids.refusal_name(self.id, self.uid, self.sha256)
+    def has_id(self) -> bool:
+        """Tell whether the name of the file is a submission's."""
+        return ids.submission_id(os.path.basename(self.path)) is not None
+
+    @property
+    def refusals(self) -> list[str]:
+        """Return the names in ``done/`` that the answer may have where the id, or the name, is not to be had."""
+        if self.has_id:
+            return [ids.refusal_name(self.id, self.uid, self.sha256)]
+        return misnamed.refusal_names(os.path.basename(self.path), self.uid, self.sha256)
 
 
 def drop(spool: str, id_: str, data: bytes) -> Dropped:
@@ -152,7 +158,7 @@ def _require_id(id_: str) -> None:
     if not ids.is_id(id_):
         raise ClientError(
             f"{id_!a} cannot be an id: letters, digits, '.', '_' and '-', at most 128, the first a letter or digit, "
-            f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}"
+            f"and not ending in {', '.join(ids.RESERVED_ENDINGS)}: for example {misnamed.proper(id_)}"
         )
 
 
@@ -168,20 +174,34 @@ def require_spool(spool: str) -> None:
 
 
 def look(spool: str, id_: str) -> Response | None:
-    """Return the response, or the response so far; None where nothing is known of that id."""
+    """Return the response, or the response so far; None where nothing is known of that id.
+
+    ``id_`` may also be what somebody called a file whose name is no submission's: then it is the refusal.
+    """
+    if not ids.is_id(id_):
+        return refused_name(spool, id_)
     for directory, name in ((State.DONE, ids.response_name(id_)), ("progress", ids.done_name(id_))):
-        found = _read(os.path.join(spool, directory, name))
+        found = read(os.path.join(spool, directory, name))
         if found is not None:
             return found
     # It may have been finished between the two looks.
-    return _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
+    found = read(os.path.join(spool, State.DONE, ids.response_name(id_)))
+    if found is not None or os.path.lexists(os.path.join(_incoming(spool), f"{id_}.json")):
+        return found
+    return refused_name(spool, id_)
 
 
 def why_unknown(spool: str, id_: str) -> str:
-    """Say why there is nothing to see of an id."""
-    path = os.path.join(_incoming(spool), f"{id_}.json")
-    if os.path.lexists(path):
-        return why_not_taken(path)
+    """Say why there is nothing to see of an id, or of a file whose name is no submission's."""
+    for name in (f"{id_}.json", id_):
+        path = os.path.join(_incoming(spool), name)
+        if "/" in name or not os.path.lexists(path):
+            continue
+        if ids.submission_id(name):
+            return why_not_taken(path)
+        return f"{path} is refused when it does not change any more, since its name is no submission's"
+    if hidden := why_refusal_is_hidden(spool, id_):
+        return hidden
     return "nothing is known of it (yet): no submission of that id, or it still arrives"
 
 
@@ -191,50 +211,6 @@ def why_not_taken(path: str) -> str:
         f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
         "owner has used up a share of it. It is taken in as soon as that is over"
     )
-
-
-def doubt(spool: str, id_: str) -> str:
-    """Say why a response may not be what was published, "" where nothing speaks against it."""
-    path = os.path.join(spool, State.DONE, ids.response_name(id_))
-    with contextlib.suppress(OSError):
-        found = answers.doubt(path, _bytes(path))
-        return found.why if found else ""
-    return ""
-
-
-def _bytes(path: str) -> bytes:
-    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
-    length = answers.length(path)
-    with _opened(path) as file:
-        return file.read(-1 if length is None else length + 1)
-
-
-def _opened(path: str) -> BinaryIO:
-    """Open an answer without waiting for long for whoever holds a lease on it (fcntl(2), F_SETLEASE)."""
-    deadline = time.monotonic() + LEASED
-    while True:
-        try:
-            return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(POLL_FIRST)  # nothing tells when a lease ends
-
-
-def _read(path: str) -> Response | None:
-    try:
-        data = _bytes(path)
-        if (found := answers.doubt(path, data)) and found.changed:
-            raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
-        return msgspec.json.decode(data, type=Response)
-    except FileNotFoundError:
-        return None
-    except PermissionError:
-        raise ClientError(f"{path} is not yours to read") from None
-    except BlockingIOError:
-        raise ClientError(f"{path} cannot be read now: someone holds a lease on it") from None
-    except msgspec.DecodeError as error:
-        raise ClientError(f"{path} cannot be read; is it of another version of spoold? {error}") from error
 
 
 def wait(spool: str, id_: str, timeout: float) -> Response | None:
@@ -248,9 +224,15 @@ def is_taken(dropped: Dropped, timeout: float | None = None) -> bool:
 
 
 def refusal(spool: str, dropped: Dropped) -> Response | None:
-    """Return what a file that was taken was refused with since its id is not to be had, None where it was not."""
-    found = _read(os.path.join(spool, State.DONE, dropped.refusal))
-    return found if found is not None and found.request_sha256 in (dropped.sha256, UNSET) else None
+    """Return what a file was refused with since its id, or its name, is not to be had; None where it was taken in.
+
+    Under the first name there may be the refusal of somebody else's file of the same name.
+    """
+    for name in dropped.refusals:
+        found = read_own(os.path.join(spool, State.DONE, name))
+        if found and found.request_sha256 in (dropped.sha256, UNSET) and found.uid in (dropped.uid, UNSET):
+            return found
+    return None
 
 
 def answer(spool: str, dropped: Dropped, timeout: float) -> Response | None:
@@ -263,14 +245,19 @@ def answer(spool: str, dropped: Dropped, timeout: float) -> Response | None:
         return None
     if found := refusal(spool, dropped):
         return found
-    response = _poll(lambda: _final(spool, dropped.id), max(0.0, deadline - time.monotonic()))
+    left = max(0.0, deadline - time.monotonic())
+    if not dropped.has_id:
+        return _poll(lambda: refusal(spool, dropped), left)  # over NFS a new name may be seen late
+    response = _poll(lambda: _final(spool, dropped.id), left)
     if response is not None and response.request_sha256 not in (dropped.sha256, UNSET):
         raise ClientError(f"{dropped.id!a}: the response of that id answers another request, and ours has no answer")
     return response
 
 
 def _final(spool: str, id_: str) -> Response | None:
-    response = _read(os.path.join(spool, State.DONE, ids.response_name(id_)))
+    if not ids.is_id(id_):
+        return refused_name(spool, id_)
+    response = read(os.path.join(spool, State.DONE, ids.response_name(id_)))
     return response if response is not None and response.status in FINAL else None
 
 

@@ -9,9 +9,10 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, exits, render, text
+from spoold.cli import client, exits, reading, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
+from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError
 from spoold.model.response import Response, Status
 from spoold.model.submission import Request
@@ -110,21 +111,24 @@ def _with_inputs(
 @JSON
 @click.pass_obj
 def status(settings: Settings, id_: str, as_json: bool) -> int:
-    """Show a submission's response, or how far it is.
+    """Show a submission's response, or how far it is. ID may be the name of a file that was refused for its name.
 
     \b
     Examples:
       spoolctl status alice-ex3
       spoolctl status alice-ex3 --json | jq -r .run.stdout
+      spoolctl status 'homework (1).json'
 
     Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
     """
     client.require_spool(settings.spool.path)
     response = client.look(settings.spool.path, id_)
     if response is None:
-        raise ClientError(f"{id_!a}: {client.why_unknown(settings.spool.path, id_)}")
+        raise ClientError(f"'{misnamed.shown(id_)}': {client.why_unknown(settings.spool.path, id_)}")
     _show(id_, response, as_json=as_json)
-    if doubt := client.doubt(settings.spool.path, id_):
+    if not ids.is_id(id_):
+        return exits.OK
+    if doubt := reading.doubt(settings.spool.path, id_):
         click.echo(doubt, err=True)
     if idle := client.idle_cancel(settings.spool.path, id_):
         click.echo(idle, err=True)

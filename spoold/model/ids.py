@@ -23,7 +23,8 @@ OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # which builds have not, nor subm
 ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<attempt>[1-9][0-9]{{0,3}}))?\.json")
 RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
 OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
-REFUSAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[0-9]+-[0-9a-f]{8}\.refused\.json")
+NO_ID = r"(?:[A-Za-z0-9._%-]{1,200}|[A-Za-z0-9._%-]{100}~[0-9a-f]{64})"  # stands for a name that is no submission's
+REFUSAL = re.compile(rf"{NO_ID}(?:@(?:0|[1-9][0-9]{{0,9}})-(?:[0-9a-f]{{8}}){{1,2}})?\.refused\.json")
 OF_USER = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
 TRIAL = re.compile(r"doctor-[0-9]+(\.probe)?")
 CANCEL = 9999  # the attempt of whoever cancels: above all others, so that no worker has it and its result counts
@@ -199,7 +200,7 @@ def kept_for(name: str) -> int | None:
 
 
 def is_refusal(name: str) -> bool:
-    """Tell whether a name in ``done/`` is that of an answer to a file whose id was used already."""
+    """Tell whether a name in ``done/`` is that of an answer to a file whose id or name is not to be had."""
     return REFUSAL.fullmatch(name) is not None
 
 

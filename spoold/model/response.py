@@ -177,7 +177,8 @@ class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
 class Response(msgspec.Struct, kw_only=True):
     """The response object. The first two keys are set in what is published, and unset inside a Submission object.
 
-    ``request_sha256`` is unset as well where not all bytes were read of what is answered.
+    ``request_sha256`` is unset as well where not all bytes were read of what is answered. ``uid`` is set where neither
+    an entry nor the name of an answer tells its owner.
     """
 
     Submission_id: str | UnsetType = UNSET
@@ -190,6 +191,7 @@ class Response(msgspec.Struct, kw_only=True):
     compile: Phase = PENDING_PHASE
     run: Phase = PENDING_PHASE
     packages: list[Package] | UnsetType = UNSET
+    uid: int | UnsetType = UNSET
 
 
 def verdict(compile_: Phase, run: Phase) -> Status:

@@ -193,6 +193,27 @@ def _kept(path: str) -> _Kept | None:
     return _Kept(digest, int(length) if length.isdigit() else MOST)
 
 
+def is_published(path: str, data: bytes) -> bool | None:
+    """Tell whether ``data`` was published as ``path``; None where nothing was.
+
+    It was not where that cannot be told: the owner of an answer that was given away may keep it from us.
+    """
+    try:
+        if not fsops.exists(path):
+            return None
+        if kept := _kept(path):
+            return hmac.compare_digest(kept.digest, hashlib.sha256(data).hexdigest().encode())
+        return fsops.read(path, len(data)) == data
+    except (PermissionError, BlockingIOError, fsops.OddFileError):
+        return False
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether an answer is a daemon's, so that nobody else can have changed it."""
+    found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
+    return found is not None and directory is not None and _is_ours(found, directory)
+
+
 def length(path: str) -> int | None:
     """Return how many bytes of an answer are worth reading; None where nothing is kept of it for us to see."""
     try:

@@ -16,22 +16,23 @@ import msgspec
 from msgspec import UNSET
 
 from spoold.config import Settings
-from spoold.host import fsops, strangers
+from spoold.host import attributes, fsops, strangers
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
-from spoold.model import formats, ids
+from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
 from spoold.model.response import FINAL, Outcome, Phase, Response, Status, in_short, skip_pending
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
-from spoold.spool.answers import Answers, forget, publish, take_along
+from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import gone_on_error
 
 log = Log("spool")
 ENCODER = msgspec.json.Encoder()
+LONGEST_REFUSAL = 1 << 16  # bytes of one of a name, which says the name and little else
 
 
 class Spool:
@@ -95,15 +96,44 @@ class Spool:
         fsops.sync_directory(self.queue.path(State.DONE))
         fsops.remove(private)
 
+    def refuse_name(self, name: str, reason: str, origin: Origin) -> None:
+        """Answer a file whose name is no submission's, under a name that nothing else has. May be repeated."""
+        response = skip_pending(Response(status=Status.REJECTED, reason=reason, uid=origin.uid))
+        data = published(misnamed.stem(name), response, origin)
+        for answer in misnamed.refusal_names(name, origin.uid, origin.sha256):
+            public = self.queue.path(State.DONE, answer)
+            if is_published(public, data) is None:
+                private = self.queue.private(Private.REFUSAL, f"{origin.uid}-{secrets.token_hex(8)}")
+                self.answers.write(private, data, (origin.uid, origin.gid))
+                with gone_on_error(private):
+                    publish(private, public)
+                fsops.remove(private)
+            if is_published(public, data):
+                break
+        fsops.sync_directory(self.queue.path(State.DONE))  # until then the client's file stays, to be answered again
+        RESPONSES.add(Status.REJECTED)
+
     def owner_of(self, answer: str) -> tuple[int, int] | None:
         """Return whose an answer in ``done/`` is, uid and gid (-1: not known); None where that cannot be told."""
         if ids.is_refusal(answer):
-            return int(answer.partition("@")[2].partition("-")[0]), -1
+            uid = ids.kept_for(answer)
+            uid = self._owner_inside(answer) if uid is None else uid
+            return None if uid is None else (uid, -1)
         try:
             origin = self.read(State.DONE, Entry(answer.removesuffix(ids.response_name("")), 1)).Spool
         except (LeaseLostError, NewerFormatError, msgspec.DecodeError):
             return None
         return origin.uid, origin.gid
+
+    def _owner_inside(self, answer: str) -> int | None:
+        """Return whose a refusal is whose name does not tell: it says so, and no stranger can have changed that."""
+        path = self.queue.path(State.DONE, answer)
+        if not is_ours(path):
+            found = attributes.owner(path)
+            return found.uid if found else None
+        with contextlib.suppress(msgspec.DecodeError, fsops.OddFileError):
+            return msgspec.json.decode(fsops.read(path, LONGEST_REFUSAL) or b"", type=_Refused).uid
+        return None
 
     def write_anew(self, answer: str) -> None:
         """Let the owner of an answer in ``done/`` read it again: a new file takes its place. Its bytes stay."""
@@ -194,6 +224,12 @@ class Spool:
         QUARANTINED.add()
 
 
+class _Refused(msgspec.Struct):
+    """What is read of the refusal of a name."""
+
+    uid: int
+
+
 class Progress:
     """The response so far of one running submission, shown to its owner as it changes. Never fails the run.
 
@@ -231,7 +267,8 @@ def published(id_: str, response: Response, origin: Origin) -> bytes:
 def origin_of(dropped: strangers.Dropped, arrival: float, most: int) -> Origin:
     """Return who dropped what. Of a thing that is no file, its kind stands in for the bytes.
 
-    Of a file of more than ``most`` bytes only the first were read, one more than that.
+    Of a file of more than ``most`` bytes only the first were read, one more than that. One with a second name was not
+    read.
     """
     is_file = dropped.kind == "file"
     return Origin(
@@ -239,5 +276,5 @@ def origin_of(dropped: strangers.Dropped, arrival: float, most: int) -> Origin:
         gid=dropped.gid,
         sha256=hashlib.sha256(dropped.data if is_file else dropped.kind.encode()).hexdigest(),
         arrival=arrival,
-        whole=is_file and len(dropped.data) <= most,
+        whole=is_file and dropped.links == 1 and len(dropped.data) <= most,
     )

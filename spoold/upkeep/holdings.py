@@ -106,7 +106,10 @@ def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]
             return _answered(done, name, readers, seldom)
         if name.endswith(REFUSAL) and (facts := attributes.facts(os.path.join(done, name))):
             time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
-            return Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
+            owner = ids.kept_for(name)
+            if owner is None and (inside := spool.owner_of(name)):
+                owner = inside[0]
+            return Item(_or_nobody(owner), time, facts.size, "", name)
         return None
 
     return _each(done, item, seldom)

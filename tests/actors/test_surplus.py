@@ -57,10 +57,22 @@ def test_the_oldest_uploads_stay(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_of_very_many_young_ones_go_as_well(box: Box) -> None:
-    drop_all(box, ALICE, *hidden(7), "x.part", *(f"odd {number}" for number in range(7)))
+    drop_all(box, ALICE, *hidden(7), "x.part", *(f"{number}~" for number in range(7)))
     drop_all(box, BOB, ".b")
     box.step()
-    assert box.names("incoming") == {*hidden(7), "x.part", "odd 0", "odd 1", ".b"}
+    assert box.names("incoming") == {*hidden(7), "x.part", "0~", "1~", ".b"}
+
+
+def test_names_that_are_no_submissions_count_as_what_is_answered(box: Box) -> None:
+    """They are remembered as submissions are, and no more of them stay. Uploads have a bound of their own."""
+    odd = [f"odd {number:02}" for number in range(12)]
+    drop_all(box, ALICE, *hidden(5), *odd[:3])
+    box.step()
+    drop_all(box, ALICE, *odd[3:])
+    drop_all(box, BOB, "b1.json", "b 2")
+    box.step()
+    assert box.names("incoming") == {*hidden(5), *odd[:9], "b1.json", "b 2"}
+    assert box.intake._box._seen == {*odd[:3], "b1.json", "b 2"}
 
 
 def test_submissions_that_are_not_remembered_stay_up_to_a_bound(box: Box) -> None:

@@ -26,7 +26,7 @@ from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
 from spoold.cli.render import size
 from spoold.cli.text import printable
-from spoold.model import ids
+from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.response import Response
 from tests.actors.bench import Bench
@@ -289,7 +289,7 @@ def test_a_spool_is_checked_and_repaired(bench: Bench) -> None:
     assert "0 files" in ctl(bench, "check")
     assert json.loads(ctl(bench, "check", "--json")) == {"unexplained": []}
     (bench.root / "done" / os.fsdecode(b"x\x1b[2J\xff")).touch()
-    (bench.root / "incoming" / "notes").touch()
+    (bench.root / "lost+found").touch()
     shown = ctl(bench, "check", code=exits.FAILED)
     assert "\x1b[2J" not in shown
     assert "1 to repair" in shown
@@ -425,6 +425,60 @@ def test_errors_of_pins_say_what_to_do(bench: Bench, words: list[str], code: int
 )
 def test_errors_say_what_to_do(bench: Bench, words: list[str], code: int, said: str) -> None:
     assert said in ctl(bench, *words, code=code)
+
+
+def put(bench: Bench, name: str) -> Path:
+    path = bench.root / "incoming" / name
+    path.write_text("{}")
+    bench.until(lambda: not path.exists(), lambda: None)
+    return path
+
+
+@pytest.mark.parametrize("name", ["hw (1).json", "übung.json", "homework.zip", "job.response.json", "a\x1b[2J\n.json"])
+def test_a_file_whose_name_is_refused_is_found_by_it(bench: Bench, name: str) -> None:
+    put(bench, name)
+    for asked in {name, name.removesuffix(".json")}:
+        assert json.loads(ctl(bench, "status", asked, "--json"))["status"] == "REJECTED"
+        shown = ctl(bench, "status", asked)
+        assert "is no name of a submission" in shown
+        assert "\x1b" not in shown
+    assert "nothing is known" in ctl(bench, "status", "other (1)", code=exits.FAILED)
+    assert "nothing is known" in ctl(bench, "status", "../../etc/passwd", code=exits.FAILED)
+
+
+def test_a_byte_that_is_no_text_is_found_as_well(bench: Bench) -> None:
+    put(bench, "\udcff \udcfe.json")
+    assert json.loads(ctl(bench, "status", "\udcff \udcfe", "--json"))["Submission_id"] == "%FF%20%FE"
+    assert r"\udcff" in ctl(bench, "status", "\udcff \udcfe.json")
+    assert r"\xff" in ctl(bench, "status", "\udcff", code=exits.FAILED)
+
+
+def test_what_has_the_id_comes_before_a_name_that_was_refused(bench: Bench, program: Path) -> None:
+    put(bench, "hw")
+    assert json.loads(ctl(bench, "status", "hw", "--json"))["status"] == "REJECTED"
+    ctl(bench, "submit", str(program), "--id=hw", "--wait")
+    assert json.loads(ctl(bench, "status", "hw", "--json"))["status"] == "COMPLETED"
+
+
+def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
+    for name in ("incoming", "done", "progress"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "incoming" / "hw (1).json").touch()
+    assert "is refused when it does not change any more" in client.why_unknown(str(tmp_path), "hw (1)")
+    (tmp_path / "done" / "x%20y.refused.json").touch()
+    assert "x%20y@<uid>-<the first 8 digits" in client.why_unknown(str(tmp_path), "x y")
+
+
+@pytest.mark.parametrize(
+    "name", ["hw (1).json", "übung.json", "HW.JSON", "-x.json", "job.response.json", f"{'x' * 140}.json"]
+)
+def test_a_file_of_any_name_is_submitted_under_a_proper_id(bench: Bench, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text('{"files": [{"name": "run.sh", "content": "echo hi"}]}')
+    id_ = ctl(bench, "submit", str(file)).strip()
+    assert ids.is_id(id_)
+    assert id_ in ctl(bench, "submit", str(file), f"--id={id_}", "--wait", "--json")
+    assert re.match(re.escape(misnamed.proper(name.removesuffix(".json"))[:80]), id_)
 
 
 def test_a_directory_without_run_sh_is_refused_before_it_is_sent(bench: Bench, tmp_path: Path) -> None:

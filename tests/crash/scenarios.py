@@ -97,6 +97,15 @@ def refusals(world: World) -> None:
     world.step()
 
 
+def names_that_are_none(world: World) -> None:
+    for data in (b"[1]", b"[1]", b"PK"):
+        world.drop_misnamed("hw (1).json", data)
+        world.step("intake")
+        pass_time(2)
+        world.step("intake")
+    world.step()
+
+
 def an_id_that_is_used(world: World) -> None:
     world.drop("a")
     world.step("intake")
@@ -319,6 +328,7 @@ SCENARIOS: dict[str, Scenario] = {
     "health meanwhile": Scenario(health_looks_meanwhile, a_build_exists),
     "failing build": Scenario(a_build_that_fails, allowed={"a": FAILED}),
     "refusals": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED)),
+    "misnamed": Scenario(names_that_are_none),
     "used id": Scenario(an_id_that_is_used, a_build_exists),
     "engine away": Scenario(an_engine_that_goes_away, a_build_exists),
     "failing job": Scenario(a_job_that_fails_the_engine, a_build_exists, {"a": OURS | COMPLETED}),
@@ -347,6 +357,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "given away": Scenario(many_at_once, a_build_exists, changes=GIVEN_AWAY),
     "given away, refused": Scenario(refusals, allowed=dict.fromkeys("abc", REJECTED), changes=GIVEN_AWAY),
+    "given away, misnamed": Scenario(names_that_are_none, changes=GIVEN_AWAY),
     "given away, used id": Scenario(an_id_that_is_used, a_build_exists, changes=GIVEN_AWAY),
     "given away, requeued": Scenario(
         requeued, a_build_exists, changes=GIVEN_AWAY, mend=requeued, anew=("warm.response.json",)

@@ -31,7 +31,7 @@ from spoold.actors.health import Health
 from spoold.actors.intake import Intake
 from spoold.config import Settings, SpoolSettings
 from spoold.host import fsops
-from spoold.model import ids
+from spoold.model import ids, misnamed
 from spoold.model.collection import Rules
 from spoold.model.job import Job, JobResult
 from spoold.model.response import FINAL, SKIPPED_PHASE, Outcome, Phase, Status, Stream, finished_phase
@@ -51,11 +51,15 @@ ROUNDS = 40  # of all actors, after which whatever is not quiet is stuck
 
 
 class Drop(NamedTuple):
-    """A file that a client dropped; ``digest`` is of its bytes, "" for what is no regular file."""
+    """A file that a client dropped; ``digest`` is of its bytes, "" for what is no regular file.
+
+    Of one that is ``misnamed`` the id is the file's name.
+    """
 
     id: str
     digest: str
     size: int
+    misnamed: bool = False
 
 
 class TokenSandbox(PlainSandbox):
@@ -147,6 +151,15 @@ class World:
             self._give(private)
             private.rename(self.root / "incoming" / f"{id_}.json")
         tell_of_drop(f"incoming/{id_}.json")
+
+    def drop_misnamed(self, name: str, data: bytes) -> None:
+        self._note(Drop(name, hashlib.sha256(data).hexdigest(), len(data), misnamed=True))
+        with by_a_client():
+            private = self.root / "incoming" / ".misnamed"
+            private.write_bytes(data)
+            self._give(private)
+            private.rename(self.root / "incoming" / name)
+        tell_of_drop(f"incoming/{name}")
 
     def cancel(self, id_: str) -> None:
         with by_a_client():
@@ -361,7 +374,7 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
     for name in os.listdir(root / "done"):
         if name.endswith((".response.json", ".refused.json")):
             data = (root / "done" / name).read_bytes()
-            id_ = name.removesuffix(".response.json").partition("@")[0]
+            id_ = name.removesuffix(".response.json").removesuffix(".refused.json").partition("@")[0]
             assert data.endswith(b"}\n"), f"{name} is short"
             answer = json.loads(data)
             assert answer["Submission_id"] == id_
@@ -408,7 +421,8 @@ def check(
     picture = world.picture()
     answers = seen(world.root)
     assert {name: answers.get(name) for name in before} == before, "an answer changed or went after it was seen"
-    expected = set()
+    expected = check_misnamed(answers, [drop for drop in drops if drop.misnamed])
+    drops = [drop for drop in drops if not drop.misnamed]
     for id_, group in itertools.groupby(sorted(drops, key=lambda drop: drop.id), key=lambda drop: drop.id):
         expected.add(f"{id_}.response.json")
         sent = {drop.digest for drop in group}
@@ -430,6 +444,18 @@ def check(
     results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
     built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}
     assert built <= results, f"a build without a result would be waited for, for ever: {picture}"
+
+
+def check_misnamed(answers: dict[str, bytes], drops: list[Drop]) -> set[str]:
+    """Check that each file whose name is no submission's has one answer; return the names of these."""
+    expected = set()
+    for name in {drop.id for drop in drops}:
+        sent = {drop.digest for drop in drops if drop.id == name}
+        plain = misnamed.refusal_names(name, CLIENT, "")[0]
+        first = json.loads(answers[plain])["request_sha256"]
+        assert first in sent
+        expected |= {plain} | {misnamed.refusal_names(name, CLIENT, each)[1] for each in sent - {first}}
+    return expected
 
 
 def _assert_kept(root: Path, id_: str, digest: str) -> None:

@@ -68,6 +68,7 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
     put(bench, "tmp/doctor-12", old=False)
     put(bench, "done/doctor-12", old=False)
     (bench.root / "incoming" / "c.json").touch()
+    (bench.root / "incoming" / "a b.json").touch()
     (bench.root / "incoming" / "c.cancel").touch()
     assert found(bench) == {}
 
@@ -76,7 +77,6 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
     ("path", "action"),
     [
         ("lost+found", Action.LEAVE),
-        ("incoming/notes.txt", Action.LEAVE),
         ("incoming/.x.tmp", Action.LEAVE),
         ("new/notes.txt", Action.QUARANTINE),
         ("new/a@1.json", Action.QUARANTINE),

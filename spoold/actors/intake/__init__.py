@@ -2,7 +2,7 @@
 
 Spec: spool-layout.md, "Acceptance", "Refusals" and "Cancelling". It owns ``incoming/``, the names in ``new/`` that
 were never claimed, and what is cancelled. ``dropbox`` tells which file is next. ``acceptance`` decides what becomes
-of a submission, ``cancels`` what becomes of a cancel.
+of a submission, ``cancels`` what becomes of a cancel, ``misnamed`` what becomes of all else.
 
 However much is dropped at once, one step takes a batch, which is short, and in which owners take turns by time. More
 waits where it is, and so does what its owner has no room for in the spool. An entry of a newer version of spoold is
@@ -23,6 +23,7 @@ from spoold.actors.intake.acceptance import Acceptance
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.cancels import Cancels
 from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
+from spoold.actors.intake.misnamed import Misnamed
 from spoold.actors.intake.pins import KnownPins
 from spoold.config import Settings
 from spoold.host import fsops
@@ -74,6 +75,9 @@ class Intake(Threadless):
             shares=self._shares,
             seldom=self._seldom,
         )
+        self._misnamed = Misnamed(
+            self._spool, self._box, limit, arriving=self._arriving, shares=self._shares, seldom=self._seldom
+        )
         self._cancels = Cancels(self._spool, self._box, self._arriving, self._seldom)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
@@ -85,7 +89,7 @@ class Intake(Threadless):
         self._settings = settings
         self._floor.apply_settings(settings)
         self._shares.apply_settings(settings)
-        self._box.limit = settings.spool.max_file
+        self._box.limit = self._misnamed.limit = settings.spool.max_file
         self._arriving.settle, self._arriving.upload = settings.spool.settle, settings.spool.upload
         self._acceptance.apply_settings(settings)
         self._pins.apply_settings(settings)
@@ -120,7 +124,6 @@ class Intake(Threadless):
         else:
             self._box.see((hint.name for hint in hints), new=True)
         self._box.go_on()
-        self._box.tell()
         if self._floor.reached():
             self._cancel_some()
             return min(FULL, self._box.until_look)
@@ -185,8 +188,10 @@ class Intake(Threadless):
     def _take(self, name: str) -> bool:
         if id_ := ids.cancelled_id(name):
             done = self._cancels.take(id_, name)
+        elif id_ := ids.submission_id(name):
+            done = self._acceptance.take(id_, name)
         else:
-            done = self._acceptance.take(str(ids.submission_id(name)), name)
+            done = self._misnamed.take(name)
         if done:
             self._arriving.forget(name)
         return done

@@ -37,7 +37,7 @@ PART = 1_000  # names that are looked at before the time is
 LOOKING = 0.1  # seconds that one step goes on looking
 REST = 4.0  # for how many times as long as a look through all took there is no other, where that was
 LONG = 0.1  # seconds
-TELLING = 60.0  # seconds between two lines about odd names
+LONG_NAME = 200  # bytes of the name of a directory that are kept in its next one
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
 
@@ -56,7 +56,6 @@ class DropBox:
         self._arriving = arriving
         self._seen: set[str] = set()  # the names that wait
         self._last: int | None = None  # whose turn it was last
-        self._odd = OddNames()
         self.sought = Sought(self._uid_of)
         self._seldom = Seldom(log, clock)
         self._surplus = Surplus(clock, arriving.person, self.owned, self.path, self._seldom)
@@ -74,7 +73,8 @@ class DropBox:
     def remove(self, name: str, dropped: Dropped) -> None:
         """Remove a file that was dealt with, unless another one has its name by now. A directory may be set aside."""
         if dropped.kind == "directory":
-            aside = f".{name}@{secrets.token_hex(4)}.directory"
+            start = os.fsdecode(os.fsencode(name)[:LONG_NAME])
+            aside = f".{start}@{secrets.token_hex(4)}.directory"
             strangers.clear_directory(self.path(name), self.path(aside))
         else:
             strangers.remove_dropped(self.path(name), dropped)
@@ -139,19 +139,16 @@ class DropBox:
         return max(0.0, self._rests_until - self._clock.monotonic()) if self._wanted else math.inf
 
     def _look_through(self) -> Iterator[None]:
-        crowded, odd = False, set()
+        crowded = False
         with os.scandir(self._path) as entries:
             part = []
             for entry in entries:
                 part.append(entry.name)
                 if len(part) >= PART:
-                    odd |= self._odd.known(part)
                     crowded |= self._look_at(part)
                     part = []
                     yield
-        odd |= self._odd.known(part)
         self.crowded = self._look_at(part) or crowded
-        self._odd.keep(odd)
         for at, name in enumerate(self._arriving.names()):
             if self.owned(name) is None:
                 self._arriving.forget(name)
@@ -178,9 +175,7 @@ class DropBox:
             self.sought.meet(name)
             if name in self._seen:
                 continue
-            if ids.submission_id(name) is None and ids.cancelled_id(name) is None:
-                self._odd.meet(name)
-            elif place := self.owned(name):
+            if place := self.owned(name):
                 found.append((place.changed_ns, name, place))
         for _, name, place in sorted(found, key=lambda each: each[:2]):
             urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
@@ -201,8 +196,9 @@ class DropBox:
         """Tell whether a file may be taken in now. One that never could is, to be refused, or since it holds a name."""
         length = min(place.length, self.limit + 1)
         never = length > self._shares.most.bytes
-        goes = ids.cancelled_id(name) is not None or not ids.may_use(str(ids.submission_id(name)), place.uid)
-        if goes or never or self._shares.has_room(place.uid, length):
+        id_ = ids.submission_id(name)
+        holds = id_ is not None and not ids.may_use(id_, place.uid)
+        if ids.cancelled_id(name) is not None or holds or never or self._shares.has_room(place.uid, length):
             return True
         self._shares.tell(place.uid, "files wait in incoming/")
         return False
@@ -238,40 +234,3 @@ class DropBox:
         """Forget all that waits: it is found again."""
         self._waiting.clear()
         self._seen.clear()
-
-    def tell(self) -> None:
-        """Say what odd names there are."""
-        self._odd.tell(self._clock.monotonic())
-
-
-class OddNames:
-    """Names in the drop box that are no submission's: all that come within TELLING seconds are one line of the log."""
-
-    def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._untold: list[str] = []
-        self._not_before = 0.0
-
-    def meet(self, name: str) -> None:
-        """Note a name; MOST at a time are remembered."""
-        if name not in self._known and len(self._known) < MOST:
-            self._known.add(name)
-            self._untold.append(name)
-
-    def known(self, names: Iterable[str]) -> set[str]:
-        """Return those of ``names`` that are remembered."""
-        return self._known.intersection(names)
-
-    def keep(self, present: set[str]) -> None:
-        """Forget what is not there any more, and was told."""
-        self._known &= present.union(self._untold)
-
-    def tell(self, now: float) -> None:
-        """Say what was met, where it is time again."""
-        if self._untold and now >= self._not_before:
-            log.warning(
-                "ignored: a submission's file is called ID.json (see Names in spool-layout.md)",
-                files=len(self._untold),
-                first=self._untold[0],
-            )
-            self._untold, self._not_before = [], now + TELLING

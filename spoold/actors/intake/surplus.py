@@ -1,9 +1,9 @@
 """Names of one person in the drop box that are more than anybody puts there: intake, who owns it, removes them.
 
 Spec: spool-layout.md, "Overload". Nobody can be kept from making files there, and each costs time whenever all names
-are looked through. So of what is not remembered so many of each person stay, the oldest. What has a submission's name
-counts apart from what has not, such as uploads in progress. An upload that was written to of late stays even then,
-unless there are FAR times as many. Only where there are many names at all it is asked whose they are. Not thread-safe.
+are looked through. So of what is not remembered so many of each person stay, the oldest. Uploads in progress count
+apart from what is to be answered. An upload that was written to of late stays even then, unless there are FAR times as
+many. Only where there are many names at all it is asked whose they are. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from spoold.host.clock import Clock
 from spoold.host.seldom import Seldom
 from spoold.model import ids
 
-MOST_FILES = 50_000  # submissions and cancels of one person, beside those that are remembered
-MOST_OTHERS = 10_000  # other names of one person
+MOST_FILES = 50_000  # files of one person that are to be answered, and cancels, beside those that are remembered
+MOST_OTHERS = 10_000  # uploads in progress of one person
 MOST_NOTED = 10_000  # names that are to be removed; what is forgotten is found by the next look through all
 FAR = 2  # for so many times as many nobody looks how young they are
 YOUNG = 60.0  # seconds since the last change of an upload that goes on
@@ -78,8 +78,8 @@ class Surplus:
         if place is None:
             return
         kept = self._kept.setdefault(self._person(place.uid), _Kept([], []))
-        is_file = not ids.is_upload_in_progress(name) and (ids.submission_id(name) or ids.cancelled_id(name))
-        heap, most = (kept.files, MOST_FILES) if is_file else (kept.others, FAR * MOST_OTHERS)
+        is_upload = ids.is_upload_in_progress(name)
+        heap, most = (kept.others, FAR * MOST_OTHERS) if is_upload else (kept.files, MOST_FILES)
         heapq.heappush(heap, _Name(-place.changed_ns, name, place))
         if len(heap) > most:
             self._remove(heapq.heappop(heap))

@@ -29,11 +29,9 @@ class SubmissionJudge:
 
     def in_incoming(self, name: str) -> Verdict | None:
         """Judge a name in the drop box, which is a client's."""
-        if ids.submission_id(name) or ids.cancelled_id(name):
+        if not ids.is_upload_in_progress(name) or is_young(self._spool, f"incoming/{name}"):
             return None
-        if ids.is_upload_in_progress(name) and is_young(self._spool, f"incoming/{name}"):
-            return None
-        return Verdict("a client's, and neither a submission nor on its way to be one", Action.LEAVE)
+        return Verdict("a client's: an upload that nobody goes on with", Action.LEAVE)
 
     def in_state(self, state: State, name: str) -> Verdict | None:
         """Judge an entry on its way."""

@@ -1,0 +1,103 @@
+"""Files whose name is no submission's: under which names they are refused, what is wrong, and what would be right.
+
+Spec: spool-layout.md, "Names" and "Refusals". Such a name may have any byte. The name of its refusal tells it with few
+bytes that are safe everywhere. It has one ``@`` at most, which a client cannot put there, so that nobody can make a
+file whose refusal is called like another answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import unicodedata
+
+from spoold.model import ids
+
+PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+MOST, SHORTENED = 200, 100  # bytes of what stands for a name; of one that is longer so many begin it
+SHOWN = 5  # wrong characters that are named
+WORD = re.compile(r"[A-Za-z0-9_]{8,32}")
+ENDING = re.compile(r"\.(json|cancel)", re.IGNORECASE)
+OTHER_ENDING = re.compile(r"\.[A-Za-z]{1,5}\Z")
+RIGHT = (
+    "Call it ID.json, where ID has 1 to 128 of A-Z a-z 0-9 . _ -, begins with a letter or digit, and does not end in "
+    f"{', '.join(ids.RESERVED_ENDINGS)}"
+)
+
+
+def stem(name: str) -> str:
+    """Return what stands for a name in that of its refusal, and in ``Submission_id``; one ``.json`` is left out."""
+    raw = _bytes(name).removesuffix(b".json")
+    encoded = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in raw)
+    return encoded if len(encoded) <= MOST else f"{encoded[:SHORTENED]}~{hashlib.sha256(raw).hexdigest()}"
+
+
+def refusal_names(name: str, uid: int, sha256: str) -> list[str]:
+    """Return the names in ``done/`` of which the refusal has the first that is free, or its last.
+
+    ``sha256`` is that of the bytes, in hexadecimal. Where the name could be an id as well, more of it is taken than for
+    a refusal of that id: so neither is taken for the other.
+    """
+    called = stem(name)
+    own = f"{called}@{uid}-{sha256[: digits_in(called)]}.refused.json"
+    return [f"{called}.refused.json", own] if ids.may_use(called, uid) else [own]
+
+
+def digits_in(called: str) -> int:
+    """Return how many digits of the SHA-256 are in such a name."""
+    return 16 if ids.is_id(called) else 8
+
+
+def shown(name: str) -> str:
+    """Return a name as text, with what cannot be printed escaped."""
+    text = _bytes(name).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def reason(name: str, uid: int) -> str:
+    """Say what is wrong with a name, and which would be right."""
+    return f"'{shown(name)}' is no name of a submission: {_wrong(name)}. {RIGHT}: for example {suggested(name, uid)}"
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def _wrong(name: str) -> str:
+    before, ending = _parts(name)
+    found = [] if ending in (".json", ".cancel") else [f"it ends in {ending}" if ending else "it does not end in .json"]
+    id_, at, word = before.partition("@")
+    if at and not WORD.fullmatch(word):
+        found.append("what follows the @ has to be 8 to 32 letters, digits and _")
+    odd = sorted({each for each in id_ if not each.isascii() or ord(each) not in PLAIN})
+    if odd:
+        found.append("it has " + " ".join(f"'{shown(each)}'" for each in odd[:SHOWN]) + (" ..." * (len(odd) > SHOWN)))
+    if id_[:1] in ("", ".", "_", "-"):
+        found.append("it begins with no letter or digit")
+    if len(id_) > 128:
+        found.append(f"the id in it has {len(id_)} characters")
+    found += [f"the id in it ends in {each}" for each in ids.RESERVED_ENDINGS if id_.endswith(each)]
+    return ", ".join(found)
+
+
+def suggested(name: str, uid: int) -> str:
+    """Return a name of a submission that is like ``name``, and which that user may use."""
+    before, ending = _parts(name)
+    if not ending:
+        before = OTHER_ENDING.sub("", before)
+    id_ = proper(before.partition("@")[0])
+    return f"{id_ if ids.may_use(id_, uid) else id_.replace('.', '-', 1)}.json"
+
+
+def proper(text: str) -> str:
+    """Return an id that is like ``text``."""
+    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
+    id_ = re.sub(r"[^A-Za-z0-9._]+|-+", "-", plain).lstrip("._-")[:100].rstrip("._-") or "job"
+    return id_ if ids.is_id(id_) else id_.replace(".", "-")
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return what stands before the ending that tells what a file is, and that ending, "" where there is none."""
+    before, dot, last = name.rpartition(".")
+    return (before, dot + last) if ENDING.fullmatch(dot + last) else (name, "")
