@@ -23,6 +23,7 @@ from spoold.spool import answers
 
 LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
 PAUSE = 0.01  # seconds
+LARGE = 1 << 26  # bytes of a file here that is not looked at, since hardly any spool takes it
 
 
 def _bytes(path: str) -> bytes:
@@ -99,7 +100,7 @@ def _refusals(done: str, name: str) -> Iterator[str]:
 
 def _digest_of_file_here(name: str) -> Iterator[str]:
     with contextlib.suppress(OSError):
-        if "/" not in name and os.path.isfile(name):
+        if "/" not in name and os.path.isfile(name) and os.path.getsize(name) <= LARGE:
             with open(name, "rb") as file:
                 yield hashlib.file_digest(file, "sha256").hexdigest()
 

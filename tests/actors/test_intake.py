@@ -568,7 +568,9 @@ def test_a_disk_that_is_full_loses_nothing(small_disk: Path, monkeypatch: pytest
     data = msgspec.json.encode({"files": [{"name": "run.sh", "content": "x" * 100_000}]})
     for number in range(25):
         box.drop(f"a{number}.json", data)
-    assert box.intake.step() == intake.FULL, "the entries of all of them have no room beside the files"
+    while not (pause := box.intake.step()):
+        pass  # a step that took long left some for the next one
+    assert pause == intake.FULL, "the entries of all of them have no room beside the files"
     taken = len(box.names("new"))
     assert 0 < taken < 25
     ballast = small_disk / "ballast"

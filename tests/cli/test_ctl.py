@@ -460,6 +460,15 @@ def test_what_has_the_id_comes_before_a_name_that_was_refused(bench: Bench, prog
     assert json.loads(ctl(bench, "status", "hw", "--json"))["status"] == "COMPLETED"
 
 
+def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench: Bench) -> None:
+    put(bench, "hw")
+    path = bench.root / "done" / "hw.refused.json"
+    assert client.look(str(bench.root), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
+    (bench.root / "incoming" / "hw.json").write_text('{"files": [')
+    assert client.look(str(bench.root), "hw") is None
+    assert "was not taken in yet" in client.why_unknown(str(bench.root), "hw")
+
+
 def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / name).mkdir()

@@ -23,6 +23,7 @@ from spoold.model.retention import Rules
 from spoold.model.states import State
 from spoold.model.submission import Origin
 from spoold.spool.recovery import publish_committed
+from spoold.spool.store import Spool
 from spoold.upkeep import holdings
 from spoold.upkeep.depth import depths
 from spoold.upkeep.holdings import everything, items
@@ -71,6 +72,27 @@ def test_the_old_goes_with_all_that_belongs_to_it_and_can_be_submitted_anew(benc
     assert bench.names("done") == {"young.json", "young.response.json"}
     finish(bench, "old")
     assert bench.response("old")["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("mode", ["acl", "owner"])
+def test_a_refusal_of_a_name_goes_like_any_answer(bench: Bench, tmp_path: Path, mode: str) -> None:
+    spool = msgspec.structs.replace(bench.settings.spool, answers=mode)
+    writer = Spool(msgspec.structs.replace(bench.settings, spool=spool), "test")
+    uid = 64_101 if os.geteuid() == 0 else os.geteuid()
+    origin = Origin(uid=uid, gid=uid, sha256="0" * 64, arrival=0)
+    for name in ("old (1).json", "young (1).json"):
+        writer.refuse_name(name, "no", origin)
+        writer.refuse_name(name, "no", msgspec.structs.replace(origin, sha256="1" * 64))
+    for name in ("old%20%281%29.refused.json", f"old%20%281%29@{uid}-11111111.refused.json"):
+        age(bench, name, OLD)
+    (tmp_path / "archive").mkdir()
+    sweep(bench, archive=["xargs", "cp", "-t", str(tmp_path / "archive")])
+    left = {name for name in bench.names("done") if not name.endswith(".sha256")}
+    assert left == {"young%20%281%29.refused.json", f"young%20%281%29@{uid}-11111111.refused.json"}
+    assert {name.removesuffix(".sha256") for name in bench.names("done") - left} <= {
+        name.removesuffix(".json") for name in left
+    }
+    assert os.listdir(tmp_path / "archive") != []
 
 
 def test_number_and_size_take_the_oldest(bench: Bench) -> None:
