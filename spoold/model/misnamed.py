@@ -21,8 +21,8 @@ WORD = re.compile(r"[A-Za-z0-9_]{8,32}")
 ENDING = re.compile(r"\.(json|cancel)", re.IGNORECASE)
 OTHER_ENDING = re.compile(r"\.[A-Za-z]{1,5}\Z")
 RIGHT = (
-    "Call it ID.json, where ID has 1 to 128 of A-Z a-z 0-9 . _ -, begins with a letter or digit, and does not end in "
-    f"{', '.join(ids.RESERVED_ENDINGS)}"
+    "A submission is a JSON object in a file called ID.json. ID has 1 to 128 of A-Z a-z 0-9 . _ -, begins with a "
+    f"letter or digit, and does not end in {', '.join(ids.RESERVED_ENDINGS)}"
 )
 
 
