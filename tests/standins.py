@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -65,40 +66,68 @@ class PlainSandbox:
                 path.chmod(file.mode)
             compiled = SKIPPED_PHASE
             if job.compile is not None:
-                compiled = _phase(directory, ["compile.sh"], job.compile, b"", job.env)
+                compiled = _phase(directory, ["compile.sh"], job.compile, env=job.env, cancelled=cancelled)
                 on_phase("compile", compiled)
+                _end_if(cancelled)
                 if compiled.outcome is not Outcome.OK:
                     return JobResult(compile=compiled, run=SKIPPED_PHASE)
-            ran = _phase(directory, ["run.sh", *job.args], job.run, job.stdin, job.env)
+            script = ["run.sh", *job.args]
+            ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled)
             on_phase("run", ran)
+            if ran.outcome is Outcome.CANCELLED:
+                _end_if(cancelled)
         return JobResult(compile=compiled, run=ran)
 
     def close(self) -> None:
         self.closed = True
 
 
-def _phase(directory: str, script: list[str], limits: PhaseLimits, stdin: bytes, env: dict[str, str]) -> Phase:
+def _end_if(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise RunCancelledError("cancelled")
+
+
+def _phase(
+    directory: str,
+    script: list[str],
+    limits: PhaseLimits,
+    *,
+    stdin: bytes = b"",
+    env: dict[str, str],
+    cancelled: threading.Event,
+) -> Phase:
     began = time.monotonic()
-    environment = {"PATH": PATH, **env}
-    command = ["/bin/sh", *script]
-    try:
-        done = subprocess.run(
-            command, cwd=directory, input=stdin, env=environment, capture_output=True, timeout=limits.time, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        return finished_phase(
-            stdout=_stream(error.stdout or b"", limits.stdout),
-            stderr=_stream(error.stderr or b"", limits.stderr),
-            time=time.monotonic() - began,
-            outcome=Outcome.TIME_LIMIT,
-            signal="SIGKILL",
-        )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        ["/bin/sh", *script],
+        cwd=directory,
+        env={"PATH": PATH, **env},
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        process_group=0,
+    )
+    ended = None
+    while True:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=0.02)
+            break
+        except subprocess.TimeoutExpired:
+            if cancelled.is_set():
+                ended = Outcome.CANCELLED
+            elif time.monotonic() - began > limits.time:
+                ended = Outcome.TIME_LIMIT
+        if ended:
+            os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            break
     return finished_phase(
-        stdout=_stream(done.stdout, limits.stdout),
-        stderr=_stream(done.stderr, limits.stderr),
+        stdout=_stream(stdout, limits.stdout),
+        stderr=_stream(stderr, limits.stderr),
         time=time.monotonic() - began,
-        outcome=Outcome.OK if done.returncode == 0 else Outcome.NONZERO_EXIT,
-        exit_code=done.returncode,
+        outcome=ended or (Outcome.OK if process.returncode == 0 else Outcome.NONZERO_EXIT),
+        signal="SIGKILL" if ended else "",
+        exit_code=None if ended else process.returncode,
     )
 
 

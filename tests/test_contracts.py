@@ -128,6 +128,23 @@ def test_a_run_can_be_cancelled(engine: tuple[Sandbox, str]) -> None:
         sandbox.run(job(shell, "sleep 60"), lambda *_: None, cancelled)
 
 
+def test_what_a_cancelled_run_came_to_is_told(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    cancelled = threading.Event()
+    told: dict[str, Phase] = {}
+
+    def on_phase(name: str, phase: Phase) -> None:
+        told[name] = phase
+        threading.Timer(1.0, cancelled.set).start()
+
+    with pytest.raises(RunCancelledError):
+        sandbox.run(job(shell, "echo some; sleep 60", "echo made"), on_phase, cancelled)
+    assert {name: phase.outcome for name, phase in told.items()} == {"compile": Outcome.OK, "run": Outcome.CANCELLED}
+    assert told["run"].signal == "SIGKILL"
+    assert told["run"].exit_code is None
+    assert isinstance(told["run"].time, float)
+
+
 def test_a_store_provides_the_pins(store: tuple[Backend, dict[str, str]]) -> None:
     made, pins = store
     runtime = made.prepare(pins)

@@ -145,9 +145,9 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     """End a submission of yours, whatever state it is in. The operator may end anyone's.
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
-    seconds. Whether there is such a submission, and whether it is yours, is not said here, since nobody may know that
-    of others': `spoolctl status ID` tells, or --wait. Without this command, a file ID.cancel or ID@WORD.cancel in
-    incoming/ that holds the id does the same.
+    seconds, and the response has what it printed until then. Whether there is such a submission, and whether it is
+    yours, is not said here, since nobody may know that of others': `spoolctl status ID` tells, or --wait. Without this
+    command, a file ID.cancel or ID@WORD.cancel in incoming/ that holds the id does the same.
 
     \b
     Examples:

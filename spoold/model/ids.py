@@ -55,6 +55,7 @@ class Private(StrEnum):
     ORDER = ".order.json"
     REPORT = ".report.json"
     NOTE = ".note.json"
+    WISH = ".cancel"
 
 
 FORMER = ("pins.json", "pins.result.json", "runtime.json")  # private names of earlier versions, which a kill left

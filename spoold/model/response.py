@@ -56,6 +56,7 @@ class Outcome(StrEnum):
     MEMORY_LIMIT = "memory_limit"
     OUTPUT_LIMIT = "output_limit"
     FILE_LIMIT = "file_limit"
+    CANCELLED = "cancelled"
     SKIPPED = "skipped"
     INTERNAL_ERROR = "internal_error"
 
@@ -146,6 +147,12 @@ def finished_phase(
         stderr_truncated=stderr.total > len(stderr.data),
         stderr_encoding=err_encoding,
     )
+
+
+def cancelled_phase(seconds: float, signal: str = "") -> Phase:
+    """Make the record of a phase that was cancelled after so long, of which nothing else is known."""
+    nothing = Stream(b"", 0)
+    return finished_phase(stdout=nothing, stderr=nothing, time=seconds, outcome=Outcome.CANCELLED, signal=signal)
 
 
 def _kept(stream: Stream) -> bytes:

@@ -15,15 +15,21 @@ from spoold.model.response import Phase
 
 
 class RunCancelledError(SpooldError):
-    """The caller's own event ended the run; the caller knows why."""
+    """The caller's own event ended the run; the caller knows why, and was told of each phase that ran."""
 
 
 class Sandbox(Protocol):
     """An engine.
 
     ``run`` is called from several threads at once. ``on_phase`` gets ``"compile"`` or ``"run"`` and the phase as soon
-    as it has ended. A job that cannot be run at all through its own fault raises ``ClientError``; an engine that is
-    away ``TemporaryError``; one that only the operator can mend ``OperatorError``.
+    as it has ended.
+
+    Once ``cancelled`` is set, the phase that runs is ended and told with the outcome ``cancelled`` and what there is of
+    it. Then ``RunCancelledError`` is raised. That takes some seconds at most, whatever the job does. A job that ended
+    by itself before is returned as ever.
+
+    A job that cannot be run at all through its own fault raises ``ClientError``; an engine that is away
+    ``TemporaryError``; one that only the operator can mend ``OperatorError``.
     """
 
     def prepare(self) -> None:

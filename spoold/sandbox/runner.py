@@ -18,11 +18,23 @@ from spoold.host.log import Log
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
-from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.files import WORDS
-from spoold.sandbox.inside.messages import Again, Bounds, Done, End, Failed, File, Order, Parcel, Refused
+from spoold.sandbox.inside.messages import (
+    Again,
+    Bounds,
+    Cancel,
+    Done,
+    End,
+    Failed,
+    File,
+    Message,
+    Order,
+    Parcel,
+    Refused,
+)
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
 from spoold.sandbox.transport import Transport, UnusableError
@@ -32,6 +44,7 @@ log = Log("sandbox")
 
 ENTER = "/spoold/enter.sh"  # in the sandbox
 LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
+ENDING_TIMEOUT = 3.0  # seconds for a cancelled phase to be ended and told: an answer has two renewals
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
@@ -91,7 +104,8 @@ class Runner(Generic[Carrier]):
     ) -> JobResult:
         """Run ``job``, which in a recycled container sees the entries ``names`` of the store only, unless None.
 
-        The container is good for nothing but ``close`` afterwards, unless it is ``reusable``.
+        The container is good for nothing but ``close`` afterwards, unless it is ``reusable``. Raises
+        :class:`RunCancelledError` as :meth:`Sandbox.run` does.
         """
         stream = self.transport.stream
         stream.cancelled = cancelled
@@ -135,6 +149,8 @@ class Runner(Generic[Carrier]):
             beside += left
             self.light = beside <= LIGHT
             on_phase(name, phases[name])
+            if phases[name].outcome is Outcome.CANCELLED:
+                raise RunCancelledError("cancelled")
             if phases[name].outcome is not Outcome.OK:
                 break
             parts = []
@@ -148,7 +164,11 @@ class Runner(Generic[Carrier]):
                 stream.send(parts, MARGIN)
             except ClosedError:
                 return _report(stream, limits, LOSS_TIMEOUT)  # it may have said why before it closed its end
-            return _report(stream, limits, limits.time + MARGIN)
+            try:
+                said = stream.message(limits.time + MARGIN, Done, Failed, Refused)
+            except RunCancelledError:
+                return _end_early(stream, limits, started)
+            return _account(stream, said, limits, time.monotonic() + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():
                 return killed_whole(limits, time.monotonic() - started), 0
@@ -195,8 +215,28 @@ def _bounds(limits: PhaseLimits) -> Bounds:
     return Bounds(**{name: int(getattr(limits, name) * scales.get(name, 1)) for name in Bounds.FIELDS})
 
 
+def _end_early(stream: Stream, limits: PhaseLimits, started: float) -> tuple[Phase, int]:
+    """End a phase as a limit would; where its supervisor does not tell of it soon, it is told without its output."""
+    deadline = time.monotonic() + ENDING_TIMEOUT
+    with stream.heedless():
+        try:
+            stream.send([wire.frame(Cancel())], ENDING_TIMEOUT)
+            said = stream.message(deadline - time.monotonic(), Done, Failed, Refused)
+            return _account(stream, said, limits, deadline)
+        except ClosedError:  # whoever runs this ends the container
+            return cancelled_phase(time.monotonic() - started, "SIGKILL"), 0
+
+
 def _report(stream: Stream, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
     said = stream.message(patience, Done, Failed, Refused)
+    return _account(stream, said, limits, time.monotonic() + MARGIN)
+
+
+def _account(stream: Stream, said: Message, limits: PhaseLimits, deadline: float) -> tuple[Phase, int]:
+    """Return the record of a phase of which this was ``said``; its output has to be there by the ``deadline``.
+
+    The phase has ended, so a cancel comes too late for it.
+    """
     if isinstance(said, Failed):
         raise unlimited(said)
     if isinstance(said, Refused):
@@ -206,6 +246,6 @@ def _report(stream: Stream, limits: PhaseLimits, patience: float) -> tuple[Phase
         raise ClosedError("the supervisor sent garbage")
     if not said.clean:
         raise ClosedError("a process of the job cannot be killed")
-    deadline = time.monotonic() + MARGIN
-    stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
+    with stream.heedless():
+        stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
     return judge(said, stdout, stderr, limits), said.left

@@ -7,9 +7,11 @@ gone.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from spoold.model.errors import TemporaryError
@@ -114,14 +116,15 @@ class Stream:
     def message(self, patience: float, *expected: type[Message]) -> Message:
         """Return the next message, which must be one of those expected; raises :class:`BrokenError` for a bug of ours.
 
-        And :class:`ClosedError` for anything else.
+        And :class:`ClosedError` for anything else. Where the caller's event ends the wait, nothing of it is taken.
         """
         deadline = time.monotonic() + patience
-        size = int.from_bytes(self.take(4, deadline), "big")
+        self._await(4, deadline)
+        size = int.from_bytes(self._stdout[:4], "big")
         if size > wire.MOST:
             raise ClosedError(f"the supervisor sent garbage{self.diagnostics()}")
         try:
-            found = parse_any(wire.decode(self.take(size, deadline)), *expected, Broken)
+            found = parse_any(wire.decode(self.take(4 + size, deadline)[4:]), *expected, Broken)
         except ValueError as error:
             raise ClosedError(f"the supervisor sent garbage: {error}{self.diagnostics()}") from error
         if isinstance(found, Broken):
@@ -130,15 +133,24 @@ class Stream:
 
     def take(self, size: int, deadline: float) -> bytes:
         """Return exactly ``size`` bytes of the supervisor's stdout."""
-        while len(self._stdout) < size:
-            self._receive(deadline)
+        self._await(size, deadline)
         data = bytes(self._stdout[:size])
         del self._stdout[:size]
         return data
 
-    def _receive(self, deadline: float) -> None:
-        self._wait(deadline)
-        self._receive_what_is_there()
+    @contextlib.contextmanager
+    def heedless(self) -> Iterator[None]:
+        """Wait inside the block although the caller's event is set: for what is about to come, or given up soon."""
+        cancelled, self.cancelled = self.cancelled, threading.Event()
+        try:
+            yield
+        finally:
+            self.cancelled = cancelled
+
+    def _await(self, size: int, deadline: float) -> None:
+        while len(self._stdout) < size:
+            self._wait(deadline)
+            self._receive_what_is_there()
 
     def _receive_what_is_there(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """From what the supervisor measured to what the client is told.
 
-Where several things hit at once the first of these names the outcome: memory, time, CPU, file size, a signal, a
-nonzero exit. Output over its cap is cut and counted, and fails nothing.
+Where several things hit at once the first of these names the outcome: memory, time, CPU, a cancel, file size, a signal,
+a nonzero exit. Output over its cap is cut and counted, and fails nothing.
 
 run.sh and compile.sh are shell scripts as a rule, and a shell whose last command was ended by signal *n* exits with
 128 + *n*. Where *n* is the kind that ends programs against their will, that is told like a signal of the script itself
@@ -105,6 +105,8 @@ def _limit(hit: Hit) -> Outcome | None:
             return Outcome.TIME_LIMIT
         case "cpu":
             return Outcome.CPU_LIMIT
+        case "cancel":
+            return Outcome.CANCELLED
         case "":
             return None
         case _:

@@ -82,7 +82,7 @@ class Holder:
 
     def _work(self, entry: Entry, path: str, work: Callable[[Lease], None], give_back: Callable[[], object]) -> bool:
         with contextlib.ExitStack() as held:
-            lease = held.enter_context(self._heartbeat.holding(path))
+            lease = held.enter_context(self._heartbeat.holding(path, self._queue.wish(entry)))
             self._leases.add(lease)
             held.callback(self._leases.discard, lease)
             try:

@@ -79,9 +79,15 @@ STATES = (
     StateRow("new", "new/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
     StateRow("building", "building/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json"),
     StateRow(
-        "running", "running/<id>@<uid>-<n>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"
+        "running",
+        "running/<id>@<uid>-<n>.json",
+        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>.cancel",
     ),
-    StateRow("committed", "done/<id>.json", "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json"),
+    StateRow(
+        "committed",
+        "done/<id>.json",
+        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>.cancel",
+    ),
     StateRow("done", "done/<id>.json and done/<id>.response.json", ""),
 )
 

@@ -26,14 +26,17 @@ NOTE = "held"  # what a note says to whoever looks at it: its name tells the res
 
 
 class Lease:
-    """One held entry. ``stop`` is set when the holder must stop: the lease is ``lost``, or the process wants to end.
+    """One held entry. ``stop`` is set when the holder must stop.
 
-    Raises :class:`LeaseLostError` where the entry is gone already.
+    Then the lease is ``lost``, or its holder is asked to end the entry, which is ``cancelled``, or the process wants to
+    end. The holder is asked by a second name of the entry, ``wish``. Raises :class:`LeaseLostError` where the entry is
+    gone already.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, wish: str = "") -> None:
         self.path = path
-        self.lost = False
+        self.lost = self.cancelled = False
+        self._wish = wish
         self.stop = threading.Event()
         held = fsops.keep_open(path)
         if held is None:
@@ -53,6 +56,9 @@ class Lease:
                 return
             if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
                 self._lose()
+                self.stop.set()
+            elif self._wish and fsops.stands_for(self._wish, self._held):
+                self.cancelled = True
                 self.stop.set()
 
     def check(self) -> None:
@@ -138,9 +144,9 @@ class Heartbeat:
                     lease.stop.set()
 
     @contextmanager
-    def holding(self, path: str) -> Iterator[Lease]:
-        """Keep the lease on the claimed entry ``path`` renewed inside the block."""
-        lease = Lease(path)
+    def holding(self, path: str, wish: str = "") -> Iterator[Lease]:
+        """Keep the lease on the claimed entry ``path`` renewed inside the block; see :class:`Lease` for ``wish``."""
+        lease = Lease(path, wish)
         note = os.path.join(self._notes, os.path.basename(path))
         with self._lock:
             self._held.add(lease)

@@ -26,6 +26,24 @@ class OwnedQueue(Queue):
     def __init__(self, root: str, attempts: int, pause: float = 0.0, answers: Answers | None = None) -> None:
         super().__init__(root, Kind.SUBMISSION, attempts, pause, answers)
 
+    def wish(self, entry: Entry) -> str:
+        """Return where its holder is asked to end an entry: a second name of it."""
+        return self.private(Private.WISH, entry.id)
+
+    def ask_to_end(self, entry: Entry) -> bool:
+        """Ask whoever holds an entry in ``running/`` to end it and say what there is; False where nobody does any more.
+
+        Whoever holds it under a later attempt is asked as well. What an earlier use of the id left is another file.
+        """
+        wish, path = self.wish(entry), self.entry_path(State.RUNNING, entry)
+        try:
+            if not fsops.publish(path, wish):
+                fsops.remove(wish)
+                return fsops.publish(path, wish)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _take_id(self, entry: Entry) -> bool:
         """Note whose an id is from now on; False where another has it."""
         if fsops.note(self.path("ids", entry.id), _noted(entry)):

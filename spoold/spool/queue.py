@@ -58,6 +58,10 @@ class Queue:
         """Return the path under which something of that kind is written before it is shown."""
         return self.path("tmp", stem + kind)
 
+    def wish(self, entry: Entry) -> str:  # noqa: ARG002 - see OwnedQueue
+        """Return where its holder is asked to end an entry, "" where nobody ever asks."""
+        return ""
+
     def attempts_in(self, state: State) -> list[int]:
         """Return which attempts an entry in ``state`` can have, lowest first.
 

@@ -8,22 +8,28 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from spoold.actors.intake import Intake
 from spoold.actors.intake.dropbox import DropBox
 from spoold.actors.intake.sought import Sought
+from spoold.config import LeaseSettings
 from spoold.host import fsops
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Hint
+from spoold.model.job import BuildResult
+from spoold.spool.owned import OwnedQueue
 from spoold.spool.results import Results
 from spoold.spool.store import Spool
 from spoold.upkeep import cancel as cancelling
 from spoold.upkeep.floor import Floor
-from tests.actors.bench import Bench
+from tests.actors.bench import PATIENCE, Bench
 from tests.names import mine, named
 from tests.rights import assert_answer
+from tests.standins import SetClock
 
 OWNER, OTHER = 65534, 65533
 
@@ -50,7 +56,29 @@ def bring(bench: Bench, state: str) -> None:
     assert bench.names(state) == {named("a", owner=OWNER)}
 
 
+def be_patient(bench: Bench) -> None:
+    """Have intake wait for what an executor has to tell, however slow the machine is."""
+    bench.intake._cancels._canceller._wishes.patience = PATIENCE
+
+
+def be_deaf(bench: Bench) -> None:
+    """Have the executor learn of nothing that happens to what it holds, as one that hangs."""
+    bench.executor._slots._heartbeat.stop()
+
+
+def outcomes(response: dict[str, Any]) -> list[str]:
+    return [response[phase]["outcome"] for phase in ("dependencies", "compile", "run")]
+
+
+def begin(bench: Bench, tmp_path: Path, **keys: Any) -> None:
+    """Have a submission ``a`` run a script that prints and goes on for ever."""
+    began = tmp_path / "began"
+    bench.drop("a", f"echo some; echo more >&2; touch {began}; sleep 600", **keys)
+    bench.until(began.exists)
+
+
 def end(bench: Bench) -> None:
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
     bench.sandbox.gate.set()
     bench.backend.gate.set()
     bench.until(lambda: bench.executor._slots._heartbeat._held == set())
@@ -65,9 +93,11 @@ def test_it_is_cancelled_in_any_state(bench: Bench, state: str, uid: int) -> Non
     bring(bench, state)
     ask(bench, "a", uid)
     bench.intake.step([Hint("incoming", "a.cancel")])
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
     response = bench.response("a")
     assert response["status"] == "CANCELLED"
-    assert {response[phase]["outcome"] for phase in ("dependencies", "compile", "run")} == {"skipped"}
+    so_far = {"new": "skipped", "building": "cancelled", "running": "ok"}[state]
+    assert outcomes(response) == [so_far, "skipped", "skipped"]
     assert_answer(bench.root / "done" / "a.response.json", OWNER)
     assert bench.names("incoming") == set()
     end(bench)
@@ -79,6 +109,210 @@ def test_a_running_job_is_stopped_by_the_next_renewal(bench: Bench) -> None:
     ask(bench, "a", OWNER)
     bench.intake.step()
     bench.until(lambda: bench.executor._slots._heartbeat._held == set(), lambda: None)  # the gate is closed still
+    end(bench)
+
+
+@pytest.mark.parametrize("word", ["", "@abcdefgh"])
+def test_what_a_running_job_came_to_is_told(bench: Bench, tmp_path: Path, word: str) -> None:
+    be_patient(bench)
+    begin(bench, tmp_path, files=[{"name": "compile.sh", "content": "echo made"}])
+    ask(bench, "a", word=word)
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
+    response = bench.response("a")
+    assert (response["status"], "notes" in response) == ("CANCELLED", False)
+    assert outcomes(response) == ["ok", "ok", "cancelled"]
+    assert response["compile"]["stdout"] == "made\n"
+    run = response["run"]
+    assert (run["stdout"], run["stderr"], run["signal"], run["exit_code"]) == ("some\n", "more\n", "SIGKILL", None)
+    assert run["time"] > 0
+    end(bench)
+    assert bench.response("a") == response
+
+
+def test_a_compilation_that_is_cancelled_is_told(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    began = tmp_path / "began"
+    script = f"echo making; touch {began}; sleep 600"
+    bench.drop("a", files=[{"name": "compile.sh", "content": script}])
+    bench.until(began.exists)
+    ask(bench, "a")
+    bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
+    assert outcomes(bench.response("a")) == ["ok", "cancelled", "skipped"]
+    assert bench.response("a")["compile"]["stdout"] == "making\n"
+    end(bench)
+
+
+def test_an_executor_that_does_not_answer_is_waited_for_as_long_as_the_spec_says(bench: Bench, tmp_path: Path) -> None:
+    begin(bench, tmp_path)
+    be_deaf(bench)
+    clock = SetClock()
+    wishes = bench.intake._cancels._canceller._wishes
+    wishes.patience, wishes._clock = 2 * LeaseSettings().renewal, clock
+    ask(bench, "a")
+    for _ in range(3):
+        bench.intake.step()
+        clock.pass_time(3.3)
+        assert bench.names("running") == {named("a")}
+        assert bench.names("incoming") == {"a.cancel"}
+    clock.pass_time(0.2)
+    bench.intake.step()
+    response = bench.response("a")
+    assert (response["status"], outcomes(response)) == ("CANCELLED", ["ok", "skipped", "skipped"])
+    assert response["notes"] == ["what ran is not known: its executor did not tell within 10 s of the cancel"]
+    for lease in bench.executor._slots._heartbeat._held:
+        lease.stop.set()  # what it has to tell comes too late
+    end(bench)
+    assert bench.response("a") == response
+
+
+def test_a_result_that_comes_first_counts(bench: Bench) -> None:
+    bring(bench, "running")
+    be_patient(bench)
+    be_deaf(bench)
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    assert bench.names("running") == {named("a", owner=OWNER)}
+    bench.sandbox.gate.set()
+    bench.wait_for("a")
+    assert bench.response("a")["status"] == "COMPLETED"
+    end(bench)
+
+
+def test_many_cancels_are_one(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    begin(bench, tmp_path)
+    for word in ("", "@abcdefgh", "@bcdefghi"):
+        ask(bench, "a", word=word)
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    assert outcomes(bench.response("a")) == ["ok", "skipped", "cancelled"]
+    ask(bench, "a")
+    end(bench)
+    assert bench.response("a")["run"]["stdout"] == "some\n"
+
+
+def test_what_is_put_back_meanwhile_is_cancelled_there(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    begin(bench, tmp_path)
+    be_deaf(bench)
+    ask(bench, "a")
+    bench.intake.step()
+    bench.executor.hurry()
+    bench.until(lambda: bench.names("new") == {named("a")}, lambda: None)
+    bench.intake.step()
+    assert outcomes(bench.response("a")) == ["skipped", "skipped", "skipped"]
+    end(bench)
+
+
+def test_whoever_has_the_next_attempt_is_asked_as_well(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    begin(bench, tmp_path)
+    be_deaf(bench)
+    ask(bench, "a")
+    bench.intake.step()
+    (tmp_path / "began").unlink()
+    (bench.root / "running" / named("a")).rename(bench.root / "new" / named("a", 2))  # as health does, when it is dead
+    other = bench.new_executor()
+    try:
+        bench.until((tmp_path / "began").exists, other.step)
+        bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
+    finally:
+        other.stop()
+    assert outcomes(bench.response("a")) == ["ok", "skipped", "cancelled"]
+    for lease in bench.executor._slots._heartbeat._held:
+        lease.stop.set()
+    end(bench)
+    assert outcomes(bench.response("a")) == ["ok", "skipped", "cancelled"]
+
+
+def test_after_a_restart_of_intake_the_executor_has_its_time_again(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    begin(bench, tmp_path)
+    be_deaf(bench)
+    ask(bench, "a")
+    bench.intake.step()
+    bench.intake = Intake(bench.settings)
+    bench.intake.start()
+    assert bench.names("tmp") == {"a.cancel"}
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    assert bench.response("a")["status"] == "CANCELLED"
+    for lease in bench.executor._slots._heartbeat._held:
+        lease.stop.set()
+    end(bench)
+
+
+def test_what_an_earlier_use_of_the_id_left_asks_for_nothing(bench: Bench, tmp_path: Path) -> None:
+    (bench.root / "tmp" / "a.cancel").write_bytes(b"another file")
+    begin(bench, tmp_path)
+    before = (bench.root / "running" / named("a")).stat().st_mtime_ns
+    for _ in range(3):  # renewals
+        bench.until(lambda then=before: (bench.root / "running" / named("a")).stat().st_mtime_ns > then, lambda: None)  # type: ignore[misc]
+        before = (bench.root / "running" / named("a")).stat().st_mtime_ns
+    be_patient(bench)
+    ask(bench, "a")
+    bench.until(lambda: bench.names("incoming") == set(), bench.intake.step)
+    assert outcomes(bench.response("a")) == ["ok", "skipped", "cancelled"]
+    end(bench)
+
+
+def test_where_nobody_can_be_asked_it_is_cancelled_all_the_same(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    be_patient(bench)
+    begin(bench, tmp_path)
+    monkeypatch.setattr(OwnedQueue, "ask_to_end", full)
+    ask(bench, "a")
+    bench.intake.step()
+    assert outcomes(bench.response("a")) == ["ok", "skipped", "skipped"]
+    end(bench)
+
+
+def test_while_it_waits_for_its_build_the_dependencies_are_cancelled(bench: Bench) -> None:
+    bring(bench, "building")
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    dependencies = bench.response("a")["dependencies"]
+    assert 0 <= dependencies.pop("time") < PATIENCE
+    assert dependencies == {
+        "stdout": "",
+        "stderr": "",
+        "signal": "",
+        "outcome": "cancelled",
+        "exit_code": None,
+        "stdout_bytes": 0,
+        "stdout_truncated": False,
+        "stdout_encoding": "utf8",
+        "stderr_bytes": 0,
+        "stderr_truncated": False,
+        "stderr_encoding": "utf8",
+    }
+    end(bench)
+    assert len(bench.builds.finished()) == 1, "the build went on for others"
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_build_that_has_ended_is_told_in_short(bench: Bench, monkeypatch: pytest.MonkeyPatch, *, long: bool) -> None:
+    """Whatever the build had to say: no room in its owner's share is asked for."""
+    if long:
+        build = bench.backend.build
+
+        def talk(*arguments: Any) -> BuildResult:
+            made = build(*arguments)
+            return msgspec.structs.replace(made, phase=msgspec.structs.replace(made.phase, stderr="x" * 100_000))
+
+        monkeypatch.setattr(bench.backend, "build", talk)
+    bring(bench, "building")
+    bench.backend.gate.set()
+    bench.until(bench.builds.finished, bench.builder.step)
+    assert bench.names("building") == {named("a", owner=OWNER)}
+    ask(bench, "a", OWNER)
+    bench.intake.step()
+    response = bench.response("a")
+    assert (response["status"], outcomes(response)) == ("CANCELLED", ["ok", "skipped", "skipped"])
+    assert response["dependencies"]["stderr"] == ("x" * 4096 if long else "")
+    assert response["dependencies"]["stderr_truncated"] == long
     end(bench)
 
 
@@ -277,6 +511,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
         raise Died
 
     bring(bench, state)
+    be_deaf(bench)
     cancel_file = ask(bench, "a", OWNER)
     with monkeypatch.context() as patched:
         if point == "taken":
@@ -289,7 +524,7 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
         else:
             patched.setattr(DropBox, "remove", die)
         with pytest.raises(Died):
-            bench.intake.step()
+            bench.until(lambda: False, bench.intake.step)
     for _ in range(3):
         bench.health.step()  # which must not take it for an attempt that was lost
         time.sleep(bench.settings.lease.limit / 2)
@@ -380,8 +615,8 @@ def test_it_goes_through_while_the_disk_is_below_its_floor(bench: Bench, monkeyp
     (bench.root / "incoming" / "b.json").write_bytes(b'{"files": [{"name": "run.sh", "content": "echo hi"}]}')
     ask(bench, "a")
     bench.intake.step([Hint("incoming", "b.json"), Hint("incoming", "a.cancel")])
+    bench.until(lambda: bench.names("incoming") == {"b.json"}, bench.intake.step)
     assert bench.response("a")["status"] == "CANCELLED"
-    assert bench.names("incoming") == {"b.json"}
     ask(bench, "nobody")
     bench.until(lambda: bench.names("incoming") == {"b.json"}, bench.intake.step)
     assert bench.names("new") == set()

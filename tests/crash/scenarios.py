@@ -272,15 +272,44 @@ def cancelled_while_it_waits(world: World) -> None:
 
 
 def cancelled_while_it_runs(world: World) -> None:
+    """The executor learns of it at its next renewal."""
+
+    def renew() -> None:
+        world.executor._slots._heartbeat.beat()
+
+    cancel_running(world, renew)
+    world.step()
+
+
+def cancelled_in_vain(world: World) -> None:
+    """The executor has ended the job before it learns of it."""
+    cancel_running(world, lambda: None)
+    world.step()
+
+
+def cancelled_without_an_answer(world: World) -> None:
+    """The executor stalls for longer than it is waited for, and then goes on."""
+
+    def stall() -> None:
+        pass_time(11)
+        world.intake.step()
+        world.executor._slots._heartbeat.beat()
+
+    cancel_running(world, stall)
+    world.step()
+
+
+def cancel_running(world: World, then: Callable[[], None]) -> None:
     have_two_taken_in(world)
 
     def cancel() -> None:
         world.cancel("a")
         world.intake.step()
+        then()
 
     world.sandbox.before_end = cancel
     world.step("executor")
-    world.step()
+    pass_time(11)
 
 
 def cancelled_late(world: World) -> None:
@@ -346,6 +375,8 @@ SCENARIOS: dict[str, Scenario] = {
     "cancelled early": Scenario(cancelled_early, allowed={"a": CANCELLED}),
     "cancelled waiting": Scenario(cancelled_while_it_waits, allowed={"a": CANCELLED}),
     "cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}),
+    "cancelled in vain": Scenario(cancelled_in_vain, a_build_exists, {"a": CANCELLED}),
+    "cancelled, no answer": Scenario(cancelled_without_an_answer, a_build_exists, {"a": CANCELLED}),
     "cancelled late": Scenario(cancelled_late, a_build_exists),
     "requeued": Scenario(requeued, a_build_exists, mend=requeued, anew=("warm.response.json",)),
     "retention": Scenario(

@@ -36,6 +36,7 @@ from spoold.model.collection import Rules
 from spoold.model.job import Job, JobResult
 from spoold.model.response import FINAL, SKIPPED_PHASE, Outcome, Phase, Status, Stream, finished_phase
 from spoold.model.submission import Submission
+from spoold.sandbox import RunCancelledError
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
@@ -75,9 +76,12 @@ class TokenSandbox(PlainSandbox):
         phase = finished_phase(
             stdout=Stream(printed, len(printed)), stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0
         )
-        on_phase("run", phase)
         meanwhile, self.before_end = self.before_end, lambda: None
         meanwhile()
+        if cancelled.is_set():
+            on_phase("run", msgspec.structs.replace(phase, outcome=Outcome.CANCELLED))
+            raise RunCancelledError("cancelled")
+        on_phase("run", phase)
         return JobResult(compile=SKIPPED_PHASE, run=phase)
 
 

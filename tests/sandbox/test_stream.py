@@ -167,6 +167,21 @@ def test_the_callers_event_ends_a_wait(ends: tuple[Stream, socket.socket]) -> No
         stream.message(20, Refused)
 
 
+def test_a_message_that_was_on_its_way_then_is_read_afterwards(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
+    whole = wire.frame(Refused(reason=b"no room"))
+    for first in (2, 4, len(whole) - 1):
+        theirs.sendall(framed(whole[:first]))
+        stream.cancelled.clear()
+        threading.Timer(0.1, stream.cancelled.set).start()
+        with pytest.raises(RunCancelledError):
+            stream.message(20, Refused)
+        theirs.sendall(framed(whole[first:]))
+        with stream.heedless():
+            assert stream.message(20, Refused) == Refused(reason=b"no room")
+        assert stream.cancelled.is_set()
+
+
 def test_last_words_are_short_and_escaped(ends: tuple[Stream, socket.socket]) -> None:
     stream, theirs = ends
     theirs.sendall(framed(b"x" * 10000 + b"\x1b[31m\nTraceback", stream=2))

@@ -43,6 +43,8 @@ KILLED = int(signal.SIGKILL)
         (done(KILLED, hit=b"memory"), Outcome.MEMORY_LIMIT, "SIGKILL", None),
         (done(KILLED, hit=b"time"), Outcome.TIME_LIMIT, "SIGKILL", None),
         (done(KILLED, hit=b"cpu"), Outcome.CPU_LIMIT, "SIGKILL", None),
+        (done(KILLED, hit=b"cancel"), Outcome.CANCELLED, "SIGKILL", None),
+        (done(KILLED, hit=b"cancel", oom=1), Outcome.MEMORY_LIMIT, "SIGKILL", None),
         (done(signal.SIGXCPU), Outcome.CPU_LIMIT, "SIGXCPU", None),
         (done(signal.SIGXFSZ), Outcome.FILE_LIMIT, "SIGXFSZ", None),
         (done((128 + signal.SIGXFSZ) << 8), Outcome.FILE_LIMIT, "SIGXFSZ", 128 + signal.SIGXFSZ),

@@ -27,11 +27,11 @@ from spoold.model.errors import (
     TemporaryError,
 )
 from spoold.model.ids import Entry
-from spoold.model.job import Runtime
+from spoold.model.job import Job, Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Status, verdict
+from spoold.model.response import Outcome, Phase, Response, Status, verdict
 from spoold.model.states import Role, State
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildStore
@@ -205,19 +205,13 @@ class Slots:
             notes=notes or msgspec.UNSET,
         )
         progress = Progress(self._spool, entry, response, submission.Spool, self._floor.reached)
-        try:
-            self._ending.observe(WAIT, submission)
-            log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
-            progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
-            result = sandbox.run(job, progress.phase_ended, lease.stop)
-        except ClientError as error:
-            final = msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
-        else:
-            status = verdict(result.compile, result.run)
-            final = msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
-            for name, phase in (("compile", result.compile), ("run", result.run)):
-                if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
-                    PHASE.observe(phase.time, name, phase.outcome)
+        self._ending.observe(WAIT, submission)
+        log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
+        progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
+        final = _outcome_of(job, sandbox, response, progress, lease)
+        for name, phase in (("compile", final.compile), ("run", final.run)):
+            if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
+                PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
         self._ending.finish(entry, submission, final, tidy=False)
 
@@ -247,6 +241,29 @@ class Slots:
             Place(State.RUNNING, entry),
             f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
+
+
+def _outcome_of(job: Job, sandbox: Sandbox, response: Response, progress: Progress, lease: Lease) -> Response:
+    """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
+
+    One that is cancelled is told with the phases that ran.
+    """
+    ran: dict[str, Phase] = {}
+
+    def on_phase(name: str, phase: Phase) -> None:
+        ran[name] = phase
+        progress.phase_ended(name, phase)
+
+    try:
+        result = sandbox.run(job, on_phase, lease.stop)
+    except ClientError as error:
+        return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
+    except RunCancelledError:
+        if not lease.cancelled:
+            raise
+        return msgspec.structs.replace(response, status=Status.CANCELLED, **ran)
+    status = verdict(result.compile, result.run)
+    return msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

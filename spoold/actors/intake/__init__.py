@@ -78,7 +78,7 @@ class Intake(Threadless):
         self._misnamed = Misnamed(
             self._spool, self._box, limit, arriving=self._arriving, shares=self._shares, seldom=self._seldom
         )
-        self._cancels = Cancels(self._spool, self._box, self._arriving, self._seldom)
+        self._cancels = Cancels(settings, self._spool, self._box, self._arriving, self._seldom)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
     def stop(self) -> None:

@@ -1,26 +1,29 @@
 """Cancels: files in the drop box that want a submission ended.
 
 Spec: spool-layout.md, "Cancelling". A cancel is its owner's to give, and an operator's. One that asks for what is
-nowhere waits for a while, since its submission may lie in the drop box still.
+nowhere waits for a while, since its submission may lie in the drop box still. One that asks for what runs waits for
+what its executor has to tell.
 """
 
 from __future__ import annotations
 
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import DropBox
+from spoold.config import Settings
 from spoold.host import strangers
 from spoold.host.metrics import CANCELS
 from spoold.host.seldom import Seldom
 from spoold.model import ids
 from spoold.spool.store import Spool
-from spoold.upkeep.cancel import Cancelled, cancel, operators
+from spoold.upkeep.cancel import Cancelled, Canceller, operators
 
 
 class Cancels:
     """The cancels in one drop box; those that do nothing yet are remembered among what is ``arriving``."""
 
-    def __init__(self, spool: Spool, box: DropBox, arriving: Arriving, seldom: Seldom) -> None:
-        self._spool, self._box, self._arriving, self._seldom = spool, box, arriving, seldom
+    def __init__(self, settings: Settings, spool: Spool, box: DropBox, arriving: Arriving, seldom: Seldom) -> None:
+        self._box, self._arriving, self._seldom = box, arriving, seldom
+        self._canceller = Canceller(settings, spool)
 
     def take(self, id_: str, name: str) -> bool:
         """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
@@ -35,7 +38,10 @@ class Cancels:
             return True
         sound = dropped.kind == "file" and dropped.links == 1
         says_so = dropped.data.rstrip(b"\r\n") == id_.encode()
-        came = cancel(self._spool, id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
+        came = self._canceller.cancel(id_, dropped.uid) if sound and says_so else Cancelled.UNKNOWN
+        if came is Cancelled.WAITS:
+            self._arriving.has_lain(name, dropped)  # so that it is looked at again soon
+            return False
         if came is Cancelled.UNKNOWN:
             waits = sound and says_so and self._box.sought.may_lie(id_, dropped.uid)
             if not self._arriving.has_lain(name, dropped) or waits:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-    Hit = Literal["", "memory", "time", "cpu"]  # the limit that ended a phase; "" is none
+    Hit = Literal["", "memory", "time", "cpu", "cancel"]  # the limit, or the wish, that ended a phase; "" is none
     Some = TypeVar("Some", bound="Message")
 else:
 
@@ -26,7 +26,7 @@ else:
         return lambda made: made
 
 
-VERSION = 4  # of all of them together: the supervisor tells its own first, and the host compares
+VERSION = 5  # of all of them together: the supervisor tells its own first, and the host compares
 LARGEST = 1 << 64  # no number is as large, or negated
 # What a kernel says that lacks a call, or that does not allow it to us. All else is said of what we asked for.
 REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
@@ -160,6 +160,10 @@ class Order(Message):
     env: list[bytes]
     input: int
     limits: Bounds
+
+
+class Cancel(Message):
+    """End the phase that runs now, and tell of it as ever. One that has ended by itself stays as it was."""
 
 
 class End(Message):

@@ -13,7 +13,7 @@ import time
 
 from . import child, counters, landlock, seccomp, wire
 from .files import as_job
-from .messages import Broken, Done, Order
+from .messages import Broken, Cancel, Done, Order
 from .usage import Usage
 
 KILL_TIMEOUT = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
@@ -98,7 +98,7 @@ class Phase:
         self._report(clean, child.last_words(trouble))
 
     def _watch(self) -> None:
-        """Wait until the program ends or hits a limit; what others still hold open does not matter."""
+        """Wait until the program ends, hits a limit or is cancelled; what others still hold open does not matter."""
         poll = select.poll()
         poll.register(self.tools.wakeup, select.POLLIN)
         poll.register(0, select.POLLIN)
@@ -116,8 +116,10 @@ class Phase:
             left = min(next_look, end) - now
             for descriptor, _ in poll.poll(max(0, left) / 1e6):
                 if descriptor == 0:
-                    raise wire.GoneError  # nothing is due from the host during a phase: it has closed its side
-                if descriptor == self.tools.wakeup:
+                    self.tools.host.message(Cancel)  # nothing else is due from the host during a phase, but its end
+                    if self.status is None:
+                        self.usage.hit = "cancel"
+                elif descriptor == self.tools.wakeup:
                     os.read(self.tools.wakeup, 4096)
                     self._reap()
                 elif not readers[descriptor].drain():

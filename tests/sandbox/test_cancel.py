@@ -1,0 +1,220 @@
+"""What ran is told when a job is cancelled, and no job keeps anybody waiting for that."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.job import JobResult, Runtime
+from spoold.model.limits import MIB
+from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
+from spoold.sandbox import RunCancelledError, runner
+from spoold.sandbox.inside.messages import Message
+from spoold.sandbox.stream import Stream
+from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.waiting import PATIENCE, until
+
+LONG = replace(RUN, time=600.0, cpu_time=600.0)
+
+
+class Going:
+    """A job that runs in a thread, and what it told so far."""
+
+    def __init__(self, sandbox: DockerSandbox, **parts: Any) -> None:
+        self.cancelled = threading.Event()
+        self.told: dict[str, Phase] = {}
+        pool = ThreadPoolExecutor(1)
+        job = make_job(**parts)
+        self.future: Future[JobResult] = pool.submit(sandbox.run, job, self.told.__setitem__, self.cancelled)
+        pool.shutdown(wait=False)
+
+    def cancel(self) -> Phase:
+        """Cancel it; return the phase that was told last."""
+        self.cancelled.set()
+        with pytest.raises(RunCancelledError):
+            self.future.result(timeout=PATIENCE)
+        return list(self.told.values())[-1]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the machine stalls, what a supervisor says is waited for."""
+    monkeypatch.setattr(runner, "ENDING_TIMEOUT", PATIENCE)
+
+
+@pytest.fixture
+def has_process(api: docker.APIClient, sandbox: DockerSandbox) -> Callable[[str, int], bool]:
+    """Return what tells whether so many processes of jobs have a text in their command lines."""
+    return lambda text, count: len(containers_with(api, sandbox._settings.spool.path, text)) >= count
+
+
+def containers_with(api: docker.APIClient, spool: str, text: str) -> list[str]:
+    """Return the container of each process in the sandboxes of ``spool`` that has a text in its command line."""
+    found = []
+    for each in api.containers(filters={"label": f"spoold.spool={spool}"}):
+        with suppress(docker.errors.APIError):  # it has ended meanwhile
+            found += [each["Id"] for line in api.top(each["Id"])["Processes"] or () if text in line[-1]]
+    return found
+
+
+def marked(script: str) -> tuple[str, str]:
+    """Return a script in which MARK is a duration that no other has, and that duration."""
+    mark = f"600.{secrets.randbelow(10**9):09}"
+    return script.replace("MARK", mark), mark
+
+
+# What a job does, and how many processes tell that it is at it.
+JOBS = {
+    "it sleeps": ("sleep MARK", 1),
+    "it ignores signals": ("trap '' INT TERM HUP QUIT CHLD; sleep MARK", 1),
+    "it is stopped": ("bash -c 'kill -STOP $PPID $$; : MARK'", 1),
+    "it left a child to nobody": ("( (sleep MARK &) ); exec sleep MARK", 2),
+    "it forks": ("f() { sleep MARK & f & f & wait; }; f 2>/dev/null", 8),
+    "it computes": ("sleep MARK & while :; do :; done", 1),
+    "it closed its output": ("exec >&- 2>&-; sleep MARK", 1),
+}
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("script", JOBS)
+def test_what_it_came_to_is_told(
+    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool], script: str
+) -> None:
+    body, count = JOBS[script]
+    code, mark = marked(f"echo out; echo err >&2; {body}")
+    going = Going(sandbox, run_sh=code, shell=plain_shell, limits=LONG)
+    until(lambda: has_process(mark, count))
+    phase = going.cancel()
+    assert list(going.told) == ["run"]
+    assert phase.outcome is Outcome.CANCELLED
+    assert (phase.stdout, phase.stderr, phase.signal, phase.exit_code) == ("out\n", "err\n", "SIGKILL", None)
+    assert (phase.stdout_bytes, phase.stdout_truncated) == (4, False)
+    assert isinstance(phase.time, float)
+    assert phase.time > 0
+    assert isinstance(phase.cpu_time, float)
+    assert isinstance(phase.memory, int)
+    assert phase.memory > 0
+    until(lambda: not has_process(mark, 1))
+
+
+@pytest.mark.usefixtures("patient")
+def test_its_output_is_within_its_limit(
+    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool]
+) -> None:
+    code, mark = marked("head -c 100000 /dev/zero | tr '\\0' x; sleep MARK & yes")
+    limits = replace(LONG, stdout=1000)
+    going = Going(sandbox, run_sh=code, shell=plain_shell, limits=limits)
+    until(lambda: has_process(mark, 1))
+    phase = going.cancel()
+    assert phase.outcome is Outcome.CANCELLED
+    assert (phase.stdout, phase.stdout_truncated) == ("x" * 1000, True)
+    assert isinstance(phase.stdout_bytes, int)
+    assert phase.stdout_bytes >= 100_000
+
+
+@pytest.mark.usefixtures("patient")
+def test_its_memory_is_measured(
+    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool]
+) -> None:
+    code, mark = marked("head -c 10000000 /dev/zero >file; sleep MARK")
+    going = Going(sandbox, run_sh=code, shell=plain_shell, limits=LONG)
+    until(lambda: has_process(mark, 1))
+    phase = going.cancel()
+    assert isinstance(phase.memory, int)
+    assert 10_000_000 <= phase.memory <= 10_000_000 + 16 * MIB
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("ended", ["compile", "run"])
+def test_phases_that_ended_are_told_as_they_are_and_later_ones_not_at_all(
+    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool], ended: str
+) -> None:
+    code, mark = marked("echo at it; sleep MARK")
+    scripts = {"compile_sh": "echo made", "run_sh": code} if ended == "run" else {"compile_sh": code, "run_sh": "true"}
+    going = Going(sandbox, **scripts, shell=plain_shell, limits=LONG, compile_limits=LONG)
+    until(lambda: has_process(mark, 1))
+    going.cancel()
+    told = {name: (phase.outcome, phase.stdout) for name, phase in going.told.items()}
+    at_it = (Outcome.CANCELLED, "at it\n")
+    assert told == ({"compile": (Outcome.OK, "made\n"), "run": at_it} if ended == "run" else {"compile": at_it})
+
+
+@pytest.mark.usefixtures("patient")
+def test_between_two_phases_the_next_is_not_begun(sandbox: DockerSandbox, plain_shell: str) -> None:
+    cancelled = threading.Event()
+    told: dict[str, Phase] = {}
+
+    def on_phase(name: str, phase: Phase) -> None:
+        told[name] = phase
+        cancelled.set()
+
+    with pytest.raises(RunCancelledError):
+        sandbox.run(make_job("true", compile_sh="true", shell=plain_shell), on_phase, cancelled)
+    assert {name: phase.outcome for name, phase in told.items()} == {"compile": Outcome.OK}
+
+
+def test_before_it_began_nothing_is_told(sandbox: DockerSandbox, plain_shell: str) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    told: dict[str, Phase] = {}
+    with pytest.raises(RunCancelledError):
+        sandbox.run(make_job("true", shell=plain_shell), told.__setitem__, cancelled)
+    assert told == {}
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_job_that_has_ended_stays_as_it_is(
+    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel comes when the supervisor has told of the end already; the container goes on with others."""
+    message = Stream.message
+
+    def at_the_last_moment(stream: Stream, patience: float, *expected: type[Message]) -> Message:
+        if stream.cancelled is cancelled and not cancelled.is_set():
+            until(lambda: not stream.silent())
+            cancelled.set()
+        return message(stream, patience, *expected)
+
+    cancelled = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "message", at_the_last_moment)
+        result = sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, cancelled)
+    assert cancelled.is_set()
+    assert (result.run.outcome, result.run.stdout, result.compile) == (Outcome.OK, "hi\n", SKIPPED_PHASE)
+    for _ in range(3):
+        again = sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
+        assert again.run.stdout == "hi\n"
+
+
+@pytest.fixture
+def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
+    """Yield a sandbox of the test's own with one container."""
+    made = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=1, mode=mode), runtime)
+    made.prepare()
+    yield made
+    made.close()
+
+
+def test_a_container_that_does_not_answer_is_not_waited_for(
+    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+) -> None:
+    code, mark = marked("echo out; sleep MARK")
+    going = Going(own, run_sh=code, shell=plain_shell, limits=LONG)
+    until(lambda: containers_with(api, str(tmp_path), mark))
+    (container,) = containers_with(api, str(tmp_path), mark)
+    api.pause(container)
+    phase = going.cancel()
+    assert (phase.outcome, phase.stdout, phase.signal) == (Outcome.CANCELLED, "", "SIGKILL")
+    assert isinstance(phase.time, float)
+    label = {"label": f"spoold.spool={tmp_path}"}
+    until(lambda: container not in {each["Id"] for each in api.containers(all=True, filters=label)})
