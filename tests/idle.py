@@ -1,9 +1,9 @@
 """Daemons over stand-in engines, for tests of many submissions: ``python -m tests.idle CONFIG ROLE,... LEVEL``.
 
 The sandbox runs nothing. What it is given on standard input may be ``nap SECONDS``, ``await FILE``, which goes on until
-there is such a file, or ``kill``, which ends its process. SIGHUP has the daemons read CONFIG again. $SPOOLD_TEST_REST
-says for how many seconds they rest after an error of the host, where that is not as long as on a real one.
-$SPOOLD_TEST_SUBUID is the file of subordinate ranges.
+there is such a file, or ``kill``, which ends its process. A job that is cancelled has printed what it was given. SIGHUP
+has the daemons read CONFIG again. $SPOOLD_TEST_REST says for how many seconds they rest after an error of the host,
+where that is not as long as on a real one. $SPOOLD_TEST_SUBUID is the file of subordinate ranges.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from spoold import daemon, loop
 from spoold.actors.builder import Builder, work
@@ -41,14 +42,22 @@ class IdleSandbox:
         if word == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if word == "nap" and cancelled.wait(float(rest)):
-            raise RunCancelledError(job.submission_id)
+            self._end(job, on_phase)
         while word == "await" and not os.path.exists(rest):
             if cancelled.wait(0.02):
-                raise RunCancelledError(job.submission_id)
-        nothing = Stream(b"", 0)
-        phase = finished_phase(stdout=nothing, stderr=nothing, time=0.0, outcome=Outcome.OK, exit_code=0)
+                self._end(job, on_phase)
+        phase = _phase(b"", Outcome.OK, exit_code=0)
         on_phase("run", phase)
         return JobResult(compile=SKIPPED_PHASE, run=phase)
+
+    def _end(self, job: Job, on_phase: Callable[[str, Phase], None]) -> NoReturn:
+        on_phase("run", _phase(job.stdin, Outcome.CANCELLED))
+        raise RunCancelledError(job.submission_id)
+
+
+def _phase(printed: bytes, outcome: Outcome, exit_code: int | None = None) -> Phase:
+    stdout, stderr = Stream(printed, len(printed)), Stream(b"", 0)
+    return finished_phase(stdout=stdout, stderr=stderr, time=0.0, outcome=outcome, exit_code=exit_code)
 
 
 daemon.ROLES[Role.EXECUTOR] = lambda settings: Executor(settings, lambda _: IdleSandbox())

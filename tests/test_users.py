@@ -147,8 +147,9 @@ def test_a_submission_goes_all_the_way_and_is_its_clients_alone(installed: Insta
 
 def test_what_one_user_left_another_ends(installed: Installed) -> None:
     """An executor that stops holding its entry; health puts it back; the operator requeues; a client cancels."""
-    for role in ("builder", "intake", "health"):
+    for role in ("builder", "health"):
         installed.start(role)
+    installed.start("intake", lease=LeaseSettings(renewal=PATIENCE))  # it waits for two of them, after a cancel
     first = installed.start("executor")
     installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 1"})
     until(lambda: os.listdir(installed.spool / "running"))
@@ -162,7 +163,15 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     installed.drop(BOB, "long.json", HELLO | {"inputs": "nap 60"})
     until(lambda: [name for name in os.listdir(installed.spool / "running") if name.startswith("long")])
     run_as(BOB, f"echo long >{installed.spool}/incoming/long.cancel")
-    assert installed.response(BOB, "long")["status"] == "CANCELLED"
+    response = installed.response(BOB, "long")
+    assert (response["status"], response["run"]["outcome"], response["run"]["stdout"]) == (
+        "CANCELLED",
+        "cancelled",
+        "nap 60",
+    )
+    assert_answer(installed.spool / "done" / "long.response.json", BOB, shared=True)
+    until(lambda: not os.listdir(installed.spool / "incoming"))
+    assert not (installed.spool / "tmp" / "long.cancel").exists()
     found = subprocess.run([*ctl, "check", "--json"], check=True, capture_output=True)
     assert json.loads(found.stdout) == {"unexplained": []}
 

@@ -95,6 +95,18 @@ class Spools(RuleBasedStateMachine):
 
     # -- actors
 
+    @rule(id_=IDS, renewed=st.booleans())
+    def cancel_while_the_next_runs(self, id_: str, renewed: bool) -> None:
+        """Whatever the executor runs next, it learns of the cancel in the middle, or too late."""
+
+        def meanwhile() -> None:
+            self.world.cancel(id_)
+            self.world.intake.step()
+            if renewed:
+                self.world.executor._slots._heartbeat.beat()
+
+        self.world.sandbox.before_end = meanwhile
+
     @rule(role=ROLES)
     def step(self, role: str) -> None:
         self.world.step(role)
