@@ -93,6 +93,37 @@ def test_settings_that_contradict_each_other(tmp_path: Path, text: str, said: st
         load(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("default.memory = 1000000", (20, 10)),
+        ("default.cpu_time = 4.0", (8, 4)),
+        ("default.time = 5.0", (5, 5)),
+        ("default.time = 60", (60, 10)),
+        ("default.time = 5\ndefault.cpu_time = 30", (5, 30)),
+        ("default.cpu_time = 400.0", (600, 400)),
+        ("maximum.time = 15.0", (15, 10)),
+        ("maximum.time = 5.0", (5, 5)),
+        ("maximum.cpu_time = 4.0", (20, 4)),
+        ("default.cpu_time = 30\nmaximum.time = 40", (40, 30)),
+    ],
+)
+def test_an_operators_times_of_a_run_go_together(text: str, got: tuple[float, float]) -> None:
+    default = decode(f"[limits.run]\n{text}\n".encode()).limits.run.default
+    assert (default.time, default.cpu_time) == got
+
+
+def test_other_limits_and_wrong_times_are_read_as_before() -> None:
+    limits = decode(
+        b"[limits.compile]\ndefault.memory = 1000000\n[limits.run.default]\non_output_limit = 'end'\n"
+    ).limits
+    assert (limits.compile.default.time, limits.compile.default.cpu_time) == (30, 30)
+    assert (limits.run.default.time, limits.run.default.on_output_limit) == (20, "end")
+    for wrong in ("default.time = 'x'", "default = 3", "default.time = true", "maximum = 1", "maximum.time = 'x'"):
+        with pytest.raises(msgspec.ValidationError, match=r"limits\.run"):
+            decode(f"[limits.run]\n{wrong}\n".encode())
+
+
 def test_a_spool_has_one_name_wherever_a_daemon_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By it an executor knows which containers are its former life's, and another's are not."""
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
-from spoold.model.limits import Limits, PhaseRange
+from spoold.model.limits import WORDS, Limits, PhaseRange, time_for
 
 DEFAULT_PATH = "/etc/spoold/spoold.toml"
 
@@ -68,9 +68,27 @@ def decode(text: bytes) -> Settings:
                 kind: msgspec.to_builtins(getattr(base, kind, {})) | values if isinstance(values, dict) else values
                 for kind, values in kinds.items()
             }
+            _pair_times(raw["limits"][phase]["default"], kinds.get("default"), raw["limits"][phase]["maximum"])
     settings = msgspec.convert(raw, Settings)
     _refuse_contradictions(settings)
     return settings
+
+
+def _pair_times(default: Any, given: Any, maximum: Any) -> None:
+    """Have a phase's defaults for wall clock and CPU go together where the file names one of them, or neither.
+
+    As with a request: a CPU time alone brings twice as much on the clock, and no CPU time is longer than its clock.
+    What is no number is left for the types to refuse.
+    """
+    times = [default, maximum] if isinstance(default, dict) and isinstance(maximum, dict) else []
+    if not times or not all(isinstance(each.get(name), int | float) for each in times for name in ("time", "cpu_time")):
+        return
+    named = given if isinstance(given, dict) else {}
+    if "time" not in named:
+        wanted = time_for(default["cpu_time"], maximum["time"]) if "cpu_time" in named else default["time"]
+        default["time"] = min(wanted, maximum["time"])
+    if "cpu_time" not in named:
+        default["cpu_time"] = min(default["cpu_time"], default["time"], maximum["cpu_time"])
 
 
 def former_names(text: bytes) -> list[str]:
@@ -110,7 +128,7 @@ def _refuse_contradictions(settings: Settings) -> None:
         allowed: PhaseRange = getattr(settings.limits, phase)
         for kind in allowed.default.__struct_fields__:
             default, maximum = getattr(allowed.default, kind), getattr(allowed.maximum, kind)
-            if default > maximum:
+            if kind not in WORDS and default > maximum:
                 raise OperatorError(
                     f"limits.{phase}.default.{kind}, {default}, is above limits.{phase}.maximum.{kind}, {maximum}: "
                     "lower the former as well"

@@ -5,7 +5,7 @@ Spec: spool-layout.md, "Limits".
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -19,12 +19,15 @@ GIB = 1024 * MIB
 LEAST_RESERVE = 512 * MIB  # of a host's memory, for what are no jobs
 BESIDE = 80 * MIB  # what a container needs beside its job, at most: its supervisor, the job's files and output
 LEAST = 16 * MIB  # for a job; with less nothing starts
+WALL = 2  # seconds on the clock for a second of CPU, where only the latter is asked for: neighbours have their share
 # Descriptors of all processes of a phase together. So many times at most do they wait for one timer by poll(2). All who
 # wait are told in one interrupt, whose time is charged to whoever runs just then. A million took 17 ms each time.
 DESCRIPTORS = 64 * 1024
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
+AtOutputLimit = Literal["continue", "end"]
+WORDS = ("on_output_limit",)  # what is chosen: it has no maximum
 
 
 class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +42,13 @@ class PhaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     file_size: Annotated[Count, setting("of one file", "bytes")]
     open_files: Annotated[Count, setting("descriptors of one process")]
     stack: Annotated[Count, setting("of one process", "bytes")] = 64 * MIB
+    on_output_limit: Annotated[
+        AtOutputLimit,
+        setting(
+            "what becomes of a phase that writes more than stdout or stderr allow: continue drops the rest, end ends "
+            "it; of a maximum it means nothing"
+        ),
+    ] = "continue"
 
 
 class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,6 +63,7 @@ class RequestedLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     file_size: Count | None = None
     open_files: Count | None = None
     stack: Count | None = None
+    on_output_limit: AtOutputLimit | None = None
 
 
 COMPILE_DEFAULT = PhaseLimits(
@@ -76,7 +87,7 @@ COMPILE_MAXIMUM = replace(
     open_files=1024,
     stack=8 * GIB,
 )
-RUN_DEFAULT = replace(COMPILE_DEFAULT, time=10, cpu_time=10, memory=512 * MIB, file_size=64 * MIB)
+RUN_DEFAULT = replace(COMPILE_DEFAULT, time=20, cpu_time=10, memory=512 * MIB, file_size=64 * MIB)
 RUN_MAXIMUM = replace(COMPILE_MAXIMUM, time=600, cpu_time=600)
 
 
@@ -131,6 +142,11 @@ def unused_wishes(asked: RequestedLimits | None) -> list[str]:
     ]
 
 
+def time_for(cpu_time: float, most: float) -> float:
+    """Return the seconds of wall-clock time that go with a limit of CPU time, where nobody says another."""
+    return min(WALL * cpu_time, most)
+
+
 def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
     """Return the limits that ``phase`` runs under, and a note for each wish that was cut to the operator's maximum.
 
@@ -138,19 +154,21 @@ def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) ->
     """
     if asked is None:
         return allowed.default, []
-    chosen: dict[str, float] = {}
-    notes: list[str] = []
+    chosen, notes = msgspec.structs.asdict(allowed.default), []
     for name in PhaseLimits.__struct_fields__:
         wish, top = getattr(asked, name), getattr(allowed.maximum, name)
         if name == "memory" and wish is not None and wish < MIB:
             notes.append(f"limits.{phase}.memory: {wish} is less than 1 MiB; the unit is bytes")
         if wish is None:
-            chosen[name] = getattr(allowed.default, name)
-        elif wish > top:
+            continue
+        chosen[name] = wish
+        if name not in WORDS and wish > top:
             chosen[name] = top
             notes.append(f"limits.{phase}.{name}: {wish} is above this host's maximum; {top} was used")
-        else:
-            chosen[name] = wish
+    if asked.time is None and asked.cpu_time is not None:
+        chosen["time"] = time_for(chosen["cpu_time"], allowed.maximum.time)
+    elif asked.cpu_time is None and asked.time is not None:
+        chosen["cpu_time"] = min(chosen["cpu_time"], chosen["time"])
     default = allowed.default
     together = max(DESCRIPTORS, default.processes * default.open_files)
     most = max(1, int(together // chosen["processes"]))

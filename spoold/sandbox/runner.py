@@ -211,8 +211,8 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
 
 def _bounds(limits: PhaseLimits) -> Bounds:
     """Return what the supervisor enforces of ``limits``: all that it knows by name, times in nanoseconds."""
-    scales = dict.fromkeys(TIMES, 10**9)
-    return Bounds(**{name: int(getattr(limits, name) * scales.get(name, 1)) for name in Bounds.FIELDS})
+    known = {name: getattr(limits, name) for name in Bounds.FIELDS}
+    return Bounds(**known | {name: int(known[name] * 10**9) for name in TIMES})
 
 
 def _end_early(stream: Stream, limits: PhaseLimits, started: float) -> tuple[Phase, int]:

@@ -1,7 +1,9 @@
 """From what the supervisor measured to what the client is told.
 
-Where several things hit at once the first of these names the outcome: memory, time, CPU, a cancel, file size, a signal,
-a nonzero exit. Output over its cap is cut and counted, and fails nothing.
+Where several things hit at once the first of these names the outcome: memory, time, CPU, a cancel, output, file size, a
+signal, a nonzero exit. Which limit was met is what the supervisor measured. No exit code and no signal says so, since a
+program can choose either. Output over its cap is cut and counted, and fails nothing where the request does not ask for
+that.
 
 run.sh and compile.sh are shell scripts as a rule, and a shell whose last command was ended by signal *n* exits with
 128 + *n*. Where *n* is the kind that ends programs against their will, that is told like a signal of the script itself
@@ -88,10 +90,6 @@ def _outcome(done: Done, code: int | None, number: int) -> Outcome:
         return Outcome.MEMORY_LIMIT
     if limit := _limit(cast("Hit", done.hit.decode())):
         return limit
-    if number == signal.SIGXCPU:
-        return Outcome.CPU_LIMIT
-    if number == signal.SIGXFSZ:
-        return Outcome.FILE_LIMIT
     if number:
         return Outcome.SIGNALLED
     return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
@@ -107,6 +105,10 @@ def _limit(hit: Hit) -> Outcome | None:
             return Outcome.CPU_LIMIT
         case "cancel":
             return Outcome.CANCELLED
+        case "output":
+            return Outcome.OUTPUT_LIMIT
+        case "file":
+            return Outcome.FILE_LIMIT
         case "":
             return None
         case _:

@@ -9,7 +9,17 @@ from types import ModuleType
 import pytest
 from msgspec.structs import replace
 
-from spoold.model.limits import MIB, RUN_DEFAULT, RUN_MAXIMUM, Limits, PhaseLimits, RequestedLimits, effective
+from spoold.model.limits import (
+    MIB,
+    RUN_DEFAULT,
+    RUN_MAXIMUM,
+    Limits,
+    PhaseLimits,
+    PhaseRange,
+    RequestedLimits,
+    effective,
+    unused_wishes,
+)
 from spoold.sandbox import sizes
 from spoold.sandbox.inside import child, phase, usage
 from spoold.sandbox.inside.messages import Bounds
@@ -53,6 +63,48 @@ def test_memory_in_another_unit_than_bytes_is_noted() -> None:
         assert limits.memory == MIB - 1
         assert [note for note in notes if f"limits.{part}.memory: " in note and "bytes" in note] == notes != []
         assert effective(part, RequestedLimits(memory=MIB), allowed)[1] == []
+
+
+def times(allowed: PhaseRange, **asked: float) -> tuple[float, float]:
+    """Return the wall-clock and the CPU time that a request gets."""
+    limits, notes = effective("run", RequestedLimits(**asked), allowed)  # type: ignore[arg-type]
+    assert len(notes) == sum(value > getattr(allowed.maximum, name) for name, value in asked.items())
+    return limits.time, limits.cpu_time
+
+
+def test_wall_clock_and_cpu_time_go_together() -> None:
+    allowed = Limits().run
+    assert (allowed.default.time, allowed.default.cpu_time) == (20, 10)
+    for asked, got in (
+        ({}, (20, 10)),
+        ({"memory": MIB}, (20, 10)),
+        ({"cpu_time": 3}, (6, 3)),
+        ({"cpu_time": 0.25}, (0.5, 0.25)),
+        ({"cpu_time": 400}, (600, 400)),
+        ({"cpu_time": 700}, (600, 600)),
+        ({"time": 4}, (4, 4)),
+        ({"time": 100}, (100, 10)),
+        ({"time": 5, "cpu_time": 9}, (5, 9)),
+        ({"time": 9, "cpu_time": 5}, (9, 5)),
+    ):
+        assert times(allowed, **asked) == got, asked
+    own = replace(allowed, default=replace(allowed.default, time=5, cpu_time=30))
+    assert times(own, memory=MIB) == (5, 30)  # an operator may let several processes take more than the clock
+    assert times(own, cpu_time=1) == (2, 1)
+    compile_, _ = effective("compile", RequestedLimits(cpu_time=100), Limits().compile)
+    assert (compile_.time, compile_.cpu_time) == (200, 100)
+
+
+def test_what_becomes_of_output_beyond_its_limit_is_chosen_and_has_no_maximum() -> None:
+    allowed = Limits().run
+    assert allowed.default.on_output_limit == "continue"
+    for asked in ("continue", "end"):
+        limits, notes = effective("run", RequestedLimits(on_output_limit=asked), allowed)
+        assert (limits.on_output_limit, notes) == (asked, [])
+    own = replace(allowed, default=replace(allowed.default, on_output_limit="end"))
+    assert effective("run", RequestedLimits(time=1), own)[0].on_output_limit == "end"
+    assert effective("run", RequestedLimits(on_output_limit="continue"), own)[0].on_output_limit == "continue"
+    assert "on_output_limit" in unused_wishes(RequestedLimits(on_output_limit="end"))[0]
 
 
 def test_many_processes_get_fewer_descriptors_each() -> None:

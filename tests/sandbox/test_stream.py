@@ -26,7 +26,7 @@ VALUES: st.SearchStrategy[object] = st.recursive(
 
 
 REFUSED = Refused(reason=b"why")
-BOUNDS = Bounds(**dict.fromkeys(Bounds.FIELDS, 1))
+BOUNDS = Bounds(**{name: b"end" if kind == "bytes" else 1 for name, kind in Bounds.FIELDS.items()})  # type: ignore[arg-type]
 
 
 def sent(value: object) -> bytes:

@@ -120,7 +120,7 @@ def _set_limits(limits: Bounds) -> None:
     cpu = limits.cpu_time // 10**9 + 2  # the backstop; the looks at the cgroup are what decides
     for which, soft, hard in (
         (resource.RLIMIT_CPU, cpu, cpu + 1),
-        (resource.RLIMIT_FSIZE, limits.file_size, limits.file_size),
+        (resource.RLIMIT_FSIZE, limits.file_size + 1, limits.file_size + 1),  # the byte that shows it, see phase
         (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
         (resource.RLIMIT_STACK, limits.stack, limits.stack),
         (resource.RLIMIT_CORE, NO_CORE, NO_CORE),

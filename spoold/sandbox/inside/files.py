@@ -1,4 +1,4 @@
-"""The job's own directory, written as the job's user, before anything of the job has run."""
+"""The job's files: its own directory, written as the job's user before anything has run, and what is large of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ job_uid = JOB_UID  # of the job that this process serves, and its gid
 # then no two jobs' together. A cell takes the next uid too.
 HOLDERS = range(60706, 61184, 2)
 WORK = "/job"
+WRITABLE = (WORK, "/tmp", "/dev/shm")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)  # what a job's files meet that are more than it may have
 WORDS = 3  # the descriptor from which the shell that enters the job's environment reads what it is to become
 
@@ -75,3 +76,25 @@ def _fill(host: wire.Host, descriptor: int, size: int) -> None:
         view = memoryview(piece)
         while view:
             view = view[os.write(descriptor, view) :]
+
+
+def larger_than(size: int) -> set[tuple[int, int]]:
+    """Return the files of more than ``size`` bytes that the job has, by device and inode; nothing of it may run.
+
+    What it closed even to itself is not looked at, nor is what lies too deep for a path.
+    """
+    found, directories = set(), list(WRITABLE)
+    with as_job():
+        while directories:
+            try:
+                with os.scandir(directories.pop()) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            directories.append(entry.path)
+                        elif entry.is_file(follow_symlinks=False):
+                            status = entry.stat(follow_symlinks=False)
+                            if status.st_size > size:
+                                found.add((status.st_dev, status.st_ino))
+            except OSError:
+                continue
+    return found

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-    Hit = Literal["", "memory", "time", "cpu", "cancel"]  # the limit, or the wish, that ended a phase; "" is none
+    # The limit that a phase met, or the wish that ended it; "" is none.
+    Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
     Some = TypeVar("Some", bound="Message")
 else:
 
@@ -147,6 +148,7 @@ class Bounds(Message):
     file_size: int
     open_files: int
     stack: int
+    on_output_limit: bytes
 
 
 class Order(Message):
@@ -214,7 +216,7 @@ class Done(Message):
     """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
 
     ``left`` is what it leaves in memory as files, ``oom`` 1 where the kernel killed something for want of memory,
-    ``hit`` the limit that ended it (``Hit``), ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
+    ``hit`` the limit that it met (``Hit``), ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
     ``stderr`` follow.
     """
 

@@ -2,6 +2,9 @@
 
 ``child`` is what the fork makes of itself, ``usage`` what is counted and which limit that passes. Here is who waits for
 whom: for output, for the end, for all that is left to be gone.
+
+Which limit was met is measured, and never told by a signal or an exit code, which a program can choose. A program may
+write one byte more into a file than it is allowed: a file that is so long when the phase has ended shows that it tried.
 """
 
 from __future__ import annotations
@@ -12,9 +15,13 @@ import select
 import time
 
 from . import child, counters, landlock, seccomp, wire
-from .files import as_job
+from .files import as_job, larger_than
 from .messages import Broken, Cancel, Done, Order
 from .usage import Usage
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from .messages import Hit
 
 KILL_TIMEOUT = 10.0  # seconds for killed processes to go; one that is stuck in the kernel goes with the container
 PAGE = 4096
@@ -79,6 +86,7 @@ class Phase:
     def run(self, stdin: int) -> None:
         """Run the phase and send what came of it."""
         trouble, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.large_before = larger_than(self.limits.file_size)
         self.usage = Usage(self.tools.counters, self.limits, [output.kept for output in self.outputs])
         self.pid = os.fork()
         if self.pid == 0:
@@ -124,7 +132,13 @@ class Phase:
                     self._reap()
                 elif not readers[descriptor].drain():
                     poll.unregister(descriptor)
+            if self._ends_for_its_output() and not self.usage.hit:
+                self.usage.hit = "output"
+                self.usage.ended()
         self.usage.count_draining()
+
+    def _ends_for_its_output(self) -> bool:
+        return self.limits.on_output_limit == b"end" and any(output.total > output.cap for output in self.outputs)
 
     def _reap(self) -> bool:
         """Collect who has ended; return False when no child is left, which for process 1 means: nobody at all."""
@@ -167,6 +181,8 @@ class Phase:
             return
         stdout, stderr = self.outputs
         cpu, peak, left = self.usage.account()
+        if not self.usage.hit:
+            self.usage.hit = self._other_limit()
         done = Done(
             status=-1 if self.status is None else self.status,
             time=self.usage.elapsed,
@@ -182,3 +198,9 @@ class Phase:
             stderr_total=stderr.total,
         )
         self.tools.host.send(done, stdout.kept, stderr.kept)
+
+    def _other_limit(self) -> Hit:
+        """Return which limit a phase met that none has ended; what its dead left in the pipes is read by now."""
+        if self._ends_for_its_output():
+            return "output"
+        return "file" if larger_than(self.limits.file_size) - self.large_before else ""
