@@ -49,7 +49,7 @@ def _phase_table(response: Response) -> Table:
             name,
             phase.outcome if isinstance(phase.outcome, Outcome) else "",
             printable(phase.signal) or (str(phase.exit_code) if isinstance(phase.exit_code, int) else ""),
-            seconds(phase.time),
+            "cached" if phase.cached is True else seconds(phase.time),
             seconds(phase.cpu_time),
             size(phase.memory),
         )

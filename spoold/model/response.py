@@ -66,7 +66,8 @@ class Phase(msgspec.Struct, kw_only=True, frozen=True):
 
     ``time`` and ``cpu_time`` are seconds, ``memory`` is the peak in bytes, ``signal`` a name such as ``SIGSEGV`` or
     empty, ``exit_code`` null when a signal ended the phase. ``stdout_bytes`` counts all that the program wrote, also
-    what was cut off; ``stdout_encoding`` is ``base64`` when the bytes kept are not UTF-8.
+    what was cut off; ``stdout_encoding`` is ``base64`` when the bytes kept are not UTF-8. ``cached`` is set of
+    dependencies only, see :func:`of_dependencies`.
     """
 
     stdout: str = ""
@@ -83,6 +84,7 @@ class Phase(msgspec.Struct, kw_only=True, frozen=True):
     stderr_bytes: int | UnsetType = UNSET
     stderr_truncated: bool | UnsetType = UNSET
     stderr_encoding: str | UnsetType = UNSET
+    cached: bool | UnsetType = UNSET
 
 
 PENDING_PHASE = Phase()
@@ -199,6 +201,16 @@ class Response(msgspec.Struct, kw_only=True):
     run: Phase = PENDING_PHASE
     packages: list[Package] | UnsetType = UNSET
     uid: int | UnsetType = UNSET
+
+
+def of_dependencies(build: Phase, *, cached: bool) -> Phase:
+    """Return the phase of a submission whose ``build`` has ended; ``cached`` where that was there already.
+
+    Then nothing was used for this submission. What the build printed is told all the same.
+    """
+    if not cached:
+        return msgspec.structs.replace(build, cached=False)
+    return msgspec.structs.replace(build, time=0.0, cpu_time=0.0, memory=0, cached=True)
 
 
 def verdict(compile_: Phase, run: Phase) -> Status:

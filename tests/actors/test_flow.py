@@ -119,6 +119,23 @@ def test_a_failed_build_ends_all_that_wait_for_it_and_is_tried_again_later(tmp_p
     bench.close()
 
 
+def test_what_was_built_already_is_said_to_be_and_took_no_time(bench: Bench) -> None:
+    bench.drop("a", expression="good")
+    bench.drop("b", expression="broken")
+    bench.wait_for("a", "b")
+    bench.drop("c", expression="good")
+    bench.drop("d", expression="broken")
+    bench.wait_for("c", "d")
+    phases = {id_: bench.response(id_)["dependencies"] for id_ in "abcd"}
+    assert {id_: phase["cached"] for id_, phase in phases.items()} == {"a": False, "b": False, "c": True, "d": True}
+    for first, later in (("a", "c"), ("b", "d")):
+        assert phases[first]["time"] > 0
+        assert [phases[later][key] for key in ("time", "cpu_time", "memory")] == [0, 0, 0]
+        told = ("outcome", "stdout", "stderr", "stderr_bytes", "exit_code")
+        assert [phases[later][key] for key in told] == [phases[first][key] for key in told]
+        assert "cached" not in bench.response(first)["run"]
+
+
 def test_a_hundred_submissions_of_one_environment_cause_one_build(bench: Bench) -> None:
     bench.backend.gate.clear()
     ids = [f"job-{number}" for number in range(100)]

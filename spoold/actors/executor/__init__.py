@@ -41,7 +41,7 @@ from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Hint, Kept
 from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Status
+from spoold.model.response import Status, of_dependencies
 from spoold.model.states import Role, State
 from spoold.model.submission import Request, Submission
 from spoold.sandbox import Sandbox
@@ -284,7 +284,9 @@ class Executor:
         """Let a submission wait in line for a slot."""
         if place.state is State.BUILDING:  # one whose build was there already may not have to wait: nothing to show yet
             progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._floor.reached)
-            progress.change(status=Status.DEPENDENCIES_INSTALLED, dependencies=build.result.phase)
+            progress.change(
+                status=Status.DEPENDENCIES_INSTALLED, dependencies=of_dependencies(build.result.phase, cached=False)
+            )
         owner, limits = submission.Spool.uid, self._settings.limits
         job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
         ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)

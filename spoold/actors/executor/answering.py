@@ -17,7 +17,7 @@ from spoold.actors.executor.ready import Place
 from spoold.host.log import Log
 from spoold.host.persons import Persons
 from spoold.model.ids import Entry
-from spoold.model.response import Response
+from spoold.model.response import Response, of_dependencies
 from spoold.model.states import Role, State
 from spoold.model.submission import Submission
 from spoold.spool.builds import BuildRecord, BuildStore
@@ -63,7 +63,10 @@ class Answering:
         if not self.has_room(submission.Spool.uid):
             self._have_it_wait(place, submission.Spool.uid)
             return
-        response = listed(submission, self._builds) if build is None else failed(submission, build.result.phase)
+        if build is None:
+            response = listed(submission, self._builds)
+        else:
+            response = failed(submission, of_dependencies(build.result.phase, cached=place.is_unclaimed))
         self.finish(place, submission, response)
 
     def has_room(self, owner: int) -> bool:

@@ -47,6 +47,11 @@ class Place(NamedTuple):
         """Return the entry's name there."""
         return ids.entry_name(self.state, self.entry)
 
+    @property
+    def is_unclaimed(self) -> bool:
+        """Tell whether nobody had taken the entry yet: it did not wait for its build, which was there already."""
+        return self.state is State.NEW
+
 
 class Ready(NamedTuple):
     """An entry whose build exists; its container takes ``size`` bytes at most, and its phases so many ``seconds``."""

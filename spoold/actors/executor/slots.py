@@ -29,7 +29,7 @@ from spoold.model.errors import (
 from spoold.model.ids import Entry
 from spoold.model.job import Job, Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Phase, Response, Status, verdict
+from spoold.model.response import Outcome, Phase, Response, Status, of_dependencies, verdict
 from spoold.model.states import Role, State
 from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.sandbox.lifecycle import EngineMonitor
@@ -201,7 +201,7 @@ class Slots:
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,
-            dependencies=record.result.phase,
+            dependencies=of_dependencies(record.result.phase, cached=taken.place.is_unclaimed),
             notes=notes or msgspec.UNSET,
         )
         progress = Progress(self._spool, entry, response, submission.Spool, self._floor.reached)
