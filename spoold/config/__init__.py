@@ -99,7 +99,9 @@ class ExecutorSettings(_Section, frozen=True):
     """How many programs run at once."""
 
     name: Annotated[str, setting("tells executors on one spool apart"), msgspec.Meta(pattern=NAME)] = "default"
-    slots: Annotated[int, setting("how many programs run at once; 0 means one per CPU", ge=0)] = 0
+    slots: Annotated[
+        int, setting("how many programs run at once; 0 means one per CPU that the executor may use", ge=0)
+    ] = 0
     memory: Annotated[
         int,
         setting(
@@ -156,6 +158,13 @@ class SandboxSettings(_Section, frozen=True):
             "not recycled more for bursts, up to 48, in a 32nd of the memory"
         ),
     ] = -1
+    pin_cpus: Annotated[
+        bool,
+        setting(
+            "whether each job runs on one CPU, which with no more slots than CPUs is its own; starting one takes "
+            "some 20 ms longer, and several processes of one job share that CPU"
+        ),
+    ] = False
     view: Annotated[
         Literal["auto", "required", "off"],
         setting(

@@ -1,8 +1,7 @@
-"""The doctor's look at memory: what this host has, what jobs may take of it, and what the settings ask for."""
+"""The doctor's look at memory and CPUs: what this host has, what jobs may take, and what the settings ask for."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from spoold.config import Settings
@@ -24,12 +23,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
             f"set executor.memory to {for_jobs(host)} at most, or to 0",
         )
     yield _slots(settings, jobs)
+    yield _cpus(settings)
     yield from _limits(settings, jobs)
     yield _builds(settings, host, jobs)
 
 
 def _slots(settings: Settings, jobs: int) -> Finding:
-    slots = settings.executor.slots or os.cpu_count() or 1
+    slots = settings.executor.slots or len(machine.cpus())
     limits = within(settings.limits, jobs)
     each = memory_for(limits, limits.run.default, 0)
     seen = f"{_mib(jobs)}, {_mib(each)} a job with the default limits, {slots} slots"
@@ -38,6 +38,19 @@ def _slots(settings: Settings, jobs: int) -> Finding:
     return WHAT.note(
         f"{seen}: {max(1, jobs // each)} at once, and the other slots wait",
         "lower limits.compile.default.memory and limits.run.default.memory, or executor.slots",
+    )
+
+
+def _cpus(settings: Settings) -> Finding:
+    what = Subject("CPUs for jobs")
+    cpus = len(machine.cpus())
+    slots = settings.executor.slots or cpus
+    seen = f"{slots} slots on {cpus} CPUs"
+    if slots <= cpus:
+        return what.fine(seen)
+    return what.warning(
+        f"{seen}: jobs take time from each other, and a program may meet its wall-clock limit for its neighbours",
+        f"set executor.slots to {cpus} at most, or to 0",
     )
 
 

@@ -112,6 +112,11 @@ def hides_processes() -> bool:
     return any(option.startswith("hidepid=") and option not in SHOWN for option in found.split(","))
 
 
+def cpus() -> list[int]:
+    """Return the numbers of the CPUs that this process, and so whatever it starts, may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
 def memory() -> int:
     """Return the bytes of memory that this host has; where it is a container, what that may take if it is less."""
     sizes = [int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024]

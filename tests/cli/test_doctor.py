@@ -381,6 +381,13 @@ def test_quotas_that_a_kernel_has(tmp_path: Path, *, in_force: bool) -> None:
         subprocess.run(["umount", mounted], check=True)
 
 
+def test_more_slots_than_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpus", lambda: [0, 2, 3, 5])
+    for slots, level in ((0, Level.FINE), (4, Level.FINE), (5, Level.WARNING)):
+        settings = Settings(executor=ExecutorSettings(slots=slots))
+        assert f"CPUs for jobs: {slots or 4} slots on 4 CPUs" in said(budget.examine(settings), level)
+
+
 def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 4 << 30)
     small = Settings(executor=ExecutorSettings(slots=2))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spoold.config import DockerSettings, NixSettings
+from spoold.config import DockerSettings, NixSettings, SandboxSettings, Settings
 from spoold.engines.docker import checks
 from spoold.host import machine
 from spoold.model.errors import OperatorError
@@ -17,6 +17,8 @@ from spoold.sandbox.inside.messages import VERSION, Ready
 GOOD: dict[str, Any] = {
     "MemoryLimit": True,
     "PidsLimit": True,
+    "CPUShares": True,
+    "CPUSet": True,
     "CgroupVersion": "2",
     "CgroupDriver": "systemd",
     "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
@@ -38,7 +40,7 @@ def refused(findings: list[Finding]) -> list[str]:
 
 
 def test_an_engine_as_it_should_be() -> None:
-    assert {finding.level for finding in checks.of_engine(GOOD, DockerSettings())} <= {Level.FINE, Level.NOTE}
+    assert {finding.level for finding in checks.of_engine(GOOD, Settings())} <= {Level.FINE, Level.NOTE}
 
 
 @pytest.mark.parametrize(
@@ -54,19 +56,27 @@ def test_an_engine_as_it_should_be() -> None:
     ],
 )
 def test_an_engine_that_cannot_isolate(change: dict[str, Any], words: str) -> None:
-    (found,) = refused(checks.of_engine(GOOD | change, DockerSettings()))
+    (found,) = refused(checks.of_engine(GOOD | change, Settings()))
     assert words in found
     with pytest.raises(OperatorError, match=words):
-        refuse(checks.of_engine(GOOD | change, DockerSettings()), "Docker")
+        refuse(checks.of_engine(GOOD | change, Settings()), "Docker")
+
+
+def test_an_engine_that_gives_no_shares_of_the_cpu() -> None:
+    found = checks.of_engine(GOOD | {"CPUShares": False, "CPUSet": False}, Settings())
+    assert [finding.what for finding in found if finding.level is Level.WARNING] == ["shares of the CPU"]
+    pinned = Settings(sandbox=SandboxSettings(pin_cpus=True))
+    assert "cpuset" in refused(checks.of_engine(GOOD | {"CPUSet": False}, pinned))[0]
+    assert not refused(checks.of_engine(GOOD, pinned))
 
 
 def test_a_rootless_engine_with_limits() -> None:
-    assert not refused(checks.of_engine(GOOD | {"SecurityOptions": ROOTLESS}, DockerSettings()))
+    assert not refused(checks.of_engine(GOOD | {"SecurityOptions": ROOTLESS}, Settings()))
 
 
 def test_a_runtime_that_the_engine_does_not_have() -> None:
-    assert "runsc" in refused(checks.of_engine(GOOD, DockerSettings(runtime="runsc")))[0]
-    assert not refused(checks.of_engine(GOOD, DockerSettings(runtime="crun")))
+    assert "runsc" in refused(checks.of_engine(GOOD, Settings(docker=DockerSettings(runtime="runsc"))))[0]
+    assert not refused(checks.of_engine(GOOD, Settings(docker=DockerSettings(runtime="crun"))))
 
 
 @pytest.mark.parametrize(

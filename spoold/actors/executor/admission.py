@@ -15,7 +15,6 @@ Nothing here is thread-safe. Times are the monotonic clock's.
 from __future__ import annotations
 
 import math
-import os
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ MARGIN = 5.0  # seconds for a job to start and for its answer to be published, b
 def fitted(settings: Settings) -> Settings:
     """Return ``settings`` with what memory and slots there are on this host, and no limit above that memory."""
     memory = settings.executor.memory or for_jobs(machine.memory())
-    slots = settings.executor.slots or os.cpu_count() or 1
+    slots = settings.executor.slots or len(machine.cpus())
     executor = replace(settings.executor, memory=memory, slots=slots)
     return replace(settings, executor=executor, limits=within(settings.limits, memory))
 

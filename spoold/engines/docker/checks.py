@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spoold.config import DockerSettings, NixSettings
+from spoold.config import DockerSettings, NixSettings, Settings
 from spoold.host import machine, ownership
 from spoold.model.findings import Finding, Subject
 from spoold.sandbox.inside.messages import Ready
@@ -34,15 +34,16 @@ def store(settings: NixSettings, where: str) -> str | None:
     return ownership.settled(settings.physical_store, remedy, itself=False)
 
 
-def of_engine(information: dict[str, Any], settings: DockerSettings, mode: str = "single-use") -> list[Finding]:
+def of_engine(information: dict[str, Any], settings: Settings) -> list[Finding]:
     """Return what an engine's ``info`` tells of the isolation that it can give."""
     options = {option.removeprefix("name=").partition(",")[0] for option in information.get("SecurityOptions") or ()}
     return [
         _limits(information, rootless="rootless" in options),
+        _shares(information, pinned=settings.sandbox.pin_cpus),
         _seccomp(options),
-        _runtime(information.get("Runtimes") or {}, settings),
+        _runtime(information.get("Runtimes") or {}, settings.docker),
         _users(options),
-        _apparmor(options, mode),
+        _apparmor(options, settings.sandbox.mode),
     ]
 
 
@@ -62,6 +63,23 @@ def _limits(information: dict[str, Any], *, rootless: bool) -> Finding:
             "it needs the cgroup controllers memory and pids: boot with cgroup_enable=memory, or delegate them",
         )
     return what.fine(f"cgroup v{version}")
+
+
+def _shares(information: dict[str, Any], *, pinned: bool) -> Finding:
+    """Look whether each container is weighed as one, however many processes are in it."""
+    what = Subject("shares of the CPU")
+    if pinned and not information.get("CPUSet"):
+        return what.refused(
+            "sandbox.pin_cpus is set, and the engine cannot bind a container to a CPU (CPUSet off)",
+            "it needs the cgroup controller cpuset: delegate it, or unset sandbox.pin_cpus",
+        )
+    if not information.get("CPUShares"):
+        return what.warning(
+            "the engine gives containers none (CPUShares off): a job with many processes takes the CPU from others, "
+            "whose wall-clock limits then judge it",
+            "it needs the cgroup controller cpu: boot without cgroup_disable=cpu, or delegate it to the engine's user",
+        )
+    return what.fine("each job is weighed as one, however many processes it has")
 
 
 def _seccomp(options: set[str]) -> Finding:

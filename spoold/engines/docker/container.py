@@ -27,6 +27,7 @@ class Container(AttachedContainer):
     ) -> None:
         self.plan, self._holder = plan, holder
         self.size = size
+        self.cpu: int | None = None  # the only one that it runs on
         self.pid = 0  # of the supervisor, as the engine's host counts
         super().__init__(engine, cancelled)
 
@@ -41,13 +42,22 @@ class Container(AttachedContainer):
         """Give it another size, where it has not that one; the engine knows both versions of control groups."""
         if size == self.size:
             return
+        self._update({"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes})
+        self.size = size
+
+    def pin(self, cpu: int) -> None:
+        """Have all of it run on one CPU only, where it does not."""
+        if cpu == self.cpu:
+            return
+        self._update({"CpusetCpus": str(cpu)})
+        self.cpu = cpu
+
+    def _update(self, change: dict[str, Any]) -> None:
         url = f"{self._api.base_url}/v{self._api.api_version}/containers/{self.id}/update"
-        change = {"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes}
         with self._engine.errors():
             answer = self._api.post(url, json=change, timeout=ANSWER_TIMEOUT)
         if answer.status_code >= 400:
             raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
-        self.size = size
 
     def lacked_memory(self) -> bool:
         """Tell whether it ended for want of memory; the engine may learn of that a little late."""

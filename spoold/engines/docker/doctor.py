@@ -35,7 +35,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         yield what.refused(str(error), "start it, or set docker.host")
         return
     yield from _versions(version)
-    found = checks.of_engine(information, settings.docker, settings.sandbox.mode)
+    found = checks.of_engine(information, settings)
     yield from found
     if "crun" in (information.get("Runtimes") or ()):
         yield _crun()

@@ -8,11 +8,11 @@ removed when, ``view`` for what a job sees of the store, ``family`` for whose a 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import docker
@@ -26,6 +26,7 @@ from spoold.engines.docker.family import Family
 from spoold.engines.docker.image import Image
 from spoold.engines.docker.view import View
 from spoold.engines.docker.walls import DockerPlan
+from spoold.host import machine
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.findings import refuse
@@ -33,6 +34,7 @@ from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.model.response import Phase
 from spoold.sandbox.inside.files import HOLDERS
+from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.transport import UnusableError
@@ -57,6 +59,7 @@ class DockerSandbox:
         self._preparing, self._imaging, self._planning = threading.Lock(), threading.Lock(), threading.Lock()
         self._view = View(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
+        self._pinning = Pinning(machine.cpus())
         self._elsewhere = False  # whether it was said that the store cannot be looked at
 
     def prepare(self) -> None:
@@ -69,10 +72,7 @@ class DockerSandbox:
         with self._preparing:
             with self._engine.client() as api:
                 information = api.info()
-                refuse(
-                    checks.of_engine(information, self._settings.docker, self._settings.sandbox.mode),
-                    f"Docker at {self._engine.where}",
-                )
+                refuse(checks.of_engine(information, self._settings), f"Docker at {self._engine.where}")
                 store = self._store()
                 made = self._ensure_image(api)
             self._family.remove_orphans()
@@ -87,11 +87,24 @@ class DockerSandbox:
                 remapped="name=userns" in (information.get("SecurityOptions") or ()),
             )
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
+            self._check_pinning(plan, information.get("NCPU") or 1)
             self._view.try_out(plan)
             with self._planning:
                 self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:
                 image.remove_old(api, made.name)
+
+    def _check_pinning(self, plan: DockerPlan, cpus: int) -> None:
+        """See that jobs can be pinned, where they are to be, on a host with so many CPUs."""
+        if not self._settings.sandbox.pin_cpus:
+            return
+        if not plan.resizable:
+            raise OperatorError(
+                "sandbox.pin_cpus is set, and the runtime cannot move a container that runs to another CPU: "
+                "unset it, or choose another docker.runtime"
+            )
+        if self._elsewhere:
+            self._pinning = Pinning(range(cpus))
 
     def _store(self) -> str:
         """Return the directory of the engine's host that jobs get as their store."""
@@ -115,7 +128,7 @@ class DockerSandbox:
         changed = plan != self._plan
         self._plan = plan
         if self._pool is None:
-            slots = self._settings.executor.slots or os.cpu_count() or 1
+            slots = self._settings.executor.slots or len(machine.cpus())
             waiting = self._settings.sandbox.waiting
             self._pool = Pool(
                 self._start,
@@ -158,7 +171,8 @@ class DockerSandbox:
         try:
             if not container.fits(job):
                 container = self._replaced(container, job, cancelled)
-            return self._view.run(container, job, on_phase, cancelled)
+            with self._pinned(container):
+                return self._view.run(container, job, on_phase, cancelled)
         except BaseException:  # an interrupt too
             container.stop()  # something of the job may still run, and removal can be a while off
             raise
@@ -166,6 +180,16 @@ class DockerSandbox:
             if not (container.light or container.reusable):
                 container.stop()  # what the job left in memory goes now, not when there is time to remove the container
             pool.give(container, again=container.reusable and container.plan == self._plan)
+
+    @contextlib.contextmanager
+    def _pinned(self, container: Runner[Container]) -> Iterator[None]:
+        """Let a container's job have a CPU of its own, where the settings want that."""
+        if not self._settings.sandbox.pin_cpus:
+            yield
+            return
+        with self._pinning.cpu(container.transport.cpu) as cpu:
+            container.transport.pin(cpu)
+            yield
 
     def _replaced(self, container: Runner[Container], job: Job, cancelled: threading.Event) -> Runner[Container]:
         """Return a container of the size that ``job`` needs, in place of one that cannot be given it."""

@@ -6,6 +6,9 @@ size and number of files, so that the host touches nothing that the job can writ
 supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go when the uid changes, and
 without new privileges never come back.
 
+No share of the CPU is asked for: without one all containers have the same, whatever runs in them, on both versions of
+control groups. (A number means different things to different runtimes on version 2.)
+
 What the kernel tells of the host in /proc is hidden, see ``inside.masks``.
 
 A recycled container has the same walls and a second row of them inside (``inside.cell``). Making that row takes the

@@ -1,0 +1,133 @@
+"""What runs in one slot takes no CPU from another: each container has its share, and with pinning a CPU of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+from msgspec.structs import replace
+
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.container import start as start_container
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.host import machine
+from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.response import Outcome
+from spoold.sandbox import RunCancelledError
+from spoold.sandbox.pinning import Pinning
+from spoold.sandbox.runner import Runner
+from tests.engines import SLOWNESS
+from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.waiting import until
+
+pytestmark = pytest.mark.docker
+
+CPUS = len(os.sched_getaffinity(0))
+BUSY = 15 * CPUS  # processes in one slot beside one in the other, which gets a 30th of this one's time without a share
+CROWD = f"#!/bin/bash\nfor ((i = 0; i < {BUSY}; i++)); do while :; do :; done & done; wait"
+LIMITS = replace(RUN, processes=BUSY + 32, time=600 * SLOWNESS, cpu_time=6000 * SLOWNESS)
+
+
+def used(api: docker.APIClient, container: Runner[Container]) -> float:
+    """Return the CPU seconds that the kernel has counted for a container."""
+    counted = api.stats(container.transport.id, stream=False, one_shot=True)["cpu_stats"]["cpu_usage"]
+    return float(counted["total_usage"]) / 1e9
+
+
+@contextmanager
+def going_on(run: Callable[..., JobResult], job: Job) -> Iterator[Future[JobResult]]:
+    """Have a job run in a slot as long as this lasts."""
+    cancelled = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run, job, lambda *_: None, cancelled)
+        try:
+            yield running
+        finally:
+            cancelled.set()
+        with pytest.raises(RunCancelledError):
+            running.result()
+
+
+@contextmanager
+def crowd(sandbox: DockerSandbox, api: docker.APIClient, shell: str) -> Iterator[Runner[Container]]:
+    """Have so many processes busy in a slot."""
+    assert sandbox.plan is not None
+    container = start_container(sandbox._engine, sandbox.plan, threading.Event())
+    with going_on(container.run, make_job(CROWD, shell=shell, limits=LIMITS)) as running:
+        before = used(api, container)
+        until(lambda: running.done() or used(api, container) > before + 2)  # all of them are there by then
+        yield container
+    container.close()
+
+
+def test_a_busy_neighbour_leaves_a_program_its_share(
+    sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str
+) -> None:
+    """How long it takes depends on what else this machine does; what both get of the CPU does not."""
+    assert sandbox.plan is not None
+    alone = start_container(sandbox._engine, sandbox.plan, threading.Event())
+    limits = replace(LIMITS, cpu_time=3 * SLOWNESS)
+    with crowd(sandbox, api, plain_shell) as neighbour:
+        before = used(api, neighbour)
+        job = make_job("while :; do :; done", shell=plain_shell, limits=limits)
+        phase = alone.run(job, lambda *_: None, threading.Event()).run
+        theirs = used(api, neighbour) - before
+    alone.close()
+    assert phase.outcome is Outcome.CPU_LIMIT
+    assert isinstance(phase.cpu_time, float)
+    assert theirs < 3 * CPUS * phase.cpu_time, "the share does not hold"
+
+
+SHOW = "exec python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))'"
+
+
+def test_a_job_that_is_not_pinned_may_use_all_cpus(sandbox: DockerSandbox, python_shell: str) -> None:
+    job = make_job(SHOW, shell=python_shell)
+    shown = sandbox.run(job, lambda *_: None, threading.Event()).run.stdout
+    assert [int(number) for number in shown.split()] == machine.cpus()
+
+
+@pytest.fixture
+def pinned(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[DockerSandbox]:
+    """Yield a sandbox whose jobs have a CPU each."""
+    settings = settings_for(docker_host, str(tmp_path), mode=mode)
+    made = DockerSandbox(replace(settings, sandbox=replace(settings.sandbox, pin_cpus=True)), runtime)
+    made.prepare()
+    yield made
+    made.close()
+
+
+def test_pinned_jobs_have_a_cpu_each(
+    pinned: DockerSandbox, api: docker.APIClient, plain_shell: str, python_shell: str
+) -> None:
+    own = {"label": [f"{name}={value}" for name, value in (pinned.plan.labels if pinned.plan else {}).items()]}
+
+    def bound() -> list[str]:
+        found = [api.inspect_container(each["Id"])["HostConfig"]["CpusetCpus"] for each in api.containers(filters=own)]
+        return [cpu for cpu in found if cpu]
+
+    with going_on(pinned.run, make_job("sleep 6000", shell=plain_shell, limits=LIMITS)):
+        until(bound)
+        (taken,) = bound()
+        others = [str(cpu) for cpu in machine.cpus() if str(cpu) != taken]
+        for _ in range(3):
+            shown = pinned.run(make_job(SHOW, shell=python_shell), lambda *_: None, threading.Event()).run.stdout
+            assert shown.strip() == (others or [taken])[0]
+
+
+def test_which_cpu_a_job_gets() -> None:
+    pinning = Pinning([3, 5])
+    with pinning.cpu(5) as first, pinning.cpu(5) as second, pinning.cpu() as third:
+        assert (first, second, third) == (5, 3, 3)
+        with pinning.cpu(3) as fourth:
+            assert fourth == 5
+    with pytest.raises(ZeroDivisionError), pinning.cpu(5):
+        raise ZeroDivisionError
+    with pinning.cpu(5) as again:
+        assert again == 5
