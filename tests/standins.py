@@ -125,10 +125,17 @@ def _phase(
         stdout=_stream(stdout, limits.stdout),
         stderr=_stream(stderr, limits.stderr),
         time=time.monotonic() - began,
-        outcome=ended or (Outcome.OK if process.returncode == 0 else Outcome.NONZERO_EXIT),
+        outcome=ended or _outcome(process.returncode, stdout, stderr, limits),
         signal="SIGKILL" if ended else "",
         exit_code=None if ended else process.returncode,
     )
+
+
+def _outcome(code: int, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Outcome:
+    too_much = len(stdout) > limits.stdout or len(stderr) > limits.stderr
+    if too_much and limits.on_output_limit == "end":
+        return Outcome.OUTPUT_LIMIT
+    return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
 
 
 def _stream(data: bytes, limit: int) -> Stream:

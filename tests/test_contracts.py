@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -116,6 +117,16 @@ def test_the_time_limit_and_what_was_printed_before_it(engine: tuple[Sandbox, st
     result = sandbox.run(job(shell, "echo 0123456789abc; sleep 60", run=short), lambda *_: None, threading.Event())
     assert result.run.outcome is Outcome.TIME_LIMIT
     assert (result.run.stdout, result.run.stdout_bytes, result.run.stdout_truncated) == ("0123456789", 14, True)
+
+
+@pytest.mark.parametrize(("chosen", "outcome"), [("continue", Outcome.OK), ("end", Outcome.OUTPUT_LIMIT)])
+def test_what_a_request_chooses_for_output_beyond_its_limit(
+    engine: tuple[Sandbox, str], chosen: Literal["continue", "end"], outcome: Outcome
+) -> None:
+    sandbox, shell = engine
+    limits = msgspec.structs.replace(RUN_DEFAULT, stderr=10, on_output_limit=chosen)
+    result = sandbox.run(job(shell, "echo 0123456789abc >&2", run=limits), lambda *_: None, threading.Event())
+    assert (result.run.outcome, result.run.stderr, result.run.stderr_bytes) == (outcome, "0123456789", 14)
 
 
 def test_a_run_can_be_cancelled(engine: tuple[Sandbox, str]) -> None:

@@ -95,7 +95,7 @@ def _outcome(done: Done, code: int | None, number: int) -> Outcome:
     return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
 
 
-def _limit(hit: Hit) -> Outcome | None:
+def _limit(hit: Hit) -> Outcome | None:  # noqa: PLR0911 - each has its own
     match hit:
         case "memory":
             return Outcome.MEMORY_LIMIT

@@ -79,6 +79,11 @@ def test_compile_and_its_failure(bench: Bench) -> None:
         ("exit 7", {}, "RUN_FAILED", "nonzero_exit"),
         ("sleep 60", {"run": {"time": 0.2}}, "RUN_FAILED", "time_limit"),
         ("echo COMPLETED; exit 1", {}, "RUN_FAILED", "nonzero_exit"),
+        ("echo 12345", {"run": {"stdout": 2}}, "COMPLETED", "ok"),
+        ("echo 12345", {"run": {"stdout": 2, "on_output_limit": "end"}}, "RUN_FAILED", "output_limit"),
+        ("echo 12345", {"run": {"stdout": 2, "on_output_limit": "continue"}}, "COMPLETED", "ok"),
+        ("echo 12345", {"run": {"stdout": 2, "on_output_limit": "stop"}}, "REJECTED", "skipped"),
+        ("echo 12345", {"run": {"stdout": 2}, "dependencies": {"on_output_limit": "end"}}, "COMPLETED", "ok"),
     ],
 )
 def test_ways_to_fail(bench: Bench, script: str, limits: dict[str, object], status: str, outcome: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,16 +20,17 @@ import click
 import click.testing
 import msgspec
 import pytest
+from rich.console import Console
 
 from spoold.actors.builder import Builder
 from spoold.cli import client, exits
 from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
-from spoold.cli.render import size
+from spoold.cli.render import show_response, size
 from spoold.cli.text import printable
 from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError, OperatorError
-from spoold.model.response import Response
+from spoold.model.response import Outcome, Phase, Response, of_dependencies
 from tests.actors.bench import Bench
 from tests.standins import store_path
 from tests.waiting import until
@@ -608,3 +610,12 @@ def test_a_settings_file_is_rewritten_in_place(tmp_path: Path) -> None:
     refused = run("--migrate")
     assert (refused.returncode, file.read_text()) == (exits.FAILED, 'docker = { mode = "recycled" }\n')
     assert "move docker.mode to sandbox.mode by hand" in refused.stderr
+
+
+def test_dependencies_that_were_there_already_are_shown_so() -> None:
+    built = Phase(time=4.25, cpu_time=1.0, memory=1 << 20, outcome=Outcome.OK)
+    for cached, time_shown in ((True, "cached"), (False, "4.250 s")):
+        terminal = io.StringIO()
+        phase = of_dependencies(built, cached=cached)
+        show_response(Console(file=terminal, width=100), "a", Response(dependencies=phase))
+        assert time_shown in terminal.getvalue()
