@@ -84,8 +84,9 @@ class Runtime(Stored, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
     ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and ``/usr/bin/env`` in the sandbox; ``closure`` is what these
-    two need. ``nixpkgs`` maps the operator's pins to store paths. ``nix`` is Nix itself, "" unless the jobs'
-    environments are made to start nix-shell in the sandbox. Jobs alone run any of it.
+    two need, and ``tzdata``, which has the time zones, "" where the pin has none. ``nixpkgs`` maps the operator's pins
+    to store paths. ``nix`` is Nix itself, "" unless the jobs' environments are made to start nix-shell in the sandbox.
+    Jobs alone run any of it.
     """
 
     system: System
@@ -94,6 +95,7 @@ class Runtime(Stored, frozen=True, kw_only=True):
     nixpkgs: dict[Pin, StorePath]
     closure: list[StorePath] = msgspec.field(default_factory=list)
     nix: StorePathOrNone = ""
+    tzdata: StorePathOrNone = ""
 
 
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

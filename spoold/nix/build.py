@@ -1,8 +1,8 @@
 """Build the dependencies of a submission: the room's front door.
 
 Theory of operation: ``prepare`` makes the store, adds the operator's pins and builds the runtime (bash,
-coreutils) that every sandbox needs; Nix itself where jobs are to start nix-shell. ``build`` takes a client's expression
-to the store path of a captured shell:
+coreutils, time zones) that every sandbox needs; Nix itself where jobs are to start nix-shell. ``build`` takes a
+client's expression to the store path of a captured shell:
 
     evaluate (in the jail)  ->  hand over  ->  policy  ->  realise (Nix's build sandbox)  ->  root
 
@@ -31,7 +31,11 @@ log = Log("nix")
 
 COLLECTION = 600.0  # seconds
 GRACE = 5.0  # seconds between a look at the spool for builds to keep and the call that keeps them
-RUNTIME = ("bash", "coreutils")
+ZONES = "tzdata"
+PROGRAMS = """{ pin, zones }: let pkgs = import pin { }; in
+[ pkgs.bash pkgs.coreutils ]
+++ (if pkgs ? ${zones} && (builtins.tryEval pkgs.${zones}.drvPath).success then [ pkgs.${zones} ] else [ ])
+"""
 
 
 class NixBuilder:
@@ -66,8 +70,8 @@ class NixBuilder:
 
     def _prepared(self, locations: dict[str, str]) -> Runtime:
         pins = nixpkgs.add_all(self.store, locations)
-        bash, coreutils = (self._build_program(pins["default"], name) for name in RUNTIME)
-        self.store.roots.keep_only("runtime", (*RUNTIME, "nix"))  # an earlier version kept a Python
+        bash, coreutils, zones = self._programs(pins["default"])
+        self.store.roots.keep_only("runtime", ("bash", "coreutils", ZONES, "nix"))  # an earlier version kept a Python
         nix = self._nix(pins["default"], bash)
         self._evaluator = Evaluator(self.store, bash, coreutils, nix)
         self._evaluator.prepare()
@@ -77,15 +81,33 @@ class NixBuilder:
             bash=bash,
             coreutils=coreutils,
             nixpkgs=pins,
-            closure=self.store.closure([bash, coreutils]),
+            closure=self.store.closure([bash, coreutils, *([zones] if zones else ())]),
             nix=nix,
+            tzdata=zones,
         )
 
-    def _build_program(self, pin: str, name: str) -> str:
-        """Realise one of the runtime's packages: an expression of our own on a nixpkgs of the operator's."""
-        argv = ["nix-instantiate", "--option", "restrict-eval", "false", str(self.store.on_disk(pin)), "-A", name]
-        derivation = self.store.ask(argv).strip().partition("!")[0]
-        realised = realise.realise(self.store, derivation, BuildLimits(), Event())
+    def _programs(self, pin: str) -> tuple[str, str, str]:
+        """Realise bash, coreutils and the time zones, by an expression of our own on a nixpkgs of the operator's.
+
+        The last is "" where the pin has none that can be built: jobs have UTC alone then.
+        """
+        arguments = ["--argstr", "pin", str(self.store.on_disk(pin)), "--argstr", "zones", ZONES]
+        argv = ["nix-instantiate", "--option", "restrict-eval", "false", *arguments, "-E", PROGRAMS]
+        bash, coreutils, *zones = self.store.ask(argv).split()
+        return self._built("bash", bash), self._built("coreutils", coreutils), self._zones(zones)
+
+    def _zones(self, derivations: list[str]) -> str:
+        try:
+            for derivation in derivations:
+                return self._built(ZONES, derivation)
+            log.warning("jobs have no time zones: nixpkgs.default has no tzdata")
+        except (ClientError, OperatorError) as error:
+            log.warning("jobs have no time zones", reason=error)
+        self.store.roots.remove(f"runtime/{ZONES}")
+        return ""
+
+    def _built(self, name: str, derivation: str) -> str:
+        realised = realise.realise(self.store, derivation.partition("!")[0], BuildLimits(), Event())
         if realised.finished is not None and not realised.path:
             text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
             raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
@@ -98,7 +120,8 @@ class NixBuilder:
             self.store.roots.remove("runtime/nix")
             return ""
         if program.of_pin(self.store, pin):
-            return self._build_program(pin, "nix")
+            argv = ["nix-instantiate", "--option", "restrict-eval", "false", str(self.store.on_disk(pin)), "-A", "nix"]
+            return self._built("nix", self.store.ask(argv).strip())
         path = program.of_host(self.store, bash)
         self.store.roots.add("runtime/nix", path)
         return path

@@ -35,7 +35,7 @@ printf '%s\\0' "\${__spoold_enter[@]:1}" > "/tmp/.spoold-\$\$" || exit
 exec {__spoold_words}< "/tmp/.spoold-\$\$"
 $bin/rm "/tmp/.spoold-\$\$"
 export USER=job NIX_BUILD_SHELL=$bash/bin/bash NIX_CONF_DIR=/nowhere NIX_USER_CONF_FILES=
-exec $nix/bin/nix-shell --store 'file://$out/store' --pure --keep NIX_PATH '$derivation' --run "
+exec $nix/bin/nix-shell --store 'file://$out/store' --pure --keep NIX_PATH --keep TZDIR '$derivation' --run "
 builtin mapfile -d '' -t __spoold_enter <&\$__spoold_words
 [[ /proc/self/fd/3 -ef /proc/self/ns/mnt ]] && exec 3<&-
 builtin exec /usr/bin/env -- \"\\\${__spoold_enter[@]}\" \$__spoold_words<&-"

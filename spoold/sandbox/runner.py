@@ -43,6 +43,7 @@ from spoold.sandbox.verdict import is_possible, judge, killed_whole
 log = Log("sandbox")
 
 ENTER = "/spoold/enter.sh"  # in the sandbox
+ZONES = "/etc/zoneinfo"  # in the sandbox; a C library of nixpkgs has no other place for it than TZDIR
 LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 ENDING_TIMEOUT = 3.0  # seconds for a cancelled phase to be ended and told: an answer has two renewals
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
@@ -200,6 +201,7 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
         *(job.args if name == "run" else ()),
     ]
     env = [f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin", "HOME=/job", f"NIX_PATH=nixpkgs={job.nixpkgs}"]
+    env += [f"TZDIR={ZONES}"] if runtime.tzdata else []
     return Order(
         argv=[word.encode() for word in (f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS))],
         words=[word.encode() for word in words],

@@ -123,6 +123,14 @@ def test_environment_is_literal_and_reaches_the_program_only(run: Run, python_sh
     assert "HOSTNAME" not in seen
 
 
+@pytest.mark.parametrize(("zone", "time"), [("America/New_York", "19:00 EST"), ("Asia/Kolkata", "05:30 IST")])
+def test_a_time_zone_that_the_request_gives(run: Run, python_shell: str, zone: str, time: str) -> None:
+    asking = "import time; print(time.strftime('%H:%M %Z', time.localtime(0)))"
+    script = f'date -d @0 "+%H:%M %Z"; python3 -c "{asking}"; echo $TZDIR'
+    assert run(script, env={"TZ": zone}, shell=python_shell).run.stdout == f"{time}\n{time}\n/etc/zoneinfo\n"
+    assert run("echo $TZDIR", env={"TZDIR": "/job/zones"}).run.stdout == "/job/zones\n"
+
+
 @pytest.mark.parametrize(("count", "size"), [(7, MAX_ARGUMENT), (12_000, 10)], ids=["large", "many"])
 def test_as_large_an_environment_as_a_request_may_have(run: Run, python_shell: str, count: int, size: int) -> None:
     env = {f"a.{number}": "\u00e4" * (size // 4) for number in range(count)}

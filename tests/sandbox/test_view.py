@@ -56,7 +56,7 @@ def closure(nix_settings: Settings) -> Closure:
 @pytest.fixture(scope="module")
 def whole(runtime: Runtime, closure: Closure) -> Runtime:
     """Return the runtime with its closure."""
-    return replace(runtime, closure=closure(runtime.bash, runtime.coreutils))
+    return replace(runtime, closure=closure(runtime.bash, runtime.coreutils, runtime.tzdata))
 
 
 View = Literal["auto", "required", "off"]

@@ -25,13 +25,18 @@ def store(settings: NixSettings, where: str) -> str | None:
     Where it lies is the executor's own setting, and what it holds is the builder's. A link in its place
     would have the engine mount any directory of the host: raises :class:`OperatorError` where somebody could put one.
     """
-    if where.partition("://")[0] in NETWORK:
+    if is_elsewhere(where):
         return None
     remedy = (
         "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "
         "that nix.state is the same for executor and builder"
     )
     return ownership.settled(settings.physical_store, remedy, itself=False)
+
+
+def is_elsewhere(where: str) -> bool:
+    """Tell whether the engine at ``where`` may be on another host."""
+    return where.partition("://")[0] in NETWORK
 
 
 def of_engine(information: dict[str, Any], settings: Settings) -> list[Finding]:

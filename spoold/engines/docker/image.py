@@ -1,6 +1,7 @@
 """The image: an empty root with mount points and the Python of its root, made here, since no registry is ever asked.
 
-What jobs run comes from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it. What root
+What jobs run comes from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it, and so are
+the two places where programs look for time zones. ``/etc`` has what a C library reads, see ``sandbox.etc``. What root
 runs comes from the host and is in the image, see ``interpreter``. Nothing is run to make it: a tar is imported as it
 is, and the tag is a hash of all that is in it. Another version of spoold, of its Python or of the runtime makes another
 image.
@@ -19,6 +20,7 @@ import os
 import re
 import tarfile
 import time
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -27,15 +29,19 @@ import docker
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox import interpreter
-from spoold.sandbox.inside.files import HOLDERS, JOB_UID
-from spoold.sandbox.runner import ENTER
+from spoold.sandbox import etc, interpreter
+from spoold.sandbox.inside.masks import ETC, KEPT
+from spoold.sandbox.runner import ENTER, ZONES
 
 log = Log("sandbox")
 
 REPOSITORY = "spoold-sandbox"
 OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:-source)?")  # the ending is that of earlier versions
 GRACE = 600.0  # seconds
+DIRECTORIES = (
+    *("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "usr/share", "job", "spoold"),
+    KEPT.lstrip("/"),
+)
 
 
 class Image(NamedTuple):
@@ -103,23 +109,29 @@ def root(runtime: Runtime) -> bytes:
     """Return the image's root as a tar, the same bytes for the same input."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name in ("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "job", "spoold"):
+        for name in DIRECTORIES:
             _add(tar, name, tarfile.DIRTYPE, 0o755)
         _add(tar, "tmp", tarfile.DIRTYPE, 0o1777)  # runc gives a tmpfs the mode of the directory it covers
-        for name, target in (
-            ("bin/sh", f"{runtime.bash}/bin/bash"),
-            ("bin/bash", f"{runtime.bash}/bin/bash"),
-            ("usr/bin/env", f"{runtime.coreutils}/bin/env"),
-        ):
+        for name, target in _links(runtime):
             _add(tar, name, tarfile.SYMTYPE, 0o777, link=target)
-        ids = (JOB_UID, *HOLDERS)
-        users = "".join(f"job:x:{uid}:{uid}::/job:/bin/sh\n" for uid in ids)
-        _file(tar, "etc/passwd", f"root:x:0:0::/:/bin/sh\n{users}".encode())
-        _file(tar, "etc/group", ("root:x:0:\n" + "".join(f"job:x:{gid}:\n" for gid in ids)).encode())
+        for name, content in etc.files():
+            _file(tar, f"etc/{name}", content)
+            if name in ETC:
+                _file(tar, f"{KEPT.lstrip('/')}/{name}", content)
         with (resources.files("spoold.sandbox") / "enter.sh").open("rb") as file:
             _file(tar, ENTER.lstrip("/"), file.read())
         _add_interpreter(tar)
     return buffer.getvalue()
+
+
+def _links(runtime: Runtime) -> Iterator[tuple[str, str]]:
+    """Yield the names of links into the store, and what they lead to."""
+    yield "bin/sh", f"{runtime.bash}/bin/bash"
+    yield "bin/bash", f"{runtime.bash}/bin/bash"
+    yield "usr/bin/env", f"{runtime.coreutils}/bin/env"
+    if runtime.tzdata:
+        yield ZONES.lstrip("/"), f"{runtime.tzdata}/share/zoneinfo"
+        yield "usr/share/zoneinfo", f"{runtime.tzdata}/share/zoneinfo"
 
 
 def _add_interpreter(tar: tarfile.TarFile) -> None:

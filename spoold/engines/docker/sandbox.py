@@ -89,6 +89,8 @@ class DockerSandbox:
             plan = trial.find_plan(self._engine, first, list(information.get("Runtimes") or ()))
             self._check_pinning(plan, information.get("NCPU") or 1)
             self._view.try_out(plan)
+            if not self._view.narrow and not plan.recycled:
+                plan = trial.with_names(self._engine, plan)
             with self._planning:
                 self._fill(plan, information.get("MemTotal") or 0)
             with self._engine.client() as api:

@@ -13,6 +13,7 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
+from spoold.sandbox import etc
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
 
@@ -33,6 +34,21 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
                 raise
             log.info("no container starts so; trying plainer", runtime=variant.oci or "default", error=error)
     return _probe(engine, plainest)
+
+
+def with_names(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
+    """Return a plan whose containers have our /etc/hosts without a porter, where the engine can mount it from here."""
+    try:
+        if checks.is_elsewhere(engine.where):
+            raise TemporaryError("the engine may be on another host")
+        named = replace(plan, hosts=etc.settled("hosts"))
+        _start(engine, named).close()
+    except (TemporaryError, OperatorError) as error:
+        if isinstance(error, ImageGoneError):
+            raise
+        log.warning("no name resolves in containers, not even localhost", reason=error)
+        return plan
+    return named
 
 
 def _variants(plan: DockerPlan, known: list[str]) -> Iterator[DockerPlan]:

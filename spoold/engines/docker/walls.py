@@ -47,12 +47,14 @@ class DockerPlan(Plan):
     unified: bool  # the engine's host has cgroup v2
     remapped: bool = False  # it remaps users: the image's files do not belong to a root that is the host's own
     oci: str = ""  # the runtime; "" is the engine's own
+    hosts: str = ""  # the file of the host that is mounted as /etc/hosts; "" where something else puts ours there
 
 
 def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int) -> dict[str, Any]:
     """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS, its own."""
     space, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
     shared = min(space, SHARED_MEMORY)
+    data = {"/nix/store": plan.store} | ({"/etc/hosts": plan.hosts} if plan.hosts else {})
     host = api.create_host_config(
         network_mode="none",
         read_only=True,
@@ -66,7 +68,10 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         ipc_mode="private",
         # What the supervisor counts is at the root of what it sees; the engine's own default may be the host's root.
         cgroupns="private" if plan.unified else None,
-        mounts=[Mount("/nix/store", plan.store, type="bind", read_only=True, propagation="rprivate")],
+        mounts=[
+            Mount(target, source, type="bind", read_only=True, propagation="rprivate")
+            for target, source in data.items()
+        ],
         log_config=LogConfig(type="none"),
         runtime=plan.oci or None,
     )

@@ -5,8 +5,8 @@ containers there are, how much memory the last job of this container took. ``hid
 needs. A cell does that in its own /proc; in a container of one job the engine does. ``cover`` does the
 rest, in the mount namespace that it is called in: a cell calls it for itself, and the porter for a container of one
 job. It puts a small file system in the place of /sys, and files into /proc that say nothing of the host where programs
-fail without any. Copies take the place of the files in /etc that the engine mounts from the host's disk. What is left,
-since programs need it: /proc/meminfo, /proc/uptime, and what sysinfo(2) says.
+fail without any. Copies of the image's own files take the place of those that the engine mounts into /etc from the
+host's disk. What is left, since programs need it: /proc/meminfo, /proc/uptime, and what sysinfo(2) says.
 
 In the new /sys are the numbers of the CPUs, and the memory limits, by which some runtimes choose the size of their
 heap. They are the kernel's own files, so they are right whenever a limit is changed. The control group's other files
@@ -41,7 +41,8 @@ V2 = ("cgroup.controllers", "memory.max", "memory.high")
 V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")
 CPUS = "devices/system/cpu"
 GROUP = "fs/cgroup"
-ETC = ("hostname", "hosts", "resolv.conf")
+ETC = ("hostname", "hosts", "resolv.conf")  # what an engine mounts over the image's own
+KEPT = "/spoold/etc"  # where the image has them too
 DIRECTORIES = ("devices", "devices/system", CPUS, "fs", GROUP, "proc", "proc/empty", "etc")
 EMPTY = "/sys/proc/empty"
 PLACE = "/tmp"  # where it is put together, before anything of a job is there
@@ -54,6 +55,7 @@ class Masks:
 
     def __init__(self) -> None:
         self._cpus = {name: _read(f"/sys/{CPUS}/{name}") for name in ("online", "possible", "present")}
+        self._etc = {name: _read(f"{KEPT}/{name}") for name in ETC}
         self._files = {
             "cgroups": b"\n".join(map(_alone, _read("/proc/cgroups").split(b"\n"))),
             "loadavg": b"0.00 0.00 0.00 1/1 1\n",
@@ -80,8 +82,8 @@ class Masks:
         for name, content in self._files.items():
             _write(f"{PLACE}/proc/{name}", content)
             _bind(f"{PLACE}/proc/{name}", f"/proc/{name}")
-        for name in ETC:
-            _write(f"{PLACE}/etc/{name}", _read(f"/etc/{name}"))
+        for name, content in self._etc.items():
+            _write(f"{PLACE}/etc/{name}", content)
             _bind(f"{PLACE}/etc/{name}", f"/etc/{name}")
         call(libc.mount, PLACE.encode(), b"/sys", None, MS_MOVE, None)
         call(libc.mount, None, b"/sys", None, MS_REMOUNT | MS_RDONLY | CALM, None)
