@@ -66,7 +66,7 @@ def test_bounds_hold() -> None:
         ("gc", "max_age = -1.0"),
         ("retention", "min_age = -1.0"),
         ("builder.limits", "time = 0.0"),
-        ("limits", "work_size = 0"),
+        ("limits", "work_size = -1"),
         ("turns", "weights = { alice = 0 }"),
         ("turns", "weights = { alice = 1001 }"),
     ],

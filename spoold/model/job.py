@@ -74,10 +74,11 @@ def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[s
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran)."""
+    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran), and notes on them."""
 
     compile: Phase
     run: Phase
+    notes: list[str] = []
 
 
 class Runtime(Stored, frozen=True, kw_only=True):

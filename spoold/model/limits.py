@@ -73,7 +73,7 @@ COMPILE_DEFAULT = PhaseLimits(
     stdout=1 * MIB,
     stderr=1 * MIB,
     processes=128,
-    file_size=256 * MIB,
+    file_size=1 * GIB,
     open_files=256,
 )
 COMPILE_MAXIMUM = replace(
@@ -84,10 +84,11 @@ COMPILE_MAXIMUM = replace(
     stdout=16 * MIB,
     stderr=16 * MIB,
     processes=1024,
+    file_size=8 * GIB,
     open_files=1024,
     stack=8 * GIB,
 )
-RUN_DEFAULT = replace(COMPILE_DEFAULT, time=20, cpu_time=10, memory=512 * MIB, file_size=64 * MIB)
+RUN_DEFAULT = replace(COMPILE_DEFAULT, time=20, cpu_time=10, memory=512 * MIB, file_size=512 * MIB)
 RUN_MAXIMUM = replace(COMPILE_MAXIMUM, time=600, cpu_time=600)
 
 
@@ -103,8 +104,20 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     compile: PhaseRange = PhaseRange(default=COMPILE_DEFAULT, maximum=COMPILE_MAXIMUM)
     run: PhaseRange = PhaseRange(default=RUN_DEFAULT, maximum=RUN_MAXIMUM)
-    work_size: Annotated[int, setting("what a job's own directory may hold", "bytes", ge=1)] = 256 * MIB
-    work_inodes: Annotated[int, setting("how many files and directories it may have", ge=1)] = 16384
+    work_size: Annotated[
+        int,
+        setting(
+            "what /job, /tmp and /dev/shm of a job may hold each, within its memory limit; 0: the largest memory limit",
+            "bytes",
+            ge=0,
+        ),
+    ] = 0
+    work_inodes: Annotated[int, setting("how many files and directories each of them may have", ge=1)] = 262144
+
+    @property
+    def room(self) -> int:
+        """Return the bytes that each of a job's file systems in memory may hold."""
+        return self.work_size or max(self.compile.maximum.memory, self.run.maximum.memory)
 
 
 def for_jobs(host: int) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from spoold.host.log import Log
 from spoold.model.errors import ClientError, TemporaryError
@@ -35,6 +35,7 @@ from spoold.sandbox.inside.messages import (
     Parcel,
     Refused,
 )
+from spoold.sandbox.notes import of_phase, of_whole
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
 from spoold.sandbox.transport import Transport, UnusableError
@@ -52,6 +53,14 @@ LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there unt
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 Carrier = TypeVar("Carrier", bound=Transport)
+
+
+class Ran(NamedTuple):
+    """A phase that ran: its record, the bytes of files in memory that it leaves for the next, and notes on it."""
+
+    phase: Phase
+    left: int
+    notes: list[str]
 
 
 class Runner(Generic[Carrier]):
@@ -139,6 +148,7 @@ class Runner(Generic[Carrier]):
     ) -> JobResult:
         beside, most = held(job), self.plan.most(job)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
+        notes: list[str] = []
         for name, limits in (("compile", job.compile), ("run", job.run)):
             if limits is None:
                 continue
@@ -146,8 +156,10 @@ class Runner(Generic[Carrier]):
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
-            phases[name], left = self._phase(stream, parts, limits)
-            beside += left
+            ran = self._phase(stream, parts, name, limits)
+            phases[name] = ran.phase
+            beside += ran.left
+            notes += ran.notes
             self.light = beside <= LIGHT
             on_phase(name, phases[name])
             if phases[name].outcome is Outcome.CANCELLED:
@@ -155,24 +167,23 @@ class Runner(Generic[Carrier]):
             if phases[name].outcome is not Outcome.OK:
                 break
             parts = []
-        return JobResult(compile=phases["compile"], run=phases["run"])
+        return JobResult(compile=phases["compile"], run=phases["run"], notes=notes)
 
-    def _phase(self, stream: Stream, parts: list[bytes], limits: PhaseLimits) -> tuple[Phase, int]:
-        """Return the record of the phase, and the bytes of files in memory that it leaves for the next."""
+    def _phase(self, stream: Stream, parts: list[bytes], name: str, limits: PhaseLimits) -> Ran:
         started = time.monotonic()
         try:
             try:
                 stream.send(parts, MARGIN)
             except ClosedError:
-                return _report(stream, limits, LOSS_TIMEOUT)  # it may have said why before it closed its end
+                return _report(stream, name, limits, LOSS_TIMEOUT)  # it may have said why before it closed its end
             try:
                 said = stream.message(limits.time + MARGIN, Done, Failed, Refused)
             except RunCancelledError:
-                return _end_early(stream, limits, started)
-            return _account(stream, said, limits, time.monotonic() + MARGIN)
+                return _end_early(stream, name, limits, started)
+            return _account(stream, name, said, limits, time.monotonic() + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():
-                return killed_whole(limits, time.monotonic() - started), 0
+                return Ran(killed_whole(limits, time.monotonic() - started), 0, of_whole(name))
             raise TemporaryError(f"the sandbox was lost: {error}") from error
 
 
@@ -217,24 +228,24 @@ def _bounds(limits: PhaseLimits) -> Bounds:
     return Bounds(**known | {name: int(known[name] * 10**9) for name in TIMES})
 
 
-def _end_early(stream: Stream, limits: PhaseLimits, started: float) -> tuple[Phase, int]:
+def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float) -> Ran:
     """End a phase as a limit would; where its supervisor does not tell of it soon, it is told without its output."""
     deadline = time.monotonic() + ENDING_TIMEOUT
     with stream.heedless():
         try:
             stream.send([wire.frame(Cancel())], ENDING_TIMEOUT)
             said = stream.message(deadline - time.monotonic(), Done, Failed, Refused)
-            return _account(stream, said, limits, deadline)
+            return _account(stream, name, said, limits, deadline)
         except ClosedError:  # whoever runs this ends the container
-            return cancelled_phase(time.monotonic() - started, "SIGKILL"), 0
+            return Ran(cancelled_phase(time.monotonic() - started, "SIGKILL"), 0, [])
 
 
-def _report(stream: Stream, limits: PhaseLimits, patience: float) -> tuple[Phase, int]:
+def _report(stream: Stream, name: str, limits: PhaseLimits, patience: float) -> Ran:
     said = stream.message(patience, Done, Failed, Refused)
-    return _account(stream, said, limits, time.monotonic() + MARGIN)
+    return _account(stream, name, said, limits, time.monotonic() + MARGIN)
 
 
-def _account(stream: Stream, said: Message, limits: PhaseLimits, deadline: float) -> tuple[Phase, int]:
+def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, deadline: float) -> Ran:
     """Return the record of a phase of which this was ``said``; its output has to be there by the ``deadline``.
 
     The phase has ended, so a cancel comes too late for it.
@@ -250,4 +261,6 @@ def _account(stream: Stream, said: Message, limits: PhaseLimits, deadline: float
         raise ClosedError("a process of the job cannot be killed")
     with stream.heedless():
         stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
-    return judge(said, stdout, stderr, limits), said.left
+    phase = judge(said, stdout, stderr, limits)
+    assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: it ran
+    return Ran(phase, said.left, of_phase(name, said, phase.outcome, limits))

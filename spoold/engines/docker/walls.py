@@ -31,7 +31,7 @@ from spoold.engines.docker.image import Image
 from spoold.sandbox.inside.cell import BUFFERS
 from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
 from spoold.sandbox.interpreter import COMMAND
-from spoold.sandbox.sizes import SHARED_MEMORY, Plan, Size
+from spoold.sandbox.sizes import Plan, Size
 
 BOOT = "from inside.supervisor import main; main()"
 
@@ -52,8 +52,7 @@ class DockerPlan(Plan):
 
 def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int) -> dict[str, Any]:
     """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS, its own."""
-    space, inodes = plan.settings.limits.work_size, plan.settings.limits.work_inodes
-    shared = min(space, SHARED_MEMORY)
+    space, inodes = plan.settings.limits.room, plan.settings.limits.work_inodes
     data = {"/nix/store": plan.store} | ({"/etc/hosts": plan.hosts} if plan.hosts else {})
     host = api.create_host_config(
         network_mode="none",
@@ -64,7 +63,6 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         mem_limit=size.memory,
         memswap_limit=size.memory,
         pids_limit=size.processes,
-        shm_size=shared,
         ipc_mode="private",
         # What the supervisor counts is at the root of what it sees; the engine's own default may be the host's root.
         cgroupns="private" if plan.unified else None,
@@ -79,16 +77,17 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
     if plan.recycled:
         host["SecurityOpt"].append("apparmor=unconfined")
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
-        own += [str(number) for number in (space, inodes, shared)]
+        own += [str(number) for number in (space, inodes)]
     else:
         host |= {
             "Sysctls": BUFFERS,
             "MaskedPaths": [*HIDDEN_FILES, *HIDDEN_DIRECTORIES, "/proc/vmstat", "/sys/firmware"],
         }
-        options = f"rw,exec,nosuid,nodev,size={space},nr_inodes={inodes}"
+        options = f"rw,nosuid,nodev,size={space},nr_inodes={inodes}"
         host["Tmpfs"] = {
-            "/job": f"{options},uid={holder},gid={holder},mode=0755",
-            "/tmp": f"{options},mode=1777",
+            "/job": f"{options},exec,uid={holder},gid={holder},mode=0755",
+            "/tmp": f"{options},exec,mode=1777",
+            "/dev/shm": f"{options},noexec,mode=1777",
         }
     return {
         "image": plan.image.id,

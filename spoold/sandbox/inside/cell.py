@@ -55,13 +55,12 @@ AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP_RUNNING = 2, 2, 0x8914, 0x41
 
 
 def serve_many(
-    serve: Callable[[bool], NoReturn], counters: Counters, *, holder: int, space: int, inodes: int, shared: int
+    serve: Callable[[bool], NoReturn], counters: Counters, *, holder: int, space: int, inodes: int
 ) -> NoReturn:
     """Run ``serve`` in one cell after the other, until one ends in any other way than by ``leave``.
 
     It is told whether its cell is the first.
-    ``holder`` and the uid after it are the cell's. A job's directories hold ``space`` bytes (/dev/shm ``shared``) and
-    ``inodes`` files each.
+    ``holder`` and the uid after it are the cell's. A job's directories hold ``space`` bytes and ``inodes`` files each.
     """
     kernel.drop_bounding_set(kernel.CAP_SETUID, kernel.CAP_SETGID, kernel.CAP_KILL)
     gc.disable()
@@ -71,7 +70,7 @@ def serve_many(
     while status == ENDED:
         cell = _make(holder)
         if cell == 0:
-            _furnish(space, inodes, shared, hosts)
+            _furnish(space, inodes, hosts)
             serve(first)
         first = False
         _, status = os.waitpid(cell, 0)
@@ -141,7 +140,7 @@ def _make(holder: int) -> int:
     return cell
 
 
-def _furnish(space: int, inodes: int, shared: int, hosts: masks.Masks) -> None:
+def _furnish(space: int, inodes: int, hosts: masks.Masks) -> None:
     """Make the cell's own file systems and bring its loopback interface up."""
     _mount("proc", "/proc", CALM)
     for name, value in BUFFERS.items():
@@ -155,7 +154,7 @@ def _furnish(space: int, inodes: int, shared: int, hosts: masks.Masks) -> None:
     bounds = f"size={space},nr_inodes={inodes}"
     _mount("tmpfs", WORK, MS_NOSUID | MS_NODEV, f"{bounds},mode=0755,uid={JOB_UID},gid={JOB_UID}")
     _mount("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, f"{bounds},mode=1777")
-    _mount("tmpfs", "/dev/shm", CALM, f"size={shared},nr_inodes={inodes},mode=1777")
+    _mount("tmpfs", "/dev/shm", CALM, f"{bounds},mode=1777")
     _mount("mqueue", "/dev/mqueue", CALM)
     # Its devices work all the same, and their times, which anybody could set, tell the next job nothing.
     call(libc.mount, None, b"/dev", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, None)

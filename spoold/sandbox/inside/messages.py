@@ -212,18 +212,30 @@ class Broken(Message):
     story: bytes
 
 
+class Full(Message):
+    """A file system in memory that had no room for another of ``what``: b"bytes", or b"files". It has ``most``."""
+
+    place: bytes
+    what: bytes
+    most: int
+
+
 class Done(Message):
     """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
 
-    ``left`` is what it leaves in memory as files, ``oom`` 1 where the kernel killed something for want of memory,
-    ``hit`` the limit that it met (``Hit``), ``clean`` 1 where nothing of it lives. The bytes of ``stdout`` and
-    ``stderr`` follow.
+    ``files`` is how much of ``memory`` were files and shared memory, ``entries`` how many files and directories there
+    were at most, ``full`` which file systems had no room. ``left`` is what it leaves in memory as files, ``oom`` 1
+    where the kernel killed something for want of memory, ``hit`` the limit that it met (``Hit``), ``clean`` 1 where
+    nothing of it lives. The bytes of ``stdout`` and ``stderr`` follow.
     """
 
     status: int
     time: int
     cpu: int
     memory: int
+    files: int
+    entries: int
+    full: list[Full]
     left: int
     oom: int
     hit: bytes

@@ -33,7 +33,7 @@ def main() -> None:
             lambda first: _serve_in_cell(tools, greeting if first else Again()),
             tools.counters,
             holder=holder,
-            **dict(zip(("space", "inodes", "shared"), room, strict=True)),
+            **dict(zip(("space", "inodes"), room, strict=True)),
         )
     serve(holder)
     tools.get_ready()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from .room import Room
 from .sockets import Sockets
 
 TYPE_CHECKING = False  # importing typing takes too long here
@@ -34,7 +35,8 @@ class Usage:
         self.peak_before = counters.peak()
         self.heap_before, self.files_before, self.cache_before = counters.memory()
         self.memory_before = self.heap_before + self.files_before
-        self.memory_peak = 0
+        self.memory_peak = self.files_at_peak = 0
+        self.room = Room()
         self.sockets = Sockets()
         self.started = time.monotonic_ns()
 
@@ -67,10 +69,13 @@ class Usage:
     def look(self, now: int) -> None:
         """Look at memory, time and CPU; ``now`` is on the monotonic clock, in nanoseconds."""
         began = self.count_draining()
-        used = self._used(*self.counters.memory())
+        heap, files, cache = self.counters.memory()
+        used = self._used(heap, files, cache)
         seen = self.sockets.held()
         used += self.sockets.held(again=True) if used + seen > self.limits.memory >= used else seen
-        self.memory_peak = max(self.memory_peak, used)
+        if used > self.memory_peak:
+            self.memory_peak, self.files_at_peak = used, max(0, files - self.files_before)
+        self.room.look()
         self.elapsed = now - self.started
         if used > self.limits.memory or self.oom():
             self.hit = "memory"
@@ -86,6 +91,8 @@ class Usage:
         A limit that was passed since the last look is ``hit``.
         """
         left, peak = self._memory()
+        self.files_at_peak = max(self.files_at_peak, left)
+        self.room.look()
         cpu = self._cpu()
         if peak > self.limits.memory:
             self.hit = "memory"

@@ -1,0 +1,48 @@
+"""What of a phase's limits was met without a word of its own in the outcome: notes for the response.
+
+Spec: spool-layout.md, "The sandbox". A program that finds no room for a file is told so by the kernel, and fails as it
+likes. Its output may say nothing of which bound that was, and whose.
+"""
+
+from __future__ import annotations
+
+from spoold.model.limits import PhaseLimits
+from spoold.model.response import Outcome
+from spoold.sandbox.inside.messages import Done, Full
+
+NOTABLE = 4  # the part of the memory limit from which on files are named, as a divisor
+ENTRY = 1024  # bytes, about, that the kernel keeps of a file or directory beside its content
+WHAT = {b"bytes": "byte", b"files": "file or directory"}
+UNITS = {b"bytes": "bytes", b"files": "of them"}
+
+
+def of_phase(name: str, done: Done, outcome: Outcome, limits: PhaseLimits) -> list[str]:
+    """Return the notes on a phase whose account is ``done``."""
+    notes = [_full(name, full) for full in done.full if full.what in WHAT]
+    if outcome is not Outcome.MEMORY_LIMIT:
+        return notes
+    if done.files * NOTABLE >= limits.memory:
+        notes.append(
+            f"{name}: of its {limits.memory} bytes of memory, files in /job, /tmp and /dev/shm and shared memory took "
+            f"{min(done.files, limits.memory)}; see limits.{name}.memory"
+        )
+    if done.entries * ENTRY * NOTABLE >= limits.memory:
+        notes.append(
+            f"{name}: the kernel's own memory for {done.entries} files and directories in /job, /tmp and /dev/shm, "
+            f"some 1 KiB each, counts as well; see limits.{name}.memory"
+        )
+    return notes
+
+
+def of_whole(name: str) -> list[str]:
+    """Return the notes on a phase whose sandbox the kernel ended: without its processes, too little memory was free."""
+    note = (
+        f"{name}: the kernel ended the sandbox for want of memory, as where files in /job, /tmp and /dev/shm or shared "
+        f"memory took it; see limits.{name}.memory"
+    )
+    return [note]
+
+
+def _full(name: str, full: Full) -> str:
+    place = full.place.decode(errors="replace")
+    return f"{name}: {place} had no room for another {WHAT[full.what]}; it has {full.most} {UNITS[full.what]} here"
