@@ -5,11 +5,12 @@ should refuse, but not every engine applies it: io_uring, whose requests no filt
 architectures, whose numbers mean something else. Of sockets it leaves Unix ones, TCP and UDP. A network namespace does
 not hold AF_VSOCK, and AF_ALG reaches much of the kernel. A kernel that has not what a program asks for starts modprobe
 as the host's root, outside of every limit: so nobody asks for SCTP or TIPC, for other types of IP sockets, for bridges
-or VLANs. What waits in a netlink socket is counted for nobody: some thousand of them would take all of the host's
-memory; so getifaddrs(3) fails. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the size that
-they have, and are told that it was changed. Nor is what a network device keeps of the groups of multicast, and of
-IPv6's flow labels there is one number for all containers: no socket joins a group, or asks for a label. No control
-group counts huge pages with the memory: there are none.
+or VLANs. Nor for netlink, so getifaddrs(3) fails: a filter does not see what is sent, and by RTM_GETTFILTER anybody
+may ask for a traffic classifier by any name. And what waits in a netlink socket is counted for nobody: some thousand
+of them would take all of the host's memory. Nor is, on cgroup v1, what waits in UDP and TCP sockets: so these keep the
+size that they have, and are told that it was changed. Nor is what a network device keeps of the groups of multicast,
+and of IPv6's flow labels there is one number for all containers: no socket joins a group, or asks for a label. No
+control group counts huge pages with the memory: there are none.
 
 Requests by ioctl(2) are for terminals, what is read and written like them, and sockets. File systems answer others of
 where a file lies on the host's disk, how that is named and what of it is free: they are as unknown here as to a file
