@@ -78,10 +78,15 @@ def go(sandbox: DockerSandbox, script: str, shell: str, **changes: object) -> Jo
 
 def it_works(sandbox: DockerSandbox, shell: str) -> None:
     """Check that a job runs, and that its limits are the kernel's."""
+    assert sandbox.plan is not None
     phase = go(sandbox, "cat; id -u; exit 3", shell).run
     assert (phase.outcome, phase.exit_code, phase.stdout[:3]) == (Outcome.NONZERO_EXIT, 3, "in\n")
     assert int(phase.stdout[3:]) in (JOB_UID, *HOLDERS)
     assert go(sandbox, "x=x; while :; do x=$x$x; done", shell).run.outcome is Outcome.MEMORY_LIMIT
+    named = go(
+        sandbox, "grep -c localhost /etc/hosts; TZ=Asia/Tokyo date -d @0 +%H; df --output=size /dev/shm", shell
+    ).run
+    assert named.stdout.split() == ["2", "09", "1K-blocks", str(sandbox.plan.settings.limits.room // 1024)]
     few = replace(RUN, memory=64 * MIB, time=1.5)  # bash tries for seconds
     forks = go(sandbox, "for i in {1..60}; do sleep 60 & done; echo never", shell, run=few).run
     assert "Resource temporarily unavailable" in forks.stderr
@@ -146,6 +151,8 @@ def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
     phase = go(sandbox, "cat; cat /proc/version; exit 3", plain_shell).run
     assert (phase.outcome, phase.exit_code) == (Outcome.NONZERO_EXIT, 3)
     assert phase.stdout.startswith("in\nLinux version 4.4.0")  # whatever the host's is
+    named = go(sandbox, "grep -c localhost /etc/hosts; TZ=Asia/Tokyo date -d @0 +%H", plain_shell)
+    assert (named.run.stdout, named.notes) == ("2\n09\n", [])
     # Less than what a waiting container may take, and more than what this job may.
     small = replace(RUN, memory=64 * MIB, file_size=256 * MIB)
     filled = go(sandbox, "head -c 200M /dev/zero >/tmp/x; echo never", plain_shell, run=small).run
