@@ -50,16 +50,18 @@ ENDING_TIMEOUT = 3.0  # seconds for a cancelled phase to be ended and told: an a
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
+HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 Carrier = TypeVar("Carrier", bound=Transport)
 
 
 class Ran(NamedTuple):
-    """A phase that ran: its record, the bytes of files in memory that it leaves for the next, and notes on it."""
+    """A phase that ran: its record, the bytes of files in memory that it leaves, how many there were, and notes."""
 
     phase: Phase
     left: int
+    entries: int
     notes: list[str]
 
 
@@ -71,6 +73,7 @@ class Runner(Generic[Carrier]):
         self.plan = plan
         self.reusable = False
         self.light = True  # whether it holds little of a job's
+        self._slow = False  # whether it takes long to empty
         self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
         self._jobs, self._owner = 0, -1
 
@@ -119,11 +122,12 @@ class Runner(Generic[Carrier]):
         """
         stream = self.transport.stream
         stream.cancelled = cancelled
-        self.reusable = self.light = False
+        self.reusable = self.light = self._slow = False
         self._await_supervisor(stream)
         self._jobs, self._owner = self._jobs + 1, job.owner
         result = self._phases(stream, job, on_phase, _parcel(job, names))
-        if self.plan.recycled and self._jobs < self.plan.settings.sandbox.replace_after and _usual(result):
+        worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
+        if self.plan.recycled and not worn and _usual(result):
             self._release(stream)
         return result
 
@@ -160,6 +164,7 @@ class Runner(Generic[Carrier]):
             phases[name] = ran.phase
             beside += ran.left
             notes += ran.notes
+            self._slow = beside > HEAVY or ran.entries > MANY
             self.light = beside <= LIGHT
             on_phase(name, phases[name])
             if phases[name].outcome is Outcome.CANCELLED:
@@ -183,7 +188,7 @@ class Runner(Generic[Carrier]):
             return _account(stream, name, said, limits, time.monotonic() + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():
-                return Ran(killed_whole(limits, time.monotonic() - started), 0, of_whole(name))
+                return Ran(killed_whole(limits, time.monotonic() - started), 0, 0, of_whole(name))
             raise TemporaryError(f"the sandbox was lost: {error}") from error
 
 
@@ -237,7 +242,7 @@ def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float) -
             said = stream.message(deadline - time.monotonic(), Done, Failed, Refused)
             return _account(stream, name, said, limits, deadline)
         except ClosedError:  # whoever runs this ends the container
-            return Ran(cancelled_phase(time.monotonic() - started, "SIGKILL"), 0, [])
+            return Ran(cancelled_phase(time.monotonic() - started, "SIGKILL"), 0, 0, [])
 
 
 def _report(stream: Stream, name: str, limits: PhaseLimits, patience: float) -> Ran:
@@ -263,4 +268,4 @@ def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, dead
         stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
     phase = judge(said, stdout, stderr, limits)
     assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: it ran
-    return Ran(phase, said.left, of_phase(name, said, phase.outcome, limits))
+    return Ran(phase, said.left, said.entries, of_phase(name, said, phase.outcome, limits))

@@ -19,7 +19,7 @@ from spoold.engines.docker.container import Container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import Job, JobResult, Runtime
-from spoold.model.limits import MIB, Limits
+from spoold.model.limits import MIB, RUN_DEFAULT, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, runner
 from spoold.sandbox.runner import Runner
@@ -182,6 +182,25 @@ def test_a_container_whose_job_was_refused_is_replaced(make: Make, plain_shell: 
     with pytest.raises(ClientError):
         go(sandbox, make_job("true", shell=plain_shell, files={f"d{n}/f": b"" for n in range(90)}))
     assert container(sandbox) != first
+
+
+@pytest.mark.parametrize(
+    ("script", "again"),
+    [
+        ("for ((n = 0; n < 1000; n++)); do : >$n; done", True),
+        ("for ((n = 0; n < 40000; n++)); do : >$n; done", False),
+        ("head -c 100M /dev/zero >/dev/shm/x", True),
+        ("head -c 600M /dev/zero >/dev/shm/x", False),
+    ],
+    ids=["few", "many", "light", "heavy"],
+)
+def test_no_job_waits_for_the_files_of_another_to_go(make: Make, plain_shell: str, script: str, *, again: bool) -> None:
+    """It takes the kernel a second to remove some hundred thousand."""
+    sandbox = make()
+    first = container(sandbox)
+    limits = replace(RUN_DEFAULT, memory=1024 * MIB, file_size=1024 * MIB, time=60, cpu_time=60)
+    assert go(sandbox, make_job(script, shell=plain_shell, limits=limits)).run.outcome is Outcome.OK
+    assert (container(sandbox) == first) is again
 
 
 def test_a_container_that_dies_between_jobs_is_replaced(make: Make, docker_host: str, plain_shell: str) -> None:
