@@ -20,7 +20,7 @@ from spoold.actors.executor import LOOKS, building
 from spoold.config import BuilderSettings, ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
-from spoold.model.job import BuildResult
+from spoold.model.job import BuildResult, JobResult
 from spoold.model.response import Package
 from spoold.model.states import State
 from spoold.spool.builds import BuildStore
@@ -190,6 +190,21 @@ def test_a_wish_that_nobody_can_have_is_noted(bench: Bench, expression: str) -> 
     bench.wait_for("a")
     (note,) = bench.response("a")["notes"]
     assert note.startswith("limits.dependencies.memory: builds are bounded by this host's own limits")
+
+
+def test_what_a_job_met_is_noted_after_what_it_could_not_have(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.sandbox.run
+
+    def noting(*job: Any) -> JobResult:
+        return msgspec.structs.replace(run(*job), notes=["run: /tmp had no room"])
+
+    monkeypatch.setattr(bench.sandbox, "run", noting)
+    bench.drop("a", limits={"dependencies": {"memory": 1 << 30}})
+    bench.drop("b")
+    bench.wait_for("a", "b")
+    wish, met = bench.response("a")["notes"]
+    assert (wish.partition(":")[0], met) == ("limits.dependencies.memory", "run: /tmp had no room")
+    assert bench.response("b")["notes"] == [met]
 
 
 def test_the_wait_for_a_build_is_bounded_by_the_submissions_own_limit(bench: Bench) -> None:
