@@ -115,9 +115,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     work_inodes: Annotated[int, setting("how many files and directories each of them may have", ge=1)] = 262144
 
     @property
+    def most(self) -> int:
+        """Return the bytes that a job may have in either of its phases, be it of files that compiling left."""
+        return max(self.compile.maximum.memory, self.run.maximum.memory)
+
+    @property
     def room(self) -> int:
         """Return the bytes that each of a job's file systems in memory may hold."""
-        return self.work_size or max(self.compile.maximum.memory, self.run.maximum.memory)
+        return self.work_size or self.most
 
 
 def for_jobs(host: int) -> int:

@@ -84,7 +84,8 @@ def asked(limits: Limits, job: Job) -> int:
     """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
-    left = min(job.compile.memory, PLACES * limits.room)  # what files in memory can be
+    # What files in memory can be. Where that is more, the run has less than its limit: there is a most for both.
+    left = min(job.compile.memory, PLACES * limits.room, max(0, limits.most - job.run.memory))
     return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
 
 

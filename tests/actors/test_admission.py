@@ -549,9 +549,17 @@ def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
     own = make_job("", shell="", limits=replace(RUN, memory=64 * MIB), stdin=b"x" * (9 * MIB))
     assert sizes.asked(limits, own) == (64 + 32) * MIB
     compiled = make_job("", shell="", compile_sh="", limits=limits.run.default)
-    assert sizes.asked(limits, compiled) == 512 * MIB + 600 * MIB  # its files may be in memory still
+    assert sizes.asked(limits, compiled) == (512 + 24) * MIB + GIB  # all that it may have left in memory
+    narrow = replace(limits, work_size=256 * MIB)
+    assert sizes.asked(narrow, compiled) == (512 + 24 + 3 * 256) * MIB
     most = make_job("", shell="", limits=limits.run.maximum, stdin=b"x" * (16 * MIB))
     assert sizes.asked(limits, most) <= limits.run.maximum.memory + BESIDE
+    for host in (GIB, 2 * GIB, 8 * GIB):  # no container gets more than there is, whatever both phases may have
+        fitting = within(limits, host)
+        for part in ("default", "maximum"):
+            run, compiling = getattr(fitting.run, part), getattr(fitting.compile, part)
+            both = make_job("", shell="", compile_sh="", limits=run, compile_limits=compiling)
+            assert sizes.asked(fitting, both) <= host
 
 
 class WatchedSandbox(PlainSandbox):
