@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -18,9 +19,10 @@ from spoold.model.job import Runtime
 from spoold.model.response import Outcome
 from spoold.nix import build
 from spoold.nix.build import NixBuilder
+from spoold.sandbox import etc
 from tests import engines
 from tests.conftest import build_shell
-from tests.sandbox.conftest import RUN, Run, make_job, settings_for
+from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -240,3 +242,30 @@ def test_a_nixpkgs_without_time_zones(
         assert not [name for name in tar.getnames() if "zoneinfo" in name]
     monkeypatch.undo()
     assert NixBuilder(nix_settings).prepare() == runtime
+
+
+@pytest.mark.parametrize("mode", ["single-use"], indirect=True)
+def test_a_file_that_others_can_change_is_not_mounted_into_sandboxes(
+    docker_host: str,
+    runtime: Runtime,
+    plain_shell: str,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: Mode,
+) -> None:
+    """They could have the engine mount any file of the host. Jobs go on, without names, and it is said."""
+    own = tmp_path / "hosts"
+    own.write_text("127.0.0.1 theirs\n")
+    own.chmod(0o666)
+    monkeypatch.setattr(etc, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "__init__.py").touch()
+    settings = settings_for(docker_host, str(tmp_path), mode=mode)
+    sandbox = DockerSandbox(replace(settings, sandbox=replace(settings.sandbox, view="off")), runtime)
+    sandbox.prepare()
+    phase = sandbox.run(make_job("cat /etc/hosts", shell=plain_shell), lambda *_: None, threading.Event()).run
+    sandbox.close()
+    assert (phase.outcome, phase.stdout) == (Outcome.OK, "")
+    (said,) = [record for record in caplog.records if record.message.startswith("no name resolves in containers")]
+    assert "can be changed by everybody" in str(said.__dict__["fields"]["reason"])
