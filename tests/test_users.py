@@ -149,7 +149,7 @@ def test_what_one_user_left_another_ends(installed: Installed) -> None:
     """An executor that stops holding its entry; health puts it back; the operator requeues; a client cancels."""
     for role in ("builder", "health"):
         installed.start(role)
-    installed.start("intake", lease=LeaseSettings(renewal=PATIENCE))  # it waits for two of them, after a cancel
+    installed.start("intake", lease=LeaseSettings(renewal=PATIENCE, limit=2 * PATIENCE))  # so long it waits
     first = installed.start("executor")
     installed.drop(ALICE, "held.json", HELLO | {"inputs": "nap 1"})
     until(lambda: os.listdir(installed.spool / "running"))

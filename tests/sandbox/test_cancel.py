@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobResult, Runtime
-from spoold.model.limits import MIB
+from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import RunCancelledError, runner
-from spoold.sandbox.inside.messages import Message
+from spoold.sandbox import RunCancelledError, runner, verdict
+from spoold.sandbox.inside import wire
+from spoold.sandbox.inside.messages import Cancel, Done, Message
 from spoold.sandbox.stream import Stream
 from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
 from tests.waiting import PATIENCE, until
@@ -176,16 +177,18 @@ def test_before_it_began_nothing_is_told(sandbox: DockerSandbox, plain_shell: st
 def test_a_job_that_has_ended_stays_as_it_is(
     sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cancel comes when the supervisor has told of the end already; the container goes on with others."""
+    """The supervisor hears of the cancel when it has told of the end already; its container serves nobody else."""
     message = Stream.message
 
     def at_the_last_moment(stream: Stream, patience: float, *expected: type[Message]) -> Message:
         if stream.cancelled is cancelled and not cancelled.is_set():
             until(lambda: not stream.silent())
+            stream._pipe.send(memoryview(wire.frame(Cancel())))  # which passes what is said of the end
             cancelled.set()
         return message(stream, patience, *expected)
 
     cancelled = threading.Event()
+    died = sandbox.counts.died
     with monkeypatch.context() as patched:
         patched.setattr(Stream, "message", at_the_last_moment)
         result = sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, cancelled)
@@ -194,6 +197,24 @@ def test_a_job_that_has_ended_stays_as_it_is(
     for _ in range(3):
         again = sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event())
         assert again.run.stdout == "hi\n"
+    assert sandbox.counts.died == died
+
+
+def test_a_cancel_cuts_no_output_of_a_phase_that_has_ended(
+    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the end was told, and megabytes of output are on their way."""
+    cancelled = threading.Event()
+
+    def cancelled_now(done: Done, limits: PhaseLimits) -> bool:
+        cancelled.set()
+        return verdict.is_possible(done, limits)
+
+    monkeypatch.setattr(runner, "is_possible", cancelled_now)
+    limits = replace(RUN, stdout=8 * MIB)
+    job = make_job("head -c 8000000 /dev/zero | tr '\\0' x", shell=plain_shell, limits=limits)
+    result = sandbox.run(job, lambda *_: None, cancelled)
+    assert (result.run.outcome, len(result.run.stdout)) == (Outcome.OK, 8_000_000)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ class Order(Message):
 
 
 class Cancel(Message):
-    """End the phase that runs now, and tell of it as ever. One that has ended by itself stays as it was."""
+    """End the phase that runs now, and tell of it as ever. Nothing is ordered afterwards: the container goes."""
 
 
 class End(Message):

@@ -11,7 +11,7 @@ import sys
 
 from . import cell, counters
 from .files import FULL, receive, serve
-from .messages import VERSION, Again, Broken, Cancel, End, Message, Order, Parcel, Ready, Refused, failed, story
+from .messages import VERSION, Again, Broken, End, Message, Order, Parcel, Ready, Refused, failed, story
 from .phase import Phase, Tools
 from .wire import GoneError, Host
 
@@ -86,12 +86,10 @@ def _serve(tools: Tools, job: Parcel) -> NoReturn:
         host.any_of()  # nothing comes but the end
         raise GoneError from error
     while True:
-        order = host.any_of(Order, End, Cancel)
-        if isinstance(order, Order):
-            Phase(tools, order).run(stdin if order.input else nothing)
-        elif isinstance(order, End):
+        order = host.any_of(Order, End)
+        if not isinstance(order, Order):
             cell.leave()
-        # else the phase ended by itself before it could be cancelled
+        Phase(tools, order).run(stdin if order.input else nothing)
 
 
 def ready() -> Ready:
