@@ -29,6 +29,7 @@ from spoold.model.job import BuildLimits
 from spoold.nix import cage, command, confine, measure
 from spoold.nix.store import QUICK, Store
 
+WORK = "/job"  # what ``./.`` is: as where the job runs, though nothing but cutor.nix is there
 DATABASE = "nix/var/nix/db"
 FILES = 512 * 1024**2  # bytes of page cache that count against the group, not against the evaluation
 THROW_AWAY = 256 * 1024**2  # bytes that an evaluation may write into its own store
@@ -97,7 +98,7 @@ class Evaluator:
 
     def _in_jail(self, own: Path, file: Path, nixpkgs: str, limits: BuildLimits, cancel: Event) -> proc.Finished:
         argv = [proc.find("nix-instantiate"), "--store", "/s", *command.options(self.store.settings)]
-        argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", "w=/w"]
+        argv += ["--option", "fsync-metadata", "false", "-I", f"nixpkgs={nixpkgs}", "-I", f"job={WORK}"]
         argv += ["-I", "own=/s/nix/store"]  # what the expression itself put there, it may read back
         script = _text("nix-shell.sh" if self.nix else "capture.sh")
         arguments = {"bash": self.bash, "coreutils": self.coreutils, "nix": self.nix, "script": script}
@@ -106,9 +107,9 @@ class Evaluator:
         with cage.cage(limits.evaluation_memory + FILES) as group, group.alarms() as alarms, filtering() as seccomp:
             confined = confine.jail(
                 [*argv, "-E", _text("shell.nix")],
-                readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), "/w/cutor.nix")],
+                readable=[(str(self.store.on_disk(nixpkgs)), nixpkgs), (str(file), f"{WORK}/cutor.nix")],
                 writable=(str(own), "/s"),
-                directory="/w",
+                directory=WORK,
                 uid=self.store.settings.jail_user,
                 seccomp=seccomp,
             )

@@ -1,7 +1,8 @@
 """What Nix says, as a client should read it.
 
-Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So where the jail keeps
-that file is taken out of messages, with the warnings that only concern whoever started Nix.
+Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
+name, any other beside it by where it would be in the job's sandbox, and warnings that only concern whoever started Nix
+are taken out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _NOISE = re.compile(
     rb")\n",
     re.MULTILINE,
 )
-_SIBLING = re.compile(rb"'/w/[^']*': No such file or directory")
+_SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
@@ -30,7 +31,7 @@ def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise and without places that only exist on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
     alone = _ALONE if _SIBLING.search(text) else b""
-    text = text.replace(b"/w/", b"") + alone
+    text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
     return Stream(text, len(text) + max(0, stream.total - len(stream.data)))

@@ -32,7 +32,7 @@ let
         fail "its argument '${head missing}' has no default; nobody passes it one"
       else value offered;
 
-  result = called (import /w/cutor.nix);
+  result = called (import /job/cutor.nix);
   shell = if isList result && length result == 1 then head result else result;
 
   checked =

@@ -137,6 +137,9 @@ def test_what_nix_shell_takes(nix_builder: NixBuilder, expression: str) -> None:
         ('throw "so not"', "so not"),
         ('{ type = "derivation"; }', "it has to be a derivation"),
         ("import ./other.nix", "cannot import other files"),
+        ("builtins.readFile ./other.txt", "'/job/other.txt': No such file"),
+        ("throw (toString ./other.txt)", "/job/other.txt"),
+        ("{", "at cutor.nix:1:1"),
         ("import <nosuch>", "file 'nosuch' was not found"),
         ('derivation { name = "x"; system = "m68k-linux"; builder = "/bin/sh"; }', "m68k-linux"),
         (room.SHELL % 'X = (import <nixpkgs> { }).runCommand "fails" { } "echo why; exit 3";', "why"),
@@ -147,8 +150,29 @@ def test_a_mistake_is_explained(nix_builder: NixBuilder, expression: str, said: 
     assert result.phase.outcome is Outcome.NONZERO_EXIT
     assert result.shell == ""
     assert said in result.phase.stderr
-    assert "/w/" not in result.phase.stderr
+    assert "/job/cutor.nix" not in result.phase.stderr
     assert nix_builder.settings.nix.state not in result.phase.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("toString ./.", "/job"),
+        ("toString ./data/x.txt", "/job/data/x.txt"),
+        ("toString ../job/x", "/job/x"),
+        ("__curPos.file", "/job/cutor.nix"),
+        ("builtins.attrNames (builtins.readDir ./.)", "cutor.nix"),
+        ("builtins.stringLength (builtins.readFile ./cutor.nix) > 9", "1"),
+        ("builtins.pathExists ./x.txt", ""),
+        ('builtins.match ".*-job" "${./.}" != null', "1"),
+        ('builtins.match ".*-n" (builtins.path { path = ./.; name = "n"; }) != null', "1"),
+        ('builtins.match ".*-job" (builtins.filterSource (path: type: true) ./.) != null', "1"),
+    ],
+)
+def test_an_expression_lies_where_the_job_runs(nix_builder: NixBuilder, value: str, seen: str) -> None:
+    """Alone: what a path of it names is where that is in the sandbox, and only itself can be read."""
+    captured = room.shell(nix_builder, f"A = {value};")
+    assert room.enter(nix_builder, captured, 'printf %s "$A"') == seen.encode()
 
 
 def test_an_unknown_pin(nix_builder: NixBuilder) -> None:

@@ -37,10 +37,10 @@ def test_names() -> None:
 def test_messages_name_no_place_of_the_host() -> None:
     store = Store(NixSettings(state="/srv/state"))
     said = (
-        b"warning: unable to load nss_dns backend\nerror: at /w/cutor.nix:1:2\n"
+        b"warning: unable to load nss_dns backend\nerror: at /job/cutor.nix:1:2, for /job/x\n"
         b"file '/srv/state/nix/nix/store/" + HASH.encode() + b"-e.drv.chroot/nix/store/x' is odd\n"
         b"in /srv/state/builder/tmp/tmpabc/nix-build-x.drv-0/y\n"
     )
     cleaned = messages.for_client(Stream(said, len(said) + 5), store)
-    assert cleaned.data == b"error: at cutor.nix:1:2\nfile '/nix/store/x' is odd\nin /build/y\n"
+    assert cleaned.data == b"error: at cutor.nix:1:2, for /job/x\nfile '/nix/store/x' is odd\nin /build/y\n"
     assert cleaned.total == len(cleaned.data) + 5
