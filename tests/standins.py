@@ -33,6 +33,7 @@ class PlainSandbox:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.notes: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
         self.away = False
@@ -76,7 +77,7 @@ class PlainSandbox:
             on_phase("run", ran)
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
-        return JobResult(compile=compiled, run=ran)
+        return JobResult(compile=compiled, run=ran, notes=self.notes)
 
     def close(self) -> None:
         self.closed = True

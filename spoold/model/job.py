@@ -84,10 +84,10 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 class Runtime(Stored, frozen=True, kw_only=True):
     """What the builder provides to every executor (``builds/runtime.json``): store paths, built and rooted.
 
-    ``bash`` and ``coreutils`` stand behind ``/bin/sh`` and ``/usr/bin/env`` in the sandbox; ``closure`` is what these
-    two need, and ``tzdata``, which has the time zones, "" where the pin has none. ``nixpkgs`` maps the operator's pins
-    to store paths. ``nix`` is Nix itself, "" unless the jobs' environments are made to start nix-shell in the sandbox.
-    Jobs alone run any of it.
+    ``bash`` and ``coreutils`` stand behind the shells in ``/bin`` and ``/usr/bin`` and behind ``/usr/bin/env`` in the
+    sandbox; ``closure`` is what these two need, and ``tzdata``, which has the time zones, "" where the pin has none.
+    ``nixpkgs`` maps the operator's pins to store paths. ``nix`` is Nix itself, "" unless the jobs' environments are
+    made to start nix-shell in the sandbox. Jobs alone run any of it.
     """
 
     system: System

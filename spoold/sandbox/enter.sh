@@ -13,25 +13,12 @@
 # well use `set --`. What comes after the hook is a function, so that it is parsed before the hook makes an alias.
 
 __spoold_leave() {
-    # Where there are no variables, what is neither a binary nor begins with "#!" is started as env would start it, by
-    # sh, and the job is spared env. (What begins with "#!" would be told another name of itself by this shell.)
-    case ${__spoold_enter[1]} in
-    ./run.sh | ./compile.sh)
-        if [[ -f ${__spoold_enter[1]} && -x ${__spoold_enter[1]} ]] &&
-            IFS= builtin read -r -N 4 __spoold_first <"${__spoold_enter[1]}"; then
-            case $__spoold_first in
-            '#!'* | $'\x7fELF') ;;
-            *) builtin exec -- /bin/sh "${__spoold_enter[@]:1}" ;;
-            esac
-        fi
-        ;;
-    esac
     # Each NAME=VALUE goes into a variable of its own, which env is told to put in place of ${...} and then to unset: so
     # env is given the words as they are, and its command line has none of them. One that is long takes two variables:
     # with their names it would be too long for the kernel. Where they are many, several envs do it in turn: one argument
     # has not room for all, and to put it together would take longer and longer.
     local __spoold_number=1 __spoold_piece=0 __spoold_value __spoold_unset= __spoold_words= __spoold_name=__spoold_
-    local -a __spoold_envs=()
+    local -a __spoold_envs=() __spoold_by=()
     # These have names with which none of the request's begins, or one env's word would be another's helper.
     for __spoold_value in "${__spoold_enter[@]}"; do
         while [[ $__spoold_value == "$__spoold_name"* ]]; do __spoold_name+=_; done
@@ -50,8 +37,47 @@ __spoold_leave() {
             __spoold_unset= __spoold_words=
         fi
     done
+    case ${__spoold_enter[$__spoold_number]-} in
+    ./run.sh | ./compile.sh) __spoold_look "${__spoold_enter[@]:$__spoold_number}" ;;
+    esac
+    SHLVL=$((${SHLVL:-0} + 1)) # nix-shell waits for the program; exec takes one off
+    if [[ ${#__spoold_by[@]} -gt 0 && $__spoold_number -eq 1 ]]; then # and the job is spared env
+        builtin exec -- "${__spoold_by[@]}" "${__spoold_enter[@]:1}"
+    fi
     builtin exec -- "${__spoold_envs[@]}" /usr/bin/env -S "$__spoold_unset --$__spoold_words" \
-        "${__spoold_enter[@]:$__spoold_number}"
+        "${__spoold_by[@]}" "${__spoold_enter[@]:$__spoold_number}"
+}
+
+# See how SCRIPT [ARGUMENT]... starts. What is neither a binary nor names an interpreter, bash runs (__spoold_by), as the
+# shell of nix-shell does: env would have it run by sh, which is bash in POSIX mode. All else is env's to start. (What
+# begins with "#!" would be told another name of itself by this shell's exec.) What cannot be started is tried here: a
+# shell says more of it than env does.
+__spoold_look() {
+    local __spoold_first= __spoold_code=0
+    if [[ -f $1 && -x $1 ]]; then
+        LC_ALL=C IFS= builtin read -r -d '' -n 256 __spoold_first <"$1" || __spoold_code=$?
+        case $__spoold_first in
+        $'\x7fELF'*) return ;;
+        '#!'*)
+            if [[ ! $__spoold_first =~ ^'#!'[$' \t']*([^$' \t\n']+) ]]; then
+                __spoold_by=("$__spoold_bash")
+                return
+            elif [[ -f ${BASH_REMATCH[1]} && -x ${BASH_REMATCH[1]} ]]; then
+                return
+            fi
+            ;;
+        *)
+            __spoold_by=("$__spoold_bash")
+            return
+            ;;
+        esac
+    fi
+    __spoold_code=0
+    builtin command -- "$@" || __spoold_code=$?
+    if [[ ! -e $1 && ! . -ef /job ]]; then
+        builtin printf 'spoold: the shell hook went to the directory %q, where there is no %s\n' "$PWD" "$1" >&2
+    fi
+    builtin exit "$__spoold_code"
 }
 
 __spoold_put() {
@@ -61,6 +87,7 @@ __spoold_put() {
     __spoold_piece=$((__spoold_piece + 1))
 }
 
+__spoold_bash=$BASH
 builtin mapfile -d '' -t __spoold_enter <&"$1"
 if [[ ${2-} != entered && -d ${__spoold_enter[0]}/store ]]; then
     # nix-shell will be started, by a new shell, in an environment of its own: the words come here once more.

@@ -19,7 +19,7 @@ from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import RunCancelledError, obstacles
 from spoold.sandbox.inside import wire
 from spoold.sandbox.inside.files import WORDS
 from spoold.sandbox.inside.messages import (
@@ -222,6 +222,7 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
         argv=[word.encode() for word in (f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS))],
         words=[word.encode() for word in words],
         env=[pair.encode() for pair in env],
+        script=f"{name}.sh".encode(),
         input=int(name == "run"),
         limits=_bounds(limits),
     )
@@ -268,4 +269,5 @@ def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, dead
         stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
     phase = judge(said, stdout, stderr, limits)
     assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: it ran
-    return Ran(phase, said.left, said.entries, of_phase(name, said, phase.outcome, limits))
+    notes = [*of_phase(name, said, phase.outcome, limits), *obstacles.told(said.obstacles)]
+    return Ran(phase, said.left, said.entries, notes)

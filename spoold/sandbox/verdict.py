@@ -21,6 +21,7 @@ from spoold.host.proc import signal_name
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
 from spoold.sandbox.inside.messages import Done
+from spoold.sandbox.obstacles import WORDS
 
 if TYPE_CHECKING:
     from spoold.sandbox.inside.messages import Hit
@@ -50,6 +51,7 @@ def is_possible(done: Done, limits: PhaseLimits) -> bool:
         and -1 <= done.status <= HIGHEST_STATUS
         and done.stdout <= min(limits.stdout, done.stdout_total)
         and done.stderr <= min(limits.stderr, done.stderr_total)
+        and all(each.kind.decode(errors="replace") in WORDS for each in done.obstacles)
     )
 
 

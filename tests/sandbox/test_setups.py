@@ -160,6 +160,9 @@ def test_gvisor(make: Make, with_runtimes: str, plain_shell: str) -> None:
     bigger = make_job("echo run", compile_sh="echo compiled", shell=plain_shell)
     result = sandbox.run(bigger, lambda *_: None, threading.Event())
     assert (result.compile.stdout, result.run.stdout) == ("compiled\n", "run\n")
+    assert result.notes == []
+    missing = make_job("#!/none\n", shell=plain_shell)
+    assert "'/none'" in sandbox.run(missing, lambda *_: None, threading.Event()).notes[0]
 
 
 def test_gvisor_has_no_cells(make: Make, with_runtimes: str) -> None:

@@ -30,6 +30,7 @@ def done(status: int, *, hit: bytes = b"", oom: int = 0, total: int = 0) -> Done
         stdout_total=total,
         stderr=0,
         stderr_total=0,
+        obstacles=[],
     )
 
 

@@ -1,10 +1,10 @@
 """The image: an empty root with mount points and the Python of its root, made here, since no registry is ever asked.
 
-What jobs run comes from the Nix store, which is mounted: ``/bin/sh`` and ``/usr/bin/env`` are links into it, and so are
-the two places where programs look for time zones. ``/etc`` has what a C library reads, see ``sandbox.etc``. What root
-runs comes from the host and is in the image, see ``interpreter``. Nothing is run to make it: a tar is imported as it
-is, and the tag is a hash of all that is in it. Another version of spoold, of its Python or of the runtime makes another
-image.
+What jobs run comes from the Nix store, which is mounted: ``/usr/bin/env``, and ``sh`` and ``bash`` in ``/bin`` and
+``/usr/bin``, are links into it, and so are the two places where programs look for time zones. ``/etc`` has what a C
+library reads, see ``sandbox.etc``. What root runs comes from the host and is in the image, see ``interpreter``. Nothing
+is run to make it: a tar is imported as it is, and the tag is a hash of all that is in it. Another version of spoold, of
+its Python or of the runtime makes another image.
 
 Whoever may use the engine can put another image under our name. So what stands there is used only if it has one layer,
 with the digest of our tar, and says nothing of how to run it. Containers are made from the image that was looked at, by
@@ -126,8 +126,8 @@ def root(runtime: Runtime) -> bytes:
 
 def _links(runtime: Runtime) -> Iterator[tuple[str, str]]:
     """Yield the names of links into the store, and what they lead to."""
-    yield "bin/sh", f"{runtime.bash}/bin/bash"
-    yield "bin/bash", f"{runtime.bash}/bin/bash"
+    for name in ("bin/sh", "bin/bash", "usr/bin/sh", "usr/bin/bash"):
+        yield name, f"{runtime.bash}/bin/bash"
     yield "usr/bin/env", f"{runtime.coreutils}/bin/env"
     if runtime.tzdata:
         yield ZONES.lstrip("/"), f"{runtime.tzdata}/share/zoneinfo"

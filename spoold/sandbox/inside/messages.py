@@ -154,12 +154,13 @@ class Bounds(Message):
 class Order(Message):
     """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
 
-    ``input`` is 1 where it gets the job's input.
+    ``script`` is the file that this comes to; ``input`` is 1 where it gets the job's input.
     """
 
     argv: list[bytes]
     words: list[bytes]
     env: list[bytes]
+    script: bytes
     input: int
     limits: Bounds
 
@@ -220,6 +221,14 @@ class Full(Message):
     most: int
 
 
+class Obstacle(Message):
+    """What keeps ``file`` of the job from being started: ``sandbox.obstacles`` has words for the ``kind``."""
+
+    kind: bytes
+    file: bytes
+    name: bytes
+
+
 class Done(Message):
     """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
 
@@ -244,6 +253,7 @@ class Done(Message):
     stdout_total: int
     stderr: int
     stderr_total: int
+    obstacles: list[Obstacle]
 
 
 # -- to and from a porter

@@ -14,9 +14,9 @@ import os
 import select
 import time
 
-from . import child, counters, landlock, seccomp, wire
+from . import child, counters, landlock, obstacles, seccomp, wire
 from .files import as_job, larger_than
-from .messages import Broken, Cancel, Done, Order
+from .messages import Broken, Cancel, Done, Obstacle, Order
 from .usage import Usage
 
 TYPE_CHECKING = False  # importing typing takes too long here
@@ -78,6 +78,7 @@ class Phase:
     def __init__(self, tools: Tools, order: Order) -> None:
         self.tools = tools
         self.limits = order.limits
+        self.script, self.words = os.fsdecode(order.script), order.words
         self.child = child.Child(order)
         self.pid = 0
         self.status: int | None = None
@@ -88,6 +89,7 @@ class Phase:
         trouble, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.large_before = larger_than(self.limits.file_size)
         self.usage = Usage(self.tools.counters, self.limits, [output.kept for output in self.outputs])
+        obstacles.forget(self.script)
         self.pid = os.fork()
         if self.pid == 0:
             streams = (stdin, *(output.writer for output in self.outputs))
@@ -175,6 +177,11 @@ class Phase:
                 pass
             os.close(output.reader)
 
+    def _obstacles(self, status: int) -> list[Obstacle]:
+        if self.usage.oom() or self.usage.hit == "memory":
+            return []  # looking takes some memory too
+        return obstacles.look(self.script, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1, self.words)
+
     def _report(self, clean: bool, trouble: bytes) -> None:
         if trouble:
             self.tools.host.send(Broken(story=trouble))
@@ -183,8 +190,9 @@ class Phase:
         cpu, peak, left = self.usage.account()
         if not self.usage.hit:
             self.usage.hit = self._other_limit()
+        status = -1 if self.status is None else self.status
         done = Done(
-            status=-1 if self.status is None else self.status,
+            status=status,
             time=self.usage.elapsed,
             cpu=cpu,
             memory=peak,
@@ -199,6 +207,7 @@ class Phase:
             stdout_total=stdout.total,
             stderr=len(stderr.kept),
             stderr_total=stderr.total,
+            obstacles=self._obstacles(status) if clean else [],
         )
         self.tools.host.send(done, stdout.kept, stderr.kept)
 

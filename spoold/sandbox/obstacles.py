@@ -1,0 +1,67 @@
+"""What the supervisor saw that keeps a program from being started, in words for the client.
+
+The facts are those of ``inside.obstacles``; here is what each means and what to do. Names come from the job's files, so
+they are cut and printed with escapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spoold.sandbox.inside.messages import Obstacle
+
+LONGEST = 200  # bytes of a name
+MACHINES = {
+    "2": "SPARC", "3": "i386", "8": "MIPS", "20": "PowerPC", "21": "64-bit PowerPC", "22": "S/390", "40": "32-bit Arm",
+    "43": "64-bit SPARC", "62": "x86-64", "183": "64-bit Arm", "243": "RISC-V", "258": "LoongArch",
+}  # fmt: skip
+FIND = "'#!/usr/bin/env NAME' finds a program of the packages that cutor.nix names"
+ENDS = "Save it with Unix line ends, as dos2unix does"
+# {file} is a file of the job, or an interpreter; {name} what it needs.
+WORDS = {
+    "missing": "there is no {file} in the work directory",
+    "dangling": "{file} is a symbolic link to what is not there",
+    "directory": "{file} is a directory",
+    "special": "{file} is no regular file",
+    "mode": "{file} is not executable any more",
+    "unread": "{file} was never started: the shell hook ended before, or changed the working directory",
+    "interpreter": f"{{file}} asks for the interpreter {{name}}, which is not in the sandbox. {FIND}",
+    "relative": f"{{file}} asks for the interpreter {{name}}, which is no absolute path and is not there. {FIND}",
+    "no program": "{file} asks for the interpreter {name}, which is no executable file",
+    "package": "{file} asks env for {name}, which no directory of PATH has. cutor.nix has to name a package that does",
+    "nix-shell": "{file} asks env for 'nix-shell', which has done its part: cutor.nix names the packages here, "
+    "and the first line the interpreter, such as '#!/usr/bin/env python3'",
+    "late": "{file} has '#!' not at its very beginning, so bash runs it. Remove the blanks and empty lines before it",
+    "one word": "{file} asks env for one program of the name {name}: all that follows env is one word to it. "
+    "'#!/usr/bin/env -S' splits it",
+    "return": f"{{file}} has Windows line ends: its first line ends in a carriage return, which the kernel takes for a "
+    f"part of the interpreter's name or argument. {ENDS}",
+    "returns": f"{{file}} has Windows line ends: line {{number}} ends in a carriage return, which a shell takes for a "
+    f"part of the line. {ENDS}",
+    "old": f"{{file}} ends its lines by a carriage return alone, so all of it is one line to a shell. {ENDS}",
+    "mark": "{file} begins with a byte order mark, which is neither '#!' nor a command. Save it as UTF-8 without one",
+    "utf-16": "{file} is text in UTF-16, which no shell reads. Save it as UTF-8 without a byte order mark",
+    "machine": "{file} is a program for another machine: {machine}",
+    "loader": "{file} is a program made elsewhere: it asks for the loader {name}, which is not in the sandbox. Compile "
+    "it in compile.sh, link it statically, or change its loader by patchelf",
+    "windows": "{file} is a program for Windows or DOS",
+    "macos": "{file} is a program for macOS",
+}
+
+
+def told(obstacles: Iterable[Obstacle]) -> list[str]:
+    """Return a note for each."""
+    return [_told(each) for each in obstacles]
+
+
+def _told(obstacle: Obstacle) -> str:
+    name = obstacle.name[:LONGEST].decode(errors="replace")
+    return WORDS[obstacle.kind.decode()].format(
+        file=_file(obstacle.file), name=repr(name), number=name, machine=MACHINES.get(name, f"number {name}")
+    )
+
+
+def _file(file: bytes) -> str:
+    """Return the name of a file as it is where nothing in it is strange."""
+    name = file[:LONGEST].decode(errors="replace")
+    return name if name.isascii() and name.isprintable() and " " not in name else repr(name)

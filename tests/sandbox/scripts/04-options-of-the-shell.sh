@@ -1,0 +1,5 @@
+echo "$-"
+echo "$SHELLOPTS"
+echo "$BASHOPTS"
+set -o
+shopt

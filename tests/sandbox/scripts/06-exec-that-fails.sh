@@ -1,0 +1,3 @@
+echo before
+exec nosuchprogram
+echo after

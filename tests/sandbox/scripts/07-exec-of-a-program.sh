@@ -1,0 +1,2 @@
+exec printf '%s\n' replaced
+echo never

@@ -1,0 +1,4 @@
+set -u
+echo "${a:-none}"
+echo "$nosuchvariable"
+echo never

@@ -1,0 +1,6 @@
+nosuchcommand --option
+echo $?
+./nosuchfile; echo $?
+. 2>/dev/null; echo $?
+/; echo $?
+nosuchcommand

@@ -1,0 +1,4 @@
+echo "$SHLVL"
+bash -c 'echo $SHLVL'
+(echo "$SHLVL $BASH_SUBSHELL")
+env | grep ^SHLVL

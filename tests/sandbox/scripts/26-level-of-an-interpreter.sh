@@ -1,0 +1,4 @@
+#!/bin/sh
+echo "$0 $SHLVL $#"
+set -o | grep posix
+echo "$-"

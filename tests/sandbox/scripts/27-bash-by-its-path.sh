@@ -1,0 +1,4 @@
+#!/usr/bin/bash -e
+echo "$0 $- ${BASH##*/}"
+false
+echo never

@@ -1,0 +1,3 @@
+#!/usr/bin/env -S bash -u
+echo "$0 $- $#"
+echo "$nothing"

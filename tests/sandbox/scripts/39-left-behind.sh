@@ -1,0 +1,3 @@
+sleep 60 </dev/null >/dev/null 2>&1 &
+disown
+echo done

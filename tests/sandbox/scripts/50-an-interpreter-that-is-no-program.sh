@@ -1,0 +1,2 @@
+#!/job/lib.sh.txt
+echo never

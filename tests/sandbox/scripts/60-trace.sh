@@ -1,0 +1,6 @@
+set -x
+echo a; f() { echo b; }; f
+(echo c)
+$(echo echo d)
+PS4='+ $LINENO: '
+echo e
