@@ -120,6 +120,17 @@ def test_wrong_options_of_profile_are_refused(words: list[str]) -> None:
     assert "contrib/development/profile: error: " in refused.stderr
 
 
+def test_the_command_that_tries_memory_tells_of_its_options_and_refuses_others() -> None:
+    told = subprocess.run(
+        [REPOSITORY / "contrib/development/memory", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--times", "--mode", "--kind"):
+        assert option in told
+    refused = run("benchmarks.memory", "--kind", "bogus")
+    assert refused.returncode == 2
+    assert "contrib/development/memory: error: " in refused.stderr
+
+
 @pytest.mark.parametrize("words", [["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"]])
 def test_wrong_options_are_refused_before_anything_is_done(words: list[str]) -> None:
     refused = run("benchmarks.options", *words)

@@ -54,7 +54,7 @@ def asking(memory: int) -> dict[str, dict[str, int]]:
 
 
 def test_no_more_run_at_once_than_there_is_memory_for(served: Served) -> None:
-    """Each asks for 200 MiB, and its container for 24 more, so there are two at a time; the big one has all of it."""
+    """Each asks for 200 MiB, and its container for 32 more, so there are two at a time; the big one has all of it."""
     small = [f"{name}-{number}" for number in range(3) for name in ("alice", "bob")]
     for id_ in small:
         served.drop_as(ALICE if id_.startswith("alice") else BOB, id_, HOLDS, limits=asking(200 * MIB))

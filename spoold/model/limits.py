@@ -17,7 +17,8 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 LEAST_RESERVE = 512 * MIB  # of a host's memory, for what are no jobs
-BESIDE = 80 * MIB  # what a container needs beside its job, at most: its supervisor, the job's files and output
+# What a container needs beside its job, at most: its supervisor, the job's files and output, and the kernel's own.
+BESIDE = 112 * MIB
 LEAST = 16 * MIB  # for a job; with less nothing starts
 WALL = 2  # seconds on the clock for a second of CPU, where only the latter is asked for: neighbours have their share
 # Descriptors of all processes of a phase together. So many times at most do they wait for one timer by poll(2). All who

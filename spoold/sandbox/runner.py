@@ -35,6 +35,7 @@ from spoold.sandbox.inside.messages import (
     Parcel,
     Refused,
 )
+from spoold.sandbox.inside.pages import EXACT
 from spoold.sandbox.notes import of_phase, of_whole
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
@@ -51,18 +52,23 @@ MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and rep
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
+LOOKS = 10  # milliseconds between two looks at memory, see ``inside.phase.TICK``
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 Carrier = TypeVar("Carrier", bound=Transport)
 
 
 class Ran(NamedTuple):
-    """A phase that ran: its record, the bytes of files in memory that it leaves, how many there were, and notes."""
+    """A phase that ran: its record, the bytes of files in memory that it leaves, how many there were, and notes.
+
+    A later one may hold ``unseen`` bytes for a moment without being seen, since its container held as much.
+    """
 
     phase: Phase
     left: int
     entries: int
     notes: list[str]
+    unseen: int = 0
 
 
 class Runner(Generic[Carrier]):
@@ -75,6 +81,7 @@ class Runner(Generic[Carrier]):
         self.light = True  # whether it holds little of a job's
         self._slow = False  # whether it takes long to empty
         self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
+        self._unseen = 0  # bytes that a phase may hold for a moment unseen, since an earlier one held as much
         self._jobs, self._owner = 0, -1
 
     def serves(self, owner: int) -> bool:
@@ -82,7 +89,9 @@ class Runner(Generic[Carrier]):
         return not self._jobs or self._owner == owner or not self.plan.settings.sandbox.replace_on_owner_change
 
     def fits(self, job: Job) -> bool:
-        """Tell whether it has, or can be given, the size that ``job`` needs."""
+        """Tell whether it has, or can be given, the size that ``job`` needs, and would see the job pass its limits."""
+        if any(self._unseen > limits.memory + EXACT for limits in (job.compile, job.run) if limits is not None):
+            return False
         return self.plan.resizable or self.transport.size == self.plan.size_for_all(job)
 
     def alive(self) -> bool:
@@ -160,10 +169,12 @@ class Runner(Generic[Carrier]):
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
             parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
+            unseen = self._unseen
             ran = self._phase(stream, parts, name, limits)
+            self._unseen = ran.unseen
             phases[name] = ran.phase
             beside += ran.left
-            notes += ran.notes
+            notes += [*ran.notes, *_of_unseen(name, ran.phase, unseen)]
             self._slow = beside > HEAVY or ran.entries > MANY
             self.light = beside <= LIGHT
             on_phase(name, phases[name])
@@ -190,6 +201,17 @@ class Runner(Generic[Carrier]):
             if self.transport.lacked_memory():
                 return Ran(killed_whole(limits, time.monotonic() - started), 0, 0, of_whole(name))
             raise TemporaryError(f"the sandbox was lost: {error}") from error
+
+
+def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:
+    """Return a note where a phase may have held more than it is said to, since its container had ``unseen`` before."""
+    if not isinstance(phase.memory, int) or unseen <= phase.memory + EXACT:
+        return []
+    note = (
+        f"{name}.memory: peaks shorter than {LOOKS} ms may be missing, up to {unseen} bytes: its container had as much "
+        "before, and the kernel there keeps one peak for good"
+    )
+    return [note]
 
 
 def _usual(result: JobResult) -> bool:
@@ -270,4 +292,4 @@ def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, dead
     phase = judge(said, stdout, stderr, limits)
     assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: it ran
     notes = [*of_phase(name, said, phase.outcome, limits), *obstacles.told(said.obstacles)]
-    return Ran(phase, said.left, said.entries, notes)
+    return Ran(phase, said.left, said.entries, notes, said.unseen)

@@ -1,9 +1,8 @@
 """How large a sandbox is: what it may take of memory and processes, for a phase or for all of a job.
 
 All that wait have one size, which is enough for either phase with the default limits. A phase whose request asks for
-another limit gets it by a change of the sandbox's own limits just before: then the kernel's word is what counts. One
-with the smaller of the defaults is held to it by the supervisor's looks, a few milliseconds apart, and has no change to
-wait for; what a peak between two looks can take is bounded by the larger.
+another limit gets it by a change of the sandbox's own limits just before. That is a bound on what a job can take from
+others, with room for all that is not the job's. Whether a phase held more than it may is measured (``inside.pages``).
 
 The files of a job lie in memory, and so does what its processes share. A sandbox that waits knows no job yet, so its
 file systems are as large as any may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
@@ -16,10 +15,12 @@ from dataclasses import dataclass
 
 from spoold.config import Settings
 from spoold.model.job import Job, Runtime
-from spoold.model.limits import MIB, Limits, PhaseLimits
+from spoold.model.limits import KIB, MIB, Limits, PhaseLimits
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
+# What the kernel needs for a job's processes: page tables for all of the memory in eight of them, stacks and the like.
+PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
 PLACES = 3  # file systems in memory that a job has, see ``inside.room``
 
@@ -72,7 +73,8 @@ def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:
     """
     defaults = {limits.compile.default.memory, limits.run.default.memory}
     least = max(defaults) if phase.memory in defaults else 0
-    own = SUPERVISOR_MEMORY + phase.stdout + phase.stderr
+    kernel = min(MOST_KERNEL, int(max(phase.memory, least) * PAGE_TABLES) + phase.processes * EACH_PROCESS)
+    own = SUPERVISOR_MEMORY + phase.stdout + phase.stderr + kernel
     return max(phase.memory + _rounded(own + beside), least + _rounded(own))
 
 

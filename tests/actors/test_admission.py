@@ -545,13 +545,13 @@ def test_no_limit_is_above_what_there_is() -> None:
 def test_what_a_job_asks_for_is_what_its_container_gets() -> None:
     limits = Limits()
     plain = make_job("", shell="", limits=limits.run.default)
-    assert sizes.asked(limits, plain) == GIB + 24 * MIB  # all that wait have this size
+    assert sizes.asked(limits, plain) == GIB + 48 * MIB  # all that wait have this size
     own = make_job("", shell="", limits=replace(RUN, memory=64 * MIB), stdin=b"x" * (9 * MIB))
     assert sizes.asked(limits, own) == (64 + 32) * MIB
     compiled = make_job("", shell="", compile_sh="", limits=limits.run.default)
-    assert sizes.asked(limits, compiled) == (512 + 24) * MIB + GIB  # all that it may have left in memory
+    assert sizes.asked(limits, compiled) == (512 + 48) * MIB + GIB  # all that it may have left in memory
     narrow = replace(limits, work_size=256 * MIB)
-    assert sizes.asked(narrow, compiled) == (512 + 24 + 3 * 256) * MIB
+    assert sizes.asked(narrow, compiled) == (512 + 48 + 3 * 256) * MIB
     most = make_job("", shell="", limits=limits.run.maximum, stdin=b"x" * (16 * MIB))
     assert sizes.asked(limits, most) <= limits.run.maximum.memory + BESIDE
     for host in (GIB, 2 * GIB, 8 * GIB):  # no container gets more than there is, whatever both phases may have

@@ -408,7 +408,7 @@ def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "memory", lambda: 4 << 30)
     small = Settings(executor=ExecutorSettings(slots=2))
     found = list(budget.examine(small))
-    assert "memory for jobs: 3584 MiB, 1048 MiB a job with the default limits, 2 slots" in said(found, Level.FINE)
+    assert "memory for jobs: 3584 MiB, 1072 MiB a job with the default limits, 2 slots" in said(found, Level.FINE)
     assert "limits.run.maximum.memory: 8192 MiB is more than one job can have here" in said(found, Level.NOTE)
     assert "where both do, this host has not enough" in said(found, Level.NOTE)
     many = Settings(executor=ExecutorSettings(slots=8))
@@ -416,7 +416,7 @@ def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = said(budget.examine(Settings(executor=ExecutorSettings(memory=8 << 30))), Level.WARNING)
     assert "executor.memory, 8192 MiB, is more than the 4096 MiB of this host" in wrong
     little = said(budget.examine(Settings(executor=ExecutorSettings(memory=1 << 30))), Level.WARNING)
-    assert "limits.compile.default.memory: 1024 MiB is more than one job can have here: it gets 944 MiB" in little
+    assert "limits.compile.default.memory: 1024 MiB is more than one job can have here: it gets 912 MiB" in little
     monkeypatch.setattr(machine, "memory", lambda: 256 << 30)
     assert "24576 MiB at most, beside all jobs" in said(budget.examine(Settings()), Level.FINE)
 

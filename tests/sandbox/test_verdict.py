@@ -23,6 +23,7 @@ def done(status: int, *, hit: bytes = b"", oom: int = 0, total: int = 0) -> Done
         entries=0,
         full=[],
         left=0,
+        unseen=0,
         oom=oom,
         hit=hit,
         clean=1,

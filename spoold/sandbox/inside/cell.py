@@ -20,7 +20,7 @@ import gc
 import os
 import time
 
-from . import kernel, masks, store
+from . import kernel, masks, peaks, store
 from .files import JOB_UID, WORK
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
 
@@ -66,7 +66,8 @@ def serve_many(
     gc.disable()
     gc.freeze()  # a collection would copy all the pages that a cell shares with us
     first, status, hosts = True, ENDED, masks.Masks()
-    own = sum(counters.memory()[:2])
+    own = _held(counters)
+    counters.begin_peaks(peaks.by_namespace())
     while status == ENDED:
         cell = _make(holder)
         if cell == 0:
@@ -86,11 +87,16 @@ def _freed(counters: Counters, most: int) -> bool:
     Until then the next job would have that much less.
     """
     deadline = time.monotonic() + STRAY_TIMEOUT
-    while sum(counters.memory()[:2]) > most:
+    while _held(counters) > most:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.001)
     return True
+
+
+def _held(counters: Counters) -> int:
+    memory = counters.memory()
+    return memory.heap + memory.files
 
 
 def leave() -> NoReturn:

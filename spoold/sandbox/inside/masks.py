@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 
+from . import peaks
 from .kernel import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REMOUNT, call, libc
 
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -63,8 +64,8 @@ class Masks:
             "vmstat": b"".join(line.split()[0] + b" 0\n" for line in _read("/proc/vmstat").splitlines()),
         }
 
-    def cover(self) -> None:
-        """Put it in its place, in this mount namespace, unless it is there."""
+    def cover(self, *, peaks_too: bool = False) -> None:
+        """Put it in its place, in this mount namespace, unless it is there; leave ``peaks`` behind it."""
         if os.path.exists(EMPTY):
             return
         call(libc.mount, b"tmpfs", PLACE.encode(), b"tmpfs", CALM, SIZE)
@@ -79,6 +80,8 @@ class Masks:
             _write(f"{PLACE}/{GROUP}/{name}", b"")
             if not _bind(f"/sys/{GROUP}/{name}", f"{PLACE}/{GROUP}/{name}"):
                 os.unlink(f"{PLACE}/{GROUP}/{name}")
+        if peaks_too:
+            peaks.leave(PLACE)
         for name, content in self._files.items():
             _write(f"{PLACE}/proc/{name}", content)
             _bind(f"{PLACE}/proc/{name}", f"/proc/{name}")

@@ -233,9 +233,10 @@ class Done(Message):
     """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
 
     ``files`` is how much of ``memory`` were files and shared memory, ``entries`` how many files and directories there
-    were at most, ``full`` which file systems had no room. ``left`` is what it leaves in memory as files, ``oom`` 1
-    where the kernel killed something for want of memory, ``hit`` the limit that it met (``Hit``), ``clean`` 1 where
-    nothing of it lives. The bytes of ``stdout`` and ``stderr`` follow.
+    were at most, ``full`` which file systems had no room. ``left`` is what it leaves in memory as files, ``unseen``
+    what a later one may hold for a moment without being seen, 0 where all is. ``oom`` is 1 where the kernel killed
+    something for want of memory, ``hit`` the limit that it met (``Hit``), ``clean`` 1 where nothing of it lives. The
+    bytes of ``stdout`` and ``stderr`` follow.
     """
 
     status: int
@@ -246,6 +247,7 @@ class Done(Message):
     entries: int
     full: list[Full]
     left: int
+    unseen: int
     oom: int
     hit: bytes
     clean: int

@@ -54,7 +54,7 @@ def _carry_out(order: GiveView, home: int, hosts: Masks) -> Message:
     try:
         call(libc.setns, namespace, CLONE_NEWNS)
         try:
-            hosts.cover()
+            hosts.cover(peaks_too=True)
             if order.paths:
                 mount_view(order.paths, unmount=True)
         finally:

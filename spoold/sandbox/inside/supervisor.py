@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import cell, counters
+from . import cell, counters, peaks
 from .files import FULL, receive, serve
 from .messages import VERSION, Again, Broken, End, Message, Order, Parcel, Ready, Refused, failed, story
 from .phase import Phase, Tools
@@ -40,7 +40,9 @@ def main() -> None:
     tools.keep_in_reserve(RESERVE)
     try:
         tools.host.send(greeting)
-        _serve(tools, tools.host.message(Parcel))
+        job = tools.host.message(Parcel)
+        tools.counters.begin_peaks(peaks.left())
+        _serve(tools, job)
     except GoneError:
         os._exit(0)
     except Exception as error:  # noqa: BLE001 - the host has to know what is wrong with us

@@ -2,13 +2,15 @@
 
 Theory of operation. The kernel counts for the whole container, so all is told from what was counted before the phase.
 The looks decide, some milliseconds apart, and one after the end. What is ours is taken off: the output that we keep,
-and our own CPU time. But reading the output is the job's, whose output takes it. What sockets hold is added.
+and our own CPU time. But reading the output is the job's, whose output takes it. ``pages`` tells of memory, and what
+sockets hold is added. It is exact to a mebibyte, so a phase is over its limit from a mebibyte above it.
 """
 
 from __future__ import annotations
 
 import time
 
+from .pages import EXACT, Pages
 from .room import Room
 from .sockets import Sockets
 
@@ -32,11 +34,10 @@ class Usage:
         self.reaped_cpu = self.looking_cpu = self.draining_cpu = 0
         self.cpu_before = counters.cpu()
         self.oom_before = counters.oom_kills()
-        self.peak_before = counters.peak()
-        self.heap_before, self.files_before, self.cache_before = counters.memory()
-        self.memory_before = self.heap_before + self.files_before
-        self.memory_peak = self.files_at_peak = 0
+        self.pages = Pages(counters)
+        self.memory_peak = self.files_at_most = self.held = 0
         self.room = Room()
+        self.most_memory = limits.memory + EXACT
         self.sockets = Sockets()
         self.started = time.monotonic_ns()
 
@@ -69,15 +70,13 @@ class Usage:
     def look(self, now: int) -> None:
         """Look at memory, time and CPU; ``now`` is on the monotonic clock, in nanoseconds."""
         began = self.count_draining()
-        heap, files, cache = self.counters.memory()
-        used = self._used(heap, files, cache)
+        used = self._memory()
         seen = self.sockets.held()
-        used += self.sockets.held(again=True) if used + seen > self.limits.memory >= used else seen
-        if used > self.memory_peak:
-            self.memory_peak, self.files_at_peak = used, max(0, files - self.files_before)
+        used += self.sockets.held(again=True) if used + seen > self.most_memory >= used else seen
+        self.memory_peak = max(self.memory_peak, used)
         self.room.look()
         self.elapsed = now - self.started
-        if used > self.limits.memory or self.oom():
+        if self.memory_peak > self.most_memory or self.oom():
             self.hit = "memory"
         elif self.elapsed >= self.limits.time:
             self.hit = "time"
@@ -90,41 +89,27 @@ class Usage:
 
         A limit that was passed since the last look is ``hit``.
         """
-        left, peak = self._memory()
-        self.files_at_peak = max(self.files_at_peak, left)
+        self.memory_peak = max(self.memory_peak, self._memory())
         self.room.look()
         cpu = self._cpu()
-        if peak > self.limits.memory:
+        if self.memory_peak > self.most_memory:
             self.hit = "memory"
         elif not self.hit and self.elapsed > self.limits.time:
             self.hit = "time"
         elif not self.hit and cpu > self.limits.cpu_time:
             self.hit = "cpu"
-        return cpu, peak, left
+        return cpu, self.memory_peak, self.held
 
     def _cpu(self) -> int:
         now = self.counters.cpu()
         used = self.reaped_cpu if now is None or self.cpu_before is None else max(0, now - self.cpu_before)
         return used + self.draining_cpu
 
-    def _memory(self) -> tuple[int, int]:
-        """Return the bytes of files in memory that the phase leaves, and its peak.
-
-        The peak is what was seen at the looks, or the kernel's own where that rose in this phase. The kernel's counts
-        cached files too, which say more about who read them first than about the job: what the cache has grown by is
-        taken off. As that is not exact it never decides about the limit.
-        """
-        heap, files, cache = self.counters.memory()
-        peak, exact = self.counters.peak(), 0
-        if peak > self.peak_before:
-            exact = peak - self._kept() - self.memory_before - self.cache_before - max(0, cache - self.cache_before)
-        left = max(0, self._used(heap, files, cache))
-        return left, max(self.memory_peak, left, min(exact, self.limits.memory))
-
-    def _used(self, heap: int, files: int, _: int) -> int:
-        """Return the bytes that this phase holds; files of an earlier one that it deletes make no room for more."""
-        self.files_before = min(self.files_before, files)
-        return heap - self.heap_before - self._kept() + files - self.files_before
+    def _memory(self) -> int:
+        """See what is held now; return the most that was since the last look, but for sockets."""
+        self.held, most = self.pages.look(self._kept())
+        self.files_at_most = max(self.files_at_most, self.pages.files)
+        return most
 
     def _kept(self) -> int:
         return sum(len(kept) for kept in self.kept)
