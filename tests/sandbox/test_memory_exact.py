@@ -9,6 +9,7 @@ import os
 import threading
 from pathlib import Path
 
+import docker
 import pytest
 from msgspec.structs import replace
 
@@ -69,10 +70,14 @@ def go(sandbox: DockerSandbox, job: Job) -> JobResult:
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
-def test_a_short_peak_is_told_after_a_higher_one(sandbox: DockerSandbox, python_shell: str) -> None:
+def test_a_short_peak_is_told_after_a_higher_one(
+    sandbox: DockerSandbox, python_shell: str, api: docker.APIClient
+) -> None:
     """Of an earlier phase, and in a container of many jobs of an earlier job."""
     result = go(sandbox, holding((300, 40), python_shell))
-    assert result.notes == []
+    if result.notes:
+        assert api.info()["CgroupVersion"] == "2", result.notes
+        pytest.skip(result.notes[0])
     for phase, size in ((result.compile, 300), (result.run, 40)):
         assert isinstance(phase.memory, int)
         assert abs(phase.memory - size * MIB) < 3 * MIB  # the shell is there too
@@ -105,17 +110,17 @@ def test_no_program_says_that_its_memory_was_short(
 
 WORKERS = """
 import mmap, os, sys, time
-held = mmap.mmap(-1, 40 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-for at in range(0, 40 << 20, 4096): held[at] = 1
+held = mmap.mmap(-1, 30 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, 30 << 20, 4096): held[at] = 1
 ends, never = os.pipe(), os.pipe()
 children = []
-for _ in range(40):
+for _ in range(124):
     if child := os.fork(): children.append(child)
     else:
-        for at in range(0, 40 << 20, 4096): held[at]
+        for at in range(0, 30 << 20, 4096): held[at]
         os.write(ends[1], b".")
         os.read(never[0], 1)
-for _ in range(40): os.read(ends[0], 1)
+for _ in range(124): os.read(ends[0], 1)
 while any(open(f"/proc/{child}/stat").read().split()[2] != "S" for child in children): time.sleep(0.01)
 total = 0
 for process in [os.getpid(), *children]:
@@ -129,13 +134,15 @@ os._exit(0)  # or it would take pages of its own to end
 def test_what_many_processes_share_counts_once_and_the_kernels_own_not_at_all(
     sandbox: DockerSandbox, python_shell: str
 ) -> None:
-    """Their page tables alone take 4 MB, and more than the limit leaves."""
+    """For a hundred processes that is 13 MB."""
     files = {"main.py": WORKERS.encode()}
-    limits = replace(PATIENT, memory=64 * MIB)
-    phase = go(sandbox, make_job("exec python3 main.py", shell=python_shell, files=files, limits=limits)).run
-    assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
-    assert isinstance(phase.memory, int)
-    assert abs(phase.memory - int(phase.stdout) * 1024) < MIB
+    limits = PATIENT
+    for _ in range(2):
+        phase = go(sandbox, make_job("exec python3 main.py", shell=python_shell, files=files, limits=limits)).run
+        assert (phase.outcome, phase.stderr) == (Outcome.OK, "")
+        assert isinstance(phase.memory, int)
+        assert abs(phase.memory - int(phase.stdout) * 1024) < MIB
+        limits = replace(PATIENT, memory=phase.memory + MIB // 2)  # no more than it needs
 
 
 @pytest.fixture
