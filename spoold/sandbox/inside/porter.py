@@ -1,7 +1,7 @@
 """The porter: gives a waiting container a Nix store that holds only what its job may see.
 
-It also covers what the kernel tells of the host there, see ``masks``. On the host the engine has a ``porter`` as well,
-which gives the orders.
+It also covers what the kernel tells of the host there, see ``masks``, and leaves its supervisor the peaks of memory as
+files that can be written to, see ``peaks``. On the host the engine has a ``porter`` as well, which gives the orders.
 
 It is not the supervisor and sees no job. It runs in a container of its own, among the processes of the engine's host
 and with the right to mount, and takes orders from the executor alone. An order names the first process of a container
