@@ -309,7 +309,7 @@ def test_containers_that_were_made_for_other_limits_are_replaced(
             sandbox.go_by(replace(sandbox._settings.limits, run=grown))
             assert running.result().run.stdout == "hi\n"
         until(lambda: len(waiting(sandbox)) == WAITING and not first.intersection(waiting(sandbox)))
-        assert set(sizes(sandbox, api)) == {(2048 + 24) * MIB}
+        assert set(sizes(sandbox, api)) == {(2048 + 56) * MIB}
         sandbox.prepare()
         second = set(waiting(sandbox))
         assert sandbox.run(make_job("echo hi", shell=plain_shell), lambda *_: None, threading.Event()).run.stdout
