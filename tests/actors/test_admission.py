@@ -620,7 +620,7 @@ def test_what_waits_for_memory_stays_in_new_without_a_lease(bench: Bench) -> Non
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop files of several users")
 def test_one_s_jobs_that_wait_for_memory_take_no_slot_from_another_s(bench: Bench) -> None:
     bench.sandbox.gate.clear()
-    drop_as(bench, ONE, "a1 a2 a3 a4", 900 * MIB)
+    drop_as(bench, ONE, "a1 a2 a3 a4", 880 * MIB)
     bench.until(lambda: len(bench.sandbox.jobs) == 2)
     bench.until(lambda: not bench.executor._seen)
     drop_as(bench, OTHER, "b1 b2", 50 * MIB)
