@@ -39,7 +39,6 @@ SPACES = (
     | kernel.CLONE_NEWUTS
     | kernel.CLONE_NEWNET
 )
-SIGCHLD = 17
 STRAY = 8 * 1024**2  # bytes; the kernel's counts are no more exact than this, and a container has room for it
 STRAY_TIMEOUT = 3.0  # seconds for it to free what a job held; it brings its counts up to date every two
 ENDED, GONE = 0, 3  # exit codes of a cell: its job is done; the host has closed its side; any other is an accident
@@ -119,7 +118,7 @@ def _make(holder: int) -> int:
     os.setegid(holder)
     os.seteuid(holder)
     kernel.set_capabilities(kernel.CAP_SETUID, kernel.CAP_SETGID, kernel.CAP_KILL)
-    cell = kernel.clone(SPACES | SIGCHLD)
+    cell = kernel.clone(SPACES | kernel.SIGCHLD)
     if cell == 0:
         libc.prctl(
             kernel.PR_SET_DUMPABLE, 1, 0, 0, 0

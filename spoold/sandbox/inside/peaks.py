@@ -1,10 +1,10 @@
 """The kernel's peaks of memory as files that can be written to, which lets them begin anew.
 
-Theory of operation. The engine mounts a container's control group read-only. The files belong to root, which the
-supervisor is; it lacks a mount of them that lets it write. A process in a user namespace of its own, which a container
-of many jobs may make, gets one (``by_namespace``). In a container of one job the porter leaves one of each file behind
-the masks, in a directory that no job can enter (``leave``, ``left``). What is opened so stays open in each cell. It is
-these files alone, so no limit can be changed with them.
+Theory of operation. The engine mounts a container's control group read-only. The supervisor is root, to whom the files
+belong, so all that it lacks is a mount of them that can be written to. A process in a user namespace of its own, which
+a container of many jobs may make, gets one (``by_namespace``). In a container of one job the porter leaves one of each
+file behind the masks, in a directory that no job can enter (``leave``, ``left``). What is opened so stays open in each
+cell, and is closed in the job. It is these files alone, so no limit can be changed with them.
 
 Where none of this works, peaks count from the start of the container, and the looks have to do. On version 2 a file
 takes this since Linux 6.12, and not from within a control group namespace where the hierarchy is mounted with
@@ -24,11 +24,10 @@ GROUP = "/sys/fs/cgroup"
 OWN = "own"  # the directory in the masks' /sys
 PLACE = "/tmp"  # where the other process mounts the group, for itself alone
 CALM = MS_NOSUID | MS_NODEV | MS_NOEXEC
-SIGCHLD = 17
 
 
 def leave(place: str) -> None:
-    """Leave the files in a directory that is made in ``place``, to be written to; as many as this kernel allows."""
+    """Leave the files in a directory that is made in ``place``, to be written to; where that fails, not all of them."""
     directory = f"{place}/{OWN}"
     os.mkdir(directory, 0o700)
     unified = _unified()
@@ -40,7 +39,7 @@ def leave(place: str) -> None:
             call(libc.mount, source.encode(), path.encode(), None, MS_BIND, None)
             call(libc.mount, None, path.encode(), None, MS_REMOUNT | MS_BIND | CALM, None)
         except OSError:
-            os.unlink(path) if not os.path.ismount(path) else None
+            return
 
 
 def left() -> list[int]:
@@ -54,7 +53,7 @@ def by_namespace() -> list[int]:
     told, tell = os.pipe2(os.O_CLOEXEC)
     go, let_go = os.pipe2(os.O_CLOEXEC)
     try:
-        other = kernel.clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | SIGCHLD)
+        other = kernel.clone(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP | kernel.SIGCHLD)
     except OSError:
         return []
     if other == 0:
