@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.errors import ClientError
 from spoold.model.job import JobResult, Runtime
-from spoold.model.limits import COMPILE_DEFAULT, GIB, MIB, RUN_DEFAULT, Limits, PhaseLimits
+from spoold.model.limits import COMPILE_DEFAULT, GIB, MIB, RUN_DEFAULT, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import sizes
 from tests import engines
@@ -128,8 +129,9 @@ def small(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Ite
     sandbox = DockerSandbox(replace(settings, limits=Limits(work_size=8 * MIB, work_inodes=100)), runtime)
     sandbox.prepare()
 
-    def go(script: str, shell: str, limits: PhaseLimits = PATIENT) -> JobResult:
-        return sandbox.run(make_job(script, shell=shell, limits=limits), lambda *_: None, threading.Event())
+    def go(script: str, shell: str, **files: bytes) -> JobResult:
+        job = make_job(script, shell=shell, limits=PATIENT, files=files)
+        return sandbox.run(job, lambda *_: None, threading.Event())
 
     yield go
     sandbox.close()
@@ -142,6 +144,12 @@ def test_what_was_full_is_named(small: Callable[..., JobResult], plain_shell: st
     assert named(result, f"run: {place} had no room for another byte; it has 8388608 bytes here"), result.notes
     result = small(f"cd {place}; for ((n = 0; n < 100; n++)); do : >$n; done; true", plain_shell)
     assert named(result, f"run: {place} had no room for another file or directory; it has 100 of them"), result.notes
+
+
+def test_files_that_do_not_fit_are_the_clients_fault(small: Callable[..., JobResult], plain_shell: str) -> None:
+    for files in ({"much": b"x" * 9 * MIB}, {f"d{n}/f": b"" for n in range(90)}):
+        with pytest.raises(ClientError, match=r"files: .*No space left"):
+            small("true", plain_shell, **files)
 
 
 def test_what_compiling_leaves_is_counted_before_a_job_begins(plain_shell: str) -> None:

@@ -68,6 +68,7 @@ def variables(row: str) -> Callable[[Seen], Seen]:
 
 
 HOME = "`HOME`, `NIX_PATH`"
+ZONES = "`TZDIR`"
 PLACES = "`TMPDIR`, `TMP`, `TEMP`, `TEMPDIR`, `NIX_BUILD_TOP`, `NIX_BUILD_SHELL`, `USER`, `__ETC_PROFILE_SOURCED`"
 PROCESS = "`UID`, `EUID`, `PPID`, `_` where a script begins"
 TRACED = "a script without `#!`: `/proc/PID/cmdline`, and how lines of `set -x` begin"
@@ -76,6 +77,7 @@ ENDED = "a script that a signal ends"
 UNSTARTED = "a script that cannot be started"
 ROWS = {
     HOME: variables(HOME),
+    ZONES: variables(ZONES),
     PLACES: variables(PLACES),
     PROCESS: variables(PROCESS),
     TRACED: without_words(r"^\++ "),
@@ -88,9 +90,9 @@ ROWS = {
 DIFFER = {
     "killed-by-term": (ENDED,),
     "killed-by-segv": (ENDED,),
-    "environment": (HOME, PLACES),
-    "variables-of-the-shell": (HOME, PLACES, PROCESS),
-    "exported-to-a-program": (HOME, PLACES, PROCESS),
+    "environment": (HOME, ZONES, PLACES),
+    "variables-of-the-shell": (HOME, ZONES, PLACES, PROCESS),
+    "exported-to-a-program": (HOME, ZONES, PLACES, PROCESS),
     "trace": (TRACED,),
     "limits": (LIMITED,),
     "no-such-interpreter": (UNSTARTED,),
