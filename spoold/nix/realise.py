@@ -100,7 +100,8 @@ def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
     argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
-    rlimits = userns.share_of(proc.Rlimits(file_size=limits.output))
+    # The looks at what builders write decide: of SIGXFSZ we are told by the builder alone.
+    rlimits = userns.share_of(proc.Rlimits(file_size=2 * limits.output))
     bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],

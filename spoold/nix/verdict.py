@@ -22,7 +22,6 @@ from spoold.nix.store import Store
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
-FILE_TOO_LARGE = (b"' failed due to signal 25", b"' failed with exit code 153")  # SIGXFSZ, and a shell's word for it
 CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
 
 
@@ -124,8 +123,6 @@ def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, 
     if build.limit is Limit.WALL or build.exit_code == 101:
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
     note = build.reason if build.limit is Limit.WATCH else ""
-    if any(words in build.stderr.data for words in FILE_TOO_LARGE):
-        note = f"a builder wrote a file of more than {limits.output} bytes"
-    elif b" killed after writing more than " in build.stderr.data:
+    if build.stderr.total > limits.log:  # Nix ends a builder there
         note = f"a builder wrote more than {limits.log} bytes of log"
     return (Outcome.OUTPUT_LIMIT if note else Outcome.NONZERO_EXIT), note

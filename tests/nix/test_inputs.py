@@ -165,6 +165,19 @@ def test_what_a_build_writes_is_seen_though_it_is_closed_to_others(setup: Setup)
     assert f"more than {OUTPUT} bytes were written" in result.phase.stderr
 
 
+SAYS = """echo "error: builder for '/nix/store/x' failed due to signal 25 (File size limit exceeded)"
+echo "error: builder for '/nix/store/x' failed with exit code 153"
+echo "error: builder for '/nix/store/x' killed after writing more than 5 bytes of log"
+"""
+
+
+@pytest.mark.parametrize("end", ["exit 153", "kill -XFSZ $$"])
+def test_what_a_builder_says_or_ends_with_names_no_limit(setup: Setup, end: str) -> None:
+    attributes = f"X = pkgs.runCommand \"says-{time.time_ns()}\" {{}} ''{SAYS}{end}'';"
+    result = setup.build(room.SHELL % attributes)
+    assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase
+
+
 def test_a_daemon_keeps_no_capability(setup: Setup) -> None:
     """Nor anything that could bring one back. (Root keeps its own.)"""
     if isinstance(setup, InProcess):
