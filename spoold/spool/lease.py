@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from spoold.config import LeaseSettings
@@ -22,6 +22,7 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 
+HEED = 1.0  # seconds between two looks whether somebody wants an entry ended
 NOTE = "held"  # what a note says to whoever looks at it: its name tells the rest
 
 
@@ -57,7 +58,11 @@ class Lease:
             if not (fsops.stands_for(self.path, self._held) and fsops.touch(self.path)):
                 self._lose()
                 self.stop.set()
-            elif self._wish and fsops.stands_for(self._wish, self._held):
+
+    def heed(self) -> None:
+        """Find out whether the holder is asked to end the entry."""
+        with self._using:
+            if self._wish and not self._held.closed and fsops.stands_for(self._wish, self._held):
                 self.cancelled = True
                 self.stop.set()
 
@@ -84,7 +89,7 @@ def has_run_out(age: float, still: float, lease: LeaseSettings) -> bool:
 
 
 class Heartbeat:
-    """A thread that renews all leases held by this process every ``interval`` seconds.
+    """A thread that renews all leases held by this process every ``interval`` seconds, and heeds wishes in between.
 
     ``notes`` is a directory of this role's own, in which each held entry has a link that leads nowhere. What a process
     that was killed has left there, the next one of its role need not wait out: while it lives, the former does not.
@@ -176,17 +181,24 @@ class Heartbeat:
                 self._done.discard(note)
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._interval):
-            self.beat()
-            self._beaten = time.monotonic()
+        pause = min(self._interval, HEED)
+        while not self._stop.wait(pause):
+            if time.monotonic() - self._beaten + pause / 2 >= self._interval:
+                self.beat()
+                self._beaten = time.monotonic()
+            else:
+                self._of_all(Lease.heed)
 
     def beat(self) -> None:
-        """Renew all leases once. An error of one (a file server that does not answer) is no reason to drop others."""
+        """Renew all leases once. What is not renewed is at the next beat; one that runs out is the safe outcome."""
         self._remove_notes()
+        self._of_all(Lease.renew)
+        self._of_all(Lease.heed)
+
+    def _of_all(self, act: Callable[[Lease], None]) -> None:
+        """Do it for all leases. An error of one (a file server that does not answer) is no reason to drop others."""
         with self._lock:
             held = list(self._held)
         for lease in held:
-            try:
-                lease.renew()
-            except OSError:
-                continue  # not renewed now; the next beat tries again, and a lease that runs out is the safe outcome
+            with contextlib.suppress(OSError):
+                act(lease)

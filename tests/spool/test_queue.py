@@ -144,6 +144,19 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: OwnedQueue) -> None:
     assert not names(queue, "tmp")
 
 
+def test_a_wish_is_heeded_long_before_the_next_renewal(queue: OwnedQueue) -> None:
+    entry = claimed(queue)
+    path, wish = queue.entry_path(State.RUNNING, entry), queue.path("tmp", "a.cancel")
+    with noting(queue, 1000).holding(path, wish) as lease:
+        os.utime(path, (1, 1))
+        Path(wish).write_bytes(b"another file asks for nothing")
+        assert not lease.stop.wait(2)
+        os.unlink(wish)
+        os.link(path, wish)
+        assert lease.stop.wait(60)
+        assert (lease.cancelled, lease.lost, os.stat(path).st_mtime) == (True, False, 1)
+
+
 def test_a_late_renewal_does_nothing_and_tells(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     heartbeat = noting(queue, 1000)
