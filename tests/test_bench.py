@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.peers import GoJudge, Piston
+from benchmarks.programs import COMPILE, TRIVIAL
+from benchmarks.report import file_system
 from spoold.config import Settings
 from spoold.model.states import Role
 from tests.engines import REPOSITORY, SLOWNESS
@@ -61,11 +67,16 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"], name
         assert all(row[figure] > 0 for figure in FIGURES), name
         assert f"\n{name} " in measured.stdout
+        assert row["turns"] >= 1, name
     assert set(report["memory_mb"]) == ROLES | {"total"}
     assert set(report["recovery_s"]) == ROLES
     assert set(report["scaling"]) == {"10", "1000"}
     assert report["environments"]["spool-single-use"]["ratio"] > 0
     assert report["machine"]["cpus"] > 0
+    assert set(report["engine_mb"]) == {"daemons", "shims"}
+    assert all(size > 1 for size in report["engine_mb"].values())
+    assert report["machine"]["file_system"] == file_system(tmp_path)
+    assert "fewer than 5 turns" in measured.stdout
     chart = ElementTree.fromstring((tmp_path / "out.svg").read_text())  # noqa: S314 - our own
     texts = [text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")]
     assert set(texts) >= NAMES
@@ -98,6 +109,87 @@ def test_it_tells_where_the_cpu_time_goes(
         assert costs["containers system"] > 0
         assert costs["jobs/s"] > 0
         assert all(f"\n {part} " in measured.stdout for part in parts)
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "journal", "no journal"])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_the_file_system_is_told_with_its_journal(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
+    if kind != "tmpfs":
+        image = tmp_path / "image"
+        image.write_bytes(b"")
+        os.truncate(image, 16 << 20)
+        feature = "has_journal" if kind == "journal" else "^has_journal"
+        subprocess.run(["mkfs.ext4", "-q", "-O", feature, image], check=True)
+        mount = ["mount", "-o", "loop", str(image), str(place)]
+    subprocess.run(mount, check=True)
+    try:
+        told = file_system(place)
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+    begins = {"tmpfs": "tmpfs (", "journal": "ext4, a journal (", "no journal": "ext4, no journal ("}
+    assert told.startswith(begins[kind])
+
+
+class Answers(BaseHTTPRequestHandler):
+    """What a go-judge and a Piston say: the run went well, or its compilation failed."""
+
+    protocol_version = "HTTP/1.1"
+    connections = 0
+
+    def setup(self) -> None:
+        type(self).connections += 1
+        super().setup()
+
+    def do_GET(self) -> None:
+        self._answer([{"language": "bash", "version": "5"}, {"language": "c", "version": "10"}])
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "cmd" in asked:
+            self._answer([{"status": "Accepted", "files": {"stdout": "hi\n"}}])
+        elif asked["language"] == "c":
+            self._answer({"compile": {"code": 1, "stderr": "no such compiler"}})
+        else:
+            self._answer({"run": {"stdout": "hi\n"}})
+
+    def _answer(self, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Answers.connections = 0
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=served.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+def test_a_peer_is_asked_over_one_connection(server: str) -> None:
+    judge = GoJudge("go-judge", server)
+    assert [judge.run(TRIVIAL) for _ in range(3)] == ["hi\n"] * 3
+    assert Answers.connections == 1
+    judge.close()
+
+
+def test_a_compilation_that_fails_is_what_the_peer_printed_and_no_crash(server: str) -> None:
+    piston = Piston("piston", server)
+    assert piston.run(TRIVIAL) == "hi\n"
+    assert "no such compiler" in piston.run(COMPILE)
+    piston.close()
 
 
 def test_help_tells_of_every_option() -> None:

@@ -21,6 +21,7 @@ from docker.errors import DockerException
 from rich.console import Console
 
 from benchmarks import events, options, report
+from benchmarks.engine import engine_memory
 from benchmarks.peers import ON_STORE, GoJudge, Isolate, Piston
 from benchmarks.programs import OWN, PROGRAMS, PYTHON, TRIVIAL, Program
 from benchmarks.served import Served, settle
@@ -68,7 +69,7 @@ def main() -> None:
 
 def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     """Return all that was measured."""
-    about = report.machine(given.docker)  # before we are a load ourselves
+    about = report.machine(given.docker, given.work)  # before we are a load ourselves
     with ExitStack() as stack:
         spools = start(given, stack, SPOOLS)
         ways: list[Way] = [*peers(given, spools[MAIN], stack), *spools.values()]
@@ -88,11 +89,13 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
                 served.daemons.end()
         time.sleep(1.0)  # for what the others leave behind them to be freed
         memory = spools[MAIN].daemons.memory()
+        engine = engine_memory(given.docker, spools[MAIN])
         recovery = events.recovery(spools[MAIN])
     return {
         "machine": about,
         "results": report.results(cells),
         "memory_mb": memory | {"total": round(sum(memory.values()), 1)},
+        "engine_mb": engine,
         "recovery_s": recovery,
         "scaling": scaling,
         "environments": environments,

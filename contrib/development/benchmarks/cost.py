@@ -8,17 +8,16 @@ import os
 import random
 import signal
 import statistics
-import struct
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from socket import AF_UNIX, SO_PEERCRED, SOL_SOCKET, socket
 from subprocess import SubprocessError
 
 from docker.errors import DockerException
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.engine import listener, processes, processes_of
 from benchmarks.programs import COMPILE, PROGRAMS, PYTHON, TRIVIAL
 from benchmarks.served import Served, settle
 from benchmarks.turns import say
@@ -27,7 +26,6 @@ from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Sandbox
 from spoold.model.errors import SpooldError
 
 TICKS = os.sysconf("SC_CLK_TCK")
-PEER = struct.Struct("iII")  # unix(7), SO_PEERCRED: pid, uid, gid
 KERNEL = 2  # kthreadd, the parent of all threads of the kernel
 BY_NAME = {program.title: program for program in (TRIVIAL, PYTHON, COMPILE)}
 # Rows, in the order of the table. What all of them leave of the machine is "rest": other work, and whoever has ended.
@@ -126,27 +124,19 @@ class Meter:
     """Reads the CPU time that all parts have used so far, those of the engine at ``docker`` included."""
 
     def __init__(self, docker: str) -> None:
-        self._engine = _engine(docker)
+        self._engine = listener(docker)
         self._group: Path | None = None
 
     def read(self, served: Served) -> Costs:
         """Return the seconds of CPU of each part, of the whole machine, and of what is no part."""
         costs = {role: _of_process(pid) for role, pid in served.daemons.pids().items()}
-        costs["engine"] = sum(_of_process(pid) for pid in self._engine_processes(served))
-        costs["kernel threads"] = sum(_of_process(pid) for pid, parent, _ in _processes() if parent == KERNEL)
+        costs["engine"] = sum(_of_process(pid) for pid in processes_of(self._engine, served))
+        costs["kernel threads"] = sum(_of_process(pid) for pid, parent, _ in processes() if parent == KERNEL)
         costs["containers user"], costs["containers system"] = self._containers(served)
         costs["all parts"] = sum(costs[part] for part in PARTS)
         busy = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
         costs["rest of the machine"] = (sum(busy[:3]) + sum(busy[5:8])) / TICKS - costs["all parts"]
         return costs
-
-    def _engine_processes(self, served: Served) -> set[int]:
-        """Return the daemon, what it started, and the shims of containers that live, which are nobody's children."""
-        ids, found = served.container_ids(), {self._engine}
-        for pid, parent, name in sorted(_processes()):
-            if parent in found or (name.startswith("containerd-shim") and not ids.isdisjoint(_words_of(pid))):
-                found.add(pid)
-        return found
 
     def _containers(self, served: Served) -> tuple[float, float]:
         """Return what all containers used so far, those that are gone as well: their groups lie below one."""
@@ -162,41 +152,12 @@ class Meter:
         return user, system
 
 
-def _engine(docker: str) -> int:
-    """Return the pid of the daemon that listens there."""
-    with socket(AF_UNIX) as connection:
-        connection.connect(docker.removeprefix("unix://"))
-        pid: int = PEER.unpack(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, PEER.size))[0]
-    return pid
-
-
 def _group_of(pid: int) -> Path:
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "cpuacct" in controllers.split(","):
             return Path(f"/sys/fs/cgroup/cpuacct{path}")
     return Path(f"/sys/fs/cgroup{path}")
-
-
-def _processes() -> list[tuple[int, int, str]]:
-    """Return pid, parent and name of each process."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        if directory.name.isdecimal():
-            try:
-                text = (directory / "stat").read_text()
-            except OSError:
-                continue
-            name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 1 :].split()
-            found.append((int(directory.name), int(rest[1]), name))
-    return found
-
-
-def _words_of(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except OSError:
-        return []
 
 
 def _of_process(pid: int) -> float:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import queue
 import subprocess
+import threading
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -190,7 +193,7 @@ class GoJudge(Peer):
 
     def __init__(self, name: str, url: str) -> None:
         super().__init__(name, (TRIVIAL, PYTHON, COMPILE))
-        self._url = f"{url.rstrip('/')}/run"
+        self._server = Server(url.rstrip("/"))
 
     def run(self, program: Program) -> str:
         """See :class:`Peer`."""
@@ -203,8 +206,13 @@ class GoJudge(Peer):
             "memoryLimit": COMPILE_DEFAULT.memory,
             "procLimit": COMPILE_DEFAULT.processes,
         }
-        (result,) = posted(self._url, {"cmd": [command]})
+        (result,) = self._server.posted("/run", {"cmd": [command]})
         return str(result["files"]["stdout"]) if result["status"] == "Accepted" else str(result)
+
+    def close(self) -> None:
+        """End the connections too."""
+        super().close()
+        self._server.close()
 
 
 class Piston(Peer):
@@ -213,8 +221,8 @@ class Piston(Peer):
     LANGUAGES = ((TRIVIAL, "bash", "run.sh"), (PYTHON, "python", "squares.py"), (COMPILE, "c", "sum.c"))
 
     def __init__(self, name: str, url: str) -> None:
-        self._url = f"{url.rstrip('/')}/api/v2"
-        with urllib.request.urlopen(f"{self._url}/runtimes", timeout=RUN_TIMEOUT) as answer:  # noqa: S310 - a URL that was given
+        self._server = Server(f"{url.rstrip('/')}/api/v2")
+        with urllib.request.urlopen(f"{url.rstrip('/')}/api/v2/runtimes", timeout=RUN_TIMEOUT) as answer:  # noqa: S310 - a URL that was given
             versions = {each["language"]: each["version"] for each in json.load(answer)}
         self._known = {
             program: (language, versions[language], file)
@@ -229,16 +237,42 @@ class Piston(Peer):
         stdin = {PYTHON: "1 2 3\n", COMPILE: "20 22\n"}.get(program, "")
         files = [{"name": file, "content": program.files[file]}]
         request = {"language": language, "version": version, "files": files, "stdin": stdin}
-        result = posted(f"{self._url}/execute", request)
-        return str(result["run"]["stdout"] or result)
+        result = self._server.posted("/execute", request)
+        ran = result.get("run") or {}  # there is none where the compilation failed
+        return str(ran.get("stdout") or result)
+
+    def close(self) -> None:
+        """End the connections too."""
+        super().close()
+        self._server.close()
 
 
-def posted(url: str, body: object) -> Any:
-    """Return the JSON that a server answers to JSON."""
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - a URL that was given
-    with urllib.request.urlopen(request, timeout=RUN_TIMEOUT) as answer:  # noqa: S310 - a URL that was given
-        return json.load(answer)
+class Server:
+    """A server at a URL, with a connection that is kept for each thread that asks."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urllib.parse.urlsplit(url)
+        self._own = threading.local()
+        self._all: list[http.client.HTTPConnection] = []
+
+    def posted(self, path: str, body: object) -> Any:
+        """Return the JSON that it answers to JSON."""
+        connection = getattr(self._own, "connection", None)
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+            connection = self._own.connection = kind(self._parts.netloc, timeout=RUN_TIMEOUT)
+            self._all.append(connection)
+        try:
+            connection.request("POST", self._parts.path + path, json.dumps(body), {"Content-Type": "application/json"})
+            return json.load(connection.getresponse())
+        except (http.client.HTTPException, OSError):
+            self._own.connection = None
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._all:
+            connection.close()
 
 
 # The name of each way and what makes it; a new one is a line here.

@@ -19,6 +19,9 @@ from benchmarks.programs import PROGRAMS
 from benchmarks.turns import Cell
 
 REFERENCE = "docker-run"
+FIGURES = ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "turns", "p50 ratio", "jobs/s ratio")
+FEW = 5  # turns: a rate of fewer is marked
+JOURNALS = Path("/proc/fs/jbd2")  # has a directory for each journal of ext4, called by its device
 
 
 def results(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
@@ -30,13 +33,14 @@ def results(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
             "sustained_per_s": round(cell.capacity, 2),
             "samples": len(cell.latencies),
             "runs": cell.runs,
+            "turns": cell.turns,
         }
         for cell in cells
     }
 
 
-def machine(docker_host: str) -> dict[str, Any]:
-    """Return what the figures depend on."""
+def machine(docker_host: str, work: Path) -> dict[str, Any]:
+    """Return what the figures depend on; the spools are in ``work``."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     client = docker.APIClient(base_url=docker_host, version="auto")
     engine, about = client.version(), client.info()
@@ -51,10 +55,31 @@ def machine(docker_host: str) -> dict[str, Any]:
         "docker": engine["Version"],
         "runtime": about["DefaultRuntime"],
         "storage": about["Driver"],
+        "file_system": file_system(work),
         "cgroup": about.get("CgroupVersion", "1"),
         "nix": nix.split()[-1],
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def file_system(path: Path) -> str:
+    """Return on what a path lies: the type and options of its mount, and of ext4 whether it has a journal.
+
+    See proc_pid_mountinfo(5).
+    """
+    device = os.stat(path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        mount, _, rest = line.partition(" - ")
+        kind, source, options = rest.split(" ", 2)
+        if mount.split()[2] == number:
+            journal = ""
+            if kind == "ext4" and JOURNALS.is_dir():
+                name = os.path.basename(os.path.realpath(f"/sys/dev/block/{number}")) or source
+                there = any(each.name.startswith(f"{name}-") for each in JOURNALS.iterdir())
+                journal = ", a journal" if there else ", no journal"
+            return f"{kind}{journal} ({options})"
+    return "unknown"
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -62,18 +87,22 @@ def show(report: dict[str, Any], console: Console) -> None:
     for program in PROGRAMS:
         table = Table(box=None, pad_edge=False)
         table.add_column(f"{program.title} program", no_wrap=True)
-        for column in ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "p50 ratio", "jobs/s ratio"):
+        for column in FIGURES:
             table.add_column(column, justify="right", no_wrap=True)
         reference = report["results"].get(REFERENCE + program.suffix)
         for name, row in _of(program.suffix, report["results"]):
             ratios = [f"{row[key] / reference[key]:.3g}" for key in ("p50_ms", "jobs_per_s")] if reference else []
             rates = [f"{row[key]:.1f}" for key in ("jobs_per_s", "sustained_per_s")]
             figures = [f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
-            table.add_row(name, *figures, str(row["samples"]), *rates, *ratios)
+            few = "*" if row["turns"] < FEW else ""
+            table.add_row(name, *figures, str(row["samples"]), *rates, f"{row['turns']}{few}", *ratios)
         console.print(table)
         console.print()
     console.print(f"ratios: to {REFERENCE} with the same program")
+    if any(row["turns"] < FEW for row in report["results"].values()):
+        console.print(f"*: the rates are of fewer than {FEW} turns, so what else the machine did is in them")
     console.print("memory of the daemons, MB: ", _pairs(report["memory_mb"]))
+    console.print("memory of the engine, MB: ", _pairs(report["engine_mb"]))
     console.print("from kill -9 to an answer, s: ", _pairs(report["recovery_s"]))
     for name, row in report["environments"].items():
         console.print(f"new environments, {name}: ", _pairs(row))

@@ -39,6 +39,7 @@ class Cell:
     runs: int = 0
     seconds: float = 0.0  # until the last answers of these runs
     seconds_until_rest: float = 0.0  # and until what they left to be done was done
+    turns: int = 0  # in which these runs were asked for
     _warming_up: bool = True
 
     @property
@@ -73,7 +74,7 @@ class Cell:
         if seconds > 0:
             count = between(least, self.capacity * seconds * (1 - LATENCY_PART), max(least, 5 * samples))
             if self._warming_up:
-                self._warming_up, self.runs, self.seconds, self.seconds_until_rest = False, 0, 0.0, 0.0
+                self._warming_up, self.runs, self.seconds, self.seconds_until_rest, self.turns = False, 0, 0.0, 0.0, 0
             self.burst(count)
         rate = LOAD * self.capacity
         count = between(1, rate * seconds * LATENCY_PART, samples)
@@ -89,6 +90,7 @@ class Cell:
         self.seconds_until_rest += time.monotonic() - began
         self.seconds += taken
         self.runs += count
+        self.turns += 1
 
     def percentile(self, part: int) -> float:
         """Return the smallest latency, in milliseconds, that ``part`` percent of them do not exceed."""

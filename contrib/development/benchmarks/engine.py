@@ -1,0 +1,59 @@
+"""The processes of a Docker engine: the daemon, what it started, and the shims of a spool's containers."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from socket import AF_UNIX, SO_PEERCRED, SOL_SOCKET, socket
+
+from benchmarks.served import Served
+from benchmarks.ways import megabytes
+
+PEER = struct.Struct("iII")  # unix(7), SO_PEERCRED: pid, uid, gid
+
+
+def listener(docker: str) -> int:
+    """Return the pid of the daemon that listens there."""
+    with socket(AF_UNIX) as connection:
+        connection.connect(docker.removeprefix("unix://"))
+        pid: int = PEER.unpack(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, PEER.size))[0]
+    return pid
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """Return pid, parent and name of each process of the host."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdecimal():
+            try:
+                text = (directory / "stat").read_text()
+            except OSError:
+                continue
+            name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 1 :].split()
+            found.append((int(directory.name), int(rest[1]), name))
+    return found
+
+
+def _words_of(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def processes_of(engine: int, served: Served) -> set[int]:
+    """Return the daemon, what it started, and the shims of containers that live, which are nobody's children."""
+    ids, found = served.container_ids(), {engine}
+    for pid, parent, name in sorted(processes()):
+        if parent in found or (name.startswith("containerd-shim") and not ids.isdisjoint(_words_of(pid))):
+            found.add(pid)
+    return found
+
+
+def engine_memory(docker: str, served: Served) -> dict[str, float]:
+    """Return the MB of an engine while one spool's containers wait: the daemons, and all of the spool's shims."""
+    names = {pid: name for pid, _, name in processes()}
+    memory = {"daemons": 0.0, "shims": 0.0}
+    for pid in processes_of(listener(docker), served):
+        memory["shims" if names.get(pid, "").startswith("containerd-shim") else "daemons"] += megabytes(pid)
+    return {name: round(size, 1) for name, size in memory.items()}
