@@ -1,9 +1,10 @@
 """The strict reading of a dropped request: what may be in it, and what its client is told where it is not allowed.
 
 Spec: spool-layout.md, "The request". A dropped file is read in passes over its bytes. One allocates nothing and tells
-whether this is a whole JSON value at all (it may still be arriving). One counts its strings, since a short one costs
-many times its length, and stops where no request has more. The next reads it, and refuses the same key twice. Then
-``lenient`` makes of it what its client meant. ``submission`` says of what types a request is made.
+whether this is a whole JSON value at all (it may still be arriving). One counts its strings, and the commas between
+values, since what is short costs many times its length, and stops where no request has more. The next reads it, and
+marks what has the same key twice. Then ``lenient`` makes of it what its client meant. ``submission`` says of what types
+a request is made.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.lenient import as_meant
+from spoold.model.lenient import TWICE, as_meant
 from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, File, Request, decode
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
@@ -28,15 +29,17 @@ MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
 MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
 MAX_PATH = 1024
 MAX_COMPONENT = 255  # NAME_MAX
+TOO_LONG = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
 MAX_DEPTH = 32  # directories above a file
 MAX_ENTRIES = 4096  # of args, and of env
 MAX_EXPRESSION = 1024 * 1024
 WIRE_OVERHEAD = 64
 OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
 LONGEST_NUMBER = 400  # digits: more than any float has
-DOT = re.compile(r"\A(?:\./+)+(?=[^/])")
+DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # without a way back, each step of which would take memory
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# A string, be it without its end: of one that had to have it each quote in it would be tried, to the end of the file.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Request:
@@ -46,7 +49,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
     """
     _require_whole(data, max_files)
-    _bound_strings(data, max_files)
+    _bound_values(data, max_files)
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
     _check_arguments(request)
     _check_files(request, max_files)
@@ -63,7 +66,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
 def why_incomplete(data: bytes, *, max_files: int) -> str:
     """Return what keeps a file that ended as it is from being a request, for its client to mend."""
     try:
-        _bound_strings(data, max_files)
+        _bound_values(data, max_files)
     except ClientError as error:
         return str(error)
     return why_not_json(data)
@@ -85,22 +88,27 @@ def _has_half_a_pair(data: bytes, max_files: int) -> bool:
     """Tell whether this is whole but for a lone surrogate, which Python reads: then it never becomes a request."""
     if not SURROGATE.search(data):
         return False
-    _bound_strings(data, max_files)
+    _bound_values(data, max_files)
     try:
-        json.loads(data)
+        json.loads(data.decode(errors="surrogateescape"))  # both may be in one file
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def _bound_strings(data: bytes, max_files: int) -> None:
-    """Refuse what has more strings, keys among them, than any request: ``data`` is JSON, of any shape."""
+def _bound_values(data: bytes, max_files: int) -> None:
+    """Refuse what has more strings, keys among them, or more commas between values, than any request.
+
+    ``data`` is JSON of any shape, or not even that.
+    """
     most = max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS
     if data.count(b'"') > 2 * most and next(islice(STRING.finditer(data), most, None), None):
         raise ClientError(
             f"the file has more than {most} keys and strings, which no request needs: {max_files} files are allowed, "
             f"and {MAX_ENTRIES} entries each of args and env"
         )
+    if data.count(b",") > most and STRING.sub(b"", data).count(b",") > most:
+        raise ClientError(f"the file has more than {most} commas outside of texts, which no request needs")
 
 
 def _parse(data: bytes) -> object:
@@ -109,9 +117,7 @@ def _parse(data: bytes) -> object:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         seen: dict[str, object] = {}
         for key, value in pairs:
-            if key in seen:
-                raise ClientError(f"the key {shown(key)} stands twice in one object")
-            seen[key] = value
+            seen[key] = TWICE if key in seen else value
         return seen
 
     def refuse(word: str) -> NoReturn:
@@ -181,11 +187,13 @@ def _check_scripts(request: Request) -> None:
 def _checked_path(name: str, where: str) -> str:
     """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
     problem = ""
+    if len(name) > MAX_PATH:  # its parts would take much memory
+        raise ClientError(f"{where}: {shown(name)}: {TOO_LONG}")
     parts = name.removesuffix("/").split("/")
     if not name or any(part in ("", ".", "..") for part in parts):
         problem = "it must be a relative path without empty, '.' or '..' parts"
     elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
-        problem = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
+        problem = TOO_LONG
     elif len(parts) > MAX_DEPTH + 1:
         problem = f"it may lie in {MAX_DEPTH} directories, one in another"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name) or "\\" in name:

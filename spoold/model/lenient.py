@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 import types
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -26,15 +27,22 @@ ELSEWHERE = {
     "content": ("contents", "data", "text", "body", "source"),
     "encoding": ("content_encoding", "enc"),
     "env": ("environment", "environment_variables", "envs", "variables"),
-    "files": ("sources", "source_files", "source_code", "code", "program", "script", "copyIn"),
+    "files": ("sources", "source_files", "source_code", "code", "program", "script", "copyIn", "content", "filename"),
     "inputs": ("stdin", "input", "standard_input", "std_in"),
     "inputs_encoding": ("stdin_encoding", "input_encoding"),
     "name": ("filename", "file_name", "path"),
-    "limits.run.cpu_time": ("cpu_time_limit", "cpuLimit", "run_cpu_time"),
-    "limits.run.memory": ("memory_limit", "memoryLimit", "run_memory_limit", "ram"),
-    "limits.run.processes": ("max_processes_and_or_threads", "procLimit", "max_processes"),
+    "limits.run": ("run",),
+    "limits.compile": ("compile",),
+    "limits.dependencies": ("dependencies",),
+    "limits.run.cpu_time": ("cpu_time", "cpu_time_limit", "cpuLimit", "run_cpu_time"),
+    "limits.run.memory": ("memory", "memory_limit", "memoryLimit", "run_memory_limit", "ram"),
+    "limits.run.file_size": ("file_size", "max_file_size"),
+    "limits.run.on_output_limit": ("on_output_limit",),
+    "limits.run.open_files": ("open_files", "max_open_files"),
+    "limits.run.processes": ("processes", "max_processes_and_or_threads", "procLimit", "max_processes"),
+    "limits.run.stack": ("stack", "stack_limit", "stack_size"),
     "limits.run.stdout": ("output_limit", "stdoutMax"),
-    "limits.run.time": ("timeout", "time_limit", "wall_time_limit", "wall_time", "run_timeout", "clockLimit"),
+    "limits.run.time": ("time", "timeout", "time_limit", "wall_time_limit", "wall_time", "run_timeout", "clockLimit"),
     "limits.compile.time": ("compile_timeout",),
     "limits.compile.memory": ("compile_memory_limit",),
     "memory": ("mem", "memory_limit", "ram"),
@@ -51,6 +59,9 @@ NO_LANGUAGES = (
 )
 LANGUAGES = ("language", "language_id", "lang", "compiler", "version", "runtime")
 ENCODINGS = {"utf8": ("utf-8", "utf_8"), "base64": ("b64",), "hex": ("base16",)}
+BYTES = re.compile(r"files\[\d+\]\.content\b|inputs\Z")  # what may have an encoding
+LONGEST_KEY = 40  # characters of a key for which one of ours is looked for: to compare takes much memory
+TWICE = object()  # the value of a key that stands twice in one object
 LARGEST = 1 << 64  # above every whole number that is stored
 KINDS: dict[type, str] = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
 
@@ -100,7 +111,13 @@ def _list(read: Reader, value: Any, path: str) -> list[Any]:
 def _object(read: Reader, value: Any, path: str) -> dict[str, Any]:
     """Read an object whose keys are the client's own; one that is null is not given."""
     found = _either(value, dict, list, path)
-    return {_text(key, path): read(each, f"{path}[{shown(key)}]") for key, each in found.items() if each is not None}
+    made = {}
+    for key, each in found.items():
+        below = f"{path}[{shown(_text(key, path))}]"
+        _require_once(each, below)
+        if each is not None:
+            made[key] = read(each, below)
+    return made
 
 
 def _struct(fields: dict[str, tuple[Reader, bool]], value: Any, path: str) -> dict[str, Any]:
@@ -110,6 +127,7 @@ def _struct(fields: dict[str, tuple[Reader, bool]], value: Any, path: str) -> di
     for key, each in found.items():
         if key not in fields:
             raise ClientError(_unknown(key, path, fields))
+        _require_once(each, _below(path, key))
         if each is not None:
             read, _ = fields[key]
             made[key] = read(each, _below(path, key) + (named if key != "name" else ""))
@@ -119,17 +137,34 @@ def _struct(fields: dict[str, tuple[Reader, bool]], value: Any, path: str) -> di
     return made
 
 
+def _require_once(value: object, path: str) -> None:
+    if value is TWICE:
+        raise ClientError(f"{path}: stands twice in one object")
+
+
 def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
-    place = _below(path, shown(key)[1:-1])
+    place = _below(path, shown(key)[1:-1] or "''")
     known = sorted(fields)
-    if not path and key in LANGUAGES:
+    plain = _plain(key)
+    if not path and plain in map(_plain, LANGUAGES):
         return f"{place}: {NO_LANGUAGES}"
-    meant = [
-        ours for ours, theirs in ELSEWHERE.items() if key in theirs and (ours in known or (not path and "." in ours))
-    ]
-    meant = meant or difflib.get_close_matches(key.lower(), known, n=1)
-    hint = f" Is {meant[0]} meant?" if meant else ""
+    ours = _meant(plain, path, known) or difflib.get_close_matches(plain, known, n=1)
+    hint = f" Is {ours[0]} meant?" if ours else ""
     return f"{place}: there is no such key.{hint} There are {', '.join(known)}"
+
+
+def _meant(plain: str, path: str, known: list[str]) -> list[str]:
+    """Return which of our keys may be meant by one that elsewhere has another word, or other capitals."""
+    ours = [each for each in known if _plain(each) == plain]
+    return ours + [
+        each
+        for each, theirs in ELSEWHERE.items()
+        if (each in known or ("." in each and path in ("", "limits"))) and plain in map(_plain, theirs)
+    ]
+
+
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "") if len(key) <= LONGEST_KEY else ""
 
 
 def _below(path: str, name: str) -> str:
@@ -159,7 +194,8 @@ def _text(value: Any, path: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ClientError(f"{path}: {_no_text(value, error.start)}; send bytes as base64") from error
+        base64 = "; send bytes as base64" if BYTES.match(path) else ""
+        raise ClientError(f"{path}: {_no_text(value, error.start)}{base64}") from error
     return value
 
 
@@ -203,6 +239,8 @@ _PLAIN: dict[Any, Reader] = {str: _text, float: _number, int: _whole, bool: _tru
 
 
 def _word(words: tuple[str, ...], value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise ClientError(_wrong(value, f"one of {', '.join(words)}", path))
     text = _text(value, path)
     plain = text.lower()
     for word in words:

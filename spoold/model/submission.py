@@ -23,7 +23,8 @@ EXPRESSION_FILE = "cutor.nix"
 COMPILE_FILE = "compile.sh"
 RUN_FILE = "run.sh"
 PROGRAMS = (b"#!", b"\x7fELF")  # with what begins whatever execve(2) starts
-HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
+HEX = re.compile(r"(?:[0-9a-fA-F]{2})*+")  # without a way back, each step of which would take memory
+SPACES = dict.fromkeys(at for at in range(0x3001) if chr(at).isspace())
 
 Encoding = Literal["utf8", "base64", "hex"]
 
@@ -146,7 +147,7 @@ def decode(text: str, encoding: Encoding, where: str) -> bytes:
     if encoding == "utf8":
         return text.encode()
     if encoding == "hex":
-        digits = "".join(text.split())
+        digits = text.translate(SPACES)
         if not HEX.fullmatch(digits):
             raise ClientError(f"{where}: not hex: digits from 0 to f are needed, two for each byte")
         return bytes.fromhex(digits)

@@ -30,7 +30,7 @@ CHARACTERS = {
 def why_not_json(data: bytes) -> str:
     """Return where ``data`` stops being JSON, and why, or "" where it is JSON.
 
-    ``data`` has no more strings than a request: a caller bounds them, since each takes memory.
+    ``data`` has no more strings and commas than a request: a caller bounds them, since what they part takes memory.
     """
 
     def refuse(word: str) -> NoReturn:

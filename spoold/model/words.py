@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+MOST = 120  # characters: two of them fit into a reason, with what is said of them
+
 
 def shown(text: str) -> str:
-    """Return ``text`` shortened and quoted."""
-    return ascii(text if len(text) <= 80 else text[:77] + "...")
+    """Return ``text`` shortened and quoted. What is no ASCII character takes up to ten."""
+    quoted = ascii(text if len(text) <= 80 else text[:77] + "...")
+    kept = len(text)
+    while len(quoted) > MOST:
+        kept = min(kept, 77) - 1
+        quoted = ascii(text[:kept] + "...")
+    return quoted

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 
 import pytest
 
 from spoold.model.dropped import read_request, why_incomplete
 from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.limits import PhaseLimits, RequestedLimits
+from spoold.model.limits import WORDS, PhaseLimits, RequestedLimits
 from spoold.model.submission import File, LimitRequests, Request
 
 RUN = {"name": "run.sh", "content": "echo"}
@@ -94,7 +95,7 @@ def test_a_whole_number_may_be_written_as_another(number: str) -> None:
     assert (made.limits.run.memory, type(made.limits.run.memory)) == (67108864, int)
 
 
-@pytest.mark.parametrize("key", [key for key in PhaseLimits.__struct_fields__ if key != "on_output_limit"])
+@pytest.mark.parametrize("key", [name for name in PhaseLimits.__struct_fields__ if name not in WORDS])
 def test_every_limit_takes_a_whole_number_in_each_form(key: str) -> None:
     for value in (3, 3.0):
         limits = read(request(limits={"run": {key: value}, "compile": {key: value}})).limits
@@ -205,7 +206,32 @@ def test_the_same_name_with_and_without_dots_stands_twice() -> None:
         (request(Files=[]), "Files", ["files"]),
         (request(limits={"run": {"timeout": 1}}), "limits.run.timeout", ["Is time meant?"]),
         (request(limits={"run": {"Memory": 1}}), "limits.run.Memory", ["Is memory meant?"]),
-        (request(limits={"time": 1}), "limits.time", ["compile", "dependencies", "run"]),
+        (request(limits={"time": 1}), "limits.time", ["limits.run.time", "compile", "dependencies", "run"]),
+        (request(limits={"Timeout": 1}), "limits.Timeout", ["limits.run.time"]),
+        (request(Stdin="x"), "Stdin", ["Is inputs meant?"]),
+        (request(STDIN="x"), "STDIN", ["Is inputs meant?"]),
+        (request(**{"time-limit": 1}), "time-limit", ["Is limits.run.time meant?"]),
+        (request(timeLimit=1), "timeLimit", ["Is limits.run.time meant?"]),
+        (request(InputsEncoding="hex"), "InputsEncoding", ["Is inputs_encoding meant?"]),
+        (request(time=1), "time", ["Is limits.run.time meant?"]),
+        (request(memory=1), "memory", ["Is limits.run.memory meant?"]),
+        (request(cpuTime=1), "cpuTime", ["Is limits.run.cpu_time meant?"]),
+        (request(open_files=1), "open_files", ["Is limits.run.open_files meant?"]),
+        (request(compile={}), "compile", ["Is limits.compile meant?"]),
+        (request(run={}), "run", ["Is limits.run meant?"]),
+        (request(Language="c"), "Language", ["cutor.nix", "run.sh"]),
+        (request(languageId=1), "languageId", ["cutor.nix", "run.sh"]),
+        (request(files=[{"Name": "run.sh", "Content": ""}]), "files[0].Name", ["Is name meant?"]),
+        (request(limits={"run": {"openFiles": 1}}), "limits.run.openFiles", ["Is open_files meant?"]),
+        (request(**{"": 1}), "''", ["files"]),
+        (request(kind=1), "kind", ["run", "list-dependencies"]),
+        (request(files=[{**RUN, "encoding": True}]), "files[0].encoding", ["utf8", "base64", "hex"]),
+        (request(limits={"run": {"on_output_limit": 1}}), "limits.run.on_output_limit", ["continue", "end"]),
+        (request(env={"\ud800": None}), "env", ["surrogate"]),
+        (request()[:-1] + b', "args": [], "args": []}', "args", ["twice"]),
+        (request()[:-1] + b', "env": {"A": null, "A": null}}', "env['A']", ["twice"]),
+        (b'{"files": [{"name": "run.sh", "content": "", "name": "a"}]}', "files[0].name", ["twice"]),
+        (request()[:-1] + b', "limits": {"run": {"time": 1, "time": 1}}}', "limits.run.time", ["twice"]),
         (request(limits={"run": {"time": "5"}}), "limits.run.time", ["a number", "a text"]),
         (request(limits={"run": {"time": True}}), "limits.run.time", ["a number", "true or false"]),
         (request(limits={"run": {"memory": "64M"}}), "limits.run.memory", ["a whole number", "a text"]),
@@ -256,6 +282,42 @@ def test_a_reason_has_the_place_and_what_is_right(data: bytes, place: str, words
 )
 def test_half_a_surrogate_pair_is_refused_at_once(place: str, text: str) -> None:
     refused(request()[:-1] + b", " + (place % text).encode() + b"}")
+
+
+def test_half_a_pair_is_refused_at_once_also_beside_bytes_that_are_no_text() -> None:
+    assert "inputs: byte 0" in refused(request(inputs="?\ud800").replace(b"?", b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("data", "has"),
+    [
+        (request(inputs="\ud800"), True),
+        (request(files=[{"name": "run.sh", "content": "\ud800"}]), True),
+        (request(args=["\ud800"]), False),
+        (request(files=[{"name": "\ud800", "content": ""}]), False),
+        (request(nixpkgs="\ud800"), False),
+    ],
+)
+def test_base64_is_told_of_where_there_may_be_some(data: bytes, has: bool) -> None:
+    assert ("base64" in refused(data)) == has
+
+
+@pytest.mark.parametrize("name", ["\U0001f600" * 300, "\U0001f600" * 80, "\u202e" * 79 + "x", "\x7f" * 80])
+def test_reasons_are_short_in_every_script(name: str) -> None:
+    """Outside of ASCII a character takes up to ten when it is shown."""
+    for data in (
+        request(**{name: 1}),
+        request(kind=name),
+        request(nixpkgs=name),
+        request(env={name: 1}),
+        request(env={name + "=": ""}),
+        request(files=[RUN, {name: 1}]),
+        request(files=[{"name": name, "content": 1}]),
+        request(files=[RUN, {"name": name, "content": ""}, {"name": name, "content": ""}]),
+        request(files=[RUN, {"name": f"{name[:60]}/{name[:60]}/x", "content": "", "encoding": name}]),
+        request(limits={"run": {name: 1}}),
+    ):
+        assert len(refused(data)) < 500
 
 
 def test_a_whole_surrogate_pair_is_a_character() -> None:
@@ -317,6 +379,53 @@ def test_what_never_became_json_is_told_where_it_breaks(data: bytes, words: list
     assert why.isascii()
     for word in words:
         assert word in why
+
+
+@pytest.mark.parametrize("several", [b"[],", b"{},", b"0.1,", b"123456789,", b"[[]],", b"null,"])
+@pytest.mark.parametrize("ends", [b"1]}", b"1"])
+def test_what_has_more_values_than_any_request_is_not_read_into_memory(several: bytes, ends: bytes) -> None:
+    data = request()[:-1] + b', "args": [' + several * (1_000_000 // len(several)) + ends
+    assert _peak(data) < 3 * len(data)
+    assert "commas" in why_incomplete(data, max_files=1000)
+
+
+@pytest.mark.parametrize(
+    "text", ['",[],' * 200_000, "\\" * 100_000 + "," * 100_000, ',"' * 100_000], ids=["lists", "backslashes", "quotes"]
+)
+def test_commas_in_texts_are_not_counted(text: str) -> None:
+    """A text without its end is looked at once: at each quote in it anew, this would take hours."""
+    assert read(request(inputs=text)).inputs == text
+    begun = request()[:-1] + b', "inputs": ' + json.dumps(text).encode()[:-1]
+    assert "no end" in why_incomplete(begun, max_files=1000)
+
+
+@pytest.mark.parametrize(
+    ("before", "several", "after"),
+    [
+        ('{"files": [{"name": "', "./", '", "content": ""}]}'),
+        ('{"files": [{"name": "', ".//", '.", "content": ""}]}'),
+        ('{"files": [{"name": "', "ab/", 'c", "content": ""}]}'),
+        ('{"files": [{"name": "./', "/", '", "content": ""}]}'),
+        ('{"', "ab", '": 1}'),
+        ('{"files": [], "inputs": "', "0 ", '", "inputs_encoding": "hex"}'),
+        ('{"files": [], "inputs": "', "00", '", "inputs_encoding": "hex"}'),
+    ],
+)
+def test_one_long_text_takes_little_memory(before: str, several: str, after: str) -> None:
+    """What is done with each character of it may not cost many times its length: intake has a bound."""
+    data = (before + several * (1_000_000 // len(several)) + after).encode()
+    assert _peak(data) < 6 * len(data)
+
+
+def _peak(data: bytes) -> int:
+    """Return how many bytes it takes at most to read and refuse this."""
+    tracemalloc.start()
+    try:
+        with pytest.raises((ClientError, IncompleteError)):
+            read(data)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_has_too_many_strings_is_not_read_for_its_mistake() -> None:
