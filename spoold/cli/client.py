@@ -195,8 +195,10 @@ def why_unknown(spool: str, id_: str) -> str:
     """Say why there is nothing to see of an id, or of a file whose name is no submission's."""
     for name in (f"{id_}.json", id_):
         path = os.path.join(_incoming(spool), name)
-        if "/" in name or not os.path.lexists(path):
+        if "/" in name or not name.strip(".") or not os.path.lexists(path):
             continue
+        if ids.is_upload_in_progress(name):
+            return f"{path} is an upload in progress by its name, which is not looked at: rename it when it is whole"
         if ids.submission_id(name):
             return why_not_taken(path)
         return f"{path} is refused when it does not change any more, since its name is no submission's"

@@ -77,8 +77,9 @@ def _decoded(path: str) -> Response | None:
 def refused_name(spool: str, name: str) -> Response | None:
     """Return what a file was refused with whose name is no submission's, None where nothing is known of it.
 
-    ``name`` is that of the file, with or without ``.json``. The first one's answer goes by the name alone, all others'
-    by their bytes as well. So these are looked for where a file of that name is here, or we may list ``done/``.
+    ``name`` is that of the file, with or without ``.json``, or what stands for it in ``done/``. The first one's answer
+    goes by the name alone, all others' by their bytes as well. So these are looked for where a file of that name is
+    here, or we may list ``done/``.
     """
     done = os.path.join(spool, State.DONE)
     found = (read_own(os.path.join(done, each)) for each in _refusals(done, name))
@@ -91,8 +92,9 @@ def _refusals(done: str, name: str) -> Iterator[str]:
     for file in files:
         for digest in _digest_of_file_here(file):
             yield misnamed.refusal_names(file, asks, digest)[-1]
-    stems = dict.fromkeys(map(misnamed.stem, files))
-    yield from (f"{stem}.refused.json" for stem in stems)
+    stems = dict.fromkeys(map(misnamed.stem, files), "")
+    stems[name.removesuffix(".refused.json")] = ""  # what a refusal says of itself, and what it is called
+    yield from (each for each in (f"{stem}.refused.json" for stem in stems) if ids.is_refusal(each))
     with contextlib.suppress(OSError):
         others = [each for each in os.listdir(done) if each.partition("@")[0] in stems and ids.is_refusal(each)]
         yield from sorted(others, key=lambda each: ids.kept_for(each) != asks)

@@ -106,7 +106,10 @@ def _with_inputs(
     )
 
 
-@click.command(short_help="Show a response, or how far it is.")
+@click.command(
+    short_help="Show a response, or how far it is.",
+    context_settings={"ignore_unknown_options": True},  # -x.json is the name of a file that was refused
+)
 @click.argument("id_", metavar="ID")
 @JSON
 @click.pass_obj

@@ -24,6 +24,7 @@ RIGHT = (
     "A submission is a JSON object in a file called ID.json. ID has 1 to 128 of A-Z a-z 0-9 . _ -, begins with a "
     f"letter or digit, and does not end in {', '.join(ids.RESERVED_ENDINGS)}"
 )
+CANCEL = "A cancel is a file called ID.cancel that holds the ID of a submission, and nothing else"
 
 
 def stem(name: str) -> str:
@@ -57,7 +58,9 @@ def shown(name: str) -> str:
 
 def reason(name: str, uid: int) -> str:
     """Say what is wrong with a name, and which would be right."""
-    return f"'{shown(name)}' is no name of a submission: {_wrong(name)}. {RIGHT}: for example {suggested(name, uid)}"
+    good = suggested(name, uid)
+    right = CANCEL if ids.cancelled_id(good) else RIGHT
+    return f"'{shown(name)}' is no name of a submission: {_wrong(name)}. {right}: for example {good}"
 
 
 def _bytes(name: str) -> bytes:
@@ -82,12 +85,13 @@ def _wrong(name: str) -> str:
 
 
 def suggested(name: str, uid: int) -> str:
-    """Return a name of a submission that is like ``name``, and which that user may use."""
+    """Return a name of a submission, or of a cancel, that is like ``name``, and which that user may use."""
     before, ending = _parts(name)
     if not ending:
         before = OTHER_ENDING.sub("", before)
     id_ = proper(before.partition("@")[0])
-    return f"{id_ if ids.may_use(id_, uid) else id_.replace('.', '-', 1)}.json"
+    kind = ".cancel" if ending.lower() == ".cancel" else ".json"
+    return f"{id_ if ids.may_use(id_, uid) else id_.replace('.', '-', 1)}{kind}"
 
 
 def proper(text: str) -> str:

@@ -436,7 +436,9 @@ def put(bench: Bench, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["hw (1).json", "übung.json", "homework.zip", "job.response.json", "a\x1b[2J\n.json"])
+@pytest.mark.parametrize(
+    "name", ["hw (1).json", "übung.json", "homework.zip", "job.response.json", "a\x1b[2J\n.json", "-x.json"]
+)
 def test_a_file_whose_name_is_refused_is_found_by_it(bench: Bench, name: str) -> None:
     put(bench, name)
     for asked in {name, name.removesuffix(".json")}:
@@ -445,6 +447,9 @@ def test_a_file_whose_name_is_refused_is_found_by_it(bench: Bench, name: str) ->
         assert "is no name of a submission" in shown
         assert "\x1b" not in shown
     assert "nothing is known" in ctl(bench, "status", "other (1)", code=exits.FAILED)
+    called = json.loads(ctl(bench, "status", name, "--json"))["Submission_id"]
+    for asked in (called, f"{called}.refused.json"):
+        assert json.loads(ctl(bench, "status", asked, "--json"))["Submission_id"] == called
     assert "nothing is known" in ctl(bench, "status", "../../etc/passwd", code=exits.FAILED)
 
 
@@ -478,6 +483,19 @@ def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
     assert "is refused when it does not change any more" in client.why_unknown(str(tmp_path), "hw (1)")
     (tmp_path / "done" / "x%20y.refused.json").touch()
     assert "x%20y@<uid>-<the first 8 digits" in client.why_unknown(str(tmp_path), "x y")
+
+
+@pytest.mark.parametrize("name", [".hw.json", "hw.json.part", "hw~", "hw.tmp"])
+def test_an_upload_in_progress_is_told_of_as_such(tmp_path: Path, name: str) -> None:
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "incoming" / name).touch()
+    assert "upload in progress" in client.why_unknown(str(tmp_path), name)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_directory_of_the_spool_is_no_file_in_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "incoming").mkdir()
+    assert "nothing is known" in client.why_unknown(str(tmp_path), name)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_no_other_answer_is_called_like_a_refusal(name: str, other: str, uid: in
 @given(name=NAMES, uid=st.sampled_from([0, 1000]))
 def test_what_is_suggested_is_right_and_what_is_said_can_be_printed(name: str, uid: int) -> None:
     good = misnamed.suggested(name, uid)
-    id_ = ids.submission_id(good)
+    id_ = ids.cancelled_id(good) if name.lower().endswith(".cancel") else ids.submission_id(good)
     assert id_ is not None
     assert ids.may_use(id_, uid)
     assert misnamed.reason(name, uid).isprintable()
@@ -98,7 +98,8 @@ SAID = {
     "a\n\x1b\udcff.json": (r"it has '\n' '\x1b' '\xff'", "a.json"),
     "作业.json": ("it has", "job.json"),
     "1000.a b.json": ("it has ' '", "1000-a-b.json"),
-    "hw (1).cancel": ("it has ' ' '(' ')'", "hw-1.json"),
+    "hw (1).cancel": ("it has ' ' '(' ')'", "hw-1.cancel"),
+    "x.CANCEL": ("it ends in .CANCEL. A cancel is a file", "x.cancel"),
     "1 2 3#(4)!5?.json": ("it has ' ' '!' '#' '(' ')' ...", "1-2-3-4-5.json"),
 }
 
