@@ -74,7 +74,7 @@ def why_incomplete(data: bytes, *, max_files: int) -> str:
 
 def _require_whole(data: bytes, max_files: int) -> None:
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
-        raise ClientError("the file is not plain UTF-8: it starts with a byte order mark")
+        raise ClientError("the file starts with a byte order mark: write it as UTF-8 without one")
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
     except RecursionError as error:
