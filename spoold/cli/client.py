@@ -25,6 +25,7 @@ from spoold.model.errors import ClientError
 from spoold.model.response import FINAL, Response
 from spoold.model.states import State
 from spoold.model.submission import Encoding, File, Request
+from spoold.model.words import shown
 
 T = TypeVar("T")
 ENCODER = msgspec.json.Encoder()
@@ -58,7 +59,7 @@ def as_bytes(request: Request) -> bytes:
     try:
         return ENCODER.encode(request)
     except UnicodeEncodeError as error:
-        raise ClientError("names of files, arguments and variables have to be UTF-8") from error
+        raise ClientError(f"{shown(error.object)}: names of files, arguments and variables have to be UTF-8") from error
 
 
 def encoded(data: bytes) -> tuple[str, Encoding]:

@@ -510,6 +510,12 @@ def test_a_file_of_any_name_is_submitted_under_a_proper_id(bench: Bench, tmp_pat
     assert re.match(re.escape(misnamed.proper(name.removesuffix(".json"))[:80]), id_)
 
 
+def test_a_name_that_is_no_text_is_told_before_it_is_sent(bench: Bench, program: Path) -> None:
+    (program / "caf\udce9").write_text("")
+    assert r"caf\udce9" in ctl(bench, "submit", str(program), code=exits.FAILED)
+    assert bench.names("incoming") == set()
+
+
 def test_a_directory_without_run_sh_is_refused_before_it_is_sent(bench: Bench, tmp_path: Path) -> None:
     assert "run.sh" in ctl(bench, "submit", str(tmp_path / "spool" / "tmp"), code=exits.FAILED)
 
