@@ -223,7 +223,7 @@ def _whole(value: Any, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ClientError(_wrong(value, "a whole number", path))
     if abs(value) >= LARGEST:
-        raise ClientError(f"{path}: the number is too large")
+        return LARGEST - 1 if value > 0 else 1 - LARGEST  # beyond all bounds, as some write what has none
     if value != int(value):
         raise ClientError(f"{path}: a whole number is needed, not {value:g}")
     return int(value)

@@ -10,7 +10,7 @@ import pytest
 
 from spoold.model.dropped import read_request, why_incomplete
 from spoold.model.errors import ClientError, IncompleteError
-from spoold.model.limits import WORDS, PhaseLimits, RequestedLimits
+from spoold.model.limits import WORDS, Limits, PhaseLimits, RequestedLimits, effective
 from spoold.model.submission import File, LimitRequests, Request
 
 RUN = {"name": "run.sh", "content": "echo"}
@@ -104,10 +104,16 @@ def test_every_limit_takes_a_whole_number_in_each_form(key: str) -> None:
         assert limits.run == limits.compile
 
 
-def test_a_limit_that_stands_for_none_is_cut_like_any_that_is_too_high() -> None:
-    limits = read(request(limits={"run": {"memory": (1 << 64) - 1}})).limits
+@pytest.mark.parametrize("number", ["18446744073709551615", "18446744073709551616", "1e300", "9" * 300, "9" * 5000])
+def test_a_limit_that_stands_for_none_is_cut_like_any_that_is_too_high(number: str) -> None:
+    limits = read(
+        request(limits={"run": {"memory": 1}}).replace(b'"memory": 1', b'"memory": ' + number.encode())
+    ).limits
     assert limits.run is not None
     assert limits.run.memory == (1 << 64) - 1
+    cut, notes = effective("run", limits.run, Limits().run)
+    assert cut.memory == Limits().run.maximum.memory
+    assert len(notes) == 1
 
 
 def test_a_priority_may_be_written_as_another_number() -> None:
@@ -236,7 +242,8 @@ def test_the_same_name_with_and_without_dots_stands_twice() -> None:
         (request(limits={"run": {"time": True}}), "limits.run.time", ["a number", "true or false"]),
         (request(limits={"run": {"memory": "64M"}}), "limits.run.memory", ["a whole number", "a text"]),
         (request(limits={"run": {"memory": 1.5}}), "limits.run.memory", ["a whole number", "1.5"]),
-        (request(limits={"run": {"memory": 1 << 64}}), "limits.run.memory", ["too large"]),
+        (request(limits={"run": {"memory": -(1 << 64)}}), "limits.run.memory", ["more than 0"]),
+        (request(priority=1 << 70), "priority", ["-100", "100"]),
         (request(limits={"run": {"processes": -1}}), "limits.run.processes", ["more than 0"]),
         (request(limits=[1]), "limits", ["an object", "a list"]),
         (request(args="x"), "args", ["a list", "a text"]),
