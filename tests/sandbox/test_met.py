@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
 from spoold.model.limits import COMPILE_DEFAULT, MIB
 from spoold.model.response import Outcome
+from spoold.sandbox.inside import files
 from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Run
 
@@ -80,6 +84,32 @@ def test_a_large_file_of_an_earlier_phase_is_not_the_runs(run: Run) -> None:
     result = run("mv seen /job/moved && cat large moved | wc -c; exit 3", compile_sh=compile_sh, limits=SMALL)
     assert (result.compile.outcome, result.run.outcome, result.run.exit_code) == ("ok", "nonzero_exit", 3)
     assert result.run.stdout == f"{4 * MIB + 1}\n"
+
+
+def test_many_directories_with_long_paths_take_nothing_from_anybody(run: Run) -> None:
+    """To keep a path of each in mind would take more than the sandbox has, and to look each up would take minutes."""
+    deep = 'name=$(printf \'%240s\' x); for n in {1..16}; do mkdir "$name"; cd "$name"; done; mkdir {1..30000}'
+    phase = run(f"{deep}; exit 3", limits=replace(RUN, memory=64 * MIB, time=600 * SLOWNESS)).run
+    assert (phase.outcome, phase.exit_code, phase.stderr) == (Outcome.NONZERO_EXIT, 3, "")
+
+
+def test_large_files_are_told_from_those_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(files, "WRITABLE", (str(tmp_path),))
+    monkeypatch.setattr(files, "as_job", contextlib.nullcontext)
+    monkeypatch.setattr(files, "MOST_LARGE", 2)
+    deep = tmp_path.joinpath(*["d"] * (files.DEEPEST + 1))
+    deep.mkdir(parents=True)
+    large = files.Large(1)
+    (deep / "not seen").write_bytes(b"xx")
+    (tmp_path / "small").write_bytes(b"x")
+    assert not large.more()
+    for number, place in enumerate((tmp_path, deep.parent, deep.parent.parent)):
+        (place / str(number)).write_bytes(b"xx")
+        assert large.more()
+        large = files.Large(1)
+        assert not large.more()
+    (tmp_path / "one more").write_bytes(b"xx")
+    assert not large.more()  # there were more than are kept in mind
 
 
 def test_a_cpu_limit_that_the_program_hides_is_told(run: Run, python_shell: str) -> None:

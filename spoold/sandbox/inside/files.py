@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 
 from . import wire
 from .messages import Parcel
+
+TYPE_CHECKING = False  # importing typing takes too long here
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 JOB_UID = 65533  # of jobs in cells, where all uids are the cell's own
 job_uid = JOB_UID  # of the job that this process serves, and its gid
@@ -17,6 +22,8 @@ HOLDERS = range(60706, 61184, 2)
 WORK = "/job"
 WRITABLE = (WORK, "/tmp", "/dev/shm")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)  # what a job's files meet that are more than it may have
+DEEPEST = 64  # directories below one another in which large files are looked for; each is open meanwhile
+MOST_LARGE = 16384  # large files of an earlier phase that are kept in mind
 WORDS = 3  # the descriptor from which the shell that enters the job's environment reads what it is to become
 
 
@@ -78,23 +85,46 @@ def _fill(host: wire.Host, descriptor: int, size: int) -> None:
             view = view[os.write(descriptor, view) :]
 
 
-def larger_than(size: int) -> set[tuple[int, int]]:
-    """Return the files of more than ``size`` bytes that the job has, by device and inode; nothing of it may run.
+class Large:
+    """The files of more than ``size`` bytes that the job has by now. Nothing of it may run while they are looked for.
 
-    What it closed even to itself is not looked at, nor is what lies too deep for a path.
+    What the job closed even to itself is not looked at, nor what lies more than ``DEEPEST`` directories deep. So a look
+    takes little memory and one short lookup for each file, however many there are and however long their paths.
     """
-    found, directories = set(), list(WRITABLE)
-    with as_job():
-        while directories:
-            try:
-                with os.scandir(directories.pop()) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            directories.append(entry.path)
-                        elif entry.is_file(follow_symlinks=False):
-                            status = entry.stat(follow_symlinks=False)
-                            if status.st_size > size:
-                                found.add((status.st_dev, status.st_ino))
-            except OSError:
-                continue
-    return found
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        with as_job():
+            self._before = set(itertools.islice(self._all(), MOST_LARGE + 1))
+
+    def more(self) -> bool:
+        """Tell whether there is another by now. Where there were too many before, nobody can tell."""
+        if len(self._before) > MOST_LARGE:
+            return False
+        with as_job():
+            return any(file not in self._before for file in self._all())
+
+    def _all(self) -> Iterator[tuple[int, int]]:
+        """Yield the device and inode of each."""
+        for place in WRITABLE:
+            yield from self._in(None, place, DEEPEST)
+
+    def _in(self, parent: int | None, name: str, deeper: int) -> Iterator[tuple[int, int]]:
+        try:
+            directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except OSError:
+            return
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if deeper:
+                            yield from self._in(directory, entry.name, deeper - 1)
+                    elif entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        if status.st_size > self.size:
+                            yield status.st_dev, status.st_ino
+        except OSError:
+            pass
+        finally:
+            os.close(directory)

@@ -15,7 +15,7 @@ import select
 import time
 
 from . import child, counters, landlock, obstacles, seccomp, wire
-from .files import as_job, larger_than
+from .files import Large, as_job
 from .messages import Broken, Cancel, Done, Obstacle, Order
 from .usage import Usage
 
@@ -87,7 +87,7 @@ class Phase:
     def run(self, stdin: int) -> None:
         """Run the phase and send what came of it."""
         trouble, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.large_before = larger_than(self.limits.file_size)
+        self.large = Large(self.limits.file_size)
         self.usage = Usage(self.tools.counters, self.limits, [output.kept for output in self.outputs])
         obstacles.forget(self.script)
         self.pid = os.fork()
@@ -216,4 +216,4 @@ class Phase:
         """Return which limit a phase met that none has ended; what its dead left in the pipes is read by now."""
         if self._ends_for_its_output():
             return "output"
-        return "file" if larger_than(self.limits.file_size) - self.large_before else ""
+        return "file" if self.large.more() else ""
