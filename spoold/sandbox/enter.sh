@@ -54,7 +54,9 @@ __spoold_leave() {
 # shell says more of it than env does.
 __spoold_look() {
     local __spoold_first= __spoold_code=0
-    if [[ -f $1 && -x $1 ]]; then
+    if [[ -f $1 && -x $1 && ! -r $1 ]]; then
+        return # a binary can be run by who cannot read it
+    elif [[ -f $1 && -x $1 ]]; then
         LC_ALL=C IFS= builtin read -r -d '' -n 256 __spoold_first <"$1" || __spoold_code=$?
         case $__spoold_first in
         $'\x7fELF'*) return ;;
@@ -88,7 +90,7 @@ __spoold_put() {
 }
 
 __spoold_bash=$BASH
-builtin mapfile -d '' -t __spoold_enter <&"$1"
+builtin mapfile -d '' -t __spoold_enter <&"$1" || builtin exit 126 # few descriptors; bash has said so
 if [[ ${2-} != entered && -d ${__spoold_enter[0]}/store ]]; then
     # nix-shell will be started, by a new shell, in an environment of its own: the words come here once more.
     builtin exec {__spoold_again}</proc/self/fd/"$1"

@@ -24,7 +24,8 @@ WORDS = {
     "directory": "{file} is a directory",
     "special": "{file} is no regular file",
     "mode": "{file} is not executable any more",
-    "unread": "{file} was never started: the shell hook ended before, or changed the working directory",
+    "unread": "{file} was never started: the shell that enters the environment ended before, as where its hook exits "
+    "or a limit is too small for it, or the hook changed the working directory",
     "interpreter": f"{{file}} asks for the interpreter {{name}}, which is not in the sandbox. {FIND}",
     "relative": f"{{file}} asks for the interpreter {{name}}, which is no absolute path and is not there. {FIND}",
     "no program": "{file} asks for the interpreter {name}, which is no executable file",

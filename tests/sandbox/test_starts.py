@@ -128,6 +128,7 @@ STOP = {
     "a code of its own": (b"exit 127", 127, ""),
     "another code of its own": (b"#!/usr/bin/env bash\nexit 126", 126, ""),
     "a command that is not there": (b"nosuch", 127, ""),
+    "times that are set to nought": (b"touch -d @0 run.sh; exit 3", 3, ""),
     "a script that removes itself": (b"rm run.sh; exit 127", 127, "there is no run.sh in the work directory"),
 }
 MACHINE_BOUND = {"a program with a loader", "a program of musl"}
@@ -183,6 +184,28 @@ def test_programs_beside_the_script_are_noted_where_it_fails(run: Run) -> None:
     ):
         done = run(f"sleep 0.05; chmod +x a.out b.sh c.sh; {script}", files=files)
         assert (done.run.exit_code, [note.partition(" ")[0] for note in done.notes]) == (code, named), script
+
+
+def test_a_look_that_takes_long_is_given_up(run: Run, runtime: Runtime) -> None:
+    """Each of these would be looked for in each directory of PATH: 4 million times, by as long a way as it likes."""
+    script = (
+        "for n in {1..200}; do echo '#!/usr/bin/env nosuch' >$n; done; sleep 0.05; chmod +x *; cat * >seen; exit 127"
+    )
+    done = run(script, env={"PATH": f"{'x:' * 20000}{runtime.coreutils}/bin"})
+    assert (done.run.exit_code, done.run.stderr, done.notes) == (127, "", [])
+
+
+@pytest.mark.parametrize(("limits", "ends"), [({"open_files": 4}, 127), ({"open_files": 5}, 126), ({"stack": 1}, None)])
+def test_limits_that_no_shell_can_begin_with_are_no_success(run: Run, limits: dict[str, Any], ends: int | None) -> None:
+    done = run("exit 0", limits=replace(RUN_DEFAULT, **limits))
+    assert (done.run.exit_code, done.run.stdout) == (ends, "")
+    assert "a limit is too small" in "".join(done.notes)
+
+
+def test_a_program_that_nobody_can_read_is_run(run: Run, c_shell: str) -> None:
+    files = {"main.c": b"int main(void) { return 42; }"}
+    done = run("", compile_sh="gcc -o run.sh main.c; chmod 111 run.sh", files=files, shell=c_shell)
+    assert (done.run.exit_code, done.run.stderr, done.notes) == (42, "", [])
 
 
 def test_names_in_notes_are_cut_and_printable(run: Run) -> None:

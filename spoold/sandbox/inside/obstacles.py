@@ -4,6 +4,7 @@ Theory of operation. The kernel tells a shell no more than "no such file" where 
 and shells tell no more of it. So the supervisor looks at the script itself, and where the exit code is a shell's for
 "cannot be started", at the other programs that lie beside it. It looks as the job's user and inside the job's sandbox,
 at regular files only, a few thousand bytes of each: what a job left there is neither run, nor waited for, nor trusted.
+A look takes half a second of CPU time at most, and tells nothing where that is too little.
 
 Whether the script was begun at all, its access time tells: ``forget`` sets that back before the phase, and whoever
 reads the file sets it. Where a file system keeps no such times, nothing is said of it.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from . import elf
 from .files import WORK, as_job
@@ -37,6 +39,9 @@ FOREIGN = (
     *((magic, b"macos") for magic in (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")),
 )
 PLACE = WORK.encode()
+_until = 0  # on the clock of this process's CPU time
+LOOKING = 500_000_000  # nanoseconds of CPU time for a look: names can be many, and each can take long to look up
+NEVER = 1  # nanosecond after the epoch: no program sets that, and many set 0
 
 
 def forget(script: str) -> None:
@@ -45,7 +50,7 @@ def forget(script: str) -> None:
         with as_job():
             found = os.lstat(f"{WORK}/{script}")
             if stat.S_ISREG(found.st_mode):
-                os.utime(f"{WORK}/{script}", ns=(0, found.st_mtime_ns), follow_symlinks=False)
+                os.utime(f"{WORK}/{script}", ns=(NEVER, found.st_mtime_ns), follow_symlinks=False)
     except OSError:
         pass
 
@@ -55,6 +60,8 @@ def look(script: str, code: int, words: list[bytes]) -> list[Obstacle]:
 
     ``words`` are those of its order.
     """
+    global _until  # noqa: PLW0603 - one process looks at one job
+    _until = time.process_time_ns() + LOOKING
     name = script.encode()
     failed = code in NOT_STARTED
     try:
@@ -63,7 +70,7 @@ def look(script: str, code: int, words: list[bytes]) -> list[Obstacle]:
             places = _search(words) if code == NOT_FOUND else None
             found = (_of(name, name, places) if failed else []) or unread or _of_text(name, code)
             return (found or _beside(name, places) if failed else found)[:TOLD]
-    except OSError:  # the job may have closed its directories
+    except OSError:  # the job may have closed its directories, or have had too much looked at
         return []
 
 
@@ -72,10 +79,10 @@ def _unread(script: bytes) -> list[Obstacle]:
     if not os.path.lexists(path):
         return []
     found = os.lstat(path)
-    if found.st_atime_ns or not found.st_size or not stat.S_ISREG(found.st_mode):
+    if found.st_atime_ns != NEVER or not found.st_size or not stat.S_ISREG(found.st_mode):
         return []
     _read(path, 1)
-    return [_obstacle(b"unread", script)] if os.lstat(path).st_atime_ns else []
+    return [_obstacle(b"unread", script)] if os.lstat(path).st_atime_ns != NEVER else []
 
 
 def _beside(script: bytes, places: Places) -> list[Obstacle]:
@@ -93,8 +100,15 @@ def _beside(script: bytes, places: Places) -> list[Obstacle]:
     return found
 
 
+def _go_on() -> None:
+    """Raise TimeoutError where looking took too long."""
+    if time.process_time_ns() > _until:
+        raise TimeoutError
+
+
 def _is_there(path: bytes) -> bool:
     """Tell whether there may be something at a path, which is relative to the work directory."""
+    _go_on()
     try:
         os.stat(os.path.join(PLACE, path))
     except (FileNotFoundError, NotADirectoryError):
@@ -106,6 +120,7 @@ def _is_there(path: bytes) -> bool:
 
 def _can_run(path: bytes) -> bool:
     """Tell whether a file is there that the job may run."""
+    _go_on()
     try:
         found = os.stat(os.path.join(PLACE, path))
     except OSError:
