@@ -100,5 +100,9 @@ builtin eval "exec $1<&-"
 if [[ ${2-} != entered && -e ${__spoold_enter[0]}/enter.sh ]]; then
     set --
     source "${__spoold_enter[0]}/enter.sh"
+    { # what the hook wants to see of the shell's steps is not about these, and they are no keywords
+        builtin set +xvk
+        builtin trap - DEBUG RETURN ERR
+    } >/dev/null 2>&1
 fi
 __spoold_leave

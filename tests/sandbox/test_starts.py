@@ -101,6 +101,13 @@ STOP = {
     "env without a package": (b"#!/usr/bin/env nosuch\n", 127, "run.sh asks env for 'nosuch'"),
     "env -S without a package": (b"#!/usr/bin/env -S A=b nosuch -u\n", 127, "run.sh asks env for 'nosuch'"),
     "a code of what env found": (b"#!/usr/bin/env bash\nexit 127", 127, ""),
+    "env -S with options": (b"#!/usr/bin/env -S -i A=b nosuch -u\n", 127, "run.sh asks env for 'nosuch'"),
+    "env -S with an option that has an argument": (b"#!/usr/bin/env -S -u PATH nosuch\n", 127, ""),
+    "a code after env -C": (b"#!/usr/bin/env -S -C /job bash\nexit 127", 127, ""),
+    "a code after several options of env": (b"#!/usr/bin/env -iS bash\nexit 127", 127, ""),
+    "a code after options and words": (b"#!/usr/bin/env -vS bash -u\nexit 127", 127, ""),
+    "a code after quotes": (b"#!/usr/bin/env -S 'bash' \"-u\"\nexit 127", 127, ""),
+    "a code after a variable": (b"#!/usr/bin/env -S PATH=${PATH} ${BASH_}bash\nexit 127", 127, ""),
     "env with words": (b"#!/usr/bin/env bash -u\n", 127, "one program of the name 'bash -u'"),
     "env and a nested one": (b"#!/usr/bin/env ./nested\n", 127, "./nested asks for the interpreter '/opt/python3'"),
     "line ends": (b"#!/bin/sh\r\necho\r\n", 127, "its first line ends in a carriage return"),
@@ -224,6 +231,9 @@ HOOKS = {
     "unset SHLVL BASH; set -- x": (0, "ran\n", False),
     "read() { false; }; command() { false; }; printf() { false; }": (0, "ran\n", False),
     "exec() { false; }; alias builtin=false exec=false": (0, "ran\n", False),
+    "set -k": (0, "ran\n", False),
+    "set -xv": (0, "ran\n", False),
+    "trap 'echo step \\$BASH_COMMAND >&2' DEBUG ERR; set -ET": (0, "ran\n", False),
     "cd /tmp": (127, "", True),
     "mkdir src; cd src": (127, "", True),
     "exit 3": (3, "", True),
@@ -241,6 +251,7 @@ def test_what_a_hook_keeps_from_starting_is_noted(run: Run, prepared: tuple[NixB
     done = run("echo ran", shell=build_shell(prepared, f'shellHook = "{hook}";'))
     assert (done.run.exit_code, done.run.stdout) == (code, printed), done.run.stderr
     assert [note.startswith("run.sh was never started") for note in done.notes] == [True] * noted
+    assert "__spoold_" not in done.run.stderr
     if "cd" in hook and noted:
         assert "the shell hook went to the directory" in done.run.stderr
 

@@ -32,6 +32,8 @@ NOT_FOUND = 127
 NOT_STARTED = (126, NOT_FOUND)  # what shells and env(1) exit with where a program cannot be started
 LONGEST = 252  # bytes of an interpreter that the kernel takes for one
 PROGRAMS, TOLD, DEPTH = 200, 4, 4  # files that are looked at, are told of, and interpreters of interpreters
+QUOTING = (b"'", b'"', b"\\", b"$", b"#")  # of env -S: what it makes of these is its own
+ALONE = (b"-", b"-i", b"--ignore-environment", b"-v", b"--debug")  # options of env that take no argument
 SHELLS = (b"sh", b"bash", b"dash", b"ksh", b"zsh")
 MARKS = ((b"\xef\xbb\xbf", b"mark"), (b"\xff\xfe", b"utf-16"), (b"\xfe\xff", b"utf-16"))
 FOREIGN = (
@@ -187,11 +189,13 @@ def _of_env(file: bytes, rest: bytes, places: Places, depth: int) -> list[Obstac
     """Return what is in the way of a program that env is to find."""
     name = rest
     if rest.startswith((b"-S", b"--split-string")):
+        if any(each in rest for each in QUOTING):
+            return []
         words = rest.removeprefix(b"--split-string").removeprefix(b"-S").lstrip(b"=").split()
-        name = next((word for word in words if b"=" not in word and not word.startswith(b"-")), b"")
-    elif b" " in rest:
+        name = next((word for word in words if b"=" not in word and word not in ALONE), b"")
+    elif b" " in rest and not rest.startswith(b"-"):
         return [_obstacle(b"one word", file, rest)]
-    if not name or name.startswith(b"-") or places is None:
+    if not name or name.startswith(b"-") or places is None:  # what other options mean is env's to know
         return []
     if b"/" in name:
         return _of(name, name, places, depth + 1)
