@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from spoold.config import LeaseSettings, Settings, SpoolSettings
+from spoold.config import (
+    DockerSettings,
+    ExecutorSettings,
+    LeaseSettings,
+    SandboxSettings,
+    Settings,
+    SpoolSettings,
+)
 from spoold.daemon import ROLES
 from spoold.model.collection import Rules
 from spoold.spool import layout
@@ -121,3 +131,26 @@ class Served:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
         assert os.listdir(self.spool / "quarantine") == []
+
+
+@contextmanager
+def in_mode(
+    mode: Literal["single-use", "recycled"],
+    settings: Settings,
+    docker_host: str,
+    prefix: str,
+    lease: LeaseSettings | None = None,
+) -> Iterator[Served]:
+    """Serve a spool with two slots and real containers in one of the modes, where other users can get to it."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    directory.chmod(0o711)
+    own = msgspec.structs.replace(
+        settings,
+        docker=DockerSettings(host=docker_host),
+        sandbox=SandboxSettings(mode=mode),
+        executor=ExecutorSettings(slots=2, drain=0.1),
+    )
+    made = Served(directory, own) if lease is None else Served(directory, own, lease)
+    yield made
+    made.stop()
+    shutil.rmtree(directory)

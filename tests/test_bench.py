@@ -44,22 +44,25 @@ def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
+def options(work: Path, settings: Settings, docker_host: str, **more: object) -> list[str]:
+    given = {
+        "work": work,
+        "docker": docker_host,
+        "nixpkgs": settings.nixpkgs["default"],
+        "state": settings.nix.state,
+        "json": work / "out.json",
+        **more,
+    }
+    return [word for key, value in given.items() for word in (f"--{key}", str(value))]
+
+
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)
 def test_it_measures_every_row_and_writes_json_and_a_chart(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:
-    given = {
-        "work": tmp_path,
-        "docker": docker_host,
-        "nixpkgs": nix_settings.nixpkgs["default"],
-        "state": nix_settings.nix.state,
-        "json": tmp_path / "out.json",
-        "seconds": 0,
-    }
-    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
-    measured = run("benchmarks", "--quick", *words)
+    measured = run("benchmarks", "--quick", *options(tmp_path, nix_settings, docker_host, seconds=0))
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())
     assert set(report["results"]) == NAMES
@@ -88,16 +91,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
 def test_it_tells_where_the_cpu_time_goes(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:
-    given = {
-        "work": tmp_path,
-        "docker": docker_host,
-        "nixpkgs": nix_settings.nixpkgs["default"],
-        "state": nix_settings.nix.state,
-        "json": tmp_path / "out.json",
-        "jobs": 20,
-        "rounds": 1,
-    }
-    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    words = options(tmp_path, nix_settings, docker_host, jobs=20, rounds=1)
     measured = run("benchmarks.cost", *words, "--tree", f"a={REPOSITORY}", "--tree", f"b={REPOSITORY}")
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())

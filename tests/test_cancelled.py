@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, LeaseSettings, SandboxSettings, Settings
-from tests.served import PATIENCE, Served
+from spoold.config import LeaseSettings, Settings
+from tests.served import PATIENCE, Served, in_mode
 from tests.waiting import until
 
 pytestmark = [
@@ -37,19 +34,8 @@ LEASE = LeaseSettings(renewal=8.0, limit=60.0, check=1.0, pause=0.5)
 def served(
     request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
 ) -> Iterator[Served]:
-    mode: Literal["single-use", "recycled"] = request.param
-    directory = Path(tempfile.mkdtemp(prefix="spoold-cancelled."))  # where others can get to
-    directory.chmod(0o711)
-    settings = msgspec.structs.replace(
-        nix_settings,
-        docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(mode=mode),
-        executor=ExecutorSettings(slots=2, drain=0.1),
-    )
-    made = Served(directory, settings, LEASE)
-    yield made
-    made.stop()
-    shutil.rmtree(directory)
+    with in_mode(request.param, nix_settings, docker_host, "spoold-cancelled.", LEASE) as made:
+        yield made
 
 
 def runs(mark: str) -> bool:

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import pytest
 
-from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
+from spoold.config import Settings
 from spoold.model.limits import MIB
 from tests import cores, huge
 from tests.overhears import EAVESDROPPER, listening
 from tests.sandbox import test_importance, test_masks, test_sockets
 from tests.sandbox.test_overheard import SLOW
-from tests.served import PATIENCE, Served
+from tests.served import PATIENCE, Served, in_mode
 
 pytestmark = [
     pytest.mark.docker,
@@ -43,19 +40,8 @@ PATIENT = {"run": {"time": 300, "cpu_time": 300}}
 def served(
     request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
 ) -> Iterator[Served]:
-    mode: Literal["single-use", "recycled"] = request.param
-    directory = Path(tempfile.mkdtemp(prefix="spoold-rivals."))  # where others can get to
-    directory.chmod(0o711)
-    settings = msgspec.structs.replace(
-        nix_settings,
-        docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(mode=mode),
-        executor=ExecutorSettings(slots=2, drain=0.1),
-    )
-    made = Served(directory, settings)
-    yield made
-    made.stop()
-    shutil.rmtree(directory)
+    with in_mode(request.param, nix_settings, docker_host, "spoold-rivals.") as made:
+        yield made
 
 
 def python(program: str) -> dict[str, Any]:

@@ -269,6 +269,6 @@ def _poll(look: Callable[[], T | None], timeout: float) -> T | None:
     deadline = time.monotonic() + timeout
     pause = POLL_FIRST
     while (found := look()) is None and time.monotonic() < deadline:
-        time.sleep(pause)
+        time.sleep(pause)  # there is nothing that would wake us, see above
         pause = min(pause * 1.3, POLL_MOST)
     return found

@@ -78,7 +78,7 @@ def _pair_times(default: Any, given: Any, maximum: Any) -> None:
     """Have a phase's defaults for wall clock and CPU go together where the file names one of them, or neither.
 
     As with a request: a CPU time alone brings twice as much on the clock, and no CPU time is longer than its clock.
-    What is no number is left for the types to refuse.
+    Values that are no numbers stay as they are: the types refuse them.
     """
     times = [default, maximum] if isinstance(default, dict) and isinstance(maximum, dict) else []
     if not times or not all(isinstance(each.get(name), int | float) for each in times for name in ("time", "cpu_time")):

@@ -1,8 +1,8 @@
 """What encoders of other languages make of a request, read as it is meant; and what is wrong with it, in our own words.
 
 Spec: spool-layout.md, "The request". Some write ``null`` for what is not given, an empty list for an empty object, or
-``67108864.0`` for a whole number. What cannot be meant is refused with its place, and with what is allowed there. No
-word of a parser's gets to a client: it would be about our types, not about theirs.
+``67108864.0`` for a whole number. Anything else is refused. The reason names the place and what is allowed there. A
+client never sees a parser's words: they are about our types, not about theirs.
 """
 
 from __future__ import annotations

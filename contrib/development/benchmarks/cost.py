@@ -28,7 +28,7 @@ from spoold.model.errors import SpooldError
 TICKS = os.sysconf("SC_CLK_TCK")
 KERNEL = 2  # kthreadd, the parent of all threads of the kernel
 BY_NAME = {program.title: program for program in (TRIVIAL, PYTHON, COMPILE)}
-# Rows, in the order of the table. What all of them leave of the machine is "rest": other work, and whoever has ended.
+# Rows, in the order of the table. "Rest" is the machine's time without all of these: other work, and what has ended.
 PARTS = ("containers user", "containers system", "executor", "intake", "builder", "health", "engine", "kernel threads")
 Costs = dict[str, float]  # seconds of CPU so far, by part
 

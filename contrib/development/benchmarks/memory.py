@@ -1,7 +1,8 @@
 """Tries the verdicts about memory; started by contrib/development/memory, whose --help says what is tried.
 
 The program finds out what its interpreter holds, by what the kernel says of its own pages, and takes the rest up to the
-target. So the truth is known to some pages. tests/sandbox/test_memory_exact.py runs the same program.
+target. So the truth is known to some pages. Its sleeps are what is tried: for how long all of the memory is held.
+tests/sandbox/test_memory_exact.py runs the same program.
 """
 
 from __future__ import annotations

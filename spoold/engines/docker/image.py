@@ -2,9 +2,9 @@
 
 What jobs run comes from the Nix store, which is mounted: ``/usr/bin/env``, and ``sh`` and ``bash`` in ``/bin`` and
 ``/usr/bin``, are links into it, and so are the two places where programs look for time zones. ``/etc`` has what a C
-library reads, see ``sandbox.etc``. What root runs comes from the host and is in the image, see ``interpreter``. Nothing
-is run to make it: a tar is imported as it is, and the tag is a hash of all that is in it. Another version of spoold, of
-its Python or of the runtime makes another image.
+library reads, see ``sandbox.etc``. The Python that root runs comes from the host and is in the image, see
+``interpreter``. Nothing is run to make the image: a tar is imported as it is, and the tag is a hash of all that is in
+it. Another version of spoold, of its Python or of the runtime makes another image.
 
 Whoever may use the engine can put another image under our name. So what stands there is used only if it has one layer,
 with the digest of our tar, and says nothing of how to run it. Containers are made from the image that was looked at, by

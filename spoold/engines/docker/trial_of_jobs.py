@@ -138,7 +138,7 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
 
 
 def _files(sandbox: DockerSandbox, settings: Settings) -> Finding:
-    """Have a job make empty files, of which the kernel keeps about 1 KiB each, without end."""
+    """Have a job make empty files without end. The kernel keeps about 1 KiB of its own memory for each."""
     what = Subject("a job that makes too many files")
     if _run(sandbox, settings, FILES, []).outcome is Outcome.MEMORY_LIMIT:
         return what.fine("is ended at its memory limit")
