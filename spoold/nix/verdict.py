@@ -19,6 +19,8 @@ from spoold.nix import messages
 from spoold.nix.realise import Realisation
 from spoold.nix.store import Store
 
+CHUNK = 4096  # bytes that Nix reads of a log at once; what passes the limit is not passed on
+LOG_ENDED = b" killed after writing more than "  # Nix's word; a builder's own needs a log as long as that all the same
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
@@ -123,6 +125,6 @@ def _build_outcome(build: proc.Finished, limits: BuildLimits) -> tuple[Outcome, 
     if build.limit is Limit.WALL or build.exit_code == 101:
         return Outcome.TIME_LIMIT, f"the build took more than {limits.time:g} s, or was silent for {limits.silence:g} s"
     note = build.reason if build.limit is Limit.WATCH else ""
-    if build.stderr.total > limits.log:  # Nix ends a builder there
+    if build.stderr.total > limits.log - CHUNK and LOG_ENDED in build.stderr.data:
         note = f"a builder wrote more than {limits.log} bytes of log"
     return (Outcome.OUTPUT_LIMIT if note else Outcome.NONZERO_EXIT), note

@@ -178,6 +178,13 @@ def test_what_a_builder_says_or_ends_with_names_no_limit(setup: Setup, end: str)
     assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase
 
 
+def test_a_builder_that_prints_more_than_its_log_may_hold_has_met_that_limit(setup: Setup) -> None:
+    attributes = f"X = pkgs.runCommand \"prints-{time.time_ns()}\" {{}} ''yes | head -c 9000000; exit 1'';"
+    result = setup.build(room.SHELL % attributes)
+    assert result.phase.outcome is Outcome.OUTPUT_LIMIT, result.phase
+    assert "bytes of log" in result.phase.stderr
+
+
 def test_a_daemon_keeps_no_capability(setup: Setup) -> None:
     """Nor anything that could bring one back. (Root keeps its own.)"""
     if isinstance(setup, InProcess):

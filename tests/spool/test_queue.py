@@ -144,6 +144,24 @@ def test_a_holder_that_lost_its_lease_cannot_publish(queue: OwnedQueue) -> None:
     assert not names(queue, "tmp")
 
 
+@pytest.mark.parametrize(("slow", "renewed"), [(-1.0, True), (3600.0, False)])
+def test_a_claim_that_was_slow_renews_the_mtime_once_more(
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch, slow: float, renewed: bool
+) -> None:
+    """Else its lease would begin too far in the past; one that was quick is spared that."""
+    queue.add(Entry("a", 1), b"entry")
+    move = fsops.move
+
+    def late(source: str, target: str) -> bool:
+        os.utime(source, (1, 1))
+        return move(source, target)
+
+    monkeypatch.setattr(fsops, "move", late)
+    monkeypatch.setattr("spoold.spool.queue.SLOW", slow)
+    path = queue.claim(Entry("a", 1), State.NEW, State.RUNNING)
+    assert (os.stat(path).st_mtime > 1) is renewed
+
+
 def test_a_wish_is_heeded_long_before_the_next_renewal(queue: OwnedQueue) -> None:
     entry = claimed(queue)
     path, wish = queue.entry_path(State.RUNNING, entry), queue.path("tmp", "a.cancel")
