@@ -57,9 +57,10 @@ def load(path: str | None) -> Settings:
 def decode(text: bytes) -> Settings:
     """Decode TOML; a phase's limits may name only what differs from the built-in values.
 
-    Raises :class:`msgspec.DecodeError`, and :class:`OperatorError` where settings contradict each other.
+    Raises :class:`msgspec.DecodeError`, :class:`UnicodeDecodeError`, and :class:`OperatorError` where settings contradict
+    each other.
     """
-    raw = msgspec.toml.decode(text)
+    raw = msgspec.toml.decode(text.decode())  # as text: msgspec 0.23 wraps what is no UTF-8 in an error of its own
     _take_former_names(raw)
     for phase, kinds in raw.get("limits", {}).items() if isinstance(raw.get("limits"), dict) else ():
         base = getattr(Limits(), phase, None)

@@ -22,6 +22,7 @@ _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\
 _FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
 OUTPUT = "out"
 MARGIN = 64 * 1024  # bytes of log for Nix's own words
+AHEAD = 1024**3  # bytes by which a file may at least pass the limit of output before a look has found it
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -100,8 +101,9 @@ def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
     argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(limits.time))]
     argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
-    # The looks at what builders write decide: of SIGXFSZ we are told by the builder alone.
-    rlimits = userns.share_of(proc.Rlimits(file_size=2 * limits.output))
+    # The looks at what builders write decide: of SIGXFSZ we are told by the builder alone. So it comes late enough for
+    # a look on a busy machine, however small the limit is.
+    rlimits = userns.share_of(proc.Rlimits(file_size=limits.output + max(limits.output, AHEAD)))
     bounds = proc.Bounds(wall=limits.time, stdout=MARGIN, stderr=limits.log, tail=MARGIN, rlimits=rlimits)
     return store.run_builders(
         [*argv, f"{derivation}!{OUTPUT}"],
