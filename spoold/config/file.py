@@ -57,8 +57,8 @@ def load(path: str | None) -> Settings:
 def decode(text: bytes) -> Settings:
     """Decode TOML; a phase's limits may name only what differs from the built-in values.
 
-    Raises :class:`msgspec.DecodeError`, :class:`UnicodeDecodeError`, and :class:`OperatorError` where settings contradict
-    each other.
+    Raises :class:`msgspec.DecodeError`, :class:`UnicodeDecodeError`, and :class:`OperatorError` where settings
+    contradict each other.
     """
     raw = msgspec.toml.decode(text.decode())  # as text: msgspec 0.23 wraps what is no UTF-8 in an error of its own
     _take_former_names(raw)
