@@ -61,6 +61,9 @@ need_packages() {
     find_python || packages+=(python3 python3-venv)
     command -v nix-store >/dev/null || packages+=(nix-bin)
     command -v bwrap >/dev/null || packages+=(bubblewrap)
+    # For the program of the sandboxes, which is made here, see spoold/sandbox/program.py.
+    command -v cc >/dev/null || packages+=(gcc)
+    [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
     some_docker || packages+=("${docker_packages[@]}")
     install_packages "${packages[@]}"
     find_python || fail "$(no_python)"

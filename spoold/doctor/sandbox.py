@@ -11,7 +11,7 @@ from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Subject
 from spoold.model.job import Runtime
-from spoold.sandbox.inside import sockets
+from spoold.sandbox.facts import SOCKET
 
 ENGINE = Subject("what carries jobs")
 # Settings of the kernel that forbid user namespaces when they are 0. (Ubuntu's AppArmor switch depends on the profile:
@@ -62,16 +62,16 @@ def _sockets() -> Iterator[Finding]:
     """Look how well what sockets hold can be counted, which on cgroup v1 is nobody's memory else."""
     what = Subject("what a job's sockets hold")
     size = machine.sysctl("net.core.rmem_default")
-    if size.isdecimal() and int(size) > sockets.EACH:
+    if size.isdecimal() and int(size) > SOCKET:
         yield what.warning(
             f"may be more than is counted: net.core.rmem_default is {size}",
-            f"sysctl net.core.rmem_default=212992, or at most {sockets.EACH}",
+            f"sysctl net.core.rmem_default=212992, or at most {SOCKET}",
         )
-    elif sockets.tells():
+    elif machine.tells_of_sockets():
         yield what.fine("is counted as its memory")
     else:
         yield what.note(
-            f"is not told by this kernel: each counts as {sockets.EACH >> 10} KiB of the job's memory",
+            f"is not told by this kernel: each counts as {SOCKET >> 10} KiB of the job's memory",
             "modprobe -a tcp_diag udp_diag",
         )
 

@@ -9,6 +9,8 @@ import functools
 import math
 import os
 import re
+import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,11 @@ SHOWN = ("hidepid=0", "hidepid=off")
 QUOTACTL_FD = 443  # on all machines
 XGETQSTAT, USRQUOTA, UDQ_ENFD = 0x5805, 0, 2
 ESCAPED = re.compile(r"\\([0-7]{3})")  # how /proc/self/mountinfo writes a space, a tab, a newline and a backslash
+
+# Of the kernel's linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h; SKMEMINFO is a bit.
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_AND_DUMP, SKMEMINFO = 4, 20, 0x301, 1 << 6
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+IP = (6, 17)  # TCP and UDP
 
 
 class Mount(NamedTuple):
@@ -209,3 +216,27 @@ def lock_holders(path: str) -> list[int] | None:
     wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     held = [line.split() for line in lines]
     return [int(words[4]) for words in held if "->" not in words and words[1] == "FLOCK" and words[5] == wanted]
+
+
+def tells_of_sockets() -> bool:
+    """Tell whether the kernel says what TCP and UDP sockets hold, see sock_diag(7)."""
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as asked:
+            return all(
+                _tells_of(asked, family, kind) for family in (socket.AF_INET, socket.AF_INET6) for kind in (6, 17)
+            )
+    except OSError:
+        return False
+
+
+def _tells_of(asked: socket.socket, family: int, protocol: int) -> bool:
+    """Ask for all sockets of a kind; tell whether there was an answer."""
+    body = struct.pack("=BBBBI48x", family, protocol, SKMEMINFO, 0, 0xFFFFFFFF)
+    asked.send(struct.pack("=IHHII", 16 + len(body), SOCK_DIAG_BY_FAMILY, REQUEST_AND_DUMP, 0, 0) + body)
+    while True:
+        answer = asked.recv(65536)
+        while answer:
+            size, kind = struct.unpack_from("=IH", answer)
+            if kind in (NLMSG_ERROR, NLMSG_DONE):
+                return bool(struct.unpack_from("=i", answer, 16)[0] == 0)
+            answer = answer[(size + 3) & ~3 :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome
-from spoold.sandbox.inside.messages import Done, Full
+from spoold.sandbox.messages import Done, Full
 
 NOTABLE = 4  # the part of the memory limit from which on files are named, as a divisor
 ENTRY = 1024  # bytes, about, that the kernel keeps of a file or directory beside its content

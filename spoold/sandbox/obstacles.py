@@ -1,14 +1,14 @@
 """What the supervisor saw that keeps a program from being started, in words for the client.
 
-The facts are those of ``inside.obstacles``; here is what each means and what to do. Names come from the job's files, so
-they are cut and printed with escapes.
+The facts are those of ``inside/obstacles.c``; here is what each means and what to do. Names come from the job's files,
+so they are cut and printed with escapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spoold.sandbox.inside.messages import Obstacle
+from spoold.sandbox.messages import Obstacle
 
 LONGEST = 200  # bytes of a name
 MACHINES = {

@@ -19,10 +19,9 @@ from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
-from spoold.sandbox import RunCancelledError, obstacles
-from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.files import WORDS
-from spoold.sandbox.inside.messages import (
+from spoold.sandbox import RunCancelledError, obstacles, wire
+from spoold.sandbox.facts import EXACT, WORDS
+from spoold.sandbox.messages import (
     Again,
     Bounds,
     Cancel,
@@ -35,7 +34,6 @@ from spoold.sandbox.inside.messages import (
     Parcel,
     Refused,
 )
-from spoold.sandbox.inside.pages import EXACT
 from spoold.sandbox.notes import of_phase, of_whole
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
@@ -52,7 +50,7 @@ MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and rep
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
-LOOKS = 10  # milliseconds between two looks at memory, see ``inside.phase.TICK``
+LOOKS = 10  # milliseconds between two looks at memory, see TICK of ``inside/phase.c``
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 Carrier = TypeVar("Carrier", bound=Transport)

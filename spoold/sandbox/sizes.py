@@ -2,7 +2,7 @@
 
 All that wait have one size, which is enough for either phase with the default limits. A phase whose request asks for
 another limit gets it by a change of the sandbox's own limits just before. That is a bound on what a job can take from
-others, with room for all that is not the job's. Whether a phase held more than it may is measured (``inside.pages``).
+others, with room for all that is not the job's. Whether a phase held more than it may is measured (``inside/pages.c``).
 
 The files of a job lie in memory, and so does what its processes share. A sandbox that waits knows no job yet, so its
 file systems are as large as any may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
@@ -22,7 +22,7 @@ ROUND = 8 * MIB
 # What the kernel needs for a job's processes: page tables for all of the memory in eight of them, stacks and the like.
 PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
-PLACES = 3  # file systems in memory that a job has, see ``inside.room``
+PLACES = 3  # file systems in memory that a job has, see ``inside/room.c``
 
 
 @dataclass(frozen=True)

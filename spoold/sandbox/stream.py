@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from spoold.model.errors import TemporaryError
-from spoold.sandbox import RunCancelledError
-from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import VERSION, Broken, Failed, Message, Ready, parse_any
+from spoold.sandbox import RunCancelledError, wire
+from spoold.sandbox.messages import VERSION, Broken, Failed, Message, Ready, parse_any
 
 MAX_DIAGNOSTICS = 4096
 ATTENTION = 0.2  # seconds between looks at the caller's event

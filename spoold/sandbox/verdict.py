@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, assert_never, cast
 from spoold.host.proc import signal_name
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome, Phase, Stream, finished_phase
-from spoold.sandbox.inside.messages import Done
+from spoold.sandbox.messages import Done
 from spoold.sandbox.obstacles import WORDS
 
 if TYPE_CHECKING:
-    from spoold.sandbox.inside.messages import Hit
+    from spoold.sandbox.messages import Hit
 
 HIGHEST_STATUS = 0xFFFF  # see wait(2)
 CRASHES = frozenset(

@@ -33,7 +33,6 @@ from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
 from spoold.model.limits import Limits
 from spoold.nix import cage, cgroups, command, confine, seat
-from spoold.sandbox.inside import sockets
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from tests.engines import REPOSITORY
@@ -423,7 +422,7 @@ def test_memory_that_settings_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sockets_that_hold_more_than_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(sandbox._sockets(), Level.FINE) == f"{SOCKETS}: is counted as its memory"
-    monkeypatch.setattr(sockets, "tells", lambda: False)
+    monkeypatch.setattr(machine, "tells_of_sockets", lambda: False)
     assert "each counts as 512 KiB" in said(sandbox._sockets(), Level.NOTE)
     monkeypatch.setattr(machine, "sysctl", lambda _: "8388608")
     assert "sysctl net.core.rmem_default=212992" in said(sandbox._sockets(), Level.WARNING)
@@ -508,7 +507,7 @@ def test_a_program_of_the_store_that_starts_as_root() -> None:
     """As in versions before, whose supervisor ran the store's own Python."""
     inside = "7f0a00000000-7f0a00001000 r-xp 00000000 00:2f 1234   {}\n"
     theirs = f"/nix/store/{'0' * 32}-python3-3.11.2/bin/python3.11"
-    ours = "/spoold/python/bin/python3"
+    ours = "/spoold/sbin/supervisor"
     for paths, level in (([ours, theirs], Level.REFUSED), ([ours], Level.FINE), ([], Level.UNKNOWN)):
         found = trial_of_jobs._of_what_is_loaded(Subject("x"), "".join(inside.format(path) for path in paths))
         assert found.level is level

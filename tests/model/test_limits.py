@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
@@ -21,8 +20,8 @@ from spoold.model.limits import (
     unused_wishes,
 )
 from spoold.sandbox import sizes
-from spoold.sandbox.inside import child, phase, usage
-from spoold.sandbox.inside.messages import Bounds
+from spoold.sandbox.messages import Bounds
+from spoold.sandbox.program import SOURCE
 from tests.engines import REPOSITORY
 
 BY_THE_ENGINE = {"processes"}  # the only one; all others the supervisor enforces
@@ -36,8 +35,12 @@ def test_a_client_may_ask_for_each_limit() -> None:
 @pytest.mark.parametrize("name", PhaseLimits.__struct_fields__)
 def test_each_limit_goes_to_whoever_enforces_it(name: str) -> None:
     assert (name in Bounds.FIELDS) == (name not in BY_THE_ENGINE)
-    places: tuple[ModuleType, ...] = (sizes,) if name in BY_THE_ENGINE else (child, phase, usage)
-    assert re.search(rf"\blimits\.{name}\b", "".join(map(inspect.getsource, places))), "nobody reads it there"
+    if name in BY_THE_ENGINE:
+        text = inspect.getsource(sizes)
+    else:
+        text = "".join((SOURCE / place).read_text() for place in ("child.c", "phase.c", "usage.c"))
+    inner = {"stdout": "output", "stderr": "output", "on_output_limit": "end_on_output"}.get(name, name)
+    assert re.search(rf"\blimits(\.|->){inner}\b", text), "nobody reads it there"
 
 
 def test_the_supervisor_is_sent_no_other() -> None:

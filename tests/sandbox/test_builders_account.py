@@ -34,6 +34,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.model.states import State
 from spoold.model.submission import DEFAULT_EXPRESSION, Dependencies
 from spoold.nix.build import NixBuilder
+from spoold.sandbox import program
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from tests.engines import SLOWNESS
@@ -57,12 +58,12 @@ exec {bash}.real "$@"
 # What the attacker would like jobs to begin with: it looks for whatever could be had of root's.
 ENTER = """
 echo "canary: enter.sh as $EUID" >&2
-test -r /spoold/python && echo "canary: can list our python" >&2
-for each in /spoold/python/ld.so /proc/1/exe /proc/1/maps; do
+test -r /spoold/sbin && echo "canary: can list our program" >&2
+for each in /spoold/sbin/supervisor /proc/1/exe /proc/1/maps; do
     { IFS= read -r -N 1 line <"$each"; } 2>/dev/null && echo "canary: can read $each" >&2
 done
-cd /spoold/python/lib 2>/dev/null && echo "canary: can enter our python" >&2
-/spoold/python/ld.so --help >/dev/null 2>&1 && echo "canary: can start our loader" >&2
+cd /spoold/sbin 2>/dev/null && echo "canary: can enter where our program is" >&2
+/spoold/sbin/supervisor >/dev/null 2>&1; test $? = 126 || echo "canary: can start our program" >&2
 for each in /spoold /spoold/enter.sh /etc/passwd /bin /; do
     test -w "$each" && echo "canary: can write $each" >&2
 done
@@ -240,8 +241,7 @@ def test_what_runs_as_root_has_nothing_of_the_attackers_loaded(
                 continue
             for pid in family(found["State"]["Pid"]):
                 mapped = {line.split()[5] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/" in line}
-                assert mapped
-                assert all(path.startswith("/spoold/python/") for path in mapped), mapped
+                assert mapped == {program.IN_IMAGE}
             seen.add(found["Config"]["Labels"].get("spoold.role", "supervisor"))
 
 

@@ -18,9 +18,8 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import RunCancelledError, runner, verdict
-from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import Cancel, Done, Message
+from spoold.sandbox import RunCancelledError, runner, verdict, wire
+from spoold.sandbox.messages import Cancel, Done, Message
 from spoold.sandbox.stream import Stream
 from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
 from tests.waiting import PATIENCE, until

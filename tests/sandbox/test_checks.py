@@ -12,7 +12,7 @@ from spoold.engines.docker import checks
 from spoold.host import machine
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Level, refuse
-from spoold.sandbox.inside.messages import VERSION, Ready
+from spoold.sandbox.messages import VERSION, Ready
 
 GOOD: dict[str, Any] = {
     "MemoryLimit": True,

@@ -17,7 +17,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
-from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
+from spoold.sandbox.facts import HIDDEN_DIRECTORIES, HIDDEN_FILES
 from tests.sandbox.conftest import RUN, Mode, make_job
 
 pytestmark = pytest.mark.docker

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
 from spoold.model.limits import COMPILE_DEFAULT, MIB
 from spoold.model.response import Outcome
-from spoold.sandbox.inside import files
 from tests.engines import SLOWNESS
 from tests.sandbox.conftest import RUN, Run
 
@@ -91,25 +87,6 @@ def test_many_directories_with_long_paths_take_nothing_from_anybody(run: Run) ->
     deep = 'name=$(printf \'%240s\' x); for n in {1..16}; do mkdir "$name"; cd "$name"; done; mkdir {1..30000}'
     phase = run(f"{deep}; exit 3", limits=replace(RUN, memory=64 * MIB, time=600 * SLOWNESS)).run
     assert (phase.outcome, phase.exit_code, phase.stderr) == (Outcome.NONZERO_EXIT, 3, "")
-
-
-def test_large_files_are_told_from_those_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(files, "WRITABLE", (str(tmp_path),))
-    monkeypatch.setattr(files, "as_job", contextlib.nullcontext)
-    monkeypatch.setattr(files, "MOST_LARGE", 2)
-    deep = tmp_path.joinpath(*["d"] * (files.DEEPEST + 1))
-    deep.mkdir(parents=True)
-    large = files.Large(1)
-    (deep / "not seen").write_bytes(b"xx")
-    (tmp_path / "small").write_bytes(b"x")
-    assert not large.more()
-    for number, place in enumerate((tmp_path, deep.parent, deep.parent.parent)):
-        (place / str(number)).write_bytes(b"xx")
-        assert large.more()
-        large = files.Large(1)
-        assert not large.more()
-    (tmp_path / "one more").write_bytes(b"xx")
-    assert not large.more()  # there were more than are kept in mind
 
 
 def test_a_cpu_limit_that_the_program_hides_is_told(run: Run, python_shell: str) -> None:

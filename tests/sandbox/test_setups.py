@@ -24,7 +24,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from spoold.sandbox.facts import HOLDERS, JOB_UID
 from tests import setups
 from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
 

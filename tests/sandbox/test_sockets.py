@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +9,6 @@ from msgspec.structs import replace
 
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
-from spoold.sandbox.inside import sockets
 from tests.sandbox.conftest import RUN, Run
 
 # Each fills sockets with 48 MB at least, and then waits. The kernel's own count says how much it was, where it counts.
@@ -134,18 +132,6 @@ def test_too_many_to_ask_for_count_with_all_that_they_may_hold(run: Run, python_
     limits = replace(PATIENT, open_files=2000, memory=256 * MIB)
     phase = run("exec python3 main.py", files={"main.py": MANY.encode()}, shell=python_shell, limits=limits).run
     assert phase.outcome is Outcome.MEMORY_LIMIT, (phase.stdout, phase.stderr)
-
-
-def test_a_kernel_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
-        seen = sockets.Sockets()
-        assert seen.held() < MIB
-        monkeypatch.setattr(sockets, "NETLINK_SOCK_DIAG", 29)
-        assert not sockets.tells()
-        blind = sockets.Sockets()
-        assert blind.held() >= 3 * sockets.EACH
-        for each in (seen, blind):
-            each.close()
 
 
 FILTERS = """

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +14,7 @@ from spoold.model.job import JobFile, JobResult, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.sandbox import obstacles as words
-from spoold.sandbox.inside import obstacles
-from spoold.sandbox.inside.messages import Obstacle
+from spoold.sandbox.messages import Obstacle
 from spoold.sandbox.verdict import is_possible
 from tests.conftest import build_shell
 from tests.sandbox.conftest import RUN_DEFAULT, Run, make_job
@@ -256,19 +252,6 @@ def test_what_a_hook_keeps_from_starting_is_noted(run: Run, prepared: tuple[NixB
         assert "the shell hook went to the directory" in done.run.stderr
 
 
-def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
-    """What is in a pipe, such as the host's own words to the supervisor, stays there."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    held = os.open(pipe, os.O_RDWR)
-    os.write(held, b"words")
-    link = tmp_path / "link"
-    link.symlink_to(f"/proc/self/fd/{held}")
-    assert [obstacles._read(bytes(path), 9) for path in (pipe, link, tmp_path)] == [b"", b"", b""]
-    assert os.read(held, 9) == b"words"
-    os.close(held)
-
-
 def test_all_that_can_be_in_the_way_has_words() -> None:
     seen = [Obstacle(kind=kind.encode(), file="b c\n\u00e9".encode(), name=b"7") for kind in words.WORDS]
     told = words.told(seen)
@@ -279,16 +262,3 @@ def test_all_that_can_be_in_the_way_has_words() -> None:
     assert is_possible(account, RUN_DEFAULT)
     account.obstacles = [Obstacle(kind=b"\xff", file=b"", name=b"")]
     assert not is_possible(account, RUN_DEFAULT)
-
-
-def test_a_file_system_without_times_of_access_has_nothing_noted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """There the time stays as it was set, whoever reads the file."""
-    (tmp_path / "run.sh").write_bytes(b"true")
-    monkeypatch.setattr(obstacles, "WORK", str(tmp_path))
-    monkeypatch.setattr(obstacles, "PLACE", bytes(tmp_path))
-    monkeypatch.setattr(obstacles, "as_job", contextlib.nullcontext)
-    obstacles.forget("run.sh")
-    monkeypatch.setattr(obstacles, "_read", lambda *_: b"true")
-    assert obstacles.look("run.sh", 0, []) == []

@@ -8,7 +8,7 @@ import pytest
 
 from spoold.model.limits import RUN_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox.inside.messages import Done
+from spoold.sandbox.messages import Done
 from spoold.sandbox.verdict import judge, killed_whole
 
 

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import DockerSettings, SandboxSettings, Settings
-from spoold.engines.docker import porter, walls
+from spoold.engines.docker import walls
 from spoold.engines.docker.container import Container
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.porter import Porter
@@ -24,9 +24,11 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import Outcome
+from spoold.sandbox import program
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.transport import UnusableError
+from tests.sandbox import inside
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -318,9 +320,6 @@ def test_where_the_engine_makes_no_porter_jobs_see_the_whole_store(
     sandbox.close()
 
 
-BUG = "from inside import {0}; {1}.mount_view = lambda *_, **__: {{}}['left out']; {0}.main()"
-
-
 @pytest.mark.parametrize("wrong", ["a bug", "a program that ends", "what the builder says", "a path that is gone"])
 def test_what_is_wrong_with_us_opens_no_store(
     docker_host: str,
@@ -335,15 +334,12 @@ def test_what_is_wrong_with_us_opens_no_store(
     """No job is run, and the log has the reason."""
     runtime, words = whole, "left out"
     if wrong == "a bug":
-        monkeypatch.setattr(porter, "BOOT", BUG.format("porter", "porter"))
-        monkeypatch.setattr(walls, "BOOT", BUG.format("supervisor", "supervisor.cell.store"))
+        monkeypatch.setattr(program, "content", inside.without_views(tmp_path).read_bytes)
     elif wrong == "a program that ends":
-        ends = BUG.replace("{{}}['left out']", "__import__('os')._exit(1)")
-        monkeypatch.setattr(porter, "BOOT", ends.format("porter", "porter"))
-        monkeypatch.setattr(walls, "BOOT", ends.format("supervisor", "supervisor.cell.store"))
+        monkeypatch.setattr(program, "content", inside.without_views(tmp_path, "-DENDS").read_bytes)
         words = "lost"
     elif wrong == "what the builder says":
-        runtime, words = replace(whole, closure=[whole.bash]), "FileNotFoundError"
+        runtime, words = replace(whole, closure=[whole.bash]), "/bin/bash: No such file"
     else:
         runtime, words = replace(whole, closure=[*whole.closure, "/nix/store/none"]), "none: No such file"
     sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0, mode), runtime)

@@ -14,8 +14,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
-from spoold.sandbox.inside.files import HOLDERS, JOB_UID
-from spoold.sandbox.inside.masks import V1, V2
+from spoold.sandbox.facts import HOLDERS, JOB_UID, LIMITS_V1, LIMITS_V2
 from tests import cores, huge
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
 
@@ -59,7 +58,10 @@ ATTEMPTS = [
     "kill -9 1",
     "echo -1000 >/proc/self/oom_score_adj",
     "echo 0 >/proc/1/oom_score_adj",
-    *(f"echo 99 >/sys/fs/cgroup/{name}" for name in ("pids/pids.max", "pids.max", "cgroup.procs", *V1, *V2)),
+    *(
+        f"echo 99 >/sys/fs/cgroup/{name}"
+        for name in ("pids/pids.max", "pids.max", "cgroup.procs", *LIMITS_V1, *LIMITS_V2)
+    ),
     "mkdir /sys/fs/cgroup/mine",
     "mkdir /sys/fs/cgroup/memory/mine",
     "ulimit -n 100",
@@ -70,7 +72,7 @@ ATTEMPTS = [
     "touch /new",
     "ln -sf /job/evil /bin/sh",
     "touch /bin/env",
-    "touch /spoold/inside/phase.py",
+    "touch /spoold/sbin/supervisor",
     "echo x >>/etc/passwd",
     "chown 0 run.sh",
     "mknod dev b 8 0",

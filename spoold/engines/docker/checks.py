@@ -11,7 +11,7 @@ from typing import Any
 from spoold.config import DockerSettings, NixSettings, Settings
 from spoold.host import machine, ownership
 from spoold.model.findings import Finding, Subject
-from spoold.sandbox.inside.messages import Ready
+from spoold.sandbox.messages import Ready
 
 SECCOMP = Subject("seccomp")
 SECCOMP_FILTER = 2  # as /proc/self/status says it

@@ -12,7 +12,7 @@ from spoold.engines.docker.attached import AttachedContainer
 from spoold.engines.docker.connection import ANSWER_TIMEOUT, DockerConnection
 from spoold.engines.docker.walls import DockerPlan, configuration
 from spoold.model.errors import TemporaryError
-from spoold.sandbox.inside.files import HOLDERS
+from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
 

@@ -1,10 +1,10 @@
-"""The image: an empty root with mount points and the Python of its root, made here, since no registry is ever asked.
+"""The image: an empty root with mount points and the program of its root, made here, since no registry is ever asked.
 
 What jobs run comes from the Nix store, which is mounted: ``/usr/bin/env``, and ``sh`` and ``bash`` in ``/bin`` and
 ``/usr/bin``, are links into it, and so are the two places where programs look for time zones. ``/etc`` has what a C
-library reads, see ``sandbox.etc``. The Python that root runs comes from the host and is in the image, see
-``interpreter``. Nothing is run to make the image: a tar is imported as it is, and the tag is a hash of all that is in
-it. Another version of spoold, of its Python or of the runtime makes another image.
+library reads, see ``sandbox.etc``. What root runs is one program in the image, see ``sandbox.program``. Nothing is run
+to make the image: a tar is imported as it is, and the tag is a hash of all that is in it. Another version of spoold or
+of the runtime makes another image.
 
 Whoever may use the engine can put another image under our name. So what stands there is used only if it has one layer,
 with the digest of our tar, and says nothing of how to run it. Containers are made from the image that was looked at, by
@@ -29,8 +29,8 @@ import docker
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox import etc, interpreter
-from spoold.sandbox.inside.masks import ETC, KEPT
+from spoold.sandbox import etc, program
+from spoold.sandbox.facts import ETC, KEPT
 from spoold.sandbox.runner import ENTER, ZONES
 
 log = Log("sandbox")
@@ -120,7 +120,9 @@ def root(runtime: Runtime) -> bytes:
                 _file(tar, f"{KEPT.lstrip('/')}/{name}", content)
         with (resources.files("spoold.sandbox") / "enter.sh").open("rb") as file:
             _file(tar, ENTER.lstrip("/"), file.read())
-        _add_interpreter(tar)
+        # Where users are others than the host's, the porter is root by another name: so all may run it who come there.
+        _add(tar, os.path.dirname(program.IN_IMAGE).lstrip("/"), tarfile.DIRTYPE, 0o700)
+        _file(tar, program.IN_IMAGE.lstrip("/"), program.content(), 0o555)
     return buffer.getvalue()
 
 
@@ -132,23 +134,6 @@ def _links(runtime: Runtime) -> Iterator[tuple[str, str]]:
     if runtime.tzdata:
         yield ZONES.lstrip("/"), f"{runtime.tzdata}/share/zoneinfo"
         yield "usr/share/zoneinfo", f"{runtime.tzdata}/share/zoneinfo"
-
-
-def _add_interpreter(tar: tarfile.TarFile) -> None:
-    """Add what root runs, in directories that nobody else may enter."""
-    made = {os.path.dirname(interpreter.ROOT)}
-    for file in interpreter.files():
-        for parent in _parents(file.path):
-            if parent not in made:
-                made.add(parent)
-                _add(tar, parent.lstrip("/"), tarfile.DIRTYPE, 0o700)
-        _file(tar, file.path.lstrip("/"), file.content, 0o555 if file.program else 0o444)
-
-
-def _parents(path: str) -> list[str]:
-    """Return the directories that ``path`` is in, below that of the interpreter's root, outermost first."""
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(3, len(parts))]
 
 
 def _file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:

@@ -2,8 +2,8 @@
 
 A waiting container is made before its job is known, with the whole store in it. Before any of the job is sent, the
 *porter* replaces the store in that container by a view: a read-only tmpfs that holds a mount for each path that the job
-may see, out of a layer of its own (see ``inside.store``). See ``inside.porter`` for how; 42 paths take 2 ms. It also
-covers what the kernel tells of the host (``inside.masks``), as soon as there is a container. The porter is one more
+may see, out of a layer of its own (see ``inside/store.c``). See ``inside/porter.c`` for how. It also covers what the
+kernel tells of the host (``inside/masks.c``), as soon as there is a container. The porter is one more
 container per executor. It has what it takes to mount in another's namespace, so that the executor needs nothing but the
 engine's socket; it sees neither jobs nor the network, and whoever may use that socket could have made it themselves.
 """
@@ -22,9 +22,9 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError
 from spoold.model.limits import MIB
-from spoold.sandbox.inside import wire
-from spoold.sandbox.inside.messages import Failed, GiveView, Gone, ViewGiven
-from spoold.sandbox.interpreter import COMMAND
+from spoold.sandbox import wire
+from spoold.sandbox.messages import Failed, GiveView, Gone, ViewGiven
+from spoold.sandbox.program import IN_IMAGE, PORTER
 from spoold.sandbox.stream import BrokenError, ClosedError, text, unlimited
 from spoold.sandbox.transport import UnusableError
 
@@ -33,7 +33,6 @@ log = Log("sandbox")
 ROLE = "spoold.role"
 VIEW_TIMEOUT = 10.0  # seconds for one view
 MEMORY, PROCESSES = 64 * MIB, 16  # of the porter
-BOOT = "from inside.porter import main; main()"
 
 
 class GoneError(UnusableError):
@@ -65,7 +64,7 @@ class Porter(AttachedContainer):
         )
         return {
             "image": self._plan.image.id,
-            "entrypoint": [*COMMAND, BOOT],
+            "entrypoint": [IN_IMAGE, PORTER],
             "user": "0:0",
             "stdin_open": True,
             "network_disabled": self._plan.network_disabled,

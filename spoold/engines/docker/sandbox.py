@@ -33,7 +33,7 @@ from spoold.model.findings import refuse
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.model.response import Phase
-from spoold.sandbox.inside.files import HOLDERS
+from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Runner

@@ -81,7 +81,7 @@ def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
     try:
         return start(engine, plan, threading.Event())
     except TemporaryError as error:
-        if "inside/cell.py" not in str(error):
+        if "cell.c:" not in str(error):
             raise
         own = plan.settings.docker.runtime
         raise OperatorError(

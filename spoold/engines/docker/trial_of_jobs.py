@@ -23,7 +23,7 @@ from spoold.model.findings import Finding, Subject
 from spoold.model.job import Runtime, trial_job
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import interpreter
+from spoold.sandbox import program
 from spoold.sandbox.stream import BrokenError
 
 WHAT = Subject("a job on trial")
@@ -98,7 +98,7 @@ def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
             f"a program of the store is started as root, which the builder can change: {theirs[0]}",
             "restart the executor, of the version that this doctor is of",
         )
-    if not any(path.startswith(interpreter.ROOT) for path in loaded):
+    if not any(path == program.IN_IMAGE for path in loaded):
         return what.unknown("the kernel does not tell", "see which runtime the engine uses")
     return what.fine("come from the image, and none from the Nix store")
 

@@ -9,9 +9,9 @@ without new privileges never come back.
 No share of the CPU is asked for: without one all containers have the same, whatever runs in them, on both versions of
 control groups. (A number means different things to different runtimes on version 2.)
 
-What the kernel tells of the host in /proc is hidden, see ``inside.masks``.
+What the kernel tells of the host in /proc is hidden, see ``inside/masks.c``.
 
-A recycled container has the same walls and a second row of them inside (``inside.cell``). Making that row takes the
+A recycled container has the same walls and a second row of them inside (``inside/cell.c``). Making that row takes the
 calls in ``seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then hides
 the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
 """
@@ -28,12 +28,9 @@ import docker
 from docker.types import LogConfig, Mount
 
 from spoold.engines.docker.image import Image
-from spoold.sandbox.inside.cell import BUFFERS
-from spoold.sandbox.inside.masks import HIDDEN_DIRECTORIES, HIDDEN_FILES
-from spoold.sandbox.interpreter import COMMAND
+from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES
+from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan, Size
-
-BOOT = "from inside.supervisor import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +88,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         }
     return {
         "image": plan.image.id,
-        "entrypoint": [*COMMAND, BOOT, *own],
+        "entrypoint": [IN_IMAGE, *own],
         "user": "0:0",
         "hostname": "sandbox",
         "working_dir": "/",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import resources
 
 from spoold.host import ownership
-from spoold.sandbox.inside.files import HOLDERS, JOB_UID
+from spoold.sandbox.facts import HOLDERS, JOB_UID
 
 NAMES = ("host.conf", "hostname", "hosts", "networks", "nsswitch.conf", "protocols", "resolv.conf", "services")
 REMEDY = "An engine mounts it into sandboxes, so only root may say what it stands for: mend owner and mode"

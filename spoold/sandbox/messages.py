@@ -1,4 +1,4 @@
-"""What host, supervisor and porter say to each other: a class for each message, the same on all sides.
+"""What host, supervisor and porter say to each other: a class for each message; their side of it is ``inside/wire.c``.
 
 A message goes over the wire as a dictionary of its fields and ``event``, its name. Whoever reads one says which it
 expects, and gets nothing else: the supervisor is ours, but what runs beside it is not, so each field is checked to have
@@ -9,28 +9,13 @@ A field that is added on one side only is an error when the message is made, not
 
 from __future__ import annotations
 
-import errno
-import os
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-TYPE_CHECKING = False  # importing typing takes too long here
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
-
-    # The limit that a phase met, or the wish that ended it; "" is none.
-    Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
-    Some = TypeVar("Some", bound="Message")
-else:
-
-    def dataclass_transform(**_: object) -> Callable[[type], type]:
-        """Stand for what only the type checker needs."""
-        return lambda made: made
-
-
-VERSION = 5  # of all of them together: the supervisor tells its own first, and the host compares
+# The limit that a phase met, or the wish that ended it; "" is none.
+Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
+Some = TypeVar("Some", bound="Message")
+VERSION = 6  # of all of them together: the supervisor tells its own first, and the host compares
 LARGEST = 1 << 64  # no number is as large, or negated
-# What a kernel says that lacks a call, or that does not allow it to us. All else is said of what we asked for.
-REFUSALS = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP)
 
 
 @dataclass_transform(kw_only_default=True)
@@ -277,20 +262,3 @@ class Gone(Message):
     """There is no such container any more."""
 
     reason: bytes
-
-
-def failed(error: OSError) -> Failed:
-    """Return what is said of an error of the kernel's."""
-    name = os.fsdecode(error.filename or b"")
-    return Failed(reason=f"{name}: {error.strerror}".encode(), refused=int(error.errno in REFUSALS))
-
-
-def story(error: BaseException) -> bytes:
-    """Return what was raised, and where, as lines; the module traceback is not in the image."""
-    lines = [f"{type(error).__name__}: {error}"]
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        lines.append(f"  {code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} in {code.co_name}")
-        trace = trace.tb_next
-    return "\n".join(lines).encode("utf-8", "backslashreplace")[:4096]

@@ -25,10 +25,9 @@ that has neither.
 
 from __future__ import annotations
 
-import ctypes
-import os
+import struct
 
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_SECCOMP = 22
 LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # classic BPF
 AND = 0x54
 NUMBER, ARCHITECTURE = 0, 4  # offsets
@@ -96,30 +95,15 @@ class Arm64(Machine):
 MACHINES: dict[str, type[Machine]] = {"x86_64": Amd64, "aarch64": Arm64}
 
 
-class Filter:
-    """The filter, ready to be put on; made before the job comes, as starting a job should be quick."""
+def program(machine: str) -> list[tuple[int, int, int, int]]:
+    """Return the filter for a machine, as uname(2) names it: the fields of each ``struct sock_filter``.
 
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        program = _program(MACHINES[os.uname().machine])
-        self._instructions = ctypes.create_string_buffer(program, len(program))
-        count, pointer = len(program) // 8, ctypes.addressof(self._instructions)
-        self._head = ctypes.create_string_buffer(  # struct sock_fprog: a 16-bit count, padding, a pointer
-            count.to_bytes(8, "little") + pointer.to_bytes(8, "little"), 16
-        )
-
-    def put_on(self) -> None:
-        """Filter this process and all that come of it."""
-        self._prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        self._prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._head, 0, 0)
-
-    def _prctl(self, *arguments: object) -> None:
-        if self._libc.prctl(*arguments) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+    Raises KeyError for one whose numbers are not known here.
+    """
+    return [struct.unpack("<HBBI", step) for step in _steps(MACHINES[machine])]
 
 
-def _program(machine: type[Machine]) -> bytes:
+def _steps(machine: type[Machine]) -> list[bytes]:
     refuse, no_call = _op(RETURN, ERROR | EPERM), _op(RETURN, ERROR | ENOSYS)
     steps = [_op(LOAD, ARCHITECTURE), _op(JUMP_EQUAL, machine.architecture, yes=1), no_call]
     steps += [_op(LOAD, NUMBER), _op(JUMP_GREATER_EQUAL, X32, no=1), no_call]
@@ -153,7 +137,7 @@ def _program(machine: type[Machine]) -> bytes:
     steps += _where(asked, [_op(LOAD, SECOND_ARGUMENT), *_where(0, tables), _op(RETURN, ALLOW)])
     steps += _where(machine.ioctl, _requests())
     steps += [_op(JUMP_EQUAL, socket, yes=2), _op(JUMP_EQUAL, pair, yes=1), _op(RETURN, ALLOW)]
-    return b"".join([*steps, *_kinds()])
+    return [*steps, *_kinds()]
 
 
 def _options() -> list[bytes]:

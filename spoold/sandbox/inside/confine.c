@@ -1,0 +1,72 @@
+/* The walls that a program of a job cannot leave, nor what comes of it: Landlock's rules, the filter of calls, the user.
+ *
+ * A job writes to its own directories and devices, and to nothing in /proc; see landlock(7). The kernel lets everybody
+ * raise its own /proc/PID/oom_score_adj, and lower it again down to where whoever has CAP_SYS_RESOURCE last left it. That
+ * is 0 in a container, as for the host's own daemons, and the supervisor has not that capability. So what keeps the jobs
+ * the first to be killed where the host's memory is short is that none may write there. Nothing else in a job's /proc is
+ * worth writing to, and descriptors that are opened again by /proc/PID/fd are not of it.
+ *
+ * What the filter refuses, and why, says sandbox/seccomp.py, which makes it.
+ */
+
+#include "inside.h"
+#include "facts.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+/* Without the right to REFER, files would no longer move from one directory to another. It came with this version. */
+#define ENOUGH 2
+#ifndef LANDLOCK_ACCESS_FS_REFER
+#define LANDLOCK_ACCESS_FS_REFER (1ULL << 13)
+#endif
+
+static int rules = -1;
+static const struct sock_filter filter[] = {FILTER};
+
+static void allow(const char *path, uint64_t allowed)
+{
+    struct landlock_path_beneath_attr rule = {.allowed_access = allowed};
+    rule.parent_fd = MUST(open(path, O_PATH | O_CLOEXEC));
+    MUST(syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule, 0));
+    close(rule.parent_fd);
+}
+
+/* Make the rules before the job comes; a kernel that cannot do it has none. */
+void confine_prepare(void)
+{
+    static const char *const own[] = {WORK, "/tmp", "/dev", "/dev/mqueue"};  /* mq_open(3) comes to it without a path */
+    struct landlock_ruleset_attr handled = {.handled_access_fs = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER};
+    if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < ENOUGH)
+        return;
+    rules = MUST(syscall(SYS_landlock_create_ruleset, &handled, sizeof handled.handled_access_fs, 0));
+    allow("/", LANDLOCK_ACCESS_FS_REFER);
+    for (size_t number = 0; number < COUNT(own); number++)
+        allow(own[number], LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER);
+}
+
+/* This needs no right, but no-new-privileges. */
+void confine(void)
+{
+    if (rules >= 0)
+        MUST(syscall(SYS_landlock_restrict_self, rules, 0));
+}
+
+void filter_calls(void)
+{
+    struct sock_fprog program = {COUNT(filter), (struct sock_filter *)filter};
+    MUST(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    MUST(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0));
+}
+
+void give_up_rights(void)
+{
+    MUST(setgroups(0, NULL));
+    MUST(setresgid(job_uid, job_uid, job_uid));
+    MUST(setresuid(job_uid, job_uid, job_uid));
+}

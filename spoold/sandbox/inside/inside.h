@@ -1,0 +1,291 @@
+/* What the files of the supervisor share; `main.c` says what it is. `facts.h` is made from the host's own modules when
+ * this is compiled (see sandbox/program.py): what both sides have to agree on is written down once.
+ *
+ * Whoever returns int returns -1 where the kernel refused something, with `errno`, and `trouble` has the path that it
+ * was about. Where that can only be a fault of ours, MUST ends the program, and the host is told where.
+ */
+
+#ifndef INSIDE_H
+#define INSIDE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define WORK "/job"
+#define MIB (1024L * 1024)
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* -- trouble.c: what goes wrong */
+
+extern char trouble[256];       /* the path of the last failure, "" where it has none */
+extern int complain_to;         /* the descriptor that hears of a bug of ours; -1: the host */
+extern int gone_code;           /* how the program ends where the host is gone */
+
+int failing(const char *path);  /* Remember the path and return -1. */
+_Noreturn void broken(const char *file, int line, const char *what, int number);
+_Noreturn void gone(void);
+
+#define BROKEN(what) broken(__FILE__, __LINE__, (what), 0)
+#define FAILED_AT(what) broken(__FILE__, __LINE__, (what), errno)
+#define MUST(call)                                           \
+    __extension__({                                          \
+        __typeof__(call) result_ = (call);                   \
+        if ((long)result_ == -1)                             \
+            broken(__FILE__, __LINE__, #call, errno);        \
+        result_;                                             \
+    })
+
+/* -- text.c: bytes that are put together, and files of the kernel's that are read */
+
+struct text {
+    char *at;
+    size_t size, room;
+};
+
+void put(struct text *to, const void *from, size_t size);
+void put_format(struct text *to, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int open_quietly(const char *path, int flags);              /* -1 where that fails, and nothing else said */
+size_t read_file(int file, char *to, size_t room);          /* from its beginning, with a NUL after it; 0 where it fails */
+char *contents(const char *path);                           /* of up to 1 MiB, "" where it cannot be read; to be kept */
+int64_t number_after(const char *text, const char *words);  /* the number after a line's first words, 0 where there is none */
+void *room_for(size_t size);                                /* as malloc(3), or the end */
+
+/* -- wire.c: the two pipes to the host, and what is said on them */
+
+struct string {
+    const char *at;  /* with a NUL after it, which is not counted */
+    size_t size;
+};
+
+struct list {
+    size_t count;
+    struct string *of;
+};
+
+struct file {
+    struct string name;
+    mode_t mode;
+    size_t size;
+};
+
+struct parcel {
+    size_t count;
+    struct file *files;
+    size_t stdin_size;
+    bool viewed;
+    struct list store;
+};
+
+struct bounds {
+    int64_t time, cpu_time, memory, file_size, open_files, stack;
+    size_t output[2];  /* of stdout and stderr */
+    bool end_on_output;
+};
+
+struct order {
+    struct list argv, words, env;
+    struct string script;
+    bool input;
+    struct bounds limits;
+};
+
+struct view {
+    pid_t pid;
+    struct string container;
+    struct list paths;
+};
+
+enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16 };
+
+struct message {
+    enum what what;
+    union {
+        struct parcel parcel;
+        struct order order;
+        struct view view;
+    };
+};
+
+void wire_begin(void);
+bool wire_has_more(void);                                 /* bytes that are read already, and not yet taken */
+const struct message *next_message(int expected);         /* waits; what it returns is good until the next call */
+void hear_cancel(void);                                   /* waits for that one; the message before stays good */
+size_t raw(const char **piece, size_t most);              /* waits for the next of the bytes that a message announced */
+void send_bytes(const char *from, size_t size);
+void send_frame(const struct text *body);
+void send_word(const char *event);                        /* a message without fields */
+void send_reason(const char *event, const char *reason);
+void send_failed(void);                                   /* of the last failure */
+void make_ready(void);                                    /* notes what the kernel says of this process now */
+void send_ready(void);
+
+/* A dictionary that is put together, key by key in their order. */
+void put_integer(struct text *to, const char *key, int64_t value);
+void put_string(struct text *to, const char *key, const void *from, size_t size);
+
+/* -- kernel.c: calls that the C library has no words for */
+
+#define CALM (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+pid_t fork_into(unsigned long spaces);
+int keep_capabilities(uint64_t kept);                     /* a bit for each */
+void keep_bounding_set(uint64_t kept);
+int mounted(const char *from, const char *on, const char *kind, unsigned long flags, const char *options);
+int write_to(const char *path, const char *content);      /* a file of the kernel's */
+int make_file(const char *path, const char *content, mode_t mode);
+
+/* -- files.c: the job's files */
+
+extern uid_t job_uid;  /* of the job that this process serves, and its gid */
+
+void as_job(void);     /* From now on what is created belongs to the job ... */
+void as_root(void);    /* ... until here. */
+int receive(const struct parcel *parcel);  /* Return a descriptor of the job's input; -1 where a file has no room. */
+
+struct large {
+    int64_t size;
+    size_t count, room;
+    bool too_many;
+    struct seen { dev_t device; ino_t inode; } *before;
+};
+
+void large_begin(struct large *large, int64_t size);
+bool large_more(struct large *large);
+void large_end(struct large *large);
+
+/* -- masks.c, peaks.c, store.c: what a job sees of the host, the container and the store */
+
+void masks_read(void);
+int masks_cover(bool peaks_too);
+int masks_hide(void);
+
+struct opened {
+    int count, file[2];
+};
+
+int peaks_leave(const char *place);
+struct opened peaks_left(void);
+struct opened peaks_by_namespace(void);
+
+int mount_view(const struct list *names, bool unmount);
+
+/* -- counters.c: what the kernel counts */
+
+struct memory {
+    int64_t heap, files, cache, kernel, usage;
+};
+
+struct counters {
+    bool unified, resets;
+    int cpu, stat, events, usage, kernel;  /* descriptors, -1 where there is none */
+    int peaks, peak[2];
+};
+
+extern struct counters counters;
+
+void counters_open(const char *root);
+int64_t cpu_total(void);  /* nanoseconds without our own, -1 where nothing counts it */
+struct memory memory_now(void);
+void peaks_begin(struct opened opened);
+void peaks_take(int64_t *usage, int64_t *kernel);
+int64_t oom_kills(void);
+uint64_t memory_limit(bool *known);
+
+/* -- pages.c, room.c, sockets.c, usage.c: what a phase has used so far */
+
+struct pages {
+    int64_t top, kernel_top, files, own;
+    struct memory last;
+};
+
+void pages_begin(struct pages *pages);
+int64_t pages_look(struct pages *pages, int64_t kept, int64_t *held);  /* Return the most since the last look. */
+int64_t pages_files(const struct pages *pages);
+int64_t pages_unseen(const struct pages *pages);
+
+struct full {
+    const char *place, *what;
+    int64_t most;
+};
+
+struct room {
+    int64_t entries;
+    int count;
+    struct full full[6];
+};
+
+void room_look(struct room *room);
+
+struct sockets {
+    int counts[2], kinds, netlink;
+    int64_t held, hidden, next;
+};
+
+void sockets_begin(struct sockets *sockets);
+int64_t sockets_held(struct sockets *sockets, bool again);
+void sockets_end(struct sockets *sockets);
+
+enum hit { NOTHING, HIT_MEMORY, HIT_TIME, HIT_CPU, HIT_OUTPUT, HIT_FILE, HIT_CANCEL };
+
+struct usage {
+    const struct bounds *limits;
+    enum hit hit;
+    int64_t reaped_cpu, looking_cpu, draining_cpu, cpu_before, oom_before, watching_since;
+    int64_t most_memory, memory_peak, files_at_most, held, started, elapsed, kept;
+    struct pages pages;
+    struct room room;
+    struct sockets sockets;
+};
+
+int64_t now(void);      /* nanoseconds on the monotonic clock */
+int64_t own_cpu(void);  /* nanoseconds of this process */
+void usage_begin(struct usage *usage, const struct bounds *limits);
+void usage_look(struct usage *usage, int64_t now);
+int64_t usage_count_draining(struct usage *usage);
+int64_t usage_account(struct usage *usage);  /* Return the CPU time; a limit that was passed meanwhile is the hit. */
+bool usage_oom(const struct usage *usage);
+
+/* -- obstacles.c: what keeps a program from being started */
+
+struct obstacle {
+    char kind[12];
+    uint16_t file_size, name_size;
+    char file[256], name[4096];
+};
+
+#define OBSTACLES 4
+
+void obstacles_forget(const char *script);
+int obstacles_look(const char *script, int code, const struct list *words, struct obstacle *found);
+
+/* -- confine.c: the walls that a program of a job cannot leave */
+
+void confine_prepare(void);     /* in the mount namespace of the job */
+void confine(void);             /* Write nowhere but to the job's own places; no way back. */
+void filter_calls(void);        /* likewise, and refuse calls */
+void give_up_rights(void);      /* Become the job's user. */
+
+/* -- child.c, phase.c, cell.c, porter.c: the programs */
+
+void prepare_child(const struct order *order);
+_Noreturn void become_job(const struct order *order, const int streams[3], int told);
+void phase_prepare(void);
+void run_phase(const struct order *order, int input);
+
+_Noreturn void serve_many(uid_t holder, const char *space, const char *inodes);
+_Noreturn void serve(bool again, bool in_cell);
+int settle(const struct parcel *parcel);
+_Noreturn void porter(void);
+
+#endif

@@ -1,0 +1,70 @@
+/* The memory of one phase, to within a mebibyte: its anonymous, shared and tmpfs pages, now and at their most.
+ *
+ * Theory of operation. The kernel counts the container's use of memory exactly, and remembers its peak. But that is of all
+ * that is charged to the container: also the cache of files, the kernel's own for its processes, and what the supervisor
+ * holds. So at each look the peak since the one before is taken, and from it the most that cache and kernel had in that
+ * time. What is left is the supervisor's, which is known from before the phase, and the job's. The most is taken so that
+ * nobody's memory ever counts as a job's that is not; what a look misses so is what the cache or the kernel's own grew by
+ * in the same milliseconds in which the job reached its peak and left it.
+ *
+ * The kernel counts memory ahead of its use, 256 KiB at most on each CPU on which the container runs (AHEAD); half of
+ * what that is on two CPUs is what it is taken for.
+ *
+ * A peak that cannot begin anew tells something only where it has risen. One below it, between two looks, is not seen.
+ */
+
+#include "inside.h"
+#include "facts.h"
+
+#define COARSE MIB  /* bytes; a smaller change of the files in memory may be an older one, counted late */
+
+static int64_t most(int64_t one, int64_t other)
+{
+    return one > other ? one : other;
+}
+
+void pages_begin(struct pages *pages)
+{
+    peaks_take(&pages->top, &pages->kernel_top);
+    struct memory now = pages->last = memory_now();
+    pages->files = now.files;
+    int64_t held = now.usage - now.cache - now.kernel, ahead = most(0, held - now.heap - now.files);
+    pages->own = held - (ahead < AHEAD ? ahead : AHEAD) + AHEAD / 2;
+}
+
+/* Set what the phase holds, and return the most since the last look; `kept` bytes more are the supervisor's. */
+int64_t pages_look(struct pages *pages, int64_t kept, int64_t *held)
+{
+    int64_t top, kernel, peak = 0;
+    peaks_take(&top, &kernel);
+    struct memory before = pages->last, now = pages->last = memory_now();
+    if (counters.resets || top > pages->top) {
+        int64_t of_kernel = counters.resets || kernel > pages->kernel_top ? kernel : 0;
+        of_kernel = most(most(before.kernel, now.kernel), of_kernel);
+        peak = top - most(before.cache, now.cache) - of_kernel - pages->own;
+    }
+    pages->top = top;
+    pages->kernel_top = kernel;
+    if (now.files < pages->files - COARSE) {  /* files of an earlier phase that it deletes make no room for more */
+        pages->own -= pages->files - now.files;
+        pages->files = now.files;
+    }
+    *held = now.usage - now.cache - now.kernel - pages->own - kept;
+    peak = most(*held, peak - kept);
+    *held = most(0, *held);
+    return most(0, peak);
+}
+
+/* The files in memory, and what is shared, that the phase held at the last look. */
+int64_t pages_files(const struct pages *pages)
+{
+    return most(0, pages->last.files - pages->files);
+}
+
+/* How much a later phase may hold for a moment without being seen, 0 where all is. */
+int64_t pages_unseen(const struct pages *pages)
+{
+    if (counters.resets)
+        return 0;
+    return most(0, pages->top - pages->last.cache - pages->last.kernel - pages->own);
+}

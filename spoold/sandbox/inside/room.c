@@ -1,0 +1,36 @@
+/* Which of a job's file systems in memory had no room: for another byte, or another file.
+ *
+ * The kernel tells a program that asks, and nobody else. So it is looked at, whenever memory is. What was removed again
+ * between two looks is not seen, nor is a request for more than there ever is.
+ */
+
+#include "inside.h"
+
+#include <sys/statvfs.h>
+
+static void meet(struct room *room, const char *place, const char *what, int64_t most)
+{
+    for (int number = 0; number < room->count; number++)
+        if (room->full[number].place == place && room->full[number].what == what)
+            return;
+    if (most && room->count < (int)COUNT(room->full))  /* 0 is of an engine whose file systems have no bound */
+        room->full[room->count++] = (struct full){place, what, most};
+}
+
+void room_look(struct room *room)
+{
+    static const char *const places[] = {WORK, "/tmp", "/dev/shm"};
+    static const char bytes[] = "bytes", files[] = "files";
+    int64_t entries = 0;
+    for (size_t number = 0; number < COUNT(places); number++) {
+        struct statvfs seen;
+        MUST(statvfs(places[number], &seen));
+        entries += seen.f_files - seen.f_ffree;
+        if (!seen.f_bfree)
+            meet(room, places[number], bytes, seen.f_blocks * seen.f_frsize);
+        if (!seen.f_ffree)
+            meet(room, places[number], files, seen.f_files);
+    }
+    if (entries > room->entries)
+        room->entries = entries;
+}

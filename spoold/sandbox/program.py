@@ -1,0 +1,123 @@
+"""The program that starts in containers as their root, made from its source in ``inside``: supervisor and porter.
+
+Theory of operation. Whatever root runs in a container must come from where only root can write. The Nix store is no
+such place: whoever is the builder writes it. So it is one static program, and the image holds nothing else that runs.
+A package brings it, compiled where that was built (``PACKAGED``). Else it is compiled here, by the C compiler of the
+host, when an image is made. Compiler and source are refused where anybody but root, or the user that runs spoold, can
+change them or put others in their place (``host.ownership``).
+
+What both sides of the wire have to agree on is written down once, in modules of the host, and the program gets it as
+the header ``facts.h``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from spoold.host import ownership
+from spoold.model.errors import OperatorError
+from spoold.sandbox import facts, obstacles, seccomp
+
+SOURCE = Path(__file__).parent / "inside"
+IN_IMAGE = "/spoold/sbin/supervisor"  # in a directory that is closed to jobs
+PORTER = "porter"  # the argument with which it is that
+PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside all of spoold
+FLAGS = ("-std=gnu11", "-O2", "-static", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-s")
+COMPILE_TIMEOUT = 120.0  # seconds
+REMEDY = (
+    "What starts as root in containers must be changeable by root alone: mend owner and mode, or install the package, "
+    "which brings it compiled"
+)
+
+
+def content() -> bytes:
+    """Return the program's file; raises :class:`OperatorError` where it cannot be had, or somebody could change it."""
+    if PACKAGED.exists():
+        return Path(ownership.settled(str(PACKAGED), REMEDY)).read_bytes()
+    return _compiled(identity())
+
+
+def identity() -> str:
+    """Return what stands for the program as it is here, source and facts."""
+    seen = hashlib.sha256(header().encode())
+    for path in sources():
+        seen.update(path.name.encode() + b"\0" + path.read_bytes())
+    return seen.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(_: str) -> bytes:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise OperatorError(
+            "there is no C compiler to make the program that runs in containers: install one (on Debian gcc and "
+            "libc6-dev), or the package of spoold, which brings it"
+        )
+    ownership.settled(compiler, REMEDY)
+    for path in sources():
+        ownership.settled(str(path), REMEDY, also={os.stat(__file__).st_uid})
+    with tempfile.TemporaryDirectory(prefix="spoold-") as place:
+        target = Path(place) / "supervisor"
+        compile_to(target, compiler)
+        return target.read_bytes()
+
+
+def compile_to(
+    target: Path, compiler: str = "cc", flags: Iterable[str] = FLAGS, code: Iterable[Path] | None = None
+) -> None:
+    """Compile the program, or other ``code``; raises :class:`OperatorError` with what the compiler says against it."""
+    with tempfile.TemporaryDirectory(prefix="spoold-") as place:
+        (Path(place) / "facts.h").write_text(header())
+        files = [str(path) for path in code or sources() if path.suffix == ".c"]
+        command = [compiler, *flags, f"-I{place}", f"-I{SOURCE}", *files, "-o", str(target)]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=COMPILE_TIMEOUT, check=False, cwd=place)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise OperatorError(f"the program that runs in containers cannot be compiled: {error}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[:1000]
+        raise OperatorError(f"the program that runs in containers cannot be compiled by {compiler}: {said}")
+
+
+def sources() -> list[Path]:
+    """Return the files of the source."""
+    return sorted(path for path in SOURCE.iterdir() if path.suffix in (".c", ".h"))
+
+
+def header() -> str:
+    """Return ``facts.h``."""
+    buffers = ((f"/proc/sys/{name.replace('.', '/')}", value) for name, value in facts.BUFFERS.items())
+    steps = (f"{{{', '.join(map(str, step))}}}" for step in seccomp.program(os.uname().machine))
+    lines = [f"#define {name} {value}" for name, value in facts.NUMBERS.items()]
+    lines += [
+        f'#define KEPT "{facts.KEPT}"',
+        f"#define LIMITS_V1 {_strings(facts.LIMITS_V1)}",
+        f"#define LIMITS_V2 {_strings(facts.LIMITS_V2)}",
+        f"#define BUFFERS {', '.join(f'{{{_strings(pair)}}}' for pair in buffers)}",
+        f"#define FILTER {', '.join(steps)}",
+    ]
+    lists = {
+        "KINDS": obstacles.WORDS,
+        "ETC": facts.ETC,
+        "HIDDEN_FILES": facts.HIDDEN_FILES,
+        "HIDDEN_DIRECTORIES": facts.HIDDEN_DIRECTORIES,
+    }
+    for name, words in lists.items():
+        lines.append(f"static const char *const {name}[] __attribute__((unused)) = {{{_strings(words)}}};")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _strings(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+if __name__ == "__main__":
+    compile_to(Path(sys.argv[1]))

@@ -1,0 +1,13 @@
+/* In the place of store.c: what goes wrong with a view, by a bug of ours or an end of the program (-DENDS). */
+
+#include "inside.h"
+
+int mount_view(const struct list *names, bool unmount)
+{
+    (void)names, (void)unmount;
+#ifdef ENDS
+    _exit(1);
+#else
+    BROKEN("left out");
+#endif
+}

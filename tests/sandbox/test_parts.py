@@ -1,0 +1,274 @@
+"""The supervisor's parts, one at a time, made with the sanitizers: what the kernel counts, and what a job left."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spoold.sandbox.facts import AHEAD, JOB_UID, SOCKET
+from tests.sandbox import inside
+from tests.sandbox.inside import Parts
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+
+MIB = 1024 * 1024
+V1 = {
+    "cpuacct/cpuacct.usage": "99000000000000\n",
+    "memory/memory.stat": "cache 5000\nrss 700\nrss_huge 0\nshmem 2000\ntotal_rss 1\n",
+    "memory/memory.usage_in_bytes": "6000\n",
+    "memory/memory.max_usage_in_bytes": "9000\n",
+    "memory/memory.kmem.usage_in_bytes": "300\n",
+    "memory/memory.kmem.max_usage_in_bytes": "400\n",
+    "memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n",
+}
+V2 = {
+    "cgroup.controllers": "cpu memory pids\n",
+    "cpu.stat": "usage_usec 99000000000\nuser_usec 1\n",
+    "memory.stat": "anon 700\nfile 5000\nkernel 200\nsock 100\nshmem 2000\nanon_thp 5\n",
+    "memory.current": "6000\n",
+    "memory.peak": "9000\n",
+    "memory.events": "low 0\nhigh 0\nmax 7\noom 4\noom_kill 3\noom_group_kill 0\n",
+}
+OLD_V2 = V2 | {"memory.stat": "anon 700\nfile 5000\nkernel_stack 100\npagetables 50\nslab 50\nsock 100\nshmem 2000\n"}
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the program of the parts."""
+    return inside.units(tmp_path_factory.mktemp("units"))
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Return what is /job for the parts."""
+    work = tmp_path / "work"
+    work.mkdir()
+    work.chmod(0o777)
+    return work
+
+
+@pytest.fixture
+def parts(program: Path, work: Path, tmp_path: Path) -> Iterator[Parts]:
+    """Yield the parts, which see ``tmp_path`` where it is."""
+    binds = ("--dir", str(tmp_path), "--bind", str(tmp_path), str(tmp_path))
+    with inside.parts(inside.in_a_root(program, work, binds=binds)) as parts:
+        yield parts
+
+
+def lay(root: Path, files: dict[str, str]) -> Path:
+    """Write ``files``."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
+        (root / name).write_text(content)
+    return root
+
+
+@pytest.mark.parametrize(("files", "of_kernel"), [(V1, 400), (V2, 0), (OLD_V2, 0)], ids=["v1", "v2", "older v2"])
+def test_all_versions_count_the_same(parts: Parts, tmp_path: Path, files: dict[str, str], of_kernel: int) -> None:
+    parts(f"counters {lay(tmp_path / 'group', files)}")
+    assert parts("memory") == "700 2000 3000 300 6000"
+    assert parts("peaks") == f"9000 {of_kernel}"
+    assert parts("oom") == "3"
+    assert 0 < 99 * 10**12 - int(parts("cpu")) <= 60 * 10**9
+
+
+def test_what_is_missing_is_zero(parts: Parts, tmp_path: Path) -> None:
+    parts(f"counters {tmp_path}")
+    assert [parts(each) for each in ("memory", "peaks", "oom", "cpu")] == ["0 0 0 0 0", "0 0", "0", "-1"]
+
+
+class Group:
+    """A control group of version 2 whose files a test writes; sizes are bytes."""
+
+    def __init__(self, parts: Parts, root: Path, *, resets: bool = False) -> None:
+        self.root, self.parts = root, parts
+        self.own, self.top = 10 * MIB, 0
+        self.say(0)
+        parts(f"counters {root}")
+        if resets:
+            assert parts(f"resets {root}/memory.peak") == "1"
+
+    def say(self, job: int, *, top: int = 0, cache: int = 0, kernel: int = 0) -> None:
+        """Let the job hold so much now, and the whole group have had ``top`` at its most."""
+        usage = self.own + job + cache + kernel
+        self.top = max(self.top, top, usage)
+        changed = {
+            "memory.stat": f"anon {self.own + job}\nfile {cache}\nkernel {kernel}\n",
+            "memory.current": f"{usage}\n",
+            "memory.peak": f"{self.top:<32}\n",
+        }
+        lay(self.root, V2 | changed)
+
+    def look(self) -> list[int]:
+        """Return what the phase holds, the most since the last look, and what a later one may hold unseen."""
+        return self.parts.numbers("look 0")
+
+
+def test_a_peak_between_two_looks_is_seen(parts: Parts, tmp_path: Path) -> None:
+    group = Group(parts, tmp_path)
+    parts("pages")
+    group.say(MIB, top=30 * MIB, cache=4 * MIB, kernel=MIB)
+    held, most, _ = group.look()
+    assert held == MIB - AHEAD // 2
+    assert most == 30 * MIB - 4 * MIB - MIB - group.own - AHEAD // 2
+    assert group.look()[:2] == [held, held]  # it has not risen since
+
+
+def test_a_peak_that_cannot_begin_anew_hides_what_is_below_it(parts: Parts, tmp_path: Path) -> None:
+    group = Group(parts, tmp_path)
+    parts("pages")
+    group.say(0, top=30 * MIB)
+    assert group.look()[2] > 19 * MIB
+    parts("pages")
+    _, most, unseen = group.look()
+    assert most == 0
+    assert unseen > 19 * MIB
+
+
+def test_a_peak_that_can_begin_anew_hides_nothing(parts: Parts, tmp_path: Path) -> None:
+    group = Group(parts, tmp_path, resets=True)
+    parts("pages")
+    assert (tmp_path / "memory.peak").read_text()[0] == "0"  # the kernel would have put its usage there
+    group.say(0, top=30 * MIB)
+    _, most, unseen = group.look()
+    assert most > 19 * MIB
+    assert unseen == 0
+
+
+def test_files_of_an_earlier_phase_make_no_room_for_more(parts: Parts, tmp_path: Path) -> None:
+    group = Group(parts, tmp_path)
+    lay(tmp_path, {"memory.stat": f"anon {10 * MIB}\nfile {40 * MIB}\nshmem {40 * MIB}\n"})
+    lay(tmp_path, {"memory.current": str(50 * MIB)})
+    parts("pages")
+    group.say(8 * MIB)
+    assert abs(group.look()[0] - 8 * MIB) <= AHEAD
+
+
+def test_large_files_are_told_from_those_before(parts: Parts, work: Path) -> None:
+    deep = work.joinpath(*["d"] * 65)  # one more than is looked into
+    deep.mkdir(parents=True)
+    parts("large 1")
+    (deep / "not seen").write_bytes(b"xx")
+    (work / "small").write_bytes(b"x")
+    (work / "link").symlink_to("/usr/bin/bash")
+    assert parts("more") == "0"
+    for number, place in enumerate((work, deep.parent, deep.parent.parent)):
+        (place / str(number)).write_bytes(b"xx")
+        assert parts("more") == "1"
+        parts("large 1")
+        assert parts("more") == "0"
+
+
+def test_large_files_that_are_too_many_to_be_kept_in_mind_tell_nothing(parts: Parts, work: Path) -> None:
+    for number in range(16385):
+        (work / str(number)).write_bytes(b"xx")
+    parts("large 1")
+    (work / "one more").write_bytes(b"xx")
+    assert parts("more") == "0"
+
+
+def test_what_is_no_regular_file_is_not_read(parts: Parts, work: Path) -> None:
+    """What is in a pipe, such as the host's own words to the supervisor, stays there."""
+    os.mkfifo(work / "pipe")
+    held = os.open(work / "pipe", os.O_RDWR)
+    os.write(held, b"words")
+    (work / "link").symlink_to("/job/pipe")
+    (work / "own").symlink_to("/proc/self/fd/0")
+    (work / "text").write_bytes(b"some text")
+    assert [parts(f"begins {name}") for name in ("pipe", "link", "own", ".", "text")] == ["<>"] * 4 + ["<some text>"]
+    assert os.read(held, 9) == b"words"
+    os.close(held)
+
+
+def test_a_file_system_without_times_of_access_has_nothing_noted(program: Path, work: Path) -> None:
+    """There the time stays as it was set, whoever reads the file."""
+    told = {}
+    for options in ("noatime", "relatime"):
+        command = inside.in_a_root(program, work)
+        own = f"cd {work} && printf true >run.sh && chmod 755 run.sh && chown {JOB_UID} run.sh"
+        mounted = f"mount -t tmpfs -o {options} none {work} && {own}"
+        with inside.parts(["unshare", "-m", "sh", "-c", f'{mounted} && exec "$@"', "sh", *command]) as parts:
+            parts("forget run.sh")
+            told[options] = parts("obstacles run.sh 0")
+    assert told == {"noatime": "0", "relatime": "1 unread:"}
+
+
+# Files that try whoever takes them apart: each is a run.sh, after which the shell said that it cannot be started.
+HEAD = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0"  # of 64 bits, for x86-64
+STRANGE = {
+    "nothing": b"",
+    "half of a head": HEAD[:6],
+    "a head alone": HEAD + b"\xff" * 44,
+    "an offset that no file has": HEAD + bytes(12) + b"\xff" * 8 + bytes(14) + b"8\0\1\0" + bytes(4),
+    "headers without size": HEAD + bytes(12) + b"@" + bytes(21) + b"\0\0\xff\xff" + bytes(64),
+    "all ones": b"\x7fELF" + b"\xff" * 5000,
+    "a long line": b"#!" + b"/" * 40000,
+    "words": b"#!/usr/bin/env -S" + b" =" * 2000 + b"\n",
+    "blanks": b"#!/usr/bin/env -S" + b" \t" * 20000,
+    "a NUL": b"#!/usr/bin/env a\0b\n",
+    "an own NUL": b"#!/a\0b\n",
+    "returns alone": b"\r" * 40000,
+    "lines": b"x\n" * 16383 + b"\r\n",
+    "marks": b"\xef\xbb\xbf\xff\xfe",
+    "itself": b"#!/job/run.sh\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_whatever_a_job_left_is_looked_at_in_time_and_bounds(parts: Parts, work: Path, name: str) -> None:
+    (work / "run.sh").write_bytes(STRANGE[name])
+    (work / "run.sh").chmod(0o755)
+    for code in (126, 127, 1, 0, -1):
+        count, *told = parts(f"obstacles run.sh {code}").split(" ")
+        assert int(count) <= 4
+        assert bool(told) == (count != "0")
+
+
+def test_programs_that_call_one_another_in_a_circle_end(parts: Parts, work: Path) -> None:
+    for one, other in (("run.sh", "b"), ("b", "c"), ("c", "b")):
+        (work / one).write_text(f"#!/job/{other}\n")
+        (work / one).chmod(0o755)
+    assert parts("obstacles run.sh 126") == "0"
+
+
+def test_sockets_are_counted_by_what_they_hold(program: Path, work: Path) -> None:
+    """They are those of the parts' own network, where this test is too."""
+    command = inside.in_a_root(program, work)
+    command.remove("--unshare-net")
+    with inside.parts(command) as parts, socket.create_server(("127.0.0.1", 0)) as listening:
+        parts("sockets")
+        before = int(parts("held"))
+        with socket.create_connection(listening.getsockname()) as out, listening.accept()[0]:
+            out.setblocking(False)
+            while select.select([], [out], [], 0)[1]:
+                out.send(bytes(65536))
+            assert before + 100_000 < int(parts("held"))
+
+
+def test_a_kernel_that_does_not_tell_what_sockets_hold(program: Path, work: Path) -> None:
+    """Each counts with all that it may hold; here what is asked gives no answer."""
+    command = inside.in_a_root(program, work)
+    command.remove("--unshare-net")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        inside.parts(command) as parts,
+    ):
+        parts("sockets")
+        parts("deaf")
+        assert int(parts("held")) >= 3 * SOCKET
+
+
+def test_the_sanitizers_see_what_is_wrong(program: Path, work: Path) -> None:
+    """Or all of this would say little."""
+    with subprocess.Popen(inside.in_a_root(program, work), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        _, said = process.communicate(b"nonsense\n", timeout=60)
+    assert b"what is that?" in said
+    assert process.returncode != 0
+    assert b"__asan_init" in program.read_bytes()

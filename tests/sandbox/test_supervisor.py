@@ -1,0 +1,279 @@
+"""The whole supervisor, made with the sanitizers, as a program of this host: jobs, and a wire that says anything."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from spoold.sandbox import wire
+from spoold.sandbox.facts import HOLDERS
+from spoold.sandbox.messages import (
+    Bounds,
+    Broken,
+    Cancel,
+    Done,
+    End,
+    File,
+    Message,
+    Order,
+    Parcel,
+    Ready,
+    Refused,
+    parse_any,
+)
+from tests.sandbox import inside
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+
+PATIENCE = 60.0  # seconds for an answer
+MIB = 1024 * 1024
+LIMITS = Bounds(
+    time=600 * 10**9,
+    cpu_time=600 * 10**9,
+    memory=1 << 50,
+    stdout=1000,
+    stderr=1000,
+    file_size=MIB,
+    open_files=64,
+    stack=8 * MIB,
+    on_output_limit=b"drop",
+)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the supervisor's program."""
+    return inside.supervisor(tmp_path_factory.mktemp("supervisor"))
+
+
+class Host:
+    """The host of one supervisor."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        assert process.stdin
+        assert process.stdout
+        self._to, self._from = process.stdin.fileno(), process.stdout.fileno()
+
+    def say(self, *parts: Message | bytes) -> None:
+        """Send messages, and raw bytes; a supervisor that has ended hears no more."""
+        data = b"".join(part if isinstance(part, bytes) else wire.frame(part) for part in parts)
+        try:
+            while data:
+                data = data[os.write(self._to, data) :]
+        except BrokenPipeError:
+            pass
+
+    def end(self) -> None:
+        """Say no more."""
+        assert self.process.stdin
+        self.process.stdin.close()
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes, fewer at the end."""
+        data = b""
+        deadline = time.monotonic() + PATIENCE
+        while len(data) < size:
+            assert select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))[0], "it is silent"
+            piece = os.read(self._from, size - len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+
+    def hear(self) -> Message | None:
+        """Return the next message, None at the end."""
+        head = self.take(4)
+        if not head:
+            return None
+        value = wire.decode(self.take(int.from_bytes(head, "big")))
+        return parse_any(value, Ready, Done, Refused, Broken)
+
+
+@contextmanager
+def started(program: Path, work: Path) -> Iterator[Host]:
+    """Yield the host of a supervisor for one job, which has greeted."""
+    work.mkdir()
+    os.chown(work, HOLDERS.start, HOLDERS.start)
+    binds = ("--ro-bind", "/usr/lib64", "/usr/lib64", "--tmpfs", "/dev/shm", "--dir", "/dev/mqueue")
+    command = [*inside.in_a_root(program, work, binds=binds), str(HOLDERS.start)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        host = Host(process)
+        try:
+            assert isinstance(host.hear(), Ready)
+            yield host
+        finally:
+            process.kill()
+
+
+def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]:
+    """Return what is sent of a job that has ``files``."""
+    named = [File(name=name.encode(), mode=0o755, size=len(content)) for name, content in files.items()]
+    return [Parcel(files=named, stdin=len(stdin), viewed=0, store=[]), *files.values(), stdin]
+
+
+def order(script: str, limits: Bounds = LIMITS) -> Order:
+    """Return the order to run ``script`` by the host's own shell, with the words as its standard input."""
+    argv = [b"/bin/sh", b"-c", script.encode()]
+    return Order(
+        argv=argv, words=[b"/none", b"./run.sh"], env=[b"PATH=/bin", b"A=b=c"], script=b"run.sh", input=1, limits=limits
+    )
+
+
+def finished(host: Host) -> tuple[Done, bytes, bytes]:
+    """Return the account of a phase, and what was printed."""
+    done = host.hear()
+    assert isinstance(done, Done), done
+    return done, host.take(done.stdout), host.take(done.stderr)
+
+
+def test_two_phases_of_a_job(program: Path, tmp_path: Path) -> None:
+    files = {"run.sh": b"#!/bin/sh\n", "a/b/c.txt": b"text", "empty/": b""}
+    with started(program, tmp_path / "work") as host:
+        host.say(
+            *parcel(files, b"words\n"), order("id -u; pwd; cat a/b/c.txt; ls -d empty; echo $A; tr '\\0' . <&3; exit 3")
+        )
+        done, stdout, stderr = finished(host)
+        assert (os.WEXITSTATUS(done.status), stderr) == (3, b"")
+        assert stdout == b"%d\n/job\ntextempty\nb=c\n/none../run.sh." % HOLDERS.start
+        host.say(order("cat; echo $0 >&2; kill -9 $$"))
+        done, stdout, stderr = finished(host)
+        assert (os.WTERMSIG(done.status), stdout, stderr) == (9, b"words\n", b"/bin/sh\n")
+        assert (done.clean, done.hit) == (1, b"")
+        host.say(End())
+        assert host.hear() is None
+        assert host.process.wait(PATIENCE) == 0
+
+
+def test_output_beyond_its_limit_is_counted(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("head -c 300000 /dev/zero; echo x >&2"))
+        done, stdout, stderr = finished(host)
+        assert (stdout, done.stdout_total, stderr) == (bytes(1000), 300000, b"x\n")
+        none = Bounds(**LIMITS.fields() | {"stdout": 0, "stderr": 0, "on_output_limit": b"end"})
+        host.say(order("echo y; exec sleep 1000", none))
+        done, stdout, stderr = finished(host)
+        assert (done.hit, stdout, stderr) == (b"output", b"", b"")
+
+
+def test_a_phase_is_cancelled_and_what_was_ordered_stays_known(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/opt/none\n"}), order("echo begun; exec sleep 1000"))
+        host.say(Cancel())
+        done, _, _ = finished(host)
+        assert (done.hit, done.clean) == (b"cancel", 1)
+        assert [each.file for each in done.obstacles] in ([], [b"run.sh"])
+
+
+def test_files_that_have_no_room_are_refused(program: Path, tmp_path: Path) -> None:
+    """The rest of them is heard all the same: the host may be sending it."""
+    with started(program, tmp_path / "work") as host:
+        subprocess.run(["nsenter", "-t", str(child_of(host.process.pid)), "-m", "mount", "-t", "tmpfs", "-o",
+                        "size=64k,mode=1777", "none", "/job"], check=True)  # fmt: skip
+        host.say(*parcel({"run.sh": bytes(4 * MIB)}), order("true"))
+        assert host.hear() == Refused(reason=b"No space left on device")
+        host.end()
+        assert host.process.wait(PATIENCE) == 0
+
+
+def test_files_that_cannot_be_written_through_no_fault_of_theirs_are_a_bug(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        os.chown(tmp_path / "work", 0, 0)
+        host.say(*parcel({"run.sh": b"x"}))
+        said = host.hear()
+        assert isinstance(said, Broken)
+        assert b"Permission denied" in said.story
+
+
+def child_of(pid: int) -> int:
+    """Return the innermost of the processes that come of ``pid`` one by one."""
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+    return pid
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/../x", "a//x", "/x", "a/./x", "./x", "x/.."])
+def test_no_name_leads_out_of_the_work_directory(program: Path, tmp_path: Path, name: str) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({name: b"x"}))
+        said = host.hear()
+        assert isinstance(said, Broken)
+        assert said.story.startswith(b"bad file name")
+
+
+def test_the_end_of_the_host_is_the_end_of_all(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("exec sleep 1000"))
+        host.end()
+        assert host.process.wait(PATIENCE) == 0
+
+
+SAMPLES = [
+    wire.frame(Parcel(files=[File(name=b"a/b", mode=0o644, size=3)], stdin=2, viewed=1, store=[b"x", b"y"])) + b"abcde",
+    wire.frame(order("exit 0")),
+    wire.frame(End()),
+    wire.frame(Cancel()),
+]
+PIECES = [
+    b"i",
+    b"e",
+    b"l",
+    b"d",
+    b":",
+    b"-",
+    b"0",
+    b"9" * 30,
+    b"le",
+    b"de",
+    b"l" * 50,
+    b"\xff",
+    b"\0",
+    b"4:size",
+    b"5:files",
+]
+
+
+def mutated(random_: random.Random) -> bytes:
+    """Return messages of which something is wrong."""
+    data = bytearray(b"".join(random_.choices(SAMPLES, k=random_.randint(1, 3))))
+    for _ in range(random_.randint(1, 4)):
+        at = random_.randrange(len(data))
+        match random_.randrange(4):
+            case 0:
+                data[at] = random_.randrange(256)
+            case 1:
+                del data[at : at + random_.randint(1, 8)]
+            case 2:
+                data[at:at] = random_.choice(PIECES)
+            case _:
+                data[at : at + 1] = random_.choice(PIECES)
+    if random_.random() < 0.7:  # the length is right, so what is in it is read
+        data[:4] = (len(data) - 4).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_whatever_the_wire_says_is_obeyed_or_told(program: Path, tmp_path: Path) -> None:
+    random_ = random.Random(7)  # noqa: S311 - no secret
+    ends = set()
+    for number in range(200):
+        with started(program, tmp_path / f"{number}") as host:
+            host.say(mutated(random_))
+            host.end()
+            while isinstance(said := host.hear(), Done):
+                host.take(said.stdout + said.stderr)
+            assert host.process.stderr
+            spoken = host.process.stderr.read()
+            assert b"Sanitizer" not in spoken, spoken.decode()
+            assert b"runtime error" not in spoken, spoken.decode()
+            code = host.process.wait(PATIENCE)
+            assert (code, said is None or isinstance(said, Refused)) in ((0, True), (1, False)), (code, said)
+            ends.add(code)
+    assert ends == {0, 1}
