@@ -3,11 +3,13 @@
 #
 # The output is a directory:
 #   enter.sh   to be sourced by bash inside the job's sandbox: variables, functions, then the shell hook
+#   environ    without a hook: the environment that enter.sh makes, each variable with a NUL after it
 #   raw        the attributes as they came, so that the output refers to every input
 #   file.NAME  the contents of the attributes that passAsFile names
 #
 # A hook is the only reader of functions and of variables that are not exported, so without one enter.sh holds exported
-# things only, and is read in a millisecond.
+# things only. Then whoever starts a program needs no shell before it: what a shell would pass on is in environ. PWD, SHLVL
+# and _ are not there, since they are about the shell itself.
 #
 # An environment may have names that bash passes on and cannot set, such as a-b. Whoever sources enter.sh and then becomes
 # a program by env(1) gets them too, if the array __spoold_enter holds the capture's path and then env's words: they are
@@ -153,3 +155,12 @@ fi
     [ -n "$__spoold_hook" ] && echo 'shopt -u nullglob'
     echo ':'
 } > "$__spoold_out/enter.sh"
+
+if [ -z "$__spoold_hook" ]; then
+    "$__spoold_bin/env" -i "$__spoold_bash/bin/bash" --norc --noprofile -c '
+        __spoold_enter=("$1")
+        . "$1/enter.sh"
+        unset PWD OLDPWD SHLVL
+        exec -- "$0" -u _ -0 -- "${__spoold_enter[@]:1}"
+    ' "$__spoold_bin/env" "$__spoold_out" > "$__spoold_out/environ" || "$__spoold_bin/rm" "$__spoold_out/environ"
+fi

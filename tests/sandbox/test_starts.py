@@ -198,7 +198,7 @@ def test_a_look_that_takes_long_is_given_up(run: Run, runtime: Runtime) -> None:
     assert (done.run.exit_code, done.run.stderr, done.notes) == (127, "", [])
 
 
-@pytest.mark.parametrize(("limits", "ends"), [({"open_files": 4}, 127), ({"open_files": 5}, 126), ({"stack": 1}, None)])
+@pytest.mark.parametrize(("limits", "ends"), [({"open_files": 3}, 127), ({"stack": 1}, None)])
 def test_limits_that_no_shell_can_begin_with_are_no_success(run: Run, limits: dict[str, Any], ends: int | None) -> None:
     done = run("exit 0", limits=replace(RUN_DEFAULT, **limits))
     assert (done.run.exit_code, done.run.stdout) == (ends, "")

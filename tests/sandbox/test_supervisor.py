@@ -277,3 +277,48 @@ def test_whatever_the_wire_says_is_obeyed_or_told(program: Path, tmp_path: Path)
             assert (code, said is None or isinstance(said, Refused)) in ((0, True), (1, False)), (code, said)
             ends.add(code)
     assert ends == {0, 1}
+
+
+SHOWING = b"#!/bin/sh\necho $0 $1; cat /proc/$$/environ"
+KNOWN = b"A=1\0B=2\0" + b"C=x\ny\0"
+# What a job has, and what is printed: by a shell that is /bin/echo here, where the way is the long one.
+STARTS = {
+    "an interpreter": ({"run.sh": SHOWING}, b"./run.sh x\nPATH=/bin\0A=1\0B=3=4\0C=x\ny\0PWD=/job\0SHLVL=1\0"),
+    "none": ({"run.sh": b"echo hi\n"}, b"./run.sh x\n"),
+    "nothing at all": ({"run.sh": b""}, b"./run.sh x\n"),
+    "a blank one": ({"run.sh": b"#! \n"}, b"./run.sh x\n"),
+    "a missing one": ({"run.sh": b"#!/bin/none\n"}, b"shell\n"),
+    "one that is no program": ({"run.sh": b"#!/etc\n"}, b"shell\n"),
+    "a program of no machine": ({"run.sh": b"\x7fELF" + bytes(100)}, b"shell\n"),
+    "no environment": ({"run.sh": SHOWING, "capture/environ": None}, b"shell\n"),
+    "an empty one": ({"run.sh": SHOWING, "capture/environ": b""}, b"shell\n"),
+    "half of one": ({"run.sh": SHOWING, "capture/environ": b"A=1\0B=2"}, b"shell\n"),
+    "a large one": ({"run.sh": SHOWING, "capture/environ": b"A=1\0" * 30000}, b"shell\n"),
+    "a directory": ({"run.sh": SHOWING, "capture/environ": None, "capture/environ/": b""}, b"shell\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_script_is_started_at_once_where_its_environment_is_known(program: Path, tmp_path: Path, name: str) -> None:
+    files, printed = STARTS[name]
+    given = {"capture/environ": KNOWN, **files}
+    with started(program, tmp_path / "work") as host:
+        wanted = order("")
+        wanted.argv = [b"/bin/echo", b"shell"]
+        wanted.words = [b"/job/capture", b"B=3=4", b"./run.sh", b"x"]
+        wanted.env = [b"PATH=/bin", b"A=0"]
+        host.say(*parcel({name: content for name, content in given.items() if content is not None}), wanted)
+        _, stdout, stderr = finished(host)
+        assert (stdout, stderr) == (printed, b"")
+
+
+def test_a_script_that_cannot_be_read_or_run_goes_the_long_way(program: Path, tmp_path: Path) -> None:
+    for mode in (0o644, 0o311):
+        with started(program, tmp_path / f"{mode}") as host:
+            wanted = order("")
+            wanted.argv, wanted.words = [b"/bin/echo", b"shell"], [b"/job/capture", b"./run.sh"]
+            sent = parcel({"run.sh": SHOWING, "capture/environ": KNOWN})
+            assert isinstance(sent[0], Parcel)
+            sent[0].files[0].mode = mode
+            host.say(*sent, wanted)
+            assert finished(host)[1] == b"shell\n"

@@ -121,11 +121,15 @@ static void close_above(int last)
         close(file);
 }
 
-/* Start the shell that reads the words. */
+/* Start the program as it is, where it can be, or the shell that reads the words. */
 static _Noreturn void start(const struct order *order)
 {
+    struct start known;
+    bool is_known = starts_directly(order, &known);
     set_limits(&order->limits);
     filter_calls();
+    if (is_known)
+        execve(known.program, known.argv, known.env);  /* where that fails, the shell has words for it */
     MUST(fcntl(WORDS, F_SETFD, 0));
     need(execve(argv[0], argv, env), argv[0]);
     _exit(FAILED);

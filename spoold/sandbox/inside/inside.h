@@ -276,6 +276,15 @@ void confine(void);             /* Write nowhere but to the job's own places; no
 void filter_calls(void);        /* likewise, and refuse calls */
 void give_up_rights(void);      /* Become the job's user. */
 
+/* -- direct.c: what is started */
+
+struct start {
+    const char *program;
+    char **argv, **env;
+};
+
+bool starts_directly(const struct order *order, struct start *start);
+
 /* -- child.c, phase.c, cell.c, porter.c: the programs */
 
 void prepare_child(const struct order *order);
