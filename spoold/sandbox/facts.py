@@ -6,8 +6,8 @@ from spoold.sandbox.messages import VERSION
 
 JOB_UID = 65533  # of jobs in cells, where all uids are the cell's own
 # Uids that no system gives out, below 65536 for userns-remap, one for each container: the kernel's quotas per user are
-# then no two jobs' together. A cell takes the next uid too.
-HOLDERS = range(60706, 61184, 2)
+# then no two jobs' together. Where there are cells, the two uids after it are the container's too.
+HOLDERS = range(60706, 61184, 3)
 WORDS = 3  # the descriptor from which the shell that enters the job's environment reads what it is to become
 AHEAD = 512 * 1024  # bytes that the kernel counts ahead of their use, at most, see ``inside/pages.c``
 EXACT = 1024 * 1024  # bytes by which what is told may be wrong: so a phase is over its limit from there on

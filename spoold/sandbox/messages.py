@@ -139,7 +139,8 @@ class Bounds(Message):
 class Order(Message):
     """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
 
-    ``script`` is the file that this comes to; ``input`` is 1 where it gets the job's input.
+    ``script`` is the file that this comes to; ``input`` is 1 where it gets the job's input. After a phase that is the
+    ``last``, 1, there is room made for another job without a word.
     """
 
     argv: list[bytes]
@@ -147,6 +148,7 @@ class Order(Message):
     env: list[bytes]
     script: bytes
     input: int
+    last: int
     limits: Bounds
 
 
@@ -155,7 +157,7 @@ class Cancel(Message):
 
 
 class End(Message):
-    """The job is over: make room for another."""
+    """The job is over before its last phase: make room for another."""
 
 
 # -- from a supervisor

@@ -79,6 +79,7 @@ class Runner(Generic[Carrier]):
         self.light = True  # whether it holds little of a job's
         self._slow = False  # whether it takes long to empty
         self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
+        self._left = False  # whether it leaves the job by itself
         self._unseen = 0  # bytes that a phase may hold for a moment unseen, since an earlier one held as much
         self._jobs, self._owner = 0, -1
 
@@ -147,9 +148,9 @@ class Runner(Generic[Carrier]):
             self.due = False
 
     def _release(self, stream: Stream) -> None:
-        """Have the supervisor make room for another job."""
+        """Have the supervisor make room for another job, which after the last phase it does by itself."""
         try:
-            stream.send([wire.frame(End())], LOSS_TIMEOUT)
+            stream.send([] if self._left else [wire.frame(End())], LOSS_TIMEOUT)
         except (ClosedError, RunCancelledError):
             return
         self.reusable = self.due = True
@@ -166,7 +167,8 @@ class Runner(Generic[Carrier]):
             if self.plan.resizable:
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
-            parts.append(wire.frame(_order(self.plan.runtime, job, name, limits)))
+            self._left = self.plan.recycled and name == "run"
+            parts.append(wire.frame(_order(self.plan.runtime, job, name, limits, last=self._left)))
             unseen = self._unseen
             ran = self._phase(stream, parts, name, limits)
             self._unseen = ran.unseen
@@ -229,7 +231,7 @@ def _parcel(job: Job, names: list[str] | None) -> list[bytes]:
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 
 
-def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
+def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: bool) -> Order:
     words = [
         job.shell,
         *(f"{key}={value}" for key, value in job.env.items()),
@@ -244,6 +246,7 @@ def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits) -> Order:
         env=[pair.encode() for pair in env],
         script=f"{name}.sh".encode(),
         input=int(name == "run"),
+        last=int(last),
         limits=_bounds(limits),
     )
 

@@ -47,7 +47,7 @@ class Plan:
         Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
         it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
         """
-        others = (2 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
+        others = (3 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
         return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
 
     def size_for_all(self, job: Job) -> Size:

@@ -241,7 +241,7 @@ def test_what_runs_as_root_has_nothing_of_the_attackers_loaded(
                 continue
             for pid in family(found["State"]["Pid"]):
                 mapped = {line.split()[5] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/" in line}
-                assert mapped == {program.IN_IMAGE}
+                assert mapped - {"/dev/zero"} == {program.IN_IMAGE}  # that is memory which processes share
             seen.add(found["Config"]["Labels"].get("spoold.role", "supervisor"))
 
 

@@ -153,8 +153,9 @@ for path in glob.glob("/sys/**", recursive=True) + ["/sys/own", *(f"/sys/own/{na
         try: os.open(path, flags)
         except OSError: continue
         print("can be written to:", path)
-try: print("can be listed:", os.listdir("/sys/own"))
-except OSError: pass
+try: found = os.listdir("/sys/own")
+except OSError: found = []
+if found: print("can be listed:", found)
 print(sorted(map(int, os.listdir("/proc/self/fd"))))
 """
 

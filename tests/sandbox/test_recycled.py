@@ -6,65 +6,26 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import SandboxSettings
 from spoold.engines.docker import walls
-from spoold.engines.docker.container import Container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError
-from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.job import Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, runner
-from spoold.sandbox.runner import Runner
+from tests.sandbox.cells import Make, container, go, make, waiting
 from tests.sandbox.conftest import RUN, make_job, settings_for
 
+__all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
 
 SPACES = ("user", "pid", "mnt", "ipc", "uts", "net")
-Make = Callable[..., DockerSandbox]
-
-
-@pytest.fixture
-def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
-    """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
-    made: list[DockerSandbox] = []
-
-    def _make(*, limits: Limits | None = None, **options: object) -> DockerSandbox:
-        settings = replace(settings_for(docker_host, str(tmp_path / str(len(made)))), limits=limits or Limits())
-        chosen = SandboxSettings(mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
-        made.append(DockerSandbox(replace(settings, sandbox=chosen), runtime))
-        made[-1].prepare()
-        return made[-1]
-
-    yield _make
-    for sandbox in made:
-        sandbox.close()
-
-
-def go(sandbox: DockerSandbox, job: Job) -> JobResult:
-    return sandbox.run(job, lambda *_: None, threading.Event())
-
-
-def waiting(sandbox: DockerSandbox) -> Runner[Container]:
-    """Wait for the container that waits."""
-    assert sandbox._pool is not None
-    for _ in range(1200):
-        if sandbox._pool._waiting:
-            return sandbox._pool._waiting[0]
-        threading.Event().wait(0.05)
-    raise AssertionError("no container waits")
-
-
-def container(sandbox: DockerSandbox) -> str:
-    """Return the id of the container that waits."""
-    return waiting(sandbox).transport.id
 
 
 def files_in_memory(pid: int) -> int:
@@ -320,12 +281,13 @@ def test_a_container_that_is_not_ready_again_in_time_is_replaced(
     slow = sandbox._pool._waiting[0]
     while slow.due:
         assert slow.alive()
-    os.kill(slow.transport.pid, signal.SIGSTOP)  # its supervisor makes no other cell after this job
+    (mother,) = map(int, Path(f"/proc/{slow.transport.pid}/task/{slow.transport.pid}/children").read_text().split())
+    os.kill(mother, signal.SIGSTOP)  # she makes no other cell after this job
     try:
         monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", 0.3)
         outputs = [go(sandbox, make_job("echo hi", shell=plain_shell)).run.stdout for _ in range(2)]
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(slow.transport.pid, signal.SIGCONT)
+            os.kill(mother, signal.SIGCONT)
     assert outputs == ["hi\n", "hi\n"]
     assert container(sandbox) != first

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,7 +125,13 @@ def order(script: str, limits: Bounds = LIMITS) -> Order:
     """Return the order to run ``script`` by the host's own shell, with the words as its standard input."""
     argv = [b"/bin/sh", b"-c", script.encode()]
     return Order(
-        argv=argv, words=[b"/none", b"./run.sh"], env=[b"PATH=/bin", b"A=b=c"], script=b"run.sh", input=1, limits=limits
+        argv=argv,
+        words=[b"/none", b"./run.sh"],
+        env=[b"PATH=/bin", b"A=b=c"],
+        script=b"run.sh",
+        input=1,
+        last=0,
+        limits=limits,
     )
 
 
@@ -158,7 +165,8 @@ def test_output_beyond_its_limit_is_counted(program: Path, tmp_path: Path) -> No
         host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("head -c 300000 /dev/zero; echo x >&2"))
         done, stdout, stderr = finished(host)
         assert (stdout, done.stdout_total, stderr) == (bytes(1000), 300000, b"x\n")
-        none = Bounds(**LIMITS.fields() | {"stdout": 0, "stderr": 0, "on_output_limit": b"end"})
+        wanted: dict[str, Any] = LIMITS.fields() | {"stdout": 0, "stderr": 0, "on_output_limit": b"end"}
+        none = Bounds(**wanted)
         host.say(order("echo y; exec sleep 1000", none))
         done, stdout, stderr = finished(host)
         assert (done.hit, stdout, stderr) == (b"output", b"", b"")
@@ -282,7 +290,7 @@ def test_whatever_the_wire_says_is_obeyed_or_told(program: Path, tmp_path: Path)
 SHOWING = b"#!/bin/sh\necho $0 $1; cat /proc/$$/environ"
 KNOWN = b"A=1\0B=2\0" + b"C=x\ny\0"
 # What a job has, and what is printed: by a shell that is /bin/echo here, where the way is the long one.
-STARTS = {
+STARTS: dict[str, tuple[dict[str, bytes | None], bytes]] = {
     "an interpreter": ({"run.sh": SHOWING}, b"./run.sh x\nPATH=/bin\0A=1\0B=3=4\0C=x\ny\0PWD=/job\0SHLVL=1\0"),
     "none": ({"run.sh": b"echo hi\n"}, b"./run.sh x\n"),
     "nothing at all": ({"run.sh": b""}, b"./run.sh x\n"),
@@ -301,7 +309,7 @@ STARTS = {
 @pytest.mark.parametrize("name", STARTS)
 def test_a_script_is_started_at_once_where_its_environment_is_known(program: Path, tmp_path: Path, name: str) -> None:
     files, printed = STARTS[name]
-    given = {"capture/environ": KNOWN, **files}
+    given: dict[str, bytes | None] = {"capture/environ": KNOWN, **files}
     with started(program, tmp_path / "work") as host:
         wanted = order("")
         wanted.argv = [b"/bin/echo", b"shell"]

@@ -1,15 +1,24 @@
 /* Cells: how one container serves many jobs, one after the other, none of which finds anything of another.
  *
- * Theory of operation. For each job the supervisor makes a *cell*: a process in namespaces of its own (user, pid, mount,
- * IPC, UTS, network), which takes the supervisor's part for that one job. It is process 1 in there, so all that the job
- * leaves running dies with it, before the supervisor makes the next. What a job can write to are file systems in memory
- * that are the cell's own, as are /proc, the loopback interface, System V IPC and the view of the store.
+ * Theory of operation. For each job there is a *cell*: a process in namespaces of its own, which takes the supervisor's
+ * part for that one job. It is process 1 in there, so all that the job leaves running dies with it, before the next is
+ * made. What a job can write to are file systems in memory that are the cell's own, as are /proc and System V IPC.
+ *
+ * What no job can change is made once, by the *mother* of all cells: a process between the supervisor and them, in a user
+ * and a mount namespace of its own. There are the masks, the devices, and a view of the store, of what the last jobs saw.
+ * A cell that may see other entries makes a view for itself; when the next one may see these too, the mother's is changed.
+ * The mother has a network namespace too, and keeps it for the next cell as long as no job asked for the network, see
+ * confine.c; and no Unix socket is left in it. Else she takes a new one.
  *
  * A job that broke out of its cell by a hole in the kernel's namespaces would still be in the container, whose supervisor
- * holds no capability but SETUID, SETGID and KILL: so making a cell takes no privilege on the host. The cell is made as
- * the *holder*, a uid that is neither the job's nor root's, so that the kernel's quotas per user (of inotify, message
- * queues, pipes...) are counted for this container alone and not for root. Inside, holder is 0 and has all capabilities
- * over the cell; it drops those that it needs no more before anything of a job is touched.
+ * holds no capability but SETUID, SETGID and KILL: so making a mother takes no privilege on the host. She is made as the
+ * *holder*, a uid that is neither the job's nor root's, so that the kernel's quotas per user (of inotify, message queues,
+ * pipes...) are counted for this container alone and not for root. The two uids after it are the jobs', and the root's of
+ * cells: a cell has its own user namespace below the mother's, so that its root has no right to what is hers. It drops the
+ * capabilities that it needs no more before anything of a job is touched.
+ *
+ * The whole store is hidden in a directory that the mother alone can enter. A cell is made with that as its working
+ * directory, leaves it and covers it.
  *
  * See user_namespaces(7) for who may write which map.
  */
@@ -24,17 +33,41 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
-#define SPACES (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET)
-#define OWN (1ULL << CAP_SETUID | 1ULL << CAP_SETGID | 1ULL << CAP_KILL)
+#define OF_MOTHER (CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+#define OF_CELL (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
+#define OF_SUPERVISOR (1ULL << CAP_SETUID | 1ULL << CAP_SETGID | 1ULL << CAP_KILL)
+#define MOTHERS_OWN (OF_SUPERVISOR | 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_NET_ADMIN)
+#define CELL_ROOT 1                /* as the mother counts; to the container it is the uid after the job's */
 #define STRAY (8 * MIB)            /* the kernel's counts are no more exact than this, and a container has room for it */
 #define STRAY_TIMEOUT 3000000000LL /* nanoseconds to free what a job held; the kernel brings its counts up to date every two */
-enum { ENDED, FAILED, GONE = 3 };  /* how a cell ends: its job is done, an accident, the host has closed its side */
+#define MOST_NAMES (256 * 1024)    /* bytes of names of a view that the mother may take */
+/* How a cell ends, and the mother: the job is done, an accident, the host has closed its side. */
+enum { ENDED, FAILED, GONE = 3 };
+
+/* Entries of the store, one after the other with a NUL after each; a `size` of 0 is none. Untouched, it is no memory. */
+struct names {
+    size_t size, count;
+    char of[MOST_NAMES];
+};
+
+/* What cells tell the mother: of the store what the job may see, unless that is all, or too much to be kept. */
+static struct told {
+    bool network_used;
+    struct names seen;
+} *told;
+
+static struct names view, seen_before;
+static struct identity { ino_t inode; struct timespec changed; } *identities;  /* of the entries of the view */
+
+/* -- processes in new namespaces */
 
 static void put_in_proc(pid_t pid, const char *name, const char *content)
 {
@@ -44,7 +77,7 @@ static void put_in_proc(pid_t pid, const char *name, const char *content)
 }
 
 /* Be root of the new namespaces, once they are mapped. */
-static void begin_cell(int made, int go)
+static void begin(int made, int go)
 {
     char said;
     /* Or its maps would be root's alone to write; this ends when the job's files are written. */
@@ -57,26 +90,25 @@ static void begin_cell(int made, int go)
     MUST(setresuid(0, 0, 0));
 }
 
-/* Return the id of a process in new namespaces; in that process 0. */
-static pid_t make_cell(uid_t holder)
+/* Return the id of a process in new namespaces, whose owner is `owner`, with these ids; in that process 0. */
+static pid_t make(unsigned long spaces, uid_t owner, uint64_t capabilities, const char *ids)
 {
     int made[2], go[2];
-    char map[64], said;
+    char said;
     MUST(pipe2(made, O_CLOEXEC));
     MUST(pipe2(go, O_CLOEXEC));
-    MUST(setegid(holder));
-    MUST(seteuid(holder));
-    MUST(keep_capabilities(OWN));
-    pid_t cell = MUST(fork_into(SPACES));
-    if (cell == 0) {
+    MUST(setegid(owner));
+    MUST(seteuid(owner));
+    MUST(keep_capabilities(capabilities));
+    pid_t pid = MUST(fork_into(spaces));
+    if (pid == 0) {
         close(go[1]);
-        begin_cell(made[1], go[0]);
+        begin(made[1], go[0]);
     } else {
         close(made[1]);
         if (read(made[0], &said, 1) == 1) {
-            snprintf(map, sizeof map, "0 %d 1\n%d %d 1\n", holder, JOB_UID, holder + 1);
-            put_in_proc(cell, "gid_map", map);
-            put_in_proc(cell, "uid_map", map);
+            put_in_proc(pid, "gid_map", ids);
+            put_in_proc(pid, "uid_map", ids);
             MUST(write(go[1], ".", 1));
         }
         as_root();
@@ -84,42 +116,108 @@ static pid_t make_cell(uid_t holder)
     }
     close(made[0]);
     close(go[0]);
-    if (cell == 0)
+    if (pid == 0)
         close(made[1]);
-    return cell;
+    return pid;
 }
 
-static void bring_loopback_up(void)
+/* -- the mother */
+
+/* Set what no job may change of a new network namespace, and bring its loopback interface up. */
+static void furnish_network(void)
 {
+    static const struct { const char *name, *value; } buffers[] = {BUFFERS};
+    for (size_t number = 0; number < COUNT(buffers); number++)
+        MUST(write_to(buffers[number].name, buffers[number].value));
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
     int file = MUST(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     MUST(ioctl(file, SIOCSIFFLAGS, &request));
     close(file);
 }
 
-/* Make the cell's own file systems and bring its loopback interface up. */
-static void furnish(const char *space, const char *inodes)
+/* Have what all cells see alike, and the whole store as the working directory. */
+static void furnish_all(void)
 {
-    static const struct { const char *name, *value; } buffers[] = {BUFFERS};
-    char bounds[128], options[192];
-    MUST(mounted("proc", "/proc", "proc", CALM, NULL));
-    for (size_t number = 0; number < COUNT(buffers); number++)
-        MUST(write_to(buffers[number].name, buffers[number].value));
-    /* In a container of one job the engine did so; here it must not, or the kernel would refuse a /proc that shows more. */
-    MUST(mounted("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL));
-    MUST(mounted(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, NULL));
-    MUST(masks_cover(false));
-    MUST(masks_hide());
-    snprintf(bounds, sizeof bounds, "size=%s,nr_inodes=%s", space, inodes);
-    snprintf(options, sizeof options, "%s,mode=0755,uid=%d,gid=%d", bounds, JOB_UID, JOB_UID);
-    MUST(mounted("tmpfs", WORK, "tmpfs", MS_NOSUID | MS_NODEV, options));
-    snprintf(options, sizeof options, "%s,mode=1777", bounds);
-    MUST(mounted("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, options));
-    MUST(mounted("tmpfs", "/dev/shm", "tmpfs", CALM, options));
-    MUST(mounted("mqueue", "/dev/mqueue", "mqueue", CALM, NULL));
+    furnish_network();
+    MUST(masks_cover(WHOLE));
     /* Its devices work all the same, and their times, which anybody could set, tell the next job nothing. */
     MUST(mounted(NULL, "/dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL));
-    bring_loopback_up();
+    MUST(chdir("/sys" WHOLE_STORE));
+}
+
+/* Whether a Unix socket is left, the kernel says in a line for each. */
+static bool has_sockets(void)
+{
+    char text[512];
+    int file = MUST(open("/proc/self/net/unix", O_RDONLY | O_CLOEXEC));
+    size_t size = read_file(file, text, sizeof text);
+    close(file);
+    const char *end = memchr(text, '\n', size);
+    return !end || end[1];
+}
+
+/* See to it that the next job finds a network namespace as it was made. */
+static void renew_network(void)
+{
+    if (!told->network_used && !has_sockets())
+        return;
+    MUST(unshare(CLONE_NEWNET));
+    furnish_network();
+}
+
+static void copy(struct names *to, const struct names *from)
+{
+    memcpy(to->of, from->of, from->size);
+    to->size = from->size;
+    to->count = from->count;
+}
+
+static bool are_seen(const struct names *names)
+{
+    return names->size == told->seen.size && !memcmp(names->of, told->seen.of, names->size);
+}
+
+static struct identity identity(const char *name)
+{
+    struct stat status;
+    return lstat(name, &status) ? (struct identity){0} : (struct identity){status.st_ino, status.st_ctim};
+}
+
+/* Tell whether the view is of what the store has now: it may have been collected, and made anew. */
+static bool view_is_new(void)
+{
+    const char *name = view.of;
+    for (size_t number = 0; number < view.count; number++, name += strlen(name) + 1) {
+        struct identity now = identity(name), then = identities[number];
+        if (!now.inode || now.inode != then.inode || now.changed.tv_sec != then.changed.tv_sec ||
+            now.changed.tv_nsec != then.changed.tv_nsec)
+            return false;
+    }
+    return true;
+}
+
+/* Have the view that the last job had, where it is likely that the next one has it too. */
+static void renew_view(void)
+{
+    if (!told->seen.size || (are_seen(&view) && view_is_new()))
+        return;
+    if (view.size && !are_seen(&view) && !are_seen(&seen_before)) {
+        copy(&seen_before, &told->seen);
+        return;
+    }
+    if (view.size)
+        MUST(umount2(STORE, MNT_DETACH));
+    copy(&view, &told->seen);
+    free(identities);
+    identities = room_for(view.count * sizeof *identities);
+    struct list names = {view.count, room_for(view.count * sizeof *names.of)};
+    const char *at = view.of;
+    for (size_t number = 0; number < names.count; number++, at += strlen(at) + 1) {
+        names.of[number] = (struct string){at, strlen(at)};
+        identities[number] = identity(at);
+    }
+    MUST(mount_view(&names, OF_HERE));
+    free(names.of);
 }
 
 static int64_t held(void)
@@ -142,37 +240,119 @@ static bool freed(int64_t most)
     return true;
 }
 
-/* Show the entries of the store only that the parcel names, or all of it, and drop the capabilities that this took. */
-int settle(const struct parcel *parcel)
-{
-    if (parcel->viewed && mount_view(&parcel->store, false))
-        return -1;
-    keep_bounding_set(0);
-    return keep_capabilities(OWN);
-}
+static void furnish_cell(const char *space, const char *inodes);
 
-/* Serve in one cell after the other, until one ends in any other way than by the end of its job. `holder` and the uid
- * after it are the cell's. A job's directories hold `space` bytes and `inodes` files each. */
-_Noreturn void serve_many(uid_t holder, const char *space, const char *inodes)
+/* Have one cell after the other, until one ends in any other way than by the end of its job. */
+static _Noreturn void be_mother(const char *space, const char *inodes)
 {
-    complain_to = 2;  /* what is refused here is no bug: this host does not allow it */
-    keep_bounding_set(OWN);
-    masks_read();
+    char ids[64];
+    snprintf(ids, sizeof ids, "0 %d 1\n%d %d 1\n", CELL_ROOT, JOB_UID, JOB_UID);
+    furnish_all();
+    keep_bounding_set(MOTHERS_OWN);
+    MUST(keep_capabilities(MOTHERS_OWN));
     int64_t own = held();
-    peaks_begin(peaks_by_namespace());
-    for (bool first = true;; first = false) {
+    for (bool again = false;; again = true) {
         int status;
-        pid_t cell = make_cell(holder);
+        told->network_used = true;
+        told->seen.size = 0;
+        pid_t cell = make(OF_CELL, CELL_ROOT, MOTHERS_OWN, ids);
         if (cell == 0) {
             gone_code = GONE;
-            furnish(space, inodes);
+            furnish_cell(space, inodes);
             complain_to = -1;
-            serve(!first, true);
+            serve(again, true);
         }
         MUST(waitpid(cell, &status, 0));
         if (status != 0)
-            _exit(WIFEXITED(status) && WEXITSTATUS(status) == GONE ? 0 : 1);
+            _exit(WIFEXITED(status) ? WEXITSTATUS(status) : FAILED);
         if (!freed(own + STRAY))
-            _exit(1);
+            _exit(FAILED);
+        renew_network();
+        renew_view();
     }
+}
+
+/* -- the cell */
+
+/* Make the cell's own file systems. */
+static void furnish_cell(const char *space, const char *inodes)
+{
+    char bounds[128], options[192];
+    MUST(mounted("proc", "/proc", "proc", CALM, NULL));
+    /* In a container of one job the engine did so; here it must not, or the kernel would refuse a /proc that shows more. */
+    MUST(mounted("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL));
+    MUST(mounted(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, NULL));
+    MUST(masks_cover_proc());
+    MUST(masks_hide());
+    snprintf(bounds, sizeof bounds, "size=%s,nr_inodes=%s", space, inodes);
+    snprintf(options, sizeof options, "%s,mode=0755,uid=%d,gid=%d", bounds, JOB_UID, JOB_UID);
+    MUST(mounted("tmpfs", WORK, "tmpfs", MS_NOSUID | MS_NODEV, options));
+    snprintf(options, sizeof options, "%s,mode=1777", bounds);
+    MUST(mounted("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, options));
+    MUST(mounted("tmpfs", "/dev/shm", "tmpfs", CALM, options));
+    MUST(mounted("mqueue", "/dev/mqueue", "mqueue", CALM, NULL));
+}
+
+/* Tell the mother which entries of the store the job may see. */
+static void tell_names(const struct list *names)
+{
+    size_t size = 0;
+    for (size_t number = 0; number < names->count; number++) {
+        size_t more = names->of[number].size + 1;
+        if (more > MOST_NAMES - size)
+            return;
+        memcpy(told->seen.of + size, names->of[number].at, more);
+        size += more;
+    }
+    told->seen.size = size;
+    told->seen.count = names->count;
+}
+
+static int see_store(const struct parcel *parcel)
+{
+    if (!parcel->viewed)
+        return view.size ? mounted(".", STORE, NULL, MS_BIND, NULL) : 0;
+    tell_names(&parcel->store);
+    return told->seen.size && are_seen(&view) && view_is_new() ? 0 : mount_view(&parcel->store, OF_HERE);
+}
+
+/* Show the entries of the store only that the parcel names, or all of it, and drop what this took. */
+int settle(const struct parcel *parcel)
+{
+    if (see_store(parcel) || chdir("/") || mounted(EMPTY, "/sys" OWN, NULL, MS_BIND, NULL))
+        return -1;
+    watch_network();
+    keep_bounding_set(0);
+    return keep_capabilities(OF_SUPERVISOR);
+}
+
+/* Say whether a job of this cell asked for the network, and end. */
+_Noreturn void leave(void)
+{
+    if (told)
+        told->network_used = network_used;
+    _exit(ENDED);
+}
+
+/* -- the supervisor */
+
+/* Serve each job in a cell. `holder` and the two uids after it are the mother's, the jobs' and the cells'. A job's
+ * directories hold `space` bytes and `inodes` files each. */
+_Noreturn void serve_many(uid_t holder, const char *space, const char *inodes)
+{
+    char ids[96];
+    int status;
+    complain_to = 2;  /* what is refused here is no bug: this host does not allow it */
+    keep_bounding_set(OF_SUPERVISOR);
+    masks_read();
+    peaks_begin(peaks_by_namespace());
+    told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (told == MAP_FAILED)
+        FAILED_AT("mmap");
+    snprintf(ids, sizeof ids, "0 %d 1\n%d %d 1\n%d %d 1\n", holder, JOB_UID, holder + 1, CELL_ROOT, holder + 2);
+    pid_t mother = make(OF_MOTHER, holder, OF_SUPERVISOR, ids);
+    if (mother == 0)
+        be_mother(space, inodes);
+    MUST(waitpid(mother, &status, 0));
+    _exit(WIFEXITED(status) && WEXITSTATUS(status) == GONE ? 0 : 1);
 }

@@ -17,7 +17,9 @@
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 /* Without the right to REFER, files would no longer move from one directory to another. It came with this version. */
@@ -69,4 +71,44 @@ void give_up_rights(void)
     MUST(setgroups(0, NULL));
     MUST(setresgid(job_uid, job_uid, job_uid));
     MUST(setresuid(job_uid, job_uid, job_uid));
+}
+
+/* -- who asks for the network
+ *
+ * Theory of operation. The kernel counts much for a network namespace, and remembers more: routes, flow labels, what TCP
+ * learnt of its peers. All of it begins with a socket that is not a Unix one. So a filter of the supervisor's own, which
+ * is its jobs' too, has each call for one wait until it is let go on. A namespace in which there was none is as it was
+ * made. See seccomp_unotify(2).
+ */
+
+int network_calls = -1;
+bool network_used = true;
+
+void watch_network(void)
+{
+    static const struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 1, 0),  /* the supervisor's; a job gets none, see above */
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {COUNT(steps), (struct sock_filter *)steps};
+    network_calls = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    network_used = network_calls < 0;
+}
+
+void let_network_call(void)
+{
+    struct seccomp_notif call;
+    struct seccomp_notif_resp answer = {0};
+    memset(&call, 0, sizeof call);
+    network_used = true;
+    if (ioctl(network_calls, SECCOMP_IOCTL_NOTIF_RECV, &call))
+        return;  /* who called has ended meanwhile */
+    answer.id = call.id;
+    answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+    ioctl(network_calls, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 }

@@ -23,6 +23,10 @@
 #include <unistd.h>
 
 #define WORK "/job"
+#define STORE "/nix/store"
+#define EMPTY "/sys/proc/empty"         /* a directory of the masks */
+#define OWN "/own"                      /* below /sys, a directory of them that no job can enter */
+#define WHOLE_STORE OWN "/store"
 #define MIB (1024L * 1024)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -96,7 +100,7 @@ struct bounds {
 struct order {
     struct list argv, words, env;
     struct string script;
-    bool input;
+    bool input, last;
     struct bounds limits;
 };
 
@@ -167,7 +171,10 @@ void large_end(struct large *large);
 /* -- masks.c, peaks.c, store.c: what a job sees of the host, the container and the store */
 
 void masks_read(void);
-int masks_cover(bool peaks_too);
+enum behind { PEAKS, WHOLE };
+
+int masks_cover(enum behind behind);
+int masks_cover_proc(void);
 int masks_hide(void);
 
 struct opened {
@@ -178,7 +185,9 @@ int peaks_leave(const char *place);
 struct opened peaks_left(void);
 struct opened peaks_by_namespace(void);
 
-int mount_view(const struct list *names, bool unmount);
+enum view_of { OF_THE_STORE, OF_HERE };  /* the whole store at its place, which goes; or in the working directory */
+
+int mount_view(const struct list *names, enum view_of of);
 
 /* -- counters.c: what the kernel counts */
 
@@ -274,6 +283,10 @@ int obstacles_look(const char *script, int code, const struct list *words, struc
 void confine_prepare(void);     /* in the mount namespace of the job */
 void confine(void);             /* Write nowhere but to the job's own places; no way back. */
 void filter_calls(void);        /* likewise, and refuse calls */
+void watch_network(void);       /* From now on calls that ask for the network are told of, by ... */
+extern int network_calls;       /* ... this descriptor, -1 where the kernel cannot do it ... */
+void let_network_call(void);    /* ... and wait until this lets them go on. */
+extern bool network_used;
 void give_up_rights(void);      /* Become the job's user. */
 
 /* -- direct.c: what is started */
@@ -295,6 +308,7 @@ void run_phase(const struct order *order, int input);
 _Noreturn void serve_many(uid_t holder, const char *space, const char *inodes);
 _Noreturn void serve(bool again, bool in_cell);
 int settle(const struct parcel *parcel);
+_Noreturn void leave(void);
 _Noreturn void porter(void);
 
 #endif

@@ -55,8 +55,11 @@ _Noreturn void serve(bool again, bool in_cell)
     for (;;) {
         const struct message *message = next_message(ORDER | END);
         if (message->what == END)
-            _exit(0);
+            leave();
+        bool last = message->order.last;
         run_phase(&message->order, message->order.input ? input : nothing);
+        if (last)
+            leave();
     }
 }
 

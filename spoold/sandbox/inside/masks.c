@@ -23,7 +23,6 @@
 
 #define CPUS "devices/system/cpu"
 #define GROUP "fs/cgroup"
-#define EMPTY "/sys/proc/empty"
 #define PLACE "/tmp"  /* where it is put together, before anything of a job is there */
 
 static const char *const directories[] = {"devices", "devices/system", CPUS, "fs", GROUP, "proc", "proc/empty", "etc"};
@@ -130,8 +129,16 @@ static int put_limits(void)
     return 0;
 }
 
-/* Put it in its place, in this mount namespace, unless it is there; leave what peaks.c says behind it. */
-int masks_cover(bool peaks_too)
+/* Leave the whole store behind it, in a directory that nobody but this namespace's root can enter. */
+static int put_store(void)
+{
+    if (mkdir(PLACE OWN, 0700) || mkdir(PLACE WHOLE_STORE, 0755))
+        return failing(PLACE OWN);
+    return mounted(STORE, PLACE WHOLE_STORE, NULL, MS_BIND, NULL);
+}
+
+/* Put it in its place, in this mount namespace, unless it is there, and behind it what peaks.c leaves, or the store. */
+int masks_cover(enum behind behind)
 {
     if (!access(EMPTY, F_OK))
         return 0;
@@ -146,15 +153,30 @@ int masks_cover(bool peaks_too)
     for (size_t number = 0; number < COUNT(of_cpus); number++)
         if (put_all(CPUS, of_cpus[number], cpus[number], NULL))
             return -1;
-    if (put_limits() || (peaks_too && peaks_leave(PLACE)))
+    if (put_limits() || (behind == PEAKS ? peaks_leave(PLACE) : put_store()))
         return -1;
     for (size_t number = 0; number < COUNT(files); number++)
-        if (put_all("proc", files[number].name, files[number].content, "/proc"))
+        if (put_all("proc", files[number].name, files[number].content, NULL))
             return -1;
     for (size_t number = 0; number < COUNT(ETC); number++)
         if (put_all("etc", ETC[number], etc[number], "/etc"))
             return -1;
-    return mounted(PLACE, "/sys", NULL, MS_MOVE, NULL) || mounted(NULL, "/sys", NULL, MS_REMOUNT | MS_RDONLY | CALM, NULL);
+    if (mounted(PLACE, "/sys", NULL, MS_MOVE, NULL) || mounted(NULL, "/sys", NULL, MS_REMOUNT | MS_RDONLY | CALM, NULL))
+        return -1;
+    return behind == PEAKS ? masks_cover_proc() : 0;
+}
+
+/* Put the files of it into /proc, after masks_cover(): each /proc that is mounted needs that. */
+int masks_cover_proc(void)
+{
+    for (size_t number = 0; number < COUNT(files); number++) {
+        char source[64], target[64];
+        snprintf(source, sizeof source, "/sys/proc/%s", files[number].name);
+        snprintf(target, sizeof target, "/proc/%s", files[number].name);
+        if (bind_to(source, target) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 /* Empty what no program of a job needs, in this mount namespace, after masks_cover(). */

@@ -21,7 +21,6 @@
 #include <sys/wait.h>
 
 #define GROUP "/sys/fs/cgroup"
-#define OWN "own"     /* the directory in the masks' /sys */
 #define PLACE "/tmp"  /* where the other process mounts the group, for itself alone */
 
 static const char *const v1[] = {"memory.max_usage_in_bytes", "memory.kmem.max_usage_in_bytes", NULL};
@@ -37,7 +36,7 @@ int peaks_leave(const char *place)
 {
     char directory[64], path[128], source[128];
     bool at_root = unified();
-    snprintf(directory, sizeof directory, "%s/" OWN, place);
+    snprintf(directory, sizeof directory, "%s" OWN, place);
     if (mkdir(directory, 0700))
         return failing(directory);
     for (const char *const *name = at_root ? v2 : v1; *name; name++) {
@@ -71,8 +70,8 @@ static struct opened opened(const char *directory, const char *const *names)
 /* Return descriptors of what the porter left, none unless it left all. */
 struct opened peaks_left(void)
 {
-    struct opened found = opened("/sys/" OWN, v1);
-    return found.count ? found : opened("/sys/" OWN, v2);
+    struct opened found = opened("/sys" OWN, v1);
+    return found.count ? found : opened("/sys" OWN, v2);
 }
 
 /* The controllers that are mounted with that of memory, as the options of a mount. */

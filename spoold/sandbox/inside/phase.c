@@ -23,7 +23,7 @@
 #define TICK 10000000LL             /* nanoseconds between looks, at most: memory grows by some 10 MB in that time */
 #define FIRST_TICK 2000000LL
 #define CHUNK 65536
-#define RESERVE (256 * 1024)        /* bytes, freed where memory is short at the report */
+#define RESERVE (64 * 1024)         /* bytes, freed where memory is short at the report */
 
 struct output {
     int reader, writer;
@@ -159,6 +159,7 @@ static void await(int64_t until)
         {0, POLLIN, 0},
         {outputs[0].ended ? -1 : outputs[0].reader, POLLIN, 0},
         {outputs[1].ended ? -1 : outputs[1].reader, POLLIN, 0},
+        {network_calls, POLLIN, 0},
     };
     int64_t left = until - now();
     struct timespec time = {left > 0 ? left / SECOND : 0, left > 0 ? left % SECOND : 0};
@@ -172,6 +173,8 @@ static void await(int64_t until)
     for (int number = 0; number < 2; number++)
         if (waiting[2 + number].revents)
             outputs[number].ended = !drain(&outputs[number]);
+    if (waiting[4].revents)
+        let_network_call();
     if (waiting[0].revents) {
         struct signalfd_siginfo who;
         while (read(children, &who, sizeof who) > 0)
@@ -184,7 +187,7 @@ static void await(int64_t until)
 static void watch(void)
 {
     struct usage *usage = &phase.usage;
-    int64_t end = usage->started + phase.order->limits.time, next_look = usage->started, pause = FIRST_TICK;
+    int64_t end = usage->started + phase.order->limits.time, next_look = usage->started + FIRST_TICK, pause = FIRST_TICK;
     usage->watching_since = own_cpu();
     while (phase.status == -1 && !usage->hit) {
         int64_t at = now();

@@ -65,9 +65,9 @@ static int carry_out(const struct view *order, int namespace, int home)
 {
     if (setns(namespace, CLONE_NEWNS))
         return failing("setns");
-    int result = masks_cover(true), number;
+    int result = masks_cover(PEAKS), number;
     if (!result && order->paths.count)
-        result = mount_view(&order->paths, true);
+        result = mount_view(&order->paths, OF_THE_STORE);
     number = errno;
     MUST(setns(home, CLONE_NEWNS));
     errno = number;

@@ -3,7 +3,7 @@
  * The mounts are of an overlay of this namespace's own, whose lowest layer is the store. A file of the layer is this
  * namespace's own, where locks and watches are concerned. Else what one job locks another would find locked, and a watch
  * would tell what others run. Memory and disk have it once all the same. The layer lies on one of the view's own
- * directories, so it goes with the store.
+ * directories until the view is there.
  */
 
 #include "inside.h"
@@ -16,8 +16,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define STORE "/nix/store"
-#define LAYERS "lowerdir=" STORE ":/sys/proc/empty"  /* a second one is asked for; see masks.c */
+#define LAYERS(whole) "lowerdir=" whole ":" EMPTY  /* a second one is asked for */
 
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 4
@@ -36,21 +35,21 @@ struct entry {
     char *target;  /* of a link: it has nothing to mount, and says nothing but where it goes */
 };
 
-static int inside(char *path, const char *name)
+static int in(char *path, const char *directory, const char *name)
 {
-    if (snprintf(path, PATH_MAX, STORE "/%s", name) >= PATH_MAX) {
+    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX) {
         errno = ENAMETOOLONG;
-        return failing(STORE);
+        return failing(directory);
     }
     return 0;
 }
 
-static int look_at(struct entry *entry, const char *name)
+static int look_at(struct entry *entry, const char *whole, const char *name)
 {
     char path[PATH_MAX], target[PATH_MAX];
     struct stat status;
     *entry = (struct entry){.name = name, .tree = -1};
-    if (inside(path, name) || lstat(path, &status))
+    if (in(path, whole, name) || lstat(path, &status))
         return failing(path);
     entry->kind = status.st_mode & S_IFMT;
     if (entry->kind == S_IFLNK) {
@@ -66,17 +65,18 @@ static int look_at(struct entry *entry, const char *name)
 
 /* Write where a layer over the store is that changes nothing; the store itself where this kernel has none for us: no
  * overlays at all, none in user namespaces (before Linux 5.11), none on this file system or so deep. */
-static int layer(char *source, const struct entry *entries, size_t count)
+static int layer(char *source, const char *whole, const struct entry *entries, size_t count)
 {
+    const char *layers = strcmp(whole, STORE) ? LAYERS(".") : LAYERS(STORE);
     size_t number = 0;
-    snprintf(source, PATH_MAX, STORE);
+    snprintf(source, PATH_MAX, "%s", whole);
     while (number < count && entries[number].kind != S_IFDIR)
         number++;
     if (number == count)
         return 0;
     char place[PATH_MAX];
-    inside(place, entries[number].name);
-    if (mount("overlay", place, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, LAYERS))
+    in(place, whole, entries[number].name);
+    if (mount("overlay", place, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, layers))
         return errno == ENODEV || errno == EPERM || errno == EINVAL ? 0 : failing("overlay");
     snprintf(source, PATH_MAX, "%s", place);
     return 0;
@@ -86,10 +86,8 @@ static int clone_tree(struct entry *entry, const char *source)
 {
     struct mount_attr read_only = {MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0, MS_PRIVATE, 0};
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/%s", source, entry->name) >= PATH_MAX) {
-        errno = ENAMETOOLONG;
-        return failing(source);
-    }
+    if (in(path, source, entry->name))
+        return -1;
     entry->tree = syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
     if (entry->tree < 0 || syscall(SYS_mount_setattr, entry->tree, "", AT_EMPTY_PATH, &read_only, sizeof read_only))
         return failing(path);
@@ -99,7 +97,7 @@ static int clone_tree(struct entry *entry, const char *source)
 static int attach(const struct entry *entry)
 {
     char path[PATH_MAX];
-    inside(path, entry->name);
+    in(path, STORE, entry->name);
     if (entry->kind == S_IFLNK)
         return symlink(entry->target, path) ? failing(path) : 0;
     if (entry->kind == S_IFDIR ? mkdir(path, 0555) : make_file(path, "", 0444))
@@ -109,11 +107,9 @@ static int attach(const struct entry *entry)
     return 0;
 }
 
-static int put_in_place(const struct entry *entries, size_t count, bool unmount)
+static int put_in_place(const struct entry *entries, size_t count)
 {
     char options[64];
-    if (unmount && umount2(STORE, MNT_DETACH))
-        return failing(STORE);
     snprintf(options, sizeof options, "mode=0755,size=1m,nr_inodes=%zu", count + 16);
     if (mounted("tmpfs", STORE, "tmpfs", CALM, options))
         return -1;
@@ -126,23 +122,28 @@ static int put_in_place(const struct entry *entries, size_t count, bool unmount)
            mounted(NULL, STORE, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, NULL) ? -1 : 0;
 }
 
-/* Put a view of the entries `names` in the store's place. `unmount` takes the whole store away; a user namespace may not,
- * and covers it, which who has no capability cannot undo either. */
-int mount_view(const struct list *names, bool unmount)
+/* Put a view of the entries `names` in the store's place: of the whole store that is there and then goes, or of the one in
+ * the working directory. */
+int mount_view(const struct list *names, enum view_of of)
 {
+    const char *whole = of == OF_HERE ? "." : STORE;
     struct entry *entries = room_for(names->count * sizeof *entries);
     char source[PATH_MAX];
     size_t made = 0;
     int result = 0;
     for (; made < names->count && !result; made++)
-        result = look_at(&entries[made], names->of[made].at);
+        result = look_at(&entries[made], whole, names->of[made].at);
     if (!result)
-        result = layer(source, entries, made);
+        result = layer(source, whole, entries, made);
     for (size_t number = 0; number < made && !result; number++)
         if (entries[number].kind != S_IFLNK)
             result = clone_tree(&entries[number], source);
+    if (!result && of == OF_THE_STORE && umount2(STORE, MNT_DETACH))
+        result = failing(STORE);
     if (!result)
-        result = put_in_place(entries, made, unmount);
+        result = put_in_place(entries, made);
+    if (!result && of == OF_HERE && strcmp(source, whole) && umount2(source, MNT_DETACH))
+        result = failing(source);
     int number = errno;
     while (made) {
         struct entry *entry = &entries[--made];

@@ -265,7 +265,7 @@ static struct parcel parcel(const struct value *all)
 
 static struct order order(const struct value *all)
 {
-    const struct value *limits = dictionary(of(dictionary(all, 7), "limits", 'd'), 9);
+    const struct value *limits = dictionary(of(dictionary(all, 8), "limits", 'd'), 9);
     struct string policy = string(limits, "on_output_limit");
     return (struct order){
         .argv = strings(all, "argv"),
@@ -273,6 +273,7 @@ static struct order order(const struct value *all)
         .env = strings(all, "env"),
         .script = string(all, "script"),
         .input = integer(all, "input"),
+        .last = integer(all, "last"),
         .limits = {
             .time = a_size(limits, "time"),
             .cpu_time = a_size(limits, "cpu_time"),

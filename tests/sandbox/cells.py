@@ -1,0 +1,56 @@
+"""A sandbox with one recycled container, and what waits in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import SandboxSettings
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.limits import Limits
+from spoold.sandbox.runner import Runner
+from tests.sandbox.conftest import settings_for
+
+Make = Callable[..., DockerSandbox]
+
+
+@pytest.fixture
+def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
+    """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
+    made: list[DockerSandbox] = []
+
+    def _make(*, limits: Limits | None = None, **options: object) -> DockerSandbox:
+        settings = replace(settings_for(docker_host, str(tmp_path / str(len(made)))), limits=limits or Limits())
+        chosen = SandboxSettings(mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
+        made.append(DockerSandbox(replace(settings, sandbox=chosen), runtime))
+        made[-1].prepare()
+        return made[-1]
+
+    yield _make
+    for sandbox in made:
+        sandbox.close()
+
+
+def go(sandbox: DockerSandbox, job: Job) -> JobResult:
+    return sandbox.run(job, lambda *_: None, threading.Event())
+
+
+def waiting(sandbox: DockerSandbox) -> Runner[Container]:
+    """Wait for the container that waits."""
+    assert sandbox._pool is not None
+    for _ in range(1200):
+        if sandbox._pool._waiting:
+            return sandbox._pool._waiting[0]
+        threading.Event().wait(0.05)
+    raise AssertionError("no container waits")
+
+
+def container(sandbox: DockerSandbox) -> str:
+    """Return the id of the container that waits."""
+    return waiting(sandbox).transport.id

@@ -1,0 +1,100 @@
+"""What a recycled container keeps from one job to the next, network and view of the store, tells neither of any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.job import Runtime
+from spoold.nix.build import NixBuilder
+from tests.sandbox.cells import Make, container, go, make
+from tests.sandbox.conftest import make_job
+
+__all__ = ["make"]  # a fixture
+pytestmark = pytest.mark.docker
+
+
+def network_of(sandbox: DockerSandbox, shell: str, program: str) -> tuple[str, str]:
+    """Return which network namespace a job had, and what it printed."""
+    text = f"import os\nprint(os.readlink('/proc/self/ns/net'))\n{program}"
+    phase = go(sandbox, make_job("exec python3 a.py", shell=shell, files={"a.py": text.encode()})).run
+    assert phase.stderr == ""
+    assert isinstance(phase.stdout, str)
+    space, _, printed = phase.stdout.partition("\n")
+    return space, printed
+
+
+COUNTERS = """
+for name in ("dev", "netstat", "snmp", "snmp6", "sockstat", "sockstat6", "unix", "tcp", "udp", "route", "if_inet6"):
+    if os.path.exists(f"/proc/net/{name}"): print(name, open(f"/proc/net/{name}").read())
+"""
+USES = {
+    "an address": "import socket; socket.socket().bind(('127.0.0.1', 0))",
+    "a socket alone": "import socket; socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+    "in a child": "import socket\nif not os.fork(): socket.socket()\nelse: os.wait()",
+    "much": "import socket\na = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(a.getsockname())\n"
+    "b.sendall(bytes(9999)); print(len(a.accept()[0].recv(9999)) > 0)",
+    "again and again": "import socket\nfor _ in range(2000): socket.socket().close()",
+    "before its end": "import socket, signal; socket.socket(); os.kill(os.getpid(), signal.SIGKILL)",
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_network_that_a_job_used_is_no_other_jobs(make: Make, python_shell: str, use: str) -> None:
+    sandbox = make()
+    used = container(sandbox)
+    first, counted = network_of(sandbox, python_shell, COUNTERS)
+    text = f"import os\n{USES[use]}"
+    go(sandbox, make_job("exec python3 a.py", shell=python_shell, files={"a.py": text.encode()}))
+    then, counted_then = network_of(sandbox, python_shell, COUNTERS)
+    assert (then != first, counted_then) == (True, counted)
+    assert container(sandbox) == used
+
+
+def test_a_network_that_no_job_asked_for_is_kept(make: Make, python_shell: str) -> None:
+    sandbox = make()
+    own = "import socket; a, b = socket.socketpair(); s = socket.socket(socket.AF_UNIX); s.bind('\\0x'); s.listen()\n"
+    refused = "for kind in (16, 17, 40):\n    try: socket.socket(kind)\n    except OSError: pass\n"
+    first, counted = network_of(sandbox, python_shell, COUNTERS)
+    network_of(sandbox, python_shell, own + refused)
+    assert network_of(sandbox, python_shell, COUNTERS) == (first, counted)
+
+
+def test_each_job_sees_its_own_entries_whatever_the_ones_before_saw(
+    make: Make, runtime: Runtime, plain_shell: str, python_shell: str
+) -> None:
+    sandbox = make()
+    used = container(sandbox)
+    seen = {
+        name: {os.path.basename(path) for path in (*runtime.closure, *more)}
+        for name, more in (("a", [plain_shell]), ("b", [plain_shell, python_shell]), ("c", []))
+    }
+    for name in "aababbaacccab":
+        closure = sorted(f"/nix/store/{entry}" for entry in seen[name])
+        job = replace(make_job("cd /nix/store; echo *; ls -A /sys/own", shell=plain_shell), closure=closure)
+        assert set(go(sandbox, job).run.stdout.split()) == seen[name]
+    assert container(sandbox) == used
+
+
+def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(
+    make: Make, runtime: Runtime, nix_builder: NixBuilder, plain_shell: str
+) -> None:
+    sandbox = make()
+    used = container(sandbox)
+    entry = f"/nix/store/{'0' * 32}-entry"
+    there = nix_builder.store.on_disk(entry)
+    closure = [*runtime.closure, plain_shell, entry]
+    job = replace(make_job(f"cat {entry}/text", shell=plain_shell), closure=closure)
+    try:
+        for text in ("one", "one", "two", "two", "three"):
+            shutil.rmtree(there, ignore_errors=True)
+            there.mkdir()
+            (there / "text").write_text(text)
+            assert [go(sandbox, job).run.stdout for _ in range(2)] == [text, text]
+    finally:
+        shutil.rmtree(there)
+    assert container(sandbox) == used
