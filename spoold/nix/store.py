@@ -117,13 +117,24 @@ class Store:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """Make a directory that is gone afterwards; its lock tells others that its owner lives."""
-        path = Path(tempfile.mkdtemp(dir=self.temporary))
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with self._alone():
+            path = Path(tempfile.mkdtemp(dir=self.temporary))
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
             yield path
         finally:
             self._remove(path)
+            os.close(lock)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others on this store from locking directories: one that is just made would seem to be abandoned."""
+        lock = os.open(self.temporary, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
             os.close(lock)
 
     def _remove(self, path: Path) -> None:
@@ -134,7 +145,8 @@ class Store:
             with contextlib.suppress(OSError):
                 lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    with self._alone():
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     self._remove(path)
                 finally:
                     os.close(lock)
