@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from spoold.config import Settings
 from spoold.config.live import take_over
-from spoold.host import fsops, textfile
+from spoold.host import fsops, memory, textfile
 from spoold.host.log import Log
 from spoold.host.notify import notify
 from spoold.host.persons import weights
@@ -82,6 +82,7 @@ def serve(settings: Settings, roles: list[Role], reload: Callable[[], Settings] 
 
     Raises :class:`OperatorError` when a role cannot start or runs already.
     """
+    memory.share_arena()
     layout.check(settings.spool.path)
     lists.require(settings)
     loops = [Loop(settings, role, ROLES[role](settings)) for role in roles]
@@ -126,9 +127,11 @@ class Main:
             notify("READY=1")
             names = ",".join(loop.name for loop in self._loops)
             log.info("ready", roles=names, spool=self._settings.spool.path)
+        unused = memory.Unused()
         for loop in self._loops:
             while loop.is_alive():
                 self._tell_that_we_live()
+                unused.step()
                 if self._wants_reload:
                     self._wants_reload = False
                     self._take_over_settings()

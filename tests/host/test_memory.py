@@ -1,0 +1,84 @@
+"""What a daemon took for a large message goes back to the kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HOLD = """
+import threading
+from spoold.host.memory import Unused, resident, share_arena
+
+def work():
+    for _ in range(4):
+        b"x" * (16 << 20)
+
+share_arena()
+unused = Unused()
+before = resident()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+after = resident()
+unused.step()
+grown = resident()
+unused.step()
+print(after - before, grown - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another libc")
+def test_large_pieces_go_back_once_nothing_grows() -> None:
+    """In a thread, which would keep 16 MiB in an arena of its own; and not while the process may still grow."""
+    done = subprocess.run([sys.executable, "-c", HOLD], check=True, capture_output=True)
+    after, grown, then = (int(word) >> 20 for word in done.stdout.split())
+    assert after >= 12
+    assert grown >= 12
+    assert then < 4
+
+
+USED = """
+import threading
+from spoold.host.memory import Unused, resident, share_arena
+
+def work():
+    b"x" * (16 << 20)  # from then on such a piece lies in the arena
+    held = b"x" * (16 << 20)
+    for _ in range(3): unused.step()
+
+share_arena()
+unused = Unused()
+before = resident()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+for _ in range(8): unused.step()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another libc")
+def test_a_large_piece_goes_back_that_was_in_use_at_a_look() -> None:
+    done = subprocess.run([sys.executable, "-c", USED], check=True, capture_output=True)
+    assert int(done.stdout) >> 20 < 4
+
+
+NEEDED = """
+import ctypes
+from spoold.host import memory
+
+calls = []
+ctypes.CDLL = lambda _: type("Libc", (), {"malloc_trim": staticmethod(calls.append)})
+unused = memory.Unused()
+kept = [bytes([1]) * 1000 for _ in range(50_000)]
+for _ in range(1000): unused.step()
+print(len(calls))
+"""
+
+
+def test_who_needs_all_that_they_have_is_asked_seldom() -> None:
+    done = subprocess.run([sys.executable, "-c", NEEDED], check=True, capture_output=True)
+    assert 1 <= int(done.stdout) <= 10
