@@ -10,24 +10,33 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.peers import GoJudge, Piston
 from benchmarks.programs import COMPILE, TRIVIAL
 from benchmarks.report import file_system
+from benchmarks.served import Served
+from benchmarks.servers import GoJudge, Piston
 from spoold.config import Settings
 from spoold.model.states import Role
 from tests.engines import REPOSITORY, SLOWNESS
 
-WAYS = ("spool-single-use", "spool-recycled", "docker-run", "docker-sdk", "bubblewrap", "no-isolation")
+PEERS = ("docker-run", "docker-sdk", "bubblewrap", "no-isolation")
+WAYS = ("spool-single-use", "spool-recycled", "spool-recycled-memory", *PEERS)
+JOURNAL = "spool-recycled-journal"
 PARTLY = ("spool-only", "spool-single-use-own", "spool-nix-shell", "spool-nix-shell-python")
 NAMES = {*PARTLY, *(way + suffix for way in WAYS for suffix in ("", "-python", "-compile"))}
 FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
 ROLES = set(Role)
 
 
+MORE = ("--nsjail", "--rate", "--pid")
+SOME = cast(  # what a peer asks of a spool
+    "Served", SimpleNamespace(runtime=SimpleNamespace(bash="/nix/store/bash"), path=lambda _: "/nix/store/x/bin")
+)
 # It measures real engines, one after another, and each has to come to rest: a minute where nothing else runs.
 PATIENCE = 900 * SLOWNESS
 
@@ -62,10 +71,13 @@ def options(work: Path, settings: Settings, docker_host: str, **more: object) ->
 def test_it_measures_every_row_and_writes_json_and_a_chart(
     tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
 ) -> None:
-    measured = run("benchmarks", "--quick", *options(tmp_path, nix_settings, docker_host, seconds=0))
+    words = options(tmp_path, nix_settings, docker_host, seconds=0, spent=-PATIENCE)  # with time for all
+    measured = run("benchmarks", "--quick", *words)
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())
-    assert set(report["results"]) == NAMES
+    named = NAMES if "rows with -journal" in report["left_out"] else NAMES | {JOURNAL}
+    assert set(report["results"]) == named
+    assert report["late"] == ""
     for name, row in report["results"].items():
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"], name
         assert all(row[figure] > 0 for figure in FIGURES), name
@@ -82,7 +94,26 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert "fewer than 5 turns" in measured.stdout
     chart = ElementTree.fromstring((tmp_path / "out.svg").read_text())  # noqa: S314 - our own
     texts = [text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")]
-    assert set(texts) >= NAMES
+    assert set(texts) >= named
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(PATIENCE + 300)
+def test_what_there_is_no_time_for_is_told(
+    tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object
+) -> None:
+    """Where all time was over before anything was measured: it ends well, and says so."""
+    measured = run("benchmarks", "--quick", *options(tmp_path, nix_settings, docker_host, spent=1000))
+    assert measured.returncode == 0, measured.stderr + measured.stdout
+    report = json.loads((tmp_path / "out.json").read_bytes())
+    assert report["results"] == {}
+    assert {"spool-recycled", "docker-run-compile", "waiting", "new environments", "memory", "kill -9"} <= set(
+        report["left_out"]
+    )
+    assert "not measured: kill -9: it takes about " in measured.stdout
+    assert "before measuring 1000" in report["late"]
+    assert report["late"] in measured.stdout
 
 
 @pytest.mark.docker
@@ -132,6 +163,7 @@ class Answers(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     connections = 0
+    shells = ("/bin/sh",)
 
     def setup(self) -> None:
         type(self).connections += 1
@@ -143,7 +175,8 @@ class Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if "cmd" in asked:
-            self._answer([{"status": "Accepted", "files": {"stdout": "hi\n"}}])
+            there = asked["cmd"][0]["args"][0] in self.shells
+            self._answer([{"status": "Accepted" if there else "File Error", "files": {"stdout": "hi\n"}}])
         elif asked["language"] == "c":
             self._answer({"compile": {"code": 1, "stderr": "no such compiler"}})
         else:
@@ -173,10 +206,22 @@ def server() -> Iterator[str]:
 
 
 def test_a_peer_is_asked_over_one_connection(server: str) -> None:
-    judge = GoJudge("go-judge", server)
+    judge = GoJudge("go-judge", server, SOME)
     assert [judge.run(TRIVIAL) for _ in range(3)] == ["hi\n"] * 3
     assert Answers.connections == 1
     judge.close()
+
+
+def test_go_judge_gets_the_store_where_it_has_it(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = GoJudge("go-judge", server, SOME)
+    assert without.run(TRIVIAL) == "hi\n"
+    assert without.about
+    monkeypatch.setattr(Answers, "shells", ("/nix/store/bash/bin/bash",))
+    having = GoJudge("go-judge", server, SOME)
+    assert having.run(TRIVIAL) == "hi\n"
+    assert not having.about
+    without.close()
+    having.close()
 
 
 def test_a_compilation_that_fails_is_what_the_peer_printed_and_no_crash(server: str) -> None:
@@ -190,7 +235,7 @@ def test_help_tells_of_every_option() -> None:
     told = subprocess.run(
         [REPOSITORY / "contrib/development/bench", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    for option in ("--quick", "--seconds", "--json", "--chart", "--isolate", "--go-judge", "--piston"):
+    for option in ("--quick", "--seconds", "--json", "--chart", "--isolate", "--go-judge", "--piston", *MORE):
         assert option in told
     told = subprocess.run(
         [REPOSITORY / "contrib/development/profile", "--help"], capture_output=True, text=True, check=True
@@ -217,7 +262,13 @@ def test_the_command_that_tries_memory_tells_of_its_options_and_refuses_others()
     assert "contrib/development/memory: error: " in refused.stderr
 
 
-@pytest.mark.parametrize("words", [["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"], ["--rate", "0"]),
+        *(["--pid", "piston=7"], ["--pid", "piston=x", "--piston", "http://x/"], ["--pid", "isolate=7"]),
+    ],
+)
 def test_wrong_options_are_refused_before_anything_is_done(words: list[str]) -> None:
     refused = run("benchmarks.options", *words)
     assert refused.returncode == 2

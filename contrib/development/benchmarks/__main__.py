@@ -1,51 +1,44 @@
 """Measures spoold and its peers side by side; started by contrib/development/bench, whose --help says what is measured.
 
-A way to run programs is a row of the table: a mode of spoold is a line in SPOOLS, a peer one in ``peers.ON_STORE``.
+A way to run programs is a row of the table: a mode of spoold is a line in ``spools.SPOOLS``, a peer one in
+``peers.ON_STORE``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from subprocess import SubprocessError
 from typing import Any
 
-import msgspec
 from docker.errors import DockerException
 from rich.console import Console
 
-from benchmarks import events, options, report
+from benchmarks import events, options, places, report, spools
+from benchmarks.boxes import Isolate, Nsjail
+from benchmarks.deadline import Deadline
 from benchmarks.engine import engine_memory
-from benchmarks.peers import ON_STORE, GoJudge, Isolate, Piston
-from benchmarks.programs import OWN, PROGRAMS, PYTHON, TRIVIAL, Program
-from benchmarks.served import Served, settle
-from benchmarks.turns import Effort, measure, say
-from benchmarks.ways import WORKERS, MeasuringError, Peer, Way
-from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings
+from benchmarks.footprint import UnknownError, listener_of, memory_of
+from benchmarks.peers import ON_STORE
+from benchmarks.served import Served
+from benchmarks.servers import GoJudge, Piston
+from benchmarks.turns import Effort, measure
+from benchmarks.ways import MeasuringError, Peer, Way, say
 from spoold.model.errors import SpooldError
 
-Changes = dict[str, dict[str, str | int]]
-Spool = tuple[Changes, tuple[Program, ...]]
-# Each spool: what of the settings makes it so, and its programs.
-SPOOLS: dict[str, Spool] = {
-    "spool-only": ({"sandbox": {"engine": "benchmarks.nothing"}}, (TRIVIAL,)),
-    "spool-recycled": ({"sandbox": {"mode": "recycled"}}, PROGRAMS),
-    # Without a reserve for bursts: what is measured is what can go on.
-    "spool-single-use": ({"sandbox": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN)),
-    "spool-nix-shell": ({"sandbox": {"waiting": WORKERS}, "nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON)),
-}
-BURST = "spool-single-use-reserve"  # as it comes, with that reserve
-BURST_SPOOL: Spool = ({"sandbox": {"mode": "single-use"}}, (TRIVIAL,))
-MAIN = "spool-single-use"  # whose memory is measured, and whose daemons are killed
 FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000], [10, 1000]  # submissions that wait
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
-EVENTS = 35.0  # seconds that --quick keeps for what comes after the turns
+# Usual seconds of the steps with --quick, where nothing else runs. They tell what there is time for.
+START, MEMORY, RECOVERY, SCALING, ENVIRONMENTS = 16.0, 3.0, 5.0, 8.0, 14.0
+EVENTS = (MEMORY, RECOVERY, SCALING, ENVIRONMENTS)  # time is kept for the first of them first
+BUSY = 1.4  # pace: on a slower machine one turn each is better than two of which slow rows get none
+TURNS_PART = 0.5  # of the time that is left after the start: the turns get so much of it at the least
 
 
 def main() -> None:
@@ -54,7 +47,7 @@ def main() -> None:
     began = time.monotonic() - given.spent  # when contrib/development/bench was called
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.width = max(console.width, 110)  # of the tables
+    console.width = max(console.width, 150)  # of the tables
     try:
         measured = run(given, began)
     except (MeasuringError, SpooldError, OSError, SubprocessError, DockerException) as error:
@@ -69,67 +62,85 @@ def main() -> None:
 
 def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     """Return all that was measured."""
+    deadline = Deadline(began, options.QUICK) if given.quick else Deadline(began)
     about = report.machine(given.docker, given.work)  # before we are a load ourselves
     with ExitStack() as stack:
-        spools = start(given, stack, SPOOLS)
-        ways: list[Way] = [*peers(given, spools[MAIN], stack), *spools.values()]
-        effort = Effort(samples=200, seconds=given.seconds, rounds=6, burst=16)
-        if given.quick:
-            left = options.QUICK - EVENTS - (time.monotonic() - began)
-            effort = Effort(samples=60, seconds=min(given.seconds, left), rounds=2, burst=8)
-        cells = measure(ways, effort)
-        sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
-        scaling = events.scaling(spools["spool-only"], sizes, seconds)
-        builds, building = (QUICK_BUILDS, [MAIN]) if given.quick else (FULL_BUILDS, [BURST, MAIN, "spool-recycled"])
-        if not given.quick:
-            spools |= start(given, stack, {BURST: BURST_SPOOL})
-        environments = {name: events.environments(spools[name], *builds) for name in building}
-        for name, served in spools.items():
-            if name != MAIN:
-                served.daemons.end()
-        time.sleep(1.0)  # for what the others leave behind them to be freed
-        memory = spools[MAIN].daemons.memory()
-        engine = engine_memory(given.docker, spools[MAIN])
-        recovery = events.recovery(spools[MAIN])
-    return {
-        "machine": about,
+        lies = places.provide(given.work, stack, deadline)
+        about |= {f"file_system_{name}": report.file_system(place) for name, place in lies.items()}
+        measured = side_by_side(given, stack, lies, deadline)
+    return {"machine": about, **measured, "left_out": deadline.left_out, "late": deadline.broken()}
+
+
+def side_by_side(
+    given: argparse.Namespace, stack: ExitStack, lies: dict[str, Path], deadline: Deadline
+) -> dict[str, Any]:
+    """Return what was measured of the spools, which may lie in the places ``lies``, and of the peers."""
+    wanted = spools.SPOOLS if given.quick else spools.SPOOLS | spools.MORE_SPOOLS
+    with deadline.step("starting the spools", START):
+        started = spools.start(given, stack, wanted, lies)
+    others = peers(given, started[spools.MAIN], stack)
+    ways: list[Way] = [*started.values(), *others]
+    with deadline.step("turns"):
+        cells = measure(ways, effort(given, deadline), deadline)
+    measured = {
+        "rate": given.rate,
         "results": report.results(cells),
-        "memory_mb": memory | {"total": round(sum(memory.values()), 1)},
-        "engine_mb": engine,
-        "recovery_s": recovery,
-        "scaling": scaling,
-        "environments": environments,
+        "peers": {peer.name: peer.about for peer in others if peer.about},
+        "peers_mb": peers_memory(given, others),
     }
+    return measured | beside_work(given, stack, lies, started, deadline)
 
 
-def start(given: argparse.Namespace, stack: ExitStack, wanted: Mapping[str, Spool]) -> dict[str, Served]:
-    """Return the ``wanted`` spools, served, with all environments built."""
-    settings = Settings(
-        executor=ExecutorSettings(slots=WORKERS),
-        docker=DockerSettings(host=given.docker),
-        nix=NixSettings(state=given.state, system=f"{os.uname().machine}-linux"),
-        nixpkgs={"default": given.nixpkgs},
-    )
-    spools = {}
-    for name, (changes, programs) in wanted.items():
-        own = msgspec.convert(merged(msgspec.to_builtins(settings), changes), Settings)
-        spools[name] = Served(name, programs, given.work, own)
-        stack.callback(spools[name].close)
-    for served in spools.values():
-        say(f"starting {served.name}")
-        served.daemons.begin()
-    for served in spools.values():
-        served.daemons.ready()
-        for program in served.programs:
-            say(f"building what {served.name}{program.suffix} needs")
-            served.burst([program])
-    settle(spools.values())
-    return spools
+def effort(given: argparse.Namespace, deadline: Deadline) -> Effort:
+    """Return how much is measured in turns; with --quick what is left at this pace of the machine."""
+    if not given.quick:
+        return Effort(samples=200, seconds=given.seconds, rounds=6, burst=16, rate=given.rate)
+    kept = 0.0
+    for usual in EVENTS:
+        if kept + usual * deadline.pace <= (1 - TURNS_PART) * deadline.left:
+            kept += usual * deadline.pace
+    left = deadline.left - kept
+    rounds = 2 if deadline.pace < BUSY else 1
+    seconds = min(given.seconds, left)
+    return Effort(samples=60, seconds=seconds, rounds=rounds, burst=4, rate=given.rate, warming=left)
 
 
-def merged(base: dict[str, dict[str, object]], changes: Changes) -> dict[str, dict[str, object]]:
-    """Return ``base`` with the settings of each section that ``changes`` has changed."""
-    return base | {section: base[section] | values for section, values in changes.items()}
+def beside_work(
+    given: argparse.Namespace, stack: ExitStack, lies: dict[str, Path], started: dict[str, Served], deadline: Deadline
+) -> dict[str, Any]:
+    """Return what was measured of the spools beside work: as much of it as there is time for."""
+    measured: dict[str, Any] = {}
+    sizes, seconds = (QUICK_SIZES, 2.0) if given.quick else (FULL_SIZES, 15.0)
+    builds, building = (QUICK_BUILDS, [spools.MAIN]) if given.quick else (FULL_BUILDS, [spools.MAIN, "spool-recycled"])
+    if deadline.allows("waiting", SCALING, MEMORY + RECOVERY):
+        with deadline.step("waiting"):
+            measured["scaling"] = events.scaling(started[spools.ONLY], sizes, seconds)
+    if deadline.allows("new environments", ENVIRONMENTS, MEMORY + RECOVERY):
+        with deadline.step("new environments"):
+            if not given.quick:
+                started |= spools.start(given, stack, {spools.BURST: spools.BURST_SPOOL}, lies)
+                building = [spools.BURST, *building]
+            measured["environments"] = {name: events.environments(started[name], *builds) for name in building}
+    if deadline.allows("memory", MEMORY, RECOVERY):
+        with deadline.step("memory"):
+            measured |= memory(given, started)
+    if deadline.allows("kill -9", RECOVERY):
+        with deadline.step("kill -9"):
+            measured["recovery_s"] = events.recovery(started[spools.MAIN])
+    return measured
+
+
+def memory(given: argparse.Namespace, started: dict[str, Served]) -> dict[str, Any]:
+    """Return the memory of the daemons of one spool and of the engine; the other spools end."""
+    for name, served in started.items():
+        if name != spools.MAIN:
+            served.daemons.end()
+    time.sleep(1.0)  # for what the others leave behind them to be freed
+    daemons = started[spools.MAIN].daemons.memory()
+    return {
+        "memory_mb": daemons | {"total": round(sum(daemons.values()), 1)},
+        "engine_mb": engine_memory(given.docker, started[spools.MAIN]),
+    }
 
 
 def peers(given: argparse.Namespace, served: Served, stack: ExitStack) -> list[Peer]:
@@ -137,13 +148,27 @@ def peers(given: argparse.Namespace, served: Served, stack: ExitStack) -> list[P
     made: list[Peer] = [make(name, served) for name, make in ON_STORE.items()]
     if given.isolate:
         made.append(Isolate("isolate", served, given.isolate))
+    if given.nsjail:
+        made.append(Nsjail("nsjail", served, given.nsjail))
     if given.go_judge:
-        made.append(GoJudge("go-judge", given.go_judge))
+        made.append(GoJudge("go-judge", given.go_judge, served))
     if given.piston:
         made.append(Piston("piston", given.piston))
     for peer in made:
         stack.callback(peer.close)
     return made
+
+
+def peers_memory(given: argparse.Namespace, others: Sequence[Peer]) -> dict[str, float | str]:
+    """Return the MB of each peer that is a server, or why that is not known."""
+    found: dict[str, float | str] = {}
+    for peer in others:
+        if peer.url:
+            try:
+                found[peer.name] = memory_of(given.pids.get(peer.name) or listener_of(peer.url))
+            except UnknownError as error:
+                found[peer.name] = str(error)
+    return found
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from rich.table import Table
 from benchmarks.engine import listener, processes, processes_of
 from benchmarks.programs import COMPILE, PROGRAMS, PYTHON, TRIVIAL
 from benchmarks.served import Served, settle
-from benchmarks.turns import say
-from benchmarks.ways import WORKERS, MeasuringError
+from benchmarks.ways import WORKERS, MeasuringError, say
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings
 from spoold.model.errors import SpooldError
 

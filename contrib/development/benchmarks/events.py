@@ -10,8 +10,7 @@ import time
 from benchmarks.daemons import ROLES
 from benchmarks.programs import PYTHON, TRIVIAL, Program
 from benchmarks.served import RESPONSE_TIMEOUT, Served
-from benchmarks.turns import say
-from benchmarks.ways import MeasuringError
+from benchmarks.ways import MeasuringError, say
 
 # A second or two of one CPU in Nix's sandbox; the name makes it a build that nobody has made yet.
 NEW_SHELL = """{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell {

@@ -16,22 +16,24 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.programs import PROGRAMS
-from benchmarks.turns import Cell
+from benchmarks.turns import Cell, percentile
 
 REFERENCE = "docker-run"
-FIGURES = ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "turns", "p50 ratio", "jobs/s ratio")
+FIGURES = ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "turns")
 FEW = 5  # turns: a rate of fewer is marked
 JOURNALS = Path("/proc/fs/jbd2")  # has a directory for each journal of ext4, called by its device
 
 
-def results(cells: Iterable[Cell]) -> dict[str, dict[str, float]]:
+def results(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     """Return the figures of all cells, by name."""
     return {
         cell.name: {
-            **{f"p{part}_ms": cell.percentile(part) for part in (50, 95, 99)},
+            **{f"p{part}_ms": percentile(cell.latencies, part) for part in (50, 95, 99)},
+            **{f"common_p{part}_ms": percentile(cell.common, part) for part in (50, 95, 99)},
             "jobs_per_s": round(cell.jobs_per_second, 2),
             "sustained_per_s": round(cell.capacity, 2),
             "samples": len(cell.latencies),
+            "common_samples": len(cell.common),
             "runs": cell.runs,
             "turns": cell.turns,
         }
@@ -83,39 +85,54 @@ def file_system(path: Path) -> str:
 
 
 def show(report: dict[str, Any], console: Console) -> None:
-    """Print all of a report."""
+    """Print all of a report: what was measured, what was not, and on what."""
+    _show_results(report, console)
+    for title, values in (
+        ("memory of the daemons, MB", report.get("memory_mb")),
+        ("memory of the engine, MB", report.get("engine_mb")),
+        ("memory of the peers, MB", report.get("peers_mb")),
+        ("from kill -9 to an answer, s", report.get("recovery_s")),
+        *((f"new environments, {name}", row) for name, row in report.get("environments", {}).items()),
+        *((f"{waiting} waiting", row) for waiting, row in report.get("scaling", {}).items()),
+        *((f"runs otherwise, {name}", {"with": about}) for name, about in report.get("peers", {}).items()),
+    ):
+        if values:
+            console.print(f"{title}: ", _pairs(values))
+    for name, why in report["left_out"].items():
+        console.print(f"not measured: {name}: {why}")
+    console.print("machine: ", _pairs(report["machine"]))
+    if report["late"]:
+        console.print(f"took longer than promised: {report['late']}")
+
+
+def _show_results(report: dict[str, Any], console: Console) -> None:
+    common = [f"{part} at {report['rate']:g}/s" for part in ("p50", "p99")]
     for program in PROGRAMS:
         table = Table(box=None, pad_edge=False)
         table.add_column(f"{program.title} program", no_wrap=True)
-        for column in FIGURES:
+        for column in (*FIGURES, *common, "p50 ratio", "jobs/s ratio"):
             table.add_column(column, justify="right", no_wrap=True)
         reference = report["results"].get(REFERENCE + program.suffix)
         for name, row in _of(program.suffix, report["results"]):
             ratios = [f"{row[key] / reference[key]:.3g}" for key in ("p50_ms", "jobs_per_s")] if reference else []
             rates = [f"{row[key]:.1f}" for key in ("jobs_per_s", "sustained_per_s")]
             figures = [f"{row[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
+            shared = ["-" if row[key] is None else f"{row[key]:.1f}" for key in ("common_p50_ms", "common_p99_ms")]
             few = "*" if row["turns"] < FEW else ""
-            table.add_row(name, *figures, str(row["samples"]), *rates, f"{row['turns']}{few}", *ratios)
+            turns = f"{row['turns']}{few}"
+            table.add_row(name, *figures, str(row["samples"]), *rates, turns, *shared, *ratios)
         console.print(table)
         console.print()
     console.print(f"ratios: to {REFERENCE} with the same program")
     if any(row["turns"] < FEW for row in report["results"].values()):
         console.print(f"*: the rates are of fewer than {FEW} turns, so what else the machine did is in them")
-    console.print("memory of the daemons, MB: ", _pairs(report["memory_mb"]))
-    console.print("memory of the engine, MB: ", _pairs(report["engine_mb"]))
-    console.print("from kill -9 to an answer, s: ", _pairs(report["recovery_s"]))
-    for name, row in report["environments"].items():
-        console.print(f"new environments, {name}: ", _pairs(row))
-    for waiting, row in report["scaling"].items():
-        console.print(f"{waiting} waiting: ", _pairs(row))
-    console.print("machine: ", _pairs(report["machine"]))
 
 
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _of(suffix: str, rows: dict[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
+def _of(suffix: str, rows: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Return the rows of one program, the quickest first."""
     others = tuple(program.suffix for program in PROGRAMS if program.suffix not in ("", suffix))
     found = [(name, row) for name, row in rows.items() if name.endswith(suffix) and not name.endswith(others)]
@@ -131,7 +148,7 @@ COLUMNS = (
 )
 
 
-def chart(rows: dict[str, dict[str, float]], title: str) -> str:
+def chart(rows: dict[str, dict[str, Any]], title: str) -> str:
     """Return an SVG: bars on logarithmic axes, for latency with a line that ends at p99."""
     drawn, y = [_text(10, 22, title, "font-weight='bold'")], 44
     for number, (caption, *_) in enumerate(COLUMNS):

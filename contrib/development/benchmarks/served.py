@@ -99,10 +99,14 @@ class Served:
         return taken
 
     def rest(self) -> None:
-        """Return when as many containers are left as when nothing had run yet, so that none is made or removed."""
+        """Return when as many containers are left as when nothing had run yet, so that none is made or removed.
+
+        Where that does not come, the machine was slow when they were counted, and it is what is there now.
+        """
         deadline = time.monotonic() + UNREST
         while self.containers() != self.containers_at_rest and time.monotonic() < deadline:
             time.sleep(0.1)  # the engine is asked: oftener would be load
+        self.containers_at_rest = self.containers()
 
     def containers(self) -> int:
         """Return how many containers this spool's executor has."""

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.deadline import Deadline
 from benchmarks.programs import TRIVIAL, Program
-from benchmarks.ways import WORKERS, Way
+from benchmarks.ways import WORKERS, Way, say
 
 LOAD = 0.3  # part of its capacity at which the runs of a way arrive while latency is measured
 TRIVIAL_WEIGHT = 3  # the trivial program gets so many times the time of the others, and the samples
-LATENCY_PART = 0.6  # of the time of a cell
+OWN_PART, COMMON_PART = 0.35, 0.3  # of the time of a cell: for latency at its own rate, and at the rate of all
 
 
 @dataclass(frozen=True)
 class Effort:
     """How much is measured: samples of the latency of the trivial program, most seconds in all, turns.
 
-    ``burst``: how many runs are asked for at once, at the least, while there is time.
+    ``burst``: how many runs are asked for at once, at the least, while there is time. ``rate``: how many runs arrive in
+    a second where it is the same for all. ``warming``: what is not warmed up after so many seconds is left out.
     """
 
     samples: int
     seconds: float
     rounds: int
     burst: int
+    rate: float
+    warming: float = math.inf
 
 
 @dataclass
@@ -35,7 +39,8 @@ class Cell:
 
     way: Way
     program: Program
-    latencies: list[float] = field(default_factory=list)  # seconds
+    latencies: list[float] = field(default_factory=list)  # seconds, at a part of its own capacity
+    common: list[float] = field(default_factory=list)  # seconds, at the rate of all
     runs: int = 0
     seconds: float = 0.0  # until the last answers of these runs
     seconds_until_rest: float = 0.0  # and until what they left to be done was done
@@ -63,26 +68,25 @@ class Cell:
         return self.runs / self.seconds_until_rest
 
     def warm_up(self) -> None:
-        """Run one for each worker, for full caches and a first idea of the capacity."""
-        self.burst(WORKERS)
-
-    def turn(self, seconds: float, samples: int, least: int) -> None:
-        """Measure for about ``seconds``: at most ``samples`` latencies, and at least so many runs at once.
-
-        Where no time is left it is one latency, and the warm-up counts.
-        """
-        if seconds > 0:
-            count = between(least, self.capacity * seconds * (1 - LATENCY_PART), max(least, 5 * samples))
-            if self._warming_up:
-                self._warming_up, self.runs, self.seconds, self.seconds_until_rest, self.turns = False, 0, 0.0, 0.0, 0
-            self.burst(count)
-        rate = LOAD * self.capacity
-        count = between(1, rate * seconds * LATENCY_PART, samples)
-        gaps = [random.expovariate(rate) for _ in range(count - 1)]
-        self.latencies += self.way.paced(self.program, [0.0, *gaps])
+        """Run one for each worker, for full caches and a first idea of the capacity, and one alone."""
+        self._burst(WORKERS)
+        self.latencies = self.way.paced(self.program, [0.0])
         self.way.rest()
 
-    def burst(self, count: int) -> None:
+    def turn(self, seconds: float, effort: Effort) -> None:
+        """Measure for about ``seconds``, which is more than none; what the warm-up found counts no more."""
+        samples = -(-effort.samples * self.weight // TRIVIAL_WEIGHT // effort.rounds)
+        wanted = self.capacity * seconds * (1 - OWN_PART - COMMON_PART)
+        count = between(effort.burst, wanted, max(effort.burst, 5 * samples))
+        if self._warming_up:
+            self._warming_up, self.runs, self.seconds, self.seconds_until_rest, self.turns = False, 0, 0.0, 0.0, 0
+            self.latencies = []
+        self._burst(count)
+        own = LOAD * self.capacity
+        self.latencies += self._arriving(own, between(1, own * seconds * OWN_PART, samples))
+        self.common += self._arriving(effort.rate, between(1, effort.rate * seconds * COMMON_PART, samples))
+
+    def _burst(self, count: int) -> None:
         """Measure throughput."""
         began = time.monotonic()
         taken = self.way.burst([self.program] * count)
@@ -92,10 +96,17 @@ class Cell:
         self.runs += count
         self.turns += 1
 
-    def percentile(self, part: int) -> float:
-        """Return the smallest latency, in milliseconds, that ``part`` percent of them do not exceed."""
-        ordered = sorted(self.latencies)
-        return round(ordered[max(0, -(-len(ordered) * part // 100) - 1)] * 1000, 2)
+    def _arriving(self, rate: float, count: int) -> list[float]:
+        """Return the latencies of runs that arrive at random."""
+        taken = self.way.paced(self.program, [0.0, *(random.expovariate(rate) for _ in range(count - 1))])
+        self.way.rest()
+        return taken
+
+
+def percentile(values: Sequence[float], part: int) -> float | None:
+    """Return the smallest of some seconds, in milliseconds, that ``part`` percent do not exceed; None of none."""
+    ordered = sorted(values)
+    return round(ordered[max(0, -(-len(ordered) * part // 100) - 1)] * 1000, 2) if ordered else None
 
 
 def between(least: int, wanted: float, most: int) -> int:
@@ -103,28 +114,38 @@ def between(least: int, wanted: float, most: int) -> int:
     return max(least, min(round(wanted), most))
 
 
-def measure(ways: Sequence[Way], effort: Effort) -> list[Cell]:
-    """Measure all in turns, fast ones first: each gets its share of the time left, so slow ones what others spare."""
-    programs = dict.fromkeys(program for way in ways for program in way.programs)
-    cells = [Cell(way, program) for program in programs for way in ways if program in way.programs]
-    deadline = time.monotonic() + effort.seconds
-    for cell in cells:
-        say(f"warming up {cell.name}")
-        cell.warm_up()
+def measure(ways: Sequence[Way], effort: Effort, deadline: Deadline) -> list[Cell]:
+    """Measure all in turns, fast ones first: each gets its share of the time left, so slow ones what others spare.
+
+    What was measured of a cell is at least its warm-up. A cell that has none, for want of time, is left out.
+    """
+    began = time.monotonic()
+    cells = warmed_up(ways, began + effort.warming, deadline)
     cells.sort(key=lambda cell: cell.capacity, reverse=True)
     turns = [cell for _ in range(effort.rounds) for cell in cells]
     weight = sum(cell.weight for cell in turns)
     for number, cell in enumerate(turns):
-        left = deadline - time.monotonic()
-        if left < 0 and number >= len(cells):
+        left = began + effort.seconds - time.monotonic()
+        if left <= 0:
+            say(f"no time for {len(turns) - number} of {len(turns)} turns")
             break
         say(f"turn {number + 1} of {len(turns)}: {cell.name}")
-        samples = -(-effort.samples * cell.weight // TRIVIAL_WEIGHT // effort.rounds)
-        cell.turn(max(0.0, left) * cell.weight / weight, samples, effort.burst)
+        cell.turn(left * cell.weight / weight, effort)
         weight -= cell.weight
     return cells
 
 
-def say(text: str) -> None:
-    """Tell how far we are."""
-    print(f"==> {text}", file=sys.stderr, flush=True)
+def warmed_up(ways: Sequence[Way], end: float, deadline: Deadline) -> list[Cell]:
+    """Return the cells whose warm-up began before ``end``, on the monotonic clock; the trivial program's first."""
+    cells = []
+    for program in dict.fromkeys(program for way in ways for program in way.programs):
+        for way in ways:
+            if program in way.programs:
+                cell = Cell(way, program)
+                if time.monotonic() >= end:
+                    deadline.leave_out(cell.name, "the time for warming up was over")
+                    continue
+                say(f"warming up {cell.name}")
+                cell.warm_up()
+                cells.append(cell)
+    return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,14 @@ class Way(Protocol):
 
 
 class Peer:
-    """A way that is one call: ``run`` returns what the program printed."""
+    """A way that is one call: ``run`` returns what the program printed.
+
+    ``about`` tells what it runs and by which limits, where these are not the spools';
+    ``url`` where it listens, if it does.
+    """
+
+    about = ""
+    url = ""
 
     def __init__(self, name: str, programs: tuple[Program, ...]) -> None:
         self.name, self.programs = name, programs
@@ -75,6 +83,11 @@ def moments(gaps: Iterable[float]) -> Iterator[float]:
         due += gap
         time.sleep(max(0.0, due - time.monotonic()))  # the arrivals' own schedule: there is nothing to wait for
         yield time.monotonic()
+
+
+def say(text: str) -> None:
+    """Tell how far we are."""
+    print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 def environment(path: str) -> dict[str, str]:

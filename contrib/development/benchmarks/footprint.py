@@ -1,0 +1,91 @@
+"""The memory of the peers that go on between two programs: servers, found by where they listen or by a pid.
+
+A peer that is a program leaves nothing in memory when it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import urllib.parse
+from pathlib import Path
+
+from benchmarks.engine import processes
+from benchmarks.ways import megabytes
+
+LISTENING = "0A"  # proc_pid_net(5): the state in /proc/net/tcp
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+PROXY = "docker-proxy"  # listens for a container, and is not what answers
+
+
+class UnknownError(Exception):
+    """A process cannot be found; the text says what there is instead, and what to do."""
+
+
+def listener_of(url: str) -> int:
+    """Return the pid of the process of this machine that listens where a URL says; raises :class:`UnknownError`."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    inodes = _listening_on(port)
+    if not _is_here(parts.hostname or "") or not inodes:
+        raise UnknownError(f"no process of this machine listens at {url}; give its pid with --pid")
+    for pid, _, name in processes():
+        if inodes & _sockets_of(pid):
+            if name == PROXY:
+                raise UnknownError(f"a container listens at {url}; give the pid of its first process with --pid")
+            return pid
+    raise UnknownError(f"whoever listens at {url} is not ours to see; give its pid with --pid")
+
+
+def memory_of(pid: int) -> float:
+    """Return the MB (PSS) of a process and of all that it has started."""
+    parents = {each: parent for each, parent, _ in processes()}
+    found, more = {pid}, {pid}
+    while more:
+        more = {each for each, parent in parents.items() if parent in more} - found
+        found |= more
+    total = 0.0
+    for each in found:
+        with contextlib.suppress(OSError, StopIteration):  # it ended meanwhile
+            total += megabytes(each)
+    return round(total, 1)
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a name is one of this machine's own addresses: only then can something be bound to it."""
+    try:
+        families = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    for family, kind, _, _, address in families:
+        with socket.socket(family, kind) as tried:
+            try:
+                tried.bind(address)
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def _listening_on(port: int) -> set[str]:
+    """Return the inodes of the sockets that listen on a port."""
+    inodes = set()
+    for table in TABLES:
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                words = line.split()
+                if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == port:
+                    inodes.add(words[9])
+    return inodes
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """Return the inodes of a process's sockets; none where it is gone or not ours to look at."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    found.add(target[len("socket:[") : -1])
+    return found

@@ -1,0 +1,54 @@
+"""Where spools lie, beside the directory that is given: in memory, and in a loop image with a journal.
+
+What a spool costs depends on what the file system under it does for an fsync. Both places are file systems of their
+own, mounted below the directory and gone at the end. Mounting takes root; the image also a loop device and mkfs.ext4.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.deadline import Deadline
+
+MEMORY, JOURNAL = "memory", "journal"
+SIZE = 2 << 30  # bytes of either
+SOME_SIZE = f"size={SIZE}"
+
+
+def provide(work: Path, stack: ExitStack, deadline: Deadline) -> dict[str, Path]:
+    """Return the places by name, mounted until the ``stack`` ends; what cannot be made here is left out, with why."""
+    image = work / f"{JOURNAL}.image"
+    making: dict[str, list[list[str]]] = {
+        MEMORY: [["mount", "-t", "tmpfs", "-o", SOME_SIZE, "spoold-bench"]],
+        JOURNAL: [
+            ["truncate", "-s", str(SIZE), str(image)],
+            ["mkfs.ext4", "-q", "-F", "-O", "has_journal", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image)],
+            ["mount", "-t", "ext4", "-o", "loop", str(image)],
+        ],
+    }
+    made = {}
+    for name, commands in making.items():
+        place = work / name
+        place.mkdir()
+        commands[-1].append(str(place))
+        if failure := next(filter(None, map(_failure, commands)), ""):
+            deadline.leave_out(f"rows with -{name}", failure)
+            continue
+        stack.callback(_failure, ["umount", "-l", str(place)])
+        made[name] = place
+        if os.geteuid() != 0:
+            _failure(["chown", str(os.geteuid()), str(place)])
+    return made
+
+
+def _failure(command: list[str]) -> str:
+    """Run a command as root; return why it failed, or nothing."""
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    try:
+        done = subprocess.run([*as_root, *command], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return f"there is no program {(as_root or command)[0]}"
+    return "" if done.returncode == 0 else f"{command[0]}: {' '.join(done.stderr.split()) or done.returncode}"
