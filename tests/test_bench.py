@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,10 @@ from typing import cast
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
+from benchmarks import growth
+from benchmarks.options import parsed
 from benchmarks.programs import COMPILE, TRIVIAL
 from benchmarks.report import file_system
 from benchmarks.served import Served
@@ -33,7 +38,7 @@ FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
 ROLES = set(Role)
 
 
-MORE = ("--nsjail", "--rate", "--pid")
+MORE = ("--nsjail", "--growth", "--rate", "--pid")
 SOME = cast(  # what a peer asks of a spool
     "Served", SimpleNamespace(runtime=SimpleNamespace(bash="/nix/store/bash"), path=lambda _: "/nix/store/x/bin")
 )
@@ -114,6 +119,36 @@ def test_what_there_is_no_time_for_is_told(
     assert "not measured: kill -9: it takes about " in measured.stdout
     assert "before measuring 1000" in report["late"]
     assert report["late"] in measured.stdout
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(PATIENCE + 300)
+def test_growth_has_a_slope_and_memory_for_each_size(
+    tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sizes that cost nothing: what is tried is that all of it can be measured."""
+    small = {"SIZES": (8192, 16384, 32768), "PATHS": (2, 4, 8), "ANSWERS": (5, 10, 20), "ROUNDS": 1, "STARTS": 1}
+    for name, value in small.items():
+        monkeypatch.setattr(growth, name, value)
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # of the daemons
+    with ExitStack() as stack:
+        rows = growth.measure(parsed(options(tmp_path, nix_settings, docker_host)), stack)
+    assert set(rows) == {
+        *("slots", "responses, bytes", "requests, bytes", "new environments, paths", "known environments, paths"),
+        *("kept answers, jobs", "kept answers, start"),
+    }
+    for name, row in rows.items():
+        assert len(row["sizes"]) == len(row["seconds"]) == 3, name
+        assert row["sizes"] == sorted(set(row["sizes"])), name
+        assert isinstance(row["slope"], float), name
+        for daemons in (*row["memory_mb"], *row["peak_mb"]):
+            assert set(daemons) == ROLES, name
+            assert all(size > 1 for size in daemons.values()), name
+    assert rows["known environments, paths"]["sizes"][2] - rows["known environments, paths"]["sizes"][0] == 6
+    out = io.StringIO()
+    growth.show(rows, Console(file=out, width=200))
+    assert all(name in out.getvalue() for name in rows)
 
 
 @pytest.mark.docker
@@ -265,7 +300,7 @@ def test_the_command_that_tries_memory_tells_of_its_options_and_refuses_others()
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"], ["--rate", "0"]),
+        *(["--bogus"], ["--seconds", "x"], ["--json", "/no/where/x.json"], ["--rate", "0"], ["--quick", "--growth"]),
         *(["--pid", "piston=7"], ["--pid", "piston=x", "--piston", "http://x/"], ["--pid", "isolate=7"]),
     ],
 )

@@ -14,12 +14,12 @@ from typing import cast
 
 import pytest
 
-from benchmarks import boxes, deadline, footprint, places, served, turns
+from benchmarks import boxes, deadline, footprint, growth, places, served, turns
 from benchmarks.deadline import Deadline
 from benchmarks.programs import PROGRAMS, TRIVIAL, Program
 from benchmarks.report import file_system
 from benchmarks.turns import Effort, measure, percentile
-from benchmarks.ways import Way, megabytes
+from benchmarks.ways import Way
 from tests.waiting import until
 
 
@@ -68,12 +68,12 @@ QUICK = Effort(samples=60, seconds=40, rounds=2, burst=4, rate=2.0, warming=40)
 
 @pytest.mark.parametrize("load", [1, 10, 100, 1000])
 def test_the_turns_end_when_their_time_is_over_whatever_the_load(load: float, clock: Clock) -> None:
-    """But for the one that has begun: four runs at once, one alone at each rate, and no more than its share."""
+    """But for the one that has begun: four runs at once, and one alone at each rate."""
     ways: list[Way] = [Slow(f"way-{number}", 0.02 * load * number, clock) for number in (1, 2, 4)]
     until_then = Deadline(clock.now, 60)
     began = clock.now
     cells = measure(ways, QUICK, until_then)
-    assert clock.now - began <= QUICK.seconds + 4 * 0.08 * load + QUICK.seconds / 2
+    assert clock.now - began <= QUICK.seconds + 4 * 0.08 * load
     left_out = {f"{way.name}{program.suffix}" for way in ways for program in PROGRAMS} - {cell.name for cell in cells}
     assert set(until_then.left_out) == left_out
     assert all(cell.latencies and cell.runs for cell in cells)
@@ -159,9 +159,9 @@ def test_a_place_that_cannot_be_made_is_left_out_with_why(tmp_path: Path, monkey
 
 
 SERVER = """
-import http.server, subprocess
+import http.server, subprocess, sys
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-child = subprocess.Popen(["sleep", "1000"])
+child = subprocess.Popen([sys.executable, "-c", "import time; held = b'x' * (50 << 20); time.sleep(1000)"])
 print(server.server_port, flush=True)
 server.serve_forever()
 """
@@ -181,8 +181,7 @@ def test_a_peer_is_found_by_where_it_listens(listening: tuple[int, str]) -> None
     pid, url = listening
     assert footprint.listener_of(url) == pid
     assert footprint.listener_of(url.replace("127.0.0.1", "localhost")) == pid
-    alone = megabytes(pid)
-    until(lambda: footprint.memory_of(pid) > alone)  # the child counts, once it is sleep
+    until(lambda: footprint.memory_of(pid) > 50)  # MB, which its child has
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://192.0.2.1:80/"])
@@ -229,7 +228,7 @@ def test_nsjail_is_given_the_store_and_the_limits_of_the_others(tmp_path: Path, 
     assert grouped == (not jail.about)
     assert grouped or "--rlimit_as 1024" in words
     jail.close()
-    assert not list(boxes.GROUPS.glob(f"**/{boxes.GROUP}"))
+    assert not any((boxes.GROUPS / kind / boxes.GROUP).exists() for kind in ("", "memory", "pids"))
 
 
 BOX = """#!/bin/sh
@@ -257,3 +256,30 @@ def test_isolate_limits_memory_by_control_groups_where_it_has_them(
     assert ("--mem=1048576" in words.replace("--cg-mem", "")) != grouped
     assert (box.about == "") == grouped
     box.close()
+
+
+def test_slopes_are_those_of_logarithms() -> None:
+    assert growth.slope([10, 100, 1000], [2, 20, 200]) == 1.0
+    assert growth.slope([10, 100, 1000], [5, 5, 5]) == 0.0
+    assert growth.slope([1, 4, 16], [1, 16, 256]) == 2.0
+
+
+def test_kept_answers_are_names_of_a_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = tmp_path / "done"
+    done.mkdir()
+
+    def drop(program: Program) -> str:
+        for ending in (".json", ".response.json"):
+            (done / f"given{ending}").write_text(program.output)
+        return "given"
+
+    spool = SimpleNamespace(spool=tmp_path, drop=drop, seen=lambda _: 0.0, check=lambda *_: None)
+    monkeypatch.setattr(growth, "LINKS", 10)
+    kept = growth.Kept(cast("served.Served", spool))
+    kept.fill(7)
+    kept.fill(25)
+    for ending in (".json", ".response.json"):
+        files = [done / f"kept-{number}{ending}" for number in range(25)]
+        assert {file.read_text() for file in files} == {"hi\n"}
+        assert max(file.stat().st_nlink for file in files) <= 10
+    assert len(list(done.iterdir())) == 52

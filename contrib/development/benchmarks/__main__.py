@@ -20,7 +20,7 @@ from typing import Any
 from docker.errors import DockerException
 from rich.console import Console
 
-from benchmarks import events, options, places, report, spools
+from benchmarks import events, growth, options, places, report, spools
 from benchmarks.boxes import Isolate, Nsjail
 from benchmarks.deadline import Deadline
 from benchmarks.engine import engine_memory
@@ -54,10 +54,14 @@ def main() -> None:
         sys.exit(f"contrib/development/bench: {error}")
     report.show(measured, console)
     given.json.write_text(json.dumps(measured, indent=2) + "\n")
-    about = measured["machine"]
-    title = f"spoold and others: {about['cpus']} CPUs, {about['cpu']}, Docker {about['docker']} with {about['runtime']}"
-    given.chart.write_text(report.chart(measured["results"], title))
-    say(f"the same as JSON: {given.json}, as a chart: {given.chart} ({time.monotonic() - began:.0f} s in all)")
+    written = f"the same as JSON: {given.json}"
+    if "results" in measured:
+        about = measured["machine"]
+        engine = f"Docker {about['docker']} with {about['runtime']}"
+        title = f"spoold and others: {about['cpus']} CPUs, {about['cpu']}, {engine}"
+        given.chart.write_text(report.chart(measured["results"], title))
+        written += f", as a chart: {given.chart}"
+    say(f"{written} ({time.monotonic() - began:.0f} s in all)")
 
 
 def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
@@ -65,9 +69,12 @@ def run(given: argparse.Namespace, began: float) -> dict[str, Any]:
     deadline = Deadline(began, options.QUICK) if given.quick else Deadline(began)
     about = report.machine(given.docker, given.work)  # before we are a load ourselves
     with ExitStack() as stack:
-        lies = places.provide(given.work, stack, deadline)
-        about |= {f"file_system_{name}": report.file_system(place) for name, place in lies.items()}
-        measured = side_by_side(given, stack, lies, deadline)
+        if given.growth:
+            measured = {"growth": growth.measure(given, stack)}
+        else:
+            lies = places.provide(given.work, stack, deadline)
+            about |= {f"file_system_{name}": report.file_system(place) for name, place in lies.items()}
+            measured = side_by_side(given, stack, lies, deadline)
     return {"machine": about, **measured, "left_out": deadline.left_out, "late": deadline.broken()}
 
 

@@ -13,7 +13,9 @@ PEERS_WITH_URL = ("go-judge", "piston")
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options; exits with 2 where they are wrong."""
     parser = argparse.ArgumentParser(prog="contrib/development/bench", add_help=False, allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--quick", action="store_true")
+    what.add_argument("--growth", action="store_true")
     parser.add_argument("--seconds", type=float, default=1200.0)
     parser.add_argument("--rate", type=float, default=2.0)
     parser.add_argument("--json", type=Path, default=Path("spoold-bench.json"))

@@ -15,6 +15,7 @@ import docker
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import growth
 from benchmarks.programs import PROGRAMS
 from benchmarks.turns import Cell, percentile
 
@@ -86,7 +87,8 @@ def file_system(path: Path) -> str:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """Print all of a report: what was measured, what was not, and on what."""
-    _show_results(report, console)
+    if "results" in report:
+        _show_results(report, console)
     for title, values in (
         ("memory of the daemons, MB", report.get("memory_mb")),
         ("memory of the engine, MB", report.get("engine_mb")),
@@ -98,6 +100,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     ):
         if values:
             console.print(f"{title}: ", _pairs(values))
+    if "growth" in report:
+        growth.show(report["growth"], console)
     for name, why in report["left_out"].items():
         console.print(f"not measured: {name}: {why}")
     console.print("machine: ", _pairs(report["machine"]))

@@ -82,9 +82,8 @@ class Cell:
             self._warming_up, self.runs, self.seconds, self.seconds_until_rest, self.turns = False, 0, 0.0, 0.0, 0
             self.latencies = []
         self._burst(count)
-        own = LOAD * self.capacity
-        self.latencies += self._arriving(own, between(1, own * seconds * OWN_PART, samples))
-        self.common += self._arriving(effort.rate, between(1, effort.rate * seconds * COMMON_PART, samples))
+        self.latencies += self._arriving(LOAD * self.capacity, seconds * OWN_PART, samples)
+        self.common += self._arriving(effort.rate, seconds * COMMON_PART, samples)
 
     def _burst(self, count: int) -> None:
         """Measure throughput."""
@@ -96,9 +95,12 @@ class Cell:
         self.runs += count
         self.turns += 1
 
-    def _arriving(self, rate: float, count: int) -> list[float]:
-        """Return the latencies of runs that arrive at random."""
-        taken = self.way.paced(self.program, [0.0, *(random.expovariate(rate) for _ in range(count - 1))])
+    def _arriving(self, rate: float, seconds: float, most: int) -> list[float]:
+        """Return the latencies of runs that arrive at random for some seconds, the first at once."""
+        gaps = [0.0]
+        while len(gaps) < most and sum(gaps) + (gap := random.expovariate(rate)) <= seconds:
+            gaps.append(gap)
+        taken = self.way.paced(self.program, gaps)
         self.way.rest()
         return taken
 
