@@ -80,6 +80,12 @@ def facts(path: str) -> Facts | None:
     return Facts(found.st_mtime, found.st_ctime, found.st_blocks * BLOCK, directory, found.st_uid)
 
 
+def mtime_and_links(path: str) -> tuple[float, int] | None:
+    """Return a file's mtime in seconds since the epoch and how many names it has, None where it is gone."""
+    found = _found(path)
+    return None if found is None else (found.st_mtime, found.st_nlink)
+
+
 def rights(path: str) -> Rights | None:
     """Return whose a file is and what is allowed, None where it is gone."""
     found = _found(path)

@@ -15,12 +15,16 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
 
 from spoold.host import acl
 from spoold.host.attributes import identity
 from spoold.host.pulse import beat
 
 READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # of a file that may be odd
+
+
+BEATS = 256  # names of a directory between two signs of life
 
 
 class OddFileError(OSError):
@@ -268,6 +272,15 @@ def mtime(path: str) -> float | None:
         return os.lstat(path).st_mtime
     except FileNotFoundError:
         return None
+
+
+def scan(directory: str) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a directory, in no order; what comes or goes meanwhile may be among it or not."""
+    with os.scandir(directory) as found:
+        for number, entry in enumerate(found):
+            if number % BEATS == 0:
+                beat()
+            yield entry
 
 
 def names(directory: str) -> list[str]:

@@ -49,11 +49,11 @@ class TimedTurns(Turns[Thing]):
         self._levels = Levels()
         self._last: int | None = None  # whose turn it was last
 
-    def add(self, owner: int, thing: Thing, priority: int = 0) -> bool:
+    def add(self, owner: int, thing: Thing, priority: int = 0, since: float = 0.0) -> bool:
         """Let a thing wait for its turn."""
         if not self.has(owner):
             self._levels.come(owner)
-        return super().add(owner, thing, priority)
+        return super().add(owner, thing, priority, since)
 
     def take(self) -> Thing | None:
         """Take the thing whose turn it is; None where nothing waits."""

@@ -173,7 +173,7 @@ class Queue:
         looks = missed = 0
         while looks <= self.attempts and missed < REQUEUED:
             first = Entry(id_, 1, like.owner) if like else self._first(id_)
-            for state, entry in self._places(first) if first else ():
+            for state, entry in self.places(first) if first else ():
                 if fsops.exists(self.entry_path(state, entry)):
                     return state, entry
             if fsops.exists(self.path(State.DONE, ids.done_name(id_))):
@@ -182,7 +182,7 @@ class Queue:
             missed += first is None
         return None
 
-    def _places(self, first: Entry) -> Iterator[tuple[State, Entry]]:
+    def places(self, first: Entry) -> Iterator[tuple[State, Entry]]:
         """Yield where an entry may be on its way, in the order of the flow."""
         for state in self.kind.on_its_way:
             for attempt in self.attempts_in(state):

@@ -7,7 +7,7 @@ back, or ends one that has cost too many attempts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from spoold.config import LeaseSettings
@@ -60,32 +60,45 @@ class Watchman:
         return found
 
 
-def mend(queue: Queue, log: Log) -> None:
-    """End what a kill or a loss of power left half done: whoever starts calls this before it takes anything."""
-    drop_doubles(queue, log)
+def mend(queue: Queue, log: Log, states: Iterable[State] = ()) -> None:
+    """End what a kill or a loss of power left half done: whoever starts calls this before it takes anything.
+
+    With ``states`` second names of what is in others stay, for whoever finds them to see to (:func:`drop_double`).
+    """
+    for state in states or queue.kind.on_its_way:
+        for entry in queue.entries(state):
+            drop_double(queue, state, entry, log)
     publish_committed(queue, log)
 
 
-def drop_doubles(queue: Queue, log: Log) -> None:
-    """Leave each entry one name, where a loss of power kept the old name of a rename beside the new one.
+def drop_double(queue: Queue, state: State, entry: Entry, log: Log) -> None:
+    """Leave an entry in ``state`` one name, where a loss of power kept the old name of a rename beside the new one.
 
     The commit wins, then the highest attempt, then the later state. Both names are one file, so whoever works on the
     one that stays is not disturbed; and where the entry moves on meanwhile, the name that goes is gone already.
     """
-    names: dict[int, set[tuple[bool, int, int, str]]] = {}
-    for order, state in enumerate(queue.kind.on_its_way):
-        for entry in queue.entries(state):
-            path, done = queue.entry_path(state, entry), queue.path(State.DONE, ids.done_name(entry.id))
-            inode = attributes.shared_inode(path)
-            if inode is not None:
-                names.setdefault(inode, set()).add((False, entry.attempt, order, path))
-                if attributes.shared_inode(done) == inode:
-                    names[inode].add((True, 0, 0, done))
-    for found in names.values():
-        *old, (*_, stays) = sorted(found)
-        for *_, path in old:
-            log.warning("a second name of one entry, as a loss of power leaves it; removed", path=path, stays=stays)
-            fsops.remove(path)
+    inode = attributes.shared_inode(queue.entry_path(state, entry))
+    if inode is None:
+        return
+    found = {(False, entry.attempt, _order(queue, state), queue.entry_path(state, entry))}
+    for other, under in queue.places(entry._replace(attempt=1)):
+        path = queue.entry_path(other, under)
+        if attributes.shared_inode(path) == inode:
+            found.add((False, under.attempt, _order(queue, other), path))
+    done = queue.path(State.DONE, ids.done_name(entry.id))
+    if attributes.shared_inode(done) == inode:
+        found.add((True, 0, 0, done))
+    *old, (*_, stays) = sorted(found)
+    for *_, path in old:
+        # One that has a name in tmp/ as well may have been claimed and given back while we looked.
+        if [attributes.shared_inode(each) for each in (path, stays)] != [inode, inode]:
+            continue
+        log.warning("a second name of one entry, as a loss of power leaves it; removed", path=path, stays=stays)
+        fsops.remove(path)
+
+
+def _order(queue: Queue, state: State) -> int:
+    return queue.kind.on_its_way.index(state)
 
 
 def publish_committed(queue: Queue, log: Log) -> None:

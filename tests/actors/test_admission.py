@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from spoold.actors.executor import ready
 from spoold.actors.executor.admission import MARGIN, fitted
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Ready, Taken
@@ -41,7 +43,8 @@ class Host:
     def __init__(self, slots: int, person: Callable[[int], int] = lambda uid: uid) -> None:
         self.now = 1000.0
         self.barred: set[int] = set()  # whose share is used up
-        self.line = Line(person, lambda: self.now, lambda each: each not in self.barred, memory=ALL, slots=slots)
+        with mock.patch.object(ready, "MOST", 1_000_000):  # of what has no room in line nothing is found again here
+            self.line = Line(person, lambda: self.now, lambda each: each not in self.barred, memory=ALL, slots=slots)
         self.idle = slots
         self.began: list[str] = []
         self.served: dict[int, float] = {}  # slot-seconds by owner

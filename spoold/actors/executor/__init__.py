@@ -1,6 +1,6 @@
 """Executor: from an accepted submission to its response.
 
-Spec: spool-layout.md, "Transitions". Every submission in ``new/`` is looked at once, for a moment in each step, and
+Spec: spool-layout.md, "Transitions". A submission in ``new/`` is looked at once, for a moment in each step, and
 goes on from there in one of three ways. Where its build exists it waits in line for a sandbox, unclaimed (``line``,
 ``ready``), until a slot takes it (``slots``). Where not, it waits for its build (``building``). What needs no sandbox
 (a failed build, a list of packages) is answered at once (``answering``). All of them end in ``ending``.
@@ -104,7 +104,9 @@ class Executor:
         self._building = Building(
             spool, builds, self._provided, seen=seen, answering=answering, floor=floor, newer=newer, persons=persons
         )
-        self._finder = Finder(spool.queue, seen, self._line, self._building, answering)
+        self._finder = Finder(
+            spool.queue, spool.clock, seen=seen, line=self._line, building=self._building, answering=answering
+        )
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
 
@@ -115,7 +117,7 @@ class Executor:
 
     def start(self) -> None:
         """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""
-        mend(self._spool.queue, log)
+        mend(self._spool.queue, log, [State.RUNNING])
         self._slots.start()
         self._follow_runtime()
         self._engine.look(FIRST_LOOK)
@@ -150,6 +152,7 @@ class Executor:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""
         self._slots.stop()
         self._answering.close()
+        self._finder.close()
         self._engine.close()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
@@ -163,9 +166,10 @@ class Executor:
             return WITHOUT_RUNTIME
         if hints is None:
             self._persons.look()
-            self._finder.scan()
+            self._finder.begin()
         else:
             self._finder.heed(hints)
+        self._finder.go_on()
         self._building.end_overdue()
         self._note_usage()
         self._let_those_with_room_begin()
@@ -173,7 +177,7 @@ class Executor:
         self._look_at_some()
         if not self._seen:
             self._newer.tell()
-        return 0.0 if self._seen or self._building.has_work() else self._pause()
+        return 0.0 if self._seen or self._building.has_work() or not self._finder.pause else self._pause()
 
     def _follow_runtime(self) -> None:
         if self._provided.changed():
@@ -208,7 +212,7 @@ class Executor:
             else BACK_OFF
         )
         ends = [end - now for end in (self._building.next_end, self._seen.rests_until) if end is not None]
-        return max(0.05, min([longest, *ends]))
+        return max(0.05, min([longest, self._finder.pause, *ends]))
 
     # -- what to do with one submission
 
@@ -290,4 +294,5 @@ class Executor:
         owner, limits = submission.Spool.uid, self._settings.limits
         job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
         ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)
-        self._line.ready(ready, owner, request.priority)
+        for arrival, other in self._line.ready(ready, owner, request.priority, submission.Spool.arrival):
+            self._finder.backlog.add(other.state, other.entry, arrival)

@@ -2,25 +2,41 @@
 
 Spec: spool-layout.md, "Transitions" and "Overload". A hint is no more than a name, and the entry is looked at like any
 other. A scan finds what no event told, and what an earlier executor had: nothing of that is written down anywhere else.
-Not thread-safe.
+
+A million may wait. So a scan goes on in parts, and rests after each while there is work. What it has found by then is
+begun with, and only the oldest of each owner are remembered (``backlog``). Not thread-safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from spoold.actors.executor.answering import Answering
+from spoold.actors.executor.backlog import Backlog
 from spoold.actors.executor.building import Building
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import WAITING, Place
 from spoold.actors.executor.seen import FOUND, TOLD, AllSeen
-from spoold.host import fsops
+from spoold.host import attributes, fsops
+from spoold.host.clock import Clock
+from spoold.host.log import Log
 from spoold.model import ids
-from spoold.model.ids import Hint
-from spoold.model.states import Kind, State
+from spoold.model.ids import Entry, Hint
+from spoold.model.states import Kind, Role, State
 from spoold.spool.queue import Queue
+from spoold.spool.recovery import drop_double
 
+log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
+PART = 0.01  # seconds of a scan at once while there is work
+FIRST = 0.2  # seconds of it at once while there is none: of what is found by then the oldest is begun with
+REST = 8.0  # for how many times as long as a part took the scan rests while there is work
+QUICK = 0.002  # seconds of a whole scan that needs no rest
+LONG_REST = 100.0  # for how many times as long as all of its parts took no other one begins
+LONGEST_REST = 60.0  # seconds
+LOOK = 256  # names between two looks at the clock
+AHEAD = 256  # entries of one owner that are to be read at once
+FED = 0.5  # seconds between two looks whether there is room for more in line
 
 
 class Finder:
@@ -28,31 +44,127 @@ class Finder:
 
     watched = (State.NEW, BEGUN, BUILT)  # directories below the spool's root in which a change is worth a step
 
-    def __init__(self, queue: Queue, seen: AllSeen, line: Line, building: Building, answering: Answering) -> None:
+    def __init__(
+        self, queue: Queue, clock: Clock, *, seen: AllSeen, line: Line, building: Building, answering: Answering
+    ) -> None:
         self._queue = queue
+        self._clock = clock
         self._seen = seen
         self._line = line
         self._building = building
         self._answering = answering
+        self.backlog = Backlog(lambda entry: seen.person_of(entry, FOUND))
+        self._scan: Generator[None, None, None] | None = None
+        self._spent = 0.0  # seconds that the scan took that goes on
+        self._rests_until = 0.0
 
-    def scan(self) -> None:
-        """See all that was not known before, the oldest first: whoever waited for a build is not last because of it."""
-        aged = [(mtime, place) for state in WAITING for mtime, place in self._fresh_in(state)]
-        for _, place in sorted(aged):
-            self._seen.see(place, FOUND)
+    # -- by a scan
+
+    def begin(self) -> None:
+        """Begin a scan, unless one goes on, or rests."""
+        if self._scan is None and self._clock.monotonic() >= self._rests_until:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._scan, self._spent, self._rests_until = self._parts(), 0.0, 0.0
+        self.backlog.begin()
+
+    def go_on(self) -> None:
+        """Go on with a scan, where one is due, and let be seen what was found, the oldest of each owner first."""
+        if self._scan is None and self.backlog.is_low:
+            self._begin()
+        if self._scan is not None and (self._hurries or self._clock.monotonic() >= self._rests_until):
+            try:
+                self._do_a_part(self._scan)
+            except OSError:
+                self.close()
+                raise
+        if self.backlog:
+            self.backlog.feed(self._has_room, lambda place: self._see(place, FOUND))
+
+    def _do_a_part(self, scan: Generator[None, None, None]) -> None:
+        hurries = self._hurries
+        began = now = self._clock.monotonic()
+        until = now + (FIRST if hurries else PART)
+        for _ in scan:
+            now = self._clock.monotonic()
+            if now >= until:
+                break
+        else:
+            self._end()
+            now = self._clock.monotonic()
+        self._spent += now - began
+        if self._scan:
+            self._rests_until = 0.0 if hurries else now + REST * (now - began)
+        elif self._spent > QUICK:
+            self._rests_until = now + min(LONGEST_REST, LONG_REST * self._spent)
+
+    def _end(self) -> None:
+        self._scan = None
+        self.backlog.end(whole=True)
         self._building.take_results()
 
-    def _fresh_in(self, state: State) -> Iterator[tuple[float, Place]]:
-        """Yield the entries in ``state`` that were not known before, and their mtimes."""
-        present = set(fsops.names(self._queue.path(state)))
-        self._seen.keep_present(state, present)
-        self._line.keep_present(state, present)
-        for name in present - self._seen.names(state) - self._line.names(state):
-            entry = ids.parse_entry(name)
-            if entry and entry not in self._building and entry not in self._answering:
-                mtime = fsops.mtime(self._queue.entry_path(state, entry))
-                if mtime is not None:
-                    yield mtime, Place(state, entry)
+    def close(self) -> None:
+        """Give up the scan that goes on, if one does."""
+        if self._scan is not None:
+            self._scan.close()
+            self._scan = None
+            self.backlog.end(whole=False)
+
+    @property
+    def _hurries(self) -> bool:
+        """Tell whether there is nothing to do but to find something."""
+        return self._line.idle and not self._seen
+
+    @property
+    def pause(self) -> float:
+        """Return the seconds after which there may be something to do for ``go_on``; 0 where there is now."""
+        if self._scan is not None:
+            return 0.0 if self._hurries else max(0.0, self._rests_until - self._clock.monotonic())
+        return FED if self.backlog else LONGEST_REST
+
+    def _parts(self) -> Generator[None, None, None]:
+        """Scan all states; yield after each part, and close what is open when no more is wanted."""
+        for state in WAITING:
+            yield from self._parts_of(state)
+
+    def _parts_of(self, state: State) -> Generator[None, None, None]:
+        seen, line, backlog = self._seen.names(state), self._line.names(state), self.backlog.names(state)
+        in_line_before = set(line) if self._line.keeps_room else frozenset[str]()
+        left_before = set(self._seen.left(state))
+        met = set()
+        for number, found in enumerate(fsops.scan(self._queue.path(state)), 1):
+            name = found.name
+            if name in left_before or name in in_line_before:
+                met.add(name)
+            if not (name in seen or name in line or name in backlog):
+                entry = ids.parse_entry(name)
+                if entry and self._is_news(entry) and self.backlog.needs(entry):
+                    self._find(state, entry)
+            if number % LOOK == 0:
+                yield
+        self._seen.forget(state, left_before - met)
+        if in_line_before:
+            self._line.keep_present(state, self._line.names(state) - (in_line_before - met))
+
+    def _find(self, state: State, entry: Entry) -> None:
+        """Let an entry wait in the backlog, under one name if a loss of power left it two."""
+        path = self._queue.entry_path(state, entry)
+        found = attributes.mtime_and_links(path)
+        if found and found[1] > 1:
+            drop_double(self._queue, state, entry, log)
+            found = attributes.mtime_and_links(path)
+        if found:
+            self.backlog.add(state, entry, found[0])
+
+    def _is_news(self, entry: Entry) -> bool:
+        return entry not in self._building and entry not in self._answering
+
+    def _has_room(self, person: int, entry: Entry, since: float) -> bool:
+        coming = self._seen.count(person)
+        return coming < AHEAD and self._line.has_room(person, entry, since, coming)
+
+    # -- by what an event names
 
     def heed(self, hints: Iterable[Hint]) -> None:
         """See what hints name, and what they tell of builds."""
@@ -63,6 +175,9 @@ class Finder:
             elif entry and hint.directory == BEGUN:
                 self._building.begun(entry.id)
             elif entry and entry not in self._answering:
-                place = Place(State.NEW, entry)
-                if not self._line.has(place):
-                    self._seen.see(place, TOLD)
+                self._see(Place(State.NEW, entry), TOLD)
+
+    def _see(self, place: Place, unnamed: int) -> None:
+        known = self._line.has(place) or (place.state is State.BUILDING and place.entry in self._building)
+        if not known and not self._seen.see(place, unnamed):
+            self.backlog.miss(place.entry)

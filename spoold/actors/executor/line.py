@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 
 from spoold.actors.executor.admission import Memory
 from spoold.actors.executor.ready import WAITING, AllReady, Place, Ready, Taken
+from spoold.model.ids import Entry
 from spoold.model.states import State
 
 
@@ -60,6 +61,11 @@ class Line:
         """Return how many are ready."""
         return len(self._ready)
 
+    @property
+    def keeps_room(self) -> bool:
+        """Tell whether room is kept for an entry."""
+        return self._ready.keeps_room
+
     def keep_present(self, state: State, present: AbstractSet[str]) -> None:
         """Forget the entry that room is kept for where it is not among the names ``present`` in ``state``.
 
@@ -70,12 +76,23 @@ class Line:
                 self._names[state].difference_update(place.name for place in missing)
                 self._changed.notify()
 
-    def ready(self, ready: Ready, owner: int, priority: int) -> None:
-        """Let an entry, whose build exists, wait for a slot, and until there is memory for it."""
+    def ready(self, ready: Ready, owner: int, priority: int, arrival: float = 0.0) -> list[tuple[float, Place]]:
+        """Let an entry, whose build exists, wait for a slot, and until there is memory for it.
+
+        Return what is not here any more for want of room, each with its arrival: this one, or ones after it.
+        """
         with self._changed:
             self._names[ready.place.state].add(ready.place.name)
-            self._ready.add(self._person(owner), ready, priority, self._clock())
+            gone = self._ready.add(self._person(owner), ready, priority, self._clock(), arrival)
+            for _, other in gone:
+                self._names[other.place.state].discard(other.place.name)
             self._changed.notify()
+        return [(arrived, other.place) for arrived, other in gone]
+
+    def has_room(self, person: int, entry: Entry, arrival: float, coming: int) -> bool:
+        """Tell whether there is room for an entry of a person's beside so many others that are ``coming``."""
+        with self._changed:
+            return self._ready.has_room(person, entry, arrival, coming)
 
     def take(self) -> Taken | None:
         """Wait until there is work for a slot, and take it; None once the line is closed."""

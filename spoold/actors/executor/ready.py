@@ -31,9 +31,10 @@ from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.states import State
 from spoold.model.timeshare import TimeShares, Use
-from spoold.model.turns import Turns
+from spoold.model.turns import BestTurns, Turns
 
 WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
+MOST = 4096  # entries that wait here, all owners' together
 
 
 class Place(NamedTuple):
@@ -101,8 +102,8 @@ class AllReady:
         self._may_begin = may_begin
         self._room: Room | None = None
         self._times = TimeShares()
-        self._fresh: Turns[Ready] = Turns()
-        self._tried: Turns[Ready] = Turns()
+        self._fresh: BestTurns[Ready] = BestTurns(MOST)
+        self._tried: BestTurns[Ready] = BestTurns(MOST)
         self._trying = False
         self._fresh_next: set[int] = set()  # persons whose last job was one that had been tried
         self._held: set[int] = set()  # who may not begin, as far as it was asked
@@ -113,11 +114,17 @@ class AllReady:
         """Return how many there are."""
         return len(self._fresh) + len(self._tried)
 
-    def add(self, person: int, ready: Ready, priority: int, now: float) -> None:
-        """Let an entry wait for a slot."""
-        turns = self._fresh if ready.place.entry.attempt == 1 else self._tried
-        turns.add(person, ready, priority)
+    def add(self, person: int, ready: Ready, priority: int, now: float, arrival: float) -> list[tuple[float, Ready]]:
+        """Let an entry wait for a slot; return what has no room here, each with its arrival: it, or ones after it."""
         self._times.come(person, now)
+        return self._turns_of(ready.place.entry).admit(person, ready, priority, arrival)
+
+    def has_room(self, person: int, entry: Entry, arrival: float, coming: int) -> bool:
+        """Tell whether there is room for an entry of a person's beside so many others that are ``coming``."""
+        return self._turns_of(entry).has_room(person, arrival, coming)
+
+    def _turns_of(self, entry: Entry) -> BestTurns[Ready]:
+        return self._fresh if entry.attempt == 1 else self._tried
 
     def take(self, now: float) -> Taken | None:
         """Take what begins next; None where nothing can now."""
@@ -147,6 +154,11 @@ class AllReady:
         return None
 
     # -- Room that is kept for one job.
+
+    @property
+    def keeps_room(self) -> bool:
+        """Tell whether room is kept for a job."""
+        return self._room is not None
 
     def _keep_room(self, person: int, turns: Turns[Ready], ahead: frozenset[int], now: float) -> None:
         job = turns.next_of(person)

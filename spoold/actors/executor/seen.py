@@ -16,11 +16,12 @@ from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from spoold.actors.executor.ready import WAITING, Place
+from spoold.model.ids import Entry
 from spoold.model.levels import TimedTurns
 from spoold.model.states import State
 
 TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
-MOST = 200_000  # entries of one owner that a scan may bring; the others are found when these have gone
+MOST = 20_000  # entries of one owner that events may bring; the others are found when these have gone
 
 
 class Seen(NamedTuple):
@@ -48,19 +49,28 @@ class AllSeen:
         """Return the names of what is here from ``state``."""
         return self._names[state]
 
-    def see(self, place: Place, unnamed: int) -> None:
-        """Let an entry be looked at in its owner's turn, unless it is here already.
+    def see(self, place: Place, unnamed: int) -> bool:
+        """Let an entry be looked at in its owner's turn, unless it is here already; False where there are too many.
 
         ``unnamed`` stands for the owner of one whose name does not tell.
         """
-        person = self._person_of(place, unnamed)
+        person = self.person_of(place.entry, unnamed)
         names = self._names[place.state]
-        if place.name not in names and self._turns.count(person) < MOST:
-            self._turns.add(person, Seen(place))
-            names.add(place.name)
+        if place.name in names:
+            return True
+        if self._turns.count(person) >= MOST:
+            return False
+        self._turns.add(person, Seen(place))
+        names.add(place.name)
+        return True
 
-    def _person_of(self, place: Place, unnamed: int) -> int:
-        return self._person(unnamed if place.entry.owner is None else place.entry.owner)
+    def count(self, person: int) -> int:
+        """Return how many of a person's are to be looked at now."""
+        return self._turns.count(person)
+
+    def person_of(self, entry: Entry, unnamed: int) -> int:
+        """Return the person whose an entry is."""
+        return self._person(unnamed if entry.owner is None else entry.owner)
 
     def take(self, now: float) -> Seen | None:
         """Take the next entry to be looked at; it is not here any more, unless it is put here again.
@@ -69,7 +79,7 @@ class AllSeen:
         """
         while self._resting and self._resting[0][0] <= now:
             rested = heapq.heappop(self._resting)[1]
-            self._turns.add(self._person_of(rested, FOUND), Seen(rested, rested=True), priority=1)
+            self._turns.add(self.person_of(rested.entry, FOUND), Seen(rested, rested=True), priority=1)
         seen = self._turns.take()
         if seen:
             self._names[seen.place.state].discard(seen.place.name)
@@ -94,11 +104,14 @@ class AllSeen:
         self._names[place.state].add(place.name)
         self._left[place.state].add(place.name)
 
-    def keep_present(self, state: State, present: AbstractSet[str]) -> None:
-        """Forget what was left alone and is not among the names ``present`` in ``state``.
+    def left(self, state: State) -> AbstractSet[str]:
+        """Return the names of what was left alone in ``state``."""
+        return self._left[state]
+
+    def forget(self, state: State, gone: AbstractSet[str]) -> None:
+        """Forget what was left alone and is not in ``state`` any more.
 
         Other entries that are gone do no harm. They are forgotten when they are looked at.
         """
-        gone = self._left[state] - present
         self._left[state] -= gone
         self._names[state] -= gone

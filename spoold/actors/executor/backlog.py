@@ -1,0 +1,89 @@
+"""The backlog: names of entries that a scan found, or that had no room in line, and that are read when there is.
+
+Spec: spool-layout.md, "Overload". A million may wait, so only the oldest of each owner are here. Of whoever has more
+than these it is known that there are more: a scan finds the next ones when these have become few. An owner is a person.
+
+Nothing here survives the process: all of it is found again in the spool. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+from spoold.actors.executor.ready import WAITING, Place
+from spoold.model import ids
+from spoold.model.ids import Entry
+from spoold.model.states import State
+from spoold.model.turns import BestTurns
+
+MOST = 32_768  # names, all owners' together
+Found = tuple[State, str]
+
+
+class Backlog:
+    """The names that wait to be read; ``person`` tells who stands behind an entry."""
+
+    def __init__(self, person: Callable[[Entry], int]) -> None:
+        self._person = person
+        self._names: dict[State, set[str]] = {state: set() for state in WAITING}
+        self._turns: BestTurns[Found] = BestTurns(MOST)
+        self._more: set[int] = set()  # persons of whom there is more in the spool than is known
+        self._more_before: set[int] = set()  # those of whom it was known before the scan that goes on
+        self._enough: set[int] = set()  # those of them of whom that scan has to find none
+
+    def __bool__(self) -> bool:
+        """Tell whether any waits here."""
+        return bool(self._turns)
+
+    def names(self, state: State) -> AbstractSet[str]:
+        """Return the names of what is here from ``state``."""
+        return self._names[state]
+
+    def add(self, state: State, entry: Entry, since: float) -> None:
+        """Let an entry wait that is in ``state``, as old as it is ``since`` a time, unless its owner has older ones."""
+        name, person = ids.entry_name(state, entry), self._person(entry)
+        self._names[state].add(name)
+        for _, (of, gone) in self._turns.admit(person, (state, name), since=since):
+            self._names[of].discard(gone)
+            self._more.add(person)
+
+    def miss(self, entry: Entry) -> None:
+        """Note that an entry is nowhere here, so that a scan has to find it."""
+        self._more.add(self._person(entry))
+
+    def needs(self, entry: Entry) -> bool:
+        """Tell whether the scan that goes on has to find an owner's entries, since there may be too few here."""
+        return self._person(entry) not in self._enough
+
+    @property
+    def is_low(self) -> bool:
+        """Tell whether a scan has to find more of somebody's."""
+        return any(self._has_few(person) for person in self._more)
+
+    def _has_few(self, person: int) -> bool:
+        return self._turns.count(person) < self._turns.most // 2
+
+    def begin(self) -> None:
+        """Note that a scan begins."""
+        self._more_before = self._more
+        self._enough = {person for person in self._more if not self._has_few(person)}
+        self._more = set(self._enough)
+
+    def end(self, *, whole: bool) -> None:
+        """Note that it has ended; it met all that there is, if it was ``whole``."""
+        if not whole:
+            self._more |= self._more_before
+
+    def feed(self, has_room: Callable[[int, Entry, float], bool], see: Callable[[Place], None]) -> None:
+        """Have the oldest be seen of each owner who has room for more."""
+        for person in list(self._turns.owners()):
+            while self._turns.has(person):
+                state, name = self._turns.next_of(person)
+                entry = ids.parse_entry(name)
+                if entry and not has_room(person, entry, self._turns.next_since(person)):
+                    break
+                self._turns.take_from(person)
+                self._names[state].discard(name)
+                if entry:
+                    see(Place(state, entry))
