@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spoold.config import Settings
 from spoold.host import pulse
@@ -57,6 +57,14 @@ class Actor(Protocol):
         """Drain."""
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """An actor that need not be told of all that changes."""
+
+    def wants(self, hint: Hint) -> bool:
+        """Tell whether a change is worth a step; called by another thread."""
+
+
 class Loop(threading.Thread):
     """The thread of one actor. ``failure`` is what ended it, if something did."""
 
@@ -67,7 +75,8 @@ class Loop(threading.Thread):
         self._other_settings: Settings | None = None
         self._actor = actor
         spool = settings.spool
-        self._watch = Watch(spool.path, self._actor.watched, remote=spool.remote, poll=spool.remote_scan)
+        options = {"wants": actor.wants} if isinstance(actor, Choosy) else {}
+        self._watch = Watch(spool.path, actor.watched, remote=spool.remote, poll=spool.remote_scan, **options)
         self._stopping = threading.Event()
         self._rests_until = 0.0  # on the monotonic clock: for so long it may do nothing
         self.started = threading.Event()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from watchdog.events import (
@@ -36,6 +36,7 @@ from spoold.model.ids import Hint
 log = Log("watch")
 MOST_HINTS = 50_000  # more at once than this, and a scan is cheaper
 PAUSE = 0.001  # seconds after each reading: then much is read at once, and the actor is not kept from its work
+LONG_PAUSE = 0.005  # seconds after a reading of which nothing is wanted: many may watch what one of them wants
 EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
 
 
@@ -47,12 +48,23 @@ class Observer(Protocol):
 
 
 class Watch:
-    """Collects hints from ``directories`` below ``root``; ``remote`` polls, since inotify sees nothing there."""
+    """Collects hints from ``directories`` below ``root``; ``remote`` polls, since inotify sees nothing there.
 
-    def __init__(self, root: str, directories: Iterable[str], *, remote: bool, poll: float) -> None:
+    Those that ``wants`` does not want wake nobody. It is called by the observer's thread.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        directories: Iterable[str],
+        *,
+        remote: bool,
+        poll: float,
+        wants: Callable[[Hint], bool] = lambda _: True,
+    ) -> None:
         self._root = os.path.abspath(root)
         self._directories = list(directories)
-        self._remote, self._poll = remote, poll
+        self._remote, self._poll, self._wants = remote, poll, wants
         self._hints: dict[Hint, None] = {}
         self._lost = False  # not all that changed is among the hints
         self._woken = False
@@ -113,10 +125,14 @@ class Watch:
             self._hints.clear()
         return hints
 
-    def note(self, hints: Iterable[Hint], *, lost: bool = False) -> None:
-        """Note what changed, or that some of that was lost (called by the observer's thread)."""
+    def note(self, hints: Iterable[Hint], *, lost: bool = False) -> bool:
+        """Note what changed, or that some of that was lost (called by the observer's thread).
+
+        Tell whether any of it is wanted.
+        """
+        wanted = [hint for hint in hints if self._wants(hint)]
         with self._something:
-            for hint in hints:
+            for hint in wanted:
                 if len(self._hints) < MOST_HINTS:
                     self._hints[hint] = None
                 elif hint not in self._hints:
@@ -124,6 +140,7 @@ class Watch:
             if self._hints or lost:
                 self._lost |= lost
                 self._something.notify_all()
+        return bool(wanted) or lost
 
 
 class _Kernel(threading.Thread):
@@ -143,10 +160,9 @@ class _Kernel(threading.Thread):
     def run(self) -> None:
         """Note what is told, until it is over."""
         while (data := self._inotify.read()) is not None:
-            self._note(data)
-            time.sleep(PAUSE)
+            time.sleep(PAUSE if self._note(data) else LONG_PAUSE)
 
-    def _note(self, data: bytes) -> None:
+    def _note(self, data: bytes) -> bool:
         found: dict[Hint, None] = {}
         lost = False
         for event in events(data):
@@ -154,7 +170,7 @@ class _Kernel(threading.Thread):
             name = os.fsdecode(event.name)
             if event.watch in self._names and not ids.is_upload_in_progress(name):
                 found[Hint(self._names[event.watch], name)] = None
-        self._watch.note(found, lost=lost)
+        return self._watch.note(found, lost=lost)
 
     def stop(self) -> None:
         """End, and come back when it is over."""

@@ -56,11 +56,12 @@ class Persons:
         """Return the uid of the person who stands behind ``uid``."""
         if not self._ranges:
             return uid
-        if uid not in self._known:
+        person = self._known.get(uid)
+        if person is None:
             if len(self._known) >= MOST:
                 self._known.clear()
-            self._known[uid] = self._find(uid)
-        return self._known[uid]
+            person = self._known[uid] = self._find(uid)
+        return person
 
     def _find(self, uid: int) -> int:
         passed: set[int] = set()  # ranges that lie in each other in a circle are a mistake that must not hang us

@@ -104,9 +104,7 @@ class Executor:
         self._building = Building(
             spool, builds, self._provided, seen=seen, answering=answering, floor=floor, newer=newer, persons=persons
         )
-        self._finder = Finder(
-            spool.queue, spool.clock, seen=seen, line=self._line, building=self._building, answering=answering
-        )
+        self._finder = Finder(settings, spool, seen=seen, line=self._line, building=self._building, answering=answering)
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
 
@@ -114,6 +112,10 @@ class Executor:
     def watched(self) -> list[str]:
         """Return the directories, below the spool's root, in which a change is worth a step."""
         return list(self._finder.watched)
+
+    def wants(self, hint: Hint) -> bool:
+        """Tell whether a change is worth a step; called by another thread."""
+        return self._finder.wants(hint)
 
     def start(self) -> None:
         """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""

@@ -15,48 +15,64 @@ from spoold.actors.executor.answering import Answering
 from spoold.actors.executor.backlog import Backlog
 from spoold.actors.executor.building import Building
 from spoold.actors.executor.line import Line
+from spoold.actors.executor.peers import Peers
 from spoold.actors.executor.ready import WAITING, Place
 from spoold.actors.executor.seen import FOUND, TOLD, AllSeen
+from spoold.config import Settings
 from spoold.host import attributes, fsops
-from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.ids import Entry, Hint
 from spoold.model.states import Kind, Role, State
-from spoold.spool.queue import Queue
 from spoold.spool.recovery import drop_double
+from spoold.spool.store import Spool
 
 log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
 PART = 0.01  # seconds of a scan at once while there is work
 FIRST = 0.2  # seconds of it at once while there is none: of what is found by then the oldest is begun with
 REST = 8.0  # for how many times as long as a part took the scan rests while there is work
-QUICK = 0.002  # seconds of a whole scan that needs no rest
-LONG_REST = 100.0  # for how many times as long as all of its parts took no other one begins
+QUICK = 0.005  # seconds of a processor for a whole scan that needs no rest
+LONG_REST = 100.0  # for how many times as long as all of its parts took of a processor no other one begins
 LONGEST_REST = 60.0  # seconds
 LOOK = 256  # names between two looks at the clock
 AHEAD = 256  # entries of one owner that are to be read at once
+GRACE = 0.05  # seconds for which an entry is left to each executor whose it is before
+LONGEST_GRACE = 1.0  # seconds
+FEW = 4  # entries of one owner, for each slot, that are looked at after that
+AGAIN = 0.1  # seconds, for each executor, until one that has nothing to do looks for more of these
+SELDOM = 1.0  # seconds until one that has something to do looks whether it still has
 FED = 0.5  # seconds between two looks whether there is room for more in line
 
 
 class Finder:
-    """Finds what is in ``queue``, or has happened to builds, and is not known yet to any of those who are given."""
+    """Finds what is in ``spool``, or has happened to builds, and is not known yet to any of those who are given."""
 
     watched = (State.NEW, BEGUN, BUILT)  # directories below the spool's root in which a change is worth a step
 
     def __init__(
-        self, queue: Queue, clock: Clock, *, seen: AllSeen, line: Line, building: Building, answering: Answering
+        self,
+        settings: Settings,
+        spool: Spool,
+        *,
+        seen: AllSeen,
+        line: Line,
+        building: Building,
+        answering: Answering,
     ) -> None:
-        self._queue = queue
-        self._clock = clock
+        self._queue, self._clock = spool.queue, spool.clock
+        self._peers = Peers(spool.queue.path("tmp"), settings.executor.name, settings.lease, spool.clock)
+        self._few = FEW * settings.executor.slots
         self._seen = seen
         self._line = line
         self._building = building
         self._answering = answering
         self.backlog = Backlog(lambda entry: seen.person_of(entry, FOUND))
         self._scan: Generator[None, None, None] | None = None
-        self._spent = 0.0  # seconds that the scan took that goes on
+        self._spent = 0.0  # seconds of a processor that the scan took that goes on
         self._rests_until = 0.0
+        self._more_elsewhere = False  # there are others' entries beyond the few that are looked at
+        self._again = 0.0  # when to look for these
 
     # -- by a scan
 
@@ -67,11 +83,15 @@ class Finder:
 
     def _begin(self) -> None:
         self._scan, self._spent, self._rests_until = self._parts(), 0.0, 0.0
+        self._more_elsewhere = False
         self.backlog.begin()
 
     def go_on(self) -> None:
         """Go on with a scan, where one is due, and let be seen what was found, the oldest of each owner first."""
-        if self._scan is None and self.backlog.is_low:
+        if self._peers.look():  # what is this one's now may have been others' before
+            self._rests_until = 0.0
+            self.begin()
+        if self._scan is None and (self.backlog.is_low or self._wants_others()):
             self._begin()
         if self._scan is not None and (self._hurries or self._clock.monotonic() >= self._rests_until):
             try:
@@ -82,18 +102,22 @@ class Finder:
         if self.backlog:
             self.backlog.feed(self._has_room, lambda place: self._see(place, FOUND))
 
+    def _wants_others(self) -> bool:
+        """Tell whether there is nothing to do, and there may be what others have not come to."""
+        return self._more_elsewhere and self._hurries and self._clock.monotonic() >= self._again
+
     def _do_a_part(self, scan: Generator[None, None, None]) -> None:
         hurries = self._hurries
-        began = now = self._clock.monotonic()
-        until = now + (FIRST if hurries else PART)
+        began, worked = self._clock.monotonic(), self._clock.worked()
+        until = began + (FIRST if hurries else PART)
         for _ in scan:
-            now = self._clock.monotonic()
-            if now >= until:
+            if self._clock.monotonic() >= until:
                 break
         else:
             self._end()
-            now = self._clock.monotonic()
-        self._spent += now - began
+        now = self._clock.monotonic()
+        self._spent += self._clock.worked() - worked
+        self._again = now + max(AGAIN, REST * self._spent) * self._peers.count
         if self._scan:
             self._rests_until = 0.0 if hurries else now + REST * (now - began)
         elif self._spent > QUICK:
@@ -121,6 +145,8 @@ class Finder:
         """Return the seconds after which there may be something to do for ``go_on``; 0 where there is now."""
         if self._scan is not None:
             return 0.0 if self._hurries else max(0.0, self._rests_until - self._clock.monotonic())
+        if self._more_elsewhere:
+            return max(AGAIN, self._again - self._clock.monotonic()) if self._hurries else SELDOM
         return FED if self.backlog else LONGEST_REST
 
     def _parts(self) -> Generator[None, None, None]:
@@ -154,8 +180,16 @@ class Finder:
         if found and found[1] > 1:
             drop_double(self._queue, state, entry, log)
             found = attributes.mtime_and_links(path)
-        if found:
+        if found and (rank := self._peers.rank(entry.id)):
+            self._leave(Place(state, entry), rank)
+        elif found:
             self.backlog.add(state, entry, found[0])
+
+    def _leave(self, place: Place, rank: int) -> None:
+        """Look at an entry when so many other executors have had their chance, unless there are many."""
+        until = self._clock.monotonic() + min(LONGEST_GRACE, GRACE * rank)
+        if not self._seen.see_later(place, until, self._few):
+            self._more_elsewhere = True
 
     def _is_news(self, entry: Entry) -> bool:
         return entry not in self._building and entry not in self._answering
@@ -166,6 +200,16 @@ class Finder:
 
     # -- by what an event names
 
+    def wants(self, hint: Hint) -> bool:
+        """Tell whether a hint is worth a step, which most of those for other executors are not; for any thread."""
+        if self._peers.count == 1 or hint.directory != State.NEW:
+            return True
+        entry = ids.parse_entry(hint.name)
+        if entry is None or not self._peers.rank(entry.id) or self._seen.has_room_later(entry, self._few):
+            return True
+        known, self._more_elsewhere = self._more_elsewhere, True
+        return not known
+
     def heed(self, hints: Iterable[Hint]) -> None:
         """See what hints name, and what they tell of builds."""
         for hint in hints:
@@ -175,7 +219,13 @@ class Finder:
             elif entry and hint.directory == BEGUN:
                 self._building.begun(entry.id)
             elif entry and entry not in self._answering:
-                self._see(Place(State.NEW, entry), TOLD)
+                self._heed(Place(State.NEW, entry))
+
+    def _heed(self, place: Place) -> None:
+        if not (rank := self._peers.rank(place.entry.id)):
+            self._see(place, TOLD)
+        elif not self._line.has(place):
+            self._leave(place, rank)
 
     def _see(self, place: Place, unnamed: int) -> None:
         known = self._line.has(place) or (place.state is State.BUILDING and place.entry in self._building)

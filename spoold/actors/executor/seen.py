@@ -40,6 +40,8 @@ class AllSeen:
         self._left: dict[State, set[str]] = {state: set() for state in WAITING}  # of these, those of a newer version
         self._turns: TimedTurns[Seen] = TimedTurns()
         self._resting: list[tuple[float, Place]] = []
+        self._left_to_others: list[tuple[float, Place]] = []
+        self._counts: dict[int, int] = {}  # how many of each person's these are
 
     def __bool__(self) -> bool:
         """Tell whether there is something to look at now."""
@@ -64,6 +66,26 @@ class AllSeen:
         names.add(place.name)
         return True
 
+    def see_later(self, place: Place, until: float, most: int) -> bool:
+        """Let an entry that is another executor's be looked at if it is still there then; False for more than ``most``.
+
+        So many of each owner's wait so.
+        """
+        person = self.person_of(place.entry, FOUND)
+        count = self._counts.get(person, 0)
+        if place.name in self._names[place.state]:
+            return True
+        if count >= most:
+            return False
+        self._counts[person] = count + 1
+        self._names[place.state].add(place.name)
+        heapq.heappush(self._left_to_others, (until, place))
+        return True
+
+    def has_room_later(self, entry: Entry, most: int) -> bool:
+        """Tell whether ``see_later`` would have room for one more entry of an owner's; for any thread."""
+        return self._counts.get(self.person_of(entry, FOUND), 0) < most
+
     def count(self, person: int) -> int:
         """Return how many of a person's are to be looked at now."""
         return self._turns.count(person)
@@ -80,6 +102,13 @@ class AllSeen:
         while self._resting and self._resting[0][0] <= now:
             rested = heapq.heappop(self._resting)[1]
             self._turns.add(self.person_of(rested.entry, FOUND), Seen(rested, rested=True), priority=1)
+        while self._left_to_others and self._left_to_others[0][0] <= now:
+            left = heapq.heappop(self._left_to_others)[1]
+            person = self.person_of(left.entry, FOUND)
+            self._counts[person] -= 1
+            if not self._counts[person]:
+                del self._counts[person]
+            self._turns.add(person, Seen(left))
         seen = self._turns.take()
         if seen:
             self._names[seen.place.state].discard(seen.place.name)
@@ -96,8 +125,8 @@ class AllSeen:
 
     @property
     def rests_until(self) -> float | None:
-        """Return when the next one that rests is due."""
-        return self._resting[0][0] if self._resting else None
+        """Return when the next one that rests is due, or that is left to others."""
+        return min((waiting[0][0] for waiting in (self._resting, self._left_to_others) if waiting), default=None)
 
     def leave(self, place: Place) -> None:
         """Look at an entry no more for as long as it is there: a newer version wrote it."""

@@ -1,0 +1,191 @@
+"""Several executors on one spool: each looks at a part of what waits, and what another does not come to is not left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.actors.executor import Executor, finding, peers
+from spoold.actors.executor.peers import Peers
+from spoold.config import ExecutorSettings, LeaseSettings
+from spoold.host.clock import Clock
+from spoold.model.ids import Hint
+from tests.actors.bench import Bench, settings_for
+from tests.names import named
+
+LEASE = LeaseSettings(renewal=5.0, limit=30.0)
+IDS = [f"job-{number}" for number in range(300)]
+
+
+class Hand(Clock):
+    """A clock whose monotonic time is moved by hand."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Hand:
+    return Hand(str(tmp_path / "probe"))
+
+
+def here(directory: Path, *names: str) -> None:
+    for name in names:
+        (directory / f"executor-{name}.host").write_text("")
+
+
+def looked(directory: Path, name: str, clock: Clock) -> Peers:
+    made = Peers(str(directory), name, LEASE, clock)
+    made.look()
+    return made
+
+
+def test_each_of_several_is_the_first_for_a_part_of_all_ids(tmp_path: Path, clock: Hand) -> None:
+    here(tmp_path, "a", "b", "c")
+    (tmp_path / "executor-a.host.probe").write_text("")
+    (tmp_path / "health.host").write_text("")
+    three = [looked(tmp_path, name, clock) for name in "abc"]
+    for id_ in IDS:
+        assert sorted(each.rank(id_) for each in three) == [0, 1, 2]
+    for each in three:
+        assert 50 < sum(each.rank(id_) == 0 for id_ in IDS) < 150
+
+
+def gone(directory: Path) -> None:
+    for path in directory.glob("executor-*.host"):
+        path.unlink()
+
+
+def test_one_alone_is_the_first_for_all(tmp_path: Path, clock: Hand) -> None:
+    alone = looked(tmp_path, "a", clock)
+    assert {alone.rank(id_) for id_ in IDS} == {0}
+
+
+def test_what_was_one_s_that_is_gone_is_the_others(tmp_path: Path, clock: Hand) -> None:
+    here(tmp_path, "a", "b")
+    one = looked(tmp_path, "a", clock)
+    assert {one.rank(id_) for id_ in IDS} == {0, 1}
+    (tmp_path / "executor-b.host").unlink()
+    assert not one.look(), "it is not looked all the time"
+    clock.now += peers.LOOK
+    assert one.look()
+    assert {one.rank(id_) for id_ in IDS} == {0}
+
+
+def test_one_that_renews_its_presence_no_more_counts_no_more(tmp_path: Path, clock: Hand) -> None:
+    """Whatever the clock of the file system says, which nobody trusts alone."""
+    here(tmp_path, "a", "ahead", "lives")
+    os.utime(tmp_path / "executor-ahead.host", (1e10, 1e10))
+    one = looked(tmp_path, "a", clock)
+    assert one.count == 3
+    for number in range(20):
+        clock.now += peers.LOOK
+        os.utime(tmp_path / "executor-lives.host", (number, number))
+        one.look()
+    assert one.count == 2
+
+
+# -- Executors
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    patient = LeaseSettings(renewal=0.05, limit=1000.0, check=0.1, pause=0.05)  # whoever is there stays there
+    made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1), lease=patient))
+    made.drop("warm")
+    made.wait_for("warm")
+    here(tmp_path / "tmp", "default", "other")
+    yield made
+    made.close()
+
+
+def other_executor(bench: Bench) -> Executor:
+    settings = msgspec.structs.replace(bench.settings, executor=ExecutorSettings(slots=1, name="other"))
+    made = Executor(settings, lambda _: bench.sandbox)
+    made.start()
+    return made
+
+
+def look(*executors: Executor) -> None:
+    for executor in executors:
+        executor._finder._peers._looked = float("-inf")
+        executor.step([])
+
+
+def read_by(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list of what an executor reads in ``new/`` from now on."""
+    read: list[str] = []
+    plain = executor._spool.read
+
+    def noting(state: object, entry: object) -> object:
+        if state == "new":
+            read.append(entry.id)  # type: ignore[attr-defined]
+        return plain(state, entry)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(executor._spool, "read", noting)
+    return read
+
+
+def drop(bench: Bench, ids: list[str]) -> list[Hint]:
+    for id_ in ids:
+        bench.drop(id_)
+    return [Hint("new", named(id_)) for id_ in ids]
+
+
+@pytest.mark.parametrize("by", ["hints", "scan"])
+def test_two_share_what_is_to_be_read(bench: Bench, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    monkeypatch.setattr(finding, "GRACE", 1000.0)
+    monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    other = other_executor(bench)
+    two = [bench.executor, other]
+    look(*two)
+    both = [read_by(executor, monkeypatch) for executor in two]
+    hints = drop(bench, IDS[:30])
+    for executor in two:
+        executor.step([hint for hint in hints if executor.wants(hint)] if by == "hints" else None)
+    bench.until(lambda: bench.has("done", f"{IDS[0]}.response.json"), lambda: [each.step([]) for each in two])
+    bench.until(lambda: all(bench.has("done", f"{id_}.response.json") for id_ in IDS[:30]), lambda: look(*two))
+    other.stop()
+    assert sorted(both[0] + both[1]) == sorted(IDS[:30])
+    assert min(len(each) for each in both) > 5
+    gone(bench.root / "tmp")
+    bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("by", ["hints", "scan"])
+def test_what_another_does_not_come_to_is_taken(bench: Bench, by: str) -> None:
+    """The other is there and does nothing; more wait than are looked at at once."""
+    look(bench.executor)
+    assert bench.executor._finder._peers.count == 2
+    hints = drop(bench, IDS[:30])
+    if by == "hints":
+        bench.executor.step([hint for hint in hints if bench.executor.wants(hint)])
+    bench.wait_for(*IDS[:30])
+    gone(bench.root / "tmp")
+    bench.assert_nothing_is_left()
+
+
+def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are not even told of, but once: then an executor that has nothing to do looks for them."""
+    monkeypatch.setattr(finding, "GRACE", 1000.0)
+    monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    executor = bench.executor
+    look(executor)
+    bench.sandbox.gate.clear()
+    theirs = [id_ for id_ in IDS if executor._finder._peers.rank(id_)]
+    wanted = []
+    for id_ in theirs[:30]:
+        hint = Hint("new", named(id_))
+        if executor.wants(hint):
+            wanted.append(id_)
+            executor.step([hint])
+    assert wanted == theirs[: finding.FEW + 1]
+    bench.put(1002, stranger := next(id_ for id_ in theirs[30:]))
+    assert executor.wants(Hint("new", f"{stranger}@1002-1.json")), "one owner's many hide nobody's"
+    assert executor.wants(Hint("new", named(next(id_ for id_ in IDS if id_ not in theirs))))
