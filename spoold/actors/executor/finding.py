@@ -32,7 +32,7 @@ BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.
 PART = 0.01  # seconds of a scan at once while there is work
 FIRST = 0.2  # seconds of it at once while there is none: of what is found by then the oldest is begun with
 REST = 8.0  # for how many times as long as a part took the scan rests while there is work
-QUICK = 0.005  # seconds of a processor for a whole scan that needs no rest
+QUICK = 0.05  # seconds of a processor for a whole scan that needs no rest
 LONG_REST = 100.0  # for how many times as long as all of its parts took of a processor no other one begins
 LONGEST_REST = 60.0  # seconds
 LOOK = 256  # names between two looks at the clock
@@ -41,7 +41,7 @@ GRACE = 0.05  # seconds for which an entry is left to each executor whose it is 
 LONGEST_GRACE = 1.0  # seconds
 FEW = 4  # entries of one owner, for each slot, that are looked at after that
 AGAIN = 0.1  # seconds, for each executor, until one that has nothing to do looks for more of these
-SELDOM = 1.0  # seconds until one that has something to do looks whether it still has
+SELDOM = 1.0  # seconds, for each executor, until one that has something to do looks whether it still has
 FED = 0.5  # seconds between two looks whether there is room for more in line
 
 
@@ -146,7 +146,7 @@ class Finder:
         if self._scan is not None:
             return 0.0 if self._hurries else max(0.0, self._rests_until - self._clock.monotonic())
         if self._more_elsewhere:
-            return max(AGAIN, self._again - self._clock.monotonic()) if self._hurries else SELDOM
+            return max(AGAIN, self._again - self._clock.monotonic()) if self._hurries else SELDOM * self._peers.count
         return FED if self.backlog else LONGEST_REST
 
     def _parts(self) -> Generator[None, None, None]:
@@ -158,7 +158,7 @@ class Finder:
         seen, line, backlog = self._seen.names(state), self._line.names(state), self.backlog.names(state)
         in_line_before = set(line) if self._line.keeps_room else frozenset[str]()
         left_before = set(self._seen.left(state))
-        met = set()
+        met, news = set(), list[Entry]()
         for number, found in enumerate(fsops.scan(self._queue.path(state)), 1):
             name = found.name
             if name in left_before or name in in_line_before:
@@ -166,24 +166,34 @@ class Finder:
             if not (name in seen or name in line or name in backlog):
                 entry = ids.parse_entry(name)
                 if entry and self._is_news(entry) and self.backlog.needs(entry):
-                    self._find(state, entry)
+                    news.append(entry)
             if number % LOOK == 0:
+                self._find(state, news)
                 yield
+        self._find(state, news)
         self._seen.forget(state, left_before - met)
         if in_line_before:
             self._line.keep_present(state, self._line.names(state) - (in_line_before - met))
 
-    def _find(self, state: State, entry: Entry) -> None:
-        """Let an entry wait in the backlog, under one name if a loss of power left it two."""
+    def _find(self, state: State, news: list[Entry]) -> None:
+        """Let entries wait in the backlog, or leave them to others, and clear the list."""
+        aged = [(mtime, entry) for entry in news if (mtime := self._mtime(state, entry)) is not None]
+        news.clear()
+        aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where the times of files tell no difference
+        for mtime, entry in aged:
+            if rank := self._peers.rank(entry.id):
+                self._leave(Place(state, entry), rank)
+            else:
+                self.backlog.add(state, entry, mtime)
+
+    def _mtime(self, state: State, entry: Entry) -> float | None:
+        """Return an entry's mtime, None where it is gone, and leave it one name if a loss of power left it two."""
         path = self._queue.entry_path(state, entry)
         found = attributes.mtime_and_links(path)
         if found and found[1] > 1:
             drop_double(self._queue, state, entry, log)
             found = attributes.mtime_and_links(path)
-        if found and (rank := self._peers.rank(entry.id)):
-            self._leave(Place(state, entry), rank)
-        elif found:
-            self.backlog.add(state, entry, found[0])
+        return found[0] if found else None
 
     def _leave(self, place: Place, rank: int) -> None:
         """Look at an entry when so many other executors have had their chance, unless there are many."""
