@@ -1,0 +1,53 @@
+"""Many executors on one spool: what a job costs by how many there are, each with one slot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from benchmarks.daemons import Daemons
+from benchmarks.programs import TRIVIAL
+from benchmarks.served import Served
+from benchmarks.turns import say
+from spoold.config import ExecutorSettings
+
+NUMBERS = (1, 2, 8, 32)
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def executors(served: Served, work: Path, jobs: int, numbers: tuple[int, ...] = NUMBERS) -> dict[str, dict[str, float]]:
+    """Return, by how many executors there are, jobs per second and ms of their CPU per job, of jobs that come at once.
+
+    The spool's own executor does not run meanwhile.
+    """
+    results = {}
+    for number in numbers:
+        say(f"{number} executors")
+        served.daemons.end(["executor"])
+        all_of_them = [_begun(served, work, each) for each in range(number)]
+        for each in all_of_them:
+            each.ready()
+        pids = [each.pids()["executor"] for each in all_of_them]
+        before = sum(map(_cpu, pids))
+        taken = served.burst([TRIVIAL] * jobs)
+        spent = sum(map(_cpu, pids)) - before
+        for each in all_of_them:
+            each.end(["executor"])
+        results[str(number)] = {"jobs_per_s": round(jobs / taken, 1), "cpu_ms": round(spent * 1000 / jobs, 3)}
+    served.daemons.launch("executor")  # it answers what comes next, whenever it is ready
+    return results
+
+
+def _begun(served: Served, work: Path, number: int) -> Daemons:
+    settings = replace(served.settings, executor=ExecutorSettings(slots=1, name=f"e{number}"))
+    made = Daemons(f"executor-{number}-of-{served.name}", work, settings)
+    made.begin(["executor"])
+    return made
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
