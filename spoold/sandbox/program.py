@@ -77,7 +77,7 @@ def compile_to(
     with tempfile.TemporaryDirectory(prefix="spoold-") as place:
         (Path(place) / "facts.h").write_text(header())
         files = [str(path) for path in code or sources() if path.suffix == ".c"]
-        command = [compiler, *flags, f"-I{place}", f"-I{SOURCE}", *files, "-o", str(target)]
+        command = [compiler, *flags, f"-I{place}", f"-I{SOURCE}", *files, "-o", str(target.absolute())]
         try:
             done = subprocess.run(command, capture_output=True, timeout=COMPILE_TIMEOUT, check=False, cwd=place)
         except (OSError, subprocess.TimeoutExpired) as error:

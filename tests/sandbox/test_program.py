@@ -65,9 +65,8 @@ def test_a_package_brings_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_a_package_is_built_with_it(tmp_path: Path) -> None:
-    target = tmp_path / "supervisor"
-    subprocess.run([sys.executable, "-m", "spoold.sandbox.program", target], check=True)
-    assert target.read_bytes()[:4] == b"\x7fELF"
+    subprocess.run([sys.executable, "-m", "spoold.sandbox.program", "supervisor"], check=True, cwd=tmp_path)
+    assert (tmp_path / "supervisor").read_bytes()[:4] == b"\x7fELF"
 
 
 def test_source_that_others_can_change_is_refused(copied: Path) -> None:
