@@ -218,12 +218,15 @@ def stands_for(path: str, kept: io.FileIO) -> bool:
     return (named.st_dev, named.st_ino) == (found.st_dev, found.st_ino)
 
 
-def note(path: str, text: str, private: str = "") -> bool:
+def note(path: str, text: str, private: str = "", *, like: str = "") -> bool:
     """Leave a short text where one look finds it, as the target of a symbolic link; False where there is something.
 
-    With a ``private`` name, by which it is made first, it replaces what is there. It is not synced.
+    With a ``private`` name, by which it is made first, it replaces what is there. It is not synced. Where there is a
+    note of ours of the same text, ``like`` may be its path: a second name of it takes no inode.
     """
     beat()
+    if like and _note_again(path, text, like):
+        return True
     try:
         os.symlink(text, private or path)
     except FileExistsError:
@@ -232,6 +235,18 @@ def note(path: str, text: str, private: str = "") -> bool:
     if private:
         replace(private, path)
     return True
+
+
+def _note_again(path: str, text: str, like: str) -> bool:
+    """Make ``path`` a second name of the note ``like``; False where that cannot be, or ``like`` is another by now."""
+    try:
+        os.link(like, path, follow_symlinks=False)
+    except OSError:  # it is gone, has as many names as can be, or the file system has one name for each link
+        return False
+    if noted(path) == text:
+        return True
+    remove(path)
+    return False
 
 
 def noted(path: str) -> str | None:

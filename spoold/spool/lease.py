@@ -37,6 +37,7 @@ class Lease:
     def __init__(self, path: str, wish: str = "") -> None:
         self.path = path
         self.lost = self.cancelled = False
+        self.ended = False  # its entry is committed: nobody ever holds it by this name again, but for a new use of it
         self._wish = wish
         self.stop = threading.Event()
         held = fsops.keep_open(path)
@@ -100,6 +101,7 @@ class Heartbeat:
         self._notes = notes
         self._held: set[Lease] = set()
         self._done: set[str] = set()  # notes that have to go
+        self._spare: list[str] = []  # notes of what is committed: the next may have them, or they have to go
         self._ending = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -162,14 +164,38 @@ class Heartbeat:
             # Only now that it is claimed: an entry that another has must not be noted here. A full disk has no room for
             # notes, and needs the lease all the more: without one, the next process waits until the lease runs out.
             with contextlib.suppress(OSError):
-                fsops.note(note, NOTE)
+                self._leave(note)
             yield lease
         finally:
             with self._lock:  # first of all: what nobody works on must not be renewed for ever
                 self._held.discard(lease)
-                self._done.add(note)
+                if lease.ended:
+                    self._spare.append(note)
+                else:
+                    self._done.add(note)
             lease.close()
             self._remove_notes()
+
+    def _leave(self, note: str) -> None:
+        """Leave a note, since now: a spare one under this name, else one that takes a new inode."""
+        with self._lock:
+            spare = self._spare.pop() if self._spare else None
+        if spare is None:
+            fsops.note(note, NOTE)
+            return
+        try:
+            fsops.move(spare, note)
+            fsops.touch(note)
+        except OSError:
+            self._done.add(spare)
+            raise
+
+    def tidy(self) -> None:
+        """Remove the notes that were kept for what is held next."""
+        with self._lock:
+            self._done.update(self._spare)
+            self._spare.clear()
+        self._remove_notes()
 
     def _remove_notes(self) -> None:
         """Remove the notes of what is not held any more; one that the host keeps us from removing goes later."""
@@ -191,7 +217,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Renew all leases once. What is not renewed is at the next beat; one that runs out is the safe outcome."""
-        self._remove_notes()
+        self.tidy()
         self._of_all(Lease.renew)
         self._of_all(Lease.heed)
 

@@ -17,6 +17,7 @@ from spoold.model.states import Kind, State
 from spoold.spool.answers import Answers
 from spoold.spool.queue import Queue
 
+MOST_OWNERS = 1000  # of whom it is remembered where they were noted last
 UNKNOWN = "-"  # stands in ids/ for the owner of an entry whose name does not tell
 
 
@@ -25,6 +26,7 @@ class OwnedQueue(Queue):
 
     def __init__(self, root: str, attempts: int, pause: float = 0.0, answers: Answers | None = None) -> None:
         super().__init__(root, Kind.SUBMISSION, attempts, pause, answers)
+        self._last: dict[str, str] = {}  # where this process noted each owner last
 
     def wish(self, entry: Entry) -> str:
         """Return where its holder is asked to end an entry: a second name of it."""
@@ -46,7 +48,11 @@ class OwnedQueue(Queue):
 
     def _take_id(self, entry: Entry) -> bool:
         """Note whose an id is from now on; False where another has it."""
-        if fsops.note(self.path("ids", entry.id), _noted(entry)):
+        path, text = self.path("ids", entry.id), _noted(entry)
+        if fsops.note(path, text, like=self._last.get(text, "")):
+            if len(self._last) >= MOST_OWNERS:
+                self._last.clear()
+            self._last[text] = path
             return True
         if self.locate(entry.id) is not None:
             return False

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable
 
 import msgspec
@@ -23,7 +24,7 @@ from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
-from spoold.model.response import FINAL, Outcome, Phase, Response, Status, in_short, skip_pending
+from spoold.model.response import FINAL, Response, Status, in_short, skip_pending
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along
@@ -231,9 +232,9 @@ class _Refused(msgspec.Struct):
 
 
 class Progress:
-    """The response so far of one running submission, shown to its owner as it changes. Never fails the run.
+    """The response so far of one running submission, for its owner to look at. Never fails the run.
 
-    Nothing is shown while ``is_short`` tells that the disk has too little room.
+    Nothing is shown while ``is_short`` tells that the disk has too little room. Thread-safe.
     """
 
     def __init__(
@@ -241,21 +242,27 @@ class Progress:
     ) -> None:
         self._spool, self._is_short = spool, is_short
         self._entry, self._response, self._origin = entry, response, origin
-
-    def phase_ended(self, name: str, phase: Phase) -> None:
-        """Show that the run goes on after a compilation; after any other end the response itself follows at once."""
-        if name == "compile" and phase.outcome is Outcome.OK:
-            self.change(compile=phase, status=Status.RUNNING)
+        self._showing = threading.Lock()
+        self._ended = False
 
     def change(self, **changes: object) -> None:
-        """Show the response with ``changes``."""
+        """Note ``changes`` of the response, to be shown."""
         self._response = msgspec.structs.replace(self._response, **changes)
-        if self._is_short():
-            return
-        try:
-            self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
-        except OSError as error:
-            log.warning("progress could not be shown", submission=self._entry.id, error=error)
+
+    def show(self) -> None:
+        """Show the response so far, unless it is over."""
+        with self._showing:
+            if self._ended or self._is_short():
+                return
+            try:
+                self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
+            except OSError as error:
+                log.warning("progress could not be shown", submission=self._entry.id, error=error)
+
+    def end(self) -> None:
+        """Show nothing any more, also where another thread is about to: the side file is to go."""
+        with self._showing:
+            self._ended = True
 
 
 def published(id_: str, response: Response, origin: Origin) -> bytes:

@@ -52,6 +52,40 @@ def test_an_entry_is_added_once(queue: OwnedQueue) -> None:
     assert not names(queue, "tmp")
 
 
+def test_ids_of_one_owner_are_names_of_one_note(queue: OwnedQueue) -> None:
+    """To make a file for each takes longer than all else that is noted."""
+    for entry in (Entry("a", 1, 1001), Entry("b", 1, 1001), Entry("c", 1, 1002)):
+        assert queue.add(entry, b"entry")
+    assert [os.readlink(queue.path("ids", id_)) for id_ in "abc"] == ["1001", "1001", "1002"]
+    a, b, c = (os.lstat(queue.path("ids", id_)).st_ino for id_ in "abc")
+    assert (a == b, a == c) == (True, False)
+    queue.release_id("b")
+    assert queue.add(Entry("d", 1, 1001), b"entry"), "the last one is gone"
+    assert os.readlink(queue.path("ids", "d")) == "1001"
+
+
+def test_a_note_that_is_anothers_by_now_is_not_made_again(queue: OwnedQueue) -> None:
+    assert queue.add(Entry("a", 1, 1001), b"entry")
+    os.unlink(queue.path("ids", "a"))
+    os.symlink("1002", queue.path("ids", "a"))
+    assert queue.add(Entry("b", 1, 1001), b"entry")
+    assert os.readlink(queue.path("ids", "b")) == "1001"
+
+
+def test_a_note_may_have_as_many_names_as_it_can(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def only_files(source: str, target: str, **options: bool) -> None:
+        if os.path.islink(source):
+            raise OSError(errno.EMLINK, "Too many links", source)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", only_files)
+    for id_ in "ab":
+        assert queue.add(Entry(id_, 1, 1001), b"entry")
+    assert [os.readlink(queue.path("ids", id_)) for id_ in "ab"] == ["1001", "1001"]
+
+
 def test_an_id_is_found_by_what_is_noted_of_it(tmp_path: Path) -> None:
     layout.create(str(tmp_path))
     queue = OwnedQueue(str(tmp_path), attempts=3)
@@ -222,6 +256,49 @@ def test_what_a_killed_process_held_is_known_to_the_next_of_its_role(queue: Owne
     assert third.start() == [], "it is told once"
     for heartbeat in (first, second, third):
         heartbeat.stop()
+
+
+def test_the_note_of_what_is_committed_is_the_next_ones_since_now(queue: OwnedQueue) -> None:
+    """To make a file and remove it for each job takes longer than all else that is noted."""
+    heartbeat = noting(queue, 1000)
+    first, second = (queue.entry_path(State.RUNNING, claimed(queue, id_)) for id_ in ("a", "b"))
+    note, later = (queue.path("tmp", f"test.held/{os.path.basename(path)}") for path in (first, second))
+    with heartbeat.holding(first) as lease:
+        inode = os.lstat(note).st_ino
+        os.utime(note, (1, 1), follow_symlinks=False)
+        lease.ended = True
+    with heartbeat.holding(second):
+        assert os.listdir(queue.path("tmp", "test.held")) == [os.path.basename(second)]
+        assert os.lstat(later).st_ino == inode
+        assert os.lstat(later).st_mtime > 1, "it tells since when this one is held"
+    assert os.listdir(queue.path("tmp", "test.held")) == [], "what is not committed may be held by that name again"
+    heartbeat.stop()
+
+
+@pytest.mark.parametrize("when", ["tidy", "beat"])
+def test_the_note_of_what_is_committed_goes_where_nothing_follows(queue: OwnedQueue, when: str) -> None:
+    heartbeat = noting(queue, 1000)
+    with heartbeat.holding(queue.entry_path(State.RUNNING, claimed(queue))) as lease:
+        lease.ended = True
+    getattr(heartbeat, when)()
+    assert os.listdir(queue.path("tmp", "test.held")) == []
+    heartbeat.stop()
+
+
+def test_a_note_that_cannot_be_had_again_goes_all_the_same(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: str) -> bool:
+        raise OSError(30, "Read-only file system")
+
+    heartbeat = noting(queue, 1000)
+    first, second = (queue.entry_path(State.RUNNING, claimed(queue, id_)) for id_ in ("a", "b"))
+    with heartbeat.holding(first) as lease:
+        lease.ended = True
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "move", read_only)
+        with heartbeat.holding(second):
+            pass
+    assert os.listdir(queue.path("tmp", "test.held")) == []
+    heartbeat.stop()
 
 
 def test_who_begins_to_hold_while_all_are_asked_to_stop_is_asked_as_well(queue: OwnedQueue) -> None:

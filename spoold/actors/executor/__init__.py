@@ -293,6 +293,7 @@ class Executor:
             progress.change(
                 status=Status.DEPENDENCIES_INSTALLED, dependencies=of_dependencies(build.result.phase, cached=False)
             )
+            progress.show()
         owner, limits = submission.Spool.uid, self._settings.limits
         job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
         ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)

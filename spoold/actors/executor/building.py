@@ -103,7 +103,7 @@ class Building:
 
     def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)
-        Progress(self._spool, wait.entry, response, wait.origin, self._floor.reached).change()
+        Progress(self._spool, wait.entry, response, wait.origin, self._floor.reached).show()
 
     def begun(self, build_id: str) -> None:
         """Note that a build has begun: those who wait for it are told in the next steps."""

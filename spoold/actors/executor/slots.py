@@ -15,6 +15,7 @@ import msgspec
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Taken
+from spoold.actors.executor.showing import Showing
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
@@ -73,6 +74,7 @@ class Slots:
         self._runtime: Runtime | None = None
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
+        self._showing = Showing()
 
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
@@ -81,6 +83,7 @@ class Slots:
                 self._newer.meet(newer)
                 continue
             recover(self._spool.queue, State.RUNNING, entry, abandon=self._abandon, log=log)
+        self._showing.start()
         for worker in self._workers:
             worker.start()
 
@@ -114,7 +117,9 @@ class Slots:
             if worker.is_alive():
                 worker.join()
         impatience.cancel()
+        self._showing.stop()
         self._spool.queue.results.tidy()
+        self._heartbeat.tidy()
         self._heartbeat.stop()
 
     def use_runtime(self, runtime: Runtime) -> None:
@@ -140,6 +145,7 @@ class Slots:
             if not self._take_on(taken):
                 self._stopping.wait(BACK_OFF)
             elif self._line.idle:
+                self._heartbeat.tidy()
                 self._spool.queue.results.tidy()
         except OSError as error:
             log.error("the host is in the way; private names go later", error=error)
@@ -208,12 +214,47 @@ class Slots:
         self._ending.observe(WAIT, submission)
         log.info("running", submission=entry.id, attempt=entry.attempt, build=record.build_id)
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
-        final = _outcome_of(job, sandbox, response, progress, lease)
+        self._showing.soon(progress)
+        try:
+            final = self._outcome_of(job, sandbox, response, progress, lease)
+        finally:
+            self._showing.over(progress)
         for name, phase in (("compile", final.compile), ("run", final.run)):
             if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
                 PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
         self._ending.finish(entry, submission, final, tidy=False)
+        lease.ended = True
+
+    def _outcome_of(self, job: Job, sandbox: Sandbox, response: Response, progress: Progress, lease: Lease) -> Response:
+        """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
+
+        One that is cancelled is told with the phases that ran.
+        """
+        ran: dict[str, Phase] = {}
+
+        def on_phase(name: str, phase: Phase) -> None:
+            ran[name] = phase
+            if name == "compile" and phase.outcome is Outcome.OK:  # after any other end the response follows at once
+                progress.change(compile=phase, status=Status.RUNNING)
+                self._showing.soon(progress)
+
+        try:
+            result = sandbox.run(job, on_phase, lease.stop)
+        except ClientError as error:
+            return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
+        except RunCancelledError:
+            if not lease.cancelled:
+                raise
+            return msgspec.structs.replace(response, status=Status.CANCELLED, **ran)
+        notes = [*(response.notes or ()), *result.notes]
+        return msgspec.structs.replace(
+            response,
+            status=verdict(result.compile, result.run),
+            compile=result.compile,
+            run=result.run,
+            notes=notes or msgspec.UNSET,
+        )
 
     def _put_back(self, entry: Entry, *, lost: bool) -> None:
         """Give back an entry that was not finished, where its lease is not lost."""
@@ -241,35 +282,6 @@ class Slots:
             Place(State.RUNNING, entry),
             f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
-
-
-def _outcome_of(job: Job, sandbox: Sandbox, response: Response, progress: Progress, lease: Lease) -> Response:
-    """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
-
-    One that is cancelled is told with the phases that ran.
-    """
-    ran: dict[str, Phase] = {}
-
-    def on_phase(name: str, phase: Phase) -> None:
-        ran[name] = phase
-        progress.phase_ended(name, phase)
-
-    try:
-        result = sandbox.run(job, on_phase, lease.stop)
-    except ClientError as error:
-        return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
-    except RunCancelledError:
-        if not lease.cancelled:
-            raise
-        return msgspec.structs.replace(response, status=Status.CANCELLED, **ran)
-    notes = [*(response.notes or ()), *result.notes]
-    return msgspec.structs.replace(
-        response,
-        status=verdict(result.compile, result.run),
-        compile=result.compile,
-        run=result.run,
-        notes=notes or msgspec.UNSET,
-    )
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

@@ -1,0 +1,63 @@
+"""Showing: the side files of jobs that run, for those that run for a while.
+
+Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and a file that is made and removed
+costs as much as their answer. So a job is shown once it has run for ``SOON``. A thread of its own does it. It wakes up
+ten times a second while anything is to be shown, and not at all otherwise. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from spoold.spool.store import Progress
+
+SOON = 0.1  # seconds
+
+
+class Showing:
+    """Shows what is given to ``soon`` unless ``over`` comes before."""
+
+    def __init__(self) -> None:
+        self._due: dict[Progress, float] = {}  # on the monotonic clock
+        self._lock = threading.Lock()
+        self._something, self._ending = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="showing", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; nothing is shown any more."""
+        self._ending.set()
+        self._something.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def soon(self, progress: Progress) -> None:
+        """Have it shown, as it is then."""
+        with self._lock:
+            self._due.setdefault(progress, time.monotonic() + SOON)
+        self._something.set()
+
+    def over(self, progress: Progress) -> None:
+        """Have it shown no more: its job is over. What is written of it by now is all there is."""
+        with self._lock:
+            self._due.pop(progress, None)
+        progress.end()
+
+    def _serve(self) -> None:
+        while self._something.wait() and not self._ending.is_set():
+            self._something.clear()
+            while self._due and not self._ending.wait(SOON):
+                for progress in self._take_due():
+                    progress.show()
+
+    def _take_due(self) -> list[Progress]:
+        now = time.monotonic()
+        with self._lock:
+            due = [progress for progress, at in self._due.items() if at <= now]
+            for progress in due:
+                del self._due[progress]
+        return due
