@@ -6,10 +6,13 @@ old an entry is, a probe file is touched there and its mtime read back.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 
 from spoold.host import fsops
+
+OFTEN = 1.0  # seconds
 
 
 class Clock:
@@ -18,6 +21,7 @@ class Clock:
     def __init__(self, probe: str) -> None:
         self._probe = probe
         self._ahead = time.time() - time.monotonic()  # of the monotonic clock
+        self._asked = -math.inf  # on the monotonic clock
 
     def monotonic(self) -> float:
         """Return seconds that never go back, for durations."""
@@ -34,8 +38,15 @@ class Clock:
             fsops.touch(self._probe)
         found = fsops.mtime(self._probe)
         now = time.time() if found is None else found
-        self._ahead = now - time.monotonic()
+        self._asked = time.monotonic()
+        self._ahead = now - self._asked
         return now
+
+    def arrival(self) -> float:
+        """Return the file system's now, as it was asked within the last second: for what is noted and not compared."""
+        if time.monotonic() >= self._asked + OFTEN:
+            return self.file_system()
+        return self.nearly()
 
     def nearly(self) -> float:
         """Return the file system's now as far as it is known without asking: as it was when it was asked last."""

@@ -21,6 +21,7 @@ from spoold.host import acl
 from spoold.host.attributes import identity
 from spoold.host.pulse import beat
 
+PIECE = 1 << 20  # bytes that are read at once
 READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # of a file that may be odd
 
 
@@ -175,21 +176,36 @@ def read(path: str, limit: int = 1 << 31) -> bytes | None:
             raise OddFileError(error.errno, "not a regular file", path) from error
         raise
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OddFileError(errno.EINVAL, "not a regular file", path)
-        if found.st_size > limit:
-            raise OddFileError(errno.EFBIG, f"more than {limit} bytes", path)
-        return read_open(descriptor, limit)
+        return _read_regular(descriptor, path, limit)
     finally:
         os.close(descriptor)
 
 
-def read_open(descriptor: int, limit: int) -> bytes:
-    """Return at most ``limit`` bytes from where an open file stands."""
-    parts = []
-    left = limit
-    while left > 0 and (part := os.read(descriptor, min(left, 1 << 20))):
+def read_kept(kept: io.FileIO) -> bytes:
+    """Return the bytes of a file that is kept open, from where it stands; raises as :func:`read`."""
+    beat()
+    return _read_regular(kept.fileno(), str(kept.name), 1 << 31)
+
+
+def _read_regular(descriptor: int, path: str, limit: int) -> bytes:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise OddFileError(errno.EINVAL, "not a regular file", path)
+    if found.st_size > limit:
+        raise OddFileError(errno.EFBIG, f"more than {limit} bytes", path)
+    return read_open(descriptor, limit, found.st_size)
+
+
+def read_open(descriptor: int, limit: int, size: int) -> bytes:
+    """Return at most ``limit`` bytes from where an open file stands, which had ``size`` of them when it was looked at.
+
+    One call reads it where it has as many still.
+    """
+    parts = [os.read(descriptor, min(size, PIECE) + 1)] if size < limit else []
+    if parts and len(parts[0]) == size:
+        return parts[0]
+    left = limit - sum(map(len, parts))
+    while left > 0 and (part := os.read(descriptor, min(left, PIECE))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

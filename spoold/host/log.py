@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from spoold.host.journal import JournalHandler
@@ -41,7 +42,12 @@ class _Formatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S%z', time.localtime(record.created))} "
+    return _second(int(record.created))
+
+
+@lru_cache(maxsize=1)
+def _second(since_epoch: int) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S%z', time.localtime(since_epoch))} "
 
 
 def _prefix(record: logging.LogRecord) -> str:
@@ -93,6 +99,9 @@ def set_up(*, level: str, journal: bool) -> None:
     handler.setFormatter(_Formatter(_prefix if journal else _time))
     if journal:
         handler = JournalHandler(_Formatter(lambda _: ""), handler, PRIORITY)
+    # What no line of ours has, and the library would find out for each (see "Optimization" in its documentation).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     root = logging.getLogger("spoold")
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -68,7 +68,7 @@ def look_at_dropped(path: str, limit: int) -> Dropped | None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return _dropped(found)
-        return _dropped(found, fsops.read_open(descriptor, limit))
+        return _dropped(found, fsops.read_open(descriptor, limit, found.st_size))
     finally:
         os.close(descriptor)
 

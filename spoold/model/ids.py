@@ -11,6 +11,7 @@ import hashlib
 import re
 import secrets
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple, assert_never
 
 from spoold.model.states import State
@@ -94,6 +95,7 @@ def cancelled_id(name: str) -> str | None:
     return _dropped_id(name, "cancel")
 
 
+@lru_cache(maxsize=256)  # each name is looked at by several, one after the other
 def _dropped_id(name: str, ending: str) -> str | None:
     match = DROPPED.fullmatch(name)
     return match["id"] if match and match["ending"] == ending and is_id(match["id"]) else None

@@ -67,6 +67,10 @@ class Lease:
                 self.cancelled = True
                 self.stop.set()
 
+    def read(self) -> bytes:
+        """Return the bytes of the entry that is held; once."""
+        return fsops.read_kept(self._held)
+
     def check(self) -> None:
         """Raise :class:`LeaseLostError` when the lease is lost by now."""
         if self.lost or not fsops.stands_for(self.path, self._held):
@@ -154,7 +158,7 @@ class Heartbeat:
     def holding(self, path: str, wish: str = "") -> Iterator[Lease]:
         """Keep the lease on the claimed entry ``path`` renewed inside the block; see :class:`Lease` for ``wish``."""
         lease = Lease(path, wish)
-        note = os.path.join(self._notes, os.path.basename(path))
+        note = f"{self._notes}/{os.path.basename(path)}"
         with self._lock:
             self._held.add(lease)
             self._done.discard(note)

@@ -10,7 +10,6 @@ Builds have no owner. Submissions have, see ``owned``.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ class Queue:
 
     def path(self, directory: str, name: str = "") -> str:
         """Return the path of ``name`` in a directory of this queue, a state's or another."""
-        return os.path.join(self.root, directory, name)
+        return f"{self.root}/{directory}/{name}"  # os.path.join takes four times as long, twenty times a job
 
     def entry_path(self, state: State, entry: Entry) -> str:
         """Return where ``entry`` is while it is in ``state``."""

@@ -153,9 +153,10 @@ class Spool:
         Raises :class:`LeaseLostError` where it has moved on, :class:`NewerFormatError` where it is not for this version
         to read, and :class:`msgspec.DecodeError` where nobody can.
         """
-        return self._decoded(self.queue.read(state, entry), state, entry)
+        return self.decoded(self.queue.read(state, entry), state, entry)
 
-    def _decoded(self, data: bytes, state: State, entry: Entry) -> Submission:
+    def decoded(self, data: bytes, state: State, entry: Entry) -> Submission:
+        """Return the Submission object that an entry's bytes are; raises as :meth:`read`, but for a lost lease."""
         return formats.decode(data, Submission, self.queue.entry_path(state, entry))
 
     def newer(self, state: State, entry: Entry) -> NewerFormatError | None:
@@ -206,7 +207,7 @@ class Spool:
             self.queue.claim(entry, state, State.RUNNING)
         data = self.queue.read(State.RUNNING, entry)
         try:
-            submission = self._decoded(data, State.RUNNING, entry)
+            submission = self.decoded(data, State.RUNNING, entry)
             origin, response = submission.Spool, submission.Response
         except msgspec.DecodeError:
             owner = os.geteuid() if entry.owner is None else entry.owner  # names of earlier versions tell of none

@@ -29,7 +29,7 @@ class Uses:
         This is what `spoolctl deps` shows, what collection goes by, and in whose turn a build is made.
         """
         now = time.monotonic()
-        path = os.path.join(self._path, f"{build_id}@{uid}")
+        path = f"{self._path}/{build_id}@{uid}"
         if not fsops.touch(path):
             fsops.write_private(path, b"")
         if len(self._noted) >= MOST:

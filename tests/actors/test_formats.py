@@ -189,14 +189,14 @@ def test_what_turns_out_to_be_newer_after_the_claim_goes_back_with_the_same_atte
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back = note_calls(monkeypatch, Queue, "give_back")
-    read = Spool.read
+    decoded = Spool.decoded
 
-    def find_newer(spool: Spool, state: State, entry: Entry) -> Submission:
+    def find_newer(spool: Spool, data: bytes, state: State, entry: Entry) -> Submission:
         if state is State.RUNNING and not given_back:
             raise NewerFormatError(spool.queue.entry_path(state, entry), NEWER, NEWER - 1)
-        return read(spool, state, entry)
+        return decoded(spool, data, state, entry)
 
-    monkeypatch.setattr(Spool, "read", find_newer)
+    monkeypatch.setattr(Spool, "decoded", find_newer)
     bench.drop("a")
     bench.wait_for("a")
     assert given_back == [(mine("a"), "running", 1)]

@@ -136,6 +136,32 @@ def test_no_more_is_read_than_asked_for(tmp_path: Path) -> None:
     assert fsops.read(str(tmp_path / "none"), 4) is None
 
 
+@pytest.mark.parametrize("size", [0, 1, 5, 6, 100])
+@pytest.mark.parametrize("limit", [5, 6, 100])
+def test_all_is_read_whatever_the_file_has_become_since_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, limit: int
+) -> None:
+    """It may grow, or be cut, while it is read; and a large one is read in pieces."""
+    path = tmp_path / "file"
+    path.write_bytes(b"abcdef")
+    for piece in (2, 1 << 20):
+        monkeypatch.setattr(fsops, "PIECE", piece)
+        with path.open("rb", buffering=0) as file:
+            found = fsops.read_open(file.fileno(), limit, size)
+        assert found == b"abcdef"[:limit]
+
+
+def test_what_is_kept_open_is_read_whatever_its_name_stands_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"this")
+    kept = fsops.keep_open(str(path))
+    assert kept is not None
+    path.unlink()
+    path.write_bytes(b"another")
+    with kept:
+        assert fsops.read_kept(kept) == b"this"
+
+
 def test_what_is_no_file_is_neither_followed_nor_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to(tmp_path / "file")

@@ -39,7 +39,7 @@ class Showing:
         """Have it shown, as it is then."""
         with self._lock:
             self._due.setdefault(progress, time.monotonic() + SOON)
-        self._something.set()
+            self._something.set()
 
     def over(self, progress: Progress) -> None:
         """Have it shown no more: its job is over. What is written of it by now is all there is."""
@@ -48,15 +48,15 @@ class Showing:
         progress.end()
 
     def _serve(self) -> None:
-        while self._something.wait() and not self._ending.is_set():
-            self._something.clear()
-            while self._due and not self._ending.wait(SOON):
-                for progress in self._take_due():
-                    progress.show()
+        while self._something.wait() and not self._ending.wait(SOON):
+            for progress in self._take_due():
+                progress.show()
 
     def _take_due(self) -> list[Progress]:
         now = time.monotonic()
         with self._lock:
+            if not self._due:
+                self._something.clear()
             due = [progress for progress, at in self._due.items() if at <= now]
             for progress in due:
                 del self._due[progress]

@@ -188,7 +188,7 @@ class Slots:
 
     def _run(self, taken: Taken, lease: Lease) -> None:
         entry = taken.place.entry
-        submission = self._spool.read(State.RUNNING, entry)
+        submission = self._spool.decoded(lease.read(), State.RUNNING, entry)
         request = submission.Request
         record = self._builds.result(taken.build_id)
         sandbox, runtime = self._engine.sandbox, self._runtime

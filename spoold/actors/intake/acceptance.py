@@ -150,7 +150,7 @@ class Acceptance:
         self._box.remove(name, dropped)
 
     def _origin_of(self, dropped: Dropped) -> Origin:
-        return origin_of(dropped, self._spool.clock.file_system(), self._settings.max_file)
+        return origin_of(dropped, self._spool.clock.arrival(), self._settings.max_file)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:
         """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more.

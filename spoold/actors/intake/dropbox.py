@@ -46,7 +46,7 @@ class DropBox:
 
     def __init__(self, path: str, clock: Clock, shares: Shares, limit: int, arriving: Arriving) -> None:
         self.limit = limit  # bytes of one file; no more of it is ever kept
-        self._path = path
+        self._path = os.path.join(path, "")
         self._clock = clock
         self._shares = shares
         self._person = arriving.person
@@ -68,7 +68,7 @@ class DropBox:
 
     def path(self, name: str) -> str:
         """Return where a file lies."""
-        return os.path.join(self._path, name)
+        return self._path + name
 
     def remove(self, name: str, dropped: Dropped) -> None:
         """Remove a file that was dealt with, unless another one has its name by now. A directory may be set aside."""
