@@ -123,6 +123,7 @@ class Main:
             # already, when a process that was stopped goes on): so this one has to wake up now and then.
             while not loop.started.wait(TICK):
                 pass
+        memory.give_back()  # what the start took
         if all(loop.failure is None for loop in self._loops):
             notify("READY=1")
             names = ",".join(loop.name for loop in self._loops)

@@ -7,7 +7,7 @@ a timer is what everything rests on.
 In the drop box users make as many events as they like. So those of names that nobody looks at go before anything else
 is done with them, and of the others so many are kept. What is lost asks for a scan, and the hints that there are stay.
 The kernel's events are read here (``host/inotify``): watchdog takes more than ten times as long for one, keeps as many
-as come, and does not tell that some were lost. It polls where the spool is remote. The only module that uses it.
+as come, and does not tell that some were lost. It polls where the spool is remote (``polling``).
 """
 
 from __future__ import annotations
@@ -18,16 +18,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from watchdog.events import (
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers.polling import PollingObserver
-
 from spoold.host.inotify import Inotify, events
 from spoold.host.log import Log
 from spoold.model import ids
@@ -37,7 +27,6 @@ log = Log("watch")
 MOST_HINTS = 50_000  # more at once than this, and a scan is cheaper
 PAUSE = 0.001  # seconds after each reading: then much is read at once, and the actor is not kept from its work
 LONG_PAUSE = 0.005  # seconds after a reading of which nothing is wanted: many may watch what one of them wants
-EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileMovedEvent]
 
 
 class Observer(Protocol):
@@ -92,7 +81,9 @@ class Watch:
 
     def _observe(self) -> Observer:
         if self._remote:
-            return _Polling(self, self._root, self._directories, self._poll)
+            from spoold.polling import Polling  # noqa: PLC0415 - it takes memory, and few spools are remote
+
+            return Polling(self.note, self._root, self._directories, self._poll)
         return _Kernel(self, self._root, self._directories)
 
     def stop(self) -> None:
@@ -177,31 +168,3 @@ class _Kernel(threading.Thread):
         self._inotify.end()
         self.join()
         self._inotify.close()
-
-
-class _Polling(FileSystemEventHandler):
-    """Compares what lies in the directories every ``poll`` seconds."""
-
-    def __init__(self, watch: Watch, root: str, directories: list[str], poll: float) -> None:
-        self._watch, self._root, self._directories = watch, root, directories
-        self._observer = PollingObserver(timeout=poll)
-        try:
-            self._observer.start()
-            for directory in directories:
-                self._observer.schedule(self, os.path.join(root, directory), event_filter=EVENTS)
-        except OSError:
-            self.stop()
-            raise
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Note an event (called by watchdog's thread)."""
-        changed = os.fsdecode(event.dest_path or event.src_path)
-        directory, name = os.path.split(os.path.relpath(changed, self._root))
-        if directory in self._directories and not ids.is_upload_in_progress(name):
-            self._watch.note([Hint(directory, name)])
-
-    def stop(self) -> None:
-        """End, and come back when it is over."""
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()

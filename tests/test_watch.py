@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,3 +173,9 @@ def test_a_wait_can_be_ended(watch: Watch) -> None:
     began = time.monotonic()
     assert watch.wait(30) is None
     assert time.monotonic() - began < 20
+
+
+def test_a_daemon_of_a_local_spool_has_no_memory_for_polling() -> None:
+    """It takes a megabyte of each of the four."""
+    code = "import sys, spoold.cli.daemon; sys.exit('watchdog' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

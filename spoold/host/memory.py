@@ -28,6 +28,12 @@ def share_arena() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
+def give_back() -> None:
+    """Give back to the kernel what the C library has kept of what was freed."""
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
 class Unused:
     """Gives back what is unused; ``step`` is called now and then, and looks."""
 
@@ -43,8 +49,7 @@ class Unused:
         now = resident()
         self._still = 0 if now > self._before + LITTLE else self._still + 1
         if now > self._least + MUCH and self._still.bit_count() == 1:
-            with contextlib.suppress(AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)
+            give_back()
             now = resident()
         self._least, self._before = min(self._least, now), now
 

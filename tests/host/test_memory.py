@@ -82,3 +82,20 @@ print(len(calls))
 def test_who_needs_all_that_they_have_is_asked_seldom() -> None:
     done = subprocess.run([sys.executable, "-c", NEEDED], check=True, capture_output=True)
     assert 1 <= int(done.stdout) <= 10
+
+
+def test_memory_that_was_freed_is_given_back() -> None:
+    """In a process of its own, since others hold what this one frees."""
+    code = """
+import os
+from spoold.host import memory
+pieces = [bytearray(100_000) for _ in range(1000)]
+last = bytearray(100_000)  # so that the heap does not shrink by itself
+del pieces
+held = lambda: int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = held()
+memory.give_back()
+assert held() < before - 50_000_000, (before, held())
+"""
+    environment = {"MALLOC_MMAP_THRESHOLD_": "1000000"} | os.environ  # else each piece is the kernel's by itself
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
