@@ -81,16 +81,23 @@ class Queue:
 
         Several processes may do so at once: each writes under a private name of its own.
         """
-        private = self.private(Private.ENTRY, f"{entry.id}.{secrets.token_hex(4)}")
-        fsops.write_private(private, data)
+        private = self.prepare(entry, data)
         with gone_on_error(private):
-            added = (state is State.DONE or self._take_id(entry)) and fsops.publish(
-                private, self.entry_path(state, entry)
-            )
+            added = self.add_prepared(entry, private, state=state)
             if sync:
                 fsops.sync_directory(self.path(state))
         fsops.remove(private)
         return added
+
+    def prepare(self, entry: Entry, data: bytes, *, sync: bool = True) -> str:
+        """Write what is to be added under a private name, synced or not, and return that."""
+        private = self.private(Private.ENTRY, f"{entry.id}.{secrets.token_hex(4)}")
+        fsops.write_private(private, data, sync=sync)
+        return private
+
+    def add_prepared(self, entry: Entry, private: str, *, state: State = State.NEW) -> bool:
+        """Show what is synced as a first entry, which keeps its private name; False where that id is used already."""
+        return (state is State.DONE or self._take_id(entry)) and fsops.publish(private, self.entry_path(state, entry))
 
     def _take_id(self, entry: Entry) -> bool:  # noqa: ARG002 - see OwnedQueue
         """Note whose an id is from now on; False where another has it. Builds belong to nobody."""

@@ -10,8 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -19,8 +18,8 @@ from msgspec import UNSET
 from spoold.config import Settings
 from spoold.host import attributes, fsops, strangers
 from spoold.host.clock import Clock
-from spoold.host.log import Log
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
+from spoold.host.syncs import sync_files
 from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
@@ -31,7 +30,6 @@ from spoold.spool.answers import Answers, forget, is_ours, is_published, publish
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import gone_on_error
 
-log = Log("spool")
 ENCODER = msgspec.json.Encoder()
 LONGEST_REFUSAL = 1 << 16  # bytes of one of a name, which says the name and little else
 
@@ -52,9 +50,23 @@ class Spool:
 
         Its name is durable after :meth:`sync_accepted`, which one may call once for many.
         """
-        submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
-        self.write_progress(id_, submission.Response, origin, attempt=0)  # before anyone can work on it and show more
-        return self.queue.add(Entry(id_, 1, origin.uid), formats.encode(submission), sync=False)
+        return self.accept_all([(id_, request, origin)])[0]
+
+    def accept_all(self, accepted: Sequence[tuple[str, Request, Origin]]) -> list[bool]:
+        """Store many as :meth:`accept` does one. Where the host is in the way of one, some may be stored."""
+        prepared: list[tuple[Entry, str]] = []
+        try:
+            for id_, request, origin in accepted:
+                submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
+                self.write_progress(id_, submission.Response, origin, attempt=0)  # before anyone can show more
+                entry = Entry(id_, 1, origin.uid)
+                prepared.append((entry, self.queue.prepare(entry, formats.encode(submission), sync=False)))
+            sync_files(private for _, private in prepared)
+            return [self.queue.add_prepared(*each) for each in prepared]
+        finally:
+            for _, private in prepared:
+                with contextlib.suppress(OSError):  # intake removes it when it starts
+                    fsops.remove(private)
 
     def sync_accepted(self) -> None:
         """Make what was accepted so far durable: only now may the clients' files go."""
@@ -230,40 +242,6 @@ class _Refused(msgspec.Struct):
     """What is read of the refusal of a name."""
 
     uid: int
-
-
-class Progress:
-    """The response so far of one running submission, for its owner to look at. Never fails the run.
-
-    Nothing is shown while ``is_short`` tells that the disk has too little room. Thread-safe.
-    """
-
-    def __init__(
-        self, spool: Spool, entry: Entry, response: Response, origin: Origin, is_short: Callable[[], bool]
-    ) -> None:
-        self._spool, self._is_short = spool, is_short
-        self._entry, self._response, self._origin = entry, response, origin
-        self._showing = threading.Lock()
-        self._ended = False
-
-    def change(self, **changes: object) -> None:
-        """Note ``changes`` of the response, to be shown."""
-        self._response = msgspec.structs.replace(self._response, **changes)
-
-    def show(self) -> None:
-        """Show the response so far, unless it is over."""
-        with self._showing:
-            if self._ended or self._is_short():
-                return
-            try:
-                self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
-            except OSError as error:
-                log.warning("progress could not be shown", submission=self._entry.id, error=error)
-
-    def end(self) -> None:
-        """Show nothing any more, also where another thread is about to: the side file is to go."""
-        with self._showing:
-            self._ended = True
 
 
 def published(id_: str, response: Response, origin: Origin) -> bytes:

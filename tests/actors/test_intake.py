@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -24,10 +25,10 @@ import pytest
 from spoold.actors import intake
 from spoold.actors.intake import Intake, arriving, dropbox, rests
 from spoold.config import Settings, ShareSettings, SpoolSettings
-from spoold.host import attributes, fsops, log, strangers
+from spoold.host import attributes, fsops, log, strangers, syncs
 from spoold.model.ids import Hint
 from spoold.model.states import State
-from spoold.model.submission import Submission
+from spoold.model.submission import File, Origin, Request, Submission
 from spoold.model.turns import Turns
 from spoold.spool import layout
 from spoold.spool import store as spool_store
@@ -50,6 +51,8 @@ UPLOADS = [
 ]
 GOOD = b'{"files": [{"name": "run.sh", "content": "echo hi"}]}'
 NOBODY = 65534
+REQUEST = Request(files=[File(name="run.sh", content="echo hi")])
+ORIGIN = Origin(uid=os.getuid(), gid=os.getgid(), sha256="", arrival=0)
 
 
 WITHOUT_END = ShareSettings(bytes=1 << 40, entries=1 << 40)  # of small disks, most of which are one owner's here
@@ -1012,3 +1015,74 @@ def test_a_file_that_got_the_number_of_one_that_is_gone_stays(box: Box) -> None:
     os.chown(path, NOBODY, NOBODY)
     strangers.remove_dropped(str(path), taken)
     assert not path.exists()
+
+
+def test_files_that_came_together_are_synced_at_the_same_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other each would wait for the disk, which does many in the time of one."""
+    at_once = threading.Barrier(syncs.AT_ONCE, timeout=60)
+    fsync, calls = os.fsync, itertools.count()
+
+    def slow(descriptor: int) -> None:
+        if next(calls):
+            at_once.wait()
+        fsync(descriptor)
+
+    monkeypatch.setattr(syncs, "SLOW", 0.0)
+    monkeypatch.setattr(os, "fsync", slow)
+    names = {f"{number}.json" for number in range(syncs.AT_ONCE + 1)}
+    for name in names:
+        box.drop(name)
+    monkeypatch.setattr(fsops, "sync_directory", lambda _: None)
+    box.step()
+    assert box.names("incoming") == set()
+    assert len(box.names("new")) == len(names)
+    assert box.names("tmp") == set()
+
+
+def test_nothing_is_seen_before_all_that_is_stored_with_it_is_synced(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(paths: Iterable[str]) -> None:
+        assert len([*paths]) == 2
+        assert box.names("new") == set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    box.drop("a.json")
+    box.drop("b.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_store, "sync_files", sync)
+        patch.setattr(spool_store.Spool, "accept", lambda *_: pytest.fail("not one by one before this"))
+        with pytest.raises(OSError, match="Input/output"):
+            box.spool.accept_all([(id_, REQUEST, ORIGIN) for id_ in ("c", "d")])
+    assert box.names("tmp") == set()
+    box.step()
+    assert box.names("new") == {named("a"), named("b")}
+
+
+def test_one_that_cannot_be_stored_is_not_in_the_way_of_others(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish = fsops.publish
+
+    def broken(private: str, public: str) -> bool:
+        if public.endswith(named("bad")):
+            raise OSError(errno.EIO, "Input/output error", public)
+        return publish(private, public)
+
+    for name in ("a", "bad", "z"):
+        box.drop(f"{name}.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(fsops, "publish", broken)
+        box.step()
+        assert box.names("new") == {named("a"), named("z")}
+        assert box.names("incoming") == {"bad.json"}
+        assert box.names("tmp") == set()
+    box.step()
+    assert box.names("new") == {named(id_) for id_ in ("a", "bad", "z")}
+    assert box.names("incoming") == set()
+
+
+def test_two_files_of_one_id_that_came_together_are_one_submission_and_one_answer(box: Box) -> None:
+    box.drop("a.json")
+    box.drop("a@12345678.json")
+    box.drop("a@87654321.json", GOOD.replace(b"hi", b"ho"))
+    box.step()
+    assert box.names("new") == {named("a")}
+    assert box.names("incoming") == set()
+    assert len([name for name in box.names("done") if name.endswith(".refused.json")]) == 1

@@ -11,7 +11,7 @@ from spoold.actors.executor.showing import Showing
 from spoold.model.ids import Entry
 from spoold.model.response import Response, Status
 from spoold.model.submission import Origin
-from spoold.spool.store import Progress
+from spoold.spool.progress import Progress
 from tests.actors.bench import Bench
 
 ORIGIN = Origin(uid=0, gid=0, sha256="", arrival=0)

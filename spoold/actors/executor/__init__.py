@@ -50,8 +50,9 @@ from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.lease import Heartbeat
 from spoold.spool.newer import LeftAlone
+from spoold.spool.progress import Progress
 from spoold.spool.recovery import mend
-from spoold.spool.store import Progress, Spool
+from spoold.spool.store import Spool
 from spoold.upkeep import usage
 from spoold.upkeep.floor import Floor
 from spoold.upkeep.shares import Shares

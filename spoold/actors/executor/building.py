@@ -27,7 +27,8 @@ from spoold.model.states import Role, State
 from spoold.model.submission import Request, Submission
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
-from spoold.spool.store import Progress, Spool
+from spoold.spool.progress import Progress
+from spoold.spool.store import Spool
 from spoold.upkeep.floor import Floor
 
 log = Log(Role.EXECUTOR)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 
-from spoold.spool.store import Progress
+from spoold.spool.progress import Progress
 
 SOON = 0.1  # seconds
 

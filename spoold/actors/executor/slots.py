@@ -39,8 +39,9 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.holding import Holder
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
+from spoold.spool.progress import Progress
 from spoold.spool.recovery import recover
-from spoold.spool.store import Progress, Spool
+from spoold.spool.store import Spool
 from spoold.upkeep.floor import Floor
 
 log = Log(Role.EXECUTOR)

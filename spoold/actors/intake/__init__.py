@@ -139,6 +139,7 @@ class Intake(Threadless):
         """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
         try:
             self._take_some()
+            self._acceptance.accept_checked()
         except OSError as error:
             log.error("nothing can be taken in; what is in incoming/ stays there", error=error)
             self._box.forget()
@@ -187,6 +188,7 @@ class Intake(Threadless):
 
     def _take(self, name: str) -> bool:
         if id_ := ids.cancelled_id(name):
+            self._acceptance.accept_checked(id_)
             done = self._cancels.take(id_, name)
         elif id_ := ids.submission_id(name):
             done = self._acceptance.take(id_, name)

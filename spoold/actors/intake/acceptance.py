@@ -8,10 +8,12 @@ client's file is removed when the entry is durable, not before. Many are made du
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from spoold.actors.intake.arriving import Arriving
-from spoold.actors.intake.dropbox import DropBox
+from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
 from spoold.actors.intake.pins import KnownPins
 from spoold.config import Settings
 from spoold.host import fsops, strangers
@@ -21,14 +23,25 @@ from spoold.host.seldom import Seldom
 from spoold.host.strangers import Dropped
 from spoold.model import ids
 from spoold.model.dropped import read_request, why_incomplete
-from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, TemporaryError
+from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, NewerFormatError, TemporaryError
 from spoold.model.states import Role, State
 from spoold.model.submission import Origin, Request
 from spoold.spool.store import Spool, origin_of
 from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
+SMALL = 64 << 10  # bytes of a file that may wait to be stored with others
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
+
+
+class Checked(NamedTuple):
+    """A file that is a submission of an id that was not used, and what is to be stored of it."""
+
+    id: str
+    name: str
+    dropped: Dropped
+    request: Request
+    origin: Origin
 
 
 class Acceptance:
@@ -48,6 +61,7 @@ class Acceptance:
         self._settings = settings.spool
         self._spool, self._box, self._arriving = spool, box, arriving
         self._pins, self._shares, self._seldom = pins, shares, seldom
+        self._checked: dict[str, Checked] = {}  # by id: nothing is written of them yet
         self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
 
     def apply_settings(self, settings: Settings) -> None:
@@ -59,6 +73,7 @@ class Acceptance:
         path = self._box.path(name)
         if self._arriving.is_unchanged(name, path):
             return False
+        self.accept_checked(id_)
         dropped = strangers.look_at_dropped(path, self._settings.max_file + 1)
         if dropped is None:
             return True
@@ -80,6 +95,47 @@ class Acceptance:
         else:
             self._accept(id_, name, dropped, request)
         return True
+
+    def accept_checked(self, id_: str = "") -> None:
+        """Store what was checked, all at once; where an ``id_`` is given, only if that is among it.
+
+        Raises :class:`OSError` where the host is in the way of all.
+        """
+        if id_ and id_ not in self._checked:
+            return
+        checked, self._checked = [*self._checked.values()], {}
+        if len(checked) > 1:
+            try:
+                stored = self._spool.accept_all([(each.id, each.request, each.origin) for each in checked])
+            except OSError as error:
+                if error.errno in OF_THE_HOST:
+                    raise  # of those that were stored all the same the files are found again
+            else:
+                for each, is_stored in zip(checked, stored, strict=True):
+                    self._settle(each, is_stored=is_stored)
+                return
+        for each in checked:  # so that one is not in the way of others
+            try:
+                self._settle(each, is_stored=self._spool.accept(each.id, each.request, each.origin))
+            except OSError as error:
+                if error.errno in OF_THE_HOST:
+                    raise
+                message = "could not take a file in; it stays in incoming/"
+                self._seldom.error(message, error.errno, file=each.name, error=error)
+
+    def _settle(self, checked: Checked, *, is_stored: bool) -> None:
+        if is_stored:
+            DROPPED.add("accepted")
+        elif not self._is_repeated_by_now(checked):
+            log.debug("another submission of its id was just here; it stays in incoming/", file=checked.name)
+            return
+        self._taken.append((checked.name, checked.dropped))
+
+    def _is_repeated_by_now(self, checked: Checked) -> bool:
+        try:
+            return self._is_repeated(checked.id, checked.origin)
+        except (TemporaryError, NewerFormatError):  # the next look at the file tells
+            return False
 
     def remove_accepted(self) -> None:
         """Remove the clients' files that were taken in, once the names of their entries are durable."""
@@ -115,13 +171,13 @@ class Acceptance:
 
     def _accept(self, id_: str, name: str, dropped: Dropped, request: Request) -> None:
         origin = self._origin_of(dropped)
-        if not self._is_repeated(id_, origin):
-            if self._spool.accept(id_, request, origin):
-                self._shares.add(origin.uid, len(dropped.data), kept=False)
-                DROPPED.add("accepted")
-            elif not self._is_repeated(id_, origin):
-                raise TemporaryError("another submission of this id was just here")
-        self._taken.append((name, dropped))
+        if self._is_repeated(id_, origin):
+            self._taken.append((name, dropped))
+            return
+        self._checked[id_] = Checked(id_, name, dropped, request, origin)
+        self._shares.add(origin.uid, len(dropped.data), kept=False)  # by now, for whatever is looked at next
+        if len(dropped.data) > SMALL:  # its owner is charged for what it takes
+            self.accept_checked()
 
     def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
         origin = self._origin_of(dropped)

@@ -1,0 +1,53 @@
+"""Side files of submissions that somebody works on, which owners may look at meanwhile.
+
+Spec: spool-layout.md, "The Response". No decision reads one, and to write one never fails what it tells of.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from spoold.host.log import Log
+from spoold.model.ids import Entry
+from spoold.model.response import Response
+from spoold.model.submission import Origin
+from spoold.spool.store import Spool
+
+log = Log("spool")
+
+
+class Progress:
+    """The response so far of one running submission, for its owner to look at. Never fails the run.
+
+    Nothing is shown while ``is_short`` tells that the disk has too little room. Thread-safe.
+    """
+
+    def __init__(
+        self, spool: Spool, entry: Entry, response: Response, origin: Origin, is_short: Callable[[], bool]
+    ) -> None:
+        self._spool, self._is_short = spool, is_short
+        self._entry, self._response, self._origin = entry, response, origin
+        self._showing = threading.Lock()
+        self._ended = False
+
+    def change(self, **changes: object) -> None:
+        """Note ``changes`` of the response, to be shown."""
+        self._response = msgspec.structs.replace(self._response, **changes)
+
+    def show(self) -> None:
+        """Show the response so far, unless it is over."""
+        with self._showing:
+            if self._ended or self._is_short():
+                return
+            try:
+                self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
+            except OSError as error:
+                log.warning("progress could not be shown", submission=self._entry.id, error=error)
+
+    def end(self) -> None:
+        """Show nothing any more, also where another thread is about to: the side file is to go."""
+        with self._showing:
+            self._ended = True
