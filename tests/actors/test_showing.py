@@ -23,12 +23,14 @@ def of(bench: Bench, id_: str) -> Progress:
 
 def test_what_runs_for_a_while_is_shown(bench: Bench) -> None:
     shower = Showing()
-    shower.start()
+    thread = threading.Thread(target=shower.serve)
+    thread.start()
     shower.soon(of(bench, "a"))
     bench.until(lambda: bench.names("progress") == {"a.json"})
     shower.soon(of(bench, "b"))
     bench.until(lambda: bench.names("progress") == {"a.json", "b.json"})
     shower.stop()
+    thread.join()
 
 
 def test_what_is_over_is_not_shown_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Showing: the side files of jobs that run, for those that run for a while.
 
 Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and a file that is made and removed
-costs as much as their answer. So a job is shown once it has run for ``SOON``. A thread of its own does it. It wakes up
-ten times a second while anything is to be shown, and not at all otherwise. Thread-safe.
+costs as much as their answer. So a job is shown once it has run for ``SOON``. A thread does it that the slots start. It
+wakes up ten times a second while anything is to be shown, and not at all otherwise. Thread-safe.
 """
 
 from __future__ import annotations
@@ -22,18 +22,11 @@ class Showing:
         self._due: dict[Progress, float] = {}  # on the monotonic clock
         self._lock = threading.Lock()
         self._something, self._ending = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="showing", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """End; nothing is shown any more."""
+        """End ``serve``; nothing is shown any more."""
         self._ending.set()
         self._something.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def soon(self, progress: Progress) -> None:
         """Have it shown, as it is then."""
@@ -47,7 +40,8 @@ class Showing:
             self._due.pop(progress, None)
         progress.end()
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """Show what is due, until ``stop``."""
         while self._something.wait() and not self._ending.wait(SOON):
             for progress in self._take_due():
                 progress.show()

@@ -76,6 +76,7 @@ class Slots:
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
         self._showing = Showing()
+        self._shower = threading.Thread(target=self._showing.serve, name="showing", daemon=True)
 
     def start(self) -> None:
         """Put back what an earlier process of this executor held; begin to renew leases."""
@@ -84,7 +85,7 @@ class Slots:
                 self._newer.meet(newer)
                 continue
             recover(self._spool.queue, State.RUNNING, entry, abandon=self._abandon, log=log)
-        self._showing.start()
+        self._shower.start()
         for worker in self._workers:
             worker.start()
 
@@ -119,6 +120,8 @@ class Slots:
                 worker.join()
         impatience.cancel()
         self._showing.stop()
+        if self._shower.is_alive():
+            self._shower.join()
         self._spool.queue.results.tidy()
         self._heartbeat.tidy()
         self._heartbeat.stop()
