@@ -299,6 +299,7 @@ STEADY = {  # how much a step does must not depend on the machine
     "spoold.actors.intake.LONG": math.inf,
     "spoold.host.clock.OFTEN": 0.0,  # it is asked each time
     "spoold.host.syncs.AT_ONCE": 1,
+    "spoold.spool.uses.ONCE": 0.0,  # each use is noted
     "spoold.actors.intake.dropbox.LONG": math.inf,  # whatever a look takes, the next step looks again
     "spoold.actors.executor.LONG": math.inf,
     "spoold.actors.executor.building.LONG": math.inf,
