@@ -27,7 +27,9 @@ EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMo
 class Polling(FileSystemEventHandler):
     """Compares what lies in the directories every ``poll`` seconds; ``note`` is told what changed, by its thread."""
 
-    def __init__(self, note: Callable[[Iterable[Hint]], None], root: str, directories: list[str], poll: float) -> None:
+    def __init__(
+        self, note: Callable[[Iterable[Hint]], object], root: str, directories: list[str], poll: float
+    ) -> None:
         self._note, self._root, self._directories = note, root, directories
         self._observer = PollingObserver(timeout=poll)
         try:

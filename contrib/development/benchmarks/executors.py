@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from benchmarks.daemons import Daemons
 from benchmarks.programs import TRIVIAL
 from benchmarks.served import Served
-from benchmarks.turns import say
+from benchmarks.ways import say
 from spoold.config import ExecutorSettings
 
 NUMBERS = (1, 2, 8, 32)
