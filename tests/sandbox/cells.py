@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,3 +55,12 @@ def waiting(sandbox: DockerSandbox) -> Runner[Container]:
 def container(sandbox: DockerSandbox) -> str:
     """Return the id of the container that waits."""
     return waiting(sandbox).transport.id
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children, theirs too; those that end meanwhile may be among them."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    return found

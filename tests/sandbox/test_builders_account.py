@@ -38,6 +38,7 @@ from spoold.sandbox import program
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from tests.engines import SLOWNESS
+from tests.sandbox.cells import family
 from tests.sandbox.conftest import Mode, settings_for
 from tests.standins import store_path
 
@@ -197,14 +198,6 @@ def run(room: Room, executor: Executor, caplog: pytest.LogCaptureFixture) -> dic
         time.sleep(0.01)
     answer: dict[str, Any] = json.loads(response.read_bytes())
     return answer
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and its children, theirs too."""
-    found = [pid]
-    for each in found:
-        found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
-    return found
 
 
 def test_nothing_of_the_attackers_runs_as_root(

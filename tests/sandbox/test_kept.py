@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -11,7 +13,8 @@ from msgspec.structs import replace
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.nix.build import NixBuilder
-from tests.sandbox.cells import Make, container, go, make
+from spoold.sandbox.facts import HOLDERS
+from tests.sandbox.cells import Make, container, family, go, make, waiting
 from tests.sandbox.conftest import make_job
 
 __all__ = ["make"]  # a fixture
@@ -98,3 +101,45 @@ def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(
     finally:
         shutil.rmtree(there)
     assert container(sandbox) == used
+
+
+# A look that takes as long as one may: half a second of CPU time.
+STRANGE = "for n in {1..200}; do echo '#!/usr/bin/env nosuch' >$n; done; sleep 0.05; chmod +x *; cat * >seen; exit 127"
+
+
+def test_who_looks_into_a_jobs_files_has_nothing_but_the_jobs_rights(
+    make: Make, runtime: Runtime, plain_shell: str
+) -> None:
+    sandbox = make(waiting=1)
+    pid = waiting(sandbox).transport.pid
+    job = replace(make_job(STRANGE, shell=plain_shell), env={"PATH": f"{'x:' * 20000}{runtime.coreutils}/bin"})
+    seen: list[tuple[list[str], str, str]] = []
+    while not seen:
+        running = threading.Thread(target=go, args=(sandbox, job))
+        running.start()
+        while running.is_alive() and not seen:
+            seen = [found for each in family(pid) if (found := looking(each))]
+        running.join()
+        pid = waiting(sandbox).transport.pid
+    opened, maps, capabilities = seen[0]
+    assert len([each for each in opened if not each.startswith(("/job", "/nix/store"))]) == 1, opened
+    assert capabilities == "0000000000000000"
+    assert "/dev/zero" not in maps
+
+
+def looking(pid: int) -> tuple[list[str], str, str] | None:
+    """Return what a process has that looks into a job's files, None of any other or one that has ended."""
+    try:
+        there = Path(f"/proc/{pid}")
+        status = dict(line.split(":", 1) for line in (there / "status").read_text().splitlines())
+        busy = int((there / "stat").read_text().rpartition(")")[2].split()[11])
+        if (
+            status["Name"].strip() != "supervisor"
+            or int(status["Uid"].split()[0]) % 3 != HOLDERS.start % 3 + 1
+            or busy < 5
+        ):
+            return None
+        opened = [os.readlink(each) for each in (there / "fd").iterdir()]
+        return opened, (there / "maps").read_text(), status["CapPrm"].strip()
+    except OSError:
+        return None

@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #define NO_CORE 1  /* bytes: with so many the kernel starts no handler of core dumps, which with none it does, see core(5) */
 #define APART 64   /* a descriptor above all that have to have certain numbers */
@@ -111,14 +110,6 @@ static void enter_work(void)
         FAILED_AT("chdir");
     dprintf(2, "spoold: the work directory cannot be entered: %s\n", strerror(errno));
     _exit(FAILED);
-}
-
-static void close_above(int last)
-{
-    if (!syscall(SYS_close_range, last + 1, ~0U, 0))
-        return;
-    for (int file = last + 1; file < 256; file++)
-        close(file);
 }
 
 /* Start the program as it is, where it can be, or the shell that reads the words. */

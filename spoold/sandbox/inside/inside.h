@@ -287,7 +287,8 @@ void watch_network(void);       /* From now on calls that ask for the network ar
 extern int network_calls;       /* ... this descriptor, -1 where the kernel cannot do it ... */
 void let_network_call(void);    /* ... and wait until this lets them go on. */
 extern bool network_used;
-void give_up_rights(void);      /* Become the job's user. */
+void give_up_rights(void);      /* Become the job's user, and see no more of what the supervisor shares with the mother. */
+void close_above(int last);     /* all descriptors */
 
 /* -- direct.c: what is started */
 
@@ -309,6 +310,7 @@ _Noreturn void serve_many(uid_t holder, const char *space, const char *inodes);
 _Noreturn void serve(bool again, bool in_cell);
 int settle(const struct parcel *parcel);
 _Noreturn void leave(void);
+void share_nothing(void);
 _Noreturn void porter(void);
 
 #endif

@@ -344,6 +344,8 @@ static void beside(struct piece script)
     for (const struct dirent *entry; directory && seen < PROGRAMS && (entry = readdir(directory));)
         if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && !is(script, entry->d_name))
             names[seen++] = strdup(entry->d_name);
+    if (directory)
+        closedir(directory);
     qsort(names, seen, sizeof *names, by_name);
     for (int index = 0; index < seen; index++) {
         struct piece name = {names[index], strlen(names[index])};
@@ -494,10 +496,12 @@ static _Noreturn void look(const char *name, int code, const struct list *words,
     struct piece script = {name, strlen(name)};
     bool failed = code == NOT_RUN || code == NOT_FOUND;
     found = space_of_found;
-    complain_to = 2;
     give_up_rights();
     confine();
     filter_calls();
+    MUST(dup2(to, 0));  /* all that it has left of the supervisor's: no word with the host, no counter, no rule */
+    complain_to = 0;
+    close_above(0);
     until = own_cpu() + LOOKING;
     places = code == NOT_FOUND ? search(words) : NULL;
     struct piece text = text_of(script, space);
@@ -508,7 +512,7 @@ static _Noreturn void look(const char *name, int code, const struct list *words,
     if (!told && failed)
         beside(script);
     size_t size = count * sizeof *found;
-    _exit(size && write(to, found, size) != (ssize_t)size);
+    _exit(size && write(0, found, size) != (ssize_t)size);
 }
 
 /* The process that looked may be the job's by now. */
