@@ -312,7 +312,8 @@ provide_machine() {
     packages=$(sed -n '/^Depends:/,/^Description:/s/^ \([a-z0-9.-]*\).*/\1/p' \
         "$root/contrib/packaging/debian/control" | paste -sd,)
     need_packages debootstrap:debootstrap systemd-nspawn:systemd-container
-    provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,$packages"
+    # What pip installs has the compiler make the program of the sandboxes.
+    provide_debian "systemd-sysv,dbus,procps,libdbi-perl,python3-venv,gcc,libc6-dev,$packages"
 }
 
 # --- Docker
