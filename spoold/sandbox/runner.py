@@ -148,7 +148,12 @@ class Runner(Generic[Carrier]):
             self.due = False
 
     def _release(self, stream: Stream) -> None:
-        """Have the supervisor make room for another job, which after the last phase it does by itself."""
+        """Have the supervisor make room for another job, which after the last phase it does by itself.
+
+        Where the job was cancelled, a word of that may be under way to it, and would reach it in the next job.
+        """
+        if stream.cancelled.is_set():
+            return
         try:
             stream.send([] if self._left else [wire.frame(End())], LOSS_TIMEOUT)
         except (ClosedError, RunCancelledError):
