@@ -122,7 +122,7 @@ def test_who_looks_into_a_jobs_files_has_nothing_but_the_jobs_rights(
         running.join()
         pid = waiting(sandbox).transport.pid
     opened, maps, capabilities = seen[0]
-    assert len([each for each in opened if not each.startswith(("/job", "/nix/store"))]) == 1, opened
+    assert len({each for each in opened if not each.startswith(("/job", "/nix/store"))}) == 1, opened
     assert capabilities == "0000000000000000"
     assert "/dev/zero" not in maps
 

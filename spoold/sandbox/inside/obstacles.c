@@ -499,9 +499,12 @@ static _Noreturn void look(const char *name, int code, const struct list *words,
     give_up_rights();
     confine();
     filter_calls();
-    MUST(dup2(to, 0));  /* all that it has left of the supervisor's: no word with the host, no counter, no rule */
+    /* All that it has left of the supervisor's: no word with the host, no counter, no rule. A program of the job would have
+     * a pipe there too, to which a link of its may lead. */
+    for (int number = 0; number < 3; number++)
+        MUST(dup2(to, number));
     complain_to = 0;
-    close_above(0);
+    close_above(2);
     until = own_cpu() + LOOKING;
     places = code == NOT_FOUND ? search(words) : NULL;
     struct piece text = text_of(script, space);
