@@ -87,7 +87,7 @@ class Row:
             self.peak[role] = max(self.peak.get(role, 0.0), _peak(pid))
         self.served.rest()
         if last:
-            time.sleep(REST)
+            time.sleep(REST)  # what is at rest is what is there after a while: nothing tells that it has come to rest
             self.memory = self.served.daemons.memory()
 
 
@@ -134,7 +134,7 @@ def _environments(served: Served) -> dict[str, dict[str, Any]]:
         say(f"an environment of {paths} paths more than the shell")
         program = Program("", TRIVIAL.output, TRIVIAL.files | {"cutor.nix": _many_paths(paths)})
         new = Row(paths, served)
-        new.measure(lambda program=program: served.burst([program]), last=True)  # type: ignore[misc]
+        new.measure(lambda program=program: served.burst([program]), last=True)  # type: ignore[misc] # mypy cannot infer it
         size = _closure(served, f"o{paths}-")
         made.append((Row(size, served, new.seconds, new.memory, new.peak), Row(size, served), program))
     programs = {id(known): program for _, known, program in made}
@@ -232,7 +232,7 @@ def _in_turns(what: str, rows: list[Row], act: Callable[[Row], float]) -> dict[s
     for number in range(ROUNDS):
         say(f"{what}: round {number + 1} of {ROUNDS}")
         for row in rows:
-            row.measure(lambda row=row: act(row), last=number == ROUNDS - 1)  # type: ignore[misc]
+            row.measure(lambda row=row: act(row), last=number == ROUNDS - 1)  # type: ignore[misc] # as above
     return _row(rows)
 
 

@@ -50,7 +50,7 @@ if kind in ("private", "forked", "shared"):
 else:
     with open(f"{kind}/held", "wb", buffering=0) as file:
         for at in range(0, rest, len(chunk)): file.write(chunk[: rest - at])
-time.sleep(hold)
+time.sleep(hold)  # the row is of memory that is held so long
 if kind.startswith("/"): os.unlink(f"{kind}/held")
 """
 Mode = Literal["single-use", "recycled"]

@@ -21,7 +21,7 @@ Changes = dict[str, dict[str, str | int]]
 
 
 class Spool(NamedTuple):
-    """What of the settings makes a spool what it is, what it runs, and where it lies: "" or one of ``places``."""
+    """A spool: the settings that are its own, what it runs, and where it lies ("" or one of ``places``)."""
 
     changes: Changes
     programs: tuple[Program, ...]

@@ -119,7 +119,7 @@ def between(least: int, wanted: float, most: int) -> int:
 def measure(ways: Sequence[Way], effort: Effort, deadline: Deadline) -> list[Cell]:
     """Measure all in turns, fast ones first: each gets its share of the time left, so slow ones what others spare.
 
-    What was measured of a cell is at least its warm-up. A cell that has none, for want of time, is left out.
+    A cell that had no time even for its warm-up is left out.
     """
     began = time.monotonic()
     cells = warmed_up(ways, began + effort.warming, deadline)

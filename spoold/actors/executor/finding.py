@@ -3,8 +3,8 @@
 Spec: spool-layout.md, "Transitions" and "Overload". A hint is no more than a name, and the entry is looked at like any
 other. A scan finds what no event told, and what an earlier executor had: nothing of that is written down anywhere else.
 
-A million may wait. So a scan goes on in parts, and rests after each while there is work. What it has found by then is
-begun with, and only the oldest of each owner are remembered (``backlog``). Not thread-safe.
+A million may wait. So a scan goes on in parts, and rests after each while there is work. Jobs that it has found by then
+begin, and only the oldest of each owner are remembered (``backlog``). Not thread-safe.
 """
 
 from __future__ import annotations

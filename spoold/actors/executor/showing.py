@@ -35,7 +35,7 @@ class Showing:
             self._something.set()
 
     def over(self, progress: Progress) -> None:
-        """Have it shown no more: its job is over. What is written of it by now is all there is."""
+        """Show it no more, since its job is over. Nothing more is written of it."""
         with self._lock:
             self._due.pop(progress, None)
         progress.end()
