@@ -26,8 +26,6 @@ from tests.engines import REPOSITORY, unavailable
 PATIENCE = 60.0  # seconds until an engine answers
 ROOTLESS_USER = "spoold-rootless"
 REMAPPED_USER = "dockremap"  # as dockerd calls it
-# crun refuses a host that has both versions of control groups; where there is but one this does nothing.
-ONE_CGROUP_VERSION = "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi"
 
 
 def need(*programs: str) -> None:
@@ -39,11 +37,8 @@ def need(*programs: str) -> None:
 
 
 @contextlib.contextmanager
-def engine(*options: str, first: str = ":", wrappers: dict[str, str] | None = None) -> Iterator[str]:
-    """Yield the URL of a dockerd with these options.
-
-    ``first`` is run in its mount namespace before it starts. ``wrappers`` are further runtimes: names and commands.
-    """
+def engine(*options: str, wrappers: dict[str, str] | None = None) -> Iterator[str]:
+    """Yield the URL of a dockerd with these options; ``wrappers`` are further runtimes: names and commands."""
     need("dockerd")
     run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))  # sockets have short paths
     run.chmod(0o711)
@@ -55,7 +50,6 @@ def engine(*options: str, first: str = ":", wrappers: dict[str, str] | None = No
         set -euo pipefail
         root={shlex.quote(str(REPOSITORY))} work=/nonexistent
         source "$root/contrib/development/lib.sh"
-        {first}
         keep_docker {shlex.quote(str(run))} {os.getgid()} {shlex.join(options)}
     """
     command = ["setsid", "--wait", "unshare", "--mount", "--propagation", "slave", "bash", "-c", script]

@@ -322,7 +322,8 @@ docker_keeper=
 docker_leash=
 
 # start_docker [--private]: exports DOCKER_HOST of the engine that answers, else (or with --private) of one of our own,
-# whose data lies in $docker_place, or /tmp.
+# whose data lies in $docker_place, or /tmp. It is started with $docker_options.
+docker_options=()
 start_docker() {
     if [ "${1:-}" != --private ] && use_running_docker; then
         return 0
@@ -387,6 +388,12 @@ while True:
 END
 }
 
+# with_crun: has an engine that is started know crun, which spoold uses where it is known, see contrib/docs/operator.md.
+with_crun() {
+    command -v crun >/dev/null || install_packages crun
+    docker_options+=(--add-runtime "crun=$(command -v crun)")
+}
+
 check_cgroups() {
     [ -e /sys/fs/cgroup/cgroup.controllers ] || [ -d /sys/fs/cgroup/memory ] || fail \
         "no control groups are mounted, and Docker needs them: as root run" \
@@ -402,7 +409,7 @@ start_private_docker() {
     mkfifo "$docker_run/leash"
     # setsid: a ^C at the terminal is for us to act on, dockerd is needed until all else has been stopped.
     as_root setsid --wait unshare --mount --propagation slave \
-        bash -c "$keeper; keep_docker \"\$@\"" keep_docker "$docker_run" "$(id -g)" \
+        bash -c "$keeper; keep_docker \"\$@\"" keep_docker "$docker_run" "$(id -g)" "${docker_options[@]}" \
         <"$docker_run/leash" >"$docker_run/log" 2>&1 &
     docker_keeper=$!
     exec {docker_leash}>"$docker_run/leash"
@@ -422,6 +429,8 @@ keep_docker() {
     # shims put theirs here too.
     mkdir -p /run/containerd
     mount -t tmpfs tmpfs /run/containerd
+    # crun refuses a host that has both versions of control groups. Where there is but one this does nothing.
+    if [[ " ${*:3}" == *' crun='* ]] && mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
     echo '{}' >"$run/daemon.json" # the system's own file may contradict the options
     # Jobs get no network, so there is none to set up, and nothing of the host's firewall is touched. cgroupfs works
     # with and without systemd, and lets the groups be found again.

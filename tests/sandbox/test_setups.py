@@ -48,7 +48,7 @@ def with_runtimes() -> Iterator[str]:
     wrappers = {"runsc": GVISOR} if shutil.which("runsc") else {}
     crun = shutil.which("crun")
     options = ("--add-runtime", f"crun={crun}", "--add-runtime", "broken=/bin/false")
-    with setups.engine(*options, first=setups.ONE_CGROUP_VERSION, wrappers=wrappers) as url:
+    with setups.engine(*options, wrappers=wrappers) as url:
         yield url
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks import growth
 from benchmarks.programs import PROGRAMS
 from benchmarks.turns import Cell, percentile
+from spoold.engines.docker import checks
 
 REFERENCE = "docker-run"
 FIGURES = ("p50 ms", "p95 ms", "p99 ms", "samples", "jobs/s", "sustained", "turns")
@@ -57,6 +58,7 @@ def machine(docker_host: str, work: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "docker": engine["Version"],
         "runtime": about["DefaultRuntime"],
+        "runtime_of_spools": checks.AUTOMATIC if checks.AUTOMATIC in about["Runtimes"] else about["DefaultRuntime"],
         "storage": about["Driver"],
         "file_system": file_system(work),
         "cgroup": about.get("CgroupVersion", "1"),
