@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from benchmarks import boxes, deadline, footprint, growth, places, served, turns
+from benchmarks import boxes, deadline, footprint, growth, places, served, turns, ways
 from benchmarks.deadline import Deadline
 from benchmarks.programs import PROGRAMS, TRIVIAL, Program
 from benchmarks.report import file_system
@@ -234,6 +234,8 @@ def test_nsjail_is_given_the_store_and_the_limits_of_the_others(tmp_path: Path, 
 BOX = """#!/bin/sh
 echo "$@" >>"{said}"
 case "$*" in *--cg*) {cg} ;; esac
+box="{said}$(echo "$*" | sed 's/.*--box-id=\\([0-9]*\\).*/\\1/')"
+case "$*" in *--init*) mkdir "$box" || exit 2 ;; *--cleanup*) rm -rf "$box" ;; esac
 case "$*" in *--run*) ;; *) exit 0 ;; esac
 while [ "$1" != -- ]; do shift; done
 shift
@@ -250,7 +252,8 @@ def test_isolate_limits_memory_by_control_groups_where_it_has_them(
     program.chmod(0o755)
     box = boxes.Isolate("isolate", on_host, str(program))
     said.write_text("")
-    assert box.run(TRIVIAL) == "hi\n"
+    for _ in range(2 * ways.WORKERS):
+        assert box.run(TRIVIAL) == "hi\n"
     words = said.read_text()
     assert ("--cg-mem=1048576" in words) == grouped
     assert ("--mem=1048576" in words.replace("--cg-mem", "")) != grouped

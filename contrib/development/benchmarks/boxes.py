@@ -37,6 +37,8 @@ class Isolate(OnStore):
         with contextlib.suppress(MeasuringError):
             self.printed([program, "--cg", "--box-id=0", "--init"])
             self._grouped, self._memory, self.about = ["--cg"], f"--cg-mem={LIMITS.memory >> 10}", ""
+        for number in range(WORKERS):  # since 1.10 a box that is there cannot be made
+            self.printed([program, *self._grouped, f"--box-id={number}", "--cleanup"])
 
     def environment(self, program: Program) -> dict[str, str]:
         """Return its environment: what can be written to is the box alone."""
