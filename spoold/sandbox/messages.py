@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 # The limit that a phase met, or the wish that ended it; "" is none.
 Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
 Some = TypeVar("Some", bound="Message")
-VERSION = 6  # of all of them together: the supervisor tells its own first, and the host compares
+VERSION = 7  # of all of them together: the supervisor tells its own first, and the host compares
 LARGEST = 1 << 64  # no number is as large, or negated
 
 
@@ -110,16 +110,21 @@ class File(Message):
     size: int
 
 
-class Parcel(Message):
-    """A job. Its files' bytes follow, then ``stdin`` bytes of input.
+class Show(Message):
+    """What of the store the next job may see, before its parcel, where a container serves many.
 
-    ``viewed`` is 1 where the cell shows the entries ``store`` of the store only.
+    These are the entries ``store`` where ``limited`` is 1, else all.
     """
+
+    limited: int
+    store: list[bytes]
+
+
+class Parcel(Message):
+    """A job. Its files' bytes follow, then ``stdin`` bytes of input."""
 
     files: list[File]
     stdin: int
-    viewed: int
-    store: list[bytes]
 
 
 class Bounds(Message):

@@ -33,6 +33,7 @@ from spoold.sandbox.messages import (
     Order,
     Parcel,
     Refused,
+    Show,
 )
 from spoold.sandbox.notes import of_phase, of_whole
 from spoold.sandbox.sizes import Plan, held
@@ -133,7 +134,9 @@ class Runner(Generic[Carrier]):
         self.reusable = self.light = self._slow = False
         self._await_supervisor(stream)
         self._jobs, self._owner = self._jobs + 1, job.owner
-        result = self._phases(stream, job, on_phase, _parcel(job, names))
+        show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
+        parts = ([wire.frame(show)] if self.plan.recycled else []) + _parcel(job)
+        result = self._phases(stream, job, on_phase, parts)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
         if self.plan.recycled and not worn and _usual(result):
             self._release(stream)
@@ -224,14 +227,12 @@ def _usual(result: JobResult) -> bool:
     return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
 
 
-def _parcel(job: Job, names: list[str] | None) -> list[bytes]:
+def _parcel(job: Job) -> list[bytes]:
     """Return the job's files and input as the supervisor takes them."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = Parcel(
         files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
         stdin=len(job.stdin),
-        viewed=int(names is not None),
-        store=[os.fsencode(name) for name in names or ()],
     )
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]
 

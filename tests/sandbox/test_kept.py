@@ -83,6 +83,21 @@ def test_each_job_sees_its_own_entries_whatever_the_ones_before_saw(
     assert container(sandbox) == used
 
 
+def test_what_the_jobs_before_saw_is_nowhere(make: Make, runtime: Runtime, plain_shell: str, python_shell: str) -> None:
+    """Also not in what the kernel lists of what is mounted."""
+    sandbox = make()
+    used = container(sandbox)
+    for _ in range(3):
+        closure = [*runtime.closure, plain_shell, python_shell]
+        go(sandbox, replace(make_job("true", shell=python_shell), closure=closure, owner=1001))
+    job = replace(make_job("cat /proc/self/mountinfo", shell=plain_shell), owner=1002)
+    for closure in ([*runtime.closure, plain_shell], []):
+        mounts = go(sandbox, replace(job, closure=closure)).run.stdout
+        assert os.path.basename(python_shell) not in mounts
+        assert (os.path.basename(plain_shell) in mounts) is bool(closure)
+    assert container(sandbox) == used
+
+
 def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(
     make: Make, runtime: Runtime, nix_builder: NixBuilder, plain_shell: str
 ) -> None:

@@ -118,7 +118,7 @@ def started(program: Path, work: Path) -> Iterator[Host]:
 def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]:
     """Return what is sent of a job that has ``files``."""
     named = [File(name=name.encode(), mode=0o755, size=len(content)) for name, content in files.items()]
-    return [Parcel(files=named, stdin=len(stdin), viewed=0, store=[]), *files.values(), stdin]
+    return [Parcel(files=named, stdin=len(stdin)), *files.values(), stdin]
 
 
 def order(script: str, limits: Bounds = LIMITS) -> Order:
@@ -225,7 +225,7 @@ def test_the_end_of_the_host_is_the_end_of_all(program: Path, tmp_path: Path) ->
 
 
 SAMPLES = [
-    wire.frame(Parcel(files=[File(name=b"a/b", mode=0o644, size=3)], stdin=2, viewed=1, store=[b"x", b"y"])) + b"abcde",
+    wire.frame(Parcel(files=[File(name=b"a/b", mode=0o644, size=3)], stdin=2)) + b"abcde",
     wire.frame(order("exit 0")),
     wire.frame(End()),
     wire.frame(Cancel()),

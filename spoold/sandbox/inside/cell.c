@@ -5,10 +5,11 @@
  * made. What a job can write to are file systems in memory that are the cell's own, as are /proc and System V IPC.
  *
  * What no job can change is made once, by the *mother* of all cells: a process between the supervisor and them, in a user
- * and a mount namespace of its own. There are the masks, the devices, and a view of the store, of what the last jobs saw.
- * A cell that may see other entries makes a view for itself; when the next one may see these too, the mother's is changed.
- * The mother has a network namespace too, and keeps it for the next cell as long as no job asked for the network, see
- * confine.c; and no Unix socket is left in it. Else she takes a new one.
+ * and a mount namespace of its own. There are the masks, the devices, and a view of the store, of what the last job saw.
+ * A cell whose job may see other entries tells her these and ends, before anything of the job is there. She changes the
+ * view and makes another cell. For a cell could only cover the view: what is mounted would still be listed in
+ * /proc/self/mountinfo, and so what other jobs saw. The mother has a network namespace too, and keeps it for the next cell
+ * as long as no job asked for the network, see confine.c; and no Unix socket is left in it. Else she takes a new one.
  *
  * A job that broke out of its cell by a hole in the kernel's namespaces would still be in the container, whose supervisor
  * holds no capability but SETUID, SETGID and KILL: so making a mother takes no privilege on the host. She is made as the
@@ -18,7 +19,7 @@
  * capabilities that it needs no more before anything of a job is touched.
  *
  * The whole store is hidden in a directory that the mother alone can enter. A cell is made with that as its working
- * directory, leaves it and covers it.
+ * directory, to see whether the view is what is there, leaves it and covers it.
  *
  * See user_namespaces(7) for who may write which map.
  */
@@ -48,23 +49,24 @@
 #define CELL_ROOT 1                /* as the mother counts; to the container it is the uid after the job's */
 #define STRAY (8 * MIB)            /* the kernel's counts are no more exact than this, and a container has room for it */
 #define STRAY_TIMEOUT 3000000000LL /* nanoseconds to free what a job held; the kernel brings its counts up to date every two */
-#define MOST_NAMES (256 * 1024)    /* bytes of names of a view that the mother may take */
-/* How a cell ends, and the mother: the job is done, an accident, the host has closed its side. */
-enum { ENDED, FAILED, GONE = 3 };
+#define MOST_NAMES (4 * MIB)       /* bytes of names of a view */
+/* How a cell ends, and the mother: the job is done, an accident, the host has closed its side, another view is due. */
+enum { ENDED, FAILED, GONE = 3, OTHER_VIEW };
 
-/* Entries of the store, one after the other with a NUL after each; a `size` of 0 is none. Untouched, it is no memory. */
+/* Entries of the store, one after the other with a NUL after each, or all of it. Untouched, it is no memory. */
 struct names {
-    size_t size, count;
+    bool limited;
+    size_t size;
     char of[MOST_NAMES];
 };
 
-/* What cells tell the mother: of the store what the job may see, unless that is all, or too much to be kept. */
+/* What cells tell the mother. */
 static struct told {
     bool network_used;
-    struct names seen;
+    struct names wanted;  /* what the job may see */
 } *told;
 
-static struct names view, seen_before;
+static struct names view;  /* the mother's */
 static struct identity { ino_t inode; struct timespec changed; } *identities;  /* of the entries of the view */
 
 /* -- processes in new namespaces */
@@ -165,16 +167,12 @@ static void renew_network(void)
     furnish_network();
 }
 
-static void copy(struct names *to, const struct names *from)
+static size_t count_of(const struct names *names)
 {
-    memcpy(to->of, from->of, from->size);
-    to->size = from->size;
-    to->count = from->count;
-}
-
-static bool are_seen(const struct names *names)
-{
-    return names->size == told->seen.size && !memcmp(names->of, told->seen.of, names->size);
+    size_t count = 0;
+    for (size_t at = 0; at < names->size; at++)
+        count += !names->of[at];
+    return count;
 }
 
 static struct identity identity(const char *name)
@@ -186,9 +184,9 @@ static struct identity identity(const char *name)
 /* Tell whether the view is of what the store has now: it may have been collected, and made anew. */
 static bool view_is_new(void)
 {
-    const char *name = view.of;
-    for (size_t number = 0; number < view.count; number++, name += strlen(name) + 1) {
-        struct identity now = identity(name), then = identities[number];
+    size_t number = 0;
+    for (const char *name = view.of; name < view.of + view.size; name += strlen(name) + 1) {
+        struct identity now = identity(name), then = identities[number++];
         if (!now.inode || now.inode != then.inode || now.changed.tv_sec != then.changed.tv_sec ||
             now.changed.tv_nsec != then.changed.tv_nsec)
             return false;
@@ -196,28 +194,44 @@ static bool view_is_new(void)
     return true;
 }
 
-/* Have the view that the last job had, where it is likely that the next one has it too. */
-static void renew_view(void)
+/* Take over the names that a cell told, which is not believed: it may be a job's by now. */
+static void take_names(void)
 {
-    if (!told->seen.size || (are_seen(&view) && view_is_new()))
-        return;
-    if (view.size && !are_seen(&view) && !are_seen(&seen_before)) {
-        copy(&seen_before, &told->seen);
-        return;
-    }
-    if (view.size)
+    const struct names *from = &told->wanted;
+    if (from->size > MOST_NAMES || (from->size && from->of[from->size - 1]))
+        BROKEN("a cell told what are no names");
+    view.limited = from->limited;
+    memcpy(view.of, from->of, view.size = from->size);
+}
+
+/* Have the view that a cell told. */
+static int change_view(void)
+{
+    if (view.limited)
         MUST(umount2(STORE, MNT_DETACH));
-    copy(&view, &told->seen);
+    take_names();
+    struct list names = {count_of(&view), room_for(count_of(&view) * sizeof *names.of)};
     free(identities);
-    identities = room_for(view.count * sizeof *identities);
-    struct list names = {view.count, room_for(view.count * sizeof *names.of)};
+    identities = room_for(names.count * sizeof *identities);
     const char *at = view.of;
     for (size_t number = 0; number < names.count; number++, at += strlen(at) + 1) {
         names.of[number] = (struct string){at, strlen(at)};
         identities[number] = identity(at);
     }
-    MUST(mount_view(&names, OF_HERE));
+    int result = view.limited ? mount_view(&names, OF_HERE) : 0, number = errno;
     free(names.of);
+    errno = number;
+    return result;
+}
+
+static void give_other_view(void)
+{
+    complain_to = -1;  /* what goes wrong now is a bug again, or the job's store */
+    if (change_view()) {
+        send_failed();
+        refuse(NULL);
+    }
+    complain_to = 2;
 }
 
 static int64_t held(void)
@@ -242,7 +256,7 @@ static bool freed(int64_t most)
 
 static void furnish_cell(const char *space, const char *inodes);
 
-/* Have one cell after the other, until one ends in any other way than by the end of its job. */
+/* Have one cell after the other, until one ends in any other way than by the end of its job, or for another view. */
 static _Noreturn void be_mother(const char *space, const char *inodes)
 {
     char ids[64];
@@ -250,25 +264,29 @@ static _Noreturn void be_mother(const char *space, const char *inodes)
     furnish_all();
     keep_bounding_set(MOTHERS_OWN);
     MUST(keep_capabilities(MOTHERS_OWN));
+    gone_code = GONE;
     int64_t own = held();
-    for (bool again = false;; again = true) {
+    for (enum stage stage = FIRST;;) {
         int status;
         told->network_used = true;
-        told->seen.size = 0;
         pid_t cell = make(OF_CELL, CELL_ROOT, MOTHERS_OWN, ids);
         if (cell == 0) {
-            gone_code = GONE;
             furnish_cell(space, inodes);
             complain_to = -1;
-            serve(again, true);
+            serve(stage, true);
         }
         MUST(waitpid(cell, &status, 0));
+        if (WIFEXITED(status) && WEXITSTATUS(status) == OTHER_VIEW) {
+            give_other_view();
+            stage = VIEW_CHOSEN;
+            continue;
+        }
         if (status != 0)
             _exit(WIFEXITED(status) ? WEXITSTATUS(status) : FAILED);
         if (!freed(own + STRAY))
             _exit(FAILED);
         renew_network();
-        renew_view();
+        stage = AGAIN;
     }
 }
 
@@ -293,37 +311,45 @@ static void furnish_cell(const char *space, const char *inodes)
     MUST(mounted("mqueue", "/dev/mqueue", "mqueue", CALM, NULL));
 }
 
-/* Tell the mother which entries of the store the job may see. */
-static void tell_names(const struct list *names)
+/* Tell the mother what of the store the job may see. */
+static int tell_names(const struct show *show)
 {
-    size_t size = 0;
-    for (size_t number = 0; number < names->count; number++) {
-        size_t more = names->of[number].size + 1;
-        if (more > MOST_NAMES - size)
-            return;
-        memcpy(told->seen.of + size, names->of[number].at, more);
-        size += more;
+    struct names *wanted = &told->wanted;
+    wanted->limited = show->limited;
+    wanted->size = 0;
+    for (size_t number = 0; show->limited && number < show->store.count; number++) {
+        size_t more = show->store.of[number].size + 1;
+        if (more > MOST_NAMES - wanted->size) {
+            errno = E2BIG;
+            return failing(STORE);
+        }
+        memcpy(wanted->of + wanted->size, show->store.of[number].at, more);
+        wanted->size += more;
     }
-    told->seen.size = size;
-    told->seen.count = names->count;
+    return 0;
 }
 
-static int see_store(const struct parcel *parcel)
+/* Go on where the mother's view is what the job may see, and of what the store has now. Else have another cell do so. */
+void choose_view(const struct show *show)
 {
-    if (!parcel->viewed)
-        return view.size ? mounted(".", STORE, NULL, MS_BIND, NULL) : 0;
-    tell_names(&parcel->store);
-    return told->seen.size && are_seen(&view) && view_is_new() ? 0 : mount_view(&parcel->store, OF_HERE);
+    if (tell_names(show)) {
+        send_failed();
+        refuse(NULL);
+    }
+    const struct names *wanted = &told->wanted;
+    if (wanted->limited != view.limited || wanted->size != view.size || memcmp(wanted->of, view.of, view.size) ||
+        !view_is_new())
+        _exit(OTHER_VIEW);
 }
 
-/* Show the entries of the store only that the parcel names, or all of it, and drop what this took. */
-int settle(const struct parcel *parcel)
+/* Drop what no job is to have. */
+void settle(void)
 {
-    if (see_store(parcel) || chdir("/") || mounted(EMPTY, "/sys" OWN, NULL, MS_BIND, NULL))
-        return -1;
+    MUST(chdir("/"));
+    MUST(mounted(EMPTY, "/sys" OWN, NULL, MS_BIND, NULL));
     watch_network();
     keep_bounding_set(0);
-    return keep_capabilities(OF_SUPERVISOR);
+    MUST(keep_capabilities(OF_SUPERVISOR));
 }
 
 /* Whoever has the rights of the job has no word with the mother. */

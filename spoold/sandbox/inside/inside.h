@@ -87,7 +87,10 @@ struct parcel {
     size_t count;
     struct file *files;
     size_t stdin_size;
-    bool viewed;
+};
+
+struct show {
+    bool limited;
     struct list store;
 };
 
@@ -110,19 +113,19 @@ struct view {
     struct list paths;
 };
 
-enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16 };
+enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16, SHOW = 32 };
 
 struct message {
     enum what what;
     union {
         struct parcel parcel;
+        struct show show;
         struct order order;
         struct view view;
     };
 };
 
 void wire_begin(void);
-bool wire_has_more(void);                                 /* bytes that are read already, and not yet taken */
 const struct message *next_message(int expected);         /* waits; what it returns is good until the next call */
 void hear_cancel(void);                                   /* waits for that one; the message before stays good */
 size_t raw(const char **piece, size_t most);              /* waits for the next of the bytes that a message announced */
@@ -307,8 +310,13 @@ void phase_prepare(void);
 void run_phase(const struct order *order, int input);
 
 _Noreturn void serve_many(uid_t holder, const char *space, const char *inodes);
-_Noreturn void serve(bool again, bool in_cell);
-int settle(const struct parcel *parcel);
+/* Whether a process is the first to serve, or comes after another's job, or takes over from one that had the wrong view. */
+enum stage { FIRST, AGAIN, VIEW_CHOSEN };
+
+_Noreturn void serve(enum stage stage, bool in_cell);
+_Noreturn void refuse(const char *event);
+void choose_view(const struct show *show);
+void settle(void);
 _Noreturn void leave(void);
 void share_nothing(void);
 _Noreturn void porter(void);

@@ -25,7 +25,7 @@
 #include <stdlib.h>
 
 /* Say why the job's files cannot be written, and wait: nothing comes but the end. */
-static _Noreturn void refuse(const char *event)
+_Noreturn void refuse(const char *event)
 {
     const char *piece;
     if (event)
@@ -35,20 +35,20 @@ static _Noreturn void refuse(const char *event)
 }
 
 /* Run the phases that the host orders of the one job of this process. */
-_Noreturn void serve(bool again, bool in_cell)
+_Noreturn void serve(enum stage stage, bool in_cell)
 {
     phase_prepare();
-    if (again)
-        send_word("Again");
-    else
+    if (stage == FIRST)
         send_ready();
+    else if (stage == AGAIN)
+        send_word("Again");
+    if (in_cell && stage != VIEW_CHOSEN)
+        choose_view(&next_message(SHOW)->show);
     const struct parcel *parcel = &next_message(PARCEL)->parcel;
-    if (!in_cell) {
+    if (in_cell)
+        settle();
+    else
         peaks_begin(peaks_left());
-    } else if (settle(parcel)) {
-        send_failed();
-        refuse(NULL);
-    }
     int nothing = MUST(open("/dev/null", O_RDONLY | O_CLOEXEC)), input = receive(parcel);
     if (input < 0)
         refuse("Refused");
@@ -75,5 +75,5 @@ int main(int count, char **words)
     if (count == 4)
         serve_many(strtoul(words[1], NULL, 10), words[2], words[3]);
     job_uid = strtoul(words[1], NULL, 10);
-    serve(false, false);
+    serve(FIRST, false);
 }

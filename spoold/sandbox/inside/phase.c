@@ -163,9 +163,9 @@ static void await(int64_t until)
     };
     int64_t left = until - now();
     struct timespec time = {left > 0 ? left / SECOND : 0, left > 0 ? left % SECOND : 0};
-    if (!wire_has_more() && ppoll(waiting, COUNT(waiting), &time, NULL) <= 0)
+    if (ppoll(waiting, COUNT(waiting), &time, NULL) <= 0)
         return;
-    if (waiting[1].revents || wire_has_more()) {
+    if (waiting[1].revents) {
         hear_cancel();  /* nothing else is due from the host during a phase, but its end */
         if (phase.status == -1)
             phase.usage.hit = HIT_CANCEL;

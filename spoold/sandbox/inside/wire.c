@@ -20,20 +20,12 @@
 #define STALL_TIMEOUT 60000  /* milliseconds without progress on the host's side of a message */
 #define DEPTH 8
 
-static char read_ahead[CHUNK];
-static size_t taken, filled;
-
 void wire_begin(void)
 {
     for (int file = 0; file < 2; file++) {
         int flags = MUST(fcntl(file, F_GETFL));
         MUST(fcntl(file, F_SETFL, flags | O_NONBLOCK));
     }
-}
-
-bool wire_has_more(void)
-{
-    return taken < filled;
 }
 
 static void await(int file, short events, int timeout)
@@ -46,23 +38,30 @@ static void await(int file, short events, int timeout)
         gone();
 }
 
+/* Wait for some of the next bytes, and no more than `most`: another process may be who is to read what follows. */
+static size_t read_some(char *to, size_t most, int timeout)
+{
+    for (;;) {
+        ssize_t size = read(0, to, most);
+        if (size > 0)
+            return size;
+        if (size == 0 || (errno != EAGAIN && errno != EINTR))
+            gone();
+        await(0, POLLIN, timeout);
+    }
+}
+
+static void read_all(char *to, size_t size)
+{
+    for (size_t at = 0; at < size;)
+        at += read_some(to + at, size - at, STALL_TIMEOUT);
+}
+
 size_t raw(const char **piece, size_t most)
 {
-    while (taken == filled) {
-        ssize_t size = read(0, read_ahead, CHUNK);
-        if (size > 0) {
-            taken = 0;
-            filled = size;
-        } else if (size < 0 && (errno == EAGAIN || errno == EINTR)) {
-            await(0, POLLIN, STALL_TIMEOUT);
-        } else {
-            gone();
-        }
-    }
-    size_t size = filled - taken < most ? filled - taken : most;
-    *piece = read_ahead + taken;
-    taken += size;
-    return size;
+    static char space[CHUNK];
+    *piece = space;
+    return read_some(space, most < CHUNK ? most : CHUNK, STALL_TIMEOUT);
 }
 
 void send_bytes(const char *from, size_t size)
@@ -251,16 +250,21 @@ static struct list strings(const struct value *dictionary, const char *key)
 
 static struct parcel parcel(const struct value *all)
 {
-    const struct value *list = of(dictionary(all, 5), "files", 'l');
-    struct parcel found = {count_of(list), NULL, a_size(all, "stdin"), integer(all, "viewed"), {0, NULL}};
+    const struct value *list = of(dictionary(all, 3), "files", 'l');
+    struct parcel found = {count_of(list), NULL, a_size(all, "stdin")};
     size_t number = 0;
     found.files = made(found.count, sizeof *found.files);
     for (size_t at = list->first; at; at = came.values[at].next) {
         const struct value *each = dictionary(&came.values[at], 3);
         found.files[number++] = (struct file){string(each, "name"), a_size(each, "mode") & 07777, a_size(each, "size")};
     }
-    found.store = strings(all, "store");
     return found;
+}
+
+static struct show show(const struct value *all)
+{
+    dictionary(all, 3);
+    return (struct show){integer(all, "limited"), strings(all, "store")};
 }
 
 static struct order order(const struct value *all)
@@ -296,21 +300,13 @@ static struct view view(const struct value *all)
 static void take_body(void)
 {
     unsigned char head[4];
-    const char *piece;
-    if (!wire_has_more())
-        await(0, POLLIN, -1);
-    for (size_t at = 0, size; at < sizeof head; at += size) {
-        size = raw(&piece, sizeof head - at);
-        memcpy(head + at, piece, size);
-    }
+    size_t begun = read_some((char *)head, sizeof head, -1);
+    read_all((char *)head + begun, sizeof head - begun);
     came.size = (size_t)head[0] << 24 | head[1] << 16 | head[2] << 8 | head[3];
     if (came.size > MOST)
         BROKEN("a message is too long");
     came.body = room_for(came.size + 1);
-    for (size_t at = 0, size; at < came.size; at += size) {
-        size = raw(&piece, came.size - at);
-        memcpy(came.body + at, piece, size);
-    }
+    read_all(came.body, came.size);
 }
 
 static void forget_message(void)
@@ -326,6 +322,7 @@ static void read_message(struct message *found, int expected)
 {
     static const struct { enum what what; const char *name; } names[] = {
         {PARCEL, "Parcel"}, {ORDER, "Order"}, {END, "End"}, {CANCEL, "Cancel"}, {GIVE_VIEW, "GiveView"},
+        {SHOW, "Show"},
     };
     take_body();
     size_t root = value(DEPTH);
@@ -339,6 +336,7 @@ static void read_message(struct message *found, int expected)
             found->what = names[number].what;
     switch (found->what) {
     case PARCEL: found->parcel = parcel(all); break;
+    case SHOW: found->show = show(all); break;
     case ORDER: found->order = order(all); break;
     case GIVE_VIEW: found->view = view(all); break;
     case END: case CANCEL: dictionary(all, 1); break;

@@ -3,9 +3,15 @@
 #include "inside.h"
 #include "obstacles.c" /* for what is its own */
 
-_Noreturn void serve(bool again, bool in_cell) /* of main.c, which is not here */
+_Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
 {
-    BROKEN(again || in_cell ? "there are no jobs here" : "there is no job here");
+    (void)stage, (void)in_cell;
+    BROKEN("there is no job here");
+}
+
+_Noreturn void refuse(const char *event) /* likewise */
+{
+    BROKEN(event);
 }
 
 static struct pages pages;
