@@ -96,7 +96,7 @@ def header() -> str:
     """Return ``facts.h``."""
     buffers = ((f"/proc/sys/{name.replace('.', '/')}", value) for name, value in facts.BUFFERS.items())
     steps = (f"{{{', '.join(map(str, step))}}}" for step in seccomp.program(os.uname().machine))
-    lines = [f"#define {name} {value}" for name, value in facts.NUMBERS.items()]
+    lines = ["#pragma once", *(f"#define {name} {value}" for name, value in facts.NUMBERS.items())]
     lines += [
         f'#define KEPT "{facts.KEPT}"',
         f"#define LIMITS_V1 {_strings(facts.LIMITS_V1)}",

@@ -237,6 +237,25 @@ def test_programs_that_call_one_another_in_a_circle_end(parts: Parts, work: Path
     assert parts("obstacles run.sh 126") == "0"
 
 
+def test_who_looked_is_believed_only_what_can_be(parts: Parts) -> None:
+    """By a hole in what takes files apart that process may be the job's."""
+    sayings = ("missing 256 4096", "missing 257 0", "missing 0 4097", "missing 65535 65535", "made-up 1 1")
+    assert [parts(f"told {each}") for each in sayings] == ["1", "0", "0", "0", "0"]
+
+
+NAMES = 4 * MIB  # of bytes there may be so many
+
+
+def test_a_cell_is_believed_only_what_can_be(program: Path, work: Path) -> None:
+    with inside.parts(inside.in_a_root(program, work)) as parts:
+        assert [parts(f"names {each}") for each in ("0 0", "1 0", f"{NAMES} 0")] == ["0", "1", "1"]
+    for lie in ("9 x", f"{NAMES} x", f"{NAMES + 1} 0", f"{2**64 - 1} 0"):
+        done = subprocess.run(
+            inside.in_a_root(program, work), input=f"names {lie}\n", capture_output=True, text=True, check=False
+        )
+        assert "a cell told what are no names" in done.stderr
+
+
 def test_sockets_are_counted_by_what_they_hold(program: Path, work: Path) -> None:
     """They are those of the parts' own network, where this test is too."""
     command = inside.in_a_root(program, work)

@@ -1,7 +1,10 @@
 /* Parts of the supervisor, one at a time, for the tests: each line of stdin is an order, and gets one line on stdout. */
 
 #include "inside.h"
-#include "obstacles.c" /* for what is its own */
+#include "cell.c"      /* for what is their own */
+#include "obstacles.c"
+
+#include <stdlib.h>
 
 _Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
 {
@@ -54,6 +57,43 @@ static void answer_obstacles(const char *rest)
     printf("\n");
 }
 
+/* What is taken of a process that looked and says anything. */
+static void answer_told(const char *rest)
+{
+    static struct obstacle told[OBSTACLES];
+    struct obstacle said = {.kind = ""};
+    unsigned file_size, name_size;
+    int ends[2];
+    if (sscanf(rest, "%11s %u %u", said.kind, &file_size, &name_size) != 3)
+        BROKEN("what is told?");
+    said.file_size = file_size;
+    said.name_size = name_size;
+    MUST(pipe(ends));
+    MUST(write(ends[1], &said, sizeof said));
+    close(ends[1]);
+    printf("%d\n", hear(ends[0], told));
+    close(ends[0]);
+}
+
+/* The same of a cell. */
+static void answer_names(const char *rest)
+{
+    unsigned long size;
+    char last[2];
+    if (sscanf(rest, "%lu %1s", &size, last) != 2)
+        BROKEN("which names?");
+    told = room_for(sizeof *told);
+    memset(told->wanted.of, 'x', sizeof told->wanted.of);
+    told->wanted.limited = true;
+    told->wanted.size = size;
+    if (size && size <= MOST_NAMES)
+        told->wanted.of[size - 1] = *last == '0' ? '\0' : *last;
+    take_names();
+    printf("%zu\n", count_of(&view));
+    free(told);
+    told = NULL;
+}
+
 static void obey(const char *line)
 {
     const char *rest;
@@ -101,6 +141,10 @@ static void obey(const char *line)
         printf("done\n");
     } else if (is_order(line, "obstacles", &rest)) {
         answer_obstacles(rest);
+    } else if (is_order(line, "told", &rest)) {
+        answer_told(rest);
+    } else if (is_order(line, "names", &rest)) {
+        answer_names(rest);
     } else {
         BROKEN("what is that?");
     }
