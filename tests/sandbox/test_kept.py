@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from spoold.engines.docker import container as engine
+from spoold.engines.docker import walls
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.nix.build import NixBuilder
@@ -120,6 +123,22 @@ def test_what_the_jobs_before_saw_is_nowhere(make: Make, runtime: Runtime, plain
         assert os.path.basename(python_shell) not in mounts
         assert (os.path.basename(plain_shell) in mounts) is bool(closure)
     assert container(sandbox) == used
+
+
+def test_a_view_may_have_more_entries_than_an_engine_lets_files_be_open(
+    make: Make, runtime: Runtime, nix_builder: NixBuilder, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def few(*given: Any) -> dict[str, Any]:
+        made = walls.configuration(*given)
+        made["host_config"]["Ulimits"] = [{"Name": "nofile", "Soft": 16, "Hard": 4096}]
+        return made
+
+    monkeypatch.setattr(engine, "configuration", few)
+    others = [name for name in sorted(os.listdir(nix_builder.store.physical)) if name[0] != "."][:32]
+    closure = sorted({*runtime.closure, plain_shell, *(f"/nix/store/{name}" for name in others)})
+    job = replace(make_job("cd /nix/store; echo * | wc -w", shell=plain_shell), closure=closure)
+    assert len(closure) > 32
+    assert go(make(), job).run.stdout == f"{len(closure)}\n"
 
 
 def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(

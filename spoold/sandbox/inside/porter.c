@@ -76,10 +76,6 @@ static int carry_out(const struct view *order, int namespace, int home)
 
 _Noreturn void porter(void)
 {
-    struct rlimit files;
-    MUST(getrlimit(RLIMIT_NOFILE, &files));
-    files.rlim_cur = files.rlim_max;
-    MUST(setrlimit(RLIMIT_NOFILE, &files));
     int home = MUST(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
     masks_read();
     make_ready();
