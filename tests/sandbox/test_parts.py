@@ -243,6 +243,12 @@ def test_who_looked_is_believed_only_what_can_be(parts: Parts) -> None:
     assert [parts(f"told {each}") for each in sayings] == ["1", "0", "0", "0", "0"]
 
 
+def test_no_call_waits_where_the_kernel_cannot_let_it_go_on(parts: Parts) -> None:
+    """Linux has had it wait since 5.0."""
+    releases = ("4.19.0", "5.4.0-216-generic", "5.5.0", "5.10.0-30-amd64", "6.1.0", "10.2", "strange", "")
+    assert [parts(f"kernel {each}") for each in releases] == ["0", "0", "1", "1", "1", "1", "0", "0"]
+
+
 NAMES = 4 * MIB  # of bytes there may be so many
 
 

@@ -289,6 +289,7 @@ void filter_calls(void);        /* likewise, and refuse calls */
 void watch_network(void);       /* From now on calls that ask for the network are told of, by ... */
 extern int network_calls;       /* ... this descriptor, -1 where the kernel cannot do it ... */
 void let_network_call(void);    /* ... and wait until this lets them go on. */
+bool can_let_go_on(const char *release);  /* a kernel of this release */
 extern bool network_used;
 void give_up_rights(void);      /* Become the job's user, and see no more of what the supervisor shares with the mother. */
 void close_above(int last);     /* all descriptors */

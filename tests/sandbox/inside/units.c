@@ -141,6 +141,8 @@ static void obey(const char *line)
         printf("done\n");
     } else if (is_order(line, "obstacles", &rest)) {
         answer_obstacles(rest);
+    } else if (is_order(line, "kernel", &rest)) {
+        printf("%d\n", can_let_go_on(rest));
     } else if (is_order(line, "told", &rest)) {
         answer_told(rest);
     } else if (is_order(line, "names", &rest)) {
