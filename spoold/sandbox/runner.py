@@ -135,7 +135,8 @@ class Runner(Generic[Carrier]):
         self._await_supervisor(stream)
         self._jobs, self._owner = self._jobs + 1, job.owner
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
-        parts = ([wire.frame(show)] if self.plan.recycled else []) + _parcel(job)
+        head, *contents = _parcel(job)
+        parts = [wire.frame(show) + head if self.plan.recycled else head, *contents]
         result = self._phases(stream, job, on_phase, parts)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
         if self.plan.recycled and not worn and _usual(result):
