@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import socket
 import subprocess
@@ -201,6 +202,7 @@ def test_a_file_system_without_times_of_access_has_nothing_noted(program: Path, 
 
 # Files that try whoever takes them apart: each is a run.sh, after which the shell said that it cannot be started.
 HEAD = b"\x7fELF\x02\x01" + bytes(12) + b"\x3e\0"  # of 64 bits, for x86-64
+HEADERS = 1024  # bytes of a program that hold these
 STRANGE = {
     "nothing": b"",
     "half of a head": HEAD[:6],
@@ -228,6 +230,35 @@ def test_whatever_a_job_left_is_looked_at_in_time_and_bounds(parts: Parts, work:
         count, *told = parts(f"obstacles run.sh {code}").split(" ")
         assert int(count) <= 4
         assert bool(told) == (count != "0")
+
+
+PIECES = [b"\r", b"\0", b"\n", b" ", b"/", b"=", b"-S", b"#!", b"\x7f" + b"\xff" * 7, b"\xff" * 8, b"A" * 5000]
+
+
+def test_what_is_wrong_in_any_place_of_a_file_harms_nobody(program: Path, work: Path) -> None:
+    random_ = random.Random(7)  # noqa: S311 - no secret
+    seeds = [
+        *STRANGE.values(),
+        Path("/bin/true").read_bytes()[:HEADERS],
+        b"#!/usr/bin/env -S -i A=b x\r\n",
+        b"#! /job/b c\n",
+    ]
+    command = inside.in_a_root(program, work)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # it tells any bytes
+        assert process.stdin
+        assert process.stdout
+        for number in range(500):
+            for name in ("run.sh", "b"):
+                content = bytearray(random_.choice(seeds))
+                for _ in range(random_.randint(0, 6)):
+                    at = random_.randrange(min(len(content), HEADERS) + 1)
+                    content[at : at + random_.choice((0, 1, 8, 40))] = random_.choice(PIECES)
+                (work / name).unlink(missing_ok=True)
+                (work / name).write_bytes(content)
+                (work / name).chmod(random_.choice((0o755, 0o755, 0o644)))
+            process.stdin.write(b"obstacles run.sh %d\n" % random_.choice((126, 127, 1, 0, -1)))
+            process.stdin.flush()
+            assert process.stdout.readline(), number
 
 
 def test_programs_that_call_one_another_in_a_circle_end(parts: Parts, work: Path) -> None:
