@@ -24,7 +24,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic
@@ -87,13 +87,16 @@ class Pool(Generic[Carrier]):
         for thread in self._threads:
             thread.start()
 
-    def take(self, cancelled: threading.Event, owner: int = -1) -> Runner[Carrier]:
-        """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back."""
+    def take(self, cancelled: threading.Event, owner: int = -1, closure: Sequence[str] = ()) -> Runner[Carrier]:
+        """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back.
+
+        One whose last job saw the same ``closure`` of the store is preferred: it has no other view to make.
+        """
         deadline = time.monotonic() + TAKE_TIMEOUT
         with self._change:
             self._drop_dead(first_only=not self._schedule.rules.recycled)
             seen = self._failures
-            if found := self._fit(owner):
+            if found := self._fit(owner, closure):
                 self.counts.met += 1
                 SANDBOX_REQUESTS.add("yes")
                 return self._hand_out(found)
@@ -102,7 +105,7 @@ class Pool(Generic[Carrier]):
             self._state.takers += 1
             self._change.notify_all()
             try:
-                while not (found := self._fit(owner)):
+                while not (found := self._fit(owner, closure)):
                     self._check(cancelled, seen, deadline)
                     self._change.wait(ATTENTION)
                 return self._hand_out(found)
@@ -122,11 +125,11 @@ class Pool(Generic[Carrier]):
                 f"no sandbox could be had in {TAKE_TIMEOUT:.0f} s: the machine or its engine is overloaded"
             )
 
-    def _fit(self, owner: int) -> Runner[Carrier] | None:
+    def _fit(self, owner: int, closure: Sequence[str]) -> Runner[Carrier] | None:
         """Return a waiting container for ``owner``; where all are other users', let one go, and a new one is made."""
         fit = [container for container in self._waiting if container.serves(owner)]
         if fit:
-            return min(fit, key=lambda container: container.due)  # the next to be ready where none is
+            return min(fit, key=lambda each: (each.closure != closure, each.due))  # or the next to be ready
         if self._waiting:
             self._discard([self._waiting[0]])
             self._change.notify_all()

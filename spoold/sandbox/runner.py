@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -83,6 +83,7 @@ class Runner(Generic[Carrier]):
         self._left = False  # whether it leaves the job by itself
         self._unseen = 0  # bytes that a phase may hold for a moment unseen, since an earlier one held as much
         self._jobs, self._owner = 0, -1
+        self.closure: Sequence[str] = ()  # of the store, that its last job saw
 
     def serves(self, owner: int) -> bool:
         """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
@@ -133,7 +134,7 @@ class Runner(Generic[Carrier]):
         stream.cancelled = cancelled
         self.reusable = self.light = self._slow = False
         self._await_supervisor(stream)
-        self._jobs, self._owner = self._jobs + 1, job.owner
+        self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
         head, *contents = _parcel(job)
         parts = [wire.frame(show) + head if self.plan.recycled else head, *contents]

@@ -21,6 +21,7 @@ from spoold.nix.build import NixBuilder
 from spoold.sandbox.facts import HOLDERS
 from tests.sandbox.cells import Make, container, family, go, make, waiting
 from tests.sandbox.conftest import make_job
+from tests.waiting import until
 
 __all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
@@ -139,6 +140,21 @@ def test_a_view_may_have_more_entries_than_an_engine_lets_files_be_open(
     job = replace(make_job("cd /nix/store; echo * | wc -w", shell=plain_shell), closure=closure)
     assert len(closure) > 32
     assert go(make(), job).run.stdout == f"{len(closure)}\n"
+
+
+def test_jobs_that_see_the_same_share_a_container_where_more_than_one_waits(
+    make: Make, plain_shell: str, python_shell: str
+) -> None:
+    sandbox = make(waiting=2)
+    assert sandbox._pool is not None
+    pool = sandbox._pool
+    until(lambda: len(pool._waiting) == 2)
+    order = [plain_shell, plain_shell, python_shell, python_shell, plain_shell, python_shell]
+    ran: dict[str, set[str]] = {shell: set() for shell in order}
+    for shell in order:
+        ran[shell].add(go(sandbox, replace(make_job("cat /proc/self/cgroup", shell=shell), closure=[shell])).run.stdout)
+    assert [len(containers) for containers in ran.values()] == [1, 1]
+    assert ran[plain_shell] != ran[python_shell]
 
 
 def test_an_entry_that_was_collected_and_made_anew_is_seen_anew(

@@ -169,7 +169,7 @@ class DockerSandbox:
     def _run_in(
         self, pool: Pool[Container], job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
     ) -> JobResult:
-        container = pool.take(cancelled, job.owner)
+        container = pool.take(cancelled, job.owner, job.closure)
         try:
             if not container.fits(job):
                 container = self._replaced(container, job, cancelled)
