@@ -19,12 +19,13 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from benchmarks import growth
+from benchmarks import executors, growth, spools
 from benchmarks.options import parsed
 from benchmarks.programs import COMPILE, TRIVIAL
 from benchmarks.report import file_system
 from benchmarks.served import Served
 from benchmarks.servers import GoJudge, Piston
+from benchmarks.spools import NOTHING, Spool
 from spoold.config import Settings
 from spoold.model.states import Role
 from tests.engines import REPOSITORY, SLOWNESS
@@ -149,6 +150,22 @@ def test_growth_has_a_slope_and_memory_for_each_size(
     out = io.StringIO()
     growth.show(rows, Console(file=out, width=200))
     assert all(name in out.getvalue() for name in rows)
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(PATIENCE + 300)
+def test_executors_share_a_spool(
+    tmp_path: Path, nix_settings: Settings, docker_host: str, runtime: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}/contrib/development:{REPOSITORY}")  # of the daemons
+    with ExitStack() as stack:
+        given = parsed(options(tmp_path, nix_settings, docker_host))
+        (served,) = spools.start(given, stack, {"shared": Spool(NOTHING, (TRIVIAL,))}, {}).values()
+        found = executors.executors(served, tmp_path, 20, (1, 3))
+        assert set(found) == {"1", "3"}
+        assert all(row["jobs_per_s"] > 0 and row["cpu_ms"] > 0 for row in found.values())
+        assert served.burst([TRIVIAL]) > 0  # its own executor is back
 
 
 @pytest.mark.docker

@@ -24,6 +24,7 @@ from benchmarks import events, growth, options, places, report, spools
 from benchmarks.boxes import Isolate, Nsjail
 from benchmarks.deadline import Deadline
 from benchmarks.engine import engine_memory
+from benchmarks.executors import executors
 from benchmarks.footprint import UnknownError, listener_of, memory_of
 from benchmarks.peers import ON_STORE
 from benchmarks.served import Served
@@ -32,7 +33,8 @@ from benchmarks.turns import Effort, measure
 from benchmarks.ways import MeasuringError, Peer, Way, say
 from spoold.model.errors import SpooldError
 
-FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000], [10, 1000]  # submissions that wait
+FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000, 1_000_000], [10, 1000]  # submissions that wait
+SHARED = 480  # jobs that many executors answer together
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
 # Usual seconds of the steps with --quick, where nothing else runs. They tell what there is time for.
 START, MEMORY, RECOVERY, SCALING, ENVIRONMENTS = 16.0, 3.0, 5.0, 8.0, 14.0
@@ -122,6 +124,8 @@ def beside_work(
     if deadline.allows("waiting", SCALING, MEMORY + RECOVERY):
         with deadline.step("waiting"):
             measured["scaling"] = events.scaling(started[spools.ONLY], sizes, seconds)
+            if not given.quick:
+                measured["executors"] = executors(started[spools.ONLY], given.work, SHARED)
     if deadline.allows("new environments", ENVIRONMENTS, MEMORY + RECOVERY):
         with deadline.step("new environments"):
             if not given.quick:

@@ -98,6 +98,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         ("from kill -9 to an answer, s", report.get("recovery_s")),
         *((f"new environments, {name}", row) for name, row in report.get("environments", {}).items()),
         *((f"{waiting} waiting", row) for waiting, row in report.get("scaling", {}).items()),
+        *((f"{count} executors of one slot", row) for count, row in report.get("executors", {}).items()),
         *((f"runs otherwise, {name}", {"with": about}) for name, about in report.get("peers", {}).items()),
     ):
         if values:
