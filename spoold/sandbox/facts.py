@@ -37,6 +37,7 @@ LIMITS_V2 = ("cgroup.controllers", "memory.max", "memory.high")
 LIMITS_V1 = ("memory/memory.limit_in_bytes", "memory/memory.soft_limit_in_bytes")
 ETC = ("hostname", "hosts", "resolv.conf")  # what an engine mounts over the image's own
 KEPT = "/spoold/etc"  # where the image has them too
+LINE, LINE_NAME = "/spoold/line", "socket"  # where an engine may put a socket on which the supervisor calls
 # Bytes at least, at first and at most of a TCP socket; the kernel's usual 6 MB would be host memory that, on cgroup v1,
 # no job is charged for.
 BUFFERS = {

@@ -99,6 +99,7 @@ def header() -> str:
     lines = ["#pragma once", *(f"#define {name} {value}" for name, value in facts.NUMBERS.items())]
     lines += [
         f'#define KEPT "{facts.KEPT}"',
+        f'#define LINE "{facts.LINE}/{facts.LINE_NAME}"',
         f"#define LIMITS_V1 {_strings(facts.LIMITS_V1)}",
         f"#define LIMITS_V2 {_strings(facts.LIMITS_V2)}",
         f"#define BUFFERS {', '.join(f'{{{_strings(pair)}}}' for pair in buffers)}",

@@ -13,7 +13,7 @@ from spoold.engines.docker.connection import DockerConnection
 from spoold.engines.docker.framing import Attached
 from spoold.host.log import Log
 from spoold.model.errors import SpooldError, TemporaryError
-from spoold.sandbox.stream import ClosedError, Stream
+from spoold.sandbox.stream import ClosedError, Pipe, Stream
 
 log = Log("sandbox")
 
@@ -47,11 +47,18 @@ class AttachedContainer:
         """Return the arguments of the call that creates it."""
         raise NotImplementedError
 
+    def _called(self, attached: Attached) -> Pipe | None:
+        """Return another pipe to its program than the attached stream, where there is one."""
+
     def _start(self, cancelled: threading.Event) -> None:
         self.id = self._api.create_container(**self._configuration(), name=self.name)["Id"]
-        attached = self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-        self._stream = Stream(Attached(attached), cancelled)
+        attached = Attached(
+            self._api.attach_socket(self.id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        )
+        self._stream = Stream(attached, cancelled)
         self._api.start(self.id)
+        if pipe := self._called(attached):
+            self._stream = Stream(pipe, cancelled)
         try:
             self.ready = self._stream.greeting(START_TIMEOUT)
         except ClosedError as error:

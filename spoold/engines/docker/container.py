@@ -8,13 +8,16 @@ from typing import Any
 
 import docker
 
-from spoold.engines.docker.attached import AttachedContainer
+from spoold.engines.docker.attached import START_TIMEOUT, AttachedContainer
 from spoold.engines.docker.connection import ANSWER_TIMEOUT, DockerConnection
+from spoold.engines.docker.framing import Attached
+from spoold.engines.docker.line import Listener
 from spoold.engines.docker.walls import DockerPlan, configuration
 from spoold.model.errors import TemporaryError
 from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
+from spoold.sandbox.stream import Pipe
 
 LOSS_TIMEOUT = 5.0  # seconds for what becomes known about a container that is lost
 
@@ -29,10 +32,22 @@ class Container(AttachedContainer):
         self.size = size
         self.cpu: int | None = None  # the only one that it runs on
         self.pid = 0  # of the supervisor, as the engine's host counts
-        super().__init__(engine, cancelled)
+        self.has_line = False
+        self._listener = Listener() if plan.line else None
+        try:
+            super().__init__(engine, cancelled)
+        finally:
+            if self._listener:
+                self._listener.close()
 
     def _configuration(self) -> dict[str, Any]:
-        return configuration(self._api, self.plan, self.size, self._holder)
+        line = self._listener.directory if self._listener else ""
+        return configuration(self._api, self.plan, self.size, self._holder, line)
+
+    def _called(self, attached: Attached) -> Pipe | None:
+        line = self._listener.answer(attached, START_TIMEOUT) if self._listener else None
+        self.has_line = line is not None
+        return line
 
     def _start(self, cancelled: threading.Event) -> None:
         super()._start(cancelled)

@@ -30,7 +30,7 @@ from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.sandbox import etc, program
-from spoold.sandbox.facts import ETC, KEPT
+from spoold.sandbox.facts import ETC, KEPT, LINE
 from spoold.sandbox.runner import ENTER, ZONES
 
 log = Log("sandbox")
@@ -41,6 +41,7 @@ GRACE = 600.0  # seconds
 DIRECTORIES = (
     *("bin", "dev", "etc", "nix", "nix/store", "proc", "sys", "usr", "usr/bin", "usr/share", "job", "spoold"),
     KEPT.lstrip("/"),
+    LINE.lstrip("/"),
 )
 
 

@@ -25,7 +25,7 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
 
     Raises what the last and plainest one met.
     """
-    *others, plainest = _variants(plan, known)
+    *others, plainest = _variants(plan, known, is_here=not checks.is_elsewhere(engine.where))
     for variant in others:
         try:
             return _probe(engine, variant)
@@ -51,15 +51,17 @@ def with_names(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     return named
 
 
-def _variants(plan: DockerPlan, known: list[str]) -> Iterator[DockerPlan]:
+def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[DockerPlan]:
     """Yield ways of making containers, the quickest first.
 
     With NetworkDisabled the engine saves itself half the work of a start; network mode "none" stands in any case.
     """
     chosen = plan.settings.docker.runtime
-    if not chosen and checks.AUTOMATIC in known:
-        yield replace(plan, oci=checks.AUTOMATIC, network_disabled=True)
-    yield replace(plan, oci=chosen, network_disabled=True)
+    runtimes = [chosen] if chosen or checks.AUTOMATIC not in known else [checks.AUTOMATIC, chosen]
+    for oci in runtimes:
+        if plan.recycled and is_here:
+            yield replace(plan, oci=oci, network_disabled=True, line=True)
+        yield replace(plan, oci=oci, network_disabled=True)
     yield replace(plan, oci=chosen, network_disabled=False)
 
 
@@ -69,6 +71,9 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     try:
         asked = plan.size(plan.settings.limits.run.default).memory
         refuse(checks.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}")
+        if plan.line and not container.transport.has_line:
+            log.info("a supervisor cannot call on a socket of its own; all goes through the engine", runtime=plan.oci)
+            plan = replace(plan, line=False)
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
             _start(engine, plan).close()  # it has to start with the other size too

@@ -28,7 +28,7 @@ import docker
 from docker.types import LogConfig, Mount
 
 from spoold.engines.docker.image import Image
-from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES
+from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES, LINE
 from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan, Size
 
@@ -44,13 +44,17 @@ class DockerPlan(Plan):
     unified: bool  # the engine's host has cgroup v2
     remapped: bool = False  # it remaps users: the image's files do not belong to a root that is the host's own
     oci: str = ""  # the runtime; "" is the engine's own
+    line: bool = False  # its supervisor calls on a socket of its own, see ``line``
     hosts: str = ""  # the file of the host that is mounted as /etc/hosts; "" where something else puts ours there
 
 
-def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int) -> dict[str, Any]:
-    """Return the arguments of the call that creates the container; ``holder`` is one of HOLDERS, its own."""
+def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int, line: str = "") -> dict[str, Any]:
+    """Return the arguments of the call that creates the container.
+
+    ``holder`` is one of HOLDERS, its own, and ``line`` the directory with the socket on which its supervisor calls.
+    """
     space, inodes = plan.settings.limits.room, plan.settings.limits.work_inodes
-    data = {"/nix/store": plan.store} | ({"/etc/hosts": plan.hosts} if plan.hosts else {})
+    data = {"/nix/store": plan.store, "/etc/hosts": plan.hosts, LINE: line}
     host = api.create_host_config(
         network_mode="none",
         read_only=True,
@@ -66,6 +70,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         mounts=[
             Mount(target, source, type="bind", read_only=True, propagation="rprivate")
             for target, source in data.items()
+            if source
         ],
         log_config=LogConfig(type="none"),
         runtime=plan.oci or None,

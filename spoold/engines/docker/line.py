@@ -1,0 +1,118 @@
+"""A container's own line: a Unix socket on which its supervisor calls, in place of the engine's attached stream.
+
+Theory of operation. What goes through the attached stream is copied by the shim and by the engine, and both wake for
+it: that is a tenth of a small job's CPU time. So a container that serves many jobs gets a directory with a socket in
+it, mounted read-only. Its supervisor calls there before it greets. Then the directory is removed: no job finds a
+socket, and nobody can call later. The attached stream stays beside it for what the supervisor writes to its stderr.
+
+Nobody else of the host can call meanwhile: what is mounted lies in a directory that only the executor's user can enter.
+
+Where something is in the way (an engine that does not see that directory, a kernel of the container's own, a security
+module), the supervisor greets by the attached stream, and all goes through that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import tempfile
+import time
+
+from spoold.engines.docker.framing import READ, Attached
+from spoold.model.errors import TemporaryError
+from spoold.sandbox.facts import LINE_NAME
+from spoold.sandbox.stream import Received
+
+END_TIMEOUT = 1.0  # seconds for the engine to pass on what the supervisor said last
+
+
+def base() -> str:
+    """Return the directory in which lines are made: one that the engine sees too, where there is one."""
+    own = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # systemd.exec(5)
+    return own or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+
+
+class Listener:
+    """A socket on which nobody has called yet; ``directory`` is the one to be mounted."""
+
+    def __init__(self) -> None:
+        try:
+            self._outer = tempfile.mkdtemp(prefix="spoold-line-", dir=base())
+        except OSError as error:
+            raise TemporaryError(f"no directory for a socket can be made: {error}") from error
+        self.directory = os.path.join(self._outer, "line")
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            os.mkdir(self.directory)
+            os.chmod(self.directory, 0o755)  # noqa: S103 - root in a container may be any user of the host
+            self._socket.bind(path := os.path.join(self.directory, LINE_NAME))
+            os.chmod(path, 0o666)  # noqa: S103 - as above
+            self._socket.listen(1)
+            self._socket.setblocking(False)
+        except OSError as error:  # a path is too long for a socket, too
+            self.close()
+            raise TemporaryError(f"no socket can be made in {self.directory}: {error}") from error
+
+    def answer(self, attached: Attached, patience: float) -> Line | None:
+        """Return the line once the supervisor calls; None where it speaks by the attached stream, or not at all."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(attached.reader(), select.POLLIN)
+        poll.poll(patience * 1000)
+        with contextlib.suppress(BlockingIOError):
+            return Line(self._socket.accept()[0], attached)
+        return None
+
+    def close(self) -> None:
+        """Let nobody call any more."""
+        self._socket.close()
+        shutil.rmtree(self._outer, ignore_errors=True)
+
+
+class Line:
+    """The pipe to a supervisor that has called, see :class:`spoold.sandbox.stream.Pipe`."""
+
+    def __init__(self, connection: socket.socket, attached: Attached) -> None:
+        self._socket, self._attached = connection, attached
+        self._socket.setblocking(False)
+
+    def reader(self) -> int:
+        """Return the descriptor from which the supervisor's output comes; -1 where it is closed."""
+        return self._socket.fileno()
+
+    def writer(self) -> int:
+        """Return the descriptor to which its input goes; -1 where it is closed."""
+        return self._socket.fileno()
+
+    def send(self, data: memoryview) -> int:
+        """Send some of ``data``; return how many bytes."""
+        return self._socket.send(data[:READ])
+
+    def receive(self) -> Received | None:
+        """Return what is there by now, None at the end; before the end comes what it wrote to its stderr."""
+        data = self._socket.recv(READ)
+        if data:
+            return Received(data, b"")
+        said = self._last_words()
+        return Received(b"", said) if said else None
+
+    def _last_words(self) -> bytes:
+        said, deadline = bytearray(), time.monotonic() + END_TIMEOUT
+        poll = select.poll()
+        poll.register(self._attached.reader(), select.POLLIN)
+        with contextlib.suppress(OSError):
+            while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                found = self._attached.receive()
+                if found is None:
+                    break
+                said += found.stderr
+        return bytes(said)
+
+    def close(self) -> None:
+        """Close both; the supervisor takes that as the order to stop."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        self._attached.close()
