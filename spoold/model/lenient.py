@@ -27,6 +27,8 @@ ELSEWHERE = {
     "content": ("contents", "data", "text", "body", "source"),
     "encoding": ("content_encoding", "enc"),
     "env": ("environment", "environment_variables", "envs", "variables"),
+    "float_absolute": ("float_absolute_tolerance", "float_tolerance", "abs_tol", "tolerance", "epsilon"),
+    "float_relative": ("float_relative_tolerance", "rel_tol"),
     "files": ("sources", "source_files", "source_code", "code", "program", "script", "copyIn", "content", "filename"),
     "inputs": ("stdin", "input", "standard_input", "std_in"),
     "inputs_encoding": ("stdin_encoding", "input_encoding"),

@@ -1,0 +1,75 @@
+"""What a client is told of two outputs that differ: where, and a little of both, so that it can be printed.
+
+Spec: spool-layout.md, "When output is right".
+"""
+
+from __future__ import annotations
+
+import codecs
+
+import msgspec
+
+MOST = 100  # bytes of an output that are shown
+BEFORE = 20  # bytes of those that may be before the first that differs
+CUT = "..."
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the printed output first differs: line and byte of that line, counted from 1, and an excerpt of both.
+
+    An excerpt is printable text of 100 bytes of the output at most. What is no printable text is in escapes, such as
+    ``\\n`` and ``\\xff``. ``expected`` is None where nothing more is expected, ``printed`` where the output ends.
+    """
+
+    line: int
+    column: int
+    expected: str | None = None
+    printed: str | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, column {self.column}: "
+        if self.expected is None:
+            return f'{place}nothing more is expected, but "{self.printed}" was printed'
+        if self.printed is None:
+            return f'{place}"{self.expected}" is expected, but the output ends'
+        return f'{place}"{self.expected}" is expected, but "{self.printed}" was printed'
+
+
+def difference(
+    expected: bytes, wanted: tuple[int, int], printed: bytes, found: tuple[int, int], alike: int
+) -> Difference:
+    """Return the difference of two stretches, each from one offset to another. Their first ``alike`` bytes agree."""
+    skipped = _start_of_character(expected, wanted[0], alike - BEFORE) if alike > MOST // 2 else 0
+    at, here = wanted[0] + skipped, found[0] + skipped
+    return Difference(
+        line=printed.count(b"\n", 0, here) + 1,
+        column=here - printed.rfind(b"\n", 0, here),
+        expected=excerpt(expected, at, wanted[1], CUT if skipped else ""),
+        printed=excerpt(printed, here, found[1], CUT if skipped else ""),
+    )
+
+
+def _start_of_character(text: bytes, start: int, skipped: int) -> int:
+    """Return ``skipped``, less what UTF-8 has of a character before it; no character has more than three bytes so."""
+    within = 0
+    while within < 3 and text[start + skipped - within] & 0xC0 == 0x80:
+        within += 1
+    return skipped - within
+
+
+def excerpt(text: bytes, start: int, stop: int, before: str = "") -> str | None:
+    """Return the first bytes between two offsets as printable text, after ``before``; None where there are none."""
+    if start == stop and not before:
+        return None
+    ended = stop - start <= MOST
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    kept = decoder.decode(text[start : min(stop, start + MOST)], final=ended)
+    return before + "".join(map(_printable, kept)) + ("" if ended else CUT)
+
+
+def _printable(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as PEP 383 has it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    if character in '\\"':
+        return "\\" + character
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
