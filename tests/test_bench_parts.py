@@ -14,7 +14,7 @@ from typing import cast
 
 import pytest
 
-from benchmarks import boxes, deadline, footprint, growth, places, served, turns, ways
+from benchmarks import boxes, deadline, engine, footprint, growth, places, served, turns, ways
 from benchmarks.deadline import Deadline
 from benchmarks.programs import PROGRAMS, TRIVIAL, Program
 from benchmarks.report import file_system
@@ -259,6 +259,17 @@ def test_isolate_limits_memory_by_control_groups_where_it_has_them(
     assert ("--mem=1048576" in words.replace("--cg-mem", "")) != grouped
     assert (box.about == "") == grouped
     box.close()
+
+
+def test_what_runs_in_containers_is_no_part_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        *((10, 1, "dockerd"), (11, 10, "containerd"), (12, 1, "containerd-shim"), (13, 12, "supervisor")),
+        *((14, 13, "python3"), (20, 1, "containerd-shim"), (21, 20, "another's")),
+    ]
+    monkeypatch.setattr(engine, "processes", lambda: found)
+    monkeypatch.setattr(engine, "_words_of", lambda pid: ["-id", "ours" if pid == 12 else "another's"])
+    served = cast("served.Served", SimpleNamespace(container_ids=lambda: {"ours"}))
+    assert engine.processes_of(10, served) == {10, 11, 12}
 
 
 def test_slopes_are_those_of_logarithms() -> None:

@@ -42,12 +42,17 @@ def _words_of(pid: int) -> list[str]:
 
 
 def processes_of(engine: int, served: Served) -> set[int]:
-    """Return the daemon, what it started, and the shims of containers that live, which are nobody's children."""
-    ids, found = served.container_ids(), {engine}
+    """Return the daemon, what it started, and the shims of containers that live, which are nobody's children.
+
+    What runs in these containers is a shim's child, and no part of the engine.
+    """
+    ids, found, shims = served.container_ids(), {engine}, set()
     for pid, parent, name in sorted(processes()):
-        if parent in found or (name.startswith("containerd-shim") and not ids.isdisjoint(_words_of(pid))):
+        if name.startswith("containerd-shim") and not ids.isdisjoint(_words_of(pid)):
+            shims.add(pid)
+        elif parent in found:
             found.add(pid)
-    return found
+    return found | shims
 
 
 def engine_memory(docker: str, served: Served) -> dict[str, float]:
