@@ -151,6 +151,20 @@ def test_files_of_an_earlier_phase_make_no_room_for_more(parts: Parts, tmp_path:
     assert abs(group.look()[0] - 8 * MIB) <= AHEAD
 
 
+@pytest.mark.parametrize(
+    ("how", "answer"),
+    [
+        ("well", f"uid {JOB_UID}, killed first 1000, descriptors 0 1 2"),
+        ("kept", f"uid {JOB_UID}, killed first 1000, descriptors 0 1 2 3"),
+        ("long", "Connection timed out"),
+        *((how, "Protocol error") for how in ("much", "bad")),
+    ],
+)
+def test_what_a_job_left_is_worked_on_apart(parts: Parts, how: str, answer: str) -> None:
+    """By a process with the job's rights, whose answer is none where it comes too late, is too long or not its own."""
+    assert parts(f"apart {how}") == answer
+
+
 def test_large_files_are_told_from_those_before(parts: Parts, work: Path) -> None:
     deep = work.joinpath(*["d"] * 65)  # one more than is looked into
     deep.mkdir(parents=True)

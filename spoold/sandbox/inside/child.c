@@ -12,7 +12,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 
 #define NO_CORE 1  /* bytes: with so many the kernel starts no handler of core dumps, which with none it does, see core(5) */
@@ -135,9 +134,7 @@ _Noreturn void become_job(const struct order *order, const int streams[3], int t
         MUST(dup2(streams[number], number));
     int words = hold(&order->words);
     reset_signals();
-    /* This process may write its own files in /proc until its uid changes: in a cell these are somebody else's. */
-    MUST(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
-    MUST(write_to("/proc/self/oom_score_adj", "1000"));
+    be_killed_first();
     umask(022);
     give_up_rights();
     confine();

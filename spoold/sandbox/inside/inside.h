@@ -291,8 +291,22 @@ extern int network_calls;       /* ... this descriptor, -1 where the kernel cann
 void let_network_call(void);    /* ... and wait until this lets them go on. */
 bool can_let_go_on(const char *release);  /* a kernel of this release */
 extern bool network_used;
+void be_killed_first(void);     /* where memory is short; before ... */
 void give_up_rights(void);      /* Become the job's user, and see no more of what the supervisor shares with the mother. */
 void close_above(int last);     /* all descriptors */
+
+/* -- apart.c: work on what a job left, by a process that has become the job's user */
+
+enum { ANSWER = 0, KEPT_APART = 3 };  /* its descriptors: of the pipe to who asked, and of the one that it keeps */
+
+struct errand {
+    void (*work)(const void *about);  /* answers, and ends the process where that fails */
+    const void *about;
+    int kept;      /* a descriptor, -1: it keeps none */
+    int patience;  /* milliseconds, after which it is killed */
+};
+
+ssize_t apart(const struct errand *errand, void *to, size_t room);
 
 /* -- direct.c: what is started */
 

@@ -6,9 +6,8 @@
  * there is neither run, nor waited for, nor trusted. A look takes half a second of CPU time at most, and tells nothing
  * where that is too little.
  *
- * What a job wrote is taken apart in a process that has become the job's user, behind the walls of a job: whatever goes
- * wrong there is the job's own. The supervisor itself sees no more than whether there is anything to look at, which is
- * seldom.
+ * What a job wrote is taken apart in a process that has become the job's user, see apart.c. The supervisor itself sees no
+ * more than whether there is anything to look at, which is seldom.
  *
  * Whether the script was begun at all, its access time tells: obstacles_forget() sets that back before the phase, and
  * whoever reads the file sets it. Where a file system keeps no such times, nothing is said of it.
@@ -23,11 +22,8 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #define HEAD 4096          /* bytes that are read of a file to see how it starts */
 #define LINES 32768        /* bytes that are read to see how its lines end */
@@ -488,34 +484,34 @@ static bool is_unread(const char *script)
            status.st_atim.tv_sec == 0 && status.st_atim.tv_nsec == NEVER;
 }
 
-/* Be the job, look, and write what was found. */
-static _Noreturn void look(const char *name, int code, const struct list *words, bool unread, int to)
+struct looked_for {
+    const char *script;
+    int code;
+    const struct list *words;
+    bool unread;
+};
+
+/* Look, and answer with what was found. */
+static void look(const void *about)
 {
     static char space[LINES];
     static struct obstacle space_of_found[OBSTACLES];
-    struct piece script = {name, strlen(name)};
-    bool failed = code == NOT_RUN || code == NOT_FOUND;
+    const struct looked_for *this = about;
+    struct piece script = {this->script, strlen(this->script)};
+    bool failed = this->code == NOT_RUN || this->code == NOT_FOUND;
     found = space_of_found;
-    give_up_rights();
-    confine();
-    filter_calls();
-    /* All that it has left of the supervisor's: no word with the host, no counter, no rule. A program of the job would have
-     * a pipe there too, to which a link of its may lead. */
-    for (int number = 0; number < 3; number++)
-        MUST(dup2(to, number));
-    complain_to = 0;
-    close_above(2);
     until = own_cpu() + LOOKING;
-    places = code == NOT_FOUND ? search(words) : NULL;
+    places = this->code == NOT_FOUND ? search(this->words) : NULL;
     struct piece text = text_of(script, space);
-    bool kept_unread = unread && !is_unread(name);  /* else this file system keeps no such times */
+    bool kept_unread = this->unread && !is_unread(this->script);  /* else this file system keeps no such times */
     bool told = failed && of(script, script, 0);
     if (!told)
-        told = kept_unread ? tell("unread", script, none) : of_text(script, text, code);
+        told = kept_unread ? tell("unread", script, none) : of_text(script, text, this->code);
     if (!told && failed)
         beside(script);
     size_t size = count * sizeof *found;
-    _exit(size && write(0, found, size) != (ssize_t)size);
+    if (size && write(ANSWER, found, size) != (ssize_t)size)
+        _exit(1);
 }
 
 /* The process that looked may be the job's by now. */
@@ -527,30 +523,11 @@ static bool is_sound(const struct obstacle *obstacle)
     return known && obstacle->file_size <= sizeof obstacle->file && obstacle->name_size <= sizeof obstacle->name;
 }
 
-static int hear(int from, struct obstacle *to)
-{
-    size_t size = 0, room = OBSTACLES * sizeof *to;
-    int64_t deadline = now() + PATIENCE * 1000000LL;
-    for (;;) {
-        struct pollfd waiting = {from, POLLIN, 0};
-        int64_t left = deadline - now();
-        ssize_t got = left > 0 && poll(&waiting, 1, left / 1000000 + 1) > 0 ? read(from, (char *)to + size, room - size) : 0;
-        if (got <= 0)
-            break;
-        size += got;
-    }
-    int told = 0;
-    while ((told + 1) * sizeof *to <= size && is_sound(&to[told]))
-        told++;
-    return told;
-}
-
 /* Set what is in the way of `script`, after a phase that exited with `code`, -1 where it did not exit, and return how
  * many there are. `words` are those of its order. */
 int obstacles_look(const char *script, int code, const struct list *words, struct obstacle *to)
 {
     static char space[LINES];
-    int ends[2];
     as_job();
     bool unread = is_unread(script);
     struct piece text = none;
@@ -559,17 +536,10 @@ int obstacles_look(const char *script, int code, const struct list *words, struc
     as_root();
     if (text.at == space && !has(text, '\r') && !mark_of(text) && !is_late(text, code))
         return 0;  /* as of nearly all */
-    if (pipe2(ends, O_CLOEXEC))
-        return 0;
-    pid_t looker = fork();
-    if (looker == 0)
-        look(script, code, words, unread, ends[1]);
-    close(ends[1]);
-    int told = looker < 0 ? 0 : hear(ends[0], to);
-    close(ends[0]);
-    if (looker > 0) {
-        kill(looker, SIGKILL);
-        waitpid(looker, NULL, 0);
-    }
+    struct looked_for this = {script, code, words, unread};
+    ssize_t size = apart(&(struct errand){look, &this, -1, PATIENCE}, to, OBSTACLES * sizeof *to);
+    int told = 0;
+    while ((told + 1) * (ssize_t)sizeof *to <= size && is_sound(&to[told]))
+        told++;
     return told;
 }

@@ -24,7 +24,7 @@ def supervisor(place: Path) -> Path:
 def units(place: Path) -> Path:
     """Compile the program of its parts into ``place``."""
     target = place / "units"
-    others = [path for path in program.sources() if path.name not in ("main.c", "cell.c", "obstacles.c")]
+    others = [path for path in program.sources() if path.name not in ("main.c", "apart.c", "cell.c", "obstacles.c")]
     program.compile_to(target, flags=STRICT, code=[*others, UNITS])
     return target
 

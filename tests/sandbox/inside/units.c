@@ -17,19 +17,19 @@ const char *__ubsan_default_options(void)
     return "exitcode=99";
 }
 
-/* Who looks into a job's files has no descriptor on which a sanitizer would be heard. */
-static pid_t await_look(pid_t pid)
+/* A process apart has no descriptor on which a sanitizer would be heard. */
+static pid_t await_apart(pid_t pid, int *status)
 {
-    int status;
-    pid = waitpid(pid, &status, 0);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == FOUND)
-        BROKEN("a sanitizer found something in a look");
+    pid = waitpid(pid, status, 0);
+    if (WIFEXITED(*status) && WEXITSTATUS(*status) == FOUND)
+        BROKEN("a sanitizer found something in a process apart");
     return pid;
 }
 
-#define waitpid(pid, status, options) await_look(pid)
-#include "obstacles.c"
+#define waitpid(pid, status, options) await_apart(pid, status)
+#include "apart.c"
 #undef waitpid
+#include "obstacles.c"
 
 _Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
 {
@@ -82,22 +82,16 @@ static void answer_obstacles(const char *rest)
     printf("\n");
 }
 
-/* What is taken of a process that looked and says anything. */
+/* Whether what a process that looked says is taken of it. */
 static void answer_told(const char *rest)
 {
-    static struct obstacle told[OBSTACLES];
     struct obstacle said = {.kind = ""};
     unsigned file_size, name_size;
-    int ends[2];
     if (sscanf(rest, "%11s %u %u", said.kind, &file_size, &name_size) != 3)
         BROKEN("what is told?");
     said.file_size = file_size;
     said.name_size = name_size;
-    MUST(pipe(ends));
-    MUST(write(ends[1], &said, sizeof said));
-    close(ends[1]);
-    printf("%d\n", hear(ends[0], told));
-    close(ends[0]);
+    printf("%d\n", is_sound(&said));
 }
 
 /* The same of a cell. */
@@ -117,6 +111,31 @@ static void answer_names(const char *rest)
     printf("%zu\n", count_of(&view));
     free(told);
     told = NULL;
+}
+
+/* Answer with what this process is, or not as it should. */
+static void errand(const void *about)
+{
+    char text[4096] = "";
+    struct text answer = {text, 0, sizeof text};
+    if (!strcmp(about, "long"))
+        sleep(60);
+    if (!strcmp(about, "bad"))
+        BROKEN("as was asked");
+    put_format(&answer, "uid %d, killed first %.*s, descriptors", getuid(), 4, contents("/proc/self/oom_score_adj"));
+    for (int file = 0; file < 1024; file++)
+        if (fcntl(file, F_GETFD) >= 0)
+            put_format(&answer, " %d", file);
+    if (write(ANSWER, text, strcmp(about, "much") ? answer.size : sizeof text) < 0)
+        _exit(1);
+}
+
+static void answer_apart(const char *how)
+{
+    char text[256];
+    ssize_t size = apart(&(struct errand){errand, how, strcmp(how, "kept") ? -1 : 2, strcmp(how, "long") ? 60000 : 1}, text,
+                         sizeof text);
+    printf("%.*s\n", size < 0 ? 256 : (int)size, size < 0 ? strerror(errno) : text);
 }
 
 static void obey(const char *line)
@@ -164,6 +183,8 @@ static void obey(const char *line)
     } else if (is_order(line, "forget", &rest)) {
         obstacles_forget(rest);
         printf("done\n");
+    } else if (is_order(line, "apart", &rest)) {
+        answer_apart(rest);
     } else if (is_order(line, "obstacles", &rest)) {
         answer_obstacles(rest);
     } else if (is_order(line, "kernel", &rest)) {

@@ -1,0 +1,78 @@
+/* Work on what a job left, by a process apart that has become the job's user behind the walls of a job.
+ *
+ * Whatever goes wrong there is the job's own: its files may be made to deceive whoever takes them apart. So the process
+ * has nothing of the supervisor's: no word with the host, no counter, no rule. It has one pipe, by which it answers, and
+ * one descriptor more where the errand has one. What it answers may be the job's words, and is checked by who asked.
+ */
+
+#include "inside.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+static _Noreturn void be_apart(const struct errand *errand, int answer)
+{
+    be_killed_first();
+    give_up_rights();
+    confine();
+    filter_calls();
+    int kept = errand->kept < 0 ? -1 : MUST(fcntl(errand->kept, F_DUPFD, KEPT_APART + 1));  /* out of the way of the next */
+    /* A program of the job would have a pipe at each of these, to which a link of its may lead. */
+    for (int number = ANSWER; number < KEPT_APART; number++)
+        MUST(dup2(answer, number));
+    complain_to = ANSWER;
+    if (kept >= 0)
+        MUST(dup2(kept, KEPT_APART));
+    close_above(kept < 0 ? KEPT_APART - 1 : KEPT_APART);
+    errand->work(errand->about);
+    _exit(0);
+}
+
+/* Return whether the answer came to its end within its room and time. */
+static bool hear(int from, int64_t deadline, char *to, size_t room, size_t *size)
+{
+    char more;
+    *size = 0;
+    for (;;) {
+        struct pollfd waiting = {from, POLLIN, 0};
+        int64_t left = deadline - now();
+        if (left <= 0 || poll(&waiting, 1, left / 1000000 + 1) < 0)
+            return false;
+        if (!waiting.revents)
+            continue;
+        bool full = *size == room;
+        ssize_t got = full ? read(from, &more, 1) : read(from, to + *size, room - *size);
+        if (got <= 0)
+            return got == 0;
+        if (full)
+            return false;
+        *size += got;
+    }
+}
+
+/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, EPROTO that
+ * it ended otherwise than it should, or was killed, which the kernel does where memory is short. */
+ssize_t apart(const struct errand *errand, void *to, size_t room)
+{
+    int ends[2], status = 0;
+    size_t size;
+    int64_t deadline = now() + errand->patience * 1000000LL;
+    if (pipe2(ends, O_CLOEXEC))
+        return failing("pipe");
+    pid_t pid = fork();
+    if (pid == 0)
+        be_apart(errand, ends[1]);
+    close(ends[1]);
+    bool heard = pid > 0 && hear(ends[0], deadline, to, room, &size);
+    close(ends[0]);
+    if (pid < 0)
+        return failing("fork");
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    if (heard && status == 0)
+        return size;
+    errno = now() < deadline ? EPROTO : ETIMEDOUT;
+    return failing("a process apart");
+}
