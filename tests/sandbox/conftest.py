@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, Protocol
 
 import docker
@@ -16,6 +17,7 @@ from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from tests import engines
+from tests.sandbox import inside
 
 # Small and quick, so that what runs into a limit does so soon.
 RUN = PhaseLimits(
@@ -75,6 +77,12 @@ def settings_for(
         spool=SpoolSettings(path=spool),
         executor=ExecutorSettings(name=executor),
     )
+
+
+@pytest.fixture(scope="session")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the program of the supervisor's parts."""
+    return inside.units(tmp_path_factory.mktemp("units"))
 
 
 @pytest.fixture

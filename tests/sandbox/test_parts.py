@@ -39,12 +39,6 @@ V2 = {
 OLD_V2 = V2 | {"memory.stat": "anon 700\nfile 5000\nkernel_stack 100\npagetables 50\nslab 50\nsock 100\nshmem 2000\n"}
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the program of the parts."""
-    return inside.units(tmp_path_factory.mktemp("units"))
-
-
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Return what is /job for the parts."""
@@ -55,10 +49,10 @@ def work(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parts(program: Path, work: Path, tmp_path: Path) -> Iterator[Parts]:
+def parts(units: Path, work: Path, tmp_path: Path) -> Iterator[Parts]:
     """Yield the parts, which see ``tmp_path`` where it is."""
     binds = ("--dir", str(tmp_path), "--bind", str(tmp_path), str(tmp_path))
-    with inside.parts(inside.in_a_root(program, work, binds=binds)) as parts:
+    with inside.parts(inside.in_a_root(units, work, binds=binds)) as parts:
         yield parts
 
 
@@ -201,11 +195,11 @@ def test_what_is_no_regular_file_is_not_read(parts: Parts, work: Path) -> None:
     os.close(held)
 
 
-def test_a_file_system_without_times_of_access_has_nothing_noted(program: Path, work: Path) -> None:
+def test_a_file_system_without_times_of_access_has_nothing_noted(units: Path, work: Path) -> None:
     """There the time stays as it was set, whoever reads the file."""
     told = {}
     for options in ("noatime", "relatime"):
-        command = inside.in_a_root(program, work)
+        command = inside.in_a_root(units, work)
         own = f"cd {work} && printf true >run.sh && chmod 755 run.sh && chown {JOB_UID} run.sh"
         mounted = f"mount -t tmpfs -o {options} none {work} && {own}"
         with inside.parts(["unshare", "-m", "sh", "-c", f'{mounted} && exec "$@"', "sh", *command]) as parts:
@@ -249,7 +243,7 @@ def test_whatever_a_job_left_is_looked_at_in_time_and_bounds(parts: Parts, work:
 PIECES = [b"\r", b"\0", b"\n", b" ", b"/", b"=", b"-S", b"#!", b"\x7f" + b"\xff" * 7, b"\xff" * 8, b"A" * 5000]
 
 
-def test_what_is_wrong_in_any_place_of_a_file_harms_nobody(program: Path, work: Path) -> None:
+def test_what_is_wrong_in_any_place_of_a_file_harms_nobody(units: Path, work: Path) -> None:
     random_ = random.Random(7)  # noqa: S311 - no secret
     seeds = [
         *STRANGE.values(),
@@ -257,7 +251,7 @@ def test_what_is_wrong_in_any_place_of_a_file_harms_nobody(program: Path, work: 
         b"#!/usr/bin/env -S -i A=b x\r\n",
         b"#! /job/b c\n",
     ]
-    command = inside.in_a_root(program, work)
+    command = inside.in_a_root(units, work)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # it tells any bytes
         assert process.stdin
         assert process.stdout
@@ -297,19 +291,19 @@ def test_no_call_waits_where_the_kernel_cannot_let_it_go_on(parts: Parts) -> Non
 NAMES = 4 * MIB  # of bytes there may be so many
 
 
-def test_a_cell_is_believed_only_what_can_be(program: Path, work: Path) -> None:
-    with inside.parts(inside.in_a_root(program, work)) as parts:
+def test_a_cell_is_believed_only_what_can_be(units: Path, work: Path) -> None:
+    with inside.parts(inside.in_a_root(units, work)) as parts:
         assert [parts(f"names {each}") for each in ("0 0", "1 0", f"{NAMES} 0")] == ["0", "1", "1"]
     for lie in ("9 x", f"{NAMES} x", f"{NAMES + 1} 0", f"{2**64 - 1} 0"):
         done = subprocess.run(
-            inside.in_a_root(program, work), input=f"names {lie}\n", capture_output=True, text=True, check=False
+            inside.in_a_root(units, work), input=f"names {lie}\n", capture_output=True, text=True, check=False
         )
         assert "a cell told what are no names" in done.stderr
 
 
-def test_sockets_are_counted_by_what_they_hold(program: Path, work: Path) -> None:
+def test_sockets_are_counted_by_what_they_hold(units: Path, work: Path) -> None:
     """They are those of the parts' own network, where this test is too."""
-    command = inside.in_a_root(program, work)
+    command = inside.in_a_root(units, work)
     command.remove("--unshare-net")
     with inside.parts(command) as parts, socket.create_server(("127.0.0.1", 0)) as listening:
         parts("sockets")
@@ -321,9 +315,9 @@ def test_sockets_are_counted_by_what_they_hold(program: Path, work: Path) -> Non
             assert before + 100_000 < int(parts("held"))
 
 
-def test_a_kernel_that_does_not_tell_what_sockets_hold(program: Path, work: Path) -> None:
+def test_a_kernel_that_does_not_tell_what_sockets_hold(units: Path, work: Path) -> None:
     """Each counts with all that it may hold; here what is asked gives no answer."""
-    command = inside.in_a_root(program, work)
+    command = inside.in_a_root(units, work)
     command.remove("--unshare-net")
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
@@ -335,10 +329,10 @@ def test_a_kernel_that_does_not_tell_what_sockets_hold(program: Path, work: Path
         assert int(parts("held")) >= 3 * SOCKET
 
 
-def test_the_sanitizers_see_what_is_wrong(program: Path, work: Path) -> None:
+def test_the_sanitizers_see_what_is_wrong(units: Path, work: Path) -> None:
     """Or all of this would say little."""
-    with subprocess.Popen(inside.in_a_root(program, work), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(inside.in_a_root(units, work), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         _, said = process.communicate(b"nonsense\n", timeout=60)
     assert b"what is that?" in said
     assert process.returncode != 0
-    assert b"__asan_init" in program.read_bytes()
+    assert b"__asan_init" in units.read_bytes()

@@ -24,7 +24,8 @@ def supervisor(place: Path) -> Path:
 def units(place: Path) -> Path:
     """Compile the program of its parts into ``place``."""
     target = place / "units"
-    others = [path for path in program.sources() if path.name not in ("main.c", "apart.c", "cell.c", "obstacles.c")]
+    included = ("main.c", "apart.c", "cell.c", "obstacles.c", "snapshot.c")  # but for main.c
+    others = [path for path in program.sources() if path.name not in included]
     program.compile_to(target, flags=STRICT, code=[*others, UNITS])
     return target
 
@@ -71,7 +72,9 @@ class Parts:
 @contextmanager
 def parts(command: list[str]) -> Iterator[Parts]:
     """Yield the parts that ``command`` starts; they have to end well."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="backslashreplace"
+    ) as process:
         yield Parts(process)
         assert process.stdin
         process.stdin.close()

@@ -1,9 +1,11 @@
 /* Parts of the supervisor, one at a time, for the tests: each line of stdin is an order, and gets one line on stdout. */
 
 #include "inside.h"
-#include "cell.c" /* for what is their own */
+#include "cell.c" /* for what is their own, as are those below */
 
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 
 #define FOUND 99 /* how a process ends in which a sanitizer found something */
 
@@ -30,6 +32,7 @@ static pid_t await_apart(pid_t pid, int *status)
 #include "apart.c"
 #undef waitpid
 #include "obstacles.c"
+#include "snapshot.c"
 
 _Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
 {
@@ -138,6 +141,104 @@ static void answer_apart(const char *how)
     printf("%.*s\n", size < 0 ? 256 : (int)size, size < 0 ? strerror(errno) : text);
 }
 
+static void answer_snapshot(int failed, const struct snapshot *told)
+{
+    for (char *at = trouble; (at = strchr(at, '\n'));)
+        *at = '?';  /* an answer is one line */
+    if (failed)
+        printf("%s: %s\n", strerror(errno), trouble);
+    else
+        printf("%llu entries, without %llu pipes, %llu sockets, %llu devices\n", (unsigned long long)told->entries,
+               (unsigned long long)told->pipes, (unsigned long long)told->sockets, (unsigned long long)told->devices);
+}
+
+/* Copy all of a file; a test's archives have up to some hundred megabytes. */
+static void copy_all(int from, int to)
+{
+    off_t size = MUST(lseek(from, 0, SEEK_END)), at = 0;
+    while (at < size)
+        MUST(sendfile(to, from, &at, size - at));
+}
+
+/* Take a snapshot of at most so many bytes, and write the archive to a file where that is well. */
+static void answer_take(const char *rest)
+{
+    char path[4096];
+    unsigned long long most;
+    struct snapshot told;
+    int archive = MUST(memfd_create("archive", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (sscanf(rest, "%llu %4095s", &most, path) != 2)
+        BROKEN("how much, and where to?");
+    int failed = snapshot_take(archive, most, &told), number = errno;
+    if (!failed) {
+        int file = MUST(open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+        copy_all(archive, file);
+        close(file);
+        if (pwrite(archive, "x", 1, 0) > 0 || !ftruncate(archive, 0) || !ftruncate(archive, 1L << 40))
+            BROKEN("the archive can be changed");
+    } else if (lseek(archive, 0, SEEK_END)) {
+        BROKEN("a half of an archive is left");
+    }
+    close(archive);
+    errno = number;
+    answer_snapshot(failed, &told);
+}
+
+static int archive_of(const char *path)
+{
+    int archive = MUST(memfd_create("archive", MFD_CLOEXEC | MFD_ALLOW_SEALING)), file = MUST(open(path, O_RDONLY | O_CLOEXEC));
+    copy_all(file, archive);
+    close(file);
+    return archive;
+}
+
+static void answer_restore(const char *path)
+{
+    struct snapshot told;
+    int archive = archive_of(path);
+    off_t before = MUST(lseek(archive, 0, SEEK_CUR));
+    MUST(fcntl(archive, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL));
+    int failed = snapshot_restore(archive, &told), number = errno;
+    if (MUST(lseek(archive, 0, SEEK_CUR)) != before)
+        BROKEN("who else reads it would go on from somewhere else");
+    close(archive);
+    errno = number;
+    answer_snapshot(failed, &told);
+}
+
+/* Say of archives that are not as they must be what is said of them. */
+static void answer_unfit(const char *path)
+{
+    struct snapshot told;
+    int unsealed = archive_of(path), not_to_be_sealed = MUST(memfd_create("archive", MFD_CLOEXEC));
+    int file = MUST(open(path, O_RDONLY | O_CLOEXEC));
+    printf("%s, ", snapshot_restore(unsealed, &told) ? strerror(errno) : "good");
+    printf("%s, ", snapshot_restore(file, &told) ? strerror(errno) : "good");
+    printf("%s, ", snapshot_take(unsealed, UINT64_MAX, &told) ? strerror(errno) : "good");
+    printf("%s\n", snapshot_take(not_to_be_sealed, UINT64_MAX, &told) ? strerror(errno) : "good");
+    close(file);
+    close(unsealed);
+    close(not_to_be_sealed);
+}
+
+/* Answer as no packing does. */
+static void lie(const void *about)
+{
+    static struct result result;
+    if (!strcmp(about, "half"))
+        _exit(write(ANSWER, &result, sizeof result / 2) < 0);
+    result.error = strcmp(about, "minus") ? ENOSPC : -1;
+    memset(result.trouble, 'x', sizeof result.trouble);
+    say(&result);
+}
+
+static void answer_lie(const char *how)
+{
+    struct snapshot told;
+    int failed = have_done(lie, how, -1, &told);
+    answer_snapshot(failed, &told);
+}
+
 static void obey(const char *line)
 {
     const char *rest;
@@ -185,6 +286,17 @@ static void obey(const char *line)
         printf("done\n");
     } else if (is_order(line, "apart", &rest)) {
         answer_apart(rest);
+    } else if (is_order(line, "walls", &rest)) {
+        confine_prepare();
+        printf("done\n");
+    } else if (is_order(line, "take", &rest)) {
+        answer_take(rest);
+    } else if (is_order(line, "restore", &rest)) {
+        answer_restore(rest);
+    } else if (is_order(line, "lie", &rest)) {
+        answer_lie(rest);
+    } else if (is_order(line, "unfit", &rest)) {
+        answer_unfit(rest);
     } else if (is_order(line, "obstacles", &rest)) {
         answer_obstacles(rest);
     } else if (is_order(line, "kernel", &rest)) {

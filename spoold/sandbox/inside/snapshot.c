@@ -1,0 +1,137 @@
+/* What compile.sh left in the work directory, kept for the cases: each of them starts from exactly that.
+ *
+ * Theory of operation. Once all processes of a job are dead, its work directory is packed into an archive in memory
+ * (archive.h). Each case is a new job with an empty work directory, into which the archive is unpacked. So nothing that
+ * one case does is there for another, and the archive is the only thing that they share. It is sealed by the supervisor
+ * when it is whole, and from then on nobody can change it. Regular files, directories and symbolic links are kept, with
+ * their names, contents, holes, hard links, modes and times. Pipes, sockets and devices are not, but counted; nor are
+ * access control lists and extended attributes.
+ *
+ * Both are done by a process apart (apart.c), which has the job's rights and walls: the files are the job's, and so may be
+ * the archive. What that process answers is not trusted either. The size of the archive is looked at here.
+ *
+ * Packing empties each file as it goes. So the contents are in memory once, and a job that has filled its memory with
+ * files can be packed. Whatever comes of it, there is no use in the work directory afterwards.
+ */
+
+#include "archive.h"
+
+#include <fcntl.h>
+
+#define AT_LONGEST 60000  /* milliseconds; what a work directory can hold takes a few seconds */
+#define SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
+
+struct result {
+    struct snapshot told;
+    int error;
+    char trouble[sizeof trouble];
+};
+
+/* -- in the process apart */
+
+size_t enter(struct place *place, const char *name)
+{
+    size_t before = place->size, size = strlen(name), slash = before > 0;
+    if (before + slash + size > LONGEST_PATH)
+        give_up(place, ENAMETOOLONG);
+    memcpy(place->path + before, "/", slash);
+    memcpy(place->path + before + slash, name, size + 1);
+    place->size = before + slash + size;
+    return before;
+}
+
+void leave_to(struct place *place, size_t size)
+{
+    place->path[size] = '\0';
+    place->size = size;
+}
+
+static void say(const struct result *result)
+{
+    if (write(ANSWER, result, sizeof *result) != sizeof *result)
+        _exit(1);
+}
+
+_Noreturn void give_up(const struct place *place, int number)
+{
+    struct result result;
+    memset(&result, 0, sizeof result);
+    result.error = number ? number : EIO;
+    snprintf(result.trouble, sizeof result.trouble, WORK "%s%.240s", place->size ? "/" : "", place->path);
+    say(&result);
+    _exit(0);
+}
+
+void answer(const struct snapshot *told)
+{
+    struct result result;
+    memset(&result, 0, sizeof result);
+    result.told = *told;
+    say(&result);
+}
+
+/* -- in the supervisor */
+
+static int have_done(void (*work)(const void *about), const void *about, int archive, struct snapshot *told)
+{
+    struct result result;
+    ssize_t size = apart(&(struct errand){work, about, archive, AT_LONGEST}, &result, sizeof result);
+    if (size < 0)
+        return -1;
+    if (size != sizeof result || result.error < 0) {
+        errno = EPROTO;
+        return failing(WORK);
+    }
+    if (result.error) {
+        result.trouble[sizeof result.trouble - 1] = '\0';
+        errno = result.error;
+        return failing(result.trouble);
+    }
+    *told = result.told;
+    return 0;
+}
+
+static int64_t size_of(int archive)
+{
+    struct stat status;
+    return fstat(archive, &status) ? failing("an archive") : status.st_size;
+}
+
+static int refused(int number)
+{
+    errno = number;
+    return failing("an archive");
+}
+
+/* Keep the work directory, which is of no use afterwards, in `archive`: an empty memfd that can be sealed, and then is. No
+ * process of the job may live. EFBIG is that this takes more than `most` bytes, ENAMETOOLONG that something lies too deep;
+ * `trouble` has where. The archive is empty then, unless the process that packed was not itself. */
+int snapshot_take(int archive, uint64_t most, struct snapshot *told)
+{
+    if (size_of(archive))
+        return refused(EINVAL);
+    if (have_done(pack, &most, archive, told)) {
+        int number = errno;
+        if (ftruncate(archive, 0))
+            return -1;  /* it is sealed: that was not us */
+        errno = number;
+        return -1;
+    }
+    if (fcntl(archive, F_ADD_SEALS, SEALS))
+        return failing("an archive");
+    told->bytes = size_of(archive);
+    return told->bytes > most ? refused(EFBIG) : 0;
+}
+
+/* Lay what is in `archive`, which is sealed and may be in use elsewhere, into the empty work directory. EBADMSG is that it
+ * is no archive. A part may be there where this fails. */
+int snapshot_restore(int archive, struct snapshot *told)
+{
+    int seals = fcntl(archive, F_GET_SEALS);
+    if (seals < 0 || (seals & SEALS) != SEALS)
+        return refused(EINVAL);
+    if (have_done(unpack, NULL, archive, told))
+        return -1;
+    told->bytes = size_of(archive);
+    return 0;
+}
