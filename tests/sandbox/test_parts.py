@@ -36,6 +36,7 @@ V2 = {
     "memory.peak": "9000\n",
     "memory.events": "low 0\nhigh 0\nmax 7\noom 4\noom_kill 3\noom_group_kill 0\n",
 }
+APART = f"uid {JOB_UID}, killed first 1000, filter 2, Permission denied elsewhere"
 OLD_V2 = V2 | {"memory.stat": "anon 700\nfile 5000\nkernel_stack 100\npagetables 50\nslab 50\nsock 100\nshmem 2000\n"}
 
 
@@ -51,7 +52,7 @@ def work(tmp_path: Path) -> Path:
 @pytest.fixture
 def parts(units: Path, work: Path, tmp_path: Path) -> Iterator[Parts]:
     """Yield the parts, which see ``tmp_path`` where it is."""
-    binds = ("--dir", str(tmp_path), "--bind", str(tmp_path), str(tmp_path))
+    binds = ("--dir", "/dev/mqueue", "--dir", str(tmp_path), "--bind", str(tmp_path), str(tmp_path))
     with inside.parts(inside.in_a_root(units, work, binds=binds)) as parts:
         yield parts
 
@@ -148,14 +149,15 @@ def test_files_of_an_earlier_phase_make_no_room_for_more(parts: Parts, tmp_path:
 @pytest.mark.parametrize(
     ("how", "answer"),
     [
-        ("well", f"uid {JOB_UID}, killed first 1000, descriptors 0 1 2"),
-        ("kept", f"uid {JOB_UID}, killed first 1000, descriptors 0 1 2 3"),
+        ("well", f"{APART}, descriptors 0 1 2"),
+        ("kept", f"{APART}, descriptors 0 1 2 3"),
         ("long", "Connection timed out"),
         *((how, "Protocol error") for how in ("much", "bad")),
     ],
 )
 def test_what_a_job_left_is_worked_on_apart(parts: Parts, how: str, answer: str) -> None:
     """By a process with the job's rights, whose answer is none where it comes too late, is too long or not its own."""
+    parts("walls")
     assert parts(f"apart {how}") == answer
 
 

@@ -356,6 +356,7 @@ BAD = {
     "no directory": whole(),
     "no work directory": whole(record(DIRECTORY, b"d"), record(LEAVE)),
     "a file as the work directory": whole(regular(b""), record(LEAVE)),
+    "a link as the work directory": whole(record(LINK), record(LEAVE)),
     "no end": whole(record(DIRECTORY)),
     "more after its end": archive(record(LEAVE)),
     "no name": archive(record(DIRECTORY), record(LEAVE)),

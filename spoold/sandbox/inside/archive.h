@@ -23,12 +23,12 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#define MAGIC 0x646c6f6f70736161ULL
+#define MAGIC 0x646c6f6f7073ULL  /* its first bytes are a name */
 #define FORMAT 1
-#define DEEPEST 200          /* directories below one another; the work directory is not counted */
-#define LONGEST_PATH 4000    /* bytes of a path below the work directory */
-#define PIECE (128 * 1024)   /* bytes that are read and written at once */
-#define OWN_BITS 07777       /* of a mode, without the kind of file */
+#define DEEPEST 200         /* directories below one another; the work directory is not counted */
+#define LONGEST_PATH 4000   /* bytes of a path below the work directory */
+#define PIECE (128 * 1024)  /* bytes that are read and written at once */
+#define OWN_BITS 07777      /* of a mode, without the kind of file */
 
 enum kind { DIRECTORY = 1, LEAVE, REGULAR, SYMLINK, LINK };
 
@@ -54,7 +54,7 @@ struct place {
     size_t size;
 };
 
-/* Go on to a name, and return the size to leave() with; a path that is too long ends the process. */
+/* Go on to a name, and return the size to leave_to() with; a path that is too long ends the process. */
 size_t enter(struct place *place, const char *name);
 void leave_to(struct place *place, size_t size);
 

@@ -311,8 +311,8 @@ ssize_t apart(const struct errand *errand, void *to, size_t room);
 /* -- snapshot.c, pack.c, unpack.c: the work directory as compile.sh left it, for each case */
 
 struct snapshot {
-    uint64_t bytes, entries;            /* of the archive, and files and directories in it */
-    uint64_t pipes, sockets, devices;   /* that were there and are not kept */
+    uint64_t bytes, entries;           /* of the archive, and names in it, the work directory's too */
+    uint64_t pipes, sockets, devices;  /* that were there and are not kept */
 };
 
 int snapshot_take(int archive, uint64_t most, struct snapshot *told);

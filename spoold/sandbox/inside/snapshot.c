@@ -23,7 +23,7 @@
 
 struct result {
     struct snapshot told;
-    int error;
+    int64_t error;
     char trouble[sizeof trouble];
 };
 

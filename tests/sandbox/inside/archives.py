@@ -15,7 +15,7 @@ from typing import NamedTuple
 from spoold.sandbox.facts import JOB_UID
 
 HEAD, RECORD, EXTENT = struct.Struct("<QQQ"), struct.Struct("<BBHIQqqqq"), struct.Struct("<QQ")
-MAGIC, FORMAT = 0x646C6F6F70736161, 1
+MAGIC, FORMAT = int.from_bytes(b"spoold", "little"), 1
 DIRECTORY, LEAVE, REGULAR, SYMLINK, LINK = range(1, 6)
 
 

@@ -125,7 +125,9 @@ static void errand(const void *about)
         sleep(60);
     if (!strcmp(about, "bad"))
         BROKEN("as was asked");
-    put_format(&answer, "uid %d, killed first %.*s, descriptors", getuid(), 4, contents("/proc/self/oom_score_adj"));
+    put_format(&answer, "uid %d, killed first %.*s, filter %d, ", getuid(), 4, contents("/proc/self/oom_score_adj"),
+               (int)number_after(contents("/proc/self/status"), "Seccomp:"));
+    put_format(&answer, "%s elsewhere, descriptors", open_quietly("/elsewhere", O_WRONLY) < 0 ? strerror(errno) : "writes");
     for (int file = 0; file < 1024; file++)
         if (fcntl(file, F_GETFD) >= 0)
             put_format(&answer, " %d", file);
@@ -136,6 +138,9 @@ static void errand(const void *about)
 static void answer_apart(const char *how)
 {
     char text[256];
+    int elsewhere = MUST(open("/elsewhere", O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+    MUST(fchmod(elsewhere, 0666));
+    close(elsewhere);
     ssize_t size = apart(&(struct errand){errand, how, strcmp(how, "kept") ? -1 : 2, strcmp(how, "long") ? 60000 : 1}, text,
                          sizeof text);
     printf("%.*s\n", size < 0 ? 256 : (int)size, size < 0 ? strerror(errno) : text);
