@@ -6,6 +6,7 @@ Spec: spool-layout.md, "The Response". A phase that never ran keeps the four emp
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
@@ -187,7 +188,8 @@ class Response(msgspec.Struct, kw_only=True):
     """The response object. The first two keys are set in what is published, and unset inside a Submission object.
 
     ``request_sha256`` is unset as well where not all bytes were read of what is answered. ``uid`` is set where neither
-    an entry nor the name of an answer tells its owner.
+    an entry nor the name of an answer tells its owner. The moments are of the file system's clock, see :func:`moment`,
+    and the waits seconds; each is unset where nobody knows it.
     """
 
     Submission_id: str | UnsetType = UNSET
@@ -201,6 +203,27 @@ class Response(msgspec.Struct, kw_only=True):
     run: Phase = PENDING_PHASE
     packages: list[Package] | UnsetType = UNSET
     uid: int | UnsetType = UNSET
+    submitted: str | UnsetType = UNSET
+    started: str | UnsetType = UNSET
+    finished: str | UnsetType = UNSET
+    build_wait: float | UnsetType = UNSET
+    queue_wait: float | UnsetType = UNSET
+    attempt: int | UnsetType = UNSET
+    host: str | UnsetType = UNSET
+
+
+def moment(seconds: float) -> str:
+    """Return a moment, in seconds since the epoch, as RFC 3339 has it: in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def begun(response: Response, *, submitted: float, built: float | None, started: float) -> Response:
+    """Return ``response`` with when its job began and what it waited for before; None: its build was there already."""
+    build_wait = 0.0 if built is None else max(0.0, built - submitted)
+    queue_wait = max(0.0, started - submitted - build_wait)
+    return msgspec.structs.replace(
+        response, started=moment(started), build_wait=round(build_wait, 3), queue_wait=round(queue_wait, 3)
+    )
 
 
 def of_dependencies(build: Phase, *, cached: bool) -> Phase:

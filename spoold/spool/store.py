@@ -23,7 +23,7 @@ from spoold.host.syncs import sync_files
 from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
-from spoold.model.response import FINAL, Response, Status, in_short, skip_pending
+from spoold.model.response import FINAL, Response, Status, in_short, moment, skip_pending
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along
@@ -31,6 +31,7 @@ from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import gone_on_error
 
 ENCODER = msgspec.json.Encoder()
+HOST = os.uname().nodename
 LONGEST_REFUSAL = 1 << 16  # bytes of one of a name, which says the name and little else
 
 
@@ -74,7 +75,7 @@ class Spool:
 
     def refuse(self, id_: str, reason: str, origin: Origin) -> None:
         """Answer a file that is no submission: the id is used from now on, and its response says why."""
-        response = skip_pending(Response(status=Status.REJECTED, reason=reason))
+        response = self._ended(Response(status=Status.REJECTED, reason=reason), origin)
         entry = Entry(id_, 0, origin.uid)
         self._write_answer(ids.result_name(entry), published(id_, response, origin), origin)
         fsops.sync_directory(self.queue.path("tmp"))
@@ -86,7 +87,7 @@ class Spool:
     def answer_committed(self, id_: str, response: Response, origin: Origin) -> None:
         """Answer an entry in ``done/`` whose result is lost; an answer that is there by now stays."""
         entry = Entry(id_, 0, origin.uid)
-        result = published(id_, skip_pending(response), origin)
+        result = published(id_, self._ended(response, origin), origin)
         self._write_answer(ids.result_name(entry), result, origin)
         fsops.sync_directory(self.queue.path("tmp"))
         self.queue.results.publish(entry)
@@ -200,12 +201,24 @@ class Spool:
         """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
-        result = published(entry.id, skip_pending(response), origin)
+        ended = self._ended(response, origin)
+        if entry.attempt < ids.CANCEL:
+            ended = msgspec.structs.replace(ended, attempt=entry.attempt)
+        result = published(entry.id, ended, origin)
         self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
         RESPONSES.add(response.status)
         with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
             fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
         return len(result)
+
+    def _ended(self, response: Response, origin: Origin) -> Response:
+        """Return a final response with what is known of when and where it was made."""
+        return msgspec.structs.replace(
+            skip_pending(response),
+            submitted=moment(origin.arrival) if origin.arrival else UNSET,
+            finished=moment(self.clock.arrival()),
+            host=HOST,
+        )
 
     def give_up(self, entry: Entry, state: State, reason: str) -> None:
         """End an entry that cannot be worked on: a copy to ``quarantine/``, ``INTERNAL_ERROR`` to its owner.

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,16 @@ from tests.actors.bench import PATIENCE, Bench, settings_for
 from tests.names import mine, named
 from tests.standins import store_path
 
+# When and where a response was made.
+OF_A_JOB = ("started", "build_wait", "queue_wait")
+MORE = ("submitted", "started", "finished", "build_wait", "queue_wait", "attempt", "host")
+
 
 def test_the_main_flow(bench: Bench) -> None:
     bench.drop("a", 'cat; echo "$1" "$WHO"', inputs="in\n", args=["--privileged"], env={"WHO": "me"})
     bench.wait_for("a")
     response = bench.response("a")
-    assert list(response) == ["Submission_id", "request_sha256", "status", "dependencies", "compile", "run"]
+    assert list(response) == ["Submission_id", "request_sha256", "status", "dependencies", "compile", "run", *MORE]
     assert response["status"] == "COMPLETED"
     assert response["run"]["stdout"] == "in\n--privileged me\n"
     assert response["run"]["outcome"] == "ok"
@@ -45,6 +50,29 @@ def test_the_main_flow(bench: Bench) -> None:
     assert response["dependencies"]["outcome"] == "ok"
     assert (bench.root / "done" / "a.response.json").read_bytes().endswith(b"}\n")
     bench.assert_nothing_is_left()
+
+
+def test_when_and_where_a_response_was_made(bench: Bench) -> None:
+    before = time.time()
+    bench.drop("a")
+    bench.wait_for("a")
+    bench.drop("b")
+    bench.wait_for("b")
+    first, second = bench.response("a"), bench.response("b")
+    moments = [datetime.fromisoformat(each[key]).timestamp() for each in (first, second) for key in MORE[:3]]
+    assert moments == sorted(moments)
+    assert before - 2 < moments[0] <= moments[-1] < time.time() + 2
+    submitted, started = moments[:2]
+    assert first["build_wait"] + first["queue_wait"] == pytest.approx(started - submitted, abs=0.01)
+    assert (second["build_wait"], second["attempt"], second["host"]) == (0.0, 1, os.uname().nodename)
+
+
+def test_what_had_no_job_waited_for_none(bench: Bench) -> None:
+    bench.drop("no", priority=101)
+    bench.wait_for("no")
+    response = bench.response("no")
+    assert {"submitted", "finished", "host"} <= set(response)
+    assert not {*OF_A_JOB, "attempt"} & set(response)
 
 
 def test_a_submission_whose_build_exists_goes_straight_to_running(bench: Bench) -> None:

@@ -12,7 +12,9 @@ from spoold.model.response import (
     Response,
     Status,
     Stream,
+    begun,
     finished_phase,
+    moment,
     skip_pending,
     verdict,
 )
@@ -64,3 +66,19 @@ def test_only_what_never_ran_is_skipped() -> None:
     assert made.compile.outcome is Outcome.NONZERO_EXIT
     assert made.run == SKIPPED_PHASE
     assert PENDING_PHASE.stdout == PENDING_PHASE.time == ""
+
+
+def test_moments_are_in_utc_and_to_the_millisecond() -> None:
+    assert moment(0) == "1970-01-01T00:00:00.000Z"
+    assert moment(1_795_973_220.9876) == "2026-11-29T17:27:00.987Z"
+
+
+@pytest.mark.parametrize(
+    ("built", "waits"),
+    [(None, (0.0, 5.5)), (102.25, (2.25, 3.25)), (99.0, (0.0, 5.5)), (106.0, (6.0, 0.0))],
+    ids=["there already", "built meanwhile", "clocks that differ", "built later than begun"],
+)
+def test_what_a_job_waited_for(built: float | None, waits: tuple[float, float]) -> None:
+    response = begun(Response(), submitted=100.0, built=built, started=105.5)
+    assert (response.build_wait, response.queue_wait) == waits
+    assert response.started == "1970-01-01T00:01:45.500Z"

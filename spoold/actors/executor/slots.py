@@ -30,7 +30,7 @@ from spoold.model.errors import (
 from spoold.model.ids import Entry
 from spoold.model.job import Job, Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Phase, Response, Status, of_dependencies, verdict
+from spoold.model.response import Outcome, Phase, Response, Status, begun, of_dependencies, verdict
 from spoold.model.states import Role, State
 from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.sandbox.lifecycle import EngineMonitor
@@ -208,11 +208,18 @@ class Slots:
         if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
+        cached = taken.place.is_unclaimed
         response = msgspec.structs.replace(
             submission.Response,
             status=Status.DEPENDENCIES_INSTALLED,
-            dependencies=of_dependencies(record.result.phase, cached=taken.place.is_unclaimed),
+            dependencies=of_dependencies(record.result.phase, cached=cached),
             notes=notes or msgspec.UNSET,
+        )
+        response = begun(
+            response,
+            submitted=submission.Spool.arrival,
+            built=None if cached else record.finished,
+            started=self._spool.clock.arrival(),
         )
         progress = Progress(self._spool, entry, response, submission.Spool, self._floor.reached)
         self._ending.observe(WAIT, submission)
