@@ -16,6 +16,7 @@ from spoold.cli import (
     migration,
     operator,
     pins,
+    schema,
     submissions,
     top,
 )
@@ -155,6 +156,7 @@ command.add_command(doctor.command, "doctor")
 command.add_command(operator.collect, "gc")
 command.add_command(operator.requeue, "requeue")
 command.add_command(pins.command, "nixpkgs")
+command.add_command(schema.command, "schema")
 command.add_command(top.command, "top")
 
 

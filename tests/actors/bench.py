@@ -19,6 +19,7 @@ from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettin
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
+from tests.schemas import validator
 from tests.standins import PlainBackend, PlainSandbox
 
 PATIENCE = 100.0  # seconds; much, since a disk may be busy with something else
@@ -98,6 +99,7 @@ class Bench:
 
     def response(self, id_: str) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.root / "done" / f"{id_}.response.json").read_bytes())
+        validator("response").validate(loaded)
         return loaded
 
     def progress(self, id_: str) -> str:

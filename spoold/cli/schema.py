@@ -1,0 +1,29 @@
+"""``spoolctl schema``: the JSON Schemas of requests and responses."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import click
+
+from spoold.model.schema import Name, schema
+
+
+@click.command(short_help="Print the JSON Schema of a request or a response.")
+@click.argument("name", type=click.Choice(get_args(Name)), metavar="request|response")
+def command(name: Name) -> None:
+    """Print the JSON Schema (draft 2020-12) of what a client drops, or of what it gets back.
+
+    Its $id has a number, which changes with the schema. An editor that is given the first completes requests and marks
+    what is wrong in them. A client in another language can make its types from both. The spec, spool-layout(5), says
+    what the keys mean.
+
+    \b
+    Examples:
+      spoolctl schema request > request.schema.json
+      spoolctl schema response | jq '.properties | keys'
+
+    Exit codes: 0 printed, 2 there is no schema of that name.
+    """
+    click.echo(json.dumps(schema(name), indent=2))

@@ -1,0 +1,73 @@
+"""JSON Schemas of what clients write and read, made from the types: for editors, for clients in other languages.
+
+See https://json-schema.org/draft/2020-12. A request is described as the spec has it. Daemons also take what encoders
+make of it (spec, "What encoders make of it"), and refuse what no schema can say, such as two names for one file. A
+response is described so that keys may be added to it, since a client ignores those that it does not know.
+
+``VERSIONS`` number the two. A new number goes with each change of a schema, see tests/model/test_schema.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from spoold.model.response import Response
+from spoold.model.submission import Request
+
+Name = Literal["request", "response"]
+VERSIONS: dict[Name, int] = {"request": 1, "response": 1}
+KINDS: dict[Name, type[msgspec.Struct]] = {"request": Request, "response": Response}
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NULL = {"type": "null"}
+ALWAYS = ["Submission_id", "status", "dependencies", "compile", "run"]
+
+
+def schema(name: Name) -> dict[str, Any]:
+    """Return the schema of that name, as an object of JSON."""
+    (_,), parts = msgspec.json.schema_components((KINDS[name],), ref_template="#/$defs/{name}")
+    parts = _for_all_languages(parts)
+    whole = parts.pop(KINDS[name].__name__)
+    for part in (whole, *parts.values()):
+        part["description"] = _plain(part.get("description", ""))
+        if name == "request":
+            _close(part)
+    if name == "request":  # a list of packages is asked for without files
+        asks = {"required": ["kind"], "properties": {"kind": {"const": "list-dependencies"}}}
+        script = {"type": "object", "required": ["name"], "properties": {"name": {"pattern": r"^(\./)*run\.sh$"}}}
+        files = {"type": "array", "contains": script}
+        whole |= {"if": asks, "else": {"required": ["files"], "properties": {"files": files}}}
+    else:
+        whole["required"] = ALWAYS
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:spoold:{name}:{VERSIONS[name]}",
+        **whole,
+        "$defs": parts,
+    }
+
+
+def _close(part: dict[str, Any]) -> None:
+    """Allow no other keys than these, and null for what is not required."""
+    part["additionalProperties"] = False
+    for key, value in part["properties"].items():
+        if key not in part.get("required", ()) and NULL not in value.get("anyOf", ()):
+            default = {"default": value.pop("default")} if "default" in value else {}
+            part["properties"][key] = {"anyOf": [value, NULL], **default}
+
+
+def _for_all_languages(value: Any) -> Any:
+    """Have patterns as ECMA-262 writes them, which the standard asks for."""
+    if isinstance(value, dict):
+        return {
+            key: each.replace("\\A", "^").replace("\\Z", "$")
+            if key == "pattern" and isinstance(each, str)
+            else _for_all_languages(each)
+            for key, each in value.items()
+        }
+    return [_for_all_languages(each) for each in value] if isinstance(value, list) else value
+
+
+def _plain(docstring: str) -> str:
+    return " ".join(docstring.split("\n\n", maxsplit=1)[0].replace("``", "").split())
