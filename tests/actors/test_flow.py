@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.actors import executor, health
-from spoold.actors.executor import LOOKS, building
+from spoold.actors import health
+from spoold.actors.executor import building, pace
+from spoold.actors.executor.pace import LOOKS
 from spoold.config import BuilderSettings, ExecutorSettings
 from spoold.host import fsops, machine
 from spoold.model.ids import Entry, Hint
@@ -375,7 +376,8 @@ def test_who_used_less_is_next_and_the_jobs_of_one_go_by_priority(tmp_path: Path
 
 
 def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "LONG", math.inf)
+    monkeypatch.setattr(pace, "LONG", math.inf)
+    monkeypatch.setattr(bench.executor._pace, "_enough", math.inf)
     bench.drop("warm")
     bench.wait_for("warm")
     bench.sandbox.gate.clear()
@@ -406,7 +408,7 @@ def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.Monk
     plain = spool.read
 
     def read(state: State, entry: Entry) -> Any:
-        now[0], looks[0] = now[0] + 0.6 * executor.LONG, looks[0] + 1
+        now[0], looks[0] = now[0] + 0.6 * pace.LONG, looks[0] + 1
         return plain(state, entry)
 
     monkeypatch.setattr(spool, "read", read)

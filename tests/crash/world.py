@@ -301,7 +301,7 @@ STEADY = {  # how much a step does must not depend on the machine
     "spoold.host.syncs.AT_ONCE": 1,
     "spoold.spool.uses.ONCE": 0.0,  # each use is noted
     "spoold.actors.intake.dropbox.LONG": math.inf,  # whatever a look takes, the next step looks again
-    "spoold.actors.executor.LONG": math.inf,
+    "spoold.actors.executor.pace.LONG": math.inf,
     "spoold.actors.executor.building.LONG": math.inf,
     "spoold.actors.health.STEP_BUDGET": 60.0,
 }

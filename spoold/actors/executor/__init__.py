@@ -16,6 +16,7 @@ error.
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -28,6 +29,7 @@ from spoold.actors.executor.building import Building
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.finding import Finder
 from spoold.actors.executor.line import Line
+from spoold.actors.executor.pace import Pace
 from spoold.actors.executor.provided import Provided
 from spoold.actors.executor.ready import Place, Ready
 from spoold.actors.executor.seen import FOUND, AllSeen, Seen
@@ -61,8 +63,6 @@ log = Log(Role.EXECUTOR)
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
 BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
 FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
-LOOKS = 64  # entries that one step looks at
-LONG = 0.1  # seconds after which a step looks at no more: hints are followed in between
 NOTES = 2.0  # seconds between two notes of who used what
 
 
@@ -108,6 +108,7 @@ class Executor:
         self._finder = Finder(settings, spool, seen=seen, line=self._line, building=self._building, answering=answering)
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
+        self._pace = Pace(lambda: self._line.length, spool.clock.monotonic, executor.slots)
 
     @property
     def watched(self) -> list[str]:
@@ -167,20 +168,22 @@ class Executor:
         self._follow_runtime()
         if self._provided.runtime is None:
             return WITHOUT_RUNTIME
+        told = 0
         if hints is None:
             self._persons.look()
             self._finder.begin()
         else:
-            self._finder.heed(hints)
+            told = self._finder.heed(hints)
         self._finder.go_on()
         self._building.end_overdue()
         self._note_usage()
         self._let_those_with_room_begin()
         self._building.show_some()
-        self._look_at_some()
+        self._look_at_some(told)
         if not self._seen:
             self._newer.tell()
-        return 0.0 if self._seen or self._building.has_work() or not self._finder.pause else self._pause()
+        rest = self._pace.rest if self._seen else math.inf
+        return 0.0 if not rest or self._building.has_work() or not self._finder.pause else min(rest, self._pause())
 
     def _follow_runtime(self) -> None:
         if self._provided.changed():
@@ -219,18 +222,20 @@ class Executor:
 
     # -- what to do with one submission
 
-    def _look_at_some(self) -> None:
+    def _look_at_some(self, told: int) -> None:
         """Look at a few: an entry is as large as its owner likes, so it may be one."""
+        some = self._pace.some(told)
         began = last = self._spool.clock.monotonic()
-        for _ in range(LOOKS):
+        for _ in range(some.most):
             seen = self._seen.take(last)
             if seen is None:
-                return
+                break
             self._consider(seen)
             last, before = self._spool.clock.monotonic(), last
             self._seen.looked(last - before)
-            if last - began >= LONG:
-                return
+            if last - began >= some.seconds:
+                break
+        self._pace.looked(last - began)
 
     def _consider(self, seen: Seen) -> None:
         place = seen.place

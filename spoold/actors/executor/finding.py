@@ -220,9 +220,10 @@ class Finder:
         known, self._more_elsewhere = self._more_elsewhere, True
         return not known
 
-    def heed(self, hints: Iterable[Hint]) -> None:
-        """See what hints name, and what they tell of builds."""
-        for hint in hints:
+    def heed(self, hints: Iterable[Hint]) -> int:
+        """See what hints name, and what they tell of builds; return how many hints there were."""
+        count = 0
+        for count, hint in enumerate(hints, 1):  # noqa: B007 - the last one counts
             entry = ids.parse_entry(hint.name)
             if hint.directory == BUILT:
                 self._building.take_results([hint.name.removesuffix(ids.response_name(""))])
@@ -230,6 +231,7 @@ class Finder:
                 self._building.begun(entry.id)
             elif entry and entry not in self._answering:
                 self._heed(Place(State.NEW, entry))
+        return count
 
     def _heed(self, place: Place) -> None:
         if not (rank := self._peers.rank(place.entry.id)):
