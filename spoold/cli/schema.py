@@ -7,17 +7,19 @@ from typing import get_args
 
 import click
 
+from spoold.cli.options import JSON
 from spoold.model.schema import Name, schema
 
 
 @click.command(short_help="Print the JSON Schema of a request or a response.")
 @click.argument("name", type=click.Choice(get_args(Name)), metavar="request|response")
-def command(name: Name) -> None:
+@JSON
+def command(name: Name, *, as_json: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of what a client drops, or of what it gets back.
 
     Its $id has a number, which changes with the schema. An editor that is given the first completes requests and marks
     what is wrong in them. A client in another language can make its types from both. The spec, spool-layout(5), says
-    what the keys mean.
+    what the keys mean. It is JSON in any case; --json has it in one line.
 
     \b
     Examples:
@@ -26,4 +28,4 @@ def command(name: Name) -> None:
 
     Exit codes: 0 printed, 2 there is no schema of that name.
     """
-    click.echo(json.dumps(schema(name), indent=2))
+    click.echo(json.dumps(schema(name), indent=None if as_json else 2))
