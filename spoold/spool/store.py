@@ -216,7 +216,7 @@ class Spool:
         return msgspec.structs.replace(
             skip_pending(response),
             submitted=moment(origin.arrival) if origin.arrival else UNSET,
-            finished=moment(self.clock.arrival()),
+            finished=moment(self.clock.nearly()),
             host=HOST,
         )
 

@@ -33,6 +33,16 @@ def test_what_runs_for_a_while_is_shown(bench: Bench) -> None:
     thread.join()
 
 
+def test_an_end_that_comes_while_nothing_is_due_is_one() -> None:
+    shower = Showing()
+    shower.stop()
+    shower._take_due()  # as of a thread that saw no end yet
+    thread = threading.Thread(target=shower.serve, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_what_is_over_is_not_shown_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(showing, "SOON", 0.0)
     late = of(bench, "late")

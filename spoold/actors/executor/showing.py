@@ -25,8 +25,9 @@ class Showing:
 
     def stop(self) -> None:
         """End ``serve``; nothing is shown any more."""
-        self._ending.set()
-        self._something.set()
+        with self._lock:
+            self._ending.set()
+            self._something.set()
 
     def soon(self, progress: Progress) -> None:
         """Have it shown, as it is then."""
@@ -49,7 +50,7 @@ class Showing:
     def _take_due(self) -> list[Progress]:
         now = time.monotonic()
         with self._lock:
-            if not self._due:
+            if not (self._due or self._ending.is_set()):
                 self._something.clear()
             due = [progress for progress, at in self._due.items() if at <= now]
             for progress in due:

@@ -219,7 +219,7 @@ class Slots:
             response,
             submitted=submission.Spool.arrival,
             built=None if cached else record.finished,
-            started=self._spool.clock.arrival(),
+            started=self._spool.clock.nearly(),
         )
         progress = Progress(self._spool, entry, response, submission.Spool, self._floor.reached)
         self._ending.observe(WAIT, submission)
