@@ -223,7 +223,7 @@ def test_the_work_directory_is_bounded(run: Run, python_shell: str) -> None:
         b"except OSError as error: print(errno.errorcode[error.errno], n < 300000)\n"
     )
     # What the kernel keeps of so many would meet the memory limit of the other tests first.
-    limits = replace(RUN, memory=1024 * MIB, time=120, cpu_time=120)
+    limits = replace(RUN, memory=1024 * MIB, time=120 * SLOWNESS, cpu_time=120 * SLOWNESS)
     phase = run("exec python3 main.py", files={"main.py": program}, shell=python_shell, limits=limits).run
     assert phase.stdout == "ENOSPC True\n"
 
@@ -311,10 +311,11 @@ def test_a_run_is_held_to_its_own_default(run: Run, python_shell: str, more: flo
     """The container would let it have that much: a compilation may."""
     text = f"import sys, time; x = b'x' * int({RUN_DEFAULT.memory * more}); time.sleep(float(sys.argv[1]))"
     program = text.encode()
-    phase = run("python3 a.py 60", files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT).run
+    limits = replace(RUN_DEFAULT, time=RUN_DEFAULT.time * SLOWNESS, cpu_time=RUN_DEFAULT.cpu_time * SLOWNESS)
+    phase = run("python3 a.py 600", files={"a.py": program}, shell=python_shell, limits=limits).run
     assert phase.outcome is Outcome.MEMORY_LIMIT
     script = "python3 a.py 0.05; echo $?"
-    result = run("true", compile_sh=script, files={"a.py": program}, shell=python_shell, limits=RUN_DEFAULT)
+    result = run("true", compile_sh=script, files={"a.py": program}, shell=python_shell, limits=limits)
     assert (result.compile.outcome, result.compile.stdout) == (Outcome.OK, "0\n")
 
 

@@ -84,7 +84,9 @@ def test_shared_memory_and_semaphores_of_python(run: Run, python_shell: str, siz
 def test_shared_memory_and_semaphores_of_c(run: Run, c_shell: str) -> None:
     files = {"main.c": SEMAPHORES.encode()}
     result = run("./main", compile_sh="gcc -o main main.c", files=files, shell=c_shell, limits=PATIENT)
-    assert (result.run.stdout, result.run.outcome, result.notes) == ("7 7\n", Outcome.OK, [])
+    assert (result.run.stdout, result.run.outcome) == ("7 7\n", Outcome.OK)
+    # Where a peak cannot begin anew, what the container had before is noted.
+    assert not [note for note in result.notes if "peaks shorter than" not in note]
 
 
 @pytest.mark.parametrize("place", ["/job", "/tmp", "/dev/shm"])
