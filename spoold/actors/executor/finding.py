@@ -223,7 +223,8 @@ class Finder:
     def heed(self, hints: Iterable[Hint]) -> int:
         """See what hints name, and what they tell of builds; return how many hints there were."""
         count = 0
-        for count, hint in enumerate(hints, 1):  # noqa: B007 - the last one counts
+        for hint in hints:
+            count += 1
             entry = ids.parse_entry(hint.name)
             if hint.directory == BUILT:
                 self._building.take_results([hint.name.removesuffix(ids.response_name(""))])

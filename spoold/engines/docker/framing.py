@@ -15,14 +15,12 @@ from spoold.sandbox.stream import Received
 READ = 1 << 18
 
 
-class Attached:
-    """The pipe to an attached container, see :class:`spoold.sandbox.stream.Pipe`."""
+class BothWays:
+    """A pipe that is one socket, but for what comes of it, see :class:`spoold.sandbox.stream.Pipe`."""
 
-    def __init__(self, attached: Any) -> None:
-        self._attached = attached
-        self._socket: socket.socket = getattr(attached, "_sock", attached)  # the SDK wraps plain sockets in a SocketIO
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
         self._socket.setblocking(False)
-        self._raw = bytearray()
 
     def reader(self) -> int:
         """Return the descriptor from which the container's output comes; -1 where it is closed."""
@@ -35,6 +33,15 @@ class Attached:
     def send(self, data: memoryview) -> int:
         """Send some of ``data``; return how many bytes."""
         return self._socket.send(data[:READ])
+
+
+class Attached(BothWays):
+    """The pipe to an attached container."""
+
+    def __init__(self, attached: Any) -> None:
+        super().__init__(getattr(attached, "_sock", attached))  # the SDK wraps plain sockets in a SocketIO
+        self._attached = attached
+        self._raw = bytearray()
 
     def receive(self) -> Received | None:
         """Return what is there by now, None at the end."""

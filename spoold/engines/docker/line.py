@@ -21,7 +21,7 @@ import socket
 import tempfile
 import time
 
-from spoold.engines.docker.framing import READ, Attached
+from spoold.engines.docker.framing import READ, Attached, BothWays
 from spoold.model.errors import TemporaryError
 from spoold.sandbox.facts import LINE_NAME
 from spoold.sandbox.stream import Received
@@ -72,24 +72,12 @@ class Listener:
         shutil.rmtree(self._outer, ignore_errors=True)
 
 
-class Line:
-    """The pipe to a supervisor that has called, see :class:`spoold.sandbox.stream.Pipe`."""
+class Line(BothWays):
+    """The pipe to a supervisor that has called."""
 
     def __init__(self, connection: socket.socket, attached: Attached) -> None:
-        self._socket, self._attached = connection, attached
-        self._socket.setblocking(False)
-
-    def reader(self) -> int:
-        """Return the descriptor from which the supervisor's output comes; -1 where it is closed."""
-        return self._socket.fileno()
-
-    def writer(self) -> int:
-        """Return the descriptor to which its input goes; -1 where it is closed."""
-        return self._socket.fileno()
-
-    def send(self, data: memoryview) -> int:
-        """Send some of ``data``; return how many bytes."""
-        return self._socket.send(data[:READ])
+        super().__init__(connection)
+        self._attached = attached
 
     def receive(self) -> Received | None:
         """Return what is there by now, None at the end; before the end comes what it wrote to its stderr."""
