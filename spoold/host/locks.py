@@ -7,7 +7,8 @@ import fcntl
 import io
 import os
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 
 from spoold.host import fsops
 
@@ -36,12 +37,8 @@ class KeptLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: io.FileIO | None = None
+        self._close: Callable[[], object] = lambda: None
         self._thread = threading.Lock()
-
-    def __del__(self) -> None:
-        """Close the file: there is one of these for each that uses a spool, as long as it does."""
-        if self._file:
-            self._file.close()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -57,10 +54,14 @@ class KeptLock:
     def _opened(self) -> io.FileIO:
         """Return the open file. Where somebody removed it, others lock another one by now."""
         if self._file and not fsops.stands_for(self._path, self._file):
-            self._file.close()
+            self._close()
             self._file = None
         while self._file is None:
             self._file = fsops.keep_open(self._path)
             if self._file is None:
                 os.close(fsops.open_own(self._path, os.O_RDWR))
+            else:
+                # There is a lock like this for each that uses a spool, as long as it does. A __del__ would not do: in
+                # a cycle that is garbage the file may come first, with a warning that nobody closed it.
+                self._close = weakref.finalize(self, self._file.close)
         return self._file
