@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 # The limit that a phase met, or the wish that ended it; "" is none.
 Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
 Some = TypeVar("Some", bound="Message")
-VERSION = 7  # of all of them together: the supervisor tells its own first, and the host compares
+VERSION = 8  # of all of them together: the supervisor tells its own first, and the host compares
 LARGEST = 1 << 64  # no number is as large, or negated
 
 
@@ -121,9 +121,10 @@ class Show(Message):
 
 
 class Parcel(Message):
-    """A job. Its files' bytes follow, then ``stdin`` bytes of input."""
+    """A job. A work directory follows that was kept, of ``archive`` bytes, then its files' bytes, then its input's."""
 
     files: list[File]
+    archive: int
     stdin: int
 
 
@@ -161,6 +162,12 @@ class Cancel(Message):
     """End the phase that runs now, and tell of it as ever. Nothing is ordered afterwards: the container goes."""
 
 
+class Keep(Message):
+    """Hand over the work directory as the last phase left it, ``most`` bytes at most; there is no use of it here."""
+
+    most: int
+
+
 class End(Message):
     """The job is over before its last phase: make room for another."""
 
@@ -187,7 +194,7 @@ class Again(Message):
 
 
 class Refused(Message):
-    """The job's files cannot be written, through a fault of the job."""
+    """The job's files cannot be written, or what they became cannot be kept, through a fault of the job."""
 
     reason: bytes
 
@@ -248,6 +255,19 @@ class Done(Message):
     stderr: int
     stderr_total: int
     obstacles: list[Obstacle]
+
+
+class Kept(Message):
+    """The work directory, in ``bytes`` that follow and have so many ``entries``: names, its own too.
+
+    It had so many ``pipes``, ``sockets`` and ``devices`` besides, which are not kept.
+    """
+
+    bytes: int
+    entries: int
+    pipes: int
+    sockets: int
+    devices: int
 
 
 # -- to and from a porter

@@ -234,6 +234,7 @@ def _parcel(job: Job) -> list[bytes]:
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = Parcel(
         files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
+        archive=0,
         stdin=len(job.stdin),
     )
     return [wire.frame(head), *(content for _, _, content in files), job.stdin]

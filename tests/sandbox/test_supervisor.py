@@ -23,6 +23,8 @@ from spoold.sandbox.messages import (
     Done,
     End,
     File,
+    Keep,
+    Kept,
     Message,
     Order,
     Parcel,
@@ -96,7 +98,7 @@ class Host:
         if not head:
             return None
         value = wire.decode(self.take(int.from_bytes(head, "big")))
-        return parse_any(value, Ready, Done, Refused, Broken)
+        return parse_any(value, Ready, Done, Refused, Kept, Broken)
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def started(program: Path, work: Path) -> Iterator[Host]:
 def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]:
     """Return what is sent of a job that has ``files``."""
     named = [File(name=name.encode(), mode=0o755, size=len(content)) for name, content in files.items()]
-    return [Parcel(files=named, stdin=len(stdin)), *files.values(), stdin]
+    return [Parcel(files=named, archive=0, stdin=len(stdin)), *files.values(), stdin]
 
 
 def order(script: str, limits: Bounds = LIMITS) -> Order:
@@ -201,6 +203,60 @@ def test_files_that_cannot_be_written_through_no_fault_of_theirs_are_a_bug(progr
         assert b"Permission denied" in said.story
 
 
+def kept(host: Host, most: int = 8 * MIB) -> tuple[Kept, bytes]:
+    """Return what is said of the work directory that is kept, and it."""
+    host.say(Keep(most=most))
+    said = host.hear()
+    assert isinstance(said, Kept), said
+    return said, host.take(said.bytes)
+
+
+def test_a_work_directory_goes_on_in_another_container(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "first") as host:
+        made = "mkdir -p a/b; echo made > a/b/c; ln a/b/c d; ln -s d e; mkfifo f; chmod 0 a; exit 0"
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n", "x": b"y"}, b"words"), order(made))
+        assert os.WEXITSTATUS(finished(host)[0].status) == 0
+        said, archive = kept(host)
+        assert (said.bytes, said.entries, said.pipes, said.sockets, said.devices) == (len(archive), 8, 1, 0, 0)
+        host.say(End())
+        assert host.hear() is None
+        assert host.process.wait(PATIENCE) == 0
+    for number in range(2):
+        with started(program, tmp_path / f"again{number}") as host:
+            host.say(Parcel(files=[], archive=len(archive), stdin=5), archive, b"input")
+            host.say(order("chmod 700 a; ls; cat a/b/c e x - run.sh; stat -c %h d; ls -a a; echo more >> d"))
+            done, stdout, stderr = finished(host)
+            assert (stdout, stderr) == (b"a\nd\ne\nrun.sh\nx\nmade\nmade\nyinput#!/bin/sh\n2\n.\n..\nb\n", b"")
+            assert os.WEXITSTATUS(done.status) == 0
+
+
+def test_what_is_too_large_or_too_deep_is_not_kept(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "large") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("head -c 70000 /dev/urandom > x"))
+        finished(host)
+        host.say(Keep(most=65536))
+        assert host.hear() == Refused(reason=b"it takes more than 65536 bytes")
+        host.say(End())
+        assert host.hear() is None
+        assert host.process.wait(PATIENCE) == 0
+    with started(program, tmp_path / "deep") as host:
+        deep = "for n in $(seq 250); do mkdir d; cd d; done"
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order(deep))
+        finished(host)
+        host.say(Keep(most=65536))
+        said = host.hear()
+        assert isinstance(said, Refused)
+        assert said.reason.startswith(b"/job/d/d/d/")
+        assert said.reason.endswith(b": it lies too deep")
+
+
+@pytest.mark.parametrize("archive", [b"x" * 100, b"spoold" + bytes(200)])
+def test_an_archive_that_is_none_is_a_bug(program: Path, tmp_path: Path, archive: bytes) -> None:
+    with started(program, tmp_path / "work") as host:
+        host.say(Parcel(files=[], archive=len(archive), stdin=0), archive)
+        assert isinstance(host.hear(), Broken)
+
+
 def child_of(pid: int) -> int:
     """Return the innermost of the processes that come of ``pid`` one by one."""
     while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
@@ -225,10 +281,12 @@ def test_the_end_of_the_host_is_the_end_of_all(program: Path, tmp_path: Path) ->
 
 
 SAMPLES = [
-    wire.frame(Parcel(files=[File(name=b"a/b", mode=0o644, size=3)], stdin=2)) + b"abcde",
+    wire.frame(Parcel(files=[File(name=b"a/b", mode=0o644, size=3)], archive=0, stdin=2)) + b"abcde",
     wire.frame(order("exit 0")),
     wire.frame(End()),
     wire.frame(Cancel()),
+    wire.frame(Keep(most=1000)),
+    wire.frame(Parcel(files=[], archive=4, stdin=0)) + b"abcd",
 ]
 PIECES = [
     b"i",

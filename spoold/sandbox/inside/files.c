@@ -87,12 +87,30 @@ static int write_file(const struct file *file)
     return close(made);
 }
 
-/* Write the files that follow the parcel, and return a descriptor of the input after them, -1 where there is no room. */
+/* Lay what another container kept into the work directory. What it takes on the way is free again afterwards. */
+static int restore(size_t size)
+{
+    struct snapshot told;
+    int archive = memfd_create("kept", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (archive < 0 || fill(archive, size))
+        return -1;
+    MUST(fcntl(archive, F_ADD_SEALS, SNAPSHOT_SEALS));
+    int result = snapshot_restore(archive, &told), number = errno;
+    close(archive);
+    errno = number;
+    return result;
+}
+
+/* Write the files that follow the parcel and a work directory that was kept, and return a descriptor of the input after
+ * them, -1 where there is no room. */
 int receive(const struct parcel *parcel)
 {
     char path[32];
     int input = -1, memory = -1;
+    bool restored = !parcel->archive_size || !restore(parcel->archive_size);
     as_job();
+    if (!restored)
+        goto failed;
     for (size_t number = 0; number < parcel->count; number++)
         if (write_file(&parcel->files[number]))
             goto failed;
@@ -112,6 +130,49 @@ failed:
     as_root();
     errno = number;
     return -1;
+}
+
+/* -- what goes */
+
+static void send_kept(int archive, const struct snapshot *kept)
+{
+    char space[512], piece[32 * 1024];
+    struct text body = {space, 0, sizeof space};
+    put(&body, "d", 1);
+    put_integer(&body, "bytes", kept->bytes);
+    put_integer(&body, "devices", kept->devices);
+    put_integer(&body, "entries", kept->entries);
+    put_string(&body, "event", "Kept", 4);
+    put_integer(&body, "pipes", kept->pipes);
+    put_integer(&body, "sockets", kept->sockets);
+    put(&body, "e", 1);
+    send_frame(&body);
+    for (uint64_t at = 0; at < kept->bytes;) {
+        ssize_t size = pread(archive, piece, sizeof piece, at);
+        if (size <= 0)
+            FAILED_AT("an archive cannot be read");
+        send_bytes(piece, size);
+        at += size;
+    }
+}
+
+void hand_over(uint64_t most)
+{
+    char reason[320];
+    struct snapshot kept;
+    int archive = MUST(memfd_create("kept", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!snapshot_take(archive, most, &kept)) {
+        send_kept(archive, &kept);
+    } else if (errno == EFBIG || errno == ENAMETOOLONG) {
+        if (errno == EFBIG)
+            snprintf(reason, sizeof reason, "it takes more than %llu bytes", (unsigned long long)most);
+        else
+            snprintf(reason, sizeof reason, "%s: it lies too deep", trouble);
+        send_reason("Refused", reason);
+    } else {
+        FAILED_AT("the work directory cannot be kept");
+    }
+    close(archive);
 }
 
 /* -- what is large: the files of more than `size` bytes that the job has by now. Nothing of it may run meanwhile.

@@ -86,7 +86,7 @@ struct file {
 struct parcel {
     size_t count;
     struct file *files;
-    size_t stdin_size;
+    size_t archive_size, stdin_size;
 };
 
 struct show {
@@ -113,7 +113,7 @@ struct view {
     struct list paths;
 };
 
-enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16, SHOW = 32 };
+enum what { PARCEL = 1, ORDER = 2, END = 4, CANCEL = 8, GIVE_VIEW = 16, SHOW = 32, KEEP = 64 };
 
 struct message {
     enum what what;
@@ -122,6 +122,7 @@ struct message {
         struct show show;
         struct order order;
         struct view view;
+        uint64_t keep;  /* bytes at most */
     };
 };
 
@@ -159,6 +160,7 @@ extern uid_t job_uid;  /* of the job that this process serves, and its gid */
 void as_job(void);     /* From now on what is created belongs to the job ... */
 void as_root(void);    /* ... until here. */
 int receive(const struct parcel *parcel);  /* Return a descriptor of the job's input; -1 where a file has no room. */
+void hand_over(uint64_t most);             /* Send the work directory, of which there is no use afterwards. */
 
 struct large {
     int64_t size;
@@ -314,6 +316,8 @@ struct snapshot {
     uint64_t bytes, entries;           /* of the archive, and names in it, the work directory's too */
     uint64_t pipes, sockets, devices;  /* that were there and are not kept */
 };
+
+#define SNAPSHOT_SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)  /* of a whole archive */
 
 int snapshot_take(int archive, uint64_t most, struct snapshot *told);
 int snapshot_restore(int archive, struct snapshot *told);

@@ -56,9 +56,13 @@ _Noreturn void serve(enum stage stage, bool in_cell)
     if (input < 0)
         refuse("Refused");
     for (;;) {
-        const struct message *message = next_message(ORDER | END);
+        const struct message *message = next_message(ORDER | KEEP | END);
         if (message->what == END)
             leave();
+        if (message->what == KEEP) {
+            hand_over(message->keep);
+            continue;
+        }
         bool last = message->order.last;
         run_phase(&message->order, message->order.input ? input : nothing);
         if (last)

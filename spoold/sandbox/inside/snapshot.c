@@ -19,7 +19,6 @@
 #include <fcntl.h>
 
 #define AT_LONGEST 60000  /* milliseconds; what a work directory can hold takes a few seconds */
-#define SEALS (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)
 
 struct result {
     struct snapshot told;
@@ -117,7 +116,7 @@ int snapshot_take(int archive, uint64_t most, struct snapshot *told)
         errno = number;
         return -1;
     }
-    if (fcntl(archive, F_ADD_SEALS, SEALS))
+    if (fcntl(archive, F_ADD_SEALS, SNAPSHOT_SEALS))
         return failing("an archive");
     told->bytes = size_of(archive);
     return told->bytes > most ? refused(EFBIG) : 0;
@@ -128,7 +127,7 @@ int snapshot_take(int archive, uint64_t most, struct snapshot *told)
 int snapshot_restore(int archive, struct snapshot *told)
 {
     int seals = fcntl(archive, F_GET_SEALS);
-    if (seals < 0 || (seals & SEALS) != SEALS)
+    if (seals < 0 || (seals & SNAPSHOT_SEALS) != SNAPSHOT_SEALS)
         return refused(EINVAL);
     if (have_done(unpack, NULL, archive, told))
         return -1;

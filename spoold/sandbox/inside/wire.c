@@ -250,8 +250,8 @@ static struct list strings(const struct value *dictionary, const char *key)
 
 static struct parcel parcel(const struct value *all)
 {
-    const struct value *list = of(dictionary(all, 3), "files", 'l');
-    struct parcel found = {count_of(list), NULL, a_size(all, "stdin")};
+    const struct value *list = of(dictionary(all, 4), "files", 'l');
+    struct parcel found = {count_of(list), NULL, a_size(all, "archive"), a_size(all, "stdin")};
     size_t number = 0;
     found.files = made(found.count, sizeof *found.files);
     for (size_t at = list->first; at; at = came.values[at].next) {
@@ -322,7 +322,7 @@ static void read_message(struct message *found, int expected)
 {
     static const struct { enum what what; const char *name; } names[] = {
         {PARCEL, "Parcel"}, {ORDER, "Order"}, {END, "End"}, {CANCEL, "Cancel"}, {GIVE_VIEW, "GiveView"},
-        {SHOW, "Show"},
+        {SHOW, "Show"}, {KEEP, "Keep"},
     };
     take_body();
     size_t root = value(DEPTH);
@@ -339,6 +339,7 @@ static void read_message(struct message *found, int expected)
     case SHOW: found->show = show(all); break;
     case ORDER: found->order = order(all); break;
     case GIVE_VIEW: found->view = view(all); break;
+    case KEEP: found->keep = a_size(dictionary(all, 2), "most"); break;
     case END: case CANCEL: dictionary(all, 1); break;
     default: BROKEN("a message is none of those that are due");
     }
