@@ -36,16 +36,33 @@ from tests.standins import store_path
 from tests.waiting import until
 
 
+class TurningBench(Bench):
+    """A bench whose actors a thread turns; a test's own steps are no others at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self.turning = threading.RLock()
+        super().__init__(root)
+
+    def step(self) -> None:
+        with self.turning:
+            super().step()
+
+    def drop_bytes(self, id_: str, data: bytes) -> None:
+        with self.turning:
+            super().drop_bytes(id_, data)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """Return a bench whose actors go round by themselves."""
-    made = Bench(tmp_path / "spool")
+    made = TurningBench(tmp_path / "spool")
     stop = threading.Event()
 
     def turn() -> None:
         while not stop.wait(0.02):
-            made.intake.step()
-            made.step()
+            with made.turning:
+                made.intake.step()
+                made.step()
 
     turning = threading.Thread(target=turn)
     turning.start()
