@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import Judge, RunCancelledError
 
 PATH = os.environ["PATH"]
 
@@ -54,17 +55,16 @@ class PlainSandbox:
             self.failures = max(0, self.failures - 1)
             raise TemporaryError("the engine failed")
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+    def run(
+        self,
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+        judge: Judge | None = None,
+    ) -> JobResult:
         self.begin(job, cancelled)
         with tempfile.TemporaryDirectory() as directory:
-            for file in job.files:
-                path = Path(directory, file.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if file.name.endswith("/"):
-                    path.mkdir(exist_ok=True)
-                    continue
-                path.write_bytes(file.content)
-                path.chmod(file.mode)
+            _write(job, directory)
             compiled = SKIPPED_PHASE
             if job.compile is not None:
                 compiled = _phase(directory, ["compile.sh"], job.compile, env=job.env, cancelled=cancelled)
@@ -72,6 +72,10 @@ class PlainSandbox:
                 _end_if(cancelled)
                 if compiled.outcome is not Outcome.OK:
                     return JobResult(compile=compiled, run=SKIPPED_PHASE)
+            if job.cases:
+                assert judge
+                _run_cases(job, directory, cancelled, judge)
+                return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes)
             script = ["run.sh", *job.args]
             ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled)
             on_phase("run", ran)
@@ -81,6 +85,30 @@ class PlainSandbox:
 
     def close(self) -> None:
         self.closed = True
+
+
+def _write(job: Job, directory: str) -> None:
+    for file in job.files:
+        path = Path(directory, file.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file.name.endswith("/"):
+            path.mkdir(exist_ok=True)
+            continue
+        path.write_bytes(file.content)
+        path.chmod(file.mode)
+
+
+def _run_cases(job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> None:
+    for number, case in enumerate(job.cases):
+        if not judge.wants(number):
+            continue
+        with tempfile.TemporaryDirectory() as above:
+            own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
+            script = ["run.sh", *case.args]
+            ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled)
+        judge.ended(number, ran, [])
+        if ran.outcome is Outcome.CANCELLED:
+            _end_if(cancelled)
 
 
 def _end_if(cancelled: threading.Event) -> None:
@@ -109,11 +137,13 @@ def _phase(
         process_group=0,
     )
     ended = None
+    to_send: bytes | None = stdin
     while True:
         try:
-            stdout, stderr = process.communicate(stdin, timeout=0.02)
+            stdout, stderr = process.communicate(to_send, timeout=0.02)
             break
         except subprocess.TimeoutExpired:
+            to_send = None  # what was not sent yet is by the next call
             if cancelled.is_set():
                 ended = Outcome.CANCELLED
             elif time.monotonic() - began > limits.time:

@@ -14,7 +14,7 @@ from spoold import engines
 from spoold.actors.builder import Backend
 from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.model.errors import TemporaryError
-from spoold.model.job import Job, JobFile
+from spoold.model.job import Job, JobCase, JobFile
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import RunCancelledError, Sandbox
@@ -154,6 +154,96 @@ def test_what_a_cancelled_run_came_to_is_told(engine: tuple[Sandbox, str]) -> No
     assert told["run"].signal == "SIGKILL"
     assert told["run"].exit_code is None
     assert isinstance(told["run"].time, float)
+
+
+class Heard:
+    """A judge that hears everything, and wants the cases that it is given."""
+
+    def __init__(self, *wanted: int) -> None:
+        self.wanted = wanted
+        self.asked: list[int] = []
+        self.runs: list[tuple[int, Phase]] = []
+
+    def wants(self, number: int) -> bool:
+        self.asked.append(number)
+        return number in self.wanted
+
+    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
+        assert notes == []
+        self.runs.append((number, run))
+
+    @property
+    def printed(self) -> list[tuple[int, object, str]]:
+        return [(number, run.outcome, run.stdout) for number, run in self.runs]
+
+
+def case(number: int, **changes: object) -> JobCase:
+    made = JobCase(name=f"case {number}", stdin=b"%d" % number, args=[], env={}, limits=RUN_DEFAULT)
+    return msgspec.structs.replace(made, **changes)
+
+
+def test_cases_are_compiled_once_and_each_begins_with_what_that_left(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    told: list[str] = []
+    judge = Heard(0, 1, 3)
+    script = 'cat made; cat; echo " $1 $A"; ls; echo x >> made; rm -f sub/data; touch more; exit "$(cat made | wc -l)"'
+    cases = [case(0, args=["a"]), case(1, env={"A": "b"}), case(2), case(3)]
+    many = job(shell, script, "echo $$.$(date +%N) > made", cases=cases)
+    result = sandbox.run(many, lambda name, _: told.append(name), threading.Event(), judge)
+    assert (told, result.compile.outcome, result.run.outcome) == (["compile"], Outcome.OK, Outcome.SKIPPED)
+    assert judge.asked == [0, 1, 2, 3]
+    assert len({printed.split()[0] for _, _, printed in judge.printed}) == 1
+    files = "compile.sh\nmade\nrun.sh\nsub\n"
+    assert [(number, outcome, printed.partition("\n")[2]) for number, outcome, printed in judge.printed] == [
+        (0, Outcome.NONZERO_EXIT, f"0 a \n{files}"),
+        (1, Outcome.NONZERO_EXIT, f"1  b\n{files}"),
+        (3, Outcome.NONZERO_EXIT, f"3  \n{files}"),
+    ]
+    assert [run.exit_code for _, run in judge.runs] == [2, 2, 2]
+
+
+def test_cases_without_a_compilation_have_the_files_of_the_request(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0, 1)
+    many = job(shell, "cat; ls; rm -f run.sh", cases=[case(0), case(1)])
+    result = sandbox.run(many, lambda *_: None, threading.Event(), judge)
+    assert result.compile.outcome is Outcome.SKIPPED
+    assert judge.printed == [(0, Outcome.OK, "0run.sh\nsub\n"), (1, Outcome.OK, "1run.sh\nsub\n")]
+
+
+def test_no_case_is_run_where_the_compilation_failed(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0)
+    result = sandbox.run(job(shell, "true", "exit 3", cases=[case(0)]), lambda *_: None, threading.Event(), judge)
+    assert (result.compile.exit_code, judge.asked, judge.runs) == (3, [], [])
+
+
+def test_a_case_that_meets_a_limit_spares_the_next(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0, 1)
+    short = msgspec.structs.replace(RUN_DEFAULT, time=1.0)
+    script = "cat > got; cat got; test -s got || sleep 60"
+    many = job(shell, script, cases=[case(0, stdin=b"", limits=short), case(1)])
+    sandbox.run(many, lambda *_: None, threading.Event(), judge)
+    assert judge.printed == [(0, Outcome.TIME_LIMIT, ""), (1, Outcome.OK, "1")]
+
+
+def test_a_cancel_ends_the_case_that_runs_and_all_others(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    cancelled = threading.Event()
+
+    class Ends(Heard):
+        def wants(self, number: int) -> bool:
+            if number == 1:
+                threading.Timer(1.0, cancelled.set).start()
+            return super().wants(number)
+
+    judge = Ends(0, 1, 2)
+    many = job(shell, "cat; test $1 = 0 || sleep 60", "true", cases=[case(n, args=[str(n)]) for n in range(3)])
+    with pytest.raises(RunCancelledError):
+        sandbox.run(many, lambda *_: None, cancelled, judge)
+    assert judge.printed == [(0, Outcome.OK, "0"), (1, Outcome.CANCELLED, "1")]
+    assert judge.asked == [0, 1]
 
 
 def test_a_store_provides_the_pins(store: tuple[Backend, dict[str, str]]) -> None:

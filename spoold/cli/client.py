@@ -21,10 +21,11 @@ from msgspec import UNSET
 
 from spoold.cli.reading import read, read_own, refused_name, why_refusal_is_hidden
 from spoold.model import ids, misnamed
+from spoold.model.encodings import Encoding
 from spoold.model.errors import ClientError
 from spoold.model.response import FINAL, Response
 from spoold.model.states import State
-from spoold.model.submission import Encoding, File, Request
+from spoold.model.submission import File, Request
 from spoold.model.words import shown
 
 T = TypeVar("T")

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import time
 
+from msgspec import UnsetType
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from spoold.cli.text import printable
-from spoold.model.response import Outcome, Package, Phase, Response, Status, WaitingFor
+from spoold.model.compare.excerpts import Difference
+from spoold.model.response import (
+    CaseResult,
+    Outcome,
+    Package,
+    Phase,
+    Response,
+    Status,
+    Summary,
+    Verdict,
+    WaitingFor,
+)
 
+SHOWN_CASES = 100  # in the human view
+VERDICTS = {Verdict.ACCEPTED: "bold green", Verdict.SKIPPED: "bold yellow"}  # that are no failure
 SHOWN_LINES = 40  # of one stream, in the human view; --json has all
 
 
@@ -32,6 +46,8 @@ def show_response(console: Console, id_: str, response: Response) -> None:
         quiet = response.dependencies.outcome is Outcome.OK
         for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
             parts.extend(_streams(name, getattr(response, name)))
+        if isinstance(response.cases, list):
+            parts.extend(_cases(response.cases, response.summary))
     console.print(Group(*parts))
 
 
@@ -54,6 +70,37 @@ def _phase_table(response: Response) -> Table:
             size(phase.memory),
         )
     return table
+
+
+def _cases(cases: list[CaseResult], summary: Summary | UnsetType) -> list[Text | Table | Panel]:
+    """Return a table of the cases, the output of the first that failed, and what came of all."""
+    table = Table("case", "verdict", "points", "time", "memory", "", box=None, pad_edge=False)
+    for case in cases[:SHOWN_CASES]:
+        difference = str(case.difference) if isinstance(case.difference, Difference) else ""
+        table.add_row(
+            printable(case.name),
+            Text(case.verdict, style=VERDICTS.get(case.verdict, "bold red")),
+            f"{case.points:g}",
+            seconds(case.run.time),
+            size(case.run.memory),
+            Text(printable(case.message or difference)),
+        )
+    parts: list[Text | Table | Panel] = [table]
+    if len(cases) > SHOWN_CASES:
+        parts.append(Text(f"... {len(cases) - SHOWN_CASES} more cases: see --json"))
+    failed = next((case for case in cases if case.verdict not in VERDICTS), None)
+    if failed:
+        parts.extend(_streams(f"case {printable(failed.name)}", failed.run))
+    if isinstance(summary, Summary):
+        groups = summary.groups if isinstance(summary.groups, dict) else {}
+        for name, score in [*groups.items(), ("", summary)]:
+            of = f"group {printable(name)}: " if name else ""
+            parts.append(
+                Text(
+                    f"{of}{score.accepted} of {score.of} accepted, {score.points:g} of {score.of_points:g} points: "
+                ).append(score.verdict, style=VERDICTS.get(score.verdict, "bold red"))
+            )
+    return parts
 
 
 def _streams(name: str, phase: Phase) -> list[Panel]:

@@ -19,21 +19,20 @@ from typing import NoReturn
 import msgspec
 from msgspec.structs import replace
 
+from spoold.model.arguments import MAX_ENTRIES, check_arguments
+from spoold.model.asked_cases import MAX_CASES, STRINGS_OF_CASES, check_cases
+from spoold.model.encodings import decode
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.lenient import TWICE, as_meant
-from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, File, Request, decode
+from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, File, Request
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
 
-MAX_ARGUMENT = 128 * 1024 - 1  # execve(2): MAX_ARG_STRLEN, the NUL included
-MAX_ARGUMENTS = 1024 * 1024  # execve(2): a quarter of the stack limit is 2 MiB; half of it is left to the shell's own
 MAX_PATH = 1024
 MAX_COMPONENT = 255  # NAME_MAX
 TOO_LONG = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
 MAX_DEPTH = 32  # directories above a file
-MAX_ENTRIES = 4096  # of args, and of env
 MAX_EXPRESSION = 1024 * 1024
-WIRE_OVERHEAD = 64
 OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
 LONGEST_NUMBER = 400  # digits: more than any float has
 DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # without a way back, each step of which would take memory
@@ -51,13 +50,14 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     _require_whole(data, max_files)
     _bound_values(data, max_files)
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
-    _check_arguments(request)
+    check_arguments(request.args, request.env)
     _check_files(request, max_files)
     if request.kind == "run":
         _check_scripts(request)
     elif request.files:
         raise ClientError("files: a list-dependencies request has none")
     decode(request.inputs, request.inputs_encoding, "inputs")
+    check_cases(request)
     if request.nixpkgs not in pins:
         raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; there are {sorted(pins)}")
     return request
@@ -101,11 +101,13 @@ def _bound_values(data: bytes, max_files: int) -> None:
 
     ``data`` is JSON of any shape, or not even that.
     """
-    most = max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS
+    most = (
+        max_files * 2 * len(File.__struct_fields__) + MAX_ENTRIES + 2 * MAX_ENTRIES + OTHER_STRINGS + STRINGS_OF_CASES
+    )
     if data.count(b'"') > 2 * most and next(islice(STRING.finditer(data), most, None), None):
         raise ClientError(
             f"the file has more than {most} keys and strings, which no request needs: {max_files} files are allowed, "
-            f"and {MAX_ENTRIES} entries each of args and env"
+            f"{MAX_CASES} cases, and {MAX_ENTRIES} entries each of args and env"
         )
     if data.count(b",") > most and STRING.sub(b"", data).count(b",") > most:
         raise ClientError(f"the file has more than {most} commas outside of texts, which no request needs")
@@ -203,27 +205,3 @@ def _checked_path(name: str, where: str) -> str:
     if problem:
         raise ClientError(f"{where}: {shown(name)}: {problem}")
     return name
-
-
-def _check_arguments(request: Request) -> None:
-    for key, many in (("args", len(request.args)), ("env", len(request.env))):
-        if many > MAX_ENTRIES:
-            raise ClientError(f"{key}: {many} entries are more than {MAX_ENTRIES}")
-    total = 0
-    for index, argument in enumerate(request.args):
-        total += _checked_string(argument, f"args[{index}]") + WIRE_OVERHEAD
-    for name, value in request.env.items():
-        if not name or "=" in name:
-            raise ClientError(f"env: {shown(name)} is not a name: it is empty or has '=' in it")
-        total += _checked_string(f"{name}={value}", f"env[{shown(name)}]") + WIRE_OVERHEAD
-    if total > MAX_ARGUMENTS:
-        raise ClientError(f"args, env: {total} bytes together are more than {MAX_ARGUMENTS}")
-
-
-def _checked_string(text: str, where: str) -> int:
-    if "\0" in text:
-        raise ClientError(f"{where}: a NUL is not allowed here")
-    size = len(text.encode())
-    if size > MAX_ARGUMENT:
-        raise ClientError(f"{where}: {size} bytes are more than the {MAX_ARGUMENT} of one string")
-    return size

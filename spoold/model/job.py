@@ -27,13 +27,24 @@ class JobFile(msgspec.Struct, frozen=True):
     mode: int
 
 
+class JobCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One case of a job: what its program reads, gets as arguments and environment, and may use."""
+
+    name: str
+    stdin: bytes
+    args: list[str]
+    env: dict[str, str]
+    limits: PhaseLimits
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One submission, ready to run.
 
     ``shell`` is the store path of the captured environment, ``nixpkgs`` the store path of the pin (for ``NIX_PATH``
     inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
-    ``memory`` is the bytes that its container may take at most, 0 where nobody counted them.
+    ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
+    these are run in place of it, each from what compile.sh left.
     """
 
     submission_id: str
@@ -49,11 +60,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     closure: list[str] = []
     owner: int = -1
     memory: int = 0
+    cases: list[JobCase] = []
 
     @property
     def longest(self) -> float:
         """Return the seconds on the wall clock that its phases take together at most."""
-        return self.run.time + (self.compile.time if self.compile else 0.0)
+        runs = [case.limits for case in self.cases] or [self.run]
+        return sum(limits.time for limits in runs) + (self.compile.time if self.compile else 0.0)
+
+    def of_case(self, case: JobCase) -> Job:
+        """Return the job that runs one case only, and compiles nothing."""
+        return msgspec.structs.replace(
+            self, stdin=case.stdin, args=case.args, env=case.env, run=case.limits, compile=None, cases=[]
+        )
+
+    def without_files(self) -> Job:
+        """Return the job without its files, for where they are already."""
+        return msgspec.structs.replace(self, files=[])
 
 
 def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[str] = ()) -> Job:

@@ -23,6 +23,12 @@ from spoold.model.words import shown
 
 # What clients of other services write, and what they look for.
 ELSEWHERE = {
+    "cases": ("tests", "testcases", "test_cases", "testCases"),
+    "expected": ("expected_output", "answer", "output", "outputs", "expected_stdout"),
+    "points": ("score", "weight", "worth"),
+    "group": ("subtask", "groups"),
+    "hidden": ("secret", "private"),
+    "stop_on_failure": ("fail_fast", "stop_on_fail", "stop_at_first_failure"),
     "args": ("arguments", "argv", "cmd_args", "command_line_arguments", "run_args"),
     "content": ("contents", "data", "text", "body", "source"),
     "encoding": ("content_encoding", "enc"),
@@ -88,7 +94,8 @@ def _reader(hint: Any) -> Reader:
     parts = get_args(hint)
 
     def optional() -> Reader:
-        return _reader(next(part for part in parts if part is not type(None)))
+        of = [part for part in parts if part is not type(None)]
+        return _reader(of[0]) if len(of) == 1 else partial(_truth_or_word, get_args(of[1]))
 
     readers: dict[Any, Callable[[], Reader]] = {
         Annotated: lambda: partial(_bounded, _reader(parts[0]), _bounds(parts[1:])),
@@ -249,6 +256,14 @@ def _word(words: tuple[str, ...], value: Any, path: str) -> str:
         if text == word or (word in ENCODINGS and (plain == word or plain in ENCODINGS[word])):
             return word
     raise ClientError(f"{path}: there is no {shown(text)}; there are {', '.join(words)}")
+
+
+def _truth_or_word(words: tuple[str, ...], value: Any, path: str) -> bool | str:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _word(words, value, path)
+    raise ClientError(_wrong(value, f"true, false or {', '.join(words)}", path))
 
 
 def _bounded(read: Reader, bounds: list[msgspec.Meta], value: Any, path: str) -> Any:

@@ -115,6 +115,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 0
     work_inodes: Annotated[int, setting("how many files and directories each of them may have", ge=1)] = 262144
 
+    kept: Annotated[
+        int,
+        setting("what compile.sh may leave in the work directory of a submission with cases", "bytes", ge=0),
+    ] = 256 * MIB
+
     @property
     def most(self) -> int:
         """Return the bytes that a job may have in either of its phases, be it of files that compiling left."""
@@ -166,10 +171,11 @@ def time_for(cpu_time: float, most: float) -> float:
     return min(WALL * cpu_time, most)
 
 
-def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
-    """Return the limits that ``phase`` runs under, and a note for each wish that was cut to the operator's maximum.
+def effective(where: str, asked: RequestedLimits | None, allowed: PhaseRange) -> tuple[PhaseLimits, list[str]]:
+    """Return the limits that a phase runs under, and a note for each wish that was cut to the operator's maximum.
 
-    Many processes get fewer descriptors each, see ``DESCRIPTORS``; the operator's defaults may go beyond that.
+    ``where`` is the place of the request that asks for them. Many processes get fewer descriptors each, see
+    ``DESCRIPTORS``; the operator's defaults may go beyond that.
     """
     if asked is None:
         return allowed.default, []
@@ -177,13 +183,13 @@ def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) ->
     for name in PhaseLimits.__struct_fields__:
         wish, top = getattr(asked, name), getattr(allowed.maximum, name)
         if name == "memory" and wish is not None and wish < MIB:
-            notes.append(f"limits.{phase}.memory: {wish} is less than 1 MiB; the unit is bytes")
+            notes.append(f"{where}.memory: {wish} is less than 1 MiB; the unit is bytes")
         if wish is None:
             continue
         chosen[name] = wish
         if name not in WORDS and wish > top:
             chosen[name] = top
-            notes.append(f"limits.{phase}.{name}: {wish} is above this host's maximum; {top} was used")
+            notes.append(f"{where}.{name}: {wish} is above this host's maximum; {top} was used")
     if asked.time is None and asked.cpu_time is not None:
         chosen["time"] = time_for(chosen["cpu_time"], allowed.maximum.time)
     elif asked.cpu_time is None and asked.time is not None:
@@ -193,7 +199,7 @@ def effective(phase: str, asked: RequestedLimits | None, allowed: PhaseRange) ->
     most = max(1, int(together // chosen["processes"]))
     if chosen["open_files"] > most:
         notes.append(
-            f"limits.{phase}.open_files: {chosen['open_files']} for each of {chosen['processes']} processes is above "
+            f"{where}.open_files: {chosen['open_files']} for each of {chosen['processes']} processes is above "
             f"this host's maximum; {most} was used"
         )
         chosen["open_files"] = most

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from spoold.model import ids
 from spoold.model.ids import Entry
-from spoold.model.job import BuildResult, Job, Runtime
-from spoold.model.limits import Limits, effective, unused_wishes
+from spoold.model.job import BuildResult, Job, JobCase, Runtime
+from spoold.model.limits import Limits, RequestedLimits, effective, unused_wishes
 from spoold.model.submission import COMPILE_FILE, Request
+
+MOST_NOTES = 8  # on limits of cases
 
 
 def build_id_of(request: Request, runtime: Runtime) -> str | None:
@@ -22,12 +26,14 @@ def plan_job(
 
     ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
-    run, notes = effective("run", request.limits.run, limits.run)
+    run, notes = effective("limits.run", request.limits.run, limits.run)
     compile_ = None
     if request.has(COMPILE_FILE):
-        compile_, more = effective("compile", request.limits.compile, limits.compile)
+        compile_, more = effective("limits.compile", request.limits.compile, limits.compile)
         notes = more + notes
     notes = unused_wishes(request.limits.dependencies) + notes
+    cases, more = _cases(request, limits)
+    notes += more
     job = Job(
         submission_id=entry.id,
         attempt=entry.attempt,
@@ -41,5 +47,35 @@ def plan_job(
         nixpkgs=nixpkgs,
         owner=owner,
         closure=[*build.closure, nixpkgs] if build.closure else [],  # $NIX_PATH names the pin
+        cases=cases,
     )
     return job, notes
+
+
+def _cases(request: Request, limits: Limits) -> tuple[list[JobCase], list[str]]:
+    cases, notes = [], []
+    for number, case in enumerate(request.cases):
+        where = f"cases[{number}].limits"
+        said = _said(case.limits)
+        asked = msgspec.structs.replace(request.limits.run or RequestedLimits(), **said)
+        chosen, more = effective(where, asked, limits.run)
+        own = {f"{where}.{name}:" for name in said}
+        notes += [note for note in more if note.partition(" ")[0] in own]
+        cases.append(
+            JobCase(
+                name=case.name,
+                stdin=request.stdin_of(case),
+                args=request.args if case.args is None else case.args,
+                env=request.env | case.env,
+                limits=chosen,
+            )
+        )
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"cases: {len(notes) - MOST_NOTES} more limits are above this host's maximum"]
+    return cases, notes
+
+
+def _said(limits: RequestedLimits | None) -> dict[str, object]:
+    return (
+        {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None} if limits else {}
+    )

@@ -12,6 +12,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from spoold.model.compare.excerpts import Difference
 from spoold.model.paths import StorePath
 
 
@@ -89,7 +90,6 @@ class Phase(msgspec.Struct, kw_only=True, frozen=True):
 
 
 PENDING_PHASE = Phase()
-SHOWN = 4096  # bytes of an output that its owner is shown on the way: a multiple of 4, for base64
 SKIPPED_PHASE = Phase(outcome=Outcome.SKIPPED)
 
 
@@ -177,6 +177,47 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     last_used: float = 0.0
 
 
+class Verdict(StrEnum):
+    """What came of a case. Only a checker finds that one is ``partial``, or fails itself: ``judge_error``."""
+
+    ACCEPTED = "accepted"
+    WRONG_ANSWER = "wrong_answer"
+    PARTIAL = "partial"
+    TIME_LIMIT = "time_limit"
+    MEMORY_LIMIT = "memory_limit"
+    OUTPUT_LIMIT = "output_limit"
+    RUNTIME_ERROR = "runtime_error"
+    JUDGE_ERROR = "judge_error"
+    SKIPPED = "skipped"
+
+
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one case; ``difference`` is where its output is not right, ``message`` what else there is to say."""
+
+    name: str
+    verdict: Verdict
+    points: float
+    run: Phase
+    difference: Difference | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of several cases: the first verdict that is none of success, how many were accepted, their points."""
+
+    verdict: Verdict
+    accepted: int
+    of: int
+    points: float
+    of_points: float
+
+
+class Summary(Score, frozen=True, kw_only=True):
+    """What came of all cases, and of each group, by its name."""
+
+    groups: dict[str, Score] | UnsetType = UNSET
+
+
 class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission waits for: a build that is ``queued`` or ``building``."""
 
@@ -201,6 +242,8 @@ class Response(msgspec.Struct, kw_only=True):
     dependencies: Phase = PENDING_PHASE
     compile: Phase = PENDING_PHASE
     run: Phase = PENDING_PHASE
+    cases: list[CaseResult] | UnsetType = UNSET
+    summary: Summary | UnsetType = UNSET
     packages: list[Package] | UnsetType = UNSET
     uid: int | UnsetType = UNSET
     submitted: str | UnsetType = UNSET
@@ -236,31 +279,16 @@ def of_dependencies(build: Phase, *, cached: bool) -> Phase:
     return msgspec.structs.replace(build, time=0.0, cpu_time=0.0, memory=0, cached=True)
 
 
-def verdict(compile_: Phase, run: Phase) -> Status:
-    """Return the final status that the phases of a finished job amount to; never depends on what was printed."""
+def verdict(compile_: Phase, run: Phase, *, cases: bool = False) -> Status:
+    """Return the final status that the phases of a finished job amount to; never depends on what was printed.
+
+    Where it was one of ``cases``, these have verdicts of their own.
+    """
     if Outcome.INTERNAL_ERROR in (compile_.outcome, run.outcome):
         return Status.INTERNAL_ERROR
     if compile_.outcome not in (Outcome.OK, Outcome.SKIPPED):
         return Status.COMPILE_FAILED
-    return Status.COMPLETED if run.outcome is Outcome.OK else Status.RUN_FAILED
-
-
-def in_short(response: Response) -> Response:
-    """Return ``response`` with no more than the first ``SHOWN`` bytes of each output, and what was cut marked so."""
-    return msgspec.structs.replace(
-        response, **{name: _phase_in_short(getattr(response, name)) for name in ("dependencies", "compile", "run")}
-    )
-
-
-def _phase_in_short(phase: Phase) -> Phase:
-    changes: dict[str, object] = {}
-    for stream in ("stdout", "stderr"):
-        text: str = getattr(phase, stream)
-        start = text[:SHOWN].encode()
-        if len(text) > SHOWN or len(start) > SHOWN:
-            changes[stream] = cut_at_character(start[:SHOWN]).decode()
-            changes[f"{stream}_truncated"] = True
-    return msgspec.structs.replace(phase, **changes) if changes else phase
+    return Status.COMPLETED if cases or run.outcome is Outcome.OK else Status.RUN_FAILED
 
 
 def skip_pending(response: Response) -> Response:

@@ -6,27 +6,24 @@ all that is stored. ``dropped`` reads what a client dropped, and strictly.
 
 from __future__ import annotations
 
-import base64
-import re
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from spoold.model.errors import ClientError
+from spoold.model.cases import Case, StopOnFailure
+from spoold.model.compare.rules import Compare
+from spoold.model.encodings import Encoding, decode
 from spoold.model.formats import Stored
 from spoold.model.job import JobFile
 from spoold.model.limits import RequestedLimits
 from spoold.model.response import Response
+from spoold.model.words import shown
 
 DEFAULT_EXPRESSION = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { }\n"
 EXPRESSION_FILE = "cutor.nix"
 COMPILE_FILE = "compile.sh"
 RUN_FILE = "run.sh"
 PROGRAMS = (b"#!", b"\x7fELF")  # with what begins whatever execve(2) starts
-HEX = re.compile(r"(?:[0-9a-fA-F]{2})*+")  # without a way back, each step of which would take memory
-SPACES = dict.fromkeys(at for at in range(0x3001) if chr(at).isspace())
-
-Encoding = Literal["utf8", "base64", "hex"]
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,6 +67,9 @@ class Request(_Part, frozen=True):
     limits: LimitRequests = LimitRequests()
     nixpkgs: str = "default"
     kind: Literal["run", "list-dependencies"] = "run"
+    cases: list[Case] = []
+    compare: Compare | None = None
+    stop_on_failure: StopOnFailure = False
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
 
     def text_of(self, name: str) -> str | None:
@@ -96,6 +96,12 @@ class Request(_Part, frozen=True):
         """Return the exact bytes that the program reads on standard input."""
         return decode(self.inputs, self.inputs_encoding, "inputs")
 
+    def stdin_of(self, case: Case) -> bytes:
+        """Return the exact bytes that the program reads in a case."""
+        if case.inputs is None:
+            return self.stdin()
+        return decode(case.inputs, case.inputs_encoding, f"inputs ({shown(case.name)})")
+
     def has(self, name: str) -> bool:
         """Tell whether a file called ``name`` is among the files."""
         return any(file.name == name for file in self.files)
@@ -118,7 +124,7 @@ class Origin(_Part, frozen=True):
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the spool: written once, at acceptance, and never again. ``Request`` is null for a refused file."""
 
-    NEWEST: ClassVar[int] = 3
+    NEWEST: ClassVar[int] = 4
 
     Submission_id: str
     Request: Request | None
@@ -137,24 +143,3 @@ class Dependencies(Stored, frozen=True, kw_only=True):
 def _is_executable(file: File, content: bytes) -> bool:
     """Tell whether a file can be run: it says so, or is a script by its name or content, or a program."""
     return file.executable or file.is_directory or file.name.endswith(".sh") or content.startswith(PROGRAMS)
-
-
-def decode(text: str, encoding: Encoding, where: str) -> bytes:
-    """Return the bytes that ``text`` stands for; raises :class:`ClientError` that names ``where``.
-
-    Encoders break base64 into lines, and hex into groups as well.
-    """
-    if encoding == "utf8":
-        return text.encode()
-    if encoding == "hex":
-        digits = text.translate(SPACES)
-        if not HEX.fullmatch(digits):
-            raise ClientError(f"{where}: not hex: digits from 0 to f are needed, two for each byte")
-        return bytes.fromhex(digits)
-    lines = text.replace("\r\n", "").replace("\n", "")
-    try:
-        return base64.b64decode(lines, validate=True)
-    except ValueError as error:
-        raise ClientError(
-            f"{where}: not base64: letters, digits, + and / are needed, four for three bytes, with = to fill the last"
-        ) from error

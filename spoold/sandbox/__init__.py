@@ -18,11 +18,22 @@ class RunCancelledError(SpooldError):
     """The caller's own event ended the run; the caller knows why, and was told of each phase that ran."""
 
 
+class Judge(Protocol):
+    """Who hears of the cases of one job, in their order, and decides which are run."""
+
+    def wants(self, number: int) -> bool:
+        """Tell whether the case of this number is to be run, now that those before it have ended."""
+
+    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
+        """Hear how it ended, and what there is to say of that; one that was cancelled too."""
+
+
 class Sandbox(Protocol):
     """An engine.
 
     ``run`` is called from several threads at once. ``on_phase`` gets ``"compile"`` or ``"run"`` and the phase as soon
-    as it has ended.
+    as it has ended. Of a job with cases it gets ``"compile"`` only, the ``judge`` hears of the cases, and the result
+    says that ``run`` was skipped. ``cases.run_cases`` does that for an engine that can run part of a job.
 
     Once ``cancelled`` is set, the phase that runs is ended and told with the outcome ``cancelled`` and what there is of
     it. Then ``RunCancelledError`` is raised. That takes some seconds at most, whatever the job does. A job that ended
@@ -38,8 +49,14 @@ class Sandbox(Protocol):
         May be called again at any time, also while jobs run.
         """
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
-        """Run one job; leaves nothing behind, whatever happens."""
+    def run(
+        self,
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+        judge: Judge | None = None,
+    ) -> JobResult:
+        """Run one job; leaves nothing behind, whatever happens. A job with cases needs a ``judge``."""
 
     def close(self) -> None:
         """Stop and remove all that is left."""

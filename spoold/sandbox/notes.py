@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome
-from spoold.sandbox.messages import Done, Full
+from spoold.sandbox.messages import Done, Full, Kept
 
 NOTABLE = 4  # the part of the memory limit from which on files are named, as a divisor
 ENTRY = 1024  # bytes, about, that the kernel keeps of a file or directory beside its content
@@ -41,6 +41,13 @@ def of_whole(name: str) -> list[str]:
         f"memory took it; see limits.{name}.memory"
     )
     return [note]
+
+
+def of_kept(kept: Kept) -> list[str]:
+    """Return a note where compile.sh left what no case gets."""
+    left = {"FIFO": kept.pipes, "socket": kept.sockets, "device": kept.devices}
+    named = [f"{many} {kind}{'s' if many > 1 else ''}" for kind, many in left.items() if many]
+    return [f"compile: it left {' and '.join(named)} in the work directory, which no case gets"] if named else []
 
 
 def _full(name: str, full: Full) -> str:

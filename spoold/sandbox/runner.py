@@ -10,32 +10,24 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from spoold.host.log import Log
 from spoold.model.errors import ClientError, TemporaryError
-from spoold.model.job import Job, JobResult, Runtime
+from spoold.model.job import Job, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError, obstacles, wire
-from spoold.sandbox.facts import EXACT, WORDS
-from spoold.sandbox.messages import (
-    Again,
-    Bounds,
-    Cancel,
-    Done,
-    End,
-    Failed,
-    File,
-    Message,
-    Order,
-    Parcel,
-    Refused,
-    Show,
-)
-from spoold.sandbox.notes import of_phase, of_whole
+from spoold.sandbox.archive import Archive
+from spoold.sandbox.cases import WHOLE, OnPhase, Part
+from spoold.sandbox.facts import EXACT
+from spoold.sandbox.messages import Again, Cancel, Done, End, Failed, Keep, Kept, Message, Refused, Show
+from spoold.sandbox.notes import of_kept, of_phase, of_whole
+from spoold.sandbox.orders import order, parcel
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
 from spoold.sandbox.transport import Transport, UnusableError
@@ -43,17 +35,14 @@ from spoold.sandbox.verdict import is_possible, judge, killed_whole
 
 log = Log("sandbox")
 
-ENTER = "/spoold/enter.sh"  # in the sandbox
-ZONES = "/etc/zoneinfo"  # in the sandbox; a C library of nixpkgs has no other place for it than TZDIR
 LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
 ENDING_TIMEOUT = 3.0  # seconds for a cancelled phase to be ended and told: an answer has two renewals
+KEEPING = 60.0  # seconds for the work directory to be kept, see AT_LONGEST of ``inside/snapshot.c``
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
 LOOKS = 10  # milliseconds between two looks at memory, see TICK of ``inside/phase.c``
-TIMES = ("time", "cpu_time")
-SCRIPTS = ("compile.sh", "run.sh")
 Carrier = TypeVar("Carrier", bound=Transport)
 
 
@@ -89,11 +78,11 @@ class Runner(Generic[Carrier]):
         """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
         return not self._jobs or self._owner == owner or not self.plan.settings.sandbox.replace_on_owner_change
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Job, beside: int = 0) -> bool:
         """Tell whether it has, or can be given, the size that ``job`` needs, and would see the job pass its limits."""
         if any(self._unseen > limits.memory + EXACT for limits in (job.compile, job.run) if limits is not None):
             return False
-        return self.plan.resizable or self.transport.size == self.plan.size_for_all(job)
+        return self.plan.resizable or self.transport.size == self.plan.size_for_all(job, beside)
 
     def alive(self) -> bool:
         """Tell whether its supervisor waits, or is about to."""
@@ -121,11 +110,14 @@ class Runner(Generic[Carrier]):
     def run(
         self,
         job: Job,
-        on_phase: Callable[[str, Phase], None],
+        on_phase: OnPhase,
         cancelled: threading.Event,
         names: list[str] | None = None,
+        part: Part = WHOLE,
     ) -> JobResult:
-        """Run ``job``, which in a recycled container sees the entries ``names`` of the store only, unless None.
+        """Run ``part`` of ``job``, which in a recycled container sees the entries ``names`` of the store only.
+
+        None are all.
 
         The container is good for nothing but ``close`` afterwards, unless it is ``reusable``. Raises
         :class:`RunCancelledError` as :meth:`Sandbox.run` does.
@@ -136,9 +128,9 @@ class Runner(Generic[Carrier]):
         self._await_supervisor(stream)
         self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
-        head, *contents = _parcel(job)
+        head, *contents = parcel(job, part.before)
         parts = [wire.frame(show) + head if self.plan.recycled else head, *contents]
-        result = self._phases(stream, job, on_phase, parts)
+        result = self._phases(stream, job, on_phase, parts, part)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
         if self.plan.recycled and not worn and _usual(result):
             self._release(stream)
@@ -166,22 +158,24 @@ class Runner(Generic[Carrier]):
         self.reusable = self.due = True
 
     def _phases(
-        self, stream: Stream, job: Job, on_phase: Callable[[str, Phase], None], parts: list[bytes]
+        self, stream: Stream, job: Job, on_phase: OnPhase, parts: list[bytes | memoryview], part: Part
     ) -> JobResult:
-        beside, most = held(job), self.plan.most(job)
+        beside, most = held(job) + part.beside, self.plan.most(job, part.beside)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         notes: list[str] = []
-        for name, limits in (("compile", job.compile), ("run", job.run)):
+        for name, limits in (("compile", job.compile), ("run", None if part.after else job.run)):
             if limits is None:
                 continue
             if self.plan.resizable:
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
             self._left = self.plan.recycled and name == "run"
-            parts.append(wire.frame(_order(self.plan.runtime, job, name, limits, last=self._left)))
+            parts.append(wire.frame(order(self.plan.runtime, job, name, limits, last=self._left)))
             unseen = self._unseen
             ran = self._phase(stream, parts, name, limits)
             self._unseen = ran.unseen
+            if part.after and ran.phase.outcome is Outcome.OK:
+                ran = self._keep(stream, ran, part.after)
             phases[name] = ran.phase
             beside += ran.left
             notes += [*ran.notes, *_of_unseen(name, ran.phase, unseen)]
@@ -195,7 +189,26 @@ class Runner(Generic[Carrier]):
             parts = []
         return JobResult(compile=phases["compile"], run=phases["run"], notes=notes)
 
-    def _phase(self, stream: Stream, parts: list[bytes], name: str, limits: PhaseLimits) -> Ran:
+    def _keep(self, stream: Stream, ran: Ran, archive: Archive) -> Ran:
+        """Take what a phase left; one that left what cannot be kept has met a limit."""
+        most = self.plan.settings.limits.kept
+        deadline = time.monotonic() + MARGIN + KEEPING
+        try:
+            stream.send([wire.frame(Keep(most=most))], MARGIN)
+            said = stream.message(deadline - time.monotonic(), Kept, Refused)
+            if isinstance(said, Refused):
+                phase = msgspec.structs.replace(ran.phase, outcome=Outcome.FILE_LIMIT)
+                note = f"compile: what it left in the work directory cannot be kept for the cases: {text(said.reason)}"
+                return ran._replace(phase=phase, notes=[*ran.notes, note])
+            assert isinstance(said, Kept)  # noqa: S101 - for mypy: nothing else was expected
+            if min(said.bytes, said.entries, said.pipes, said.sockets, said.devices) < 0 or said.bytes > most:
+                raise ClosedError("the supervisor sent garbage")
+            archive.receive(stream, said.bytes, deadline)
+        except ClosedError as error:
+            raise TemporaryError(f"the sandbox was lost: {error}") from error
+        return ran._replace(notes=[*ran.notes, *of_kept(said)])
+
+    def _phase(self, stream: Stream, parts: Sequence[bytes | memoryview], name: str, limits: PhaseLimits) -> Ran:
         started = time.monotonic()
         try:
             try:
@@ -227,43 +240,6 @@ def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:
 def _usual(result: JobResult) -> bool:
     """Tell whether a container that came out of this may serve another job; a kill for want of memory spares little."""
     return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
-
-
-def _parcel(job: Job) -> list[bytes]:
-    """Return the job's files and input as the supervisor takes them."""
-    files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
-    head = Parcel(
-        files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
-        archive=0,
-        stdin=len(job.stdin),
-    )
-    return [wire.frame(head), *(content for _, _, content in files), job.stdin]
-
-
-def _order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: bool) -> Order:
-    words = [
-        job.shell,
-        *(f"{key}={value}" for key, value in job.env.items()),
-        f"./{name}.sh",
-        *(job.args if name == "run" else ()),
-    ]
-    env = [f"PATH={runtime.coreutils}/bin:{runtime.bash}/bin", "HOME=/job", f"NIX_PATH=nixpkgs={job.nixpkgs}"]
-    env += [f"TZDIR={ZONES}"] if runtime.tzdata else []
-    return Order(
-        argv=[word.encode() for word in (f"{runtime.bash}/bin/bash", "--norc", "--noprofile", ENTER, str(WORDS))],
-        words=[word.encode() for word in words],
-        env=[pair.encode() for pair in env],
-        script=f"{name}.sh".encode(),
-        input=int(name == "run"),
-        last=int(last),
-        limits=_bounds(limits),
-    )
-
-
-def _bounds(limits: PhaseLimits) -> Bounds:
-    """Return what the supervisor enforces of ``limits``: all that it knows by name, times in nanoseconds."""
-    known = {name: getattr(limits, name) for name in Bounds.FIELDS}
-    return Bounds(**known | {name: int(known[name] * 10**9) for name in TIMES})
 
 
 def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float) -> Ran:

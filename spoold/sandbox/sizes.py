@@ -22,6 +22,7 @@ ROUND = 8 * MIB
 # What the kernel needs for a job's processes: page tables for all of the memory in eight of them, stacks and the like.
 PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
+LAID = 2  # times what was kept: it is there twice while it is laid
 PLACES = 3  # file systems in memory that a job has, see ``inside/room.c``
 
 
@@ -50,14 +51,19 @@ class Plan:
         others = (3 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
         return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
 
-    def size_for_all(self, job: Job) -> Size:
-        """Return a size that is enough for each phase of a job, for a container whose size cannot be changed."""
-        sizes = [self.size(limits, held(job)) for limits in (job.compile, job.run) if limits is not None]
-        return Size(min(self.most(job), max(size.memory for size in sizes)), max(size.processes for size in sizes))
+    def size_for_all(self, job: Job, beside: int = 0) -> Size:
+        """Return a size that is enough for each phase of a job, for a container whose size cannot be changed.
 
-    def most(self, job: Job) -> int:
+        ``beside`` is the bytes of memory that it takes otherwise before anything of it runs.
+        """
+        sizes = [self.size(limits, held(job) + beside) for limits in (job.compile, job.run) if limits is not None]
+        return Size(
+            min(self.most(job, beside), max(size.memory for size in sizes)), max(size.processes for size in sizes)
+        )
+
+    def most(self, job: Job, beside: int = 0) -> int:
         """Return the bytes that a container may have for a job: what was counted, be it under other limits since."""
-        return job.memory or asked(self.settings.limits, job)
+        return job.memory or asked(self.settings.limits, job) + beside
 
     @property
     def recycled(self) -> bool:
@@ -84,6 +90,10 @@ def _rounded(size: int) -> int:
 
 def asked(limits: Limits, job: Job) -> int:
     """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
+    if job.cases:
+        left = 0 if job.compile is None else LAID * min(job.compile.memory, limits.kept)
+        each = [memory_for(limits, case.limits, held(job.of_case(case)) + left) for case in job.cases]
+        return max(each if job.compile is None else [*each, memory_for(limits, job.compile, held(job))])
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
     # What files in memory can be. Where that is more, the run has less than its limit: there is a most for both.

@@ -11,7 +11,7 @@ import contextlib
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from spoold.model.errors import TemporaryError
@@ -84,7 +84,7 @@ class Stream:
         self._stdout = bytearray()
         self._stderr = bytearray()
 
-    def send(self, parts: list[bytes], patience: float) -> None:
+    def send(self, parts: Sequence[bytes | memoryview], patience: float) -> None:
         """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds."""
         deadline = time.monotonic() + patience
         for part in parts:

@@ -23,7 +23,8 @@ from spoold.host.syncs import sync_files
 from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
-from spoold.model.response import FINAL, Response, Status, in_short, moment, skip_pending
+from spoold.model.response import FINAL, Response, Status, moment, skip_pending
+from spoold.model.short import in_short
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along

@@ -21,7 +21,8 @@ from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.plan import build_id_of
-from spoold.model.response import Phase, Response, Status, cancelled_phase, in_short
+from spoold.model.response import Phase, Response, Status, cancelled_phase
+from spoold.model.short import in_short
 from spoold.model.states import State
 from spoold.model.submission import Request, Submission
 from spoold.spool.builds import BuildStore

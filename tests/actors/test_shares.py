@@ -22,8 +22,8 @@ from spoold.host.log import Log
 from spoold.host.seldom import Seldom
 from spoold.model.ids import Hint
 from spoold.model.job import BuildResult
-from spoold.model.response import SHOWN
 from spoold.model.retention import Rules
+from spoold.model.short import SHOWN
 from spoold.upkeep import counting, floor, holdings, retention, shares
 from tests.actors.bench import Bench, settings_for
 

@@ -280,7 +280,7 @@ def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> No
 
 
 def make_newer(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 4, "later": {}}))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 5, "later": {}}))
 
 
 def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench, tmp_path: Pa
         assert "a newer version of spoold" in said
         assert "upgrade this version" in said
     shown = ctl(bench, "check", width="300")
-    assert shown.count("of a newer version of spoold (format 4)") == 2
+    assert shown.count("of a newer version of spoold (format 5)") == 2
     assert "0 to repair" in shown
     assert "0 to repair" in ctl(bench, "check", "--repair")
 

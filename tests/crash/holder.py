@@ -21,6 +21,7 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.model.job import BuildResult, Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from spoold.sandbox import Judge
 from tests.actors.bench import settings_for
 from tests.standins import PlainBackend, PlainSandbox, store_path
 
@@ -54,7 +55,13 @@ class WaitingSandbox(PlainSandbox):
         super().__init__()
         self.waits = waits
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:  # noqa: ARG002
+    def run(
+        self,
+        job: Job,  # noqa: ARG002
+        on_phase: Callable[[str, Phase], None],  # noqa: ARG002
+        cancelled: threading.Event,  # noqa: ARG002
+        judge: Judge | None = None,  # noqa: ARG002
+    ) -> JobResult:
         self.waits.wait()
         said = Stream(self.waits.name.encode(), len(self.waits.name))
         phase = finished_phase(stdout=said, stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0)

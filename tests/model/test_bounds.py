@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from types import ModuleType
 
 import pytest
 
 from spoold.config import SpoolSettings
-from spoold.model import dropped
+from spoold.model import arguments, asked_cases, dropped
 from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError
 from tests.engines import REPOSITORY
@@ -22,16 +23,24 @@ def read(**keys: object) -> None:
     read_request(data, max_files=SpoolSettings().max_files, pins=frozenset({"default"}))
 
 
-@pytest.mark.parametrize("name", [name for name in vars(dropped) if name.startswith("MAX_")])
-def test_each_bound_of_the_program_is_in_the_table(name: str) -> None:
-    assert f" {getattr(dropped, name)} " in TABLE.replace(",", " ")
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (module, name)
+        for module in (dropped, arguments, asked_cases)
+        for name in vars(module)
+        if name.startswith("MAX_")
+    ],
+)
+def test_each_bound_of_the_program_is_in_the_table(module: ModuleType, name: str) -> None:
+    assert f" {getattr(module, name)} " in TABLE.replace(",", " ")
 
 
 def test_the_bound_of_strings_is_in_the_table() -> None:
     with pytest.raises(ClientError) as caught:
-        read_request(b"[" + b'"",' * 100_000 + b'""]', max_files=1000, pins=frozenset())
-    assert f"more than {8 * 1000 + 12488} keys" in str(caught.value)
-    assert "`max_files` + 12488 |" in TABLE
+        read_request(b"[" + b'"",' * 200_000 + b'""]', max_files=1000, pins=frozenset())
+    assert f"more than {8 * 1000 + 123080} keys" in str(caught.value)
+    assert "`max_files` + 123080 |" in TABLE
 
 
 @pytest.mark.parametrize(

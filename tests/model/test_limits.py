@@ -53,24 +53,24 @@ def test_each_limit_is_in_the_spec(name: str) -> None:
 
 
 def test_limits_are_cut_to_the_maximum_and_said() -> None:
-    limits, notes = effective("run", RequestedLimits(time=1e9, memory=MIB), Limits().run)
+    limits, notes = effective("limits.run", RequestedLimits(time=1e9, memory=MIB), Limits().run)
     assert (limits.time, limits.memory, limits.stdout) == (RUN_MAXIMUM.time, MIB, RUN_DEFAULT.stdout)
     assert len(notes) == 1
     assert "limits.run.time" in notes[0]
-    assert effective("run", None, Limits().run) == (RUN_DEFAULT, [])
+    assert effective("limits.run", None, Limits().run) == (RUN_DEFAULT, [])
 
 
 def test_memory_in_another_unit_than_bytes_is_noted() -> None:
     for part, allowed in (("run", Limits().run), ("compile", Limits().compile)):
-        limits, notes = effective(part, RequestedLimits(memory=MIB - 1), allowed)
+        limits, notes = effective(f"limits.{part}", RequestedLimits(memory=MIB - 1), allowed)
         assert limits.memory == MIB - 1
         assert [note for note in notes if f"limits.{part}.memory: " in note and "bytes" in note] == notes != []
-        assert effective(part, RequestedLimits(memory=MIB), allowed)[1] == []
+        assert effective(f"limits.{part}", RequestedLimits(memory=MIB), allowed)[1] == []
 
 
 def times(allowed: PhaseRange, **asked: float) -> tuple[float, float]:
     """Return the wall-clock and the CPU time that a request gets."""
-    limits, notes = effective("run", RequestedLimits(**asked), allowed)  # type: ignore[arg-type]
+    limits, notes = effective("limits.run", RequestedLimits(**asked), allowed)  # type: ignore[arg-type]
     assert len(notes) == sum(value > getattr(allowed.maximum, name) for name, value in asked.items())
     return limits.time, limits.cpu_time
 
@@ -94,7 +94,7 @@ def test_wall_clock_and_cpu_time_go_together() -> None:
     own = replace(allowed, default=replace(allowed.default, time=5, cpu_time=30))
     assert times(own, memory=MIB) == (5, 30)  # an operator may let several processes take more than the clock
     assert times(own, cpu_time=1) == (2, 1)
-    compile_, _ = effective("compile", RequestedLimits(cpu_time=100), Limits().compile)
+    compile_, _ = effective("limits.compile", RequestedLimits(cpu_time=100), Limits().compile)
     assert (compile_.time, compile_.cpu_time) == (200, 100)
 
 
@@ -102,23 +102,23 @@ def test_what_becomes_of_output_beyond_its_limit_is_chosen_and_has_no_maximum() 
     allowed = Limits().run
     assert allowed.default.on_output_limit == "continue"
     for asked in ("continue", "end"):
-        limits, notes = effective("run", RequestedLimits(on_output_limit=asked), allowed)
+        limits, notes = effective("limits.run", RequestedLimits(on_output_limit=asked), allowed)
         assert (limits.on_output_limit, notes) == (asked, [])
     own = replace(allowed, default=replace(allowed.default, on_output_limit="end"))
-    assert effective("run", RequestedLimits(time=1), own)[0].on_output_limit == "end"
-    assert effective("run", RequestedLimits(on_output_limit="continue"), own)[0].on_output_limit == "continue"
+    assert effective("limits.run", RequestedLimits(time=1), own)[0].on_output_limit == "end"
+    assert effective("limits.run", RequestedLimits(on_output_limit="continue"), own)[0].on_output_limit == "continue"
     assert "on_output_limit" in unused_wishes(RequestedLimits(on_output_limit="end"))[0]
 
 
 def test_many_processes_get_fewer_descriptors_each() -> None:
     allowed = Limits().run
     for processes, open_files, got in ((64, 1024, 1024), (65, 1024, 1008), (1024, 1024, 64), (1024, 32, 32)):
-        limits, notes = effective("run", RequestedLimits(processes=processes, open_files=open_files), allowed)
+        limits, notes = effective("limits.run", RequestedLimits(processes=processes, open_files=open_files), allowed)
         assert (limits.processes, limits.open_files) == (processes, got)
         assert ["limits.run.open_files" in note for note in notes] == [True] * (got < open_files)
-    assert effective("run", RequestedLimits(processes=1024), allowed)[0].open_files == 64
+    assert effective("limits.run", RequestedLimits(processes=1024), allowed)[0].open_files == 64
     asked = RequestedLimits(processes=1024, open_files=1024)
     wide = replace(allowed, default=replace(allowed.default, processes=512, open_files=1024))
-    assert effective("run", asked, wide)[0].open_files == 512
+    assert effective("limits.run", asked, wide)[0].open_files == 512
     huge = replace(allowed, maximum=replace(allowed.maximum, processes=10**6))
-    assert effective("run", RequestedLimits(processes=10**6), huge)[0].open_files == 1
+    assert effective("limits.run", RequestedLimits(processes=10**6), huge)[0].open_files == 1

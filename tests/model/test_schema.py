@@ -32,8 +32,8 @@ from tests.schemas import is_valid, validator
 
 # The number and the digest of each. Whoever changes a type raises the number in VERSIONS, and writes the digest here.
 KNOWN = {
-    "request": (1, "2f0242e46c7c245b"),
-    "response": (1, "600cf2b9fe9ff6c4"),
+    "request": (2, "2e59108b642ab033"),
+    "response": (2, "f97803a9044a3e7e"),
 }
 FENCED = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "contrib" / "docs").rglob("*.md"))]

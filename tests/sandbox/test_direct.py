@@ -8,7 +8,7 @@ import pytest
 
 from spoold.model.job import Runtime
 from spoold.nix.build import NixBuilder
-from spoold.sandbox.runner import ENTER, ZONES
+from spoold.sandbox.orders import ENTER, ZONES
 from tests.conftest import build_shell
 from tests.sandbox.conftest import Run
 

@@ -12,9 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.model.dropped import MAX_ARGUMENT, read_request
+from spoold.model.arguments import MAX_ARGUMENT
+from spoold.model.dropped import read_request
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import runner
+from spoold.sandbox import orders, runner
 from spoold.sandbox.facts import HOLDERS, JOB_UID
 from spoold.sandbox.messages import Order
 from spoold.sandbox.stream import BrokenError
@@ -327,13 +328,13 @@ def test_a_script_starts_the_same_way_with_variables_and_without(run: Run, first
 def test_a_bug_of_ours_between_fork_and_exec_is_not_the_jobs_failure(
     run: Run, monkeypatch: pytest.MonkeyPatch, program: list[bytes], words: str
 ) -> None:
-    order = runner._order
+    order = orders.order
 
     def with_another_program(*given: Any, last: bool) -> Order:
         fields: dict[str, Any] = order(*given, last=last).fields() | {"argv": program}
         return Order(**fields)
 
-    monkeypatch.setattr(runner, "_order", with_another_program)
+    monkeypatch.setattr(runner, "order", with_another_program)
     with pytest.raises(BrokenError, match=words) as caught:
         run("echo hi")
     assert re.search(r"\n  child\.c:\d+$", str(caught.value)), caught.value

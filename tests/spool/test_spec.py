@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from spoold.model.cases import Case
 from spoold.model.collection import Order, Report
+from spoold.model.compare.excerpts import Difference
+from spoold.model.compare.rules import Compare
 from spoold.model.formats import Stored
 from spoold.model.job import Runtime
 from spoold.model.limits import PhaseLimits, RequestedLimits
-from spoold.model.response import FINAL, PENDING_PHASE, Outcome, Phase, Response, Status
+from spoold.model.response import FINAL, PENDING_PHASE, Outcome, Phase, Response, Status, Verdict
 from spoold.model.submission import Dependencies, Request, Submission
 from spoold.spool.builds import BuildRecord
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
@@ -26,6 +29,9 @@ SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
 # What a table has, by what is above it; every other object is written out as {"key", "key"}, or ["item", "item"].
 TABLES = {
     Request: "\n## 3. The request\n",
+    Case: "`notes` says why.\n",
+    Compare: "\n### When output is right\n",
+    Difference: "\nA **difference** is",
     RequestedLimits: "\n### Limits\n",
     PhaseLimits: "\n### Limits\n",
     Response: "\n## 4. The Response\n",
@@ -73,7 +79,7 @@ def test_states_of_transitions_exist() -> None:
     assert {t.source for t in TRANSITIONS} | {t.target for t in TRANSITIONS} == names
 
 
-@pytest.mark.parametrize("word", [*Status, *Outcome])
+@pytest.mark.parametrize("word", [*Status, *Outcome, *Verdict])
 def test_words_are_in_the_spec(word: str) -> None:
     assert f"`{word}`" in SPEC
 

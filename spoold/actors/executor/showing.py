@@ -29,10 +29,10 @@ class Showing:
             self._ending.set()
             self._something.set()
 
-    def soon(self, progress: Progress) -> None:
-        """Have it shown, as it is then."""
+    def soon(self, progress: Progress, after: float | None = None) -> None:
+        """Have it shown in so many seconds, ``SOON`` where none are given, as it is then."""
         with self._lock:
-            self._due.setdefault(progress, time.monotonic() + SOON)
+            self._due.setdefault(progress, time.monotonic() + (SOON if after is None else after))
             self._something.set()
 
     def over(self, progress: Progress) -> None:

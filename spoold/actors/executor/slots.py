@@ -15,12 +15,12 @@ import msgspec
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.ready import Place, Taken
+from spoold.actors.executor.running import Running
 from spoold.actors.executor.showing import Showing
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
 from spoold.model.errors import (
-    ClientError,
     LeaseLostError,
     NewerFormatError,
     OperatorError,
@@ -28,11 +28,11 @@ from spoold.model.errors import (
     TemporaryError,
 )
 from spoold.model.ids import Entry
-from spoold.model.job import Job, Runtime
+from spoold.model.job import Runtime
 from spoold.model.plan import plan_job
-from spoold.model.response import Outcome, Phase, Response, Status, begun, of_dependencies, verdict
+from spoold.model.response import Outcome, Status, begun, of_dependencies
 from spoold.model.states import Role, State
-from spoold.sandbox import RunCancelledError, Sandbox
+from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.sizes import asked
 from spoold.spool.builds import BuildStore
@@ -227,7 +227,7 @@ class Slots:
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         self._showing.soon(progress)
         try:
-            final = self._outcome_of(job, sandbox, response, progress, lease)
+            final = Running(sandbox, progress, self._showing, lease).outcome_of(job, request, response)
         finally:
             self._showing.over(progress)
         for name, phase in (("compile", final.compile), ("run", final.run)):
@@ -236,36 +236,6 @@ class Slots:
         lease.check()
         self._ending.finish(entry, submission, final, tidy=False)
         lease.ended = True
-
-    def _outcome_of(self, job: Job, sandbox: Sandbox, response: Response, progress: Progress, lease: Lease) -> Response:
-        """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
-
-        One that is cancelled is told with the phases that ran.
-        """
-        ran: dict[str, Phase] = {}
-
-        def on_phase(name: str, phase: Phase) -> None:
-            ran[name] = phase
-            if name == "compile" and phase.outcome is Outcome.OK:  # after any other end the response follows at once
-                progress.change(compile=phase, status=Status.RUNNING)
-                self._showing.soon(progress)
-
-        try:
-            result = sandbox.run(job, on_phase, lease.stop)
-        except ClientError as error:
-            return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
-        except RunCancelledError:
-            if not lease.cancelled:
-                raise
-            return msgspec.structs.replace(response, status=Status.CANCELLED, **ran)
-        notes = [*(response.notes or ()), *result.notes]
-        return msgspec.structs.replace(
-            response,
-            status=verdict(result.compile, result.run),
-            compile=result.compile,
-            run=result.run,
-            notes=notes or msgspec.UNSET,
-        )
 
     def _put_back(self, entry: Entry, *, lost: bool) -> None:
         """Give back an entry that was not finished, where its lease is not lost."""

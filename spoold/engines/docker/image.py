@@ -31,7 +31,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
 from spoold.sandbox import etc, program
 from spoold.sandbox.facts import ETC, KEPT, LINE
-from spoold.sandbox.runner import ENTER, ZONES
+from spoold.sandbox.orders import ENTER, ZONES
 
 log = Log("sandbox")
 

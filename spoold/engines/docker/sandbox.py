@@ -8,11 +8,9 @@ removed when, ``view`` for what a job sees of the store, ``family`` for whose a 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import docker
@@ -24,6 +22,7 @@ from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
 from spoold.engines.docker.family import Family
 from spoold.engines.docker.image import Image
+from spoold.engines.docker.turn import Turn
 from spoold.engines.docker.view import View
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host import machine
@@ -32,16 +31,15 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.findings import refuse
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.model.response import Phase
+from spoold.sandbox import Judge
+from spoold.sandbox.cases import WHOLE, OnPhase, run_cases
 from spoold.sandbox.facts import HOLDERS
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Runner
-from spoold.sandbox.transport import UnusableError
 
 log = Log("sandbox")
 
-TRIES = 3  # containers that may turn out to be unusable before a job is given up
 MOST_THREADS = 8  # that make and remove containers at once
 # Containers that wait for a burst: so much of the machine's memory, of which a container that waits takes so much.
 RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 32, 12 * MIB, 48
@@ -154,50 +152,36 @@ class DockerSandbox:
             if self._plan is not None:
                 self._fill(self._plan)
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
-        """Run one job in a container that no other job is in; what becomes of it comes after the result."""
-        pool = self._pool
-        if pool is None:
-            raise TemporaryError("the sandbox is not prepared")
-        for _ in range(TRIES - 1):
-            try:
-                return self._run_in(pool, job, on_phase, cancelled)
-            except UnusableError as error:  # nothing of the job was sent yet
-                log.info("a container cannot be used; taking another", reason=error)
-        return self._run_in(pool, job, on_phase, cancelled)
-
-    def _run_in(
-        self, pool: Pool[Container], job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event
+    def run(
+        self,
+        job: Job,
+        on_phase: OnPhase,
+        cancelled: threading.Event,
+        judge: Judge | None = None,
     ) -> JobResult:
-        container = pool.take(cancelled, job.owner, job.closure)
-        try:
-            if not container.fits(job):
-                container = self._replaced(container, job, cancelled)
-            with self._pinned(container):
-                return self._view.run(container, job, on_phase, cancelled)
-        except BaseException:  # an interrupt too
-            container.stop()  # something of the job may still run, and removal can be a while off
-            raise
-        finally:
-            if not (container.light or container.reusable):
-                container.stop()  # what the job left in memory goes now, not when there is time to remove the container
-            pool.give(container, again=container.reusable and container.plan == self._plan)
+        """Run one job, each part of it in a container that no other job is in."""
+        if self._pool is None:
+            raise TemporaryError("the sandbox is not prepared")
+        with self._turn(self._pool, cancelled) as turn:
+            if job.cases:
+                return run_cases(job, judge, turn.run, on_phase)
+            return turn.run(job, WHOLE, on_phase)
 
-    @contextlib.contextmanager
-    def _pinned(self, container: Runner[Container]) -> Iterator[None]:
-        """Let a container's job have a CPU of its own, where the settings want that."""
-        if not self._settings.sandbox.pin_cpus:
-            yield
-            return
-        with self._pinning.cpu(container.transport.cpu) as cpu:
-            container.transport.pin(cpu)
-            yield
+    def _turn(self, pool: Pool[Container], cancelled: threading.Event) -> Turn:
+        def replaced(container: Runner[Container], job: Job, beside: int) -> Runner[Container]:
+            container.close()
+            size = container.plan.size_for_all(job, beside)
+            return start(self._engine, container.transport.plan, cancelled, next(self._holders), size)
 
-    def _replaced(self, container: Runner[Container], job: Job, cancelled: threading.Event) -> Runner[Container]:
-        """Return a container of the size that ``job`` needs, in place of one that cannot be given it."""
-        container.close()
-        size = container.plan.size_for_all(job)
-        return start(self._engine, container.transport.plan, cancelled, next(self._holders), size)
+        pinning = self._pinning if self._settings.sandbox.pin_cpus else None
+        return Turn(
+            pool,
+            self._view,
+            pinning,
+            replaced=replaced,
+            is_current=lambda container: container.plan == self._plan,
+            cancelled=cancelled,
+        )
 
     def _start(self, cancelled: threading.Event) -> Runner[Container]:
         plan = self._plan

@@ -12,7 +12,6 @@ is thrown away.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
@@ -21,7 +20,7 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, trial_job
-from spoold.model.response import Phase
+from spoold.sandbox.cases import OnPhase, Part
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.stream import BrokenError, RefusedError
 
@@ -101,13 +100,14 @@ class View:
         self,
         container: Runner[Container],
         job: Job,
-        on_phase: Callable[[str, Phase], None],
+        on_phase: OnPhase,
         cancelled: threading.Event,
+        part: Part,
     ) -> JobResult:
-        """Run a job that sees its own closure only, where that is possible here and the job has one."""
+        """Run part of a job that sees its own closure only, where that is possible here and the job has one."""
         if self.narrow and job.closure:
-            return container.run(job, on_phase, cancelled, self._narrowed(container, job))
-        return container.run(job, on_phase, cancelled)
+            return container.run(job, on_phase, cancelled, self._narrowed(container, job), part)
+        return container.run(job, on_phase, cancelled, part=part)
 
     def _narrowed(self, container: Runner[Container], job: Job) -> list[str]:
         """Return the entries of the store that a job is to see; in a container of its own it sees no others now."""

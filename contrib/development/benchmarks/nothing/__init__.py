@@ -10,7 +10,7 @@ from spoold.config import Settings
 from spoold.model.findings import Finding, Subject
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
-from spoold.sandbox import Sandbox
+from spoold.sandbox import Judge, Sandbox
 
 PRINTED = TRIVIAL.output.encode()
 RAN = finished_phase(
@@ -24,9 +24,20 @@ class Nothing:
     def prepare(self) -> None:
         """Nothing to prepare."""
 
-    def run(self, job: Job, on_phase: Callable[[str, Phase], None], cancelled: threading.Event) -> JobResult:
+    def run(
+        self,
+        job: Job,
+        on_phase: Callable[[str, Phase], None],
+        cancelled: threading.Event,
+        judge: Judge | None = None,
+    ) -> JobResult:
         """Run nothing, and tell of it as the real one does."""
-        del job, cancelled
+        del cancelled
+        for number in range(len(job.cases)):
+            if judge and judge.wants(number):
+                judge.ended(number, RAN, [])
+        if job.cases:
+            return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
         on_phase("run", RAN)
         return JobResult(compile=SKIPPED_PHASE, run=RAN)
 

@@ -1,0 +1,64 @@
+"""Running: a job goes through a sandbox, is shown to its owner on the way, and what came of it becomes the response."""
+
+from __future__ import annotations
+
+import msgspec
+
+from spoold.actors.executor.judging import Judging
+from spoold.actors.executor.showing import Showing
+from spoold.model.errors import ClientError
+from spoold.model.job import Job
+from spoold.model.response import CaseResult, Outcome, Phase, Response, Status, verdict
+from spoold.model.submission import Request
+from spoold.sandbox import RunCancelledError, Sandbox
+from spoold.spool.lease import Lease
+from spoold.spool.progress import Progress
+
+SELDOM = 1.0  # seconds between two looks that an owner gets at cases as they end
+
+
+class Running:
+    """The run of one submission, whose lease may end it."""
+
+    def __init__(self, sandbox: Sandbox, progress: Progress, showing: Showing, lease: Lease) -> None:
+        self._sandbox, self._progress, self._showing, self._lease = sandbox, progress, showing, lease
+        self._ran: dict[str, Phase] = {}
+
+    def outcome_of(self, job: Job, request: Request, response: Response) -> Response:
+        """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
+
+        One that is cancelled is told with the phases and cases that ran.
+        """
+        judging = Judging(request, self._show_cases) if job.cases else None
+        try:
+            result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging)
+        except ClientError as error:
+            return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
+        except RunCancelledError:
+            if not self._lease.cancelled:
+                raise
+            return msgspec.structs.replace(response, status=Status.CANCELLED, **self._ran, **_of_cases(judging))
+        notes = [*(response.notes or ()), *result.notes]
+        return msgspec.structs.replace(
+            response,
+            status=verdict(result.compile, result.run, cases=judging is not None),
+            compile=result.compile,
+            run=result.run,
+            notes=notes or msgspec.UNSET,
+            **_of_cases(judging),
+        )
+
+    def _show_phase(self, name: str, phase: Phase) -> None:
+        self._ran[name] = phase
+        if name == "compile" and phase.outcome is Outcome.OK:  # after any other end the response follows at once
+            self._progress.change(compile=phase, status=Status.RUNNING)
+            self._showing.soon(self._progress)
+
+    def _show_cases(self, results: list[CaseResult]) -> None:
+        self._progress.change(cases=results)
+        self._showing.soon(self._progress, SELDOM)
+
+
+def _of_cases(judging: Judging | None) -> dict[str, object]:
+    """Return the keys of a response that tell of cases."""
+    return {} if judging is None else {"cases": judging.all(), "summary": judging.summary()}

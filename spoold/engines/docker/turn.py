@@ -1,0 +1,98 @@
+"""The containers of one submission: one for its job, or for each part of it one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from spoold.engines.docker.container import Container
+from spoold.engines.docker.view import View
+from spoold.host.log import Log
+from spoold.model.job import Job, JobResult
+from spoold.sandbox.cases import OnPhase, Part
+from spoold.sandbox.pinning import Pinning
+from spoold.sandbox.pool import Pool
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.transport import UnusableError
+
+log = Log("sandbox")
+
+TRIES = 3  # containers that may turn out to be unusable before a job is given up
+
+
+class Turn:
+    """Runs parts of a job. A container that can serve the next part keeps its place, others are given back at once.
+
+    ``replaced`` returns a container of the size that a part needs, for one that cannot be given it. ``is_current``
+    tells of a container whether others would be made like it now.
+    """
+
+    def __init__(
+        self,
+        pool: Pool[Container],
+        view: View,
+        pinning: Pinning | None,
+        *,
+        replaced: Callable[[Runner[Container], Job, int], Runner[Container]],
+        is_current: Callable[[Runner[Container]], bool],
+        cancelled: threading.Event,
+    ) -> None:
+        self._pool, self._view, self._pinning = pool, view, pinning
+        self._replaced, self._is_current = replaced, is_current
+        self._cancelled = cancelled
+        self._container: Runner[Container] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+
+    def run(self, job: Job, part: Part, on_phase: OnPhase) -> JobResult:
+        """Run a part in a container that no other job is in; what becomes of it comes after the result."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._run(job, part, on_phase)
+            except UnusableError as error:  # nothing of the job was sent yet
+                log.info("a container cannot be used; taking another", reason=error)
+        return self._run(job, part, on_phase)
+
+    def _run(self, job: Job, part: Part, on_phase: OnPhase) -> JobResult:
+        container = self._container or self._pool.take(self._cancelled, job.owner, job.closure)
+        self._container = container
+        try:
+            if not container.fits(job, part.beside):
+                self._container = container = self._replaced(container, job, part.beside)
+            with self._pinned(container):
+                result = self._view.run(container, job, on_phase, self._cancelled, part)
+        except BaseException:  # an interrupt too
+            container.stop()  # something of the job may still run, and removal can be a while off
+            container.reusable = False
+            self._give_back()
+            raise
+        if not container.reusable:
+            self._give_back()
+        return result
+
+    def _give_back(self) -> None:
+        container, self._container = self._container, None
+        if container is None:
+            return
+        if not (container.light or container.reusable):
+            container.stop()  # what the job left in memory goes now, not when there is time to remove the container
+        self._pool.give(container, again=container.reusable and self._is_current(container))
+
+    @contextlib.contextmanager
+    def _pinned(self, container: Runner[Container]) -> Iterator[None]:
+        """Let a container's job have a CPU of its own, where the settings want that."""
+        if self._pinning is None:
+            yield
+            return
+        with self._pinning.cpu(container.transport.cpu) as cpu:
+            container.transport.pin(cpu)
+            yield

@@ -1,0 +1,80 @@
+"""What may be asked for by cases, and what a client is told of what may not.
+
+Spec: spool-layout.md, "Cases" and "Bounds".
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from spoold.model.arguments import MAX_ENTRIES, check_arguments
+from spoold.model.cases import Case, Expected
+from spoold.model.compare.rules import Compare, rules_for
+from spoold.model.encodings import decode
+from spoold.model.errors import ClientError
+from spoold.model.limits import RequestedLimits
+from spoold.model.submission import Request
+from spoold.model.words import shown
+
+MAX_CASES = 1024
+MAX_NAME = 100  # characters of a name of a case, or of a group
+MAX_IN_ALL = 4 * MAX_ENTRIES  # of args, and of env, of all cases together
+KINDS = (Case, Expected, Compare, RequestedLimits)
+# Keys and values of all cases that there can be.
+STRINGS_OF_CASES = MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS) + 3 * MAX_IN_ALL
+
+
+def check_cases(request: Request) -> None:
+    """Raise :class:`ClientError`, whose text names the key, where a request asks for what cannot be."""
+    if not request.cases:
+        _require_no_other_key(request)
+        return
+    if request.kind != "run":
+        raise ClientError("cases: a list-dependencies request has none")
+    if len(request.cases) > MAX_CASES:
+        raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
+    names: dict[str, int] = {}
+    for index, case in enumerate(request.cases):
+        where = f"cases[{index}]"
+        _check_word(case.name, f"{where}.name")
+        if not case.name:
+            raise ClientError(f"{where}.name: is empty; a case needs a name")
+        if case.name in names:
+            raise ClientError(f"{where}.name: {shown(case.name)} is the name of cases[{names[case.name]}] too")
+        names[case.name] = index
+        _check_word(case.group, f"{where}.group")
+        _check_content(request, case, where)
+    for key in ("args", "env"):
+        _bound(key, (getattr(case, key) or () for case in request.cases))
+    if request.compare:
+        rules_for(request.compare)
+
+
+def _require_no_other_key(request: Request) -> None:
+    for key in ("compare", "stop_on_failure"):
+        if getattr(request, key):
+            raise ClientError(f"{key}: there are no cases; it says how cases are judged")
+
+
+def _check_word(text: str, where: str) -> None:
+    if len(text) > MAX_NAME:
+        raise ClientError(f"{where}: {shown(text)} has more than {MAX_NAME} characters")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text):
+        raise ClientError(f"{where}: {shown(text)}: control characters are not allowed")
+
+
+def _check_content(request: Request, case: Case, where: str) -> None:
+    decode(case.inputs or "", case.inputs_encoding, f"{where}.inputs ({shown(case.name)})")
+    if case.expected:
+        case.expected.printed(f"{where}.expected.stdout ({shown(case.name)})")
+    if case.args is not None or case.env:
+        check_arguments(request.args if case.args is None else case.args, request.env | case.env, f"{where}.")
+    if case.compare:
+        rules_for(case.compare, f"{where}.compare")
+
+
+def _bound(key: str, parts: Iterable[object]) -> None:
+    many = sum(map(len, parts))  # type: ignore[arg-type]
+    if many > MAX_IN_ALL:
+        raise ClientError(f"cases: {many} entries of {key} in all of them are more than {MAX_IN_ALL}")

@@ -1,0 +1,50 @@
+"""Cases: what a program is run on, once each, and what is expected of it.
+
+Spec: spool-layout.md, "Cases". What a case leaves out is as the request has it. ``verdicts`` tells what came of one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from spoold.model.compare.rules import Compare
+from spoold.model.encodings import Encoding, decode
+from spoold.model.limits import RequestedLimits
+
+MOST_POINTS = 1e9
+HIGHEST_EXIT = 255
+ENDS = (True, False, "group")
+StopOnFailure = bool | Literal["group"]
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is right: what is printed, where ``stdout`` is given, and the exit code, which else is 0."""
+
+    stdout: str | None = None
+    encoding: Encoding = "utf8"
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_EXIT)] | None = None
+
+    def printed(self, where: str) -> bytes | None:
+        """Return what is to be printed, None where it does not matter; raises :class:`ClientError` naming ``where``."""
+        return None if self.stdout is None else decode(self.stdout, self.encoding, where)
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One case. ``env`` and ``limits`` are laid over the request's, all else replaces it.
+
+    Without ``expected`` it is right where the program ends well. ``hidden`` is what a response tells little of.
+    """
+
+    name: str
+    inputs: str | None = None
+    inputs_encoding: Encoding = "utf8"
+    args: list[str] | None = None
+    env: dict[str, str] = {}
+    limits: RequestedLimits | None = None
+    expected: Expected | None = None
+    compare: Compare | None = None
+    points: Annotated[float, msgspec.Meta(ge=0, le=MOST_POINTS)] = 1.0
+    group: str = ""
+    hidden: bool = False

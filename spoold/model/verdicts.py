@@ -1,0 +1,133 @@
+"""Verdicts: what came of each case, and of all of them together.
+
+Spec: spool-layout.md, "Cases". Pure. A verdict goes by how the program ended, which the supervisor measured, and by
+what it printed, all of which has to be there.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from spoold.model.cases import Case, Expected, StopOnFailure
+from spoold.model.compare.excerpts import Difference
+from spoold.model.compare.rules import Rules
+from spoold.model.compare.walk import first_difference
+from spoold.model.response import SKIPPED_PHASE, CaseResult, Outcome, Phase, Score, Summary, Verdict
+
+BY_OUTCOME = {
+    Outcome.TIME_LIMIT: Verdict.TIME_LIMIT,
+    Outcome.CPU_LIMIT: Verdict.TIME_LIMIT,
+    Outcome.MEMORY_LIMIT: Verdict.MEMORY_LIMIT,
+    Outcome.OUTPUT_LIMIT: Verdict.OUTPUT_LIMIT,
+    Outcome.FILE_LIMIT: Verdict.OUTPUT_LIMIT,
+    Outcome.CANCELLED: Verdict.SKIPPED,
+    Outcome.SKIPPED: Verdict.SKIPPED,
+    Outcome.INTERNAL_ERROR: Verdict.JUDGE_ERROR,
+}
+NO_FAILURE = (Verdict.ACCEPTED, Verdict.SKIPPED)
+
+
+def judged(case: Case, rules: Rules, run: Phase, notes: Sequence[str] = ()) -> CaseResult:
+    """Return what came of a ``case`` whose program ran so; ``notes`` are what there is to say of that."""
+    verdict, difference, message = _verdict(case.expected, rules, run)
+    said = "; ".join(filter(None, (message, *notes)))
+    return CaseResult(
+        name=case.name,
+        verdict=verdict,
+        points=case.points if verdict is Verdict.ACCEPTED else 0.0,
+        run=_hidden(run) if case.hidden else run,
+        difference=UNSET if case.hidden or difference is None else difference,
+        message=UNSET if case.hidden or not said else said,
+    )
+
+
+def skipped(case: Case) -> CaseResult:
+    """Return what is told of a ``case`` that was not run."""
+    return CaseResult(name=case.name, verdict=Verdict.SKIPPED, points=0.0, run=SKIPPED_PHASE)
+
+
+def _verdict(expected: Expected | None, rules: Rules, run: Phase) -> tuple[Verdict, Difference | None, str]:
+    assert isinstance(run.outcome, Outcome)  # noqa: S101 - for mypy: it has ended
+    if verdict := BY_OUTCOME.get(run.outcome):
+        return verdict, None, ""
+    if verdict := _of_exit(expected, run):
+        wanted = expected and expected.exit_code
+        return verdict, None, "" if wanted is None else f"it ended with {run.exit_code}, and {wanted} is expected"
+    if run.stdout_truncated is True:
+        return (
+            Verdict.OUTPUT_LIMIT,
+            None,
+            "it printed more than its limit keeps, so nobody can tell whether it is right",
+        )
+    wanted_output = expected.printed("expected.stdout") if expected else None
+    if wanted_output is None:
+        return Verdict.ACCEPTED, None, ""
+    difference = first_difference(wanted_output, printed(run), rules)
+    return (Verdict.ACCEPTED, None, "") if difference is None else (Verdict.WRONG_ANSWER, difference, "")
+
+
+def _of_exit(expected: Expected | None, run: Phase) -> Verdict | None:
+    """Return the verdict on how a program ended, None where that is right."""
+    if expected is None or expected.exit_code is None:
+        return None if run.outcome is Outcome.OK else Verdict.RUNTIME_ERROR
+    if run.exit_code == expected.exit_code:
+        return None
+    return Verdict.WRONG_ANSWER if run.outcome is Outcome.OK else Verdict.RUNTIME_ERROR
+
+
+def printed(run: Phase) -> bytes:
+    """Return the bytes that were kept of what a program printed."""
+    return base64.b64decode(run.stdout) if run.stdout_encoding == "base64" else run.stdout.encode()
+
+
+def _hidden(run: Phase) -> Phase:
+    """Return what may be told of a hidden case: nothing that a program could tell its input by, but what it used."""
+    return Phase(outcome=run.outcome, signal=run.signal, time=run.time, cpu_time=run.cpu_time, memory=run.memory)
+
+
+def stops(how: StopOnFailure, cases: Sequence[Case], results: Sequence[CaseResult]) -> bool:
+    """Tell whether the next case is skipped, for one before it, or one of its group, that is no success."""
+    if how is False:
+        return False
+    group = cases[len(results)].group
+    return any(
+        result.verdict not in NO_FAILURE and (how is True or case.group == group)
+        for case, result in zip(cases, results, strict=False)
+    )
+
+
+def summary(cases: Sequence[Case], results: Sequence[CaseResult]) -> Summary:
+    """Return what came of all ``cases`` together; those without a result were skipped."""
+    whole = [*results, *map(skipped, cases[len(results) :])]
+    named = {case.group: None for case in cases if case.group}
+    groups = {
+        name: _score(
+            *zip(*((case, of) for case, of in zip(cases, whole, strict=True) if case.group == name), strict=True)
+        )
+        for name in named
+    }
+    score = _score(cases, whole)
+    return Summary(
+        verdict=score.verdict,
+        accepted=score.accepted,
+        of=score.of,
+        points=score.points,
+        of_points=score.of_points,
+        groups=groups or UNSET,
+    )
+
+
+def _score(cases: Sequence[Case], results: Sequence[CaseResult]) -> Score:
+    verdicts = [result.verdict for result in results]
+    end = Verdict.SKIPPED if Verdict.SKIPPED in verdicts else Verdict.ACCEPTED
+    return Score(
+        verdict=next((verdict for verdict in verdicts if verdict not in NO_FAILURE), end),
+        accepted=verdicts.count(Verdict.ACCEPTED),
+        of=len(verdicts),
+        points=math.fsum(result.points for result in results),
+        of_points=math.fsum(case.points for case in cases),
+    )

@@ -1,0 +1,177 @@
+"""Submissions with cases, from the dropped file to the response, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.actors.executor import judging
+from spoold.actors.executor.judging import Judging
+from spoold.model.cases import Case
+from spoold.model.response import Outcome, Stream, finished_phase
+from spoold.model.submission import Request
+from tests.actors.bench import Bench
+from tests.actors.test_cancel import ask, be_patient
+
+ECHO = 'cat; test "$1" != fail || exit 3'
+COMPILE = {"name": "compile.sh", "content": "date +%N > made"}
+
+
+def cases(*names: str, **more: Any) -> list[dict[str, Any]]:
+    """Return cases that echo their names, of which those called ``fail`` fail."""
+    return [
+        {"name": f"{n}", "inputs": name, "args": [name], "expected": {"stdout": name}, **more}
+        for n, name in enumerate(names)
+    ]
+
+
+def verdicts(response: dict[str, Any]) -> list[str]:
+    return [case["verdict"] for case in response["cases"]]
+
+
+def test_a_response_tells_of_each_case_and_of_all(bench: Bench) -> None:
+    wanted = cases("a", "fail", "b")
+    wanted[0] |= {"points": 2, "group": "g"}
+    wanted[2] |= {"expected": {"stdout": "c"}, "group": "g"}
+    bench.drop("x", ECHO, files=[COMPILE], cases=wanted)
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (response["status"], response["compile"]["outcome"], response["run"]["outcome"]) == (
+        "COMPLETED",
+        "ok",
+        "skipped",
+    )
+    assert verdicts(response) == ["accepted", "runtime_error", "wrong_answer"]
+    assert [case["points"] for case in response["cases"]] == [2, 0, 0]
+    assert [case["run"]["stdout"] for case in response["cases"]] == ["a", "fail", "b"]
+    assert response["cases"][2]["difference"] == {"line": 1, "column": 1, "expected": "c", "printed": "b"}
+    assert response["summary"] == {
+        "verdict": "runtime_error",
+        "accepted": 1,
+        "of": 3,
+        "points": 2,
+        "of_points": 4,
+        "groups": {"g": {"verdict": "wrong_answer", "accepted": 1, "of": 2, "points": 2, "of_points": 3}},
+    }
+    bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        (False, ["accepted", "runtime_error", "accepted", "accepted"]),
+        (True, ["accepted", "runtime_error", "skipped", "skipped"]),
+        ("group", ["accepted", "runtime_error", "accepted", "skipped"]),
+    ],
+)
+def test_cases_after_a_failure_are_skipped_where_that_is_asked(bench: Bench, how: object, found: list[str]) -> None:
+    wanted = cases("a", "fail", "b", "c")
+    for case, group in zip(wanted, "1212", strict=True):
+        case["group"] = group
+    bench.drop("x", ECHO, cases=wanted, stop_on_failure=how)
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert verdicts(response) == found
+    assert [case["run"]["outcome"] == "skipped" for case in response["cases"]] == [each == "skipped" for each in found]
+    assert (response["status"], response["summary"]["of"]) == ("COMPLETED", 4)
+
+
+def test_where_compiling_fails_all_cases_are_skipped(bench: Bench) -> None:
+    bench.drop("x", ECHO, files=[COMPILE | {"content": "exit 1"}], cases=cases("a", "b"))
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (response["status"], verdicts(response)) == ("COMPILE_FAILED", ["skipped"] * 2)
+    assert response["summary"]["verdict"] == "skipped"
+
+
+def test_a_request_without_cases_has_none_in_its_response(bench: Bench) -> None:
+    bench.drop("x", ECHO, cases=[])
+    bench.wait_for("x")
+    assert not {"cases", "summary"} & bench.response("x").keys()
+
+
+def test_cases_are_shown_as_they_end_without_their_output(bench: Bench, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    wait = f'cat; echo "much output"; test "$1" != b || until test -e {go}; do sleep 0.01; done'
+    bench.drop("x", wait, cases=cases("a", "b"))
+    path = bench.root / "progress" / "x.json"
+
+    def shown() -> list[Any]:
+        try:
+            return json.loads(path.read_bytes()).get("cases", [])  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return []
+
+    bench.until(shown)
+    (case,) = shown()
+    assert (case["name"], case["verdict"], case["run"]["stdout"]) == ("0", "wrong_answer", "")
+    assert case["run"]["stdout_truncated"] is True
+    go.touch()
+    bench.wait_for("x")
+    assert "much output" in bench.response("x")["cases"][0]["run"]["stdout"]
+
+
+def test_what_is_cancelled_tells_the_cases_that_ran(bench: Bench, tmp_path: Path) -> None:
+    be_patient(bench)
+    began = tmp_path / "began"
+    bench.drop("x", f'cat; test "$1" != b || {{ touch {began}; sleep 600; }}', cases=cases("a", "b", "c"))
+    bench.until(began.exists)
+    ask(bench, "x")
+    bench.until(lambda: bench.has("done", "x.response.json"), bench.intake.step)
+    response = bench.response("x")
+    assert (response["status"], verdicts(response)) == ("CANCELLED", ["accepted", "skipped", "skipped"])
+    assert [case["run"]["outcome"] for case in response["cases"]] == ["ok", "cancelled", "skipped"]
+    assert response["cases"][1]["run"]["stdout"] == "b"
+    assert response["summary"]["verdict"] == "skipped"
+
+
+def test_an_attempt_that_fails_between_cases_begins_anew(bench: Bench, tmp_path: Path) -> None:
+    """Whoever dies after some cases leaves no trace of them: the next attempt runs all."""
+    ran = tmp_path / "ran"
+    bench.drop("x", f'cat; echo "$1" >> {ran}', cases=cases("a", "b"))
+    bench.sandbox.failures = 1
+    bench.wait_for("x")
+    assert verdicts(bench.response("x")) == ["accepted"] * 2
+    assert ran.read_text() == "a\nb\n"
+
+
+# -- how much of what cases print a response holds
+
+
+def judged(*sizes: int, hidden: bool = False) -> list[tuple[int, bool]]:
+    many = [Case(name=str(n), hidden=hidden) for n in range(len(sizes))]
+    told: list[int] = []
+    judge = Judging(Request(cases=many), lambda results: told.append(len(results)))
+    for number, size in enumerate(sizes):
+        assert judge.wants(number)
+        stdout = Stream(b"x" * size, size)
+        run = finished_phase(stdout=stdout, stderr=Stream(b"", 0), time=1, outcome=Outcome.OK, exit_code=0)
+        judge.ended(number, run, [])
+    assert told == list(range(1, len(sizes) + 1))
+    return [(len(result.run.stdout), result.run.stdout_truncated is True) for result in judge.results]
+
+
+def test_all_outputs_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "MOST_OUTPUT", 10_000)
+    assert judged(6000, 5000, 3000, 0, 5000, 800) == [
+        (6000, False),
+        (1024, True),
+        (1024 if 6000 + 1024 + 3000 > 10_000 else 3000, 6000 + 1024 + 3000 > 10_000),
+        (0, False),
+        (1024, True),
+        (800, False),
+    ]
+    assert judged(20_000, hidden=True) == [(0, False)]
+
+
+def test_what_is_cut_was_judged_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "MOST_OUTPUT", 100)
+    right = msgspec.convert({"name": "a", "expected": {"stdout": "x" * 5000}}, Case)
+    judge = Judging(Request(cases=[right]), lambda _: None)
+    stdout = Stream(b"x" * 5000, 5000)
+    judge.ended(0, finished_phase(stdout=stdout, stderr=Stream(b"", 0), time=1, outcome=Outcome.OK, exit_code=0), [])
+    assert (judge.results[0].verdict, len(judge.results[0].run.stdout)) == ("accepted", 1024)

@@ -1,0 +1,283 @@
+"""Cases in a real sandbox: each begins with exactly what compile.sh left, and finds nothing of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.model.job import Job, JobCase, JobResult
+from spoold.model.limits import MIB, PhaseLimits
+from spoold.model.response import Outcome, Phase
+from tests.sandbox.conftest import COMPILE, RUN, make_job
+
+pytestmark = pytest.mark.docker
+
+
+class All:
+    """A judge that wants every case. ``before`` is called before each."""
+
+    def __init__(self, before: Callable[[int], object] = lambda _: None) -> None:
+        self.before = before
+        self.runs: list[Phase] = []
+        self.notes: list[list[str]] = []
+
+    def wants(self, number: int) -> bool:
+        self.before(number)
+        return True
+
+    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
+        assert number == len(self.runs)
+        self.runs.append(run)
+        self.notes.append(notes)
+
+    @property
+    def outcomes(self) -> list[object]:
+        return [run.outcome for run in self.runs]
+
+    @property
+    def printed(self) -> list[str]:
+        return [run.stdout for run in self.runs]
+
+
+def with_cases(job: Job, *words: str, limits: Sequence[PhaseLimits] = ()) -> Job:
+    """Return ``job`` with a case for each of the words, its only argument."""
+    cases = [
+        JobCase(name=f"{n}", stdin=b"", args=[word], env={}, limits=limits[n] if limits else job.run)
+        for n, word in enumerate(words)
+    ]
+    return msgspec.structs.replace(job, cases=cases)
+
+
+Judged = Callable[..., tuple[JobResult, All]]
+
+
+@pytest.fixture
+def judged(sandbox: DockerSandbox, python_shell: str) -> Judged:
+    """Return a function that runs cases of a job with Python."""
+
+    def _judged(run_sh: str, *words: str, limits: Sequence[PhaseLimits] = (), **parts: object) -> tuple[JobResult, All]:
+        judge = All()
+        job = with_cases(make_job(run_sh, shell=python_shell, **parts), *words, limits=limits)  # type: ignore[arg-type]
+        return sandbox.run(job, lambda *_: None, threading.Event(), judge), judge
+
+    return _judged
+
+
+LEAVE = """
+import ctypes, os, signal, socket, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+for name in ("/job/left", "/tmp/left", "/dev/shm/left", "/dev/mqueue/left"): open(name, "w")
+libc.shmget(4711, 4096, 0o1666); libc.semget(4711, 1, 0o1666); libc.msgget(4711, 0o1666)
+if os.fork() == 0:
+    os.setsid()
+    for number in range(1, 65):
+        try: signal.signal(number, signal.SIG_IGN)
+        except (OSError, ValueError): pass
+    s = socket.socket(socket.AF_UNIX); s.bind("\\0left"); s.listen()
+    t = socket.socket(); t.bind(("127.0.0.1", 4711)); t.listen()
+    open("/job/ready", "w")
+    for descriptor in (0, 1, 2): os.close(descriptor)
+    while True: time.sleep(1)
+while not os.path.exists("/job/ready"): time.sleep(0.001)
+open("prog.py", "w").write("print('forged')"); open("run.sh", "w").write("echo forged")
+os.chmod("/job", 0)
+for pid in (1, os.getppid()):
+    try: os.kill(pid, signal.SIGKILL)
+    except OSError: pass
+"""
+LOOK = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+print(sorted(os.listdir("/job")), os.listdir("/tmp"), os.listdir("/dev/shm"), os.listdir("/dev/mqueue"))
+print([call(4711, *more) for call, more in ((libc.shmget, (1, 0)), (libc.semget, (1, 0)), (libc.msgget, (0,)))])
+print([pid for pid in os.listdir("/proc") if pid.isdigit() and b"prog" in open(f"/proc/{pid}/cmdline", "rb").read()] ==
+      [str(os.getpid())])
+for family, address in ((socket.AF_UNIX, "\\0left"), (socket.AF_INET, ("127.0.0.1", 4711))):
+    try: socket.socket(family).connect(address); print("connected")
+    except OSError as error: print(error.errno)
+"""
+CLEAN = "['compile.sh', 'made', 'prog.py', 'run.sh'] [] [] []\n[-1, -1, -1]\nTrue\n111\n111\n"
+
+
+def test_no_case_finds_anything_of_another(judged: Judged) -> None:
+    program = f"import sys\nif sys.argv[1] == 'leave':\n    exec({LEAVE!r})\nelse:\n    exec({LOOK!r})\n"
+    _, judge = judged(
+        "exec python3 prog.py $1",
+        "look",
+        "leave",
+        "look",
+        "leave",
+        "look",
+        compile_sh="touch made",
+        files={"prog.py": program.encode()},
+    )
+    assert [judge.printed[n] for n in (0, 2, 4)] == [CLEAN] * 3, judge.runs
+
+
+TREE = r"""
+import hashlib, os, socket, stat
+os.makedirs("a/b/c")
+for mode in (0, 0o111, 0o4755, 0o2700, 0o1777, 0o444):
+    open(f"mode{mode:o}", "w").write(f"{mode}"); os.chmod(f"mode{mode:o}", mode)
+    os.makedirs(f"dir{mode:o}/in"); open(f"dir{mode:o}/in/file", "w").write("x"); os.chmod(f"dir{mode:o}", mode)
+for name in (b"n" * 255, b"\xff\xfe", b"new\nline", b" ", b"-x", "\u00fc".encode()): open(name, "wb").write(name)
+os.symlink("/etc/passwd", "passwd"); os.symlink("loop", "loop"); os.symlink("nothing", "dangling")
+os.symlink("a", "to")
+os.link("mode444", "a/again"); os.link("passwd", "a/b/link")
+with open("holes", "wb") as file:
+    for at in range(0, 40): file.seek(at << 20); file.write(b"x")
+    file.truncate(1 << 28)
+open("large", "wb").write(os.urandom(3 << 20))
+deep = "a"
+for _ in range(150): deep += "/d"
+os.makedirs(deep)
+os.mkfifo("fifo"); socket.socket(socket.AF_UNIX).bind("socket")
+os.utime("large", ns=(1, 123456789012345678)); os.utime("a", ns=(5, 7))
+"""
+LIST = r"""
+import hashlib, os, stat
+links = {}
+def walk(path):
+    for name in sorted(os.listdir(path)):
+        full = path + b"/" + name; status = os.lstat(full); kind = stat.S_IFMT(status.st_mode)
+        if kind in (stat.S_IFIFO, stat.S_IFSOCK): continue
+        line = [full, oct(status.st_mode), status.st_mtime_ns]
+        if kind != stat.S_IFDIR: line += [status.st_nlink, links.setdefault(status.st_ino, full), status.st_size]
+        closed = status.st_mode & 0o700 != 0o700 and kind != stat.S_IFLNK
+        if closed: os.chmod(full, 0o700)
+        if kind == stat.S_IFREG: line += [hashlib.file_digest(open(full, "rb"), "sha256").hexdigest(), status.st_blocks]
+        if kind == stat.S_IFLNK: line.append(os.readlink(full))
+        print(*line)
+        if kind == stat.S_IFDIR: walk(full)
+        if closed: os.chmod(full, stat.S_IMODE(status.st_mode))
+        if closed: os.utime(full, ns=(status.st_atime_ns, status.st_mtime_ns))
+walk(b".")
+"""
+
+
+def test_each_case_has_the_work_directory_as_it_was(judged: Judged) -> None:
+    files = {"tree.py": TREE.encode(), "list.py": LIST.encode()}
+    big = msgspec.structs.replace(RUN, stdout=4 * MIB)
+    result, judge = judged(
+        "exec python3 list.py",
+        "a",
+        "b",
+        compile_sh="python3 tree.py && exec python3 list.py",
+        files=files,
+        compile_limits=msgspec.structs.replace(COMPILE, stdout=4 * MIB),
+        limits=[big, big],
+    )
+    assert (result.compile.outcome, judge.outcomes) == (Outcome.OK, [Outcome.OK] * 2), (result, judge.runs)
+    assert len(result.compile.stdout.splitlines()) > 170
+    assert judge.printed[0].splitlines() == result.compile.stdout.splitlines()
+    assert judge.printed[1] == judge.printed[0]
+    assert result.notes == ["compile: it left 1 FIFO and 1 socket in the work directory, which no case gets"]
+
+
+def test_what_compiling_left_is_no_memory_of_a_case(judged: Judged) -> None:
+    """Nor is what another case took."""
+    take = "import sys; x = bytearray(int(sys.argv[1]) << 20)"
+    tight = msgspec.structs.replace(RUN, memory=64 * MIB)
+    words = ["1", "50", "1", "200", "1"]
+    _, judge = judged(
+        f"exec python3 -c '{take}' $1",
+        *words,
+        compile_sh="head -c 100000000 /dev/urandom > x",
+        limits=[tight] * len(words),
+    )
+    assert judge.outcomes == [Outcome.OK] * 3 + [Outcome.MEMORY_LIMIT, Outcome.OK]
+    used = [run.memory for run in judge.runs if isinstance(run.memory, int)]
+    assert len(used) == len(words)
+    assert max(used[0], used[2], used[4]) < 20 * MIB
+    assert 50 * MIB < used[1] < 64 * MIB
+
+
+def test_a_compilation_at_its_limit_of_memory_is_kept(judged: Judged) -> None:
+    limits = msgspec.structs.replace(COMPILE, memory=128 * MIB)
+    result, judge = judged(
+        "exec sha256sum x",
+        "a",
+        "b",
+        compile_sh="head -c 120000000 /dev/urandom > x; exec sha256sum x",
+        compile_limits=limits,
+    )
+    assert (result.compile.outcome, result.notes) == (Outcome.OK, [])
+    assert judge.printed == [result.compile.stdout] * 2
+
+
+@pytest.mark.parametrize(
+    ("compile_sh", "words"),
+    [
+        ("head -c 300000000 /dev/urandom > x", f"it takes more than {256 * MIB} bytes"),
+        ("for n in $(seq 220); do mkdir d; cd d; done", "it lies too deep"),
+    ],
+)
+def test_what_cannot_be_kept_fails_the_compilation(judged: Judged, compile_sh: str, words: str) -> None:
+    result, judge = judged("exec true", "a", compile_sh=compile_sh)
+    assert (result.compile.outcome, result.compile.exit_code, judge.runs) == (Outcome.FILE_LIMIT, 0, [])
+    assert result.notes[0].startswith("compile: what it left in the work directory cannot be kept for the cases: ")
+    assert result.notes[0].endswith(words)
+
+
+def test_a_case_without_its_work_directory_says_so(judged: Judged) -> None:
+    _, judge = judged("exec echo hi", "a", "b", compile_sh="chmod 0 /job")
+    assert judge.outcomes == [Outcome.NONZERO_EXIT] * 2
+    assert all("the work directory cannot be entered" in run.stderr for run in judge.runs)
+
+
+def test_whatever_a_case_does_spares_the_next(judged: Judged) -> None:
+    does = {
+        "bomb": ":(){ :|:& };:; :",
+        "fill": "head -c 900000000 /dev/zero > /tmp/x; head -c 900000000 /dev/zero > /dev/shm/x",
+        "flood": "exec yes",
+        "die": "kill -9 $$",
+        "hang": "trap '' TERM INT HUP; while :; do sleep 1; done",
+        "spin": "while :; do :; done",
+    }
+    words = [word for each in does for word in (each, "fine")]
+    script = "case $1 in " + "".join(f"{name}) {what};; " for name, what in does.items()) + "fine) cat made; ls;; esac"
+    short = msgspec.structs.replace(RUN, time=3.0, cpu_time=2.0)
+    _, judge = judged(script, *words, compile_sh="echo kept > made", limits=[short] * len(words))
+    assert judge.printed[1::2] == ["kept\ncompile.sh\nmade\nrun.sh\n"] * len(does), judge.runs
+    assert judge.outcomes[1::2] == [Outcome.OK] * len(does)
+    assert Outcome.OK not in judge.outcomes[2::2]
+
+
+FORK = """
+import os, time
+made = 0
+while made < 12:
+    try: pid = os.fork()
+    except BlockingIOError: break
+    if pid == 0: time.sleep(1000)
+    made += 1
+print(made)
+"""
+
+
+def test_each_case_has_limits_of_its_own(judged: Judged) -> None:
+    lines = ["echo 123456", "head -c 5000 /dev/zero > x", "exec python3 fork.py", "ulimit -n", "while :; do :; done"]
+    changes: list[dict[str, Any]] = [
+        {"stdout": 3},
+        {"file_size": 4096},
+        {"processes": 8},
+        {"open_files": 9},
+        {"cpu_time": 0.5},
+    ]
+    limits = [msgspec.structs.replace(RUN, **change) for change in changes]
+    files = {"fork.py": FORK.encode()}
+    _, judge = judged('eval "$1"', *lines, *lines[:4], limits=[*limits, *([RUN] * 4)], files=files)
+    assert judge.outcomes == [
+        Outcome.OK,
+        Outcome.FILE_LIMIT,
+        Outcome.OK,
+        Outcome.OK,
+        Outcome.CPU_LIMIT,
+        *[Outcome.OK] * 4,
+    ]
+    assert judge.printed == ["123", "", "7\n", "9\n", "", "123456\n", "", "12\n", "64\n"]

@@ -1,0 +1,152 @@
+"""Submissions with cases, through real daemons and real sandboxes of both kinds."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoold.config import Settings
+from tests.served import Served, in_mode
+from tests.waiting import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
+GCC = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.gcc ]; }"
+PYTHON = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { buildInputs = [ pkgs.python3 ]; }"
+COMPILE = {"name": "compile.sh", "content": "date +%N > compiled; gcc -O1 -o program program.c"}
+PROGRAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+int main(void) {
+    int a, b;
+    if (scanf("%d %d", &a, &b) != 2) return 7;
+    if (a == 1) abort();
+    if (a == 2) for (;;) ;
+    volatile char *much = malloc(200 << 20);
+    if (a == 3) for (int n = 0; n < 200 << 20; n += 4096) much[n] = 1;
+    if (a == 4) for (int n = 0; n < 1000000; n++) puts("much");
+    printf("%d\n", a + b);
+}
+"""
+MOST = 160  # MiB that an executor may take for a submission with a thousand cases that print 64 MB
+
+
+@pytest.fixture(scope="module", params=["single-use", "recycled"])
+def served(
+    request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
+) -> Iterator[Served]:
+    with in_mode(request.param, nix_settings, docker_host, "spoold-cases.") as made:
+        yield made
+
+
+def test_a_program_that_is_compiled_once_is_judged_on_each_case(served: Served) -> None:
+    inputs = ["20 22", "1 1", "2 2", "3 3", "4 4", "x", "5 6", "20 22"]
+    wanted = [{"name": f"{n}", "inputs": each, "expected": {"stdout": "42"}} for n, each in enumerate(inputs)]
+    limits = {"run": {"cpu_time": 1, "memory": 64 << 20, "stdout": 1000}}
+    files = [COMPILE, {"name": "program.c", "content": PROGRAM}]
+    served.drop("judged", "./program", GCC, files=files, cases=wanted, limits=limits)
+    response = served.response("judged")
+    assert (response["status"], response["run"]["outcome"]) == ("COMPLETED", "skipped"), response
+    assert [case["verdict"] for case in response["cases"]] == [
+        "accepted",
+        "runtime_error",
+        "time_limit",
+        "memory_limit",
+        "output_limit",
+        "runtime_error",
+        "wrong_answer",
+        "accepted",
+    ]
+    assert [case["run"].get("signal") for case in response["cases"][:3]] == ["", "SIGABRT", "SIGKILL"]
+    assert (response["summary"]["verdict"], response["summary"]["accepted"]) == ("runtime_error", 2)
+
+
+def test_nothing_of_what_is_expected_is_where_a_program_can_find_it(served: Served) -> None:
+    secret = secrets.token_hex(16)
+    halves = f"s = '{secret[:16]}' + '{secret[16:]}'"
+    look = f"""
+import os
+{halves}
+places = ["/job", "/tmp", "/dev/shm", "/etc", "/run", "/var", "/spoold"]
+files = [os.path.join(d, f) for p in places for d, _, fs in os.walk(p) for f in fs if f != "look.py"]
+files += [f"/proc/{{p}}/{{f}}" for p in os.listdir("/proc") if p.isdigit() for f in ("environ", "cmdline", "maps")]
+found = []
+for path in files:
+    try:
+        if s.encode() in open(path, "rb").read(1 << 22): found.append(path)
+    except OSError: pass
+print(len(files) > 5, found, [k for k, v in os.environ.items() if s in v])
+"""
+    served.drop(
+        "secret",
+        "exec python3 look.py",
+        PYTHON,
+        files=[{"name": "look.py", "content": look}, {"name": "compile.sh", "content": "python3 look.py"}],
+        cases=[{"name": "a", "expected": {"stdout": secret}}, {"name": "b", "expected": {"stdout": secret}}],
+    )
+    response = served.response("secret")
+    printed = [response["compile"], *(case["run"] for case in response["cases"])]
+    assert [each["stdout"] for each in printed] == ["True [] []\n"] * 3, response
+
+
+def test_a_cheat_changes_nothing_but_its_own_verdict(served: Served) -> None:
+    """It rewrites the program, leaves processes that print and closes its directory; the cases after it are right."""
+    cheat = """
+    read -r word
+    if [ "$word" = cheat ]; then
+        echo 'echo 42' > run.sh; cp run.sh program; chmod 0 /job
+        (while :; do echo 42 > /proc/$PPID/fd/1; sleep 0.01; done) &
+        (setsid sh -c 'while :; do sleep 1; done') &
+        exit 0
+    fi
+    echo "$word"; ls; cat run.sh | wc -l
+    """
+    words = ["fine", "cheat", "fine", "cheat", "fine"]
+    wanted = [{"name": f"{n}", "inputs": f"{word}\n"} for n, word in enumerate(words)]
+    made = {"name": "compile.sh", "content": "echo x > program"}
+    served.drop("cheat", cheat, files=[made], cases=wanted)
+    printed = [case["run"]["stdout"] for case in served.response("cheat")["cases"]]
+    assert printed[0].startswith("fine\ncompile.sh\nprogram\nrun.sh\n")
+    assert printed[2] == printed[4] == printed[0]
+
+
+@pytest.mark.parametrize("role", ["executor", "intake", "health", "builder"])
+def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, role: str) -> None:
+    wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(12)]
+    id_ = f"killed-{role}"
+    files = [{"name": "compile.sh", "content": "echo made > made"}]
+    served.drop(id_, "test -e made && sleep 0.3 && cat", files=files, cases=wanted)
+    shown = served.spool / "progress" / f"{id_}.json"
+    until(lambda: shown.exists() and b'"accepted"' in shown.read_bytes(), served.said)
+    served.processes[role].send_signal(signal.SIGKILL)
+    served.processes[role].wait()
+    served.start([role])
+    response = served.response(id_)
+    assert [(case["verdict"], case["run"]["stdout"]) for case in response["cases"]] == [
+        ("accepted", f"{n}") for n in range(12)
+    ]
+    served.assert_nothing_is_left()
+
+
+def memory_of(pid: int) -> float:
+    """Return the most that a process had at once, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def test_a_thousand_cases_that_print_much(served: Served) -> None:
+    many = 1000 if "recycled" in served.config.read_text() else 60
+    wanted: list[dict[str, Any]] = [{"name": f"{n}", "inputs": f"{n}"} for n in range(many)]
+    served.drop("many", "cat; head -c 65536 /dev/zero | tr '\\0' x", cases=wanted, limits={"run": {"stdout": 1 << 20}})
+    response = served.response("many")
+    assert response["summary"]["accepted"] == many
+    outputs = [case["run"]["stdout"] for case in response["cases"]]
+    assert all(output.startswith(f"{n}x") for n, output in enumerate(outputs))
+    assert sum(map(len, outputs)) <= 16 * 1024 * 1024 + 1024 * many
+    if os.path.exists(f"/proc/{served.processes['executor'].pid}"):
+        assert memory_of(served.processes["executor"].pid) < MOST
