@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from spoold.host.clock import Clock
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import OperatorError, TemporaryError
@@ -74,7 +76,7 @@ class PlainSandbox:
                     return JobResult(compile=compiled, run=SKIPPED_PHASE)
             if job.cases:
                 assert judge
-                _run_cases(job, directory, cancelled, judge)
+                self._run_cases(job, directory, cancelled, judge)
                 return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes)
             script = ["run.sh", *job.args]
             ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled)
@@ -82,6 +84,24 @@ class PlainSandbox:
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
         return JobResult(compile=compiled, run=ran, notes=self.notes)
+
+    def _run_cases(self, job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> None:
+        for number, case in enumerate(job.cases):
+            if not judge.wants(number):
+                continue
+            with tempfile.TemporaryDirectory() as above:
+                own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
+                script = ["run.sh", *case.args]
+                ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled)
+            check = judge.ended(number, ran, [])
+            if ran.outcome is Outcome.CANCELLED:
+                _end_if(cancelled)
+            if check:
+                assert job.checker
+                checker = msgspec.structs.replace(
+                    job.checker, files=[*job.checker.files, *check.files], stdin=check.stdin, args=check.args
+                )
+                judge.checked(number, PlainSandbox().run(checker, lambda *_: None, cancelled))
 
     def close(self) -> None:
         self.closed = True
@@ -96,19 +116,6 @@ def _write(job: Job, directory: str) -> None:
             continue
         path.write_bytes(file.content)
         path.chmod(file.mode)
-
-
-def _run_cases(job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> None:
-    for number, case in enumerate(job.cases):
-        if not judge.wants(number):
-            continue
-        with tempfile.TemporaryDirectory() as above:
-            own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
-            script = ["run.sh", *case.args]
-            ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled)
-        judge.ended(number, ran, [])
-        if ran.outcome is Outcome.CANCELLED:
-            _end_if(cancelled)
 
 
 def _end_if(cancelled: threading.Event) -> None:

@@ -115,6 +115,74 @@ def test_a_cheat_changes_nothing_but_its_own_verdict(served: Served) -> None:
     assert printed[2] == printed[4] == printed[0]
 
 
+SPY = """
+import os
+print(os.path.exists("/job/judge"), [p for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid() and
+      b"judge" in open(f"/proc/{p}/cmdline", "rb").read()], "SECRET" in str(os.environ), os.listdir("/tmp"))
+print(input())
+"""
+TESTLIB = r"""
+#include <stdio.h>
+int main(int count, char **words)
+{
+    FILE *input = fopen(words[1], "r"), *output = fopen(words[2], "r");
+    long n, divisor = 0;
+    if (count != 4 || !input || !output || fscanf(input, "%ld", &n) != 1)
+        return 3;
+    if (fscanf(output, "False [] False []%ld", &divisor) != 1) {
+        fprintf(stderr, "wrong output format\n");
+        return 2;
+    }
+    if (divisor <= 1 || divisor >= n || n % divisor)
+        return 1;
+    fprintf(stderr, "points %d\n", divisor * divisor > n ? 10 : 3);
+    return 7;
+}
+"""
+
+
+def test_a_checker_with_packages_of_its_own(served: Served) -> None:
+    """The program has Python and no compiler, the checker is C: neither finds anything of the other."""
+    checker = {
+        "files": [
+            {"name": "cutor.nix", "content": GCC},
+            {"name": "compile.sh", "content": "gcc -O1 -o check check.c"},
+            {"name": "check.c", "content": TESTLIB},
+            {"name": "run.sh", "content": 'exec ./check "$@"'},
+        ],
+        "protocol": "testlib",
+    }
+    named = [("91\n7\n", "small"), ("91\n13\n", "large"), ("91\n9\n", "wrong"), ("91\nx\n", "none")]
+    wanted = [{"name": name, "inputs": text, "points": 10, "expected": {"stdout": "SECRET"}} for text, name in named]
+    script = "read -r n; exec python3 spy.py"
+    served.drop("checked", script, PYTHON, files=[{"name": "spy.py", "content": SPY}], cases=wanted, checker=checker)
+    response = served.response("checked")
+    assert [(case["verdict"], case["points"]) for case in response["cases"]] == [
+        ("partial", 3.0),
+        ("accepted", 10.0),
+        ("wrong_answer", 0.0),
+        ("wrong_answer", 0.0),
+    ], response
+    assert [case["message"] for case in response["cases"] if "message" in case] == [
+        "points 3",
+        "points 10",
+        "wrong output format",
+    ]
+    assert (response["summary"]["points"], response["summary"]["verdict"]) == (13.0, "partial")
+    served.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("what", ["exec sleep 600", "exec yes", "kill -9 $$", "rm -rf /job/*; exit 1", "exit 0"])
+def test_a_checker_that_misbehaves_is_an_error_of_the_judge(served: Served, what: str) -> None:
+    checker = {"files": [{"name": "run.sh", "content": what}], "limits": {"run": {"time": 2, "memory": 64 << 20}}}
+    id_ = f"bad-{abs(hash(what))}"
+    served.drop(id_, "cat", cases=[{"name": "a", "inputs": "x"}, {"name": "b", "inputs": "y"}], checker=checker)
+    response = served.response(id_)
+    assert response["status"] == "COMPLETED"
+    assert [case["verdict"] for case in response["cases"]] == ["judge_error"] * 2
+    assert all(case["message"].startswith("checker: ") for case in response["cases"])
+
+
 @pytest.mark.parametrize("role", ["executor", "intake", "health", "builder"])
 def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, role: str) -> None:
     wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(12)]

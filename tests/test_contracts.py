@@ -14,10 +14,10 @@ from spoold import engines
 from spoold.actors.builder import Backend
 from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.model.errors import TemporaryError
-from spoold.model.job import Job, JobCase, JobFile
+from spoold.model.job import Job, JobCase, JobFile, JobResult
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import RunCancelledError, Sandbox
+from spoold.sandbox import Check, RunCancelledError, Sandbox
 from tests.standins import PlainBackend, PlainSandbox
 
 ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]
@@ -163,14 +163,20 @@ class Heard:
         self.wanted = wanted
         self.asked: list[int] = []
         self.runs: list[tuple[int, Phase]] = []
+        self.checks: dict[int, Check] = {}
+        self.results: dict[int, JobResult] = {}
 
     def wants(self, number: int) -> bool:
         self.asked.append(number)
         return number in self.wanted
 
-    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
+    def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
         assert notes == []
         self.runs.append((number, run))
+        return self.checks.get(number)
+
+    def checked(self, number: int, result: JobResult) -> None:
+        self.results[number] = result
 
     @property
     def printed(self) -> list[tuple[int, object, str]]:
@@ -244,6 +250,39 @@ def test_a_cancel_ends_the_case_that_runs_and_all_others(engine: tuple[Sandbox, 
         sandbox.run(many, lambda *_: None, cancelled, judge)
     assert judge.printed == [(0, Outcome.OK, "0"), (1, Outcome.CANCELLED, "1")]
     assert judge.asked == [0, 1]
+
+
+def check(output: bytes) -> Check:
+    files = {"judge/output": output, "feedback/": b""}
+    return Check([JobFile(name, content, 0o644) for name, content in files.items()], b"in " + output, ["x", "y"])
+
+
+def test_a_checker_runs_apart_from_the_program(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0, 1, 2)
+    judge.checks = {0: check(b"zero"), 2: check(b"two")}
+    checker = job(shell, 'ls; cat made; cat; echo " $* "; cat judge/output; echo x > made; exit 3', "echo y > made")
+    many = job(shell, "cat", "echo of the program > secret", cases=[case(0), case(1), case(2)], checker=checker)
+    sandbox.run(many, lambda *_: None, threading.Event(), judge)
+    assert [run.stdout for _, run in judge.runs] == ["0", "1", "2"]
+    assert sorted(judge.results) == [0, 2]
+    listed = "compile.sh\nfeedback\njudge\nmade\nrun.sh\nsub\ny\n"
+    for number, word in ((0, "zero"), (2, "two")):
+        result = judge.results[number]
+        assert (result.compile.outcome, result.run.exit_code) == (Outcome.OK, 3)
+        assert result.run.stdout == f"{listed}in {word} x y \n{word}"
+
+
+def test_a_checker_that_cannot_be_compiled_fails_no_case(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    judge = Heard(0, 1)
+    judge.checks = {0: check(b""), 1: check(b"")}
+    many = job(shell, "cat", cases=[case(0), case(1)], checker=job(shell, "true", "echo words >&2; exit 4"))
+    sandbox.run(many, lambda *_: None, threading.Event(), judge)
+    assert judge.printed == [(0, Outcome.OK, "0"), (1, Outcome.OK, "1")]
+    for result in judge.results.values():
+        assert (result.compile.exit_code, result.compile.stderr, result.run.outcome) == (4, "words\n", Outcome.SKIPPED)
+    assert sorted(judge.results) == [0, 1]
 
 
 def test_a_store_provides_the_pins(store: tuple[Backend, dict[str, str]]) -> None:

@@ -22,7 +22,7 @@ MAX_NAME = 100  # characters of a name of a case, or of a group
 MAX_IN_ALL = 4 * MAX_ENTRIES  # of args, and of env, of all cases together
 KINDS = (Case, Expected, Compare, RequestedLimits)
 # Keys and values of all cases that there can be.
-STRINGS_OF_CASES = MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS) + 3 * MAX_IN_ALL
+STRINGS_OF_CASES = MAX_ENTRIES + MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS) + 3 * MAX_IN_ALL
 
 
 def check_cases(request: Request) -> None:
@@ -47,12 +47,14 @@ def check_cases(request: Request) -> None:
         _check_content(request, case, where)
     for key in ("args", "env"):
         _bound(key, (getattr(case, key) or () for case in request.cases))
+    if request.checker and (request.compare or any(case.compare for case in request.cases)):
+        raise ClientError("compare: there is a checker, which says what is right; leave out one of the two")
     if request.compare:
         rules_for(request.compare)
 
 
 def _require_no_other_key(request: Request) -> None:
-    for key in ("compare", "stop_on_failure"):
+    for key in ("compare", "stop_on_failure", "checker"):
         if getattr(request, key):
             raise ClientError(f"{key}: there are no cases; it says how cases are judged")
 

@@ -16,6 +16,7 @@ from spoold.model.limits import RequestedLimits
 MOST_POINTS = 1e9
 HIGHEST_EXIT = 255
 ENDS = (True, False, "group")
+Protocol = Literal["kattis", "testlib", "cms"]  # between a judge and a checker
 StopOnFailure = bool | Literal["group"]
 
 

@@ -21,10 +21,11 @@ from msgspec.structs import replace
 
 from spoold.model.arguments import MAX_ENTRIES, check_arguments
 from spoold.model.asked_cases import MAX_CASES, STRINGS_OF_CASES, check_cases
+from spoold.model.checkers import RESERVED
 from spoold.model.encodings import decode
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.lenient import TWICE, as_meant
-from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, File, Request
+from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, Checker, File, Program, Request
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
 
@@ -52,6 +53,8 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
     check_arguments(request.args, request.env)
     _check_files(request, max_files)
+    if request.checker:
+        _check_checker(request.checker, max_files - len(request.files))
     if request.kind == "run":
         _check_scripts(request)
     elif request.files:
@@ -139,25 +142,41 @@ def _parse(data: bytes) -> object:
 
 def _with_plain_names(request: Request) -> Request:
     """Return a request whose files are called as in their directory: ``./run.sh`` is ``run.sh``."""
-    files = [replace(file, name=DOT.sub("", file.name)) for file in request.files]
-    return replace(request, files=files)
+    if request.checker:
+        request = replace(request, checker=replace(request.checker, files=_plain(request.checker.files)))
+    return replace(request, files=_plain(request.files))
 
 
-def _check_files(request: Request, max_files: int) -> None:
-    if len(request.files) > max_files:
-        raise ClientError(f"files: {len(request.files)} files are more than the {max_files} that are allowed")
+def _plain(files: list[File]) -> list[File]:
+    return [replace(file, name=DOT.sub("", file.name)) for file in files]
+
+
+def _check_checker(checker: Checker, max_files: int) -> None:
+    check_arguments(checker.args, {}, "checker.")
+    _check_files(checker, max_files, "checker.")
+    _check_scripts(checker, "checker.")
+    for index, file in enumerate(checker.files):
+        if file.name.partition("/")[0].casefold() in RESERVED:
+            raise ClientError(
+                f"checker.files[{index}].name: {shown(file.name)}: {' and '.join(RESERVED)} are what a checker is given"
+            )
+
+
+def _check_files(program: Program, max_files: int, below: str = "") -> None:
+    if len(program.files) > max_files:
+        raise ClientError(f"{below}files: {len(program.files)} files are more than the {max_files} that are allowed")
     names: dict[str, str] = {}
-    for index, file in enumerate(request.files):
-        where = f"files[{index}].name"
+    for index, file in enumerate(program.files):
+        where = f"{below}files[{index}].name"
         folded = unicodedata.normalize("NFC", _checked_path(file.name, where)).casefold()
         if folded in names:
             raise ClientError(f"{where}: {shown(file.name)} is the same file as {shown(names[folded])}")
         names[folded] = file.name
-        _check_content(file, f"files[{index}]")
+        _check_content(file, f"{below}files[{index}]")
     for name in names:
         for at, character in enumerate(name):
             if character == "/" and name[:at] in names:
-                raise ClientError(f"files: {shown(names[name[:at]])} is a file and a directory at once")
+                raise ClientError(f"{below}files: {shown(names[name[:at]])} is a file and a directory at once")
 
 
 def _check_content(file: File, where: str) -> None:
@@ -168,22 +187,22 @@ def _check_content(file: File, where: str) -> None:
         raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
 
 
-def _check_scripts(request: Request) -> None:
-    names = {file.name.casefold(): file.name for file in request.files}
+def _check_scripts(program: Program, below: str = "") -> None:
+    names = {file.name.casefold(): file.name for file in program.files}
     for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
         if names.get(script, script) != script:
-            raise ClientError(f"files: {shown(names[script])} must be written {script}")
+            raise ClientError(f"{below}files: {shown(names[script])} must be written {script}")
     if RUN_FILE not in names:
-        raise ClientError(f"files: there is no {RUN_FILE}, which is what is run")
+        raise ClientError(f"{below}files: there is no {RUN_FILE}, which is what is run")
     try:
-        expression = request.expression()
+        expression = program.expression()
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise ClientError(
-            f"files: {EXPRESSION_FILE} is not UTF-8 text: byte {error.start} of it is 0x{byte:02x}"
+            f"{below}files: {EXPRESSION_FILE} is not UTF-8 text: byte {error.start} of it is 0x{byte:02x}"
         ) from error
     if len(expression) > MAX_EXPRESSION or "\0" in expression:
-        raise ClientError(f"files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
+        raise ClientError(f"{below}files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
 
 
 def _checked_path(name: str, where: str) -> str:

@@ -28,13 +28,17 @@ class JobFile(msgspec.Struct, frozen=True):
 
 
 class JobCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One case of a job: what its program reads, gets as arguments and environment, and may use."""
+    """One case of a job: what its program reads, gets as arguments and environment, and may use.
+
+    ``answer`` is the bytes that are expected of it, which a checker gets.
+    """
 
     name: str
     stdin: bytes
     args: list[str]
     env: dict[str, str]
     limits: PhaseLimits
+    answer: int = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +48,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inside the sandbox), ``closure`` all store paths that the job may see. ``compile`` is ``None`` when there is no
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
     ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
-    these are run in place of it, each from what compile.sh left.
+    these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
+    once, and runs after cases whose output is to be checked.
     """
 
     submission_id: str
@@ -61,12 +66,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owner: int = -1
     memory: int = 0
     cases: list[JobCase] = []
+    checker: Job | None = None
 
     @property
     def longest(self) -> float:
         """Return the seconds on the wall clock that its phases take together at most."""
         runs = [case.limits for case in self.cases] or [self.run]
-        return sum(limits.time for limits in runs) + (self.compile.time if self.compile else 0.0)
+        own = sum(limits.time for limits in runs) + (self.compile.time if self.compile else 0.0)
+        if self.checker is None:
+            return own
+        checked = len(self.cases) * self.checker.run.time
+        return own + checked + (self.checker.compile.time if self.checker.compile else 0.0)
 
     def of_case(self, case: JobCase) -> Job:
         """Return the job that runs one case only, and compiles nothing."""

@@ -25,6 +25,7 @@ from spoold.model.words import shown
 ELSEWHERE = {
     "cases": ("tests", "testcases", "test_cases", "testCases"),
     "expected": ("expected_output", "answer", "output", "outputs", "expected_stdout"),
+    "checker": ("validator", "output_validator", "grader", "special_judge", "spj"),
     "points": ("score", "weight", "worth"),
     "group": ("subtask", "groups"),
     "hidden": ("secret", "private"),
@@ -67,7 +68,7 @@ NO_LANGUAGES = (
 )
 LANGUAGES = ("language", "language_id", "lang", "compiler", "version", "runtime")
 ENCODINGS = {"utf8": ("utf-8", "utf_8"), "base64": ("b64",), "hex": ("base16",)}
-BYTES = re.compile(r"files\[\d+\]\.content\b|inputs\Z")  # what may have an encoding
+BYTES = re.compile(r"(?:.*\.)?(?:files\[\d+\]\.content|inputs|stdout)\b")  # what may have an encoding
 LONGEST_KEY = 40  # characters of a key for which one of ours is looked for: to compare takes much memory
 TWICE = object()  # the value of a key that stands twice in one object
 LARGEST = 1 << 64  # above every whole number that is stored

@@ -7,31 +7,41 @@ import msgspec
 from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Job, JobCase, Runtime
-from spoold.model.limits import Limits, RequestedLimits, effective, unused_wishes
-from spoold.model.submission import COMPILE_FILE, Request
+from spoold.model.limits import Limits, PhaseLimits, RequestedLimits, effective, unused_wishes
+from spoold.model.submission import COMPILE_FILE, LimitRequests, Program, Request
 
 MOST_NOTES = 8  # on limits of cases
 
 
-def build_id_of(request: Request, runtime: Runtime) -> str | None:
-    """Return the id of the build that ``request`` needs; None where its pin is not (or no longer) provided."""
+def builds_of(request: Request, runtime: Runtime) -> dict[str, str]:
+    """Return the expressions of the builds that ``request`` needs by their ids, that of the program first.
+
+    There are none where its pin is not (or no longer) provided.
+    """
     pin = runtime.nixpkgs.get(request.nixpkgs)
-    return None if pin is None else ids.build_id(request.expression(), pin, runtime.system, runtime.nix)
+    if pin is None:
+        return {}
+    programs = [request, request.checker] if request.checker else [request]
+    expressions = [program.expression() for program in programs]
+    return {ids.build_id(each, pin, runtime.system, runtime.nix): each for each in expressions}
 
 
 def plan_job(
-    entry: Entry, request: Request, limits: Limits, *, build: BuildResult, nixpkgs: str, owner: int
+    entry: Entry,
+    request: Request,
+    limits: Limits,
+    *,
+    build: BuildResult,
+    checker: BuildResult | None = None,
+    nixpkgs: str,
+    owner: int,
 ) -> tuple[Job, list[str]]:
     """Return the job, and a note for the client for each wish that the operator's limits did not allow.
 
-    ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
+    ``build`` and ``checker`` are what came of the builds of the program and of its checker, where it has one that can
+    be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
-    run, notes = effective("limits.run", request.limits.run, limits.run)
-    compile_ = None
-    if request.has(COMPILE_FILE):
-        compile_, more = effective("limits.compile", request.limits.compile, limits.compile)
-        notes = more + notes
-    notes = unused_wishes(request.limits.dependencies) + notes
+    compile_, run, notes = _limits_of(request, request.limits, limits, "limits")
     cases, more = _cases(request, limits)
     notes += more
     job = Job(
@@ -46,10 +56,42 @@ def plan_job(
         shell=build.shell,
         nixpkgs=nixpkgs,
         owner=owner,
-        closure=[*build.closure, nixpkgs] if build.closure else [],  # $NIX_PATH names the pin
+        closure=_closure(build, nixpkgs),
         cases=cases,
     )
+    if request.checker and checker and checker.shell:
+        compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
+        notes += more
+        own = msgspec.structs.replace(
+            job,
+            files=request.checker.job_files(),
+            stdin=b"",
+            args=request.checker.args,
+            env={},
+            compile=compile_,
+            run=run,
+            shell=checker.shell,
+            closure=_closure(checker, nixpkgs),
+            cases=[],
+        )
+        job = msgspec.structs.replace(job, checker=own)
     return job, notes
+
+
+def _closure(build: BuildResult, nixpkgs: str) -> list[str]:
+    return [*build.closure, nixpkgs] if build.closure else []  # $NIX_PATH names the pin
+
+
+def _limits_of(
+    program: Program, asked: LimitRequests, limits: Limits, where: str
+) -> tuple[PhaseLimits | None, PhaseLimits, list[str]]:
+    """Return the limits of compile.sh, where there is one, and of run.sh, and notes on them."""
+    run, notes = effective(f"{where}.run", asked.run, limits.run)
+    compile_ = None
+    if program.has(COMPILE_FILE):
+        compile_, more = effective(f"{where}.compile", asked.compile, limits.compile)
+        notes = more + notes
+    return compile_, run, unused_wishes(asked.dependencies) + notes
 
 
 def _cases(request: Request, limits: Limits) -> tuple[list[JobCase], list[str]]:
@@ -68,6 +110,7 @@ def _cases(request: Request, limits: Limits) -> tuple[list[JobCase], list[str]]:
                 args=request.args if case.args is None else case.args,
                 env=request.env | case.env,
                 limits=chosen,
+                answer=len(case.expected.stdout or "") if case.expected else 0,
             )
         )
     if len(notes) > MOST_NOTES:

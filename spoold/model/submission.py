@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from spoold.model.cases import Case, StopOnFailure
+from spoold.model.cases import Case, Protocol, StopOnFailure
 from spoold.model.compare.rules import Compare
 from spoold.model.encodings import Encoding, decode
 from spoold.model.formats import Stored
@@ -56,21 +56,10 @@ class LimitRequests(_Part, frozen=True):
     run: RequestedLimits | None = None
 
 
-class Request(_Part, frozen=True):
-    """What a client drops into ``incoming/``."""
+class Program(_Part, frozen=True):
+    """What is installed, compiled and run: files of which three have a meaning."""
 
     files: list[File] = []
-    inputs: str = ""
-    inputs_encoding: Encoding = "utf8"
-    args: list[str] = []
-    env: dict[str, str] = {}
-    limits: LimitRequests = LimitRequests()
-    nixpkgs: str = "default"
-    kind: Literal["run", "list-dependencies"] = "run"
-    cases: list[Case] = []
-    compare: Compare | None = None
-    stop_on_failure: StopOnFailure = False
-    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
 
     def text_of(self, name: str) -> str | None:
         """Return the text of the file called ``name``, None where there is none."""
@@ -92,6 +81,35 @@ class Request(_Part, frozen=True):
             made.append(JobFile(file.name, content, 0o755 if _is_executable(file, content) else 0o644))
         return made
 
+    def has(self, name: str) -> bool:
+        """Tell whether a file called ``name`` is among the files."""
+        return any(file.name == name for file in self.files)
+
+
+class Checker(Program, frozen=True):
+    """The grader's own program, which says whether what a case printed is right, by a ``protocol`` of other judges."""
+
+    protocol: Protocol = "kattis"
+    args: list[str] = []
+    limits: LimitRequests = LimitRequests()
+
+
+class Request(Program, frozen=True):
+    """What a client drops into ``incoming/``."""
+
+    inputs: str = ""
+    inputs_encoding: Encoding = "utf8"
+    args: list[str] = []
+    env: dict[str, str] = {}
+    limits: LimitRequests = LimitRequests()
+    nixpkgs: str = "default"
+    kind: Literal["run", "list-dependencies"] = "run"
+    cases: list[Case] = []
+    compare: Compare | None = None
+    stop_on_failure: StopOnFailure = False
+    checker: Checker | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+
     def stdin(self) -> bytes:
         """Return the exact bytes that the program reads on standard input."""
         return decode(self.inputs, self.inputs_encoding, "inputs")
@@ -101,10 +119,6 @@ class Request(_Part, frozen=True):
         if case.inputs is None:
             return self.stdin()
         return decode(case.inputs, case.inputs_encoding, f"inputs ({shown(case.name)})")
-
-    def has(self, name: str) -> bool:
-        """Tell whether a file called ``name`` is among the files."""
-        return any(file.name == name for file in self.files)
 
 
 class Origin(_Part, frozen=True):

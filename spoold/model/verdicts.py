@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from spoold.model.cases import Case, Expected, StopOnFailure
 from spoold.model.compare.excerpts import Difference
@@ -31,8 +33,19 @@ BY_OUTCOME = {
 NO_FAILURE = (Verdict.ACCEPTED, Verdict.SKIPPED)
 
 
-def judged(case: Case, rules: Rules, run: Phase, notes: Sequence[str] = ()) -> CaseResult:
-    """Return what came of a ``case`` whose program ran so; ``notes`` are what there is to say of that."""
+class Judgement(NamedTuple):
+    """What a checker found: a verdict, the points for it where it is partial, and its words."""
+
+    verdict: Verdict
+    points: float | None = None
+    message: str = ""
+
+
+def judged(case: Case, rules: Rules | None, run: Phase, notes: Sequence[str] = ()) -> CaseResult:
+    """Return what came of a ``case`` whose program ran so; ``notes`` are what there is to say of that.
+
+    Without ``rules`` nothing is compared: one that is accepted so far is for a checker to look at.
+    """
     verdict, difference, message = _verdict(case.expected, rules, run)
     said = "; ".join(filter(None, (message, *notes)))
     return CaseResult(
@@ -45,12 +58,20 @@ def judged(case: Case, rules: Rules, run: Phase, notes: Sequence[str] = ()) -> C
     )
 
 
+def checked(case: Case, so_far: CaseResult, found: Judgement) -> CaseResult:
+    """Return what came of a ``case`` of which a checker found so much."""
+    points = {Verdict.ACCEPTED: case.points, Verdict.PARTIAL: found.points or 0.0}.get(found.verdict, 0.0)
+    words = [so_far.message] if isinstance(so_far.message, str) else []
+    said = "; ".join(filter(None, (found.message, *words)))
+    return replace(so_far, verdict=found.verdict, points=points, message=UNSET if case.hidden or not said else said)
+
+
 def skipped(case: Case) -> CaseResult:
     """Return what is told of a ``case`` that was not run."""
     return CaseResult(name=case.name, verdict=Verdict.SKIPPED, points=0.0, run=SKIPPED_PHASE)
 
 
-def _verdict(expected: Expected | None, rules: Rules, run: Phase) -> tuple[Verdict, Difference | None, str]:
+def _verdict(expected: Expected | None, rules: Rules | None, run: Phase) -> tuple[Verdict, Difference | None, str]:
     assert isinstance(run.outcome, Outcome)  # noqa: S101 - for mypy: it has ended
     if verdict := BY_OUTCOME.get(run.outcome):
         return verdict, None, ""
@@ -64,7 +85,7 @@ def _verdict(expected: Expected | None, rules: Rules, run: Phase) -> tuple[Verdi
             "it printed more than its limit keeps, so nobody can tell whether it is right",
         )
     wanted_output = expected.printed("expected.stdout") if expected else None
-    if wanted_output is None:
+    if wanted_output is None or rules is None:
         return Verdict.ACCEPTED, None, ""
     difference = first_difference(wanted_output, printed(run), rules)
     return (Verdict.ACCEPTED, None, "") if difference is None else (Verdict.WRONG_ANSWER, difference, "")

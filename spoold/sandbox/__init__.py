@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from spoold.model.errors import SpooldError
-from spoold.model.job import Job, JobResult
+from spoold.model.job import Job, JobFile, JobResult
 from spoold.model.response import Phase
 
 
 class RunCancelledError(SpooldError):
     """The caller's own event ended the run; the caller knows why, and was told of each phase that ran."""
+
+
+class Check(NamedTuple):
+    """What a job's checker is run on: the files beside it, its standard input and its arguments."""
+
+    files: list[JobFile]
+    stdin: bytes
+    args: list[str]
 
 
 class Judge(Protocol):
@@ -24,8 +32,11 @@ class Judge(Protocol):
     def wants(self, number: int) -> bool:
         """Tell whether the case of this number is to be run, now that those before it have ended."""
 
-    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
-        """Hear how it ended, and what there is to say of that; one that was cancelled too."""
+    def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
+        """Hear how it ended, and what there is to say of that; one that was cancelled too. Return what to check."""
+
+    def checked(self, number: int, result: JobResult) -> None:
+        """Hear what came of a check; where the checker was not compiled well, its ``run`` is ``skipped``."""
 
 
 class Sandbox(Protocol):

@@ -9,43 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
 
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import Judge, RunCancelledError
+from spoold.sandbox import Check, Judge, RunCancelledError
 from spoold.sandbox.archive import Archive
-from spoold.sandbox.sizes import LAID
-
-OnPhase = Callable[[str, Phase], None]
-
-
-class Part(NamedTuple):
-    """The part of a job that one container does: all of it, or only what is between two archives.
-
-    It begins with the work directory ``before``. Where ``after`` is given it ends with compile.sh, and what that left
-    goes there.
-    """
-
-    before: Archive | None = None
-    after: Archive | None = None
-
-    @property
-    def beside(self) -> int:
-        """Return the bytes of memory that its container needs for the archive."""
-        return LAID * self.before.size if self.before else 0
+from spoold.sandbox.checkers import Checker, Checkers
+from spoold.sandbox.parts import WHOLE, OnPhase, Part, Runs
 
 
-WHOLE = Part()
-
-
-class Runs(Protocol):
-    """Runs part of a job in some container."""
-
-    def __call__(self, job: Job, part: Part, on_phase: OnPhase) -> JobResult: ...
-
-
-def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase) -> JobResult:
+def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, checkers: Checkers) -> JobResult:
     """Run all cases of ``job`` that the ``judge`` wants; raises what ``run`` does."""
     if judge is None:
         raise ValueError("there are cases, and nobody to judge them")
@@ -54,14 +27,17 @@ def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase) -> Jo
         if job.compile is not None:
             result = run(job, Part(after=archive), on_phase)
             compiled, notes = result.compile, result.notes
+        checker = Checker(job.checker, checkers, run)
         if compiled.outcome in (Outcome.OK, Outcome.SKIPPED):
             for number, case in enumerate(job.cases):
-                if judge.wants(number):
-                    _run_case(job.of_case(case), archive, run, partial(judge.ended, number))
+                if judge.wants(number) and (
+                    check := _run_case(job.of_case(case), archive, run, partial(judge.ended, number))
+                ):
+                    judge.checked(number, checker.check(check))
         return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=notes)
 
 
-def _run_case(job: Job, archive: Archive, run: Runs, ended: Callable[[Phase, list[str]], None]) -> None:
+def _run_case(job: Job, archive: Archive, run: Runs, ended: Callable[[Phase, list[str]], Check | None]) -> Check | None:
     ran: list[Phase] = []
     part = WHOLE
     if archive.size:
@@ -72,4 +48,4 @@ def _run_case(job: Job, archive: Archive, run: Runs, ended: Callable[[Phase, lis
         for phase in ran:
             ended(phase, [])
         raise
-    ended(result.run, result.notes)
+    return ended(result.run, result.notes)

@@ -23,11 +23,11 @@ from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError, obstacles, wire
 from spoold.sandbox.archive import Archive
-from spoold.sandbox.cases import WHOLE, OnPhase, Part
 from spoold.sandbox.facts import EXACT
 from spoold.sandbox.messages import Again, Cancel, Done, End, Failed, Keep, Kept, Message, Refused, Show
 from spoold.sandbox.notes import of_kept, of_phase, of_whole
 from spoold.sandbox.orders import order, parcel
+from spoold.sandbox.parts import WHOLE, OnPhase, Part
 from spoold.sandbox.sizes import Plan, held
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream, text, unlimited
 from spoold.sandbox.transport import Transport, UnusableError

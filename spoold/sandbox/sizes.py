@@ -91,14 +91,33 @@ def _rounded(size: int) -> int:
 def asked(limits: Limits, job: Job) -> int:
     """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
     if job.cases:
-        left = 0 if job.compile is None else LAID * min(job.compile.memory, limits.kept)
-        each = [memory_for(limits, case.limits, held(job.of_case(case)) + left) for case in job.cases]
-        return max(each if job.compile is None else [*each, memory_for(limits, job.compile, held(job))])
+        return max(_of_cases(limits, job), _of_checker(limits, job))
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
     # What files in memory can be. Where that is more, the run has less than its limit: there is a most for both.
     left = min(job.compile.memory, PLACES * limits.room, max(0, limits.most - job.run.memory))
     return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
+
+
+def _of_cases(limits: Limits, job: Job) -> int:
+    left = _laid(limits, job)
+    each = [memory_for(limits, case.limits, held(job.of_case(case)) + left) for case in job.cases]
+    return max(each if job.compile is None else [*each, memory_for(limits, job.compile, held(job))])
+
+
+def _of_checker(limits: Limits, job: Job) -> int:
+    """Return what a container of the checker has. Beside it lie input, answer and output, which it may read as well."""
+    checker = job.checker
+    if checker is None:
+        return 0
+    given = max(len(case.stdin) + case.answer + 2 * case.limits.stdout for case in job.cases)
+    run = memory_for(limits, checker.run, held(checker) + _laid(limits, checker) + given)
+    return run if checker.compile is None else max(run, memory_for(limits, checker.compile, held(checker)))
+
+
+def _laid(limits: Limits, job: Job) -> int:
+    """Return the bytes of memory that it takes at most to lay what compile.sh left."""
+    return 0 if job.compile is None else LAID * min(job.compile.memory, limits.kept)
 
 
 def held(job: Job) -> int:

@@ -20,7 +20,7 @@ from spoold.host.log import Log
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
-from spoold.model.plan import build_id_of
+from spoold.model.plan import builds_of
 from spoold.model.response import Phase, Response, Status, cancelled_phase
 from spoold.model.short import in_short
 from spoold.model.states import State
@@ -124,8 +124,8 @@ class Canceller:
         """Return the phase of a build that has ended, None of any other, or where that cannot be told."""
         try:
             runtime = self._builds.runtime.read()
-            build_id = build_id_of(request, runtime) if request and runtime else None
-            record = self._builds.result(build_id) if build_id else None
+            builds = builds_of(request, runtime) if request and runtime else {}
+            record = self._builds.result(next(iter(builds))) if builds else None
         except (NewerFormatError, OSError):
             return None
         return record.result.phase if record else None

@@ -139,6 +139,62 @@ def test_an_attempt_that_fails_between_cases_begins_anew(bench: Bench, tmp_path:
     assert ran.read_text() == "a\nb\n"
 
 
+# -- checkers
+
+CHECK = {"name": "run.sh", "content": 'test "$(cat)" = "$(cat judge/input)$4" && exit 42; exit 43'}
+OTHER_SHELL = {
+    "name": "cutor.nix",
+    "content": "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.other ]; }",
+}
+
+
+def test_a_checker_says_what_is_right(bench: Bench) -> None:
+    """Its build is another than the program's; who failed already is not looked at, nor is what has too much output."""
+    wanted = cases("a", "fail", "b")
+    wanted[2]["limits"] = {"stdout": 1}
+    checker = {"files": [CHECK, OTHER_SHELL], "args": []}
+    script = 'cat; test "$1" != b || echo more; test "$1" != fail || exit 3'
+    bench.drop("x", script, cases=wanted, checker=checker)
+    bench.wait_for("x")
+    assert verdicts(bench.response("x")) == ["accepted", "runtime_error", "output_limit"]
+    bench.drop("y", "cat; echo more", cases=cases("a"), checker=checker)
+    bench.wait_for("y")
+    assert verdicts(bench.response("y")) == ["wrong_answer"]
+    assert len(bench.backend.built) == 2
+    bench.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([CHECK, {"name": "compile.sh", "content": "echo words >&2; exit 4"}], "compile.sh ended with nonzero_exit"),
+        ([{"name": "run.sh", "content": "exit 1"}], "checker: it ended with 1"),
+        (
+            [CHECK, OTHER_SHELL | {"content": "{ pkgs ? import <nixpkgs> {} }: broken"}],
+            "its dependencies cannot be installed",
+        ),
+    ],
+)
+def test_no_failure_of_a_checker_is_the_programs(bench: Bench, files: list[dict[str, str]], words: str) -> None:
+    bench.drop("x", ECHO, cases=cases("a", "fail"), checker={"files": files})
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (response["status"], verdicts(response)) == ("COMPLETED", ["judge_error", "runtime_error"])
+    assert words in response["cases"][0]["message"]
+    assert response["cases"][0]["run"]["outcome"] == "ok"
+
+
+def test_who_waits_for_a_checker_waits_for_both_builds(bench: Bench) -> None:
+    """Both are filed at once. Where one is lost, health has the submission looked at again."""
+    bench.backend.gate.clear()
+    bench.drop("x", ECHO, cases=cases("a"), checker={"files": [CHECK, OTHER_SHELL]})
+    bench.until(lambda: len(bench.names("builds/new") | bench.names("builds/building")) == 2)
+    bench.backend.gate.set()
+    bench.wait_for("x")
+    assert verdicts(bench.response("x")) == ["accepted"]
+    bench.assert_nothing_is_left()
+
+
 # -- how much of what cases print a response holds
 
 

@@ -13,6 +13,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
+from spoold.sandbox import Check
 from tests.sandbox.conftest import COMPILE, RUN, make_job
 
 pytestmark = pytest.mark.docker
@@ -30,10 +31,14 @@ class All:
         self.before(number)
         return True
 
-    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
+    def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
         assert number == len(self.runs)
         self.runs.append(run)
         self.notes.append(notes)
+        return None
+
+    def checked(self, number: int, result: JobResult) -> None:
+        raise AssertionError(number, result)
 
     @property
     def outcomes(self) -> list[object]:

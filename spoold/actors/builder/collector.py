@@ -18,7 +18,7 @@ from spoold.host.log import Log
 from spoold.host.metrics import COLLECTED_BUILDS, COLLECTED_BYTES, COLLECTIONS, STORE_BYTES
 from spoold.model.collection import Collected, Held, Order, Report, StoreSizes, Verdict, unused
 from spoold.model.errors import LeaseLostError, NewerFormatError, SpooldError
-from spoold.model.plan import build_id_of
+from spoold.model.plan import builds_of
 from spoold.model.states import Kind, Role
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
@@ -109,7 +109,7 @@ class Collector:
         Raises :class:`NewerFormatError` for one that this version cannot read: what that needs must not be deleted.
         """
         runtime = self._builds.runtime.read()
-        found: set[str | None] = set()
+        found: set[str] = set()
         for state in Kind.SUBMISSION.on_its_way:
             for entry in self._spool.queue.entries(state):
                 try:
@@ -117,8 +117,8 @@ class Collector:
                 except (LeaseLostError, msgspec.DecodeError):
                     continue  # it moved on, so it is looked at in its next state, or noted its use a moment ago
                 if runtime and request:
-                    found.add(build_id_of(request, runtime))
-        return {build_id for build_id in found if build_id}
+                    found.update(builds_of(request, runtime))
+        return found
 
     def _in_progress(self) -> set[str]:
         queue = self._builds.queue

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import msgspec
 
@@ -31,7 +29,8 @@ from spoold.actors.executor.finding import Finder
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.pace import Pace
 from spoold.actors.executor.provided import Provided
-from spoold.actors.executor.ready import Place, Ready
+from spoold.actors.executor.ready import Place
+from spoold.actors.executor.routing import Routing
 from spoold.actors.executor.seen import FOUND, AllSeen, Seen
 from spoold.actors.executor.slots import Slots
 from spoold.config import Settings
@@ -42,17 +41,12 @@ from spoold.host.persons import Persons, weights, weights_if_known
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Hint, Kept
 from spoold.model.job import Runtime
-from spoold.model.plan import plan_job
-from spoold.model.response import Status, of_dependencies
 from spoold.model.states import Role, State
-from spoold.model.submission import Request, Submission
 from spoold.sandbox import Sandbox
 from spoold.sandbox.lifecycle import EngineMonitor
-from spoold.sandbox.sizes import asked
-from spoold.spool.builds import BuildRecord, BuildStore
+from spoold.spool.builds import BuildStore
 from spoold.spool.lease import Heartbeat
 from spoold.spool.newer import LeftAlone
-from spoold.spool.progress import Progress
 from spoold.spool.recovery import mend
 from spoold.spool.store import Spool
 from spoold.upkeep import usage
@@ -103,9 +97,20 @@ class Executor:
             spool, builds, ending, floor=floor, shares=shares, persons=persons, heartbeat=heartbeat
         )
         self._building = Building(
-            spool, builds, self._provided, seen=seen, answering=answering, floor=floor, newer=newer, persons=persons
+            spool, builds, seen=seen, answering=answering, floor=floor, newer=newer, persons=persons
         )
         self._finder = Finder(settings, spool, seen=seen, line=self._line, building=self._building, answering=answering)
+        self._routing = Routing(
+            spool,
+            builds,
+            self._provided,
+            answering=answering,
+            building=self._building,
+            line=self._line,
+            backlog=self._finder.backlog,
+            floor=floor,
+            newer=newer,
+        )
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
         self._pace = Pace(lambda: self._line.length, spool.clock.monotonic, executor.slots)
@@ -243,7 +248,7 @@ class Executor:
             if place.entry.attempt > 1 and not seen.rested and self._rests(place):
                 return
             submission = self._spool.read(*place)
-            self._route(place, submission)
+            self._routing.route(place, submission, self._settings.limits)
         except LeaseLostError:
             return  # another executor has it
         except NewerFormatError as error:
@@ -267,41 +272,3 @@ class Executor:
             return False
         self._seen.rest(place, due)
         return True
-
-    def _route(self, place: Place, submission: Submission) -> None:
-        request = submission.Request
-        build_id = self._provided.build_id(request)
-        if request is None or build_id is None:
-            self._answering.answer(place, submission, None)
-            return
-        with self._builds.looking():
-            found = self._look_for_build(build_id)
-            note = self._builds.uses.note_again if isinstance(found, BuildRecord) else self._builds.uses.note
-            note(build_id, submission.Spool.uid)
-        if not isinstance(found, BuildRecord):
-            self._building.wait(place, submission, request, build_id, found)
-        elif found.result.shell:
-            self._line_up(place, submission, request, found)
-        else:
-            self._answering.answer(place, submission, found)
-
-    def _look_for_build(self, build_id: str) -> BuildRecord | Literal["queued", "building", "missing", "newer"]:
-        try:
-            return self._builds.look(build_id)
-        except NewerFormatError as error:
-            self._newer.meet(error)
-            return "newer"
-
-    def _line_up(self, place: Place, submission: Submission, request: Request, build: BuildRecord) -> None:
-        """Let a submission wait in line for a slot."""
-        if place.state is State.BUILDING:  # one whose build was there already may not have to wait: nothing to show yet
-            progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._floor.reached)
-            progress.change(
-                status=Status.DEPENDENCIES_INSTALLED, dependencies=of_dependencies(build.result.phase, cached=False)
-            )
-            progress.show()
-        owner, limits = submission.Spool.uid, self._settings.limits
-        job, _ = plan_job(place.entry, request, limits, build=build.result, nixpkgs="", owner=owner)
-        ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)
-        for arrival, other in self._line.ready(ready, owner, request.priority, submission.Spool.arrival):
-            self._finder.backlog.add(other.state, other.entry, arrival)

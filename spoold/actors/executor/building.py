@@ -14,7 +14,6 @@ from typing import Literal
 
 from spoold.actors.executor.answering import Answering
 from spoold.actors.executor.answers import answered
-from spoold.actors.executor.provided import Provided
 from spoold.actors.executor.ready import Place
 from spoold.actors.executor.seen import AllSeen
 from spoold.actors.executor.waits import BuildState, Wait, Waits
@@ -24,7 +23,7 @@ from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
 from spoold.model.response import Outcome, Phase, Response, Status
 from spoold.model.states import Role, State
-from spoold.model.submission import Request, Submission
+from spoold.model.submission import Dependencies, Request, Submission
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
 from spoold.spool.progress import Progress
@@ -32,6 +31,7 @@ from spoold.spool.store import Spool
 from spoold.upkeep.floor import Floor
 
 log = Log(Role.EXECUTOR)
+Found = Literal["queued", "building", "missing", "newer"]  # of a build that has not ended
 SHOWN = 64  # of those whose build has begun, so many are told in one step
 ENDS = 16  # waits that one step ends: each is synced several times
 LONG = 0.1  # seconds after which a step ends no more: hints are followed in between
@@ -45,7 +45,6 @@ class Building:
         self,
         spool: Spool,
         builds: BuildStore,
-        provided: Provided,
         *,
         seen: AllSeen,
         answering: Answering,
@@ -53,7 +52,7 @@ class Building:
         newer: LeftAlone,
         persons: Persons,
     ) -> None:
-        self._spool, self._builds, self._provided = spool, builds, provided
+        self._spool, self._builds = spool, builds
         self._seen, self._answering, self._floor, self._newer = seen, answering, floor, newer
         self._waits = Waits(persons.of)
         self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
@@ -82,8 +81,8 @@ class Building:
         place: Place,
         submission: Submission,
         request: Request,
-        build_id: str,
-        found: Literal["queued", "building", "missing", "newer"],
+        build: Dependencies,
+        found: Found,
     ) -> None:
         """Have a submission wait for a build of which so much was ``found``.
 
@@ -93,14 +92,14 @@ class Building:
             self._spool.queue.claim(place.entry, State.NEW, State.BUILDING)
             log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
         if found == "missing":
-            self._builds.request(self._provided.dependencies(request, build_id))
+            self._builds.request(build)
         asked = request.limits.dependencies
         until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
         state: BuildState = "queued" if found in ("queued", "missing") else "building"
-        wait = Wait(place.entry, sys.intern(build_id), state, until, submission.Spool)
+        wait = Wait(place.entry, sys.intern(build.build_id), state, until, submission.Spool)
         self._waits.add(wait)
         self._write_wait(wait)
-        self._take_result(build_id)  # it may have ended while we filed ourselves
+        self._take_result(build.build_id)  # it may have ended while we filed ourselves
 
     def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)

@@ -10,11 +10,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from spoold.model.cases import Case
+from spoold.model.checkers import arguments_for, files_for, judgement, not_compiled
 from spoold.model.compare.rules import Compare, rules_for
-from spoold.model.response import CaseResult, Phase, Summary
+from spoold.model.job import Job, JobResult
+from spoold.model.response import CaseResult, Outcome, Phase, Summary, Verdict
 from spoold.model.short import phase_in_short
 from spoold.model.submission import Request
-from spoold.model.verdicts import judged, skipped, stops, summary
+from spoold.model.verdicts import Judgement, checked, judged, printed, skipped, stops, summary
+from spoold.sandbox import Check
 
 MOST_OUTPUT = 16 * 1024 * 1024  # characters that a response holds of what all cases printed
 SHORT = 1024  # bytes of each output of a case that does not fit into that
@@ -23,10 +27,13 @@ SHORT = 1024  # bytes of each output of a case that does not fit into that
 class Judging:
     """The cases of ``request``, as a ``spoold.sandbox.Judge``. ``changed`` is called when there is one result more."""
 
-    def __init__(self, request: Request, changed: Callable[[list[CaseResult]], None]) -> None:
-        self._request = request
+    def __init__(
+        self, request: Request, changed: Callable[[list[CaseResult]], None], checker: Job | None = None, lost: str = ""
+    ) -> None:
+        self._request, self._checker, self._lost = request, checker, lost
         self._changed = changed
         self._room = MOST_OUTPUT
+        self._waits: CaseResult | None = None  # for its checker
         self.results: list[CaseResult] = []
 
     def wants(self, number: int) -> bool:
@@ -36,10 +43,45 @@ class Judging:
         self.results.append(skipped(self._request.cases[number]))
         return False
 
-    def ended(self, number: int, run: Phase, notes: list[str]) -> None:
-        """Judge a case that was run."""
+    def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
+        """Judge a case that was run, or return what its checker is to look at."""
         case = self._request.cases[number]
-        result = judged(case, rules_for(case.compare or self._request.compare or Compare()), run, notes)
+        if self._request.checker is None:
+            self._add(judged(case, rules_for(case.compare or self._request.compare or Compare()), run, notes))
+            return None
+        result = judged(case, None, run, notes)
+        if result.verdict is not Verdict.ACCEPTED:
+            self._add(result)
+        elif self._checker is None:
+            self._add(checked(case, result, Judgement(Verdict.JUDGE_ERROR, message=self._lost)))
+        else:
+            self._waits = result
+            return self._check(case, printed(run))
+        return None
+
+    def _check(self, case: Case, output: bytes) -> Check:
+        checker = self._request.checker
+        assert checker  # noqa: S101 - for mypy: the caller knows
+        answer = (case.expected and case.expected.printed("expected.stdout")) or b""
+        return Check(
+            files=files_for(self._request.stdin_of(case), answer, output),
+            stdin=output if checker.protocol == "kattis" else b"",
+            args=arguments_for(checker.protocol, checker.args),
+        )
+
+    def checked(self, number: int, result: JobResult) -> None:
+        """Judge a case by what its checker found."""
+        case, checker = self._request.cases[number], self._request.checker
+        assert checker and self._waits  # noqa: S101, PT018 - for mypy: it was asked for
+        found = (
+            judgement(checker.protocol, result.run, case.points)
+            if result.compile.outcome in (Outcome.OK, Outcome.SKIPPED)
+            else not_compiled(result)
+        )
+        self._add(checked(case, self._waits, found))
+        self._waits = None
+
+    def _add(self, result: CaseResult) -> None:
         self.results.append(self._fitted(result))
         self._changed(self.results.copy())
 

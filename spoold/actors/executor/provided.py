@@ -10,7 +10,7 @@ from spoold.host.attributes import Identity
 from spoold.host.log import Log
 from spoold.model.errors import NewerFormatError, OperatorError
 from spoold.model.job import Runtime
-from spoold.model.plan import build_id_of
+from spoold.model.plan import builds_of
 from spoold.model.states import Role
 from spoold.model.submission import Dependencies, Request
 from spoold.spool.runtime import RuntimeFile
@@ -43,13 +43,10 @@ class Provided:
             log.error("no work is taken until the builder provides a runtime that can be used", error=error)
         return None
 
-    def build_id(self, request: Request | None) -> str | None:
-        """Return the id of the build that a request needs, None where it needs none or there can be none."""
+    def builds(self, request: Request | None) -> list[Dependencies]:
+        """Return the builds that a request needs, that of its program first; none where there can be none."""
         if request is None or request.kind == "list-dependencies" or self.runtime is None:
-            return None
-        return build_id_of(request, self.runtime)
-
-    def dependencies(self, request: Request, build_id: str) -> Dependencies:
-        """Return what is filed for the builder to build what a request needs."""
-        pin = self.runtime.nixpkgs[request.nixpkgs] if self.runtime else ""
-        return Dependencies(build_id=build_id, expression=request.expression(), nixpkgs=pin)
+            return []
+        builds = builds_of(request, self.runtime)
+        pin = self.runtime.nixpkgs.get(request.nixpkgs, "")
+        return [Dependencies(build_id=id_, expression=text, nixpkgs=pin) for id_, text in builds.items()]

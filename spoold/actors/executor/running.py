@@ -24,12 +24,13 @@ class Running:
         self._sandbox, self._progress, self._showing, self._lease = sandbox, progress, showing, lease
         self._ran: dict[str, Phase] = {}
 
-    def outcome_of(self, job: Job, request: Request, response: Response) -> Response:
+    def outcome_of(self, job: Job, request: Request, response: Response, lost: str = "") -> Response:
         """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
 
-        One that is cancelled is told with the phases and cases that ran.
+        One that is cancelled is told with the phases and cases that ran. ``lost`` is why its checker cannot be run,
+        where it has one and the job has none.
         """
-        judging = Judging(request, self._show_cases) if job.cases else None
+        judging = Judging(request, self._show_cases, job.checker, lost) if job.cases else None
         try:
             result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging)
         except ClientError as error:

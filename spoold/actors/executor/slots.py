@@ -20,6 +20,7 @@ from spoold.actors.executor.showing import Showing
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
+from spoold.model.checkers import MOST_WORDS
 from spoold.model.errors import (
     LeaseLostError,
     NewerFormatError,
@@ -29,13 +30,14 @@ from spoold.model.errors import (
 )
 from spoold.model.ids import Entry
 from spoold.model.job import Runtime
-from spoold.model.plan import plan_job
+from spoold.model.plan import builds_of, plan_job
 from spoold.model.response import Outcome, Status, begun, of_dependencies
 from spoold.model.states import Role, State
+from spoold.model.submission import Request
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.sizes import asked
-from spoold.spool.builds import BuildStore
+from spoold.spool.builds import BuildRecord, BuildStore
 from spoold.spool.holding import Holder
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.newer import LeftAlone
@@ -203,7 +205,13 @@ class Slots:
         self._builds.uses.note_again(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
         limits = self._settings.limits
-        job, notes = plan_job(entry, request, limits, build=record.result, nixpkgs=pin, owner=owner)
+        checker = self._checker(request, owner) if request.checker else record
+        if checker is None:
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
+            return
+        job, notes = plan_job(
+            entry, request, limits, build=record.result, checker=checker.result, nixpkgs=pin, owner=owner
+        )
         job = msgspec.structs.replace(job, memory=asked(limits, job))
         if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
@@ -227,7 +235,9 @@ class Slots:
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         self._showing.soon(progress)
         try:
-            final = Running(sandbox, progress, self._showing, lease).outcome_of(job, request, response)
+            final = Running(sandbox, progress, self._showing, lease).outcome_of(
+                job, request, response, _why_lost(checker)
+            )
         finally:
             self._showing.over(progress)
         for name, phase in (("compile", final.compile), ("run", final.run)):
@@ -236,6 +246,13 @@ class Slots:
         lease.check()
         self._ending.finish(entry, submission, final, tidy=False)
         lease.ended = True
+
+    def _checker(self, request: Request, owner: int) -> BuildRecord | None:
+        """Return the last of the builds that a request needs, which is its checker's; None where it was collected."""
+        assert self._runtime  # noqa: S101 - for mypy: the pin is one of its
+        last = list(builds_of(request, self._runtime))[-1]
+        self._builds.uses.note_again(last, owner)
+        return self._builds.result(last)
 
     def _put_back(self, entry: Entry, *, lost: bool) -> None:
         """Give back an entry that was not finished, where its lease is not lost."""
@@ -263,6 +280,13 @@ class Slots:
             Place(State.RUNNING, entry),
             f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
+
+
+def _why_lost(checker: BuildRecord) -> str:
+    """Return why a checker whose build has failed cannot be run."""
+    build = checker.result.phase
+    words = build.stderr.strip().rpartition("\n")[2][:MOST_WORDS]
+    return f"checker: its dependencies cannot be installed ({build.outcome}): {words}"
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

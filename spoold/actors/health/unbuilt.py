@@ -1,4 +1,4 @@
-"""Submissions that wait in ``building/`` for a build that is nowhere: neither filed, nor under way, nor finished.
+"""Submissions that wait in ``building/`` for builds of which one is nowhere: neither filed, under way, nor finished.
 
 An entry is as large as its client likes, so each is read once, and what it waits for is remembered. That counts until
 the entry's file is another, or the runtime, which says what a pin stands for.
@@ -16,7 +16,7 @@ from spoold.host import attributes
 from spoold.host.attributes import Identity
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
-from spoold.model.plan import build_id_of
+from spoold.model.plan import builds_of
 from spoold.model.states import State
 from spoold.spool.builds import BuildStore
 from spoold.spool.newer import LeftAlone
@@ -24,11 +24,11 @@ from spoold.spool.store import Spool
 
 
 class Needed(NamedTuple):
-    """The build that an entry waits for (None: none that there could be), and what that was read from."""
+    """The builds that an entry waits for (none: there can be none), and what that was read from."""
 
     runtime: Identity | None
     file: Identity | None
-    build_id: str | None
+    builds: tuple[str, ...]
 
 
 class Unbuilt:
@@ -74,12 +74,13 @@ class Unbuilt:
                 if runtime is None:
                     return False
                 request = self._spool.read(State.BUILDING, entry).Request
-                build_id = build_id_of(request, runtime) if request else None
-                self._build_ids[entry] = Needed(provided, file, sys.intern(build_id) if build_id else None)
-            build_id = self._build_ids[entry].build_id
-            if build_id is not None and build_id not in missing:
-                missing[build_id] = self._builds.look(build_id) == "missing"
-            return build_id is None or missing[build_id]
+                builds = builds_of(request, runtime) if request else {}
+                self._build_ids[entry] = Needed(provided, file, tuple(map(sys.intern, builds)))
+            needed = self._build_ids[entry].builds
+            for build_id in needed:
+                if build_id not in missing:
+                    missing[build_id] = self._builds.look(build_id) == "missing"
+            return not needed or any(missing[build_id] for build_id in needed)
         except LeaseLostError:
             return False
         except NewerFormatError as error:  # of the runtime, the entry, or the build's result

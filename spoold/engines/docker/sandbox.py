@@ -32,8 +32,10 @@ from spoold.model.findings import refuse
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB, Limits
 from spoold.sandbox import Judge
-from spoold.sandbox.cases import WHOLE, OnPhase, run_cases
+from spoold.sandbox.cases import run_cases
+from spoold.sandbox.checkers import Checkers
 from spoold.sandbox.facts import HOLDERS
+from spoold.sandbox.parts import WHOLE, OnPhase
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Counts, Pool
 from spoold.sandbox.runner import Runner
@@ -58,6 +60,7 @@ class DockerSandbox:
         self._view = View(self._engine)
         self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
         self._pinning = Pinning(machine.cpus())
+        self._checkers = Checkers()
         self._elsewhere = False  # whether it was said that the store cannot be looked at
 
     def prepare(self) -> None:
@@ -164,7 +167,7 @@ class DockerSandbox:
             raise TemporaryError("the sandbox is not prepared")
         with self._turn(self._pool, cancelled) as turn:
             if job.cases:
-                return run_cases(job, judge, turn.run, on_phase)
+                return run_cases(job, judge, turn.run, on_phase, self._checkers)
             return turn.run(job, WHOLE, on_phase)
 
     def _turn(self, pool: Pool[Container], cancelled: threading.Event) -> Turn:

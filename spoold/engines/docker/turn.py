@@ -12,7 +12,7 @@ from spoold.engines.docker.container import Container
 from spoold.engines.docker.view import View
 from spoold.host.log import Log
 from spoold.model.job import Job, JobResult
-from spoold.sandbox.cases import OnPhase, Part
+from spoold.sandbox.parts import OnPhase, Part
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Pool
 from spoold.sandbox.runner import Runner

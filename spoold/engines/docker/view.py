@@ -20,7 +20,7 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, trial_job
-from spoold.sandbox.cases import OnPhase, Part
+from spoold.sandbox.parts import OnPhase, Part
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.stream import BrokenError, RefusedError
 

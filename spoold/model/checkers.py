@@ -1,0 +1,111 @@
+"""Checkers: what they are given, and what their end means, by the protocols of other judges.
+
+Spec: spool-layout.md, "Checkers". Sources: the Kattis problem package format (output validators), testlib.h 0.9.45,
+CMS' documentation of checkers ("standard manager output").
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from spoold.model.cases import Protocol
+from spoold.model.job import JobFile, JobResult
+from spoold.model.response import Outcome, Phase, Verdict
+from spoold.model.verdicts import Judgement
+
+INPUT, ANSWER, OUTPUT, FEEDBACK = "judge/input", "judge/answer", "judge/output", "feedback/"
+RESERVED = ("judge", "feedback")  # no place for a checker's own files
+ARGS = {
+    "kattis": (INPUT, ANSWER, FEEDBACK),
+    "testlib": (INPUT, OUTPUT, ANSWER),
+    "cms": (INPUT, ANSWER, OUTPUT),
+}
+MOST_WORDS = 1000  # characters of what a checker says that a client is told
+POINTS = re.compile(r"\bpoints?\s+([-+]?[0-9][0-9.eE+-]*)")
+KATTIS = {42: Verdict.ACCEPTED, 43: Verdict.WRONG_ANSWER}
+TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER, 4: Verdict.WRONG_ANSWER,
+           8: Verdict.WRONG_ANSWER}  # fmt: skip
+WITH_POINTS = 7
+PART, PARTS = 50, 200  # the first exit code for a part, in so many of a whole
+
+
+def files_for(stdin: bytes, answer: bytes, output: bytes) -> list[JobFile]:
+    """Return what lies beside a checker when it runs."""
+    named = {INPUT: stdin, ANSWER: answer, OUTPUT: output, FEEDBACK: b""}
+    return [JobFile(name, content, 0o644) for name, content in named.items()]
+
+
+def arguments_for(protocol: Protocol, args: list[str]) -> list[str]:
+    """Return the arguments of a checker whose own are ``args``."""
+    return [*ARGS[protocol], *args]
+
+
+def judgement(protocol: Protocol, run: Phase, of_points: float) -> Judgement:
+    """Return what a checker found whose run was this; ``of_points`` is what the case is worth."""
+    if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
+        return _failed(run, f"it ended with {run.outcome}")
+    if run.stdout_truncated is True or run.stderr_truncated is True:
+        return _failed(run, "it printed more than its limit keeps")
+    if protocol == "kattis":
+        found = KATTIS.get(run.exit_code)
+        return Judgement(found) if found else _failed(run, f"it ended with {run.exit_code}")
+    return _by_testlib(run, of_points) if protocol == "testlib" else _by_cms(run, of_points)
+
+
+def not_compiled(result: JobResult) -> Judgement:
+    """Return what is told where a checker could not be compiled, for which nobody else is to blame."""
+    words = "; ".join(result.notes)
+    return _failed(
+        result.compile, f"its compile.sh ended with {result.compile.outcome}" + (f": {words}" if words else "")
+    )
+
+
+def _by_testlib(run: Phase, of_points: float) -> Judgement:
+    code, words = int(run.exit_code), _words(run.stderr)  # type: ignore[arg-type]
+    if code in TESTLIB:
+        return Judgement(TESTLIB[code], message=words)
+    if code == WITH_POINTS and (found := POINTS.search(run.stderr)):
+        return _partial(_number(found[1]), of_points, words) or _failed(run, "its points are no number")
+    if PART <= code <= PART + PARTS:
+        return _partial((code - PART) / PARTS * of_points, of_points, words) or _failed(run, "")
+    return _failed(run, f"it ended with {code}")
+
+
+def _by_cms(run: Phase, of_points: float) -> Judgement:
+    if run.exit_code != 0:
+        return _failed(run, f"it ended with {run.exit_code}")
+    part = _number(run.stdout.partition("\n")[0].strip())
+    if part is None or not 0 <= part <= 1:
+        return _failed(run, "the first line that it printed is no number from 0 to 1")
+    words = _words(run.stderr.partition("\n")[0]).removeprefix("translate:")
+    return _partial(part * of_points, of_points, words) or _failed(run, "")
+
+
+def _partial(points: float | None, of_points: float, words: str) -> Judgement | None:
+    """Return what so many points mean; None where they are none."""
+    if points is None:
+        return None
+    if points >= of_points:
+        return Judgement(Verdict.ACCEPTED, message=words)
+    if points <= 0:
+        return Judgement(Verdict.WRONG_ANSWER, message=words)
+    return Judgement(Verdict.PARTIAL, points, words)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _failed(run: Phase, why: str) -> Judgement:
+    last = _words(run.stderr.strip().rpartition("\n")[2])
+    return Judgement(Verdict.JUDGE_ERROR, message=f"checker: {why}" + (f"; its last words: {last}" if last else ""))
+
+
+def _words(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "..."

@@ -1,0 +1,177 @@
+"""What the end of a checker means, by each protocol."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from spoold.model.cases import Case, Protocol
+from spoold.model.checkers import arguments_for, files_for, judgement, not_compiled
+from spoold.model.dropped import read_request
+from spoold.model.errors import ClientError
+from spoold.model.ids import Entry
+from spoold.model.job import BuildResult, JobResult
+from spoold.model.limits import Limits
+from spoold.model.plan import builds_of, plan_job
+from spoold.model.response import SKIPPED_PHASE, CaseResult, Outcome, Phase, Stream, Verdict, finished_phase
+from spoold.model.submission import Request
+from spoold.model.verdicts import Judgement, checked
+from tests.standins import PlainBackend
+
+RIGHT, WRONG, PART, ERROR = Verdict.ACCEPTED, Verdict.WRONG_ANSWER, Verdict.PARTIAL, Verdict.JUDGE_ERROR
+
+
+def ended(code: int | None, stdout: str = "", stderr: str = "", outcome: Outcome | None = None, more: int = 0) -> Phase:
+    """Return the run of a checker that ended so, and printed ``more`` bytes than were kept."""
+    streams = [Stream(text.encode(), len(text) + more) for text in (stdout, stderr)]
+    chosen = outcome or (Outcome.OK if code == 0 else Outcome.NONZERO_EXIT)
+    return finished_phase(stdout=streams[0], stderr=streams[1], time=0.1, outcome=chosen, exit_code=code)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "run", "verdict", "points", "words"),
+    [
+        ("kattis", ended(42, "x", "y"), RIGHT, None, ""),
+        ("kattis", ended(43), WRONG, None, ""),
+        ("kattis", ended(0), ERROR, None, "checker: it ended with 0"),
+        ("kattis", ended(1, stderr="a\nTraceback: x\n"), ERROR, None, "it ended with 1; its last words: Traceback: x"),
+        ("kattis", ended(42, outcome=Outcome.TIME_LIMIT), ERROR, None, "it ended with time_limit"),
+        ("kattis", ended(None, outcome=Outcome.SIGNALLED), ERROR, None, "it ended with signalled"),
+        ("kattis", ended(42, more=1), ERROR, None, "more than its limit keeps"),
+        ("testlib", ended(0, stderr="ok 3 numbers\n"), RIGHT, None, "ok 3 numbers"),
+        ("testlib", ended(1, stderr="wrong answer 1st words differ"), WRONG, None, "wrong answer 1st words differ"),
+        ("testlib", ended(2), WRONG, None, ""),
+        ("testlib", ended(4), WRONG, None, ""),
+        ("testlib", ended(8), WRONG, None, ""),
+        ("testlib", ended(3, stderr="FAIL no answer"), ERROR, None, "it ended with 3; its last words: FAIL no answer"),
+        ("testlib", ended(7, stderr="points 2.5 half"), PART, 2.5, "points 2.5 half"),
+        ("testlib", ended(7, stderr="points 10"), RIGHT, None, ""),
+        ("testlib", ended(7, stderr="points 99"), RIGHT, None, ""),
+        ("testlib", ended(7, stderr="points 0"), WRONG, None, ""),
+        ("testlib", ended(7, stderr="points -3"), WRONG, None, ""),
+        ("testlib", ended(7, stderr="nothing"), ERROR, None, "it ended with 7"),
+        ("testlib", ended(7, stderr="points 1e999"), ERROR, None, "its points are no number"),
+        ("testlib", ended(7, stderr="points 1-e"), ERROR, None, "its points are no number"),
+        ("testlib", ended(50), WRONG, None, ""),
+        ("testlib", ended(150), PART, 5.0, ""),
+        ("testlib", ended(250), RIGHT, None, ""),
+        ("testlib", ended(251), ERROR, None, "it ended with 251"),
+        ("testlib", ended(16), ERROR, None, "it ended with 16"),
+        ("cms", ended(0, "1.0\n", "translate:success\n"), RIGHT, None, "success"),
+        ("cms", ended(0, "0.0\n", "wrong\nmore\n"), WRONG, None, "wrong"),
+        ("cms", ended(0, "0.25", "some"), PART, 2.5, "some"),
+        ("cms", ended(0, "2\n"), ERROR, None, "no number from 0 to 1"),
+        ("cms", ended(0, "nan\n"), ERROR, None, "no number from 0 to 1"),
+        ("cms", ended(0, ""), ERROR, None, "no number from 0 to 1"),
+        ("cms", ended(1, "1.0\n"), ERROR, None, "it ended with 1"),
+    ],
+)
+def test_what_the_end_of_a_checker_means(
+    protocol: Protocol, run: Phase, verdict: Verdict, points: float | None, words: str
+) -> None:
+    found = judgement(protocol, run, 10.0)
+    assert (found.verdict, found.points) == (verdict, points)
+    assert words in found.message
+
+
+def test_long_words_are_cut_to_one_line() -> None:
+    found = judgement("testlib", ended(1, stderr="a\n" * 5000), 1.0)
+    assert len(found.message) == 1003
+    assert "\n" not in found.message
+
+
+def test_a_checker_that_is_not_compiled_says_why() -> None:
+    result = JobResult(compile=ended(1, stderr="x.c:1: error\n"), run=SKIPPED_PHASE, notes=["a note"])
+    assert not_compiled(result) == Judgement(
+        ERROR, message="checker: its compile.sh ended with nonzero_exit: a note; its last words: x.c:1: error"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "points"),
+    [(Judgement(RIGHT), 4), (Judgement(PART, 1.5), 1.5), (Judgement(WRONG), 0), (Judgement(ERROR), 0)],
+)
+def test_points_are_what_the_checker_gave(found: Judgement, points: float) -> None:
+    so_far = CaseResult(name="a", verdict=RIGHT, points=4, run=ended(0), message="a note")
+    result = checked(Case(name="a", points=4), so_far, found._replace(message="words"))
+    assert (result.verdict, result.points, result.message) == (found.verdict, points, "words; a note")
+    assert checked(Case(name="a", hidden=True), so_far, found._replace(message="words")).message is msgspec.UNSET
+
+
+def test_what_a_checker_is_given() -> None:
+    files = {file.name: file.content for file in files_for(b"in", b"answer", b"out")}
+    assert files == {"judge/input": b"in", "judge/answer": b"answer", "judge/output": b"out", "feedback/": b""}
+    assert arguments_for("kattis", ["-x"]) == ["judge/input", "judge/answer", "feedback/", "-x"]
+    assert arguments_for("testlib", []) == ["judge/input", "judge/output", "judge/answer"]
+    assert arguments_for("cms", []) == ["judge/input", "judge/answer", "judge/output"]
+
+
+# -- what may be asked for
+
+RUN = {"name": "run.sh", "content": ""}
+CASES = [{"name": "a"}]
+
+
+def read(max_files: int = 5, **keys: object) -> Request:
+    data = json.dumps({"files": [RUN], **keys}).encode()
+    return read_request(data, max_files=max_files, pins=frozenset({"default"}))
+
+
+def test_a_checker_has_a_build_of_its_own_and_limits() -> None:
+    shell = {"name": "cutor.nix", "content": "{ }: 1"}
+    checker = {"files": [RUN, {"name": "./compile.sh", "content": ""}, shell], "limits": {"run": {"time": 3}}}
+    request = read(cases=CASES, checker=checker)
+    assert request.checker
+    assert request.checker.protocol == "kattis"
+    runtime = PlainBackend().prepare({"default": "/srv/nixpkgs"})
+    one, other = builds_of(request, runtime).values()
+    assert (one == request.expression(), other) == (True, "{ }: 1")
+    assert len(builds_of(read(cases=CASES, checker={"files": [RUN]}), runtime)) == 1
+    build = BuildResult(phase=ended(0), shell="/nix/store/" + "0" * 32 + "-x", closure=[])
+    theirs = BuildResult(phase=ended(0), shell="/nix/store/" + "1" * 32 + "-y", closure=[])
+    job, _ = plan_job(Entry("x", 0, 1), request, Limits(), build=build, checker=theirs, nixpkgs="", owner=7)
+    assert job.checker
+    assert (job.shell, job.checker.shell, job.checker.owner) == (build.shell, theirs.shell, 7)
+    assert job.checker.compile
+    assert [file.name for file in job.checker.files] == ["run.sh", "compile.sh", "cutor.nix"]
+    assert job.longest == Limits().run.default.time + 3 + Limits().compile.default.time
+    failed = BuildResult(phase=ended(1))
+    assert (
+        plan_job(Entry("x", 0, 1), request, Limits(), build=build, checker=failed, nixpkgs="", owner=7)[0].checker
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"checker": {"files": [RUN]}}, "checker: there are no cases"),
+        ({"cases": CASES, "checker": {}}, "checker.files: there is no run.sh"),
+        ({"cases": CASES, "checker": {"files": [RUN, RUN]}}, "checker.files[1].name: 'run.sh' is the same file"),
+        (
+            {"cases": CASES, "checker": {"files": [RUN, {"name": "Judge/x", "content": ""}]}},
+            "checker.files[1].name: 'Judge/x'",
+        ),
+        (
+            {"cases": CASES, "checker": {"files": [RUN, {"name": "feedback", "content": ""}]}},
+            "judge and feedback are what",
+        ),
+        ({"cases": CASES, "checker": {"files": [RUN], "protocol": "x"}}, "there are kattis, testlib, cms"),
+        ({"cases": CASES, "checker": {"files": [RUN], "args": ["\0"]}}, "checker.args[0]: a NUL"),
+        ({"cases": CASES, "checker": {"files": [RUN], "compare": {}}}, "there is no such key"),
+        ({"cases": CASES, "checker": {"files": [RUN]}, "compare": {}}, "compare: there is a checker"),
+        ({"cases": [{"name": "a", "compare": {}}], "checker": {"files": [RUN]}}, "compare: there is a checker"),
+        (
+            {"cases": CASES, "checker": {"files": [RUN, *({"name": f"{n}", "content": ""} for n in range(4))]}},
+            "checker.files: 5 files are more than the 4",
+        ),
+        ({"cases": CASES, "checker": {"files": [{"name": "run.sh"}]}}, "checker.files[0].content"),
+        ({"cases": CASES, "validator": {"files": [RUN]}}, "Is checker meant?"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_checker(keys: dict[str, object], words: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        read(**keys)  # type: ignore[arg-type]
+    assert words in str(caught.value)
