@@ -43,6 +43,7 @@ class IdleSandbox:
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: Callable[[str, Phase], None] | None = None,  # noqa: ARG002
     ) -> JobResult:
         for number, case in enumerate(job.cases):
             if judge and judge.wants(number):

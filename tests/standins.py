@@ -21,9 +21,11 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
+from spoold.model.tails import phase_so_far
 from spoold.sandbox import Judge, RunCancelledError
 
 PATH = os.environ["PATH"]
+TAIL = 64 * 1024  # bytes of each output that are told on the way
 
 
 def store_path(name: str) -> str:
@@ -63,13 +65,15 @@ class PlainSandbox:
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: Callable[[str, Phase], None] | None = None,
     ) -> JobResult:
         self.begin(job, cancelled)
         with tempfile.TemporaryDirectory() as directory:
             _write(job, directory)
             compiled = SKIPPED_PHASE
+            tell = on_output if job.live else None
             if job.compile is not None:
-                compiled = _phase(directory, ["compile.sh"], job.compile, env=job.env, cancelled=cancelled)
+                compiled = _phase(directory, ["compile.sh"], job.compile, env=job.env, cancelled=cancelled, tell=tell)
                 on_phase("compile", compiled)
                 _end_if(cancelled)
                 if compiled.outcome is not Outcome.OK:
@@ -79,7 +83,7 @@ class PlainSandbox:
                 self._run_cases(job, directory, cancelled, judge)
                 return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes)
             script = ["run.sh", *job.args]
-            ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled)
+            ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled, tell=tell)
             on_phase("run", ran)
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
@@ -92,7 +96,9 @@ class PlainSandbox:
             with tempfile.TemporaryDirectory() as above:
                 own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
                 script = ["run.sh", *case.args]
-                ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled)
+                ran = _phase(
+                    str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled, tell=None
+                )
             check = judge.ended(number, ran, [])
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
@@ -131,6 +137,7 @@ def _phase(
     stdin: bytes = b"",
     env: dict[str, str],
     cancelled: threading.Event,
+    tell: Callable[[str, Phase], None] | None,
 ) -> Phase:
     began = time.monotonic()
     pipe = subprocess.PIPE
@@ -143,14 +150,20 @@ def _phase(
         stderr=pipe,
         process_group=0,
     )
-    ended = None
+    ended, told = None, -1
     to_send: bytes | None = stdin
     while True:
         try:
             stdout, stderr = process.communicate(to_send, timeout=0.02)
             break
-        except subprocess.TimeoutExpired:
-            to_send = None  # what was not sent yet is by the next call
+        except subprocess.TimeoutExpired as waiting:
+            to_send = None  # it has it, or will get it by the next call: to give it again is an error
+            parts = waiting.output or b"", waiting.stderr or b""
+            if tell and (printed := sum(map(len, parts))) > told:
+                out, err = (Stream(part[-TAIL:], len(part)) for part in parts)
+                name = script[0].removesuffix(".sh")
+                tell(name, phase_so_far(stdout=out, stderr=err, time=time.monotonic() - began))
+                told = printed
             if cancelled.is_set():
                 ended = Outcome.CANCELLED
             elif time.monotonic() - began > limits.time:

@@ -91,6 +91,12 @@ def test_stdin_args_env_and_files_reach_the_program(engine: tuple[Sandbox, str])
     assert result.run.stdout_bytes == len(b"i\0n\0\xff--x||1\n2\n")
 
 
+def test_a_program_that_has_read_its_input_may_go_on(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    result = sandbox.run(job(shell, "cat; sleep 0.3; echo end", stdin=b"in\n"), lambda *_: None, threading.Event())
+    assert result.run.stdout == "in\nend\n"
+
+
 def test_phases_are_told_as_they_end(engine: tuple[Sandbox, str]) -> None:
     sandbox, shell = engine
     told: list[tuple[str, Outcome]] = []
@@ -283,6 +289,38 @@ def test_a_checker_that_cannot_be_compiled_fails_no_case(engine: tuple[Sandbox, 
     for result in judge.results.values():
         assert (result.compile.exit_code, result.compile.stderr, result.run.outcome) == (4, "words\n", Outcome.SKIPPED)
     assert sorted(judge.results) == [0, 1]
+
+
+def test_what_a_live_job_prints_is_told_while_it_runs(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    cancelled = threading.Event()
+    told: list[tuple[str, Phase]] = []
+    ended: dict[str, Phase] = {}
+
+    def on_output(name: str, phase: Phase) -> None:
+        assert name not in ended
+        told.append((name, phase))
+        if phase.stderr:
+            cancelled.set()
+
+    script = "head -c 200000 /dev/zero | tr '\\0' x; echo; echo end; echo err >&2; sleep 60"
+    with pytest.raises(RunCancelledError):
+        sandbox.run(job(shell, script, live=True), ended.__setitem__, cancelled, None, on_output)
+    name, phase = told[-1]
+    assert (name, phase.stdout, phase.stderr) == ("run", "x" * (65536 - 5) + "\nend\n", "err\n")
+    assert (phase.stdout_truncated, phase.stderr_truncated) == (True, False)
+    assert not isinstance(phase.outcome, Outcome)
+    assert isinstance(phase.time, float)
+    assert ended["run"].outcome is Outcome.CANCELLED
+
+
+def test_of_a_job_that_is_not_live_nothing_is_told_on_the_way(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    told: list[str] = []
+    result = sandbox.run(
+        job(shell, "echo some; sleep 1.5"), lambda *_: None, threading.Event(), None, lambda name, _: told.append(name)
+    )
+    assert (result.run.stdout, told) == ("some\n", [])
 
 
 def test_a_store_provides_the_pins(store: tuple[Backend, dict[str, str]]) -> None:

@@ -153,6 +153,27 @@ def test_kill_9_of_a_daemon_in_the_middle_loses_and_doubles_nothing(served: Serv
     served.assert_nothing_is_left()
 
 
+def test_what_is_shown_on_the_way_is_no_answer_where_its_executor_is_killed(served: Served) -> None:
+    served.drop("shown", "seq 1 40000; echo begun >&2; sleep 4; echo end", progress=True)
+    side_file = served.spool / "progress" / "shown.json"
+    shown: list[str] = []
+
+    def look() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            run = json.loads(side_file.read_bytes())["run"]
+            shown.extend([run["stdout"]] if run["stderr"] else [])
+
+    until(lambda: look() or shown)  # type: ignore[func-returns-value]
+    assert shown[0].endswith("39999\n40000\n")
+    served.processes["executor"].send_signal(signal.SIGKILL)
+    served.processes["executor"].wait()
+    served.start(["executor"])
+    response = served.response("shown")
+    assert (response["status"], response["run"]["stderr"]) == ("COMPLETED", "begun\n"), response
+    assert response["run"]["stdout"] == "".join(f"{number}\n" for number in range(1, 40001)) + "end\n"
+    served.assert_nothing_is_left()
+
+
 def test_an_executor_that_is_stopped_past_its_lease_has_lost(served: Served, tmp_path: Path, docker_host: str) -> None:
     """Another answers; the first, continued, publishes nothing and removes its container."""
     first = served.processes["executor"]

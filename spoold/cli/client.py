@@ -239,10 +239,13 @@ def refusal(spool: str, dropped: Dropped) -> Response | None:
     return None
 
 
-def answer(spool: str, dropped: Dropped, timeout: float) -> Response | None:
+def answer(
+    spool: str, dropped: Dropped, timeout: float, meanwhile: Callable[[], object] = lambda: None
+) -> Response | None:
     """Return the answer to what was dropped, never that to something else; None where ``timeout`` was not enough.
 
-    A file goes after its refusal came. So once it has gone it is refused, or what has the id is this.
+    A file goes after its refusal came. So once it has gone it is refused, or what has the id is this. ``meanwhile`` is
+    called now and then until the answer is there.
     """
     deadline = time.monotonic() + timeout
     if not is_taken(dropped, timeout):
@@ -252,7 +255,14 @@ def answer(spool: str, dropped: Dropped, timeout: float) -> Response | None:
     left = max(0.0, deadline - time.monotonic())
     if not dropped.has_id:
         return _poll(lambda: refusal(spool, dropped), left)  # over NFS a new name may be seen late
-    response = _poll(lambda: _final(spool, dropped.id), left)
+
+    def look() -> Response | None:
+        found = _final(spool, dropped.id)
+        if found is None:
+            meanwhile()
+        return found
+
+    response = _poll(look, left)
     if response is not None and response.request_sha256 not in (dropped.sha256, UNSET):
         raise ClientError(f"{dropped.id!a}: the response of that id answers another request, and ours has no answer")
     return response

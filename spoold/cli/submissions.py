@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 from spoold.cli import client, exits, reading, render, text
+from spoold.cli.follow import Follower
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model import ids, misnamed
@@ -43,6 +45,7 @@ from spoold.model.submission import Request
     help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a request FILE.",
 )
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
+@click.option("--follow", is_flag=True, help="Wait, and meanwhile show on stderr what it prints.")
 @TIMEOUT
 @JSON
 @click.pass_obj
@@ -55,30 +58,38 @@ def submit(
     arguments: tuple[str, ...],
     variables: tuple[str, ...],
     wait: bool,
+    follow: bool,
     timeout: float,
     as_json: bool,
 ) -> int:
     """Submit a request (a JSON FILE), or a DIRECTORY that has run.sh, cutor.nix, compile.sh and whatever they need.
 
-    Without --wait it prints the id, under which `spoolctl status` tells the rest.
+    Without --wait it prints the id, under which `spoolctl status` tells the rest. With --follow a DIRECTORY asks for
+    "progress", which a request FILE has to say itself.
 
     \b
     Examples:
       spoolctl submit homework/ --stdin input.txt --arg fast --env LANG=C.UTF-8 --wait
       spoolctl submit request.json --id alice-ex3 --json --wait
+      spoolctl submit simulation/ --follow
 
     Exit codes: 0 submitted (with --wait: COMPLETED), 1 not submitted, 4 still on its way after --timeout, 5 (with
     --wait) it ended otherwise.
     """
     if source.is_dir():
         request = client.request_from_directory(source)
-        data = client.as_bytes(_with_inputs(request, stdin, arguments, variables))
+        request = _with_inputs(request, stdin, arguments, variables)
+        data = client.as_bytes(msgspec.structs.replace(request, progress=follow))
     elif stdin or arguments or variables:
         raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
     else:
         data = source.read_bytes()
     id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
     dropped = client.drop(settings.spool.path, id_, data)
+    if follow:
+        follower = Follower(settings.spool.path, id_, partial(click.echo, nl=False, err=True))
+        response = client.answer(settings.spool.path, dropped, timeout, follower.look)
+        return _show_end(id_, response, timeout, as_json=as_json)
     if wait:
         response = client.answer(settings.spool.path, dropped, timeout)
         return _show_end(id_, response, timeout, as_json=as_json)

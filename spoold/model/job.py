@@ -49,7 +49,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
     ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
     these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
-    once, and runs after cases whose output is to be checked.
+    once, and runs after cases whose output is to be checked. What a ``live`` one prints is told while it runs, but for
+    its cases.
     """
 
     submission_id: str
@@ -67,6 +68,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 0
     cases: list[JobCase] = []
     checker: Job | None = None
+    live: bool = False
 
     @property
     def longest(self) -> float:
@@ -81,7 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def of_case(self, case: JobCase) -> Job:
         """Return the job that runs one case only, and compiles nothing."""
         return msgspec.structs.replace(
-            self, stdin=case.stdin, args=case.args, env=case.env, run=case.limits, compile=None, cases=[]
+            self, stdin=case.stdin, args=case.args, env=case.env, run=case.limits, compile=None, cases=[], live=False
         )
 
     def without_files(self) -> Job:

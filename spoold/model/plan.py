@@ -58,6 +58,7 @@ def plan_job(
         owner=owner,
         closure=_closure(build, nixpkgs),
         cases=cases,
+        live=request.progress,
     )
     if request.checker and checker and checker.shell:
         compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
@@ -73,6 +74,7 @@ def plan_job(
             shell=checker.shell,
             closure=_closure(checker, nixpkgs),
             cases=[],
+            live=False,
         )
         job = msgspec.structs.replace(job, checker=own)
     return job, notes

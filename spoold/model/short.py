@@ -6,6 +6,7 @@ Spec: spool-layout.md, "The Response".
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET
 
 from spoold.model.response import Phase, Response, cut_at_character
 
@@ -26,6 +27,8 @@ def in_short(response: Response) -> Response:
 
 def phase_in_short(phase: Phase, most: int = SHOWN) -> Phase:
     """Return ``phase`` with the first ``most`` bytes of each output, a multiple of 4, and what was cut marked so."""
+    if phase.outcome is UNSET:  # it has not ended, and has the end of its outputs, see ``tails``
+        return phase
     changes: dict[str, object] = {}
     for stream in ("stdout", "stderr"):
         text: str = getattr(phase, stream)

@@ -103,6 +103,7 @@ class Request(Program, frozen=True):
     env: dict[str, str] = {}
     limits: LimitRequests = LimitRequests()
     nixpkgs: str = "default"
+    progress: bool = False
     kind: Literal["run", "list-dependencies"] = "run"
     cases: list[Case] = []
     compare: Compare | None = None

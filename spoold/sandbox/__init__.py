@@ -46,6 +46,9 @@ class Sandbox(Protocol):
     as it has ended. Of a job with cases it gets ``"compile"`` only, the ``judge`` hears of the cases, and the result
     says that ``run`` was skipped. ``cases.run_cases`` does that for an engine that can run part of a job.
 
+    Of a job that is ``live``, ``on_output`` gets the same on the way: the phase that runs, as it is so far, see
+    ``model.tails``. That comes once a second at most, and not at all of a phase that takes less.
+
     Once ``cancelled`` is set, the phase that runs is ended and told with the outcome ``cancelled`` and what there is of
     it. Then ``RunCancelledError`` is raised. That takes some seconds at most, whatever the job does. A job that ended
     by itself before is returned as ever.
@@ -66,6 +69,7 @@ class Sandbox(Protocol):
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: Callable[[str, Phase], None] | None = None,
     ) -> JobResult:
         """Run one job; leaves nothing behind, whatever happens. A job with cases needs a ``judge``."""
 

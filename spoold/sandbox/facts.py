@@ -12,6 +12,9 @@ WORDS = 3  # the descriptor from which the shell that enters the job's environme
 AHEAD = 512 * 1024  # bytes that the kernel counts ahead of their use, at most, see ``inside/pages.c``
 EXACT = 1024 * 1024  # bytes by which what is told may be wrong: so a phase is over its limit from there on
 
+TAIL = 64 * 1024  # bytes of each output that a supervisor tells on the way, at most, see ``inside/live.c``
+PACE = 1  # seconds between two times that it does so, at least
+
 SOCKET = 512 * 1024  # bytes that a socket may hold at most, see BUFFERS and net.core.rmem_default
 
 # What of /proc is not about processes and no program of a job needs: an engine hides it, or a cell. What only root may
@@ -45,4 +48,13 @@ BUFFERS = {
     "net.ipv4.tcp_wmem": "4096 16384 262144",
     "net.ipv4.tcp_max_tw_buckets": "1024",  # connections that were closed, which nobody is charged for
 }
-NUMBERS = {"VERSION": VERSION, "JOB_UID": JOB_UID, "WORDS": WORDS, "AHEAD": AHEAD, "EXACT": EXACT, "SOCKET": SOCKET}
+NUMBERS = {
+    "VERSION": VERSION,
+    "JOB_UID": JOB_UID,
+    "WORDS": WORDS,
+    "AHEAD": AHEAD,
+    "EXACT": EXACT,
+    "SOCKET": SOCKET,
+    "TAIL": TAIL,
+    "PACE": PACE,
+}

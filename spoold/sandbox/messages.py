@@ -146,7 +146,8 @@ class Order(Message):
     """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
 
     ``script`` is the file that this comes to; ``input`` is 1 where it gets the job's input. After a phase that is the
-    ``last``, 1, there is room made for another job without a word.
+    ``last``, 1, there is room made for another job without a word. Where ``live`` is 1, what it prints is told on the
+    way (``Live``).
     """
 
     argv: list[bytes]
@@ -155,6 +156,7 @@ class Order(Message):
     script: bytes
     input: int
     last: int
+    live: int
     limits: Bounds
 
 
@@ -226,6 +228,21 @@ class Obstacle(Message):
     kind: bytes
     file: bytes
     name: bytes
+
+
+class Live(Message):
+    """What a phase that runs has come to so far, once a second at most: its times, and the most memory that it held.
+
+    ``stdout`` and ``stderr`` are the last ``facts.TAIL`` bytes of what was written, at most.
+    """
+
+    time: int
+    cpu: int
+    memory: int
+    stdout: bytes
+    stdout_total: int
+    stderr: bytes
+    stderr_total: int
 
 
 class Done(Message):

@@ -43,6 +43,7 @@ def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: b
         script=f"{name}.sh".encode(),
         input=int(name == "run"),
         last=int(last),
+        live=int(job.live),
         limits=_bounds(limits),
     )
 

@@ -7,6 +7,7 @@ the business of its ``transport``; ``pool`` keeps some ready.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError, obstacles, wire
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import EXACT
+from spoold.sandbox.live import Hearing, OnOutput
 from spoold.sandbox.messages import Again, Cancel, Done, End, Failed, Keep, Kept, Message, Refused, Show
 from spoold.sandbox.notes import of_kept, of_phase, of_whole
 from spoold.sandbox.orders import order, parcel
@@ -113,7 +115,9 @@ class Runner(Generic[Carrier]):
         on_phase: OnPhase,
         cancelled: threading.Event,
         names: list[str] | None = None,
+        *,
         part: Part = WHOLE,
+        on_output: OnOutput | None = None,
     ) -> JobResult:
         """Run ``part`` of ``job``, which in a recycled container sees the entries ``names`` of the store only.
 
@@ -130,7 +134,7 @@ class Runner(Generic[Carrier]):
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
         head, *contents = parcel(job, part.before)
         parts = [wire.frame(show) + head if self.plan.recycled else head, *contents]
-        result = self._phases(stream, job, on_phase, parts, part)
+        result = self._phases(stream, job, on_phase, parts, part=part, on_output=on_output)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
         if self.plan.recycled and not worn and _usual(result):
             self._release(stream)
@@ -158,7 +162,14 @@ class Runner(Generic[Carrier]):
         self.reusable = self.due = True
 
     def _phases(
-        self, stream: Stream, job: Job, on_phase: OnPhase, parts: list[bytes | memoryview], part: Part
+        self,
+        stream: Stream,
+        job: Job,
+        on_phase: OnPhase,
+        parts: list[bytes | memoryview],
+        *,
+        part: Part = WHOLE,
+        on_output: OnOutput | None = None,
     ) -> JobResult:
         beside, most = held(job) + part.beside, self.plan.most(job, part.beside)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
@@ -172,7 +183,7 @@ class Runner(Generic[Carrier]):
             self._left = self.plan.recycled and name == "run"
             parts.append(wire.frame(order(self.plan.runtime, job, name, limits, last=self._left)))
             unseen = self._unseen
-            ran = self._phase(stream, parts, name, limits)
+            ran = self._phase(stream, parts, name, limits, Hearing(name, on_output, live=job.live))
             self._unseen = ran.unseen
             if part.after and ran.phase.outcome is Outcome.OK:
                 ran = self._keep(stream, ran, part.after)
@@ -208,7 +219,9 @@ class Runner(Generic[Carrier]):
             raise TemporaryError(f"the sandbox was lost: {error}") from error
         return ran._replace(notes=[*ran.notes, *of_kept(said)])
 
-    def _phase(self, stream: Stream, parts: Sequence[bytes | memoryview], name: str, limits: PhaseLimits) -> Ran:
+    def _phase(
+        self, stream: Stream, parts: Sequence[bytes | memoryview], name: str, limits: PhaseLimits, hearing: Hearing
+    ) -> Ran:
         started = time.monotonic()
         try:
             try:
@@ -216,9 +229,9 @@ class Runner(Generic[Carrier]):
             except ClosedError:
                 return _report(stream, name, limits, LOSS_TIMEOUT)  # it may have said why before it closed its end
             try:
-                said = stream.message(limits.time + MARGIN, Done, Failed, Refused)
+                said = hearing.hear_end(stream, limits.time + MARGIN)
             except RunCancelledError:
-                return _end_early(stream, name, limits, started)
+                return _end_early(stream, name, limits, started, hearing)
             return _account(stream, name, said, limits, time.monotonic() + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():
@@ -242,13 +255,14 @@ def _usual(result: JobResult) -> bool:
     return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
 
 
-def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float) -> Ran:
+def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float, hearing: Hearing) -> Ran:
     """End a phase as a limit would; where its supervisor does not tell of it soon, it is told without its output."""
     deadline = time.monotonic() + ENDING_TIMEOUT
     with stream.heedless():
         try:
-            stream.send([wire.frame(Cancel())], ENDING_TIMEOUT)
-            said = stream.message(deadline - time.monotonic(), Done, Failed, Refused)
+            with contextlib.suppress(ClosedError):  # it may have told of the end before it closed its own
+                stream.send([wire.frame(Cancel())], ENDING_TIMEOUT, regardless=True)
+            said = hearing.hear_end(stream, deadline - time.monotonic())
             return _account(stream, name, said, limits, deadline)
         except ClosedError:  # whoever runs this ends the container
             return Ran(cancelled_phase(time.monotonic() - started, "SIGKILL"), 0, 0, [])

@@ -84,15 +84,18 @@ class Stream:
         self._stdout = bytearray()
         self._stderr = bytearray()
 
-    def send(self, parts: Sequence[bytes | memoryview], patience: float) -> None:
-        """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds."""
+    def send(self, parts: Sequence[bytes | memoryview], patience: float, *, regardless: bool = False) -> None:
+        """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds.
+
+        What goes ``regardless`` of that is sent also where the supervisor may be telling of a phase on the way.
+        """
         deadline = time.monotonic() + patience
         for part in parts:
             view = memoryview(part)
             while view:
                 if self._wait(deadline, to_send=True):
                     self._receive_what_is_there()
-                if self._stdout:
+                if self._stdout and not regardless:
                     return
                 try:
                     view = view[self._pipe.send(view) :]

@@ -5,7 +5,9 @@ Spec: spool-layout.md, "The Response". No decision reads one, and to write one n
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -22,7 +24,8 @@ log = Log("spool")
 class Progress:
     """The response so far of one running submission, for its owner to look at. Never fails the run.
 
-    Nothing is shown while ``is_short`` tells that the disk has too little room. Thread-safe.
+    Nothing is shown while ``is_short`` tells that the disk has too little room. ``shown`` is when it was tried last, on
+    the monotonic clock. Thread-safe.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Progress:
         self._entry, self._response, self._origin = entry, response, origin
         self._showing = threading.Lock()
         self._ended = False
+        self.shown = -math.inf
 
     def change(self, **changes: object) -> None:
         """Note ``changes`` of the response, to be shown."""
@@ -42,6 +46,7 @@ class Progress:
         with self._showing:
             if self._ended or self._is_short():
                 return
+            self.shown = time.monotonic()
             try:
                 self._spool.write_progress(self._entry.id, self._response, self._origin, self._entry.attempt)
             except OSError as error:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spoold.actors.executor import showing
 from spoold.actors.executor.showing import Showing
 from spoold.model.ids import Entry
-from spoold.model.response import Response, Status
+from spoold.model.response import Phase, Response, Status, Stream
 from spoold.model.submission import Origin
+from spoold.model.tails import phase_so_far
 from spoold.spool.progress import Progress
 from tests.actors.bench import Bench
+from tests.schemas import validator
 
 ORIGIN = Origin(uid=0, gid=0, sha256="", arrival=0)
 
@@ -97,3 +103,99 @@ def test_a_job_that_is_over_at_once_is_not_shown(bench: Bench, monkeypatch: pyte
     bench.wait_for("a")
     bench.until(lambda: bench.names("progress") == set())
     assert shown == []
+
+
+# -- output on the way
+
+
+def side_file(bench: Bench, id_: str) -> dict[str, Any]:
+    """Return what a side file holds, nothing where there is none."""
+    path = bench.root / "progress" / f"{id_}.json"
+    if not path.exists():
+        return {"run": {}}
+    loaded: dict[str, Any] = json.loads(path.read_bytes())
+    validator("response").validate(loaded)
+    return loaded
+
+
+def printed(text: str) -> Phase:
+    return phase_so_far(stdout=Stream(text.encode(), len(text)), stderr=Stream(b"", 0), time=1.0)
+
+
+def talks_until(path: Path) -> str:
+    """Return a script that prints much and goes on until there is such a file."""
+    return f"head -c 100000 /dev/zero | tr '\\0' x; echo end >&2; while [ ! -e {path} ]; do sleep 0.02; done"
+
+
+def test_whoever_asks_sees_the_end_of_what_is_printed(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("a", talks_until(tmp_path / "go"), progress=True)
+    bench.until(lambda: side_file(bench, "a")["run"].get("stderr"))
+    shown = side_file(bench, "a")
+    assert shown["status"] == "RUNNING"
+    assert shown["run"].items() >= {"stdout": "x" * 65536, "stdout_bytes": 100_000, "stdout_truncated": True}.items()
+    assert (shown["run"]["stderr"], shown["run"]["stderr_truncated"]) == ("end\n", False)
+    assert "outcome" not in shown["run"]
+    (tmp_path / "go").touch()
+    bench.wait_for("a")
+    assert bench.response("a")["run"].items() >= {"stdout": "x" * 100_000, "outcome": "ok"}.items()
+    bench.assert_nothing_is_left()
+
+
+def test_a_compilation_that_has_ended_is_shown_by_its_beginning(bench: Bench, tmp_path: Path) -> None:
+    bench.drop(
+        "a",
+        talks_until(tmp_path / "go"),
+        files=[{"name": "compile.sh", "content": "echo made; head -c 10000 /dev/zero | tr '\\0' y"}],
+        progress=True,
+    )
+    bench.until(lambda: side_file(bench, "a")["run"].get("stderr"))
+    shown = side_file(bench, "a")["compile"]
+    assert (shown["stdout"], shown["outcome"]) == ("made\n" + "y" * 4091, "ok")
+    (tmp_path / "go").touch()
+    bench.wait_for("a")
+
+
+def test_whoever_does_not_ask_sees_nothing_of_it(bench: Bench, tmp_path: Path) -> None:
+    bench.drop("a", talks_until(tmp_path / "go"))
+    bench.until(lambda: side_file(bench, "a").get("status") == "RUNNING")
+    assert not bench.sandbox.jobs[0].live
+    (tmp_path / "go").touch()
+    bench.wait_for("a")
+
+
+def test_what_is_cancelled_meanwhile_has_its_answer_and_nothing_else(bench: Bench) -> None:
+    bench.drop("a", "echo some; sleep 600", progress=True)
+    bench.until(lambda: side_file(bench, "a")["run"].get("stdout"))
+    (bench.root / "incoming" / "a.cancel").write_bytes(b"a")
+    bench.until(lambda: not bench.names("incoming") | bench.names("tmp"), bench.intake.step)
+    response = bench.response("a")
+    assert (response["status"], response["run"]["outcome"]) == ("CANCELLED", "cancelled")
+    bench.assert_nothing_is_left()
+
+
+def test_output_is_shown_once_a_second_at_most(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "SOON", 0.0)
+    monkeypatch.setattr(showing, "PAUSE", 1000.0)
+    shower, progress = Showing(), of(bench, "a")
+    shower.output(progress, "run", printed("one"))
+    (due,) = shower._take_due()
+    due.show()
+    assert side_file(bench, "a")["run"]["stdout"] == "one"
+    shower.output(progress, "run", printed("one two"))
+    assert shower._take_due() == []
+    assert shower._due[progress] > time.monotonic() + 500
+    shower.soon(progress)  # other news of it do not wait, and take what was printed along
+    shower.output(progress, "run", printed("one two three"))
+    (due,) = shower._take_due()
+    due.show()
+    assert side_file(bench, "a")["run"]["stdout"] == "one two three"
+
+
+def test_no_output_is_shown_where_room_is_short(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "SOON", 0.0)
+    short = Progress(bench.spool, Entry("a", 1, 0), Response(status=Status.RUNNING), ORIGIN, lambda: True)
+    shower = Showing()
+    shower.output(short, "run", printed("one"))
+    (due,) = shower._take_due()
+    due.show()
+    assert bench.names("progress") == set()

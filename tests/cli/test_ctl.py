@@ -26,11 +26,13 @@ from spoold.actors.builder import Builder
 from spoold.cli import client, exits
 from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
+from spoold.cli.follow import Follower
 from spoold.cli.render import show_response, size
 from spoold.cli.text import printable
 from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError, OperatorError
-from spoold.model.response import Outcome, Phase, Response, of_dependencies
+from spoold.model.response import Outcome, Phase, Response, Stream, of_dependencies
+from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
 from tests.waiting import until
@@ -146,6 +148,48 @@ def test_progress_is_status_too(bench: Bench, program: Path) -> None:
     id_ = ctl(bench, "submit", str(program)).strip()
     bench.until(lambda: bench.progress(id_) == "RUNNING", lambda: None)
     assert "RUNNING" in ctl(bench, "status", id_)
+
+
+def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path) -> None:
+    """It prints a second word once the first was shown, and ends once the second was."""
+    script = "echo one; while [ ! -e {0}/1 ]; do sleep 0.02; done; echo two; while [ ! -e {0}/2 ]; do sleep 0.02; done"
+    (program / "run.sh").write_text(script.format(tmp_path))
+    command = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--follow", "--json"]
+    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as following:
+        assert following.stderr
+        assert following.stdout
+        assert following.stderr.readline() == "one\n"
+        (tmp_path / "1").touch()
+        assert following.stderr.readline() == "two\n"
+        (tmp_path / "2").touch()
+        assert json.loads(following.stdout.read())["run"]["stdout"] == "one\ntwo\n"
+    assert following.returncode == exits.OK
+
+
+def test_what_is_followed_is_said_once_and_what_is_missed_is_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    follower = Follower(str(tmp_path), "a", said.append)
+    side_file = tmp_path / "progress" / "a.json"
+    side_file.parent.mkdir()
+
+    def printed(data: bytes, total: int) -> str:
+        phase = phase_so_far(stdout=Stream(data, total), stderr=Stream(b"", 0), time=1.0)
+        side_file.write_bytes(msgspec.json.encode(Response(run=phase)))
+        said.clear()
+        follower.look()
+        return "".join(said)
+
+    follower.look()
+    assert printed(b"ab\n", 3) == "ab\n"
+    assert printed(b"ab\n", 3) == ""
+    assert printed("ab\n€".encode()[:-1], 5) == ""
+    assert printed("b\n€\x1b".encode(), 7) == "€\\x1b"
+    assert printed(b"z", 100) == "\n... 92 bytes of run stdout ...\nz"
+    assert printed(b"\xffz", 102) == "\\xffz"
+    side_file.write_bytes(b"{")
+    follower.look()
 
 
 def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: Path) -> None:

@@ -61,6 +61,7 @@ class WaitingSandbox(PlainSandbox):
         on_phase: Callable[[str, Phase], None],  # noqa: ARG002
         cancelled: threading.Event,  # noqa: ARG002
         judge: Judge | None = None,  # noqa: ARG002
+        on_output: Callable[[str, Phase], None] | None = None,  # noqa: ARG002
     ) -> JobResult:
         self.waits.wait()
         said = Stream(self.waits.name.encode(), len(self.waits.name))

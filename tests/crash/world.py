@@ -76,6 +76,7 @@ class TokenSandbox(PlainSandbox):
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: Callable[[str, Phase], None] | None = None,  # noqa: ARG002
     ) -> JobResult:
         self.begin(job, cancelled)
         if job.cases:

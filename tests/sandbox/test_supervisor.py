@@ -25,6 +25,7 @@ from spoold.sandbox.messages import (
     File,
     Keep,
     Kept,
+    Live,
     Message,
     Order,
     Parcel,
@@ -98,7 +99,7 @@ class Host:
         if not head:
             return None
         value = wire.decode(self.take(int.from_bytes(head, "big")))
-        return parse_any(value, Ready, Done, Refused, Kept, Broken)
+        return parse_any(value, Ready, Live, Done, Refused, Kept, Broken)
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]
     return [Parcel(files=named, archive=0, stdin=len(stdin)), *files.values(), stdin]
 
 
-def order(script: str, limits: Bounds = LIMITS) -> Order:
+def order(script: str, limits: Bounds = LIMITS, *, live: bool = False) -> Order:
     """Return the order to run ``script`` by the host's own shell, with the words as its standard input."""
     argv = [b"/bin/sh", b"-c", script.encode()]
     return Order(
@@ -133,6 +134,7 @@ def order(script: str, limits: Bounds = LIMITS) -> Order:
         script=b"run.sh",
         input=1,
         last=0,
+        live=int(live),
         limits=limits,
     )
 

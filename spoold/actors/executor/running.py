@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from spoold.actors.executor.judging import Judging
@@ -30,9 +32,10 @@ class Running:
         One that is cancelled is told with the phases and cases that ran. ``lost`` is why its checker cannot be run,
         where it has one and the job has none.
         """
+        on_output = partial(self._showing.output, self._progress)
         judging = Judging(request, self._show_cases, job.checker, lost) if job.cases else None
         try:
-            result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging)
+            result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging, on_output)
         except ClientError as error:
             return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
         except RunCancelledError:

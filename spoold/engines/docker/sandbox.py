@@ -35,6 +35,7 @@ from spoold.sandbox import Judge
 from spoold.sandbox.cases import run_cases
 from spoold.sandbox.checkers import Checkers
 from spoold.sandbox.facts import HOLDERS
+from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import WHOLE, OnPhase
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Counts, Pool
@@ -161,16 +162,17 @@ class DockerSandbox:
         on_phase: OnPhase,
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: OnOutput | None = None,
     ) -> JobResult:
         """Run one job, each part of it in a container that no other job is in."""
         if self._pool is None:
             raise TemporaryError("the sandbox is not prepared")
-        with self._turn(self._pool, cancelled) as turn:
+        with self._turn(self._pool, cancelled, on_output) as turn:
             if job.cases:
                 return run_cases(job, judge, turn.run, on_phase, self._checkers)
             return turn.run(job, WHOLE, on_phase)
 
-    def _turn(self, pool: Pool[Container], cancelled: threading.Event) -> Turn:
+    def _turn(self, pool: Pool[Container], cancelled: threading.Event, on_output: OnOutput | None) -> Turn:
         def replaced(container: Runner[Container], job: Job, beside: int) -> Runner[Container]:
             container.close()
             size = container.plan.size_for_all(job, beside)
@@ -184,6 +186,7 @@ class DockerSandbox:
             replaced=replaced,
             is_current=lambda container: container.plan == self._plan,
             cancelled=cancelled,
+            on_output=on_output,
         )
 
     def _start(self, cancelled: threading.Event) -> Runner[Container]:

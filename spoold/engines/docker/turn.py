@@ -12,6 +12,7 @@ from spoold.engines.docker.container import Container
 from spoold.engines.docker.view import View
 from spoold.host.log import Log
 from spoold.model.job import Job, JobResult
+from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import OnPhase, Part
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Pool
@@ -27,7 +28,7 @@ class Turn:
     """Runs parts of a job. A container that can serve the next part keeps its place, others are given back at once.
 
     ``replaced`` returns a container of the size that a part needs, for one that cannot be given it. ``is_current``
-    tells of a container whether others would be made like it now.
+    tells of a container whether others would be made like it now. ``on_output`` hears of a live job.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class Turn:
         replaced: Callable[[Runner[Container], Job, int], Runner[Container]],
         is_current: Callable[[Runner[Container]], bool],
         cancelled: threading.Event,
+        on_output: OnOutput | None = None,
     ) -> None:
         self._pool, self._view, self._pinning = pool, view, pinning
         self._replaced, self._is_current = replaced, is_current
-        self._cancelled = cancelled
+        self._cancelled, self._on_output = cancelled, on_output
         self._container: Runner[Container] | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +71,7 @@ class Turn:
             if not container.fits(job, part.beside):
                 self._container = container = self._replaced(container, job, part.beside)
             with self._pinned(container):
-                result = self._view.run(container, job, on_phase, self._cancelled, part)
+                result = self._view.run(container, job, on_phase, self._cancelled, part=part, on_output=self._on_output)
         except BaseException:  # an interrupt too
             container.stop()  # something of the job may still run, and removal can be a while off
             container.reusable = False

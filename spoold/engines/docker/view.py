@@ -20,6 +20,7 @@ from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import Job, JobResult, trial_job
+from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import OnPhase, Part
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.stream import BrokenError, RefusedError
@@ -102,12 +103,16 @@ class View:
         job: Job,
         on_phase: OnPhase,
         cancelled: threading.Event,
+        *,
         part: Part,
+        on_output: OnOutput | None = None,
     ) -> JobResult:
         """Run part of a job that sees its own closure only, where that is possible here and the job has one."""
         if self.narrow and job.closure:
-            return container.run(job, on_phase, cancelled, self._narrowed(container, job), part)
-        return container.run(job, on_phase, cancelled, part=part)
+            return container.run(
+                job, on_phase, cancelled, self._narrowed(container, job), part=part, on_output=on_output
+            )
+        return container.run(job, on_phase, cancelled, part=part, on_output=on_output)
 
     def _narrowed(self, container: Runner[Container], job: Job) -> list[str]:
         """Return the entries of the store that a job is to see; in a container of its own it sees no others now."""

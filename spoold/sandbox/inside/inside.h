@@ -103,7 +103,7 @@ struct bounds {
 struct order {
     struct list argv, words, env;
     struct string script;
-    bool input, last;
+    bool input, last, live;
     struct bounds limits;
 };
 
@@ -131,12 +131,15 @@ const struct message *next_message(int expected);         /* waits; what it retu
 void hear_cancel(void);                                   /* waits for that one; the message before stays good */
 size_t raw(const char **piece, size_t most);              /* waits for the next of the bytes that a message announced */
 void send_bytes(const char *from, size_t size);
-void send_frame(const struct text *body);
+size_t send_some(const char *from, size_t size);           /* what the host takes now, 0 where that is nothing */
+void send_frame(const struct text *body);                 /* after what is under way, see live.c */
 void send_word(const char *event);                        /* a message without fields */
 void send_reason(const char *event, const char *reason);
 void send_failed(void);                                   /* of the last failure */
 void make_ready(void);                                    /* notes what the kernel says of this process now */
 void send_ready(void);
+
+void put_length(char *to, size_t size);                   /* of a message, before it: 4 bytes */
 
 /* A dictionary that is put together, key by key in their order. */
 void put_integer(struct text *to, const char *key, int64_t value);
@@ -267,8 +270,26 @@ int64_t own_cpu(void);  /* nanoseconds of this process */
 void usage_begin(struct usage *usage, const struct bounds *limits);
 void usage_look(struct usage *usage, int64_t now);
 int64_t usage_count_draining(struct usage *usage);
+int64_t usage_cpu(const struct usage *usage);  /* so far */
 int64_t usage_account(struct usage *usage);  /* Return the CPU time; a limit that was passed meanwhile is the hit. */
 bool usage_oom(const struct usage *usage);
+
+/* -- live.c: what a phase has printed so far, told on the way */
+
+struct output {
+    int reader, writer;
+    size_t cap, total;
+    bool ended;
+    char *kept;  /* the first `cap` bytes at most */
+    char *ring;  /* the last bytes of what came after, where that is told on the way; else NULL */
+};
+
+void live_begin(struct output outputs[2]);
+char *live_room(const struct output *output, size_t *room);
+void live_look(const struct usage *usage, const struct output outputs[2], int64_t at);
+bool live_under_way(void);
+void live_send(void);
+void live_finish(void);
 
 /* -- obstacles.c: what keeps a program from being started */
 

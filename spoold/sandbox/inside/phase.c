@@ -25,13 +25,6 @@
 #define CHUNK 65536
 #define RESERVE (64 * 1024)         /* bytes, freed where memory is short at the report */
 
-struct output {
-    int reader, writer;
-    size_t cap, total;
-    bool ended;
-    char *kept;  /* the first `cap` bytes at most */
-};
-
 static struct {
     const struct order *order;
     pid_t pid;
@@ -59,7 +52,7 @@ void phase_prepare(void)
         ((volatile char *)reserve)[at] = 1;  /* touched, so that it is really ours */
 }
 
-/* -- its output: the first bytes are kept, all are counted, and reading never stops */
+/* -- its output: the first bytes are kept, all are counted, and reading never stops. The last are kept for live.c too */
 
 static void begin_output(struct output *output, size_t cap)
 {
@@ -86,8 +79,14 @@ static bool drain(struct output *output)
     static char rest[CHUNK];
     for (int turn = 0; turn < 16; turn++) {
         size_t room = output->cap - kept(output);
-        ssize_t size = room ? read(output->reader, output->kept + output->total, room < CHUNK ? room : CHUNK)
-                            : read(output->reader, rest, CHUNK);
+        char *to = rest;
+        if (room)
+            to = output->kept + output->total;
+        else if (output->ring)
+            to = live_room(output, &room);
+        else
+            room = CHUNK;
+        ssize_t size = read(output->reader, to, room < CHUNK ? room : CHUNK);
         if (size <= 0)
             return size < 0 && (errno == EAGAIN || errno == EINTR);
         output->total += size;
@@ -151,6 +150,15 @@ static bool end_all(void)
 
 /* -- the wait */
 
+/* Tell the host what there is so far; that is none of the phase's CPU time. */
+static void tell(void)
+{
+    int64_t began = usage_count_draining(&phase.usage);
+    live_look(&phase.usage, phase.outputs, now());
+    live_send();
+    phase.usage.looking_cpu += own_cpu() - began;
+}
+
 static void await(int64_t until)
 {
     struct output *outputs = phase.outputs;
@@ -160,6 +168,7 @@ static void await(int64_t until)
         {outputs[0].ended ? -1 : outputs[0].reader, POLLIN, 0},
         {outputs[1].ended ? -1 : outputs[1].reader, POLLIN, 0},
         {network_calls, POLLIN, 0},
+        {phase.order->live && live_under_way() ? 1 : -1, POLLOUT, 0},
     };
     int64_t left = until - now();
     struct timespec time = {left > 0 ? left / SECOND : 0, left > 0 ? left % SECOND : 0};
@@ -175,6 +184,8 @@ static void await(int64_t until)
             outputs[number].ended = !drain(&outputs[number]);
     if (waiting[4].revents)
         let_network_call();
+    if (waiting[5].revents)
+        tell();
     if (waiting[0].revents) {
         struct signalfd_siginfo who;
         while (read(children, &who, sizeof who) > 0)
@@ -193,6 +204,8 @@ static void watch(void)
         int64_t at = now();
         if (at >= (next_look < end ? next_look : end)) {
             usage_look(usage, at);
+            if (phase.order->live && !usage->hit)
+                tell();
             next_look = at + pause;
             pause = 2 * pause < TICK ? 2 * pause : TICK;
         }
@@ -327,6 +340,8 @@ void run_phase(const struct order *order, int input)
     prepare_child(order);
     for (int number = 0; number < 2; number++)
         begin_output(&phase.outputs[number], order->limits.output[number]);
+    if (order->live)
+        live_begin(phase.outputs);
     large_begin(&phase.large, order->limits.file_size);
     usage_begin(&phase.usage, &order->limits);
     obstacles_forget(order->script.at);

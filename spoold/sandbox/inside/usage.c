@@ -36,7 +36,7 @@ int64_t usage_count_draining(struct usage *usage)
     return own;
 }
 
-static int64_t cpu_used(const struct usage *usage)
+int64_t usage_cpu(const struct usage *usage)
 {
     int64_t total = usage->cpu_before < 0 ? -1 : cpu_total(), used = total - usage->cpu_before;
     return (total < 0 ? usage->reaped_cpu : used > 0 ? used : 0) + usage->draining_cpu;
@@ -71,7 +71,7 @@ void usage_look(struct usage *usage, int64_t now)
         usage->hit = HIT_MEMORY;
     else if (usage->elapsed >= usage->limits->time)
         usage->hit = HIT_TIME;
-    else if (cpu_used(usage) > usage->limits->cpu_time)
+    else if (usage_cpu(usage) > usage->limits->cpu_time)
         usage->hit = HIT_CPU;
     usage->looking_cpu += own_cpu() - began;
 }
@@ -82,7 +82,7 @@ int64_t usage_account(struct usage *usage)
     if (used > usage->memory_peak)
         usage->memory_peak = used;
     room_look(&usage->room);
-    int64_t cpu = cpu_used(usage);
+    int64_t cpu = usage_cpu(usage);
     if (usage->memory_peak > usage->most_memory)
         usage->hit = HIT_MEMORY;
     else if (!usage->hit && usage->elapsed > usage->limits->time)

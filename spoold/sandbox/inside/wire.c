@@ -64,18 +64,27 @@ size_t raw(const char **piece, size_t most)
     return read_some(space, most < CHUNK ? most : CHUNK, STALL_TIMEOUT);
 }
 
+size_t send_some(const char *from, size_t size)
+{
+    for (;;) {
+        ssize_t sent = write(1, from, size < CHUNK ? size : CHUNK);
+        if (sent > 0)
+            return sent;
+        if (sent < 0 && errno == EAGAIN)
+            return 0;
+        if (sent == 0 || errno != EINTR)
+            gone();
+    }
+}
+
 void send_bytes(const char *from, size_t size)
 {
     while (size) {
-        ssize_t sent = write(1, from, size < CHUNK ? size : CHUNK);
-        if (sent > 0) {
-            from += sent;
-            size -= sent;
-        } else if (sent < 0 && errno == EAGAIN) {
+        size_t sent = send_some(from, size);
+        if (!sent)
             await(1, POLLOUT, STALL_TIMEOUT);
-        } else if (sent == 0 || errno != EINTR) {
-            gone();
-        }
+        from += sent;
+        size -= sent;
     }
 }
 
@@ -269,7 +278,7 @@ static struct show show(const struct value *all)
 
 static struct order order(const struct value *all)
 {
-    const struct value *limits = dictionary(of(dictionary(all, 8), "limits", 'd'), 9);
+    const struct value *limits = dictionary(of(dictionary(all, 9), "limits", 'd'), 9);
     struct string policy = string(limits, "on_output_limit");
     return (struct order){
         .argv = strings(all, "argv"),
@@ -278,6 +287,7 @@ static struct order order(const struct value *all)
         .script = string(all, "script"),
         .input = integer(all, "input"),
         .last = integer(all, "last"),
+        .live = integer(all, "live"),
         .limits = {
             .time = a_size(limits, "time"),
             .cpu_time = a_size(limits, "cpu_time"),
@@ -377,11 +387,17 @@ void put_string(struct text *to, const char *key, const void *from, size_t size)
     put(to, from, size);
 }
 
+void put_length(char *to, size_t size)
+{
+    unsigned char head[4] = {size >> 24, size >> 16, size >> 8, size};
+    memcpy(to, head, 4);
+}
+
 void send_frame(const struct text *body)
 {
     char frame[4096];
-    unsigned char head[4] = {body->size >> 24, body->size >> 16, body->size >> 8, body->size};
-    memcpy(frame, head, 4);
+    live_finish();
+    put_length(frame, body->size);
     if (body->size <= sizeof frame - 4) {  /* in one piece: the other side is woken once */
         memcpy(frame + 4, body->at, body->size);
         send_bytes(frame, 4 + body->size);

@@ -31,6 +31,7 @@ static pid_t await_apart(pid_t pid, int *status)
 #define waitpid(pid, status, options) await_apart(pid, status)
 #include "apart.c"
 #undef waitpid
+#include "live.c"
 #include "obstacles.c"
 #include "snapshot.c"
 
@@ -244,6 +245,81 @@ static void answer_lie(const char *how)
     answer_snapshot(failed, &told);
 }
 
+/* Tell whether the end of an output of `size` bytes is right, of which `cap` are kept, and that is read in pieces. */
+static bool tail_is_right(size_t cap, size_t size, size_t piece)
+{
+    static char all[8 * TAIL], kept[8 * TAIL], space[TAIL + BESIDE], wanted[TAIL + BESIDE];
+    struct output outputs[2] = {{.cap = cap, .kept = kept}, {.cap = cap, .kept = kept}}, *output = &outputs[1];
+    struct text told = {space, 0, sizeof space}, right = {wanted, 0, sizeof wanted};
+    size_t end = size < TAIL ? size : TAIL;
+    live_begin(outputs);
+    for (size_t at = 0; at < size; at++)
+        all[at] = (at * 7 + at / 251) % 251;
+    while (output->total < size) {
+        size_t room = output->total < cap ? cap - output->total : 0;
+        char *to = room ? kept + output->total : live_room(output, &room);
+        room = room < piece ? room : piece;
+        room = room < size - output->total ? room : size - output->total;
+        memcpy(to, all + output->total, room);
+        output->total += room;
+    }
+    put_tail(&told, "key", output);
+    put_string(&right, "key", all + size - end, end);
+    return told.size == right.size && !memcmp(space, wanted, right.size);
+}
+
+/* Say how many pages are there of what output on the way takes, of how many: before a phase that asks for it, and with it. */
+static void answer_touched(void)
+{
+    static unsigned char seen[sizeof live / 4096 + 2];
+    struct output outputs[2] = {{.cap = 0}, {.cap = 0}};
+    char *from = (char *)((uintptr_t)&live & ~4095UL);
+    size_t pages = ((char *)(&live + 1) - from + 4095) / 4096, before = 0, after = 0;
+    MUST(mincore(from, pages * 4096, seen));
+    for (size_t page = 1; page < pages - 1; page++)  /* of the first and the last others have a part */
+        before += seen[page] & 1;
+    live_begin(outputs);
+    MUST(mincore(from, pages * 4096, seen));
+    for (size_t page = 1; page < pages - 1; page++)
+        after += seen[page] & 1;
+    printf("%zu %zu %zu\n", before, after, pages - 2);
+}
+
+/* Let time pass and things happen, and say whether a message comes of it, which the host takes unless one is under way. */
+static void answer_news(const char *rest)
+{
+    static char kept[64];
+    static struct output outputs[2] = {{.cap = sizeof kept, .kept = kept}, {.cap = sizeof kept, .kept = kept}};
+    static struct usage usage = {.cpu_before = -1};
+    static int64_t at;
+    double seconds;
+    unsigned long printed;
+    long long cpu;
+    char more[16] = "";
+    if (sscanf(rest, "%lf %lu %lld %15s", &seconds, &printed, &cpu, more) < 3)
+        BROKEN("which news?");
+    if (!at) {
+        live_begin(outputs);
+        at = usage.started = now();
+    }
+    at += (int64_t)(seconds * 1e9);
+    outputs[0].total += printed;
+    usage.reaped_cpu += cpu;
+    live.sent -= *more != '\0';
+    bool before = live_under_way();
+    live_look(&usage, outputs, at);
+    printf("%s\n", live_under_way() && !before ? "told" : "nothing");
+    live.sent = live.size;
+}
+
+static void answer_tail(const char *rest)
+{
+    unsigned long cap, size, piece;
+    if (sscanf(rest, "%lu %lu %lu", &cap, &size, &piece) != 3)
+        BROKEN("which tail?");
+    printf("%s\n", tail_is_right(cap, size, piece) ? "right" : "wrong");
+}
+
 static void obey(const char *line)
 {
     const char *rest;
@@ -308,6 +384,12 @@ static void obey(const char *line)
         printf("%d\n", can_let_go_on(rest));
     } else if (is_order(line, "told", &rest)) {
         answer_told(rest);
+    } else if (is_order(line, "touched", &rest)) {
+        answer_touched();
+    } else if (is_order(line, "news", &rest)) {
+        answer_news(rest);
+    } else if (is_order(line, "tail", &rest)) {
+        answer_tail(rest);
     } else if (is_order(line, "names", &rest)) {
         answer_names(rest);
     } else {

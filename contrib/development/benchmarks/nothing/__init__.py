@@ -30,9 +30,10 @@ class Nothing:
         on_phase: Callable[[str, Phase], None],
         cancelled: threading.Event,
         judge: Judge | None = None,
+        on_output: Callable[[str, Phase], None] | None = None,
     ) -> JobResult:
         """Run nothing, and tell of it as the real one does."""
-        del cancelled
+        del cancelled, on_output
         for number in range(len(job.cases)):
             if judge and judge.wants(number):
                 judge.ended(number, RAN, [])
