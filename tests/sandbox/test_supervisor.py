@@ -232,6 +232,17 @@ def test_a_work_directory_goes_on_in_another_container(program: Path, tmp_path: 
             assert os.WEXITSTATUS(done.status) == 0
 
 
+def test_a_file_in_whose_place_something_was_left_is_refused(program: Path, tmp_path: Path) -> None:
+    with started(program, tmp_path / "first") as host:
+        host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("echo made > judge"))
+        finished(host)
+        _, archive = kept(host)
+    with started(program, tmp_path / "again") as host:
+        file = File(name=b"judge/input", mode=0o644, size=1)
+        host.say(Parcel(files=[file], archive=len(archive), stdin=0), archive, b"x")
+        assert host.hear() == Refused(reason=b"Not a directory")
+
+
 def test_what_is_too_large_or_too_deep_is_not_kept(program: Path, tmp_path: Path) -> None:
     with started(program, tmp_path / "large") as host:
         host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order("head -c 70000 /dev/urandom > x"))

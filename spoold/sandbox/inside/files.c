@@ -124,7 +124,7 @@ int receive(const struct parcel *parcel)
     as_root();
     return input;
 failed:
-    if (!full() && !parcel->archive_size)  /* else compile.sh may have put something in its place */
+    if (!full() && !(parcel->archive_size && restored))  /* compile.sh may have put something in its place */
         FAILED_AT("a file of the job cannot be written");  /* its name is good: the job has no part in it */
     int number = errno;
     as_root();
