@@ -63,6 +63,11 @@ ELSEWHERE = {
     "stack": ("stack_limit", "stack_size"),
     "nixpkgs": ("pin", "channel"),
 }
+NO_TALK = (
+    "there are no interactive programs: a case has all of its input before it begins, and what it prints is looked at "
+    "when it has ended, by comparing or by a checker"
+)
+TALK = ("interactor", "interactive", "interaction")
 NO_LANGUAGES = (
     "there are no languages: cutor.nix among the files names the packages, compile.sh compiles and run.sh runs"
 )
@@ -158,6 +163,8 @@ def _unknown(key: str, path: str, fields: Iterable[str]) -> str:
     plain = _plain(key)
     if not path and plain in map(_plain, LANGUAGES):
         return f"{place}: {NO_LANGUAGES}"
+    if plain in TALK:
+        return f"{place}: {NO_TALK}"
     ours = _meant(plain, path, known) or difflib.get_close_matches(plain, known, n=1)
     hint = f" Is {ours[0]} meant?" if ours else ""
     return f"{place}: there is no such key.{hint} There are {', '.join(known)}"

@@ -168,6 +168,11 @@ def test_a_checker_has_a_build_of_its_own_and_limits() -> None:
             "checker.files: 5 files are more than the 4",
         ),
         ({"cases": CASES, "checker": {"files": [{"name": "run.sh"}]}}, "checker.files[0].content"),
+        ({"cases": CASES, "interactor": {"files": [RUN]}}, "interactor: there are no interactive programs"),
+        (
+            {"cases": CASES, "checker": {"files": [RUN], "interactive": True}},
+            "checker.interactive: there are no interactive",
+        ),
         ({"cases": CASES, "validator": {"files": [RUN]}}, "Is checker meant?"),
     ],
 )
