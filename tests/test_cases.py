@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,34 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
         ("accepted", f"{n}") for n in range(12)
     ]
     served.assert_nothing_is_left()
+
+
+def test_a_container_that_is_killed_in_the_middle_of_a_case_changes_no_answer(served: Served, docker_host: str) -> None:
+    mark = f"600.{secrets.randbelow(10**9):09}"
+    wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(4)]
+    began = served.spool / "done" / "lost.response.json"
+    script = f"test -e made && cat && if test $# -gt 0; then timeout 30 sleep {mark}; fi; true"
+    wanted[2]["args"] = ["nap"]
+    served.drop("lost", script, files=[{"name": "compile.sh", "content": "echo made > made"}], cases=wanted)
+
+    def busy() -> list[str]:
+        listed = docker(docker_host, "ps", "--quiet", "--no-trunc", "--filter", f"label=spoold.spool={served.spool}")
+        return [each for each in listed.split() if mark in docker(docker_host, "top", each, "-eo", "pid,args")]
+
+    until(busy, served.said)
+    for each in busy():
+        docker(docker_host, "kill", each)
+    until(began.exists, served.said)
+    response = served.response("lost")
+    assert [(case["verdict"], case["run"]["stdout"]) for case in response["cases"]] == [
+        ("accepted", f"{n}") for n in range(4)
+    ]
+    assert response["attempt"] == 2
+    served.assert_nothing_is_left()
+
+
+def docker(host: str, *words: str) -> str:
+    return subprocess.run(["docker", "--host", host, *words], capture_output=True, check=False, text=True).stdout
 
 
 def memory_of(pid: int) -> float:

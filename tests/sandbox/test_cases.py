@@ -9,13 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.engines.docker.container import Container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check
+from tests.sandbox.cells import Make, make
 from tests.sandbox.conftest import COMPILE, RUN, make_job
 
+__all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
 
 
@@ -251,6 +254,84 @@ def test_whatever_a_case_does_spares_the_next(judged: Judged) -> None:
     assert judge.printed[1::2] == ["kept\ncompile.sh\nmade\nrun.sh\n"] * len(does), judge.runs
     assert judge.outcomes[1::2] == [Outcome.OK] * len(does)
     assert Outcome.OK not in judge.outcomes[2::2]
+
+
+MANY = """
+import os, sys
+for number in range(100_000):
+    if number % 1000 == 0: os.mkdir(f"d{number // 1000}")
+    open(f"d{number // 1000}/{number}", "w").close()
+open("20M", "wb").write(os.urandom(20_000_000))
+for number in range(16_000): os.link("20M", f"d{number // 1000}/link{number}")
+for number in range(200):
+    with open(f"sparse{number}", "wb") as file: file.seek(250_000_000); file.write(b"x")
+with open("extents", "wb") as file:
+    for number in range(8000): file.seek(number * 8192); file.write(b"x")
+"""
+COUNT = """
+import os
+inodes, names, size = set(), 0, 0
+for place, _, files in os.walk("."):
+    for name in files:
+        status = os.lstat(os.path.join(place, name)); names += 1
+        if status.st_ino not in inodes: size += status.st_blocks * 512
+        inodes.add(status.st_ino)
+print(names, len(inodes), size, open("20M", "rb").read(8).hex(), open("d99/99999").read() == "")
+"""
+
+
+def test_many_files_links_and_holes_are_kept_as_they_are(judged: Judged) -> None:
+    """What is there twice, or nowhere, takes no more memory in a case than it did."""
+    files = {"many.py": MANY.encode(), "count.py": COUNT.encode()}
+    script = "exec python3 count.py"
+    compile_sh = "python3 many.py && exec python3 count.py"
+    limits = msgspec.structs.replace(COMPILE, file_size=1 << 30, time=200.0, cpu_time=200.0)
+    wide = msgspec.structs.replace(RUN, time=100.0, cpu_time=100.0)
+    result, judge = judged(
+        script, "a", "b", compile_sh=compile_sh, files=files, compile_limits=limits, limits=[wide] * 2
+    )
+    assert (result.compile.outcome, result.notes, judge.outcomes) == (Outcome.OK, [], [Outcome.OK] * 2), (
+        result,
+        judge.runs,
+    )
+    assert judge.printed == [result.compile.stdout] * 2
+
+
+class Sizes:
+    """Counts how often a container is given another size."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[object] = []
+        update = Container._update
+
+        def counted(container: Container, change: dict[str, Any]) -> None:
+            self.given.append(change)
+            update(container, change)
+
+        monkeypatch.setattr(Container, "_update", counted)
+
+
+def test_a_container_is_resized_for_other_limits_only(
+    make: Make, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one that serves all cases: once before the first of a kind, and not at all for the operator's defaults."""
+    sandbox = make()
+    default = sandbox.plan.settings.limits.run.default if sandbox.plan else RUN
+    sizes = Sizes(monkeypatch)
+    job = make_job("echo $1", shell=plain_shell, compile_sh="echo made > made", limits=default)
+    own = msgspec.structs.replace(default, memory=100 * MIB)
+
+    def resizes(limits: list[PhaseLimits]) -> int:
+        sizes.given.clear()
+        judge = All()
+        sandbox.run(with_cases(job, *("x" for _ in limits), limits=limits), lambda *_: None, threading.Event(), judge)
+        assert judge.printed == ["x\n"] * len(limits)
+        return len(sizes.given)
+
+    assert resizes([default] * 6) == 0
+    assert resizes([own] * 6) == 1
+    assert resizes([own] * 6) == 2  # compiling has the operator's default
+    assert resizes([default, own, default]) <= 4
 
 
 FORK = """
