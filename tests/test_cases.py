@@ -206,8 +206,8 @@ def test_a_container_that_is_killed_in_the_middle_of_a_case_changes_no_answer(se
     mark = f"600.{secrets.randbelow(10**9):09}"
     wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(4)]
     began = served.spool / "done" / "lost.response.json"
-    script = f"test -e made && cat && if test $# -gt 0; then timeout 30 sleep {mark}; fi; true"
-    wanted[2]["args"] = ["nap"]
+    script = f"test -e made && cat && if test $# -gt 0; then timeout 20 sleep {mark}; fi; true"
+    wanted[2] |= {"args": ["nap"], "limits": {"time": 300}}
     served.drop("lost", script, files=[{"name": "compile.sh", "content": "echo made > made"}], cases=wanted)
 
     def busy() -> list[str]:

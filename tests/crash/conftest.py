@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.crash.world import MEMORY, one_thread
+
+LONG_TIMEOUT = 3600.0  # seconds for one test of the long version, which takes minutes alone on a machine
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests here take longer where they go deep."""
+    for item in items:
+        if os.environ.get("SPOOLD_TEST_LONG") and item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(LONG_TIMEOUT))
 
 
 @pytest.fixture
