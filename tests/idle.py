@@ -25,11 +25,12 @@ from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finishe
 from spoold.model.states import Role
 from spoold.sandbox import Judge, RunCancelledError
 from spoold.spool import holding
+from tests import returned
 from tests.standins import PlainBackend
 
 
 class IdleSandbox:
-    """Answers at once."""
+    """Answers at once, with a large file where any are asked for."""
 
     def prepare(self) -> None:
         """Nothing is needed."""
@@ -62,7 +63,8 @@ class IdleSandbox:
                 self._end(job, on_phase)
         phase = _phase(b"", Outcome.OK, exit_code=0)
         on_phase("run", phase)
-        return JobResult(compile=SKIPPED_PHASE, run=phase)
+        outputs = returned.made(bytes(2_000_000)) if job.outputs else None
+        return JobResult(compile=SKIPPED_PHASE, run=phase, outputs=outputs)
 
     def _end(self, job: Job, on_phase: Callable[[str, Phase], None]) -> NoReturn:
         on_phase("run", _phase(job.stdin, Outcome.CANCELLED))

@@ -23,6 +23,7 @@ from spoold.model.limits import PhaseLimits
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
 from spoold.model.tails import phase_so_far
 from spoold.sandbox import Judge, RunCancelledError
+from tests import returned
 
 PATH = os.environ["PATH"]
 TAIL = 64 * 1024  # bytes of each output that are told on the way
@@ -87,7 +88,8 @@ class PlainSandbox:
             on_phase("run", ran)
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
-        return JobResult(compile=compiled, run=ran, notes=self.notes)
+            outputs = returned.of_directory(Path(directory), job.outputs) if job.outputs else None
+        return JobResult(compile=compiled, run=ran, notes=self.notes, outputs=outputs)
 
     def _run_cases(self, job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> None:
         for number, case in enumerate(job.cases):

@@ -36,6 +36,7 @@ from spoold.spool.builds import BuildStore
 from spoold.spool.recovery import clear_private, publish_committed
 from spoold.spool.results import Results
 from spoold.spool.store import Spool
+from spoold.spool.tar import Tar
 from spoold.upkeep.check import Check
 from spoold.upkeep.holdings import Item
 from spoold.upkeep.repair import repair as carry_out
@@ -45,6 +46,7 @@ from spoold.upkeep.unexplained import Action
 from tests.as_user import become
 from tests.engines import unavailable
 from tests.names import mine, result_named
+from tests.returned import made
 from tests.rights import assert_answer, can_do, drop_rights, in_child, run_as
 
 pytestmark = [
@@ -98,6 +100,12 @@ class Shared:
         self.by(EXECUTOR, lambda spool: finish(spool, id_, uid), capabilities)
         return self.response(id_)
 
+    def return_files(self, id_: str, uid: int = ALICE, capabilities: tuple[str, ...] = ()) -> Path:
+        """Have an executor answer a submission with returned files beside the response; return where these are."""
+        self.accept(id_, uid)
+        self.by(EXECUTOR, lambda spool: finish(spool, id_, uid, Tar({"": made(b"returned")})), capabilities)
+        return self.done / f"{id_}.outputs.tar"
+
     def accept(self, id_: str, uid: int = ALICE) -> None:
         request = Request(files=[File(name="run.sh", content="true")])
         self.by(INTAKE, lambda spool: spool.accept(id_, request, origin(uid)))
@@ -108,13 +116,14 @@ class Shared:
         uid: int = ALICE,
         capabilities: tuple[str, ...] = (),
         at: tuple[object, str] = (Results, "_link"),
+        tar: Tar | None = None,
     ) -> None:
         """Have an executor die between the commit and the publication."""
         self.accept(id_, uid)
 
         def die(spool: Spool) -> None:
             with mock.patch.object(*at, side_effect=lambda *_: os._exit(0)):
-                finish(spool, id_, uid)
+                finish(spool, id_, uid, tar)
 
         self.by(EXECUTOR, die, capabilities)
         assert (self.done / f"{id_}.json").exists()
@@ -125,10 +134,10 @@ def origin(uid: int) -> Origin:
     return Origin(uid=uid, gid=uid, sha256="0" * 64, arrival=1.0)
 
 
-def finish(spool: Spool, id_: str, uid: int) -> None:
+def finish(spool: Spool, id_: str, uid: int, tar: Tar | None = None) -> None:
     entry = mine(id_, 1, uid)
     spool.queue.claim(entry, State.NEW, State.RUNNING)
-    spool.finish(entry, Response(status=Status.COMPLETED), origin(uid))
+    spool.finish(entry, Response(status=Status.COMPLETED), origin(uid), tar=tar)
 
 
 @pytest.fixture
@@ -177,6 +186,34 @@ def test_an_owner_reads_and_nobody_changes(disk: Path) -> None:
         assert can_do(path, BOB, shared.own, gid=ALICE) == set(), "who only has the owner's group"
         assert (path.read_bytes(), attributes.identity(str(path))) == before
         assert "read" in can_do(path, HEALTH, shared.own, gid=GROUP)
+
+
+def test_returned_files_are_an_answer_like_the_response(disk: Path) -> None:
+    shared = Shared(disk)
+    path = shared.return_files("a")
+    assert_answer(path, ALICE, shared=True)
+    assert can_do(path, ALICE, shared.own) == {"read"}
+    assert can_do(path, BOB, shared.own) == set()
+    assert run_as(ALICE, f"tar xOf {path} 0").stdout == "returned"
+    found = {each.path for each in Check(shared.settings, "test").unexplained()}
+    assert found <= {"progress/a.json"}
+    os.removexattr(path, acl.NAME)
+    path.chmod(0o640)
+    for each in Check(shared.settings, "test").unexplained():
+        carry_out(shared.spool(), each)
+    assert_answer(path, ALICE, shared=True)
+
+
+@pytest.mark.parametrize("step", ["_link_tar", "_link"])
+def test_another_daemon_shows_the_returned_files_of_one_that_died(shared: Shared, step: str) -> None:
+    tar = Tar({"": made(b"returned")})
+    shared.commit("a", at=(Results, step), tar=tar)
+    shared.by(HEALTH, lambda spool: publish_committed(spool.queue, log))
+    path = shared.done / "a.outputs.tar"
+    assert path.read_bytes() == b"".join(tar)
+    for each in (path, shared.response("a")):
+        assert_answer(each, ALICE, shared=True)
+    assert os.listdir(shared.root / "tmp") == []
 
 
 @pytest.mark.parametrize("way", ["acl", "owner"])
@@ -474,6 +511,37 @@ def test_an_archive_gets_what_was_published(giving: Shared, archive: Path) -> No
     known = {f"{id_}.{kind}" for id_ in ("bad", "long") for kind in ("json", "response.sha256")}
     assert set(os.listdir(archive)) == {"good.json", "good.response.json", *known}
     assert (archive / "good.response.json").read_bytes() == data
+    assert os.listdir(giving.done) == []
+
+
+def test_returned_files_are_given_away_archived_and_removed_with_their_response(giving: Shared, archive: Path) -> None:
+    data = {}
+    for id_ in ("good", "bad"):
+        path = giving.return_files(id_, capabilities=GIVES)
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (ALICE, 0o400)
+        assert not changed(path)
+        data[id_] = path.read_bytes()
+        os.utime(giving.done / f"{id_}.json", (1, 1))
+    forge(giving.done / "bad.outputs.tar")
+    assert [each for each in Check(giving.settings, "test").unexplained() if "sha256" in each.path] == []
+    sweep(giving, ["false"])
+    assert (giving.done / "good.outputs.tar").stat().st_uid == ALICE, "its owner may still fetch it"
+    sweep(giving, ["xargs", "cp", "-t", str(archive)])
+    names = {f"{id_}.{kind}" for id_ in ("good", "bad") for kind in ("json", "response.json")}
+    assert set(os.listdir(archive)) == names | {"good.outputs.tar", "bad.outputs.sha256"}
+    assert (archive / "good.outputs.tar").read_bytes() == data["good"]
+    assert os.listdir(giving.done) == []
+
+
+def test_a_response_whose_returned_files_cannot_be_archived_stays_its_owners(giving: Shared, archive: Path) -> None:
+    path = giving.return_files("a", capabilities=GIVES)
+    os.utime(giving.done / "a.json", (1, 1))
+    with leased(path):
+        sweep(giving, ["xargs", "cp", "-t", str(archive)])
+        assert os.listdir(archive) == []
+        assert giving.response("a").stat().st_uid == ALICE
+    sweep(giving, ["xargs", "cp", "-t", str(archive)])
+    assert set(os.listdir(archive)) == {"a.json", "a.response.json", "a.outputs.tar"}
     assert os.listdir(giving.done) == []
 
 

@@ -16,8 +16,10 @@ from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettin
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobCase, JobFile, JobResult
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
+from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError, Sandbox
+from tests.returned import contents
 from tests.standins import PlainBackend, PlainSandbox
 
 ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]
@@ -108,6 +110,20 @@ def test_phases_are_told_as_they_end(engine: tuple[Sandbox, str]) -> None:
     result = sandbox.run(job(shell, "cat made", "echo x > made"), on_phase, threading.Event())
     assert told == [("compile", Outcome.OK), ("run", Outcome.OK)]
     assert result.run.stdout == "x\n"
+
+
+def test_files_come_back_of_a_run_also_of_one_that_fails(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    outputs = [Output(path="out/**"), Output(path="none", required=True), Output(path="*.txt", required=True)]
+    wanted = Wanted(outputs=outputs, files=10, file_size=1000, total=1000)
+    script = "mkdir -p out/a; echo 1 >out/a/1; echo 2 >out/2; echo x >x.txt; ln -s x.txt y.txt; exit 3"
+    result = sandbox.run(job(shell, script, outputs=wanted), lambda *_: None, threading.Event())
+    assert result.run.outcome is Outcome.NONZERO_EXIT
+    assert result.outputs
+    assert result.outputs.missing == ["none"]
+    assert contents(result.outputs) == {"out/2": b"2\n", "out/a/1": b"1\n", "x.txt": b"x\n"}
+    failed = sandbox.run(job(shell, "true", "exit 4", outputs=wanted), lambda *_: None, threading.Event())
+    assert failed.outputs is None
 
 
 def test_a_failed_compilation_ends_the_job(engine: tuple[Sandbox, str]) -> None:

@@ -15,6 +15,7 @@ from spoold.model.compare.excerpts import Difference
 from spoold.model.response import (
     CaseResult,
     Outcome,
+    OutputsTar,
     Package,
     Phase,
     Response,
@@ -42,6 +43,7 @@ def show_response(console: Console, id_: str, response: Response) -> None:
         parts.append(package_table(response.packages, time.time()))
     else:
         parts.append(_phase_table(response))
+        parts.extend(_outputs(response))
         # What a build that went well had to say is of use to nobody here; --json has it.
         quiet = response.dependencies.outcome is Outcome.OK
         for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
@@ -100,6 +102,21 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType) -> list[Text |
                     f"{of}{score.accepted} of {score.of} accepted, {score.points:g} of {score.of_points:g} points: "
                 ).append(score.verdict, style=VERDICTS.get(score.verdict, "bold red"))
             )
+    return parts
+
+
+def _outputs(response: Response) -> list[Text | Table | Panel]:
+    """Return a table of the files that came back, and what is to say of them."""
+    parts: list[Text | Table | Panel] = []
+    if isinstance(response.outputs, list) and response.outputs:
+        table = Table("file", "mode", "size", box=None, pad_edge=False)
+        for file in response.outputs:
+            table.add_row(Text(printable(file.name)), printable(file.mode), size(file.size))
+        parts.append(table)
+    if isinstance(response.outputs_missing, list):
+        parts.append(Text(f"required, and did not come back: {printable(', '.join(response.outputs_missing))}"))
+    if isinstance(response.outputs_tar, OutputsTar):
+        parts.append(Text(f"all files: {printable(response.outputs_tar.name)}, beside the response"))
     return parts
 
 

@@ -15,7 +15,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from spoold.host import acl
 from spoold.host.attributes import identity
@@ -50,7 +50,7 @@ def open_own(path: str, flags: int) -> int:
 
 def write_private(
     path: str,
-    data: bytes,
+    data: bytes | Iterable[bytes],
     *,
     mode: int | None = None,
     owner: tuple[int, int] | None = None,
@@ -59,9 +59,9 @@ def write_private(
 ) -> None:
     """Write a new file under a private name and sync its bytes; a leftover of a crash under that name is replaced.
 
-    Without a ``mode`` all of us may read and write it. ``access`` is a list (:mod:`spoold.host.acl`) in place of a
-    mode. ``owner`` (uid, gid) is given the file before anyone else can see it; raises PermissionError where that is not
-    allowed to this process and it is not the owner already.
+    ``data`` may come in pieces. Without a ``mode`` all of us may read and write it. ``access`` is a list
+    (:mod:`spoold.host.acl`) in place of a mode. ``owner`` (uid, gid) is given the file before anyone else can see it;
+    raises PermissionError where that is not allowed to this process and it is not the owner already.
     """
     beat()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -71,9 +71,10 @@ def write_private(
         remove(path)
         descriptor = os.open(path, flags, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for piece in (data,) if isinstance(data, bytes) else data:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(descriptor, view) :]
         if access is not None:
             acl.give(descriptor, access)
         else:

@@ -32,6 +32,8 @@ def check_cases(request: Request) -> None:
         return
     if request.kind != "run":
         raise ClientError("cases: a list-dependencies request has none")
+    if request.outputs:
+        raise ClientError("outputs: files of cases do not come back; leave out the cases, or the outputs")
     if len(request.cases) > MAX_CASES:
         raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
     names: dict[str, int] = {}

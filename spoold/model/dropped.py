@@ -25,6 +25,7 @@ from spoold.model.checkers import RESERVED
 from spoold.model.encodings import decode
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.lenient import TWICE, as_meant
+from spoold.model.outputs import DOT, MOST_PATTERNS, check_pattern, with_plain_path
 from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, Checker, File, Program, Request
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
@@ -36,7 +37,6 @@ MAX_DEPTH = 32  # directories above a file
 MAX_EXPRESSION = 1024 * 1024
 OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
 LONGEST_NUMBER = 400  # digits: more than any float has
-DOT = re.compile(r"\A(?:\./++)++(?=[^/])")  # without a way back, each step of which would take memory
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # A string, be it without its end: of one that had to have it each quote in it would be tried, to the end of the file.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -55,6 +55,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     _check_files(request, max_files)
     if request.checker:
         _check_checker(request.checker, max_files - len(request.files))
+    _check_outputs(request)
     if request.kind == "run":
         _check_scripts(request)
     elif request.files:
@@ -144,7 +145,8 @@ def _with_plain_names(request: Request) -> Request:
     """Return a request whose files are called as in their directory: ``./run.sh`` is ``run.sh``."""
     if request.checker:
         request = replace(request, checker=replace(request.checker, files=_plain(request.checker.files)))
-    return replace(request, files=_plain(request.files))
+    outputs = [with_plain_path(output) for output in request.outputs]
+    return replace(request, files=_plain(request.files), outputs=outputs)
 
 
 def _plain(files: list[File]) -> list[File]:
@@ -168,7 +170,7 @@ def _check_files(program: Program, max_files: int, below: str = "") -> None:
     names: dict[str, str] = {}
     for index, file in enumerate(program.files):
         where = f"{below}files[{index}].name"
-        folded = unicodedata.normalize("NFC", _checked_path(file.name, where)).casefold()
+        folded = unicodedata.normalize("NFC", checked_path(file.name, where)).casefold()
         if folded in names:
             raise ClientError(f"{where}: {shown(file.name)} is the same file as {shown(names[folded])}")
         names[folded] = file.name
@@ -185,6 +187,16 @@ def _check_content(file: File, where: str) -> None:
         raise ClientError(f"{where}.name: {shown(file.name)} is a directory, since it ends in '/': it has no content")
     if file.content is None and not file.is_directory:
         raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
+
+
+def _check_outputs(request: Request) -> None:
+    if len(request.outputs) > MOST_PATTERNS:
+        raise ClientError(
+            f"outputs: {len(request.outputs)} patterns are more than the {MOST_PATTERNS} that are allowed"
+        )
+    for index, output in enumerate(request.outputs):
+        where = f"outputs[{index}].path"
+        check_pattern(checked_path(output.path, where), where)
 
 
 def _check_scripts(program: Program, below: str = "") -> None:
@@ -205,7 +217,7 @@ def _check_scripts(program: Program, below: str = "") -> None:
         raise ClientError(f"{below}files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
 
 
-def _checked_path(name: str, where: str) -> str:
+def checked_path(name: str, where: str) -> str:
     """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
     problem = ""
     if len(name) > MAX_PATH:  # its parts would take much memory

@@ -57,6 +57,8 @@ class Private(StrEnum):
     REPORT = ".report.json"
     NOTE = ".note.json"
     WISH = ".cancel"
+    SCRATCH = ".scratch"
+    OUTPUTS = ".outputs.tar"
 
 
 FORMER = ("pins.json", "pins.result.json", "runtime.json")  # private names of earlier versions, which a kill left
@@ -166,6 +168,16 @@ def result_name(entry: Entry) -> str:
     return f"{_of_attempt(entry)}.response.json"
 
 
+def private_tar_name(entry: Entry) -> str:
+    """Return the name in ``tmp/`` of the returned files of an attempt's result; they are there before it."""
+    return f"{_of_attempt(entry)}{Private.OUTPUTS}"
+
+
+def result_beside(name: str) -> str | None:
+    """Return the name of the result to which returned files in ``tmp/`` belong, None of any other name."""
+    return name.removesuffix(Private.OUTPUTS) + response_name("") if name.endswith(Private.OUTPUTS) else None
+
+
 def _of_attempt(entry: Entry) -> str:
     owner = "" if entry.owner is None else f"{entry.owner}-"
     return f"{entry.id}@{owner}{entry.attempt}"
@@ -189,6 +201,11 @@ def done_name(id_: str) -> str:
 def response_name(id_: str) -> str:
     """Return the name in ``done/`` of what the client reads."""
     return f"{id_}.response.json"
+
+
+def tar_name(id_: str) -> str:
+    """Return the name in ``done/`` of the returned files that have no room in the response."""
+    return f"{id_}{Private.OUTPUTS}"
 
 
 def refusal_name(id_: str, uid: int, sha256: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from spoold.model.formats import Stored
 from spoold.model.limits import PhaseLimits
+from spoold.model.outputs import Returned, Wanted
 from spoold.model.paths import Pin, StorePath, StorePathOrNone, System
 from spoold.model.response import Package, Phase
 from spoold.model.setting import setting
@@ -50,7 +51,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
     these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
     once, and runs after cases whose output is to be checked. What a ``live`` one prints is told while it runs, but for
-    its cases.
+    its cases. ``outputs`` is what comes back of its files, which may lie in the directory ``scratch`` for a while, ""
+    the host's own.
     """
 
     submission_id: str
@@ -69,6 +71,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cases: list[JobCase] = []
     checker: Job | None = None
     live: bool = False
+    outputs: Wanted | None = None
+    scratch: str = ""
 
     @property
     def longest(self) -> float:
@@ -83,7 +87,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def of_case(self, case: JobCase) -> Job:
         """Return the job that runs one case only, and compiles nothing."""
         return msgspec.structs.replace(
-            self, stdin=case.stdin, args=case.args, env=case.env, run=case.limits, compile=None, cases=[], live=False
+            self,
+            stdin=case.stdin,
+            args=case.args,
+            env=case.env,
+            run=case.limits,
+            compile=None,
+            cases=[],
+            live=False,
+            outputs=None,
         )
 
     def without_files(self) -> Job:
@@ -109,11 +121,15 @@ def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[s
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran), and notes on them."""
+    """What came of a job: both phases, each with its outcome (``skipped`` where it never ran), and notes on them.
+
+    ``outputs`` are its files that came back, to be closed. They are None where it asks for none, or did not run.
+    """
 
     compile: Phase
     run: Phase
     notes: list[str] = []
+    outputs: Returned | None = None
 
 
 class Runtime(Stored, frozen=True, kw_only=True):

@@ -100,6 +100,18 @@ class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     maximum: PhaseLimits
 
 
+class OutputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What comes back of the files of a run that a request asks for."""
+
+    files: Annotated[int, setting("how many at most", ge=1, le=4096)] = 64
+    file_size: Annotated[int, setting("of one file", "bytes", ge=1)] = 4 * MIB
+    total: Annotated[int, setting("all of them together", "bytes", ge=1)] = 16 * MIB
+    inline: Annotated[
+        int,
+        setting("what of them the response itself has; where that is not all, a tar beside it has all", "bytes", ge=0),
+    ] = 1 * MIB
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The operator's limits for jobs."""
 
@@ -114,6 +126,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = 0
     work_inodes: Annotated[int, setting("how many files and directories each of them may have", ge=1)] = 262144
+    outputs: OutputLimits = OutputLimits()
 
     kept: Annotated[
         int,

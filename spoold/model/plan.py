@@ -8,6 +8,7 @@ from spoold.model import ids
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Job, JobCase, Runtime
 from spoold.model.limits import Limits, PhaseLimits, RequestedLimits, effective, unused_wishes
+from spoold.model.outputs import Wanted
 from spoold.model.submission import COMPILE_FILE, LimitRequests, Program, Request
 
 MOST_NOTES = 8  # on limits of cases
@@ -59,6 +60,7 @@ def plan_job(
         closure=_closure(build, nixpkgs),
         cases=cases,
         live=request.progress,
+        outputs=_wanted(request, limits),
     )
     if request.checker and checker and checker.shell:
         compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
@@ -75,6 +77,7 @@ def plan_job(
             closure=_closure(checker, nixpkgs),
             cases=[],
             live=False,
+            outputs=None,
         )
         job = msgspec.structs.replace(job, checker=own)
     return job, notes
@@ -124,3 +127,10 @@ def _said(limits: RequestedLimits | None) -> dict[str, object]:
     return (
         {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None} if limits else {}
     )
+
+
+def _wanted(request: Request, limits: Limits) -> Wanted | None:
+    most = limits.outputs
+    if not request.outputs:
+        return None
+    return Wanted(outputs=request.outputs, files=most.files, file_size=most.file_size, total=most.total)

@@ -218,6 +218,28 @@ class Summary(Score, frozen=True, kw_only=True):
     groups: dict[str, Score] | UnsetType = UNSET
 
 
+class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that came back: its size in bytes, and its mode, in octal digits.
+
+    ``content`` is text in ``encoding``, ``utf8`` or ``base64``. Both are unset where there is no room for it here.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    mode: str
+    content: str | UnsetType = UNSET
+    encoding: str | UnsetType = UNSET
+
+
+class OutputsTar(msgspec.Struct, frozen=True, kw_only=True):
+    """The file beside the response that has all files that came back; ``size`` is in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+
+
 class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
     """What a submission waits for: a build that is ``queued`` or ``building``."""
 
@@ -244,6 +266,9 @@ class Response(msgspec.Struct, kw_only=True):
     run: Phase = PENDING_PHASE
     cases: list[CaseResult] | UnsetType = UNSET
     summary: Summary | UnsetType = UNSET
+    outputs: list[ReturnedFile] | UnsetType = UNSET
+    outputs_missing: list[str] | UnsetType = UNSET
+    outputs_tar: OutputsTar | UnsetType = UNSET
     packages: list[Package] | UnsetType = UNSET
     uid: int | UnsetType = UNSET
     submitted: str | UnsetType = UNSET

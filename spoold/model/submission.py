@@ -16,6 +16,7 @@ from spoold.model.encodings import Encoding, decode
 from spoold.model.formats import Stored
 from spoold.model.job import JobFile
 from spoold.model.limits import RequestedLimits
+from spoold.model.outputs import Output
 from spoold.model.response import Response
 from spoold.model.words import shown
 
@@ -104,6 +105,7 @@ class Request(Program, frozen=True):
     limits: LimitRequests = LimitRequests()
     nixpkgs: str = "default"
     progress: bool = False
+    outputs: list[Output] = []
     kind: Literal["run", "list-dependencies"] = "run"
     cases: list[Case] = []
     compare: Compare | None = None

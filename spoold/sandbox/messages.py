@@ -142,6 +142,18 @@ class Bounds(Message):
     on_output_limit: bytes
 
 
+class Wanted(Message):
+    """What comes back of the files that a phase leaves: those that ``patterns`` stand for, none where there are none.
+
+    So many ``files`` at most, each of ``file_size`` bytes at most, and all of ``total``.
+    """
+
+    patterns: list[bytes]
+    files: int
+    file_size: int
+    total: int
+
+
 class Order(Message):
     """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
 
@@ -158,6 +170,7 @@ class Order(Message):
     last: int
     live: int
     limits: Bounds
+    outputs: Wanted
 
 
 class Cancel(Message):
@@ -285,6 +298,36 @@ class Kept(Message):
     pipes: int
     sockets: int
     devices: int
+
+
+class Output(Message):
+    """A file that comes back after ``Done``; ``matched`` has a bit for each pattern, and ``size`` bytes follow."""
+
+    name: bytes
+    mode: int
+    matched: int
+    size: int
+
+
+class Outputs(Message):
+    """All files that come back were told. The counts are of names that matched and do not come back.
+
+    They are ``large``, ``many`` or too much in ``total``, ``odd`` (no regular file), have ``names`` that no request can
+    have, or are ``closed``. Directories that were too ``deep``, or met when the time was over (``slow``), were not
+    looked into. Where it ``failed``, the counts are 0: for want of b"memory" or b"time", or b"ended" otherwise. Then
+    the last file is not as it was unless it is ``whole``, 1.
+    """
+
+    large: int
+    many: int
+    total: int
+    odd: int
+    names: int
+    closed: int
+    deep: int
+    slow: int
+    failed: bytes
+    whole: int
 
 
 # -- to and from a porter

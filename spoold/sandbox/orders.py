@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import PhaseLimits
-from spoold.sandbox import wire
+from spoold.sandbox import returned, wire
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import WORDS
 from spoold.sandbox.messages import Bounds, File, Order, Parcel
@@ -45,6 +45,7 @@ def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: b
         last=int(last),
         live=int(job.live),
         limits=_bounds(limits),
+        outputs=returned.order_of(job.outputs if name == "run" else None),
     )
 
 

@@ -21,8 +21,9 @@ from spoold.host.log import Log
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult
 from spoold.model.limits import MIB, PhaseLimits
+from spoold.model.outputs import Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
-from spoold.sandbox import RunCancelledError, obstacles, wire
+from spoold.sandbox import RunCancelledError, obstacles, returned, wire
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import EXACT
 from spoold.sandbox.live import Hearing, OnOutput
@@ -51,7 +52,8 @@ Carrier = TypeVar("Carrier", bound=Transport)
 class Ran(NamedTuple):
     """A phase that ran: its record, the bytes of files in memory that it leaves, how many there were, and notes.
 
-    A later one may hold ``unseen`` bytes for a moment without being seen, since its container held as much.
+    A later one may hold ``unseen`` bytes for a moment without being seen, since its container held as much. Where its
+    sandbox is ``lost``, there is nothing else of it.
     """
 
     phase: Phase
@@ -59,6 +61,7 @@ class Ran(NamedTuple):
     entries: int
     notes: list[str]
     unseen: int = 0
+    lost: bool = False
 
 
 class Runner(Generic[Carrier]):
@@ -174,6 +177,7 @@ class Runner(Generic[Carrier]):
         beside, most = held(job) + part.beside, self.plan.most(job, part.beside)
         phases = {"compile": SKIPPED_PHASE, "run": SKIPPED_PHASE}
         notes: list[str] = []
+        outputs: Returned | None = None
         for name, limits in (("compile", job.compile), ("run", None if part.after else job.run)):
             if limits is None:
                 continue
@@ -195,10 +199,17 @@ class Runner(Generic[Carrier]):
             on_phase(name, phases[name])
             if phases[name].outcome is Outcome.CANCELLED:
                 raise RunCancelledError("cancelled")
+            if name == "run" and job.outputs:
+                contents = returned.room(job.scratch)
+                if ran.lost:
+                    outputs = returned.lost(job.outputs, name, contents)
+                else:
+                    outputs = returned.after(stream, job.outputs, name, contents, self.transport.lacked_memory)
+                notes += outputs.notes
             if phases[name].outcome is not Outcome.OK:
                 break
             parts = []
-        return JobResult(compile=phases["compile"], run=phases["run"], notes=notes)
+        return JobResult(compile=phases["compile"], run=phases["run"], notes=notes, outputs=outputs)
 
     def _keep(self, stream: Stream, ran: Ran, archive: Archive) -> Ran:
         """Take what a phase left; one that left what cannot be kept has met a limit."""
@@ -235,7 +246,7 @@ class Runner(Generic[Carrier]):
             return _account(stream, name, said, limits, time.monotonic() + MARGIN)
         except ClosedError as error:
             if self.transport.lacked_memory():
-                return Ran(killed_whole(limits, time.monotonic() - started), 0, 0, of_whole(name))
+                return Ran(killed_whole(limits, time.monotonic() - started), 0, 0, of_whole(name), lost=True)
             raise TemporaryError(f"the sandbox was lost: {error}") from error
 
 

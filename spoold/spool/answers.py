@@ -26,6 +26,7 @@ from spoold.host.attributes import Rights
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Private
+from spoold.spool.tar import Tar
 
 log = Log("spool")
 CLOSED = 0o400  # mode of an answer that nobody but the owner of the file may read
@@ -51,7 +52,7 @@ class Answers:
         self.by_list = settings.answers == "acl"
         self.readers = _resolved(settings.readers)
 
-    def write(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool = True) -> None:
+    def write(self, path: str, data: bytes | Tar, owner: tuple[int, int], *, sync: bool = True) -> None:
         """Write a private file that ``owner`` (uid, gid) may read once it is public; where it is not synced, no digest.
 
         The directory of ``path`` tells whether there are other daemons, who may read it as well.
@@ -69,7 +70,7 @@ class Answers:
                 log.warning("an owner cannot be let in: this answer stays ours", answer=name, uid=owner[0], error=error)
             fsops.write_private(path, data, mode=_own_mode(path), sync=sync)
 
-    def _write_with_list(self, path: str, data: bytes, uid: int, *, sync: bool) -> None:
+    def _write_with_list(self, path: str, data: bytes | Tar, uid: int, *, sync: bool) -> None:
         users = {uid, *self.readers.users} - {os.geteuid()}
         if users or self.readers.groups:
             access = acl.readers(users, self.readers.groups, own_group=_is_shared(path))
@@ -77,9 +78,10 @@ class Answers:
         else:
             fsops.write_private(path, data, mode=_own_mode(path), sync=sync)
 
-    def _give_away(self, path: str, data: bytes, owner: tuple[int, int], *, sync: bool) -> None:
+    def _give_away(self, path: str, data: bytes | Tar, owner: tuple[int, int], *, sync: bool) -> None:
         if sync and owner[0] != os.geteuid():
-            fsops.write_private(digest_of(path), f"{hashlib.sha256(data).hexdigest()} {len(data)}\n".encode())
+            digest = data.sha256 if isinstance(data, Tar) else hashlib.sha256(data).hexdigest()
+            fsops.write_private(digest_of(path), f"{digest} {len(data)}\n".encode())
         fsops.write_private(path, data, mode=CLOSED, owner=owner, sync=sync)
 
     def is_fine(self, found: Rights, directory: Rights) -> bool:
@@ -139,7 +141,7 @@ def _resolved(readers: list[str]) -> Readers:
 
 def digest_of(path: str) -> str:
     """Return where the digest of an answer is, if it has one."""
-    return path.removesuffix(".json") + DIGEST
+    return path.removesuffix(".json").removesuffix(".tar") + DIGEST
 
 
 def take_along(private: str, public: str, *, over: bool = False) -> None:
@@ -167,8 +169,8 @@ def forget(path: str) -> None:
 
 def is_digest_of_nothing(path: str) -> bool:
     """Tell whether the digest ``path`` has no answer, nor an entry that will have one."""
-    answer = path.removesuffix(DIGEST) + ".json"
-    return not fsops.exists(answer)
+    answer = path.removesuffix(DIGEST)
+    return not (fsops.exists(f"{answer}.json") or fsops.exists(f"{answer}.tar"))
 
 
 def was_given_away(path: str) -> bool:

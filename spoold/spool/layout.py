@@ -81,14 +81,16 @@ STATES = (
     StateRow(
         "running",
         "running/<id>@<uid>-<n>.json",
-        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>.cancel",
+        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>@<uid>-<n>.outputs.tar; "
+        "tmp/<id>.cancel",
     ),
     StateRow(
         "committed",
         "done/<id>.json",
-        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>.cancel",
+        "ids/<id>; progress/<id>.json; tmp/<id>@<uid>-<n>.response.json; tmp/<id>@<uid>-<n>.outputs.tar; "
+        "done/<id>.outputs.tar; tmp/<id>.cancel",
     ),
-    StateRow("done", "done/<id>.json and done/<id>.response.json", ""),
+    StateRow("done", "done/<id>.json and done/<id>.response.json", "done/<id>.outputs.tar"),
 )
 
 TRANSITIONS = (

@@ -126,7 +126,7 @@ def publish_committed(queue: Queue, log: Log) -> None:
     if not is_durable:
         fsops.sync_directory(queue.path(State.DONE))
     for result in stale:
-        fsops.remove(queue.path("tmp", ids.result_name(result)))
+        queue.results.drop(result)
 
 
 def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
@@ -145,7 +145,9 @@ def clear_private(queue: Queue, clock: Clock) -> None:
     """Remove what a process wrote in private and did not live to show, or tried. Results: see ``publish_committed``."""
     old = clock.file_system() - ABANDONED
     for name in fsops.names(queue.path("tmp")):
-        path = queue.path("tmp", name)
+        path, result = queue.path("tmp", name), ids.result_beside(name)
+        if result and fsops.exists(queue.path("tmp", result)):
+            continue  # it goes with that
         if (ids.is_private(name) or ids.is_trial(name)) and (fsops.mtime(path) or old) < old:
             fsops.remove(path)
 

@@ -4,10 +4,14 @@ Spec: spool-layout.md, "Commit and publication" and "Durability". A result is ma
 ``tmp/``. Then one rename of the entry is the commit, which only the attempt that has it can make. Then the result is
 linked into ``done/``. Whoever finds a commit whose result is not shown can show it, so a crash in between loses
 nothing. The private name goes last, once the public one is durable. Many of these may wait for one sync.
+
+Returned files that have no room in a response lie beside it at each step, and are there first: before the private
+result, and durably before the public one. So no response names what is not there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Protocol
 
@@ -17,6 +21,7 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 from spoold.model.states import State
 from spoold.spool.answers import Answers, publish
+from spoold.spool.tar import Tar
 
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
 
@@ -41,7 +46,7 @@ class Results:
         self._entries = entries
         self._answers = answers
         self._lock = threading.Lock()
-        self._shown: set[Entry] = set()  # published, with a private name still
+        self._shown: dict[Entry, bool] = {}  # published, with a private name still; whether a tar is beside it
 
     def _private(self, entry: Entry) -> str:
         return self._entries.path("tmp", ids.result_name(entry))
@@ -49,35 +54,63 @@ class Results:
     def _public(self, entry: Entry) -> str:
         return self._entries.path(State.DONE, ids.response_name(entry.id))
 
+    def _private_tar(self, entry: Entry) -> str:
+        return self._entries.path("tmp", ids.private_tar_name(entry))
+
+    def _public_tar(self, entry: Entry) -> str:
+        return self._entries.path(State.DONE, ids.tar_name(entry.id))
+
     def _ended(self, entry: Entry) -> str:
         return self._entries.path(State.DONE, ids.done_name(entry.id))
 
     def commit(
-        self, entry: Entry, state: State, result: bytes, owner: tuple[int, int] | None = None, *, tidy: bool = True
+        self,
+        entry: Entry,
+        state: State,
+        result: bytes,
+        owner: tuple[int, int] | None = None,
+        *,
+        tidy: bool = True,
+        tar: Tar | None = None,
     ) -> None:
         """End an entry: make its result durable, commit with one rename, publish.
 
-        Without ``tidy`` the result keeps its private name, from which a restart would publish it again, until
-        :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError` when the entry is no
-        longer this attempt's: then nothing was published.
+        A ``tar`` is shown before it. Without ``tidy`` the result keeps its private name, from which a restart would
+        publish it again, until :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError`
+        when the entry is no longer this attempt's: then nothing was published.
         """
-        private = self._private(entry)
-        self._write(private, result, owner)
+        self._write_all(entry, result, owner, tar)
         fsops.sync_directory(self._entries.path("tmp"))
         path = self._entries.entry_path(state, entry)
         fsops.touch(path)  # from now on its result is kept; it may have been left for long
         if not self._move_to_done(entry, path):
-            fsops.remove(private)
+            self.drop(entry)
             raise LeaseLostError(path)
         fsops.sync_directory(self._entries.path(State.DONE))
         self._entries.release_id(entry.id)
+        if tar:
+            self._link_tar(entry)
         self._link(entry)
         with self._lock:
-            self._shown.add(entry)
+            self._shown[entry] = tar is not None
         if tidy or len(self._shown) >= MOST_SHOWN:
             self.tidy()
 
-    def _write(self, path: str, data: bytes, owner: tuple[int, int] | None) -> None:
+    def _write_all(self, entry: Entry, result: bytes, owner: tuple[int, int] | None, tar: Tar | None) -> None:
+        """Write a private result and what is beside it, of which a try before may have left another."""
+        beside = self._private_tar(entry)
+        if tar:
+            self._write(beside, tar, owner)
+        else:
+            fsops.remove(beside)
+        try:
+            self._write(self._private(entry), result, owner)
+        except OSError:
+            with contextlib.suppress(OSError):
+                fsops.remove(beside)
+            raise
+
+    def _write(self, path: str, data: bytes | Tar, owner: tuple[int, int] | None) -> None:
         """Write a private file for ``owner`` (uid, gid) to read; without one it is for all daemons."""
         if owner is None:
             fsops.write_private(path, data)
@@ -112,12 +145,14 @@ class Results:
         if not shown:
             return
         fsops.sync_directory(self._entries.path(State.DONE))
-        for entry in shown:
+        for entry, has_tar in shown.items():
+            if has_tar and fsops.same_file(self._private_tar(entry), self._public_tar(entry)):
+                fsops.remove(self._private_tar(entry))
             private = self._private(entry)
             if fsops.same_file(private, self._public(entry)):  # not of the id's next use
                 fsops.remove(private)
         with self._lock:
-            self._shown -= shown
+            self._shown = {entry: has_tar for entry, has_tar in self._shown.items() if entry not in shown}
 
     def publish(self, entry: Entry) -> None:
         """Show the result of a committed entry. May be repeated, by anyone, any number of times.
@@ -126,16 +161,24 @@ class Results:
         """
         fsops.touch(self._ended(entry))
         self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
+        if fsops.exists(self._private_tar(entry)):
+            self._link_tar(entry)
         self._link(entry)
         fsops.sync_directory(self._entries.path(State.DONE))
+        self.drop(entry)
+
+    def drop(self, entry: Entry) -> None:
+        """Remove the private name of a result. What is beside it goes first: so by itself it belongs to nobody."""
+        fsops.remove(self._private_tar(entry))
         fsops.remove(self._private(entry))
 
+    def _link_tar(self, entry: Entry) -> None:
+        """Show what is beside a response, durably, before that can be seen."""
+        _show(self._private_tar(entry), self._public_tar(entry))
+        fsops.sync_directory(self._entries.path(State.DONE))
+
     def _link(self, entry: Entry) -> None:
-        try:
-            publish(self._private(entry), self._public(entry))
-        except FileNotFoundError:
-            if not fsops.exists(self._public(entry)):  # else recovery published it for us
-                raise
+        _show(self._private(entry), self._public(entry))
 
     def waiting(self) -> dict[str, list[Entry]]:
         """Return the results in ``tmp/`` by id, the latest attempt last."""
@@ -144,3 +187,11 @@ class Results:
             if entry := ids.parse_result(name):
                 found.setdefault(entry.id, []).append(entry)
         return {id_: sorted(entries, key=lambda entry: entry.attempt) for id_, entries in found.items()}
+
+
+def _show(private: str, public: str) -> None:
+    try:
+        publish(private, public)
+    except FileNotFoundError:
+        if not fsops.exists(public):  # else recovery published it for us
+            raise

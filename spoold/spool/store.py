@@ -23,13 +23,14 @@ from spoold.host.syncs import sync_files
 from spoold.model import formats, ids, misnamed
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry, Kept, Private
-from spoold.model.response import FINAL, Response, Status, moment, skip_pending
+from spoold.model.response import FINAL, OutputsTar, Response, Status, moment, skip_pending
 from spoold.model.short import in_short
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request, Submission
 from spoold.spool.answers import Answers, forget, is_ours, is_published, publish, take_along
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import gone_on_error
+from spoold.spool.tar import Tar
 
 ENCODER = msgspec.json.Encoder()
 HOST = os.uname().nodename
@@ -135,7 +136,8 @@ class Spool:
             uid = self._owner_inside(answer) if uid is None else uid
             return None if uid is None else (uid, -1)
         try:
-            origin = self.read(State.DONE, Entry(answer.removesuffix(ids.response_name("")), 1)).Spool
+            id_ = answer.removesuffix(ids.response_name("")).removesuffix(Private.OUTPUTS)
+            origin = self.read(State.DONE, Entry(id_, 1)).Spool
         except (LeaseLostError, NewerFormatError, msgspec.DecodeError):
             return None
         return origin.uid, origin.gid
@@ -195,22 +197,28 @@ class Spool:
         self.answers.write(private, published(id_, in_short(response), origin), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
 
-    def finish(self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True) -> int:
+    def finish(
+        self, entry: Entry, response: Response, origin: Origin, *, tidy: bool = True, tar: Tar | None = None
+    ) -> int:
         """End a running submission with ``response``, and return how many bytes the answer has.
 
-        Raises :class:`LeaseLostError` when another attempt has it. For ``tidy`` see :meth:`Results.commit`.
+        ``tar`` is of the returned files, where they have no room in there. Raises :class:`LeaseLostError` when another
+        attempt has it. For ``tidy`` see :meth:`Results.commit`.
         """
         if response.status not in FINAL:
             raise ValueError(f"{response.status} is not final")
         ended = self._ended(response, origin)
         if entry.attempt < ids.CANCEL:
             ended = msgspec.structs.replace(ended, attempt=entry.attempt)
+        if tar:
+            beside = OutputsTar(name=ids.tar_name(entry.id), size=tar.size, sha256=tar.sha256)
+            ended = msgspec.structs.replace(ended, outputs_tar=beside)
         result = published(entry.id, ended, origin)
-        self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy)
+        self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy, tar=tar)
         RESPONSES.add(response.status)
         with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
             fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
-        return len(result)
+        return len(result) + (tar.size if tar else 0)
 
     def _ended(self, response: Response, origin: Origin) -> Response:
         """Return a final response with what is known of when and where it was made."""

@@ -67,18 +67,30 @@ class Archive:
         """
         going, names, taken = [], [], []
         for item in old:
-            file = item.file
-            with passing_over(os.path.join(self._done, file), self._seldom) as path:
-                if answers.was_given_away(path):
-                    yield Pause.WORKED
-                    if self._is_taken_back(path):
-                        taken.append(file)
-                    else:
-                        log.error("an answer is not what was published; it is not archived", answer=file)
-                        file = os.path.basename(answers.digest_of(path))
+            mine: list[str] = []
+            with passing_over(os.path.join(self._done, item.file), self._seldom):
+                names += yield from self._files_of(item, mine)
                 going.append(item)
-                names += [name for name in (item.entry, file) if name]
+                taken += mine
+                continue
+            for file in mine:
+                self._spool.write_anew(file)  # it stays, for its owner to read
         return going, names, taken
+
+    def _files_of(self, item: Item, taken: list[str]) -> Generator[Pause, None, list[str]]:
+        """Return what there is to archive of an item, and note in ``taken`` which answers are ours again for that."""
+        names = [item.entry] if item.entry else []
+        for file in (item.file, item.tar) if item.tar else (item.file,):
+            path, name = os.path.join(self._done, file), file
+            if answers.was_given_away(path):
+                yield Pause.WORKED
+                if self._is_taken_back(path):
+                    taken.append(file)
+                else:
+                    log.error("an answer is not what was published; it is not archived", answer=file)
+                    name = os.path.basename(answers.digest_of(path))
+            names.append(name)
+        return names
 
     def _is_taken_back(self, path: str) -> bool:
         """Make an answer ours again where it holds what was published, and tell whether it does."""

@@ -32,7 +32,7 @@ PART = 256  # names between two pauses
 # clock that was set back; one that claims more says nothing about its age.
 AHEAD = 60.0
 NOBODY = -1  # stands for the owner where nothing tells
-RESPONSE, REFUSAL = ids.response_name(""), ".refused.json"
+RESPONSE, TAR, REFUSAL = ids.response_name(""), ids.tar_name(""), ".refused.json"
 
 
 class Pause(Enum):
@@ -46,7 +46,8 @@ class Item(NamedTuple):
     """What counts, and goes, as one: whose it is, when it ended, the bytes that it takes of the disk, and its files.
 
     ``entry`` is the name of the entry, "" where there is none, and ``file`` that of the answer or what else it is. Of
-    one that is ``hidden`` the answer cannot be looked at: it counts by its entry.
+    one that is ``hidden`` the answer cannot be looked at: it counts by its entry. ``tar`` is the name of the returned
+    files that lie beside the answer, "" where there are none.
     """
 
     owner: int
@@ -55,6 +56,7 @@ class Item(NamedTuple):
     entry: str
     file: str
     hidden: bool = False
+    tar: str = ""
 
 
 def everything(spool: Spool, seldom: Seldom) -> Iterator[Item | Pause]:
@@ -104,6 +106,8 @@ def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]
     def item(name: str) -> Item | None:
         if name.endswith(RESPONSE):
             return _answered(done, name, readers, seldom)
+        if name.endswith(TAR):
+            return _left(done, name, readers)
         if name.endswith(REFUSAL) and (facts := attributes.facts(os.path.join(done, name))):
             time = facts.mtime if facts.mtime <= max(now, facts.ctime) + AHEAD else 0.0
             owner = ids.kept_for(name)
@@ -116,15 +120,27 @@ def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]
 
 
 def _answered(done: str, name: str, readers: AbstractSet[int], seldom: Seldom) -> Item | None:
-    entry = ids.done_name(name.removesuffix(RESPONSE))
+    id_ = name.removesuffix(RESPONSE)
+    entry, tar = ids.done_name(id_), ids.tar_name(id_)
     entry_path, path = os.path.join(done, entry), os.path.join(done, name)
-    first, second, hidden = attributes.facts(entry_path), None, True
+    first, second, beside, hidden = attributes.facts(entry_path), None, None, True
     with passing_over(path, seldom):
-        second, hidden = attributes.facts(path), False
+        second, beside, hidden = attributes.facts(path), attributes.facts(os.path.join(done, tar)), False
     if second is not None:
         owner, time = _whose(path, entry_path, second.uid, readers), 0.0 if first is None else first.mtime
-        return Item(owner, time, second.size + (first.size if first else 0), entry if first else "", name)
+        size = second.size + (first.size if first else 0) + (beside.size if beside else 0)
+        return Item(owner, time, size, entry if first else "", name, tar=tar if beside else "")
     return Item(_submitter(entry_path), first.mtime, first.size, entry, name, hidden=True) if hidden and first else None
+
+
+def _left(done: str, name: str, readers: AbstractSet[int]) -> Item | None:
+    """Return returned files whose entry and response are gone; they count with these as long as they are there."""
+    id_, path = name.removesuffix(TAR), os.path.join(done, name)
+    entry = os.path.join(done, ids.done_name(id_))
+    if fsops.exists(entry) or fsops.exists(os.path.join(done, ids.response_name(id_))):
+        return None
+    facts = attributes.facts(path)
+    return None if facts is None else Item(_whose(path, entry, facts.uid, readers), 0.0, facts.size, "", name)
 
 
 def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:

@@ -45,11 +45,12 @@ def _requeue(spool: Spool, id_: str) -> None:
     response = queue.path(State.DONE, ids.response_name(id_))
     fsops.write_private(copy, queue.read(state, entry))
     for result in queue.results.waiting().get(id_, []):
-        fsops.remove(queue.path("tmp", ids.result_name(result)))
+        queue.results.drop(result)
     again = Entry(id_, 1, submission.Spool.uid)
-    answers.forget(response)
-    fsops.remove(response)
-    fsops.sync_directory(queue.path(State.DONE))
+    for answer in (response, queue.path(State.DONE, ids.tar_name(id_))):
+        answers.forget(answer)
+        fsops.remove(answer)
+        fsops.sync_directory(queue.path(State.DONE))
     spool.write_progress(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)
     queue.take_over_id(again)  # before it leaves done/, where the id alone finds it

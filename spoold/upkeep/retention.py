@@ -150,7 +150,7 @@ class Retention:
         # One of a later attempt than a new submission's of the same id would be taken for the latter's.
         for id_, results in self._spool.queue.results.waiting().items():
             for result in results if id_ in gone else ():
-                fsops.remove(self._spool.queue.path("tmp", ids.result_name(result)))
+                self._spool.queue.results.drop(result)
         yield Pause.WORKED
         removed = []
         for item in old:
@@ -158,10 +158,20 @@ class Retention:
                 answers.forget(path)
                 fsops.remove(path)
                 removed.append(item)
+        self._remove_tars([item.tar for item in removed if item.tar])
         REMOVED.add(by=len(removed))
         if removed:
             log.info("removed from done/", answers=len(removed), bytes=sum(item.size for item in removed))
         yield Pause.WORKED
+
+    def _remove_tars(self, tars: list[str]) -> None:
+        """Remove what lay beside responses, once these are gone for good: none must name what is not there."""
+        if tars:
+            fsops.sync_directory(self._done)
+        for tar in tars:
+            with passing_over(os.path.join(self._done, tar), self._seldom) as path:
+                answers.forget(path)
+                fsops.remove(path)
 
     # -- the rest
 

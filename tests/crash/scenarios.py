@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -14,6 +15,7 @@ from spoold.model import retention
 from spoold.model.collection import Order, Rules
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Entry
+from spoold.model.limits import Limits, OutputLimits
 from spoold.model.response import Status
 from spoold.model.states import State
 from spoold.spool.queue import Queue
@@ -115,6 +117,40 @@ def an_id_that_is_used(world: World) -> None:
     world.step()
     world.drop("a", inputs="more")
     world.step()
+
+
+def a_build_exists_and_files_returned(world: World) -> None:
+    world.drop("warm", outputs=FILES)
+    world.settle()
+
+
+def files_that_come_back(world: World) -> None:
+    for id_ in ("a", "b"):
+        world.drop(id_, outputs=FILES)
+    world.step()
+    world.step()
+
+
+def files_shown_by_another(world: World) -> None:
+    """The executor dies after the commit, before the returned files can be seen, and another between them and it."""
+    for id_, step in (("a", "_link_tar"), ("b", "_link")):
+        world.drop(id_, outputs=FILES)
+        world.step("intake")
+        with mock.patch.object(Results, step, side_effect=Died), contextlib.suppress(Died):
+            world.step("executor")
+        world = World(world.root, **RETURNED).start()
+
+
+def files_of_an_attempt_that_is_lost(world: World) -> None:
+    """The executor stalls with its result written, and the next attempt has no files."""
+    world.drop("a", outputs=FILES)
+    world.step("intake")
+    with mock.patch.object(Results, "_move_to_done", side_effect=Died), contextlib.suppress(Died):
+        world.step("executor")
+    again = World(world.root, **RETURNED).start()
+    again.sandbox.returns = False
+    pass_time(20)
+    again.step()
 
 
 def an_engine_that_goes_away(world: World) -> None:
@@ -328,16 +364,17 @@ def requeued(world: World) -> None:
     world.step()
 
 
-def what_is_old_goes(world: World) -> None:
-    """And its id is used anew."""
+def what_is_old_goes(world: World, **keys: Any) -> None:
+    """And its id is used anew, where no files come back the second time."""
     pass_time(MONTH)
     world.step("health")
-    world.drop("warm")
+    world.sandbox.returns = False
+    world.drop("warm", **keys)
     world.step()
     world.step()
 
 
-def swept(world: World) -> None:
+def swept(world: World, **keys: Any) -> None:
     """Whoever is next ends the sweep. What is gone was archived before, and the id is free, its old answer gone."""
     entry = world.root / "done" / "warm.json"
     assert entry.exists() or (world.root.parent / "warm.json").exists()
@@ -345,9 +382,12 @@ def swept(world: World) -> None:
     world.step("health")
     assert not entry.exists()
     assert not entry.with_name("warm.response.json").exists()
-    world.drop("warm")
+    assert not entry.with_name("warm.outputs.tar").exists()
+    world.drop("warm", **keys)
 
 
+FILES = [{"path": "*"}]
+RETURNED: dict[str, Any] = {"limits": Limits(outputs=OutputLimits(inline=1000))}
 GIVEN_AWAY = {"answers": "owner"}
 ARCHIVED = {"retention": retention.Rules(archive=["xargs", "cp", "-pt", "../.."])}
 SCENARIOS: dict[str, Scenario] = {
@@ -397,4 +437,32 @@ SCENARIOS: dict[str, Scenario] = {
         what_is_old_goes, a_build_exists, changes=GIVEN_AWAY | ARCHIVED, mend=swept, anew=("warm.response.json",)
     ),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
+    "returned": Scenario(files_that_come_back, a_build_exists, changes=RETURNED),
+    "returned, shown by another": Scenario(files_shown_by_another, a_build_exists, changes=RETURNED),
+    "returned, lost": Scenario(files_of_an_attempt_that_is_lost, a_build_exists, changes=RETURNED),
+    "returned, requeued": Scenario(
+        requeued, a_build_exists_and_files_returned, changes=RETURNED, mend=requeued, anew=("warm.response.json",)
+    ),
+    "returned, retention": Scenario(
+        partial(what_is_old_goes, outputs=FILES),
+        a_build_exists_and_files_returned,
+        changes=RETURNED | ARCHIVED,
+        mend=partial(swept, outputs=FILES),
+        anew=("warm.response.json",),
+    ),
+    "returned, given away": Scenario(files_that_come_back, a_build_exists, changes=RETURNED | GIVEN_AWAY),
+    "returned, given away, requeued": Scenario(
+        requeued,
+        a_build_exists_and_files_returned,
+        changes=RETURNED | GIVEN_AWAY,
+        mend=requeued,
+        anew=("warm.response.json",),
+    ),
+    "returned, given away, retention": Scenario(
+        partial(what_is_old_goes, outputs=FILES),
+        a_build_exists_and_files_returned,
+        changes=RETURNED | GIVEN_AWAY | ARCHIVED,
+        mend=partial(swept, outputs=FILES),
+        anew=("warm.response.json",),
+    ),
 }

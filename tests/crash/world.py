@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import secrets
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Container, Iterator
@@ -31,9 +33,11 @@ from spoold.actors.health import Health
 from spoold.actors.intake import Intake
 from spoold.config import Settings, SpoolSettings
 from spoold.host import fsops
+from spoold.host.spill import Spill
 from spoold.model import ids, misnamed
 from spoold.model.collection import Rules
 from spoold.model.job import Job, JobResult
+from spoold.model.outputs import Found, Returned
 from spoold.model.response import FINAL, SKIPPED_PHASE, Outcome, Phase, Status, Stream, finished_phase
 from spoold.model.submission import Submission
 from spoold.sandbox import Judge, RunCancelledError
@@ -69,6 +73,7 @@ class TokenSandbox(PlainSandbox):
     def __init__(self) -> None:
         super().__init__()
         self.before_end: Callable[[], object] = lambda: None
+        self.returns = True  # files, where a job asks for them
 
     def run(
         self,
@@ -86,7 +91,8 @@ class TokenSandbox(PlainSandbox):
         on_phase("run", phase)
         if cancelled.is_set():
             raise RunCancelledError("cancelled")
-        return JobResult(compile=SKIPPED_PHASE, run=phase)
+        outputs = _returned() if job.outputs and self.returns else None
+        return JobResult(compile=SKIPPED_PHASE, run=phase, outputs=outputs)
 
     def _tell_cases(self, job: Job, cancelled: threading.Event, judge: Judge) -> JobResult:
         for number in range(len(job.cases)):
@@ -105,6 +111,16 @@ class TokenSandbox(PlainSandbox):
         meanwhile, self.before_end = self.before_end, lambda: None
         meanwhile()
         return msgspec.structs.replace(phase, outcome=Outcome.CANCELLED) if cancelled.is_set() else phase
+
+
+def _returned() -> Returned:
+    """Return two files, other ones each time, and as long."""
+    contents, files = Spill("", ""), []
+    for name in ("a", "b"):
+        data = secrets.token_bytes(3000)
+        files.append(Found(name, len(data), hashlib.sha256(data).hexdigest(), 0o644, contents.size))
+        contents.add(data)
+    return Returned(files, contents, [], [])
 
 
 class Tasks:
@@ -150,7 +166,8 @@ class World:
         return cls(root, **changes).start()
 
     def start(self) -> World:
-        Dead.wrote = {path.lstat().st_ino for path in (self.root / "tmp").glob("*@*.response.json")}
+        private = (path for ending in ("response.json", "outputs.tar") for path in self.root.glob(f"tmp/*@*.{ending}"))
+        Dead.wrote = {path.lstat().st_ino for path in private}
         for actor in (self.intake, self.builder, self.executor, self.health):
             actor.start()
             self.work()
@@ -410,10 +427,25 @@ def seen(root: Path, going: Container[str] = ()) -> dict[str, bytes]:
             assert answer["status"] in set(FINAL)
             if name not in going:
                 _assert_rights(root / "done" / name, data)
+            if "outputs_tar" in answer:
+                beside = _assert_returned(root / "done", answer)
+                if name not in going:
+                    _assert_rights(*beside)
             if name.endswith(".response.json") and name not in going:
                 assert (root / "done" / f"{id_}.json").exists(), f"{id_}: a response without an entry"
             answers[name] = data
     return answers
+
+
+def _assert_returned(done: Path, answer: dict[str, Any]) -> tuple[Path, bytes]:
+    """Return what lies beside a response, which must be what that tells of, also where the response is about to go."""
+    beside = answer["outputs_tar"]
+    data = (done / beside["name"]).read_bytes()
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (beside["size"], beside["sha256"])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = [(each.name, each.size) for each in tar]
+    assert members == [(each["name"], each["size"]) for each in answer["outputs"]]
+    return done / beside["name"], data
 
 
 def _assert_rights(path: Path, data: bytes) -> None:
@@ -467,8 +499,13 @@ def check(
             _assert_kept(world.root, id_, first)
     assert set(answers) == expected
     digests = {name for name in world.names("done") if name.endswith(".sha256")}
-    assert {name.removesuffix(".sha256") for name in digests} <= {name.removesuffix(".json") for name in answers}
-    entries = {name.removesuffix(".json") for name in world.names("done") if name not in digests | answers.keys()}
+    told = {json.loads(data)["outputs_tar"]["name"] for data in answers.values() if b'"outputs_tar":' in data}
+    assert told == {name for name in world.names("done") if name.endswith(".tar")}
+    beside = {name.removesuffix(".json") for name in answers} | {name.removesuffix(".tar") for name in told}
+    assert {name.removesuffix(".sha256") for name in digests} <= beside
+    entries = {
+        name.removesuffix(".json") for name in world.names("done") if name not in digests | answers.keys() | told
+    }
     assert entries == {drop.id for drop in drops}
     results = {name.removesuffix(".response.json") for name in world.names("builds/done") if ".response" in name}
     built = {name.removesuffix(".json") for name in world.names("builds/done") if ".response" not in name}

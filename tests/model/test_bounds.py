@@ -64,6 +64,9 @@ def test_the_bound_of_strings_is_in_the_table() -> None:
         ({"files": [RUN] + [{"name": f"{n}", "content": ""} for n in range(999)]}, {
             "files": [RUN] + [{"name": f"{n}", "content": ""} for n in range(1000)]}),
         ({"priority": 100}, {"priority": 101}),
+        ({"outputs": [{"path": "*"}] * 16}, {"outputs": [{"path": "*"}] * 17}),
+        ({"outputs": [{"path": "a" * 254 + "*"}]}, {"outputs": [{"path": "a" * 256}]}),
+        ({"outputs": [{"path": "*/" * 32 + "*"}]}, {"outputs": [{"path": "*/" * 33 + "*"}]}),
         ({"limits": {"run": {"memory": 1 << 64}}}, {"limits": {"run": {"memory": -(1 << 64)}}}),
         ({"limits": {"run": {"time": 1e308}}}, {"limits": {"run": {"time": 10**309}}}),
     ],

@@ -10,6 +10,7 @@ import pytest
 
 from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError, IncompleteError
+from spoold.model.outputs import matched_as
 from spoold.model.submission import Request
 
 RUN = {"name": "run.sh", "content": "echo"}
@@ -54,6 +55,15 @@ def test_the_whole_request() -> None:
     assert made.stdin() == b"\0\xff"
     assert made.expression() == "{ }"
     assert made.args == ["--privileged", "", "$(id)"]
+
+
+def test_patterns_are_taken_as_they_are_meant() -> None:
+    paths = ["out/*.png", "./a", "**", "a/**/b", "**/*.log", "out/**", "?[x]", ".hidden", "\u00e4*"]
+    made = read(request(outputs=[{"path": path, "required": None} for path in paths]))
+    assert [output.path for output in made.outputs] == ["out/*.png", "a", *paths[2:]]
+    matched = [matched_as(output.path) for output in made.outputs]
+    assert matched == ["out/*.png", "a", "**/*", "a/**/b", "**/*.log", "out/**/*", *paths[6:]]
+    assert read(request(outputs={})).outputs == []
 
 
 def test_without_an_expression_it_is_the_default_shell() -> None:
@@ -116,6 +126,32 @@ def test_no_prefix_of_a_request_is_taken_for_a_refusal(length: int) -> None:
         (request(priority=0.5), "priority"),
         (request(priority="1"), "priority"),
         (request(nixpkgs="nope"), "nope"),
+        *(
+            (request(outputs=[{"path": "*"}, {"path": path}]), "outputs[1].path")
+            for path in (
+                *(
+                    "",
+                    "/",
+                    "/etc/passwd",
+                    "../x",
+                    "a/../b",
+                    "a//b",
+                    "a/",
+                    "./",
+                    "-rf",
+                    "a/-b",
+                    "a\\b",
+                    "a\nb",
+                    "\u2028",
+                ),
+                *("**/a/**", "a**", "a/**b/c", "***", "**/**"),
+            )
+        ),
+        (request(outputs=[{"required": True}]), "outputs[0].path"),
+        (request(outputs=["*"]), "outputs[0]"),
+        (request(outputs="*"), "outputs"),
+        (request(outputs=[{"path": "*", "required": "yes"}]), "outputs[0].required"),
+        (request(outputs=[{"path": "*", "glob": "*"}]), "outputs[0].glob"),
         (request(files=[]), "run.sh"),
         (request(files=[{"name": "main.py", "content": ""}]), "run.sh"),
         (request(files=[RUN, RUN]), "files[1].name"),

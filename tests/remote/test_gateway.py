@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -100,6 +101,18 @@ def test_how_far_it_is_and_cancelling(one: Client, room: Room) -> None:
     assert json.loads(one.say(f"status {id_}").stdout)["status"] == "CANCELLED"
 
 
+def test_returned_files_beside_a_response(one: Client, two: Client, bobs: Client, room: Room) -> None:
+    id_, _ = room.request()
+    asked = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "outputs": [{"path": "*"}]}).encode()
+    assert one.say(f"submit {id_}", asked).returncode == DONE
+    response = json.loads(one.say(f"wait {id_} 30").stdout)
+    data = one.say(f"outputs {id_}").stdout
+    assert hashlib.sha256(data).hexdigest() == response["outputs_tar"]["sha256"]
+    for client, text in ((two, f"outputs {id_}"), (bobs, f"outputs one.{id_}"), (one, "outputs never-there")):
+        done = client.say(text)
+        assert (done.returncode, done.stdout) == (REFUSED, b"")
+
+
 def test_its_idea_of_an_id_is_spoolds() -> None:
     module = loaded()
     assert module.ID.pattern == ids.ID.pattern
@@ -136,6 +149,8 @@ NOT_COMMANDS = [
     "submit --spool /tmp",
     "submit --max-file 99999999",
     "status a b",
+    "outputs a b",
+    "outputs ../done/a",
     "status",
     "cancel",
     "wait a -1",
@@ -180,7 +195,11 @@ def test_nothing_else_is_done(text: str, room: Room, gateway: str) -> None:
     assert done.stdout == b""
     assert b"Traceback" not in done.stderr
     for word in text.split():
-        assert len(word) < 4 or word in {"submit", "status", "wait", "cancel"} or word.encode() not in done.stderr
+        assert (
+            len(word) < 4
+            or word in {"submit", "status", "wait", "outputs", "cancel"}
+            or word.encode() not in done.stderr
+        )
     assert all(32 <= byte < 127 or byte == 10 for byte in done.stderr), "printed raw"
     assert os.listdir(room.spool / "incoming") == before
 

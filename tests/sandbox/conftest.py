@@ -15,6 +15,7 @@ from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Sandbox
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
+from spoold.model.outputs import Wanted
 from spoold.model.response import Outcome, Phase
 from tests import engines
 from tests.sandbox import inside
@@ -52,6 +53,7 @@ class Run(Protocol):
         env: dict[str, str] | None = ...,
         limits: PhaseLimits = ...,
         compile_limits: PhaseLimits = ...,
+        outputs: Wanted | None = ...,
         cancelled: threading.Event | None = ...,
         phases: list[tuple[str, Phase]] | None = ...,
     ) -> JobResult: ...
@@ -123,6 +125,7 @@ def make_job(
     env: dict[str, str] | None = None,
     limits: PhaseLimits = RUN,
     compile_limits: PhaseLimits = COMPILE,
+    outputs: Wanted | None = None,
 ) -> Job:
     """Return a job."""
     scripts = {"run.sh": run_sh.encode()} | ({} if compile_sh is None else {"compile.sh": compile_sh.encode()})
@@ -137,6 +140,7 @@ def make_job(
         run=limits,
         shell=shell,
         nixpkgs="/nix/store/the-pin",
+        outputs=outputs,
     )
 
 

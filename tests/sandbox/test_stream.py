@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from spoold.engines.docker.framing import Attached
 from spoold.sandbox import RunCancelledError, wire
 from spoold.sandbox.messages import VERSION, Again, Bounds, Broken, Order, Ready, Refused, parse
+from spoold.sandbox.returned import NOTHING
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream
 
 VALUES: st.SearchStrategy[object] = st.recursive(
@@ -134,7 +135,9 @@ def test_a_program_that_speaks_another_version_is_not_listened_to(ends: tuple[St
 
 
 def test_a_message_has_all_its_fields_and_no_other() -> None:
-    order = Order(argv=[b"x"], words=[], env=[b"A=b"], script=b"", input=1, last=0, live=0, limits=BOUNDS)
+    order = Order(
+        argv=[b"x"], words=[], env=[b"A=b"], script=b"", input=1, last=0, live=0, limits=BOUNDS, outputs=NOTHING
+    )
     assert parse(wire.decode(wire.encode(order.value())), Order) == order
     assert order.limits.stack == BOUNDS.stack
     for wrong in (

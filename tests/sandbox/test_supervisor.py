@@ -31,8 +31,10 @@ from spoold.sandbox.messages import (
     Parcel,
     Ready,
     Refused,
+    Wanted,
     parse_any,
 )
+from spoold.sandbox.returned import NOTHING
 from tests.sandbox import inside
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
@@ -124,7 +126,7 @@ def parcel(files: dict[str, bytes], stdin: bytes = b"") -> list[Message | bytes]
     return [Parcel(files=named, archive=0, stdin=len(stdin)), *files.values(), stdin]
 
 
-def order(script: str, limits: Bounds = LIMITS, *, live: bool = False) -> Order:
+def order(script: str, limits: Bounds = LIMITS, outputs: Wanted = NOTHING, *, live: bool = False) -> Order:
     """Return the order to run ``script`` by the host's own shell, with the words as its standard input."""
     argv = [b"/bin/sh", b"-c", script.encode()]
     return Order(
@@ -136,6 +138,7 @@ def order(script: str, limits: Bounds = LIMITS, *, live: bool = False) -> Order:
         last=0,
         live=int(live),
         limits=limits,
+        outputs=outputs,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,14 @@ from spoold.config import LeaseSettings
 from spoold.host import fsops
 from spoold.host.clock import Clock
 from spoold.host.log import Log
+from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry, Private, result_name
 from spoold.model.states import State
 from spoold.spool import layout
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.recovery import Watchman, clear_private, publish_committed, recover
+from spoold.spool.tar import Tar
+from tests.returned import made
 from tests.standins import SetClock
 
 LIMIT, RENEWAL = 30.0, 5.0
@@ -129,6 +133,66 @@ def test_what_was_committed_is_published_with_the_last_attempts_result(queue: Ow
     publish_committed(queue, Log("test"))
     assert Path(queue.path("done", "a.response.json")).read_bytes() == b"3"
     assert os.listdir(queue.path("tmp")) == []
+
+
+def tar(queue: OwnedQueue, attempt: int) -> None:
+    fsops.write_private(queue.path("tmp", f"a@{attempt}.outputs.tar"), b"tar %d" % attempt)
+
+
+def test_returned_files_are_shown_with_the_result_that_they_are_beside(queue: OwnedQueue) -> None:
+    Path(queue.path("done", "a.json")).write_bytes(b"entry")
+    for attempt in (1, 2):
+        tar(queue, attempt)
+        result(queue, attempt)
+    publish_committed(queue, Log("test"))
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"2"
+    assert Path(queue.path("done", "a.outputs.tar")).read_bytes() == b"tar 2"
+    assert os.listdir(queue.path("tmp")) == []
+
+
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "full"])
+def test_a_commit_that_is_not_made_leaves_no_returned_files(
+    queue: OwnedQueue, clock: SetClock, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    entry, real, gone = held(queue, clock), fsops.write_private, list[str]()
+    if lost:
+        os.unlink(queue.entry_path(State.RUNNING, entry))
+
+    def write(path: str, data: Any, **options: Any) -> None:
+        if path.endswith(".json") and not lost:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data, **options)
+
+    def remove(path: str) -> None:
+        gone.append(os.path.basename(path))
+        os.unlink(path)
+
+    monkeypatch.setattr(fsops, "write_private", write)
+    monkeypatch.setattr(fsops, "remove", remove)
+    with pytest.raises(LeaseLostError if lost else OSError):
+        queue.results.commit(entry, State.RUNNING, b"result", tar=Tar({"": made(b"1")}))
+    assert gone == ["a@1.outputs.tar", *(["a@1.response.json"] if lost else [])]
+    assert os.listdir(queue.path("tmp")) == []
+
+
+def test_returned_files_of_a_lost_attempt_are_not_shown(queue: OwnedQueue) -> None:
+    Path(queue.path("done", "a.json")).write_bytes(b"entry")
+    tar(queue, 1)
+    for attempt in (1, 2):
+        result(queue, attempt)
+    publish_committed(queue, Log("test"))
+    assert set(os.listdir(queue.path("done"))) == {"a.json", "a.response.json"}
+    assert os.listdir(queue.path("tmp")) == []
+
+
+def test_private_returned_files_stay_as_long_as_their_result(queue: OwnedQueue, clock: SetClock) -> None:
+    held(queue, clock, attempt=2)
+    names = ["a@2.outputs.tar", "a@2.response.json", "a@1.outputs.tar"]
+    for name in names:
+        Path(queue.path("tmp", name)).write_bytes(b"")
+        os.utime(queue.path("tmp", name), (1, 1))
+    clear_private(queue, Clock(queue.path("tmp", "test.probe")))
+    assert {name for name in names if os.path.exists(queue.path("tmp", name))} == set(names[:2])
 
 
 def test_a_second_name_is_removed_and_what_is_published_stays(queue: OwnedQueue) -> None:

@@ -73,6 +73,23 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
     assert found(bench) == {}
 
 
+def test_returned_files_are_explained_by_what_they_belong_to(bench: Bench) -> None:
+    bench.sandbox.gate.clear()
+    bench.drop("runs")
+    bench.until(lambda: bench.names("running"))
+    (name,) = bench.names("running")
+    for ending in ("outputs.tar", "response.json"):
+        put(bench, f"tmp/{name.removesuffix('.json')}.{ending}")
+    assert found(bench) == {}
+    put(bench, "done/a.response.json")
+    put(bench, "done/a.outputs.tar")
+    assert found(bench) == {"done/a.response.json": Action.REMOVE}, "first, as retention would"
+    repair(bench)
+    assert found(bench) == {"done/a.outputs.tar": Action.REMOVE}
+    repair(bench)
+    assert bench.names("done") == set()
+
+
 @pytest.mark.parametrize(
     ("path", "action"),
     [
@@ -84,6 +101,9 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
         ("done/notes.txt", Action.QUARANTINE),
         ("done/a@1.json", Action.QUARANTINE),
         ("done/a.response.json", Action.REMOVE),
+        ("done/a.outputs.tar", Action.REMOVE),
+        ("done/a.outputs.sha256", Action.REMOVE),
+        ("done/a.tar", Action.QUARANTINE),
         ("progress/a.json", Action.REMOVE),
         ("progress/notes.txt", Action.QUARANTINE),
         ("ids/a", Action.QUARANTINE),
@@ -95,6 +115,7 @@ def test_a_spool_at_work_is_explained(bench: Bench) -> None:
         ("tmp/doctor-12.probe", Action.REMOVE),
         ("done/doctor-12", Action.REMOVE),
         ("tmp/a@1.response.json", Action.REMOVE),
+        ("tmp/a@1.outputs.tar", Action.REMOVE),
         ("builds/notes.txt", Action.QUARANTINE),
         ("builds/new/a.json", Action.QUARANTINE),
         (f"builds/new/{BUILD}.json", Action.QUARANTINE),

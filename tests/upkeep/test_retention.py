@@ -223,6 +223,74 @@ def test_what_was_done_anew_while_it_was_archived_stays(bench: Bench, tmp_path: 
     assert bench.names("done") == {"a.json", "a.response.json"}
 
 
+def finish_with_files(bench: Bench, *ids: str) -> None:
+    for id_ in ids:
+        bench.drop(id_, "head -c 2000000 /dev/zero >x", outputs=[{"path": "x"}])
+    bench.wait_for(*ids)
+    bench.until(lambda: not bench.names("tmp"), lambda: None)
+    for id_ in ids:
+        age(bench, f"{id_}.json", OLD)
+
+
+@pytest.mark.parametrize("entry", [["a.json"], []], ids=["whole", "after a crash"])
+def test_returned_files_go_after_their_response_and_count_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, entry: list[str]
+) -> None:
+    finish_with_files(bench, "a")
+    if not entry:
+        (bench.root / "done" / "a.json").unlink()
+    (item,) = (item for item in items(everything(bench.spool, Seldom(log, bench.spool.clock))) if "a." in item.file)
+    assert item.tar == "a.outputs.tar"
+    assert item.size > 2_000_000
+    gone: list[str] = []
+    real_remove, real_sync = fsops.remove, fsops.sync_directory
+
+    def remove(path: str) -> None:
+        if fsops.exists(path):
+            gone.append(os.path.basename(path))
+        real_remove(path)
+
+    def sync(path: str) -> None:
+        gone.append(f"sync {os.path.basename(path.rstrip('/'))}")
+        real_sync(path)
+
+    monkeypatch.setattr(fsops, "remove", remove)
+    monkeypatch.setattr(fsops, "sync_directory", sync)
+    sweep(bench)
+    assert gone == [*entry, "sync done", "a.response.json", "sync done", "a.outputs.tar"]
+
+
+def test_returned_files_that_a_crash_left_go_at_once_and_no_others(bench: Bench) -> None:
+    finish_with_files(bench, "a", "b", "c")
+    for name in ("a.json", "a.response.json", "b.response.json"):
+        (bench.root / "done" / name).unlink()
+    for id_ in ("b", "c"):
+        age(bench, f"{id_}.json", time.time())
+    sweep(bench)
+    assert bench.names("done") == {"b.json", "b.outputs.tar", "c.json", "c.response.json", "c.outputs.tar"}
+
+
+def test_returned_files_that_cannot_be_looked_at_keep_their_response(bench: Bench) -> None:
+    finish_with_files(bench, "a")
+    with in_the_way("lstat", errno.EACCES, "a.outputs.tar"):
+        sweep(bench)
+        assert bench.names("done") == {"a.json", "a.response.json", "a.outputs.tar"}
+    with in_the_way("unlink", errno.EBUSY, "a.outputs.tar"):
+        sweep(bench)
+        assert bench.names("done") == {"a.outputs.tar"}
+    sweep(bench)
+    assert bench.names("done") == set()
+
+
+def test_returned_files_are_archived(bench: Bench, tmp_path: Path) -> None:
+    finish_with_files(bench, "a")
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    sweep(bench, archive=["xargs", "cp", "-pt", str(archive)])
+    assert {path.name for path in archive.iterdir()} == {"a.json", "a.response.json", "a.outputs.tar"}
+    assert bench.names("done") == set()
+
+
 def test_an_answer_that_cannot_be_looked_at_keeps_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """It counts by its entry meanwhile, and both go when it can be looked at."""
     finish(bench, "a", "b", "c", at=OLD)

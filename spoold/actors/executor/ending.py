@@ -7,16 +7,23 @@ is, for that version to end. Thread-safe.
 
 from __future__ import annotations
 
+import contextlib
+
+import msgspec
+from msgspec import UNSET
+
 from spoold.actors.executor.ready import Place
 from spoold.host.log import Log
 from spoold.host.metrics import TURNAROUND, Histogram
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
+from spoold.model.outputs import Returned, told
 from spoold.model.response import Response
 from spoold.model.states import Role
 from spoold.model.submission import Submission
 from spoold.spool.newer import LeftAlone
 from spoold.spool.store import Spool
+from spoold.spool.tar import Tar
 from spoold.upkeep.shares import Shares
 
 log = Log(Role.EXECUTOR)
@@ -30,12 +37,36 @@ class Ending:
         self._shares = shares
         self._newer = newer
 
-    def finish(self, entry: Entry, submission: Submission, response: Response, *, tidy: bool = True) -> None:
+    def finish(
+        self,
+        entry: Entry,
+        submission: Submission,
+        response: Response,
+        *,
+        tidy: bool = True,
+        tar: Tar | None = None,
+    ) -> None:
         """End an entry in ``running/`` with its response; raises what :meth:`Spool.finish` does."""
-        size = self._spool.finish(entry, response, submission.Spool, tidy=tidy)
+        size = self._spool.finish(entry, response, submission.Spool, tidy=tidy, tar=tar)
         self._shares.add(submission.Spool.uid, size)
         self.observe(TURNAROUND, submission)
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
+
+    def finish_job(
+        self, entry: Entry, submission: Submission, response: Response, returned: Returned | None, room: int
+    ) -> None:
+        """End an entry whose job has ended; see :meth:`finish`. Its private names go later, see :meth:`Results.tidy`.
+
+        Of the contents of files that came back the response has ``room`` bytes. Where that is too little, all files are
+        beside it.
+        """
+        if returned is None:
+            self.finish(entry, submission, response, tidy=False)
+            return
+        with contextlib.closing(returned.contents):
+            files, is_all = told(returned, room)
+            final = msgspec.structs.replace(response, outputs=files, outputs_missing=returned.missing or UNSET)
+            self.finish(entry, submission, final, tidy=False, tar=None if is_all else Tar({"": returned}))
 
     def observe(self, since_arrival: Histogram, submission: Submission) -> None:
         """Measure for how long a submission has been here."""

@@ -10,6 +10,7 @@ from spoold.actors.executor.judging import Judging
 from spoold.actors.executor.showing import Showing
 from spoold.model.errors import ClientError
 from spoold.model.job import Job
+from spoold.model.outputs import Returned
 from spoold.model.response import CaseResult, Outcome, Phase, Response, Status, verdict
 from spoold.model.submission import Request
 from spoold.sandbox import RunCancelledError, Sandbox
@@ -26,8 +27,10 @@ class Running:
         self._sandbox, self._progress, self._showing, self._lease = sandbox, progress, showing, lease
         self._ran: dict[str, Phase] = {}
 
-    def outcome_of(self, job: Job, request: Request, response: Response, lost: str = "") -> Response:
-        """Run a job, and return the response with what came of it; raises what :meth:`Sandbox.run` does.
+    def outcome_of(
+        self, job: Job, request: Request, response: Response, lost: str = ""
+    ) -> tuple[Response, Returned | None]:
+        """Run a job; return the response with what came of it, and its returned files. Raises as :meth:`Sandbox.run`.
 
         One that is cancelled is told with the phases and cases that ran. ``lost`` is why its checker cannot be run,
         where it has one and the job has none.
@@ -37,13 +40,13 @@ class Running:
         try:
             result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging, on_output)
         except ClientError as error:
-            return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error))
+            return msgspec.structs.replace(response, status=Status.REJECTED, reason=str(error)), None
         except RunCancelledError:
             if not self._lease.cancelled:
                 raise
-            return msgspec.structs.replace(response, status=Status.CANCELLED, **self._ran, **_of_cases(judging))
+            return msgspec.structs.replace(response, status=Status.CANCELLED, **self._ran, **_of_cases(judging)), None
         notes = [*(response.notes or ()), *result.notes]
-        return msgspec.structs.replace(
+        final = msgspec.structs.replace(
             response,
             status=verdict(result.compile, result.run, cases=judging is not None),
             compile=result.compile,
@@ -51,6 +54,7 @@ class Running:
             notes=notes or msgspec.UNSET,
             **_of_cases(judging),
         )
+        return final, result.outputs
 
     def _show_phase(self, name: str, phase: Phase) -> None:
         self._ran[name] = phase

@@ -212,7 +212,7 @@ class Slots:
         job, notes = plan_job(
             entry, request, limits, build=record.result, checker=checker.result, nixpkgs=pin, owner=owner
         )
-        job = msgspec.structs.replace(job, memory=asked(limits, job))
+        job = msgspec.structs.replace(job, memory=asked(limits, job), scratch=self._spool.queue.path("tmp"))
         if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
@@ -235,7 +235,7 @@ class Slots:
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         self._showing.soon(progress)
         try:
-            final = Running(sandbox, progress, self._showing, lease).outcome_of(
+            final, returned = Running(sandbox, progress, self._showing, lease).outcome_of(
                 job, request, response, _why_lost(checker)
             )
         finally:
@@ -244,7 +244,7 @@ class Slots:
             if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
                 PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
-        self._ending.finish(entry, submission, final, tidy=False)
+        self._ending.finish_job(entry, submission, final, returned, limits.outputs.inline)
         lease.ended = True
 
     def _checker(self, request: Request, owner: int) -> BuildRecord | None:

@@ -215,7 +215,8 @@ class Acceptance:
         """
         earlier = self._find(id_)
         if earlier is None:
-            if fsops.exists(self._spool.queue.path(State.DONE, ids.response_name(id_))):
+            names = (ids.response_name(id_), ids.tar_name(id_))  # in which order they go
+            if any(fsops.exists(self._spool.queue.path(State.DONE, name)) for name in names):
                 raise TemporaryError("an earlier response of this id is being removed")
             return False
         if (earlier.uid, earlier.sha256) == (origin.uid, origin.sha256):

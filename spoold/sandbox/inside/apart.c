@@ -52,26 +52,44 @@ static bool hear(int from, int64_t deadline, char *to, size_t room, size_t *size
     }
 }
 
-/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, EPROTO that
- * it ended otherwise than it should, or was killed, which the kernel does where memory is short. */
-ssize_t apart(const struct errand *errand, void *to, size_t room)
+pid_t begin_apart(const struct errand *errand, int *answer)
 {
-    int ends[2], status = 0;
-    size_t size;
-    int64_t deadline = now() + errand->patience * 1000000LL;
+    int ends[2];
     if (pipe2(ends, O_CLOEXEC))
         return failing("pipe");
     pid_t pid = fork();
     if (pid == 0)
         be_apart(errand, ends[1]);
     close(ends[1]);
-    bool heard = pid > 0 && hear(ends[0], deadline, to, room, &size);
-    close(ends[0]);
-    if (pid < 0)
+    if (pid < 0) {
+        close(ends[0]);
         return failing("fork");
+    }
+    *answer = ends[0];
+    return pid;
+}
+
+bool end_apart(pid_t pid)
+{
+    int status = 0;
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
-    if (heard && status == 0)
+    return status == 0;
+}
+
+/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, EPROTO that
+ * it ended otherwise than it should, or was killed, which the kernel does where memory is short. */
+ssize_t apart(const struct errand *errand, void *to, size_t room)
+{
+    int answer;
+    size_t size;
+    int64_t deadline = now() + errand->patience * 1000000LL;
+    pid_t pid = begin_apart(errand, &answer);
+    if (pid < 0)
+        return -1;
+    bool heard = hear(answer, deadline, to, room, &size);
+    close(answer);
+    if (end_apart(pid) && heard)
         return size;
     errno = now() < deadline ? EPROTO : ETIMEDOUT;
     return failing("a process apart");

@@ -100,11 +100,20 @@ struct bounds {
     bool end_on_output;
 };
 
+/* What comes back of the files that a phase leaves in the work directory: so many at most, each and all so large. */
+struct wanted {
+    struct list patterns;
+    size_t files;
+    int64_t file_size, total;
+    int64_t walking;  /* nanoseconds of CPU time that it may take to find them */
+};
+
 struct order {
     struct list argv, words, env;
     struct string script;
     bool input, last, live;
     struct bounds limits;
+    struct wanted outputs;
 };
 
 struct view {
@@ -330,6 +339,44 @@ struct errand {
 };
 
 ssize_t apart(const struct errand *errand, void *to, size_t room);
+pid_t begin_apart(const struct errand *errand, int *answer);  /* -1 where it cannot be made */
+bool end_apart(pid_t pid);                                    /* Return whether it ended well by itself. */
+
+/* -- patterns.c, collect.c, outputs.c: files of a job that come back */
+
+#define MOST_PATTERNS 16
+#define DEEPEST_OUTPUT 32   /* directories above a file that comes back: no request has more */
+#define LONGEST_OUTPUT 1024 /* bytes of its path below the work directory: likewise */
+
+struct part {
+    const char *at;
+    size_t size;
+};
+
+void patterns_begin(const struct list *patterns);
+uint32_t patterns_all(void);
+uint32_t patterns_below(uint32_t alive, const struct part *path, size_t count);
+uint32_t patterns_of(uint32_t alive, const struct part *path, size_t count);
+
+/* How many names that match do not come back, and why. */
+struct left_out {
+    uint32_t large, many, total;  /* larger than one may be; beyond so many; beyond so much in all */
+    uint32_t odd, names, closed;  /* no regular file; of a name that no request has; not to be opened */
+    uint32_t deep, slow;          /* directories that were not looked into: too deep, or the time was over */
+};
+
+enum { A_FILE = 1, THE_END };
+
+/* What the process that collects tells, each before the name and the bytes of a file; `left_out` with the end. */
+struct collected {
+    uint32_t kind, mode, matched;  /* a bit for each pattern that the name matches */
+    uint32_t name_size;
+    uint64_t size;
+    struct left_out left_out;
+};
+
+void collect(const void *wanted);
+void send_outputs(const struct wanted *wanted);
 
 /* -- snapshot.c, pack.c, unpack.c: the work directory as compile.sh left it, for each case */
 

@@ -364,4 +364,6 @@ void run_phase(const struct order *order, int input)
     large_end(&phase.large);
     for (int number = 0; number < 2; number++)
         munmap(phase.outputs[number].kept, phase.outputs[number].cap ? phase.outputs[number].cap : 1);
+    if (order->outputs.patterns.count && clean && !size)
+        send_outputs(&order->outputs);
 }

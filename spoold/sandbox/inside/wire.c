@@ -19,6 +19,7 @@
 #define MOST (64 * MIB)      /* bytes of a message */
 #define STALL_TIMEOUT 60000  /* milliseconds without progress on the host's side of a message */
 #define DEPTH 8
+#define WALKING 5000000000LL /* see `struct wanted` */
 
 void wire_begin(void)
 {
@@ -276,9 +277,21 @@ static struct show show(const struct value *all)
     return (struct show){integer(all, "limited"), strings(all, "store")};
 }
 
+static struct wanted wanted(const struct value *all)
+{
+    dictionary(all, 4);
+    return (struct wanted){
+        .patterns = strings(all, "patterns"),
+        .files = a_size(all, "files"),
+        .file_size = a_size(all, "file_size"),
+        .total = a_size(all, "total"),
+        .walking = WALKING,
+    };
+}
+
 static struct order order(const struct value *all)
 {
-    const struct value *limits = dictionary(of(dictionary(all, 9), "limits", 'd'), 9);
+    const struct value *limits = dictionary(of(dictionary(all, 10), "limits", 'd'), 9);
     struct string policy = string(limits, "on_output_limit");
     return (struct order){
         .argv = strings(all, "argv"),
@@ -288,6 +301,7 @@ static struct order order(const struct value *all)
         .input = integer(all, "input"),
         .last = integer(all, "last"),
         .live = integer(all, "live"),
+        .outputs = wanted(of(all, "outputs", 'd')),
         .limits = {
             .time = a_size(limits, "time"),
             .cpu_time = a_size(limits, "cpu_time"),

@@ -37,6 +37,9 @@ class PrivateJudge:
             return None
         if result := ids.parse_result(name):
             return self._result(path, result)
+        beside = ids.result_beside(name)
+        if beside and fsops.exists(self._queue.path("tmp", beside)):
+            return None  # it goes with that
         if not ids.is_private(name):
             return Verdict("not a private file of spoold's", Action.QUARANTINE)
         return None if is_young(self._spool, path) else Verdict("what a process wrote that died", Action.REMOVE)

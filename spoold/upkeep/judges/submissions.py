@@ -11,7 +11,7 @@ import msgspec
 from spoold.host import attributes, fsops
 from spoold.model import formats, ids
 from spoold.model.errors import NewerFormatError
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Private
 from spoold.model.states import Kind, State
 from spoold.model.submission import Submission
 from spoold.spool.answers import DIGEST, is_digest_of_nothing
@@ -70,7 +70,7 @@ class SubmissionJudge:
 
     def in_done(self, name: str) -> Verdict | None:
         """Judge an entry, an answer, or the digest of one."""
-        if name.endswith((ids.response_name(""), ".refused.json", DIGEST)):
+        if name.endswith((ids.response_name(""), ".refused.json", DIGEST, Private.OUTPUTS)):
             return self._answered(name)
         if ids.is_trial(name):
             died = Verdict("what a doctor tried that died", Action.REMOVE)
@@ -88,9 +88,13 @@ class SubmissionJudge:
         if name.endswith(DIGEST):
             gone = is_digest_of_nothing(self._queue.path(State.DONE, name))
             return Verdict("the digest of an answer that is gone", Action.REMOVE) if gone else None
-        id_ = name.removesuffix(ids.response_name(""))
+        id_ = name.removesuffix(ids.response_name("")).removesuffix(Private.OUTPUTS)
         if not ids.is_refusal(name) and not fsops.exists(self._queue.path(State.DONE, ids.done_name(id_))):
-            return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
+            if not name.endswith(Private.OUTPUTS):
+                return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
+            if fsops.exists(self._queue.path(State.DONE, ids.response_name(id_))):
+                return None  # it goes after that
+            return Verdict("files beside a response that is gone: what retention was about to remove", Action.REMOVE)
         return self._for_its_owner(name)
 
     def _for_its_owner(self, name: str) -> Verdict | None:

@@ -24,7 +24,7 @@ def supervisor(place: Path) -> Path:
 def units(place: Path) -> Path:
     """Compile the program of its parts into ``place``."""
     target = place / "units"
-    included = ("main.c", "apart.c", "cell.c", "live.c", "obstacles.c", "snapshot.c")  # but for main.c
+    included = ("main.c", "apart.c", "cell.c", "live.c", "obstacles.c", "outputs.c", "snapshot.c")  # but for main.c
     others = [path for path in program.sources() if path.name not in included]
     program.compile_to(target, flags=STRICT, code=[*others, UNITS])
     return target

@@ -34,6 +34,7 @@ static pid_t await_apart(pid_t pid, int *status)
 #include "live.c"
 #include "obstacles.c"
 #include "snapshot.c"
+#include "outputs.c"
 
 _Noreturn void serve(enum stage stage, bool in_cell) /* of main.c, which is not here */
 {
@@ -320,6 +321,68 @@ static void answer_tail(const char *rest)
     printf("%s\n", tail_is_right(cap, size, piece) ? "right" : "wrong");
 }
 
+/* Do as the supervisor does where files are to come back, and have what it would tell the host in a file. `how` is whether
+ * the process that collects is itself, with time or without, or which of these it is: one that ends amid a file, one that
+ * tells what was not asked for, one that takes its time. */
+static void deceive(const void *about)
+{
+    struct collected head = {.kind = A_FILE, .mode = 0644, .matched = 1, .name_size = 1, .size = 100000};
+    const char *how = about;
+    char piece[50000] = "";
+    if (!strcmp(how, "large"))
+        head.size = 2 * MIB;
+    if (!strcmp(how, "total"))
+        head.size = 1L << 40;
+    if (!strcmp(how, "unasked"))
+        head.matched = 1U << 31;
+    if (!strcmp(how, "unnamed"))
+        head.name_size = 0;
+    if (!strcmp(how, "long"))
+        head.name_size = 60000;
+    if (!strcmp(how, "odd"))
+        head.kind = 7;
+    if (!strcmp(how, "silent"))
+        sleep(60);
+    bool many = !strcmp(how, "many");
+    head.size = many ? 0 : head.size;
+    for (int number = 0; number < (many ? 100 : 1); number++)
+        if (write(ANSWER, &head, sizeof head) < 0 || write(ANSWER, "x", 1) < 0)
+            _exit(1);
+    _exit(write(ANSWER, piece, sizeof piece) < 0);
+}
+
+static void answer_outputs(const char *rest)
+{
+    char path[256], how[16], text[MOST_PATTERNS][256];
+    struct string strings[MOST_PATTERNS];
+    unsigned long files;
+    long long file_size, total;
+    int at = 0, more = 0;
+    struct wanted wanted = {.patterns = {0, strings}};
+    if (sscanf(rest, "%255s %15s %lu %lld %lld%n", path, how, &files, &file_size, &total, &at) != 5)
+        BROKEN("which files?");
+    wanted.files = files;
+    wanted.file_size = file_size;
+    wanted.total = total;
+    wanted.walking = strcmp(how, "hasty") ? 60000000000LL : 0;
+    for (; wanted.patterns.count < MOST_PATTERNS && sscanf(rest + at, "%255s%n", text[wanted.patterns.count], &more) == 1;
+         at += more, wanted.patterns.count++)
+        strings[wanted.patterns.count] = (struct string){text[wanted.patterns.count], strlen(text[wanted.patterns.count])};
+    fflush(stdout);
+    int kept = MUST(dup(1)), file = MUST(open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    MUST(dup2(file, 1));
+    whole = true;
+    patience = strcmp(how, "silent") ? 60000000000LL : 1000000;
+    if (!strcmp(how, "itself") || !strcmp(how, "hasty"))
+        send_outputs(&wanted);
+    else
+        pass_on(begin_apart(&(struct errand){deceive, how, -1, 0}, &told_by), wanted);
+    MUST(dup2(kept, 1));
+    close(kept);
+    close(file);
+    printf("done\n");
+}
+
 static void obey(const char *line)
 {
     const char *rest;
@@ -378,6 +441,8 @@ static void obey(const char *line)
         answer_lie(rest);
     } else if (is_order(line, "unfit", &rest)) {
         answer_unfit(rest);
+    } else if (is_order(line, "outputs", &rest)) {
+        answer_outputs(rest);
     } else if (is_order(line, "obstacles", &rest)) {
         answer_obstacles(rest);
     } else if (is_order(line, "kernel", &rest)) {

@@ -1,0 +1,65 @@
+"""Bytes that are kept for a while: in memory as long as they are few, then in a file without a name.
+
+So what comes from elsewhere takes no more memory than is said here, and whatever kills this process leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator
+
+MOST = 1 << 20  # bytes in memory
+PIECE = 1 << 18  # bytes that are read at once
+
+
+class Spill:
+    """Bytes that are added, and read from any place. Where they become many, they lie in ``directory``.
+
+    ``suffix`` ends the name that the file has for a moment, on file systems on which there is none without.
+    """
+
+    def __init__(self, directory: str, suffix: str) -> None:
+        self._directory, self._suffix = directory, suffix
+        self._few = bytearray()
+        self._file = -1
+        self._forget: weakref.finalize[..., Spill] | None = None
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Add bytes; raises OSError where there is no room for them."""
+        if self._file < 0 and self.size + len(data) > MOST:
+            self._make_file()
+        if self._file < 0:
+            self._few += data
+        else:
+            self._write(data)
+        self.size += len(data)
+
+    def _make_file(self) -> None:
+        with tempfile.TemporaryFile(buffering=0, dir=self._directory or None, suffix=self._suffix) as made:
+            self._file = os.dup(made.fileno())
+        self._forget = weakref.finalize(self, os.close, self._file)
+        self._write(self._few)
+        self._few = bytearray()
+
+    def _write(self, data: bytes | bytearray) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def pieces(self, at: int, size: int) -> Iterator[bytes]:
+        """Yield ``size`` bytes from ``at`` on, which are there."""
+        end = at + size
+        while at < end:
+            most = min(PIECE, end - at)
+            piece = bytes(self._few[at : at + most]) if self._file < 0 else os.pread(self._file, most, at)
+            yield piece
+            at += len(piece)
+
+    def close(self) -> None:
+        """Forget all. May be repeated."""
+        self._few = bytearray()
+        if self._forget:
+            self._forget()

@@ -1,0 +1,152 @@
+"""Files of a job that come back after a phase: taken from the supervisor, checked, and kept until they are told.
+
+Spec: spool-layout.md, "Returned files". What comes may be the job's own words (``inside/outputs.c``). So nothing is
+taken that was not asked for, and a name only if a request could have it. It comes in pieces and is kept in a ``Spill``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import unicodedata
+from collections.abc import Callable
+
+from spoold.host.spill import Spill
+from spoold.model import outputs
+from spoold.model.dropped import checked_path
+from spoold.model.errors import ClientError, TemporaryError
+from spoold.model.ids import Private
+from spoold.model.outputs import Found, Returned, Wanted
+from spoold.sandbox import messages
+from spoold.sandbox.messages import Output, Outputs
+from spoold.sandbox.stream import ClosedError, Stream
+
+PATIENCE = 60.0  # seconds for all of it; see PATIENCE of ``inside/outputs.c``
+LEAST_PACE = 1 << 20  # bytes a second that the host takes
+PIECE = 1 << 16
+NOTHING = messages.Wanted(patterns=[], files=0, file_size=0, total=0)
+FAILED = {
+    b"memory": "no memory was left to read them",
+    b"time": "reading them took too long",
+}
+ENDED = "reading them ended before its time, as where memory is short"
+
+
+def order_of(wanted: Wanted | None) -> messages.Wanted:
+    """Return what a supervisor is told of what comes back."""
+    if wanted is None:
+        return NOTHING
+    return messages.Wanted(
+        patterns=[outputs.matched_as(output.path).encode() for output in wanted.outputs],
+        files=wanted.files,
+        file_size=wanted.file_size,
+        total=wanted.total,
+    )
+
+
+def room(scratch: str) -> Spill:
+    """Return where the contents of a job's files are put; what has no room in memory lies in ``scratch``."""
+    return Spill(scratch, Private.SCRATCH)
+
+
+def after(stream: Stream, wanted: Wanted, where: str, contents: Spill, lacked_memory: Callable[[], bool]) -> Returned:
+    """Return what comes back after the phase ``where``. A lost sandbox is a TemporaryError.
+
+    Where one ``lacked_memory``, that was the job's doing, and nothing comes back.
+    """
+    try:
+        return collect(stream, wanted, where, contents)
+    except ClosedError as error:
+        if not lacked_memory():
+            raise TemporaryError(f"the sandbox was lost: {error}") from error
+    return lost(wanted, where, contents)
+
+
+def lost(wanted: Wanted, where: str, contents: Spill) -> Returned:
+    """Return what is told where the kernel ended the sandbox after a phase, or with it."""
+    why = f"{where}.outputs: lost with the sandbox, which the kernel ended for want of memory"
+    return Returned([], contents, outputs.missing(wanted.outputs, 0), [why])
+
+
+def collect(stream: Stream, wanted: Wanted, where: str, contents: Spill) -> Returned:
+    """Take what comes back after the phase ``where``, and add it to ``contents``, which several phases may share.
+
+    Raises what :meth:`Stream.message` does, and OSError where the host has no room.
+    """
+    return _Collection(stream, wanted, where, contents).all()
+
+
+class _Collection:
+    def __init__(self, stream: Stream, wanted: Wanted, where: str, contents: Spill) -> None:
+        self._stream, self._wanted, self._where = stream, wanted, where
+        self._contents = contents
+        self._deadline = time.monotonic() + PATIENCE + wanted.total / LEAST_PACE
+        self._found: dict[str, tuple[Found, int]] = {}  # with what it matched, by what stands for its name
+        self._latest = ""
+        self._taken = self._total = self._unfit = 0
+
+    def all(self) -> Returned:
+        """Take all files, and the end."""
+        while isinstance(said := self._next(), Output):
+            self._take(said)
+        assert isinstance(said, Outputs)  # noqa: S101 - for mypy: nothing else was expected
+        if not said.whole:
+            self._found.pop(self._latest, None)
+        found = sorted(self._found.values())
+        matched = 0
+        for _, patterns in found:
+            matched |= patterns
+        missing = outputs.missing(self._wanted.outputs, matched)
+        return Returned([file for file, _ in found], self._contents, missing, self._notes(said))
+
+    def _next(self) -> messages.Message:
+        return self._stream.message(max(0.0, self._deadline - time.monotonic()), Output, Outputs)
+
+    def _take(self, said: Output) -> None:
+        wanted = self._wanted
+        self._taken += 1
+        self._total += max(0, said.size)
+        if not 0 <= said.size <= wanted.file_size or self._total > wanted.total or self._taken > wanted.files:
+            raise ClosedError("the supervisor sent garbage")
+        name = _name(said.name)
+        key = unicodedata.normalize("NFC", name).casefold()
+        is_fit = bool(name) and key not in self._found
+        self._latest = key if is_fit else ""
+        at, digest, left = self._contents.size, hashlib.sha256(), said.size
+        while left:
+            piece = self._stream.take(min(left, PIECE), self._deadline)
+            left -= len(piece)
+            if is_fit:
+                digest.update(piece)
+                self._contents.add(piece)
+        if is_fit:
+            self._found[key] = Found(name, said.size, digest.hexdigest(), said.mode & 0o777, at), said.matched
+        else:
+            self._unfit += 1
+
+    def _notes(self, said: Outputs) -> list[str]:
+        wanted = self._wanted
+        counts = (
+            (said.large, f"left out, larger than {wanted.file_size} bytes"),
+            (said.many, f"left out, beyond {wanted.files} files"),
+            (said.total, f"left out, beyond {wanted.total} bytes in all"),
+            (said.odd, "left out, no regular file"),
+            (said.names + self._unfit, "left out, a name that no request can have"),
+            (said.closed, "left out, cannot be opened"),
+            (said.deep, "directories that lie too deep were not looked into"),
+        )
+        notes = [f"{self._where}.outputs: {count} {what}" for count, what in counts if count > 0]
+        if said.slow:
+            notes.append(f"{self._where}.outputs: there was no time to look through all of the work directory")
+        if said.failed:
+            notes.append(f"{self._where}.outputs: {FAILED.get(said.failed, ENDED)}")
+        return notes
+
+
+def _name(said: bytes) -> str:
+    """Return a name, "" where a request could not have it."""
+    try:
+        name = checked_path(said.decode(), "")
+    except (UnicodeDecodeError, ClientError):
+        return ""
+    return "" if name.endswith("/") else name

@@ -1,0 +1,34 @@
+"""A tar of returned files is one that others read, the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from spoold.spool.tar import Tar
+from tests.returned import made
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 511, 512, 513), (100_000, 0, 10_239)])
+def test_it_is_what_it_says_of_itself(sizes: tuple[int, ...]) -> None:
+    contents = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    tar = Tar({"": made(*contents)})
+    data = b"".join(tar)
+    assert (len(tar), tar.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert len(data) % tarfile.RECORDSIZE == 0
+    assert b"".join(tar) == data
+    with tarfile.open(fileobj=io.BytesIO(data)) as read:
+        found = {each.name: (read.extractfile(each) or io.BytesIO()).read() for each in read}
+    assert found == {str(number): content for number, content in enumerate(contents)}
+
+
+def test_another_program_reads_it_and_several_runs_have_directories(tmp_path: Path) -> None:
+    tar = Tar({"first/": made(b"1"), "second/": made(b"2", b"3")})
+    subprocess.run(["tar", "xC", tmp_path], input=b"".join(tar), check=True)
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"first/0": b"1", "second/0": b"2", "second/1": b"3"}
