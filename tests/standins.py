@@ -107,7 +107,11 @@ class PlainSandbox:
             if check:
                 assert job.checker
                 checker = msgspec.structs.replace(
-                    job.checker, files=[*job.checker.files, *check.files], stdin=check.stdin, args=check.args
+                    job.checker,
+                    files=[*job.checker.files, *check.files],
+                    stdin=check.stdin,
+                    args=check.args,
+                    outputs=check.outputs,
                 )
                 judge.checked(number, PlainSandbox().run(checker, lambda *_: None, cancelled))
 

@@ -173,6 +173,21 @@ def test_a_checker_with_packages_of_its_own(served: Served) -> None:
     served.assert_nothing_is_left()
 
 
+def test_points_and_words_that_a_checker_leaves(served: Served) -> None:
+    script = """
+    read -r n < judge/input
+    echo "$n" > feedback/score.txt; echo "for $n" > feedback/judgemessage.txt
+    ln -sf /etc/passwd feedback/teammessage.txt; exit 42
+    """
+    wanted = [{"name": f"{n}", "inputs": f"{n}\n", "points": 4} for n in (1, 4)]
+    served.drop("left", "cat", cases=wanted, checker={"files": [{"name": "run.sh", "content": script}]})
+    response = served.response("left")
+    assert [(case["verdict"], case["points"], case["message"]) for case in response["cases"]] == [
+        ("partial", 1.0, "for 1"),
+        ("accepted", 4.0, "for 4"),
+    ], response
+
+
 @pytest.mark.parametrize("what", ["exec sleep 600", "exec yes", "kill -9 $$", "rm -rf /job/*; exit 1", "exit 0"])
 def test_a_checker_that_misbehaves_is_an_error_of_the_judge(served: Served, what: str) -> None:
     checker = {"files": [{"name": "run.sh", "content": what}], "limits": {"run": {"time": 2, "memory": 64 << 20}}}

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from spoold.model.cases import Protocol
 from spoold.model.job import JobFile, JobResult
+from spoold.model.limits import KIB
+from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome, Phase, Verdict
 from spoold.model.verdicts import Judgement
 
@@ -21,11 +25,15 @@ ARGS = {
     "testlib": (INPUT, OUTPUT, ANSWER),
     "cms": (INPUT, ANSWER, OUTPUT),
 }
+# Of the files that a checker may leave: points, a part of the points, and words. All are small.
+SCORE, PART_OF_SCORE = "feedback/score.txt", "feedback/score_multiplier.txt"
+WORDS = ("feedback/judgemessage.txt", "feedback/teammessage.txt")
 MOST_WORDS = 1000  # characters of what a checker says that a client is told
 POINTS = re.compile(r"\bpoints?\s+([-+]?[0-9][0-9.eE+-]*)")
 KATTIS = {42: Verdict.ACCEPTED, 43: Verdict.WRONG_ANSWER}
 TESTLIB = {0: Verdict.ACCEPTED, 1: Verdict.WRONG_ANSWER, 2: Verdict.WRONG_ANSWER, 4: Verdict.WRONG_ANSWER,
            8: Verdict.WRONG_ANSWER}  # fmt: skip
+NO_FEEDBACK: Mapping[str, bytes] = MappingProxyType({})
 WITH_POINTS = 7
 PART, PARTS = 50, 200  # the first exit code for a part, in so many of a whole
 
@@ -41,16 +49,41 @@ def arguments_for(protocol: Protocol, args: list[str]) -> list[str]:
     return [*ARGS[protocol], *args]
 
 
-def judgement(protocol: Protocol, run: Phase, of_points: float) -> Judgement:
-    """Return what a checker found whose run was this; ``of_points`` is what the case is worth."""
+def feedback_of(protocol: Protocol) -> Wanted | None:
+    """Return which files of a checker are to come back."""
+    if protocol != "kattis":
+        return None
+    outputs = [Output(path=path) for path in (SCORE, PART_OF_SCORE, *WORDS)]
+    return Wanted(outputs=outputs, files=len(outputs), file_size=64 * KIB, total=len(outputs) * 64 * KIB)
+
+
+def judgement(
+    protocol: Protocol, run: Phase, of_points: float, feedback: Mapping[str, bytes] = NO_FEEDBACK
+) -> Judgement:
+    """Return what a checker found whose run was this; ``of_points`` is what the case is worth.
+
+    ``feedback`` is the contents of the files of :func:`feedback_of` that it left.
+    """
     if run.outcome not in (Outcome.OK, Outcome.NONZERO_EXIT) or not isinstance(run.exit_code, int):
         return _failed(run, f"it ended with {run.outcome}")
     if run.stdout_truncated is True or run.stderr_truncated is True:
         return _failed(run, "it printed more than its limit keeps")
     if protocol == "kattis":
-        found = KATTIS.get(run.exit_code)
-        return Judgement(found) if found else _failed(run, f"it ended with {run.exit_code}")
+        return _by_kattis(run, of_points, feedback)
     return _by_testlib(run, of_points) if protocol == "testlib" else _by_cms(run, of_points)
+
+
+def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> Judgement:
+    found = KATTIS.get(int(run.exit_code))  # type: ignore[arg-type]
+    text = {name: content.decode(errors="replace") for name, content in feedback.items()}
+    words = next(filter(None, (_words(text.get(name, "")) for name in WORDS)), "")
+    if found is None:
+        return _failed(run, f"it ended with {run.exit_code}")
+    if found is Verdict.ACCEPTED and (SCORE in text or PART_OF_SCORE in text):
+        name, worth = (SCORE, 1.0) if SCORE in text else (PART_OF_SCORE, of_points)
+        points = _number(text[name].strip())
+        return _partial(points and points * worth, of_points, words) or _failed(run, f"{name} is no number")
+    return Judgement(found, message=words)
 
 
 def not_compiled(result: JobResult) -> Judgement:

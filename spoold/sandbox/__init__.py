@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from spoold.model.errors import SpooldError
 from spoold.model.job import Job, JobFile, JobResult
+from spoold.model.outputs import Wanted
 from spoold.model.response import Phase
 
 
@@ -19,11 +20,15 @@ class RunCancelledError(SpooldError):
 
 
 class Check(NamedTuple):
-    """What a job's checker is run on: the files beside it, its standard input and its arguments."""
+    """What a job's checker is run on: the files beside it, its standard input and its arguments.
+
+    ``outputs`` is what is to come back of its files.
+    """
 
     files: list[JobFile]
     stdin: bytes
     args: list[str]
+    outputs: Wanted | None = None
 
 
 class Judge(Protocol):

@@ -70,7 +70,9 @@ class Checker:
         if before.outcome not in (Outcome.OK, Outcome.SKIPPED):
             return self._compiled.result
         files = check.files if archive.size else [*self._job.files, *check.files]
-        job = msgspec.structs.replace(self._job, files=files, stdin=check.stdin, args=check.args, compile=None)
+        job = msgspec.structs.replace(
+            self._job, files=files, stdin=check.stdin, args=check.args, compile=None, outputs=check.outputs
+        )
         result = self._run_own(job, Part(before=archive) if archive.size else WHOLE)
         return msgspec.structs.replace(result, compile=before)
 

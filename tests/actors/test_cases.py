@@ -164,6 +164,15 @@ def test_a_checker_says_what_is_right(bench: Bench) -> None:
     bench.assert_nothing_is_left()
 
 
+def test_a_checker_leaves_points_and_words(bench: Bench) -> None:
+    script = "echo 3 > feedback/score.txt; echo some words > feedback/judgemessage.txt; echo x > other; exit 42"
+    bench.drop("x", ECHO, cases=cases("a", points=4), checker={"files": [{"name": "run.sh", "content": script}]})
+    bench.wait_for("x")
+    (case,) = bench.response("x")["cases"]
+    assert (case["verdict"], case["points"], case["message"]) == ("partial", 3.0, "some words")
+    assert "outputs" not in bench.response("x")
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [

@@ -76,6 +76,30 @@ def test_what_the_end_of_a_checker_means(
     assert words in found.message
 
 
+@pytest.mark.parametrize(
+    ("feedback", "code", "verdict", "points", "words"),
+    [
+        ({"score.txt": b"2.5\n"}, 42, PART, 2.5, ""),
+        ({"score.txt": b"10"}, 42, RIGHT, None, ""),
+        ({"score.txt": b"0"}, 42, WRONG, None, ""),
+        ({"score.txt": b"x"}, 42, ERROR, None, "feedback/score.txt is no number"),
+        ({"score_multiplier.txt": b"0.25"}, 42, PART, 2.5, ""),
+        ({"score_multiplier.txt": b"\xff"}, 42, ERROR, None, "is no number"),
+        ({"score.txt": b"5"}, 43, WRONG, None, ""),
+        ({"judgemessage.txt": b"line 3\nis wrong", "teammessage.txt": b"no"}, 43, WRONG, None, "line 3 is wrong"),
+        ({"judgemessage.txt": b"\n", "teammessage.txt": b"no"}, 42, RIGHT, None, "no"),
+        ({"judgemessage.txt": b"x", "score.txt": b"1"}, 1, ERROR, None, "it ended with 1"),
+    ],
+)
+def test_what_a_kattis_checker_leaves(
+    feedback: dict[str, bytes], code: int, verdict: Verdict, points: float | None, words: str
+) -> None:
+    named = {f"feedback/{name}": content for name, content in feedback.items()}
+    found = judgement("kattis", ended(code), 10.0, named)
+    assert (found.verdict, found.points) == (verdict, points)
+    assert words in found.message
+
+
 def test_long_words_are_cut_to_one_line() -> None:
     found = judgement("testlib", ended(1, stderr="a\n" * 5000), 1.0)
     assert len(found.message) == 1003

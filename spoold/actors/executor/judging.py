@@ -6,12 +6,13 @@ and then only so much of it is kept as the response may hold of all cases.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
 
 from spoold.model.cases import Case
-from spoold.model.checkers import arguments_for, files_for, judgement, not_compiled
+from spoold.model.checkers import arguments_for, feedback_of, files_for, judgement, not_compiled
 from spoold.model.compare.rules import Compare, rules_for
 from spoold.model.job import Job, JobResult
 from spoold.model.response import CaseResult, Outcome, Phase, Summary, Verdict
@@ -67,6 +68,7 @@ class Judging:
             files=files_for(self._request.stdin_of(case), answer, output),
             stdin=output if checker.protocol == "kattis" else b"",
             args=arguments_for(checker.protocol, checker.args),
+            outputs=feedback_of(checker.protocol),
         )
 
     def checked(self, number: int, result: JobResult) -> None:
@@ -74,7 +76,7 @@ class Judging:
         case, checker = self._request.cases[number], self._request.checker
         assert checker and self._waits  # noqa: S101, PT018 - for mypy: it was asked for
         found = (
-            judgement(checker.protocol, result.run, case.points)
+            judgement(checker.protocol, result.run, case.points, _feedback(result))
             if result.compile.outcome in (Outcome.OK, Outcome.SKIPPED)
             else not_compiled(result)
         )
@@ -100,3 +102,11 @@ class Judging:
     def summary(self) -> Summary:
         """Return what came of all of them together."""
         return summary(self._request.cases, self.results)
+
+
+def _feedback(result: JobResult) -> dict[str, bytes]:
+    """Return the files that a checker left, by their names."""
+    if result.outputs is None:
+        return {}
+    with contextlib.closing(result.outputs.contents) as contents:
+        return {each.name: b"".join(contents.pieces(each.at, each.size)) for each in result.outputs.files}
