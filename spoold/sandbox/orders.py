@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from spoold.host.spill import Spill
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.sandbox import returned, wire
-from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import WORDS
 from spoold.sandbox.messages import Bounds, File, Order, Parcel
 
@@ -15,16 +17,19 @@ TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 
 
-def parcel(job: Job, before: Archive | None) -> list[bytes | memoryview]:
-    """Return the job's files and input as the supervisor takes them, after the work directory that there is already."""
+def parcel(job: Job, before: Spill | None) -> Iterator[bytes]:
+    """Yield the job's files and input as the supervisor takes them, after the work directory that there is already."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = Parcel(
         files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
         archive=before.size if before else 0,
         stdin=len(job.stdin),
     )
-    kept = [before.content()] if before else []
-    return [wire.frame(head), *kept, *(content for _, _, content in files), job.stdin]
+    yield wire.frame(head)
+    if before:
+        yield from before.pieces(0, before.size)
+    yield from (content for _, _, content in files)
+    yield job.stdin
 
 
 def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: bool) -> Order:

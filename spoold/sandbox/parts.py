@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from spoold.host.spill import Spill
 from spoold.model.job import Job, JobResult
 from spoold.model.response import Phase
-from spoold.sandbox.archive import Archive
 from spoold.sandbox.sizes import LAID
 
 OnPhase = Callable[[str, Phase], None]
@@ -20,8 +20,8 @@ class Part(NamedTuple):
     goes there.
     """
 
-    before: Archive | None = None
-    after: Archive | None = None
+    before: Spill | None = None
+    after: Spill | None = None
 
     @property
     def beside(self) -> int:

@@ -11,20 +11,21 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from spoold.host.log import Log
+from spoold.host.spill import Spill
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.outputs import Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError, obstacles, returned, wire
-from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import EXACT
 from spoold.sandbox.live import Hearing, OnOutput
 from spoold.sandbox.messages import Again, Cancel, Done, End, Failed, Keep, Kept, Message, Refused, Show
@@ -45,6 +46,7 @@ MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and rep
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
 LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
 HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
+PIECE = 1 * MIB  # bytes of what is kept that are taken at once
 LOOKS = 10  # milliseconds between two looks at memory, see TICK of ``inside/phase.c``
 Carrier = TypeVar("Carrier", bound=Transport)
 
@@ -135,8 +137,8 @@ class Runner(Generic[Carrier]):
         self._await_supervisor(stream)
         self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
-        head, *contents = parcel(job, part.before)
-        parts = [wire.frame(show) + head if self.plan.recycled else head, *contents]
+        shown = [wire.frame(show)] if self.plan.recycled else []
+        parts = chain(shown, parcel(job, part.before))
         result = self._phases(stream, job, on_phase, parts, part=part, on_output=on_output)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after
         if self.plan.recycled and not worn and _usual(result):
@@ -169,7 +171,7 @@ class Runner(Generic[Carrier]):
         stream: Stream,
         job: Job,
         on_phase: OnPhase,
-        parts: list[bytes | memoryview],
+        parts: Iterable[bytes],
         *,
         part: Part = WHOLE,
         on_output: OnOutput | None = None,
@@ -185,7 +187,7 @@ class Runner(Generic[Carrier]):
                 size = self.plan.size(limits, beside)
                 self.transport.resize(replace(size, memory=min(size.memory, most)))
             self._left = self.plan.recycled and name == "run"
-            parts.append(wire.frame(order(self.plan.runtime, job, name, limits, last=self._left)))
+            parts = chain(parts, [wire.frame(order(self.plan.runtime, job, name, limits, last=self._left))])
             unseen = self._unseen
             ran = self._phase(stream, parts, name, limits, Hearing(name, on_output, live=job.live))
             self._unseen = ran.unseen
@@ -211,7 +213,7 @@ class Runner(Generic[Carrier]):
             parts = []
         return JobResult(compile=phases["compile"], run=phases["run"], notes=notes, outputs=outputs)
 
-    def _keep(self, stream: Stream, ran: Ran, archive: Archive) -> Ran:
+    def _keep(self, stream: Stream, ran: Ran, archive: Spill) -> Ran:
         """Take what a phase left; one that left what cannot be kept has met a limit."""
         most = self.plan.settings.limits.kept
         deadline = time.monotonic() + MARGIN + KEEPING
@@ -225,14 +227,15 @@ class Runner(Generic[Carrier]):
             assert isinstance(said, Kept)  # noqa: S101 - for mypy: nothing else was expected
             if min(said.bytes, said.entries, said.pipes, said.sockets, said.devices) < 0 or said.bytes > most:
                 raise ClosedError("the supervisor sent garbage")
-            archive.receive(stream, said.bytes, deadline)
+            for at in range(0, said.bytes, PIECE):
+                archive.add(stream.take(min(PIECE, said.bytes - at), deadline))
         except ClosedError as error:
             raise TemporaryError(f"the sandbox was lost: {error}") from error
+        except OSError as error:
+            raise TemporaryError(f"there is no room for what compile.sh left: {error}") from error
         return ran._replace(notes=[*ran.notes, *of_kept(said)])
 
-    def _phase(
-        self, stream: Stream, parts: Sequence[bytes | memoryview], name: str, limits: PhaseLimits, hearing: Hearing
-    ) -> Ran:
+    def _phase(self, stream: Stream, parts: Iterable[bytes], name: str, limits: PhaseLimits, hearing: Hearing) -> Ran:
         started = time.monotonic()
         try:
             try:

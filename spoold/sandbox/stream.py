@@ -11,7 +11,7 @@ import contextlib
 import select
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from spoold.model.errors import TemporaryError
@@ -19,6 +19,7 @@ from spoold.sandbox import RunCancelledError, wire
 from spoold.sandbox.messages import VERSION, Broken, Failed, Message, Ready, parse_any
 
 MAX_DIAGNOSTICS = 4096
+AT_ONCE = 64 * 1024  # bytes that are put together
 ATTENTION = 0.2  # seconds between looks at the caller's event
 
 
@@ -84,13 +85,13 @@ class Stream:
         self._stdout = bytearray()
         self._stderr = bytearray()
 
-    def send(self, parts: Sequence[bytes | memoryview], patience: float, *, regardless: bool = False) -> None:
+    def send(self, parts: Iterable[bytes], patience: float, *, regardless: bool = False) -> None:
         """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds.
 
         What goes ``regardless`` of that is sent also where the supervisor may be telling of a phase on the way.
         """
         deadline = time.monotonic() + patience
-        for part in parts:
+        for part in _joined(parts):
             view = memoryview(part)
             while view:
                 if self._wait(deadline, to_send=True):
@@ -208,3 +209,18 @@ class Stream:
     def close(self) -> None:
         """Close the pipe; the supervisor takes that as the order to stop."""
         self._pipe.close()
+
+
+def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield ``parts`` with small ones put together: each wakes up the other side."""
+    small = bytearray()
+    for part in parts:
+        if small and len(small) + len(part) > AT_ONCE:
+            yield bytes(small)
+            small.clear()
+        if len(part) > AT_ONCE:
+            yield part
+        else:
+            small += part
+    if small:
+        yield bytes(small)

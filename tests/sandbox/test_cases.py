@@ -17,6 +17,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check
 from tests.sandbox.cells import Make, make
 from tests.sandbox.conftest import COMPILE, RUN, make_job
+from tests.sandbox.test_recycled import LEAVE as LEFT
 
 __all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
@@ -76,22 +77,8 @@ def judged(sandbox: DockerSandbox, python_shell: str) -> Judged:
     return _judged
 
 
-LEAVE = """
-import ctypes, os, signal, socket, sys, time
-libc = ctypes.CDLL(None, use_errno=True)
-for name in ("/job/left", "/tmp/left", "/dev/shm/left", "/dev/mqueue/left"): open(name, "w")
-libc.shmget(4711, 4096, 0o1666); libc.semget(4711, 1, 0o1666); libc.msgget(4711, 0o1666)
-if os.fork() == 0:
-    os.setsid()
-    for number in range(1, 65):
-        try: signal.signal(number, signal.SIG_IGN)
-        except (OSError, ValueError): pass
-    s = socket.socket(socket.AF_UNIX); s.bind("\\0left"); s.listen()
-    t = socket.socket(); t.bind(("127.0.0.1", 4711)); t.listen()
-    open("/job/ready", "w")
-    for descriptor in (0, 1, 2): os.close(descriptor)
-    while True: time.sleep(1)
-while not os.path.exists("/job/ready"): time.sleep(0.001)
+LEAVE = f"""
+exec({LEFT!r})
 open("prog.py", "w").write("print('forged')"); open("run.sh", "w").write("echo forged")
 os.chmod("/job", 0)
 for pid in (1, os.getppid()):

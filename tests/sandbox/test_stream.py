@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.engines.docker.framing import Attached
-from spoold.sandbox import RunCancelledError, wire
+from spoold.sandbox import RunCancelledError, stream, wire
 from spoold.sandbox.messages import VERSION, Again, Bounds, Broken, Order, Ready, Refused, parse
 from spoold.sandbox.returned import NOTHING
 from spoold.sandbox.stream import BrokenError, ClosedError, Stream
@@ -188,3 +188,23 @@ def test_last_words_are_short_and_escaped(ends: tuple[Stream, socket.socket]) ->
     assert "Traceback" in str(caught.value)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pieces"),
+    [
+        ([], []),
+        ([0, 0], []),
+        ([1, 2, 3], [6]),
+        ([65536], [65536]),
+        ([65536, 1], [65536, 1]),
+        ([1, 65537, 1, 2], [1, 65537, 3]),
+        ([40_000, 40_000, 20_000], [40_000, 60_000]),
+        ([1] * 70_000, [65536, 70_000 - 65536]),
+    ],
+)
+def test_what_is_small_is_sent_at_once(sizes: list[int], pieces: list[int]) -> None:
+    parts = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    joined = list(stream._joined(parts))
+    assert [len(piece) for piece in joined] == pieces
+    assert b"".join(joined) == b"".join(parts)
