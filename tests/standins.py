@@ -97,10 +97,8 @@ class PlainSandbox:
                 continue
             with tempfile.TemporaryDirectory() as above:
                 own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
-                script = ["run.sh", *case.args]
-                ran = _phase(
-                    str(own), script, case.limits, stdin=case.stdin, env=case.env, cancelled=cancelled, tell=None
-                )
+                script, env = ["run.sh", *case.args], job.env | case.env
+                ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=env, cancelled=cancelled, tell=None)
             check = judge.ended(number, ran, [])
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)

@@ -16,18 +16,36 @@ WIRE_OVERHEAD = 64
 
 def check_arguments(args: list[str], env: dict[str, str], below: str = "") -> None:
     """Raise :class:`ClientError` where a program could not get these; ``below`` is in which part of a request."""
-    for key, many in (("args", len(args)), ("env", len(env))):
-        if many > MAX_ENTRIES:
-            raise ClientError(f"{below}{key}: {many} entries are more than {MAX_ENTRIES}")
-    total = 0
-    for index, argument in enumerate(args):
-        total += _checked_string(argument, f"{below}args[{index}]") + WIRE_OVERHEAD
-    for name, value in env.items():
+    check_total(size_of_args(args, below), size_of_env(env, below), below)
+
+
+def size_of_args(args: list[str], below: str = "") -> int:
+    """Return what ``args`` count as; raises as ``check_arguments`` does."""
+    _check_number("args", len(args), below)
+    return sum(_checked_string(each, f"{below}args[{index}]") for index, each in enumerate(args))
+
+
+def size_of_env(env: dict[str, str], below: str = "", over: dict[str, str] | None = None) -> int:
+    """Return by how much ``env`` adds to what the environment ``over`` counts as, over which it is laid."""
+    over = over or {}
+    replaced = [name for name in env if name in over]
+    _check_number("env", len(env) + len(over) - len(replaced), below)
+    for name in env:
         if not name or "=" in name:
             raise ClientError(f"{below}env: {shown(name)} is not a name: it is empty or has '=' in it")
-        total += _checked_string(f"{name}={value}", f"{below}env[{shown(name)}]") + WIRE_OVERHEAD
-    if total > MAX_ARGUMENTS:
-        raise ClientError(f"{below}args, env: {total} bytes together are more than {MAX_ARGUMENTS}")
+    added = sum(_checked_string(f"{name}={value}", f"{below}env[{shown(name)}]") for name, value in env.items())
+    return added - sum(_checked_string(f"{name}={over[name]}", "env") for name in replaced)
+
+
+def check_total(args: int, env: int, below: str = "") -> None:
+    """Raise :class:`ClientError` where both together count too much."""
+    if args + env > MAX_ARGUMENTS:
+        raise ClientError(f"{below}args, env: {args + env} bytes together are more than {MAX_ARGUMENTS}")
+
+
+def _check_number(key: str, many: int, below: str) -> None:
+    if many > MAX_ENTRIES:
+        raise ClientError(f"{below}{key}: {many} entries are more than {MAX_ENTRIES}")
 
 
 def _checked_string(text: str, where: str) -> int:
@@ -36,4 +54,4 @@ def _checked_string(text: str, where: str) -> int:
     size = len(text.encode())
     if size > MAX_ARGUMENT:
         raise ClientError(f"{where}: {size} bytes are more than the {MAX_ARGUMENT} of one string")
-    return size
+    return size + WIRE_OVERHEAD

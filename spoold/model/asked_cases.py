@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from spoold.model.arguments import MAX_ENTRIES, check_arguments
+from spoold.model.arguments import MAX_ENTRIES, check_total, size_of_args, size_of_env
 from spoold.model.cases import Case, Expected
 from spoold.model.compare.rules import Compare, rules_for
 from spoold.model.encodings import decode
@@ -37,6 +37,8 @@ def check_cases(request: Request) -> None:
     if len(request.cases) > MAX_CASES:
         raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
     names: dict[str, int] = {}
+    # Counted once: there may be many cases, and each has these.
+    args, env = size_of_args(request.args), size_of_env(request.env)
     for index, case in enumerate(request.cases):
         where = f"cases[{index}]"
         _check_word(case.name, f"{where}.name")
@@ -46,7 +48,12 @@ def check_cases(request: Request) -> None:
             raise ClientError(f"{where}.name: {shown(case.name)} is the name of cases[{names[case.name]}] too")
         names[case.name] = index
         _check_word(case.group, f"{where}.group")
-        _check_content(request, case, where)
+        _check_content(case, where)
+        check_total(
+            args if case.args is None else size_of_args(case.args, f"{where}."),
+            env + size_of_env(case.env, f"{where}.", request.env),
+            f"{where}.",
+        )
     for key in ("args", "env"):
         _bound(key, (getattr(case, key) or () for case in request.cases))
     if request.checker and (request.compare or any(case.compare for case in request.cases)):
@@ -68,12 +75,10 @@ def _check_word(text: str, where: str) -> None:
         raise ClientError(f"{where}: {shown(text)}: control characters are not allowed")
 
 
-def _check_content(request: Request, case: Case, where: str) -> None:
+def _check_content(case: Case, where: str) -> None:
     decode(case.inputs or "", case.inputs_encoding, f"{where}.inputs ({shown(case.name)})")
     if case.expected:
         case.expected.printed(f"{where}.expected.stdout ({shown(case.name)})")
-    if case.args is not None or case.env:
-        check_arguments(request.args if case.args is None else case.args, request.env | case.env, f"{where}.")
     if case.compare:
         rules_for(case.compare, f"{where}.compare")
 

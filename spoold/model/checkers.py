@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from spoold.model.cases import Protocol
-from spoold.model.job import JobFile, JobResult
+from spoold.model.job import BuildResult, JobFile, JobResult
 from spoold.model.limits import KIB
 from spoold.model.outputs import Output, Wanted
-from spoold.model.response import Outcome, Phase, Verdict
-from spoold.model.verdicts import Judgement
+from spoold.model.response import Outcome, Phase, Verdict, decode_stream
+from spoold.model.verdicts import Judgement, printed
 
 INPUT, ANSWER, OUTPUT, FEEDBACK = "judge/input", "judge/answer", "judge/output", "feedback/"
 RESERVED = ("judge", "feedback")  # no place for a checker's own files
@@ -79,11 +79,13 @@ def _by_kattis(run: Phase, of_points: float, feedback: Mapping[str, bytes]) -> J
     words = next(filter(None, (_words(text.get(name, "")) for name in WORDS)), "")
     if found is None:
         return _failed(run, f"it ended with {run.exit_code}")
-    if found is Verdict.ACCEPTED and (SCORE in text or PART_OF_SCORE in text):
-        name, worth = (SCORE, 1.0) if SCORE in text else (PART_OF_SCORE, of_points)
-        points = _number(text[name].strip())
-        return _partial(points and points * worth, of_points, words) or _failed(run, f"{name} is no number")
-    return Judgement(found, message=words)
+    name = next((each for each in (SCORE, PART_OF_SCORE) if each in text), "")
+    if found is not Verdict.ACCEPTED or not name:
+        return Judgement(found, message=words)
+    number = _number(text[name].strip())
+    if number is None:
+        return _failed(run, f"{name} is no number")
+    return _partial(number, of_points, words) if name == SCORE else _part(number, of_points, words)
 
 
 def not_compiled(result: JobResult) -> Judgement:
@@ -94,35 +96,48 @@ def not_compiled(result: JobResult) -> Judgement:
     )
 
 
+def why_lost(build: BuildResult) -> str:
+    """Return why a checker whose build has failed cannot be run, "" for one that can."""
+    if build.shell:
+        return ""
+    words = _words(build.phase.stderr.strip().rpartition("\n")[2])
+    return f"checker: its dependencies cannot be installed ({build.phase.outcome}): {words}"
+
+
 def _by_testlib(run: Phase, of_points: float) -> Judgement:
-    code, words = int(run.exit_code), _words(run.stderr)  # type: ignore[arg-type]
+    code, said = int(run.exit_code), _said(run)  # type: ignore[arg-type]
+    words = _words(said)
     if code in TESTLIB:
         return Judgement(TESTLIB[code], message=words)
-    if code == WITH_POINTS and (found := POINTS.search(run.stderr)):
-        return _partial(_number(found[1]), of_points, words) or _failed(run, "its points are no number")
+    if code == WITH_POINTS and (found := POINTS.search(said)):
+        points = _number(found[1])
+        return _failed(run, "its points are no number") if points is None else _partial(points, of_points, words)
     if PART <= code <= PART + PARTS:
-        return _partial((code - PART) / PARTS * of_points, of_points, words) or _failed(run, "")
+        return _part((code - PART) / PARTS, of_points, words)
     return _failed(run, f"it ended with {code}")
 
 
 def _by_cms(run: Phase, of_points: float) -> Judgement:
     if run.exit_code != 0:
         return _failed(run, f"it ended with {run.exit_code}")
-    part = _number(run.stdout.partition("\n")[0].strip())
+    part = _number(printed(run).partition(b"\n")[0].decode(errors="replace").strip())
     if part is None or not 0 <= part <= 1:
         return _failed(run, "the first line that it printed is no number from 0 to 1")
-    words = _words(run.stderr.partition("\n")[0]).removeprefix("translate:")
-    return _partial(part * of_points, of_points, words) or _failed(run, "")
+    words = _words(_said(run).partition("\n")[0]).removeprefix("translate:")
+    return _part(part, of_points, words)
 
 
-def _partial(points: float | None, of_points: float, words: str) -> Judgement | None:
-    """Return what so many points mean; None where they are none."""
-    if points is None:
-        return None
-    if points >= of_points:
-        return Judgement(Verdict.ACCEPTED, message=words)
+def _part(part: float, of_points: float, words: str) -> Judgement:
+    """Return what such a part of all points means, be a case worth none."""
+    return _partial(part, 1.0, words)._replace(points=part * of_points if 0 < part < 1 else None)
+
+
+def _partial(points: float, of_points: float, words: str) -> Judgement:
+    """Return what so many points mean."""
     if points <= 0:
         return Judgement(Verdict.WRONG_ANSWER, message=words)
+    if points >= of_points:
+        return Judgement(Verdict.ACCEPTED, message=words)
     return Judgement(Verdict.PARTIAL, points, words)
 
 
@@ -135,8 +150,13 @@ def _number(text: str) -> float | None:
 
 
 def _failed(run: Phase, why: str) -> Judgement:
-    last = _words(run.stderr.strip().rpartition("\n")[2])
+    last = _words(_said(run).strip().rpartition("\n")[2])
     return Judgement(Verdict.JUDGE_ERROR, message=f"checker: {why}" + (f"; its last words: {last}" if last else ""))
+
+
+def _said(run: Phase) -> str:
+    """Return what a checker printed on its standard error, in whatever character set."""
+    return decode_stream(run.stderr, run.stderr_encoding).decode(errors="replace")
 
 
 def _words(text: str) -> str:

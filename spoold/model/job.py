@@ -7,6 +7,7 @@ store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -29,8 +30,9 @@ class JobFile(msgspec.Struct, frozen=True):
 
 
 class JobCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One case of a job: what its program reads, gets as arguments and environment, and may use.
+    """One case of a job: what its program reads, gets as arguments, and may use.
 
+    ``env`` is laid over the job's; what a case has as the job has it is the same object, since there are many.
     ``answer`` is the bytes that are expected of it, which a checker gets.
     """
 
@@ -50,9 +52,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     compile.sh. ``env`` reaches the last exec only. ``owner`` is the uid of whoever dropped the submission.
     ``memory`` is the bytes that its container may take at most, 0 where nobody counted them. Where there are ``cases``,
     these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
-    once, and runs after cases whose output is to be checked. What a ``live`` one prints is told while it runs, but for
-    its cases. ``outputs`` is what comes back of its files, which may lie in the directory ``scratch`` for a while, ""
-    the host's own.
+    once, and runs after cases whose output is to be checked. No case is begun after ``cases_time`` seconds of them.
+    What a ``live`` one prints is told while it runs, but for its cases. ``outputs`` is what comes back of its files,
+    which may lie in the directory ``scratch`` for a while, "" the host's own.
     """
 
     submission_id: str
@@ -69,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owner: int = -1
     memory: int = 0
     cases: list[JobCase] = []
+    cases_time: float = math.inf
     checker: Job | None = None
     live: bool = False
     outputs: Wanted | None = None
@@ -77,12 +80,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def longest(self) -> float:
         """Return the seconds on the wall clock that its phases take together at most."""
-        runs = [case.limits for case in self.cases] or [self.run]
-        own = sum(limits.time for limits in runs) + (self.compile.time if self.compile else 0.0)
-        if self.checker is None:
-            return own
-        checked = len(self.cases) * self.checker.run.time
-        return own + checked + (self.checker.compile.time if self.checker.compile else 0.0)
+        compiling = sum(job.compile.time for job in (self, self.checker) if job and job.compile)
+        if not self.cases:
+            return compiling + self.run.time
+        check = self.checker.run.time if self.checker else 0.0
+        runs = [case.limits.time + check for case in self.cases]
+        return compiling + min(sum(runs), self.cases_time + max(runs))
 
     def of_case(self, case: JobCase) -> Job:
         """Return the job that runs one case only, and compiles nothing."""
@@ -90,7 +93,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             self,
             stdin=case.stdin,
             args=case.args,
-            env=case.env,
+            env=self.env | case.env,
             run=case.limits,
             compile=None,
             cases=[],

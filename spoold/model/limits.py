@@ -132,6 +132,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         int,
         setting("what compile.sh may leave in the work directory of a submission with cases", "bytes", ge=0),
     ] = 256 * MIB
+    cases_time: Annotated[
+        float,
+        setting(
+            "for so long cases of one submission are begun, with their checks; those that are left are skipped",
+            "seconds",
+            gt=0,
+        ),
+    ] = 1800.0
 
     @property
     def most(self) -> int:
@@ -166,16 +174,16 @@ def within(limits: Limits, memory: int) -> Limits:
     return msgspec.structs.replace(limits, compile=cut(limits.compile), run=cut(limits.run))
 
 
-def unused_wishes(asked: RequestedLimits | None) -> list[str]:
-    """Return a note for each limit that was asked for of the phase ``dependencies`` and means nothing there.
+def unused_wishes(asked: RequestedLimits | None, where: str = "limits", *, but: str = "time") -> list[str]:
+    """Return a note for each limit but one that was asked for of the phase ``dependencies``, and means nothing there.
 
-    A build is for all who want it, so one client's wish bounds only how long they wait.
+    A build is for all who want it, so one client's wish bounds only how long they wait. ``where`` is the limits' place.
     """
     wishes = [] if asked is None else [name for name in asked.__struct_fields__ if getattr(asked, name) is not None]
     return [
-        f"limits.dependencies.{name}: builds are bounded by this host's own limits; it was not used"
+        f"{where}.dependencies.{name}: builds are bounded by this host's own limits; it was not used"
         for name in wishes
-        if name != "time"
+        if name != but
     ]
 
 

@@ -43,13 +43,14 @@ def plan_job(
     be run. ``nixpkgs`` is the store path of the pin, ``owner`` a uid.
     """
     compile_, run, notes = _limits_of(request, request.limits, limits, "limits")
-    cases, more = _cases(request, limits)
-    notes += more
+    stdin = request.stdin()
+    cases, more = _cases(request, limits, stdin)
+    notes = unused_wishes(request.limits.dependencies) + notes + more
     job = Job(
         submission_id=entry.id,
         attempt=entry.attempt,
         files=request.job_files(),
-        stdin=request.stdin(),
+        stdin=stdin,
         args=request.args,
         env=request.env,
         compile=compile_,
@@ -59,12 +60,13 @@ def plan_job(
         owner=owner,
         closure=_closure(build, nixpkgs),
         cases=cases,
+        cases_time=limits.cases_time,
         live=request.progress,
         outputs=_wanted(request, limits),
     )
     if request.checker and checker and checker.shell:
         compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
-        notes += more
+        notes += unused_wishes(request.checker.limits.dependencies, "checker.limits", but="") + more
         own = msgspec.structs.replace(
             job,
             files=request.checker.job_files(),
@@ -96,10 +98,10 @@ def _limits_of(
     if program.has(COMPILE_FILE):
         compile_, more = effective(f"{where}.compile", asked.compile, limits.compile)
         notes = more + notes
-    return compile_, run, unused_wishes(asked.dependencies) + notes
+    return compile_, run, notes
 
 
-def _cases(request: Request, limits: Limits) -> tuple[list[JobCase], list[str]]:
+def _cases(request: Request, limits: Limits, stdin: bytes) -> tuple[list[JobCase], list[str]]:
     cases, notes = [], []
     for number, case in enumerate(request.cases):
         where = f"cases[{number}].limits"
@@ -111,11 +113,11 @@ def _cases(request: Request, limits: Limits) -> tuple[list[JobCase], list[str]]:
         cases.append(
             JobCase(
                 name=case.name,
-                stdin=request.stdin_of(case),
+                stdin=stdin if case.inputs is None else request.stdin_of(case),
                 args=request.args if case.args is None else case.args,
-                env=request.env | case.env,
+                env=case.env,
                 limits=chosen,
-                answer=len(case.expected.stdout or "") if case.expected else 0,
+                answer=len((case.expected.stdout or "").encode()) if case.expected else 0,
             )
         )
     if len(notes) > MOST_NOTES:

@@ -108,6 +108,11 @@ def encode_stream(data: bytes) -> tuple[str, str]:
         return base64.b64encode(data).decode("ascii"), "base64"
 
 
+def decode_stream(text: str, encoding: str | UnsetType) -> bytes:
+    """Return the bytes that ``encode_stream`` was given."""
+    return base64.b64decode(text) if encoding == "base64" else text.encode()
+
+
 def cut_at_character(data: bytes) -> bytes:
     """Drop the incomplete UTF-8 character that a cut may have left at the end (at most three bytes)."""
     for back in range(1, min(4, len(data) + 1)):

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-HALF_LIFE = 3600.0  # seconds; many times the longest job, or half of that would be forgotten before it was paid for
+HALF_LIFE = 3600.0  # seconds; more than the longest job, or half of that would be forgotten unpaid
 LEAST = 0.1  # seconds that a use counts for while it goes on: places that free up at once do not all go to one owner
 EPOCH = 64 * HALF_LIFE  # seconds after which the accounts are written down anew, so that no number grows too large
 CREDIT = 10.0  # slot-seconds that whoever comes anew may be behind: a handful of short jobs goes without alternating

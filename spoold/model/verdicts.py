@@ -6,7 +6,6 @@ what it printed, all of which has to be there.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +17,16 @@ from spoold.model.cases import Case, Expected, StopOnFailure
 from spoold.model.compare.excerpts import Difference
 from spoold.model.compare.rules import Rules
 from spoold.model.compare.walk import first_difference
-from spoold.model.response import SKIPPED_PHASE, CaseResult, Outcome, Phase, Score, Summary, Verdict
+from spoold.model.response import (
+    SKIPPED_PHASE,
+    CaseResult,
+    Outcome,
+    Phase,
+    Score,
+    Summary,
+    Verdict,
+    decode_stream,
+)
 
 BY_OUTCOME = {
     Outcome.TIME_LIMIT: Verdict.TIME_LIMIT,
@@ -77,7 +85,8 @@ def _verdict(expected: Expected | None, rules: Rules | None, run: Phase) -> tupl
         return verdict, None, ""
     if verdict := _of_exit(expected, run):
         wanted = expected and expected.exit_code
-        return verdict, None, "" if wanted is None else f"it ended with {run.exit_code}, and {wanted} is expected"
+        how = run.signal if run.exit_code is None else run.exit_code
+        return verdict, None, "" if wanted is None else f"it ended with {how}, and {wanted} is expected"
     if run.stdout_truncated is True:
         return (
             Verdict.OUTPUT_LIMIT,
@@ -102,7 +111,7 @@ def _of_exit(expected: Expected | None, run: Phase) -> Verdict | None:
 
 def printed(run: Phase) -> bytes:
     """Return the bytes that were kept of what a program printed."""
-    return base64.b64decode(run.stdout) if run.stdout_encoding == "base64" else run.stdout.encode()
+    return decode_stream(run.stdout, run.stdout_encoding)
 
 
 def _hidden(run: Phase) -> Phase:

@@ -11,20 +11,23 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 
-from spoold.host.spill import Spill
+from spoold.model.errors import ClientError
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import Check, Judge, RunCancelledError
+from spoold.sandbox.archive import Archive
 from spoold.sandbox.checkers import Checker, Checkers
 from spoold.sandbox.parts import WHOLE, OnPhase, Part, Runs
-from spoold.sandbox.returned import room
+from spoold.sandbox.verdict import killed_whole
+
+NO_ROOM = "there is no room for what compile.sh left"
 
 
 def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, checkers: Checkers) -> JobResult:
     """Run all cases of ``job`` that the ``judge`` wants; raises what ``run`` does."""
     if judge is None:
         raise ValueError("there are cases, and nobody to judge them")
-    with contextlib.closing(room(job.scratch)) as archive:
+    with contextlib.closing(Archive(job.scratch)) as archive:
         compiled, notes = SKIPPED_PHASE, list[str]()
         if job.compile is not None:
             result = run(job, Part(after=archive), on_phase)
@@ -39,7 +42,7 @@ def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, check
         return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=notes)
 
 
-def _run_case(job: Job, archive: Spill, run: Runs, ended: Callable[[Phase, list[str]], Check | None]) -> Check | None:
+def _run_case(job: Job, archive: Archive, run: Runs, ended: Callable[[Phase, list[str]], Check | None]) -> Check | None:
     ran: list[Phase] = []
     part = WHOLE
     if archive.size:
@@ -50,4 +53,8 @@ def _run_case(job: Job, archive: Spill, run: Runs, ended: Callable[[Phase, list[
         for phase in ran:
             ended(phase, [])
         raise
+    except ClientError as error:
+        if not archive.size:
+            raise
+        return ended(killed_whole(job.run, 0.0), [f"{NO_ROOM}: {error}"])
     return ended(result.run, result.notes)

@@ -12,13 +12,12 @@ from collections import OrderedDict
 
 import msgspec
 
-from spoold.host.spill import Spill
 from spoold.model.errors import ClientError
 from spoold.model.job import Job, JobResult
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import Check
+from spoold.sandbox.archive import Archive
 from spoold.sandbox.parts import WHOLE, Part, Runs
-from spoold.sandbox.returned import room
 
 MOST, ROOM = 32, 32 * 1024 * 1024  # so many checkers, of so many bytes together, are kept
 NOT_COMPILED = JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
@@ -28,7 +27,7 @@ class Compiled(msgspec.Struct, frozen=True):
     """What came of compiling one, and what it left."""
 
     result: JobResult
-    archive: Spill
+    archive: Archive
 
 
 class Checkers:
@@ -78,7 +77,7 @@ class Checker:
         return msgspec.structs.replace(result, compile=before)
 
     def _compile(self, job: Job) -> Compiled:
-        archive = room(job.scratch)
+        archive = Archive(job.scratch)
         if job.compile is None:
             return Compiled(NOT_COMPILED, archive)
         key = _key(job)

@@ -290,7 +290,8 @@ class Done(Message):
 class Kept(Message):
     """The work directory, in ``bytes`` that follow and have so many ``entries``: names, its own too.
 
-    It had so many ``pipes``, ``sockets`` and ``devices`` besides, which are not kept.
+    Laying it takes ``room`` bytes of memory beside these, about. It had so many ``pipes``, ``sockets`` and ``devices``
+    besides, which are not kept.
     """
 
     bytes: int
@@ -298,6 +299,7 @@ class Kept(Message):
     pipes: int
     sockets: int
     devices: int
+    room: int
 
 
 class Output(Message):

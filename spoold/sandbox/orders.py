@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spoold.host.spill import Spill
 from spoold.model.job import Job, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.sandbox import returned, wire
+from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import WORDS
 from spoold.sandbox.messages import Bounds, File, Order, Parcel
 
@@ -17,7 +17,7 @@ TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 
 
-def parcel(job: Job, before: Spill | None) -> Iterator[bytes]:
+def parcel(job: Job, before: Archive | None) -> Iterator[bytes]:
     """Yield the job's files and input as the supervisor takes them, after the work directory that there is already."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = Parcel(

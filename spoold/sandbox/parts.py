@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from spoold.host.spill import Spill
 from spoold.model.job import Job, JobResult
 from spoold.model.response import Phase
-from spoold.sandbox.sizes import LAID
+from spoold.sandbox.archive import Archive
 
 OnPhase = Callable[[str, Phase], None]
 
@@ -20,13 +19,13 @@ class Part(NamedTuple):
     goes there.
     """
 
-    before: Spill | None = None
-    after: Spill | None = None
+    before: Archive | None = None
+    after: Archive | None = None
 
     @property
     def beside(self) -> int:
         """Return the bytes of memory that its container needs for the archive."""
-        return LAID * self.before.size if self.before else 0
+        return self.before.size + self.before.room if self.before else 0
 
 
 WHOLE = Part()

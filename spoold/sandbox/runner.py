@@ -19,13 +19,13 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from spoold.host.log import Log
-from spoold.host.spill import Spill
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import Job, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.outputs import Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, cancelled_phase
 from spoold.sandbox import RunCancelledError, obstacles, returned, wire
+from spoold.sandbox.archive import Archive
 from spoold.sandbox.facts import EXACT
 from spoold.sandbox.live import Hearing, OnOutput
 from spoold.sandbox.messages import Again, Cancel, Done, End, Failed, Keep, Kept, Message, Refused, Show
@@ -124,9 +124,7 @@ class Runner(Generic[Carrier]):
         part: Part = WHOLE,
         on_output: OnOutput | None = None,
     ) -> JobResult:
-        """Run ``part`` of ``job``, which in a recycled container sees the entries ``names`` of the store only.
-
-        None are all.
+        """Run ``part`` of ``job``; in a recycled container it sees the entries ``names`` of the store only, None: all.
 
         The container is good for nothing but ``close`` afterwards, unless it is ``reusable``. Raises
         :class:`RunCancelledError` as :meth:`Sandbox.run` does.
@@ -192,7 +190,11 @@ class Runner(Generic[Carrier]):
             ran = self._phase(stream, parts, name, limits, Hearing(name, on_output, live=job.live))
             self._unseen = ran.unseen
             if part.after and ran.phase.outcome is Outcome.OK:
-                ran = self._keep(stream, ran, part.after)
+                try:
+                    ran = self._keep(stream, ran, part.after)
+                except RunCancelledError:
+                    on_phase(name, ran.phase)  # it ran all the same
+                    raise
             phases[name] = ran.phase
             beside += ran.left
             notes += [*ran.notes, *_of_unseen(name, ran.phase, unseen)]
@@ -213,7 +215,7 @@ class Runner(Generic[Carrier]):
             parts = []
         return JobResult(compile=phases["compile"], run=phases["run"], notes=notes, outputs=outputs)
 
-    def _keep(self, stream: Stream, ran: Ran, archive: Spill) -> Ran:
+    def _keep(self, stream: Stream, ran: Ran, archive: Archive) -> Ran:
         """Take what a phase left; one that left what cannot be kept has met a limit."""
         most = self.plan.settings.limits.kept
         deadline = time.monotonic() + MARGIN + KEEPING
@@ -225,14 +227,14 @@ class Runner(Generic[Carrier]):
                 note = f"compile: what it left in the work directory cannot be kept for the cases: {text(said.reason)}"
                 return ran._replace(phase=phase, notes=[*ran.notes, note])
             assert isinstance(said, Kept)  # noqa: S101 - for mypy: nothing else was expected
-            if min(said.bytes, said.entries, said.pipes, said.sockets, said.devices) < 0 or said.bytes > most:
+            counts = (said.bytes, said.entries, said.pipes, said.sockets, said.devices, said.room)
+            if min(counts) < 0 or max(said.bytes, said.room) > most:
                 raise ClosedError("the supervisor sent garbage")
             for at in range(0, said.bytes, PIECE):
                 archive.add(stream.take(min(PIECE, said.bytes - at), deadline))
+            archive.room = said.room
         except ClosedError as error:
             raise TemporaryError(f"the sandbox was lost: {error}") from error
-        except OSError as error:
-            raise TemporaryError(f"there is no room for what compile.sh left: {error}") from error
         return ran._replace(notes=[*ran.notes, *of_kept(said)])
 
     def _phase(self, stream: Stream, parts: Iterable[bytes], name: str, limits: PhaseLimits, hearing: Hearing) -> Ran:

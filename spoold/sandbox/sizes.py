@@ -22,7 +22,7 @@ ROUND = 8 * MIB
 # What the kernel needs for a job's processes: page tables for all of the memory in eight of them, stacks and the like.
 PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
-LAID = 2  # times what was kept: it is there twice while it is laid
+LAID = 2  # times what may be kept: the archive is there as well while its files are laid
 PLACES = 3  # file systems in memory that a job has, see ``inside/room.c``
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -11,9 +13,15 @@ import pytest
 
 from spoold.actors.executor import judging
 from spoold.actors.executor.judging import Judging
+from spoold.actors.executor.slots import Slots
 from spoold.model.cases import Case
-from spoold.model.response import Outcome, Stream, finished_phase
+from spoold.model.ids import Entry
+from spoold.model.job import BuildResult
+from spoold.model.limits import Limits, RequestedLimits
+from spoold.model.plan import plan_job
+from spoold.model.response import SKIPPED_PHASE, Outcome, Stream, finished_phase
 from spoold.model.submission import Request
+from spoold.spool.builds import BuildRecord
 from tests.actors.bench import Bench
 from tests.actors.test_cancel import ask, be_patient
 
@@ -193,6 +201,24 @@ def test_no_failure_of_a_checker_is_the_programs(bench: Bench, files: list[dict[
     assert response["cases"][0]["run"]["outcome"] == "ok"
 
 
+def test_a_checkers_failure_is_told_however_long_the_line_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its build is forgotten each time before a slot is free, and made again, without end."""
+    run = Slots._run
+
+    def come_late(slots: Slots, *more: Any) -> None:
+        failed = [each for each in bench.builds.finished() if (it := bench.builds.result(each)) and not it.result.shell]
+        bench.builds.forget(failed)
+        run(slots, *more)
+
+    monkeypatch.setattr(Slots, "_run", come_late)
+    broken = OTHER_SHELL | {"content": "{ pkgs ? import <nixpkgs> {} }: broken"}
+    bench.drop("x", ECHO, cases=cases("a", "fail"), checker={"files": [CHECK, broken]})
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (verdicts(response), response["attempt"]) == (["judge_error", "runtime_error"], 1)
+    assert "its dependencies cannot be installed" in response["cases"][0]["message"]
+
+
 def test_who_waits_for_a_checker_waits_for_both_builds(bench: Bench) -> None:
     """Both are filed at once. Where one is lost, health has the submission looked at again."""
     bench.backend.gate.clear()
@@ -202,6 +228,37 @@ def test_who_waits_for_a_checker_waits_for_both_builds(bench: Bench) -> None:
     bench.wait_for("x")
     assert verdicts(bench.response("x")) == ["accepted"]
     bench.assert_nothing_is_left()
+
+
+def test_a_client_waits_for_both_builds_by_one_limit(bench: Bench) -> None:
+    """Its time goes on where the first has ended, and where another executor looks."""
+    bench.backend.gate.clear()
+    limits = {"dependencies": {"time": 10_000}}
+    bench.drop("x", ECHO, cases=cases("a"), checker={"files": [CHECK, OTHER_SHELL]}, limits=limits)
+    bench.until(lambda: len(bench.names("builds/new") | bench.names("builds/building")) == 2)
+    bench.executor.stop()
+    (waiting,) = (bench.root / "building").iterdir()
+    os.utime(waiting, (0, waiting.stat().st_mtime - 20_000))
+    bench.executor = bench.new_executor()
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert response["status"] == "DEPENDENCIES_FAILED"
+    assert "limits.dependencies.time" in response["dependencies"]["stderr"]
+
+
+def test_a_pin_that_goes_while_a_slot_begins_costs_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Slots._checker
+
+    def lose_the_pins(slots: Slots, *more: Any) -> BuildRecord | None:
+        assert slots._runtime
+        slots.use_runtime(msgspec.structs.replace(slots._runtime, nixpkgs={}))
+        return begin(slots, *more)
+
+    monkeypatch.setattr(Slots, "_checker", lose_the_pins)
+    bench.drop("x", ECHO, cases=cases("a"), checker={"files": [CHECK]})
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (verdicts(response), response["attempt"]) == (["accepted"], 1)
 
 
 # -- how much of what cases print a response holds
@@ -231,6 +288,40 @@ def test_all_outputs_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         (800, False),
     ]
     assert judged(20_000, hidden=True) == [(0, False)]
+
+
+def test_cases_are_begun_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one submission had a slot for a week: of the longest cases that there can be."""
+    now = 100.0
+    monkeypatch.setattr(judging, "time", SimpleNamespace(monotonic=lambda: now))
+    judge = Judging(Request(cases=[Case(name=name) for name in "abcd"]), lambda _: None, seconds=10.0)
+    stdout = Stream(b"", 0)
+    for number in range(2):
+        assert judge.wants(number)
+        judge.ended(number, finished_phase(stdout=stdout, stderr=stdout, time=1, outcome=Outcome.OK, exit_code=0), [])
+        now += 10.0
+    assert not any(judge.wants(number) for number in (2, 3))
+    assert [result.verdict for result in judge.all()] == ["accepted", "accepted", "skipped", "skipped"]
+    assert judge.notes == ["cases: those from 'c' on were skipped, since cases are begun for 10 seconds at most"]
+
+
+def test_a_slot_is_asked_for_so_long_at_most() -> None:
+    limits = Limits(cases_time=50.0)
+    build = BuildResult(phase=SKIPPED_PHASE, shell="/nix/store/" + "0" * 32 + "-x")
+    for many, seconds in ((2, 40.0), (1000, 70.0)):
+        request = Request(cases=[Case(name=f"{n}", limits=RequestedLimits(time=20.0)) for n in range(many)])
+        job, _ = plan_job(Entry("x", 0, 1), request, limits, build=build, nixpkgs="", owner=0)
+        assert (job.cases_time, job.longest) == (50.0, seconds)
+
+
+def test_the_response_says_why_cases_are_skipped_for_want_of_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Judging, "_is_late", lambda judge: judge.notes.append("late") or True)
+    bench.drop("x", ECHO, cases=cases("a"))
+    bench.wait_for("x")
+    response = bench.response("x")
+    assert (response["status"], verdicts(response), response["notes"]) == ("COMPLETED", ["skipped"], ["late"])
 
 
 def test_what_is_cut_was_judged_whole(monkeypatch: pytest.MonkeyPatch) -> None:

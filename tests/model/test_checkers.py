@@ -77,6 +77,34 @@ def test_what_the_end_of_a_checker_means(
 
 
 @pytest.mark.parametrize(
+    ("protocol", "run", "verdict"),
+    [
+        ("testlib", ended(50), WRONG),
+        ("testlib", ended(51), PART),
+        ("testlib", ended(250), RIGHT),
+        ("testlib", ended(7, stderr="points 0"), WRONG),
+        ("cms", ended(0, "0.0\n"), WRONG),
+        ("cms", ended(0, "0.5\n"), PART),
+        ("cms", ended(0, "1.0\n"), RIGHT),
+    ],
+)
+def test_what_is_wrong_is_so_where_a_case_is_worth_no_points(protocol: Protocol, run: Phase, verdict: Verdict) -> None:
+    assert judgement(protocol, run, 0.0).verdict is verdict
+
+
+def test_a_checker_may_speak_in_another_character_set() -> None:
+    """testlib's words are of the 1990s now and then; the points among them count all the same."""
+    stderr = Stream("points 2.5 \u043e\u043a".encode("cp1251"), 13)
+    run = finished_phase(
+        stdout=Stream(b"0.5\n\xff", 5), stderr=stderr, time=0.1, outcome=Outcome.NONZERO_EXIT, exit_code=7
+    )
+    assert judgement("testlib", run, 10.0) == Judgement(PART, 2.5, "points 2.5 \ufffd\ufffd")
+    run = msgspec.structs.replace(run, exit_code=0, outcome=Outcome.OK)
+    assert judgement("cms", run, 10.0) == Judgement(PART, 5.0, "points 2.5 \ufffd\ufffd")
+    assert judgement("kattis", run, 10.0).message.endswith("its last words: points 2.5 \ufffd\ufffd")
+
+
+@pytest.mark.parametrize(
     ("feedback", "code", "verdict", "points", "words"),
     [
         ({"score.txt": b"2.5\n"}, 42, PART, 2.5, ""),
@@ -166,6 +194,19 @@ def test_a_checker_has_a_build_of_its_own_and_limits() -> None:
         plan_job(Entry("x", 0, 1), request, Limits(), build=build, checker=failed, nixpkgs="", owner=7)[0].checker
         is None
     )
+
+
+def test_what_is_asked_of_a_checkers_build_is_noted_by_its_own_key() -> None:
+    """A submission waits for both builds by its own limits.dependencies.time."""
+    asked = {"dependencies": {"time": 1, "memory": 2 << 20}}
+    request = read(cases=CASES, checker={"files": [RUN], "limits": asked}, limits=asked)
+    build = BuildResult(phase=ended(0), shell="/nix/store/" + "0" * 32 + "-x", closure=[])
+    _, notes = plan_job(Entry("x", 0, 1), request, Limits(), build=build, checker=build, nixpkgs="", owner=7)
+    assert [note.partition(":")[0] for note in notes] == [
+        "limits.dependencies.memory",
+        "checker.limits.dependencies.time",
+        "checker.limits.dependencies.memory",
+    ]
 
 
 @pytest.mark.parametrize(

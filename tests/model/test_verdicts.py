@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.model import arguments
+from spoold.model.arguments import MAX_ARGUMENTS, WIRE_OVERHEAD
 from spoold.model.cases import Case, StopOnFailure
 from spoold.model.compare.rules import Compare, rules_for
 from spoold.model.dropped import read_request
@@ -84,6 +86,7 @@ def test_an_exit_code_that_is_expected(wanted: int, outcome: Outcome, code: int 
     result = judged(case(expected={"exit_code": wanted}), RULES, ran(outcome, code))
     assert result.verdict is found
     assert (found in (Verdict.ACCEPTED, Verdict.MEMORY_LIMIT)) == (result.message is msgspec.UNSET)
+    assert "None" not in str(result.message)
 
 
 def test_what_is_printed_has_to_be_right_and_whole() -> None:
@@ -201,7 +204,7 @@ def test_cases_are_read_as_they_are_meant() -> None:
     )
     build = BuildResult(phase=ran(), shell="/nix/store/" + "0" * 32 + "-x")
     job, notes = plan_job(Entry("x", 0, 1), request, Limits(), build=build, nixpkgs="", owner=0)
-    assert [(each.name, each.stdin, each.args, each.env) for each in job.cases] == [
+    assert [(each.name, each.stdin, each.args, job.of_case(each).env) for each in job.cases] == [
         ("a", b"in", ["x"], {"A": "1", "B": "2"}),
         ("b", b"", ["x"], {"A": "1", "B": "2"}),
         ("c", b"in", [], {"A": "1", "B": "3"}),
@@ -267,6 +270,53 @@ def test_notes_on_many_limits_are_few() -> None:
     ],
 )
 def test_what_cannot_be_asked_for(keys: dict[str, object], words: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        read(**keys)
+    assert words in str(caught.value)
+
+
+def test_what_all_cases_have_of_the_request_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 15 MiB of inputs were as many GiB of an executor, and a large environment seconds of intake."""
+    counted: list[str] = []
+    real = arguments._checked_string
+
+    def count(text: str, where: str) -> int:
+        counted.append(where)
+        return real(text, where)
+
+    monkeypatch.setattr(arguments, "_checked_string", count)
+    env = {f"N{n}": "x" for n in range(100)}
+    many = [{"name": str(n), "env": {"N1": "y"}} for n in range(100)]
+    request = read(cases=many, inputs="in", args=["a"] * 100, env=env)
+    assert len(counted) < 1000
+    build = BuildResult(phase=ran(), shell="/nix/store/" + "0" * 32 + "-x")
+    job, _ = plan_job(Entry("x", 0, 1), request, Limits(), build=build, nixpkgs="", owner=0)
+    assert all(each.stdin is job.stdin and each.args is job.args and len(each.env) == 1 for each in job.cases)
+    assert job.of_case(job.cases[0]).env == env | {"N1": "y"}
+
+
+@pytest.mark.parametrize(
+    ("case_", "words"),
+    [
+        ({"env": {"A": "x" * 64}}, ""),
+        ({"env": {"A": "x" * 65}}, "cases[0].args, env: 1048577 bytes together are more than 1048576"),
+        ({"args": ["x"]}, "cases[0].args, env: 1048577 bytes"),
+        ({"args": [""]}, ""),
+        ({"env": {"B": ""}}, "cases[0].args, env: "),
+        ({"env": {str(n): "" for n in range(4097)}}, "cases[0].env: 4098 entries are more than 4096"),
+    ],
+)
+def test_a_case_counts_with_what_it_has_of_the_request(case_: dict[str, object], words: str) -> None:
+    """All of that is the most that a program can get, where A is 64 bytes longer."""
+    env = {"A": ""}
+    args = ["x" * 100_000] * 10
+    args.append("x" * (MAX_ARGUMENTS - 12 * WIRE_OVERHEAD - 1_000_000 - len("A=") - 64))
+    if "args" in case_:  # one more, which counts 64 more than it has
+        case_ = case_ | {"args": [*args, *case_["args"]]}  # type: ignore[misc]
+    keys = {"cases": [{"name": "a"} | case_], "args": args, "env": env}
+    if not words:
+        assert read(**keys)
+        return
     with pytest.raises(ClientError) as caught:
         read(**keys)
     assert words in str(caught.value)

@@ -14,7 +14,8 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
-from spoold.sandbox import Check
+from spoold.sandbox import Check, RunCancelledError
+from spoold.sandbox.runner import Ran, Runner
 from tests.sandbox.cells import Make, make
 from tests.sandbox.conftest import COMPILE, RUN, make_job
 from tests.sandbox.test_recycled import LEAVE as LEFT
@@ -205,11 +206,30 @@ def test_a_compilation_at_its_limit_of_memory_is_kept(judged: Judged) -> None:
     assert judge.printed == [result.compile.stdout] * 2
 
 
+def test_a_compilation_that_ran_is_told_where_a_cancel_comes_while_it_is_kept(
+    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, told = threading.Event(), dict[str, Phase]()
+    keep = Runner._keep
+
+    def cancel_first(*more: Any) -> Ran:
+        cancelled.set()
+        return keep(*more)
+
+    monkeypatch.setattr(Runner, "_keep", cancel_first)
+    job = with_cases(make_job("true", shell=plain_shell, compile_sh="echo made"), "a")
+    judge = All()
+    with pytest.raises(RunCancelledError):
+        sandbox.run(job, told.__setitem__, cancelled, judge)
+    assert (told["compile"].outcome, told["compile"].stdout, judge.runs) == (Outcome.OK, "made\n", [])
+
+
 @pytest.mark.parametrize(
     ("compile_sh", "words"),
     [
         ("head -c 300000000 /dev/urandom > x", f"it takes more than {256 * MIB} bytes"),
         ("for n in $(seq 220); do mkdir d; cd d; done", "it lies too deep"),
+        ("""exec python3 -c 'for n in range(60000): open(f"{n}", "w").write("x")'""", f"more than {256 * MIB} bytes"),
     ],
 )
 def test_what_cannot_be_kept_fails_the_compilation(judged: Judged, compile_sh: str, words: str) -> None:
@@ -217,6 +237,29 @@ def test_what_cannot_be_kept_fails_the_compilation(judged: Judged, compile_sh: s
     assert (result.compile.outcome, result.compile.exit_code, judge.runs) == (Outcome.FILE_LIMIT, 0, [])
     assert result.notes[0].startswith("compile: what it left in the work directory cannot be kept for the cases: ")
     assert result.notes[0].endswith(words)
+
+
+DEEP = r"""
+import os
+for _ in range(19): os.mkdir("d" * 200); os.chdir("d" * 200)
+for n in range(20000): open(f"a{n}", "w"); os.link(f"a{n}", f"b{n}")
+"""
+
+
+@pytest.mark.parametrize(
+    "program", ["for n in range(40000): open(str(n), 'w').write('x')", DEEP], ids=["many small files", "long paths"]
+)
+def test_what_compiling_left_has_room_beside_a_small_limit(judged: Judged, program: str) -> None:
+    """Files take whole pages, and more where there are few bytes in many of them."""
+    result, judge = judged(
+        "echo $1",
+        "a",
+        "b",
+        compile_sh="exec python3 left.py",
+        files={"left.py": program.encode()},
+        limits=[msgspec.structs.replace(RUN, memory=16 * MIB)] * 2,
+    )
+    assert (result.compile.outcome, judge.outcomes) == (Outcome.OK, [Outcome.OK] * 2), (result, judge.runs)
 
 
 def test_a_case_without_its_work_directory_says_so(judged: Judged) -> None:

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.host.spill import Spill
 from spoold.model.job import Job, JobFile, JobResult
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check
 from spoold.sandbox import checkers as module
+from spoold.sandbox.archive import Archive
 from spoold.sandbox.checkers import NOT_COMPILED, Checkers, Compiled, _key
 from tests.sandbox.conftest import COMPILE, make_job
 from tests.sandbox.test_cases import All, with_cases
@@ -56,7 +56,7 @@ def test_it_is_compiled_once_for_all_that_one_owner_judges(sandbox: DockerSandbo
 
 
 def compiled(size: int) -> Compiled:
-    archive = Spill("", "")
+    archive = Archive("")
     archive.size = size
     return Compiled(NOT_COMPILED, archive)
 

@@ -152,6 +152,7 @@ def test_files_of_an_earlier_phase_make_no_room_for_more(parts: Parts, tmp_path:
         ("well", f"{APART}, descriptors 0 1 2"),
         ("kept", f"{APART}, descriptors 0 1 2 3"),
         ("long", "Connection timed out"),
+        ("killed", "Cannot allocate memory"),
         *((how, "Protocol error") for how in ("much", "bad")),
     ],
 )

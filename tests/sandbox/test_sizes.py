@@ -50,10 +50,10 @@ def test_no_container_gets_more_than_its_job_asked_for(
         kept(container, size)
         seen.append((size.memory, asked))
 
-    def begin(container: Runner[Container], stream: object, job: Job, *more: object) -> object:
+    def begin(container: Runner[Container], stream: object, job: Job, *more: object, **others: object) -> object:
         nonlocal asked
         asked = sizes.asked(container.plan.settings.limits, job)
-        return start(container, stream, job, *more)  # type: ignore[arg-type]
+        return start(container, stream, job, *more, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Container, "resize", note)
     monkeypatch.setattr(Runner, "_phases", begin)

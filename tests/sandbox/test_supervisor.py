@@ -259,7 +259,7 @@ def test_what_is_too_large_or_too_deep_is_not_kept(program: Path, tmp_path: Path
         deep = "for n in $(seq 250); do mkdir d; cd d; done"
         host.say(*parcel({"run.sh": b"#!/bin/sh\n"}), order(deep))
         finished(host)
-        host.say(Keep(most=65536))
+        host.say(Keep(most=8 * MIB))
         said = host.hear()
         assert isinstance(said, Refused)
         assert said.reason.startswith(b"/job/d/d/d/")

@@ -17,6 +17,7 @@ from spoold.actors.executor.answers import answered
 from spoold.actors.executor.ready import Place
 from spoold.actors.executor.seen import AllSeen
 from spoold.actors.executor.waits import BuildState, Wait, Waits
+from spoold.host import fsops
 from spoold.host.log import Log
 from spoold.host.persons import Persons
 from spoold.model.errors import LeaseLostError, NewerFormatError
@@ -93,13 +94,21 @@ class Building:
             log.info("waits for its dependencies", submission=place.entry.id, attempt=place.entry.attempt)
         if found == "missing":
             self._builds.request(build)
-        asked = request.limits.dependencies
-        until = self._spool.clock.monotonic() + asked.time if asked and asked.time else None
+        until = self._until(place, request)
         state: BuildState = "queued" if found in ("queued", "missing") else "building"
         wait = Wait(place.entry, sys.intern(build.build_id), state, until, submission.Spool)
         self._waits.add(wait)
         self._write_wait(wait)
         self._take_result(build.build_id)  # it may have ended while we filed ourselves
+
+    def _until(self, place: Place, request: Request) -> float | None:
+        """Return when its client waits no longer, be this its second build, or its second executor."""
+        asked = request.limits.dependencies
+        if asked is None or asked.time is None:
+            return None
+        began = fsops.mtime(self._spool.queue.entry_path(State.BUILDING, place.entry))
+        waited = 0.0 if began is None else max(0.0, self._spool.clock.file_system() - began)
+        return self._spool.clock.monotonic() + asked.time - waited
 
     def _write_wait(self, wait: Wait) -> None:
         response = Response(status=Status.INSTALLING_DEPENDENCIES, waiting_for=wait.waiting_for)

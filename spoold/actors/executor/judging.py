@@ -7,6 +7,8 @@ and then only so much of it is kept as the response may hold of all cases.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -19,6 +21,7 @@ from spoold.model.response import CaseResult, Outcome, Phase, Summary, Verdict
 from spoold.model.short import phase_in_short
 from spoold.model.submission import Request
 from spoold.model.verdicts import Judgement, checked, judged, printed, skipped, stops, summary
+from spoold.model.words import shown
 from spoold.sandbox import Check
 
 MOST_OUTPUT = 16 * 1024 * 1024  # characters that a response holds of what all cases printed
@@ -26,23 +29,45 @@ SHORT = 1024  # bytes of each output of a case that does not fit into that
 
 
 class Judging:
-    """The cases of ``request``, as a ``spoold.sandbox.Judge``. ``changed`` is called when there is one result more."""
+    """The cases of ``request``, as a ``spoold.sandbox.Judge``. ``changed`` is called when there is one result more.
+
+    After so many ``seconds`` of cases none is wanted any more; ``notes`` say so.
+    """
 
     def __init__(
-        self, request: Request, changed: Callable[[list[CaseResult]], None], checker: Job | None = None, lost: str = ""
+        self,
+        request: Request,
+        changed: Callable[[list[CaseResult]], None],
+        checker: Job | None = None,
+        lost: str = "",
+        *,
+        seconds: float = math.inf,
     ) -> None:
         self._request, self._checker, self._lost = request, checker, lost
         self._changed = changed
+        self._seconds, self._began = seconds, math.nan  # on the monotonic clock, when the first is wanted
+        self.notes: list[str] = []
         self._room = MOST_OUTPUT
         self._waits: CaseResult | None = None  # for its checker
         self.results: list[CaseResult] = []
 
     def wants(self, number: int) -> bool:
         """Tell whether a case is to be run; one that is not is skipped."""
-        if not stops(self._request.stop_on_failure, self._request.cases, self.results):
+        if not self._is_late() and not stops(self._request.stop_on_failure, self._request.cases, self.results):
             return True
         self.results.append(skipped(self._request.cases[number]))
         return False
+
+    def _is_late(self) -> bool:
+        if math.isnan(self._began):
+            self._began = time.monotonic()
+        late = time.monotonic() - self._began > self._seconds
+        if late and not self.notes:
+            self.notes.append(
+                f"cases: those from {shown(self._request.cases[len(self.results)].name)} on were skipped, since cases "
+                f"are begun for {self._seconds:g} seconds at most"
+            )
+        return late
 
     def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
         """Judge a case that was run, or return what its checker is to look at."""

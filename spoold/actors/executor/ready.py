@@ -55,12 +55,16 @@ class Place(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """An entry whose build exists; its container takes ``size`` bytes at most, and its phases so many ``seconds``."""
+    """An entry whose build exists; its container takes ``size`` bytes at most, and its phases so many ``seconds``.
+
+    ``lost`` is why its checker cannot be run: a build that failed is forgotten soon, and the line may be longer.
+    """
 
     place: Place
     build_id: str
     size: int
     seconds: float
+    lost: str = ""
 
 
 class Taken(NamedTuple):
@@ -70,6 +74,7 @@ class Taken(NamedTuple):
     build_id: str
     size: int
     seconds: float
+    lost: str
     use: Use
 
 

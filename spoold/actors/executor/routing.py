@@ -15,6 +15,7 @@ from spoold.actors.executor.building import Building, Found
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.provided import Provided
 from spoold.actors.executor.ready import Place, Ready
+from spoold.model.checkers import why_lost
 from spoold.model.errors import NewerFormatError
 from spoold.model.limits import Limits
 from spoold.model.plan import plan_job
@@ -101,6 +102,7 @@ class Routing:
         job, _ = plan_job(
             place.entry, request, limits, build=build.result, checker=checker.result, nixpkgs="", owner=owner
         )
-        ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest)
+        lost = why_lost(checker.result)
+        ready = Ready(place, sys.intern(build.build_id), asked(limits, job), job.longest, lost)
         for arrival, other in self._line.ready(ready, owner, request.priority, submission.Spool.arrival):
             self._backlog.add(other.state, other.entry, arrival)

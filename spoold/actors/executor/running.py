@@ -36,7 +36,9 @@ class Running:
         where it has one and the job has none.
         """
         on_output = partial(self._showing.output, self._progress)
-        judging = Judging(request, self._show_cases, job.checker, lost) if job.cases else None
+        judging = None
+        if job.cases:
+            judging = Judging(request, self._show_cases, job.checker, lost, seconds=job.cases_time)
         try:
             result = self._sandbox.run(job, self._show_phase, self._lease.stop, judging, on_output)
         except ClientError as error:
@@ -45,7 +47,7 @@ class Running:
             if not self._lease.cancelled:
                 raise
             return msgspec.structs.replace(response, status=Status.CANCELLED, **self._ran, **_of_cases(judging)), None
-        notes = [*(response.notes or ()), *result.notes]
+        notes = [*(response.notes or ()), *result.notes, *(judging.notes if judging else ())]
         final = msgspec.structs.replace(
             response,
             status=verdict(result.compile, result.run, cases=judging is not None),

@@ -20,7 +20,7 @@ from spoold.actors.executor.showing import Showing
 from spoold.config import Settings
 from spoold.host.log import Log
 from spoold.host.metrics import PHASE, SLOTS, SLOTS_BUSY, WAIT
-from spoold.model.checkers import MOST_WORDS
+from spoold.model.checkers import why_lost
 from spoold.model.errors import (
     LeaseLostError,
     NewerFormatError,
@@ -205,13 +205,12 @@ class Slots:
         self._builds.uses.note_again(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
         limits = self._settings.limits
-        checker = self._checker(request, owner) if request.checker else record
-        if checker is None:
+        checker = self._checker(request, runtime, owner) if request.checker and runtime and not taken.lost else None
+        if request.checker and not (checker or taken.lost):
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
-        job, notes = plan_job(
-            entry, request, limits, build=record.result, checker=checker.result, nixpkgs=pin, owner=owner
-        )
+        theirs = checker.result if checker else None
+        job, notes = plan_job(entry, request, limits, build=record.result, checker=theirs, nixpkgs=pin, owner=owner)
         job = msgspec.structs.replace(job, memory=asked(limits, job), scratch=self._spool.queue.path("tmp"))
         if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
@@ -236,7 +235,7 @@ class Slots:
         self._showing.soon(progress)
         try:
             final, returned = Running(sandbox, progress, self._showing, lease).outcome_of(
-                job, request, response, _why_lost(checker)
+                job, request, response, why_lost(theirs) if theirs else taken.lost
             )
         finally:
             self._showing.over(progress)
@@ -247,10 +246,9 @@ class Slots:
         self._ending.finish_job(entry, submission, final, returned, limits.outputs.inline)
         lease.ended = True
 
-    def _checker(self, request: Request, owner: int) -> BuildRecord | None:
+    def _checker(self, request: Request, runtime: Runtime, owner: int) -> BuildRecord | None:
         """Return the last of the builds that a request needs, which is its checker's; None where it was collected."""
-        assert self._runtime  # noqa: S101 - for mypy: the pin is one of its
-        last = list(builds_of(request, self._runtime))[-1]
+        last = list(builds_of(request, runtime))[-1]
         self._builds.uses.note_again(last, owner)
         return self._builds.result(last)
 
@@ -280,13 +278,6 @@ class Slots:
             Place(State.RUNNING, entry),
             f"given up: {self._settings.lease.attempts} times the executor died that had it",
         )
-
-
-def _why_lost(checker: BuildRecord) -> str:
-    """Return why a checker whose build has failed cannot be run."""
-    build = checker.result.phase
-    words = build.stderr.strip().rpartition("\n")[2][:MOST_WORDS]
-    return f"checker: its dependencies cannot be installed ({build.outcome}): {words}"
 
 
 def _without_pins(runtime: Runtime) -> Runtime:

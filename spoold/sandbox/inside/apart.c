@@ -69,16 +69,16 @@ pid_t begin_apart(const struct errand *errand, int *answer)
     return pid;
 }
 
-bool end_apart(pid_t pid)
+int end_apart(pid_t pid)
 {
     int status = 0;
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
-    return status == 0;
+    return status;
 }
 
-/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, EPROTO that
- * it ended otherwise than it should, or was killed, which the kernel does where memory is short. */
+/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, ENOMEM that
+ * it was killed, which the kernel does where memory is short, EPROTO that it ended otherwise than it should. */
 ssize_t apart(const struct errand *errand, void *to, size_t room)
 {
     int answer;
@@ -89,8 +89,10 @@ ssize_t apart(const struct errand *errand, void *to, size_t room)
         return -1;
     bool heard = hear(answer, deadline, to, room, &size);
     close(answer);
-    if (end_apart(pid) && heard)
+    int status = end_apart(pid);
+    if (heard && status == 0)
         return size;
-    errno = now() < deadline ? EPROTO : ETIMEDOUT;
+    bool killed = heard && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;  /* and not by this: it had ended */
+    errno = killed ? ENOMEM : now() < deadline ? EPROTO : ETIMEDOUT;
     return failing("a process apart");
 }

@@ -144,6 +144,7 @@ static void send_kept(int archive, const struct snapshot *kept)
     put_integer(&body, "entries", kept->entries);
     put_string(&body, "event", "Kept", 4);
     put_integer(&body, "pipes", kept->pipes);
+    put_integer(&body, "room", kept->room);
     put_integer(&body, "sockets", kept->sockets);
     put(&body, "e", 1);
     send_frame(&body);
@@ -163,8 +164,10 @@ void hand_over(uint64_t most)
     int archive = MUST(memfd_create("kept", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (!snapshot_take(archive, most, &kept)) {
         send_kept(archive, &kept);
-    } else if (errno == EFBIG || errno == ENAMETOOLONG) {
-        if (errno == EFBIG)
+    } else if (errno == EFBIG || errno == ENAMETOOLONG || full()) {
+        if (full())
+            snprintf(reason, sizeof reason, "its limit leaves no memory for that");
+        else if (errno == EFBIG)
             snprintf(reason, sizeof reason, "it takes more than %llu bytes", (unsigned long long)most);
         else
             snprintf(reason, sizeof reason, "%s: it lies too deep", trouble);

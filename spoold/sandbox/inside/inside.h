@@ -340,7 +340,7 @@ struct errand {
 
 ssize_t apart(const struct errand *errand, void *to, size_t room);
 pid_t begin_apart(const struct errand *errand, int *answer);  /* -1 where it cannot be made */
-bool end_apart(pid_t pid);                                    /* Return whether it ended well by itself. */
+int end_apart(pid_t pid);                                    /* Kill it, and return how it ended, as wait(2) has it. */
 
 /* -- patterns.c, collect.c, outputs.c: files of a job that come back */
 
@@ -382,6 +382,7 @@ void send_outputs(const struct wanted *wanted);
 
 struct snapshot {
     uint64_t bytes, entries;           /* of the archive, and names in it, the work directory's too */
+    uint64_t room;                     /* bytes of memory that laying it takes, about, beside the archive */
     uint64_t pipes, sockets, devices;  /* that were there and are not kept */
 };
 

@@ -11,6 +11,9 @@
 #include <search.h>
 #include <stdlib.h>
 
+#define OF_ENTRY 1024  /* bytes that the kernel keeps of a file, about, beside its content */
+#define PAGE 4096ULL
+
 struct known {
     ino_t inode;
     uint64_t number;
@@ -64,6 +67,14 @@ static void add(const void *from, size_t size)
     used += size;
 }
 
+/* Count what laying this takes. */
+static void count(uint64_t size)
+{
+    told.room += size;
+    if (told.room > most)
+        give_up(&place, EFBIG);
+}
+
 static bool is_shared(const struct stat *status)
 {
     return status->st_nlink > 1 && !S_ISDIR(status->st_mode);
@@ -83,6 +94,8 @@ static void add_record(enum kind kind, const char *name, const struct stat *stat
     add(&record, sizeof record);
     add(name, record.name_size);
     told.entries++;
+    bool in_mind = kind == DIRECTORY || (record.shared && kind != LINK);  /* its path is, see unpack.c */
+    count(OF_ENTRY + (in_mind ? place.size : 0));
 }
 
 /* -- files */
@@ -132,6 +145,7 @@ static void add_piece(int file, struct extent extent)
         fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, extent.at + freed, done - freed);
         freed = done;
     }
+    count((extent.at + extent.size + PAGE - 1) / PAGE * PAGE - extent.at / PAGE * PAGE);
 }
 
 /* Return the next piece of a file that is no hole; of no size where there is none. */
@@ -230,7 +244,7 @@ static void add_any(int parent, const char *name, int depth)
 /* A file system in memory lists the newest first. So the last comes first here, and what is unpacked is listed alike. */
 static void add_directory(int parent, const char *name, const struct stat *status, int depth)
 {
-    static const struct stat none;
+    static const struct record leave = {.kind = LEAVE};
     if (depth > DEEPEST)
         give_up(&place, ENAMETOOLONG);
     if ((status->st_mode & 0700) != 0700)
@@ -248,8 +262,7 @@ static void add_directory(int parent, const char *name, const struct stat *statu
     }
     free(names.at);
     close(directory);
-    add_record(LEAVE, "", &none, 0);
-    told.entries--;
+    add(&leave, sizeof leave);
 }
 
 void pack(const void *about)

@@ -127,6 +127,8 @@ static void errand(const void *about)
         sleep(60);
     if (!strcmp(about, "bad"))
         BROKEN("as was asked");
+    if (!strcmp(about, "killed"))
+        raise(SIGKILL);
     put_format(&answer, "uid %d, killed first %.*s, filter %d, ", getuid(), 4, contents("/proc/self/oom_score_adj"),
                (int)number_after(contents("/proc/self/status"), "Seccomp:"));
     put_format(&answer, "%s elsewhere, descriptors", open_quietly("/elsewhere", O_WRONLY) < 0 ? strerror(errno) : "writes");
