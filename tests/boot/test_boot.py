@@ -433,7 +433,7 @@ def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -
     assert "9:9" in host.run("dpkg-query", "--show", "spoold")
     assert answers(host, "alice", list(wanted)) == printed_by(wanted)
     for unit in units(host):
-        assert host.show(unit, "ActiveState") == "active"
+        wait_until(lambda unit=unit: host.show(unit, "ActiveState") == "active", lambda: log(host))  # type: ignore[misc]
 
 
 def repacked(package: Path, directory: Path) -> Path:
