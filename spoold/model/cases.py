@@ -1,6 +1,7 @@
 """Cases: what a program is run on, once each, and what is expected of it.
 
-Spec: spool-layout.md, "Cases". What a case leaves out is as the request has it. ``verdicts`` tells what came of one.
+Spec: spool-layout.md, "Cases". A case has what the request has, where it says nothing else. ``verdicts`` tells what
+came of one.
 """
 
 from __future__ import annotations

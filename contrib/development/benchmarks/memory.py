@@ -44,7 +44,7 @@ if kind in ("private", "forked", "shared"):
         for _ in range(4):
             if not os.fork():
                 for at in range(0, rest, 4096): held[at]
-                time.sleep(hold)
+                time.sleep(hold)  # the row is of memory that all of them hold so long
                 os._exit(0)
         for _ in range(4): os.wait()
 else:

@@ -1,7 +1,7 @@
 """Judging: the cases of one submission get their verdicts as they end.
 
-Spec: spool-layout.md, "Cases". A slot has its sandbox tell each case here. What a program printed is compared whole,
-and then only so much of it is kept as the response may hold of all cases.
+Spec: spool-layout.md, "Cases". The sandbox tells each case here as it ends. What a program printed is compared
+whole. Then only so much of it is kept as the response may hold of all cases.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Judging:
 
     def _check(self, case: Case, output: bytes) -> Check:
         checker = self._request.checker
-        assert checker  # noqa: S101 - for mypy: the caller knows
+        assert checker  # noqa: S101 - for mypy: without a checker ended() compares, and asks for no check
         answer = (case.expected and case.expected.printed("expected.stdout")) or b""
         return Check(
             files=files_for(self._request.stdin_of(case), answer, output),
@@ -99,7 +99,7 @@ class Judging:
     def checked(self, number: int, result: JobResult) -> None:
         """Judge a case by what its checker found."""
         case, checker = self._request.cases[number], self._request.checker
-        assert checker and self._waits  # noqa: S101, PT018 - for mypy: it was asked for
+        assert checker and self._waits  # noqa: S101, PT018 - for mypy: only what was asked for is told here
         found = (
             judgement(checker.protocol, result.run, case.points, _feedback(result))
             if result.compile.outcome in (Outcome.OK, Outcome.SKIPPED)

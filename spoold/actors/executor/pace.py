@@ -2,8 +2,8 @@
 
 Theory of operation. With nothing in line each look may be for what a slot waits for, so nothing is more urgent. Once so
 many are ready that the slots are *fed*, looks only take their time: with 100,000 waiting, a third of all jobs' rate. So
-then they rest, for a multiple of the time that they took. What was just told is looked at all the same: it may be of an
-owner who has nothing in line, and whoever took least of the looks' time comes first.
+looks rest then, for a multiple of the time that they took. What was just told is looked at all the same: it may be of
+an owner who has nothing in line, and whoever took least of the looks' time comes first.
 """
 
 from __future__ import annotations
