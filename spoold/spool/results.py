@@ -161,8 +161,8 @@ class Results:
         """
         fsops.touch(self._ended(entry))
         self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
-        if fsops.exists(self._private_tar(entry)):
-            self._link_tar(entry)
+        if fsops.exists(self._private_tar(entry)) or fsops.exists(self._public_tar(entry)):
+            self._link_tar(entry)  # where it was renamed, whoever did that may have died before it was durable
         self._link(entry)
         fsops.sync_directory(self._entries.path(State.DONE))
         self.drop(entry)

@@ -185,6 +185,26 @@ def test_returned_files_of_a_lost_attempt_are_not_shown(queue: OwnedQueue) -> No
     assert os.listdir(queue.path("tmp")) == []
 
 
+def test_returned_files_that_another_renamed_are_durable_before_their_response_is_seen(
+    queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever renamed them died before it synced that. A loss of power could take them back, and not the response."""
+    Path(queue.path("done", "a.json")).write_bytes(b"entry")
+    result(queue, 1)
+    Path(queue.path("done", "a.outputs.tar")).write_bytes(b"tar")
+    real, seen = fsops.sync_directory, list[bool]()
+
+    def sync(path: str) -> None:
+        if path == queue.path(State.DONE):
+            seen.append(os.path.exists(queue.path("done", "a.response.json")))
+        real(path)
+
+    monkeypatch.setattr(fsops, "sync_directory", sync)
+    publish_committed(queue, Log("test"))
+    assert seen[0] is False
+    assert Path(queue.path("done", "a.response.json")).read_bytes() == b"1"
+
+
 def test_private_returned_files_stay_as_long_as_their_result(queue: OwnedQueue, clock: SetClock) -> None:
     held(queue, clock, attempt=2)
     names = ["a@2.outputs.tar", "a@2.response.json", "a@1.outputs.tar"]
