@@ -20,19 +20,26 @@ def stands_for(pattern: list[str], name: list[str]) -> bool:
     return bool(re.fullmatch(part, name[0])) and stands_for(pattern[1:], name[1:])
 
 
-def of_directory(directory: Path, wanted: Wanted) -> Returned:
-    """Return the files below ``directory`` that are asked for, without any limit."""
-    contents, files, matched = Spill("", ""), [], 0
+def of_directory(directory: Path, wanted: Wanted, contents: Spill | None = None) -> Returned:
+    """Return the files below ``directory`` that are asked for; ``contents`` are those of others too."""
+    contents = Spill("", "") if contents is None else contents
+    files: list[Found] = []
+    matched, left_out, before = 0, 0, contents.size
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
         matches = [stands_for(matched_as(each.path).split("/"), name.split("/")) for each in wanted.outputs]
         if not any(matches) or path.is_symlink() or not path.is_file():
             continue
+        size = path.stat().st_size
+        if len(files) == wanted.files or contents.size - before + size > wanted.total:
+            left_out += 1
+            continue
         matched |= sum(1 << at for at, match in enumerate(matches) if match)
         data, digest = path.read_bytes(), hashlib.sha256(path.read_bytes()).hexdigest()
         files.append(Found(name, len(data), digest, path.stat().st_mode & 0o777, contents.size))
         contents.add(data)
-    return Returned(files, contents, missing(wanted.outputs, matched), [])
+    notes = [f"run.outputs: {left_out} left out"] if left_out else []
+    return Returned(files, contents, missing(wanted.outputs, matched), notes)
 
 
 def contents(returned: Returned | None) -> dict[str, bytes]:

@@ -16,10 +16,12 @@ from pathlib import Path
 import msgspec
 
 from spoold.host.clock import Clock
+from spoold.host.spill import Spill
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
+from spoold.model.outputs import Left, Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
 from spoold.model.tails import phase_so_far
 from spoold.sandbox import Judge, RunCancelledError
@@ -81,8 +83,8 @@ class PlainSandbox:
                     return JobResult(compile=compiled, run=SKIPPED_PHASE)
             if job.cases:
                 assert judge
-                self._run_cases(job, directory, cancelled, judge)
-                return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes)
+                files = self._run_cases(job, directory, cancelled, judge)
+                return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=self.notes, of_cases=files)
             script = ["run.sh", *job.args]
             ran = _phase(directory, script, job.run, stdin=job.stdin, env=job.env, cancelled=cancelled, tell=tell)
             on_phase("run", ran)
@@ -91,7 +93,9 @@ class PlainSandbox:
             outputs = returned.of_directory(Path(directory), job.outputs) if job.outputs else None
         return JobResult(compile=compiled, run=ran, notes=self.notes, outputs=outputs)
 
-    def _run_cases(self, job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> None:
+    def _run_cases(self, job: Job, directory: str, cancelled: threading.Event, judge: Judge) -> dict[int, Returned]:
+        left, contents = Left(job.outputs) if job.outputs else None, Spill("", "")
+        files: dict[int, Returned] = {}
         for number, case in enumerate(job.cases):
             if not judge.wants(number):
                 continue
@@ -99,7 +103,10 @@ class PlainSandbox:
                 own = shutil.copytree(directory, Path(above, "job"), symlinks=True)
                 script, env = ["run.sh", *case.args], job.env | case.env
                 ran = _phase(str(own), script, case.limits, stdin=case.stdin, env=env, cancelled=cancelled, tell=None)
-            check = judge.ended(number, ran, [])
+                if left and ran.outcome is not Outcome.CANCELLED and (wanted := left.of(case.outputs)):
+                    files[number] = returned.of_directory(own, wanted, contents)
+                    left.take(files[number])
+            check = judge.ended(number, ran, files[number].notes if number in files else [])
             if ran.outcome is Outcome.CANCELLED:
                 _end_if(cancelled)
             if check:
@@ -112,6 +119,7 @@ class PlainSandbox:
                     outputs=check.outputs,
                 )
                 judge.checked(number, PlainSandbox().run(checker, lambda *_: None, cancelled))
+        return files
 
     def close(self) -> None:
         self.closed = True

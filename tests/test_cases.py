@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import signal
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from spoold.config import Settings
+from spoold.model.limits import Limits, OutputLimits
 from tests.served import Served, in_mode
 from tests.waiting import until
 
@@ -41,7 +44,9 @@ MOST = 160  # MiB that an executor may take for a submission with a thousand cas
 def served(
     request: pytest.FixtureRequest, nix_settings: Settings, docker_host: str, runtime: object
 ) -> Iterator[Served]:
-    with in_mode(request.param, nix_settings, docker_host, "spoold-cases.") as made:
+    limits = Limits(outputs=OutputLimits(files=1000, total=256 << 20))
+    settings = msgspec.structs.replace(nix_settings, limits=limits)
+    with in_mode(request.param, settings, docker_host, "spoold-cases.") as made:
         yield made
 
 
@@ -204,7 +209,8 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
     wanted = [{"name": f"{n}", "inputs": f"{n}", "expected": {"stdout": f"{n}"}} for n in range(12)]
     id_ = f"killed-{role}"
     files = [{"name": "compile.sh", "content": "echo made > made"}]
-    served.drop(id_, "test -e made && sleep 0.3 && cat", files=files, cases=wanted)
+    script = "test -e made && sleep 0.3 && tee read"
+    served.drop(id_, script, files=files, cases=wanted, outputs=[{"path": "read", "required": True}])
     shown = served.spool / "progress" / f"{id_}.json"
     until(lambda: shown.exists() and b'"accepted"' in shown.read_bytes(), served.said)
     served.processes[role].send_signal(signal.SIGKILL)
@@ -214,6 +220,35 @@ def test_kill_9_in_the_middle_of_cases_gives_one_right_answer(served: Served, ro
     assert [(case["verdict"], case["run"]["stdout"]) for case in response["cases"]] == [
         ("accepted", f"{n}") for n in range(12)
     ]
+    assert [case["outputs"][0]["content"] for case in response["cases"]] == [f"{n}" for n in range(12)]
+    served.assert_nothing_is_left()
+
+
+def test_files_of_cases_lie_beside_the_response(served: Served, tmp_path: Path) -> None:
+    """They are whole, and each case's are its own, also of those that a limit ended."""
+    script = """
+    mkdir out; read -r word; echo "$word" >out/word; cat /dev/urandom | head -c 700000 >out/data; ls >ls
+    test "$word" != slow || sleep 60
+    """
+    words = ["one", "slow", "two"]
+    wanted = [{"name": f"../{word}", "inputs": f"{word}\n", "limits": {"time": 3}} for word in words]
+    files = [{"name": "compile.sh", "content": "echo x >made"}]
+    asked = [{"path": "out/**"}, {"path": "ls"}, {"path": "none", "required": True}]
+    served.drop("files", script, files=files, cases=wanted, outputs=asked)
+    response = served.response("files")
+    assert [case["verdict"] for case in response["cases"]] == ["accepted", "time_limit", "accepted"], response
+    assert [case["outputs_missing"] for case in response["cases"]] == [["none"]] * 3
+    tar = served.spool / "done" / response["outputs_tar"]["name"]
+    assert hashlib.sha256(tar.read_bytes()).hexdigest() == response["outputs_tar"]["sha256"]
+    subprocess.run(["tar", "xf", tar, "-C", tmp_path], check=True)
+    for case, word in zip(response["cases"], words, strict=True):
+        below = tmp_path / f"%2E.%2F{word}"
+        found = {str(path.relative_to(below)): path.read_bytes() for path in below.rglob("*") if path.is_file()}
+        assert found["out/word"].decode() == f"{word}\n"
+        assert found["ls"] == b"compile.sh\nls\nmade\nout\nrun.sh\n"
+        assert {name: hashlib.sha256(data).hexdigest() for name, data in found.items()} == {
+            file["name"]: file["sha256"] for file in case["outputs"]
+        }
     served.assert_nothing_is_left()
 
 
@@ -262,3 +297,18 @@ def test_a_thousand_cases_that_print_much(served: Served) -> None:
     assert sum(map(len, outputs)) <= 16 * 1024 * 1024 + 1024 * many
     if os.path.exists(f"/proc/{served.processes['executor'].pid}"):
         assert memory_of(served.processes["executor"].pid) < MOST
+
+
+def test_many_cases_that_return_much_take_a_bounded_part_of_memory(served: Served) -> None:
+    """They lie on the disk, in one place for all cases, until they are in the tar."""
+    many = 300 if "recycled" in served.config.read_text() else 60
+    size = 180_000_000 // many
+    wanted: list[dict[str, Any]] = [{"name": f"{n}", "inputs": f"{n}"} for n in range(many)]
+    script = f"cat >name; head -c {size} /dev/zero >data"
+    served.drop("returned", script, cases=wanted, outputs=[{"path": "name"}, {"path": "data"}])
+    response = served.response("returned")
+    assert response["summary"]["accepted"] == many
+    assert [[file["name"] for file in case["outputs"]] for case in response["cases"]] == [["data", "name"]] * many
+    assert [case["outputs"][1]["content"] for case in response["cases"]] == [f"{n}" for n in range(many)]
+    assert response["outputs_tar"]["size"] > many * size
+    assert memory_of(served.processes["executor"].pid) < MOST

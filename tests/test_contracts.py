@@ -20,6 +20,7 @@ from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError, Sandbox
 from tests.returned import contents
+from tests.sandbox.test_cases import All
 from tests.standins import PlainBackend, PlainSandbox
 
 ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]
@@ -124,6 +125,32 @@ def test_files_come_back_of_a_run_also_of_one_that_fails(engine: tuple[Sandbox, 
     assert contents(result.outputs) == {"out/2": b"2\n", "out/a/1": b"1\n", "x.txt": b"x\n"}
     failed = sandbox.run(job(shell, "true", "exit 4", outputs=wanted), lambda *_: None, threading.Event())
     assert failed.outputs is None
+
+
+def test_files_come_back_of_each_case_as_long_as_those_before_left_room(engine: tuple[Sandbox, str]) -> None:
+    sandbox, shell = engine
+    wanted = Wanted(outputs=[], files=3, file_size=1000, total=1000)
+    asked = [Output(path="f*", required=True)]
+    plain = job(shell, 'for n in $1; do echo "$n" >f$n; done', "true", outputs=wanted)
+    words = ("1 2", "", "3 4", "5")
+    cases = [
+        JobCase(name=word, stdin=b"", args=[word], env={}, limits=plain.run, outputs=asked if word else [])
+        for word in words
+    ]
+    judge = All()
+    plain = msgspec.structs.replace(plain, cases=cases)
+    result = sandbox.run(plain, lambda *_: None, threading.Event(), judge)
+    assert judge.outcomes == [Outcome.OK] * 4
+    assert result.outputs is None
+    assert [(number, [file.name for file in each.files]) for number, each in result.of_cases.items()] == [
+        (0, ["f1", "f2"]),
+        (2, ["f3"]),
+        (3, []),
+    ]
+    assert [each.missing for each in result.of_cases.values()] == [[], [], ["f*"]]
+    assert [bool(notes) for notes in judge.notes] == [False, False, True, True]
+    assert contents(result.of_cases[2]) == {"f3": b"3\n"}
+    result.close()
 
 
 def test_a_failed_compilation_ends_the_job(engine: tuple[Sandbox, str]) -> None:

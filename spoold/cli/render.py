@@ -90,6 +90,8 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType) -> list[Text |
     parts: list[Text | Table | Panel] = [table]
     if len(cases) > SHOWN_CASES:
         parts.append(Text(f"... {len(cases) - SHOWN_CASES} more cases: see --json"))
+    for case in cases[:SHOWN_CASES]:
+        parts.extend(_files(case))
     failed = next((case for case in cases if case.verdict not in VERDICTS), None)
     if failed:
         parts.extend(_streams(f"case {printable(failed.name)}", failed.run))
@@ -106,17 +108,25 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType) -> list[Text |
 
 
 def _outputs(response: Response) -> list[Text | Table | Panel]:
-    """Return a table of the files that came back, and what is to say of them."""
-    parts: list[Text | Table | Panel] = []
-    if isinstance(response.outputs, list) and response.outputs:
-        table = Table("file", "mode", "size", box=None, pad_edge=False)
-        for file in response.outputs:
-            table.add_row(Text(printable(file.name)), printable(file.mode), size(file.size))
-        parts.append(table)
-    if isinstance(response.outputs_missing, list):
-        parts.append(Text(f"required, and did not come back: {printable(', '.join(response.outputs_missing))}"))
+    """Return a table of the files that came back of the run, and what is to say of all that came back."""
+    parts = _files(response)
     if isinstance(response.outputs_tar, OutputsTar):
         parts.append(Text(f"all files: {printable(response.outputs_tar.name)}, beside the response"))
+    return parts
+
+
+def _files(of: Response | CaseResult) -> list[Text | Table | Panel]:
+    """Return a table of the files that came back of a run, and which are missing."""
+    parts: list[Text | Table | Panel] = []
+    of_case = f"case {printable(of.name)}: " if isinstance(of, CaseResult) else ""
+    if isinstance(of.outputs, list) and of.outputs:
+        table = Table(f"{of_case}file", "mode", "size", box=None, pad_edge=False)
+        for file in of.outputs:
+            table.add_row(Text(printable(file.name)), printable(file.mode), size(file.size))
+        parts.append(table)
+    if isinstance(of.outputs_missing, list):
+        missing = printable(", ".join(of.outputs_missing))
+        parts.append(Text(f"{of_case}required, and did not come back: {missing}"))
     return parts
 
 

@@ -49,6 +49,15 @@ class Spill:
         while view:
             view = view[os.write(self._file, view) :]
 
+    def cut(self, size: int) -> None:
+        """Forget what comes after the first ``size`` bytes."""
+        if self._file < 0:
+            del self._few[size:]
+        else:
+            os.ftruncate(self._file, size)
+            os.lseek(self._file, size, os.SEEK_SET)
+        self.size = size
+
     def pieces(self, at: int, size: int) -> Iterator[bytes]:
         """Yield ``size`` bytes from ``at`` on, which are there."""
         end = at + size

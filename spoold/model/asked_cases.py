@@ -9,20 +9,28 @@ import unicodedata
 from collections.abc import Iterable
 
 from spoold.model.arguments import MAX_ENTRIES, check_total, size_of_args, size_of_env
+from spoold.model.asked_paths import check_outputs
 from spoold.model.cases import Case, Expected
 from spoold.model.compare.rules import Compare, rules_for
 from spoold.model.encodings import decode
 from spoold.model.errors import ClientError
 from spoold.model.limits import RequestedLimits
+from spoold.model.outputs import Output
 from spoold.model.submission import Request
 from spoold.model.words import shown
 
 MAX_CASES = 1024
 MAX_NAME = 100  # characters of a name of a case, or of a group
 MAX_IN_ALL = 4 * MAX_ENTRIES  # of args, and of env, of all cases together
+MAX_PATTERNS = MAX_ENTRIES  # of outputs of all cases together
 KINDS = (Case, Expected, Compare, RequestedLimits)
 # Keys and values of all cases that there can be.
-STRINGS_OF_CASES = MAX_ENTRIES + MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS) + 3 * MAX_IN_ALL
+STRINGS_OF_CASES = (
+    MAX_ENTRIES
+    + MAX_CASES * 2 * sum(len(kind.__struct_fields__) for kind in KINDS)
+    + 3 * MAX_IN_ALL
+    + MAX_PATTERNS * 2 * len(Output.__struct_fields__)
+)
 
 
 def check_cases(request: Request) -> None:
@@ -32,8 +40,6 @@ def check_cases(request: Request) -> None:
         return
     if request.kind != "run":
         raise ClientError("cases: a list-dependencies request has none")
-    if request.outputs:
-        raise ClientError("outputs: files of cases do not come back; leave out the cases, or the outputs")
     if len(request.cases) > MAX_CASES:
         raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
     names: dict[str, int] = {}
@@ -49,13 +55,14 @@ def check_cases(request: Request) -> None:
         names[case.name] = index
         _check_word(case.group, f"{where}.group")
         _check_content(case, where)
+        _check_outputs(case, where)
         check_total(
             args if case.args is None else size_of_args(case.args, f"{where}."),
             env + size_of_env(case.env, f"{where}.", request.env),
             f"{where}.",
         )
-    for key in ("args", "env"):
-        _bound(key, (getattr(case, key) or () for case in request.cases))
+    for key, most in (("args", MAX_IN_ALL), ("env", MAX_IN_ALL), ("outputs", MAX_PATTERNS)):
+        _bound(key, most, (getattr(case, key) or () for case in request.cases))
     if request.checker and (request.compare or any(case.compare for case in request.cases)):
         raise ClientError("compare: there is a checker, which says what is right; leave out one of the two")
     if request.compare:
@@ -83,7 +90,13 @@ def _check_content(case: Case, where: str) -> None:
         rules_for(case.compare, f"{where}.compare")
 
 
-def _bound(key: str, parts: Iterable[object]) -> None:
+def _check_outputs(case: Case, where: str) -> None:
+    check_outputs(case.outputs or [], f"{where}.")
+    if case.outputs and case.hidden:
+        raise ClientError(f"{where}.outputs: no files of a hidden case come back; leave out one of the two")
+
+
+def _bound(key: str, most: int, parts: Iterable[object]) -> None:
     many = sum(map(len, parts))  # type: ignore[arg-type]
-    if many > MAX_IN_ALL:
-        raise ClientError(f"cases: {many} entries of {key} in all of them are more than {MAX_IN_ALL}")
+    if many > most:
+        raise ClientError(f"cases: {many} entries of {key} in all of them are more than {most}")

@@ -13,6 +13,7 @@ import msgspec
 from spoold.model.compare.rules import Compare
 from spoold.model.encodings import Encoding, decode
 from spoold.model.limits import RequestedLimits
+from spoold.model.outputs import Output
 
 MOST_POINTS = 1e9
 HIGHEST_EXIT = 255
@@ -36,7 +37,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One case. ``env`` and ``limits`` are laid over the request's, all else replaces it.
 
-    Without ``expected`` it is right where the program ends well. ``hidden`` is what a response tells little of.
+    Without ``expected`` it is right where the program ends well. ``hidden`` is what a response tells little of: none of
+    its files come back.
     """
 
     name: str
@@ -50,3 +52,4 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     points: Annotated[float, msgspec.Meta(ge=0, le=MOST_POINTS)] = 1.0
     group: str = ""
     hidden: bool = False
+    outputs: list[Output] | None = None

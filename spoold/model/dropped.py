@@ -21,19 +21,16 @@ from msgspec.structs import replace
 
 from spoold.model.arguments import MAX_ENTRIES, check_arguments
 from spoold.model.asked_cases import MAX_CASES, STRINGS_OF_CASES, check_cases
+from spoold.model.asked_paths import check_outputs, checked_path
 from spoold.model.checkers import RESERVED
 from spoold.model.encodings import decode
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.lenient import TWICE, as_meant
-from spoold.model.outputs import DOT, MOST_PATTERNS, check_pattern, with_plain_path
+from spoold.model.outputs import DOT, Output, with_plain_path
 from spoold.model.submission import COMPILE_FILE, EXPRESSION_FILE, RUN_FILE, Checker, File, Program, Request
 from spoold.model.unfinished import why_not_json
 from spoold.model.words import shown
 
-MAX_PATH = 1024
-MAX_COMPONENT = 255  # NAME_MAX
-TOO_LONG = f"it may have {MAX_PATH} bytes, and {MAX_COMPONENT} between two slashes"
-MAX_DEPTH = 32  # directories above a file
 MAX_EXPRESSION = 1024 * 1024
 OTHER_STRINGS = 200  # keys and values of a request, less those of files, args and env: more than there are
 LONGEST_NUMBER = 400  # digits: more than any float has
@@ -55,7 +52,7 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     _check_files(request, max_files)
     if request.checker:
         _check_checker(request.checker, max_files - len(request.files))
-    _check_outputs(request)
+    check_outputs(request.outputs)
     if request.kind == "run":
         _check_scripts(request)
     elif request.files:
@@ -145,12 +142,16 @@ def _with_plain_names(request: Request) -> Request:
     """Return a request whose files are called as in their directory: ``./run.sh`` is ``run.sh``."""
     if request.checker:
         request = replace(request, checker=replace(request.checker, files=_plain(request.checker.files)))
-    outputs = [with_plain_path(output) for output in request.outputs]
-    return replace(request, files=_plain(request.files), outputs=outputs)
+    cases = [case if not case.outputs else replace(case, outputs=_asked(case.outputs)) for case in request.cases]
+    return replace(request, files=_plain(request.files), outputs=_asked(request.outputs), cases=cases)
 
 
 def _plain(files: list[File]) -> list[File]:
     return [replace(file, name=DOT.sub("", file.name)) for file in files]
+
+
+def _asked(outputs: list[Output]) -> list[Output]:
+    return [with_plain_path(output) for output in outputs]
 
 
 def _check_checker(checker: Checker, max_files: int) -> None:
@@ -189,16 +190,6 @@ def _check_content(file: File, where: str) -> None:
         raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
 
 
-def _check_outputs(request: Request) -> None:
-    if len(request.outputs) > MOST_PATTERNS:
-        raise ClientError(
-            f"outputs: {len(request.outputs)} patterns are more than the {MOST_PATTERNS} that are allowed"
-        )
-    for index, output in enumerate(request.outputs):
-        where = f"outputs[{index}].path"
-        check_pattern(checked_path(output.path, where), where)
-
-
 def _check_scripts(program: Program, below: str = "") -> None:
     names = {file.name.casefold(): file.name for file in program.files}
     for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
@@ -215,24 +206,3 @@ def _check_scripts(program: Program, below: str = "") -> None:
         ) from error
     if len(expression) > MAX_EXPRESSION or "\0" in expression:
         raise ClientError(f"{below}files: {EXPRESSION_FILE} has a NUL in it or more than {MAX_EXPRESSION} characters")
-
-
-def checked_path(name: str, where: str) -> str:
-    """Return ``name`` if it is a relative path that stays below the work directory on any file system."""
-    problem = ""
-    if len(name) > MAX_PATH:  # its parts would take much memory
-        raise ClientError(f"{where}: {shown(name)}: {TOO_LONG}")
-    parts = name.removesuffix("/").split("/")
-    if not name or any(part in ("", ".", "..") for part in parts):
-        problem = "it must be a relative path without empty, '.' or '..' parts"
-    elif len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_COMPONENT for part in parts):
-        problem = TOO_LONG
-    elif len(parts) > MAX_DEPTH + 1:
-        problem = f"it may lie in {MAX_DEPTH} directories, one in another"
-    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name) or "\\" in name:
-        problem = "control characters and backslashes are not allowed"
-    elif any(part.startswith("-") for part in parts):
-        problem = "no part may start with '-', which programs take for an option"
-    if problem:
-        raise ClientError(f"{where}: {shown(name)}: {problem}")
-    return name

@@ -15,7 +15,7 @@ import msgspec
 
 from spoold.model.formats import Stored
 from spoold.model.limits import PhaseLimits
-from spoold.model.outputs import Returned, Wanted
+from spoold.model.outputs import Output, Returned, Wanted
 from spoold.model.paths import Pin, StorePath, StorePathOrNone, System
 from spoold.model.response import Package, Phase
 from spoold.model.setting import setting
@@ -33,7 +33,8 @@ class JobCase(msgspec.Struct, frozen=True, kw_only=True):
     """One case of a job: what its program reads, gets as arguments, and may use.
 
     ``env`` is laid over the job's; what a case has as the job has it is the same object, since there are many.
-    ``answer`` is the bytes that are expected of it, which a checker gets.
+    ``answer`` is the bytes that are expected of it, which a checker gets. ``outputs`` stand for what comes back of its
+    files.
     """
 
     name: str
@@ -42,6 +43,7 @@ class JobCase(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     limits: PhaseLimits
     answer: int = 0
+    outputs: list[Output] = []
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     these are run in place of it, each from what compile.sh left. A ``checker`` is a job of its own, which is compiled
     once, and runs after cases whose output is to be checked. No case is begun after ``cases_time`` seconds of them.
     What a ``live`` one prints is told while it runs, but for its cases. ``outputs`` is what comes back of its files,
-    which may lie in the directory ``scratch`` for a while, "" the host's own.
+    which may lie in the directory ``scratch`` for a while, "" the host's own. Where there are ``cases``, it is what all
+    of them may have together.
     """
 
     submission_id: str
@@ -87,8 +90,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         runs = [case.limits.time + check for case in self.cases]
         return compiling + min(sum(runs), self.cases_time + max(runs))
 
-    def of_case(self, case: JobCase) -> Job:
-        """Return the job that runs one case only, and compiles nothing."""
+    def of_case(self, case: JobCase, outputs: Wanted | None = None) -> Job:
+        """Return the job that runs one case only, and compiles nothing; ``outputs`` is what comes back of it."""
         return msgspec.structs.replace(
             self,
             stdin=case.stdin,
@@ -98,7 +101,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             compile=None,
             cases=[],
             live=False,
-            outputs=None,
+            outputs=outputs,
         )
 
     def without_files(self) -> Job:
@@ -126,13 +129,21 @@ def trial_job(name: str, script: bytes, limits: PhaseLimits, closure: Iterable[s
 class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a job: both phases, each with its outcome (``skipped`` where it never ran), and notes on them.
 
-    ``outputs`` are its files that came back, to be closed. They are None where it asks for none, or did not run.
+    ``outputs`` are its files that came back, to be closed. They are None where it asks for none, or did not run. Those
+    of its cases are ``of_cases``, by number, with contents in one place.
     """
 
     compile: Phase
     run: Phase
     notes: list[str] = []
     outputs: Returned | None = None
+    of_cases: dict[int, Returned] = {}
+
+    def close(self) -> None:
+        """Forget the contents of its files. May be repeated."""
+        for returned in (self.outputs, *self.of_cases.values()):
+            if returned:
+                returned.contents.close()
 
 
 class Runtime(Stored, frozen=True, kw_only=True):

@@ -29,7 +29,11 @@ CANCEL = "A cancel is a file called ID.cancel that holds the ID of a submission,
 
 def stem(name: str) -> str:
     """Return what stands for a name in that of its refusal, and in ``Submission_id``; one ``.json`` is left out."""
-    raw = _bytes(name).removesuffix(b".json")
+    return escaped(_bytes(name).removesuffix(b".json"))
+
+
+def escaped(raw: bytes) -> str:
+    """Return a name of few bytes that stands for ``raw``, and for nothing else."""
     encoded = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in raw)
     return encoded if len(encoded) <= MOST else f"{encoded[:SHORTENED]}~{hashlib.sha256(raw).hexdigest()}"
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from spoold.model.errors import ClientError
+from spoold.model.misnamed import escaped
 from spoold.model.response import ReturnedFile, encode_stream
 from spoold.model.words import shown
 
@@ -30,12 +31,16 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes back of a run: so many files at most, each of ``file_size`` bytes at most, and all of ``total``."""
+    """What comes back of a run: so many files at most, each of ``file_size`` bytes at most, and all of ``total``.
+
+    Of one of many cases ``files`` and ``total`` are what those before it left, and ``together`` is what all may have.
+    """
 
     outputs: list[Output]
     files: int
     file_size: int
     total: int
+    together: Wanted | None = None
 
 
 class Contents(Protocol):
@@ -91,26 +96,79 @@ def matched_as(path: str) -> str:
     return f"{path}/*" if path == ANY or path.endswith(f"/{ANY}") else path
 
 
-def told(returned: Returned, room: int) -> tuple[list[ReturnedFile], bool]:
-    """Return what the response has of files, with contents of ``room`` bytes at most; and whether all have theirs."""
-    files = []
-    for found in returned.files:
-        content: str | UnsetType = UNSET
-        encoding: str | UnsetType = UNSET
-        if found.size <= room:
-            room -= found.size
-            content, encoding = encode_stream(b"".join(returned.contents.pieces(found.at, found.size)))
-        files.append(
-            ReturnedFile(
-                name=found.name,
-                size=found.size,
-                sha256=found.sha256,
-                mode=f"{found.mode:04o}",
-                content=content,
-                encoding=encoding,
-            )
+class Left:
+    """What may still come back of the cases of one job, of all that ``together`` may: first come, first served."""
+
+    def __init__(self, together: Wanted) -> None:
+        self._together = together
+        self._files, self._total = together.files, together.total
+
+    def of(self, outputs: list[Output]) -> Wanted | None:
+        """Return what the next case may have by the patterns that it asks by; None where these are none."""
+        if not outputs:
+            return None
+        return Wanted(
+            outputs=outputs,
+            files=self._files,
+            file_size=self._together.file_size,
+            total=self._total,
+            together=self._together,
         )
-    return files, all(file.content is not UNSET for file in files)
+
+    def take(self, returned: Returned) -> None:
+        """Count what came back of a case."""
+        self._files -= len(returned.files)
+        self._total -= sum(file.size for file in returned.files)
+
+
+def told(parts: Iterable[Returned], room: int) -> tuple[list[list[ReturnedFile]], bool]:
+    """Return what the response has of the files of each part, and whether all of them have their contents there.
+
+    These are of ``room`` bytes at most, of all parts together.
+    """
+    told_of = []
+    for returned in parts:
+        files = []
+        for found in returned.files:
+            has_room = found.size <= room
+            room -= found.size if has_room else 0
+            files.append(_told(found, returned.contents if has_room else None))
+        told_of.append(files)
+    return told_of, all(file.content is not UNSET for files in told_of for file in files)
+
+
+def _told(found: Found, contents: Contents | None) -> ReturnedFile:
+    content: str | UnsetType = UNSET
+    encoding: str | UnsetType = UNSET
+    if contents:
+        content, encoding = encode_stream(b"".join(contents.pieces(found.at, found.size)))
+    return ReturnedFile(
+        name=found.name,
+        size=found.size,
+        sha256=found.sha256,
+        mode=f"{found.mode:04o}",
+        content=content,
+        encoding=encoding,
+    )
+
+
+def directories(names: Iterable[str]) -> list[str]:
+    """Return for each case, by its name, the directory in which its files lie in a tar: no two are the same anywhere.
+
+    What is no letter, digit, ``.``, ``_`` or ``-`` is escaped, and a ``.`` or ``-`` at the beginning. So no name leads
+    elsewhere, and none is an option to a program.
+    """
+    met: set[str] = set()
+    made = []
+    for number, name in enumerate(names):
+        directory = escaped(name.encode())
+        if directory[0] in ".-":
+            directory = f"%{ord(directory[0]):02X}{directory[1:]}"
+        if directory.lower() in met:  # some file systems do not tell capitals from small letters
+            directory = f"{directory}~{number}"
+        met.add(directory.lower())
+        made.append(directory)
+    return made
 
 
 def missing(outputs: Iterable[Output], matched: int) -> list[str]:

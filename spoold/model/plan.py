@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from spoold.model import ids
+from spoold.model.cases import Case
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Job, JobCase, Runtime
 from spoold.model.limits import Limits, PhaseLimits, RequestedLimits, effective, unused_wishes
-from spoold.model.outputs import Wanted
+from spoold.model.outputs import Output, Wanted
 from spoold.model.submission import COMPILE_FILE, LimitRequests, Program, Request
 
 MOST_NOTES = 8  # on limits of cases
@@ -62,7 +63,7 @@ def plan_job(
         cases=cases,
         cases_time=limits.cases_time,
         live=request.progress,
-        outputs=_wanted(request, limits),
+        outputs=_wanted(request, cases, limits),
     )
     if request.checker and checker and checker.shell:
         compile_, run, more = _limits_of(request.checker, request.checker.limits, limits, "checker.limits")
@@ -118,11 +119,19 @@ def _cases(request: Request, limits: Limits, stdin: bytes) -> tuple[list[JobCase
                 env=case.env,
                 limits=chosen,
                 answer=len((case.expected.stdout or "").encode()) if case.expected else 0,
+                outputs=_outputs(request, case),
             )
         )
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"cases: {len(notes) - MOST_NOTES} more limits are above this host's maximum"]
     return cases, notes
+
+
+def _outputs(request: Request, case: Case) -> list[Output]:
+    """Return what stands for the files of a case that come back: of a hidden one none do."""
+    if case.hidden:
+        return []
+    return request.outputs if case.outputs is None else case.outputs
 
 
 def _said(limits: RequestedLimits | None) -> dict[str, object]:
@@ -131,8 +140,8 @@ def _said(limits: RequestedLimits | None) -> dict[str, object]:
     )
 
 
-def _wanted(request: Request, limits: Limits) -> Wanted | None:
+def _wanted(request: Request, cases: list[JobCase], limits: Limits) -> Wanted | None:
     most = limits.outputs
-    if not request.outputs:
+    if not (any(case.outputs for case in cases) if cases else request.outputs):
         return None
     return Wanted(outputs=request.outputs, files=most.files, file_size=most.file_size, total=most.total)

@@ -196,8 +196,25 @@ class Verdict(StrEnum):
     SKIPPED = "skipped"
 
 
+class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that came back: its size in bytes, and its mode, in octal digits.
+
+    ``content`` is text in ``encoding``, ``utf8`` or ``base64``. Both are unset where there is no room for it here.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    mode: str
+    content: str | UnsetType = UNSET
+    encoding: str | UnsetType = UNSET
+
+
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one case; ``difference`` is where its output is not right, ``message`` what else there is to say."""
+    """What came of one case; ``difference`` is where its output is not right, ``message`` what else there is to say.
+
+    ``outputs`` are its files that came back, and ``outputs_missing`` the required patterns by which none did.
+    """
 
     name: str
     verdict: Verdict
@@ -205,6 +222,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     run: Phase
     difference: Difference | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    outputs: list[ReturnedFile] | UnsetType = UNSET
+    outputs_missing: list[str] | UnsetType = UNSET
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,20 +240,6 @@ class Summary(Score, frozen=True, kw_only=True):
     """What came of all cases, and of each group, by its name."""
 
     groups: dict[str, Score] | UnsetType = UNSET
-
-
-class ReturnedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that came back: its size in bytes, and its mode, in octal digits.
-
-    ``content`` is text in ``encoding``, ``utf8`` or ``base64``. Both are unset where there is no room for it here.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    mode: str
-    content: str | UnsetType = UNSET
-    encoding: str | UnsetType = UNSET
 
 
 class OutputsTar(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 Spec: spool-layout.md, "Cases". Each case is a job of its own, whose container finds nothing of another. An archive of
 the work directory goes from the container that compiled to all others. So a case may run in any container, and where
-one is lost nothing is compiled again.
+one is lost nothing is compiled again. Files that come back of all cases lie in one place, so that they take no more
+memory than those of one.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Callable
 from functools import partial
 
 from spoold.model.errors import ClientError
-from spoold.model.job import Job, JobResult
+from spoold.model.job import Job, JobCase, JobResult
+from spoold.model.outputs import Left, Returned
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
-from spoold.sandbox import Check, Judge, RunCancelledError
+from spoold.sandbox import Check, Judge, RunCancelledError, returned
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.checkers import Checker, Checkers
-from spoold.sandbox.parts import WHOLE, OnPhase, Part, Runs
+from spoold.sandbox.parts import OnPhase, Part, Runs
 from spoold.sandbox.verdict import killed_whole
 
 NO_ROOM = "there is no room for what compile.sh left"
+Ended = Callable[[Phase, list[str]], Check | None]
 
 
 def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, checkers: Checkers) -> JobResult:
@@ -33,28 +36,41 @@ def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, check
             result = run(job, Part(after=archive), on_phase)
             compiled, notes = result.compile, result.notes
         checker = Checker(job.checker, checkers, run)
+        cases = _Cases(job, archive, run)
         if compiled.outcome in (Outcome.OK, Outcome.SKIPPED):
             for number, case in enumerate(job.cases):
-                if judge.wants(number) and (
-                    check := _run_case(job.of_case(case), archive, run, partial(judge.ended, number))
-                ):
+                if judge.wants(number) and (check := cases.run(number, case, partial(judge.ended, number))):
                     judge.checked(number, checker.check(check))
-        return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=notes)
+        return JobResult(compile=compiled, run=SKIPPED_PHASE, notes=notes, of_cases=cases.files)
 
 
-def _run_case(job: Job, archive: Archive, run: Runs, ended: Callable[[Phase, list[str]], Check | None]) -> Check | None:
-    ran: list[Phase] = []
-    part = WHOLE
-    if archive.size:
-        job, part = job.without_files(), Part(before=archive)
-    try:
-        result = run(job, part, lambda _, phase: ran.append(phase))
-    except RunCancelledError:
-        for phase in ran:
-            ended(phase, [])
-        raise
-    except ClientError as error:
-        if not archive.size:
+class _Cases:
+    """The cases of one job, each of which begins with ``archive``; ``files`` are those that came back, by number."""
+
+    def __init__(self, job: Job, archive: Archive, run: Runs) -> None:
+        self._job, self._archive, self._run = job, archive, run
+        self._left = Left(job.outputs) if job.outputs else None
+        self._contents = returned.room(job.scratch)
+        self.files: dict[int, Returned] = {}
+
+    def run(self, number: int, case: JobCase, ended: Ended) -> Check | None:
+        """Run a case, and tell of it; return what is to be checked."""
+        ran: list[Phase] = []
+        job = self._job.of_case(case, self._left.of(case.outputs) if self._left else None)
+        part = Part(contents=self._contents)
+        if self._archive.size:
+            job, part = job.without_files(), part._replace(before=self._archive)
+        try:
+            result = self._run(job, part, lambda _, phase: ran.append(phase))
+        except RunCancelledError:
+            for phase in ran:
+                ended(phase, [])
             raise
-        return ended(killed_whole(job.run, 0.0), [f"{NO_ROOM}: {error}"])
-    return ended(result.run, result.notes)
+        except ClientError as error:
+            if not self._archive.size:
+                raise
+            return ended(killed_whole(job.run, 0.0), [f"{NO_ROOM}: {error}"])
+        if self._left and result.outputs:
+            self._left.take(result.outputs)
+            self.files[number] = result.outputs
+        return ended(result.run, result.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from spoold.host.spill import Spill
 from spoold.model.job import Job, JobResult
 from spoold.model.response import Phase
 from spoold.sandbox.archive import Archive
@@ -16,11 +17,13 @@ class Part(NamedTuple):
     """The part of a job that one container does: all of it, or only what is between two archives.
 
     It begins with the work directory ``before``. Where ``after`` is given it ends with compile.sh, and what that left
-    goes there.
+    goes there. Contents of files that come back are added to ``contents``; where it has none, these have a place of
+    their own.
     """
 
     before: Archive | None = None
     after: Archive | None = None
+    contents: Spill | None = None
 
     @property
     def beside(self) -> int:

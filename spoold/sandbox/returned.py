@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from spoold.host.spill import Spill
 from spoold.model import outputs
-from spoold.model.dropped import checked_path
+from spoold.model.asked_paths import checked_path
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.ids import Private
 from spoold.model.outputs import Found, Returned, Wanted
@@ -71,9 +71,14 @@ def lost(wanted: Wanted, where: str, contents: Spill) -> Returned:
 def collect(stream: Stream, wanted: Wanted, where: str, contents: Spill) -> Returned:
     """Take what comes back after the phase ``where``, and add it to ``contents``, which several phases may share.
 
-    Raises what :meth:`Stream.message` does, and OSError where the host has no room.
+    Raises what :meth:`Stream.message` does, and OSError where the host has no room. Then nothing was added.
     """
-    return _Collection(stream, wanted, where, contents).all()
+    before = contents.size
+    try:
+        return _Collection(stream, wanted, where, contents).all()
+    except BaseException:
+        contents.cut(before)  # what is not told of counts nowhere, so it would be without a bound
+        raise
 
 
 class _Collection:
@@ -90,8 +95,8 @@ class _Collection:
         while isinstance(said := self._next(), Output):
             self._take(said)
         assert isinstance(said, Outputs)  # noqa: S101 - for mypy: nothing else was expected
-        if not said.whole:
-            self._found.pop(self._latest, None)
+        if not said.whole and (last := self._found.pop(self._latest, None)):
+            self._contents.cut(last[0].at)
         found = sorted(self._found.values())
         matched = 0
         for _, patterns in found:
@@ -125,11 +130,12 @@ class _Collection:
             self._unfit += 1
 
     def _notes(self, said: Outputs) -> list[str]:
-        wanted = self._wanted
+        most = self._wanted.together or self._wanted
+        of_all = " of all cases" if self._wanted.together else ""
         counts = (
-            (said.large, f"left out, larger than {wanted.file_size} bytes"),
-            (said.many, f"left out, beyond {wanted.files} files"),
-            (said.total, f"left out, beyond {wanted.total} bytes in all"),
+            (said.large, f"left out, larger than {most.file_size} bytes"),
+            (said.many, f"left out, beyond {most.files} files{of_all}"),
+            (said.total, f"left out, beyond {most.total} bytes {of_all.strip() or 'in all'}"),
             (said.odd, "left out, no regular file"),
             (said.names + self._unfit, "left out, a name that no request can have"),
             (said.closed, "left out, cannot be opened"),

@@ -204,7 +204,7 @@ class Runner(Generic[Carrier]):
             if phases[name].outcome is Outcome.CANCELLED:
                 raise RunCancelledError("cancelled")
             if name == "run" and job.outputs:
-                contents = returned.room(job.scratch)
+                contents = returned.room(job.scratch) if part.contents is None else part.contents
                 if ran.lost:
                     outputs = returned.lost(job.outputs, name, contents)
                 else:

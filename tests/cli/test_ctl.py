@@ -31,7 +31,18 @@ from spoold.cli.render import show_response, size
 from spoold.cli.text import printable
 from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError, OperatorError
-from spoold.model.response import Outcome, Phase, Response, Stream, of_dependencies
+from spoold.model.response import (
+    CaseResult,
+    Outcome,
+    OutputsTar,
+    Phase,
+    Response,
+    ReturnedFile,
+    Status,
+    Stream,
+    Verdict,
+    of_dependencies,
+)
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
@@ -704,3 +715,17 @@ def test_dependencies_that_were_there_already_are_shown_so() -> None:
         phase = of_dependencies(built, cached=cached)
         show_response(Console(file=terminal, width=100), "a", Response(dependencies=phase))
         assert time_shown in terminal.getvalue()
+
+
+def test_files_of_cases_are_shown_with_the_case() -> None:
+    file = ReturnedFile(name="out/a\x1b[31m", size=2048, sha256="0" * 64, mode="0644")
+    case = CaseResult(name="one\x1b[31m", verdict=Verdict.ACCEPTED, points=1, run=Phase(outcome=Outcome.OK))
+    with_files = msgspec.structs.replace(case, outputs=[file], outputs_missing=["b", "c"])
+    beside = OutputsTar(name="a.outputs.tar", size=1, sha256="0" * 64)
+    terminal = io.StringIO()
+    response = Response(status=Status.COMPLETED, cases=[case, with_files], outputs_tar=beside)
+    show_response(Console(file=terminal, width=100), "a", response)
+    shown = terminal.getvalue()
+    assert "\x1b" not in shown
+    for words in (": file", "2.0 KiB", "required, and did not come back: b, c", "all files: a.outputs.tar"):
+        assert shown.count(words) == 1, shown

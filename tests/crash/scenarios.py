@@ -131,6 +131,12 @@ def files_that_come_back(world: World) -> None:
     world.step()
 
 
+def files_of_cases_that_come_back(world: World) -> None:
+    world.drop("a", outputs=FILES, cases=[{"name": "first"}, {"name": "second"}])
+    world.step()
+    world.step()
+
+
 def files_shown_by_another(world: World) -> None:
     """The executor dies after the commit, before the returned files can be seen, and another between them and it."""
     for id_, step in (("a", "_link_tar"), ("b", "_link")):
@@ -438,6 +444,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
     "returned": Scenario(files_that_come_back, a_build_exists, changes=RETURNED),
+    "returned of cases": Scenario(files_of_cases_that_come_back, a_build_exists, changes=RETURNED),
     "returned, shown by another": Scenario(files_shown_by_another, a_build_exists, changes=RETURNED),
     "returned, lost": Scenario(files_of_an_attempt_that_is_lost, a_build_exists, changes=RETURNED),
     "returned, requeued": Scenario(

@@ -95,12 +95,15 @@ class TokenSandbox(PlainSandbox):
         return JobResult(compile=SKIPPED_PHASE, run=phase, outputs=outputs)
 
     def _tell_cases(self, job: Job, cancelled: threading.Event, judge: Judge) -> JobResult:
+        files: dict[int, Returned] = {}
         for number in range(len(job.cases)):
             if judge.wants(number):
+                if job.outputs and self.returns:
+                    files[number] = _returned()
                 judge.ended(number, self._token(cancelled), [])
                 if cancelled.is_set():
                     raise RunCancelledError("cancelled")
-        return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
+        return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE, of_cases=files)
 
     def _token(self, cancelled: threading.Event) -> Phase:
         """Return a run like no other; what is to happen meanwhile does."""
@@ -444,7 +447,10 @@ def _assert_returned(done: Path, answer: dict[str, Any]) -> tuple[Path, bytes]:
     assert (len(data), hashlib.sha256(data).hexdigest()) == (beside["size"], beside["sha256"])
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = [(each.name, each.size) for each in tar]
-    assert members == [(each["name"], each["size"]) for each in answer["outputs"]]
+    told = [(each["name"], each["size"]) for each in answer.get("outputs", ())]
+    for case in answer.get("cases", ()):
+        told += [(f"{case['name']}/{each['name']}", each["size"]) for each in case["outputs"]]
+    assert members == told
     return done / beside["name"], data
 
 

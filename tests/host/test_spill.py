@@ -58,6 +58,21 @@ def test_little_is_in_memory_and_the_file_has_no_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", [8, 100])
+def test_what_is_cut_is_gone_and_what_is_added_later_comes_in_its_place(tmp_path: Path, size: int) -> None:
+    data = bytes(range(size))
+    kept = Spill(str(tmp_path), ".x")
+    kept.add(data)
+    kept.cut(5)
+    kept.add(b"xyz")
+    assert (kept.size, b"".join(kept.pieces(0, kept.size))) == (8, data[:5] + b"xyz")
+    assert size == 8 or os.fstat(kept._file).st_size == 8
+    kept.cut(0)
+    assert b"".join(kept.pieces(0, kept.size)) == b""
+    kept.close()
+
+
+@pytest.mark.usefixtures("small")
 def test_it_is_closed_with_whoever_forgot_it(tmp_path: Path) -> None:
     kept = Spill(str(tmp_path), ".x")
     kept.add(bytes(11))

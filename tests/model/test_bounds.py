@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from spoold.config import SpoolSettings
-from spoold.model import arguments, asked_cases, dropped
+from spoold.model import arguments, asked_cases, asked_paths, dropped
 from spoold.model.dropped import read_request
 from spoold.model.errors import ClientError
 from tests.engines import REPOSITORY
@@ -27,7 +27,7 @@ def read(**keys: object) -> None:
     ("module", "name"),
     [
         (module, name)
-        for module in (dropped, arguments, asked_cases)
+        for module in (dropped, arguments, asked_cases, asked_paths)
         for name in vars(module)
         if name.startswith("MAX_")
     ],
@@ -39,8 +39,8 @@ def test_each_bound_of_the_program_is_in_the_table(module: ModuleType, name: str
 def test_the_bound_of_strings_is_in_the_table() -> None:
     with pytest.raises(ClientError) as caught:
         read_request(b"[" + b'"",' * 200_000 + b'""]', max_files=1000, pins=frozenset())
-    assert f"more than {8 * 1000 + 127176} keys" in str(caught.value)
-    assert "`max_files` + 127176 |" in TABLE
+    assert f"more than {8 * 1000 + 145608} keys" in str(caught.value)
+    assert "`max_files` + 145608 |" in TABLE
 
 
 @pytest.mark.parametrize(

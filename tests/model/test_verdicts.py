@@ -256,7 +256,6 @@ def test_notes_on_many_limits_are_few() -> None:
         ({"cases": [{"name": "a"}], "stop_on_failure": "all"}, "stop_on_failure: there is no 'all'; there are group"),
         ({"cases": [{"name": "a"}], "stop_on_failure": 1}, "true, false or group is needed, not a number"),
         ({"stop_on_failure": True}, "stop_on_failure: there are no cases"),
-        ({"cases": [{"name": "a"}], "outputs": [{"path": "x"}]}, "outputs: files of cases do not come back"),
         ({"compare": {}}, "compare: there are no cases"),
         (
             {"cases": [{"name": str(n)} for n in range(1025)]},

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from spoold.engines.docker.framing import Attached
+from spoold.host.spill import Spill
 from spoold.model.errors import TemporaryError
 from spoold.model.outputs import Output as Asked
 from spoold.model.outputs import Returned, Wanted
@@ -44,11 +45,11 @@ def end(*, failed: bytes = b"", whole: int = 1, counts: dict[str, int] | None = 
     return wire.frame(Outputs(**NOTHING_LEFT_OUT | (counts or {}), failed=failed, whole=whole))
 
 
-def told(ends: Ends, *parts: bytes, wanted: Wanted = WANTED) -> Returned:
+def told(ends: Ends, *parts: bytes, wanted: Wanted = WANTED, contents: Spill | None = None) -> Returned:
     stream, theirs = ends
     theirs.sendall(b"".join(framed(part) for part in parts))
     theirs.shutdown(socket.SHUT_WR)
-    return collect(stream, wanted, "run", room(""))
+    return collect(stream, wanted, "run", room("") if contents is None else contents)
 
 
 def test_what_a_supervisor_is_told() -> None:
@@ -168,3 +169,30 @@ def test_of_a_sandbox_that_is_lost_for_want_of_memory_nothing_comes_back(ends: E
     assert "want of memory" in note
     with pytest.raises(TemporaryError, match="lost"):
         after(stream, WANTED, "run", room(""), lambda: False)
+
+
+def test_several_phases_share_a_place_and_what_does_not_come_back_takes_none(ends: Ends) -> None:
+    """Else each of a thousand cases could leave as much on the host's disk as all of them may."""
+    kept = room("")
+    kept.add(b"before")
+    found = told(ends, file(b"a", b"1"), file(b"b", bytes(9)), end(failed=b"ended", whole=0), contents=kept)
+    assert ([each.at for each in found.files], kept.size) == ([6], 7)
+    assert b"".join(kept.pieces(0, 7)) == b"before1"
+
+
+def test_where_a_sandbox_is_lost_nothing_is_kept_of_what_came_before(ends: Ends) -> None:
+    kept = room("")
+    kept.add(b"before")
+    with pytest.raises(ClosedError):
+        told(ends, file(b"a", b"1"), file(b"b", b"half", size=10), contents=kept)
+    assert kept.size == len(b"before")
+
+
+def test_notes_of_a_case_tell_what_all_cases_may_have(ends: Ends) -> None:
+    few = Wanted(outputs=WANTED.outputs, files=1, file_size=10, total=2, together=WANTED)
+    found = told(ends, file(b"a", b"1"), end(counts={"many": 5, "total": 1, "large": 2}), wanted=few)
+    assert found.notes == [
+        "run.outputs: 2 left out, larger than 10 bytes",
+        "run.outputs: 5 left out, beyond 4 files of all cases",
+        "run.outputs: 1 left out, beyond 20 bytes of all cases",
+    ]

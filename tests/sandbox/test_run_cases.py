@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 
 import pytest
+from msgspec.structs import replace
 
 from spoold.host import spill
+from spoold.host.spill import Spill
 from spoold.model.errors import ClientError
 from spoold.model.job import Job, JobResult
+from spoold.model.outputs import Found, Output, Returned, Wanted
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.cases import NO_ROOM, run_cases
@@ -52,3 +55,36 @@ def test_a_disk_without_room_for_an_archive_is_the_hosts(monkeypatch: pytest.Mon
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match="No space left"):
         receive(Archive(""), spill.MOST + 1)
+
+
+def test_all_cases_add_to_one_place_and_each_may_have_what_is_left() -> None:
+    asked: list[Wanted | None] = []
+    places: list[Spill | None] = []
+
+    def run(job: Job, part: Part, on_phase: OnPhase) -> JobResult:
+        if part.after:
+            receive(part.after, 1)
+            return JobResult(compile=OK, run=SKIPPED_PHASE)
+        asked.append(job.outputs)
+        places.append(part.contents)
+        outputs = None
+        if job.outputs and part.contents is not None:
+            found = Found("f", 3, "", 0o644, part.contents.size)
+            part.contents.add(b"abc")
+            outputs = Returned([found], part.contents, [], ["a note"])
+        return JobResult(compile=SKIPPED_PHASE, run=OK, outputs=outputs, notes=outputs.notes if outputs else [])
+
+    judge, together = All(), Wanted(outputs=[], files=9, file_size=10, total=10)
+    job = with_cases(make_job("", shell="", compile_sh="", outputs=together), "a", "b", "c")
+    wanted = [[Output(path="f")], [], [Output(path="*")]]
+    cases = [replace(case, outputs=each) for case, each in zip(job.cases, wanted, strict=True)]
+    result = run_cases(replace(job, cases=cases), judge, run, lambda *_: None, Checkers())
+    assert [each and (each.outputs, each.files, each.total) for each in asked] == [
+        (wanted[0], 9, 10),
+        None,
+        (wanted[2], 8, 7),
+    ]
+    assert len({id(place) for place in places}) == 1
+    assert {number: each.files[0].at for number, each in result.of_cases.items()} == {0: 0, 2: 3}
+    assert judge.notes == [["a note"], [], ["a note"]]
+    result.close()

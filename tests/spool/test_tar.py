@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spoold.model.outputs import directories
 from spoold.spool.tar import Tar
 from tests.returned import made
 
@@ -25,6 +26,35 @@ def test_it_is_what_it_says_of_itself(sizes: tuple[int, ...]) -> None:
     with tarfile.open(fileobj=io.BytesIO(data)) as read:
         found = {each.name: (read.extractfile(each) or io.BytesIO()).read() for each in read}
     assert found == {str(number): content for number, content in enumerate(contents)}
+
+
+NAMES = [
+    "small",
+    "a/b",
+    "../up",
+    "..",
+    ".",
+    "-rf",
+    "Small",
+    "\u00e9",
+    "e\u0301",
+    " ",
+    "a\\b",
+    "\U0001f600" * 100,
+    "%2E",
+]
+
+
+def test_cases_of_any_name_lie_below_where_it_is_unpacked(tmp_path: Path) -> None:
+    places = directories(NAMES)
+    tar = Tar({f"{place}/": made(name.encode()) for place, name in zip(places, NAMES, strict=True)})
+    subprocess.run(["tar", "xC", tmp_path], input=b"".join(tar), check=True)
+    found = {path.parent.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == dict(zip(places, NAMES, strict=True))
+    assert {path.parent.parent for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path}
+    with tarfile.open(fileobj=io.BytesIO(b"".join(tar))) as read:
+        read.extractall(tmp_path / "again", filter="data")  # which refuses what leads elsewhere
+    assert len(list((tmp_path / "again").iterdir())) == len(NAMES)
 
 
 def test_another_program_reads_it_and_several_runs_have_directories(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from spoold.model.response import FINAL, Outcome, Response, Status
 
 LOOK = 0.1  # seconds between two looks at the spool
 NEWS = 10.0  # seconds between two lines of progress where there is no terminal
-CONTAINED = ("stdout", "stderr", "reason", "outputs")
+CONTAINED = ("stdout", "stderr", "reason", "outputs", "cases")
 FAILED = frozenset(Outcome) - {Outcome.OK, Outcome.SKIPPED}
 PHASES = ("dependencies", "compile", "run")
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 
-import msgspec
-from msgspec import UNSET
-
 from spoold.actors.executor.ready import Place
+from spoold.actors.executor.returning import with_files
 from spoold.host.log import Log
 from spoold.host.metrics import TURNAROUND, Histogram
 from spoold.model.errors import LeaseLostError, NewerFormatError
 from spoold.model.ids import Entry
-from spoold.model.outputs import Returned, told
+from spoold.model.job import JobResult
 from spoold.model.response import Response
 from spoold.model.states import Role
 from spoold.model.submission import Submission
@@ -53,20 +51,18 @@ class Ending:
         log.info("done", submission=entry.id, attempt=entry.attempt, status=response.status)
 
     def finish_job(
-        self, entry: Entry, submission: Submission, response: Response, returned: Returned | None, room: int
+        self, entry: Entry, submission: Submission, response: Response, result: JobResult | None, room: int
     ) -> None:
         """End an entry whose job has ended; see :meth:`finish`. Its private names go later, see :meth:`Results.tidy`.
 
-        Of the contents of files that came back the response has ``room`` bytes. Where that is too little, all files are
-        beside it.
+        The files of its ``result`` are told in the response, with ``room`` bytes of contents at most, or lie beside it.
         """
-        if returned is None:
+        if result is None:
             self.finish(entry, submission, response, tidy=False)
             return
-        with contextlib.closing(returned.contents):
-            files, is_all = told(returned, room)
-            final = msgspec.structs.replace(response, outputs=files, outputs_missing=returned.missing or UNSET)
-            self.finish(entry, submission, final, tidy=False, tar=None if is_all else Tar({"": returned}))
+        with contextlib.closing(result):
+            final, tar = with_files(response, result, room)
+            self.finish(entry, submission, final, tidy=False, tar=tar)
 
     def observe(self, since_arrival: Histogram, submission: Submission) -> None:
         """Measure for how long a submission has been here."""

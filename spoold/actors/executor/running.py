@@ -9,8 +9,7 @@ import msgspec
 from spoold.actors.executor.judging import Judging
 from spoold.actors.executor.showing import Showing
 from spoold.model.errors import ClientError
-from spoold.model.job import Job
-from spoold.model.outputs import Returned
+from spoold.model.job import Job, JobResult
 from spoold.model.response import CaseResult, Outcome, Phase, Response, Status, verdict
 from spoold.model.submission import Request
 from spoold.sandbox import RunCancelledError, Sandbox
@@ -29,8 +28,8 @@ class Running:
 
     def outcome_of(
         self, job: Job, request: Request, response: Response, lost: str = ""
-    ) -> tuple[Response, Returned | None]:
-        """Run a job; return the response with what came of it, and its returned files. Raises as :meth:`Sandbox.run`.
+    ) -> tuple[Response, JobResult | None]:
+        """Run a job; return the response with what came of it, and that itself. Raises as :meth:`Sandbox.run`.
 
         One that is cancelled is told with the phases and cases that ran. ``lost`` is why its checker cannot be run,
         where it has one and the job has none.
@@ -56,7 +55,7 @@ class Running:
             notes=notes or msgspec.UNSET,
             **_of_cases(judging),
         )
-        return final, result.outputs
+        return final, result
 
     def _show_phase(self, name: str, phase: Phase) -> None:
         self._ran[name] = phase

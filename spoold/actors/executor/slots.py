@@ -234,7 +234,7 @@ class Slots:
         progress.change(status=Status.COMPILING if job.compile else Status.RUNNING)
         self._showing.soon(progress)
         try:
-            final, returned = Running(sandbox, progress, self._showing, lease).outcome_of(
+            final, result = Running(sandbox, progress, self._showing, lease).outcome_of(
                 job, request, response, why_lost(theirs) if theirs else taken.lost
             )
         finally:
@@ -243,7 +243,7 @@ class Slots:
             if not isinstance(phase.time, str) and isinstance(phase.outcome, Outcome):
                 PHASE.observe(phase.time, name, phase.outcome)
         lease.check()
-        self._ending.finish_job(entry, submission, final, returned, limits.outputs.inline)
+        self._ending.finish_job(entry, submission, final, result, limits.outputs.inline)
         lease.ended = True
 
     def _checker(self, request: Request, runtime: Runtime, owner: int) -> BuildRecord | None:
