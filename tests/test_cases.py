@@ -231,7 +231,8 @@ def test_files_of_cases_lie_beside_the_response(served: Served, tmp_path: Path) 
     test "$word" != slow || sleep 60
     """
     words = ["one", "slow", "two"]
-    wanted = [{"name": f"../{word}", "inputs": f"{word}\n", "limits": {"time": 3}} for word in words]
+    wanted: list[dict[str, Any]] = [{"name": f"../{word}", "inputs": f"{word}\n"} for word in words]
+    wanted[1]["limits"] = {"time": 10}
     files = [{"name": "compile.sh", "content": "echo x >made"}]
     asked = [{"path": "out/**"}, {"path": "ls"}, {"path": "none", "required": True}]
     served.drop("files", script, files=files, cases=wanted, outputs=asked)

@@ -101,7 +101,7 @@ class PhaseRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What comes back of the files of a run that a request asks for."""
+    """What comes back of the files that a request asks for: of its run, or of all its cases together."""
 
     files: Annotated[int, setting("how many at most", ge=1, le=4096)] = 64
     file_size: Annotated[int, setting("of one file", "bytes", ge=1)] = 4 * MIB

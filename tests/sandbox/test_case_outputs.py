@@ -147,7 +147,7 @@ if sys.argv[1] == "killed": os.kill(os.getpid(), 9)
 
 def test_files_come_back_whatever_ended_a_case(cases: Cases) -> None:
     """But for want of memory there may be none with which to read them, and then it is told."""
-    short = replace(RUN, time=2.0, memory=64 * MIB)
+    short = replace(RUN, time=10.0, memory=64 * MIB)
     result, judge = cases(ENDED, "time", "fine", "memory", "killed", limits=short)
     assert judge.outcomes == [Outcome.TIME_LIMIT, Outcome.OK, Outcome.MEMORY_LIMIT, Outcome.SIGNALLED]
     assert [found(result.of_cases[n]) for n in (0, 1, 3)] == [{"out/a": b"before"}] * 3
