@@ -7,7 +7,6 @@ belong to nobody and have no times. It is made in pieces, the same ones each tim
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Iterator, Mapping
 
 from spoold.model.outputs import Returned
@@ -31,6 +30,8 @@ class Tar:
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
+        import tarfile  # noqa: PLC0415 - it takes memory in every daemon, and few runs return files
+
         size = 0
         files = [(place, returned, found) for place, returned in self._parts.items() for found in returned.files]
         for place, returned, found in files:
