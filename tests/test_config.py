@@ -67,6 +67,8 @@ def test_bounds_hold() -> None:
         ("retention", "min_age = -1.0"),
         ("builder.limits", "time = 0.0"),
         ("limits", "work_size = -1"),
+        ("builder.limits", "fetch_bytes = 0"),
+        ("builder.limits", "fetch_time = 0.0"),
         ("turns", "weights = { alice = 0 }"),
         ("turns", "weights = { alice = 1001 }"),
     ],
@@ -145,6 +147,20 @@ def test_a_mistake_is_told_with_what_mends_it(tmp_path: Path, text: str, said: s
     path.write_text(text)
     with pytest.raises(OperatorError, match=said):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("fetch = ['https://github.com']", "fetch: 'https://github.com' is a URL: name the host alone, 'github.com'"),
+        ("fetch = ['a.example', '*.b.example']", r"fetch: '\*\.b\.example' is a pattern, and only exact names count"),
+        ("fetch_inside = ['10.1.2.3/24']", "fetch_inside: '10.1.2.3/24' is no network: .*; write it as '10.1.2.0/24'"),
+        ("fetch = ['a.example']\nbuild_users = ''", 'fetch needs users that run builds, and build_users is ""'),
+    ],
+)
+def test_what_is_no_host_to_download_from(line: str, said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=rf"{said}.* - at `\$\.nix`"):
+        decode(f"[nix]\n{line}\n".encode())
 
 
 def test_a_choice_is_one_of_those_described() -> None:

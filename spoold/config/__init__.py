@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from spoold.model import addresses, hosts
 from spoold.model.collection import Rules
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits
@@ -199,6 +200,20 @@ class NixSettings(_Section, frozen=True):
     system: Annotated[str, setting("what Nix calls this kind of machine")] = "x86_64-linux"
     substituters: Annotated[list[str], setting("the binary caches to ask; none if empty")] = []
     trusted_public_keys: Annotated[list[str], setting("whose signatures on what binary caches give are trusted")] = []
+    fetch: Annotated[
+        list[str],
+        setting(
+            "the hosts from which sources that are pinned by a hash may be downloaded: exact names, at ports 80 and "
+            "443 or at the one named, such as 'mirror.example.org:8080'; none if empty"
+        ),
+    ] = []
+    fetch_inside: Annotated[
+        list[str],
+        setting(
+            "networks that are not the Internet's, such as 10.1.2.0/24, in which such hosts may be; names that lead to "
+            "any other private, link-local or loopback address are refused"
+        ),
+    ] = []
     jail_user: Annotated[  # not nobody, whom other programs run as: no system gives this one out
         int, setting("the uid under which expressions are evaluated when the builder runs as root")
     ] = 60705
@@ -217,6 +232,23 @@ class NixSettings(_Section, frozen=True):
             "nix-shell itself, each time"
         ),
     ] = "captured"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no host or network, where the settings are read."""
+        for name, entries, parse in (
+            ("fetch", self.fetch, hosts.entry),
+            ("fetch_inside", self.fetch_inside, addresses.network),
+        ):
+            for each in entries:
+                try:
+                    parse(each)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        if self.fetch and not self.build_users:
+            raise ValueError(
+                'fetch needs users that run builds, and build_users is "": what talks to the network must own nothing '
+                "in the store. Remove one of the two"
+            )
 
     @property
     def physical_store(self) -> str:

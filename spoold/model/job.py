@@ -182,6 +182,10 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log: Annotated[int, setting("what is kept of what it prints, of each stream", "bytes", gt=0)] = 1024**2
     output: Annotated[int, setting("what it may add to the store", "bytes", gt=0)] = 10 * 1024**3
     files: Annotated[int, setting("how many files that may be", gt=0)] = 1_000_000
+    fetch_bytes: Annotated[
+        int, setting("what downloading one pinned source may transfer, both ways together", "bytes", gt=0)
+    ] = 1024**3
+    fetch_time: Annotated[float, setting("how long downloading one may take", "seconds", gt=0)] = 300
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
