@@ -15,19 +15,23 @@ from spoold.config import ExecutorSettings, NixSettings
 from spoold.daemon import ROLES
 from spoold.host.userns import BUILD_GROUP
 from spoold.model.states import Role
+from spoold.nix import door
 from spoold.nix.places import PLACES
 from spoold.nix.users import MOST
+from spoold.proxy import serving
 from spoold.spool.layout import DIRECTORIES, GROUP, USERS
 from tests import engines
 
 UNITS = engines.REPOSITORY / "systemd"
 NAMES = sorted(path.name for path in UNITS.iterdir() if path.is_file())
+FETCH = "spoold-fetch.service"
 SERVICES = {role: f"spoold-{role}{'@' if role is Role.EXECUTOR else ''}.service" for role in ROLES}
 EXPOSURE = {  # at most, as `systemd-analyze security` has it: 0 is closed, 10 open
     "spoold-spool.service": 1.4,
     "spoold-intake.service": 0.6,
     "spoold-health.service": 0.4,
     "spoold-executor@.service": 0.4,
+    "spoold-fetch.service": 1.5,  # the network, which it is for
     # 2.0 is not reached because of namespaces (0.8), mount(2) and /proc, which bubblewrap and Nix need; the network
     # (1.0), for binary caches; control groups (0.3); two capabilities and no namespace of systemd's for users (0.5), by
     # which the daemon maps the users of builds before it drops them.
@@ -44,7 +48,8 @@ def unit(name: str) -> configparser.RawConfigParser:
 
 
 def test_there_is_a_service_for_each_role() -> None:
-    assert {"spoold-spool.service", *SERVICES.values()} == {name for name in NAMES if name.endswith(".service")}
+    others = {"spoold-spool.service", FETCH}
+    assert {*others, *SERVICES.values()} == {name for name in NAMES if name.endswith(".service")}
     for role, name in SERVICES.items():
         options = " --name %i" if role is Role.EXECUTOR else ""
         assert unit(name)["Service"]["ExecStart"] == f"/usr/bin/spoold {role}{options}"
@@ -89,12 +94,23 @@ def test_each_daemon_is_a_user_of_its_own_with_what_it_needs(role: Role) -> None
         assert limit in service
 
 
+def test_the_proxy_is_a_stranger_to_the_spool_and_the_builder_finds_it() -> None:
+    service, builder = unit(FETCH)["Service"], unit(SERVICES[Role.BUILDER])
+    assert service["ExecStart"] == "/usr/bin/spoold fetch"
+    assert service["User"] == service["Group"] == service["RuntimeDirectory"] == "spoold-fetch"
+    assert not {"ReadWritePaths", "SupplementaryGroups"} & set(service)
+    assert service["CapabilityBoundingSet"] == ""
+    assert FETCH in builder["Unit"]["Wants"].split()
+    assert f"{door.SOCKET}={serving.DIRECTORY}/{serving.NAME}" in builder["Service"]["Environment"]
+    assert unit(FETCH)["Unit"]["PartOf"] == "spoold.target"
+
+
 def test_the_users_are_those_of_the_layout() -> None:
     lines = [line.split() for line in (UNITS / "sysusers.d/spoold.conf").read_text().splitlines() if line[:1] != "#"]
     assert {line[1] for line in lines if line[0] == "g"} == {GROUP, "docker", BUILD_GROUP}
     users = {line[1]: line[2] for line in lines if line[0] == "u"}
     builds = {f"{BUILD_GROUP}{number}": f"-:{BUILD_GROUP}" for number in range(1, MOST + 1)}
-    assert users == dict.fromkeys(USERS.values(), f"-:{GROUP}") | builds
+    assert users == dict.fromkeys(USERS.values(), f"-:{GROUP}") | {"spoold-fetch": "-"} | builds
     assert {(line[1], line[2]) for line in lines if line[0] == "m"} == {(name, BUILD_GROUP) for name in builds}
 
 

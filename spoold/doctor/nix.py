@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spoold.config import NixSettings, Settings
-from spoold.doctor import trial_of_builds
+from spoold.doctor import sources, trial_of_builds
 from spoold.host import accounts, packages, proc, units, userns
 from spoold.host.userns import Users
 from spoold.model import holes
@@ -48,6 +48,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     yield _pins(settings)
     yield from _users(settings.nix)
     yield _bounds(settings.nix)
+    yield from sources.examine(settings.nix)
     yield from _state(Path(settings.nix.state))
     yield from trial_of_builds.examine(settings.nix, runtime)
 

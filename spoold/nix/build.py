@@ -172,7 +172,7 @@ class NixBuilder:
 
     def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
         try:
-            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled)
+            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled, build_id)
         except ClientError as error:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:

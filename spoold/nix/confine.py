@@ -6,8 +6,8 @@ made for it: the program, the libraries that it is linked to, and what it is giv
 as a whole: bubblewrap fails when a mount goes away meanwhile, and where containers come and go one always does.)
 
 * :func:`trusted` is for programs that run our own words. They also see the host's users, or those that they are given,
-  and, where they need it, network. As root, be it of a user namespace, they keep root's capabilities, since Nix needs
-  them to make its own build sandboxes.
+  and, where they need it, network: the host's, or a namespace of their own that has a door (:mod:`spoold.nix.door`). As
+  root, be it of a user namespace, they keep root's capabilities, since Nix needs them to make its own build sandboxes.
 * :func:`jail` is for the evaluation of a client's expression: no other file of the host, no network, no socket, no
   home, no environment. Root first gives up its uid, so that a hole in the evaluator is a hole into an empty room, as
   nobody.
@@ -50,11 +50,13 @@ def trusted(
     users: Binds | None = None,
     seccomp: int = -1,
     network: bool = False,
+    namespace: int = -1,
 ) -> list[str]:
     """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths.
 
     ``is_root``: it is started by root, be it of a user namespace. ``users`` are files to show in place of the host's
-    passwd and group, ``seccomp`` is the descriptor of a filter, -1 for none.
+    passwd and group, ``seccomp`` is the descriptor of a filter, ``namespace`` that of a network namespace to enter; -1
+    for none.
     """
     programs, inside = [argv[0], *helpers], list(argv)
     options = _filtered(seccomp)
@@ -67,7 +69,11 @@ def trusted(
     seen = [*seen, *((path, path) for path in readable)]
     if network:
         seen += _network_files()
-    return _bubblewrap(inside, programs, seen, [(path, path) for path in writable], options, network=network)
+    seen += certificates() if namespace >= 0 else []
+    command = _bubblewrap(
+        inside, programs, seen, [(path, path) for path in writable], options, network=network or namespace >= 0
+    )
+    return command if namespace < 0 else [proc.find("nsenter"), f"--net=/proc/self/fd/{namespace}", "--", *command]
 
 
 def jail(
@@ -117,10 +123,13 @@ def _parents(paths: Iterable[str]) -> list[str]:
 
 
 def _network_files() -> Binds:
-    found = [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)]
+    return [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)] + certificates()
+
+
+def certificates() -> Binds:
+    """Return where the certificates are that this host trusts, and where Nix programs find them; [] without any."""
     wanted = [os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
-    certificates = [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)]
-    return found + certificates[:1]
+    return [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)][:1]
 
 
 @functools.cache

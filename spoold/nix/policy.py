@@ -1,8 +1,9 @@
 """What may be built: read before any builder of a client's derivation graph runs.
 
 Theory of operation: Nix tells which derivations it would build (``--dry-run``). Each is read from the store, where it
-is immutable, and refused when it asks for what a build here does not get: the network (a fixed-output derivation that
-is not in the store already), the host's environment or file system, or work done outside the build sandbox.
+is immutable, and refused when it asks for what a build here does not get: the host's environment or file system, work
+done outside the build sandbox, or the network. That is for fixed-output derivations alone, where the operator allows
+the host (``sources``).
 
 Nix's own sandbox would stop most of this too; the point is a clear message, and a second wall.
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from spoold.model.errors import ClientError
+from spoold.model.hosts import Host
+from spoold.nix import sources
 from spoold.nix.store import Store
 
 LARGEST = 32 * 1024**2  # bytes of one derivation
@@ -24,8 +28,19 @@ _FORBIDDEN = {
     "__noChroot": "asks to be built outside the sandbox",
     "__impure": "asks for an impure build",
     "__contentAddressed": "asks for an experimental kind of output",
-    "impureEnvVars": "asks for variables of the host's environment",
 }
+IMPURE = "impureEnvVars"
+# Variables of Nix's environment here, and those that Nix sets for a builder or goes by itself. Of all others a builder
+# gets those of the proxy, and the rest are empty.
+OURS = frozenset(
+    {
+        *("HOME", "PATH", "PWD", "TERM", "TMPDIR", "TMP", "TEMP", "TEMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH"),
+        *("NIX_CONF_DIR", "NIX_USER_CONF_FILES", "NIX_CONFIG", "NIX_STATE_DIR", "NIX_STORE_DIR", "NIX_LOG_DIR"),
+        *("NIX_DATA_DIR", "NIX_LOCALSTATE_DIR", "NIX_REMOTE", "NIX_PATH", "NIX_STORE", "NIX_BUILD_TOP"),
+        *("NIX_BUILD_CORES", "NIX_LOG_FD"),
+    }
+)
+FETCHURL = "builtin:fetchurl"
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +77,11 @@ class Derivation(msgspec.Struct, frozen=True, array_like=True):
             raise ClientError("a derivation has a __json that is no object")
         return loaded
 
+    @property
+    def is_fixed(self) -> bool:
+        """Tell whether its content is fixed beforehand, by a hash."""
+        return any(output.algorithm for output in self.outputs)
+
 
 def read(store: Store, path: str) -> Derivation:
     """Read a derivation from the store."""
@@ -77,22 +97,44 @@ def parse(text: str) -> Derivation:
     return msgspec.convert(json.loads(body, strict=False), Derivation)
 
 
-def check(store: Store, derivations: list[str]) -> None:
+def check(store: Store, derivations: Sequence[str]) -> None:
     """Raise :class:`ClientError` for the first of ``derivations`` that must not be built."""
     for path in derivations:
-        derivation = read(store, path)
+        derivation, name = read(store, path), name_of(path)
         attributes = derivation.attributes()
-        for name, what in _FORBIDDEN.items():
-            if attributes.get(name) not in (None, "", False, []):
-                raise ClientError(f"{name_of(path)} {what} ({name}); such derivations are not built here")
-        if any(output.algorithm for output in derivation.outputs):
-            source = attributes.get("url") or attributes.get("urls") or "its source"
-            raise ClientError(
-                f"{name_of(path)} would have to be fetched from the network ({source}), and builds have none; "
-                "only what the operator's nixpkgs brings along can be used"
-            )
-        if derivation.builder.startswith("builtin:"):
-            raise ClientError(f"{name_of(path)} needs {derivation.builder}, which runs outside the build sandbox")
+        for attribute, what in _FORBIDDEN.items():
+            if attributes.get(attribute) not in (None, "", False, []):
+                raise ClientError(f"{name} {what} ({attribute}); such derivations are not built here")
+        _check_variables(derivation, name)
+        if derivation.builder.startswith("builtin:") and not (derivation.is_fixed and derivation.builder == FETCHURL):
+            raise ClientError(f"{name} needs {derivation.builder}, which runs outside the build sandbox")
+        if derivation.is_fixed:
+            refusal = sources.refusal(name, hosts_of(store, derivation), store.settings)
+            if refusal:
+                raise ClientError(refusal)
+
+
+def hosts_of(store: Store, derivation: Derivation) -> list[Host]:
+    """Return the hosts that a fixed-output derivation names, those of its mirrors included."""
+    mirrors: dict[str, object] = {}
+    for path, _ in derivation.derivations:
+        if name_of(path) == sources.MIRRORS:
+            mirrors |= read(store, path).attributes()
+    return sources.hosts(derivation.attributes(), mirrors)
+
+
+def _check_variables(derivation: Derivation, name: str) -> None:
+    wanted = sources.words(derivation.attributes().get(IMPURE))
+    if wanted and not derivation.is_fixed:
+        raise ClientError(
+            f"{name} asks for variables of the host's environment ({IMPURE}), and is no download that is pinned by a "
+            "hash; such derivations are not built here"
+        )
+    if ours := sorted(OURS.intersection(wanted)):
+        raise ClientError(
+            f"{name} asks for {', '.join(ours)} of the host's environment ({IMPURE}); a download may have the proxy's "
+            "variables, such as http_proxy"
+        )
 
 
 def name_of(path: str) -> str:

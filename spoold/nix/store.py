@@ -30,7 +30,7 @@ from spoold.host import launch, proc
 from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import cage, command, confine, looker, measure, places, users
+from spoold.nix import cage, command, confine, door, looker, measure, places, users
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -194,13 +194,17 @@ class Store:
         limits: BuildLimits,
         cancel: Event,
         places: Sequence[Path] = (),
+        fetch: door.Fetch | None = None,
     ) -> proc.Finished:
         """Run a Nix program that may start builders: without network, in a cage, under ``limits``.
 
-        ``places`` are where builders write, beside their temporary directory.
+        ``places`` are where builders write, beside their temporary directory. With ``fetch`` there is a door, and it
+        gets a report of what went through.
         """
         with contextlib.ExitStack() as held:
             user = held.enter_context(self.users.one(cancel)) if self.users else None
+            entering = user.namespace.entering if user else None
+            way = held.enter_context(door.opened(self.settings, fetch.order, entering)) if fetch else None
             scratch = held.enter_context(self.workspace())
             group = held.enter_context(cage.cage(limits.memory))
             seccomp = held.enter_context(filtering())
@@ -221,18 +225,21 @@ class Store:
                 writable=[str(self.state)],
                 users=user.files(scratch) if user else None,
                 seccomp=seccomp,
+                namespace=way.namespace if way else -1,
             )
             finished = proc.run(
                 group.joining(confined),
                 bounds,
-                env=self._environment(scratch, network=False),
+                env=self._environment(scratch, network=False) | (way.variables if way else {}),
                 cancel=cancel,
                 watch=look,
-                alarms=held.enter_context(group.alarms()),
-                descriptors=[seccomp],
+                alarms=[*held.enter_context(group.alarms()), *([way.alarm] if way else [])],
+                descriptors=[seccomp, *([way.namespace] if way else [])],
                 pid_namespace=True,
-                entering=user.namespace.entering if user else None,
+                entering=entering,
             )
+            if fetch and way:
+                fetch.report = way.report()
             return group.accounted(finished)
 
     @property

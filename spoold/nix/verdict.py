@@ -100,8 +100,10 @@ def of_refusal(store: Store, evaluation: proc.Finished, reason: str) -> Phase:
 def of_build(store: Store, evaluation: proc.Finished, realised: Realisation, limits: BuildLimits) -> Phase:
     """Return the phase of a build that took place, or that existed already."""
     build = realised.finished
-    parts = [part for part in (evaluation, realised.fetching, build) if part is not None]
+    parts = [part for part in (evaluation, realised.fetching, *realised.before, build) if part is not None]
     outcome, note = (Outcome.OK, "") if build is None else _build_outcome(build, limits)
+    if realised.outcome is not None:
+        outcome, note = realised.outcome, realised.note
     stderr = messages.joined(*(messages.for_client(part.stderr, store) for part in parts))
     return finished_phase(
         stdout=NOTHING,

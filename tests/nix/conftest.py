@@ -1,8 +1,9 @@
-"""A store that a test may spoil."""
+"""A store that a test may spoil, and what lets a builder download."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,10 @@ import pytest
 
 from spoold.config import NixSettings
 from spoold.nix.build import NixBuilder
+from tests import web
+from tests.nix.downloads import LOOPBACK, Allow, allowing
 from tests.nix.room import Copy
+from tests.web import Web
 
 
 @pytest.fixture
@@ -35,3 +39,23 @@ def copy(nix_builder: NixBuilder, tmp_path: Path) -> Copy:
 
     make().store.roots.keep_only("builds", [])
     return make
+
+
+@pytest.fixture
+def allow(nix_builder: NixBuilder) -> Allow:
+    """Return what makes a builder on the session's store that lets hosts be reached."""
+
+    def make(*hosts: str, inside: Sequence[str] = LOOPBACK, **limits: float) -> NixBuilder:
+        builder = NixBuilder(allowing(nix_builder.settings, *hosts, inside=inside, **limits))
+        builder.prepare()
+        return builder
+
+    return make
+
+
+@pytest.fixture
+def server() -> Iterator[Web]:
+    """Yield a web server on loopback, which has a file."""
+    with web.serving() as made:
+        made.has("/x", b"content")
+        yield made

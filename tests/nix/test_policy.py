@@ -6,7 +6,7 @@ import json
 
 from spoold.config import NixSettings
 from spoold.model.response import Stream
-from spoold.nix import messages, policy
+from spoold.nix import messages, policy, sources
 from spoold.nix.store import Store
 
 HASH = "0" * 32
@@ -44,3 +44,8 @@ def test_messages_name_no_place_of_the_host() -> None:
     cleaned = messages.for_client(Stream(said, len(said) + 5), store)
     assert cleaned.data == b"error: at cutor.nix:1:2, for /job/x\nfile '/nix/store/x' is odd\nin /build/y\n"
     assert cleaned.total == len(cleaned.data) + 5
+
+
+def test_a_cache_is_named_without_its_password() -> None:
+    assert sources.named(["https://me:word@cache.example/x?priority=3", "/srv"]) == "https://cache.example/x, /srv"
+    assert sources.named([]) == "it has none"

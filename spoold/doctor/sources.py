@@ -1,0 +1,57 @@
+"""The doctor's look at what environments may be downloaded from: binary caches, and hosts of pinned sources."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+from spoold.config import NixSettings
+from spoold.host import units
+from spoold.model import addresses
+from spoold.model.findings import Finding, Subject
+from spoold.model.hosts import PORTS, entry
+from spoold.nix import seat
+from spoold.nix.sources import named
+from spoold.proxy.reaching import AwayError, InsideError, resolve
+
+WHAT = Subject("pinned sources")
+UNIT = "spoold-fetch.service"
+
+
+def examine(settings: NixSettings) -> Iterator[Finding]:
+    """Yield what is found."""
+    caches = named(settings.substituters)
+    if not settings.fetch:
+        yield WHAT.note(
+            f"what is in no binary cache of this host ({caches}) is not downloaded: [nix] fetch names no host"
+        )
+        return
+    wrong = list(_unreachable(settings))
+    yield from wrong
+    if not wrong:
+        hosts = ", ".join(settings.fetch)
+        yield WHAT.fine(f"what is in no binary cache of this host ({caches}) is downloaded from {hosts}")
+    if seat.owner(settings) not in (None, os.geteuid()):
+        yield from _proxy()
+
+
+def _unreachable(settings: NixSettings) -> Iterator[Finding]:
+    inside = [addresses.network(each) for each in settings.fetch_inside]
+    for each in settings.fetch:
+        host = entry(each)
+        try:
+            asyncio.run(resolve(host._replace(port=host.port or PORTS[0]), inside))
+        except InsideError as error:
+            remedy = "list the mirror's network in [nix] fetch_inside, or take the host out of [nix] fetch"
+            yield WHAT.warning(f"{error}: nothing is downloaded from there", remedy)
+        except AwayError as error:
+            yield WHAT.warning(f"{error}: nothing is downloaded from there", "correct [nix] fetch, or the resolver")
+
+
+def _proxy() -> Iterator[Finding]:
+    """Look at the proxy, where it is a unit's."""
+    found = units.properties(UNIT, "ActiveState", "SubState")
+    if found and found["SubState"] != "running":
+        detail = f"{UNIT} is {found['ActiveState']} ({found['SubState']}), and nothing is downloaded without it"
+        yield WHAT.warning(detail, f"systemctl restart {UNIT}; after a change of [nix] fetch spoold-builder as well")

@@ -1,0 +1,195 @@
+"""A door for one fetch: a network namespace whose only way out is the proxy.
+
+Theory of operation: a small program, run as root of the build's user namespace, makes the namespace, brings its
+loopback interface up, and listens there. It hands both to us and ends. The namespace then has one listening socket,
+which the proxy (:mod:`spoold.proxy`) serves from outside, and no route to anywhere. Each fetch has a namespace of its
+own: in one that two share, they could meet over an abstract Unix socket and change each other's output
+(CVE-2024-27297).
+
+The proxy is its unit's where ``$SPOOLD_FETCH_PROXY`` names its socket. Else, such as at a desk, it is a process that is
+started here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+
+from spoold.config import NixSettings
+from spoold.host import launch, proc
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.nix import confine
+from spoold.proxy.order import ACCEPTED, Ended, Order, Report
+from spoold.proxy.serving import Given
+
+PORT = 3128
+SOCKET = "SPOOLD_FETCH_PROXY"  # the variable of the environment that names the proxy's socket
+ANSWER_TIME = 30.0  # seconds for a proxy to start, and to report
+LARGEST = 4 * 1024**2  # bytes of a report
+VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
+CERTIFICATES_NAME = "NIX_SSL_CERT_FILE"
+_LIMITS = {Ended.BYTES: proc.Limit.OUTPUT, Ended.TIME: proc.Limit.WALL}
+_START = "import sys; sys.path[:] = sys.argv[1].split(':'); from spoold.proxy.serving import main; main()"
+# SIOCSIFFLAGS sets IFF_UP of lo, see netdevice(7).
+_NAMESPACE = f"""
+import fcntl, os, socket, struct, sys
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+fcntl.ioctl(listener, 0x8914, struct.pack("16sh22x", b"lo", 1))
+listener.bind(("127.0.0.1", {PORT}))
+listener.listen(128)
+namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [listener.fileno(), namespace])
+"""
+
+
+class Fetch:
+    """Something that is to get a door: its ``order``, and the proxy's ``report`` once it has ended."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.report: Report | None = None
+
+
+class Door:
+    """A door that is open: ``namespace`` is the descriptor of its network namespace."""
+
+    def __init__(self, namespace: int, control: socket.socket) -> None:
+        self.namespace = namespace
+        self._control = control
+        self._report: Report | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Return the variables by which programs find the proxy, and the certificates where the host has some."""
+        proxy = {name: f"http://127.0.0.1:{PORT}" for each in VARIABLES for name in (each, each.upper())}
+        return proxy | ({CERTIFICATES_NAME: confine.CERTIFICATES} if confine.certificates() else {})
+
+    @property
+    def alarm(self) -> proc.Alarm:
+        """Return what ends the fetch as soon as the proxy says that a bound has struck."""
+        return proc.Alarm(self._look, self._control.fileno())
+
+    def _look(self) -> tuple[proc.Limit, str] | None:
+        if self._report is None and not self._has_spoken():
+            return None
+        ended = self.report().ended
+        return (_LIMITS[ended], "") if ended in _LIMITS else None
+
+    def _has_spoken(self) -> bool:
+        """Tell whether the proxy has said something, which it does at the end alone, or is gone."""
+        waiting = select.poll()
+        waiting.register(self._control, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def report(self) -> Report:
+        """End the order where it has not ended, and return what the proxy says of it.
+
+        Raises :class:`TemporaryError` where it says nothing.
+        """
+        if self._report is None:
+            self._report = self._ask()
+        return self._report
+
+    def _ask(self) -> Report:
+        heard = b""
+        try:
+            with contextlib.suppress(OSError):  # it has closed its end
+                self._control.shutdown(socket.SHUT_WR)
+            while len(heard) <= LARGEST and (piece := self._control.recv(65536)):
+                heard += piece
+            return msgspec.json.decode(heard, type=Report)
+        except (OSError, msgspec.DecodeError) as error:
+            raise TemporaryError(f"the proxy for sources ended before the fetch did ({error}); see its log") from error
+
+
+@contextlib.contextmanager
+def opened(settings: NixSettings, order: Order, entering: launch.Entering | None) -> Iterator[Door]:
+    """Open a door for one order; ``entering`` leads into the user namespace that the network's is to belong to.
+
+    Raises :class:`TemporaryError` where the proxy does not answer, :class:`OperatorError` where there can be no
+    namespace.
+    """
+    with contextlib.ExitStack() as held:
+        control = _called(settings, held)  # it may have to start, while the namespace is made
+        listener, namespace = _network(entering)
+        held.callback(os.close, namespace)
+        try:
+            control.settimeout(ANSWER_TIME)
+            socket.send_fds(control, [msgspec.json.encode(order)], [listener])
+            if control.recv(1) != ACCEPTED:
+                raise TemporaryError("the proxy for sources takes no orders now; see its log")
+        except OSError as error:
+            raise TemporaryError(f"the proxy for sources does not answer ({error.strerror or error})") from error
+        finally:
+            os.close(listener)
+        yield Door(namespace, control)
+
+
+def _network(entering: launch.Entering | None) -> tuple[int, int]:
+    """Make a network namespace; return a socket that listens in it, and the namespace, as descriptors."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        script = [sys.executable, "-I", "-S", "-c", _NAMESPACE, str(theirs.fileno())]
+        done = proc.run(
+            [proc.find("unshare"), "--net", "--", *script],
+            proc.Bounds(wall=ANSWER_TIME),
+            descriptors=[theirs.fileno()],
+            entering=entering,
+        )
+        ours.settimeout(0)
+        descriptors: list[int] = []
+        with contextlib.suppress(OSError):
+            _, descriptors, *_ = socket.recv_fds(ours, 1, 2)
+    if len(descriptors) != 2:
+        said = done.stderr.data.decode(errors="replace").strip()
+        raise OperatorError(f"no network namespace can be made, and sources are fetched in one: {said or done.limit}")
+    return descriptors[0], descriptors[1]
+
+
+def _called(settings: NixSettings, held: contextlib.ExitStack) -> socket.socket:
+    """Return a connection to the proxy of the unit, or to one that is started for it."""
+    name = os.environ.get(SOCKET, "")
+    if not name:
+        return _started(settings, held)
+    control = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    control.settimeout(ANSWER_TIME)
+    try:
+        control.connect(name)
+    except OSError as error:
+        raise TemporaryError(
+            f"the proxy for sources does not run at {name} ({error.strerror}): systemctl restart spoold-fetch; after a "
+            "change of [nix] fetch it needs that, as the builder does"
+        ) from error
+    return control
+
+
+def _started(settings: NixSettings, held: contextlib.ExitStack) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        uid = settings.jail_user if os.geteuid() == 0 else -1
+        given = Given(fetch=settings.fetch, fetch_inside=settings.fetch_inside, uid=uid)
+        words = [":".join(sys.path), msgspec.json.encode(given).decode(), str(theirs.fileno())]
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    held.callback(_reap, process)
+    held.enter_context(ours)  # closed first, which ends the process
+    return ours
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(ANSWER_TIME)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

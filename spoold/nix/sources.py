@@ -1,0 +1,104 @@
+"""From where a fixed-output derivation is downloaded, as far as its attributes tell, and what to say of that.
+
+nixpkgs' fetchers have their URLs in ``url`` or ``urls``. A URL ``mirror://SITE/…`` stands for each of the servers that
+the derivation ``mirrors-list`` names for that site, and ``hashedMirrors`` in there for servers that are asked first.
+Other fetchers say nothing of the kind: then only a try tells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from spoold.config import NixSettings
+from spoold.model.hosts import Host, Hosts, of_url
+from spoold.model.response import Outcome
+from spoold.proxy.order import Ended, Passage, Report, Trouble
+
+MIRRORS = "mirrors-list"
+HASHED = "hashedMirrors"
+_PASSWORD = re.compile(r"//[^/@]*@")
+SHOWN = 3  # hosts that a message names
+
+
+def words(value: object) -> list[str]:
+    """Return an attribute that is a list of words, or a text of them."""
+    if isinstance(value, str):
+        return value.split()
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+def hosts(attributes: Mapping[str, object], mirrors: Mapping[str, object]) -> list[Host]:
+    """Return the hosts that are asked for what the derivation with these ``attributes`` makes, in their order."""
+    found: dict[Host, None] = {}
+    for url in words(attributes.get("url")) + words(attributes.get("urls")):
+        site, _, _ = url.removeprefix("mirror://").partition("/")
+        for each in words(mirrors.get(site)) if url.startswith("mirror://") else [url]:
+            if host := of_url(each):
+                found[host] = None
+    if found:
+        found |= {host: None for each in words(mirrors.get(HASHED)) if (host := of_url(each))}
+    return list(found)
+
+
+def refusal(name: str, wanted: Sequence[Host], settings: NixSettings) -> str:
+    """Say why ``name``, which is downloaded from the hosts ``wanted``, is not; "" where it may be tried."""
+    listed = Hosts(settings.fetch)
+    if any(listed.allows(host) for host in wanted) or (listed and not wanted):
+        return ""
+    caches = named(settings.substituters)
+    whence = _any_of(wanted) if wanted else "the network"
+    what = "which `[nix] fetch` does not allow" if wanted else "and `[nix] fetch` allows no host"
+    return (
+        f"{name} is in no binary cache of this host ({caches}); it would be downloaded from {whence}, {what}: ask the "
+        "operator of this host"
+    )
+
+
+def named(caches: Sequence[str]) -> str:
+    """Name binary caches for people: without a password that may be in an address, and without options."""
+    return ", ".join(_PASSWORD.sub("//", each.partition("?")[0]) for each in caches) or "it has none"
+
+
+def _any_of(wanted: Sequence[Host]) -> str:
+    names = list(dict.fromkeys(map(str, wanted)))
+    more = [f"{len(names) - SHOWN} others"] if len(names) > SHOWN else []
+    return " or ".join([*names[:SHOWN], *more])
+
+
+def away(report: Report) -> str:
+    """Say which server was away, where none delivered anything; "" otherwise."""
+    delivered = any(not each.trouble and (each.status < 400 and each.received) for each in report.passages)
+    failed = [each.said for each in report.passages if each.trouble is Trouble.AWAY]
+    return "" if delivered or not failed else failed[-1]
+
+
+def judged(name: str, wanted: Sequence[Host], report: Report) -> tuple[Outcome, str]:
+    """Say what became of a download that failed; the outcome, and a note for the client, "" where there is none."""
+    if report.ended is Ended.BYTES:
+        return Outcome.OUTPUT_LIMIT, f"{name}: the download took more than {report.bytes} bytes"
+    if report.ended is Ended.TIME:
+        return Outcome.TIME_LIMIT, f"{name}: the download took more than {report.time:g} s"
+    return Outcome.NONZERO_EXIT, _note(name, wanted, report.passages)
+
+
+def _note(name: str, wanted: Sequence[Host], passages: Sequence[Passage]) -> str:
+    refused = {each.host: None for each in passages if each.trouble is Trouble.UNLISTED}
+    if refused:
+        known = {str(host) for host in wanted}
+        whence = "" if set(refused) <= known else ", by a redirect or of its own accord"
+        return (
+            f"{name} would be downloaded from {' and '.join(list(refused)[:SHOWN])}{whence}, which `[nix] fetch` does "
+            "not allow: ask the operator of this host"
+        )
+    for each in passages:
+        if each.trouble in (Trouble.INSIDE, Trouble.MALFORMED, Trouble.CROWDED):
+            return f"{name}: the download was not let through: {each.said}"
+        if each.status >= 400:
+            return f"{name}: {each.host} answers {each.status} for {each.target[:200]}"
+    if not passages:
+        return (
+            f"{name} asked for no download: its builder has no network but the proxy that http_proxy, https_proxy and "
+            "all_proxy name, and those variables where impureEnvVars asks for them"
+        )
+    return ""

@@ -1,0 +1,60 @@
+"""What spoolctl doctor says of binary caches and of hosts that sources are downloaded from."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import NixSettings
+from spoold.doctor import sources
+from spoold.host import units
+from spoold.model.findings import Finding, Level
+from spoold.nix import seat
+from spoold.proxy import reaching
+
+
+def found(settings: NixSettings, **names: list[str]) -> list[Finding]:
+    async def lookup(name: str) -> list[str]:
+        if name.partition(".")[0] not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return names[name.partition(".")[0]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reaching, "lookup", lookup)
+        return list(sources.examine(settings))
+
+
+def test_without_hosts_it_says_what_that_means() -> None:
+    (finding,) = found(NixSettings(substituters=["https://cache.example"]))
+    assert finding.level is Level.NOTE
+    assert "what is in no binary cache of this host (https://cache.example) is not downloaded" in finding.detail
+
+
+def test_hosts_that_can_be_reached() -> None:
+    (finding,) = found(
+        NixSettings(fetch=["good.example", "mirror.corp:8080"], fetch_inside=["10.1.2.0/24"]),
+        good=["140.82.121.3"],
+        mirror=["10.1.2.3"],
+    )
+    assert finding.level is Level.FINE
+    assert finding.detail.endswith("(it has none) is downloaded from good.example, mirror.corp:8080")
+
+
+def test_hosts_that_cannot() -> None:
+    warned = found(
+        NixSettings(fetch=["gone.example", "inside.example", "good.example"]), inside=["10.0.0.1"], good=["1.1.1.1"]
+    )
+    assert [finding.level for finding in warned] == [Level.WARNING] * 2
+    assert "gone.example cannot be resolved" in warned[0].detail
+    assert "inside.example is 10.0.0.1 here, which is no address of the Internet" in warned[1].detail
+    assert "fetch_inside" in warned[1].remedy
+
+
+@pytest.mark.parametrize(("state", "levels"), [("running", [Level.FINE]), ("exited", [Level.FINE, Level.WARNING])])
+def test_the_proxy_of_a_unit(monkeypatch: pytest.MonkeyPatch, state: str, levels: list[Level]) -> None:
+    monkeypatch.setattr(seat, "owner", lambda _: os.geteuid() + 1)
+    monkeypatch.setattr(units, "properties", lambda *_: {"ActiveState": "active", "SubState": state})
+    assert [each.level for each in found(replace(NixSettings(), fetch=["good.example"]), good=["1.1.1.1"])] == levels
