@@ -2,7 +2,8 @@
 
 Theory of operation: the client knows one file, ``cutor.nix``, and has never seen the host. So that file goes by its own
 name, any other beside it by where it would be in the job's sandbox, and warnings that only concern whoever started Nix
-are taken out.
+are taken out. Where Nix refuses what cannot be had here, such as a fetcher that fetches during evaluation, a line says
+what can.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ _NOISE = re.compile(
 )
 _SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
+# What Nix says of fetchers that fetch while an expression is evaluated, and of expressions that are built first.
+_URI = re.compile(rb"access to URI '[^'\n]*' is forbidden in restricted mode")
+_IMPORTED = re.compile(rb"during evaluation because the option 'allow-import-from-derivation' is disabled")
+_PINNED = (
+    b"spoold: expressions are evaluated without network. Use a fetcher that is built, with a hash: pkgs.fetchurl for "
+    b"builtins.fetchurl, pkgs.fetchzip for builtins.fetchTarball, pkgs.fetchgit or pkgs.fetchFromGitHub for "
+    b"builtins.fetchGit and fetchTree\n"
+)
+_IMPORTING = (
+    b"spoold: what is built cannot be imported or read by an expression (import from derivation). Put its Nix code "
+    b"into cutor.nix, and use its files in the shell, by their paths\n"
+)
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 
@@ -31,6 +44,8 @@ def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise and without places that only exist on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
     alone = _ALONE if _SIBLING.search(text) else b""
+    alone += _PINNED if _URI.search(text) else b""
+    alone += _IMPORTING if _IMPORTED.search(text) else b""
     text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
