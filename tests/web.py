@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             answer(self)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - the library's names
+    do_HEAD = do_POST = do_CONNECT = do_GET  # noqa: N815 - the library's names
 
     def send(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
         self.send_response(status)

@@ -105,25 +105,27 @@ def run_executor(read: Read, name: str | None) -> None:
     serve(named(), [Role.EXECUTOR], named)
 
 
-@command.command("fetch", short_help="Run the proxy by which pinned sources are downloaded.")
+@command.command("fetch", short_help="Run the proxy by which the builder downloads.")
 @click.pass_obj
 def run_fetch(read: Read) -> None:
-    """Let fetches of the builder's through to the hosts that [nix] fetch names, and to no others.
+    """Let downloads of the builder's through to the hosts that the settings name, and to no others.
 
-    It has no part in the spool. Where the settings name no host it ends at once. Without it, such as at a desk, a
-    builder starts a proxy of its own for each fetch.
+    These are the hosts in [nix] fetch for pinned sources, and those of binary caches and pins that are URLs. It has no
+    part in the spool. Where the settings name no host it ends at once. Without it, such as at a desk, a builder starts
+    a proxy of its own for each download.
 
     \b
     Examples:
       RUNTIME_DIRECTORY=/run/spoold-fetch spoold fetch
 
-    Signals: SIGTERM ends it and the fetches that go on; the builder tries those again.
+    Signals: SIGTERM ends it and the downloads that go on; the builder tries those again. The settings are read for
+    each download.
 
     Exit codes: 0 there is nothing to do, 1 it cannot start: the text on stderr says why and what to do.
     """
     from spoold.proxy import serving  # noqa: PLC0415 - the other daemons have no use for it
 
-    serving.run(read())
+    serving.run(read)
 
 
 @command.command("all", short_help="Run all four in one process, for a desk or a demo.")

@@ -47,6 +47,8 @@ _SPECIAL_4 = [
     )
 ]
 
+ANYWHERE: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
 
 def is_outside(address: Address) -> bool:
     """Tell whether an address is one of the Internet's, and of no special purpose."""

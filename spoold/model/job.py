@@ -167,7 +167,7 @@ class Runtime(Stored, frozen=True, kw_only=True):
 class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of one build."""
 
-    time: Annotated[float, setting("how long a build may take", "seconds", gt=0)] = 600
+    time: Annotated[float, setting("how long a build may take, with its downloads", "seconds", gt=0)] = 600
     silence: Annotated[float, setting("how long it may print nothing", "seconds", gt=0)] = 300
     evaluation_time: Annotated[float, setting("how long its expression may be evaluated", "seconds", gt=0)] = 60
     evaluation_memory: Annotated[int, setting("what its evaluation may take", "bytes", gt=0)] = 2 * 1024**3

@@ -18,16 +18,18 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from threading import Event
 
 import msgspec
 
 from spoold.config import NixSettings
 from spoold.host import launch, proc
 from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import BuildLimits
 from spoold.nix import confine
-from spoold.proxy.order import ACCEPTED, Ended, Order, Report
-from spoold.proxy.serving import Given
+from spoold.proxy import rules
+from spoold.proxy.order import ACCEPTED, Ended, Given, Order, Report
 
 PORT = 3128
 SOCKET = "SPOOLD_FETCH_PROXY"  # the variable of the environment that names the proxy's socket
@@ -50,10 +52,16 @@ socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [listener.fileno
 
 
 class Fetch:
-    """Something that is to get a door: its ``order``, and the proxy's ``report`` once it has ended."""
+    """Something that is to get a door: its ``order``, and the proxy's ``report`` once it has ended.
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    It ends when ``cancel`` is set. ``pins`` and ``limits`` are for a proxy that is started here; that of the unit goes
+    by its own settings.
+    """
+
+    def __init__(
+        self, order: Order, limits: BuildLimits, *, pins: Sequence[str] = (), cancel: Event | None = None
+    ) -> None:
+        self.order, self.limits, self.pins, self.cancel = order, limits, pins, cancel
         self.report: Report | None = None
 
 
@@ -106,30 +114,32 @@ class Door:
                 heard += piece
             return msgspec.json.decode(heard, type=Report)
         except (OSError, msgspec.DecodeError) as error:
-            raise TemporaryError(f"the proxy for sources ended before the fetch did ({error}); see its log") from error
+            raise TemporaryError(f"the proxy for downloads ended before its time ({error}); see its log") from error
 
 
 @contextlib.contextmanager
-def opened(settings: NixSettings, order: Order, entering: launch.Entering | None) -> Iterator[Door]:
-    """Open a door for one order; ``entering`` leads into the user namespace that the network's is to belong to.
+def opened(settings: NixSettings, fetch: Fetch, entering: launch.Entering | None) -> Iterator[Door]:
+    """Open a door for one order, and leave the report with ``fetch`` in the end.
 
-    Raises :class:`TemporaryError` where the proxy does not answer, :class:`OperatorError` where there can be no
-    namespace.
+    ``entering`` leads into the user namespace that the network's is to belong to. Raises :class:`TemporaryError` where
+    the proxy does not answer, :class:`OperatorError` where there can be no namespace.
     """
     with contextlib.ExitStack() as held:
-        control = _called(settings, held)  # it may have to start, while the namespace is made
+        control = _called(settings, fetch, held)  # it may have to start, while the namespace is made
         listener, namespace = _network(entering)
         held.callback(os.close, namespace)
         try:
             control.settimeout(ANSWER_TIME)
-            socket.send_fds(control, [msgspec.json.encode(order)], [listener])
+            socket.send_fds(control, [msgspec.json.encode(fetch.order)], [listener])
             if control.recv(1) != ACCEPTED:
-                raise TemporaryError("the proxy for sources takes no orders now; see its log")
+                raise TemporaryError("the proxy for downloads takes no orders now; see its log")
         except OSError as error:
-            raise TemporaryError(f"the proxy for sources does not answer ({error.strerror or error})") from error
+            raise TemporaryError(f"the proxy for downloads does not answer ({error.strerror or error})") from error
         finally:
             os.close(listener)
-        yield Door(namespace, control)
+        made = Door(namespace, control)
+        yield made
+        fetch.report = made.report()
 
 
 def _network(entering: launch.Entering | None) -> tuple[int, int]:
@@ -153,28 +163,28 @@ def _network(entering: launch.Entering | None) -> tuple[int, int]:
     return descriptors[0], descriptors[1]
 
 
-def _called(settings: NixSettings, held: contextlib.ExitStack) -> socket.socket:
+def _called(settings: NixSettings, fetch: Fetch, held: contextlib.ExitStack) -> socket.socket:
     """Return a connection to the proxy of the unit, or to one that is started for it."""
     name = os.environ.get(SOCKET, "")
     if not name:
-        return _started(settings, held)
+        return _started(settings, fetch, held)
     control = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     control.settimeout(ANSWER_TIME)
     try:
         control.connect(name)
     except OSError as error:
         raise TemporaryError(
-            f"the proxy for sources does not run at {name} ({error.strerror}): systemctl restart spoold-fetch; after a "
-            "change of [nix] fetch it needs that, as the builder does"
+            f"the proxy for downloads does not run at {name} ({error.strerror}): systemctl restart spoold-fetch. It "
+            "runs where the settings name a host ([nix] fetch or substituters, a URL in [nixpkgs])"
         ) from error
     return control
 
 
-def _started(settings: NixSettings, held: contextlib.ExitStack) -> socket.socket:
+def _started(settings: NixSettings, fetch: Fetch, held: contextlib.ExitStack) -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
         uid = settings.jail_user if os.geteuid() == 0 else -1
-        given = Given(fetch=settings.fetch, fetch_inside=settings.fetch_inside, uid=uid)
+        given = Given(rules=rules.of(fetch.order.purpose, settings, fetch.pins, fetch.limits), uid=uid)
         words = [":".join(sys.path), msgspec.json.encode(given).decode(), str(theirs.fileno())]
         process = subprocess.Popen(
             [sys.executable, "-c", _START, *words],

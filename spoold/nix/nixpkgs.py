@@ -20,10 +20,14 @@ import msgspec
 
 from spoold.host import proc
 from spoold.model.errors import OperatorError
+from spoold.model.job import BuildLimits
+from spoold.nix import asking, door, sources
 from spoold.nix.store import LOGICAL, Store
+from spoold.proxy.order import Order, Purpose
 
 FETCH = proc.Bounds(wall=1800)
 ADD = proc.Bounds(wall=600)
+LIMITS = BuildLimits()
 BATCH = 500  # file names on one command line
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
@@ -118,11 +122,16 @@ def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, st
     location = next(iter(arguments.values()))
     path = location.removeprefix("file://")
     readable = [path] if os.path.exists(path) else []
-    finished = store.run(
-        [*argv, "-E", expression], bounds, readable=readable, network=path == location and not readable
-    )
+    argv += ["-E", expression]
+    if path == location and not readable:
+        order = Order(build="pin", what=name, bytes=LIMITS.output, time=bounds.wall, purpose=Purpose.PIN)
+        fetch = door.Fetch(order, LIMITS, pins=[location])
+        finished = asking.run(store, [location], argv, bounds, fetch)
+    else:
+        fetch, finished = None, store.run(argv, bounds, readable=readable)
     if not finished.ok:
         text = finished.stderr.data.decode(errors="replace").strip()
+        text += sources.trouble(fetch.report, text) if fetch and fetch.report else ""
         raise OperatorError(f"nixpkgs.{name}: cannot add {location}: {text or finished.limit}")
     return msgspec.json.decode(finished.stdout.data, type=str)
 

@@ -43,6 +43,10 @@ OURS = frozenset(
 FETCHURL = "builtin:fetchurl"
 
 
+class UnavailableError(ClientError):
+    """What is needed is in no binary cache, and may not be downloaded."""
+
+
 class Output(msgspec.Struct, frozen=True, array_like=True):
     """An output of a derivation; ``algorithm`` is empty unless the content is fixed beforehand."""
 
@@ -111,7 +115,7 @@ def check(store: Store, derivations: Sequence[str]) -> None:
         if derivation.is_fixed:
             refusal = sources.refusal(name, hosts_of(store, derivation), store.settings)
             if refusal:
-                raise ClientError(refusal)
+                raise UnavailableError(refusal)
 
 
 def hosts_of(store: Store, derivation: Derivation) -> list[Host]:

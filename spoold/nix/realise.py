@@ -24,14 +24,15 @@ from spoold.host import proc, userns
 from spoold.model.errors import ClientError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome
-from spoold.nix import confine, door, policy, sources
+from spoold.nix import asking, confine, door, policy, sources
 from spoold.nix.policy import Derivation
-from spoold.nix.store import Store
-from spoold.proxy.order import Order
+from spoold.nix.store import QUICK, Store
+from spoold.proxy.order import Order, Purpose
 
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
 _FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
 OUTPUT = "out"
+CACHE = Purpose.CACHE
 MARGIN = 64 * 1024  # bytes of log for Nix's own words
 MISMATCH = 102  # nix-store's exit code where the hash is another
 BOUNDS = (proc.Limit.WALL, proc.Limit.OUTPUT)  # by which the proxy's are told
@@ -39,10 +40,14 @@ AHEAD = 1024**3  # bytes by which a file may at least pass the limit of output b
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """What a derivation needs and the store has not: derivations to build, paths to fetch."""
+    """What a derivation needs and the store has not: derivations to build, paths to fetch.
+
+    ``away`` says which binary cache could not be asked, "" where all were.
+    """
 
     built: list[str]
     fetched: list[str]
+    away: str = ""
 
 
 class Realisation(msgspec.Struct, frozen=True):
@@ -68,14 +73,15 @@ def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, b
         raise ClientError(f"{policy.name_of(derivation)} has no output named {OUTPUT}")
     if store.valid([out]):
         return Realisation(None, out)
-    missing = _missing(store, derivation, network=bool(store.settings.substituters))
-    fetching = None
+    order = Order(build=build, what=policy.name_of(derivation), bytes=limits.output, time=limits.time, purpose=CACHE)
+    missing = _missing(store, derivation, door.Fetch(order, limits, cancel=cancel))
+    fetching, away = None, missing.away
     if missing.fetched:
-        fetching = _fetch(store, missing.fetched, limits, cancel)
+        fetching = _fetch(store, missing.fetched, limits, door.Fetch(order, limits, cancel=cancel))
         if cancel.is_set():
             raise TemporaryError("the build was cancelled")
-        missing = _missing(store, derivation, network=False)
-    _check(store, missing.built, fetching)
+        missing = _missing(store, derivation, None)
+    _check(store, missing.built, fetching, away)
     making = _Making(store, limits, cancel, build)
     failed = making.sources(missing.built) if store.settings.fetch else None
     if failed is None:
@@ -84,9 +90,12 @@ def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, b
     return msgspec.structs.replace(failed, fetching=fetching, before=tuple(making.before))
 
 
-def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
-    caches = [] if network else ["--option", "substituters", ""]
-    finished = store.run(["nix-store", *caches, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"], network=network)
+def _missing(store: Store, derivation: str, fetch: door.Fetch | None) -> Missing:
+    """Ask what is missing: with ``fetch``, the binary caches too."""
+    caches = store.settings.substituters if fetch else []
+    options = [] if caches else ["--option", "substituters", ""]
+    argv = ["nix-store", *options, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"]
+    finished = asking.run(store, caches, argv, QUICK, fetch) if fetch and caches else store.run(argv)
     if not finished.ok:
         said = finished.stderr.data.decode(errors="replace").strip()
         # Nix read derivations that the evaluation made: what it cannot make sense of is theirs, unless the host failed.
@@ -94,14 +103,17 @@ def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
             raise TemporaryError(f"cannot tell what is missing: {said}")
         raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
     text = finished.stderr.data.decode(errors="replace")
-    return Missing(_paths(_BUILT, text), _paths(_FETCHED, text))
+    away = sources.unanswered(fetch.report) if fetch and fetch.report else ""
+    return Missing(_paths(_BUILT, text), _paths(_FETCHED, text), away)
 
 
-def _check(store: Store, built: list[str], fetching: proc.Finished | None) -> None:
-    """Ask the policy; what a binary cache promised and did not deliver is not the client's fault."""
+def _check(store: Store, built: list[str], fetching: proc.Finished | None, away: str) -> None:
+    """Ask the policy; what a binary cache that is away may have, or did not deliver, is not the client's fault."""
     try:
         policy.check(store, built)
-    except ClientError as error:
+    except policy.UnavailableError as error:
+        if away:
+            raise TemporaryError(f"a binary cache is away ({away}), and {error}") from error
         if fetching is None or fetching.ok:
             raise
         said = fetching.stderr.data.decode(errors="replace").strip()[-1000:]
@@ -113,10 +125,11 @@ def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
     return match.group(1).split() if match else []
 
 
-def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
+def _fetch(store: Store, paths: list[str], limits: BuildLimits, fetch: door.Fetch) -> proc.Finished:
     """Fetch what a cache promised."""
     bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
-    return store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
+    argv = ["nix-store", "--realise", "--keep-going", *paths]
+    return asking.run(store, store.settings.substituters, argv, bounds, fetch)
 
 
 class _Making:
@@ -141,8 +154,13 @@ class _Making:
 
     def _inputs(self, path: str, graph: Mapping[str, Derivation]) -> Realisation | None:
         """Build what a download needs, such as curl: without network, and not in the download's own call."""
-        wanted = [(each, names) for each, names in graph[path].derivations if each in graph]
-        outputs = [each.path for one, names in wanted for each in graph[one].outputs if each.name in names]
+        wanted = graph[path].derivations
+        outputs = [
+            output.path
+            for each, names in wanted
+            for output in (graph.get(each) or policy.read(self._store, each)).outputs
+            if output.name in names
+        ]
         if self._store.valid(outputs):
             return None
         finished = self.build([f"{each}!{','.join(names)}" for each, names in wanted], list(graph))
@@ -156,7 +174,7 @@ class _Making:
         """Download one source."""
         name, limits = policy.name_of(path), self._limits
         order = Order(build=self._name, what=name, bytes=limits.fetch_bytes, time=min(limits.fetch_time, self._left))
-        fetch = door.Fetch(order)
+        fetch = door.Fetch(order, limits)
         finished = self._run([path], [path], fetch)
         self.before.append(finished)
         if finished.ok:

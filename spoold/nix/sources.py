@@ -66,8 +66,18 @@ def _any_of(wanted: Sequence[Host]) -> str:
     return " or ".join([*names[:SHOWN], *more])
 
 
+def trouble(report: Report, text: str) -> str:
+    """Return what the proxy met and ``text`` does not say, as further lines of it."""
+    return "".join(f"\n{each.said}" for each in report.passages if each.trouble and each.said not in text)
+
+
+def unanswered(report: Report) -> str:
+    """Say which server was away, "" where none was."""
+    return next((each.said for each in report.passages if each.trouble is Trouble.AWAY), "")
+
+
 def away(report: Report) -> str:
-    """Say which server was away, where none delivered anything; "" otherwise."""
+    """Say which server was away, where no other delivered anything; "" otherwise."""
     delivered = any(not each.trouble and (each.status < 400 and each.received) for each in report.passages)
     failed = [each.said for each in report.passages if each.trouble is Trouble.AWAY]
     return "" if delivered or not failed else failed[-1]

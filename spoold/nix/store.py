@@ -160,28 +160,33 @@ class Store:
         stdin: bytes = b"",
         readable: Sequence[str] = (),
         network: bool = False,
+        fetch: door.Fetch | None = None,
         cancel: Event | None = None,
     ) -> proc.Finished:
         """Run a Nix program on this store (or on ``root``), one that starts no builder.
 
-        It sees the state directory, and ``readable``.
+        It sees the state directory, and ``readable``; with ``fetch`` there is a door, with ``network`` the host's.
         """
         program = command.line(argv, str(root or self.root), self.settings)
-        caches = [path for path in map(_local, self.settings.substituters) if network and os.path.isdir(path)]
-        with self.workspace() as scratch:
+        with contextlib.ExitStack() as held:
+            scratch = held.enter_context(self.workspace())
+            way = held.enter_context(door.opened(self.settings, fetch, self._entering)) if fetch else None
             confined = confine.trusted(
                 program,
-                is_root=self._is_root,
-                readable=[*readable, *caches],
+                is_root=self.is_root,
+                readable=readable,
                 writable=[str(self.state)],
                 network=network,
+                namespace=way.namespace if way else -1,
             )
             return proc.run(
                 confined,
                 bounds,
-                env=self._environment(scratch, network=network),
+                env=self._environment(scratch, network=network) | (way.variables if way else {}),
                 stdin=stdin,
                 cancel=cancel,
+                alarms=[way.alarm] if way else [],
+                descriptors=[way.namespace] if way else [],
                 pid_namespace=True,
                 entering=self._entering,
             )
@@ -204,7 +209,7 @@ class Store:
         with contextlib.ExitStack() as held:
             user = held.enter_context(self.users.one(cancel)) if self.users else None
             entering = user.namespace.entering if user else None
-            way = held.enter_context(door.opened(self.settings, fetch.order, entering)) if fetch else None
+            way = held.enter_context(door.opened(self.settings, fetch, entering)) if fetch else None
             scratch = held.enter_context(self.workspace())
             group = held.enter_context(cage.cage(limits.memory))
             seccomp = held.enter_context(filtering())
@@ -220,7 +225,7 @@ class Store:
             held.enter_context(self._kept_closed())
             confined = confine.trusted(
                 command.line(argv, str(self.root), self.settings, user.group if user else ""),
-                is_root=self._is_root,
+                is_root=self.is_root,
                 helpers=self._build_hook,
                 writable=[str(self.state)],
                 users=user.files(scratch) if user else None,
@@ -238,12 +243,11 @@ class Store:
                 pid_namespace=True,
                 entering=entering,
             )
-            if fetch and way:
-                fetch.report = way.report()
             return group.accounted(finished)
 
     @property
-    def _is_root(self) -> bool:
+    def is_root(self) -> bool:
+        """Tell whether Nix programs run as root, be it of a user namespace."""
         return os.geteuid() == 0 or self.users is not None
 
     @functools.cached_property
@@ -293,8 +297,3 @@ class Store:
                 yield connection
         except sqlite3.Error as error:
             raise TemporaryError(f"cannot read {name}: {error}") from error
-
-
-def _local(cache: str) -> str:
-    """The directory of a binary cache that is one, else ""."""
-    return cache.partition("?")[0].removeprefix("file://") if cache.startswith(("file://", "/")) else ""

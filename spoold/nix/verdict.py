@@ -23,7 +23,7 @@ CHUNK = 4096  # bytes that Nix reads of a log at once; what passes the limit is 
 LOG_ENDED = b" killed after writing more than "  # Nix's word; a builder's own needs a log as long as that all the same
 FREE = 64 * 1024**2  # bytes; with less, a failure is the disk's
 NOTHING = Stream(b"", 0)
-OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ")
+OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ", "nsenter: ")
 CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how a collector that gets no memory ends
 
 

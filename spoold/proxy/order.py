@@ -15,6 +15,28 @@ class Purpose(StrEnum):
     """What is to be fetched, which decides on the hosts."""
 
     SOURCE = "source"  # by a builder of a client's
+    CACHE = "cache"  # from binary caches, by Nix itself
+    PIN = "pin"  # a nixpkgs that is a URL, by Nix itself
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator allows for one purpose: hosts, further networks, and where that is said.
+
+    ``bytes`` and ``time`` are bounds beside those of an order.
+    """
+
+    hosts: list[str]
+    inside: list[str]
+    setting: str
+    bytes: int
+    time: float
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proxy for one order is started with: its rules, and the user to become, -1 for none."""
+
+    rules: Rules
+    uid: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from spoold.host.log import Log
-from spoold.model.addresses import Network
+from spoold.model.addresses import ANYWHERE, network
 from spoold.model.hosts import Hosts
-from spoold.proxy import request
-from spoold.proxy.order import PASSAGES, Ended, Order, Passage, Report, Trouble
+from spoold.proxy import request, upstream
+from spoold.proxy.order import PASSAGES, Ended, Order, Passage, Report, Rules, Trouble
 from spoold.proxy.reaching import AwayError, InsideError, connect
 from spoold.proxy.relay import GoneError, RefusedError, Relay, Side
 from spoold.proxy.request import MalformedError, Request
 
 log = Log("fetch")
 CONNECTIONS = 32  # at once
+SHOWN = 500  # characters of what was asked, in reports and logs
 HEAD_TIME = 20.0  # seconds for the head of a request
 STATUS = {
     Trouble.UNLISTED: "403 Forbidden",
@@ -29,18 +29,13 @@ STATUS = {
 }
 
 
-class Rules(NamedTuple):
-    """What the operator allows."""
-
-    hosts: Hosts
-    inside: Sequence[Network]
-
-
 class Passing:
     """One order."""
 
     def __init__(self, rules: Rules, order: Order) -> None:
-        self._rules, self._order = rules, order
+        self._order = order
+        self._hosts, self._setting = Hosts(rules.hosts), rules.setting
+        self._inside = [network(each) for each in rules.inside]
         self._left = order.bytes
         self._spent = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,19 +106,20 @@ class Passing:
     async def _answer(self, client: Side, passage: Passage) -> None:
         """Answer one request; raises :class:`RefusedError` or :class:`GoneError`."""
         asked = await self._read(client)
-        passage.method, passage.host, passage.target = asked.method, str(asked.host), asked.target
-        if not self._rules.hosts.allows(asked.host):
-            raise RefusedError(Trouble.UNLISTED, f"{asked.host} is not in `[nix] fetch`")
+        passage.method, passage.host, passage.target = asked.method[:SHOWN], str(asked.host), asked.target[:SHOWN]
+        if not self._hosts.allows(asked.host):
+            raise RefusedError(Trouble.UNLISTED, f"{asked.host} is not in {self._setting}")
         try:
-            connection = await connect(asked.host, self._rules.inside)
+            before = upstream.of(asked.host, "https" if asked.is_tunnel else "http")
+            connection = await connect(before or asked.host, ANYWHERE if before else self._inside)
         except InsideError as error:
             raise RefusedError(Trouble.INSIDE, str(error)) from error
-        except AwayError as error:
+        except (AwayError, ValueError) as error:
             raise RefusedError(Trouble.AWAY, str(error)) from error
         passage.address = str(connection.getpeername()[0])
         server = Side(*await asyncio.open_connection(sock=connection, limit=request.LARGEST))
         try:
-            await Relay(self._count, asked, client, server, passage).run()
+            await Relay(self._count, asked, client, server, passage=passage, before=before).run()
         finally:
             server.writer.close()
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from spoold.model.hosts import Host
 from spoold.proxy import request
 from spoold.proxy.order import Passage, Trouble
 from spoold.proxy.request import MalformedError, Request
@@ -40,13 +41,20 @@ class Side(NamedTuple):
 
 
 class Relay:
-    """One request whose host is connected."""
+    """One request whose host is connected, or a proxy of the operator's ``before`` it."""
 
     def __init__(
-        self, count: Callable[[int], None], asked: Request, client: Side, server: Side, passage: Passage
+        self,
+        count: Callable[[int], None],
+        asked: Request,
+        client: Side,
+        server: Side,
+        *,
+        passage: Passage,
+        before: Host | None,
     ) -> None:
         self._count, self._asked, self._passage = count, asked, passage
-        self._client, self._server = client, server
+        self._client, self._server, self._before = client, server, before
         self._client_spoke_last = False
         self._begun = False
 
@@ -62,6 +70,11 @@ class Relay:
             raise GoneError from error
 
     async def _tunnel(self) -> None:
+        if self._before:
+            await self._to_server(self._asked.for_proxy())
+            answer, _ = await self._head()
+            if answer.status // 100 != 2:
+                raise self._away(f"is not reached: the proxy {self._before} answers {answer.status}")
         await self._to_client(b"HTTP/1.1 200 Connection established\r\n\r\n", received=False)
         ways = asyncio.ensure_future(self._upwards()), asyncio.ensure_future(self._downwards(None))
         try:
@@ -70,7 +83,7 @@ class Relay:
             await _cancelled(*ways)
 
     async def _exchange(self) -> None:
-        await self._to_server(self._asked.head)
+        await self._to_server(self._asked.for_proxy() if self._before else self._asked.head)
         body, answer = asyncio.ensure_future(self._body()), asyncio.ensure_future(self._respond())
         try:
             await asyncio.wait((body, answer), return_when=asyncio.FIRST_COMPLETED)

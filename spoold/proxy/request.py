@@ -37,6 +37,12 @@ class Request(NamedTuple):
         """Tell whether it asks for a tunnel."""
         return self.method == "CONNECT"
 
+    def for_proxy(self) -> bytes:
+        """Return the head that another proxy gets."""
+        if self.is_tunnel:
+            return f"CONNECT {self.host.authority} HTTP/1.1\r\nHost: {self.host.authority}\r\n\r\n".encode()
+        return self.head.replace(b" ", f" http://{self.host.authority}".encode(), 1)
+
 
 def read(head: bytes) -> Request:
     """Read the head of a request, with the empty line at its end; raises :class:`MalformedError`."""

@@ -14,22 +14,21 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import NoReturn
 
 import msgspec
 
-from spoold.config import NixSettings, Settings
+from spoold.config import Settings
 from spoold.host import accounts, journal
 from spoold.host import log as logs
 from spoold.host.log import Log
 from spoold.host.notify import notify
-from spoold.model import addresses
 from spoold.model.errors import OperatorError
-from spoold.model.hosts import Hosts
-from spoold.model.job import BuildLimits
-from spoold.proxy.order import ACCEPTED, LONGEST, Order
-from spoold.proxy.passing import Passing, Rules
+from spoold.proxy import rules
+from spoold.proxy.order import ACCEPTED, LONGEST, Given, Order, Purpose, Rules
+from spoold.proxy.passing import Passing
 
 log = Log("fetch")
 DIRECTORY, NAME = "/run/spoold-fetch", "socket"  # the first is its unit's RuntimeDirectory
@@ -39,22 +38,18 @@ ORDER_TIME = 10.0  # seconds for an order to come
 _WHO = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proxy for one order is started with: the settings that count, and the user to become, -1 for none."""
-
-    fetch: list[str]
-    fetch_inside: list[str]
-    uid: int
+RulesFor = Callable[[Purpose], Rules]
 
 
-def run(settings: Settings) -> None:
+def run(read: Callable[[], Settings]) -> None:
     """Serve orders until SIGTERM; where there is nothing to let through, say so and end.
 
-    Raises :class:`OperatorError` where the socket cannot be made.
+    ``read`` reads the settings. Raises :class:`OperatorError` where they have a mistake, or the socket cannot be made.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # all of its settings need a restart
-    if not settings.nix.fetch:
-        log.info("nothing to do: [nix] fetch names no host")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the settings are read for each order
+    settings = read()
+    if not rules.any_at_all(settings.nix, settings.nixpkgs.values()):
+        log.info("nothing to do: neither [nix] fetch nor a cache or pin names a host")
         notify("READY=1")
         return
     callers = {0, os.geteuid(), accounts.uid_of(BUILDER)} - {None}
@@ -62,12 +57,17 @@ def run(settings: Settings) -> None:
     with _listening(path) as listener:
         log.info("ready", hosts=" ".join(settings.nix.fetch), socket=path)
         notify("READY=1")
-        _take_orders(listener, callers, rules(settings.nix), settings.builder.limits)
+        _take_orders(listener, callers, partial(_rules, read, settings))
 
 
-def rules(settings: NixSettings) -> Rules:
-    """Return what the operator allows."""
-    return Rules(Hosts(settings.fetch), [addresses.network(each) for each in settings.fetch_inside])
+def _rules(read: Callable[[], Settings], at_start: Settings, purpose: Purpose) -> Rules:
+    """Return what is allowed by now: daemons take over another pin while they run."""
+    try:
+        settings = read()
+    except OperatorError as error:
+        log.error("the settings cannot be read; those from the start hold", error=error)
+        settings = at_start
+    return rules.of(purpose, settings.nix, settings.nixpkgs.values(), settings.builder.limits)
 
 
 @contextlib.contextmanager
@@ -88,9 +88,7 @@ def _listening(path: str) -> Iterator[socket.socket]:
         yield listener
 
 
-def _take_orders(
-    listener: socket.socket, callers: Collection[int | None], rules: Rules, limits: BuildLimits
-) -> NoReturn:
+def _take_orders(listener: socket.socket, callers: Collection[int | None], rules_for: RulesFor) -> NoReturn:
     children: set[int] = set()
     while True:
         control, _ = listener.accept()
@@ -105,17 +103,17 @@ def _take_orders(
                 children.add(child)
             else:
                 listener.close()
-                os._exit(_served(control, rules, limits))
+                os._exit(_served(control, rules_for))
 
 
 def _ended(children: Collection[int]) -> set[int]:
     return {child for child in children if os.waitpid(child, os.WNOHANG)[0]}
 
 
-def _served(control: socket.socket, rules: Rules, limits: BuildLimits | None) -> int:
+def _served(control: socket.socket, rules_for: RulesFor) -> int:
     """Serve one order, in a process for it alone; return the process's exit code."""
     try:
-        serve(control, rules, limits)
+        serve(control, rules_for)
     except (OSError, msgspec.DecodeError) as error:
         log.warning("an order was not carried out", error=error)
         return 1
@@ -125,20 +123,20 @@ def _served(control: socket.socket, rules: Rules, limits: BuildLimits | None) ->
     return 0
 
 
-def serve(control: socket.socket, rules: Rules, limits: BuildLimits | None = None) -> None:
-    """Serve the order that comes by ``control``, and answer it there; ``limits`` are bounds beside its own."""
+def serve(control: socket.socket, rules_for: RulesFor) -> None:
+    """Serve the order that comes by ``control``, and answer it there."""
     control.settimeout(ORDER_TIME)
     data, descriptors, *_ = socket.recv_fds(control, LONGEST, 1)
     order = msgspec.json.decode(data, type=Order)
-    if limits is not None:
-        order = msgspec.structs.replace(
-            order, bytes=min(order.bytes, limits.fetch_bytes), time=min(order.time, limits.fetch_time)
-        )
+    allowed = rules_for(order.purpose)
+    order = msgspec.structs.replace(order, bytes=min(order.bytes, allowed.bytes), time=min(order.time, allowed.time))
     with socket.socket(fileno=descriptors[0]) as listener:
         for each in (listener, control):
             each.setblocking(False)
         control.send(ACCEPTED)
-        report = asyncio.run(Passing(rules, order).serve(listener, control))
+        # Not asyncio.run, which waits for threads whose resolver does not answer.
+        with contextlib.closing(asyncio.new_event_loop()) as loop:
+            report = loop.run_until_complete(Passing(allowed, order).serve(listener, control))
     control.setblocking(True)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the builder is gone
         control.sendall(msgspec.json.encode(report))
@@ -150,11 +148,10 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[3]))
     logs.set_up(level="info", journal=journal.is_stderr())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the builder ends, and so the order
-    nix = NixSettings(fetch=given.fetch, fetch_inside=given.fetch_inside)
     if given.uid >= 0:
         _become(given.uid)
     # Threads of a resolver that does not answer are nothing to wait for.
-    os._exit(_served(control, rules(nix), None))
+    os._exit(_served(control, lambda _: given.rules))
 
 
 def _become(uid: int) -> None:

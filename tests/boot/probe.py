@@ -28,11 +28,17 @@ def connected() -> None:
         channel.connect("/run/docker.sock")
 
 
+def outside() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.connect(("192.0.2.1", 9))
+
+
 attempts: dict[str, Callable[[], object]] = {
     "docker": connected,
     "store": lambda: written("/var/lib/spoold/nix/nix/var"),
     "above": lambda: written("/var/lib/spoold"),
-    "network": lambda: socket.socket(socket.AF_INET).close(),
+    "sockets": lambda: socket.socket(socket.AF_INET).close(),
+    "network": outside,
     "spool": lambda: written("/var/spool/spoold/tmp"),
     "response": lambda: Path("/var/spool/spoold/done/hers.response.json").read_bytes(),
     "etc": lambda: written("/etc"),

@@ -217,7 +217,8 @@ ALLOWED = {
     "docker": {"executor"},
     "store": {"builder"},
     "above": set[str](),
-    "network": {"builder"},
+    "sockets": {"builder"},  # for the namespaces of its downloads
+    "network": set[str](),
     "spool": {"intake", "executor", "builder", "health"},
     "response": {"intake", "executor", "builder", "health"},  # by their group; and its client by a list
     "etc": set[str](),

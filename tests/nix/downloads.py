@@ -17,20 +17,33 @@ from tests.web import Web
 
 LOOPBACK = ["127.0.0.0/8", "::1/128"]
 CURL = "curl --silent --show-error --fail --location --output $out $url"
+# The same without any program, for stores in which there is none yet.
+BY_BASH = """
+  [ "$http_proxy" = http://127.0.0.1:3128 ] || exit 1
+  exec 3<>/dev/tcp/127.0.0.1/3128; printf "GET $url HTTP/1.0\\r\\n\\r\\n" >&3
+  while read -r line <&3 && [ ${#line} -gt 1 ]; do :; done; cat <&3 > $out"""
 SOURCE = """derivation {
     name = "NAME"; system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; args = [ "-c" ''SCRIPT'' ];
-    PATH = "${pkgs.coreutils}/bin:${pkgs.curl}/bin:${pkgs.python3}/bin"; url = "URL"; at = "NOW";
+    PATH = "${pkgs.coreutils}/bin:TOOLS"; url = "URL"; at = "NOW";
     outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = "HASH";
     impureEnvVars = [ "http_proxy" "https_proxy" "all_proxy" "ftp_proxy" "no_proxy" "NIX_CURL_FLAGS" MORE ];
   }"""
 
 
-def source(url: str, content: bytes | None = None, *, script: str = CURL, name: str = "source", more: str = "") -> str:
+def source(
+    url: str,
+    content: bytes | None = None,
+    *,
+    script: str = CURL,
+    name: str = "source",
+    more: str = "",
+    tools: str = "${pkgs.curl}/bin",
+) -> str:
     """Return a derivation that downloads, with the hash of ``content``, by default of something that nobody has."""
     now = str(time.time_ns())
     digest = hashlib.sha256(now.encode() if content is None else content).hexdigest()
     text = SOURCE.replace("NAME", name).replace("SCRIPT", script.replace("${", "''${")).replace("URL", url)
-    return text.replace("HASH", digest).replace("NOW", now).replace("MORE", more)
+    return text.replace("HASH", digest).replace("NOW", now).replace("MORE", more).replace("TOOLS", tools)
 
 
 def content(server: Web, path: str = "/x") -> bytes:

@@ -21,7 +21,7 @@ from spoold.nix.build import NixBuilder
 from spoold.nix.store import Store
 from tests import web
 from tests.nix import room, setups
-from tests.nix.downloads import CURL, Allow, allowing, at, content, failed, shell, source
+from tests.nix.downloads import BY_BASH, CURL, Allow, allowing, at, content, failed, shell, source
 from tests.nix.setups import InProcess, Kind, Setup
 from tests.waiting import until
 from tests.web import Handler, Web, endless, never
@@ -67,7 +67,8 @@ def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder) -> Iterator[t
 def test_each_kind_of_builder_downloads(setup: tuple[Setup, Web]) -> None:
     builder, server = setup
     before = len(server.asked)
-    result = builder.build(shell(source(at(server, "/kind"), content(server, "/kind"))))
+    fetch = source(at(server, "/kind"), content(server, "/kind"), script=BY_BASH, tools="")
+    result = builder.build(shell(fetch))
     assert result.shell, result.phase.stderr
     assert server.asked[before:] == ["GET /kind"]
 
@@ -75,8 +76,8 @@ def test_each_kind_of_builder_downloads(setup: tuple[Setup, Web]) -> None:
 def test_no_kind_of_builder_reaches_anything_else(setup: tuple[Setup, Web]) -> None:
     builder, server = setup
     before = len(server.asked)
-    script = f"curl --noproxy '*' http://127.0.0.1:{server.port}/x && echo REACHED; exit 1"
-    said = failed(builder.build(shell(source(at(server), script=script))))
+    script = f"echo > /dev/tcp/127.0.0.1/{server.port} && echo REACHED; exit 1"
+    said = failed(builder.build(shell(source(at(server), script=script, tools=""))))
     assert "REACHED" not in said
     assert "asked for no download" in said
     assert server.asked[before:] == []
@@ -305,4 +306,4 @@ def test_a_proxy_that_is_killed_is_not_the_clients_fault(allow: Allow, server: W
     building.join()
     assert len(seen) == 1
     assert isinstance(seen[0], TemporaryError)
-    assert "proxy for sources ended" in str(seen[0])
+    assert "proxy for downloads ended" in str(seen[0])

@@ -107,7 +107,9 @@ def test_nothing_but_the_listed_host_is_reached(allow: Allow, server: Web) -> No
         own = udp.getsockname()[0]
     program = f"ATTACKS = {ATTACKS!r}\n{PROGRAM}".replace("''", '""')
     run = f'python3 -c "$program" {own} {own} {server.port}; exit 1'
-    fetch = source(at(server), script=run).replace("url =", f"program = ''{program}''; url =")
+    fetch = source(at(server), script=run, tools="${pkgs.python3}/bin").replace(
+        "url =", f"program = ''{program}''; url ="
+    )
     said = failed(room.build(builder, shell(fetch)))
     for name in ATTACKS:
         assert f"tried {name}" in said
@@ -162,7 +164,7 @@ def test_downloads_at_the_same_time_do_not_meet(allow: Allow, server: Web) -> No
     run = 'python3 -c "$program"; exit 1'
 
     def fetch(url: str, program: str) -> str:
-        return source(url, script=run).replace("url =", f"program = ''{program}''; url =")
+        return source(url, script=run, tools="${pkgs.python3}/bin").replace("url =", f"program = ''{program}''; url =")
 
     listening = threading.Thread(
         target=lambda: said.append(failed(room.build(builder, shell(fetch(at(server, "/wait"), LISTENS)))))

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
-from spoold.config import NixSettings
 from spoold.proxy import serving
-from spoold.proxy.order import ACCEPTED, Order, Report
+from spoold.proxy.order import ACCEPTED, Order, Report, Rules
 from tests.web import Web
 from tests.web import serving as web_serving
 
@@ -25,11 +24,11 @@ class Proxy:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
         self.control, theirs = socket.socketpair()
-        rules = serving.rules(NixSettings(fetch=fetch, fetch_inside=inside))
+        rules = Rules(hosts=fetch, inside=inside, setting="`[nix] fetch`", bytes=10**12, time=10**6)
 
         def serve() -> None:
             with theirs:
-                serving.serve(theirs, rules)
+                serving.serve(theirs, lambda _: rules)
 
         self.thread = threading.Thread(target=serve, daemon=True)
         self.thread.start()
@@ -55,7 +54,10 @@ class Proxy:
     def tunnel(self, authority: str) -> socket.socket:
         connection = self.connect()
         connection.sendall(f"CONNECT {authority} HTTP/1.1\r\n\r\n".encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += connection.recv(1)
+        assert head.startswith(b"HTTP/1.1 200 ")
         return connection
 
     def report(self) -> Report:
@@ -106,3 +108,10 @@ def web() -> Iterator[Web]:
     with web_serving() as server:
         server.has("/x", b"content")
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

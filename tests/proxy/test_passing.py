@@ -11,7 +11,7 @@ import pytest
 
 from spoold.proxy import passing, reaching, relay
 from spoold.proxy.order import Ended, Trouble
-from tests.proxy.conftest import LOOPBACK, MakeProxy, everything
+from tests.proxy.conftest import LOOPBACK, MakeProxy, Proxy, everything
 from tests.web import Handler, Web, closed
 
 
@@ -260,18 +260,28 @@ def select_end(connection: socket.socket) -> bool:
         return False
 
 
-def test_connections_that_say_nothing_are_few_and_short(
-    proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(passing, "HEAD_TIME", 2.0)
+def slow(made: Proxy, held: contextlib.ExitStack) -> list[socket.socket]:
+    """Make as many connections as there may be, which never end their request."""
+    connections = [held.enter_context(made.connect()) for _ in range(passing.CONNECTIONS)]
+    for each in connections:
+        each.sendall(b"GET http://localhost")
+    return connections
+
+
+def test_connections_are_few(proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "HEAD_TIME", 300.0)
+    made, other = proxy([f"localhost:{web.port}"]), proxy([f"localhost:{web.port}"])
+    with contextlib.ExitStack() as held:
+        slow(made, held)
+        assert made.get(f"http://localhost:{web.port}/x").startswith(b"HTTP/1.1 503 ")
+        assert other.get(f"http://localhost:{web.port}/x").endswith(b"content"), "they are one download's own"
+
+
+def test_connections_that_say_nothing_are_closed(proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "HEAD_TIME", 0.5)
     made = proxy([f"localhost:{web.port}"])
     with contextlib.ExitStack() as held:
-        slow = [held.enter_context(made.connect()) for _ in range(passing.CONNECTIONS)]
-        for each in slow:
-            each.sendall(b"GET http://localhost")
-        said = made.get(f"http://localhost:{web.port}/x")
-        assert said.startswith(b"HTTP/1.1 503 ") or said.endswith(b"content"), "the former, unless they were late"
-        assert [everything(each) for each in slow] == [b""] * len(slow)
+        assert [everything(each) for each in slow(made, held)] == [b""] * passing.CONNECTIONS
     assert made.get(f"http://localhost:{web.port}/x").endswith(b"content")
 
 
@@ -299,8 +309,52 @@ def test_an_order_of_a_builder_that_is_gone_ends(proxy: MakeProxy, web: Web) -> 
     assert not made.thread.is_alive()
 
 
-@pytest.fixture(autouse=True)
-def _no_proxy_for_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own environment has no say."""
+# -- a proxy of the operator's before this one
+
+
+def test_what_the_environment_names_is_asked_in_place_of_the_host(
+    proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It resolves names: nobody does here."""
+    resolved = resolving(monkeypatch, localhost=[["127.0.0.1"]])
+    monkeypatch.setenv("http_proxy", f"http://localhost:{web.port}/")
+    web.has("http://far.example:80/x", b"by a proxy")
+    made = proxy(["far.example"], inside=[])
+    assert made.get("http://far.example/x").endswith(b"by a proxy")
+    assert made.get("http://other.example/x").startswith(b"HTTP/1.1 403 ")
+    assert resolved == ["localhost"]
+    assert web.headers[0]["Host"] == "far.example"
+
+
+def greet(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(b"through")
+    handler.close_connection = True
+
+
+def test_a_tunnel_through_it(proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"http://localhost:{web.port}")
+    web.answers["far.example:443"] = greet
+    made = proxy(["far.example", "gone.example"], inside=[])
+    with made.tunnel("far.example:443") as tunnel:
+        assert everything(tunnel) == b"through"
+    assert made.get("gone.example:443", "CONNECT").startswith(b"HTTP/1.1 502 ")
+    assert f"the proxy localhost:{web.port} answers 404" in made.report().passages[-1].said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("socks5://localhost:1", "only http://HOST:PORT"), ("http://a b", "is no host")]
+)
+def test_what_is_no_proxy_is_said(proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setenv("all_proxy", value)
+    made = proxy(["far.example"])
+    assert made.get("http://far.example/x").startswith(b"HTTP/1.1 502 ")
+    assert said in made.report().passages[0].said
+
+
+def test_hosts_that_are_reached_without_it(proxy: MakeProxy, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "localhost")
+    made = proxy([f"localhost:{web.port}"])
+    assert made.get(f"http://localhost:{web.port}/x").endswith(b"content")

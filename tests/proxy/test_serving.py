@@ -13,7 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.proxy.order import ACCEPTED, Ended, Order, Report
+from spoold.config import NixSettings
+from spoold.config.file import decode
+from spoold.proxy import rules
+from spoold.proxy.order import ACCEPTED, Ended, Order, Purpose, Report
 from tests.proxy.conftest import everything
 from tests.waiting import until
 from tests.web import Web
@@ -112,8 +115,52 @@ def test_a_reload_changes_nothing_and_a_stop_ends_it(start: Start, place: Path, 
     call(place).close()
     process.send_signal(signal.SIGHUP)
     call(place).close()
+    assert process.poll() is None
     process.terminate()
     assert process.wait(60) == -signal.SIGTERM
+
+
+def test_settings_are_read_for_each_order_and_a_mistake_changes_nothing(start: Start, place: Path, web: Web) -> None:
+    start('[nix]\nfetch = ["other.example"]\n')
+    for text, status in (
+        ('[nix]\nfetch = ["other.example"]\n', b"403"),
+        (settings(web), b"200"),
+        ("[nix]\nfetch = 3\n", b"403"),
+    ):
+        (place / "spoold.toml").write_text(text)
+        with call(place) as control, socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.send_fds(control, [msgspec.json.encode(ORDER)], [listener.fileno()])
+            assert control.recv(1) == ACCEPTED
+            with socket.create_connection(listener.getsockname()) as client:
+                client.sendall(f"GET http://localhost:{web.port}/x HTTP/1.1\r\n\r\n".encode())
+                assert everything(client).split()[1] == status
+    assert "the settings cannot be read; those from the start hold" in (place / "log").read_text()
+
+
+CACHES = """
+[nix]
+fetch = ["source.example"]
+substituters = ["https://cache.example", "/srv/cache", "s3://bucket"]
+[nixpkgs]
+default = "/srv/nixpkgs"
+other = "http://pins.example:8080/x.tar.gz"
+"""
+
+
+def test_each_purpose_has_its_hosts() -> None:
+    settings = decode(CACHES.encode())
+    found = {
+        purpose: rules.of(purpose, settings.nix, settings.nixpkgs.values(), settings.builder.limits)
+        for purpose in Purpose
+    }
+    assert {purpose: each.hosts for purpose, each in found.items()} == {
+        Purpose.SOURCE: ["source.example"],
+        Purpose.CACHE: ["cache.example:443"],
+        Purpose.PIN: ["source.example", "pins.example:8080"],
+    }
+    assert found[Purpose.SOURCE].inside == []
+    assert rules.any_at_all(settings.nix, settings.nixpkgs.values())
+    assert not rules.any_at_all(NixSettings(substituters=["/srv"]), ["/srv/nixpkgs"])
 
 
 def test_settings_with_a_mistake_are_named(start: Start, place: Path) -> None:

@@ -1,0 +1,37 @@
+"""How Nix programs ask servers of the operator's: binary caches, and pins that are URLs.
+
+Theory of operation: a program that asks by HTTP gets a door (:mod:`spoold.nix.door`), so that nothing that the builder
+runs has the host's network. What no forward proxy leads to (s3, ssh) does without, and so does a builder at a desk
+whose builds have no users of their own: it may make no network namespace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from spoold.host import proc
+from spoold.nix import door
+from spoold.nix.store import Store
+from spoold.proxy import rules
+
+
+def run(
+    store: Store, urls: Sequence[str], argv: Sequence[str], bounds: proc.Bounds, fetch: door.Fetch
+) -> proc.Finished:
+    """Run a Nix program that asks the servers ``urls``, some of which may be directories."""
+    remote = [url for url in urls if not _local(url)]
+    has_door = bool(remote) and store.is_root and all(map(rules.is_http, remote))
+    return store.run(
+        argv,
+        bounds,
+        readable=[path for path in map(_local, urls) if os.path.isdir(path)],
+        network=bool(remote) and not has_door,
+        fetch=fetch if has_door else None,
+        cancel=fetch.cancel,
+    )
+
+
+def _local(url: str) -> str:
+    """The directory of a binary cache that is one, else ""."""
+    return url.partition("?")[0].removeprefix("file://") if url.startswith(("file://", "/")) else ""

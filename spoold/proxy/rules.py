@@ -1,0 +1,46 @@
+"""What the settings allow for each purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spoold.config import NixSettings
+from spoold.model.hosts import of_url
+from spoold.model.job import BuildLimits
+from spoold.proxy.order import Purpose, Rules
+
+ANYWHERE = ["0.0.0.0/0", "::/0"]  # no client chooses what is asked for there
+PIN_TIME = 1800.0  # seconds for a whole nixpkgs
+
+
+def of(purpose: Purpose, settings: NixSettings, pins: Iterable[str], limits: BuildLimits) -> Rules:
+    """Return the rules for ``purpose``; ``pins`` are the locations that the operator names."""
+    if purpose is Purpose.SOURCE:
+        return Rules(
+            hosts=settings.fetch,
+            inside=settings.fetch_inside,
+            setting="`[nix] fetch`",
+            bytes=limits.fetch_bytes,
+            time=limits.fetch_time,
+        )
+    if purpose is Purpose.CACHE:
+        hosts, setting, time = _hosts(settings.substituters), "`[nix] substituters`", limits.time
+    else:
+        hosts = [*settings.fetch, *_hosts(pins)]
+        setting, time = "`[nixpkgs]` and `[nix] fetch`", PIN_TIME
+    return Rules(hosts=hosts, inside=ANYWHERE, setting=setting, bytes=limits.output, time=time)
+
+
+def any_at_all(settings: NixSettings, pins: Iterable[str]) -> bool:
+    """Tell whether there is any host to let through."""
+    return bool(settings.fetch or _hosts(settings.substituters) or _hosts(pins))
+
+
+def _hosts(urls: Iterable[str]) -> list[str]:
+    """Return the hosts of those of ``urls`` that HTTP leads to."""
+    return [host.authority for url in urls if is_http(url) and (host := of_url(url))]
+
+
+def is_http(url: str) -> bool:
+    """Tell whether a URL is one that a forward proxy takes."""
+    return url.startswith(("http://", "https://"))

@@ -1,0 +1,28 @@
+"""A proxy of the operator's network that stands before this one, as the environment names it.
+
+The variables are the usual ones (http_proxy, https_proxy, all_proxy, no_proxy), set in a drop-in of the unit. Whom that
+proxy connects to is its own to say: names are resolved there, and addresses can be checked only there.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
+
+from spoold.model.hosts import Host, parse
+
+
+def of(host: Host, scheme: str) -> Host | None:
+    """Return the proxy by which the environment has ``host`` reached; None where it is reached without one.
+
+    Raises :class:`ValueError` where the environment names something else than an HTTP proxy.
+    """
+    proxies = getproxies_environment()
+    url = proxies.get(scheme) or proxies.get("all")
+    if not url or proxy_bypass(f"{host.name}:{host.port}"):
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme != "http" or "@" in parts.netloc:
+        raise ValueError(f"{url!r}: only http://HOST:PORT is understood")
+    found = parse(parts.netloc)
+    return found._replace(port=found.port or 80)
