@@ -33,12 +33,40 @@ SYSTEM = f"{os.uname().machine}-linux"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart.
+
+    What runs with each engine runs with oci where it is marked ``engines``, and all of it with contrib/test --all. What
+    asks Docker itself runs with Docker alone.
+    """
+    left_out = {item for item in items if _of_oci(item) and not _runs_with_oci(item)}
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
-        for fixture, marker in (("docker_host", "docker"), ("nix_settings", "nix")):
+        for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+
+
+def _of_oci(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("engine_at") == engines.OCI
+
+
+def _runs_with_oci(item: pytest.Item) -> bool:
+    if "docker_host" in getattr(item, "fixturenames", ()):
+        return False
+    return bool(os.environ.get("SPOOLD_TEST_LONG")) or item.get_closest_marker("engines") is not None
+
+
+@pytest.fixture(scope="session", params=["docker", engines.OCI])
+def engine_at(request: pytest.FixtureRequest) -> str:
+    """Return each engine's place, for ``settings_for``: the URL of a Docker Engine that answers, or OCI."""
+    if request.param == engines.OCI:
+        engines.need_oci()
+        return engines.OCI
+    return engines.docker_url()
 
 
 @pytest.fixture(scope="session")

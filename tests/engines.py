@@ -28,6 +28,7 @@ from spoold.config import NixSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWNESS = float(os.environ.get("SPOOLD_TEST_SLOWNESS", "1"))
+OCI = "oci"  # in place of the URL of a Docker Engine: none is needed
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 nix_state = NixSettings().state  # of the store that this session's jobs get; the fixture nix_settings names its own
 NIX_PROGRAMS = ("nix-store", "nix-instantiate", "bwrap")
@@ -49,6 +50,14 @@ def unavailable(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
+
+
+def need_oci() -> None:
+    """Skip or fail where no container can be made without a daemon."""
+    if os.geteuid() != 0:
+        unavailable("the engine oci is tested as root")
+    if not shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin"):
+        unavailable("not installed: runc")
 
 
 def docker_url() -> str:

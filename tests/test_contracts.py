@@ -12,18 +12,20 @@ import pytest
 
 from spoold import engines
 from spoold.actors.builder import Backend
-from spoold.config import DockerSettings, SandboxSettings, Settings, SpoolSettings
+from spoold.config import DockerSettings, OciSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobCase, JobFile, JobResult
 from spoold.model.limits import COMPILE_DEFAULT, RUN_DEFAULT
 from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError, Sandbox
+from tests.engines import need_oci
 from tests.returned import contents
 from tests.sandbox.test_cases import All
 from tests.standins import PlainBackend, PlainSandbox
 
-ENGINES = ["stand-in", pytest.param("real", marks=[pytest.mark.docker, pytest.mark.nix])]
+REAL = [pytest.mark.docker, pytest.mark.nix]
+ENGINES = ["stand-in", pytest.param("docker", marks=REAL), pytest.param("oci", marks=REAL)]
 STORES = ["stand-in", pytest.param("real", marks=pytest.mark.nix)]
 FINE = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ pkgs.hello ]; }"
 BROKEN = "{ pkgs ? import <nixpkgs> {} }: pkgs.mkShell { packages = [ broken ]; }"
@@ -34,10 +36,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[San
     """Return an engine that is prepared, and the store path of a shell for it."""
     made: Sandbox = PlainSandbox()
     shell = "/nix/store/shell"
-    if request.param == "real":
+    if request.param != "stand-in":
+        if request.param == "oci":
+            need_oci()
         settings = Settings(
-            docker=DockerSettings(host=request.getfixturevalue("docker_host")),
-            sandbox=SandboxSettings(waiting=2),
+            docker=DockerSettings(host="" if request.param == "oci" else request.getfixturevalue("docker_host")),
+            oci=OciSettings(state=str(tmp_path / "oci")),
+            sandbox=SandboxSettings(engine=request.param, waiting=2),
             spool=SpoolSettings(path=str(tmp_path)),
             nix=request.getfixturevalue("nix_settings").nix,
         )

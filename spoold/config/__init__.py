@@ -133,12 +133,31 @@ class DockerSettings(_Section, frozen=True):
     ] = ""
 
 
+class OciSettings(_Section, frozen=True):
+    """runc or crun alone, where that is the engine."""
+
+    runtime: Annotated[
+        str,
+        setting(
+            "the OCI runtime, by its name or its path; empty means crun where that is installed and a container starts "
+            "with it, else runc"
+        ),
+    ] = ""
+    state: Annotated[
+        str,
+        setting(
+            "where containers are kept, on a disk that lets programs start; empty means $STATE_DIRECTORY, as the unit "
+            "sets it, or for root /var/lib/spoold-executor, or .local/state/spoold-executor of the user"
+        ),
+    ] = ""
+
+
 class SandboxSettings(_Section, frozen=True):
     """Where programs run, whichever engine carries them."""
 
-    engine: Annotated[str, setting("what carries jobs: docker; or a module of Python's that provides an engine")] = (
-        "docker"
-    )
+    engine: Annotated[
+        str, setting("what carries jobs: docker; oci; or a module of Python's that provides an engine")
+    ] = "docker"
     mode: Annotated[
         Literal["single-use", "recycled"],
         setting(
@@ -287,6 +306,7 @@ class Settings(_Section, frozen=True):
     executor: ExecutorSettings = ExecutorSettings()
     sandbox: SandboxSettings = SandboxSettings()
     docker: DockerSettings = DockerSettings()
+    oci: OciSettings = OciSettings()
     builder: BuilderSettings = BuilderSettings()
     nix: NixSettings = NixSettings()
     limits: Limits = Limits()

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from spoold.config import NixSettings, Settings
 from spoold.doctor import sources, trial_of_builds
-from spoold.host import accounts, packages, proc, units, userns
+from spoold.host import accounts, cgroups, packages, proc, units, userns
 from spoold.host.userns import Users
 from spoold.model import holes
 from spoold.model.errors import OperatorError
 from spoold.model.findings import Finding, Subject
 from spoold.model.job import Runtime
-from spoold.nix import cage, cgroups, places, seat
+from spoold.nix import cage, places, seat
 from spoold.nix.evaluate import JAILED
 from spoold.nix.places import BUILDER
 from spoold.nix.store import LOGICAL, QUICK

@@ -85,14 +85,14 @@ def subordinate(most: int) -> Users | None:
 
     They are the last of the range: containers of ours, if there are any, count from its beginning.
     """
-    uids, gids = _range("/etc/subuid"), _range("/etc/subgid")
+    uids, gids = subordinate_ids("/etc/subuid"), subordinate_ids("/etc/subgid")
     if not uids or not gids:
         return None
     last = uids[-most:]
     return Users(BUILD_GROUP, gids[-1], {f"{BUILD_GROUP}{number + 1}": uid for number, uid in enumerate(last)})
 
 
-def _range(file: str) -> range:
+def subordinate_ids(file: str) -> range:
     """Return our first range of subordinate ids in ``file``; see subuid(5)."""
     uid = os.geteuid()
     with contextlib.suppress(OSError, KeyError):

@@ -19,11 +19,12 @@ import time
 from threading import Event
 
 from spoold.config import Settings
+from spoold.host import cgroups
 from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, cgroups, collect, messages, nixpkgs, packages, program, realise, usage, verdict
+from spoold.nix import cage, collect, messages, nixpkgs, packages, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 

@@ -1,6 +1,6 @@
 """A control group around one build: a bound on memory and processes, and an account of what was used.
 
-Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2 (:mod:`spoold.nix.cgroups`), and the
+Theory of operation: the group is made below the daemon's own, on cgroup v1 or v2 (:mod:`spoold.host.cgroups`), and the
 program joins it before it becomes anything else, so every builder is inside. Its limits are the evidence for the
 verdicts "memory limit" and "process limit".
 
@@ -39,9 +39,9 @@ from pathlib import Path
 
 import msgspec
 
-from spoold.host import proc, userns
+from spoold.host import cgroups, proc, userns
 from spoold.model.errors import TemporaryError
-from spoold.nix import cgroups, shortage
+from spoold.nix import shortage
 
 PREFIX = "spoold-build-"
 PROCESSES = 4096

@@ -124,7 +124,7 @@ class Runner(Generic[Carrier]):
         part: Part = WHOLE,
         on_output: OnOutput | None = None,
     ) -> JobResult:
-        """Run ``part`` of ``job``; in a recycled container it sees the entries ``names`` of the store only, None: all.
+        """Run ``part`` of ``job``; with cells it sees the entries ``names`` of the store only, None: all.
 
         The container is good for nothing but ``close`` afterwards, unless it is ``reusable``. Raises
         :class:`RunCancelledError` as :meth:`Sandbox.run` does.
@@ -135,7 +135,7 @@ class Runner(Generic[Carrier]):
         self._await_supervisor(stream)
         self._jobs, self._owner, self.closure = self._jobs + 1, job.owner, job.closure
         show = Show(limited=int(names is not None), store=[os.fsencode(name) for name in names or ()])
-        shown = [wire.frame(show)] if self.plan.recycled else []
+        shown = [wire.frame(show)] if self.plan.cells else []
         parts = chain(shown, parcel(job, part.before))
         result = self._phases(stream, job, on_phase, parts, part=part, on_output=on_output)
         worn = self._slow or self._jobs >= self.plan.settings.sandbox.replace_after

@@ -12,6 +12,7 @@ memory, so the limit of the job bounds them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from spoold.config import Settings
 from spoold.model.job import Job, Runtime
@@ -48,7 +49,7 @@ class Plan:
         Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
         it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
         """
-        others = (3 if self.recycled else 1) + (0 if self.resizable else OWN_KERNEL)
+        others = (3 if self.cells else 1) + (0 if self.resizable else OWN_KERNEL)
         return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
 
     def size_for_all(self, job: Job, beside: int = 0) -> Size:
@@ -69,6 +70,14 @@ class Plan:
     def recycled(self) -> bool:
         """Tell whether containers serve many jobs."""
         return self.settings.sandbox.mode == "recycled"
+
+    @property
+    def cells(self) -> bool:
+        """Tell whether each job is in a cell inside its container, see ``inside/cell.c``."""
+        return self.recycled
+
+
+Planned = TypeVar("Planned", bound=Plan)
 
 
 def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:

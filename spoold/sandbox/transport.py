@@ -18,12 +18,15 @@ class UnusableError(TemporaryError):
 
 
 class Transport(Protocol):
-    """One sandbox, whose supervisor has said that it is ready. ``size`` is what it may take now.
+    """One sandbox, whose supervisor has said that it is ready. ``size`` is what it may take now, ``cpu`` the
+    only one that it runs on, if it is one, and ``pid`` its first process, as the engine's host counts.
 
     Raises ``TemporaryError`` where the engine does not do what it is told.
     """
 
     size: Size
+    cpu: int | None
+    pid: int
 
     @property
     def stream(self) -> Stream:
@@ -31,6 +34,9 @@ class Transport(Protocol):
 
     def resize(self, size: Size) -> None:
         """Give it another size; whatever runs in it goes on."""
+
+    def pin(self, cpu: int) -> None:
+        """Have all of it run on one CPU only."""
 
     def lacked_memory(self) -> bool:
         """Tell whether it ended for want of memory. The engine may learn of that a little late."""

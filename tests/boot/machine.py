@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from spoold.nix import cgroups
+from spoold.host import cgroups
 from tests import engines
 
 PATIENCE = 60 * engines.SLOWNESS  # seconds to boot, and to come to rest

@@ -24,15 +24,15 @@ from spoold.cli import exits
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, trial_of_builds
 from spoold.engines.docker import doctor as docker_doctor
-from spoold.engines.docker import trial_of_jobs, walls
-from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker import walls
 from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.host import accounts, machine, packages, units, userns
+from spoold.host import accounts, cgroups, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
 from spoold.model.limits import Limits
-from spoold.nix import cage, cgroups, command, confine, seat
+from spoold.nix import cage, command, confine, seat
+from spoold.sandbox import trial_of_jobs
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 from tests.engines import REPOSITORY
@@ -497,7 +497,7 @@ def test_what_starts_as_root_in_a_container(settings: Settings, docker_host: str
     tried = DockerSandbox(settings, runtime)
     try:
         tried.prepare()
-        found = trial_of_jobs._of_root(tried, DockerConnection(docker_host))
+        found = trial_of_jobs._of_root(tried)
     finally:
         tried.close()
     assert found.level is Level.FINE, found

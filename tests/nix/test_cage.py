@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from spoold.host import proc
+from spoold.host import cgroups, proc
 from spoold.model.errors import TemporaryError
 from spoold.model.response import Stream
-from spoold.nix import cage, cgroups
+from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 
 DELEGATED = "Delegate=yes"

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from spoold.host import proc
+from spoold.host import cgroups, proc
 from spoold.model.errors import TemporaryError
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
-from spoold.nix import cage, cgroups, looker, shortage
+from spoold.nix import cage, looker, shortage
 from spoold.nix.build import NixBuilder
 from spoold.nix.looker import Looker
 from tests.engines import SLOWNESS

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from spoold.host import cgroups
 from spoold.model.response import Outcome
-from spoold.nix import cgroups
 from spoold.nix.build import NixBuilder
 from tests.nix import room, setups, test_inputs
 

@@ -6,30 +6,28 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import SandboxSettings
-from spoold.engines.docker.container import Container
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import Limits
 from spoold.sandbox.runner import Runner
-from tests.sandbox.conftest import settings_for
+from tests.sandbox.conftest import AnySandbox, made_sandbox, settings_for
 
-Make = Callable[..., DockerSandbox]
+Make = Callable[..., AnySandbox]
 
 
 @pytest.fixture
-def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
+def make(engine_at: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
     """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
-    made: list[DockerSandbox] = []
+    made: list[AnySandbox] = []
 
-    def _make(*, limits: Limits | None = None, **options: object) -> DockerSandbox:
-        settings = replace(settings_for(docker_host, str(tmp_path / str(len(made)))), limits=limits or Limits())
-        chosen = SandboxSettings(mode="recycled", **{"waiting": 1, **options})  # type: ignore[arg-type]
-        made.append(DockerSandbox(replace(settings, sandbox=chosen), runtime))
+    def _make(*, limits: Limits | None = None, **options: object) -> AnySandbox:
+        settings = replace(settings_for(engine_at, str(tmp_path / str(len(made)))), limits=limits or Limits())
+        chosen = replace(settings.sandbox, mode="recycled", **{"waiting": 1, **options})
+        made.append(made_sandbox(replace(settings, sandbox=chosen), runtime))
         made[-1].prepare()
         return made[-1]
 
@@ -38,11 +36,11 @@ def make(docker_host: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
         sandbox.close()
 
 
-def go(sandbox: DockerSandbox, job: Job) -> JobResult:
+def go(sandbox: AnySandbox, job: Job) -> JobResult:
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
-def waiting(sandbox: DockerSandbox) -> Runner[Container]:
+def waiting(sandbox: AnySandbox) -> Runner[Any]:
     """Wait for the container that waits."""
     assert sandbox._pool is not None
     for _ in range(1200):
@@ -52,9 +50,10 @@ def waiting(sandbox: DockerSandbox) -> Runner[Container]:
     raise AssertionError("no container waits")
 
 
-def container(sandbox: DockerSandbox) -> str:
+def container(sandbox: AnySandbox) -> str:
     """Return the id of the container that waits."""
-    return waiting(sandbox).transport.id
+    found: str = waiting(sandbox).transport.id
+    return found
 
 
 def family(pid: int) -> list[int]:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
-from spoold.engines.docker.sandbox import DockerSandbox
+from spoold.config import (
+    DockerSettings,
+    ExecutorSettings,
+    NixSettings,
+    OciSettings,
+    SandboxSettings,
+    Settings,
+    SpoolSettings,
+)
+from spoold.engines import find
 from spoold.model.job import Job, JobFile, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.outputs import Wanted
 from spoold.model.response import Outcome, Phase
+from spoold.sandbox.pooled import PooledSandbox
 from tests import engines
 from tests.sandbox import inside
 
@@ -66,15 +75,20 @@ class Said(Protocol):
 
 
 Mode = Literal["single-use", "recycled"]
+AnySandbox = PooledSandbox[Any, Any]
 
 
 def settings_for(
-    docker_host: str, spool: str, executor: str = "tests", waiting: int = 0, mode: Mode = "single-use"
+    where: str, spool: str, executor: str = "tests", waiting: int = 0, mode: Mode = "single-use"
 ) -> Settings:
-    """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait."""
+    """Return settings whose containers are told apart by ``spool`` and ``executor``; ``waiting`` of them wait.
+
+    ``where`` is the URL of a Docker Engine, or OCI.
+    """
     return Settings(
-        docker=DockerSettings(host=docker_host),
-        sandbox=SandboxSettings(waiting=waiting, mode=mode),
+        docker=DockerSettings(host="" if where == engines.OCI else where),
+        oci=OciSettings(state=f"{spool}.oci"),
+        sandbox=SandboxSettings(engine="oci" if where == engines.OCI else "docker", waiting=waiting, mode=mode),
         nix=NixSettings(state=engines.nix_state),
         spool=SpoolSettings(path=spool),
         executor=ExecutorSettings(name=executor),
@@ -102,13 +116,18 @@ def mode(request: pytest.FixtureRequest) -> Mode:
     return chosen
 
 
+def made_sandbox(settings: Settings, runtime: Runtime) -> AnySandbox:
+    """Return a sandbox of the engine that the settings name, not prepared."""
+    return cast(AnySandbox, find(settings.sandbox.engine).make(settings, runtime))
+
+
 @pytest.fixture(scope="session")
 def sandbox(
-    docker_host: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
-) -> Iterator[DockerSandbox]:
-    """Yield a prepared sandbox; closed at the end."""
-    settings = settings_for(docker_host, str(tmp_path_factory.mktemp("spool")), waiting=2, mode=mode)
-    made = DockerSandbox(settings, runtime)
+    engine_at: str, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
+) -> Iterator[AnySandbox]:
+    """Yield a prepared sandbox of each engine; closed at the end."""
+    settings = settings_for(engine_at, str(tmp_path_factory.mktemp("spool")), waiting=2, mode=mode)
+    made = made_sandbox(settings, runtime)
     made.prepare()
     yield made
     made.close()
@@ -145,7 +164,7 @@ def make_job(
 
 
 @pytest.fixture
-def run(sandbox: DockerSandbox, plain_shell: str) -> Run:
+def run(sandbox: AnySandbox, plain_shell: str) -> Run:
     """Return a function that runs a job in the plain shell, if no other is named."""
 
     def _run(

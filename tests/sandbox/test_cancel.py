@@ -21,7 +21,7 @@ from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
 from spoold.sandbox import RunCancelledError, runner, verdict, wire
 from spoold.sandbox.messages import Cancel, Done, Message
 from spoold.sandbox.stream import Stream
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, make_job, settings_for
 from tests.waiting import PATIENCE, until
 
 LONG = replace(RUN, time=600.0, cpu_time=600.0)
@@ -30,7 +30,7 @@ LONG = replace(RUN, time=600.0, cpu_time=600.0)
 class Going:
     """A job that runs in a thread, and what it told so far."""
 
-    def __init__(self, sandbox: DockerSandbox, **parts: Any) -> None:
+    def __init__(self, sandbox: AnySandbox, **parts: Any) -> None:
         self.cancelled = threading.Event()
         self.told: dict[str, Phase] = {}
         pool = ThreadPoolExecutor(1)
@@ -53,9 +53,16 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def has_process(api: docker.APIClient, sandbox: DockerSandbox) -> Callable[[str, int], bool]:
-    """Return what tells whether so many processes of jobs have a text in their command lines."""
-    return lambda text, count: len(containers_with(api, sandbox._settings.spool.path, text)) >= count
+def has_process() -> Callable[[str, int], bool]:
+    """Return what tells whether so many processes have a text, which none but a job's has, in their command lines."""
+    return lambda text, count: sum(text.encode() in each for each in command_lines()) >= count
+
+
+def command_lines() -> Iterator[bytes]:
+    """Yield those of all processes of this host, where the engines are too."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield (process / "cmdline").read_bytes()
 
 
 def containers_with(api: docker.APIClient, spool: str, text: str) -> list[str]:
@@ -88,7 +95,7 @@ JOBS = {
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("script", JOBS)
 def test_what_it_came_to_is_told(
-    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool], script: str
+    sandbox: AnySandbox, plain_shell: str, has_process: Callable[[str, int], bool], script: str
 ) -> None:
     body, count = JOBS[script]
     code, mark = marked(f"echo out; echo err >&2; {body}")
@@ -109,7 +116,7 @@ def test_what_it_came_to_is_told(
 
 @pytest.mark.usefixtures("patient")
 def test_its_output_is_within_its_limit(
-    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool]
+    sandbox: AnySandbox, plain_shell: str, has_process: Callable[[str, int], bool]
 ) -> None:
     code, mark = marked("head -c 100000 /dev/zero | tr '\\0' x; sleep MARK & yes")
     limits = replace(LONG, stdout=1000)
@@ -123,9 +130,7 @@ def test_its_output_is_within_its_limit(
 
 
 @pytest.mark.usefixtures("patient")
-def test_its_memory_is_measured(
-    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool]
-) -> None:
+def test_its_memory_is_measured(sandbox: AnySandbox, plain_shell: str, has_process: Callable[[str, int], bool]) -> None:
     code, mark = marked("head -c 10000000 /dev/zero >file; sleep MARK")
     going = Going(sandbox, run_sh=code, shell=plain_shell, limits=LONG)
     until(lambda: has_process(mark, 1))
@@ -137,7 +142,7 @@ def test_its_memory_is_measured(
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("ended", ["compile", "run"])
 def test_phases_that_ended_are_told_as_they_are_and_later_ones_not_at_all(
-    sandbox: DockerSandbox, plain_shell: str, has_process: Callable[[str, int], bool], ended: str
+    sandbox: AnySandbox, plain_shell: str, has_process: Callable[[str, int], bool], ended: str
 ) -> None:
     code, mark = marked("echo at it; sleep MARK")
     scripts = {"compile_sh": "echo made", "run_sh": code} if ended == "run" else {"compile_sh": code, "run_sh": "true"}
@@ -150,7 +155,7 @@ def test_phases_that_ended_are_told_as_they_are_and_later_ones_not_at_all(
 
 
 @pytest.mark.usefixtures("patient")
-def test_between_two_phases_the_next_is_not_begun(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_between_two_phases_the_next_is_not_begun(sandbox: AnySandbox, plain_shell: str) -> None:
     cancelled = threading.Event()
     told: dict[str, Phase] = {}
 
@@ -163,7 +168,7 @@ def test_between_two_phases_the_next_is_not_begun(sandbox: DockerSandbox, plain_
     assert {name: phase.outcome for name, phase in told.items()} == {"compile": Outcome.OK}
 
 
-def test_before_it_began_nothing_is_told(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_before_it_began_nothing_is_told(sandbox: AnySandbox, plain_shell: str) -> None:
     cancelled = threading.Event()
     cancelled.set()
     told: dict[str, Phase] = {}
@@ -174,7 +179,7 @@ def test_before_it_began_nothing_is_told(sandbox: DockerSandbox, plain_shell: st
 
 @pytest.mark.usefixtures("patient")
 def test_a_job_that_has_ended_stays_as_it_is(
-    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+    sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The supervisor hears of the cancel when it has told of the end already; its container serves nobody else."""
     message = Stream.message
@@ -200,7 +205,7 @@ def test_a_job_that_has_ended_stays_as_it_is(
 
 
 def test_a_cancel_cuts_no_output_of_a_phase_that_has_ended(
-    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+    sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes when the end was told, and megabytes of output are on their way."""
     cancelled = threading.Event()
@@ -226,7 +231,7 @@ def own(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Itera
 
 
 def test_a_container_that_does_not_answer_is_not_waited_for(
-    own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
+    own: AnySandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str
 ) -> None:
     code, mark = marked("echo out; sleep MARK")
     going = Going(own, run_sh=code, shell=plain_shell, limits=LONG)

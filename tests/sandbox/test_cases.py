@@ -10,14 +10,13 @@ import msgspec
 import pytest
 
 from spoold.engines.docker.container import Container
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobCase, JobResult
 from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check, RunCancelledError
 from spoold.sandbox.runner import Ran, Runner
 from tests.sandbox.cells import Make, make
-from tests.sandbox.conftest import COMPILE, RUN, make_job
+from tests.sandbox.conftest import COMPILE, RUN, AnySandbox, make_job
 from tests.sandbox.test_recycled import LEAVE as LEFT
 
 __all__ = ["make"]  # a fixture
@@ -67,7 +66,7 @@ Judged = Callable[..., tuple[JobResult, All]]
 
 
 @pytest.fixture
-def judged(sandbox: DockerSandbox, python_shell: str) -> Judged:
+def judged(sandbox: AnySandbox, python_shell: str) -> Judged:
     """Return a function that runs cases of a job with Python."""
 
     def _judged(run_sh: str, *words: str, limits: Sequence[PhaseLimits] = (), **parts: object) -> tuple[JobResult, All]:
@@ -207,7 +206,7 @@ def test_a_compilation_at_its_limit_of_memory_is_kept(judged: Judged) -> None:
 
 
 def test_a_compilation_that_ran_is_told_where_a_cancel_comes_while_it_is_kept(
-    sandbox: DockerSandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+    sandbox: AnySandbox, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cancelled, told = threading.Event(), dict[str, Phase]()
     keep = Runner._keep

@@ -7,14 +7,13 @@ import threading
 import msgspec
 import pytest
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobFile, JobResult
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import Check
 from spoold.sandbox import checkers as module
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.checkers import NOT_COMPILED, Checkers, Compiled, _key
-from tests.sandbox.conftest import COMPILE, make_job
+from tests.sandbox.conftest import COMPILE, AnySandbox, make_job
 from tests.sandbox.test_cases import All, with_cases
 
 
@@ -35,7 +34,7 @@ class Checked(All):
 
 
 @pytest.mark.docker
-def test_it_is_compiled_once_for_all_that_one_owner_judges(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_it_is_compiled_once_for_all_that_one_owner_judges(sandbox: AnySandbox, plain_shell: str) -> None:
     checker = make_job("cat made judge/output", compile_sh="echo $RANDOM$RANDOM$RANDOM > made", shell=plain_shell)
 
     def made(owner: int, **changes: object) -> list[str]:

@@ -25,7 +25,7 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError, OperatorError, TemporaryError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, Limits
-from spoold.sandbox import RunCancelledError
+from spoold.sandbox import RunCancelledError, root
 from spoold.sandbox.facts import LINE
 from spoold.sandbox.stream import BrokenError
 from tests.engines import SLOWNESS
@@ -240,8 +240,8 @@ def test_a_large_job_that_does_not_fit_is_refused_while_it_is_sent(
 def test_an_image_that_is_gone_is_made_again(
     make: Make, runtime: Runtime, api: docker.APIClient, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = image.root(runtime)
-    monkeypatch.setattr(image, "root", lambda _: content + bytes(512))  # else containers of other tests wait in it
+    content = root.archive(runtime)
+    monkeypatch.setattr(root, "archive", lambda _: content + bytes(512))  # else containers of other tests wait in it
     own = make(replace(runtime, closure=[]))  # else a porter does
     assert own._plan is not None
     before = own._plan.image
@@ -281,7 +281,7 @@ def test_images_that_nobody_uses_any_more_are_removed(
     sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path)), runtime)
     old, used = f"{'0' * 15}1", f"{'0' * 15}2"
     for tag in (old, f"{old}-source", used, "mine"):
-        api.import_image_from_data(image.root(runtime) + tag.encode(), repository=image.REPOSITORY, tag=tag)
+        api.import_image_from_data(root.archive(runtime) + tag.encode(), repository=image.REPOSITORY, tag=tag)
     container = api.create_container(f"{image.REPOSITORY}:{used}", command="none")["Id"]
 
     def tags() -> set[str]:

@@ -13,13 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Settings
-from spoold.engines.docker import image
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.response import Outcome
 from spoold.nix import build
 from spoold.nix.build import NixBuilder
-from spoold.sandbox import etc
+from spoold.sandbox import etc, root
 from tests import engines
 from tests.conftest import build_shell
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
@@ -238,7 +237,7 @@ def test_a_nixpkgs_without_time_zones(
     assert without.tzdata == ""
     assert set(runtime.closure) - set(without.closure) == {runtime.tzdata}
     assert [record for record in caplog.records if record.message.startswith("jobs have no time zones")]
-    with tarfile.open(fileobj=io.BytesIO(image.root(without))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(root.archive(without))) as tar:
         assert not [name for name in tar.getnames() if "zoneinfo" in name]
     monkeypatch.undo()
     assert NixBuilder(nix_settings).prepare() == runtime

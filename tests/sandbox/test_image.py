@@ -18,6 +18,7 @@ from spoold.engines.docker import image
 from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
+from spoold.sandbox import root
 from tests.sandbox.conftest import Mode, make_job, settings_for
 
 pytestmark = pytest.mark.docker
@@ -27,8 +28,8 @@ OTHER = "spoold-test-other"
 @pytest.fixture
 def content(runtime: Runtime, api: docker.APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[bytes]:
     """Yield the bytes of an image that only this test makes; what has its name is removed at the end."""
-    made = image.root(runtime) + bytes(512)  # a tar may end in any number of empty blocks
-    monkeypatch.setattr(image, "root", lambda _: made)
+    made = root.archive(runtime) + bytes(512)  # a tar may end in any number of empty blocks
+    monkeypatch.setattr(root, "archive", lambda _: made)
     yield made
     for name in (name_of(made), f"{OTHER}:x"):
         while found := api.images(name=name):

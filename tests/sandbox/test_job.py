@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.arguments import MAX_ARGUMENT
 from spoold.model.dropped import read_request
 from spoold.model.response import SKIPPED_PHASE, Outcome, Phase
@@ -19,7 +18,7 @@ from spoold.sandbox import orders, runner
 from spoold.sandbox.facts import HOLDERS, JOB_UID
 from spoold.sandbox.messages import Order
 from spoold.sandbox.stream import BrokenError
-from tests.sandbox.conftest import RUN, Run, make_job
+from tests.sandbox.conftest import RUN, AnySandbox, Run, make_job
 
 pytestmark = pytest.mark.docker
 
@@ -46,7 +45,7 @@ def test_stdin_arrives_to_the_byte(run: Run) -> None:
     assert run("cat; echo end").run.stdout == "end\n"
 
 
-def test_files_are_what_the_request_says(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_files_are_what_the_request_says(sandbox: AnySandbox, plain_shell: str) -> None:
     request: dict[str, object] = {
         "files": [
             {

@@ -15,19 +15,18 @@ from msgspec.structs import replace
 
 from spoold.engines.docker import container as engine
 from spoold.engines.docker import walls
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.nix.build import NixBuilder
 from spoold.sandbox.facts import HOLDERS
 from tests.sandbox.cells import Make, container, family, go, make, waiting
-from tests.sandbox.conftest import make_job
+from tests.sandbox.conftest import AnySandbox, make_job
 from tests.waiting import until
 
 __all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
 
 
-def network_of(sandbox: DockerSandbox, shell: str, program: str) -> tuple[str, str]:
+def network_of(sandbox: AnySandbox, shell: str, program: str) -> tuple[str, str]:
     """Return which network namespace a job had, and what it printed."""
     text = f"import os\nprint(os.readlink('/proc/self/ns/net'))\n{program}"
     phase = go(sandbox, make_job("exec python3 a.py", shell=shell, files={"a.py": text.encode()})).run

@@ -10,15 +10,12 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.container import Container
-from spoold.engines.docker.container import start as start_container
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox.facts import EXACT
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, Run, made_sandbox, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -51,9 +48,8 @@ def test_time_is_up_whatever_the_program_does(run: Run, script: str) -> None:
     assert SHORT.time <= phase.time < SLACK
 
 
-def test_reading_its_output_is_paid_by_the_job(sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str) -> None:
-    assert sandbox.plan is not None
-    container = start_container(sandbox._engine, sandbox.plan, threading.Event())
+def test_reading_its_output_is_paid_by_the_job(sandbox: AnySandbox, api: docker.APIClient, plain_shell: str) -> None:
+    container = sandbox.on_trial()
     totals: list[float] = []
 
     def on_phase(*_: object) -> None:
@@ -289,18 +285,21 @@ def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
 
 
 def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
-    docker_host: str, runtime: Runtime, tmp_path: Path, plain_shell: str, mode: Mode
+    engine_at: str, runtime: Runtime, tmp_path: Path, plain_shell: str, mode: Mode
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a limit was changed")
 
     assert COMPILE_DEFAULT.memory > RUN_DEFAULT.memory
-    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path), mode=mode), runtime)
+    sandbox = made_sandbox(settings_for(engine_at, str(tmp_path), mode=mode), runtime)
     sandbox.prepare()
+    tried = sandbox.on_trial()
+    kind = type(tried.transport)
+    tried.close()
     job = make_job("echo hi", compile_sh="true", shell=plain_shell, limits=RUN_DEFAULT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Container, "resize", lambda self, size: None if size == self.size else refuse())
+            patch.setattr(kind, "resize", lambda self, size: None if size == self.size else refuse())
             assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "hi\n"
     finally:
         sandbox.close()

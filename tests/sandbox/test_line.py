@@ -34,7 +34,8 @@ def is_used(make: Make, shell: str) -> bool:
     assert go(sandbox, make_job("echo hi", shell=shell)).run.stdout == "hi\n"
     assert sandbox.plan is not None
     assert waiting(sandbox).transport.has_line == sandbox.plan.line
-    return sandbox.plan.line
+    line: bool = sandbox.plan.line
+    return line
 
 
 @pytest.mark.docker

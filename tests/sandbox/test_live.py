@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from spoold.engines.docker.framing import READ, BothWays
 from spoold.model.limits import RUN_DEFAULT
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import RunCancelledError, live, runner, wire
 from spoold.sandbox.facts import PACE, TAIL
 from spoold.sandbox.live import Hearing
 from spoold.sandbox.messages import Bounds, Cancel, Done, Live, Message
+from spoold.sandbox.pipes import READ, BothWays
 from spoold.sandbox.stream import ClosedError, Received, Stream
 from tests.sandbox import inside
 from tests.sandbox.test_supervisor import LIMITS, Host, finished, order, parcel, started

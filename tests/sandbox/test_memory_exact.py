@@ -17,13 +17,12 @@ from benchmarks import memory
 from benchmarks.memory import Row
 from spoold.config import SandboxSettings
 from spoold.engines.docker.container import Container
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT, PhaseLimits
 from spoold.model.response import Outcome
 from spoold.sandbox.runner import Runner
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import Mode, make_job, settings_for
+from tests.sandbox.conftest import AnySandbox, Mode, made_sandbox, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -36,7 +35,7 @@ def rows(*kinds: str) -> list[object]:
     return [pytest.param(row, id=f"{row.kind}-{row.limit >> 20}-{row.hold}") for row in memory.rows(list(kinds))]
 
 
-def tried(sandbox: DockerSandbox, row: Row, shell: str, times: int) -> None:
+def tried(sandbox: AnySandbox, row: Row, shell: str, times: int) -> None:
     seen = memory.Seen()
     for _ in range(times):
         seen.try_once(sandbox, row, row.job(shell, []))
@@ -44,12 +43,12 @@ def tried(sandbox: DockerSandbox, row: Row, shell: str, times: int) -> None:
 
 
 @pytest.mark.parametrize("row", rows("private"))
-def test_never_at_the_limit_and_always_above_it(sandbox: DockerSandbox, python_shell: str, row: Row) -> None:
+def test_never_at_the_limit_and_always_above_it(sandbox: AnySandbox, python_shell: str, row: Row) -> None:
     tried(sandbox, row, python_shell, TIMES[row.limit // MIB])
 
 
 @pytest.mark.parametrize("row", [row for row in rows(*memory.KINDS[1:]) if "-64-0.0" in str(row)])
-def test_so_it_is_with_each_kind_of_memory(sandbox: DockerSandbox, python_shell: str, row: Row) -> None:
+def test_so_it_is_with_each_kind_of_memory(sandbox: AnySandbox, python_shell: str, row: Row) -> None:
     tried(sandbox, row, python_shell, 2)
 
 
@@ -66,13 +65,11 @@ def holding(sizes: tuple[int, int], shell: str, ends: str = "") -> Job:
     )
 
 
-def go(sandbox: DockerSandbox, job: Job) -> JobResult:
+def go(sandbox: AnySandbox, job: Job) -> JobResult:
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
-def test_a_short_peak_is_told_after_a_higher_one(
-    sandbox: DockerSandbox, python_shell: str, api: docker.APIClient
-) -> None:
+def test_a_short_peak_is_told_after_a_higher_one(sandbox: AnySandbox, python_shell: str, api: docker.APIClient) -> None:
     """Of an earlier phase, and in a container of many jobs of an earlier job."""
     result = go(sandbox, holding((300, 40), python_shell))
     if result.notes:
@@ -90,7 +87,7 @@ def test_a_short_peak_is_told_after_a_higher_one(
 
 
 @pytest.mark.parametrize("default", [RUN_DEFAULT, COMPILE_DEFAULT], ids=["run", "compile"])
-def test_the_default_limits_hold_however_short(sandbox: DockerSandbox, python_shell: str, default: PhaseLimits) -> None:
+def test_the_default_limits_hold_however_short(sandbox: AnySandbox, python_shell: str, default: PhaseLimits) -> None:
     of_run = default is RUN_DEFAULT
     limit = (RUN_DEFAULT if of_run else COMPILE_DEFAULT).memory // MIB
     for more, right in ((-4, Outcome.OK), (2, Outcome.MEMORY_LIMIT)):
@@ -101,7 +98,7 @@ def test_the_default_limits_hold_however_short(sandbox: DockerSandbox, python_sh
 
 @pytest.mark.parametrize(("ends", "name"), [("exit 137", "SIGKILL"), ("kill -9 $$", "SIGKILL"), ("exit 1", "")])
 def test_no_program_says_that_its_memory_was_short(
-    sandbox: DockerSandbox, python_shell: str, ends: str, name: str
+    sandbox: AnySandbox, python_shell: str, ends: str, name: str
 ) -> None:
     phase = go(sandbox, holding((0, 20), python_shell, ends)).run
     right = Outcome.SIGNALLED if name else Outcome.NONZERO_EXIT
@@ -132,7 +129,7 @@ os._exit(0)  # or it would take pages of its own to end
 
 
 def test_what_many_processes_share_counts_once_and_the_kernels_own_not_at_all(
-    sandbox: DockerSandbox, python_shell: str
+    sandbox: AnySandbox, python_shell: str
 ) -> None:
     """For a hundred processes that is 13 MB."""
     files = {"main.py": WORKERS.encode()}
@@ -160,22 +157,20 @@ print(sorted(map(int, os.listdir("/proc/self/fd"))))
 """
 
 
-def test_no_job_gets_to_the_files_of_the_peaks(sandbox: DockerSandbox, python_shell: str) -> None:
+def test_no_job_gets_to_the_files_of_the_peaks(sandbox: AnySandbox, python_shell: str) -> None:
     files = {"main.py": f"NAMES = {PEAKS}{REACH}".encode()}
     phase = go(sandbox, make_job("exec python3 main.py", shell=python_shell, files=files, limits=PATIENT)).run
     assert (phase.stderr, phase.stdout) == ("", "[0, 1, 2, 3]\n")
 
 
 @pytest.fixture
-def blind(docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DockerSandbox:
+def blind(docker_host: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnySandbox:
     """Return a sandbox whose kernel keeps its peak for good, as without a porter it does for a container of one job."""
     settings = settings_for(docker_host, str(tmp_path), waiting=1)
-    return DockerSandbox(replace(settings, sandbox=SandboxSettings(waiting=1, view="off")), runtime)
+    return made_sandbox(replace(settings, sandbox=SandboxSettings(waiting=1, view="off")), runtime)
 
 
-def test_where_the_kernel_keeps_its_peak_a_note_says_what_may_be_missed(
-    blind: DockerSandbox, python_shell: str
-) -> None:
+def test_where_the_kernel_keeps_its_peak_a_note_says_what_may_be_missed(blind: AnySandbox, python_shell: str) -> None:
     blind.prepare()
     try:
         first, second = (go(blind, holding((compiling, 20), python_shell)) for compiling in (0, 200))
@@ -188,7 +183,7 @@ def test_where_the_kernel_keeps_its_peak_a_note_says_what_may_be_missed(
 
 
 def test_a_container_that_would_not_see_a_job_pass_its_limit_is_not_given_to_it(
-    sandbox: DockerSandbox, python_shell: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
+    sandbox: AnySandbox, python_shell: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
     """As where the kernel keeps one peak for good, and an earlier job's was high."""
     if mode == "single-use":

@@ -10,7 +10,6 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import TemporaryError
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import MIB
@@ -18,7 +17,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.sandbox import RunCancelledError, runner
 from spoold.sandbox.facts import TAIL
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, made_sandbox, make_job, settings_for
 from tests.sandbox.test_cancel import containers_with, marked
 from tests.waiting import PATIENCE
 
@@ -41,7 +40,7 @@ class Told:
         if self.enough(phase):
             self.ends.set()
 
-    def run(self, sandbox: DockerSandbox, job: Job) -> JobResult:
+    def run(self, sandbox: AnySandbox, job: Job) -> JobResult:
         """Run a job, which is cancelled at the end."""
         return sandbox.run(replace(job, live=True), self.phases.__setitem__, self.ends, None, self.on_output)
 
@@ -52,7 +51,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kept", [1000, 65536, 8 * MIB])
-def test_the_ends_come_while_it_runs(sandbox: DockerSandbox, plain_shell: str, kept: int) -> None:
+def test_the_ends_come_while_it_runs(sandbox: AnySandbox, plain_shell: str, kept: int) -> None:
     told = Told(lambda phase: phase.stderr != "")
     limits = replace(LONG, stdout=kept)
     script = "seq 1 40000; echo oops >&2; sleep 600"
@@ -70,7 +69,7 @@ def test_the_ends_come_while_it_runs(sandbox: DockerSandbox, plain_shell: str, k
     assert (end.outcome, end.stdout, end.stdout_bytes) == (Outcome.CANCELLED, SEQ[:kept], len(SEQ))
 
 
-def test_compiling_is_told_too(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_compiling_is_told_too(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda phase: phase.stdout == "made\n")
     job = make_job("true", compile_sh="echo made; sleep 600", shell=plain_shell, compile_limits=LONG)
     with pytest.raises(RunCancelledError):
@@ -79,7 +78,7 @@ def test_compiling_is_told_too(sandbox: DockerSandbox, plain_shell: str) -> None
     assert told.phases["compile"].outcome is Outcome.CANCELLED
 
 
-def test_it_is_told_again_and_again(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_it_is_told_again_and_again(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda phase: phase.stdout.count("\n") >= 5)
     with pytest.raises(RunCancelledError):
         told.run(sandbox, make_job("while echo tick; do sleep 0.5; done", shell=plain_shell, limits=LONG))
@@ -99,7 +98,7 @@ def test_it_is_told_again_and_again(sandbox: DockerSandbox, plain_shell: str) ->
     ],
 )
 def test_who_floods_is_limited_as_ever(
-    sandbox: DockerSandbox, plain_shell: str, script: str, limits: object, outcome: Outcome
+    sandbox: AnySandbox, plain_shell: str, script: str, limits: object, outcome: Outcome
 ) -> None:
     told = Told(lambda _: False)
     result = told.run(sandbox, make_job(script, shell=plain_shell, limits=limits))  # type: ignore[arg-type]
@@ -108,19 +107,19 @@ def test_who_floods_is_limited_as_ever(
     assert told.so_far
 
 
-def test_nobody_is_told_who_did_not_ask(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_nobody_is_told_who_did_not_ask(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda _: False)
     job = make_job("echo begun; sleep 2", shell=plain_shell)
     result = sandbox.run(job, told.phases.__setitem__, told.ends, None, told.on_output)
     assert (result.run.stdout, told.so_far) == ("begun\n", [])
 
 
-def test_whoever_asks_may_not_listen(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_whoever_asks_may_not_listen(sandbox: AnySandbox, plain_shell: str) -> None:
     job = replace(make_job("echo begun; sleep 2", shell=plain_shell), live=True)
     assert sandbox.run(job, lambda *_: None, threading.Event()).run.stdout == "begun\n"
 
 
-def test_what_is_no_text_is_told_in_base64(sandbox: DockerSandbox, plain_shell: str) -> None:
+def test_what_is_no_text_is_told_in_base64(sandbox: AnySandbox, plain_shell: str) -> None:
     told = Told(lambda phase: phase.stdout_bytes == 4)
     with pytest.raises(RunCancelledError):
         told.run(sandbox, make_job(r"printf '\377\376\0a'; sleep 600", shell=plain_shell, limits=LONG))
@@ -129,10 +128,10 @@ def test_what_is_no_text_is_told_in_base64(sandbox: DockerSandbox, plain_shell: 
 
 
 def test_its_container_serves_others_as_ever(
-    docker_host: str, runtime: Runtime, tmp_path: Path, plain_shell: str
+    engine_at: str, runtime: Runtime, tmp_path: Path, plain_shell: str
 ) -> None:
     mode: Mode = "recycled"
-    own = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=1, mode=mode), runtime)
+    own = made_sandbox(settings_for(engine_at, str(tmp_path), waiting=1, mode=mode), runtime)
     try:
         own.prepare()
         for _ in range(3):
@@ -150,7 +149,7 @@ def test_its_container_serves_others_as_ever(
 
 
 def test_a_container_that_is_killed_meanwhile_is_no_fault_of_the_jobs(
-    sandbox: DockerSandbox, api: docker.APIClient, plain_shell: str
+    sandbox: AnySandbox, api: docker.APIClient, plain_shell: str
 ) -> None:
     code, mark = marked("sleep MARK & yes")
 

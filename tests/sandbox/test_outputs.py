@@ -7,13 +7,12 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host.spill import Spill
 from spoold.model.limits import MIB
 from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome
 from tests.returned import contents
-from tests.sandbox.conftest import RUN, Run
+from tests.sandbox.conftest import RUN, AnySandbox, Run
 from tests.sandbox.test_cancel import LONG, Going, has_process, marked, patient
 from tests.waiting import until
 
@@ -180,7 +179,7 @@ def test_large_contents_take_no_memory_of_the_hosts(run: Run) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_no_files_of_a_cancelled_program_come_back(
-    sandbox: DockerSandbox, run: Run, plain_shell: str, has_process: Callable[[str, int], bool]
+    sandbox: AnySandbox, run: Run, plain_shell: str, has_process: Callable[[str, int], bool]
 ) -> None:
     script, mark = marked("echo x >a; exec sleep MARK")
     job = Going(sandbox, run_sh=script, shell=plain_shell, limits=LONG, outputs=wanted("*"))

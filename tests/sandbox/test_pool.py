@@ -15,7 +15,6 @@ import requests
 from msgspec.structs import replace
 
 from spoold.config import ExecutorSettings
-from spoold.engines.docker import sandbox as docker_sandbox
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import metrics
 from spoold.host.machine import Load
@@ -24,6 +23,7 @@ from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, schedule
+from spoold.sandbox import pooled as all_pooled
 from spoold.sandbox.pool import Pool
 from tests.engines import Daemon
 from tests.sandbox.conftest import Mode, make_job, settings_for
@@ -215,7 +215,7 @@ def burst(
 ) -> Iterator[tuple[DockerSandbox, list[float]]]:
     """Yield a sandbox with a reserve of 3 besides its 2 slots, and a list that holds the share of idle CPU time."""
     idle = [1.0]
-    monkeypatch.setattr(docker_sandbox, "MOST_RESERVE", 3)
+    monkeypatch.setattr(all_pooled, "MOST_RESERVE", 3)
     monkeypatch.setattr(Load, "idle", lambda _: idle[0])
     settings = settings_for(docker_host, str(tmp_path), waiting=-1)
     made = DockerSandbox(replace(settings, executor=ExecutorSettings(name="tests", slots=2)), runtime)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from spoold.engines.docker import image
 from spoold.model.errors import OperatorError
 from spoold.model.job import Runtime
-from spoold.sandbox import program
+from spoold.sandbox import program, root
 from tests.standins import store_path
 
 STRANGER = 64_101
@@ -46,7 +45,7 @@ def test_no_compiler_warns_of_anything(tmp_path: Path) -> None:
 
 
 def test_it_is_the_only_program_of_the_image() -> None:
-    with tarfile.open(fileobj=io.BytesIO(image.root(RUNTIME))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(root.archive(RUNTIME))) as tar:
         entries = {entry.name: entry for entry in tar}
     files = {name: entry for name, entry in entries.items() if entry.isfile()}
     assert [name for name, entry in files.items() if entry.mode & 0o111] == [program.IN_IMAGE.lstrip("/")]

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.errors import ClientError
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import COMPILE_DEFAULT, GIB, MIB, RUN_DEFAULT, Limits
 from spoold.model.response import Outcome
 from spoold.sandbox import sizes
 from tests import engines
-from tests.sandbox.conftest import Mode, Run, make_job, settings_for
+from tests.sandbox.conftest import Mode, Run, made_sandbox, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -125,10 +124,10 @@ def test_what_the_kernel_keeps_of_files_counts_and_is_named(run: Run) -> None:
 
 
 @pytest.fixture
-def small(docker_host: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[Callable[..., JobResult]]:
+def small(engine_at: str, runtime: Runtime, tmp_path: Path, mode: Mode) -> Iterator[Callable[..., JobResult]]:
     """Yield a function that runs a job where an operator gives little room."""
-    settings = settings_for(docker_host, str(tmp_path), mode=mode)
-    sandbox = DockerSandbox(replace(settings, limits=Limits(work_size=8 * MIB, work_inodes=100)), runtime)
+    settings = settings_for(engine_at, str(tmp_path), mode=mode)
+    sandbox = made_sandbox(replace(settings, limits=Limits(work_size=8 * MIB, work_inodes=100)), runtime)
     sandbox.prepare()
 
     def go(script: str, shell: str, **files: bytes) -> JobResult:

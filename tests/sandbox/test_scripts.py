@@ -22,13 +22,12 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobFile, Runtime
 from spoold.model.limits import MIB
 from spoold.nix.build import NixBuilder
 from tests.conftest import build_shell
 from tests.engines import REPOSITORY
-from tests.sandbox.conftest import RUN, make_job
+from tests.sandbox.conftest import RUN, AnySandbox, make_job
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix]
 
@@ -155,7 +154,7 @@ def _root(builder: NixBuilder, runtime: Runtime, job: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ours(sandbox: DockerSandbox, runtime: Runtime, shell: str) -> dict[str, Seen]:
+def ours(sandbox: AnySandbox, runtime: Runtime, shell: str) -> dict[str, Seen]:
     """Return what comes of each in a sandbox."""
 
     def run(script: Path) -> Seen:

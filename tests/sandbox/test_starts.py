@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobFile, JobResult, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
@@ -17,7 +16,7 @@ from spoold.sandbox import obstacles as words
 from spoold.sandbox.messages import Obstacle
 from spoold.sandbox.verdict import is_possible
 from tests.conftest import build_shell
-from tests.sandbox.conftest import RUN_DEFAULT, Run, make_job
+from tests.sandbox.conftest import RUN_DEFAULT, AnySandbox, Run, make_job
 from tests.sandbox.test_verdict import done as account_of
 
 pytestmark = pytest.mark.docker
@@ -38,7 +37,7 @@ def elf(machine: int = 62, interpreter: bytes = LOADER) -> bytes:
     return header + struct.pack("<IIQQQQQQ", 3, 4, 120, 0x400078, 0x400078, size, size, 1) + interpreter + b"\0"
 
 
-def start(sandbox: DockerSandbox, shell: str, script: bytes, **beside: Any) -> JobResult:
+def start(sandbox: AnySandbox, shell: str, script: bytes, **beside: Any) -> JobResult:
     """Run a job of this run.sh, with the files of BESIDE."""
     job = make_job("", shell=shell, **beside)
     files = [JobFile("run.sh", script, 0o755), *(JobFile(name, *rest) for name, rest in BESIDE.items())]
@@ -67,7 +66,7 @@ BEGIN = {
 
 
 @pytest.mark.parametrize("name", BEGIN)
-def test_what_begins(sandbox: DockerSandbox, plain_shell: str, name: str) -> None:
+def test_what_begins(sandbox: AnySandbox, plain_shell: str, name: str) -> None:
     script, printed = BEGIN[name]
     done = start(sandbox, plain_shell, script, args=("a", "b c"))
     assert (done.run.stdout, done.run.exit_code, done.notes) == (printed, 0, [])
@@ -138,7 +137,7 @@ MACHINE_BOUND = {"a program with a loader", "a program of musl"}
 
 
 @pytest.mark.parametrize("name", STOP)
-def test_what_does_not_begin_is_noted(sandbox: DockerSandbox, runtime: Runtime, plain_shell: str, name: str) -> None:
+def test_what_does_not_begin_is_noted(sandbox: AnySandbox, runtime: Runtime, plain_shell: str, name: str) -> None:
     if name in MACHINE_BOUND and not runtime.system.startswith("x86_64-"):
         pytest.skip("it is a program for x86-64")
     script, code, note = STOP[name]

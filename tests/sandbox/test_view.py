@@ -14,10 +14,9 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import DockerSettings, SandboxSettings, Settings
+from spoold.config import Settings
 from spoold.engines.docker import walls
 from spoold.engines.docker.container import Container
-from spoold.engines.docker.container import start as start_container
 from spoold.engines.docker.porter import Porter
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.engines.docker.walls import DockerPlan
@@ -29,7 +28,7 @@ from spoold.sandbox.lifecycle import EngineMonitor
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.transport import UnusableError
 from tests.sandbox import inside
-from tests.sandbox.conftest import Mode, make_job, settings_for
+from tests.sandbox.conftest import AnySandbox, Mode, made_sandbox, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -66,24 +65,22 @@ View = Literal["auto", "required", "off"]
 
 def view_settings(host: str, spool: Path, view: View, waiting: int = 1, mode: Mode = "single-use") -> Settings:
     settings = settings_for(host, str(spool))
-    return replace(
-        settings, docker=DockerSettings(host=host), sandbox=SandboxSettings(waiting=waiting, view=view, mode=mode)
-    )
+    return replace(settings, sandbox=replace(settings.sandbox, waiting=waiting, view=view, mode=mode))
 
 
 @pytest.fixture(scope="module")
 def narrow(
-    docker_host: str, whole: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
-) -> Iterator[DockerSandbox]:
+    engine_at: str, whole: Runtime, tmp_path_factory: pytest.TempPathFactory, mode: Mode
+) -> Iterator[AnySandbox]:
     """Yield a sandbox that gives each job its view."""
     spool = tmp_path_factory.mktemp("spool")
-    made = DockerSandbox(view_settings(docker_host, spool, "required", mode=mode), whole)
+    made = made_sandbox(view_settings(engine_at, spool, "required", mode=mode), whole)
     made.prepare()
     yield made
     made.close()
 
 
-def run(sandbox: DockerSandbox, job: Job) -> JobResult:
+def run(sandbox: AnySandbox, job: Job) -> JobResult:
     return sandbox.run(job, lambda *_: None, threading.Event())
 
 
@@ -96,7 +93,7 @@ def job(script: str, shell: str, paths: list[str]) -> Job:
 
 
 def test_a_job_sees_exactly_its_closure_and_the_runtimes(
-    narrow: DockerSandbox, whole: Runtime, closure: Closure, plain_shell: str, c_shell: str
+    narrow: AnySandbox, whole: Runtime, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:
     for shell in (c_shell, plain_shell):  # the second job sees nothing of the first one's
         mine = closure(shell)
@@ -107,7 +104,7 @@ def test_a_job_sees_exactly_its_closure_and_the_runtimes(
 
 
 def test_what_belongs_to_another_build_does_not_exist(
-    narrow: DockerSandbox, nix_settings: Settings, closure: Closure, plain_shell: str, c_shell: str
+    narrow: AnySandbox, nix_settings: Settings, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:
     derivation = next(name for name in os.listdir(nix_settings.nix.physical_store) if name.endswith(".drv"))
     script = f"ls -d {c_shell} /nix/store/{derivation}; cat {c_shell}/enter.sh; ls -d {plain_shell}"
@@ -153,7 +150,7 @@ print("done", len(whole))
 
 
 def test_all_of_it_is_read_only_whatever_the_job_tries(
-    narrow: DockerSandbox, closure: Closure, python_shell: str, mode: Mode
+    narrow: AnySandbox, closure: Closure, python_shell: str, mode: Mode
 ) -> None:
     made = make_job("python3 main.py " + python_shell, shell=python_shell, files={"main.py": CALLS.encode()})
     phase = run(narrow, replace(made, closure=closure(python_shell))).run
@@ -162,7 +159,7 @@ def test_all_of_it_is_read_only_whatever_the_job_tries(
 
 
 def test_compile_and_run_have_the_same_view(
-    narrow: DockerSandbox, whole: Runtime, closure: Closure, plain_shell: str
+    narrow: AnySandbox, whole: Runtime, closure: Closure, plain_shell: str
 ) -> None:
     made = make_job("ls /nix/store", compile_sh="ls /nix/store", shell=plain_shell)
     result = run(narrow, replace(made, closure=closure(plain_shell)))
@@ -170,7 +167,7 @@ def test_compile_and_run_have_the_same_view(
 
 
 def test_store_paths_may_be_files_and_links(
-    narrow: DockerSandbox, nix_settings: Settings, closure: Closure, plain_shell: str, tmp_path: Path
+    narrow: AnySandbox, nix_settings: Settings, closure: Closure, plain_shell: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("content\n")
     (file,) = nix_store(nix_settings, "--add", str(tmp_path / "file"))
@@ -182,7 +179,7 @@ def test_store_paths_may_be_files_and_links(
     assert phase.stdout == f"content\ncontent\n{file}\n"
 
 
-def test_a_path_that_was_collected_is_named(narrow: DockerSandbox, closure: Closure, plain_shell: str) -> None:
+def test_a_path_that_was_collected_is_named(narrow: AnySandbox, closure: Closure, plain_shell: str) -> None:
     gone = "/nix/store/00000000000000000000000000000000-gone"
     with pytest.raises(TemporaryError, match=r"00-gone: No such file"):
         run(narrow, job("true", plain_shell, [*closure(plain_shell), gone]))
@@ -192,9 +189,7 @@ def test_a_path_that_was_collected_is_named(narrow: DockerSandbox, closure: Clos
 
 
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)
-def test_a_porter_that_died_is_replaced(
-    narrow: DockerSandbox, docker_host: str, closure: Closure, plain_shell: str
-) -> None:
+def test_a_porter_that_died_is_replaced(narrow: Any, docker_host: str, closure: Closure, plain_shell: str) -> None:
     api = docker.APIClient(base_url=docker_host)
     assert narrow._view._porter._porter is not None
     before = narrow._view._porter._porter.id
@@ -204,12 +199,12 @@ def test_a_porter_that_died_is_replaced(
     assert narrow._view._porter._porter.id != before
 
 
+@pytest.mark.usefixtures("docker_host")
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)
-def test_only_a_process_of_the_container_itself_is_touched(narrow: DockerSandbox) -> None:
-    plan = narrow._plan
-    assert plan is not None
+def test_only_a_process_of_the_container_itself_is_touched(narrow: Any) -> None:
+    plan = narrow.plan
     mounts = mounts_of_the_host()
-    container = start_container(narrow._engine, plan, threading.Event())
+    container = narrow.on_trial()
     try:
         for pid in (os.getpid(), 1, 2**22 - 1):
             with pytest.raises(UnusableError):
@@ -227,7 +222,7 @@ def mounts_of_the_host() -> list[str]:
 
 @pytest.mark.parametrize("mode", ["single-use"], indirect=True)
 def test_a_container_that_died_at_the_last_moment_is_replaced(
-    narrow: DockerSandbox, closure: Closure, plain_shell: str, monkeypatch: pytest.MonkeyPatch
+    narrow: AnySandbox, closure: Closure, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def blind(self: Runner[Container]) -> bool:
         return True
@@ -251,9 +246,9 @@ def until_gone(pid: int) -> None:
 
 
 def test_without_views_the_store_is_whole_and_cannot_be_listed(
-    docker_host: str, whole: Runtime, plain_shell: str, c_shell: str, tmp_path: Path
+    engine_at: str, whole: Runtime, plain_shell: str, c_shell: str, tmp_path: Path
 ) -> None:
-    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "off", 0), whole)
+    sandbox = made_sandbox(view_settings(engine_at, tmp_path, "off", 0), whole)
     sandbox.prepare()
     phase = run(sandbox, job(f"ls /nix/store; ls -d {c_shell}", plain_shell, [plain_shell])).run
     sandbox.close()
@@ -261,11 +256,11 @@ def test_without_views_the_store_is_whole_and_cannot_be_listed(
     assert phase.stdout == f"{c_shell}\n"
 
 
-def test_where_a_view_is_required_and_not_possible(docker_host: str, whole: Runtime, tmp_path: Path) -> None:
+def test_where_a_view_is_required_and_not_possible(engine_at: str, whole: Runtime, tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"sandbox\.view is required"):
-        DockerSandbox(view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
-    broken = DockerSandbox(
-        view_settings(docker_host, tmp_path, "required", 0), replace(whole, closure=["/nix/store/none"])
+        made_sandbox(view_settings(engine_at, tmp_path, "required", 0), replace(whole, closure=[])).prepare()
+    broken = made_sandbox(
+        view_settings(engine_at, tmp_path, "required", 0), replace(whole, closure=["/nix/store/none"])
     )
     with pytest.raises(OperatorError, match=r"not possible here.*none"):
         broken.prepare()
@@ -321,7 +316,7 @@ def test_where_the_engine_makes_no_porter_jobs_see_the_whole_store(
 
 @pytest.mark.parametrize("wrong", ["a bug", "a program that ends", "what the builder says", "a path that is gone"])
 def test_what_is_wrong_with_us_opens_no_store(
-    docker_host: str,
+    engine_at: str,
     whole: Runtime,
     tmp_path: Path,
     *,
@@ -341,7 +336,7 @@ def test_what_is_wrong_with_us_opens_no_store(
         runtime, words = replace(whole, closure=[whole.bash]), "/bin/bash: No such file"
     else:
         runtime, words = replace(whole, closure=[*whole.closure, "/nix/store/none"]), "none: No such file"
-    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0, mode), runtime)
+    sandbox = made_sandbox(view_settings(engine_at, tmp_path, "auto", 0, mode), runtime)
     monitor = EngineMonitor(lambda _: sandbox)
     monitor.use(runtime)
     assert not monitor.check()
@@ -354,8 +349,8 @@ def test_what_is_wrong_with_us_opens_no_store(
     monitor.close()
 
 
-def test_once_it_worked_it_is_never_given_up(docker_host: str, whole: Runtime, tmp_path: Path) -> None:
-    sandbox = DockerSandbox(view_settings(docker_host, tmp_path, "auto", 0), whole)
+def test_once_it_worked_it_is_never_given_up(engine_at: str, whole: Runtime, tmp_path: Path) -> None:
+    sandbox = made_sandbox(view_settings(engine_at, tmp_path, "auto", 0), whole)
     sandbox.prepare()
     sandbox._runtime = replace(whole, closure=[*whole.closure, "/nix/store/none"])
     with pytest.raises(TemporaryError, match="none"):

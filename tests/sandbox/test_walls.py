@@ -10,13 +10,12 @@ import docker
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import Runtime
 from spoold.model.limits import COMPILE_DEFAULT
 from spoold.model.response import Outcome
 from spoold.sandbox.facts import HOLDERS, JOB_UID, LIMITS_V1, LIMITS_V2
 from tests import cores, huge
-from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, Run, made_sandbox, make_job, settings_for
 
 pytestmark = pytest.mark.docker
 
@@ -83,7 +82,7 @@ ATTEMPTS = [
 
 
 @pytest.fixture(scope="module")
-def refusals(sandbox: DockerSandbox, plain_shell: str) -> dict[str, str]:
+def refusals(sandbox: AnySandbox, plain_shell: str) -> dict[str, str]:
     """Make all the attempts in one container; return what came of each."""
     lines = [f"( {attempt} ) >/dev/null 2>&1 && echo allowed || echo refused" for attempt in ATTEMPTS]
     job = make_job("#!/bin/bash\n" + "\n".join(lines), shell=plain_shell)
@@ -256,10 +255,10 @@ import time; time.sleep(float(open("/job/wait").read()))
 
 
 def test_quotas_per_user_are_not_shared_between_jobs(
-    docker_host: str, runtime: Runtime, tmp_path: Path, python_shell: str, mode: Mode
+    engine_at: str, runtime: Runtime, tmp_path: Path, python_shell: str, mode: Mode
 ) -> None:
     """inotify allows 128 instances per user; three jobs take 150."""
-    sandbox = DockerSandbox(settings_for(docker_host, str(tmp_path), waiting=3, mode=mode), runtime)
+    sandbox = made_sandbox(settings_for(engine_at, str(tmp_path), waiting=3, mode=mode), runtime)
     sandbox.prepare()
     results: list[str] = []
 

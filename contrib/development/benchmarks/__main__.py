@@ -84,7 +84,7 @@ def side_by_side(
     given: argparse.Namespace, stack: ExitStack, lies: dict[str, Path], deadline: Deadline
 ) -> dict[str, Any]:
     """Return what was measured of the spools, which may lie in the places ``lies``, and of the peers."""
-    wanted = spools.SPOOLS if given.quick else spools.SPOOLS | spools.MORE_SPOOLS
+    wanted = spools.possible(spools.SPOOLS if given.quick else spools.SPOOLS | spools.MORE_SPOOLS, deadline)
     with deadline.step("starting the spools", START):
         started = spools.start(given, stack, wanted, lies)
     others = peers(given, started[spools.MAIN], stack)

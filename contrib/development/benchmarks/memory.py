@@ -27,6 +27,7 @@ from spoold.model.job import BuildResult, Job, JobFile, Runtime
 from spoold.model.limits import COMPILE_MAXIMUM, MIB, RUN_MAXIMUM
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
+from spoold.sandbox import Sandbox
 
 PROGRAM = r"""
 import mmap, os, sys, time
@@ -100,7 +101,7 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
     off: list[int] = field(default_factory=list)
 
-    def try_once(self, sandbox: DockerSandbox, row: Row, job: Job) -> None:
+    def try_once(self, sandbox: Sandbox, row: Row, job: Job) -> None:
         """Run a job of ``row``."""
         result = sandbox.run(job, lambda *_: None, threading.Event())
         for phase, target, right in (

@@ -37,7 +37,8 @@ class Served:
         self.spool = work / name
         layout.create(str(self.spool))
         spool = msgspec.structs.replace(settings.spool, path=str(self.spool))
-        self.settings = msgspec.structs.replace(settings, spool=spool)
+        oci = msgspec.structs.replace(settings.oci, state=str(work / f"{name}.oci"))
+        self.settings = msgspec.structs.replace(settings, spool=spool, oci=oci)
         self.daemons = Daemons(name, work, self.settings, tree)
         self.arrivals = Arrivals(str(self.spool / "done"))
         self._docker = docker.APIClient(base_url=settings.docker.host, version="auto")
@@ -119,6 +120,8 @@ class Served:
 
     def container_ids(self) -> set[str]:
         """Return the ids of all of them."""
+        if self.settings.sandbox.engine == "oci":
+            return {path.name for path in Path(self.settings.oci.state).glob("*/*/spoold-*")}
         found = self._docker.containers(all=True, filters={"label": f"spoold.spool={self.spool}"})
         return {str(container["Id"]) for container in found}
 

@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from benchmarks.deadline import Deadline
 from benchmarks.places import JOURNAL, MEMORY
 from benchmarks.programs import OWN, PROGRAMS, PYTHON, TRIVIAL, Program
 from benchmarks.served import Served, settle
 from benchmarks.ways import WORKERS, say
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, Settings
+from spoold.engines.oci import host
+from spoold.host import groups
+from spoold.model.errors import OperatorError
 
 Changes = dict[str, dict[str, str | int]]
 
@@ -30,11 +34,15 @@ class Spool(NamedTuple):
 
 NOTHING: Changes = {"sandbox": {"engine": "benchmarks.nothing"}}
 RECYCLED: Changes = {"sandbox": {"mode": "recycled"}}
+OCI_RECYCLED: Changes = {"sandbox": {"engine": "oci", "mode": "recycled"}}
+OCI_SINGLE_USE: Changes = {"sandbox": {"engine": "oci", "mode": "single-use", "waiting": WORKERS}}
 SPOOLS = {
     "spool-only": Spool(NOTHING, (TRIVIAL,)),
     "spool-recycled": Spool(RECYCLED, PROGRAMS),
     # Without a reserve for bursts: what is measured is what can go on.
     "spool-single-use": Spool({"sandbox": {"mode": "single-use", "waiting": WORKERS}}, (*PROGRAMS, OWN)),
+    "spool-oci-recycled": Spool(OCI_RECYCLED, (TRIVIAL,)),
+    "spool-oci-single-use": Spool(OCI_SINGLE_USE, (TRIVIAL,)),
     "spool-nix-shell": Spool({"sandbox": {"waiting": WORKERS}, "nix": {"enter": "nix-shell"}}, (TRIVIAL, PYTHON)),
     "spool-recycled-memory": Spool(RECYCLED, PROGRAMS, MEMORY),
     "spool-recycled-journal": Spool(RECYCLED, (TRIVIAL,), JOURNAL),
@@ -47,6 +55,19 @@ MORE_SPOOLS = {
 ONLY, MAIN = "spool-only", "spool-single-use"  # MAIN: whose memory is measured, and whose daemons are killed
 BURST = "spool-single-use-reserve"  # as it comes, with that reserve
 BURST_SPOOL = Spool({"sandbox": {"mode": "single-use"}}, (TRIVIAL,))
+
+
+def possible(wanted: dict[str, Spool], deadline: Deadline) -> dict[str, Spool]:
+    """Return the ``wanted`` spools whose engine can be had here; the others are left out, with why."""
+    try:
+        host.ids()
+        host.runtimes(Settings(), groups.settle())
+    except OperatorError as error:
+        deadline.leave_out("rows with oci", str(error))
+        return {
+            name: spool for name, spool in wanted.items() if spool.changes.get("sandbox", {}).get("engine") != "oci"
+        }
+    return wanted
 
 
 def start(

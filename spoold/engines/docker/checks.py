@@ -9,29 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 from spoold.config import DockerSettings, NixSettings, Settings
-from spoold.host import machine, ownership
+from spoold.host import machine
 from spoold.model.findings import Finding, Subject
+from spoold.sandbox import checks
 from spoold.sandbox.messages import Ready
 
-SECCOMP = Subject("seccomp")
-SECCOMP_FILTER = 2  # as /proc/self/status says it
+CAUSES = checks.Causes(
+    privileges="upgrade the engine",
+    seccomp="remove seccomp=unconfined from the engine's options, or use a kernel with seccomp",
+    memory="the engine ignores limits: see `docker info`, and give it the cgroup controllers memory and pids",
+)
 NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host is reached
 AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
 
 
 def store(settings: NixSettings, where: str) -> str | None:
-    """Return the real path of the directory that jobs get as their store, None where it is on another host.
-
-    Where it lies is the executor's own setting, and what it holds is the builder's. A link in its place
-    would have the engine mount any directory of the host: raises :class:`OperatorError` where somebody could put one.
-    """
-    if is_elsewhere(where):
-        return None
-    remedy = (
-        "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "
-        "that nix.state is the same for executor and builder"
-    )
-    return ownership.settled(settings.physical_store, remedy, itself=False)
+    """Return the real path of the directory that jobs get as their store, None where it is on another host."""
+    return None if is_elsewhere(where) else checks.store(settings)
 
 
 def is_elsewhere(where: str) -> bool:
@@ -89,8 +83,8 @@ def _shares(information: dict[str, Any], *, pinned: bool) -> Finding:
 
 def _seccomp(options: set[str]) -> Finding:
     if "seccomp" in options:
-        return SECCOMP.fine("the engine filters system calls")
-    return SECCOMP.refused(
+        return checks.SECCOMP.fine("the engine filters system calls")
+    return checks.SECCOMP.refused(
         "the engine runs containers without its seccomp profile",
         "use a kernel with CONFIG_SECCOMP_FILTER and an engine built with seccomp",
     )
@@ -137,28 +131,4 @@ def of_container(ready: Ready, memory: int, settings: DockerSettings) -> list[Fi
     """Return what a container tells that was made with a limit of ``memory`` bytes."""
     if settings.runtime and ready.kernel.decode() != machine.boot_id():
         return [Subject("kernel").fine(f"{settings.runtime} gives jobs a kernel of their own")]
-    privileges = Subject("no-new-privileges")
-    return [
-        privileges.fine("kept")
-        if ready.no_new_privileges == 1
-        else privileges.refused("the engine ignores it", "upgrade the engine"),
-        SECCOMP.fine("a filter is on")
-        if ready.seccomp == SECCOMP_FILTER
-        else SECCOMP.refused(
-            "containers run without a seccomp profile",
-            "remove seccomp=unconfined from the engine's options, or use a kernel with seccomp",
-        ),
-        _memory(ready.memory, memory),
-    ]
-
-
-def _memory(seen: int, wanted: int) -> Finding:
-    what = Subject("memory limit of a container")
-    if seen < 0:
-        return what.unknown("the container does not see its control group")
-    if seen <= wanted:
-        return what.fine(f"{seen} bytes, as asked")
-    return what.refused(
-        f"{wanted} bytes were asked for, and the control group has {seen}",
-        "the engine ignores limits: see `docker info`, and give it the cgroup controllers memory and pids",
-    )
+    return checks.of_container(ready, memory, CAUSES)

@@ -9,13 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from spoold.config import Settings
-from spoold.engines.docker import checks, trial_of_jobs
+from spoold.engines.docker import checks
 from spoold.engines.docker.connection import DockerConnection
+from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, packages, proc
 from spoold.model import holes
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
+from spoold.sandbox import trial_of_jobs
 
 EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
 OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
@@ -42,12 +44,10 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     if any(finding.level is Level.REFUSED for finding in found):
         return
     if runtime is None:
-        yield trial_of_jobs.WHAT.unknown(
-            "what a builder provides for sandboxes is not there, or closed to this user",
-            "start `spoold builder`, then ask the doctor again, as root",
-        )
+        yield trial_of_jobs.no_runtime()
         return
-    yield from trial_of_jobs.examine(settings, runtime)
+    tried = DockerSandbox(trial_of_jobs.on_trial(settings), runtime)
+    yield from trial_of_jobs.examine(tried, settings, runtime, "see the engine's own log")
 
 
 def _socket(where: str) -> Iterator[Finding]:

@@ -7,32 +7,10 @@ Docker cuts what the container writes into frames (one byte: 1 stdout, 2 stderr;
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import Any
 
+from spoold.sandbox.pipes import READ, BothWays
 from spoold.sandbox.stream import Received
-
-READ = 1 << 18
-
-
-class BothWays:
-    """A pipe that is one socket, but for what comes of it, see :class:`spoold.sandbox.stream.Pipe`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._socket.setblocking(False)
-
-    def reader(self) -> int:
-        """Return the descriptor from which the container's output comes; -1 where it is closed."""
-        return self._socket.fileno()
-
-    def writer(self) -> int:
-        """Return the descriptor to which its input goes; -1 where it is closed."""
-        return self._socket.fileno()
-
-    def send(self, data: memoryview) -> int:
-        """Send some of ``data``; return how many bytes."""
-        return self._socket.send(data[:READ])
 
 
 class Attached(BothWays):

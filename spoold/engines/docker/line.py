@@ -19,14 +19,11 @@ import select
 import shutil
 import socket
 import tempfile
-import time
 
-from spoold.engines.docker.framing import READ, Attached, BothWays
+from spoold.engines.docker.framing import Attached
 from spoold.model.errors import TemporaryError
 from spoold.sandbox.facts import LINE_NAME
-from spoold.sandbox.stream import Received
-
-END_TIMEOUT = 1.0  # seconds for the engine to pass on what the supervisor said last
+from spoold.sandbox.pipes import WithLastWords, read_to_the_end
 
 
 def base() -> str:
@@ -72,32 +69,19 @@ class Listener:
         shutil.rmtree(self._outer, ignore_errors=True)
 
 
-class Line(BothWays):
+class Line(WithLastWords):
     """The pipe to a supervisor that has called."""
 
     def __init__(self, connection: socket.socket, attached: Attached) -> None:
         super().__init__(connection)
         self._attached = attached
 
-    def receive(self) -> Received | None:
-        """Return what is there by now, None at the end; before the end comes what it wrote to its stderr."""
-        data = self._socket.recv(READ)
-        if data:
-            return Received(data, b"")
-        said = self._last_words()
-        return Received(b"", said) if said else None
-
     def _last_words(self) -> bytes:
-        said, deadline = bytearray(), time.monotonic() + END_TIMEOUT
-        poll = select.poll()
-        poll.register(self._attached.reader(), select.POLLIN)
-        with contextlib.suppress(OSError):
-            while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                found = self._attached.receive()
-                if found is None:
-                    break
-                said += found.stderr
-        return bytes(said)
+        def more() -> bytes | bytearray | None:
+            found = self._attached.receive()
+            return None if found is None else found.stderr
+
+        return read_to_the_end(self._attached.reader(), more)
 
     def close(self) -> None:
         """Close both; the supervisor takes that as the order to stop."""

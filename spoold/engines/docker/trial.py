@@ -6,14 +6,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from spoold.engines.docker import checks
+from spoold.engines.docker import checks as of_docker
 from spoold.engines.docker.connection import DockerConnection, ImageGoneError
 from spoold.engines.docker.container import Container, start
 from spoold.engines.docker.walls import DockerPlan
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError, TemporaryError
 from spoold.model.findings import refuse
-from spoold.sandbox import etc
+from spoold.sandbox import checks, etc
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
 
@@ -25,7 +25,7 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
 
     Raises what the last and plainest one met.
     """
-    *others, plainest = _variants(plan, known, is_here=not checks.is_elsewhere(engine.where))
+    *others, plainest = _variants(plan, known, is_here=not of_docker.is_elsewhere(engine.where))
     for variant in others:
         try:
             return _probe(engine, variant)
@@ -39,7 +39,7 @@ def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> D
 def with_names(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     """Return a plan whose containers have our /etc/hosts without a porter, where the engine can mount it from here."""
     try:
-        if checks.is_elsewhere(engine.where):
+        if of_docker.is_elsewhere(engine.where):
             raise TemporaryError("the engine may be on another host")
         named = replace(plan, hosts=etc.settled("hosts"))
         _start(engine, named).close()
@@ -57,7 +57,7 @@ def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[
     With NetworkDisabled the engine saves itself half the work of a start; network mode "none" stands in any case.
     """
     chosen = plan.settings.docker.runtime
-    runtimes = [chosen] if chosen or checks.AUTOMATIC not in known else [checks.AUTOMATIC, chosen]
+    runtimes = [chosen] if chosen or of_docker.AUTOMATIC not in known else [of_docker.AUTOMATIC, chosen]
     for oci in runtimes:
         if plan.recycled and is_here:
             yield replace(plan, oci=oci, network_disabled=True, line=True)
@@ -70,7 +70,9 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
     container = _start(engine, plan)
     try:
         asked = plan.size(plan.settings.limits.run.default).memory
-        refuse(checks.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}")
+        refuse(
+            of_docker.of_container(container.transport.ready, asked, plan.settings.docker), f"Docker at {engine.where}"
+        )
         if plan.line and not container.transport.has_line:
             log.info("a supervisor cannot call on a socket of its own; all goes through the engine", runtime=plan.oci)
             plan = replace(plan, line=False)
@@ -86,13 +88,12 @@ def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
     try:
         return start(engine, plan, threading.Event())
     except TemporaryError as error:
-        if "cell.c:" not in str(error):
+        if not checks.of_cells(error):
             raise
         own = plan.settings.docker.runtime
         raise OperatorError(
             'sandbox.mode = "recycled" is not possible here: it needs user namespaces within containers (see sysctl '
-            "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
-            f"kernel.apparmor_restrict_unprivileged_userns{f', and docker.runtime = {own!r}' if own else ''}): {error}"
+            f"{checks.SWITCHES}{f', and docker.runtime = {own!r}' if own else ''}): {error}"
         ) from error
 
 

@@ -1,10 +1,10 @@
 """What a container is allowed, as the engine is told.
 
-The walls: no network, no capabilities but three, no new privileges, a seccomp profile of our own (``seccomp.json``,
-with reasons), a read-only root, the store read-only, memory without swap, a bound on processes, and tmpfs of bounded
-size and number of files, so that the host touches nothing that the job can write. The three capabilities are the
-supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go when the uid changes, and
-without new privileges never come back.
+The walls: no network, no capabilities but three, no new privileges, a seccomp profile of our own
+(``sandbox/seccomp.json``, with reasons), a read-only root, the store read-only, memory without swap, a bound on
+processes, and tmpfs of bounded size and number of files, so that the host touches nothing that the job can write. The
+three capabilities are the supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go
+when the uid changes, and without new privileges never come back.
 
 No share of the CPU is asked for: without one all containers have the same, whatever runs in them, on both versions of
 control groups. (A number means different things to different runtimes on version 2.)
@@ -12,8 +12,8 @@ control groups. (A number means different things to different runtimes on versio
 What the kernel tells of the host in /proc is hidden, see ``inside/masks.c``.
 
 A recycled container has the same walls and a second row of them inside (``inside/cell.c``). Making that row takes the
-calls in ``seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then hides
-the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
+calls in ``sandbox/seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then
+hides the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import docker
@@ -29,6 +28,7 @@ from docker.types import LogConfig, Mount
 
 from spoold.engines.docker.image import Image
 from spoold.sandbox.facts import BUFFERS, HIDDEN_DIRECTORIES, HIDDEN_FILES, LINE
+from spoold.sandbox.profile import profile
 from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan, Size
 
@@ -60,7 +60,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         read_only=True,
         cap_drop=["ALL"],
         cap_add=["SETUID", "SETGID", "KILL"],
-        security_opt=["no-new-privileges", f"seccomp={seccomp(recycled=plan.recycled)}"],
+        security_opt=["no-new-privileges", f"seccomp={seccomp(recycled=plan.cells)}"],
         mem_limit=size.memory,
         memswap_limit=size.memory,
         pids_limit=size.processes,
@@ -76,7 +76,7 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         runtime=plan.oci or None,
     )
     own = [str(holder)]
-    if plan.recycled:
+    if plan.cells:
         host["SecurityOpt"].append("apparmor=unconfined")
         host |= {"MaskedPaths": [], "ReadonlyPaths": []}
         own += [str(number) for number in (space, inodes)]
@@ -107,12 +107,4 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
 @functools.cache
 def seccomp(*, recycled: bool) -> str:
     """Return the profile as the engine takes it."""
-    profile = _profile("seccomp.json")
-    if recycled:
-        profile["syscalls"] += _profile("seccomp-recycled.json")["syscalls"]
-    return json.dumps(profile)
-
-
-def _profile(name: str) -> dict[str, Any]:
-    profile: dict[str, Any] = json.loads((resources.files(__package__) / name).read_text())
-    return profile
+    return json.dumps(profile(cells=recycled))

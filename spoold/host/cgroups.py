@@ -3,8 +3,8 @@
 On v2 a group that holds processes cannot have limited children. So whatever is in our own group, as a rule the daemon
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are theirs, and manages all others itself.
-Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone; the builder's
-unit makes one named ``builds`` below its own, for the builder.
+Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone. So the builder's
+unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``.
 """
 
 from __future__ import annotations
@@ -18,23 +18,39 @@ MOUNT = Path("/sys/fs/cgroup")
 SYSTEMD = Path("/run/systemd/system")  # is there when it is process 1, as sd_booted(3) has it
 DELEGATED = ("user.delegate", "trusted.delegate")  # the first since systemd 251, the second for root to read
 LEAF = "daemon"
-OF_THE_UNIT = "builds"  # see systemd/spoold-builder.service
+OF_THE_UNIT, OF_JOBS = "builds", "jobs"  # see systemd/spoold-builder.service, and "Engines" in contrib/docs/operator.md
 MAKING_WAY = 10  # times that we begin again when new processes come up meanwhile
 
 
 def parents() -> dict[str, Path]:
     """Return where groups can be made: a directory per controller."""
+    if delegable():
+        found = unified(own_group())
+    else:
+        found = {name: path for name, path in trees(OF_THE_UNIT).items() if name in ("memory", "pids", "cpuacct")}
+    return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
+
+
+def trees(delegated: str) -> dict[str, Path]:
+    """Return our group in each tree of v1, by controller; where the unit made a group so named below it, that."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
-            if controller in ("memory", "pids", "cpuacct"):
-                own = MOUNT / controller / path.lstrip("/")
-                delegated = own / OF_THE_UNIT
-                found[controller] = delegated if delegated.is_dir() else own
-        if not controllers and delegable():
-            found |= unified(MOUNT / path.lstrip("/"))
-    return {controller: path for controller, path in found.items() if os.access(path, os.W_OK)}
+            own = tree(controller) / path.lstrip("/")
+            found[controller] = own / delegated if (own / delegated).is_dir() else own
+    return {controller: path for controller, path in found.items() if path.is_dir()}
+
+
+def tree(controller: str) -> Path:
+    """Return where the tree of a controller is on v1; some have only a name, and that of v2 may be there as well."""
+    return MOUNT / (controller.removeprefix("name=") or "unified")
+
+
+def own_group() -> Path:
+    """Return our group on v2."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return MOUNT / next(line for line in lines if line.startswith("0::"))[len("0::/") :]
 
 
 def delegable() -> bool:
@@ -42,12 +58,15 @@ def delegable() -> bool:
     return (MOUNT / "cgroup.controllers").exists()
 
 
-def unified(own: Path) -> dict[str, Path]:
-    """Return where groups can be made on cgroup v2, for processes in the group ``own``."""
+def unified(own: Path, *wanted: str) -> dict[str, Path]:
+    """Return where groups can be made on cgroup v2, for processes in the group ``own``.
+
+    They have the controllers memory and pids, and those that are ``wanted`` where these are there.
+    """
     parent = own.parent if own.name == LEAF else own
     if not _ours(parent):
         return {}
-    for controller in ("memory", "pids"):
+    for controller in ("memory", "pids", *wanted):
         with contextlib.suppress(OSError):
             _enable(parent, controller)
     with contextlib.suppress(OSError):

@@ -6,25 +6,24 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Generic, Self
 
-from spoold.engines.docker.container import Container
-from spoold.engines.docker.view import View
 from spoold.host.log import Log
 from spoold.model.job import Job, JobResult
 from spoold.sandbox.live import OnOutput
 from spoold.sandbox.parts import OnPhase, Part
 from spoold.sandbox.pinning import Pinning
 from spoold.sandbox.pool import Pool
-from spoold.sandbox.runner import Runner
+from spoold.sandbox.runner import Carrier, Runner
 from spoold.sandbox.transport import UnusableError
+from spoold.sandbox.view import View
 
 log = Log("sandbox")
 
 TRIES = 3  # containers that may turn out to be unusable before a job is given up
 
 
-class Turn:
+class Turn(Generic[Carrier]):
     """Runs parts of a job. A container that can serve the next part keeps its place, others are given back at once.
 
     ``replaced`` returns a container of the size that a part needs, for one that cannot be given it. ``is_current``
@@ -33,19 +32,19 @@ class Turn:
 
     def __init__(
         self,
-        pool: Pool[Container],
-        view: View,
+        pool: Pool[Carrier],
+        view: View[Carrier, Any],
         pinning: Pinning | None,
         *,
-        replaced: Callable[[Runner[Container], Job, int], Runner[Container]],
-        is_current: Callable[[Runner[Container]], bool],
+        replaced: Callable[[Runner[Carrier], Job, int], Runner[Carrier]],
+        is_current: Callable[[Runner[Carrier]], bool],
         cancelled: threading.Event,
         on_output: OnOutput | None = None,
     ) -> None:
         self._pool, self._view, self._pinning = pool, view, pinning
         self._replaced, self._is_current = replaced, is_current
         self._cancelled, self._on_output = cancelled, on_output
-        self._container: Runner[Container] | None = None
+        self._container: Runner[Carrier] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +89,7 @@ class Turn:
         self._pool.give(container, again=container.reusable and self._is_current(container))
 
     @contextlib.contextmanager
-    def _pinned(self, container: Runner[Container]) -> Iterator[None]:
+    def _pinned(self, container: Runner[Carrier]) -> Iterator[None]:
         """Let a container's job have a CPU of its own, where the settings want that."""
         if self._pinning is None:
             yield

@@ -10,22 +10,22 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
 from spoold.config import ExecutorSettings, SandboxSettings, Settings
-from spoold.engines.docker.connection import DockerConnection
-from spoold.engines.docker.container import start as start_container
-from spoold.engines.docker.sandbox import DockerSandbox
-from spoold.engines.docker.view import STORE
 from spoold.model.errors import OperatorError, SpooldError
 from spoold.model.findings import Finding, Subject
 from spoold.model.job import Runtime, trial_job
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome, Phase
 from spoold.sandbox import program
+from spoold.sandbox.pooled import PooledSandbox
 from spoold.sandbox.stream import BrokenError
+from spoold.sandbox.view import STORE
 
+Tried = PooledSandbox[Any, Any]
 WHAT = Subject("a job on trial")
 MEMORY = 64 * MIB
 KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
@@ -35,18 +35,32 @@ FEW = 16384  # files whose part of the kernel's memory a host can spare for each
 PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 
-def examine(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
-    """Yield what is found."""
-    own = replace(
+def on_trial(settings: Settings) -> Settings:
+    """Return settings for an engine on trial, which is nobody's but the doctor's."""
+    return replace(
         settings,
         executor=ExecutorSettings(name=f"doctor-{os.getpid()}"),
         sandbox=replace(settings.sandbox, waiting=0),
     )
-    sandbox = DockerSandbox(own, runtime)
+
+
+def no_runtime() -> Finding:
+    """Return what is found where no job can be tried yet."""
+    return WHAT.unknown(
+        "what a builder provides for sandboxes is not there, or closed to this user",
+        "start `spoold builder`, then ask the doctor again, as root",
+    )
+
+
+def examine(sandbox: Tried, settings: Settings, runtime: Runtime, remedy: str) -> Iterator[Finding]:
+    """Yield what is found with a sandbox that was made of ``on_trial``; it is prepared here, and closed.
+
+    ``remedy`` mends an engine that runs no job at all.
+    """
     try:
         sandbox.prepare()
         yield _started(sandbox)
-        yield _of_root(sandbox, DockerConnection(settings.docker.host))
+        yield _of_root(sandbox)
         yield _view(sandbox, settings.sandbox)
         yield _layer(sandbox, settings, runtime)
         yield _memory(sandbox, settings)
@@ -55,17 +69,17 @@ def examine(settings: Settings, runtime: Runtime) -> Iterator[Finding]:
     except OperatorError as error:
         yield WHAT.refused(str(error))
     except SpooldError as error:
-        yield WHAT.refused(f"it cannot run: {error}", "see the engine's own log")
+        yield WHAT.refused(f"it cannot run: {error}", remedy)
     except BrokenError as error:
         yield WHAT.refused(f"it cannot run, by a fault of spoold's or of its runtime's: {error}")
     finally:
         sandbox.close()
 
 
-def _started(sandbox: DockerSandbox) -> Finding:
-    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
+def _started(sandbox: Tried) -> Finding:
     plan = sandbox.plan
-    start = f"{plan.settings.sandbox.mode} containers start with {plan.oci or 'the default runtime'}"
+    assert plan is not None  # noqa: S101 - prepare() has made one
+    start = f"{plan.settings.sandbox.mode} containers {sandbox.started}"
     seen = (
         "seccomp, no-new-privileges and the memory limit are on"
         if plan.resizable
@@ -74,11 +88,10 @@ def _started(sandbox: DockerSandbox) -> Finding:
     return WHAT.fine(f"{start}; {seen}")
 
 
-def _of_root(sandbox: DockerSandbox, engine: DockerConnection) -> Finding:
+def _of_root(sandbox: Tried) -> Finding:
     """Look which files the first process of a container has loaded, which is root in there."""
-    assert sandbox.plan is not None  # noqa: S101 - prepare() has made one
     what = Subject("programs that start as root in containers")
-    container = start_container(engine, sandbox.plan, threading.Event())
+    container = sandbox.on_trial()
     try:
         maps = Path(f"/proc/{container.transport.pid}/maps").read_text(errors="replace")
     except OSError as error:
@@ -103,7 +116,7 @@ def _of_what_is_loaded(what: Subject, maps: str) -> Finding:
     return what.fine("come from the image, and none from the Nix store")
 
 
-def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
+def _view(sandbox: Tried, settings: SandboxSettings) -> Finding:
     what = Subject("what a job sees of the Nix store")
     if sandbox.viewed:
         return what.fine("its own closure")
@@ -116,7 +129,7 @@ def _view(sandbox: DockerSandbox, settings: SandboxSettings) -> Finding:
     )
 
 
-def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Finding:
+def _layer(sandbox: Tried, settings: Settings, runtime: Runtime) -> Finding:
     """Have a job say on which kind of file system its own store is."""
     what = Subject("what a job locks or watches in the Nix store")
     said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
@@ -128,7 +141,7 @@ def _layer(sandbox: DockerSandbox, settings: Settings, runtime: Runtime) -> Find
     )
 
 
-def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
+def _memory(sandbox: Tried, settings: Settings) -> Finding:
     """Have a job take more memory than it may."""
     outcome = _run(sandbox, settings, BOMB, []).outcome
     what = Subject("a job that takes too much memory")
@@ -137,7 +150,7 @@ def _memory(sandbox: DockerSandbox, settings: Settings) -> Finding:
     return what.refused(f"is not ended at its limit, but: {outcome}", "give the engine the memory controller")
 
 
-def _files(sandbox: DockerSandbox, settings: Settings) -> Finding:
+def _files(sandbox: Tried, settings: Settings) -> Finding:
     """Have a job make empty files without end. The kernel keeps about 1 KiB of its own memory for each."""
     what = Subject("a job that makes too many files")
     if _run(sandbox, settings, FILES, []).outcome is Outcome.MEMORY_LIMIT:
@@ -150,7 +163,7 @@ def _files(sandbox: DockerSandbox, settings: Settings) -> Finding:
     )
 
 
-def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
+def _importance(sandbox: Tried, settings: Settings) -> Finding:
     """Have a job ask the kernel to be spared where the host's memory is short."""
     what = Subject("a job, where the host's memory is short,")
     if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
@@ -161,7 +174,7 @@ def _importance(sandbox: DockerSandbox, settings: Settings) -> Finding:
     )
 
 
-def _run(sandbox: DockerSandbox, settings: Settings, script: bytes, closure: list[str]) -> Phase:
+def _run(sandbox: Tried, settings: Settings, script: bytes, closure: list[str]) -> Phase:
     """Return what became of a job of one script."""
     limits = replace(settings.limits.run.default, memory=MEMORY, time=30, cpu_time=30)
     job = trial_job("doctor", script, limits, closure)

@@ -1,0 +1,70 @@
+"""What this host has for containers: a runtime, control groups, and users for them where we are not root."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+from spoold.config import Settings
+from spoold.engines.oci.walls import SIZE, Ids
+from spoold.host import acl, ownership, packages, proc, userns
+from spoold.host.accounts import user_name
+from spoold.host.groups import Groups
+from spoold.model.errors import OperatorError, SpooldError
+
+RUNTIMES = ("crun", "runc")  # the quickest first
+REMEDY = "It makes containers, so only root, or the user that runs this, may say what it is: mend owner and mode"
+VERSION = re.compile(r"(?:runc|crun) version ([^\s]+)")
+
+
+def runtimes(settings: Settings, groups: Groups) -> list[str]:
+    """Return the paths of the runtimes that may do, the quickest first; raises :class:`OperatorError` for none."""
+    chosen = settings.oci.runtime
+    names = [chosen] if chosen else [name for name in RUNTIMES if name != "crun" or groups.same]
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    found = [ownership.settled(where, REMEDY) for name in names if (where := shutil.which(name, path=path))]
+    if not found:
+        what = f"there is no oci.runtime {chosen!a}" if chosen else "there is neither crun nor runc"
+        raise OperatorError(f"{what}: install crun or runc, or say in oci.runtime where one is")
+    return found
+
+
+def version(program: str) -> tuple[str, str]:
+    """Return what a runtime calls itself, and its version; "" where it does not say."""
+    try:
+        said = proc.run([program, "--version"], packages.BOUNDS).stdout.data.decode(errors="replace")
+    except SpooldError:
+        return os.path.basename(program), ""
+    found = VERSION.match(said)
+    return (said.split()[0], found[1]) if found else (os.path.basename(program), "")
+
+
+def ids() -> Ids | None:
+    """Return whose containers' users are: None for root; raises :class:`OperatorError` where there are none for us."""
+    if os.geteuid() == 0:
+        return None
+    name = user_name(os.geteuid())
+    if shutil.which("newuidmap") is None:
+        raise OperatorError("newuidmap is missing, by which an ordinary user's containers get users: install uidmap")
+    ranges = [userns.subordinate_ids(f"/etc/sub{kind}id") for kind in ("u", "g")]
+    if any(len(found) < SIZE for found in ranges):
+        raise OperatorError(
+            f"user {name} has no {SIZE} subordinate ids for the users of containers: "
+            f"`usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {name}`, with a range that is nobody else's"
+        )
+    return Ids(ranges[0].start, ranges[1].start)
+
+
+def see_that_it_reaches(path: str, ids: Ids | None) -> None:
+    """Raise :class:`OperatorError` where root of containers cannot come to a directory that is mounted in them."""
+    if ids is None:
+        return
+    here = "/"
+    for part in path.split("/"):
+        here = os.path.join(here, part)
+        if not os.stat(here).st_mode & 0o001 and ids.uid not in acl.users(acl.of(here) or b""):
+            raise OperatorError(
+                f"root of containers is the host's user {ids.uid} here, who cannot come to {path}: "
+                f"`setfacl -m user:{ids.uid}:x {here}`"
+            )

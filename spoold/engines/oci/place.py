@@ -1,0 +1,131 @@
+"""The directories of this engine: the root of containers, and one for each container, by which orphans are found.
+
+Theory of operation. Each executor on a spool has a directory, and in it one for each sandbox, called by the process
+that made it. Only one executor of a name works on a spool. So what another process made there is an orphan: its jobs
+ended with their streams, and what is left of it is removed at the start. A container is written down before it is made:
+``group`` has the directories of its control group, and whatever is in that group is ended.
+
+The root is made anew for each sandbox, so nobody had time to change it. It belongs to this process's user. Where root
+in containers is another user of the host, an access control list lets that one in where jobs may not come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import threading
+import uuid
+from pathlib import Path
+
+from spoold.config import Settings
+from spoold.engines.oci.walls import Ids
+from spoold.host import acl, ownership
+from spoold.host.groups import Group
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, SpooldError
+from spoold.model.job import Runtime
+from spoold.sandbox import program, root
+
+log = Log("sandbox")
+
+PROCESS = uuid.uuid4().hex
+ROOTS_OWN, USERS_OWN = "/var/lib/spoold-executor", ".local/state/spoold-executor"
+REMEDY = "Root of containers starts what lies there: mend owner and mode, or name another directory in oci.state"
+GROUP = "group"
+
+
+def base(settings: Settings) -> str:
+    """Return the directory in which all this is: the setting's, the unit's, or the user's own."""
+    given = settings.oci.state or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd.exec(5)
+    return given or (ROOTS_OWN if os.geteuid() == 0 else str(Path.home() / USERS_OWN))
+
+
+class Place:
+    """The directory of one sandbox. ``runtime`` is where the OCI runtime keeps what it has to know."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = base(settings)
+        spool = hashlib.sha256(settings.spool.path.encode()).hexdigest()[:12]
+        self._family = os.path.join(self._base, f"{settings.executor.name}-{spool}")
+        self.path = os.path.join(self._family, f"{PROCESS}-{uuid.uuid4().hex[:8]}")
+        self.runtime = os.path.join(self.path, "runtime")
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make it; raises :class:`OperatorError` where it cannot be, or is of no use."""
+        try:
+            os.makedirs(self.path, mode=0o711, exist_ok=True)  # root of containers may be any user of the host
+            for each in (self._family, self.path):
+                os.chmod(each, 0o711)  # noqa: S103 - as above
+            os.makedirs(self.runtime, mode=0o700, exist_ok=True)
+            no_programs = os.statvfs(self.path).f_flag & os.ST_NOEXEC
+        except OSError as error:
+            raise OperatorError(
+                f"oci.state: containers cannot be kept in {self._base}: {error}. Make it a directory of this user's, "
+                "or name another"
+            ) from error
+        if no_programs:
+            raise OperatorError(f"oci.state: {self._base} is mounted noexec, and root of containers starts from there")
+        ownership.settled(self.path, REMEDY)
+
+    def root(self, runtime: Runtime, ids: Ids | None) -> str:
+        """Return the root of containers, which is made where it is not as it was made."""
+        content = root.archive(runtime)
+        made = os.path.join(self.path, f"root-{hashlib.sha256(content).hexdigest()[:16]}")
+        with self._lock:
+            if not os.path.exists(f"{made}{program.IN_IMAGE}"):
+                shutil.rmtree(made, ignore_errors=True)
+                _unpack(content, f"{made}.new", ids)
+                os.rename(f"{made}.new", made)
+        return made
+
+    def remove_orphans(self) -> None:
+        """Remove what other processes left."""
+        for name in os.listdir(self._family):
+            if not name.startswith(PROCESS):
+                log.info("removing what another process left", directory=name)
+                _remove(os.path.join(self._family, name))
+
+    def close(self) -> None:
+        """Remove it; what cannot be removed now is an orphan to the next process."""
+        if os.path.isdir(self.path):
+            _remove(self.path)
+        with contextlib.suppress(OSError):  # others of this executor may be there
+            os.rmdir(self._family)
+
+
+def write_down(directory: str, group: Group) -> None:
+    """Make a container's directory, which says which group is to be removed with it."""
+    os.mkdir(directory, 0o700)
+    lines = [f"{controller}\t{place}" for controller, place in group.places.items()]
+    Path(directory, GROUP).write_text("\n".join([str(int(group.unified)), *lines]))
+
+
+def _remove(place: str) -> None:
+    """Remove the directory of a sandbox, and all that it tells of."""
+    whole = True
+    for record in Path(place).glob(f"*/{GROUP}"):
+        try:
+            unified, *lines = record.read_text().split("\n")
+            places = {name: Path(where) for name, where in (line.split("\t", 1) for line in lines)}
+            if places:  # else it was not written down before that process ended, and so not made
+                Group(unified == "1", places).end()
+        except (SpooldError, OSError, ValueError) as error:
+            log.warning("a container is left behind for now", container=record.parent.name, error=error)
+            whole = False
+    if whole:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _unpack(content: bytes, target: str, ids: Ids | None) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    os.mkdir(target)
+    os.chmod(target, 0o755)  # noqa: S103 - root of containers may be any user of the host
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        tar.extractall(target, filter="fully_trusted")  # noqa: S202 - it was made by us just now
+    if ids:
+        acl.let_in(f"{target}{os.path.dirname(program.IN_IMAGE)}", ids.uid)

@@ -1,0 +1,125 @@
+"""The sandbox on an OCI runtime alone: a container per job, or one after the other, from a pool of waiting ones.
+
+``prepare`` is where everything is checked that would otherwise fail each job. Limits must hold: there are control
+groups to be made, and a container on trial is in one. See ``walls`` for what holds a job, ``container`` for its life,
+``place`` for what is on disk and for orphans.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from spoold.config import Settings
+from spoold.engines.oci import host
+from spoold.engines.oci.container import Container, on_trial, start
+from spoold.engines.oci.place import Place
+from spoold.engines.oci.walls import OciPlan
+from spoold.host import groups, machine
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.findings import refuse
+from spoold.model.job import Runtime
+from spoold.sandbox import checks
+from spoold.sandbox.pooled import PooledSandbox
+from spoold.sandbox.runner import Runner
+from spoold.sandbox.sizes import Size
+from spoold.sandbox.view import View
+
+log = Log("sandbox")
+
+CAUSES = checks.Causes(
+    privileges="upgrade the runtime, or choose another: oci.runtime",
+    seccomp="use a kernel with seccomp, and a runtime that was built with it: oci.runtime",
+    memory="the runtime ignores the control group that it is told: upgrade it, or choose another: oci.runtime",
+)
+
+
+class OciView(View[Container, OciPlan]):
+    """What the jobs of one sandbox see of the store; their cells make it."""
+
+    def _start(self, plan: OciPlan) -> Runner[Container]:
+        return on_trial(plan)
+
+
+class OciSandbox(PooledSandbox[Container, OciPlan]):
+    """Runs jobs in containers of the runtime that the settings name."""
+
+    def __init__(self, settings: Settings, runtime: Runtime) -> None:
+        super().__init__(settings, runtime)
+        self._place = Place(settings)
+        self._view = OciView()
+
+    def prepare(self) -> None:
+        """Check the host, make the root of containers, start one on trial, remove what was left behind."""
+        self._check_nix_shell()
+        with self._preparing:
+            made = groups.settle()
+            if self._settings.sandbox.pin_cpus and not made.has("cpuset"):
+                raise OperatorError(
+                    "sandbox.pin_cpus is set, and control groups here cannot bind a job to a CPU: delegate the "
+                    "controller cpuset, or unset sandbox.pin_cpus"
+                )
+            ids = host.ids()
+            store = checks.store(self._settings.nix)
+            self._place.prepare()
+            for path in (store, self._place.path):
+                host.see_that_it_reaches(path, ids)
+            self._place.remove_orphans()
+            first = OciPlan(
+                settings=self._settings,
+                runtime=self._runtime,
+                oci="",
+                place=self._place.path,
+                root=self._place.root(self._runtime, ids),
+                store=store,
+                groups=made,
+                ids=ids,
+            )
+            plan = find_plan(first, host.runtimes(self._settings, made))
+            self._view.try_out(plan)
+            with self._planning:
+                self._fill(plan, machine.memory())
+
+    def _make(self, plan: OciPlan, cancelled: threading.Event, size: Size | None = None) -> Runner[Container]:
+        return start(plan, cancelled, next(self._holders), size)
+
+    @property
+    def started(self) -> str:
+        """Say by what containers start."""
+        assert self._plan is not None  # noqa: S101 - whoever asks has prepared it
+        return f"start with {self._plan.oci}"
+
+    def close(self) -> None:
+        """Stop and remove what is left of this sandbox; what cannot be now is an orphan to the next process."""
+        super().close()
+        self._place.close()
+
+
+def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
+    """Return a plan with the first of ``runtimes`` that starts a container; raises what the last one met."""
+    *others, last = [replace(plan, oci=each) for each in runtimes]
+    for variant in others:
+        try:
+            return _tried(variant)
+        except (TemporaryError, OperatorError) as error:
+            log.info("no container starts so; trying another runtime", runtime=variant.oci, error=error)
+    return _tried(last)
+
+
+def _tried(plan: OciPlan) -> OciPlan:
+    """Start a container, and look at it from inside."""
+    try:
+        container = on_trial(plan)
+    except TemporaryError as error:
+        if not checks.of_cells(error):
+            raise
+        raise OperatorError(
+            f"containers of this engine need user namespaces within them (see sysctl {checks.SWITCHES}): {error}"
+        ) from error
+    try:
+        asked = container.transport.size.memory
+        refuse(checks.of_container(container.transport.ready, asked, CAUSES), plan.oci)
+    finally:
+        container.close()
+    return plan

@@ -1,0 +1,128 @@
+"""What a job sees of the Nix store: its own closure and the sandbox's own programs, and nothing else.
+
+In a sandbox with cells (``Plan.cells``) the cell makes the job's view when the job comes. For any other sandbox that is
+its engine's business (``_narrowed``).
+
+Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
+earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
+job that lists its store. Only what the kernel or the engine refuses makes jobs see more: where anything else fails, no
+job is run. Once it has worked, its failure is never a reason to show more: a container that could not be given its view
+is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic
+
+from spoold.host.log import Log
+from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.job import Job, JobResult, trial_job
+from spoold.sandbox.live import OnOutput
+from spoold.sandbox.parts import OnPhase, Part
+from spoold.sandbox.runner import Carrier, Runner
+from spoold.sandbox.sizes import Plan, Planned
+from spoold.sandbox.stream import BrokenError, RefusedError
+
+log = Log("sandbox")
+
+STORE = "/nix/store/"
+
+
+class View(Generic[Carrier, Planned]):
+    """What the jobs of one sandbox see. ``narrow`` tells whether that is their own closure; None: not known yet."""
+
+    narrow: bool | None = None
+
+    def _start(self, plan: Planned) -> Runner[Carrier]:
+        """Return a container on trial."""
+        raise NotImplementedError
+
+    def try_out(self, plan: Planned) -> None:
+        """Find out whether a job can be made to see its closure only, by a job that lists its store."""
+        wish = plan.settings.sandbox.view
+        if wish == "off" or not plan.runtime.closure:
+            if wish == "required":
+                raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
+            self.narrow = False
+            return
+        failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back fails it once
+        if failure is None:
+            self.narrow = True
+            return
+        if wish == "required":
+            raise OperatorError(f"sandbox.view is required, but not possible here: {failure}") from failure
+        if not isinstance(failure, RefusedError):
+            raise failure
+        if self.narrow is None:
+            log.warning("jobs see the whole Nix store, unlisted, not just their own closure of it", reason=failure)
+        self.narrow = False
+
+    def _fails(self, plan: Planned) -> TemporaryError | None:
+        """Return why no view can be had; raises where the reason is an engine that is away, or a bug of ours."""
+        try:
+            self._probe(plan)
+        except TemporaryError as error:
+            if self.narrow:
+                raise
+            self._failed(error)
+            return error
+        return None
+
+    def _failed(self, error: TemporaryError) -> None:
+        """Raise an error where that, and not the kernel, is in the way of views."""
+
+    def _probe(self, plan: Planned) -> None:
+        """Raise :class:`RefusedError` where a view is refused here, and other errors for whatever else is wrong."""
+        job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
+        try:
+            container = self._start(plan)
+        except RefusedError as error:  # one has started before, so this is no matter of the view
+            raise TemporaryError(str(error)) from error
+        try:
+            seen = self._seen(container, job)
+        finally:
+            container.close()
+        if sorted(seen) != sorted(path.rpartition("/")[2] for path in plan.runtime.closure):
+            raise BrokenError(f"the view of the store is not what it should be: {len(seen)} entries")
+
+    def _seen(self, container: Runner[Carrier], job: Job) -> list[str]:
+        """Return what the job on trial says of its store."""
+        names = self._narrowed(container, job)
+        return container.run(job, lambda *_: None, threading.Event(), names).run.stdout.split()
+
+    def run(
+        self,
+        container: Runner[Carrier],
+        job: Job,
+        on_phase: OnPhase,
+        cancelled: threading.Event,
+        *,
+        part: Part,
+        on_output: OnOutput | None = None,
+    ) -> JobResult:
+        """Run part of a job that sees its own closure only, where that is possible here and the job has one."""
+        if self.narrow and job.closure:
+            return container.run(
+                job, on_phase, cancelled, self._narrowed(container, job), part=part, on_output=on_output
+            )
+        return container.run(job, on_phase, cancelled, part=part, on_output=on_output)
+
+    def _narrowed(self, container: Runner[Carrier], job: Job) -> list[str]:
+        """Return the entries of the store that a job is to see; without cells it sees no others now."""
+        return entries(container.plan, job.closure)
+
+    def close(self) -> None:
+        """Remove what is left."""
+
+
+def entries(plan: Plan, closure: list[str]) -> list[str]:
+    """Return the names in the store of what a job with ``closure`` sees: that and what the runtime needs."""
+    return sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
+
+
+def _name(path: str) -> str:
+    name = path.removeprefix(STORE)
+    if name == path or not name or "/" in name or name in (".", ".."):
+        raise OperatorError(f"{path!a} in a closure is no store path: is {STORE[:-1]} what the builder uses?")
+    return name
