@@ -69,7 +69,7 @@ def rootless_engine() -> Iterator[str]:
     """Yield the URL of a dockerd that an ordinary user runs, and that has no control groups to make containers in."""
     need("dockerd", "rootlesskit", "newuidmap", "setpriv", "useradd")
     run = Path(tempfile.mkdtemp(prefix="spoold-docker.", dir="/tmp"))
-    with _ordinary_user() as user:
+    with ordinary_user() as user:
         shutil.chown(run, user, pwd.getpwnam(user).pw_gid)
         inside = f"""
             rm -rf /run/docker /run/containerd /run/xtables.lock
@@ -101,7 +101,7 @@ def remapping_engine() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _ordinary_user() -> Iterator[str]:
+def ordinary_user() -> Iterator[str]:
     """Yield the name of a user who has subordinate ids."""
     with _gone_at_the_end(ROOTLESS_USER) as there:
         if not there:

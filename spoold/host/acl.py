@@ -17,7 +17,7 @@ NAME = "system.posix_acl_access"
 NO_LIST = {errno.ENODATA, errno.EOPNOTSUPP}
 MODE = 0o640  # of a file with a list of readers, as stat(2) has it
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
-_READ, _WRITE, _SEARCH = 4, 2, 1
+_READ, _WRITE = 4, 2
 _NO_ID = 0xFFFFFFFF
 _ENTRY = struct.Struct("<HHI")
 
@@ -36,18 +36,6 @@ def readers(users: Collection[int], groups: Collection[int] = (), *, own_group: 
         (_OTHER, 0, _NO_ID),
     ]
     return struct.pack("<I", 2) + b"".join(_ENTRY.pack(*entry) for entry in entries)
-
-
-def let_in(directory: str, uid: int) -> None:
-    """Let one user beside its owner, and nobody else, reach what is in a directory; raises OSError as ``give`` does."""
-    entries = [
-        (_USER_OBJ, _READ | _WRITE | _SEARCH, _NO_ID),
-        (_USER, _READ | _SEARCH, uid),
-        (_GROUP_OBJ, 0, _NO_ID),
-        (_MASK, _READ | _SEARCH, _NO_ID),
-        (_OTHER, 0, _NO_ID),
-    ]
-    os.setxattr(directory, NAME, struct.pack("<I", 2) + b"".join(_ENTRY.pack(*entry) for entry in entries))
 
 
 def give(descriptor: int, data: bytes) -> None:

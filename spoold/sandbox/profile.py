@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from importlib import resources
 from typing import Any
 
 
+@functools.cache
 def profile(*, cells: bool) -> dict[str, Any]:
     """Return the profile, in Docker's form: what one of OCI lacks there is ``archMap``."""
     found = _read("seccomp.json")

@@ -72,4 +72,4 @@ def _users() -> Finding:
             "one more wall: run the executor as an ordinary user with subordinate ids, see Engines in the operator's "
             "page",
         )
-    return what.fine(f"root in a container is user {ids.uid} on the host, who owns nothing")
+    return what.fine("root in a container is this user, and jobs are users who own nothing on the host")

@@ -8,7 +8,7 @@ import shutil
 
 from spoold.config import Settings
 from spoold.engines.oci.walls import SIZE, Ids
-from spoold.host import acl, ownership, packages, proc, userns
+from spoold.host import ownership, packages, proc, userns
 from spoold.host.accounts import user_name
 from spoold.host.groups import Groups
 from spoold.model.errors import OperatorError, SpooldError
@@ -53,18 +53,4 @@ def ids() -> Ids | None:
             f"user {name} has no {SIZE} subordinate ids for the users of containers: "
             f"`usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {name}`, with a range that is nobody else's"
         )
-    return Ids(ranges[0].start, ranges[1].start)
-
-
-def see_that_it_reaches(path: str, ids: Ids | None) -> None:
-    """Raise :class:`OperatorError` where root of containers cannot come to a directory that is mounted in them."""
-    if ids is None:
-        return
-    here = "/"
-    for part in path.split("/"):
-        here = os.path.join(here, part)
-        if not os.stat(here).st_mode & 0o001 and ids.uid not in acl.users(acl.of(here) or b""):
-            raise OperatorError(
-                f"root of containers is the host's user {ids.uid} here, who cannot come to {path}: "
-                f"`setfacl -m user:{ids.uid}:x {here}`"
-            )
+    return Ids(os.geteuid(), os.getegid(), ranges[0].start, ranges[1].start)

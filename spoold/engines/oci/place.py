@@ -5,8 +5,7 @@ that made it. Only one executor of a name works on a spool. So what another proc
 ended with their streams, and what is left of it is removed at the start. A container is written down before it is made:
 ``group`` has the directories of its control group, and whatever is in that group is ended.
 
-The root is made anew for each sandbox, so nobody had time to change it. It belongs to this process's user. Where root
-in containers is another user of the host, an access control list lets that one in where jobs may not come.
+The root is made anew for each sandbox, so nobody had time to change it. It belongs to this process's user.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import uuid
 from pathlib import Path
 
 from spoold.config import Settings
-from spoold.engines.oci.walls import Ids
-from spoold.host import acl, ownership
+from spoold.host import ownership
 from spoold.host.groups import Group
 from spoold.host.log import Log
 from spoold.model.errors import OperatorError, SpooldError
@@ -58,10 +56,9 @@ class Place:
     def prepare(self) -> None:
         """Make it; raises :class:`OperatorError` where it cannot be, or is of no use."""
         try:
-            os.makedirs(self.path, mode=0o711, exist_ok=True)  # root of containers may be any user of the host
-            for each in (self._family, self.path):
-                os.chmod(each, 0o711)  # noqa: S103 - as above
-            os.makedirs(self.runtime, mode=0o700, exist_ok=True)
+            os.makedirs(self.runtime, exist_ok=True)
+            for each in (self._family, self.path, self.runtime):
+                os.chmod(each, 0o700)
             no_programs = os.statvfs(self.path).f_flag & os.ST_NOEXEC
         except OSError as error:
             raise OperatorError(
@@ -72,14 +69,14 @@ class Place:
             raise OperatorError(f"oci.state: {self._base} is mounted noexec, and root of containers starts from there")
         ownership.settled(self.path, REMEDY)
 
-    def root(self, runtime: Runtime, ids: Ids | None) -> str:
+    def root(self, runtime: Runtime) -> str:
         """Return the root of containers, which is made where it is not as it was made."""
         content = root.archive(runtime)
         made = os.path.join(self.path, f"root-{hashlib.sha256(content).hexdigest()[:16]}")
         with self._lock:
             if not os.path.exists(f"{made}{program.IN_IMAGE}"):
                 shutil.rmtree(made, ignore_errors=True)
-                _unpack(content, f"{made}.new", ids)
+                _unpack(content, f"{made}.new")
                 os.rename(f"{made}.new", made)
         return made
 
@@ -121,11 +118,9 @@ def _remove(place: str) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _unpack(content: bytes, target: str, ids: Ids | None) -> None:
+def _unpack(content: bytes, target: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     os.mkdir(target)
-    os.chmod(target, 0o755)  # noqa: S103 - root of containers may be any user of the host
+    os.chmod(target, 0o755)  # noqa: S103 - whatever this process's mask is: it is "/" to jobs
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extractall(target, filter="fully_trusted")  # noqa: S202 - it was made by us just now
-    if ids:
-        acl.let_in(f"{target}{os.path.dirname(program.IN_IMAGE)}", ids.uid)

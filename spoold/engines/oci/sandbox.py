@@ -63,15 +63,13 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
             ids = host.ids()
             store = checks.store(self._settings.nix)
             self._place.prepare()
-            for path in (store, self._place.path):
-                host.see_that_it_reaches(path, ids)
             self._place.remove_orphans()
             first = OciPlan(
                 settings=self._settings,
                 runtime=self._runtime,
                 oci="",
                 place=self._place.path,
-                root=self._place.root(self._runtime, ids),
+                root=self._place.root(self._runtime),
                 store=store,
                 groups=made,
                 ids=ids,

@@ -7,8 +7,9 @@ control group is there, with its limits, before the runtime is started, see ``co
 Each job is in a cell (``inside/cell.c``), in a container of one job too. So no porter with rights over others'
 containers is needed, an ordinary user can run all of this, and a job of a container of its own is behind two walls.
 
-An ordinary user's containers have users of their own: root in there is the first of the user's subordinate ids, which
-owns nothing on the host. Their user namespace gives them no devices either, so there is no list of those.
+An ordinary user's containers have users of their own. Root in there is that user, as runtimes have it, with the three
+capabilities in the container's namespaces alone, and all others are subordinate ids, who own nothing on the host. Their
+user namespace gives them no devices either, so there is no list of those.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan
 
 VERSION = "1.0.2"  # of the specification; later ones read it as well
-SIZE = 65536  # ids of a container: its jobs' are among the last of them
+SIZE = 65535  # ids of a container beside root's: its jobs' are among the last of them
 CAPABILITIES = ["CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
 CALM = ["nosuid", "noexec", "nodev"]
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}  # as the profile's archMap has them
@@ -31,10 +32,12 @@ KNOWN_TO_OCI = ("names", "action", "args", "errnoRet")
 
 
 class Ids(NamedTuple):
-    """The first of the subordinate ids that are the containers' users, and of those that are their groups."""
+    """Whose containers' users are: root is this process's user, the others are the subordinate ids from ``uids`` on."""
 
     uid: int
     gid: int
+    uids: int
+    gids: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,9 @@ def _maps(ids: Ids | None) -> dict[str, Any]:
     if ids is None:
         return {}
     return {
-        f"{kind}Mappings": [{"containerID": 0, "hostID": first, "size": SIZE}]
-        for kind, first in zip(("uid", "gid"), ids, strict=True)
+        f"{kind}Mappings": [
+            {"containerID": 0, "hostID": own, "size": 1},
+            {"containerID": 1, "hostID": first, "size": SIZE},
+        ]
+        for kind, own, first in (("uid", ids.uid, ids.uids), ("gid", ids.gid, ids.gids))
     }

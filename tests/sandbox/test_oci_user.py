@@ -1,0 +1,170 @@
+"""The engine oci for an ordinary user, who has subordinate ids and control groups that somebody gave to them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from spoold.config import Settings
+from spoold.engines.oci.sandbox import OciSandbox
+from spoold.host import cgroups
+from spoold.model.errors import SpooldError
+from spoold.model.job import Runtime
+from spoold.model.limits import MIB
+from spoold.sandbox import root
+from tests import engines, setups
+from tests.rights import in_child
+from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines]
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 4096, 16384, 1 << 18
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[pwd.struct_passwd]:
+    """Yield an ordinary user with subordinate ids."""
+    engines.need_oci()
+    setups.need("newuidmap")
+    with setups.ordinary_user() as name:
+        yield pwd.getpwnam(name)
+
+
+@pytest.fixture
+def given(user: pwd.struct_passwd) -> Iterator[Callable[[], None]]:
+    """Yield a function that puts the process that calls it where groups are the user's to make."""
+    made = list(_make_groups())
+    for place in made:
+        for path in (place, *place.iterdir()):
+            with contextlib.suppress(OSError):
+                os.chown(path, user.pw_uid, user.pw_gid)
+
+    def enter() -> None:
+        if cgroups.delegable():
+            (made[0] / "cgroup.procs").write_text(str(os.getpid()))
+
+    yield enter
+    for place in made:
+        for each in (place / cgroups.LEAF, place):
+            with contextlib.suppress(FileNotFoundError):
+                each.rmdir()
+
+
+def _make_groups() -> Iterator[Path]:
+    if cgroups.delegable():
+        place = cgroups.MOUNT / f"spoold-test-{os.getpid()}"
+        place.mkdir()
+        yield place
+        return
+    for own in set(cgroups.trees("").values()):
+        (own / cgroups.OF_JOBS).mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if (own / name).exists():
+                (own / cgroups.OF_JOBS / name).write_text((own / name).read_text())
+        yield own / cgroups.OF_JOBS
+
+
+def mount(source: Path, target: Path) -> None:
+    """Have the store where the user can reach it, in this process alone."""
+    for step in (
+        libc.unshare(CLONE_NEWNS),
+        libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None),
+        libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None),
+    ):
+        assert step == 0, os.strerror(ctypes.get_errno())
+
+
+@pytest.fixture
+def as_user(
+    user: pwd.struct_passwd, runtime: Runtime, nix_settings: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """Return a function that has the user do something with a sandbox of theirs; return that, or what was refused."""
+    content = root.archive(runtime)  # the source may be where only root reads
+    monkeypatch.setattr(root, "archive", lambda _: content)
+    (place / "store").mkdir()
+    (place / "state").mkdir()
+    shutil.chown(place / "state", user.pw_uid, user.pw_gid)
+
+    def _as_user(act: Callable[[OciSandbox], Any], mode: Mode = "single-use", enter: Callable[[], object] = int) -> Any:
+        settings = settings_for(engines.OCI, str(place / "spool"), mode=mode)
+        oci = replace(settings.oci, state=str(place / "state"))
+        settings = replace(settings, oci=oci, nix=replace(settings.nix, state=str(place / "store")))
+
+        def child() -> Any:
+            sandbox = OciSandbox(settings, runtime)
+            try:
+                sandbox.prepare()
+                return act(sandbox)
+            except SpooldError as error:
+                return str(error)
+            finally:
+                sandbox.close()
+
+        def begin() -> Any:
+            mount(Path(nix_settings.nix.state), place / "store")
+            os.chmod(place / "store", 0o711)  # noqa: S103 - as a user's own would be
+            enter()
+            return in_child(child, user.pw_uid, user.pw_gid)
+
+        return in_child(begin)
+
+    return _as_user
+
+
+def lines(sandbox: OciSandbox, script: str, shell: str, **limits: Any) -> list[str]:
+    job = make_job(script, shell=shell, limits=replace(RUN, **limits))
+    phase = sandbox.run(job, lambda *_: None, threading.Event()).run
+    return [str(phase.outcome), *phase.stdout.split(), *phase.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["single-use", "recycled"])
+def test_jobs_have_users_of_their_own_and_limits_that_hold(
+    as_user: Callable[..., Any],
+    given: Callable[[], None],
+    user: pwd.struct_passwd,
+    plain_shell: str,
+    mode: Mode,
+) -> None:
+    def act(sandbox: OciSandbox) -> Any:
+        container = sandbox.on_trial()
+        try:
+            maps = Path(f"/proc/{container.transport.pid}/uid_map").read_text().split()
+            holds = container.transport.group.holds(container.transport.pid)
+        finally:
+            container.close()
+        return {
+            "maps": maps,
+            "holds": holds,
+            "works": lines(sandbox, "id -u; df --output=size /dev/shm | tail -n 1", plain_shell),
+            "memory": lines(sandbox, "x=x; while :; do x=$x$x; done", plain_shell, memory=64 * MIB),
+            "forks": lines(sandbox, "for i in {1..60}; do sleep 60 & done", plain_shell, time=1.5),
+            "root": lines(sandbox, "/spoold/sbin/supervisor 1; touch /x /nix/store/x; ls /proc/1/fd", plain_shell),
+            "left": len(list(Path(sandbox._place.path).glob("spoold-*"))),
+        }
+
+    found = as_user(act, mode, given)
+    assert isinstance(found, dict), found
+    assert found["maps"][:3] == ["0", str(user.pw_uid), "1"]
+    assert int(found["maps"][4]) not in (0, user.pw_uid)
+    assert found["holds"] is True
+    assert found["works"][0] == "ok"
+    assert found["memory"][0] == "memory_limit"
+    assert "Resource temporarily unavailable" in " ".join(found["forks"])
+    assert found["root"][0] == "nonzero_exit"
+    assert " ".join(found["root"]).count("denied") + " ".join(found["root"]).count("Read-only") == 4
+
+
+def test_without_groups_of_their_own_they_get_no_work(as_user: Callable[..., Any], user: pwd.struct_passwd) -> None:
+    said = as_user(lambda _: "prepared")
+    assert "no control group can be made that limits memory and pids" in said
+    assert "Delegate=yes" in said
