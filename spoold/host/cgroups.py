@@ -39,7 +39,7 @@ def trees(delegated: str) -> dict[str, Path]:
         for controller in controllers.split(","):
             own = tree(controller) / path.lstrip("/")
             found[controller] = own / delegated if (own / delegated).is_dir() else own
-    return {controller: path for controller, path in found.items() if path.is_dir()}
+    return {controller: path for controller, path in found.items() if (path / "cgroup.procs").exists()}
 
 
 def tree(controller: str) -> Path:

@@ -32,6 +32,7 @@ from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines]
 Make = Callable[..., OciSandbox]
+STRAY = f"spoold-stray-{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
@@ -259,10 +260,7 @@ def edited(tmp_path: Path, change: str) -> str:
     [
         ("del config['linux']['seccomp']", "without a seccomp profile"),
         ("config['process']['noNewPrivileges'] = False", "no-new-privileges"),
-        (
-            "config['linux']['cgroupsPath'] = '/' + os.path.basename(config['linux']['cgroupsPath'])[:20]",
-            "control group",
-        ),
+        (f"config['linux']['cgroupsPath'] = '/{STRAY}'", "control group"),
     ],
 )
 def test_a_runtime_that_does_not_do_what_it_is_told_gets_no_work(
@@ -271,6 +269,7 @@ def test_a_runtime_that_does_not_do_what_it_is_told_gets_no_work(
     with pytest.raises((OperatorError, TemporaryError), match=words):
         make(runtime=edited(tmp_path, change)).prepare()
     assert not containers(tmp_path)
+    assert not list(cgroups.MOUNT.glob(f"*/{STRAY}")), "nothing is left where nobody told the runtime to make it"
 
 
 def test_a_runtime_that_is_not_there_or_anybodys_is_refused(make: Make, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Container:
         self.group = plan.groups.group(self.id)
         self._directory = os.path.join(plan.place, self.id)
         self._pidfd = -1
+        self._placed = False  # whether it is in its group
         self._runtime: subprocess.Popen[bytes] | None = None
         self._stream: Stream | None = None
         try:
@@ -83,7 +84,7 @@ class Container:
         words = ["run", "--detach", "--bundle", self._directory, "--pid-file", self._pid_file, self.id]
         try:
             self._runtime = subprocess.Popen(
-                [self.plan.oci, "--root", f"{self.plan.place}/runtime", *words],
+                [*self._command, *words],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=said,
@@ -108,11 +109,22 @@ class Container:
             self._pidfd = os.pidfd_open(self.pid)
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             raise TemporaryError(f"the runtime does not say which process the sandbox is: {error}") from error
-        if not self.group.holds(self.pid):
+        self._placed = self.group.holds(self.pid)
+        if not self._placed:
             raise TemporaryError(
                 f"{self.plan.oci} left the sandbox out of its control group, so its limits would not hold: "
                 "this user may not move processes there, or another runtime is needed (oci.runtime)"
             )
+
+    def _delete(self) -> None:
+        """Have the runtime remove what it made, which may be where nobody told it to."""
+        command = [*self._command, "delete", "--force", self.id]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=START_TIMEOUT, check=False)
+
+    @property
+    def _command(self) -> list[str]:
+        return [self.plan.oci, "--root", f"{self.plan.place}/runtime"]
 
     @property
     def _pid_file(self) -> str:
@@ -157,9 +169,10 @@ class Container:
             log.warning("a container is left behind", container=self.id, error=error)
 
     def _end(self) -> None:
-        if self._runtime is not None and self._runtime.poll() is None:
+        if self._runtime is not None and not self._placed:
             self._runtime.kill()
             self._runtime.wait()
+            self._delete()
         pidfd, self._pidfd = self._pidfd, -1
         if pidfd < 0:
             return
