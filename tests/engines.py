@@ -9,6 +9,7 @@ with it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -25,6 +26,7 @@ import pytest
 import requests
 
 from spoold.config import NixSettings
+from spoold.host import cgroups
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWNESS = float(os.environ.get("SPOOLD_TEST_SLOWNESS", "1"))
@@ -58,6 +60,24 @@ def need_oci() -> None:
         unavailable("the engine oci is tested as root")
     if not shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin"):
         unavailable("not installed: runc")
+    if cgroups.delegable() and not cgroups.unified(cgroups.own_group()):
+        _enter_a_group_of_our_own()
+
+
+def _enter_a_group_of_our_own() -> None:
+    """Move to a group that is ours to divide, as under a unit with Delegate=yes; at the end of the tests out of it."""
+    before, made = cgroups.own_group(), cgroups.MOUNT / f"spoold-tests-{os.getpid()}"
+    made.mkdir()
+    os.setxattr(made, cgroups.DELEGATED[1], b"1")
+    (made / "cgroup.procs").write_text(str(os.getpid()))
+
+    def leave() -> None:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+        for each in (made / cgroups.LEAF, made):
+            with contextlib.suppress(OSError):  # what a test started may be in it
+                each.rmdir()
+
+    atexit.register(leave)
 
 
 def docker_url() -> str:

@@ -16,11 +16,12 @@ import pytest
 from msgspec.structs import replace
 
 from spoold.config import Settings
-from spoold.engines.oci import host, place
+from spoold.engines.oci import doctor, host, place
 from spoold.engines.oci.container import Container
 from spoold.engines.oci.sandbox import OciSandbox
 from spoold.host import cgroups, groups
 from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.findings import Level
 from spoold.model.job import JobResult, Runtime
 from spoold.model.limits import MIB
 from spoold.model.response import Outcome
@@ -325,3 +326,36 @@ def test_jobs_are_below_the_limits_of_the_executors_own_group(own: OciSandbox) -
         if controllers in ("memory", "pids", ""):
             above = own_lines[controllers].removesuffix(f"/{cgroups.LEAF}").rstrip("/")
             assert (controllers == "" and not cgroups.delegable()) or os.path.dirname(path).rstrip("/") == above
+
+
+def test_the_doctor_finds_it_fit_and_says_what_is_not(
+    make: Make, runtime: Runtime, nix_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make()._settings
+    found = {finding.what: finding for finding in doctor.examine(settings, runtime)}
+    assert {level for finding in found.values() if (level := finding.level) is Level.REFUSED} == set()
+    assert "below this process's own group" in found["limits of memory and processes"].detail
+    assert found["a job on trial"].detail.startswith("single-use containers start with /")
+    assert "is ended at its limit" in found["a job that takes too much memory"].detail
+    assert found["programs that start as root in containers"].level is Level.FINE
+    (unknown,) = [finding for finding in doctor.examine(settings, None) if finding.level is Level.UNKNOWN]
+    assert "what a builder provides" in unknown.detail
+    monkeypatch.setattr(host, "RUNTIMES", ("none",))
+    (refused,) = [finding for finding in doctor.examine(settings, runtime) if finding.level is Level.REFUSED]
+    assert "install crun or runc" in str(refused)
+    monkeypatch.setattr(cgroups, "trees", lambda _: {})
+    monkeypatch.setattr(cgroups, "unified", lambda *_: {})
+    (refused,) = doctor.examine(settings, runtime)
+    assert "Delegate=yes" in str(refused)
+
+
+def test_the_version_of_a_runtime_is_its_own_word(tmp_path: Path) -> None:
+    for words, found in (
+        ("runc version 1.1.12\\ncommit: x", ("runc", "1.1.12")),
+        ("crun version 1.8.1\\ncommit: x", ("crun", "1.8.1")),
+        ("youki 0.3", ("runtime", "")),
+    ):
+        script = tmp_path / "runtime"
+        script.write_text(f"#!/bin/sh\nprintf '{words}'\n")
+        script.chmod(0o755)
+        assert host.version(str(script)) == found
