@@ -66,6 +66,7 @@ def test_reading_its_output_is_paid_by_the_job(sandbox: AnySandbox, api: docker.
     assert phase.cpu_time > (totals[1] - totals[0]) * 0.75  # about 0.6 if its own processes alone were counted
 
 
+@pytest.mark.engines
 def test_cpu_time_of_all_processes_counts(run: Run) -> None:
     script = "for i in 1 2; do (while :; do :; done) & done; wait"
     phase = run(script, limits=replace(RUN, time=30, cpu_time=0.8)).run
@@ -103,6 +104,7 @@ MAPPER = b"import mmap\nheld = mmap.mmap(-1, 1 << 30)\nfor at in range(0, 1 << 3
 SURVIVOR = b"import subprocess, sys\nsubprocess.run([sys.executable, 'hog.py'])\nprint('survived')\n"
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("size", [32 * MIB, 128 * MIB])
 @pytest.mark.parametrize("program", [HOG, MAPPER, SURVIVOR], ids=["heap", "mmap", "grandchild"])
 def test_memory(run: Run, python_shell: str, program: bytes, size: int) -> None:
@@ -141,6 +143,7 @@ def test_reading_files_of_the_store_is_not_memory(run: Run) -> None:
     assert phase.outcome is Outcome.OK
 
 
+@pytest.mark.engines
 def test_each_phase_has_its_own_memory_limit(run: Run, python_shell: str) -> None:
     program = b"import sys, time\nheld = b'x' * (80 << 20)\ntime.sleep(float(sys.argv[1]))\n"
     result = run(
@@ -166,6 +169,7 @@ def test_deleting_what_compile_left_makes_no_room_for_more_memory(run: Run, pyth
     assert (result.compile.outcome, result.run.outcome) == ("ok", "memory_limit")
 
 
+@pytest.mark.engines
 def test_what_compile_leaves_is_not_the_runs_memory(run: Run) -> None:
     result = run(
         "echo ran; head -c 12M /dev/zero >/tmp/more",
@@ -177,6 +181,7 @@ def test_what_compile_leaves_is_not_the_runs_memory(run: Run) -> None:
     assert 12 * MIB - EXACT <= result.run.memory <= 16 * MIB
 
 
+@pytest.mark.engines
 def test_each_phase_has_its_own_limit_of_processes(run: Run, python_shell: str) -> None:
     program = b"import os, signal\nn = 0\ntry:\n    while n < 200:\n        if os.fork() == 0: signal.pause()\n        n += 1\nexcept OSError: pass\nprint(n)\n"  # noqa: E501
     result = run(
@@ -284,6 +289,7 @@ def test_every_limit_is_reported_with_what_was_used(run: Run) -> None:
     assert phase.memory > 0
 
 
+@pytest.mark.engines
 def test_the_default_limits_of_both_phases_need_no_change_of_the_container(
     engine_at: str, runtime: Runtime, tmp_path: Path, plain_shell: str, mode: Mode
 ) -> None:

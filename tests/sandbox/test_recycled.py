@@ -70,6 +70,7 @@ for family, address in ((socket.AF_UNIX, "\\0left"), (socket.AF_INET, ("127.0.0.
 """
 
 
+@pytest.mark.engines
 def test_nothing_of_a_job_is_there_for_the_next(make: Make, python_shell: str) -> None:
     sandbox = make()
     used = container(sandbox)
@@ -87,6 +88,7 @@ def test_nothing_of_a_job_is_there_for_the_next(make: Make, python_shell: str) -
     assert container(sandbox) == used
 
 
+@pytest.mark.engines
 def test_every_job_has_namespaces_of_its_own(make: Make, plain_shell: str) -> None:
     sandbox = make()
     script = f"for n in {' '.join(SPACES)}; do readlink /proc/self/ns/$n; done"
@@ -119,6 +121,7 @@ def test_a_container_of_another_users(make: Make, plain_shell: str, *, strict: b
     assert (container(sandbox) == first) is same
 
 
+@pytest.mark.engines
 def test_a_container_whose_memory_ran_out_is_replaced(make: Make, plain_shell: str) -> None:
     sandbox = make()
     first = container(sandbox)

@@ -92,6 +92,7 @@ def job(script: str, shell: str, paths: list[str]) -> Job:
     return replace(make_job(script, shell=shell), closure=paths)
 
 
+@pytest.mark.engines
 def test_a_job_sees_exactly_its_closure_and_the_runtimes(
     narrow: AnySandbox, whole: Runtime, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_job_sees_exactly_its_closure_and_the_runtimes(
     assert c_shell not in [*closure(plain_shell), *whole.closure]
 
 
+@pytest.mark.engines
 def test_what_belongs_to_another_build_does_not_exist(
     narrow: AnySandbox, nix_settings: Settings, closure: Closure, plain_shell: str, c_shell: str
 ) -> None:

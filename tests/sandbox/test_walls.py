@@ -17,7 +17,7 @@ from spoold.sandbox.facts import HOLDERS, JOB_UID, LIMITS_V1, LIMITS_V2
 from tests import cores, huge
 from tests.sandbox.conftest import RUN, AnySandbox, Mode, Run, made_sandbox, make_job, settings_for
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.engines]
 
 
 def test_no_network_but_loopback(run: Run, python_shell: str) -> None:
