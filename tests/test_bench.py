@@ -33,6 +33,7 @@ from tests.engines import REPOSITORY, SLOWNESS
 PEERS = ("docker-run", "docker-sdk", "bubblewrap", "no-isolation")
 WAYS = ("spool-single-use", "spool-recycled", "spool-recycled-memory", *PEERS)
 JOURNAL = "spool-recycled-journal"
+OCI = ("spool-oci-recycled", "spool-oci-single-use")
 PARTLY = ("spool-only", "spool-single-use-own", "spool-nix-shell", "spool-nix-shell-python")
 NAMES = {*PARTLY, *(way + suffix for way in WAYS for suffix in ("", "-python", "-compile"))}
 FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
@@ -82,6 +83,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert measured.returncode == 0, measured.stderr + measured.stdout
     report = json.loads((tmp_path / "out.json").read_bytes())
     named = NAMES if "rows with -journal" in report["left_out"] else NAMES | {JOURNAL}
+    named = named if "rows with oci" in report["left_out"] else named | set(OCI)
     assert set(report["results"]) == named
     assert report["late"] == ""
     for name, row in report["results"].items():

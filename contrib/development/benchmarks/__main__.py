@@ -37,7 +37,7 @@ FULL_SIZES, QUICK_SIZES = [10, 1000, 100_000, 1_000_000], [10, 1000]  # submissi
 SHARED = 480  # jobs that many executors answer together
 FULL_BUILDS, QUICK_BUILDS = (50, 5, 3), (20, 2, 1)  # submissions, environments that have to be built for them, rounds
 # Usual seconds of the steps with --quick, where nothing else runs. They tell what there is time for.
-START, MEMORY, RECOVERY, SCALING, ENVIRONMENTS = 16.0, 3.0, 5.0, 8.0, 14.0
+START, MEMORY, RECOVERY, SCALING, ENVIRONMENTS = 20.0, 3.0, 5.0, 8.0, 14.0
 EVENTS = (MEMORY, RECOVERY, SCALING, ENVIRONMENTS)  # time is kept for the first of them first
 BUSY = 1.4  # pace: on a slower machine one turn each is better than two of which slow rows get none
 TURNS_PART = 0.5  # of the time that is left after the start: the turns get so much of it at the least
