@@ -162,6 +162,35 @@ def test_the_builder_has_no_network_of_its_own() -> None:
     assert service["IPAddressAllow"] == "localhost", "where its downloads find the proxy"
 
 
+# What implies NoNewPrivileges= for an ordinary user's unit, see systemd.exec(5).
+IMPLY = {
+    *("SystemCallFilter", "SystemCallLog", "SystemCallArchitectures", "RestrictAddressFamilies", "RestrictNamespaces"),
+    *("PrivateDevices", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectClock"),
+    *("ProtectHostname", "MemoryDenyWriteExecute", "RestrictRealtime", "RestrictSUIDSGID", "DynamicUser"),
+    "LockPersonality",
+}
+
+
+def test_the_drop_in_for_jobs_without_docker_leaves_newuidmap_its_rights(tmp_path: Path) -> None:
+    page = (engines.REPOSITORY / "contrib/docs/operator.md").read_text()
+    text = page.partition("/oci.conf <<'END'\n")[2].partition("\nEND\n")[0]
+    name = SERVICES[Role.EXECUTOR]
+    more = configparser.RawConfigParser(delimiters=("=",))
+    more.optionxform = str  # type: ignore[assignment,method-assign]
+    more.read_string(text)
+    merged = dict(unit(name)["Service"]) | dict(more["Service"])
+    assert {key for key in IMPLY if merged.get(key, "no") not in ("no", "")} == set()
+    assert merged["NoNewPrivileges"] == "no"
+    assert set(merged["CapabilityBoundingSet"].split()) == {"CAP_SETUID", "CAP_SETGID"}
+    assert (merged["AmbientCapabilities"], merged["SupplementaryGroups"]) == ("", "")
+    need_analyze()
+    made = fit_to_verify(tmp_path) / whole(name)
+    made.write_text(made.read_text().replace("[Install]", f"{text}\n[Install]"))
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", made]
+    verified = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (verified.stderr, verified.returncode) == ("", 0)
+
+
 def exposure(path: Path, directory: Path) -> float:
     need_analyze()
     copied = directory / whole(path.name)
