@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
-from spoold.engines.docker.container import Container
 from spoold.model.job import Job
 from spoold.model.limits import COMPILE_DEFAULT, MIB, RUN_DEFAULT
 from spoold.model.response import Outcome
@@ -13,7 +14,8 @@ from spoold.sandbox import sizes
 from spoold.sandbox.pool import Pool
 from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
-from tests.sandbox.conftest import RUN, Run
+from spoold.sandbox.transport import Transport
+from tests.sandbox.conftest import RUN, AnySandbox, Run
 
 SHARED = """
 import ctypes
@@ -40,22 +42,25 @@ JOBS = {
 
 @pytest.mark.parametrize("kind", JOBS)
 def test_no_container_gets_more_than_its_job_asked_for(
-    run: Run, python_shell: str, monkeypatch: pytest.MonkeyPatch, kind: str
+    run: Run, sandbox: AnySandbox, python_shell: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     seen: list[tuple[int, int]] = []
-    kept, start = Container.resize, Runner._phases
+    tried = sandbox.on_trial()
+    tried.close()
+    carrier = type(tried.transport)
+    kept, start = carrier.resize, Runner._phases
     asked = 0
 
-    def note(container: Container, size: Size) -> None:
+    def note(container: Transport, size: Size) -> None:
         kept(container, size)
         seen.append((size.memory, asked))
 
-    def begin(container: Runner[Container], stream: object, job: Job, *more: object, **others: object) -> object:
+    def begin(container: Runner[Any], stream: object, job: Job, *more: object, **others: object) -> object:
         nonlocal asked
         asked = sizes.asked(container.plan.settings.limits, job)
         return start(container, stream, job, *more, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Container, "resize", note)
+    monkeypatch.setattr(carrier, "resize", note)
     monkeypatch.setattr(Runner, "_phases", begin)
     result = run("true", shell=python_shell, **JOBS[kind])  # type: ignore[arg-type]
     assert result.run.outcome is Outcome.OK, result
@@ -67,7 +72,7 @@ def test_what_a_job_leaves_in_memory_goes_before_its_container(run: Run, monkeyp
     ended: list[bool] = []
     give = Pool.give
 
-    def look(pool: Pool[Container], container: Runner[Container], *, again: bool = False) -> None:
+    def look(pool: Pool[Any], container: Runner[Any], *, again: bool = False) -> None:
         ended.append(again or not container.alive())
         give(pool, container, again=again)
 
