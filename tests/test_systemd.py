@@ -186,7 +186,7 @@ def test_the_drop_in_for_jobs_without_docker_leaves_newuidmap_its_rights(tmp_pat
     need_analyze()
     made = fit_to_verify(tmp_path) / whole(name)
     made.write_text(made.read_text().replace("[Install]", f"{text}\n[Install]"))
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", made]
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(made)]
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (verified.stderr, verified.returncode) == ("", 0)
 
