@@ -51,6 +51,7 @@ def _links(runtime: Runtime) -> Iterator[tuple[str, str]]:
     for name in ("bin/sh", "bin/bash", "usr/bin/sh", "usr/bin/bash"):
         yield name, f"{runtime.bash}/bin/bash"
     yield "usr/bin/env", f"{runtime.coreutils}/bin/env"
+    yield "etc/mtab", "/proc/mounts"  # which some engines add
     if runtime.tzdata:
         yield ZONES.lstrip("/"), f"{runtime.tzdata}/share/zoneinfo"
         yield "usr/share/zoneinfo", f"{runtime.tzdata}/share/zoneinfo"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError
 from spoold.sandbox.runner import Runner
 from tests import engines
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import RUN, Mode, made_sandbox, make_job, settings_for
 from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines]
@@ -359,3 +360,30 @@ def test_the_version_of_a_runtime_is_its_own_word(tmp_path: Path) -> None:
         script.write_text(f"#!/bin/sh\nprintf '{words}'\n")
         script.chmod(0o755)
         assert host.version(str(script)) == found
+
+
+# Not compared: what only Docker mounts (a file in /etc, the socket's directory) or makes, and a link of one runtime's.
+FINDS = r"""
+find / -path /proc -prune -o -path /nix/store -prune -o -path /job -prune -o -printf '%M %U %G %p %l\n' 2>&1 |
+    grep -Ev ' (/dev/core|/.dockerenv) ' | sort
+df --output=target,itotal,size /job /tmp /dev/shm; grep -E '^(Cap|Seccomp|NoNew|Groups)' /proc/self/status
+cut -d ' ' -f 5 /proc/self/mountinfo | grep -Ev '^(/nix/store/.*|/etc/hostname|/spoold/line)$' | sort
+env | sort; ulimit -a; hostname; umask; ls /proc | grep -v '^[0-9]' | sort
+"""
+
+
+@pytest.mark.parametrize("mode", ["recycled"], indirect=True)
+def test_a_job_finds_the_same_as_in_dockers_containers(
+    docker_host: str, runtime: Runtime, tmp_path: Path, plain_shell: str, mode: Mode
+) -> None:
+    found = []
+    for where in (docker_host, engines.OCI):
+        made = made_sandbox(settings_for(where, str(tmp_path / where.rpartition("/")[2]), mode=mode), runtime)
+        made.prepare()
+        job = make_job(FINDS, shell=plain_shell, limits=replace(RUN, stdout=MIB))
+        phase = made.run(job, lambda *_: None, threading.Event()).run
+        made.close()
+        assert phase.outcome is Outcome.OK, phase
+        found.append(phase.stdout.splitlines())
+    differences = "\n".join(difflib.unified_diff(*found, n=0, lineterm=""))
+    assert differences == "", f"\n{differences}"

@@ -94,6 +94,8 @@ def _mounts(plan: OciPlan) -> list[dict[str, Any]]:
     return [
         mount("/proc", "proc", CALM),
         mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        # Empty: there are no terminals, see HIDDEN_DIRECTORIES. Programs find the directory with every engine.
+        mount("/dev/pts", "tmpfs", [*CALM, "ro", "mode=555", "size=4k"]),
         mount("/dev/shm", "tmpfs", [*CALM, "mode=1777", "size=64k"]),
         mount("/dev/mqueue", "mqueue", CALM),
         mount("/sys", "sysfs", [*CALM, "ro"]),
