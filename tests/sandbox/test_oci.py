@@ -385,5 +385,5 @@ def test_a_job_finds_the_same_as_in_dockers_containers(
         made.close()
         assert phase.outcome is Outcome.OK, phase
         found.append(phase.stdout.splitlines())
-    differences = "\n".join(difflib.unified_diff(*found, n=0, lineterm=""))
+    differences = "\n".join(difflib.unified_diff(found[0], found[1], n=0, lineterm=""))
     assert differences == "", f"\n{differences}"
