@@ -23,7 +23,7 @@ from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, cgroups, collect, messages, nixpkgs, packages, program, realise, usage, verdict
+from spoold.nix import cage, cgroups, collect, messages, nixpkgs, packages, policy, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
@@ -46,6 +46,7 @@ class NixBuilder:
         self.store = Store(settings.nix)
         self._evaluator: Evaluator | None = None
         self._runtime: Runtime | None = None
+        self._locations: dict[str, str] = {}  # of the pins, by name
         self._rooted: dict[str, float] = {}  # by build id, when its root was last asked for
 
     def prepare(self, pins: dict[str, str] | None = None) -> Runtime:
@@ -66,6 +67,7 @@ class NixBuilder:
         self.store.prepare()
         with self.store.lock.shared(Event()):
             self._runtime = self._prepared(pins)
+            self._locations = pins
         return self._runtime
 
     def _prepared(self, locations: dict[str, str]) -> Runtime:
@@ -170,9 +172,17 @@ class NixBuilder:
                 return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
             return self._realised(build_id, evaluation, limits, cancelled)
 
+    def _realise(self, derivation: str, limits: BuildLimits, cancelled: Event) -> realise.Realisation:
+        try:
+            return realise.realise(self.store, derivation, limits, cancelled)
+        except policy.NotFetchedError:
+            if not nixpkgs.add_fetched(self.store, self._locations.values()):
+                raise
+        return realise.realise(self.store, derivation, limits, cancelled)
+
     def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
         try:
-            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled)
+            realised = self._realise(evaluation.derivation, limits, cancelled)
         except ClientError as error:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:

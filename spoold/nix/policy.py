@@ -28,6 +28,16 @@ _FORBIDDEN = {
 }
 
 
+# A package that the operator's nixpkgs knows and has not fetched names itself so, see contrib/nixpkgs-debian.
+_ON_DEMAND = "fetchedAs"
+_BROUGHT = "only what the operator's nixpkgs brings along can be used"
+_ATTRIBUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+
+
+class NotFetchedError(ClientError):
+    """A fixed output is not in the store. It may be there at another try, where the operator fetched it meanwhile."""
+
+
 class Output(msgspec.Struct, frozen=True, array_like=True):
     """An output of a derivation; ``algorithm`` is empty unless the content is fixed beforehand."""
 
@@ -87,12 +97,24 @@ def check(store: Store, derivations: list[str]) -> None:
                 raise ClientError(f"{name_of(path)} {what} ({name}); such derivations are not built here")
         if any(output.algorithm for output in derivation.outputs):
             source = attributes.get("url") or attributes.get("urls") or "its source"
-            raise ClientError(
+            raise NotFetchedError(
                 f"{name_of(path)} would have to be fetched from the network ({source}), and builds have none; "
-                "only what the operator's nixpkgs brings along can be used"
+                f"{_on_demand(store, derivations) or _BROUGHT}"
             )
         if derivation.builder.startswith("builtin:"):
             raise ClientError(f"{name_of(path)} needs {derivation.builder}, which runs outside the build sandbox")
+
+
+def _on_demand(store: Store, derivations: list[str]) -> str:
+    """Say how the operator fetches those of ``derivations`` that are packages of Debian, "" where none is."""
+    found = {str(read(store, path).attributes().get(_ON_DEMAND, "")) for path in derivations}
+    names = sorted(name for name in found if _ATTRIBUTE.fullmatch(name))
+    if not names:
+        return ""
+    return (
+        f"the operator of this host fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
+        "DIRECTORY is that of the nixpkgs; it can be used from then on"
+    )
 
 
 def name_of(path: str) -> str:

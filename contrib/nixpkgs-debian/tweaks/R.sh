@@ -1,0 +1,9 @@
+# R is a script that says where it is.
+for file in "$out/bin/R" "$out/lib/R/bin/R"; do
+  if [ -f "$file" ]; then
+    sed -i "s|/usr/lib/R|$out/lib/R|g; s|/usr/share/R|$out/share/R|g; s|/usr/include/R|$out/include/R|g" "$file"
+  fi
+done
+[ -e "$out/etc/R/Renviron" ] || cp "$out/lib/R/etc/Renviron.ucf" "$out/etc/R/Renviron"
+ln -sf "$out/etc/R/Renviron" "$out/lib/R/etc/Renviron"
+sed -i "s|/usr/|$out/|g" "$out/etc/R/ldpaths"
