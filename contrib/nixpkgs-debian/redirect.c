@@ -199,6 +199,22 @@ ssize_t __readlink_chk(const char *path, char *target, size_t room, size_t known
     return next(in_store(path, found), target, room, known);
 }
 
+int scandir(const char *path, struct dirent ***list, int (*wanted)(const struct dirent *),
+            int (*order)(const struct dirent **, const struct dirent **))
+{
+    char found[PATH_MAX];
+    NEXT(scandir);
+    return next(in_store(path, found), list, wanted, order);
+}
+
+int scandir64(const char *path, struct dirent64 ***list, int (*wanted)(const struct dirent64 *),
+              int (*order)(const struct dirent64 **, const struct dirent64 **))
+{
+    char found[PATH_MAX];
+    NEXT(scandir64);
+    return next(in_store(path, found), list, wanted, order);
+}
+
 int execve(const char *path, char *const arguments[], char *const environment[])
 {
     char found[PATH_MAX];

@@ -167,7 +167,10 @@ repair_elf() {
   interpreter=$(patchelf --print-interpreter "$file" 2> /dev/null) || interpreter=
   if [ -n "$interpreter" ]; then
     interpreter=${glibc:-$out}/lib/${interpreter##*/}
-    [ -e "$interpreter" ] || die "${file#"$out/"}: there is no dynamic linker $interpreter"
+    if [ ! -e "$interpreter" ]; then # a helper for programs of another architecture, which are not here either
+      say "left ${file#"$out/"} as it is: there is no dynamic linker $interpreter"
+      return 0
+    fi
     changes="--set-interpreter $interpreter"
     # By a call of its own: with --set-rpath in the same one, patchelf mixes up the two texts.
     if [ -n "$redirect" ] && [ -n "$libraries" ]; then patchelf --add-needed "$library_of_redirect" "$file"; fi
@@ -194,7 +197,8 @@ copy_redirect() {
 }
 
 repair_elves() {
-  find "$out" -type f \( -perm -100 -o -name '*.so' -o -name '*.so.*' \) ! -name '*.py' ! -name '*.pl' > "$TMPDIR/files"
+  find "$out" -type f \( -perm -100 -o -name '*.so' -o -name '*.so.*' \) ! -name '*.py' ! -name '*.pl' \
+    ! -name redirect.so > "$TMPDIR/files"
   local file
   while read -r file; do
     if is_elf "$file"; then repair_elf "$file"; fi
