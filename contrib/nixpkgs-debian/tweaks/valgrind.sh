@@ -3,4 +3,5 @@
 debug=$out/lib/debug
 mkdir -p "$debug$glibc/lib"
 for file in "$debug"/.build-id/*/*.debug; do ln -sf "$file" "$debug$glibc/lib/${file##*/}"; done
-wrap valgrind "export VALGRIND_LIB=$out/libexec/valgrind VALGRIND_OPTS=\"--extra-debuginfo-path=$debug \${VALGRIND_OPTS-}\""
+# valgrind itself is a script of Debian, which starts valgrind.bin.
+wrap valgrind.bin "export VALGRIND_LIB=$out/libexec/valgrind VALGRIND_OPTS=\"--extra-debuginfo-path=$debug \${VALGRIND_OPTS-}\""

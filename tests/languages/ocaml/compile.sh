@@ -1,1 +1,1 @@
-ocamlfind ocamlopt -package zarith,str,threads.posix -linkpkg main.ml -o main 2>&1
+ocamlfind ocamlopt -thread -package zarith,str,threads.posix -linkpkg main.ml -o main

@@ -1,5 +1,6 @@
 :- initialization(main, main).
-:- use_module(library(readutil)).
+:- use_module(library(main)).
+:- use_module(library(thread)).
 
 row(Line, Name-Score) :-
     split_string(Line, " ", "", [Name, Text]),
@@ -15,6 +16,7 @@ main(Arguments) :-
     setup_call_cleanup(open('out.txt', write, Out), forall(member(N-S, Sorted), format(Out, "~s ~d~n", [N, S])), close(Out)),
     read_file_to_string('out.txt', Back, []),
     write(Back),
-    first_solution(Sum, [(findall(S, member(_-S, Sorted), Scores), sum_list(Scores, Sum))], []),
+    findall(S, member(_-S, Sorted), Scores),
+    first_solution(Sum, [sum_list(Scores, Sum)], []),
     Big is 2 ** 100,
     format("sum ~d~n2^100 = ~d~n", [Sum, Big]).

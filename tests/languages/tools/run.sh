@@ -1,5 +1,5 @@
 printf '%s, %s\n' "$@"
-gdb -batch -ex 'break leaf' -ex run -ex backtrace -ex 'print argc' -ex 'up' -ex 'print argc' main 2>&1 | grep -E '^(#|\$)' | sed 's/0x[0-9a-f]*/ADDRESS/g'
+gdb -batch -ex 'break leaf' -ex run -ex backtrace -ex 'print sizeof(int) - 3' main 2>&1 | grep -E '^(#|\$)' | sed 's/0x[0-9a-f]*/ADDRESS/g'
 gdb -batch -ex 'python print("python in gdb")'
 valgrind --leak-check=full ./main 2>&1 | sed 's/^==[0-9]*== *//' | grep -E '^(Invalid write|ERROR SUMMARY|definitely lost|   definitely)' | sed 's/^ *//'
 strace -f -e trace=exit_group ./main 2>&1 | grep exited
