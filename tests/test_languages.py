@@ -27,8 +27,8 @@ PROGRAMS = REPOSITORY / "tests" / "languages"
 MAKE = REPOSITORY / "contrib" / "nixpkgs-debian" / "make"
 QUICK = ("java", "javascript", "php", "python", "ruby")
 ATTRIBUTES = re.compile(r"(?:pkgs|ps)\.(\w[\w-]*)|with pkgs; \[([^]]*)\]")
-# The largest compilers need more than a job has by default.
-LIMITS = {"compile": {"time": 120, "memory": 2 * 1024**3}}
+# Memory is what a job has by default; time is not what this is about, and the machine may be busy.
+LIMITS = {"compile": {"time": 120}, "run": {"time": 120, "cpu_time": 60}}
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1200)]
 
@@ -103,6 +103,6 @@ def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
         limits=LIMITS,
     )
     response = served.response(f"language-{language}")
-    assert response["status"] == "COMPLETED", response
+    assert response["status"] == "COMPLETED", {phase: response[phase] for phase in ("dependencies", "compile", "run")}
     assert response["run"]["stdout"] == text_of(language, "expected")
     assert response["run"]["stderr"] == ""

@@ -108,7 +108,7 @@ class Machine:
     def make(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the program on the machine's OUT."""
         environment = {"PATH": f"{self.tools}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(self.place / "cache")}
-        command = [sys.executable, RECIPE / "make", *words, self.out]
+        command = [sys.executable, str(RECIPE / "make"), *words, str(self.out)]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     def made(self, *words: str) -> str:
@@ -124,7 +124,8 @@ class Machine:
 
     def has(self, package: str) -> bool:
         """Tell whether OUT has the file of a package."""
-        return (self.out / "sources" / self.lock["sources"][package]["file"]).exists()
+        file = str(self.lock["sources"][package]["file"])
+        return (self.out / "sources" / file).exists()
 
 
 @pytest.fixture

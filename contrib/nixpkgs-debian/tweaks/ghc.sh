@@ -6,3 +6,5 @@ for file in $(find "$out/bin" "$out/lib" -name settings -o -type f -path "$out/b
   if [ "$(head -c 4 "$file" | tr -d '\0')" != "$magic_elf" ]; then sed -i "s|\"/usr/lib|\"$out/lib|g; s|=/usr/lib|=$out/lib|g; s|=\"/usr|=\"$out|g; s|/var/lib/ghc|$out/var/lib/ghc|g" "$file"; fi
 done
 "$out/bin/ghc-pkg" recache
+# It calls gcc by Debian's name for it.
+for tool in gcc ld ar ranlib; do ln -s "${brings%% *}/bin/$tool" "$out/bin/$triplet-$tool"; done
