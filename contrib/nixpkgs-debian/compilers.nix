@@ -35,7 +35,7 @@ let
     libgomp = library "libgomp";
     libatomic = library "libatomic";
     libquadmath = library "libquadmath";
-    languages = map library (lib.optional (name == "gfortran") "libgfortran" ++ lib.optional (name == "gdc") "libgphobos");
+    libgfortran = lib.optionals (name == "gfortran") [ (library "libgfortran") ];
     sanitizers = lib.makeLibraryPath
       (builtins.filter (path: path != "") (map library [ "libasan" "libubsan" "liblsan" "libtsan" ]));
   };
@@ -45,5 +45,4 @@ in
   inherit tinycc;
   gcc = collection "gcc" self.gcc-unwrapped;
   gfortran = collection "gfortran" self.gfortran-unwrapped;
-  gdc = collection "gdc" self.gdc-unwrapped;
 }

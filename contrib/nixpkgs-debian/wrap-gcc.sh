@@ -37,9 +37,7 @@ if [ -e $gcc/bin/g++ ]; then
   write g++ g++ $glibc/lib:$libstdcxx/lib
   ln -s g++ $out/bin/c++
 fi
-for name in gfortran gdc; do
-  if [ -e $gcc/bin/$name ]; then write $name $name "$glibc/lib$(printf ':%s/lib' $languages $libquadmath)"; fi
-done
+if [ -e $gcc/bin/gfortran ]; then write gfortran gfortran $glibc/lib:$libgfortran/lib:$libquadmath/lib; fi
 for name in gcc-ar gcc-nm gcc-ranlib gcov; do
   if [ -e $gcc/bin/$name ]; then ln -s $gcc/bin/$name $out/bin/$name; fi
 done
