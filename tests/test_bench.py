@@ -316,6 +316,15 @@ def test_the_command_that_tries_memory_tells_of_its_options_and_refuses_others()
     assert "contrib/development/memory: error: " in refused.stderr
 
 
+def test_the_command_that_runs_languages_tells_of_them_and_refuses_others() -> None:
+    command = REPOSITORY / "contrib/development/languages"
+    told = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "contrib/development/languages [LANGUAGE...]" in told
+    refused = subprocess.run([command, "elvish"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "there is no program in elvish; there are: bash" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "words",
     [

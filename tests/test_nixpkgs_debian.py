@@ -328,6 +328,8 @@ def test_what_the_packages_say_of_themselves(nix: Nix) -> None:
     [
         ("pkgs.mkShell { packages = [ pkgs.nosuch ]; }", "attribute 'nosuch' missing"),
         ("mkShell { packages = [ nosuch ]; }", "undefined variable 'nosuch'"),
+        ("python3.withPackages (ps: [ ps.nosuch ])", "attribute 'nosuch' missing"),
+        ("python3.withPackages (ps: [ ps.flask ])", "spoold-nixpkgs-debian --with python3Packages.flask OUT"),
     ],
 )
 def test_what_is_not_there_is_named(nix: Nix, expression: str, message: str) -> None:

@@ -26,18 +26,23 @@ let
   library = stem:
     let found = builtins.filter (name: builtins.match "${stem}[0-9]+" name != null) (builtins.attrNames lock.units);
     in if found == [ ] then "" else self.${builtins.head found};
-in
-rec {
-  gcc = wrapper "gcc" self.gcc-unwrapped ./wrap-gcc.sh {
-    gcc = self.gcc-unwrapped;
+
+  # A compiler of the family of gcc, with the languages that are in it.
+  collection = name: unwrapped: wrapper name unwrapped ./wrap-gcc.sh {
+    gcc = unwrapped;
     inherit (self) binutils;
     libstdcxx = self."libstdc++6";
     libgomp = library "libgomp";
     libatomic = library "libatomic";
     libquadmath = library "libquadmath";
+    libgfortran = lib.optionals (name == "gfortran") [ (library "libgfortran") ];
     sanitizers = lib.makeLibraryPath
       (builtins.filter (path: path != "") (map library [ "libasan" "libubsan" "liblsan" "libtsan" ]));
   };
   tinycc = wrapper "tinycc" self.tinycc-unwrapped ./wrap-tcc.sh { tcc = self.tinycc-unwrapped; };
-  tcc = tinycc;
+in
+{
+  inherit tinycc;
+  gcc = collection "gcc" self.gcc-unwrapped;
+  gfortran = collection "gfortran" self.gfortran-unwrapped;
 }

@@ -1,5 +1,5 @@
 # Store paths made from Debian packages: one for each unit of the lock, built when something needs it.
-{ lock }:
+{ lock, self }:
 
 let
   inherit (lock) system;
@@ -24,9 +24,19 @@ let
     in sourceFile "recursive" entry { builder = "builtin:${missing entry}"; };
   busybox = "${busyboxDir}/bin/busybox";
 
+  # What is fetched on demand has an address, where apt has one: a store that lacks the file may fetch it from
+  # there, if whoever builds lets it.
+  fetched = entry: sourceFile "flat" entry {
+    builder = "builtin:fetchurl";
+    system = "builtin";
+    inherit (entry) url;
+    urls = [ entry.url ];
+  };
+
   source = name:
     let entry = lock.sources.${name};
-    in sourceFile "flat" entry { builder = busybox; args = [ "sh" "-c" "echo '${missing entry}' >&2; exit 1" ]; };
+    in if entry ? url then fetched entry
+    else sourceFile "flat" entry { builder = busybox; args = [ "sh" "-c" "echo '${missing entry}' >&2; exit 1" ]; };
 
   build = name: script: extra: derivation ({
     inherit name system busybox;
@@ -49,16 +59,20 @@ let
 
   unit = attribute: entry:
     let
-      drv = build "${attribute}-${entry.version}" ./unit.sh {
+      demanded = entry.asked != "";
+      own = demanded && entry.family == ""; # not a module of a language, which has no program
+      drv = build "${attribute}-${entry.version}" ./unit.sh ({
         inherit attribute bootstrap triplet;
         sources = map source entry.sources;
         needs = map (need: units.${need}) entry.needs;
         glibc = if attribute == "glibc" then "" else units.glibc;
         shell = if builtins.elem attribute belowBash then "" else units.bash;
+        redirect = if own then redirect else "";
+        brings = map (name: self.${name}) entry.brings;
         tweaks =
-          let script = ./tweaks + "/${attribute}.sh";
+          let script = ./tweaks + "/${if builtins.pathExists (./tweaks + "/${attribute}.sh") then attribute else entry.family}.sh";
           in if builtins.pathExists script then script else "";
-      };
+      } // (if demanded then { fetchedAs = entry.asked; } else { }));
     in
     drv // {
       pname = attribute;
@@ -67,6 +81,19 @@ let
       passthru = { };
     };
 
-  units = builtins.mapAttrs unit lock.units // { busybox = busyboxDir // { pname = "busybox"; inherit (lock.units.busybox) version; }; };
+  # For programs whose files have their places compiled in.
+  redirect = derivation {
+    name = "redirect";
+    inherit system triplet;
+    builder = "${units.bash}/bin/bash";
+    args = [ "-e" ./redirect.sh ];
+    source = ./redirect.c;
+    PATH = builtins.concatStringsSep ":" (map (input: "${input}/bin") [ self.gcc units.coreutils units.gnugrep ]);
+    preferLocalBuild = true;
+  };
+
+  units = builtins.mapAttrs unit lock.units
+    // builtins.mapAttrs (_: target: units.${target}) lock.aliases
+    // { busybox = busyboxDir // { pname = "busybox"; inherit (lock.units.busybox) version; }; };
 in
 { inherit units system triplet; }

@@ -40,6 +40,10 @@ for _input in "${_inputs[@]}"; do
   addToSearchPath PATH "$_input/bin"
   addToSearchPath XDG_DATA_DIRS "$_input/share"
   addToSearchPath PKG_CONFIG_PATH "$_input/lib/pkgconfig"
+  # Most languages take arguments and output for UTF-8 only where the locale says so.
+  if [ -e "$_input/libexec/redirect.so" ]; then export LANG=${LANG:-C.UTF-8}; fi
+  # A Python with packages has them beside it.
+  [ -e "$_input/bin/python3" ] || addToSearchPath PYTHONPATH "$_input/lib/python3/dist-packages"
   if [ -d "$_input/include" ]; then export NIX_CFLAGS_COMPILE="${NIX_CFLAGS_COMPILE-} -isystem $_input/include"; fi
   if [ -d "$_input/lib" ]; then export NIX_LDFLAGS="${NIX_LDFLAGS-} -L$_input/lib -rpath $_input/lib"; fi
   for _hook in "${envHooks[@]}"; do "$_hook" "$_input"; done

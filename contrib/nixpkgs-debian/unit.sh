@@ -6,6 +6,9 @@
 #   glibc      where the dynamic linker is; empty while glibc itself is built
 #   shell      a bash for scripts and wrappers; empty for what bash needs itself
 #   tweaks     a script for what only this package needs; may be empty
+#   redirect   the library of redirect.c, for programs that look for their files below /usr; empty for what is
+#              fetched at once, which has no use for it, and for libraries
+#   brings     store paths that whoever uses this one gets into its PATH too: a compiler's linker
 #
 # Debian's files expect to be below / and /usr.  Here they are below $out, without the triplet in lib,
 # so whatever names a file by its place has to be told: symbolic links, interpreters, run paths, linker
@@ -57,7 +60,8 @@ unpack() {
   done
   chmod -R u+w "$root"
   rm -rf "$root/usr/share/man" "$root/usr/share/info" "$root/usr/share/locale" "$root/usr/share/lintian" \
-    "$root/usr/share/bug" "$root/usr/share/doc-base" "$root/usr/share/menu" "$root/usr/share/gdb" "$root/var"
+    "$root/usr/share/bug" "$root/usr/share/doc-base" "$root/usr/share/menu" "$root/usr/share/gdb/auto-load"
+  [ -n "$redirect" ] || rm -rf "$root/var"
   if [ -d "$root/usr/share/doc" ]; then
     find "$root/usr/share/doc" ! -type d ! -name copyright -exec rm -f {} +
     find "$root/usr/share/doc" -depth -type d -exec rmdir {} + 2> /dev/null || true
@@ -113,6 +117,7 @@ merge() {
   merge_into "$root/bin" "$root/usr/bin"
   merge_into "$root/lib" "$root/usr/lib"
   merge_into "$root/etc" "$root/usr/etc"
+  merge_into "$root/var" "$root/usr/var"
   mkdir -p "$out"
   merge_into "$root/usr" "$out"
   if [ -d "$out/lib" ]; then ln -s . "$out/lib/$triplet"; fi
@@ -147,41 +152,62 @@ library_directory() {
   for where in $needs; do
     if [ -e "$where/lib/$1" ]; then echo "$where/lib"; return; fi
   done
+  # What Debian leaves to its alternatives is in a directory of its own: lib/blas/libblas.so.3.
+  for where in "$out" $needs; do
+    old=$(find "$where/lib" -name "$1" 2> /dev/null | head -n 1)
+    if [ -n "$old" ]; then echo "${old%/*}"; return; fi
+  done
   die "${2#"$out/"} needs $1, which is in none of: $out $needs
   add its Debian package to the line of $attribute in packages.txt"
 }
 
 repair_elf() {
-  local file=$1 libraries interpreter old library where path=
+  local file=$1 libraries interpreter old library where path= changes=
   libraries=$(patchelf --print-needed "$file" 2> /dev/null) || return 0 # static, or an object file
   interpreter=$(patchelf --print-interpreter "$file" 2> /dev/null) || interpreter=
   if [ -n "$interpreter" ]; then
     interpreter=${glibc:-$out}/lib/${interpreter##*/}
-    [ -e "$interpreter" ] || die "${file#"$out/"}: there is no dynamic linker $interpreter"
-    patchelf --set-interpreter "$interpreter" "$file"
+    if [ ! -e "$interpreter" ]; then # a helper for programs of another architecture, which are not here either
+      say "left ${file#"$out/"} as it is: there is no dynamic linker $interpreter"
+      return 0
+    fi
+    changes="--set-interpreter $interpreter"
+    # By a call of its own: with --set-rpath in the same one, patchelf mixes up the two texts.
+    if [ -n "$redirect" ] && [ -n "$libraries" ]; then patchelf --add-needed "$library_of_redirect" "$file"; fi
   fi
-  [ -n "$libraries" ] || return 0
   old=$(patchelf --print-rpath "$file")
   for library in $libraries; do
     case $library in ld-linux*) continue ;; esac
     where=$(library_directory "$library" "$file" "$old")
     case :$path: in *:"$where":*) ;; *) path=$path${path:+:}$where ;; esac
   done
-  patchelf --set-rpath "$path" "$file"
+  if [ -n "$path" ]; then changes="$changes --set-rpath $path"; fi
+  [ -z "$changes" ] || patchelf $changes "$file"
+}
+
+# This package's own copy of the library, which knows where the package is.
+copy_redirect() {
+  [ -n "$redirect" ] || return 0
+  local where="$out $(echo $needs)"
+  [ "${#where}" -lt 8000 ] || die "it needs too many packages for redirect.c: raise ROOM there"
+  library_of_redirect=$out/libexec/redirect.so
+  mkdir -p "$out/libexec"
+  cat "$redirect/redirect.so" > "$library_of_redirect"
+  printf '%s ' "$where" | dd of="$library_of_redirect" bs=1 seek="$(cat "$redirect/offset")" conv=notrunc 2> /dev/null
 }
 
 repair_elves() {
-  find "$out" -type f \( -perm -100 -o -name '*.so' -o -name '*.so.*' \) ! -name '*.py' ! -name '*.pl' > "$TMPDIR/files"
+  find "$out" -type f \( -perm -100 -o -name '*.so' -o -name '*.so.*' \) ! -name '*.py' ! -name '*.pl' \
+    ! -name redirect.so > "$TMPDIR/files"
   local file
   while read -r file; do
     if is_elf "$file"; then repair_elf "$file"; fi
   done < "$TMPDIR/files"
 }
 
-# "#!/bin/sh", "#!/usr/bin/perl -w" and "#!/usr/bin/env python3" in bin.
+# "#!/bin/sh", "#!/usr/bin/perl -w" and "#!/usr/bin/env python3".
 repair_shebangs() {
-  [ -d "$out/bin" ] || return 0
-  find "$out/bin" -type f -perm -100 > "$TMPDIR/files"
+  find "$out" -type f -perm -100 > "$TMPDIR/files"
   local file first interpreter rest found
   while read -r file; do
     [ "$(head -c 2 "$file" | tr -d '\0')" = '#!' ] || continue
@@ -192,7 +218,10 @@ repair_shebangs() {
     if [ "${interpreter##*/}" = env ]; then interpreter=$1; shift; fi
     rest="$*"
     found=
-    case ${interpreter##*/} in sh | bash | dash) found=${shell:+$shell/bin/bash} ;; esac
+    case ${interpreter##*/} in
+      '') continue ;;
+      sh | bash | dash) found=${shell:+$shell/bin/bash} ;;
+    esac
     [ -n "$found" ] || found=$(find_mapped "bin/${interpreter##*/}") || continue
     sed -i "1s|.*|#!$found${rest:+ $rest}|" "$file"
   done < "$TMPDIR/files"
@@ -217,6 +246,25 @@ repair_linker_scripts() {
   find "$out" -name '*.pc' -type f -exec sed -i "s|=/usr|=$out|; s|/lib/$triplet|/lib|" {} +
 }
 
+# Debian's alternatives name programs without their version: php8.2, ghc-9.0.2, x86_64-linux-gnu-fpc-3.2.2.
+link_plain_names() {
+  [ -n "$redirect" ] && [ -d "$out/bin" ] || return 0
+  local program name
+  for program in "$out"/bin/*[0-9]; do
+    name=${program##*/}
+    case $name in *-[0-9]* | *[0-9].[0-9]*) ;; *) continue ;; esac
+    name=$(echo "${name#"$triplet-"}" | sed 's/-\{0,1\}[0-9][0-9.]*$//')
+    [ -z "$name" ] || [ -e "$out/bin/$name" ] || ln -s "$program" "$out/bin/$name"
+  done
+}
+
+# What setup.sh reads of a package in the shell's inputs.
+bring() {
+  [ -n "$brings" ] || return 0
+  mkdir -p "$out/nix-support"
+  echo "$brings" > "$out/nix-support/propagated-build-inputs"
+}
+
 # A program that needs environment variables to find its own files: wrap NAME 'export A=...'
 wrap() {
   [ -n "$shell" ] || die "wrap: no bash to write a wrapper for"
@@ -230,7 +278,10 @@ unpack
 translate_links
 merge
 repair_links
+copy_redirect
 repair_elves
 repair_shebangs
 repair_linker_scripts
+link_plain_names
+bring
 if [ -n "$tweaks" ]; then . "$tweaks"; fi

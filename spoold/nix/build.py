@@ -24,7 +24,7 @@ from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
 from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
-from spoold.nix import cage, collect, messages, nixpkgs, packages, program, realise, usage, verdict
+from spoold.nix import cage, collect, messages, nixpkgs, packages, policy, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
 from spoold.nix.store import Store
 
@@ -47,6 +47,7 @@ class NixBuilder:
         self.store = Store(settings.nix)
         self._evaluator: Evaluator | None = None
         self._runtime: Runtime | None = None
+        self._locations: dict[str, str] = {}  # of the pins, by name
         self._rooted: dict[str, float] = {}  # by build id, when its root was last asked for
 
     def prepare(self, pins: dict[str, str] | None = None) -> Runtime:
@@ -67,6 +68,7 @@ class NixBuilder:
         self.store.prepare()
         with self.store.lock.shared(Event()):
             self._runtime = self._prepared(pins)
+            self._locations = pins
         return self._runtime
 
     def _prepared(self, locations: dict[str, str]) -> Runtime:
@@ -171,9 +173,17 @@ class NixBuilder:
                 return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
             return self._realised(build_id, evaluation, limits, cancelled)
 
+    def _realise(self, build_id: str, derivation: str, limits: BuildLimits, cancelled: Event) -> realise.Realisation:
+        try:
+            return realise.realise(self.store, derivation, limits, cancelled, build_id)
+        except policy.UnavailableError:  # the operator may have fetched it since
+            if not nixpkgs.add_fetched(self.store, self._locations.values()):
+                raise
+        return realise.realise(self.store, derivation, limits, cancelled, build_id)
+
     def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
         try:
-            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled, build_id)
+            realised = self._realise(build_id, evaluation.derivation, limits, cancelled)
         except ClientError as error:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:

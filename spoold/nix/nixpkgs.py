@@ -6,7 +6,8 @@ made of names, sizes and times, so that a daemon that starts again looks and doe
 
 A tree with a ``sources/`` directory carries what a nixpkgs without network cannot fetch. The tree is added without
 that directory, and each entry of it as a fixed-output path (flat for a file, recursive for a directory), which is
-where the nixpkgs' own fetchers look first.
+where the nixpkgs' own fetchers look first. The operator may fetch more into it at any time: then the tree is the same,
+and so are the ids of builds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,7 @@ FETCH = proc.Bounds(wall=1800)
 ADD = proc.Bounds(wall=600)
 LIMITS = BuildLimits()
 BATCH = 500  # file names on one command line
+HASH = 33  # characters of a store path's name before the dash, and that
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]+")
 
@@ -58,6 +61,19 @@ def add_all(store: Store, locations: dict[str, str]) -> dict[str, str]:
         if memory not in memories:
             memory.unlink(missing_ok=True)
     return {name: pin.path for name, pin in pins.items()}
+
+
+def add_fetched(store: Store, locations: Iterable[str]) -> bool:
+    """Add the sources that these pins got since they were added; tell whether there are any."""
+    known = {name[HASH:] for name in store.roots.targets("sources")}
+    fetched = []
+    for location in locations:
+        directory = Path(location) / "sources"
+        if directory.is_dir():
+            fetched += _add_sources(store, directory, known)
+    for path in fetched:
+        store.roots.add(f"sources/{os.path.basename(path)}", path)
+    return bool(fetched)
 
 
 def add(store: Store, name: str, location: str) -> str:
@@ -136,11 +152,12 @@ def _evaluated(store: Store, name: str, expression: str, arguments: dict[str, st
     return msgspec.json.decode(finished.stdout.data, type=str)
 
 
-def _add_sources(store: Store, directory: Path) -> list[str]:
-    """Add each entry of ``sources/`` under the name and hash that a fetcher would give it."""
+def _add_sources(store: Store, directory: Path, known: Collection[str] = ()) -> list[str]:
+    """Add each entry of ``sources/`` that is not known under the name and hash that a fetcher would give it."""
     if not directory.is_dir():
         return []
-    entries = sorted(directory.iterdir())
+    # A name with a dot before it is that of a file that is being put there.
+    entries = sorted(entry for entry in directory.iterdir() if entry.name not in known and entry.name[0] != ".")
     files = [str(entry) for entry in entries if entry.is_file()]
     trees = [str(entry) for entry in entries if entry.is_dir()]
     added: list[str] = []

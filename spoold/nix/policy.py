@@ -47,6 +47,11 @@ class UnavailableError(ClientError):
     """What is needed is in no binary cache, and may not be downloaded."""
 
 
+# A package that the operator's nixpkgs knows and has not fetched names itself so, see contrib/nixpkgs-debian.
+_ON_DEMAND = "fetchedAs"
+_ATTRIBUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+
+
 class Output(msgspec.Struct, frozen=True, array_like=True):
     """An output of a derivation; ``algorithm`` is empty unless the content is fixed beforehand."""
 
@@ -115,7 +120,8 @@ def check(store: Store, derivations: Sequence[str]) -> None:
         if derivation.is_fixed:
             refusal = sources.refusal(name, hosts_of(store, derivation), store.settings)
             if refusal:
-                raise UnavailableError(refusal)
+                hint = _on_demand(store, derivations)
+                raise UnavailableError(f"{refusal}, {hint}" if hint else refusal)
 
 
 def hosts_of(store: Store, derivation: Derivation) -> list[Host]:
@@ -139,6 +145,18 @@ def _check_variables(derivation: Derivation, name: str) -> None:
             f"{name} asks for {', '.join(ours)} of the host's environment ({IMPURE}); a download may have the proxy's "
             "variables, such as http_proxy"
         )
+
+
+def _on_demand(store: Store, derivations: Sequence[str]) -> str:
+    """Say how the operator fetches those of ``derivations`` that are packages of Debian, "" where none is."""
+    found = {str(read(store, path).attributes().get(_ON_DEMAND, "")) for path in derivations}
+    names = sorted(name for name in found if _ATTRIBUTE.fullmatch(name))
+    if not names:
+        return ""
+    return (
+        f"who fetches it with `spoold-nixpkgs-debian --with {','.join(names)} DIRECTORY`, where "
+        "DIRECTORY is that of the nixpkgs; it can be used from then on"
+    )
 
 
 def name_of(path: str) -> str:

@@ -175,6 +175,41 @@ def test_an_expression_lies_where_the_job_runs(nix_builder: NixBuilder, value: s
     assert room.enter(nix_builder, captured, 'printf %s "$A"') == seen.encode()
 
 
+ON_DEMAND = """
+    own = derivation {
+        name = "own"; system = builtins.currentSystem; builder = "${pkgs.bash}/bin/bash"; fetchedAs = "%s";
+        args = [ "-c" "echo $(< $source) > $out" ];
+        source = derivation {
+            name = "later-1.deb"; system = "builtin"; builder = "builtin:fetchurl"; url = "http://mirror.invalid/later-1";
+            outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "later";
+        };
+    };
+"""
+
+
+def test_what_is_on_demand_names_the_command_and_is_used_once_it_is_fetched(copy: Copy, tmp_path: Path) -> None:
+    builder = copy()
+    sources = tmp_path / "own" / "sources"
+    sources.mkdir(parents=True)
+    (sources.parent / "default.nix").write_text("{ }")
+    builder.prepare({**builder.settings.nixpkgs, "own": str(sources.parent)})
+    refused = room.build(builder, room.SHELL % ON_DEMAND % "jdk").phase
+    assert refused.outcome is Outcome.NONZERO_EXIT
+    assert "later-1.deb is in no binary cache of this host" in refused.stderr
+    assert "from mirror.invalid, which `[nix] fetch` does not allow: ask the operator of this host" in refused.stderr
+    assert "who fetches it with `spoold-nixpkgs-debian --with jdk DIRECTORY`" in refused.stderr
+    (sources / "later-1.deb").write_text("later")
+    captured = room.shell(builder, ON_DEMAND % "jdk")
+    assert room.enter(builder, captured, "cat $own") == b"later\n"
+
+
+def test_a_command_is_not_put_together_from_what_a_client_wrote(nix_builder: NixBuilder) -> None:
+    refused = room.build(nix_builder, room.SHELL % ON_DEMAND % "jdk; rm -rf").phase
+    assert "later-1.deb is in no binary cache of this host" in refused.stderr
+    assert "rm -rf" not in refused.stderr
+    assert "spoold-nixpkgs-debian" not in refused.stderr
+
+
 def test_an_unknown_pin(nix_builder: NixBuilder) -> None:
     with pytest.raises(ClientError, match=r"no 'nosuch'; this host has default"):
         nix_builder.build("x", "1", "nosuch", Event())

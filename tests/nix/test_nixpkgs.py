@@ -51,6 +51,19 @@ def test_a_directory_and_its_sources(store: Store, tree: Path) -> None:
     assert store.on_disk(str(roots["unpacked"])).joinpath("b").read_text() == "b"
 
 
+def test_what_was_fetched_since_is_added_and_kept(store: Store, tree: Path) -> None:
+    path = nixpkgs.add(store, "default", str(tree))
+    assert not nixpkgs.add_fetched(store, [str(tree), "https://example.org/nixpkgs.tar.gz"])
+    (tree / "sources" / "later-1.deb").write_text("later")
+    (tree / "sources" / ".coming-1.deb").write_text("half")
+    assert nixpkgs.add_fetched(store, [str(tree)])
+    roots = {link.name[33:]: link.readlink() for link in store.roots.directory.joinpath("sources").iterdir()}
+    assert store.on_disk(str(roots["later-1.deb"])).read_text() == "later"
+    assert set(roots) == {"a-1.tar", "unpacked", "later-1.deb"}
+    assert not nixpkgs.add_fetched(store, [str(tree)])
+    assert nixpkgs.add(store, "default", str(tree)) == path
+
+
 def test_sources_are_where_a_fetcher_looks(store: Store, tree: Path) -> None:
     nixpkgs.add(store, "default", str(tree))
     expression = """derivation { name = "a-1.tar"; system = "x"; builder = "x"; outputHashMode = "flat";

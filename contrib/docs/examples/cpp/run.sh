@@ -1,0 +1,1 @@
+exec ./primes "$1"

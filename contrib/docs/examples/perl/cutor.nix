@@ -1,0 +1,3 @@
+{ pkgs ? import <nixpkgs> { } }:
+
+pkgs.mkShell { buildInputs = [ pkgs.perl ]; }

@@ -1,0 +1,1 @@
+merge_into "$out/include/$triplet" "$out/include"

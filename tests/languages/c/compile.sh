@@ -1,0 +1,1 @@
+gcc -O2 -Wall -pthread -o main main.c -lgmp

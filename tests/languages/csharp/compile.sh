@@ -1,0 +1,1 @@
+mcs -r:System.Numerics.dll main.cs

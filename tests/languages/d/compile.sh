@@ -1,0 +1,1 @@
+ldc2 -O main.d

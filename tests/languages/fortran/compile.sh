@@ -1,0 +1,1 @@
+gfortran -O2 -fopenmp -o main main.f90

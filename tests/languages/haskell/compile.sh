@@ -1,0 +1,1 @@
+ghc -O -v0 -threaded main.hs

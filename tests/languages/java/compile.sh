@@ -1,0 +1,1 @@
+javac -encoding UTF-8 Main.java

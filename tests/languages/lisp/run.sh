@@ -1,0 +1,1 @@
+exec sbcl --script main.lisp "$@"

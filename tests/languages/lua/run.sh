@@ -1,0 +1,1 @@
+exec lua main.lua "$@"

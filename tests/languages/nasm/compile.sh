@@ -1,0 +1,2 @@
+nasm -f elf64 main.asm
+gcc -no-pie -o main main.o

@@ -1,0 +1,1 @@
+ocamlfind ocamlopt -thread -package zarith,str,threads.posix -linkpkg main.ml -o main

@@ -1,0 +1,1 @@
+exec swipl main.pl "$@"

@@ -1,0 +1,1 @@
+exec guile --no-auto-compile main.scm "$@"

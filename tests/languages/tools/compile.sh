@@ -1,0 +1,1 @@
+gcc -g -O0 -o main main.c
