@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from spoold.cli import client, exits, render, text
+from spoold import client
+from spoold.cli import exits, reading, render, text
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model import ids
@@ -55,13 +56,15 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
         if newer:
             click.echo(f"builds of a newer version of spoold are not listed: {len(newer)}", err=True)
         return exits.OK
-    id_ = client.new_id("deps")
-    dropped = client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
-    response = client.answer(settings.spool.path, dropped, timeout)
-    if response is None:
-        return exits.timed_out(id_, timeout)
+    with client.Spool(settings.spool.path) as spool:
+        asked = spool.submit(b'{"kind": "list-dependencies"}\n', stem="deps")
+        try:
+            spool.wait(asked, timeout)
+        except client.TimedOutError:
+            return exits.timed_out(asked.id, timeout)
+    response = reading.decoded(asked.raw, asked.id)
     if response.status is not Status.COMPLETED or not isinstance(response.packages, list):
-        raise ClientError(f"{id_}: {response.status}: {response.reason or 'no packages in the response'}")
+        raise ClientError(f"{asked.id}: {response.status}: {response.reason or 'no packages in the response'}")
     _show(response.packages, as_json=as_json)
     return exits.OK
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import click
 
 from spoold.cli.text import printable
+from spoold.client.errors import SpoolError
 from spoold.model.errors import SpooldError
 
 OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -40,7 +41,7 @@ def run(command: Callable[..., object], name: str) -> None:
         sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except (SpooldError, OSError) as error:
+    except (SpooldError, SpoolError, OSError) as error:
         print(f"{name}: {printable(str(error))}", file=sys.stderr)
         sys.exit(FAILED)
     except Exception:  # noqa: BLE001 - the handler of last resort says that it is our bug

@@ -1,7 +1,7 @@
-"""Reading answers, as a client of the spool does, and finding those to files whose name is no submission's.
+"""Reading answers as a person does: those of ids, and those to files whose name is no submission's.
 
-An answer may be its owner's, who may have changed it, or hold a lease on it (fcntl(2), F_SETLEASE): so it is not waited
-for, and what the daemons know of it counts (``spool/answers``). A client may not list ``done/``.
+The library looks at what a client may rely on. What is here beyond that is for whoever asks at a terminal: which name
+was meant, and for the operator, whether an owner has changed an answer that was given to them (``spool/answers``).
 """
 
 from __future__ import annotations
@@ -9,46 +9,59 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
+import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from spoold.client import directory
+from spoold.client.errors import AnswerError
+from spoold.client.transport import Transport
 from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError
 from spoold.model.response import Response
 from spoold.model.states import State
-from spoold.spool import answers
 
-LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
-PAUSE = 0.01  # seconds
+if TYPE_CHECKING:
+    from spoold.spool.answers import Doubt
+
 LARGE = 1 << 26  # bytes of a file here that is not looked at, since hardly any spool takes it
 
 
-def _bytes(path: str) -> bytes:
-    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
-    length = answers.length(path)
-    with _opened(path) as file:
-        return file.read(-1 if length is None else length + 1)
+def decoded(data: bytes, what: str) -> Response:
+    """Return a response from its bytes; raises :class:`ClientError`, which names ``what`` it is."""
+    try:
+        return msgspec.json.decode(data, type=Response)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(f"{what} cannot be read; is it of another version of spoold? {error}") from error
 
 
-def _opened(path: str) -> BinaryIO:
-    """Open an answer without waiting for long for whoever holds a lease on it (fcntl(2), F_SETLEASE)."""
-    deadline = time.monotonic() + LEASED
-    while True:
-        try:
-            return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(PAUSE)  # nothing tells when a lease ends
+def look(transport: Transport, id_: str) -> Response | None:
+    """Return the response, or the response so far; None where nothing is known of that id.
+
+    ``id_`` may also be what somebody called a file whose name is no submission's: then it is the refusal.
+    """
+    spool = root(transport)
+    if spool and not ids.is_id(id_):
+        return refused_name(spool, id_)
+    if spool and (found := read(os.path.join(spool, State.DONE, ids.response_name(id_)))):
+        return found
+    data, is_known = transport.look(id_) if ids.is_id(id_) else (None, False)
+    if data is not None:
+        return decoded(data, id_)
+    return None if is_known or not spool else refused_name(spool, id_)
+
+
+def root(transport: Transport) -> str:
+    """Return the directory of a spool that is one here, else ""."""
+    return transport.root if isinstance(transport, directory.Directory) else ""
 
 
 def read(path: str) -> Response | None:
     """Return an answer, None where there is none; raises :class:`ClientError` for one that is not for us to go by."""
     try:
-        return _decoded(path)
+        return _checked(path)
     except PermissionError:
         raise ClientError(f"{path} is not yours to read") from None
 
@@ -56,22 +69,55 @@ def read(path: str) -> Response | None:
 def read_own(path: str) -> Response | None:
     """Return an answer, None where there is none or it is another user's."""
     with contextlib.suppress(PermissionError):
-        return _decoded(path)
+        return _checked(path)
     return None
 
 
-def _decoded(path: str) -> Response | None:
+def _checked(path: str) -> Response | None:
     try:
         data = _bytes(path)
-        if (found := answers.doubt(path, data)) and found.changed:
-            raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
-        return msgspec.json.decode(data, type=Response)
     except FileNotFoundError:
         return None
-    except BlockingIOError:
-        raise ClientError(f"{path} cannot be read now: someone holds a lease on it") from None
-    except msgspec.DecodeError as error:
-        raise ClientError(f"{path} cannot be read; is it of another version of spoold? {error}") from error
+    except AnswerError as error:
+        raise ClientError(str(error)) from None
+    if (found := _doubt(path, data)) and found.changed:
+        raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
+    return decoded(data, path)
+
+
+def _bytes(path: str) -> bytes:
+    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
+    if not _may_be_changed(path):
+        return directory.read(path)
+    from spoold.spool import answers  # noqa: PLC0415 - few answers are given away, and it takes a while
+
+    length = answers.length(path)
+    return directory.read(path, None if length is None else length + 1)
+
+
+def _doubt(path: str, data: bytes) -> Doubt | None:
+    if not _may_be_changed(path):
+        return None
+    from spoold.spool import answers  # noqa: PLC0415 - as above
+
+    return answers.doubt(path, data)
+
+
+def _may_be_changed(path: str) -> bool:
+    """Tell whether an answer is neither ours nor the daemons' alone, as far as its rights tell at once."""
+    about, beside = os.stat(path), os.stat(os.path.dirname(path))
+    shared = beside.st_mode & stat.S_ISGID
+    ours = about.st_gid == beside.st_gid if shared else about.st_uid in (os.geteuid(), beside.st_uid)
+    return not ours or os.path.lexists(path.removesuffix(".json") + ".sha256")
+
+
+def doubt(spool: str, id_: str) -> str:
+    """Say why a response may not be what was published, "" where nothing speaks against it."""
+    path = os.path.join(spool, State.DONE, ids.response_name(id_))
+    with contextlib.suppress(OSError, AnswerError):
+        found = _doubt(path, _bytes(path))
+        return found.why if found else ""
+    return ""
 
 
 def refused_name(spool: str, name: str) -> Response | None:
@@ -107,7 +153,31 @@ def _digest_of_file_here(name: str) -> Iterator[str]:
                 yield hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def why_refusal_is_hidden(spool: str, name: str) -> str:
+def why_unknown(spool: str, id_: str) -> str:
+    """Say why there is nothing to see of an id, or of a file whose name is no submission's; ``spool`` may be ""."""
+    for name in (f"{id_}.json", id_) if spool else ():
+        path = os.path.join(spool, "incoming", name)
+        if "/" in name or not name.strip(".") or not os.path.lexists(path):
+            continue
+        if ids.is_upload_in_progress(name):
+            return f"{path} is an upload in progress by its name, which is not looked at: rename it when it is whole"
+        if ids.submission_id(name):
+            return why_not_taken(path)
+        return f"{path} is refused when it does not change any more, since its name is no submission's"
+    if spool and (hidden := _why_refusal_is_hidden(spool, id_)):
+        return hidden
+    return "nothing is known of it (yet): no submission of that id, or it still arrives"
+
+
+def why_not_taken(path: str) -> str:
+    """Say why a file lies in the drop box still."""
+    return (
+        f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
+        "owner has used up a share of it. It is taken in as soon as that is over"
+    )
+
+
+def _why_refusal_is_hidden(spool: str, name: str) -> str:
     """Say how to find what a file was refused with where another user's of that name was refused; "" where none was."""
     called, done = misnamed.stem(name), os.path.join(spool, State.DONE)
     if not os.path.lexists(os.path.join(done, f"{called}.refused.json")):
@@ -120,10 +190,10 @@ def why_refusal_is_hidden(spool: str, name: str) -> str:
     )
 
 
-def doubt(spool: str, id_: str) -> str:
-    """Say why a response may not be what was published, "" where nothing speaks against it."""
-    path = os.path.join(spool, State.DONE, ids.response_name(id_))
+def idle_cancel(spool: str, id_: str) -> str:
+    """Say why a file that lies there to cancel a submission does nothing; "" where there is none, or it does."""
+    path = os.path.join(spool, "incoming", f"{id_}.cancel")
     with contextlib.suppress(OSError):
-        found = answers.doubt(path, _bytes(path))
-        return found.why if found else ""
+        if os.lstat(path).st_size == 0:
+            return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +11,19 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import client, exits, reading, render, text
+from spoold import client
+from spoold.cli import exits, reading, render, text
 from spoold.cli.follow import Follower
 from spoold.cli.options import JSON, TIMEOUT
+from spoold.client import names
+from spoold.client.directory import Directory
+from spoold.client.request import as_bytes, encoded
 from spoold.config import Settings
 from spoold.model import ids, misnamed
 from spoold.model.errors import ClientError
 from spoold.model.response import Response, Status
-from spoold.model.submission import Request
+
+SOON = 2.0  # seconds in which a file that is whole is taken in, where nothing is in the way
 
 
 @click.command(short_help="Submit a request, or a directory with run.sh.")
@@ -77,44 +83,57 @@ def submit(
     --wait) it ended otherwise.
     """
     if source.is_dir():
-        request = client.request_from_directory(source)
-        request = _with_inputs(request, stdin, arguments, variables)
-        data = client.as_bytes(msgspec.structs.replace(request, progress=follow))
+        request = client.from_directory(source)
+        _add_inputs(request, stdin, arguments, variables)
+        if follow:
+            request["progress"] = True
+        data = as_bytes(request)
     elif stdin or arguments or variables:
         raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
     else:
         data = source.read_bytes()
-    id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
-    dropped = client.drop(settings.spool.path, id_, data)
-    if follow:
-        follower = Follower(settings.spool.path, id_, partial(click.echo, nl=False, err=True))
-        response = client.answer(settings.spool.path, dropped, timeout, follower.look)
-        return _show_end(id_, response, timeout, as_json=as_json)
-    if wait:
-        response = client.answer(settings.spool.path, dropped, timeout)
-        return _show_end(id_, response, timeout, as_json=as_json)
-    if not client.is_taken(dropped):
-        click.echo(client.why_not_taken(dropped.path), err=True)
-    elif refused := client.refusal(settings.spool.path, dropped):
-        raise ClientError(f"{id_}: {refused.reason}")
-    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
+    id_ = id_ or names.new_id(source.resolve().name.removesuffix(".json"))
+    with client.Spool(settings.spool.path) as spool:
+        submission = spool.submit(data, id=id_)
+        if wait or follow:
+            follower = Follower(spool.transport, submission.id, partial(click.echo, nl=False, err=True))
+            return _wait(spool, submission, timeout, follower.look if follow else lambda: None, as_json=as_json)
+        if refused := spool.refusal(submission, SOON):
+            raise ClientError(f"{submission.id}: {refused.reason}")
+        if spool.transport.is_dropped(submission.file):
+            path = spool.transport.path("incoming", submission.file) if isinstance(spool.transport, Directory) else id_
+            click.echo(reading.why_not_taken(path), err=True)
+    click.echo(msgspec.json.encode({"Submission_id": submission.id}) if as_json else submission.id)
     return exits.OK
 
 
-def _with_inputs(
-    request: Request, stdin: Path | None, arguments: tuple[str, ...], variables: tuple[str, ...]
-) -> Request:
+def _wait(
+    spool: client.Spool,
+    submission: client.Submission,
+    timeout: float,
+    meanwhile: Callable[[], object] = lambda: None,
+    *,
+    as_json: bool,
+    wanted: Status = Status.COMPLETED,
+) -> int:
+    try:
+        spool.wait(submission, timeout, meanwhile=meanwhile)
+    except client.TimedOutError:
+        return exits.timed_out(submission.id, timeout)
+    response = reading.decoded(submission.raw, submission.id)
+    _show(submission.id, response, as_json=as_json)
+    return exits.OK if response.status is wanted else exits.NOT_COMPLETED
+
+
+def _add_inputs(
+    request: client.Request, stdin: Path | None, arguments: tuple[str, ...], variables: tuple[str, ...]
+) -> None:
     pairs = [variable.partition("=") for variable in variables]
     if any(not separator for _, separator, _ in pairs):
         raise click.UsageError("--env takes NAME=VALUE")
-    inputs, encoding = client.encoded(stdin.read_bytes() if stdin else b"")
-    return msgspec.structs.replace(
-        request,
-        inputs=inputs,
-        inputs_encoding=encoding,
-        args=list(arguments),
-        env={name: value for name, _, value in pairs},
-    )
+    request["inputs"], request["inputs_encoding"] = encoded(stdin.read_bytes() if stdin else b"")
+    request["args"] = list(arguments)
+    request["env"] = {name: value for name, _, value in pairs}
 
 
 @click.command(
@@ -135,17 +154,16 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
 
     Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
     """
-    client.require_spool(settings.spool.path)
-    response = client.look(settings.spool.path, id_)
+    with client.Spool(settings.spool.path) as spool:
+        here = reading.root(spool.transport)
+        response = reading.look(spool.transport, id_)
     if response is None:
-        raise ClientError(f"'{misnamed.shown(id_)}': {client.why_unknown(settings.spool.path, id_)}")
+        raise ClientError(f"'{misnamed.shown(id_)}': {reading.why_unknown(here, id_)}")
     _show(id_, response, as_json=as_json)
-    if not ids.is_id(id_):
-        return exits.OK
-    if doubt := reading.doubt(settings.spool.path, id_):
-        click.echo(doubt, err=True)
-    if idle := client.idle_cancel(settings.spool.path, id_):
-        click.echo(idle, err=True)
+    if here and ids.is_id(id_):
+        for said in (reading.doubt(here, id_), reading.idle_cancel(here, id_)):
+            if said:
+                click.echo(said, err=True)
     return exits.OK
 
 
@@ -171,22 +189,13 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
     Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: then it
     is perhaps not a submission of yours; 5 (with --wait) it ended otherwise.
     """
-    client.cancel(settings.spool.path, id_)
-    if not wait:
-        asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
-        return exits.OK
-    response = client.wait(settings.spool.path, id_, timeout)
-    return _show_end(id_, response, timeout, as_json=as_json, wanted=Status.CANCELLED)
-
-
-def _show_end(
-    id_: str, response: Response | None, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
-) -> int:
-    if response is None:
-        return exits.timed_out(id_, timeout)
-    _show(id_, response, as_json=as_json)
-    return exits.OK if response.status is wanted else exits.NOT_COMPLETED
+    with client.Spool(settings.spool.path) as spool:
+        spool.cancel(id_)
+        if not wait:
+            asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
+            click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
+            return exits.OK
+        return _wait(spool, client.Submission(id_), timeout, as_json=as_json, wanted=Status.CANCELLED)
 
 
 def _show(id_: str, response: Response, *, as_json: bool) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,55 +22,21 @@ import pytest
 from rich.console import Console
 
 from spoold.actors.builder import Builder
-from spoold.cli import client, exits
+from spoold.cli import exits, reading, submissions
 from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
 from spoold.cli.follow import Follower
 from spoold.cli.render import show_response, size
 from spoold.cli.text import printable
-from spoold.model import ids, misnamed
-from spoold.model.errors import ClientError, OperatorError
+from spoold.client import names
+from spoold.client.directory import Directory
+from spoold.model import ids
+from spoold.model.errors import OperatorError
 from spoold.model.response import Outcome, Phase, Response, Stream, of_dependencies
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
 from tests.waiting import until
-
-
-class TurningBench(Bench):
-    """A bench whose actors a thread turns; a test's own steps are no others at the same time."""
-
-    def __init__(self, root: Path) -> None:
-        self.turning = threading.RLock()
-        super().__init__(root)
-
-    def step(self) -> None:
-        with self.turning:
-            super().step()
-
-    def drop_bytes(self, id_: str, data: bytes) -> None:
-        with self.turning:
-            super().drop_bytes(id_, data)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Return a bench whose actors go round by themselves."""
-    made = TurningBench(tmp_path / "spool")
-    stop = threading.Event()
-
-    def turn() -> None:
-        while not stop.wait(0.02):
-            with made.turning:
-                made.intake.step()
-                made.step()
-
-    turning = threading.Thread(target=turn)
-    turning.start()
-    yield made
-    stop.set()
-    turning.join()
-    made.close()
 
 
 def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
@@ -90,7 +55,6 @@ def program(tmp_path: Path) -> Path:
     (directory / "sub" / "data").write_bytes(b"\x00\xff\n")
     (directory / ".git").mkdir()
     (directory / ".git" / "config").write_text("secret")
-    (directory / "link").symlink_to("/etc/passwd")
     (tmp_path / "in").write_bytes(b"\xfe\n")
     return directory
 
@@ -170,7 +134,8 @@ def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path)
 
 def test_what_is_followed_is_said_once_and_what_is_missed_is_counted(tmp_path: Path) -> None:
     said: list[str] = []
-    follower = Follower(str(tmp_path), "a", said.append)
+    (tmp_path / "incoming").mkdir()
+    follower = Follower(Directory(str(tmp_path)), "a", said.append)
     side_file = tmp_path / "progress" / "a.json"
     side_file.parent.mkdir()
 
@@ -220,29 +185,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_an_answer_that_says_of_another_request_is_an_error(tmp_path: Path) -> None:
-    """As where retention has removed the refusal meanwhile."""
-    for name in ("incoming", "done"):
-        (tmp_path / name).mkdir()
-    dropped = client.drop(str(tmp_path), "x", b"{}")
-    assert not client.is_taken(dropped, 0.05)
-    assert client.answer(str(tmp_path), dropped, 0.05) is None
-    response = tmp_path / "done" / "x.response.json"
-    response.write_text(json.dumps({"Submission_id": "x", "request_sha256": "0" * 64, "status": "COMPLETED"}))
-    assert client.answer(str(tmp_path), dropped, 0.05) is None, "ours lies there still"
-    Path(dropped.path).unlink()
-    with pytest.raises(ClientError, match="answers another request"):
-        client.answer(str(tmp_path), dropped, 0.05)
-    for own in ({"request_sha256": sha256(b"{}")}, {}):  # or of an earlier version, or where not all bytes were read
-        response.write_text(json.dumps({"Submission_id": "x", **own, "status": "COMPLETED"}))
-        assert client.answer(str(tmp_path), dropped, 0.05)
-
-
 def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "incoming").mkdir()
     request = tmp_path / "request.json"
     request.write_text("{}")
-    monkeypatch.setattr(client, "SOON", 0.05)
+    monkeypatch.setattr(submissions, "SOON", 0.05)
     done = click.testing.CliRunner().invoke(
         ctl_command, ["--spool", str(tmp_path), "submit", str(request), "--id", "x"]
     )
@@ -267,38 +214,11 @@ def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
 def test_a_file_that_cancels_nothing_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "incoming" / "a.cancel"
     path.parent.mkdir()
-    assert client.idle_cancel(str(tmp_path), "a") == ""
+    assert reading.idle_cancel(str(tmp_path), "a") == ""
     path.touch()
-    assert f"{path} is empty, and does nothing" in client.idle_cancel(str(tmp_path), "a")
+    assert f"{path} is empty, and does nothing" in reading.idle_cancel(str(tmp_path), "a")
     path.write_text("a\n")
-    assert client.idle_cancel(str(tmp_path), "a") == ""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make files of others")
-def test_nobody_can_take_the_names_that_a_client_needs(tmp_path: Path) -> None:
-    """Another user has the usual ones, and would have us write into theirs, or follow a link."""
-    incoming = tmp_path / "incoming"
-    incoming.mkdir()
-    usual = incoming / "a.json", incoming / "a.cancel"
-    for path in usual:
-        path.touch()
-        os.chown(path, 65534, 65534)
-        path.chmod(0o666)
-    client.drop(str(tmp_path), "a", b"{}")
-    client.cancel(str(tmp_path), "a")
-    assert [path.read_bytes() for path in usual] == [b"", b""]
-    made = {path.suffix: path for path in incoming.iterdir() if path not in usual}
-    assert [path.read_bytes() for path in (made[".json"], made[".cancel"])] == [b"{}", b"a\n"]
-    assert (ids.submission_id(made[".json"].name), ids.cancelled_id(made[".cancel"].name)) == ("a", "a")
-    client.drop(str(tmp_path), "b", b"{}")
-    with pytest.raises(ClientError, match="choose another"):
-        client.drop(str(tmp_path), "b", b"{}")
-
-
-def test_an_id_that_is_made_up_is_nobodys_by_its_beginning() -> None:
-    """It may be another uid by which spoold knows us, on another host."""
-    assert client.new_id("2024.exam").startswith("2024-exam-")
-    assert client.new_id("ex.2024").startswith("ex.2024-")
+    assert reading.idle_cancel(str(tmp_path), "a") == ""
 
 
 def test_status_tells_of_it(tmp_path: Path) -> None:
@@ -531,32 +451,32 @@ def test_what_has_the_id_comes_before_a_name_that_was_refused(bench: Bench, prog
 def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench: Bench) -> None:
     put(bench, "hw")
     path = bench.root / "done" / "hw.refused.json"
-    assert client.look(str(bench.root), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
+    assert reading.look(Directory(str(bench.root)), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
     (bench.root / "incoming" / "hw.json").write_text('{"files": [')
-    assert client.look(str(bench.root), "hw") is None
-    assert "was not taken in yet" in client.why_unknown(str(bench.root), "hw")
+    assert reading.look(Directory(str(bench.root)), "hw") is None
+    assert "was not taken in yet" in reading.why_unknown(str(bench.root), "hw")
 
 
 def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / name).mkdir()
     (tmp_path / "incoming" / "hw (1).json").touch()
-    assert "is refused when it does not change any more" in client.why_unknown(str(tmp_path), "hw (1)")
+    assert "is refused when it does not change any more" in reading.why_unknown(str(tmp_path), "hw (1)")
     (tmp_path / "done" / "x%20y.refused.json").touch()
-    assert "x%20y@<uid>-<the first 8 digits" in client.why_unknown(str(tmp_path), "x y")
+    assert "x%20y@<uid>-<the first 8 digits" in reading.why_unknown(str(tmp_path), "x y")
 
 
 @pytest.mark.parametrize("name", [".hw.json", "hw.json.part", "hw~", "hw.tmp"])
 def test_an_upload_in_progress_is_told_of_as_such(tmp_path: Path, name: str) -> None:
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / name).touch()
-    assert "upload in progress" in client.why_unknown(str(tmp_path), name)
+    assert "upload in progress" in reading.why_unknown(str(tmp_path), name)
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_a_directory_of_the_spool_is_no_file_in_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "incoming").mkdir()
-    assert "nothing is known" in client.why_unknown(str(tmp_path), name)
+    assert "nothing is known" in reading.why_unknown(str(tmp_path), name)
 
 
 @pytest.mark.parametrize(
@@ -568,7 +488,7 @@ def test_a_file_of_any_name_is_submitted_under_a_proper_id(bench: Bench, tmp_pat
     id_ = ctl(bench, "submit", str(file)).strip()
     assert ids.is_id(id_)
     assert id_ in ctl(bench, "submit", str(file), f"--id={id_}", "--wait", "--json")
-    assert re.match(re.escape(misnamed.proper(name.removesuffix(".json"))[:80]), id_)
+    assert re.match(re.escape(names.proper(name.removesuffix(".json"))[:80]), id_)
 
 
 def test_a_name_that_is_no_text_is_told_before_it_is_sent(bench: Bench, program: Path) -> None:
@@ -586,15 +506,6 @@ def test_a_bad_id_is_refused_before_it_is_sent(bench: Bench, program: Path, id_:
 
     assert "id" in ctl(bench, "submit", str(program), f"--id={id_}", code=exits.FAILED)
     assert bench.names("incoming") == set()
-
-
-def test_an_id_that_lies_in_the_drop_box_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "incoming").mkdir()
-    client.drop(str(tmp_path), "a", b"1")
-    with pytest.raises(ClientError, match="already"):
-        client.drop(str(tmp_path), "a", b"2")
-    assert os.listdir(tmp_path / "incoming") == ["a.json"]
-    assert (tmp_path / "incoming" / "a.json").read_bytes() == b"1"
 
 
 def test_the_settings_in_force_are_toml(bench: Bench) -> None:
