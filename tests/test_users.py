@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.cli import reading
+from spoold.cli import misnaming
 from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Settings, SpoolSettings
 from spoold.host import strangers
 from spoold.host.accounts import Accounts
@@ -444,7 +444,7 @@ def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Instal
     def seen(name: str, directory: str = "/") -> list[object]:
         os.chdir(directory)
         found = look(spool, name)
-        return [found and found.uid, reading.why_unknown(spool, name)]
+        return [found and found.uid, misnaming.why_unknown(spool, name)]
 
     assert in_child(lambda: seen("hw (1)"), ALICE)[0] == ALICE
     assert in_child(lambda: seen("hw (1)"), BOB)[0] is None

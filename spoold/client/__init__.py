@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spoold.client.aio import AsyncSpool
-    from spoold.client.errors import AnswerError, RequestError, SpoolError, TimedOutError, UnreachableError
+    from spoold.client.errors import (
+        AnswerError,
+        NoSpoolError,
+        RequestError,
+        SpoolError,
+        TimedOutError,
+        UnreachableError,
+    )
     from spoold.client.request import Request, file, packages, program
     from spoold.client.response import Case, Phase, Response, ReturnedFile
     from spoold.client.spool import Spool, Submission
@@ -33,6 +40,7 @@ __all__ = [
     "AnswerError",
     "AsyncSpool",
     "Case",
+    "NoSpoolError",
     "Phase",
     "Request",
     "RequestError",
@@ -50,7 +58,7 @@ __all__ = [
 ]
 _MODULES = {
     "aio": ("AsyncSpool",),
-    "errors": ("AnswerError", "RequestError", "SpoolError", "TimedOutError", "UnreachableError"),
+    "errors": ("AnswerError", "NoSpoolError", "RequestError", "SpoolError", "TimedOutError", "UnreachableError"),
     "request": ("Request", "file", "packages", "program"),
     "response": ("Case", "Phase", "Response", "ReturnedFile"),
     "spool": ("Spool", "Submission"),
@@ -59,8 +67,10 @@ _MODULES = {
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+if not TYPE_CHECKING:  # for whom a name that is not there is an error
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for."""
+        if name not in _WHERE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

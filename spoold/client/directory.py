@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Collection
 from typing import BinaryIO
 
 from spoold.client import names
-from spoold.client.errors import AnswerError, RequestError, UnreachableError
+from spoold.client.errors import AnswerError, NoSpoolError, RequestError
 from spoold.client.transport import MOST, Dropped, digest
 
 LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
@@ -29,9 +28,9 @@ class Directory:
         self.root = root
 
     def require(self) -> None:
-        """Raise :class:`UnreachableError` where there is no spool."""
+        """Raise :class:`NoSpoolError` where there is no spool."""
         if not os.path.isdir(self.path("incoming")):
-            raise UnreachableError(f"{self.root} holds no spool: name one with --spool or $SPOOLD_SPOOL")
+            raise NoSpoolError(f"{self.root} holds no spool: name one with --spool or $SPOOLD_SPOOL")
 
     def path(self, *parts: str) -> str:
         """Return a path in the spool."""
@@ -43,7 +42,7 @@ class Directory:
         Where another user has that name, it is one that nobody can guess: so nobody can keep us from it.
         """
         self.require()
-        private = self.path("incoming", f".{id_[:100]}.{secrets.token_hex(4)}.tmp")
+        private = self.path("incoming", f".{id_[:100]}.{names.unguessable('')[1:9]}.tmp")
         descriptor = os.open(private, FLAGS, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -14,6 +14,14 @@ class RequestError(SpoolError):
 class UnreachableError(SpoolError):
     """There is no spool, or its host does not answer."""
 
+    is_wrong_place = False  # whether no spool is where one was named: then nothing is to be waited for
+
+
+class NoSpoolError(UnreachableError):
+    """There is no spool where one was named."""
+
+    is_wrong_place = True
+
 
 class AnswerError(SpoolError):
     """An answer cannot be used: it is another user's, answers something else, or is no response."""

@@ -6,7 +6,6 @@ Spec: spool-layout.md, "Names" and "What a client may rely on". The daemons take
 from __future__ import annotations
 
 import re
-import secrets
 import unicodedata
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -42,12 +41,18 @@ def new_id(stem: str) -> str:
     cleaned = proper(stem)[:MOST]
     if owner_of(cleaned) is not None:  # it may be another uid by which spoold knows us
         cleaned = cleaned.replace(".", "-", 1)
-    return f"{cleaned}-{secrets.token_hex(6)}"
+    return f"{cleaned}-{_random(6)}"
 
 
 def unguessable(id_: str) -> str:
     """Return what stands before the ending in a name in the drop box that nobody can guess."""
-    return f"{id_}@{secrets.token_hex(8)}"
+    return f"{id_}@{_random(8)}"
+
+
+def _random(size: int) -> str:
+    import secrets  # noqa: PLC0415 - whoever only reads a response need not wait for it
+
+    return secrets.token_hex(size)
 
 
 def response_name(id_: str) -> str:

@@ -8,15 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from spoold.client import names, outputs, response
-from spoold.client.directory import Directory
+from spoold.client import names, response
+from spoold.client.address import DEFAULT, connect
 from spoold.client.errors import RequestError, TimedOutError
-from spoold.client.request import as_bytes
 from spoold.client.response import Response
-from spoold.client.transport import Transport
 from spoold.client.watch import Pause, Submission, Watch
 
-DEFAULT = "/var/spool/spoold"
 BOUND = 32  # submissions on their way at once
 AHEAD = 4  # times as many may be done and wait for their turn, where results come in the order of the requests
 PATIENCE = 2.0  # seconds that one question over ssh may wait for an answer
@@ -34,7 +31,7 @@ class Spool:
 
     def __init__(self, where: str | os.PathLike[str] | None = None, *, ssh: Iterable[str] | None = None) -> None:
         self.where = os.fspath(where or os.environ.get("SPOOLD_SPOOL") or DEFAULT)
-        self.transport = _transport(self.where, ssh)
+        self.transport = connect(self.where, ssh)
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +51,8 @@ class Spool:
         """
         if id is not None and not names.is_id(id):
             raise RequestError(f"{id!a} cannot be an id: {names.RULE}: for example {names.proper(id)}")
+        from spoold.client.request import as_bytes  # noqa: PLC0415 - whoever waits makes no request
+
         dropped = self.transport.drop(id or names.new_id(stem), as_bytes(request))
         return Submission(dropped.id, dropped)
 
@@ -75,15 +74,20 @@ class Spool:
         return one.result()
 
     def as_completed(
-        self, submissions: Iterable[Submission], *, bound: int | None = None, timeout: float | None = None
+        self,
+        submissions: Iterable[Submission],
+        *,
+        bound: int | None = None,
+        timeout: float | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Iterator[Submission]:
-        """Yield submissions as they are done.
+        """Yield submissions as they are done; ``meanwhile`` is called now and then.
 
         With a ``bound`` no more is taken from ``submissions`` while so many are on their way. So with a generator that
         submits, no more than that is submitted at once. Raises :class:`TimedOutError` where ``timeout`` seconds were
         not enough for all.
         """
-        return self._completed(submissions, bound, timeout)
+        return self._completed(submissions, bound, timeout, meanwhile=meanwhile)
 
     def map(
         self,
@@ -131,6 +135,8 @@ class Spool:
 
     def outputs(self, submission: Submission | str, *, case: str | None = None) -> dict[str, bytes]:
         """Return the files that came back of the run, or of a ``case``, by their names; waits for the response."""
+        from spoold.client import outputs  # noqa: PLC0415 - few ask for files
+
         one = self._of(submission)
         found = self.wait(one)
         return outputs.contents(self.transport, found, one.id, outputs.of_response(found, case))
@@ -147,6 +153,8 @@ class Spool:
 
         It is made where it is missing. A file that is there already is replaced with ``over``, and otherwise an error.
         """
+        from spoold.client import outputs  # noqa: PLC0415 - as above
+
         one = self._of(submission)
         files = outputs.of_response(self.wait(one), case)
         return outputs.save(self.outputs(one, case=case), files, directory, over=over)
@@ -188,11 +196,3 @@ class Spool:
             else:
                 meanwhile()
                 time.sleep(pause.next() if left is None else pause.next(left))
-
-
-def _transport(where: str, ssh: Iterable[str] | None) -> Transport:
-    if not where.startswith("ssh://"):
-        return Directory(where)
-    from spoold.client import ssh as by_ssh  # noqa: PLC0415 - whoever has a directory need not wait for it
-
-    return by_ssh.connect(where, ssh)

@@ -20,12 +20,13 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from spoold.client import names
-from spoold.client.errors import AnswerError, RequestError, UnreachableError
+from spoold.client.errors import AnswerError, NoSpoolError, RequestError, UnreachableError
 from spoold.client.transport import MOST, Dropped, Transport, digest
 
 IDLE = 60  # seconds after which a connection that nobody uses ends
@@ -80,12 +81,16 @@ def connect(where: str, ssh: Iterable[str] | None = None) -> Transport:
 
     if not path:
         return Gateway(connection)
-    done = connection.run(command(PROBE, path))
+    try:
+        done = connection.run(command(PROBE, path))
+    except UnreachableError:
+        connection.close()
+        raise
     if done.err.startswith(NO_COMMAND):
         return Gateway(connection)
     if done.out != b"spool\n":
         connection.close()
-        raise UnreachableError(f"{where} holds no spool: name its path on that host. {done_text(done)}".strip())
+        raise NoSpoolError(f"{where} holds no spool: name its path on that host. {done_text(done)}".strip())
     return Shell(connection, path)
 
 
@@ -98,7 +103,7 @@ def parse(where: str, ssh: Iterable[str] | None = None) -> tuple[Connection, str
         host = user = path = ""
         port = None
     if not HOST.fullmatch(host) or (user and not USER.fullmatch(user)) or not path.isprintable():
-        raise UnreachableError(f"{where!a} is no spool's address: ssh://[user@]host[:port]/path")
+        raise NoSpoolError(f"{where!a} is no spool's address: ssh://[user@]host[:port]/path")
     words = shlex.split(os.environ.get("SPOOLD_SSH", "")) or ["ssh"] if ssh is None else list(ssh)
     to = [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), host]
     return Connection(words, to), path.rstrip("/")
@@ -123,18 +128,20 @@ class Connection:
         self._lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._place = ""
+        self._worked = False  # whether the host was reached before: then it may come back
 
     def run(self, text: str, data: bytes = b"", *, most: int = MOST) -> Done:
         """Run a command on the host, with ``data`` as its input; read ``most`` bytes of what it prints.
 
         It is run again where the connection breaks. Raises :class:`UnreachableError` where that does not help.
         """
-        for pause in TRIES:
+        for pause in TRIES if self._worked else TRIES[:2]:
             time.sleep(pause)
             with self._sessions:
                 words = [*self._ssh, "-S", self._socket(), *self._to[:-1], "--", self._to[-1], text]
                 done = self._once(words, data, most)
             if done.code != BROKEN:
+                self._worked = True
                 return done
             self._forget()
             if not _may_pass(done):
@@ -146,8 +153,10 @@ class Connection:
         with self._lock:
             if not self._place:
                 where = tempfile.gettempdir()
-                # The name of a socket is short.
-                self._place = tempfile.mkdtemp(prefix="spoold-ssh-", dir=where if len(where) < 60 else "/tmp")  # noqa: S108
+                where = where if len(where) < 60 else "/tmp"  # noqa: S108 - the name of a socket is short
+                self._place = tempfile.mkdtemp(prefix="spoold-ssh-", dir=where)
+                # It goes at the end of the process as well, where nobody closes this.
+                weakref.finalize(self, shutil.rmtree, self._place, ignore_errors=True)
             path = os.path.join(self._place, "ssh")
             if not os.path.exists(path):
                 self._start_master(path)

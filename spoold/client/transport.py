@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from typing import Protocol
 
@@ -57,4 +56,6 @@ class Transport(Protocol):
 
 def digest(data: bytes) -> str:
     """Return the SHA-256 in hexadecimal."""
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which whoever only reads a response need not
+
     return hashlib.sha256(data).hexdigest()

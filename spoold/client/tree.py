@@ -113,10 +113,10 @@ def _walk(path: str, above: str, ancestors: tuple[str, ...], found: Found) -> It
 def _directory(name: str, path: str, ancestors: tuple[str, ...], found: Found) -> Iterator[tuple[str, str]]:
     real = os.path.realpath(path)
     try:
-        if not _is_below(real, ancestors[0]):
-            raise _ProblemError(_out(path))
         if real in ancestors:
             raise _ProblemError("is a link to a directory in which it is")
+        if not _is_below(real, ancestors[0]):
+            raise _ProblemError(_out(path))
         empty = not os.listdir(path)
     except (_ProblemError, OSError) as error:
         found.problems.append(Problem(shown(name), _said(error) if isinstance(error, OSError) else str(error)))

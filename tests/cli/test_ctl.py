@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
@@ -19,20 +18,20 @@ import click
 import click.testing
 import msgspec
 import pytest
-from rich.console import Console
 
 from spoold.actors.builder import Builder
-from spoold.cli import exits, reading, submissions
+from spoold.cli import exits, misnaming, reading, waiting
 from spoold.cli.ctl import command as ctl_command
 from spoold.cli.daemon import command as daemon_command
 from spoold.cli.follow import Follower
-from spoold.cli.render import show_response, size
+from spoold.cli.render import package_table, parts, size
+from spoold.cli.tables import Table
 from spoold.cli.text import printable
 from spoold.client import names
 from spoold.client.directory import Directory
 from spoold.model import ids
 from spoold.model.errors import OperatorError
-from spoold.model.response import Outcome, Phase, Response, Stream, of_dependencies
+from spoold.model.response import Outcome, Package, Phase, Response, Stream, of_dependencies
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
@@ -44,7 +43,7 @@ def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100")
     environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return done.stdout if "--json" in arguments else done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -102,14 +101,14 @@ def test_a_file_is_submitted_as_it_is_and_shown_to_a_person(bench: Bench, tmp_pa
 
 
 def test_without_waiting_the_id_is_printed(bench: Bench, program: Path) -> None:
-    id_ = ctl(bench, "submit", str(program)).strip()
+    id_ = ctl(bench, "submit", str(program)).split()[0]
     assert ids.submission_id(f"{id_}.json") == id_
     bench.until(lambda: bench.has("done", f"{id_}.response.json"), lambda: None)
 
 
 def test_progress_is_status_too(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
-    id_ = ctl(bench, "submit", str(program)).strip()
+    id_ = ctl(bench, "submit", str(program)).split()[0]
     bench.until(lambda: bench.progress(id_) == "RUNNING", lambda: None)
     assert "RUNNING" in ctl(bench, "status", id_)
 
@@ -124,7 +123,9 @@ def test_what_it_prints_is_followed(bench: Bench, program: Path, tmp_path: Path)
     with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as following:
         assert following.stderr
         assert following.stdout
-        assert following.stderr.readline() == "one\n"
+        said = [following.stderr.readline() for _ in range(3)]
+        assert (said[0], said[2]) == ("left out, since no program needs it: .git\n", "one\n")
+        assert said[1].endswith(": submitted\n"), "the id is said before anything is waited for"
         (tmp_path / "1").touch()
         assert following.stderr.readline() == "two\n"
         (tmp_path / "2").touch()
@@ -160,7 +161,7 @@ def test_what_is_followed_is_said_once_and_what_is_missed_is_counted(tmp_path: P
 def test_a_wait_is_bounded_and_says_that_nothing_is_lost(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
     said = ctl(bench, "submit", str(program), "--wait", "--timeout", "0.3", code=exits.TIMED_OUT)
-    assert "spoolctl status" in said
+    assert "it is not lost: `spoolctl wait my-program-" in said
 
 
 def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: Path) -> None:
@@ -170,11 +171,9 @@ def test_no_answer_is_taken_for_that_to_another_request(bench: Bench, program: P
     other = program.parent / "other.json"
     other.write_bytes(b'{"files": [{"name": "run.sh", "content": "echo other"}]}')
     for _ in range(2):
-        refused = json.loads(
-            ctl(bench, "submit", str(other), "--id", "x", "--wait", "--json", code=exits.NOT_COMPLETED)
-        )
+        refused = json.loads(ctl(bench, "submit", str(other), "--id", "x", "--wait", "--json", code=exits.REFUSED))
         assert (refused["status"], refused["request_sha256"]) == ("REJECTED", sha256(other.read_bytes()))
-        assert "used already" in ctl(bench, "submit", str(other), "--id", "x", code=exits.FAILED)
+        assert "used already" in ctl(bench, "submit", str(other), "--id", "x", code=exits.REFUSED)
         bench.sandbox.gate.set()
         until(lambda: bench.has("done", "x.response.json"))
     again = ctl(bench, "submit", str(program), "--id", "x", "--wait")
@@ -186,10 +185,11 @@ def sha256(data: bytes) -> str:
 
 
 def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "incoming").mkdir()
+    for name in ("incoming", "done"):
+        (tmp_path / name).mkdir()
     request = tmp_path / "request.json"
-    request.write_text("{}")
-    monkeypatch.setattr(submissions, "SOON", 0.05)
+    request.write_text('{"files": [{"name": "run.sh", "content": ""}]}')
+    monkeypatch.setattr(waiting, "SOON", 0.05)
     done = click.testing.CliRunner().invoke(
         ctl_command, ["--spool", str(tmp_path), "submit", str(request), "--id", "x"]
     )
@@ -199,7 +199,7 @@ def test_a_file_that_nobody_takes_in_is_told_of(tmp_path: Path, monkeypatch: pyt
 
 def test_a_submission_is_cancelled(bench: Bench, program: Path) -> None:
     bench.sandbox.gate.clear()
-    id_ = ctl(bench, "submit", str(program)).strip()
+    id_ = ctl(bench, "submit", str(program)).split()[0]
     assert f"asked to be cancelled; `spoolctl status {id_}` tells" in ctl(bench, "cancel", id_)
     assert json.loads(ctl(bench, "cancel", id_, "--wait", "--json"))["status"] == "CANCELLED"
     bench.sandbox.gate.set()
@@ -294,11 +294,18 @@ def test_packages_are_read_locally_without_an_executor(bench: Bench, program: Pa
     assert json.loads(ctl(bench, "deps", "--local", "--json"))["packages"][0]["name"] == "hello"
 
 
-def test_a_table_of_packages_fits_a_narrow_terminal(bench: Bench, program: Path) -> None:
-    ctl(bench, "submit", str(program), "--wait")
-    lines = ctl(bench, "deps", "--local", width="60").splitlines()
-    assert len(lines) == 2
-    assert all(len(line) <= 60 for line in lines)
+def test_a_table_of_packages_fits_a_narrow_terminal() -> None:
+    """Names and versions are whole, also where they are long; what goes to no terminal is whole in all."""
+    path = f"/nix/store/{'a' * 32}-python3.11-scikit-learn-1.5.2"
+    package = Package(name="python3.11-scikit-learn", version="1.5.2-unstable-2024", path=path, closure_size=1 << 30)
+    table = package_table([package], 0.0)
+    narrow = table.lines(100)
+    assert all(len(line) <= 100 for line in narrow)
+    for lines in (narrow, table.lines(40), table.lines()):
+        assert len(lines) == 2
+        assert "python3.11-scikit-learn  1.5.2-unstable-2024" in lines[1]
+    assert narrow[1].endswith("…")
+    assert table.lines()[1].endswith("-1.5.2")
 
 
 def test_shells_are_built_ahead(bench: Bench, tmp_path: Path) -> None:
@@ -454,29 +461,29 @@ def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench:
     assert reading.look(Directory(str(bench.root)), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
     (bench.root / "incoming" / "hw.json").write_text('{"files": [')
     assert reading.look(Directory(str(bench.root)), "hw") is None
-    assert "was not taken in yet" in reading.why_unknown(str(bench.root), "hw")
+    assert "was not taken in yet" in misnaming.why_unknown(str(bench.root), "hw")
 
 
 def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / name).mkdir()
     (tmp_path / "incoming" / "hw (1).json").touch()
-    assert "is refused when it does not change any more" in reading.why_unknown(str(tmp_path), "hw (1)")
+    assert "is refused when it does not change any more" in misnaming.why_unknown(str(tmp_path), "hw (1)")
     (tmp_path / "done" / "x%20y.refused.json").touch()
-    assert "x%20y@<uid>-<the first 8 digits" in reading.why_unknown(str(tmp_path), "x y")
+    assert "x%20y@<uid>-<the first 8 digits" in misnaming.why_unknown(str(tmp_path), "x y")
 
 
 @pytest.mark.parametrize("name", [".hw.json", "hw.json.part", "hw~", "hw.tmp"])
 def test_an_upload_in_progress_is_told_of_as_such(tmp_path: Path, name: str) -> None:
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / name).touch()
-    assert "upload in progress" in reading.why_unknown(str(tmp_path), name)
+    assert "upload in progress" in misnaming.why_unknown(str(tmp_path), name)
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_a_directory_of_the_spool_is_no_file_in_it(tmp_path: Path, name: str) -> None:
     (tmp_path / "incoming").mkdir()
-    assert "nothing is known" in reading.why_unknown(str(tmp_path), name)
+    assert "nothing is known" in misnaming.why_unknown(str(tmp_path), name)
 
 
 @pytest.mark.parametrize(
@@ -493,7 +500,7 @@ def test_a_file_of_any_name_is_submitted_under_a_proper_id(bench: Bench, tmp_pat
 
 def test_a_name_that_is_no_text_is_told_before_it_is_sent(bench: Bench, program: Path) -> None:
     (program / "caf\udce9").write_text("")
-    assert r"caf\udce9" in ctl(bench, "submit", str(program), code=exits.FAILED)
+    assert r"caf\udce9: its name is not UTF-8" in ctl(bench, "submit", str(program), code=exits.FAILED)
     assert bench.names("incoming") == set()
 
 
@@ -611,7 +618,6 @@ def test_a_settings_file_is_rewritten_in_place(tmp_path: Path) -> None:
 def test_dependencies_that_were_there_already_are_shown_so() -> None:
     built = Phase(time=4.25, cpu_time=1.0, memory=1 << 20, outcome=Outcome.OK)
     for cached, time_shown in ((True, "cached"), (False, "4.250 s")):
-        terminal = io.StringIO()
         phase = of_dependencies(built, cached=cached)
-        show_response(Console(file=terminal, width=100), "a", Response(dependencies=phase))
-        assert time_shown in terminal.getvalue()
+        (table,) = (each for each in parts("a", Response(dependencies=phase), cut=True) if isinstance(each, Table))
+        assert time_shown in table.lines()[1]

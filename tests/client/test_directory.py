@@ -17,8 +17,8 @@ import pytest
 
 from spoold import client
 from spoold.client import names, watch
+from spoold.client.address import DEFAULT
 from spoold.client.directory import Directory
-from spoold.client.spool import DEFAULT
 from spoold.config import Settings
 from spoold.model import ids
 from tests.actors.bench import Bench

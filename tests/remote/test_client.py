@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from spoold import client
+from spoold.cli import exits
 from spoold.client import names, ssh
 from spoold.client.gateway import Gateway
 from tests.remote.room import GATEWAY, Room, User
@@ -238,3 +240,26 @@ def test_the_other_host_is_asked_less_and_less_often(tmp_path: Path) -> None:
     (tmp_path / "done" / "b").touch()
     done = subprocess.run(["sh", "-c", command], input=b"a\nb\n", check=True, capture_output=True)
     assert done.stdout == b"r b\n"
+
+
+def test_the_command_goes_through_ssh_as_well(room: Room, ann: User, tmp_path: Path) -> None:
+    words = " ".join(["ssh", *room.options(ann.name)])
+    environment = os.environ | {
+        "SPOOLD_SSH": words,
+        "TMPDIR": str(room.directory),
+        "SPOOLD_SPOOL": f"ssh://{ann.name}@127.0.0.1:{room.port}{room.spool}",
+    }
+    (tmp_path / "r.json").write_text(json.dumps(hello()))
+
+    def ctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    done = ctl("submit", str(tmp_path / "r.json"), "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    id_ = json.loads(done.stdout)["Submission_id"]
+    assert json.loads(ctl("status", id_, "--json").stdout)["status"] == "COMPLETED"
+    assert "COMPLETED" in ctl("status", id_).stdout
+    assert "nothing is known" in ctl("status", "nobody").stderr
+    assert ctl("--spool", "ssh://nobody@127.0.0.1:9/x", "status", id_).returncode == exits.SERVICE
+    assert not [name for name in os.listdir(room.directory) if name.startswith("spoold-ssh")], "no socket is left"
