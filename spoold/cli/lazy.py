@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, MutableMapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SPOOL = "The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]"
 
@@ -51,6 +54,14 @@ class LazyGroup(click.Group):
             self._imported[name] = getattr(importlib.import_module(found.module), found.name)
             _add_spool(self._imported[name])
         return self._imported[name]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands without importing them; and options."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, and nobody else
+
+        names = (name for name in sorted(self.lazily) if name.startswith(incomplete))
+        found = [CompletionItem(name, help=self.lazily[name].about) for name in names]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """List the commands without importing them."""

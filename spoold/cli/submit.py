@@ -70,8 +70,11 @@ def submit(
         submission = _drop(spool, data, id_)
         if not wait and not follow and not raw:
             return _submitted(spool, submission, as_json=as_json)
-        click.echo(f"{submission.id}: submitted", err=True)
-        return wait_for(spool, submission, timeout, follow=follow, as_json=as_json, raw=raw)
+        try:
+            click.echo(f"{submission.id}: submitted", err=True)
+            return wait_for(spool, submission, timeout, follow=follow, as_json=as_json, raw=raw)
+        except KeyboardInterrupt:
+            return waiting.interrupted(submission.id)
 
 
 def _drop(spool: client.Spool, data: bytes, id_: str) -> client.Submission:

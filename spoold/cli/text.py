@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 
 def printable(text: str, *, lines: bool = False) -> str:
     """Return ``text`` with control and format characters escaped; newlines and tabs stay where ``lines`` is set."""
     kept = "\n\t" if lines else ""
+    is_shown = str.isprintable if text.isascii() else _is_shown
     return "".join(
-        character
-        if character in kept or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
+        each if each in kept or is_shown(each) else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+def _is_shown(character: str) -> bool:
+    import unicodedata  # noqa: PLC0415 - it is large, and most texts are ASCII
+
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 def readable(data: bytes) -> str:

@@ -112,6 +112,11 @@ def wait(
         left = [submission.id for submission in submissions if not submission.done]
         return exits.timed_out(" ".join(left), timeout)
     except KeyboardInterrupt:
-        click.echo(f"\n{ids}: it goes on. `spoolctl wait {ids}` waits again, `spoolctl cancel` ends it", err=True)
-        return exits.INTERRUPTED
+        return interrupted(ids)
     return code
+
+
+def interrupted(ids: str) -> int:
+    """Say how a wait that was interrupted goes on; return the code for it."""
+    click.echo(f"\n{ids}: it goes on. `spoolctl wait {ids}` waits again, `spoolctl cancel` ends it", err=True)
+    return exits.INTERRUPTED

@@ -6,7 +6,6 @@ Spec: spool-layout.md, "Names" and "What a client may rely on". The daemons take
 from __future__ import annotations
 
 import re
-import unicodedata
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
@@ -31,6 +30,8 @@ def owner_of(id_: str) -> int | None:
 
 def proper(text: str) -> str:
     """Return an id that is like ``text``."""
+    import unicodedata  # noqa: PLC0415 - it is large, and needed where an id is made
+
     plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
     id_ = re.sub(r"[^A-Za-z0-9._]+|-+", "-", plain).lstrip("._-")[:100].rstrip("._-") or "job"
     return id_ if is_id(id_) else id_.replace(".", "-")

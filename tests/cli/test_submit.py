@@ -20,7 +20,6 @@ from spoold.client.response import Response, WaitingFor
 from spoold.model.dropped import read_request
 from spoold.model.submission import Request
 from tests.actors.bench import Bench
-from tests.waiting import until
 
 SCRIPT = '{"files": [{"name": "run.sh", "content": "true"}]}'
 
@@ -197,9 +196,15 @@ def test_an_interrupted_wait_says_how_to_wait_again(bench: Bench, program: Path)
 
 
 def test_that_nothing_takes_it_in_is_said_while_it_is_waited_for(empty: Path, program: Path) -> None:
-    done = ctl(empty, "submit", str(program), "--wait", "--timeout", "4", code=exits.TIMED_OUT)
-    assert b"was not taken in yet: it still arrives, intake does not run" in done.stderr
-    assert b"Look at `spoolctl top`" in done.stderr
+    line = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--wait"]
+    with subprocess.Popen(line, env=environment(empty), stderr=subprocess.PIPE, text=True) as waits:
+        assert waits.stderr
+        waits.stderr.readline()
+        said = waits.stderr.readline()
+        waits.send_signal(signal.SIGINT)
+        assert "`spoolctl wait program-" in waits.stderr.read()
+    assert "was not taken in yet: it still arrives, intake does not run" in said
+    assert "Look at `spoolctl top`" in said
 
 
 def test_how_far_it_is_is_said_meanwhile(bench: Bench, program: Path) -> None:
@@ -300,15 +305,11 @@ def test_a_pin_that_only_the_daemon_knows_is_its_to_judge() -> None:
     asked.check(json.dumps(json.loads(SCRIPT) | {"nixpkgs": "unknown"}).encode(), Path("r.json"))
 
 
-def test_the_id_is_known_where_a_submission_is_interrupted(empty: Path, program: Path) -> None:
-    """While it is put there: it may be there or not, and its id is said."""
+def test_an_interrupt_before_it_is_sent_has_no_traceback(empty: Path, program: Path) -> None:
     os.mkfifo(program.parent / "input")
     line = [sys.executable, "-m", "spoold.cli.ctl", "submit", str(program), "--stdin", str(program.parent / "input")]
-    with subprocess.Popen(line, env=environment(empty), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as submits:
-        children = Path(f"/proc/{submits.pid}/wchan")
-        until(lambda: children.exists() and os.path.exists(f"/proc/{submits.pid}/fd"))
-        until(lambda: b"submit" in Path(f"/proc/{submits.pid}/cmdline").read_bytes())
-        with (program.parent / "input").open("wb"):  # it reads: so all is imported
-            submits.send_signal(signal.SIGINT)
-            said = submits.communicate()[1]
+    submits = subprocess.Popen(line, env=environment(empty), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with submits, (program.parent / "input").open("wb"):  # it reads: so all is imported
+        submits.send_signal(signal.SIGINT)
+        said = submits.communicate()[1]
     assert (submits.returncode, b"Traceback" in said) == (exits.INTERRUPTED, False)
