@@ -110,17 +110,23 @@ class AsyncSpool:
         timeout: float | None = None,
     ) -> AsyncIterator[Submission]:
         """Yield submissions as they are done; see :meth:`Spool.as_completed`."""
-        async with asyncio.timeout(timeout):
-            on_their_way = {asyncio.create_task(self._done(each)): each for each in submissions}
-            try:
-                while on_their_way:
-                    ready, _ = await asyncio.wait(on_their_way, return_when=asyncio.FIRST_COMPLETED)
-                    for task in ready:
-                        task.result()
-                        yield on_their_way.pop(task)
-            finally:
-                for task in on_their_way:
-                    task.cancel()
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        on_their_way = {asyncio.create_task(self._done(each)): each for each in submissions}
+        try:
+            while on_their_way:
+                left = None if deadline is None else max(0.0, deadline - loop.time())
+                ready, _ = await asyncio.wait(on_their_way, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if not ready:
+                    raise TimedOutError(
+                        f"{len(on_their_way)} have no response within {timeout:g} s; wait for them again"
+                    )
+                for task in ready:
+                    task.result()
+                    yield on_their_way.pop(task)
+        finally:
+            for task in on_their_way:
+                task.cancel()
 
     async def map(self, requests: Requests, *, bound: int = BOUND, stem: str = "job") -> AsyncIterator[Response]:
         """Submit requests, ``bound`` at once, and yield their responses in the same order; see :meth:`Spool.map`."""

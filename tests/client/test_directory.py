@@ -324,6 +324,8 @@ def test_the_same_with_coroutines(bench: Bench) -> None:
             held = await spool.submit(hello())
             with pytest.raises(client.TimedOutError, match="not lost"):
                 await spool.wait(held, 0.05)
+            with pytest.raises(client.TimedOutError):
+                _ = [each async for each in spool.as_completed([held], timeout=0.05)]
             waiting = asyncio.create_task(spool.wait(held))
             await spool.cancel(held)
             assert (await waiting).status == "CANCELLED"
