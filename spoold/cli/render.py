@@ -122,15 +122,20 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType, most: int, lin
 
 def _outputs(response: Response) -> Iterator[Part]:
     """Yield a table of the files that came back, and what is to say of them."""
-    if isinstance(response.outputs, list) and response.outputs:
-        table = Table("file", "mode", "size")
-        for file in response.outputs:
-            table.add_row(printable(file.name), printable(file.mode), size(file.size))
-        yield table
-    if isinstance(response.outputs_missing, list):
-        yield f"required, and did not come back: {printable(', '.join(response.outputs_missing))}"
+    yield from _files(response)
     if isinstance(response.outputs_tar, OutputsTar):
         yield f"all files: {printable(response.outputs_tar.name)}, beside the response"
+
+
+def _files(of: Response) -> Iterator[Part]:
+    """Yield a table of the files that came back of a run, and which are missing."""
+    if isinstance(of.outputs, list) and of.outputs:
+        table = Table("file", "mode", "size")
+        for file in of.outputs:
+            table.add_row(printable(file.name), printable(file.mode), size(file.size))
+        yield table
+    if isinstance(of.outputs_missing, list):
+        yield f"required, and did not come back: {printable(', '.join(of.outputs_missing))}"
 
 
 def _streams(name: str, phase: Phase, most: int) -> Iterator[Part]:

@@ -11,7 +11,7 @@ import pytest
 
 from spoold import client
 from spoold.client import request, response
-from spoold.model import asked_cases, limits, outputs, submission
+from spoold.model import limits, outputs, submission
 from spoold.model import response as model
 from spoold.model.compare.excerpts import Difference
 from spoold.model.dropped import read_request
@@ -86,10 +86,6 @@ def test_all_names_are_there() -> None:
         assert getattr(client, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = getattr(client, "nothing")  # noqa: B009 - it is not there for mypy either
-
-
-def test_bounds_of_cases_are_those_of_the_spec() -> None:
-    assert asked_cases.MAX_CASES == 1024
 
 
 def test_little_is_imported() -> None:
