@@ -20,7 +20,8 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.cli import client, reading
+from spoold.cli import reading
+from spoold.client import directory
 from spoold.config import Settings, SpoolSettings
 from spoold.config.file import decode
 from spoold.host import acl, attributes, fsops
@@ -226,13 +227,13 @@ def test_status_for_the_owner(place: Path, way: str) -> None:
     )
 
     def ask() -> bool:
-        seen = [client.look(str(shared.root), id_) for id_ in ("a", "b")]
+        seen = [reading.look(directory.Directory(str(shared.root)), id_) for id_ in ("a", "b")]
         assert [each and each.status for each in seen] == [Status.COMPLETED, Status.PENDING]
         return reading.doubt(str(shared.root), "a") == ""
 
     def be_kept_out() -> bool:
         with pytest.raises(ClientError, match="not yours to read"):
-            client.look(str(shared.root), "a")
+            reading.look(directory.Directory(str(shared.root)), "a")
         return True
 
     assert in_child(ask, ALICE)
@@ -562,10 +563,10 @@ def test_what_cannot_be_read_to_be_archived_stays_alone(giving: Shared, archive:
 
 def test_who_looks_at_an_answer_does_not_wait_for_a_lease(giving: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     path = giving.answer("a", capabilities=GIVES)
-    monkeypatch.setattr(reading, "LEASED", 0.0)
+    monkeypatch.setattr(directory, "LEASED", 0.0)
     with leased(path), pytest.raises(ClientError, match="holds a lease"):
-        client.look(str(giving.root), "a")
-    assert client.look(str(giving.root), "a")
+        reading.look(directory.Directory(str(giving.root)), "a")
+    assert reading.look(directory.Directory(str(giving.root)), "a")
 
 
 def test_no_more_is_read_of_a_given_answer_than_was_published(
@@ -592,7 +593,7 @@ def test_no_more_is_read_of_a_given_answer_than_was_published(
     tracemalloc.start()
     try:
         with pytest.raises(ClientError, match="not what was published"):
-            client.look(str(giving.root), "a")
+            reading.look(directory.Directory(str(giving.root)), "a")
         assert tracemalloc.get_traced_memory()[1] < 10 * published + (1 << 20)
     finally:
         tracemalloc.stop()

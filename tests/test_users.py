@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.cli import client
+from spoold.cli import misnaming
 from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Settings, SpoolSettings
 from spoold.host import strangers
 from spoold.host.accounts import Accounts
@@ -33,6 +33,7 @@ from spoold.model.states import Role
 from spoold.spool import layout
 from tests import engines
 from tests.pages import shell_client
+from tests.refusals import look, of_name
 from tests.rights import assert_answer, in_child, run_as
 from tests.test_systemd import SERVICES, unit
 from tests.waiting import until
@@ -442,8 +443,8 @@ def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Instal
 
     def seen(name: str, directory: str = "/") -> list[object]:
         os.chdir(directory)
-        found = client.look(spool, name)
-        return [found and found.uid, client.why_unknown(spool, name)]
+        found = look(spool, name)
+        return [found and found.uid, misnaming.why_unknown(spool, name)]
 
     assert in_child(lambda: seen("hw (1)"), ALICE)[0] == ALICE
     assert in_child(lambda: seen("hw (1)"), BOB)[0] is None
@@ -452,8 +453,7 @@ def test_a_second_user_finds_the_answer_to_a_name_that_is_none(installed: Instal
     assert in_child(lambda: seen("hw (1).json", str(home)), BOB)[0] == BOB
     assert seen("hw (1)", os.getcwd())[0] == ALICE
     digest = hashlib.sha256(str(BOB).encode()).hexdigest()
-    ours = client.Dropped("hw (1)", str(incoming / "hw (1).json"), BOB, digest)
-    found = in_child(lambda: msgspec.to_builtins(client.answer(spool, ours, 0)), BOB)
+    found = in_child(lambda: msgspec.to_builtins(of_name(spool, "hw (1).json", BOB, digest)), BOB)
     assert found["request_sha256"] == digest
 
 

@@ -9,8 +9,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from spoold.cli import exits
+from spoold.cli import exits, render
 from spoold.cli.options import JSON
+from spoold.cli.place import pass_settings
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import fsops
@@ -26,7 +27,7 @@ from spoold.upkeep.unexplained import Action, Unexplained
 @click.command(short_help="Name what no state explains; repair it.")
 @click.option("--repair", is_flag=True, help="Do what is said of each file.")
 @JSON
-@click.pass_obj
+@pass_settings
 def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
     """Name every file of the spool that no state explains, and what would be done about it.
 
@@ -79,7 +80,7 @@ def _text(path: str) -> str:
 
 
 def _show(found: list[Unexplained], repaired: list[Unexplained]) -> None:
-    console = Console(highlight=False, markup=False)
+    console = render.console()
     if found:
         table = Table("file", "why", "what to do", box=None, pad_edge=False)
         for each in found:

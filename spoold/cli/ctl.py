@@ -1,38 +1,44 @@
-"""The ``spoolctl`` command: the person's tool. ``init`` and ``config`` are here, the other commands beside."""
+"""The ``spoolctl`` command: the person's tool. The commands are in modules beside, which are imported when called."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import ClassVar
 
 import click
-import msgspec
 
-from spoold.cli import (
-    check,
-    defaults,
-    deps,
-    doctor,
-    exits,
-    migration,
-    operator,
-    pins,
-    schema,
-    submissions,
-    top,
-)
-from spoold.cli.options import JSON
-from spoold.config import Settings
-from spoold.config.file import file_in_use, former_names, load
-from spoold.host.persons import weights
-from spoold.model.errors import OperatorError
-from spoold.nix import places
-from spoold.spool import layout, lists
+from spoold.cli import exits
+from spoold.cli.lazy import Lazily, LazyGroup
+from spoold.cli.place import Place
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(LazyGroup):
+    """The commands of spoolctl."""
+
+    lazily: ClassVar = {
+        "cancel": Lazily("spoold.cli.submissions", "cancel", "End a submission, whatever state it is in."),
+        "check": Lazily("spoold.cli.check", "command", "Name what no state explains; repair it."),
+        "config": Lazily("spoold.cli.installing", "config", "Print the settings in force."),
+        "deps": Lazily("spoold.cli.deps", "command", "List the packages in the dependency cache."),
+        "doctor": Lazily("spoold.cli.doctor", "command", "Is this host fit to run strangers' programs?"),
+        "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
+        "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
+        "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
+        "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),
+        "schema": Lazily("spoold.cli.schema", "command", "Print the JSON Schema of a request or a response."),
+        "status": Lazily("spoold.cli.status", "status", "Show a response, or how far it is."),
+        "submit": Lazily("spoold.cli.submit", "submit", "Submit a request, or a directory with run.sh."),
+        "top": Lazily("spoold.cli.top", "command", "Show the queues and workers as they are."),
+        "wait": Lazily("spoold.cli.submissions", "wait", "Wait for responses, and show them."),
+    }
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
 @click.option(
-    "--spool", metavar="DIRECTORY", envvar="SPOOLD_SPOOL", help="The spool. [default: $SPOOLD_SPOOL, the settings]"
+    "--spool",
+    metavar="SPOOL",
+    envvar="SPOOLD_SPOOL",
+    help="The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]",
 )
 @click.version_option(package_name="spoold")
 @click.pass_context
@@ -40,7 +46,8 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
     """Submit programs to spoold and read the responses.
 
     A submission is a JSON file in the spool's incoming/ directory; this command is a convenience, and `cp` works as
-    well. `spoolctl COMMAND --help` says more of each command, with examples; --json prints for programs.
+    well. `spoolctl COMMAND --help` says more of each command, with examples; --json prints for programs. --spool goes
+    before the command or after it.
 
     \b
     Examples:
@@ -48,116 +55,10 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
       spoolctl status alice-ex3
       spoolctl --spool /srv/spool top
 
-    Exit codes: 0 done, 1 cannot be done, 2 wrong usage, 3 a bug, 4 still on its way after --timeout, 5 (with --wait)
-    not COMPLETED, 130 interrupted.
+    Exit codes: 0 done, 1 cannot be done, 2 wrong usage, 3 a bug, 4 still on its way after --timeout, 5 the program
+    failed, 6 it was refused, 7 the service failed, 8 it was cancelled, 130 interrupted.
     """
-    settings = load(config)
-    if spool is not None:
-        settings = msgspec.structs.replace(settings, spool=msgspec.structs.replace(settings.spool, path=spool))
-    context.obj = settings
-
-
-@command.command(short_help="Make the spool: its directories and modes.")
-@JSON
-@click.pass_obj
-def init(settings: Settings, *, as_json: bool) -> None:
-    """Make the spool and the Nix state: their directories with owners and modes. It keeps those that exist.
-
-    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
-    groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run
-    all daemons, and the builder makes the Nix state when it starts. It prints what it made or mended.
-
-    Root also tries, as several users, whether access control lists do on this file system what responses need. Where
-    they do not, it says which setting to change.
-
-    \b
-    Examples:
-      spoolctl --spool /srv/spool init
-
-    Exit codes: 0 it is there now, 1 it cannot be made, or [spool] answers does not fit its file system.
-    """
-    try:
-        changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
-        made = []
-        if owners := places.owners_for(settings.nix.state):
-            made = places.create(settings.nix.state, owners)
-        hint = lists.settle(settings)
-    except PermissionError as error:
-        reason = (
-            "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
-            "name a spool or a Nix state in a place of its own in ReadWritePaths= of a drop-in"
-        )
-        raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
-    if as_json:
-        click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed + made}))
-        return
-    for path in changed + made:
-        click.echo(path)
-    if hint:
-        click.echo(hint, err=True)
-    click.echo(f"{settings.spool.path}: " + ("made" if changed + made else "nothing to do"), err=True)
-    if places.was_taken_over(settings.nix.state, made):
-        click.echo(
-            f"{settings.nix.state}: was the builder's as a whole, as in earlier versions. Their builds could change "
-            "what others use. Run `spoolctl deps verify` once the builder runs, to see that none did",
-            err=True,
-        )
-
-
-@command.command(short_help="Print the settings in force.")
-@click.option(
-    "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
-)
-@click.option(
-    "--migrate", is_flag=True, help="Rewrite the file with the names that settings have today; say which had others."
-)
-@JSON
-@click.pass_context
-def config(context: click.Context, *, as_file: bool, migrate: bool, as_json: bool) -> None:
-    """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
-
-    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints. Settings that have
-    other names today are understood, and named on stderr. --migrate moves them in the file, with the comments above
-    them; all else in it stays.
-
-    \b
-    Examples:
-      spoolctl config
-      spoolctl config --defaults > /etc/spoold/spoold.toml
-      spoolctl --config ./spoold.toml config --json | jq .lease
-      spoolctl config --migrate
-
-    Exit codes: 0 printed or rewritten, 1 the file cannot be read or written, or has a setting that there is not, or
-    weights of nobody.
-    """
-    settings: Settings = context.obj
-    file = file_in_use(context.parent.params["config"] if context.parent else None)
-    if migrate:
-        changed = migration.migrate(file) if file else []
-        click.echo(
-            msgspec.json.encode({"file": file, "renamed": changed}) if as_json else migration.told(file, changed)
-        )
-        return
-    if file and (found := former_names(Path(file).read_bytes())):
-        click.echo(migration.hint(file, found), err=True)
-    if as_file:
-        click.echo(defaults.text(), nl=False)
-        return
-    weights(settings.turns.weights)  # raises what daemons would refuse to start with
-    click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))
-
-
-command.add_command(submissions.submit, "submit")
-command.add_command(submissions.status, "status")
-command.add_command(submissions.cancel, "cancel")
-command.add_command(check.command, "check")
-command.add_command(deps.command, "deps")
-command.add_command(doctor.command, "doctor")
-command.add_command(operator.collect, "gc")
-command.add_command(operator.requeue, "requeue")
-command.add_command(pins.command, "nixpkgs")
-command.add_command(schema.command, "schema")
-command.add_command(top.command, "top")
+    context.obj = Place(config, spool)
 
 
 def main() -> None:

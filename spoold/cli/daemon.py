@@ -116,7 +116,9 @@ def run_fetch(read: Read) -> None:
 
     \b
     Examples:
-      RUNTIME_DIRECTORY=/run/spoold-fetch spoold fetch
+      spoold --config ./spoold.toml fetch
+
+    It listens at the socket "socket" in $RUNTIME_DIRECTORY, by default /run/spoold-fetch.
 
     Signals: SIGTERM ends it and the downloads that go on; the builder tries those again. The settings are read for
     each download.

@@ -11,10 +11,11 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from spoold.cli import client, exits, render, text
+from spoold import client
+from spoold.cli import exits, reading, render, tables, text
 from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.place import Place, pass_settings
 from spoold.config import Settings
 from spoold.model import ids
 from spoold.model.dropped import MAX_EXPRESSION
@@ -47,21 +48,24 @@ def command(context: click.Context, local: bool, timeout: float, as_json: bool) 
     """
     if context.invoked_subcommand is not None:
         return None
-    settings: Settings = context.obj
+    place: Place = context.obj
     if local:
+        settings = place.settings
         layout.check(settings.spool.path)
         newer: list[NewerFormatError] = []
         _show(BuildStore(settings).packages(None, newer.append), as_json=as_json)
         if newer:
             click.echo(f"builds of a newer version of spoold are not listed: {len(newer)}", err=True)
         return exits.OK
-    id_ = client.new_id("deps")
-    dropped = client.drop(settings.spool.path, id_, b'{"kind": "list-dependencies"}\n')
-    response = client.answer(settings.spool.path, dropped, timeout)
-    if response is None:
-        return exits.timed_out(id_, timeout)
+    with client.Spool(place.spool) as spool:
+        asked = spool.submit(b'{"kind": "list-dependencies"}\n', stem="deps")
+        try:
+            spool.wait(asked, timeout)
+        except client.TimedOutError:
+            return exits.timed_out(asked.id, timeout)
+    response = reading.decoded(asked.raw, asked.id)
     if response.status is not Status.COMPLETED or not isinstance(response.packages, list):
-        raise ClientError(f"{id_}: {response.status}: {response.reason or 'no packages in the response'}")
+        raise ClientError(f"{asked.id}: {response.status}: {response.reason or 'no packages in the response'}")
     _show(response.packages, as_json=as_json)
     return exits.OK
 
@@ -70,14 +74,14 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode({"packages": packages}))
     elif packages:
-        Console(highlight=False, markup=False).print(render.package_table(packages, time.time()))
+        tables.show([render.package_table(packages, time.time())])
     else:
         click.echo("the cache has no packages of builds that you used", err=True)
 
 
 @command.command(short_help="Is what the cache holds still what was built?")
 @JSON
-@click.pass_obj
+@pass_settings
 def verify(settings: Settings, *, as_json: bool) -> int:
     """Hash every path of the Nix store, and compare it with what was registered when it was built: for the operator.
 
@@ -115,7 +119,7 @@ def verify(settings: Settings, *, as_json: bool) -> int:
 @click.option("--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin to build with.")
 @TIMEOUT
 @JSON
-@click.pass_obj
+@pass_settings
 def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, timeout: float, as_json: bool) -> int:
     """Build shells ahead, so that the first submission that needs one need not wait: for the operator.
 
@@ -193,14 +197,14 @@ def _wait(builds: BuildStore, wanted: set[str], timeout: float) -> dict[str, Bui
 
 
 def _report(rows: list[tuple[Path, BuildRecord | None]]) -> None:
-    console = Console(highlight=False, markup=False)
-    table = Table("shell", "outcome", "time", box=None, pad_edge=False)
+    table = tables.Table("shell", "outcome", "time")
     for path, record in rows:
         phase = record.result.phase if record else None
         outcome = str(phase.outcome) if phase else "not yet"
         table.add_row(text.printable(str(path)), outcome, render.seconds(phase.time) if phase else "")
-    console.print(table)
-    for path, record in rows:
-        if record and not record.result.shell:
-            console.print(f"\n{text.printable(str(path))}:")
-            console.print(text.printable(record.result.phase.stderr, lines=True))
+    failed = [(path, record) for path, record in rows if record and not record.result.shell]
+    said = (
+        (f"\n{text.printable(str(path))}:", text.printable(each.result.phase.stderr, lines=True))
+        for path, each in failed
+    )
+    tables.show([table, *(line for lines in said for line in lines)])

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spoold.cli import exits
+from spoold.cli import exits, render
 from spoold.cli.options import JSON
+from spoold.cli.place import pass_settings
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.doctor import budget, installation, nix, sandbox, spool
@@ -32,7 +33,7 @@ COLOURS = {
 @click.command(short_help="Is this host fit to run strangers' programs?")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too, and for what could not be looked at.")
 @JSON
-@click.pass_obj
+@pass_settings
 def command(settings: Settings, *, strict: bool, as_json: bool) -> int:
     """Look at this host: can it run strangers' programs safely, and what is to mend?
 
@@ -84,7 +85,7 @@ def _runtime(settings: Settings) -> Runtime | None:
 
 
 def _show(found: list[tuple[str, Finding]]) -> None:
-    console = Console(highlight=False, markup=False)
+    console = render.console()
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

@@ -7,43 +7,87 @@
 | 2 | the command line is wrong |
 | 3 | a bug of spoold's; the traceback is on stderr |
 | 4 | waited as long as allowed; the submission is still on its way |
-| 5 | with ``--wait``: the submission ended with another status than that |
+| 5 | the program failed: ``RUN_FAILED``, ``COMPILE_FAILED`` or ``DEPENDENCIES_FAILED`` (``cancel``: it had ended) |
+| 6 | the request was refused: ``REJECTED``, also before it was sent |
+| 7 | the service failed: ``INTERNAL_ERROR``, or it cannot be reached |
+| 8 | the submission was cancelled |
 | 130 | interrupted from the keyboard |
+
+With ``--json`` an error is ``{"error": TEXT, "exit_code": CODE}`` on standard output as well.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
 from collections.abc import Callable
 
 import click
 
 from spoold.cli.text import printable
+from spoold.client.errors import SpoolError, UnreachableError
 from spoold.model.errors import SpooldError
 
-OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, REFUSED, SERVICE, CANCELLED, INTERRUPTED = (*range(9), 130)
+OF_STATUS = {"COMPLETED": OK, "REJECTED": REFUSED, "INTERNAL_ERROR": SERVICE, "CANCELLED": CANCELLED}
+PIPE_CLOSED = 141  # as of a program that SIGPIPE ends
 
 
-def timed_out(id_: str, timeout: float) -> int:
+def of(status: str, wanted: str) -> int:
+    """Return the code of a submission that ended with ``status``, where another was ``wanted``."""
+    return OK if status == wanted else OF_STATUS.get(status, NOT_COMPLETED) or NOT_COMPLETED
+
+
+def timed_out(ids: str, timeout: float) -> int:
     """Say that a wait was not long enough; return the code for it."""
-    click.echo(f"{id_}: no response within {timeout:g} s; it is not lost: ask again with `spoolctl status`", err=True)
+    say(f"{ids}: no response within {timeout:g} s; it is not lost: `spoolctl wait {ids}` waits again", TIMED_OUT)
     return TIMED_OUT
+
+
+def say(text: str, code: int) -> None:
+    """Say what went wrong: to a person, and where JSON is asked for to a program."""
+    print(text, file=sys.stderr)
+    if "--json" in sys.argv:
+        import json  # noqa: PLC0415 - few ask for it, and fewer go wrong
+
+        print(json.dumps({"error": text, "exit_code": code}))
 
 
 def run(command: Callable[..., object], name: str) -> None:
     """Run a click command, which is called ``name``, and end the process with a code of the table."""
     try:
         code = command(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
-        sys.exit(USAGE if isinstance(error, click.UsageError) else FAILED)
+        _show_usage(error)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except (SpooldError, OSError) as error:
-        print(f"{name}: {printable(str(error))}", file=sys.stderr)
-        sys.exit(FAILED)
+    except BrokenPipeError:  # whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(PIPE_CLOSED)
+    except (SpooldError, SpoolError, OSError) as error:
+        code = _code(error)
+        say(f"{name}: {printable(str(error))}", code)
+        sys.exit(code)
     except Exception:  # noqa: BLE001 - the handler of last resort says that it is our bug
+        import traceback  # noqa: PLC0415 - only here
+
         traceback.print_exc()
         sys.exit(BUG)
     sys.exit(code if isinstance(code, int) else OK)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    code = USAGE if isinstance(error, click.UsageError) else FAILED
+    error.show()
+    if "--json" in sys.argv:
+        import json  # noqa: PLC0415 - as above
+
+        print(json.dumps({"error": error.format_message(), "exit_code": code}))
+    sys.exit(code)
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, UnreachableError) and not error.is_wrong_place:
+        return SERVICE
+    return REFUSED if getattr(error, "is_refusal", False) else FAILED

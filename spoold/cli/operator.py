@@ -12,6 +12,7 @@ from rich.table import Table
 
 from spoold.cli import exits, render
 from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.place import pass_settings
 from spoold.config import Settings
 from spoold.model import ids
 from spoold.model.collection import Order, Report
@@ -29,7 +30,7 @@ POLL = 0.1  # seconds between two looks for the report
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
 @TIMEOUT
 @JSON
-@click.pass_obj
+@pass_settings
 def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool) -> int:
     """Delete dependencies that are unused by the [gc] settings: by age, number, size of the store, free disk.
 
@@ -64,7 +65,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
 @click.command(short_help="Run a finished submission once more.")
 @click.argument("id_", metavar="ID")
 @JSON
-@click.pass_obj
+@pass_settings
 def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
     """Run a finished submission once more, under its id; its response is taken back, and a new one comes.
 
@@ -95,7 +96,7 @@ def _wait(builds: BuildStore, name: str, timeout: float) -> Report | None:
 
 
 def _show(report: Report) -> None:
-    console = Console(highlight=False, markup=False)
+    console = render.console()
     if report.deleted:
         table = Table("build", "because of", "last used", "own size", box=None, pad_edge=False)
         now = time.time()

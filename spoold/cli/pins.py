@@ -12,8 +12,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from spoold.cli import exits, text
+from spoold.cli import exits, render, text
 from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.place import pass_settings
 from spoold.config import Settings
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
@@ -46,7 +47,7 @@ def command() -> None:
 @click.argument("location", metavar="LOCATION")
 @TIMEOUT
 @JSON
-@click.pass_obj
+@pass_settings
 def add(settings: Settings, *, name: str, location: str, timeout: float, as_json: bool) -> int:
     """Add the nixpkgs at LOCATION under NAME: a directory, a tarball, a URL or a store path.
 
@@ -80,7 +81,7 @@ def add(settings: Settings, *, name: str, location: str, timeout: float, as_json
 @click.argument("name", metavar="NAME")
 @TIMEOUT
 @JSON
-@click.pass_obj
+@pass_settings
 def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> int:
     """Remove the pin NAME. Builds made with it go when the cache is collected.
 
@@ -105,7 +106,7 @@ def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> i
 
 @command.command("list", short_help="List the pins.")
 @JSON
-@click.pass_obj
+@pass_settings
 def list_(settings: Settings, *, as_json: bool) -> None:
     """List the pins: where they come from, and where they are in the store once they are provided.
 
@@ -130,7 +131,7 @@ def list_(settings: Settings, *, as_json: bool) -> None:
     table = Table("pin", "from", "location", "store path", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(text.printable(row[key]) for key in ("name", "from", "location", "path")))
-    Console(highlight=False, markup=False).print(table)
+    render.console().print(table)
 
 
 def _refuse_of_settings(settings: Settings, name: str) -> None:

@@ -1,54 +1,67 @@
-"""Reading answers, as a client of the spool does, and finding those to files whose name is no submission's.
+"""Reading answers as a person does: those of ids, and those to files whose name is no submission's.
 
-An answer may be its owner's, who may have changed it, or hold a lease on it (fcntl(2), F_SETLEASE): so it is not waited
-for, and what the daemons know of it counts (``spool/answers``). A client may not list ``done/``.
+The library looks at what a client may rely on. What is here beyond that is for whoever asks at a terminal: which name
+was meant, and for the operator, whether an owner has changed an answer that was given to them (``spool/answers``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import time
-from collections.abc import Iterator
-from typing import BinaryIO
+import stat
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from spoold.model import ids, misnamed
+from spoold.client import directory, names
+from spoold.client.errors import AnswerError
+from spoold.client.transport import Transport
 from spoold.model.errors import ClientError
 from spoold.model.response import Response
-from spoold.model.states import State
-from spoold.spool import answers
 
-LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
-PAUSE = 0.01  # seconds
-LARGE = 1 << 26  # bytes of a file here that is not looked at, since hardly any spool takes it
+if TYPE_CHECKING:
+    from spoold.spool.answers import Doubt
 
 
-def _bytes(path: str) -> bytes:
-    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
-    length = answers.length(path)
-    with _opened(path) as file:
-        return file.read(-1 if length is None else length + 1)
+def decoded(data: bytes, what: str) -> Response:
+    """Return a response from its bytes; raises :class:`ClientError`, which names ``what`` it is."""
+    try:
+        return msgspec.json.decode(data, type=Response)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ClientError(f"{what} cannot be read; is it of another version of spoold? {error}") from error
 
 
-def _opened(path: str) -> BinaryIO:
-    """Open an answer without waiting for long for whoever holds a lease on it (fcntl(2), F_SETLEASE)."""
-    deadline = time.monotonic() + LEASED
-    while True:
-        try:
-            return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(PAUSE)  # nothing tells when a lease ends
+def look(transport: Transport, id_: str) -> Response | None:
+    """Return the response, or the response so far; None where nothing is known of that id.
+
+    ``id_`` may also be what somebody called a file whose name is no submission's: then it is the refusal.
+    """
+    spool = root(transport)
+    if spool and not names.is_id(id_):
+        return _refused_name(spool, id_)
+    if spool and (found := read(os.path.join(spool, "done", names.response_name(id_)))):
+        return found
+    data, is_known = transport.look(id_) if names.is_id(id_) else (None, False)
+    if data is not None:
+        return decoded(data, id_)
+    return None if is_known or not spool else _refused_name(spool, id_)
+
+
+def _refused_name(spool: str, name: str) -> Response | None:
+    from spoold.cli import misnaming  # noqa: PLC0415 - few names are wrong
+
+    return misnaming.refused_name(spool, name)
+
+
+def root(transport: Transport) -> str:
+    """Return the directory of a spool that is one here, else ""."""
+    return transport.root if isinstance(transport, directory.Directory) else ""
 
 
 def read(path: str) -> Response | None:
     """Return an answer, None where there is none; raises :class:`ClientError` for one that is not for us to go by."""
     try:
-        return _decoded(path)
+        return _checked(path)
     except PermissionError:
         raise ClientError(f"{path} is not yours to read") from None
 
@@ -56,74 +69,69 @@ def read(path: str) -> Response | None:
 def read_own(path: str) -> Response | None:
     """Return an answer, None where there is none or it is another user's."""
     with contextlib.suppress(PermissionError):
-        return _decoded(path)
+        return _checked(path)
     return None
 
 
-def _decoded(path: str) -> Response | None:
+def _checked(path: str) -> Response | None:
     try:
         data = _bytes(path)
-        if (found := answers.doubt(path, data)) and found.changed:
-            raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
-        return msgspec.json.decode(data, type=Response)
     except FileNotFoundError:
         return None
-    except BlockingIOError:
-        raise ClientError(f"{path} cannot be read now: someone holds a lease on it") from None
-    except msgspec.DecodeError as error:
-        raise ClientError(f"{path} cannot be read; is it of another version of spoold? {error}") from error
+    except AnswerError as error:
+        raise ClientError(str(error)) from None
+    if (found := _doubt(path, data)) and found.changed:
+        raise ClientError(f"{found.why}. `spoolctl requeue` runs it once more")
+    return decoded(data, path)
 
 
-def refused_name(spool: str, name: str) -> Response | None:
-    """Return what a file was refused with whose name is no submission's, None where nothing is known of it.
+def _bytes(path: str) -> bytes:
+    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
+    if not _may_be_changed(path):
+        return directory.read(path)
+    from spoold.spool import answers  # noqa: PLC0415 - few answers are given away, and it takes a while
 
-    ``name`` is that of the file, with or without ``.json``, or what stands for it in ``done/``. The first one's answer
-    goes by the name alone, all others' by their bytes as well. So these are looked for where a file of that name is
-    here, or we may list ``done/``.
-    """
-    done = os.path.join(spool, State.DONE)
-    found = (read_own(os.path.join(done, each)) for each in _refusals(done, name))
-    return next((each for each in found if each), None)
+    length = answers.length(path)
+    return directory.read(path, None if length is None else length + 1)
 
 
-def _refusals(done: str, name: str) -> Iterator[str]:
-    """Yield names in ``done/`` that the answer may have."""
-    asks, files = os.geteuid(), (name, f"{name}.json")
-    for file in files:
-        for digest in _digest_of_file_here(file):
-            yield misnamed.refusal_names(file, asks, digest)[-1]
-    stems = dict.fromkeys(map(misnamed.stem, files), "")
-    stems[name.removesuffix(".refused.json")] = ""  # what a refusal says of itself, and what it is called
-    yield from (each for each in (f"{stem}.refused.json" for stem in stems) if ids.is_refusal(each))
-    with contextlib.suppress(OSError):
-        others = [each for each in os.listdir(done) if each.partition("@")[0] in stems and ids.is_refusal(each)]
-        yield from sorted(others, key=lambda each: ids.kept_for(each) != asks)
+def _doubt(path: str, data: bytes) -> Doubt | None:
+    if not _may_be_changed(path):
+        return None
+    from spoold.spool import answers  # noqa: PLC0415 - as above
+
+    return answers.doubt(path, data)
 
 
-def _digest_of_file_here(name: str) -> Iterator[str]:
-    with contextlib.suppress(OSError):
-        if "/" not in name and os.path.isfile(name) and os.path.getsize(name) <= LARGE:
-            with open(name, "rb") as file:
-                yield hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def why_refusal_is_hidden(spool: str, name: str) -> str:
-    """Say how to find what a file was refused with where another user's of that name was refused; "" where none was."""
-    called, done = misnamed.stem(name), os.path.join(spool, State.DONE)
-    if not os.path.lexists(os.path.join(done, f"{called}.refused.json")):
-        return ""
-    digits = misnamed.digits_in(called)
-    return (
-        "another user's file of that name was refused. To see what came of yours, ask in the directory where it lies, "
-        f"under the name that it has there. Its answer is {done}/{called}@<uid>-<the first {digits} digits of its "
-        "SHA-256>.refused.json"
-    )
+def _may_be_changed(path: str) -> bool:
+    """Tell whether an answer is neither ours nor the daemons' alone, as far as its rights tell at once."""
+    about, beside = os.stat(path), os.stat(os.path.dirname(path))
+    shared = beside.st_mode & stat.S_ISGID
+    ours = about.st_gid == beside.st_gid if shared else about.st_uid in (os.geteuid(), beside.st_uid)
+    return not ours or os.path.lexists(path.removesuffix(".json") + ".sha256")
 
 
 def doubt(spool: str, id_: str) -> str:
     """Say why a response may not be what was published, "" where nothing speaks against it."""
-    path = os.path.join(spool, State.DONE, ids.response_name(id_))
-    with contextlib.suppress(OSError):
-        found = answers.doubt(path, _bytes(path))
+    path = os.path.join(spool, "done", names.response_name(id_))
+    with contextlib.suppress(OSError, AnswerError):
+        found = _doubt(path, _bytes(path))
         return found.why if found else ""
+    return ""
+
+
+def why_not_taken(path: str) -> str:
+    """Say why a file lies in the drop box still."""
+    return (
+        f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
+        "owner has used up a share of it. It is taken in as soon as that is over"
+    )
+
+
+def idle_cancel(spool: str, id_: str) -> str:
+    """Say why a file that lies there to cancel a submission does nothing; "" where there is none, or it does."""
+    path = os.path.join(spool, "incoming", f"{id_}.cancel")
+    with contextlib.suppress(OSError):
+        if os.lstat(path).st_size == 0:
+            return f"{path} is empty, and does nothing: write the id into it, or use `spoolctl cancel {id_}`"
     return ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec import UnsetType
-from rich.console import Console, Group
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
-from spoold.cli.text import printable
+from spoold.cli import tables
+from spoold.cli.tables import Table, Text
+from spoold.cli.text import printable, readable
 from spoold.model.compare.excerpts import Difference
 from spoold.model.response import (
     CaseResult,
@@ -23,34 +24,52 @@ from spoold.model.response import (
     Summary,
     Verdict,
     WaitingFor,
+    decode_stream,
 )
 
-SHOWN_CASES = 100  # in the human view
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN_CASES = 100  # on a terminal
 VERDICTS = {Verdict.ACCEPTED: "bold green", Verdict.SKIPPED: "bold yellow"}  # that are no failure
-SHOWN_LINES = 40  # of one stream, in the human view; --json has all
+SHOWN_LINES = 40  # of one stream, on a terminal
+NO_LIMIT = 1 << 62
+Part = str | Table
 
 
-def show_response(console: Console, id_: str, response: Response) -> None:
-    """Print a response: the status, a table of the phases, and what they printed."""
-    parts: list[Text | Table | Panel] = [Text(f"{id_}: ").append(response.status, style=_colour(response.status))]
+def show_response(id_: str, response: Response) -> None:
+    """Print a response: the status, a table of the phases, and what they printed; all of it where it is piped."""
+    tables.show(parts(id_, response, cut=sys.stdout.isatty()))
+
+
+def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
+    """Yield the parts of a response; ``cut``: of what is long only the beginning."""
+    yield Text(f"{id_}: {response.status}", _colour(response.status))
     if isinstance(response.reason, str):
-        parts.append(Text(printable(response.reason, lines=True)))
+        yield printable(response.reason, lines=True)
     if isinstance(response.waiting_for, WaitingFor):
         build = response.waiting_for
-        parts.append(Text(f"waits for build {printable(build.build_id[:12])}, which is {printable(build.state)}"))
-    parts.extend(Text(printable(note)) for note in (response.notes if isinstance(response.notes, list) else ()))
+        yield f"waits for build {printable(build.build_id[:12])}, which is {printable(build.state)}"
+    yield from (printable(note) for note in (response.notes if isinstance(response.notes, list) else ()))
     if isinstance(response.packages, list):
-        parts.append(package_table(response.packages, time.time()))
-    else:
-        parts.append(_phase_table(response))
-        parts.extend(_outputs(response))
-        # What a build that went well had to say is of use to nobody here; --json has it.
-        quiet = response.dependencies.outcome is Outcome.OK
-        for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
-            parts.extend(_streams(name, getattr(response, name)))
-        if isinstance(response.cases, list):
-            parts.extend(_cases(response.cases, response.summary))
-    console.print(Group(*parts))
+        yield package_table(response.packages, time.time())
+        return
+    if _has_run(response):
+        yield _phase_table(response)
+    yield from _outputs(response)
+    # What a build that went well had to say is of use to nobody here; --json has it.
+    quiet = response.dependencies.outcome is Outcome.OK
+    lines = SHOWN_LINES if cut else NO_LIMIT
+    for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
+        yield from _streams(name, getattr(response, name), lines)
+    if isinstance(response.cases, list):
+        yield from _cases(response.cases, response.summary, SHOWN_CASES if cut else NO_LIMIT, lines)
+
+
+def _has_run(response: Response) -> bool:
+    """Tell whether anything of it was run: of what was refused, or waits, a table would have empty rows only."""
+    phases = (response.dependencies, response.compile, response.run)
+    return any(isinstance(phase.time, float | int) for phase in phases)
 
 
 def _colour(status: Status) -> str:
@@ -60,7 +79,7 @@ def _colour(status: Status) -> str:
 
 
 def _phase_table(response: Response) -> Table:
-    table = Table("phase", "outcome", "exit", "time", "CPU", "memory", box=None, pad_edge=False)
+    table = Table("phase", "outcome", "exit", "time", "CPU", "memory")
     for name in ("dependencies", "compile", "run"):
         phase: Phase = getattr(response, name)
         table.add_row(
@@ -74,86 +93,102 @@ def _phase_table(response: Response) -> Table:
     return table
 
 
-def _cases(cases: list[CaseResult], summary: Summary | UnsetType) -> list[Text | Table | Panel]:
-    """Return a table of the cases, the output of the first that failed, and what came of all."""
-    table = Table("case", "verdict", "points", "time", "memory", "", box=None, pad_edge=False)
-    for case in cases[:SHOWN_CASES]:
+def _cases(cases: list[CaseResult], summary: Summary | UnsetType, most: int, lines: int) -> Iterator[Part]:
+    """Yield a table of the cases, the output of the first that failed, and what came of all."""
+    table = Table("case", "verdict", "points", "time", "memory", "")
+    for case in cases[:most]:
         difference = str(case.difference) if isinstance(case.difference, Difference) else ""
         table.add_row(
             printable(case.name),
-            Text(case.verdict, style=VERDICTS.get(case.verdict, "bold red")),
+            Text(case.verdict, VERDICTS.get(case.verdict, "bold red")),
             f"{case.points:g}",
             seconds(case.run.time),
             size(case.run.memory),
-            Text(printable(case.message or difference)),
+            printable(case.message or difference),
         )
-    parts: list[Text | Table | Panel] = [table]
-    if len(cases) > SHOWN_CASES:
-        parts.append(Text(f"... {len(cases) - SHOWN_CASES} more cases: see --json"))
-    for case in cases[:SHOWN_CASES]:
-        parts.extend(_files(case))
+    yield table
+    if len(cases) > most:
+        yield f"... {len(cases) - most} more cases: see --json"
+    for case in cases[:most]:
+        yield from _files(case)
     failed = next((case for case in cases if case.verdict not in VERDICTS), None)
     if failed:
-        parts.extend(_streams(f"case {printable(failed.name)}", failed.run))
+        yield from _streams(f"case {printable(failed.name)}", failed.run, lines)
     if isinstance(summary, Summary):
         groups = summary.groups if isinstance(summary.groups, dict) else {}
         for name, score in [*groups.items(), ("", summary)]:
             of = f"group {printable(name)}: " if name else ""
-            parts.append(
-                Text(
-                    f"{of}{score.accepted} of {score.of} accepted, {score.points:g} of {score.of_points:g} points: "
-                ).append(score.verdict, style=VERDICTS.get(score.verdict, "bold red"))
-            )
-    return parts
+            told = f"{score.accepted} of {score.of} accepted, {score.points:g} of {score.of_points:g} points"
+            yield Text(f"{of}{told}: {score.verdict}", VERDICTS.get(score.verdict, "bold red"))
 
 
-def _outputs(response: Response) -> list[Text | Table | Panel]:
-    """Return a table of the files that came back of the run, and what is to say of all that came back."""
-    parts = _files(response)
+def _outputs(response: Response) -> Iterator[Part]:
+    """Yield a table of the files that came back of the run, and what is to say of all that came back."""
+    yield from _files(response)
     if isinstance(response.outputs_tar, OutputsTar):
-        parts.append(Text(f"all files: {printable(response.outputs_tar.name)}, beside the response"))
-    return parts
+        yield f"all files: {printable(response.outputs_tar.name)}, beside the response"
 
 
-def _files(of: Response | CaseResult) -> list[Text | Table | Panel]:
-    """Return a table of the files that came back of a run, and which are missing."""
-    parts: list[Text | Table | Panel] = []
+def _files(of: Response | CaseResult) -> Iterator[Part]:
+    """Yield a table of the files that came back of a run, and which are missing."""
     of_case = f"case {printable(of.name)}: " if isinstance(of, CaseResult) else ""
     if isinstance(of.outputs, list) and of.outputs:
-        table = Table(f"{of_case}file", "mode", "size", box=None, pad_edge=False)
+        table = Table(f"{of_case}file", "mode", "size")
         for file in of.outputs:
-            table.add_row(Text(printable(file.name)), printable(file.mode), size(file.size))
-        parts.append(table)
+            table.add_row(printable(file.name), printable(file.mode), size(file.size))
+        yield table
     if isinstance(of.outputs_missing, list):
-        missing = printable(", ".join(of.outputs_missing))
-        parts.append(Text(f"{of_case}required, and did not come back: {missing}"))
-    return parts
+        yield f"{of_case}required, and did not come back: {printable(', '.join(of.outputs_missing))}"
 
 
-def _streams(name: str, phase: Phase) -> list[Panel]:
-    made = []
+def _streams(name: str, phase: Phase, most: int) -> Iterator[Part]:
     for stream in ("stdout", "stderr"):
-        text = getattr(phase, stream)
-        if text:
-            lines = printable(text, lines=True).splitlines()
-            if len(lines) > SHOWN_LINES:
-                lines = [*lines[:SHOWN_LINES], f"... {len(lines) - SHOWN_LINES} more lines: see --json"]
-            encoding = getattr(phase, f"{stream}_encoding")
-            title = f"{name} {stream}" + (" (base64)" if encoding == "base64" else "")
-            made.append(Panel(Text("\n".join(lines)), title=title, title_align="left"))
-    return made
+        if not getattr(phase, stream):
+            continue
+        yield Text(f"{name} {stream}:", "bold")
+        text = readable(_data(phase, stream))
+        lines = text.splitlines()
+        yield from lines[:most]
+        if len(lines) > most:
+            yield Text(f"... {len(lines) - most} more lines: see --raw or --json", "dim")
+
+
+def _data(phase: Phase, stream: str) -> bytes:
+    text, encoding = getattr(phase, stream), getattr(phase, f"{stream}_encoding")
+    try:
+        return decode_stream(text, encoding)
+    except ValueError:  # its owner may have changed it
+        return str(text).encode()
+
+
+def show_raw(response: Response) -> None:
+    """Write what the program printed, to the byte: its standard output and error to our own. Of cases, all of them.
+
+    Where it was not run, what kept it from that goes to standard error.
+    """
+    runs = [case.run for case in response.cases] if isinstance(response.cases, list) else [response.run]
+    failed = (response.dependencies, response.compile)
+    for phase in (each for each in failed if each.outcome not in (Outcome.OK, Outcome.SKIPPED)):
+        sys.stderr.buffer.write(_data(phase, "stdout") + _data(phase, "stderr"))
+    for run in runs:
+        sys.stdout.buffer.write(_data(run, "stdout"))
+        sys.stderr.buffer.write(_data(run, "stderr"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def console() -> Console:
+    """Return a console of rich, for screens that change and tables that are folded; what is piped is not."""
+    from rich.console import Console  # noqa: PLC0415 - it takes longer than all else to import
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def package_table(packages: list[Package], now: float) -> Table:
     """Return a table of packages in the dependency cache; ``now`` is seconds since the epoch."""
-    table = Table(box=None, pad_edge=False)
-    # Names and versions are a client's to choose: they must not push the other columns out.
-    table.add_column("package", no_wrap=True, overflow="ellipsis", max_width=20)
-    table.add_column("version", no_wrap=True, overflow="ellipsis", max_width=12)
-    table.add_column("closure", justify="right", no_wrap=True)
-    table.add_column("builds", justify="right", no_wrap=True)
-    table.add_column("last used", justify="right", no_wrap=True)
-    table.add_column("store path", no_wrap=True, overflow="ellipsis", ratio=1)
+    table = Table(
+        "package", "version", "closure", "builds", "last used", "store path", right=("closure", "builds", "last used")
+    )
     for package in packages:
         table.add_row(
             printable(package.name),
@@ -161,7 +196,7 @@ def package_table(packages: list[Package], now: float) -> Table:
             size(package.closure_size),
             str(len(package.builds)),
             age(now - package.last_used),
-            Text(printable(package.path.removeprefix("/nix/store/"))),
+            printable(package.path.removeprefix("/nix/store/")),
         )
     return table
 

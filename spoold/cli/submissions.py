@@ -1,152 +1,89 @@
-"""What clients do with submissions of theirs: drop them, look how far they are, and end them."""
+"""What clients do with submissions of theirs: wait for them, and end them."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from spoold.cli import client, exits, reading, render, text
+from spoold import client
+from spoold.cli import exits, reading, waiting
 from spoold.cli.follow import Follower
-from spoold.cli.options import JSON, TIMEOUT
-from spoold.config import Settings
-from spoold.model import ids, misnamed
+from spoold.cli.options import JSON, RAW, TIMEOUT
+from spoold.cli.place import Place, pass_place
+from spoold.cli.status import show
+from spoold.client import names
 from spoold.model.errors import ClientError
-from spoold.model.response import Response, Status
-from spoold.model.submission import Request
+from spoold.model.response import Status
 
 
-@click.command(short_help="Submit a request, or a directory with run.sh.")
-@click.argument("source", metavar="FILE|DIRECTORY", type=click.Path(exists=True, path_type=Path))
-@click.option("--id", "id_", metavar="ID", help="The submission's id. [default: the name and a random part]")
-@click.option(
-    "--stdin",
-    "stdin",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="What run.sh reads on standard input.",
-)
-@click.option(
-    "--arg",
-    "arguments",
-    multiple=True,
-    metavar="ARG",
-    help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it while the job runs.",
-)
-@click.option(
-    "--env",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a request FILE.",
-)
-@click.option("--wait", is_flag=True, help="Wait for the response and show it.")
-@click.option("--follow", is_flag=True, help="Wait, and meanwhile show on stderr what it prints.")
+def wait_for(
+    spool: client.Spool,
+    submission: client.Submission,
+    timeout: float,
+    *,
+    follow: bool = False,
+    as_json: bool,
+    raw: bool,
+    wanted: Status = Status.COMPLETED,
+) -> int:
+    teller = waiting.Teller(spool, submission)
+    follower = Follower(spool.transport, submission.id, partial(click.echo, nl=False, err=True))
+    meanwhile = follower.look if follow else (lambda: None) if as_json else teller.look
+
+    def shown(done: client.Submission) -> int:
+        teller.end()
+        return _show_end(done, as_json=as_json, raw=raw, wanted=wanted)
+
+    return waiting.wait(spool, [submission], timeout, meanwhile, shown)
+
+
+def _show_end(submission: client.Submission, *, as_json: bool, raw: bool, wanted: Status) -> int:
+    submission.result()  # raises what is wrong with it
+    response = reading.decoded(submission.raw, submission.id)
+    show(submission.id, response, as_json=as_json, raw=raw)
+    return exits.of(response.status, wanted)
+
+
+@click.command(short_help="Wait for responses, and show them.")
+@click.argument("ids_", metavar="ID...", nargs=-1, required=True)
+@click.option("--any", "any_of", is_flag=True, help="The first that comes is enough.")
+@RAW
 @TIMEOUT
 @JSON
-@click.pass_obj
-def submit(
-    settings: Settings,
-    *,
-    source: Path,
-    id_: str | None,
-    stdin: Path | None,
-    arguments: tuple[str, ...],
-    variables: tuple[str, ...],
-    wait: bool,
-    follow: bool,
-    timeout: float,
-    as_json: bool,
-) -> int:
-    """Submit a request (a JSON FILE), or a DIRECTORY that has run.sh, cutor.nix, compile.sh and whatever they need.
-
-    Without --wait it prints the id, under which `spoolctl status` tells the rest. With --follow a DIRECTORY asks for
-    "progress", which a request FILE has to say itself.
+@pass_place
+def wait(place: Place, *, ids_: tuple[str, ...], any_of: bool, raw: bool, timeout: float, as_json: bool) -> int:
+    """Wait for the responses of submissions, and show each as it comes; --json prints a line for each.
 
     \b
     Examples:
-      spoolctl submit homework/ --stdin input.txt --arg fast --env LANG=C.UTF-8 --wait
-      spoolctl submit request.json --id alice-ex3 --json --wait
-      spoolctl submit simulation/ --follow
+      spoolctl wait alice-ex3
+      spoolctl wait ex3-1 ex3-2 ex3-3 --any --json
 
-    Exit codes: 0 submitted (with --wait: COMPLETED), 1 not submitted, 4 still on its way after --timeout, 5 (with
-    --wait) it ended otherwise.
+    Exit codes: 0 all are COMPLETED, 1 one is another user's, 4 not all came within --timeout, 5 a program failed, 6 one
+    was refused, 7 the service failed, 8 one was cancelled; of several codes the highest.
     """
-    if source.is_dir():
-        request = client.request_from_directory(source)
-        request = _with_inputs(request, stdin, arguments, variables)
-        data = client.as_bytes(msgspec.structs.replace(request, progress=follow))
-    elif stdin or arguments or variables:
-        raise click.UsageError("--stdin, --arg and --env go with a DIRECTORY; a request FILE has its own")
-    else:
-        data = source.read_bytes()
-    id_ = id_ or client.new_id(source.resolve().name.removesuffix(".json"))
-    dropped = client.drop(settings.spool.path, id_, data)
-    if follow:
-        follower = Follower(settings.spool.path, id_, partial(click.echo, nl=False, err=True))
-        response = client.answer(settings.spool.path, dropped, timeout, follower.look)
-        return _show_end(id_, response, timeout, as_json=as_json)
-    if wait:
-        response = client.answer(settings.spool.path, dropped, timeout)
-        return _show_end(id_, response, timeout, as_json=as_json)
-    if not client.is_taken(dropped):
-        click.echo(client.why_not_taken(dropped.path), err=True)
-    elif refused := client.refusal(settings.spool.path, dropped):
-        raise ClientError(f"{id_}: {refused.reason}")
-    click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else id_)
-    return exits.OK
+    with client.Spool(place.spool) as spool:
+        submissions = [client.Submission(_checked(id_)) for id_ in dict.fromkeys(ids_)]
+        show = partial(_show_end, as_json=as_json, raw=raw, wanted=Status.COMPLETED)
+        teller = waiting.Teller(spool, submissions[0]) if len(submissions) == 1 and not as_json else None
+        nothing: Callable[[], object] = lambda: None  # noqa: E731 - it has a type
+        return waiting.wait(
+            spool, submissions, timeout, teller.look if teller else nothing, _after(teller, show), any_of=any_of
+        )
 
 
-def _with_inputs(
-    request: Request, stdin: Path | None, arguments: tuple[str, ...], variables: tuple[str, ...]
-) -> Request:
-    pairs = [variable.partition("=") for variable in variables]
-    if any(not separator for _, separator, _ in pairs):
-        raise click.UsageError("--env takes NAME=VALUE")
-    inputs, encoding = client.encoded(stdin.read_bytes() if stdin else b"")
-    return msgspec.structs.replace(
-        request,
-        inputs=inputs,
-        inputs_encoding=encoding,
-        args=list(arguments),
-        env={name: value for name, _, value in pairs},
-    )
+def _after(
+    teller: waiting.Teller | None, show: Callable[[client.Submission], int]
+) -> Callable[[client.Submission], int]:
+    def shown(done: client.Submission) -> int:
+        if teller:
+            teller.end()
+        return show(done)
 
-
-@click.command(
-    short_help="Show a response, or how far it is.",
-    context_settings={"ignore_unknown_options": True},  # -x.json is the name of a file that was refused
-)
-@click.argument("id_", metavar="ID")
-@JSON
-@click.pass_obj
-def status(settings: Settings, id_: str, as_json: bool) -> int:
-    """Show a submission's response, or how far it is. ID may be the name of a file that was refused for its name.
-
-    \b
-    Examples:
-      spoolctl status alice-ex3
-      spoolctl status alice-ex3 --json | jq -r .run.stdout
-      spoolctl status 'homework (1).json'
-
-    Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
-    """
-    client.require_spool(settings.spool.path)
-    response = client.look(settings.spool.path, id_)
-    if response is None:
-        raise ClientError(f"'{misnamed.shown(id_)}': {client.why_unknown(settings.spool.path, id_)}")
-    _show(id_, response, as_json=as_json)
-    if not ids.is_id(id_):
-        return exits.OK
-    if doubt := reading.doubt(settings.spool.path, id_):
-        click.echo(doubt, err=True)
-    if idle := client.idle_cancel(settings.spool.path, id_):
-        click.echo(idle, err=True)
-    return exits.OK
+    return shown
 
 
 @click.command(short_help="End a submission, whatever state it is in.")
@@ -154,8 +91,8 @@ def status(settings: Settings, id_: str, as_json: bool) -> int:
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT
 @JSON
-@click.pass_obj
-def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json: bool) -> int:
+@pass_place
+def cancel(place: Place, *, id_: str, wait: bool, timeout: float, as_json: bool) -> int:
     """End a submission of yours, whatever state it is in. The operator may end anyone's.
 
     Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
@@ -169,28 +106,19 @@ def cancel(settings: Settings, *, id_: str, wait: bool, timeout: float, as_json:
       spoolctl cancel alice-ex3 --wait --timeout 60
 
     Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: then it
-    is perhaps not a submission of yours; 5 (with --wait) it ended otherwise.
+    is perhaps not a submission of yours; 5 to 7 (with --wait) it had ended otherwise.
     """
-    client.cancel(settings.spool.path, id_)
-    if not wait:
-        asked = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
-        click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else asked)
-        return exits.OK
-    response = client.wait(settings.spool.path, id_, timeout)
-    return _show_end(id_, response, timeout, as_json=as_json, wanted=Status.CANCELLED)
+    with client.Spool(place.spool) as spool:
+        spool.cancel(id_)
+        if not wait:
+            said = f"{id_}: asked to be cancelled; `spoolctl status {id_}` tells what comes of it"
+            click.echo(msgspec.json.encode({"Submission_id": id_}) if as_json else said)
+            return exits.OK
+        submission = client.Submission(id_)
+        return wait_for(spool, submission, timeout, as_json=as_json, raw=False, wanted=Status.CANCELLED)
 
 
-def _show_end(
-    id_: str, response: Response | None, timeout: float, *, as_json: bool, wanted: Status = Status.COMPLETED
-) -> int:
-    if response is None:
-        return exits.timed_out(id_, timeout)
-    _show(id_, response, as_json=as_json)
-    return exits.OK if response.status is wanted else exits.NOT_COMPLETED
-
-
-def _show(id_: str, response: Response, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.buffer.write(msgspec.json.encode(response) + b"\n")
-    else:
-        render.show_response(Console(highlight=False, markup=False), text.printable(id_), response)
+def _checked(id_: str) -> str:
+    if not names.is_id(id_):
+        raise ClientError(f"{id_!a} cannot be an id: {names.RULE}: for example {names.proper(id_)}")
+    return id_

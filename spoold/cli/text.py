@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 
 def printable(text: str, *, lines: bool = False) -> str:
     """Return ``text`` with control and format characters escaped; newlines and tabs stay where ``lines`` is set."""
     kept = "\n\t" if lines else ""
+    is_shown = str.isprintable if text.isascii() else _is_shown
     return "".join(
-        character
-        if character in kept or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
-        else character.encode("unicode_escape").decode("ascii")
-        for character in text
+        each if each in kept or is_shown(each) else each.encode("unicode_escape").decode("ascii") for each in text
     )
+
+
+def _is_shown(character: str) -> bool:
+    import unicodedata  # noqa: PLC0415 - it is large, and most texts are ASCII
+
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def readable(data: bytes) -> str:
+    """Return bytes of a program as a person reads them: a byte that is no text as ``\\xe9``, and so with control.
+
+    Where most are no text, it is said how many there are.
+    """
+    text = data.decode(errors="backslashreplace")
+    shown = printable(text, lines=True)
+    odd = len(shown) - len(data.decode(errors="ignore"))
+    if "\0" in text and odd > len(data) // 2:
+        return f"({len(data)} bytes that are no text: --raw writes them)"
+    return shown

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,7 @@ from rich.text import Text
 from spoold.cli import exits, render
 from spoold.cli.options import JSON
 from spoold.cli.owners import Owner, owners, table
+from spoold.cli.place import pass_settings
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import machine
@@ -92,7 +93,7 @@ class Sample(msgspec.Struct, frozen=True):
     help="Between two looks.",
 )
 @JSON
-@click.pass_obj
+@pass_settings
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
     """Show what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
     longest: for the operator.
@@ -114,7 +115,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
     if as_json:
         click.echo(msgspec.json.encode(next(samples)))
         return exits.OK
-    console = Console(highlight=False, markup=False)
+    console = render.console()
     if once or not console.is_terminal:
         console.print(_view(next(samples)))
         return exits.OK

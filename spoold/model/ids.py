@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, assert_never
 
+from spoold.client import names
 from spoold.model.states import State
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-RESERVED_ENDINGS = (".response", ".cancel", ".outputs", ".refused")
+# What clients have to know of names as well.
+ID, RESERVED_ENDINGS = names.ID, names.RESERVED_ENDINGS
+is_id, unguessable, owner_of = names.is_id, names.unguessable, names.owner_of
+response_name, tar_name, refusal_name = names.response_name, names.tar_name, names.refusal_name
 # What tells nobody a name in the drop box. It is no attempt, nor a uid and an attempt.
 DROPPED = re.compile(r"(?P<id>[^@]*)(?:@[A-Za-z0-9_]{8,32})?\.(?P<ending>json|cancel)")
 OWNER = r"(?:(?P<owner>0|[1-9][0-9]{0,9})-)?"  # which builds have not, nor submissions of earlier versions
 ENTRY = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})(?:@{OWNER}(?P<attempt>[1-9][0-9]{{0,3}}))?\.json")
 RESULT = re.compile(rf"(?P<id>[A-Za-z0-9][A-Za-z0-9._-]{{0,127}})@{OWNER}(?P<attempt>[0-9]{{1,4}})\.response\.json")
-OWNED = re.compile(r"(?P<uid>0|[1-9][0-9]{0,9})\..*")
 NO_ID = r"(?:[A-Za-z0-9._%-]{1,200}|[A-Za-z0-9._%-]{100}~[0-9a-f]{64})"  # stands for a name that is no submission's
 REFUSAL = re.compile(rf"{NO_ID}(?:@(?:0|[1-9][0-9]{{0,9}})-(?:[0-9a-f]{{8}}){{1,2}})?\.refused\.json")
 OF_USER = re.compile(r".*@(?P<uid>0|[1-9][0-9]{0,9})-[0-9a-f]+\.(refused\.json|bytes|reason|directory)")
@@ -82,11 +83,6 @@ class Hint(NamedTuple):
     name: str
 
 
-def is_id(text: str) -> bool:
-    """Tell whether a submission can have the id ``text``."""
-    return ID.fullmatch(text) is not None and not text.endswith(RESERVED_ENDINGS)
-
-
 def submission_id(name: str) -> str | None:
     """Return the id that a file dropped under ``name`` asks for, or None where the name is not a submission's."""
     return _dropped_id(name, "json")
@@ -101,17 +97,6 @@ def cancelled_id(name: str) -> str | None:
 def _dropped_id(name: str, ending: str) -> str | None:
     match = DROPPED.fullmatch(name)
     return match["id"] if match and match["ending"] == ending and is_id(match["id"]) else None
-
-
-def unguessable(id_: str) -> str:
-    """Return what stands before the ending in a name in the drop box that nobody can guess."""
-    return f"{id_}@{secrets.token_hex(8)}"
-
-
-def owner_of(id_: str) -> int | None:
-    """Return the uid of the user to whom an id belongs by its beginning, None where it is for whoever is first."""
-    match = OWNED.fullmatch(id_)
-    return int(match["uid"]) if match else None
 
 
 def may_use(id_: str, uid: int) -> bool:
@@ -196,21 +181,6 @@ def is_private(name: str) -> bool:
 def done_name(id_: str) -> str:
     """Return the name in ``done/`` of a finished entry."""
     return f"{id_}.json"
-
-
-def response_name(id_: str) -> str:
-    """Return the name in ``done/`` of what the client reads."""
-    return f"{id_}.response.json"
-
-
-def tar_name(id_: str) -> str:
-    """Return the name in ``done/`` of the returned files that have no room in the response."""
-    return f"{id_}{Private.OUTPUTS}"
-
-
-def refusal_name(id_: str, uid: int, sha256: str) -> str:
-    """Return the name in ``done/`` of the answer to a file whose id was used already by something else."""
-    return f"{id_}@{uid}-{sha256[:8]}.refused.json"
 
 
 def kept_for(name: str) -> int | None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import unicodedata
 
+from spoold.client import names
 from spoold.model import ids
 
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -93,16 +93,9 @@ def suggested(name: str, uid: int) -> str:
     before, ending = _parts(name)
     if not ending:
         before = OTHER_ENDING.sub("", before)
-    id_ = proper(before.partition("@")[0])
+    id_ = names.proper(before.partition("@")[0])
     kind = ".cancel" if ending.lower() == ".cancel" else ".json"
     return f"{id_ if ids.may_use(id_, uid) else id_.replace('.', '-', 1)}{kind}"
-
-
-def proper(text: str) -> str:
-    """Return an id that is like ``text``."""
-    plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
-    id_ = re.sub(r"[^A-Za-z0-9._]+|-+", "-", plain).lstrip("._-")[:100].rstrip("._-") or "job"
-    return id_ if ids.is_id(id_) else id_.replace(".", "-")
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.cli import client
 from spoold.host import attributes, fsops
 from spoold.model import ids, misnamed
 from spoold.spool import store
@@ -25,6 +24,7 @@ from spoold.upkeep.counting import Counter
 from spoold.upkeep.repair import repair
 from spoold.upkeep.shares import Count
 from tests.actors.test_intake import GOOD, NOBODY, Box, needs_root
+from tests.refusals import look, of_name
 from tests.rights import assert_answer
 
 ALICE, BOB = 64_101, 64_102
@@ -79,7 +79,7 @@ def test_every_name_is_answered(box: Box, name: str) -> None:
     check = Check(box.settings, "check")
     assert check.unexplained() == []
     for asked in (name, name.removesuffix(".json")):
-        seen = client.look(str(box.root), asked)
+        seen = look(box.root, asked)
         assert seen is not None
         assert seen.reason == found["reason"]
 
@@ -238,32 +238,29 @@ def test_who_corrects_a_name_is_not_told_of_the_wrong_one(box: Box) -> None:
     """Bob was first with the wrong name. So Alice's refusal has her uid in it, and is not that of the id ``hw``."""
     box.drop("hw", owner=BOB)
     box.settle()
-    wrong = client.Dropped("hw", str(box.drop("hw", owner=ALICE)), ALICE, SHA256)
+    box.drop("hw", owner=ALICE)
     box.settle()
-    refused = client.answer(str(box.root), wrong, 0)
+    refused = of_name(box.root, "hw", ALICE, SHA256)
     assert refused is not None
     assert refused.uid == ALICE
-    right = client.Dropped("hw", str(box.drop("hw.json", owner=ALICE)), ALICE, SHA256)
+    box.drop("hw.json", owner=ALICE)
     box.settle()
     assert len(box.names("new")) == 1
-    assert client.is_taken(right, 0)
-    assert client.refusal(str(box.root), right) is None
-    assert client.look(str(box.root), "hw") is not None
+    assert not box.names("incoming")
+    assert not box.names("done") & {ids.refusal_name("hw", ALICE, SHA256)}
+    assert look(box.root, "hw") is not None
 
 
 def test_a_client_takes_no_other_answer_for_its_own(box: Box) -> None:
-    path = box.drop("hw (1).json")
-    ours = client.Dropped("hw (1)", str(path), os.geteuid(), SHA256)
-    assert not client.is_taken(ours, 0)
-    assert client.answer(str(box.root), ours, 0) is None
+    box.drop("hw (1).json")
+    assert of_name(box.root, "hw (1).json", os.geteuid(), SHA256) is None
     box.settle()
-    for timeout in (0, 60):
-        found = client.answer(str(box.root), ours, timeout)
-        assert found is not None
-        assert found.request_sha256 == SHA256
-    assert client.wait(str(box.root), "hw (1)", 0) == found
-    assert client.refusal(str(box.root), ours._replace(sha256=NOTHING)) is None
-    assert client.refusal(str(box.root), ours._replace(uid=BOB)) is None
+    found = of_name(box.root, "hw (1).json", os.geteuid(), SHA256)
+    assert found is not None
+    assert found.request_sha256 == SHA256
+    assert look(box.root, "hw (1)") == found
+    assert of_name(box.root, "hw (1).json", os.geteuid(), NOTHING) is None
+    assert of_name(box.root, "hw (1).json", BOB, SHA256) is None
 
 
 def test_who_dies_before_the_file_goes_answers_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

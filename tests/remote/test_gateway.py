@@ -95,6 +95,8 @@ def test_how_far_it_is_and_cancelling(one: Client, room: Room) -> None:
     assert one.say(f"submit {id_}", nap).returncode == DONE
     seen = one.say(f"status {id_}")
     assert seen.returncode == WAITING
+    room.until(lambda: one.say(f"status {id_}").stdout)
+    assert json.loads(one.say(f"status {id_}").stdout)["status"] in ("pending", "INSTALLING_DEPENDENCIES", "RUNNING")
     assert one.say(f"wait {id_} 0").returncode == WAITING
     assert one.say(f"cancel {id_}").returncode == DONE
     assert json.loads(one.say(f"wait {id_} 30").stdout)["status"] == "CANCELLED"

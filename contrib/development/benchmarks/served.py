@@ -16,7 +16,6 @@ from benchmarks.arrivals import Arrivals
 from benchmarks.daemons import Daemons
 from benchmarks.programs import TRIVIAL, Program
 from benchmarks.ways import MeasuringError, moments
-from spoold.cli import client
 from spoold.config import Settings
 from spoold.model.job import Runtime
 from spoold.model.response import Response, Status
@@ -154,7 +153,7 @@ class Served:
             id_ = f"fill-{self._serial}-{number}"
             submission = Submission(Submission_id=id_, Request=request, Response=Response(), Spool=origin)
             (self.spool / "ids" / id_).symlink_to(str(origin.uid))
-            (self.spool / "new" / f"{id_}@{origin.uid}-1.json").write_bytes(client.ENCODER.encode(submission))
+            (self.spool / "new" / f"{id_}@{origin.uid}-1.json").write_bytes(msgspec.json.encode(submission))
         self._serial += 1
 
     def empty(self) -> None:

@@ -18,9 +18,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from spoold.cli import client
+from spoold.cli import reading
 from spoold.cli.render import seconds
 from spoold.cli.text import printable
+from spoold.client.directory import Directory
 from spoold.model.response import FINAL, Outcome, Response, Status
 
 LOOK = 0.1  # seconds between two looks at the spool
@@ -117,7 +118,7 @@ def follow(spool: str, todo: list[Example], timeout: float, console: Console) ->
         while True:
             for example, response in shown.items():
                 if response is None or response.status not in FINAL:
-                    shown[example] = client.look(spool, example.name)
+                    shown[example] = reading.look(Directory(spool), example.name)
             open_ = [example.name for example, seen in shown.items() if seen is None or seen.status not in FINAL]
             live.update(table(shown), refresh=console.is_terminal)
             if not open_ or time.monotonic() >= deadline:

@@ -70,6 +70,7 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     page.item(r"\fBSPOOLD_CONFIG\fR", f"The settings file, where --config names none. [default: {DEFAULT_PATH}]")
     if name == "spoolctl":
         page.item(r"\fBSPOOLD_SPOOL\fR", "The spool, where --spool names none.")
+        page.item(r"\fBSPOOLD_SSH\fR", "The command that reaches another host, with its options. [default: ssh]")
     page.heading("FILES")
     page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The settings, see **spoold.toml**(5).")
     page.item(rf"\fI{escaped(Settings().spool.path)}\fR", "The spool, see **spool-layout**(5).")

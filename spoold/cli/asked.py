@@ -1,0 +1,221 @@
+"""What a person asks for on the command line, as a request: a directory or a JSON file, and options laid over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from spoold import client
+from spoold.cli.text import printable
+from spoold.client import tree
+from spoold.client.request import as_bytes, encoded
+from spoold.model.errors import ClientError, IncompleteError
+
+F = TypeVar("F", bound=Callable[..., Any])
+STDIN = Path("-")
+MANY = 1_000_000  # files: of a spool whose settings are not known here, its daemon says how many it takes
+PHASES = ("run", "compile", "dependencies")
+TIMES, SIZES = ("time", "cpu_time"), ("memory", "stdout", "stderr", "file_size", "stack")
+COUNTS, WORDS = ("processes", "open_files"), {"on_output_limit": ("continue", "end")}
+LIMIT = re.compile(r"(?:(?P<phase>[a-z]+)\.)?(?P<key>[a-z_]+)=(?P<value>.+)")
+NUMBER = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>[A-Za-z]*)")
+UNITS_OF_TIME = {"": 1.0, "s": 1.0, "ms": 0.001, "m": 60.0, "min": 60.0}
+UNITS_OF_SIZE = {"": 1, "B": 1, **{letter: 1 << 10 * (at + 1) for at, letter in enumerate("KMG")}}
+EXPRESSION = "cutor.nix"
+
+
+class RefusedError(ClientError):
+    """A request that a daemon refuses, or would refuse: that is found out before it is sent."""
+
+    is_refusal = True
+
+
+class Asked(NamedTuple):
+    """The options of a request."""
+
+    stdin: str | None = None
+    arguments: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    nixpkgs: str | None = None
+    priority: int | None = None
+    outputs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    progress: bool = False
+
+
+def request_options(command: F) -> F:
+    """Give a command the options of a request, as the keywords of :class:`Asked`."""
+    options = (
+        click.option("--stdin", metavar="FILE", help="What run.sh reads on standard input; - is our own."),
+        click.option(
+            "--arg",
+            "arguments",
+            multiple=True,
+            metavar="ARG",
+            help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it meanwhile.",
+        ),
+        click.option(
+            "--env",
+            "variables",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a FILE.",
+        ),
+        click.option(
+            "--limit",
+            "limits",
+            multiple=True,
+            metavar="[PHASE.]KEY=VALUE",
+            help="A limit, of run unless a phase is named: run.time=2, compile.memory=512M. May be repeated.",
+        ),
+        click.option(
+            "--packages",
+            multiple=True,
+            metavar="NAMES",
+            help="Packages of nixpkgs that it needs, such as 'python3 jq', in place of a cutor.nix.",
+        ),
+        click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of."),
+        click.option(
+            "--output",
+            "outputs",
+            multiple=True,
+            metavar="PATTERN",
+            help="Files that come back, such as 'plot*.png'; may be repeated.",
+        ),
+        click.option("--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100."),
+        click.option("--progress", is_flag=True, help="Have the output so far shown while it runs; see --follow."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
+    """Return the request as it is dropped; raises :class:`ClientError` for what cannot be."""
+    if source.is_dir():
+        return as_bytes(_laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
+    if source == STDIN and asked.stdin == "-":
+        raise click.UsageError("the request and --stdin cannot both come from standard input")
+    data = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
+    if asked == Asked():
+        return data
+    check(data, source)  # what is changed has to be a request
+    return as_bytes(_laid_over(json.loads(data), asked))
+
+
+def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, Any]:
+    found = tree.read(source)
+    if found.left_out:
+        click.echo(f"left out, since no program needs it: {', '.join(found.left_out)}", err=True)
+    for problem in found.problems:
+        click.echo(f"{problem.name}: {problem.why}" + ("; left out" if leave_out else ""), err=True)
+    if found.problems and not leave_out:
+        raise ClientError(
+            f"{printable(str(source))}: not submitted; with --leave-out it goes without what is named above"
+        )
+    tree.require_program(source, found)
+    if asked.packages and any(file["name"] == EXPRESSION for file in found.files):
+        raise ClientError(f"--packages: there is a {EXPRESSION} in it, which names the packages already")
+    return {"files": found.files}
+
+
+def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """Return a request with what options ask for: it replaces what is there, or is laid over it."""
+    if asked.packages:
+        names = [name for words in asked.packages for name in words.split()]
+        files = request.get("files") or []
+        if any(file.get("name") == EXPRESSION for file in files):
+            raise ClientError(f"--packages: the request has a {EXPRESSION}, which names the packages already")
+        request["files"] = [*files, client.file(EXPRESSION, client.packages(names))]
+    if asked.stdin is not None:
+        data = sys.stdin.buffer.read() if asked.stdin == "-" else _read(asked.stdin)
+        request["inputs"], request["inputs_encoding"] = encoded(data)
+    if asked.arguments:
+        request["args"] = list(asked.arguments)
+    if asked.variables:
+        request["env"] = dict(request.get("env") or {}) | dict(map(_variable, asked.variables))
+    if asked.limits:
+        request["limits"] = _limits(dict(request.get("limits") or {}), asked.limits)
+    if asked.outputs:
+        request["outputs"] = [*(request.get("outputs") or []), *({"path": path} for path in asked.outputs)]
+    for key in ("nixpkgs", "priority"):
+        if getattr(asked, key) is not None:
+            request[key] = getattr(asked, key)
+    if asked.progress:
+        request["progress"] = True
+    return request
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise click.UsageError(f"--stdin: {path}: {error.strerror}") from error
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise click.UsageError("--env takes NAME=VALUE")
+    return name, value
+
+
+def _limits(limits: dict[str, Any], asked: tuple[str, ...]) -> dict[str, Any]:
+    for text in asked:
+        match = LIMIT.fullmatch(text)
+        phase = (match["phase"] or "run") if match else ""
+        if match is None or phase not in PHASES:
+            raise click.UsageError(f"--limit {text}: say [PHASE.]KEY=VALUE, with a phase of {', '.join(PHASES)}")
+        limits[phase] = dict(limits.get(phase) or {}) | {match["key"]: _limit(match["key"], match["value"])}
+    return limits
+
+
+def _limit(key: str, value: str) -> float | str:
+    match = NUMBER.fullmatch(value)
+    if key in WORDS and value in WORDS[key]:
+        return value
+    if match and key in TIMES and match["unit"] in UNITS_OF_TIME:
+        return float(match["number"]) * UNITS_OF_TIME[match["unit"]]
+    if match and key in SIZES and (unit := match["unit"].removesuffix("iB").upper()) in UNITS_OF_SIZE:
+        return int(float(match["number"]) * UNITS_OF_SIZE[unit])
+    if match and key in COUNTS and match["number"].isdecimal() and not match["unit"]:
+        return int(match["number"])
+    keys = (*TIMES, *SIZES, *COUNTS, *WORDS)
+    raise click.UsageError(
+        f"--limit {key}={value}: a key is one of {', '.join(keys)}; times are seconds, or have s, ms or min, sizes are "
+        "bytes, or have K, M or G"
+    )
+
+
+class _AnyPin(frozenset[str]):
+    """The pins of a spool that is not known here: its daemon says whether there is one."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def check(data: bytes, source: Path, max_files: int = MANY) -> None:
+    """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
+    from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
+
+    where = "standard input" if source == STDIN else printable(os.fspath(source))
+    hint = (
+        ""
+        if source.is_dir() or source == STDIN or source.suffix == ".json"
+        else (". A request is a JSON file; a program goes into a directory, with a run.sh that starts it")
+    )
+    try:
+        read_request(data, max_files=max_files, pins=_AnyPin())
+    except IncompleteError:
+        raise RefusedError(f"{where}: it is no JSON: {why_incomplete(data, max_files=max_files)}{hint}") from None
+    except ClientError as error:
+        raise RefusedError(f"{where}: {error}{hint}") from None

@@ -1,0 +1,108 @@
+"""``spoolctl init`` and ``spoolctl config``: what whoever installs spoold needs first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from spoold.cli import defaults, migration
+from spoold.cli.options import JSON
+from spoold.cli.place import Place, pass_place, pass_settings
+from spoold.config import Settings
+from spoold.config.file import file_in_use, former_names
+from spoold.host.persons import weights
+from spoold.model.errors import OperatorError
+from spoold.nix import places
+from spoold.spool import layout, lists
+
+
+@click.command(short_help="Make the spool: its directories and modes.")
+@JSON
+@pass_settings
+def init(settings: Settings, *, as_json: bool) -> None:
+    """Make the spool and the Nix state: their directories with owners and modes. It keeps those that exist.
+
+    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
+    groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run
+    all daemons, and the builder makes the Nix state when it starts. It prints what it made or mended.
+
+    Root also tries, as several users, whether access control lists do on this file system what responses need. Where
+    they do not, it says which setting to change.
+
+    \b
+    Examples:
+      spoolctl --spool /srv/spool init
+
+    Exit codes: 0 it is there now, 1 it cannot be made, or [spool] answers does not fit its file system.
+    """
+    try:
+        changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
+        made = []
+        if owners := places.owners_for(settings.nix.state):
+            made = places.create(settings.nix.state, owners)
+        hint = lists.settle(settings)
+    except PermissionError as error:
+        reason = (
+            "run this as root; on NFS, export the spool to this host with no_root_squash; under spoold-spool.service, "
+            "name a spool or a Nix state in a place of its own in ReadWritePaths= of a drop-in"
+        )
+        raise OperatorError(f"{error.filename}: {error.strerror}: {reason}") from error
+    if as_json:
+        click.echo(msgspec.json.encode({"spool": settings.spool.path, "changed": changed + made}))
+        return
+    for path in changed + made:
+        click.echo(path)
+    if hint:
+        click.echo(hint, err=True)
+    click.echo(f"{settings.spool.path}: " + ("made" if changed + made else "nothing to do"), err=True)
+    if places.was_taken_over(settings.nix.state, made):
+        click.echo(
+            f"{settings.nix.state}: was the builder's as a whole, as in earlier versions. Their builds could change "
+            "what others use. Run `spoolctl deps verify` once the builder runs, to see that none did",
+            err=True,
+        )
+
+
+@click.command(short_help="Print the settings in force.")
+@click.option(
+    "--defaults", "as_file", is_flag=True, help="Print a file with every setting, explained and commented out."
+)
+@click.option(
+    "--migrate", is_flag=True, help="Rewrite the file with the names that settings have today; say which had others."
+)
+@JSON
+@pass_place
+def config(place: Place, *, as_file: bool, migrate: bool, as_json: bool) -> None:
+    """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
+
+    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints. Settings that have
+    other names today are understood, and named on stderr. --migrate moves them in the file, with the comments above
+    them; all else in it stays.
+
+    \b
+    Examples:
+      spoolctl config
+      spoolctl config --defaults > /etc/spoold/spoold.toml
+      spoolctl --config ./spoold.toml config --json | jq .lease
+      spoolctl config --migrate
+
+    Exit codes: 0 printed or rewritten, 1 the file cannot be read or written, or has a setting that there is not, or
+    weights of nobody.
+    """
+    settings = place.settings
+    file = file_in_use(place.config)
+    if migrate:
+        changed = migration.migrate(file) if file else []
+        click.echo(
+            msgspec.json.encode({"file": file, "renamed": changed}) if as_json else migration.told(file, changed)
+        )
+        return
+    if file and (found := former_names(Path(file).read_bytes())):
+        click.echo(migration.hint(file, found), err=True)
+    if as_file:
+        click.echo(defaults.text(), nl=False)
+        return
+    weights(settings.turns.weights)  # raises what daemons would refuse to start with
+    click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))

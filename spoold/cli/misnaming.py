@@ -1,0 +1,80 @@
+"""Finding what came of a file whose name is no submission's, and saying why nothing is known of a name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+
+from spoold.cli.reading import read_own, why_not_taken
+from spoold.model import ids, misnamed
+from spoold.model.misnamed import shown
+from spoold.model.response import Response
+from spoold.model.states import State
+
+__all__ = ["refused_name", "shown", "why_unknown"]
+
+LARGE = 1 << 26  # bytes of a file here that is not looked at, since hardly any spool takes it
+
+
+def refused_name(spool: str, name: str) -> Response | None:
+    """Return what a file was refused with whose name is no submission's, None where nothing is known of it.
+
+    ``name`` is that of the file, with or without ``.json``, or what stands for it in ``done/``. The first one's answer
+    goes by the name alone, all others' by their bytes as well. So these are looked for where a file of that name is
+    here, or we may list ``done/``.
+    """
+    done = os.path.join(spool, State.DONE)
+    found = (read_own(os.path.join(done, each)) for each in _refusals(done, name))
+    return next((each for each in found if each), None)
+
+
+def _refusals(done: str, name: str) -> Iterator[str]:
+    """Yield names in ``done/`` that the answer may have."""
+    asks, files = os.geteuid(), (name, f"{name}.json")
+    for file in files:
+        for digest in _digest_of_file_here(file):
+            yield misnamed.refusal_names(file, asks, digest)[-1]
+    stems = dict.fromkeys(map(misnamed.stem, files), "")
+    stems[name.removesuffix(".refused.json")] = ""  # what a refusal says of itself, and what it is called
+    yield from (each for each in (f"{stem}.refused.json" for stem in stems) if ids.is_refusal(each))
+    with contextlib.suppress(OSError):
+        others = [each for each in os.listdir(done) if each.partition("@")[0] in stems and ids.is_refusal(each)]
+        yield from sorted(others, key=lambda each: ids.kept_for(each) != asks)
+
+
+def _digest_of_file_here(name: str) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        if "/" not in name and os.path.isfile(name) and os.path.getsize(name) <= LARGE:
+            with open(name, "rb") as file:
+                yield hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def why_unknown(spool: str, id_: str) -> str:
+    """Say why there is nothing to see of an id, or of a file whose name is no submission's; ``spool`` may be ""."""
+    for name in (f"{id_}.json", id_) if spool else ():
+        path = os.path.join(spool, "incoming", name)
+        if "/" in name or not name.strip(".") or not os.path.lexists(path):
+            continue
+        if ids.is_upload_in_progress(name):
+            return f"{path} is an upload in progress by its name, which is not looked at: rename it when it is whole"
+        if ids.submission_id(name):
+            return why_not_taken(path)
+        return f"{path} is refused when it does not change any more, since its name is no submission's"
+    if spool and (hidden := _why_refusal_is_hidden(spool, id_)):
+        return hidden
+    return "nothing is known of it (yet): no submission of that id, or it still arrives"
+
+
+def _why_refusal_is_hidden(spool: str, name: str) -> str:
+    """Say how to find what a file was refused with where another user's of that name was refused; "" where none was."""
+    called, done = misnamed.stem(name), os.path.join(spool, State.DONE)
+    if not os.path.lexists(os.path.join(done, f"{called}.refused.json")):
+        return ""
+    digits = misnamed.digits_in(called)
+    return (
+        "another user's file of that name was refused. To see what came of yours, ask in the directory where it lies, "
+        f"under the name that it has there. Its answer is {done}/{called}@<uid>-<the first {digits} digits of its "
+        "SHA-256>.refused.json"
+    )

@@ -1,0 +1,64 @@
+"""``spoolctl status``. It imports little: people and scripts ask for it often."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import click
+import msgspec
+
+from spoold.cli import exits, reading, render, text
+from spoold.cli.options import JSON, RAW
+from spoold.cli.place import Place, pass_place
+from spoold.client import names
+from spoold.client.address import connect
+from spoold.model.errors import ClientError
+from spoold.model.response import Response
+
+
+@click.command(
+    short_help="Show a response, or how far it is.",
+    context_settings={"ignore_unknown_options": True},  # -x.json is the name of a file that was refused
+)
+@click.argument("id_", metavar="ID")
+@RAW
+@JSON
+@pass_place
+def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
+    """Show a submission's response, or how far it is. ID may be the name of a file that was refused for its name.
+
+    \b
+    Examples:
+      spoolctl status alice-ex3
+      spoolctl status alice-ex3 --raw >output
+      spoolctl status alice-ex3 --json | jq -r .run.exit_code
+      spoolctl status 'homework (1).json'
+
+    Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
+    """
+    transport = connect(place.spool)
+    with contextlib.closing(transport):
+        here = reading.root(transport)
+        response = reading.look(transport, id_)
+    if response is None:
+        from spoold.cli import misnaming  # noqa: PLC0415 - as in reading
+
+        raise ClientError(f"'{misnaming.shown(id_)}': {misnaming.why_unknown(here, id_)}")
+    show(id_, response, as_json=as_json, raw=raw)
+    if here and names.is_id(id_):
+        for said in (reading.doubt(here, id_), reading.idle_cancel(here, id_)):
+            if said:
+                click.echo(said, err=True)
+    return exits.OK
+
+
+def show(id_: str, response: Response, *, as_json: bool, raw: bool) -> None:
+    """Show a response: as it is for a program, what the program printed, or all of it for a person."""
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.encode(response) + b"\n")
+        sys.stdout.flush()
+    elif raw:
+        render.show_raw(response)
+    else:
+        render.show_response(text.printable(id_), response)

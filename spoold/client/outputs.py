@@ -1,0 +1,126 @@
+"""Files that came back: out of the response, or out of the tar beside it, and how they are written here.
+
+They are a stranger's. So a name that leads out of a directory is refused, nothing is read beyond the sizes that the
+response tells, and each file has to have the digest that it tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Mapping
+
+from spoold.client.errors import AnswerError, RequestError
+from spoold.client.response import Response, ReturnedFile, decoded
+from spoold.client.transport import MOST, Transport, digest
+
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def of_response(response: Response, case: str | None) -> list[ReturnedFile]:
+    """Return the files of a run, or of a case; raises :class:`RequestError` where there is no such case."""
+    if case is None:
+        return response.outputs or []
+    for each in response.cases or []:
+        if each.name == case:
+            return each.outputs or []
+    raise RequestError(f"{response.id}: there is no case called {case!a}")
+
+
+def contents(transport: Transport, response: Response, id_: str, files: Iterable[ReturnedFile]) -> dict[str, bytes]:
+    """Return what is in files that came back; raises :class:`AnswerError` where they are gone, or not what was told."""
+    found: dict[str, bytes] = {}
+    tar: dict[str, bytes] | None = None
+    for file in files:
+        if file.content is not None:
+            data = decoded(file.content, file.encoding)
+        else:
+            tar = _tar(transport, response, id_) if tar is None else tar
+            data = tar.get(file.sha256, b"")
+        if len(data) != file.size or digest(data) != file.sha256:
+            raise AnswerError(f"{id_}: the file {file.name!a} is not as the response tells of it")
+        found[checked_name(file.name)] = data
+    return found
+
+
+def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]:
+    """Return what is in the files of the tar, by their digests: names in it also tell of which case they are."""
+    about = response.outputs_tar
+    if about is None or not 0 <= about.size <= MOST:
+        raise AnswerError(f"{id_}: the response does not tell where the files are")
+    data = transport.tar(id_, about.size)
+    if data is None:
+        raise AnswerError(f"{id_}: its files are gone: they were kept as long as the response")
+    if len(data) != about.size or digest(data) != about.sha256:
+        raise AnswerError(f"{id_}: its files are not what the response tells of")
+    import tarfile  # noqa: PLC0415 - it takes a while, and few responses have a tar
+
+    found = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.isreg() and member.size <= about.size else None
+                if file is not None:
+                    content = file.read(member.size)
+                    found[digest(content)] = content
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise AnswerError(f"{id_}: its files cannot be read: {error}") from error
+    return found
+
+
+def checked_name(name: str) -> str:
+    """Return a name that stays below the directory into which it is written; raises :class:`AnswerError` otherwise."""
+    if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
+        raise AnswerError(f"{name!a} is no name of a file that came back")
+    return name
+
+
+def save(
+    contents: Mapping[str, bytes], files: Iterable[ReturnedFile], directory: str | os.PathLike[str], *, over: bool
+) -> list[str]:
+    """Write files below a directory; no link in it is followed. Raises :class:`RequestError` for what is in the way."""
+    modes = {file.name: file.mode for file in files}
+    os.makedirs(directory, exist_ok=True)
+    root = os.open(directory, FLAGS & ~os.O_NOFOLLOW)
+    try:
+        for name, data in contents.items():
+            try:
+                _write(root, checked_name(name), data, _mode(modes.get(name, "")), over=over)
+            except FileExistsError:
+                raise RequestError(f"{name} is in {os.fspath(directory)} already: it is kept, choose another") from None
+            except OSError as error:
+                raise RequestError(
+                    f"{name}: cannot be written into {os.fspath(directory)}: {error.strerror}"
+                ) from error
+    finally:
+        os.close(root)
+    return list(contents)
+
+
+def _write(root: int, name: str, data: bytes, mode: int, *, over: bool) -> None:
+    *directories, last = name.split("/")
+    held = os.dup(root)
+    try:
+        for each in directories:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(each, dir_fd=held)
+            inner = os.open(each, FLAGS, dir_fd=held)
+            os.close(held)
+            held = inner
+        if over:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=held)
+        with os.fdopen(os.open(last, NEW, mode, dir_fd=held), "wb") as file:
+            file.write(data)
+    finally:
+        os.close(held)
+
+
+def _mode(text: str) -> int:
+    """Return the mode of a file: whether it can be executed is all that is taken over."""
+    try:
+        return 0o777 if int(text, 8) & 0o100 else 0o666
+    except ValueError:
+        return 0o666

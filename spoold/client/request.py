@@ -1,0 +1,142 @@
+"""Requests: what a client asks for, and how it is written. spool-layout.md, section 3, has every key and bound."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Required, TypedDict, Unpack
+
+import msgspec
+
+from spoold.client.errors import RequestError
+
+Encoding = Literal["utf8", "base64", "hex"]
+ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_'-]*")
+PLAIN = re.compile(r"[A-Za-z0-9_'+.-]+")
+ENCODER = msgspec.json.Encoder()
+
+
+class File(TypedDict, total=False):
+    """A file, or where its name ends in ``/`` a directory."""
+
+    name: Required[str]
+    content: str
+    encoding: Encoding
+    executable: bool
+
+
+class Limits(TypedDict, total=False):
+    """Limits of a phase: seconds, bytes, and numbers of processes and descriptors."""
+
+    time: float
+    cpu_time: float
+    memory: int
+    stdout: int
+    stderr: int
+    processes: int
+    file_size: int
+    open_files: int
+    stack: int
+    on_output_limit: Literal["continue", "end"]
+
+
+class LimitsOfPhases(TypedDict, total=False):
+    """Limits by phase; of ``dependencies`` only ``time`` means something."""
+
+    dependencies: Limits
+    compile: Limits
+    run: Limits
+
+
+class Output(TypedDict, total=False):
+    """A pattern of files that come back."""
+
+    path: Required[str]
+    required: bool
+
+
+class _Options(TypedDict, total=False):
+    """All keys of a request but its files and what it reads."""
+
+    args: list[str]
+    env: dict[str, str]
+    limits: LimitsOfPhases
+    cases: list[dict[str, Any]]
+    compare: dict[str, Any]
+    checker: dict[str, Any]
+    stop_on_failure: bool | Literal["group"]
+    outputs: list[Output]
+    nixpkgs: str
+    progress: bool
+    priority: int
+
+
+class Request(_Options, total=False):
+    """A request as it is dropped. A plain dictionary of the same keys will do."""
+
+    files: list[File]
+    inputs: str
+    inputs_encoding: Encoding
+    kind: Literal["run", "list-dependencies"]
+
+
+def program(files: Mapping[str, str | bytes], stdin: str | bytes = b"", **options: Unpack[_Options]) -> Request:
+    """Return a request for files by their names, of which ``run.sh`` is run; ``options`` are keys of the request.
+
+    Names are as in a request: relative, with ``/`` between their parts. :func:`packages` makes a ``cutor.nix``.
+    """
+    request = Request(files=[file(name, content) for name, content in files.items()])
+    if stdin:
+        request["inputs"], request["inputs_encoding"] = encoded(stdin)
+    request.update(options)  # type: ignore[typeddict-item]  # they are keys of it
+    return request
+
+
+def file(name: str, content: str | bytes, *, executable: bool = False) -> File:
+    """Return a file of a request. Whatever begins with ``#!``, or is called ``*.sh``, is executable anyway."""
+    text, encoding = encoded(content)
+    made = File(name=name, content=text)
+    if encoding != "utf8":
+        made["encoding"] = encoding
+    if executable:
+        made["executable"] = True
+    return made
+
+
+def encoded(content: str | bytes) -> tuple[str, Literal["utf8", "base64"]]:
+    """Return a text and its encoding: as it is where it is UTF-8, else base64."""
+    if isinstance(content, str):
+        return content, "utf8"
+    try:
+        return content.decode(), "utf8"
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode(), "base64"
+
+
+def packages(names: Iterable[str]) -> str:
+    """Return a ``cutor.nix`` that provides packages of nixpkgs by their attributes, such as ``python3Packages.numpy``.
+
+    Raises :class:`RequestError` for what is no name.
+    """
+    return f"{{ pkgs ? import <nixpkgs> {{}} }}: pkgs.mkShell {{ buildInputs = [ {' '.join(map(_path, names))} ]; }}\n"
+
+
+def _path(name: str) -> str:
+    parts = name.split(".")
+    if not all(PLAIN.fullmatch(part) for part in parts):
+        raise RequestError(f"{name!a} is no package: say attributes of nixpkgs, as python3 or python3Packages.numpy")
+    return ".".join(["pkgs", *(part if ATTRIBUTE.fullmatch(part) else f'"{part}"' for part in parts)])
+
+
+def as_bytes(request: Mapping[str, Any] | bytes) -> bytes:
+    """Return a request as it is dropped; raises :class:`RequestError` where something in it cannot be JSON."""
+    if isinstance(request, bytes):
+        return request
+    try:
+        return ENCODER.encode(request)
+    except UnicodeEncodeError as error:
+        shown = ascii(error.object[:80])
+        raise RequestError(f"{shown}: names of files, arguments and variables have to be UTF-8") from error
+    except TypeError as error:
+        raise RequestError(f"the request cannot be JSON: {error}; bytes go through file() and program()") from error

@@ -1,0 +1,186 @@
+"""A directory as the files of a request.
+
+What is in it travels: hidden files, empty directories, the right to execute. A symbolic link is followed where it leads
+to something in the directory. It may be somebody else's work, so no link out of it is followed, whoever changes it
+meanwhile: a file is opened first, and then the kernel says where it lies. What cannot travel is a **problem**, by its
+name. What no program needs, such as ``.git``, is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple, Unpack
+
+from spoold.client.errors import RequestError
+from spoold.client.request import File, Request, _Options, encoded, file
+
+NOT_NEEDED = frozenset(
+    {
+        *(".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"),
+        *(".DS_Store", "__MACOSX", "Thumbs.db", "desktop.ini"),
+        *("__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+    }
+)
+RUN_FILE = "run.sh"
+MOST_FILES = 20_000  # with directories; links in it can make many of few
+MOST_BYTES = 1 << 28
+
+
+class Problem(NamedTuple):
+    """What cannot travel, and why."""
+
+    name: str
+    why: str
+
+
+class Found(NamedTuple):
+    """The files of a directory, what of it cannot travel, and what is left out since no program needs it."""
+
+    files: list[File]
+    problems: list[Problem]
+    left_out: list[str]
+
+
+def from_directory(
+    directory: str | os.PathLike[str], stdin: str | bytes = b"", *, leave_out: bool = False, **options: Unpack[_Options]
+) -> Request:
+    """Return a request for a directory that has ``run.sh``; ``options`` are keys of the request.
+
+    Raises :class:`RequestError` where something in it cannot travel, unless that is to be left out.
+    """
+    found = read(directory)
+    if found.problems and not leave_out:
+        raise RequestError("; ".join(f"{problem.name}: {problem.why}" for problem in found.problems))
+    require_program(directory, found)
+    request = Request(files=found.files)
+    if stdin:
+        request["inputs"], request["inputs_encoding"] = encoded(stdin)
+    request.update(options)  # type: ignore[typeddict-item]  # they are keys of it
+    return request
+
+
+def read(directory: str | os.PathLike[str]) -> Found:
+    """Return what is in a directory, by the order of names; raises :class:`RequestError` where that is too much."""
+    root = os.path.realpath(directory)
+    found = Found([], [], [])
+    room = MOST_BYTES
+    for name, path in _walk(root, "", (root,), found):
+        try:
+            made, size = _file(root, name, path)
+        except _ProblemError as error:
+            found.problems.append(Problem(shown(name), str(error)))
+            continue
+        except OSError as error:
+            found.problems.append(Problem(shown(name), _said(error)))
+            continue
+        room -= size
+        if room < 0 or len(found.files) >= MOST_FILES:
+            raise RequestError(f"{directory}: that is more than {MOST_FILES} files or {MOST_BYTES >> 20} MiB")
+        found.files.append(made)
+    return found
+
+
+def require_program(directory: str | os.PathLike[str], found: Found) -> None:
+    """Raise :class:`RequestError` where there is no ``run.sh``; the text says where there is one."""
+    names = [each["name"] for each in found.files]
+    if RUN_FILE in names:
+        return
+    tops = {name.partition("/")[0] for name in names}
+    hint = ""
+    if len(tops) == 1 and f"{(top := tops.pop())}/{RUN_FILE}" in names:
+        hint = f". All of it is in the folder {top}, where there is one: submit {os.path.join(directory, top)}"
+    raise RequestError(f"{directory}: there is no {RUN_FILE} in it, which is what is run{hint}")
+
+
+class _ProblemError(Exception):
+    pass
+
+
+def _walk(path: str, above: str, ancestors: tuple[str, ...], found: Found) -> Iterator[tuple[str, str]]:
+    """Yield names and paths of files, and of empty directories, whose names end in ``/``; note all else."""
+    for entry in sorted(os.scandir(path), key=lambda each: each.name):
+        name = above + entry.name
+        if entry.name in NOT_NEEDED:
+            found.left_out.append(shown(name))
+        elif not entry.is_dir():
+            yield name, entry.path
+        else:
+            yield from _directory(name, entry.path, ancestors, found)
+
+
+def _directory(name: str, path: str, ancestors: tuple[str, ...], found: Found) -> Iterator[tuple[str, str]]:
+    real = os.path.realpath(path)
+    try:
+        if real in ancestors:
+            raise _ProblemError("is a link to a directory in which it is")
+        if not _is_below(real, ancestors[0]):
+            raise _ProblemError(_out(path))
+        empty = not os.listdir(path)
+    except (_ProblemError, OSError) as error:
+        found.problems.append(Problem(shown(name), _said(error) if isinstance(error, OSError) else str(error)))
+        return
+    if empty:
+        yield f"{name}/", path
+    else:
+        yield from _walk(path, f"{name}/", (*ancestors, real), found)
+
+
+def _file(root: str, name: str, path: str) -> tuple[File, int]:
+    """Return a file, or an empty directory, and its size; raises :class:`_ProblemError`."""
+    if problem := _what_is_wrong(name):
+        raise _ProblemError(problem)
+    if name.endswith("/"):
+        return File(name=name), 0
+    if not os.path.exists(path):
+        raise _ProblemError(f"is a link to {shown(os.readlink(path))}, where nothing is")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise _ProblemError("is no file: a socket, pipe or device cannot travel")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as opened:
+        if not _is_below(_place(descriptor, path), root):
+            raise _ProblemError(_out(path))
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise _ProblemError("is no file any more")
+        data = opened.read(MOST_BYTES + 1)
+    return file(name, data, executable=bool(about.st_mode & stat.S_IXUSR)), len(data)
+
+
+def _place(descriptor: int, path: str) -> str:
+    """Return where an opened file lies, as the kernel says it, where it does."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return os.path.realpath(path)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path.startswith(root.rstrip("/") + "/")
+
+
+def _out(path: str) -> str:
+    where = shown(os.readlink(path)) if os.path.islink(path) else "elsewhere"
+    return f"is a link out of the directory, to {where}: put a copy there"
+
+
+def _what_is_wrong(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    if "\\" in name or not name.isprintable():
+        return "its name has a backslash or a control character"
+    if any(part.startswith("-") for part in name.split("/")):
+        return "its name begins with '-', which programs take for an option"
+    return ""
+
+
+def _said(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}"
+
+
+def shown(name: str) -> str:
+    """Return a name as text, with what cannot be printed escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)

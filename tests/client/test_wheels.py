@@ -1,0 +1,116 @@
+"""Two wheels share the name ``spoold``: each may come and go without the other, by real pip in a real environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.engines import REPOSITORY, unavailable
+
+SOURCES = {"spoold": REPOSITORY, "spoold-client": REPOSITORY / "contrib/packaging/client"}
+MOST = 5 << 20  # bytes of the client and what it needs
+LIBRARIES = sysconfig.get_path("purelib")  # what both depend on, and neither of the two
+
+
+class Place:
+    """An environment, and the wheels."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.wheels = {name: self._build(name) for name in SOURCES}
+        self.python = directory / "venv" / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "venv"], check=True)
+
+    def _build(self, name: str) -> Path:
+        target = self.directory / f"wheel-of-{name}"
+        self.pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(target), str(SOURCES[name]))
+        (wheel,) = target.iterdir()
+        return wheel
+
+    def pip(self, *words: str, python: Path | None = None) -> None:
+        own = ["--python", str(python)] if python else []
+        done = subprocess.run([sys.executable, "-m", "pip", *own, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def install(self, name: str) -> None:
+        self.pip("install", "--no-deps", "--no-index", str(self.wheels[name]), python=self.python)
+
+    def remove(self, name: str) -> None:
+        self.pip("uninstall", "--yes", name, python=self.python)
+
+    def run(self, code: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": LIBRARIES}
+        command = [str(self.python), "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.directory, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def assert_works(self, name: str) -> None:
+        self.run("from spoold.client import AsyncSpool, Spool, program; Spool('/srv/spool')")
+        if name == "spoold":
+            script = self.python.parent / "spoolctl"
+            done = subprocess.run([script, "--help"], capture_output=True, env={"PYTHONPATH": LIBRARIES}, check=False)
+            assert b"submit" in done.stdout, done.stderr
+
+    def has(self, module: str) -> bool:
+        code = f"import importlib.util as util; print(util.find_spec('spoold') and util.find_spec({module!r}))"
+        return self.run(code).strip() != "None"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    for module in ("pip", "hatchling"):
+        if importlib.util.find_spec(module) is None:
+            unavailable(f"not installed: {module}")
+    return Place(tmp_path_factory.mktemp("wheels"))
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as file:
+        return {name for name in file.namelist() if ".dist-info/" not in name}
+
+
+def test_no_file_is_in_both(place: Place) -> None:
+    ours, client = (names(place.wheels[name]) for name in SOURCES)
+    assert not ours & client
+    assert all(name.startswith("spoold/client/") for name in client)
+    assert "spoold/__init__.py" in ours
+    source = {path.name for path in (REPOSITORY / "spoold/client").iterdir() if path.suffix in (".py", ".typed")}
+    assert client == {f"spoold/client/{name}" for name in source}
+    assert ours >= {f"spoold/bundled/client/{name}" for name in source}
+
+
+def test_the_client_is_small_with_all_that_it_needs(place: Place) -> None:
+    (metadata,) = importlib.metadata.distributions(path=[str(place.wheels["spoold-client"])])
+    assert metadata.requires == ["msgspec>=0.19"]
+    needed = sum(file.size or 0 for file in importlib.metadata.files("msgspec") or [])
+    with zipfile.ZipFile(place.wheels["spoold-client"]) as file:
+        assert sum(info.file_size for info in file.infolist()) + needed < MOST
+
+
+STEPS = ("+spoold-client", "+spoold", "-spoold-client", "+spoold-client", "-spoold")
+
+
+@pytest.mark.timeout(600)
+def test_each_comes_and_goes_without_the_other(place: Place) -> None:
+    """After each step what is installed works, and what is not is not there."""
+    there: set[str] = set()
+    for step in STEPS:
+        name = step[1:]
+        if step[0] == "+":
+            place.install(name)
+            there.add(name)
+        else:
+            place.remove(name)
+            there.remove(name)
+        for each in there:
+            place.assert_works(each)
+        assert place.has("spoold.cli") == ("spoold" in there), step
