@@ -123,4 +123,5 @@ def _unpack(content: bytes, target: str) -> None:
     os.mkdir(target)
     os.chmod(target, 0o755)  # noqa: S103 - whatever this process's mask is: it is "/" to jobs
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        tar.extractall(target, filter="fully_trusted")  # noqa: S202 - it was made by us just now
+        tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # which Debian 12 does not have
+        tar.extractall(target)  # noqa: S202 - it was made by us just now
