@@ -21,7 +21,7 @@ LINES = 4  # of what a command complains of; apt-get says the same of each packa
 
 
 class MakeError(Exception):
-    """What went wrong and what the person can do about it."""
+    """A failure that the person can mend: the text says what happened, then what to do."""
 
 
 def say(message: str) -> None:
