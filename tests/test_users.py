@@ -267,8 +267,9 @@ def test_answers_that_are_given_away(installed: Installed) -> None:
         forged = run_as(ALICE, f"chmod 600 {path} && echo '{{}}' >{path} && chmod 400 {path}")
         assert forged.returncode == 0, forged.stderr
         shown = subprocess.run([*ctl, "status", id_, "--json"], check=False, capture_output=True)
-        assert (shown.returncode, shown.stdout) == (1, b"")
-        assert b"its owner has changed it" in shown.stderr
+        told = json.loads(shown.stdout)
+        assert (shown.returncode, told.keys()) == (1, {"error", "exit_code"})
+        assert "its owner has changed it" in told["error"]
 
 
 @pytest.mark.parametrize("path", ["done", "builds/new"])

@@ -37,8 +37,14 @@ class Place:
 
     def pip(self, *words: str, python: Path | None = None) -> None:
         own = ["--python", str(python)] if python else []
-        done = subprocess.run([sys.executable, "-m", "pip", *own, *words], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-I", "-m", "pip", *own, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environment())
         assert done.returncode == 0, done.stderr
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        """Return ours without what tells Python or pip of other packages: one of our name would count as installed."""
+        return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
 
     def install(self, name: str) -> None:
         self.pip("install", "--no-deps", "--no-index", str(self.wheels[name]), python=self.python)

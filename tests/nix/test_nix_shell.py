@@ -123,7 +123,7 @@ def test_what_may_not_be_built_is_refused(builder: NixBuilder) -> None:
     result = room.build(builder, room.SHELL % f"packages = [ ({fetch}) ];")
     assert result.shell == ""
     assert result.phase.outcome is not Outcome.OK
-    assert "builds have none" in result.phase.stderr
+    assert "`[nix] fetch` allows no host" in result.phase.stderr
 
 
 def test_builds_of_the_two_ways_have_two_ids(runtime: Runtime, nix_builder: NixBuilder) -> None:
