@@ -29,6 +29,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.model.states import Role
 from spoold.spool import layout, lists
+from spoold.upkeep import leavings
 from spoold.upkeep.presence import Presence
 
 log = Log("daemon")
@@ -202,7 +203,7 @@ def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractConte
 
 def _process_name(settings: Settings, role: Role) -> str:
     """Return what tells the process of a role from all others on this spool."""
-    return f"{role}-{settings.executor.name}" if role is Role.EXECUTOR else role
+    return settings.executor.process if role is Role.EXECUTOR else role
 
 
 def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> None:
@@ -213,6 +214,9 @@ def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> No
     lock = FileLock(path, mode=fsops.own_mode(path))  # whoever made it, be it root by hand
     try:
         lock.acquire(timeout=0)
+        while not fsops.exists(path):  # the one before took it along, when we had opened it
+            lock.release()
+            lock.acquire(timeout=0)
     except Timeout:
         raise OperatorError(f"{settings.spool.path}: {name} runs on this spool already{hint}") from None
     held.callback(lock.release)
@@ -221,7 +225,13 @@ def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> No
         presence.take()
     except OperatorError as error:
         raise OperatorError(f"{error}{hint}") from None
-    held.callback(presence.give_up)
+    leaves = role is Role.EXECUTOR and settings.executor.is_of_a_pool
+    held.callback(_give_up, settings, name, presence, leaves_nothing=leaves)
+
+
+def _give_up(settings: Settings, name: str, presence: Presence, *, leaves_nothing: bool) -> None:
+    if presence.give_up() and leaves_nothing:
+        leavings.clear(settings.spool.path, name)
 
 
 def _end_this_process() -> None:

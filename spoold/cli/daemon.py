@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 import click
@@ -73,12 +74,12 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
     context.obj = partial(_settings, config, spool)
 
 
-def _settings(config: str | None, spool: str | None, name: str | None = None) -> Settings:
+def _settings(config: str | None, spool: str | None, executor: Mapping[str, object] | None = None) -> Settings:
     settings = load(config)
     if spool is not None:
         settings = replace(settings, spool=replace(settings.spool, path=spool))
-    if name is not None:
-        settings = replace(settings, executor=replace(settings.executor, name=name))
+    if executor:
+        settings = replace(settings, executor=replace(settings.executor, **executor))
     return settings
 
 
@@ -96,12 +97,17 @@ for _role, _text in HELP.items():
 
 @command.command(Role.EXECUTOR, help=HELP[Role.EXECUTOR] + MORE.format(role=Role.EXECUTOR))
 @click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
+@click.option("--slots", metavar="NUMBER", type=click.IntRange(min=1), help="In place of [executor] slots.")
+@click.option("--idle", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] idle.")
+@click.option("--lifetime", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] lifetime.")
+@click.option("--route-only", is_flag=True, default=None, help="As [executor] route_only.")
 @click.pass_obj
-def run_executor(read: Read, name: str | None) -> None:
+def run_executor(read: Read, /, name: str | None, **more: object) -> None:
     """Run one executor."""
     if name is not None and not re.fullmatch(NAME, name):
         raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
-    named = partial(read, name=name)
+    said = {"name": name} | more
+    named = partial(read, executor={key: value for key, value in said.items() if value is not None})
     serve(named(), [Role.EXECUTOR], named)
 
 
