@@ -70,11 +70,18 @@ def _health(settings: Settings) -> Actor:
     return Health(settings)
 
 
+def _scale(settings: Settings) -> Actor:
+    from spoold.actors.scale import Scale  # noqa: PLC0415
+
+    return Scale(settings)
+
+
 ROLES: dict[Role, Callable[[Settings], Actor]] = {
     Role.INTAKE: _intake,
     Role.EXECUTOR: _executor,
     Role.BUILDER: _builder,
     Role.HEALTH: _health,
+    Role.SCALE: _scale,
 }
 
 

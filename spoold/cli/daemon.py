@@ -29,6 +29,10 @@ HELP = {
         "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one of it "
         "on a spool."
     ),
+    Role.SCALE: (
+        "Have Slurm start executors while there is work for them, and as many as the settings allow for each pool "
+        "([scale.pools.NAME]). There is one of it on a spool, where sbatch, squeue and scancel work."
+    ),
 }
 MORE = """
 
@@ -134,10 +138,10 @@ def run_fetch(read: Read) -> None:
     serving.run(read)
 
 
-@command.command("all", short_help="Run all four in one process, for a desk or a demo.")
+@command.command("all", short_help="Run all of them in one process, for a desk or a demo.")
 @click.pass_obj
 def run_all(read: Read) -> None:
-    """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo.
+    """Run all daemons in one process, on a spool that is made if there is none: for a desk or a demo.
 
     \b
     Examples:
@@ -147,7 +151,7 @@ def run_all(read: Read) -> None:
     """
     settings = read()
     layout.create(settings.spool.path)
-    serve(settings, list(ROLES), read)
+    serve(settings, [role for role in ROLES if role is not Role.SCALE or settings.scale.pools], read)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from spoold.model.collection import Rules
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits
 from spoold.model.retention import Rules as Retention
+from spoold.model.scaling import ScaleSettings
 from spoold.model.setting import setting
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of an executor: part of file names
@@ -343,6 +344,7 @@ class Settings(_Section, frozen=True):
     retention: Retention = Retention()
     turns: TurnsSettings = TurnsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    scale: ScaleSettings = ScaleSettings()
     nixpkgs: Annotated[
         dict[str, str],
         setting(

@@ -63,3 +63,4 @@ class Role(StrEnum):
     EXECUTOR = "executor"
     BUILDER = "builder"
     HEALTH = "health"
+    SCALE = "scale"
