@@ -8,6 +8,7 @@ jobs, not ids, tell which pilot is which, since a name outlives whoever submitte
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,14 @@ BOUNDS = proc.Bounds(wall=PATIENCE, stdout=16 << 20, stderr=4096)
 FIELDS = "%i|%T|%j|%r"  # the name may have a bar in it, but not one of ours
 ID = re.compile(r"[0-9]+")
 VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
+
+
+PASSED_ON = ("PATH", "SLURM_CONF")  # variables of our own environment
+
+
+def passed_on() -> dict[str, str]:
+    """Return what of our own environment the commands need."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 class JobState(StrEnum):

@@ -27,12 +27,11 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Hint, Kept
 from spoold.model.scaling import MARGIN, PoolSettings
 from spoold.model.states import Role
-from spoold.slurm import Job, JobState, Slurm
+from spoold.slurm import Job, JobState, Slurm, passed_on
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
 
 log = Log(Role.SCALE)
-PASSED_ON = ("PATH", "SLURM_CONF")  # variables of the environment
 
 
 class Scale(Threadless):
@@ -45,7 +44,7 @@ class Scale(Threadless):
                 "there is no pool for `spoold scale`: put a table [scale.pools.NAME] into the settings, with `most`"
             )
         self._settings = settings
-        self._slurm = slurm or Slurm({name: os.environ[name] for name in PASSED_ON if name in os.environ})
+        self._slurm = slurm or Slurm(passed_on())
         self._spool = Spool(settings, Role.SCALE)
         self._demand = Demand(settings, self._spool, BuildStore(settings))
         self._renewals = Renewals(settings.lease)
