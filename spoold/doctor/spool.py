@@ -200,7 +200,8 @@ def _roles(settings: Settings) -> Iterator[Finding]:
         for name in os.listdir(temporary)
         if name.startswith(("executor-", "router-")) and name.endswith(Kept.LOCK)
     )
-    for role in (*SINGLE, *(executors or [f"executor-{settings.executor.name}"])):
+    single = [role for role in SINGLE if role is not Role.SCALE or settings.scale.pools]
+    for role in (*single, *(executors or [f"executor-{settings.executor.name}"])):
         holders = machine.lock_holders(os.path.join(temporary, role + Kept.LOCK))
         if holders:
             yield Subject(f"daemon {role}").fine(f"runs (pid {holders[0]})")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import ExecutorSettings, Settings
+from spoold.config import ExecutorSettings, Settings, SpoolSettings
+from spoold.doctor import spool
 from spoold.doctor.slurm import examine
 from spoold.model.findings import Level
 from spoold.model.scaling import PoolSettings, ScaleSettings
 from spoold.slurm import Slurm
+from spoold.spool import layout
 from tests.clusters import Real, running
 
 SETTINGS = Settings(scale=ScaleSettings(pools={"a": PoolSettings()}))
@@ -70,3 +73,11 @@ def test_a_real_cluster_is_understood() -> None:
         assert found["Slurm"].level is Level.FINE
         assert found["Slurm's KillWait"].level is Level.WARNING
         assert "5 s" in found["Slurm's KillWait"].detail
+
+
+@pytest.mark.parametrize("settings", [Settings(), SETTINGS])
+def test_scale_is_missed_only_where_there_are_pools(settings: Settings, tmp_path: Path) -> None:
+    layout.create(str(tmp_path / "spool"))
+    here = replace(settings, spool=SpoolSettings(path=str(tmp_path / "spool")))
+    told = [each for each in spool.examine(here) if each.what == "daemon scale"]
+    assert len(told) == len(settings.scale.pools)
