@@ -29,7 +29,7 @@ from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Sett
 from spoold.host import strangers
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS, Role
 from spoold.spool import layout
 from tests import engines
 from tests.pages import shell_client
@@ -40,7 +40,6 @@ from tests.waiting import until
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
 PATIENCE = 100.0  # seconds
 GROUP = 64_000  # no account of any system: the kernel needs none
-ALWAYS = [role for role in Role if role is not Role.SCALE]  # which needs a pool
 UIDS = {user: 64_001 + number for number, user in enumerate(layout.USERS.values())}
 ALICE, BOB = 64_101, 64_102
 HELLO = {"files": [{"name": "run.sh", "content": "echo hi"}]}

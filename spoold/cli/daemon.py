@@ -14,7 +14,7 @@ from spoold.config import NAME, Settings
 from spoold.config.file import load
 from spoold.daemon import ROLES, serve
 from spoold.host import journal, log, userns
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS, Role
 from spoold.spool import layout
 
 Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
@@ -151,7 +151,7 @@ def run_all(read: Read) -> None:
     """
     settings = read()
     layout.create(settings.spool.path)
-    serve(settings, [role for role in ROLES if role is not Role.SCALE or settings.scale.pools], read)
+    serve(settings, list(ROLES if settings.scale.pools else ALWAYS), read)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Subject
 from spoold.model.ids import Kept
-from spoold.model.states import Kind, Role
+from spoold.model.states import ALWAYS, Kind, Role
 from spoold.spool import layout, lists
 from spoold.upkeep.presence import elsewhere
 
@@ -200,7 +200,7 @@ def _roles(settings: Settings) -> Iterator[Finding]:
         for name in os.listdir(temporary)
         if name.startswith(("executor-", "router-")) and name.endswith(Kept.LOCK)
     )
-    single = [role for role in SINGLE if role is not Role.SCALE or settings.scale.pools]
+    single = [role for role in SINGLE if role in ALWAYS or settings.scale.pools]
     for role in (*single, *(executors or [f"executor-{settings.executor.name}"])):
         holders = machine.lock_holders(os.path.join(temporary, role + Kept.LOCK))
         if holders:

@@ -64,3 +64,6 @@ class Role(StrEnum):
     BUILDER = "builder"
     HEALTH = "health"
     SCALE = "scale"
+
+
+ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # of every spool; that one needs a pool
