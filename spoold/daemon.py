@@ -29,6 +29,7 @@ from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.model.states import Role
 from spoold.spool import layout, lists
+from spoold.upkeep import leavings
 from spoold.upkeep.presence import Presence
 
 log = Log("daemon")
@@ -69,11 +70,18 @@ def _health(settings: Settings) -> Actor:
     return Health(settings)
 
 
+def _scale(settings: Settings) -> Actor:
+    from spoold.actors.scale import Scale  # noqa: PLC0415
+
+    return Scale(settings)
+
+
 ROLES: dict[Role, Callable[[Settings], Actor]] = {
     Role.INTAKE: _intake,
     Role.EXECUTOR: _executor,
     Role.BUILDER: _builder,
     Role.HEALTH: _health,
+    Role.SCALE: _scale,
 }
 
 
@@ -202,7 +210,7 @@ def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractConte
 
 def _process_name(settings: Settings, role: Role) -> str:
     """Return what tells the process of a role from all others on this spool."""
-    return f"{role}-{settings.executor.name}" if role is Role.EXECUTOR else role
+    return settings.executor.process if role is Role.EXECUTOR else role
 
 
 def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> None:
@@ -213,6 +221,9 @@ def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> No
     lock = FileLock(path, mode=fsops.own_mode(path))  # whoever made it, be it root by hand
     try:
         lock.acquire(timeout=0)
+        while not fsops.exists(path):  # the one before took it along, when we had opened it
+            lock.release()
+            lock.acquire(timeout=0)
     except Timeout:
         raise OperatorError(f"{settings.spool.path}: {name} runs on this spool already{hint}") from None
     held.callback(lock.release)
@@ -221,7 +232,13 @@ def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> No
         presence.take()
     except OperatorError as error:
         raise OperatorError(f"{error}{hint}") from None
-    held.callback(presence.give_up)
+    leaves = role is Role.EXECUTOR and settings.executor.is_of_a_pool
+    held.callback(_give_up, settings, name, presence, leaves_nothing=leaves)
+
+
+def _give_up(settings: Settings, name: str, presence: Presence, *, leaves_nothing: bool) -> None:
+    if presence.give_up() and leaves_nothing:
+        leavings.clear(settings.spool.path, name)
 
 
 def _end_this_process() -> None:

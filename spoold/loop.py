@@ -65,6 +65,15 @@ class Choosy(Protocol):
         """Tell whether a change is worth a step; called by another thread."""
 
 
+@runtime_checkable
+class Mortal(Protocol):
+    """An actor that may end by itself."""
+
+    @property
+    def over(self) -> str:
+        """Say why it ends now, "" where it goes on."""
+
+
 class Loop(threading.Thread):
     """The thread of one actor. ``failure`` is what ended it, if something did."""
 
@@ -163,6 +172,10 @@ class Loop(threading.Thread):
             elif not more:
                 next_scan = max(scanned, min(next_scan, ended + delay))
             self.started.set()
+            if isinstance(self._actor, Mortal) and (why := self._actor.over):
+                log.info("ending by itself", role=self.name, why=why)
+                os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
+                self._stopping.wait()
 
     def _take_over_settings(self) -> None:
         other, self._other_settings = self._other_settings, None

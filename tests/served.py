@@ -25,8 +25,8 @@ from spoold.config import (
     Settings,
     SpoolSettings,
 )
-from spoold.daemon import ROLES
 from spoold.model.collection import Rules
+from spoold.model.states import ALWAYS
 from spoold.spool import layout
 from tests.engines import SLOWNESS
 
@@ -48,7 +48,7 @@ class Served:
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.start(ROLES)
+        self.start(ALWAYS)
 
     def start(self, roles: Iterable[str]) -> None:
         """Start daemons and return when all have said that they are ready."""

@@ -27,7 +27,7 @@ from benchmarks.served import Served
 from benchmarks.servers import GoJudge, Piston
 from benchmarks.spools import NOTHING, Spool
 from spoold.config import Settings
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS
 from tests.engines import REPOSITORY, SLOWNESS
 
 PEERS = ("docker-run", "docker-sdk", "bubblewrap", "no-isolation")
@@ -37,7 +37,7 @@ OCI = ("spool-oci-recycled", "spool-oci-single-use")
 PARTLY = ("spool-only", "spool-single-use-own", "spool-nix-shell", "spool-nix-shell-python")
 NAMES = {*PARTLY, *(way + suffix for way in WAYS for suffix in ("", "-python", "-compile"))}
 FIGURES = ("p50_ms", "p95_ms", "p99_ms", "jobs_per_s")
-ROLES = set(Role)
+ROLES = set(ALWAYS)
 
 
 MORE = ("--nsjail", "--growth", "--rate", "--pid")

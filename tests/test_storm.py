@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from spoold.config import DockerSettings, ExecutorSettings, SandboxSettings, Settings
-from spoold.daemon import ROLES
+from spoold.model.states import ALWAYS
 from tests.engines import SLOWNESS, Daemon
 from tests.served import LEASE, Served
 
@@ -75,7 +75,7 @@ class Storm(threading.Thread):
 
 
 def blow_at_daemons(served: Served, chance: random.Random) -> str:
-    role = chance.choice(list(ROLES))
+    role = chance.choice(list(ALWAYS))
     process = served.processes[role]
     what = chance.choices(["kill", "stop"], [2, 1])[0]
     if what == "kill":

@@ -30,6 +30,7 @@ EXPOSURE = {  # at most, as `systemd-analyze security` has it: 0 is closed, 10 o
     "spoold-spool.service": 1.4,
     "spoold-intake.service": 0.6,
     "spoold-health.service": 0.4,
+    "spoold-scale.service": 1.4,  # the network, by which Slurm is reached
     "spoold-executor@.service": 0.4,
     "spoold-fetch.service": 1.3,  # the network, which it is for
     # 2.0 is not reached because of namespaces (0.8), mount(2) and /proc, which bubblewrap and Nix need; control groups
@@ -56,7 +57,7 @@ def test_there_is_a_service_for_each_role() -> None:
 
 
 def test_the_target_wants_each_service() -> None:
-    wanted = {name.replace("@", "@1") for name in SERVICES.values()}
+    wanted = {name.replace("@", "@1") for role, name in SERVICES.items() if role is not Role.SCALE}  # it takes a pool
     assert set(unit("spoold.target")["Unit"]["Wants"].split()) == wanted
 
 

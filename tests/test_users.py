@@ -29,7 +29,7 @@ from spoold.config import ExecutorSettings, LeaseSettings, MetricsSettings, Sett
 from spoold.host import strangers
 from spoold.host.accounts import Accounts
 from spoold.model.errors import OperatorError
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS, Role
 from spoold.spool import layout
 from tests import engines
 from tests.pages import shell_client
@@ -127,7 +127,7 @@ def test_a_submission_goes_all_the_way_and_is_its_clients_alone(installed: Insta
     for role in ("builder", "intake", "executor", "health"):
         installed.start(role)
     owners = {os.stat(f"/proc/{process.pid}").st_uid for process in installed.processes}
-    assert owners == set(UIDS.values())
+    assert owners == {UIDS[layout.USERS[role]] for role in ALWAYS}
     spool = installed.spool
     for uid, id_ in ((ALICE, "alice"), (BOB, "bob")):
         installed.drop(uid, f"{id_}.json")
@@ -203,7 +203,7 @@ def test_root_who_tried_the_daemons_by_hand_leaves_nothing_in_their_way(installe
     assert installed.response(ALICE, "first")["status"] == "COMPLETED"
     by_hand.terminate()
     assert by_hand.wait(PATIENCE) == 0
-    for role in layout.USERS:
+    for role in ALWAYS:
         installed.start(role)
     installed.drop(ALICE, "second.json")
     assert installed.response(ALICE, "second")["status"] == "COMPLETED"
@@ -331,7 +331,7 @@ def test_each_user_says_what_he_measures(installed: Installed) -> None:
     until(lambda: value("health", 'spoold_oldest_seconds{state="running"') > 1)
     until(lambda: value("intake", 'spoold_entries{state="incoming"') == 0)
     assert value("health", 'spoold_entries{state="incoming"') == -1
-    assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == set(UIDS.values())
+    assert {os.stat(path).st_uid for path in directory.glob("*.prom")} == {UIDS[layout.USERS[role]] for role in ALWAYS}
 
 
 def test_the_shell_client_writes_into_nobody_elses_file(installed: Installed) -> None:

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from spoold.config import DockerSettings, Settings
-from spoold.daemon import ROLES
+from spoold.model.states import ALWAYS
 from tests.served import PATIENCE, Served
 from tests.waiting import until
 
@@ -135,7 +135,7 @@ def test_a_hundred_of_one_environment_are_one_build_and_ten_others_ten(served: S
     served.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize("role", list(ROLES))
+@pytest.mark.parametrize("role", list(ALWAYS))
 def test_kill_9_of_a_daemon_in_the_middle_loses_and_doubles_nothing(served: Served, role: str) -> None:
     numbers = range(16)
     for number in numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 
 import click
@@ -13,7 +14,7 @@ from spoold.config import NAME, Settings
 from spoold.config.file import load
 from spoold.daemon import ROLES, serve
 from spoold.host import journal, log, userns
-from spoold.model.states import Role
+from spoold.model.states import ALWAYS, Role
 from spoold.spool import layout
 
 Read = partial[Settings]  # reads the settings, at the start and at SIGHUP
@@ -27,6 +28,10 @@ HELP = {
     Role.HEALTH: (
         "Put back what dead workers held. End what cost too many attempts, and remove what is old. There is one of it "
         "on a spool."
+    ),
+    Role.SCALE: (
+        "Have Slurm start executors while there is work for them. They are as many as the settings allow for each "
+        "pool ([scale.pools.NAME]). There is one of it on a spool, where sbatch, squeue and scancel work."
     ),
 }
 MORE = """
@@ -73,12 +78,12 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
     context.obj = partial(_settings, config, spool)
 
 
-def _settings(config: str | None, spool: str | None, name: str | None = None) -> Settings:
+def _settings(config: str | None, spool: str | None, executor: Mapping[str, object] | None = None) -> Settings:
     settings = load(config)
     if spool is not None:
         settings = replace(settings, spool=replace(settings.spool, path=spool))
-    if name is not None:
-        settings = replace(settings, executor=replace(settings.executor, name=name))
+    if executor:
+        settings = replace(settings, executor=replace(settings.executor, **executor))
     return settings
 
 
@@ -96,12 +101,17 @@ for _role, _text in HELP.items():
 
 @command.command(Role.EXECUTOR, help=HELP[Role.EXECUTOR] + MORE.format(role=Role.EXECUTOR))
 @click.option("--name", metavar="NAME", help="Which of several on one spool this is, in place of [executor] name.")
+@click.option("--slots", metavar="NUMBER", type=click.IntRange(min=1), help="In place of [executor] slots.")
+@click.option("--idle", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] idle.")
+@click.option("--lifetime", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] lifetime.")
+@click.option("--route-only", is_flag=True, default=None, help="As [executor] route_only.")
 @click.pass_obj
-def run_executor(read: Read, name: str | None) -> None:
+def run_executor(read: Read, /, name: str | None, **more: object) -> None:
     """Run one executor."""
     if name is not None and not re.fullmatch(NAME, name):
         raise click.UsageError(f"--name {name!a}: letters, digits, '.', '_' and '-', the first a letter or digit")
-    named = partial(read, name=name)
+    said = {"name": name} | more
+    named = partial(read, executor={key: value for key, value in said.items() if value is not None})
     serve(named(), [Role.EXECUTOR], named)
 
 
@@ -130,10 +140,10 @@ def run_fetch(read: Read) -> None:
     serving.run(read)
 
 
-@command.command("all", short_help="Run all four in one process, for a desk or a demo.")
+@command.command("all", short_help="Run all of them in one process, for a desk or a demo.")
 @click.pass_obj
 def run_all(read: Read) -> None:
-    """Run all four daemons in one process, on a spool that is made if there is none: for a desk or a demo.
+    """Run all daemons in one process, on a spool that is made if there is none: for a desk or a demo.
 
     \b
     Examples:
@@ -143,7 +153,7 @@ def run_all(read: Read) -> None:
     """
     settings = read()
     layout.create(settings.spool.path)
-    serve(settings, list(ROLES), read)
+    serve(settings, list(ROLES if settings.scale.pools else ALWAYS), read)
 
 
 def main() -> None:

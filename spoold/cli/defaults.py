@@ -12,7 +12,7 @@ import msgspec
 
 from spoold.config import Settings
 from spoold.config.live import is_live
-from spoold.model.setting import Described, Section, describe
+from spoold.model.setting import CHOSEN, Described, Section, describe
 
 WIDTH = 100
 HEAD = """\
@@ -41,7 +41,8 @@ def _nixpkgs(setting: Described) -> str:
 
 def _table(section: Section) -> str:
     about = " ".join(section.about.split("\n\n")[0].replace("``", "").split())
-    return "".join([_comment(about), f"[{section.path}]\n", *_lines(section)])
+    mark = "#" if CHOSEN in section.path.split(".") else ""  # else there would be a table of that name
+    return "".join([_comment(about), f"{mark}[{section.path}]\n", *_lines(section)])
 
 
 def _lines(section: Section) -> Iterator[str]:

@@ -15,7 +15,7 @@ from spoold.cli.options import JSON
 from spoold.cli.place import pass_settings
 from spoold.cli.text import printable
 from spoold.config import Settings
-from spoold.doctor import budget, installation, nix, sandbox, spool
+from spoold.doctor import budget, installation, nix, sandbox, slurm, spool, stores
 from spoold.model.errors import SpooldError
 from spoold.model.findings import Finding, Level
 from spoold.model.job import Runtime
@@ -65,6 +65,8 @@ def _examine(settings: Settings, *, quiet: bool) -> Iterator[tuple[str, Finding]
         "Sandbox": lambda: sandbox.examine(settings, runtime),
         "Memory": lambda: budget.examine(settings),
         "Nix": lambda: nix.examine(settings, runtime),
+        "Slurm": lambda: slurm.examine(settings),
+        "Store": lambda: stores.examine(settings, runtime),
     }
     console = Console(stderr=True, quiet=quiet)
     for room, look in rooms.items():

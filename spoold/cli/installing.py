@@ -24,9 +24,10 @@ from spoold.spool import layout, lists
 def init(settings: Settings, *, as_json: bool) -> None:
     """Make the spool and the Nix state: their directories with owners and modes. It keeps those that exist.
 
-    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder and spoold-health and the
-    groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else one user has to run
-    all daemons, and the builder makes the Nix state when it starts. It prints what it made or mended.
+    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder, spoold-health and
+    spoold-scale and the groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else
+    one user has to run all daemons, and the builder makes the Nix state when it starts. It prints what it made or
+    mended.
 
     Root also tries, as several users, whether access control lists do on this file system what responses need. Where
     they do not, it says which setting to change.

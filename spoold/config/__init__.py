@@ -18,6 +18,7 @@ from spoold.model.collection import Rules
 from spoold.model.job import BuildLimits
 from spoold.model.limits import MIB, Limits
 from spoold.model.retention import Rules as Retention
+from spoold.model.scaling import ScaleSettings
 from spoold.model.setting import setting
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of an executor: part of file names
@@ -118,6 +119,35 @@ class ExecutorSettings(_Section, frozen=True):
             "for so long a stopping executor lets jobs run; then they are put back and lose no attempt", "seconds", ge=0
         ),
     ] = 60.0
+    idle: Annotated[
+        float,
+        setting("an executor of a pool ends after so long without a job or an answer; 0 means never", "seconds", ge=0),
+    ] = 0.0
+    lifetime: Annotated[
+        float,
+        setting(
+            "an executor of a pool takes no more jobs so long after its start, drains and ends; 0 means never",
+            "seconds",
+            ge=0,
+        ),
+    ] = 0.0
+    route_only: Annotated[
+        bool,
+        setting(
+            "true makes it a router: it files builds and gives answers that need no sandbox, leaves jobs to others, "
+            "needs no engine, and does not end for being idle"
+        ),
+    ] = False
+
+    @property
+    def process(self) -> str:
+        """Return what tells this executor's process from all others on a spool."""
+        return f"{'router' if self.route_only else 'executor'}-{self.name}"
+
+    @property
+    def is_of_a_pool(self) -> bool:
+        """Tell whether it ends by itself: then nobody may ever start one of its name again."""
+        return bool(self.idle or self.lifetime)
 
 
 class DockerSettings(_Section, frozen=True):
@@ -314,6 +344,7 @@ class Settings(_Section, frozen=True):
     retention: Retention = Retention()
     turns: TurnsSettings = TurnsSettings()
     metrics: MetricsSettings = MetricsSettings()
+    scale: ScaleSettings = ScaleSettings()
     nixpkgs: Annotated[
         dict[str, str],
         setting(

@@ -25,6 +25,7 @@ LIVE = (
     "gc",
     "retention",
     "turns",
+    "scale",
     "nixpkgs",
 )
 

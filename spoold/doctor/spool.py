@@ -14,7 +14,7 @@ from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Subject
 from spoold.model.ids import Kept
-from spoold.model.states import Kind, Role
+from spoold.model.states import ALWAYS, Kind, Role
 from spoold.spool import layout, lists
 from spoold.upkeep.presence import elsewhere
 
@@ -99,10 +99,6 @@ def _mount(settings: Settings) -> Iterator[Finding]:
         yield what.note("is local, and spool.remote makes the daemons poll it", "spool.remote = false")
     else:
         yield what.fine("remote, and polled" if mount.remote else "local, and watched")
-    state = machine.mount_of(settings.nix.state) if os.path.isdir(settings.nix.state) else None
-    if state is not None and state.remote:
-        remedy = "put nix.state on a local disk"
-        yield Subject(f"file system of nix.state: {state.kind}").refused("Nix's database needs local locks", remedy)
 
 
 def _room(path: str, what: Subject) -> Finding:
@@ -202,21 +198,28 @@ def _roles(settings: Settings) -> Iterator[Finding]:
     executors = sorted(
         name.removesuffix(Kept.LOCK)
         for name in os.listdir(temporary)
-        if name.startswith("executor-") and name.endswith(Kept.LOCK)
+        if name.startswith(("executor-", "router-")) and name.endswith(Kept.LOCK)
     )
-    for role in (*SINGLE, *(executors or [f"executor-{settings.executor.name}"])):
+    single = [role for role in SINGLE if role in ALWAYS or settings.scale.pools]
+    for role in (*single, *(executors or [f"executor-{settings.executor.name}"])):
         holders = machine.lock_holders(os.path.join(temporary, role + Kept.LOCK))
         if holders:
             yield Subject(f"daemon {role}").fine(f"runs (pid {holders[0]})")
         else:
-            daemon, _, name = role.partition("-")  # executor-NAME
-            unit, command = (f"{daemon}@{name}", f"{daemon} --name {name}") if name else (daemon, daemon)
-            remedy = f"systemctl start spoold-{unit}, or `spoold {command}`"
+            remedy = _start(role)
             if host := elsewhere(settings.spool.path, role):
                 remedy = f"nothing, while that host lives; else what starts it here: {remedy}"
             yield Subject(f"daemon {role}").note(
                 f"does not run on this host{f', last on {host!a}' if host else ''}", remedy
             )
+
+
+def _start(process: str) -> str:
+    kind, _, name = process.partition("-")  # executor-NAME, router-NAME, or a role
+    if kind == "router":
+        return f"`spoold executor --name {name} --route-only`"
+    unit, command = (f"{kind}@{name}", f"{kind} --name {name}") if name else (kind, kind)
+    return f"systemctl start spoold-{unit}, or `spoold {command}`"
 
 
 def _leases(settings: Settings) -> Finding:

@@ -178,6 +178,22 @@ SANDBOX_REQUESTS = Counter(
     found=("yes", "no"),
 )
 
+# -- scale
+SCALE_DEMAND = Gauge("spoold_scale_demand", "Submissions that pilots could work on", (Role.SCALE,))
+PILOTS = Gauge(
+    "spoold_pilots",
+    "Jobs of Slurm that are executors, by pool",
+    (Role.SCALE,),
+    pool=(),
+    state=("waits", "runs"),
+)
+PILOTS_SUBMITTED = Counter("spoold_pilots_submitted_total", "Executors that Slurm was asked for", (Role.SCALE,))
+PILOTS_CANCELLED = Counter("spoold_pilots_cancelled_total", "Of these, those that were cancelled", (Role.SCALE,))
+PILOTS_LOST = Counter(
+    "spoold_pilots_lost_total", "Jobs that Slurm says run, and whose executor was not there", (Role.SCALE,)
+)
+SLURM_READY = Gauge("spoold_slurm_ready", "1 while Slurm answers", (Role.SCALE,))
+
 # -- builder
 BUILD = Histogram("spoold_build_seconds", "Time of a build of dependencies", (Role.BUILDER,), SHORT, outcome=OUTCOMES)
 BUILDS_RUNNING = Gauge("spoold_builds_running", "Builds that have a place", (Role.BUILDER,))

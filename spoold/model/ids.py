@@ -74,6 +74,7 @@ class Kept(StrEnum):
     HOST = ".host"
     COUNT = ".count"
     USAGE = ".usage"
+    STORE = ".store"
 
 
 class Hint(NamedTuple):

@@ -20,6 +20,9 @@ def setting(
     return Meta(description=description, extra={"unit": unit}, ge=ge, le=le)
 
 
+CHOSEN = "NAME"  # stands for a name that the operator chooses, in the path of a table
+
+
 class Described(NamedTuple):
     """A setting: its table (``""`` for the top), its name, what it means, its unit, its default, and its choices."""
 
@@ -40,7 +43,10 @@ class Section(NamedTuple):
 
 
 def describe(defaults: msgspec.Struct, path: str = "") -> Iterator[Section]:
-    """Yield the table of ``defaults`` and those in it, in the order of the file: manual and default file need that."""
+    """Yield the table of ``defaults`` and those in it, in the order of the file: manual and default file need that.
+
+    Tables whose names the operator chooses are there once, as ``CHOSEN``.
+    """
     about = inspect.getdoc(type(defaults)) or ""
     plain, tables = [], []
     for field, hint in typing.get_type_hints(type(defaults), include_extras=True).items():
@@ -49,6 +55,9 @@ def describe(defaults: msgspec.Struct, path: str = "") -> Iterator[Section]:
             tables.append((f"{path}.{field}".lstrip("."), default))
             continue
         base, *metas = typing.get_args(hint)
+        if default == {} and isinstance(of := typing.get_args(base)[-1], type) and issubclass(of, msgspec.Struct):
+            tables.append((f"{path}.{field}.{CHOSEN}".lstrip("."), of()))
+            continue
         said = [meta for meta in metas if isinstance(meta, Meta) and meta.description]
         choices = typing.get_args(base) if typing.get_origin(base) is Literal else ()
         description, extra = said[0].description or "", said[0].extra or {}

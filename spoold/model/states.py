@@ -63,3 +63,7 @@ class Role(StrEnum):
     EXECUTOR = "executor"
     BUILDER = "builder"
     HEALTH = "health"
+    SCALE = "scale"
+
+
+ALWAYS = tuple(role for role in Role if role is not Role.SCALE)  # of every spool; that one needs a pool

@@ -56,14 +56,16 @@ class Presence:
         self._mine = fsops.keep_open(self._path)
         self._thread.start()
 
-    def give_up(self) -> None:
-        """Let another host have it at once."""
+    def give_up(self) -> bool:
+        """Let another host have it at once; tell whether none had it before."""
         self._stop.set()
         self._thread.join()
-        if self._is_mine():
+        mine = self._is_mine()
+        if mine:
             fsops.remove(self._path)
         if self._mine is not None:
             self._mine.close()
+        return mine
 
     def _is_renewed(self, host: str) -> bool:
         """Wait until another host's file is renewed or gone, or is as old as a lost lease."""

@@ -110,7 +110,7 @@ class Bench:
         return (self.root / directory / name).exists()
 
     def names(self, directory: str) -> set[str]:
-        passing = (".probe", ".held", ".count", ".usage", "requeue.lock")
+        passing = (".probe", ".held", ".count", ".usage", ".store", "requeue.lock")
         return {name for name in os.listdir(self.root / directory) if not name.endswith(passing)}
 
     def picture(self) -> dict[str, set[str]]:

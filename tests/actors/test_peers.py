@@ -41,7 +41,7 @@ def here(directory: Path, *names: str) -> None:
 
 
 def looked(directory: Path, name: str, clock: Clock) -> Peers:
-    made = Peers(str(directory), name, LEASE, clock)
+    made = Peers(str(directory), f"executor-{name}", LEASE, clock)
     made.look()
     return made
 

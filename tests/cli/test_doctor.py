@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from spoold.cli import doctor as cli
 from spoold.cli import exits
 from spoold.config import DockerSettings, ExecutorSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
-from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, trial_of_builds
+from spoold.doctor import budget, installation, kernel, nix, protection, sandbox, spool, stores, trial_of_builds
 from spoold.engines.docker import doctor as docker_doctor
 from spoold.engines.docker import walls
 from spoold.engines.docker.sandbox import DockerSandbox
@@ -191,7 +191,7 @@ def test_a_file_system_of_another_host(own: Settings, monkeypatch: pytest.Monkey
     monkeypatch.setattr(machine, "mount_of", nfs)
     found = list(spool.examine(own))
     assert "set spool.remote = true" in said(found, Level.WARNING)
-    assert "put nix.state on a local disk" in said(found, Level.REFUSED)
+    assert "put nix.state on a local disk" in said(stores.examine(own, None), Level.REFUSED)
     polled = replace(own, spool=replace(own.spool, remote=True))
     assert "remote, and polled" in said(spool.examine(polled), Level.FINE)
 

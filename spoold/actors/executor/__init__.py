@@ -26,6 +26,7 @@ from spoold.actors.executor.answering import Answering
 from spoold.actors.executor.building import Building
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.finding import Finder
+from spoold.actors.executor.life import Life
 from spoold.actors.executor.line import Line
 from spoold.actors.executor.pace import Pace
 from spoold.actors.executor.provided import Provided
@@ -52,6 +53,7 @@ from spoold.spool.store import Spool
 from spoold.upkeep import usage
 from spoold.upkeep.floor import Floor
 from spoold.upkeep.shares import Shares
+from spoold.upkeep.stores import Stores
 
 log = Log(Role.EXECUTOR)
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
@@ -65,7 +67,7 @@ class Executor:
 
     def __init__(self, settings: Settings, make_sandbox: Callable[[Runtime], Sandbox]) -> None:
         self._settings = settings = fitted(settings)
-        self._spool = spool = Spool(settings, f"executor-{settings.executor.name}")
+        self._spool = spool = Spool(settings, settings.executor.process)
         self._builds = builds = BuildStore(settings)
         self._engine = EngineMonitor(make_sandbox)
         self._persons = persons = Persons()
@@ -80,7 +82,7 @@ class Executor:
         )
         self._line.set_weights(weights(settings.turns.weights))
         self._ending = ending = Ending(spool, shares, newer)
-        notes = spool.queue.path("tmp", f"executor-{executor.name}{Kept.HELD}")
+        notes = spool.queue.path("tmp", f"{executor.process}{Kept.HELD}")
         heartbeat = Heartbeat(settings.lease.renewal, notes)
         self._slots = Slots(
             settings,
@@ -110,7 +112,10 @@ class Executor:
             backlog=self._finder.backlog,
             floor=floor,
             newer=newer,
+            leave=self._seen.leave if executor.route_only else None,
         )
+        self._life = Life(executor, spool.clock.monotonic())
+        self._stores = Stores(spool.root, settings)
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
         self._pace = Pace(lambda: self._line.length, spool.clock.monotonic, executor.slots)
@@ -141,6 +146,12 @@ class Executor:
         """Say whether leases are not renewed any more, or a slot is lost."""
         return self._slots.stuck(patience)
 
+    @property
+    def over(self) -> str:
+        """Say why it ends by itself, "" where it goes on."""
+        now = self._spool.clock.monotonic()
+        return self._life.over(now, max(self._slots.worked(now), self._answering.answered))
+
     def apply_settings(self, settings: Settings) -> None:
         """Go by other settings; jobs that run keep what they began with."""
         if settings.turns != self._settings.turns and (found := weights_if_known(settings.turns.weights)) is not None:
@@ -154,8 +165,9 @@ class Executor:
         """Measure the slots, the line, and the engine."""
         self._slots.measure()
         READY.set(self._line.length)
-        ENGINE_READY.set(self._engine.ready.is_set())
-        self._engine.measure()
+        if not self._settings.executor.route_only:
+            ENGINE_READY.set(self._engine.ready.is_set())
+            self._engine.measure()
 
     def stop(self) -> None:
         """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""
@@ -193,8 +205,9 @@ class Executor:
     def _follow_runtime(self) -> None:
         if self._provided.changed():
             self._building.clear()
-            if self._provided.runtime is not None:
+            if self._provided.runtime is not None and not self._settings.executor.route_only:
                 self._slots.use_runtime(self._provided.runtime)
+                self._stores.note(self._provided.runtime)
         self._engine.look()
 
     def _let_those_with_room_begin(self) -> None:
@@ -213,17 +226,19 @@ class Executor:
             return
         self._next_note = now + NOTES
         with contextlib.suppress(OSError):
-            usage.note(self._spool.root, f"executor-{self._settings.executor.name}", used)
+            usage.note(self._spool.root, self._settings.executor.process, used)
 
     def _pause(self) -> float:
         now = self._spool.clock.monotonic()
-        longest = (
-            self._settings.spool.scan
-            if self._engine.ready.is_set() and not (self._held or self._answering)
-            else BACK_OFF
-        )
-        ends = [end - now for end in (self._building.next_end, self._seen.rests_until) if end is not None]
+        longest = self._settings.spool.scan if self._is_equipped and not (self._held or self._answering) else BACK_OFF
+        known = (self._building.next_end, self._seen.rests_until, self._life.ends)
+        ends = [end - now for end in known if end is not None]
         return max(0.05, min([longest, self._finder.pause, *ends]))
+
+    @property
+    def _is_equipped(self) -> bool:
+        """Tell whether it has what it needs for its work."""
+        return self._settings.executor.route_only or self._engine.ready.is_set()
 
     # -- what to do with one submission
 

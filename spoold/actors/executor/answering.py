@@ -49,6 +49,7 @@ class Answering:
         self._holder = Holder(spool.queue, heartbeat, None, log)
         self._floor, self._shares, self._persons = floor, shares, persons
         self._held = Held()
+        self.answered = float("-inf")  # when one was given last, on the monotonic clock
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether an entry waits here for room."""
@@ -96,6 +97,7 @@ class Answering:
     def finish(self, place: Place, submission: Submission, response: Response) -> None:
         """Claim an entry and end it; a full disk puts it back, and it loses no attempt."""
         self._hold(place, lambda _: self._ending.finish(place.entry, submission, response))
+        self.answered = self._spool.clock.monotonic()
 
     def _hold(self, place: Place, work: Callable[[Lease], None]) -> None:
         back = partial(self._give_back, place.entry)

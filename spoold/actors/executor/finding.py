@@ -61,7 +61,7 @@ class Finder:
         answering: Answering,
     ) -> None:
         self._queue, self._clock = spool.queue, spool.clock
-        self._peers = Peers(spool.queue.path("tmp"), settings.executor.name, settings.lease, spool.clock)
+        self._peers = Peers(spool.queue.path("tmp"), settings.executor.process, settings.lease, spool.clock)
         self._few = FEW * settings.executor.slots
         self._seen = seen
         self._line = line

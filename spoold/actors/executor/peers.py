@@ -22,11 +22,15 @@ PREFIX = "executor-"
 
 
 class Peers:
-    """The executors that note their presence in ``directory``; this one is called ``name``, there or not."""
+    """The executors that note their presence in ``directory``; this one's ``process`` is one of them, there or not.
 
-    def __init__(self, directory: str, name: str, lease: LeaseSettings, clock: Clock) -> None:
+    A router is none of those that others leave entries to, and comes after all of them.
+    """
+
+    def __init__(self, directory: str, process: str, lease: LeaseSettings, clock: Clock) -> None:
         self._directory = directory
-        self._own = f"{PREFIX}{name}{Kept.HOST}"
+        self._own = f"{process}{Kept.HOST}"
+        self._routes = not process.startswith(PREFIX)
         self._lease = lease
         self._clock = clock
         self._looked = float("-inf")  # on the monotonic clock
@@ -60,4 +64,6 @@ class Peers:
 
     def rank(self, id_: str) -> int:
         """Return how many other executors look at an entry with that id before this one does."""
+        if self._routes:
+            return self.count - 1
         return (zlib.crc32(id_.encode()) - self._number) % self.count if self.count > 1 else 0

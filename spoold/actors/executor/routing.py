@@ -8,6 +8,7 @@ no failure of the program.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from spoold.actors.executor.answering import Answering
 from spoold.actors.executor.backlog import Backlog
@@ -45,10 +46,13 @@ class Routing:
         backlog: Backlog,
         floor: Floor,
         newer: LeftAlone,
+        leave: Callable[[Place], None] | None = None,
     ) -> None:
+        """``leave`` is of a router: what is ready for a slot is left to executors that have some."""
         self._spool, self._builds, self._provided = spool, builds, provided
         self._answering, self._building, self._line, self._backlog = answering, building, line, backlog
         self._floor, self._newer = floor, newer
+        self._leave = leave
 
     def route(self, place: Place, submission: Submission, limits: Limits) -> None:
         """Send a submission on: to its answer, to wait for its builds, or into the line, under the ``limits`` of now.
@@ -66,6 +70,9 @@ class Routing:
             self._answering.answer(place, submission, found[0])
             return
         due = [(build, state) for build, state in zip(builds, found, strict=True) if not isinstance(state, BuildRecord)]
+        if not due and self._leave:
+            self._leave(place)
+            return
         if not due:
             self._line_up(place, submission, request, [each for each in found if isinstance(each, BuildRecord)], limits)
             return

@@ -71,10 +71,11 @@ class Slots:
         self._spool, self._builds, self._engine = spool, builds, engine
         self._ending, self._floor, self._newer = ending, floor, newer
         self._heartbeat = heartbeat
-        slots = settings.executor.slots
+        slots = 0 if settings.executor.route_only else settings.executor.slots
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
         self._runtime: Runtime | None = None
+        self._worked = spool.clock.monotonic()  # when a slot had work last
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
         self._showing = Showing()
@@ -105,6 +106,10 @@ class Slots:
         """Say what of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
         lost = next((f"{worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
         return lost or self._heartbeat.stuck(patience)
+
+    def worked(self, now: float) -> float:
+        """Return when a slot had work last, on the monotonic clock: ``now`` where one has."""
+        return now if self._holder.held else self._worked
 
     def measure(self) -> None:
         """Measure how many there are, and how many have work."""
@@ -157,6 +162,7 @@ class Slots:
             log.error("the host is in the way; private names go later", error=error)
         except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
             log.bug("a slot failed", submission=taken.place.entry.id, error=error)
+        self._worked = self._spool.clock.monotonic()
 
     def _wait_for_engine_and_room(self) -> None:
         while not self._stopping.is_set():

@@ -40,6 +40,7 @@ from spoold.upkeep.check import Check
 from spoold.upkeep.counting import Counter
 from spoold.upkeep.depth import Measure
 from spoold.upkeep.holdings import Pause, passing_over, walk
+from spoold.upkeep.leavings import Leavings
 from spoold.upkeep.retention import Retention
 from spoold.upkeep.unexplained import Unexplained
 
@@ -66,6 +67,7 @@ class Health(Threadless):
         self._seldom = Seldom(log, self._spool.clock)
         self._persons = Persons()
         self._retention = Retention(settings, self._spool, self._builds, self._persons.of)
+        self._leavings = Leavings(self._spool.root, settings.lease, self._spool.clock)
         self._counter = Counter(settings, self._spool, self._persons.of)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
         self._watchmen = {
@@ -112,6 +114,8 @@ class Health(Threadless):
         self._clear_progress()
         clear_private(self._spool.queue, self._spool.clock)
         clear_private(self._builds.queue, self._spool.clock)
+        for process in self._leavings.step():
+            log.info("removed what an executor left that is gone", executor=process)
         self._order_collection()
         self._report_unexplained()
         self._persons.look()

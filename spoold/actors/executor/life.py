@@ -1,0 +1,34 @@
+"""When an executor of a pool ends by itself: it had nothing to do for a while, or its time is over.
+
+Spec: spool-layout.md, "Several hosts". What others started, such as a job of Slurm, is given back when it is not used,
+and ends before whoever started it ends it. Work is what a slot holds and what was answered. An executor whose
+engine is away has none, whatever waits: another one may do better.
+"""
+
+from __future__ import annotations
+
+from spoold.config import ExecutorSettings
+
+
+class Life:
+    """The life of one executor since ``born``; times are the monotonic clock's."""
+
+    def __init__(self, settings: ExecutorSettings, born: float) -> None:
+        self._idle = 0.0 if settings.route_only else settings.idle
+        self._lifetime = settings.lifetime
+        self._born = self._worked = born
+
+    def over(self, now: float, worked: float) -> str:
+        """Say why it ends ``now``, "" where it goes on; ``worked`` is when it had work last."""
+        self._worked = max(self._worked, worked)
+        if self._lifetime and now >= self._born + self._lifetime:
+            return f"its lifetime of {self._lifetime:g} s is over"
+        if self._idle and now >= self._worked + self._idle:
+            return f"it had no work for {self._idle:g} s"
+        return ""
+
+    @property
+    def ends(self) -> float | None:
+        """Return when it ends if no more work comes; None where it does not by itself."""
+        ends = [begin + span for begin, span in ((self._worked, self._idle), (self._born, self._lifetime)) if span > 0]
+        return min(ends, default=None)

@@ -1,0 +1,395 @@
+"""Scale: what it decides, by what is seen; and pilots of a stand-in for Slurm and of Slurm itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold import slurm
+from spoold.actors.scale import Scale
+from spoold.actors.scale.decision import Pilots, decide, wanted
+from spoold.actors.scale.demand import Demand, Renewals
+from spoold.actors.scale.pilots import FIRST, LONGEST, QUICK, Pool
+from spoold.config import ExecutorSettings, LeaseSettings, Settings
+from spoold.config.file import decode
+from spoold.host import machine
+from spoold.model.errors import OperatorError
+from spoold.model.scaling import PoolSettings, ScaleSettings
+from spoold.slurm import Job, JobState, Slurm
+from tests.actors.bench import Bench, settings_for
+from tests.clusters import Cluster, Real, StandIn
+from tests.engines import REPOSITORY
+from tests.names import named
+
+LEASE = 30.0
+POOL = PoolSettings(most=3, entries=2)
+
+
+def job(id_: int, number: int, state: JobState) -> Job:
+    return Job(id_, f"spoold-pool-{number}", state)
+
+
+NONE: frozenset[int] = frozenset()
+
+
+def pilots(
+    *jobs: Job, present: AbstractSet[int] = NONE, lost: Collection[int] = NONE, resting: AbstractSet[int] = NONE
+) -> Pilots:
+    found: dict[int, list[Job]] = {}
+    for each in jobs:
+        found.setdefault(int(each.name.rsplit("-", 1)[1]), []).append(each)
+    return Pilots(found, present, lost, resting)
+
+
+WAITS, RUNS, LEAVES, ENDED = JobState
+
+# -- the decision
+
+
+@pytest.mark.parametrize(
+    ("seen", "want", "submit", "cancel"),
+    [
+        (pilots(), 2, [0, 1], []),
+        (pilots(), 9, [0, 1, 2], []),
+        (pilots(job(1, 0, WAITS)), 2, [1], []),
+        (pilots(job(1, 0, RUNS), present={0}), 1, [], []),
+        (pilots(job(1, 0, ENDED)), 1, [0], []),
+        (pilots(job(1, 0, LEAVES)), 1, [1], []),  # its name isn't free yet, nor does it work
+        (pilots(present={0}), 1, [], []),  # an orphan works, whatever Slurm forgot
+        (pilots(job(1, 0, WAITS), present={0}), 0, [], []),  # what came back with an old state isn't cancelled
+        (pilots(job(1, 0, RUNS), lost={1}), 1, [1], [1]),
+        (pilots(resting={0}), 1, [1], []),
+        (pilots(job(1, 0, WAITS), job(2, 1, WAITS), job(3, 2, RUNS), present={2}), 1, [], [2, 1]),
+        (pilots(job(1, 0, RUNS), job(2, 1, RUNS), present={0, 1}), 0, [], []),  # those that run leave by themselves
+        (pilots(job(1, 0, RUNS), job(2, 0, WAITS), present={0}), 1, [], [2]),  # two of one name
+        (pilots(job(1, 0, WAITS), job(2, 0, WAITS)), 1, [], [2]),
+        (pilots(job(1, 7, WAITS)), 0, [], [1]),  # from when there could be more
+    ],
+)
+def test_decisions(seen: Pilots, want: int, submit: list[int], cancel: list[int]) -> None:
+    decision = decide(POOL, want, seen)
+    assert (decision.submit, [each.id for each in decision.cancel]) == (submit, cancel)
+
+
+def test_the_first_pool_gets_as_many_as_it_may_and_the_next_the_rest() -> None:
+    pools = [PoolSettings(most=2, entries=4), PoolSettings(most=8, entries=1, least=1)]
+    assert wanted(pools, 0) == [0, 1]
+    assert wanted(pools, 5) == [2, 1]
+    assert wanted(pools, 11) == [2, 3]
+    assert wanted(pools, 1000) == [2, 8]
+
+
+def test_a_job_is_no_other_pools() -> None:
+    pool = Pool("pool", LEASE)
+    others = [Job(1, "spoold-pool-x-0", RUNS), Job(2, "pool-0", RUNS), Job(3, "spoold-pool-01", RUNS)]
+    assert pool.see(others, set(), 0.0).jobs == {}
+
+
+# -- what is believed
+
+
+def test_what_squeue_lists_no_more_is_believed_for_a_lease() -> None:
+    pool = Pool("pool", LEASE)
+    pool.see([job(1, 0, WAITS)], set(), 0.0)
+    assert pool.see([], set(), LEASE - 1).live == {0}
+    assert pool.see([], set(), LEASE).live == set()
+
+
+def test_what_was_submitted_is_there_before_squeue_lists_it() -> None:
+    pool = Pool("pool", LEASE)
+    pool.submitted(1, "spoold-pool-0", 0.0)
+    assert pool.see([], set(), 1.0).live == {0}
+
+
+def test_an_end_that_was_seen_is_believed_at_once() -> None:
+    pool = Pool("pool", LEASE)
+    pool.see([job(1, 0, RUNS)], {0}, 0.0)
+    pool.see([job(1, 0, ENDED)], set(), 100.0)
+    assert pool.see([], set(), 101.0).jobs == {}
+
+
+def test_a_pilot_whose_presence_is_not_renewed_for_a_lease_is_lost() -> None:
+    pool = Pool("pool", LEASE)
+    assert pool.see([job(1, 0, RUNS)], set(), 0.0).lost == set()
+    assert pool.see([job(1, 0, RUNS)], {0}, 20.0).lost == set()
+    assert pool.see([job(1, 0, RUNS)], set(), 49.0).lost == set()
+    assert pool.see([job(1, 0, RUNS)], set(), 49.0 + LEASE).lost == {1}
+
+
+def test_a_pilot_that_ends_at_once_rests_ever_longer_and_is_never_given_up() -> None:
+    pool, now, rests = Pool("pool", LEASE), 0.0, []
+    for id_ in range(1, 10):
+        pool.submitted(id_, "spoold-pool-0", now)
+        assert pool.see([job(id_, 0, ENDED)], set(), now).resting == {0}
+        began = now
+        while pool.see([job(id_, 0, ENDED)], set(), now).resting:
+            now += 0.5
+        rests.append(now - began)
+    assert rests == [FIRST, 2, 4, 8, 16, 32, LONGEST, LONGEST, LONGEST]
+
+
+def test_one_that_worked_or_was_cancelled_needs_no_rest() -> None:
+    pool = Pool("pool", LEASE)
+    pool.see([job(1, 0, RUNS)], {0}, 0.0)
+    assert not pool.see([job(1, 0, ENDED)], set(), QUICK).resting
+    pool.submitted(2, "spoold-pool-0", 11.0)
+    pool.cancelled(job(2, 0, WAITS))
+    assert not pool.see([job(2, 0, ENDED)], set(), 12.0).resting
+
+
+def test_a_file_is_renewed_by_the_mtime_rule_also_where_clocks_differ() -> None:
+    renewals = Renewals(LeaseSettings(renewal=5, limit=30))
+    assert renewals.among({"fresh": 1000.0, "old": 900.0, "ahead": 5000.0}, 1010.0, 0.0) == {"fresh", "ahead"}
+    assert renewals.among({"fresh": 1000.0, "old": 950.0, "ahead": 5000.0}, 1015.0, 5.0) == {"fresh", "old", "ahead"}
+    assert renewals.among({"fresh": 1000.0, "ahead": 5000.0}, 1040.0, 40.0) == set()
+
+
+# -- demand
+
+
+def test_demand_is_what_could_be_worked_on(bench: Bench) -> None:
+    demand = Demand(bench.settings, bench.spool, bench.builds)
+    bench.builder.step()
+    assert demand.count(100) == 0
+    bench.drop("a")
+    assert demand.count(100) == 1
+    bench.backend.gate.clear()
+    bench.until(lambda: bench.has("building", named("a")), bench.executor.step)
+    assert demand.count(100) == 0, "it waits for its build"
+    bench.backend.gate.set()
+    bench.until(lambda: demand.count(100) == 1, bench.builder.step)
+    (bench.root / "running" / named("b")).write_text("{}")
+    assert demand.count(100) == 2
+    bench.until(lambda: demand.count(100) == 1, lambda: None)  # whoever has it is dead
+    (bench.root / "running" / named("b")).unlink()
+
+
+# -- settings
+
+
+def test_without_a_pool_it_says_what_to_set() -> None:
+    with pytest.raises(OperatorError, match=r"scale\.pools\.NAME"):
+        Scale(Settings())
+
+
+def test_pools_are_tables() -> None:
+    settings = decode(b'[scale.pools.a]\nmost = 4\npartition = "long"\noptions = ["--qos=low"]\n')
+    assert settings.scale.pools["a"].options == ["--qos=low"]
+    with pytest.raises(msgspec.ValidationError, match="is no name"):
+        decode(b'[scale.pools."../x"]\n')
+    with pytest.raises(msgspec.ValidationError, match="options"):
+        decode(b'[scale.pools.a]\noptions = ["script.sh"]\n')
+
+
+# -- with a cluster
+
+
+@pytest.fixture(params=["stand-in", "slurm"])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    made: Cluster = StandIn(tmp_path / "slurm") if request.param == "stand-in" else Real()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    made = StandIn(tmp_path / "slurm")
+    yield made
+    made.stop()
+
+
+class Head:
+    """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
+
+    def __init__(self, root: Path, cluster: Cluster, **pool: object) -> None:
+        program = root / "pilot"
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
+        program.chmod(0o755)
+        config = root / "spoold.toml"
+        changes = {"most": 2, "entries": 1, "idle": 1.0, "program": str(program), "config": str(config)} | pool
+        lease = LeaseSettings(renewal=0.2, limit=8.0, check=0.1, pause=0.05)
+        self.settings = settings_for(
+            root / "spool",
+            lease=lease,
+            executor=ExecutorSettings(name="head", slots=1, route_only=True, drain=1.0),
+            scale=ScaleSettings(interval=0.1, pools={"pool": PoolSettings(**changes)}),  # type: ignore[arg-type]
+        )
+        config.write_text(
+            f'[spool]\npath = "{root}/spool"\nscan = 0.2\n'
+            "[lease]\nrenewal = 0.2\nlimit = 8.0\n[executor]\ndrain = 1.0\n"
+        )
+        self.bench = Bench(root / "spool", self.settings)
+        self.cluster = cluster
+        self.scale = self.new_scale()
+
+    def new_scale(self) -> Scale:
+        return Scale(self.settings, Slurm(self.cluster.variables))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        self.bench.until(condition, self.step)
+
+    def step(self) -> None:
+        self.bench.step()
+        self.bench.health.step()
+        self.scale.step()
+
+    def states(self) -> list[JobState]:
+        found = Slurm(self.cluster.variables).jobs(os.geteuid())
+        assert found is not None
+        return [each.state for each in found]
+
+    def processes(self) -> list[int]:
+        """Return the pilots that run on this host."""
+        found: list[int] = []
+        for lock in (self.bench.root / "tmp").glob("executor-pool-*.lock"):
+            found += machine.lock_holders(str(lock)) or []
+        return found
+
+    def answered(self, *ids: str) -> bool:
+        return all(self.bench.has("done", f"{id_}.response.json") for id_ in ids)
+
+    def left(self) -> list[str]:
+        return [name for name in os.listdir(self.bench.root / "tmp") if name.startswith("executor-pool")]
+
+
+@pytest.fixture
+def head(tmp_path: Path, cluster: Cluster) -> Iterator[Head]:
+    made = Head(tmp_path, cluster)
+    yield made
+    made.bench.close()
+
+
+def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
+    ids = ["a", "b", "c"]
+    for id_ in ids:
+        head.bench.drop(id_)
+    head.until(lambda: head.answered(*ids))
+    assert {head.bench.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
+    head.until(lambda: not {WAITS, RUNS, LEAVES} & set(head.states()) and not head.left())
+    head.step()
+    assert not {WAITS, RUNS} & set(head.states())
+
+
+def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> None:
+    head.bench.drop("a", "until [ -e GO ]; do sleep 0.1; done".replace("GO", str(head.bench.root.parent / "go")))
+    head.until(lambda: head.bench.names("running"))
+    for pid in head.processes():
+        os.kill(pid, signal.SIGKILL)
+    (head.bench.root.parent / "go").touch()
+    head.until(lambda: head.answered("a"))
+    assert head.bench.response("a")["status"] == "COMPLETED"
+
+
+def test_those_that_wait_are_cancelled_when_nobody_wants_them(tmp_path: Path, cluster: Cluster) -> None:
+    head = Head(tmp_path, cluster, most=5)
+    with contextlib.closing(head.bench):
+        for number in range(8):
+            head.bench.drop(f"a{number}", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+        head.until(lambda: head.states().count(RUNS) == 2 and head.states().count(WAITS) == 3)
+        (tmp_path / "go").touch()
+        head.until(lambda: head.answered(*(f"a{number}" for number in range(8))))
+        head.until(lambda: WAITS not in head.states())
+        head.until(lambda: not head.left())
+
+
+def test_a_scaler_that_starts_anew_finds_its_pilots(head: Head) -> None:
+    head.bench.drop("a", f"until [ -e {head.bench.root}/go ]; do sleep 0.1; done")
+    head.until(lambda: head.bench.names("running"))
+    before = len(head.states())
+    head.scale = head.new_scale()
+    for _ in range(5):
+        head.step()
+    assert len(head.states()) == before
+    (head.bench.root / "go").touch()
+    head.until(lambda: head.answered("a"))
+
+
+@pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs of Slurm's")
+def test_while_the_controller_is_away_pilots_work_on(tmp_path: Path) -> None:
+    cluster = Real()
+    with contextlib.closing(closable(cluster)):
+        head = Head(tmp_path, cluster)
+        head.bench.drop("a", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+        head.until(lambda: head.bench.names("running"))
+        cluster.kill_controller()
+        for _ in range(2):
+            head.step()
+        (tmp_path / "go").touch()
+        head.bench.drop("b")
+        head.until(lambda: head.answered("a", "b"))
+        cluster.start_controller()
+        head.until(lambda: not head.left())
+        head.bench.close()
+
+
+class closable:  # noqa: N801 - an adapter for contextlib.closing
+    def __init__(self, cluster: Cluster) -> None:
+        self.close = cluster.stop
+
+
+@pytest.mark.parametrize("mood", ["fails", "lies", "babbles", "hangs"])
+def test_a_squeue_that_cannot_be_believed_changes_nothing(
+    tmp_path: Path, stand_in: StandIn, mood: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head(tmp_path, stand_in, most=3)
+    for number in range(3):
+        head.bench.drop(f"a{number}", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+    head.until(lambda: head.states().count(RUNS) == 2 and head.states().count(WAITS) == 1)
+    stand_in.feel("squeue", mood)
+    with monkeypatch.context() as patched:
+        if mood == "hangs":
+            patched.setattr(slurm, "BOUNDS", msgspec.structs.replace(slurm.BOUNDS, wall=0.3))
+        for _ in range(5):
+            head.step()
+    assert len(stand_in.jobs()) == 3
+    stand_in.feel("squeue", "")
+    assert head.states().count(WAITS) + head.states().count(RUNS) == 3
+    (tmp_path / "go").touch()
+    head.until(lambda: head.answered("a0", "a1", "a2"))
+    head.bench.close()
+
+
+def test_an_sbatch_that_fails_is_tried_again(tmp_path: Path, stand_in: StandIn) -> None:
+    head = Head(tmp_path, stand_in)
+    stand_in.feel("sbatch", "fails")
+    head.bench.drop("a")
+    for _ in range(3):
+        head.step()
+    assert stand_in.jobs() == {}
+    stand_in.feel("sbatch", "")
+    head.until(lambda: head.answered("a"))
+    head.until(lambda: not head.left())
+    head.bench.close()
+
+
+def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
+    pool = {"memory": 3 << 30, "partition": "p", "account": "a b", "comment": "c", "options": ["--qos=q"], "time": 3600}
+    head = Head(tmp_path, stand_in, slots=4, **pool)
+    head.bench.drop("a")
+    head.until(stand_in.jobs)
+    said = stand_in.jobs()["1"]["argv"]
+    assert isinstance(said, list)
+    for wanted_option in (
+        "--job-name=spoold-pool-0",
+        "--cpus-per-task=4",
+        "--mem=3072M",
+        "--partition=p",
+        "--account=a b",
+        "--comment=c",
+        "--qos=q",
+        "--time=60:00",
+        "--no-requeue",
+        "--signal=B:TERM@31",
+    ):
+        assert wanted_option in said
+    assert said[-1].startswith("--wrap=exec ")
+    assert "executor --name pool-0 --slots 4 --idle 1 --lifetime 3539" in said[-1]
+    head.bench.close()

@@ -1,0 +1,290 @@
+"""Clusters for tests: Slurm itself on this host, with two nodes, and a stand-in that understands what we say to it.
+
+Both run jobs for real. The stand-in can also be made to fail, hang or lie. Its state is a file, ``jobs.json``: for each
+job the id, the name, the state, and the process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+PATIENCE = 60.0
+STAND_IN = '''\
+#!{python}
+"""Stands for squeue, sbatch and scancel, and runs the jobs: `run ID` is one."""
+import fcntl, json, os, signal, subprocess, sys, time
+
+HERE = {here!r}
+
+class State:
+    def __enter__(self):
+        self.lock = open(HERE + "/lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        try:
+            self.jobs = json.load(open(HERE + "/jobs.json"))
+        except FileNotFoundError:
+            self.jobs = {{}}
+        return self.jobs
+
+    def __exit__(self, *_):
+        with open(HERE + "/jobs.json.new", "w") as new:
+            json.dump(self.jobs, new)
+        os.rename(HERE + "/jobs.json.new", HERE + "/jobs.json")
+        self.lock.close()
+
+def option(name):
+    return next((each.partition("=")[2] for each in sys.argv if each.startswith(f"--{{name}}=")), "")
+
+def squeue():
+    with State() as jobs:
+        for id_, job in jobs.items():
+            print(f"{{id_}}|{{job['state']}}|{{job['name']}}|None")
+
+def sbatch():
+    with State() as jobs:
+        id_ = str(len(jobs) + 1)
+        jobs[id_] = {{"name": option("job-name"), "state": "PENDING", "pid": 0, "argv": sys.argv[1:]}}
+    subprocess.Popen([HERE + "/slurm", "run", id_, option("wrap")], start_new_session=True, stdin=subprocess.DEVNULL,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print(id_)
+
+def scancel():
+    with State() as jobs:
+        job = jobs[sys.argv[-1]]
+        if "--state=PENDING" in sys.argv and job["state"] != "PENDING":
+            return
+        running = job["state"] == "RUNNING"
+        job["state"] = "COMPLETING" if running else "CANCELLED"
+        if running and job["pid"]:
+            try:
+                os.killpg(job["pid"], signal.SIGTERM)
+            except ProcessLookupError:
+                job["state"] = "CANCELLED"
+
+def run():
+    id_, command = sys.argv[2:]
+    while True:
+        with State() as jobs:
+            if jobs[id_]["state"] != "PENDING":
+                return
+            if sum(job["state"] in ("RUNNING", "COMPLETING") for job in jobs.values()) < {nodes}:
+                job = subprocess.Popen(["sh", "-c", command], start_new_session=True)
+                jobs[id_].update(state="RUNNING", pid=job.pid)
+                break
+        time.sleep(0.05)
+    code = job.wait()
+    with State() as jobs:
+        jobs[id_]["state"] = {{"RUNNING": "COMPLETED" if code == 0 else "FAILED"}}.get(jobs[id_]["state"], "CANCELLED")
+
+called = os.path.basename(sys.argv[0])
+if called in ("squeue", "sbatch", "scancel"):
+    try:
+        mood = open(HERE + "/mood." + called).read()
+    except FileNotFoundError:
+        mood = ""
+    if mood == "fails":
+        sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    if mood == "hangs":
+        time.sleep(1000)
+    if mood == "lies":
+        sys.exit(0)
+    if mood == "babbles":
+        print("squeue: not what you wanted")
+        sys.exit(0)
+globals()[sys.argv[1] if called == "slurm" else called]()
+'''
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={here}/run/munge.sock
+CredType=cred/munge
+SlurmctldPort={port}
+SlurmctldPidFile={here}/run/slurmctld.pid
+SlurmctldLogFile={here}/log/slurmctld.log
+SlurmdPidFile={here}/run/slurmd.%n.pid
+SlurmdLogFile={here}/log/slurmd.%n.log
+SlurmdSpoolDir={here}/state/%n
+SlurmdParameters=config_overrides
+StateSaveLocation={here}/state/ctld
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
+ReturnToService=2
+SlurmdTimeout=20
+SlurmctldTimeout=20
+KillWait=5
+"""
+
+
+class Cluster(Protocol):
+    """What tests need of one."""
+
+    variables: dict[str, str]  # with which its commands work
+
+    def stop(self) -> None:
+        """Stop it, and end its jobs."""
+
+
+class StandIn:
+    """The stand-in: so many jobs run at once as it has ``nodes``."""
+
+    def __init__(self, here: Path, nodes: int = 2) -> None:
+        self._here = here
+        here.mkdir()
+        program = here / "slurm"
+        program.write_text(STAND_IN.format(python=sys.executable, here=str(here), nodes=nodes))
+        program.chmod(0o755)
+        for name in ("squeue", "sbatch", "scancel"):
+            (here / name).symlink_to(program)
+        self.variables = {"PATH": f"{here}:{os.environ['PATH']}"}
+
+    def feel(self, command: str, mood: str) -> None:
+        """Have a command fail, hang, lie (that there is nothing) or babble; or work again, with ``""``."""
+        (self._here / f"mood.{command}").write_text(mood)
+
+    def jobs(self) -> dict[str, dict[str, object]]:
+        """Return all jobs, by id."""
+        import json  # noqa: PLC0415
+
+        path = self._here / "jobs.json"
+        found: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def stop(self) -> None:
+        """End its jobs."""
+        for job in self.jobs().values():
+            if job["state"] in ("RUNNING", "COMPLETING") and isinstance(job["pid"], int):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(job["pid"], signal.SIGKILL)
+
+
+class Real:
+    """Slurm with munge, of this user's, on ports that are free."""
+
+    def __init__(self, nodes: int = 2, extra: str = "") -> None:
+        self._path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+        missing = [program for program in PROGRAMS if shutil.which(program, path=self._path) is None]
+        if missing:
+            pytest.fail(f"not installed: {', '.join(missing)}; apt-get install --no-install-recommends slurm-wlm munge")
+        self._here = here = Path(tempfile.mkdtemp(prefix="spoold-slurm-"))
+        here.chmod(0o755)  # munge's clients must be able to come in
+        for name in ("state/ctld", "log", "run"):
+            (here / name).mkdir(parents=True)
+        self.variables = {"PATH": self._path, "SLURM_CONF": str(here / "slurm.conf")}
+        self._nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        ports = _free_ports(nodes + 1)
+        host = os.uname().nodename
+        conf = CONF.format(here=here, host=host, user=_user(), port=ports[0]) + extra
+        for name, port in zip(self._nodes, ports[1:], strict=True):
+            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=1000\n"
+        (here / "slurm.conf").write_text(conf + "PartitionName=main Nodes=ALL Default=YES State=UP\n")
+        key = here / "munge.key"
+        key.touch(0o600)
+        key.write_bytes(os.urandom(128))
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        here = self._here
+        files = {"key-file": "munge.key", "seed-file": "munge.seed", "log-file": "log/munged.log"}
+        files |= {"socket": "run/munge.sock", "pid-file": "run/munged.pid"}
+        self.run("munged", "--num-threads=2", *(f"--{option}={here / name}" for option, name in files.items()))
+        self.start_controller("-c")
+        for name in self._nodes:
+            self.run("slurmd", "-N", name)
+        deadline = time.monotonic() + PATIENCE
+        while len(set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) < len(self._nodes):
+            assert time.monotonic() < deadline, "the nodes did not become idle"
+            time.sleep(0.05)
+
+    def start_controller(self, *options: str) -> None:
+        """Start slurmctld."""
+        self.run("slurmctld", *options)
+
+    def kill_controller(self) -> None:
+        """Kill slurmctld, as a crash would."""
+        os.kill(self._pid("slurmctld"), signal.SIGKILL)
+
+    def run(self, *argv: str) -> str:
+        """Run one of its programs; return what it printed."""
+        done = subprocess.run(
+            argv, env=os.environ | self.variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 or argv[0] in ("sinfo", "scancel"), done.stderr
+        return done.stdout
+
+    def _pid(self, daemon: str) -> int:
+        return int((self._here / "run" / f"{daemon}.pid").read_text())
+
+    def stop(self) -> None:
+        """Cancel all jobs, wait for their step daemons, then stop the daemons."""
+        with contextlib.suppress(AssertionError, FileNotFoundError):
+            self.run("scancel", "--full", "--signal=KILL", f"--user={_user()}")
+            self.run("scancel", f"--user={_user()}")
+        deadline = time.monotonic() + PATIENCE
+        with contextlib.suppress(AssertionError, FileNotFoundError):
+            while self.run("squeue", "-h").strip() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        for daemon in (*(f"slurmd.{name}" for name in self._nodes), "slurmctld", "munged"):
+            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+                _end(self._pid(daemon))
+        shutil.rmtree(self._here, ignore_errors=True)
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        os.kill(pid, 0)  # raises once it is gone
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+
+
+def _user() -> str:
+    import pwd  # noqa: PLC0415
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    """Have a cluster inside the block."""
+    try:
+        yield cluster
+    finally:
+        cluster.stop()

@@ -1,0 +1,13 @@
+"""``spoold executor`` whose jobs run as plain processes: what Slurm starts in tests."""
+
+from __future__ import annotations
+
+from spoold import daemon
+from spoold.actors.executor import Executor
+from spoold.cli.daemon import main
+from spoold.model.states import Role
+from tests.standins import PlainSandbox
+
+if __name__ == "__main__":
+    daemon.ROLES[Role.EXECUTOR] = lambda settings: Executor(settings, lambda _: PlainSandbox())
+    main()
