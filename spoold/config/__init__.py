@@ -199,6 +199,16 @@ class NixSettings(_Section, frozen=True):
     system: Annotated[str, setting("what Nix calls this kind of machine")] = "x86_64-linux"
     substituters: Annotated[list[str], setting("the binary caches to ask; none if empty")] = []
     trusted_public_keys: Annotated[list[str], setting("whose signatures on what binary caches give are trusted")] = []
+    netrc: Annotated[
+        str, setting("the file with names and passwords for binary caches and for pins that are URLs, as curl has it")
+    ] = ""
+    certificates: Annotated[
+        str,
+        setting(
+            "the file of certificate authorities by which binary caches and pins that are URLs are known, in PEM; if "
+            "empty, those of the host"
+        ),
+    ] = ""
     jail_user: Annotated[  # not nobody, whom other programs run as: no system gives this one out
         int, setting("the uid under which expressions are evaluated when the builder runs as root")
     ] = 60705

@@ -25,6 +25,7 @@ from spoold.model.errors import ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
 from spoold.nix import cage, cgroups, collect, messages, nixpkgs, packages, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
+from spoold.nix.fetch import Tell
 from spoold.nix.store import Store
 
 log = Log("nix")
@@ -107,7 +108,10 @@ class NixBuilder:
         return ""
 
     def _built(self, name: str, derivation: str) -> str:
-        realised = realise.realise(self.store, derivation.partition("!")[0], BuildLimits(), Event())
+        try:
+            realised = realise.realise(self.store, derivation.partition("!")[0], BuildLimits(), Event())
+        except ClientError as error:
+            raise OperatorError(f"cannot build {name} of nixpkgs.default: {error}") from error
         if realised.finished is not None and not realised.path:
             text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
             raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
@@ -150,8 +154,12 @@ class NixBuilder:
         """Tell whether a store path is there, whole."""
         return self.store.valid([path])
 
-    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: Event) -> BuildResult:
+    def build(
+        self, build_id: str, expression: str, nixpkgs: str, cancelled: Event, tell: Tell | None = None
+    ) -> BuildResult:
         """Build the shell of ``expression`` with the pin named ``nixpkgs``; rooted as ``build_id``.
+
+        ``tell`` is called every now and then with how much has been fetched for it.
 
         Raises :class:`ClientError` for a pin that does not exist, :class:`TemporaryError` or :class:`OperatorError`
         for what is ours, a cancelled build included.
@@ -168,11 +176,13 @@ class NixBuilder:
             verdict.raise_ours(evaluation.finished, self.store)
             if not evaluation.derivation:
                 return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
-            return self._realised(build_id, evaluation, limits, cancelled)
+            return self._realised(build_id, evaluation, limits, cancelled, tell)
 
-    def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
+    def _realised(
+        self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event, tell: Tell | None
+    ) -> BuildResult:
         try:
-            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled)
+            realised = realise.realise(self.store, evaluation.derivation, limits, cancelled, tell)
         except ClientError as error:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:

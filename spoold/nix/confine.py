@@ -50,11 +50,13 @@ def trusted(
     users: Binds | None = None,
     seccomp: int = -1,
     network: bool = False,
+    certificates: str = "",
 ) -> list[str]:
     """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths.
 
     ``is_root``: it is started by root, be it of a user namespace. ``users`` are files to show in place of the host's
-    passwd and group, ``seccomp`` is the descriptor of a filter, -1 for none.
+    passwd and group, ``seccomp`` is the descriptor of a filter, -1 for none. ``certificates`` is a file of authorities
+    in place of the host's.
     """
     programs, inside = [argv[0], *helpers], list(argv)
     options = _filtered(seccomp)
@@ -66,7 +68,7 @@ def trusted(
     seen = users or [(os.path.realpath(path), path) for path in USERS if os.path.exists(path)]
     seen = [*seen, *((path, path) for path in readable)]
     if network:
-        seen += _network_files()
+        seen += _network_files(certificates)
     return _bubblewrap(inside, programs, seen, [(path, path) for path in writable], options, network=network)
 
 
@@ -116,11 +118,11 @@ def _parents(paths: Iterable[str]) -> list[str]:
     return sorted(parents - {"/"})
 
 
-def _network_files() -> Binds:
+def _network_files(certificates: str) -> Binds:
     found = [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)]
-    wanted = [os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
-    certificates = [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)]
-    return found + certificates[:1]
+    wanted = [certificates, os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
+    trusted = [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)]
+    return found + trusted[:1]
 
 
 @functools.cache

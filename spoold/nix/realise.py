@@ -1,35 +1,31 @@
 """Realise a derivation: make its output exist, by download where there are binary caches, else by building.
 
-Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path, which can run
-no builder; that is the only step with network. What is still missing then is checked against the policy and built in
-a network namespace without network, in Nix's build sandbox, under limits of time, silence, log and output.
+Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path
+(:mod:`spoold.nix.fetch`); that is the only step with network. What is still missing then is checked against the policy
+and built in a network namespace without network, in Nix's build sandbox, under limits of time, silence, log and output.
+
+Where too much would have to be built it is refused before anything is fetched. Where a cache failed, neither that nor
+what the policy refuses is the client's fault: with the cache it might have been there. It is tried again.
 """
 
 from __future__ import annotations
 
-import re
 from threading import Event
 
 import msgspec
 
 from spoold.host import proc, userns
-from spoold.model.errors import ClientError, TemporaryError
+from spoold.host.log import Log
+from spoold.model.errors import CacheError, ClientError
 from spoold.model.job import BuildLimits
-from spoold.nix import policy
+from spoold.nix import caches, policy, troubles
+from spoold.nix.fetch import OUTPUT, Missing, Tell, fetch, missing, missing_here
 from spoold.nix.store import Store
 
-_BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
-_FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
-OUTPUT = "out"
+log = Log("nix")
+
 MARGIN = 64 * 1024  # bytes of log for Nix's own words
 AHEAD = 1024**3  # bytes by which a file may at least pass the limit of output before a look has found it
-
-
-class Missing(msgspec.Struct, frozen=True):
-    """What a derivation needs and the store has not: derivations to build, paths to fetch."""
-
-    built: list[str]
-    fetched: list[str]
 
 
 class Realisation(msgspec.Struct, frozen=True):
@@ -44,58 +40,46 @@ class Realisation(msgspec.Struct, frozen=True):
     fetching: proc.Finished | None = None
 
 
-def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event) -> Realisation:
-    """Realise ``derivation``; raises :class:`ClientError` where the policy refuses."""
+def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, tell: Tell | None = None) -> Realisation:
+    """Realise ``derivation``, and ``tell`` how much has been fetched.
+
+    Raises :class:`ClientError` where the policy refuses, or it is too much, and :class:`CacheError` where it would not
+    have come to that without the failure of a cache.
+    """
     out = next((output.path for output in policy.read(store, derivation).outputs if output.name == OUTPUT), None)
     if out is None:
         raise ClientError(f"{policy.name_of(derivation)} has no output named {OUTPUT}")
     if store.valid([out]):
         return Realisation(None, out)
-    missing = _missing(store, derivation, network=bool(store.settings.substituters))
-    fetching = None
-    if missing.fetched:
-        fetching = _fetch(store, missing.fetched, limits, cancel)
-        if cancel.is_set():
-            raise TemporaryError("the build was cancelled")
-        missing = _missing(store, derivation, network=False)
-    _check(store, missing.built, fetching)
-    finished = _build(store, derivation, missing.built, limits, cancel)
+    wanted = missing(store, derivation, limits, cancel)
+    said, fetching = wanted.said, None
+    try:
+        _bound(store, wanted, limits)
+        if wanted.fetched:
+            fetching = fetch(store, wanted, limits, cancel, tell)
+            said += fetching.stderr.data.decode(errors="replace")
+            wanted = missing_here(store, derivation, limits, cancel)
+            _bound(store, wanted, limits)
+        policy.check(store, wanted.built)
+    except ClientError as error:
+        if failed := troubles.found(said, fetching):
+            raise CacheError(f"{failed}; so {error}") from error
+        raise
+    if failed := troubles.found(said, fetching):
+        log.warning("a binary cache failed; what it did not give is built", reason=failed)
+    finished = _build(store, derivation, wanted.built, limits, cancel)
     return Realisation(finished, out if finished.ok else "", fetching)
 
 
-def _missing(store: Store, derivation: str, *, network: bool) -> Missing:
-    caches = [] if network else ["--option", "substituters", ""]
-    finished = store.run(["nix-store", *caches, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"], network=network)
-    if not finished.ok:
-        said = finished.stderr.data.decode(errors="replace").strip()
-        # Nix read derivations that the evaluation made: what it cannot make sense of is theirs, unless the host failed.
-        if finished.limit or finished.exit_code != 1 or "SQLite" in said:
-            raise TemporaryError(f"cannot tell what is missing: {said}")
-        raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
-    text = finished.stderr.data.decode(errors="replace")
-    return Missing(_paths(_BUILT, text), _paths(_FETCHED, text))
-
-
-def _check(store: Store, built: list[str], fetching: proc.Finished | None) -> None:
-    """Ask the policy; what a binary cache promised and did not deliver is not the client's fault."""
-    try:
-        policy.check(store, built)
-    except ClientError as error:
-        if fetching is None or fetching.ok:
-            raise
-        said = fetching.stderr.data.decode(errors="replace").strip()[-1000:]
-        raise TemporaryError(f"a binary cache did not deliver what it has ({said}), and {error}") from error
-
-
-def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
-    match = pattern.search(text)
-    return match.group(1).split() if match else []
-
-
-def _fetch(store: Store, paths: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:
-    """Fetch what a cache promised."""
-    bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
-    return store.run(["nix-store", "--realise", "--keep-going", *paths], bounds, network=True, cancel=cancel)
+def _bound(store: Store, wanted: Missing, limits: BuildLimits) -> None:
+    """Refuse to build the world."""
+    if len(wanted.built) > limits.derivations:
+        raise ClientError(
+            f"{len(wanted.built)} derivations would have to be built for it, the first of them "
+            f"{policy.name_of(wanted.built[0])}, since they are in no binary cache of this host "
+            f"({caches.named(store.settings)}); at most {limits.derivations} are built for one environment "
+            "(builder.limits.derivations). Ask for packages as the pin has them, or the operator for a binary cache"
+        )
 
 
 def _build(store: Store, derivation: str, built: list[str], limits: BuildLimits, cancel: Event) -> proc.Finished:

@@ -30,7 +30,7 @@ from spoold.host import launch, proc
 from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import cage, command, confine, looker, measure, places, users
+from spoold.nix import caches, cage, command, confine, looker, measure, places, users
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -161,20 +161,22 @@ class Store:
         readable: Sequence[str] = (),
         network: bool = False,
         cancel: Event | None = None,
+        watch: proc.Watch | None = None,
     ) -> proc.Finished:
         """Run a Nix program on this store (or on ``root``), one that starts no builder.
 
         It sees the state directory, and ``readable``.
         """
         program = command.line(argv, str(root or self.root), self.settings)
-        caches = [path for path in map(_local, self.settings.substituters) if network and os.path.isdir(path)]
+        reachable = caches.files(self.settings) if network else []
         with self.workspace() as scratch:
             confined = confine.trusted(
                 program,
                 is_root=self._is_root,
-                readable=[*readable, *caches],
+                readable=[*readable, *reachable],
                 writable=[str(self.state)],
                 network=network,
+                certificates=self.settings.certificates,
             )
             return proc.run(
                 confined,
@@ -182,6 +184,7 @@ class Store:
                 env=self._environment(scratch, network=network),
                 stdin=stdin,
                 cancel=cancel,
+                watch=watch,
                 pid_namespace=True,
                 entering=self._entering,
             )
@@ -269,6 +272,12 @@ class Store:
         with self.database() as database:
             return all(database.execute("SELECT 1 FROM ValidPaths WHERE path = ?", [path]).fetchone() for path in paths)
 
+    def sizes_of(self, paths: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of those of ``paths`` that are in the store, whole and registered."""
+        with self.database() as database:
+            query = "SELECT path, narSize FROM ValidPaths WHERE path = ?"
+            return {row[0]: row[1] or 0 for path in paths for row in database.execute(query, [path])}
+
     def closure(self, paths: Sequence[str]) -> list[str]:
         """Return ``paths`` and all that they refer to, directly or not, sorted."""
         with self.database() as database:
@@ -286,8 +295,3 @@ class Store:
                 yield connection
         except sqlite3.Error as error:
             raise TemporaryError(f"cannot read {name}: {error}") from error
-
-
-def _local(cache: str) -> str:
-    """The directory of a binary cache that is one, else ""."""
-    return cache.partition("?")[0].removeprefix("file://") if cache.startswith(("file://", "/")) else ""
