@@ -29,6 +29,7 @@ LOOKS = 1.0  # seconds between two of how far it is
 _BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
 _FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
 _UNPACKED = re.compile(r"will be fetched \(.*?([0-9.]+) ([KMGT]?i?B) unpacked\)")
+_now = time.monotonic
 _UNITS = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 Tell = Callable[[Fetching], None]
@@ -131,11 +132,11 @@ class _Look:
 
     def __init__(self, store: Store, wanted: Missing, silence: float, tell: Tell | None) -> None:
         self._store, self._wanted, self._silence, self._tell = store, wanted, silence, tell
-        self._looked = self._moved = time.monotonic()
+        self._looked = self._moved = _now()
         self._told: Fetching | None = None
 
     def __call__(self) -> str:
-        now = time.monotonic()
+        now = _now()
         if now - self._looked < LOOKS:
             return ""
         self._looked = now
