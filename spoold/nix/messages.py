@@ -23,6 +23,11 @@ _NOISE = re.compile(
 )
 _SIBLING = re.compile(rb"'/job/[^']*': No such file or directory")
 _ALONE = b"cutor.nix is evaluated alone: it cannot import other files of the submission\n"
+_NO_SHELL = re.compile(rb"error: (?:attribute|undefined variable) '(mkShell\w*)'")
+_DERIVATION = (
+    b'this nixpkgs has no %s; write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place, or ask'
+    b" for another pin\n"
+)
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 
@@ -31,7 +36,9 @@ def for_client(stream: Stream, store: Store) -> Stream:
     """Return Nix's stderr without noise and without places that only exist on this host or in the jail."""
     text = _NOISE.sub(b"", stream.data)
     alone = _ALONE if _SIBLING.search(text) else b""
-    text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone
+    no_shell = _NO_SHELL.search(text)
+    hint = _DERIVATION % no_shell.group(1) if no_shell else b""
+    text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone + hint
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))
     return Stream(text, len(text) + max(0, stream.total - len(stream.data)))

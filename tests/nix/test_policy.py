@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from spoold.config import NixSettings
 from spoold.model.response import Stream
 from spoold.nix import messages, policy
@@ -32,6 +34,17 @@ def test_structured_attributes_are_read() -> None:
 
 def test_names() -> None:
     assert policy.name_of(f"/nix/store/{HASH}-python3-3.11.drv") == "python3-3.11"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"error: attribute 'mkShell' missing\n\n  at cutor.nix:2:1:\n", b"error: undefined variable 'mkShellNoCC'\n"],
+)
+def test_a_nixpkgs_without_mkshell_says_what_to_write(said: bytes) -> None:
+    cleaned = messages.for_client(Stream(said, len(said)), Store(NixSettings(state="/srv/state")))
+    assert cleaned.data.startswith(said)
+    assert b"has no mkShell" in cleaned.data
+    assert b'write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place' in cleaned.data
 
 
 def test_messages_name_no_place_of_the_host() -> None:
