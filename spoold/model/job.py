@@ -172,8 +172,8 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     output: Annotated[int, setting("what it may add to the store", "bytes", gt=0)] = 10 * 1024**3
     files: Annotated[int, setting("how many files that may be", gt=0)] = 1_000_000
     derivations: Annotated[
-        int, setting("how many derivations may be built for it, since no binary cache has them", gt=0)
-    ] = 500
+        int, setting("how many derivations but for sources may be built for it, since no binary cache has them", gt=0)
+    ] = 150
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):

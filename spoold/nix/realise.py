@@ -72,11 +72,14 @@ def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, t
 
 
 def _bound(store: Store, wanted: Missing, limits: BuildLimits) -> None:
-    """Refuse to build the world."""
-    if len(wanted.built) > limits.derivations:
+    """Refuse to build the world. Sources, which are fixed by a hash, don't count: nothing is built for them."""
+    if len(wanted.built) <= limits.derivations:
+        return
+    built = [path for path in wanted.built if not any(each.algorithm for each in policy.read(store, path).outputs)]
+    if len(built) > limits.derivations:
         raise ClientError(
-            f"{len(wanted.built)} derivations would have to be built for it, the first of them "
-            f"{policy.name_of(wanted.built[0])}, since they are in no binary cache of this host "
+            f"{len(built)} derivations would have to be built for it, the first of them "
+            f"{policy.name_of(built[0])}, since they are in no binary cache of this host "
             f"({caches.named(store.settings)}); at most {limits.derivations} are built for one environment "
             "(builder.limits.derivations). Ask for packages as the pin has them, or the operator for a binary cache"
         )

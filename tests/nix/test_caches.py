@@ -423,6 +423,14 @@ def test_nobody_builds_the_world(bare: NixBuilder, full: Full, server: Cache) ->
     assert room.build(builder, world(10)).shell
 
 
+def test_sources_do_not_count(bare: NixBuilder, full: Full, server: Cache) -> None:
+    """Refused they are, but each for what it is."""
+    builder = prepared(asking(room.limited(bare, derivations=20), full, server.url))
+    source = 'outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "${toString n}"; '
+    result = room.build(builder, world(30).replace("system =", source + "system ="))
+    assert re.search(r"world-\d+ would have to be fetched", result.phase.stderr), result.phase.stderr
+
+
 def test_a_cache_that_is_away_makes_a_world_nobodys_fault(bare: NixBuilder, full: Full) -> None:
     builder = prepared(asking(room.limited(bare, derivations=20), full, "http://127.0.0.1:9"))
     with pytest.raises(CacheError, match=rf"{AWAY}; so \d+ derivations would have to be built"):
