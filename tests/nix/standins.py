@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -42,9 +43,10 @@ STANDS_IN = {
 BASE = ("bash", "coreutils", "findutils", "gnugrep", "gnused", "gawk")
 SETUP = """export SHELL={bash}/bin/bash
 initialPath="{initial}"
-defaultNativeBuildInputs=""
+defaultNativeBuildInputs="{hooks}"
 defaultBuildInputs=""
 """
+OUTPUTS = "multiple-outputs.sh"  # without it nothing with a hook can be built
 _VERSION = re.compile(r"-(?=[0-9])")
 
 
@@ -153,9 +155,14 @@ class Maker:
         bash = self._packages["bash"]
         if wanted.name.startswith("stdenv"):
             initial = [self._packages[name] for name in BASE if name in self._packages]
-            real = self._builder.store.on_disk(pin) / "pkgs/stdenv/generic/setup.sh"
-            (tree / "setup").write_text(SETUP.format(bash=bash, initial=" ".join(initial)) + real.read_text())
-            return [bash, *initial]
+            pkgs = self._builder.store.on_disk(pin) / "pkgs"
+            hooks = ""
+            if (hook := pkgs / "build-support/setup-hooks" / OUTPUTS).exists():
+                shutil.copyfile(hook, tree / OUTPUTS)
+                hooks = f"{wanted.path}/{OUTPUTS}"
+            begin = SETUP.format(bash=bash, initial=" ".join(initial), hooks=hooks)
+            (tree / "setup").write_text(begin + (pkgs / "stdenv/generic/setup.sh").read_text())
+            return [wanted.path, *initial]
         package = self._packages.get(STANDS_IN.get(wanted.name, ""), "")
         if not package:
             (tree / "bin").mkdir()
