@@ -43,7 +43,8 @@ SHELLS = (
         DERIVATION % 'buildInputs = [ (pkgs.writeScriptBin "hi" "#!/bin/sh\\necho 42") ];',
         "hi",
         "42",
-        "pkgs ? writeScriptBin",
+        # where a cache is not asked for it
+        '!((pkgs.writeScriptBin "x" "").allowSubstitutes or true)',
     ),
     Shell(
         "an override of an attribute",
@@ -83,8 +84,8 @@ SHELLS = (
     Shell(
         "an override",
         MAKE % "packages = [ (pkgs.jq.overrideAttrs (old: { doCheck = false; })) ];",
-        "jq",
-        "stands in for jq",
+        "jq -n 6*7",
+        "42",
     ),
     Shell(
         "an overlay",
@@ -142,6 +143,6 @@ SHELLS = (
         DERIVATION % 'buildInputs = [ (pkgs.buildFHSEnv { name = "other"; targetPkgs = p: [ p.jq ]; }) ];',
         "type -t other",
         "file",
-        "pkgs ? buildFHSEnv",
+        "pkgs ? buildFHSEnv && pkgs ? bubblewrap",
     ),
 )

@@ -77,7 +77,9 @@ def _is_made_here(derivation: policy.Derivation) -> bool:
     attributes = derivation.attributes()
     fixed = any(output.algorithm for output in derivation.outputs)
     return not fixed and (
-        attributes.get("allowSubstitutes", "1") in ("", False) or str(attributes.get("name", "")).endswith("hook")
+        attributes.get("allowSubstitutes", "1") in ("", False)
+        or attributes.get("preferLocalBuild", "") in ("1", True)  # texts, links: a client's own are in no cache
+        or str(attributes.get("name", "")).endswith("hook")
     )
 
 
@@ -161,7 +163,11 @@ class Maker:
                 shutil.copyfile(hook, tree / OUTPUTS)
                 hooks = f"{wanted.path}/{OUTPUTS}"
             begin = SETUP.format(bash=bash, initial=" ".join(initial), hooks=hooks)
-            (tree / "setup").write_text(begin + (pkgs / "stdenv/generic/setup.sh").read_text())
+            real = (pkgs / "stdenv/generic/setup.sh").read_text()
+            early = {"@shell@": f"{bash}/bin/bash", "@initialPath@": " ".join(initial)}  # what 2014 filled in
+            for word, value in early.items():
+                real = real.replace(word, value)
+            (tree / "setup").write_text(begin + real)
             return [wanted.path, *initial]
         package = self._packages.get(STANDS_IN.get(wanted.name, ""), "")
         if not package:
