@@ -14,6 +14,7 @@ from spoold.cli.text import printable
 from spoold.model.compare.excerpts import Difference
 from spoold.model.response import (
     CaseResult,
+    Fetching,
     Outcome,
     OutputsTar,
     Package,
@@ -38,6 +39,9 @@ def show_response(console: Console, id_: str, response: Response) -> None:
     if isinstance(response.waiting_for, WaitingFor):
         build = response.waiting_for
         parts.append(Text(f"waits for build {printable(build.build_id[:12])}, which is {printable(build.state)}"))
+        if isinstance(now := build.fetching, Fetching):
+            sizes = f"{size(now.bytes)} of {size(now.all_bytes)}"
+            parts.append(Text(f"fetched {now.paths} of {now.all_paths} store paths, {sizes}"))
     parts.extend(Text(printable(note)) for note in (response.notes if isinstance(response.notes, list) else ()))
     if isinstance(response.packages, list):
         parts.append(package_table(response.packages, time.time()))
