@@ -18,11 +18,11 @@ import msgspec
 from spoold.host.clock import Clock
 from spoold.host.spill import Spill
 from spoold.model.collection import Collected, StoreSizes
-from spoold.model.errors import OperatorError, TemporaryError
+from spoold.model.errors import CacheError, OperatorError, TemporaryError
 from spoold.model.job import BuildResult, Job, JobResult, Runtime
 from spoold.model.limits import PhaseLimits
 from spoold.model.outputs import Left, Returned
-from spoold.model.response import SKIPPED_PHASE, Outcome, Package, Phase, Stream, finished_phase
+from spoold.model.response import SKIPPED_PHASE, Fetching, Outcome, Package, Phase, Stream, finished_phase
 from spoold.model.tails import phase_so_far
 from spoold.sandbox import Judge, RunCancelledError
 from tests import returned
@@ -236,7 +236,7 @@ class PlainBackend:
         self.free = 1 << 40
         self.gate = threading.Event()
         self.gate.set()
-        self.failures = 0
+        self.failures = self.cache_failures = 0
         self.away = False
 
     def prepare(self, pins: dict[str, str]) -> Runtime:
@@ -263,7 +263,14 @@ class PlainBackend:
             self.rooted -= gone
         return Collected(freed=10 * len(gone), paths=len(gone))
 
-    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
+    def build(
+        self,
+        build_id: str,
+        expression: str,
+        nixpkgs: str,
+        cancelled: threading.Event,
+        tell: Callable[[Fetching], None] | None = None,
+    ) -> BuildResult:
         self.built.append(build_id)
         self.pins.add(nixpkgs)
         if "hangs" in expression:
@@ -275,6 +282,14 @@ class PlainBackend:
             pass
         if cancelled.is_set():
             raise TemporaryError("cancelled")
+        if word == "fetches":  # and goes on once there is the file
+            assert tell is not None
+            tell(Fetching(paths=1, all_paths=2, bytes=10, all_bytes=30))
+            while not os.path.exists(rest) and not cancelled.wait(0.02):
+                pass
+        if self.cache_failures:
+            self.cache_failures -= 1
+            raise CacheError("a binary cache is away")
         if self.away or self.failures:
             self.failures = max(0, self.failures - 1)
             raise TemporaryError("the store failed")

@@ -15,6 +15,7 @@ from spoold.cli.text import printable, readable
 from spoold.model.compare.excerpts import Difference
 from spoold.model.response import (
     CaseResult,
+    Fetching,
     Outcome,
     OutputsTar,
     Package,
@@ -50,6 +51,9 @@ def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
     if isinstance(response.waiting_for, WaitingFor):
         build = response.waiting_for
         yield f"waits for build {printable(build.build_id[:12])}, which is {printable(build.state)}"
+        if isinstance(now := build.fetching, Fetching):
+            sizes = f"{size(now.bytes)} of {size(now.all_bytes)}"
+            yield f"fetched {now.paths} of {now.all_paths} store paths, {sizes}"
     yield from (printable(note) for note in (response.notes if isinstance(response.notes, list) else ()))
     if isinstance(response.packages, list):
         yield package_table(response.packages, time.time())

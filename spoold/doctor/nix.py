@@ -46,6 +46,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
         return
     yield _version()
     yield _pins(settings)
+    yield from _private_caches(settings.nix)
     yield from _users(settings.nix)
     yield _bounds(settings.nix)
     yield from sources.examine(settings.nix)
@@ -83,6 +84,25 @@ def _pins(settings: Settings) -> Finding:
     if closed:
         return what.unknown(f"closed to this user: {', '.join(closed)}", "run the doctor as root")
     return what.fine(", ".join(f"{name}: {path}" for name, path in settings.nixpkgs.items()))
+
+
+def _private_caches(settings: NixSettings) -> Iterator[Finding]:
+    """Look at the files with which private caches are asked: the builder reads them; builds read certificates too."""
+    for name, path, secret in (("netrc", settings.netrc, True), ("certificates", settings.certificates, False)):
+        what = Subject(f"nix.{name}")
+        try:
+            found = os.stat(path) if path else None
+        except OSError as error:
+            yield what.refused(f"{path}: {error.strerror}; nothing is fetched", "correct the setting")
+            continue
+        if found is None:
+            continue
+        if secret and stat.S_IMODE(found.st_mode) & 0o007:
+            yield what.warning(f"{path} can be read by all users", f"chown {BUILDER} {path}; chmod 400 {path}")
+        elif not secret and settings.fetch and not stat.S_IMODE(found.st_mode) & 0o004:
+            yield what.warning(f"the users of builds cannot read {path}, and download with it", f"chmod 644 {path}")
+        else:
+            yield what.fine(path)
 
 
 def _users(settings: NixSettings) -> Iterator[Finding]:

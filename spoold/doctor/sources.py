@@ -11,8 +11,7 @@ from spoold.host import units
 from spoold.model import addresses
 from spoold.model.findings import Finding, Subject
 from spoold.model.hosts import PORTS, entry
-from spoold.nix import seat
-from spoold.nix.sources import named
+from spoold.nix import caches, seat
 from spoold.proxy.reaching import AwayError, InsideError, resolve
 
 WHAT = Subject("pinned sources")
@@ -21,17 +20,17 @@ UNIT = "spoold-fetch.service"
 
 def examine(settings: NixSettings) -> Iterator[Finding]:
     """Yield what is found."""
-    caches = named(settings.substituters)
+    named = caches.named(settings)
     if not settings.fetch:
         yield WHAT.note(
-            f"what is in no binary cache of this host ({caches}) is not downloaded: [nix] fetch names no host"
+            f"what is in no binary cache of this host ({named}) is not downloaded: [nix] fetch names no host"
         )
         return
     wrong = list(_unreachable(settings))
     yield from wrong
     if not wrong:
         hosts = ", ".join(settings.fetch)
-        yield WHAT.fine(f"what is in no binary cache of this host ({caches}) is downloaded from {hosts}")
+        yield WHAT.fine(f"what is in no binary cache of this host ({named}) is downloaded from {hosts}")
     if seat.owner(settings) not in (None, os.geteuid()):
         yield from _proxy()
 

@@ -4,6 +4,7 @@ Every error answers two questions: whose fault is it, and is it worth another tr
 
 * :class:`ClientError`: the submission is at fault; final; its text is shown to the client.
 * :class:`TemporaryError`: ours, and it may pass (Docker restarts, the disk is full): the work is retried.
+* :class:`CacheError`: the same of a binary cache, which is tried again after a longer pause.
 * :class:`OperatorError`: ours, and only the operator can mend it (a setting, a missing program): its text says how.
 * :class:`LeaseLostError`: nobody's fault; another worker has the entry; whoever gets it stops and says nothing.
 * :class:`NewerFormatError`: nobody's fault; a newer version wrote it; whoever gets it leaves it alone and says so once.
@@ -20,6 +21,10 @@ class ClientError(SpooldError):
 
 class TemporaryError(SpooldError):
     """Something that spoold needs is away for now; trying again later is right."""
+
+
+class CacheError(TemporaryError):
+    """A binary cache is away, or does not give what it should."""
 
 
 class OperatorError(SpooldError):

@@ -186,6 +186,9 @@ class BuildLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         int, setting("what downloading one pinned source may transfer, both ways together", "bytes", gt=0)
     ] = 1024**3
     fetch_time: Annotated[float, setting("how long downloading one may take", "seconds", gt=0)] = 300
+    derivations: Annotated[
+        int, setting("how many derivations but for sources may be built for it, since no binary cache has them", gt=0)
+    ] = 150
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from spoold.model.outputs import Output, Wanted
 from spoold.model.submission import COMPILE_FILE, LimitRequests, Program, Request
 
 MOST_NOTES = 8  # on limits of cases
+HASH = len("/nix/store/") + 33  # bytes of a store path before its name
+FHS = ("-bwrap", "-fhsenv-rootfs", "-fhs", "-chrootenv")  # how the names of nixpkgs' FHS environments end, by its age
 
 
 def builds_of(request: Request, runtime: Runtime) -> dict[str, str]:
@@ -46,7 +48,7 @@ def plan_job(
     compile_, run, notes = _limits_of(request, request.limits, limits, "limits")
     stdin = request.stdin()
     cases, more = _cases(request, limits, stdin)
-    notes = unused_wishes(request.limits.dependencies) + notes + more
+    notes = unused_wishes(request.limits.dependencies) + notes + more + _of_fhs(build)
     job = Job(
         submission_id=entry.id,
         attempt=entry.attempt,
@@ -84,6 +86,16 @@ def plan_job(
         )
         job = msgspec.structs.replace(job, checker=own)
     return job, notes
+
+
+def _of_fhs(build: BuildResult) -> list[str]:
+    """Return a note where an FHS environment is among the packages: it is started by what no job may do."""
+    name = next((path[HASH:] for path in build.closure if path.endswith(FHS)), "")
+    note = (
+        f"cutor.nix: {name} is of an FHS environment (buildFHSEnv), which makes user namespaces and mounts when it is "
+        "started; no sandbox allows that. Name its packages in mkShell instead"
+    )
+    return [note] if name else []
 
 
 def _closure(build: BuildResult, nixpkgs: str) -> list[str]:

@@ -250,11 +250,21 @@ class OutputsTar(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Fetching(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of what a build needs has come from binary caches: store paths, and their unpacked bytes."""
+
+    paths: int
+    all_paths: int
+    bytes: int
+    all_bytes: int
+
+
 class WaitingFor(msgspec.Struct, frozen=True, kw_only=True):
-    """What a submission waits for: a build that is ``queued`` or ``building``."""
+    """What a submission waits for: a build that is ``queued`` or ``building``, be it that it is ``fetching``."""
 
     build_id: str
     state: str
+    fetching: Fetching | UnsetType = UNSET
 
 
 class Response(msgspec.Struct, kw_only=True):

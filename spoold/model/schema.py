@@ -17,7 +17,7 @@ from spoold.model.response import Response
 from spoold.model.submission import Request
 
 Name = Literal["request", "response"]
-VERSIONS: dict[Name, int] = {"request": 2, "response": 2}
+VERSIONS: dict[Name, int] = {"request": 2, "response": 3}
 KINDS: dict[Name, type[msgspec.Struct]] = {"request": Request, "response": Response}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NULL = {"type": "null"}

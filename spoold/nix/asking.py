@@ -7,31 +7,35 @@ whose builds have no users of their own: it may make no network namespace.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from spoold.host import proc
-from spoold.nix import door
+from spoold.nix import caches, door
 from spoold.nix.store import Store
 from spoold.proxy import rules
 
 
 def run(
-    store: Store, urls: Sequence[str], argv: Sequence[str], bounds: proc.Bounds, fetch: door.Fetch
+    store: Store,
+    urls: Sequence[str],
+    argv: Sequence[str],
+    bounds: proc.Bounds,
+    fetch: door.Fetch,
+    *,
+    watch: proc.Watch | None = None,
 ) -> proc.Finished:
-    """Run a Nix program that asks the servers ``urls``, some of which may be directories."""
-    remote = [url for url in urls if not _local(url)]
+    """Run a Nix program that asks the servers ``urls``, some of which may be directories.
+
+    Raises :class:`OperatorError` for a file of the settings that cannot be read.
+    """
+    remote = [url for url in urls if not caches.is_local(url)]
     has_door = bool(remote) and store.is_root and all(map(rules.is_http, remote))
     return store.run(
-        argv,
+        caches.with_netrc(argv, store.settings) if remote else argv,
         bounds,
-        readable=[path for path in map(_local, urls) if os.path.isdir(path)],
+        readable=caches.files(store.settings, urls),
         network=bool(remote) and not has_door,
         fetch=fetch if has_door else None,
         cancel=fetch.cancel,
+        watch=watch,
     )
-
-
-def _local(url: str) -> str:
-    """The directory of a binary cache that is one, else ""."""
-    return url.partition("?")[0].removeprefix("file://") if url.startswith(("file://", "/")) else ""

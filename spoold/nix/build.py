@@ -22,10 +22,11 @@ from spoold.config import Settings
 from spoold.host import cgroups
 from spoold.host.log import Log
 from spoold.model.collection import Collected, StoreSizes
-from spoold.model.errors import ClientError, OperatorError
+from spoold.model.errors import CacheError, ClientError, OperatorError
 from spoold.model.job import BuildLimits, BuildResult, Runtime
 from spoold.nix import cage, collect, messages, nixpkgs, packages, policy, program, realise, usage, verdict
 from spoold.nix.evaluate import Evaluation, Evaluator
+from spoold.nix.fetch import Tell
 from spoold.nix.store import Store
 
 log = Log("nix")
@@ -110,7 +111,10 @@ class NixBuilder:
         return ""
 
     def _built(self, name: str, derivation: str) -> str:
-        realised = realise.realise(self.store, derivation.partition("!")[0], BuildLimits(), Event())
+        try:
+            realised = realise.realise(self.store, derivation.partition("!")[0], BuildLimits(), Event())
+        except ClientError as error:
+            raise OperatorError(f"cannot build {name} of nixpkgs.default: {error}") from error
         if realised.finished is not None and not realised.path:
             text = messages.for_client(realised.finished.stderr, self.store).data.decode(errors="replace")
             raise OperatorError(f"cannot build {name} of nixpkgs.default: {text.strip()}")
@@ -153,8 +157,12 @@ class NixBuilder:
         """Tell whether a store path is there, whole."""
         return self.store.valid([path])
 
-    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: Event) -> BuildResult:
+    def build(
+        self, build_id: str, expression: str, nixpkgs: str, cancelled: Event, tell: Tell | None = None
+    ) -> BuildResult:
         """Build the shell of ``expression`` with the pin named ``nixpkgs``; rooted as ``build_id``.
+
+        ``tell`` is called every now and then with how much has been fetched for it.
 
         Raises :class:`ClientError` for a pin that does not exist, :class:`TemporaryError` or :class:`OperatorError`
         for what is ours, a cancelled build included.
@@ -171,19 +179,23 @@ class NixBuilder:
             verdict.raise_ours(evaluation.finished, self.store)
             if not evaluation.derivation:
                 return BuildResult(phase=verdict.of_evaluation(self.store, evaluation.finished, limits))
-            return self._realised(build_id, evaluation, limits, cancelled)
+            return self._realised(build_id, evaluation, limits, cancelled, tell)
 
-    def _realise(self, build_id: str, derivation: str, limits: BuildLimits, cancelled: Event) -> realise.Realisation:
+    def _realise(
+        self, build_id: str, derivation: str, limits: BuildLimits, cancelled: Event, tell: Tell | None
+    ) -> realise.Realisation:
         try:
-            return realise.realise(self.store, derivation, limits, cancelled, build_id)
-        except policy.UnavailableError:  # the operator may have fetched it since
+            return realise.realise(self.store, derivation, limits, cancelled, build=build_id, tell=tell)
+        except (policy.UnavailableError, CacheError):  # the operator may have fetched it since
             if not nixpkgs.add_fetched(self.store, self._locations.values()):
                 raise
-        return realise.realise(self.store, derivation, limits, cancelled, build_id)
+        return realise.realise(self.store, derivation, limits, cancelled, build=build_id, tell=tell)
 
-    def _realised(self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event) -> BuildResult:
+    def _realised(
+        self, build_id: str, evaluation: Evaluation, limits: BuildLimits, cancelled: Event, tell: Tell | None
+    ) -> BuildResult:
         try:
-            realised = self._realise(build_id, evaluation.derivation, limits, cancelled)
+            realised = self._realise(build_id, evaluation.derivation, limits, cancelled, tell)
         except ClientError as error:
             return BuildResult(phase=verdict.of_refusal(self.store, evaluation.finished, str(error)))
         if realised.finished is not None:

@@ -63,6 +63,8 @@ set +eufx
 set +o pipefail
 shopt -u nullglob failglob
 unset IFS
+# A setup of nixpkgs' early years exports it no more: it was exported before. No program would find anything then.
+if [ -n "${PATH+set}" ]; then export PATH; fi
 PATH=$__spoold_bash/bin:${PATH-}
 SHELL=$__spoold_bash/bin/bash
 

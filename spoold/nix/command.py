@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spoold.config import NixSettings
 from spoold.host import proc
-from spoold.nix import confine
+from spoold.nix import caches, confine
 
 PASSED_TO_NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -33,7 +33,7 @@ def options(settings: NixSettings, group: str | None = None) -> list[str]:
         "sandbox-paths": "",
         # Without it Nix leaves the mode of the store's directory alone, see nix/store.
         "build-users-group": group or "",
-        "substituters": " ".join(settings.substituters),
+        "substituters": " ".join(caches.urls(settings)),
         "system-features": "",
         "builders": "",
         # What may build makes one derivation at a time, since all are in one cage: see nix/cage.

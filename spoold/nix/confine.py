@@ -51,12 +51,13 @@ def trusted(
     seccomp: int = -1,
     network: bool = False,
     namespace: int = -1,
+    authorities: str = "",
 ) -> list[str]:
     """Return the command that runs ``argv``, and may run ``helpers``, with the ``readable`` and ``writable`` paths.
 
     ``is_root``: it is started by root, be it of a user namespace. ``users`` are files to show in place of the host's
     passwd and group, ``seccomp`` is the descriptor of a filter, ``namespace`` that of a network namespace to enter; -1
-    for none.
+    for none. ``authorities`` is a file of certificates in place of the host's.
     """
     programs, inside = [argv[0], *helpers], list(argv)
     options = _filtered(seccomp)
@@ -69,7 +70,8 @@ def trusted(
     seen = [*seen, *((path, path) for path in readable)]
     if network:
         seen += _network_files()
-    seen += certificates() if namespace >= 0 else []
+    if network or namespace >= 0:
+        seen += certificates(authorities)
     command = _bubblewrap(
         inside, programs, seen, [(path, path) for path in writable], options, network=network or namespace >= 0
     )
@@ -123,12 +125,19 @@ def _parents(paths: Iterable[str]) -> list[str]:
 
 
 def _network_files() -> Binds:
-    return [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)] + certificates()
+    return [(os.path.realpath(path), path) for path in NETWORK if os.path.exists(path)]
 
 
-def certificates() -> Binds:
-    """Return where the certificates are that this host trusts, and where Nix programs find them; [] without any."""
-    wanted = [os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
+def certificates(authorities: str = "") -> Binds:
+    """Return where the certificates of authorities are, the host's by default, and where programs find them.
+
+    Returns [] where the host has none. Raises :class:`OperatorError` where ``authorities`` cannot be read.
+    """
+    if authorities and not (os.path.isfile(authorities) and os.access(authorities, os.R_OK)):
+        raise OperatorError(
+            f"nix.certificates: {authorities} is no file that the builder can read; mend that, or the setting"
+        )
+    wanted = [authorities, os.environ.get("NIX_SSL_CERT_FILE", ""), *_CERTIFICATES_ELSEWHERE]
     return [(os.path.realpath(path), CERTIFICATES) for path in wanted if os.path.isfile(path)][:1]
 
 

@@ -29,7 +29,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.nix import confine
 from spoold.proxy import rules
-from spoold.proxy.order import ACCEPTED, Ended, Given, Order, Report
+from spoold.proxy.order import ACCEPTED, Ended, Given, Order, Passage, Report
 
 PORT = 3128
 SOCKET = "SPOOLD_FETCH_PROXY"  # the variable of the environment that names the proxy's socket
@@ -54,7 +54,8 @@ socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [listener.fileno
 class Fetch:
     """Something that is to get a door: its ``order``, and the proxy's ``report`` once it has ended.
 
-    It ends when ``cancel`` is set. ``pins`` and ``limits`` are for a proxy that is started here; that of the unit goes
+    It may get one several times: ``report`` is the last one, and ``met`` what all of them tell of troubles. It ends
+    when ``cancel`` is set. ``pins`` and ``limits`` are for a proxy that is started here; that of the unit goes
     by its own settings.
     """
 
@@ -63,13 +64,14 @@ class Fetch:
     ) -> None:
         self.order, self.limits, self.pins, self.cancel = order, limits, pins, cancel
         self.report: Report | None = None
+        self.met: list[Passage] = []
 
 
 class Door:
     """A door that is open: ``namespace`` is the descriptor of its network namespace."""
 
-    def __init__(self, namespace: int, control: socket.socket) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: int, control: socket.socket, authorities: str) -> None:
+        self.namespace, self._authorities = namespace, authorities
         self._control = control
         self._report: Report | None = None
 
@@ -77,7 +79,8 @@ class Door:
     def variables(self) -> dict[str, str]:
         """Return the variables by which programs find the proxy, and the certificates where the host has some."""
         proxy = {name: f"http://127.0.0.1:{PORT}" for each in VARIABLES for name in (each, each.upper())}
-        return proxy | ({CERTIFICATES_NAME: confine.CERTIFICATES} if confine.certificates() else {})
+        has_certificates = bool(confine.certificates(self._authorities))
+        return proxy | ({CERTIFICATES_NAME: confine.CERTIFICATES} if has_certificates else {})
 
     @property
     def alarm(self) -> proc.Alarm:
@@ -137,9 +140,10 @@ def opened(settings: NixSettings, fetch: Fetch, entering: launch.Entering | None
             raise TemporaryError(f"the proxy for downloads does not answer ({error.strerror or error})") from error
         finally:
             os.close(listener)
-        made = Door(namespace, control)
+        made = Door(namespace, control, settings.certificates)
         yield made
         fetch.report = made.report()
+        fetch.met += [each for each in fetch.report.passages if each.trouble]
 
 
 def _network(entering: launch.Entering | None) -> tuple[int, int]:

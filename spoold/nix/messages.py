@@ -36,6 +36,11 @@ _IMPORTING = (
     b"spoold: what is built cannot be imported or read by an expression (import from derivation). Put its Nix code "
     b"into cutor.nix, and use its files in the shell, by their paths\n"
 )
+_NO_SHELL = re.compile(rb"error: (?:attribute|undefined variable) '(mkShell\w*)'")
+_DERIVATION = (
+    b'this nixpkgs has no %s; write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place, or ask'
+    b" for another pin\n"
+)
 _CHROOT = re.compile(rb"/nix/store/[^/\s]*\.drv\.chroot(?=/)")
 _BUILD = re.compile(rb"/build/[^/\s]*/nix-build-[^/\s']*")
 
@@ -46,6 +51,8 @@ def for_client(stream: Stream, store: Store) -> Stream:
     alone = _ALONE if _SIBLING.search(text) else b""
     alone += _PINNED if _URI.search(text) else b""
     alone += _IMPORTING if _IMPORTED.search(text) else b""
+    no_shell = _NO_SHELL.search(text)
+    alone += _DERIVATION % no_shell.group(1) if no_shell else b""
     text = text.replace(b"/job/cutor.nix", b"cutor.nix") + alone
     text = _CHROOT.sub(b"", text.replace(os.fsencode(store.physical), b"/nix/store"))
     text = _BUILD.sub(b"/build", text.replace(os.fsencode(store.temporary), b"/build"))

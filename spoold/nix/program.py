@@ -35,7 +35,16 @@ class _Copy(msgspec.Struct, frozen=True):
 
 def of_pin(store: Store, pin: str) -> bool:
     """Tell whether a nixpkgs has Nix."""
-    words = ["--eval", "--option", "restrict-eval", "false", "-E", "{ pin }: (import pin { }) ? nix"]
+    # A nixpkgs of today reads directories of its own by way of the store, so it has to be written to.
+    words = [
+        "--eval",
+        "--read-write-mode",
+        "--option",
+        "restrict-eval",
+        "false",
+        "-E",
+        "{ pin }: (import pin { }) ? nix",
+    ]
     return store.ask(["nix-instantiate", *words, "--argstr", "pin", str(store.on_disk(pin))]).strip() == "true"
 
 

@@ -1,18 +1,20 @@
 """Realise a derivation: make its output exist, by download where there are binary caches, else by building.
 
-Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path, which can run
-no builder. What is still missing then is checked against the policy and built in Nix's build sandbox, under limits of
-time, silence, log and output, in a network namespace without network.
+Theory of operation: Nix is asked what is missing. What a binary cache has is fetched by its store path
+(:mod:`spoold.nix.fetch`), which can run no builder. What is still missing then is checked against the policy and built
+in Nix's build sandbox, under limits of time, silence, log and output, in a network namespace without network.
 
-Where the operator allows hosts, sources that are pinned by a hash come first, in the order of their dependencies: what
-the fetch of one needs is built without network, and then the fetch alone runs, one fixed-output derivation in one call
-of Nix, in a network namespace of its own with a door (:mod:`spoold.nix.door`). Its hash decides whether it counts, and
-the proxy's report whose fault it is if it does not come.
+Where too much would have to be built it is refused before anything is fetched. Where a cache failed, neither that nor
+what the policy refuses is the client's fault: with the cache it might have been there. It is tried again.
+
+Where the operator allows hosts, sources that are pinned by a hash come before all else that is built, in the order of
+their dependencies: what the fetch of one needs is built without network, and then the fetch alone runs, one
+fixed-output derivation in one call of Nix, in a network namespace of its own with a door (:mod:`spoold.nix.door`). Its
+hash decides whether it counts, and the proxy's report whose fault it is if it does not come.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
@@ -21,33 +23,23 @@ from threading import Event
 import msgspec
 
 from spoold.host import proc, userns
-from spoold.model.errors import ClientError, TemporaryError
+from spoold.host.log import Log
+from spoold.model.errors import CacheError, ClientError, TemporaryError
 from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome
-from spoold.nix import asking, confine, door, policy, sources
+from spoold.nix import caches, confine, door, policy, sources, troubles
+from spoold.nix.fetch import OUTPUT, Missing, Tell, fetch, missing, missing_here
 from spoold.nix.policy import Derivation
-from spoold.nix.store import QUICK, Store
+from spoold.nix.store import Store
+from spoold.proxy import rules
 from spoold.proxy.order import Order, Purpose
 
-_BUILT = re.compile(r"^(?:these \d+ derivations|this derivation) will be built:\n((?:  \S+\n)*)", re.MULTILINE)
-_FETCHED = re.compile(r"^(?:these \d+ paths|this path) will be fetched.*:\n((?:  \S+\n)*)", re.MULTILINE)
-OUTPUT = "out"
-CACHE = Purpose.CACHE
+log = Log("nix")
+
 MARGIN = 64 * 1024  # bytes of log for Nix's own words
 MISMATCH = 102  # nix-store's exit code where the hash is another
 BOUNDS = (proc.Limit.WALL, proc.Limit.OUTPUT)  # by which the proxy's are told
 AHEAD = 1024**3  # bytes by which a file may at least pass the limit of output before a look has found it
-
-
-class Missing(msgspec.Struct, frozen=True):
-    """What a derivation needs and the store has not: derivations to build, paths to fetch.
-
-    ``away`` says which binary cache could not be asked, "" where all were.
-    """
-
-    built: list[str]
-    fetched: list[str]
-    away: str = ""
 
 
 class Realisation(msgspec.Struct, frozen=True):
@@ -66,70 +58,76 @@ class Realisation(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, build: str = "runtime") -> Realisation:
-    """Realise ``derivation``; raises :class:`ClientError` where the policy refuses. ``build`` names it in logs."""
+def realise(
+    store: Store,
+    derivation: str,
+    limits: BuildLimits,
+    cancel: Event,
+    *,
+    build: str = "runtime",
+    tell: Tell | None = None,
+) -> Realisation:
+    """Realise ``derivation``, and ``tell`` how much has been fetched; ``build`` names it in logs.
+
+    Raises :class:`ClientError` where the policy refuses, or it is too much, and :class:`CacheError` where it would not
+    have come to that without the failure of a cache.
+    """
     out = next((output.path for output in policy.read(store, derivation).outputs if output.name == OUTPUT), None)
     if out is None:
         raise ClientError(f"{policy.name_of(derivation)} has no output named {OUTPUT}")
     if store.valid([out]):
         return Realisation(None, out)
-    order = Order(build=build, what=policy.name_of(derivation), bytes=limits.output, time=limits.time, purpose=CACHE)
-    missing = _missing(store, derivation, door.Fetch(order, limits, cancel=cancel))
-    fetching, away = None, missing.away
-    if missing.fetched:
-        fetching = _fetch(store, missing.fetched, limits, door.Fetch(order, limits, cancel=cancel))
-        if cancel.is_set():
-            raise TemporaryError("the build was cancelled")
-        missing = _missing(store, derivation, None)
-    _check(store, missing.built, fetching, away)
+    what = policy.name_of(derivation)
+    order = Order(build=build, what=what, bytes=rules.most(limits), time=limits.time, purpose=Purpose.CACHE)
+    wanted, fetching, trouble = _fetched(store, derivation, door.Fetch(order, limits, cancel=cancel), tell)
+    if trouble:
+        log.warning("a binary cache failed; what it did not give is built", reason=trouble)
     making = _Making(store, limits, cancel, build)
-    failed = making.sources(missing.built) if store.settings.fetch else None
+    failed = making.sources(wanted.built) if store.settings.fetch else None
+    if trouble and failed is not None and failed.outcome is not None:
+        raise CacheError(f"{trouble}; so a source had to be downloaded, which failed: {failed.note or failed.outcome}")
     if failed is None:
-        finished = making.build([f"{derivation}!{OUTPUT}"], missing.built)
+        finished = making.build([f"{derivation}!{OUTPUT}"], wanted.built)
         failed = Realisation(finished, out if finished.ok else "")
     return msgspec.structs.replace(failed, fetching=fetching, before=tuple(making.before))
 
 
-def _missing(store: Store, derivation: str, fetch: door.Fetch | None) -> Missing:
-    """Ask what is missing: with ``fetch``, the binary caches too."""
-    caches = store.settings.substituters if fetch else []
-    options = [] if caches else ["--option", "substituters", ""]
-    argv = ["nix-store", *options, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"]
-    finished = asking.run(store, caches, argv, QUICK, fetch) if fetch and caches else store.run(argv)
-    if not finished.ok:
-        said = finished.stderr.data.decode(errors="replace").strip()
-        # Nix read derivations that the evaluation made: what it cannot make sense of is theirs, unless the host failed.
-        if finished.limit or finished.exit_code != 1 or "SQLite" in said:
-            raise TemporaryError(f"cannot tell what is missing: {said}")
-        raise ClientError(f"Nix cannot make sense of a derivation: {said.removeprefix('error: ')[:1000]}")
-    text = finished.stderr.data.decode(errors="replace")
-    away = sources.unanswered(fetch.report) if fetch and fetch.report else ""
-    return Missing(_paths(_BUILT, text), _paths(_FETCHED, text), away)
+def _fetched(
+    store: Store, derivation: str, way: door.Fetch, tell: Tell | None
+) -> tuple[Missing, proc.Finished | None, str]:
+    """Fetch what caches have; return what is missing then, how the fetch ended, and what was wrong with which cache.
 
-
-def _check(store: Store, built: list[str], fetching: proc.Finished | None, away: str) -> None:
-    """Ask the policy; what a binary cache that is away may have, or did not deliver, is not the client's fault."""
+    Raises what :func:`realise` does.
+    """
+    wanted = missing(store, derivation, way)
+    said, fetching = wanted.said, None
     try:
-        policy.check(store, built)
-    except policy.UnavailableError as error:
-        if away:
-            raise TemporaryError(f"a binary cache is away ({away}), and {error}") from error
-        if fetching is None or fetching.ok:
-            raise
-        said = fetching.stderr.data.decode(errors="replace").strip()[-1000:]
-        raise TemporaryError(f"a binary cache did not deliver what it has ({said}), and {error}") from error
+        _bound(store, wanted, way.limits)
+        if wanted.fetched:
+            fetching = fetch(store, wanted, way, tell)
+            said += fetching.stderr.data.decode(errors="replace")
+            wanted = missing_here(store, derivation, way)
+            _bound(store, wanted, way.limits)
+        policy.check(store, wanted.built)
+    except ClientError as error:
+        if trouble := troubles.found(said, fetching, way.met):
+            raise CacheError(f"{trouble}; so {error}") from error
+        raise
+    return wanted, fetching, troubles.found(said, fetching, way.met)
 
 
-def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
-    match = pattern.search(text)
-    return match.group(1).split() if match else []
-
-
-def _fetch(store: Store, paths: list[str], limits: BuildLimits, fetch: door.Fetch) -> proc.Finished:
-    """Fetch what a cache promised."""
-    bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
-    argv = ["nix-store", "--realise", "--keep-going", *paths]
-    return asking.run(store, store.settings.substituters, argv, bounds, fetch)
+def _bound(store: Store, wanted: Missing, limits: BuildLimits) -> None:
+    """Refuse to build the world. Sources, which are fixed by a hash, don't count: nothing is built for them."""
+    if len(wanted.built) <= limits.derivations:
+        return
+    built = [path for path in wanted.built if not policy.read(store, path).is_fixed]
+    if len(built) > limits.derivations:
+        raise ClientError(
+            f"{len(built)} derivations would have to be built for it, the first of them "
+            f"{policy.name_of(built[0])}, since they are in no binary cache of this host "
+            f"({caches.named(store.settings)}); at most {limits.derivations} are built for one environment "
+            "(builder.limits.derivations). Ask for packages as the pin has them, or the operator for a binary cache"
+        )
 
 
 class _Making:
@@ -199,7 +197,8 @@ class _Making:
         argv = ["nix-store", "--option", "substituters", "", "--realise", "--timeout", str(int(left))]
         argv += ["--max-silent-time", str(int(limits.silence)), "--option", "max-build-log-size", str(limits.log)]
         if fetch is not None:
-            argv += ["--option", "sandbox-paths", " ".join(path for _, path in confine.certificates())]
+            authorities = confine.certificates(self._store.settings.certificates)
+            argv += ["--option", "sandbox-paths", " ".join(path for _, path in authorities)]
         # The looks at what builders write decide: of SIGXFSZ we are told by the builder alone. So it comes late enough
         # for a look on a busy machine, however small the limit is.
         rlimits = userns.share_of(proc.Rlimits(file_size=limits.output + max(limits.output, AHEAD)))

@@ -7,17 +7,16 @@ Other fetchers say nothing of the kind: then only a try tells.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from spoold.config import NixSettings
 from spoold.model.hosts import Host, Hosts, of_url
 from spoold.model.response import Outcome
+from spoold.nix import caches
 from spoold.proxy.order import Ended, Passage, Report, Trouble
 
 MIRRORS = "mirrors-list"
 HASHED = "hashedMirrors"
-_PASSWORD = re.compile(r"//[^/@]*@")
 SHOWN = 3  # hosts that a message names
 
 
@@ -46,18 +45,12 @@ def refusal(name: str, wanted: Sequence[Host], settings: NixSettings) -> str:
     listed = Hosts(settings.fetch)
     if any(listed.allows(host) for host in wanted) or (listed and not wanted):
         return ""
-    caches = named(settings.substituters)
     whence = _any_of(wanted) if wanted else "the network"
     what = "which `[nix] fetch` does not allow" if wanted else "and `[nix] fetch` allows no host"
     return (
-        f"{name} is in no binary cache of this host ({caches}); it would be downloaded from {whence}, {what}: ask the "
-        "operator of this host"
+        f"{name} is in no binary cache of this host ({caches.named(settings)}); it would be downloaded from {whence}, "
+        f"{what}: ask the operator of this host"
     )
-
-
-def named(caches: Sequence[str]) -> str:
-    """Name binary caches for people: without a password that may be in an address, and without options."""
-    return ", ".join(_PASSWORD.sub("//", each.partition("?")[0]) for each in caches) or "it has none"
 
 
 def _any_of(wanted: Sequence[Host]) -> str:
@@ -69,11 +62,6 @@ def _any_of(wanted: Sequence[Host]) -> str:
 def trouble(report: Report, text: str) -> str:
     """Return what the proxy met and ``text`` does not say, as further lines of it."""
     return "".join(f"\n{each.said}" for each in report.passages if each.trouble and each.said not in text)
-
-
-def unanswered(report: Report) -> str:
-    """Say which server was away, "" where none was."""
-    return next((each.said for each in report.passages if each.trouble is Trouble.AWAY), "")
 
 
 def away(report: Report) -> str:

@@ -14,13 +14,11 @@ it is set back within milliseconds. Where there is no build group the mode just 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
@@ -30,7 +28,7 @@ from spoold.host import launch, proc
 from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import cage, command, confine, door, looker, measure, places, users
+from spoold.nix import cage, command, confine, door, looker, measure, places, users, workspaces
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -77,7 +75,7 @@ class Store:
                 f"cannot make {error.filename}: {error.strerror}; set nix.state, or run `spoolctl init` as root"
             ) from error
         self.close_listing()
-        self._remove_abandoned()
+        workspaces.remove_abandoned(self.temporary, self._remove)
 
     @property
     def users(self) -> users.BuildUsers | None:
@@ -114,42 +112,12 @@ class Store:
             keeper.join()
             self.close_listing()
 
-    @contextlib.contextmanager
-    def workspace(self) -> Iterator[Path]:
-        """Make a directory that is gone afterwards; its lock tells others that its owner lives."""
-        with self._alone():
-            path = Path(tempfile.mkdtemp(dir=self.temporary))
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
-            yield path
-        finally:
-            self._remove(path)
-            os.close(lock)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep others on this store from locking directories: one that is just made would seem to be abandoned."""
-        lock = os.open(self.temporary, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+    def workspace(self) -> contextlib.AbstractContextManager[Path]:
+        """Make a directory that is gone afterwards, see :mod:`spoold.nix.workspaces`."""
+        return workspaces.one(self.temporary, self._remove)
 
     def _remove(self, path: Path) -> None:
         measure.remove(path, self._entering or list)
-
-    def _remove_abandoned(self) -> None:
-        for path in self.temporary.iterdir():
-            with contextlib.suppress(OSError):
-                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    with self._alone():
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._remove(path)
-                finally:
-                    os.close(lock)
 
     def run(
         self,
@@ -162,6 +130,7 @@ class Store:
         network: bool = False,
         fetch: door.Fetch | None = None,
         cancel: Event | None = None,
+        watch: proc.Watch | None = None,
     ) -> proc.Finished:
         """Run a Nix program on this store (or on ``root``), one that starts no builder.
 
@@ -178,6 +147,7 @@ class Store:
                 writable=[str(self.state)],
                 network=network,
                 namespace=way.namespace if way else -1,
+                authorities=self.settings.certificates,
             )
             return proc.run(
                 confined,
@@ -185,6 +155,7 @@ class Store:
                 env=self._environment(scratch, network=network) | (way.variables if way else {}),
                 stdin=stdin,
                 cancel=cancel,
+                watch=watch,
                 alarms=[way.alarm] if way else [],
                 descriptors=[way.namespace] if way else [],
                 pid_namespace=True,
@@ -231,6 +202,7 @@ class Store:
                 users=user.files(scratch) if user else None,
                 seccomp=seccomp,
                 namespace=way.namespace if way else -1,
+                authorities=self.settings.certificates,
             )
             finished = proc.run(
                 group.joining(confined),
@@ -279,6 +251,12 @@ class Store:
         """Tell whether all of ``paths`` are in the store, whole and registered."""
         with self.database() as database:
             return all(database.execute("SELECT 1 FROM ValidPaths WHERE path = ?", [path]).fetchone() for path in paths)
+
+    def sizes_of(self, paths: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of those of ``paths`` that are in the store, whole and registered."""
+        with self.database() as database:
+            query = "SELECT path, narSize FROM ValidPaths WHERE path = ?"
+            return {row[0]: row[1] or 0 for path in paths for row in database.execute(query, [path])}
 
     def closure(self, paths: Sequence[str]) -> list[str]:
         """Return ``paths`` and all that they refer to, directly or not, sorted."""

@@ -91,7 +91,7 @@ class Ended(StrEnum):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What came of an order; of very many passages it tells of the first ones."""
+    """What came of an order; of very many passages it tells of the first ones, and half of these are for trouble."""
 
     ended: Ended
     bytes: int

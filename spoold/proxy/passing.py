@@ -99,7 +99,8 @@ class Passing:
             passage.trouble, passage.said = Trouble.AWAY, f"the proxy met a bug: {error}"
         finally:
             client.writer.close()
-            if len(self._passages) < PASSAGES and (passage.host or passage.trouble):
+            room = PASSAGES if passage.trouble else PASSAGES // 2  # a cache gives hundreds of paths before it fails
+            if len(self._passages) < room and (passage.host or passage.trouble):
                 self._passages.append(passage)
                 self._tell(passage)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 
@@ -33,7 +34,7 @@ async def connect(host: Host, inside: Sequence[Network]) -> socket.socket:
         except TimeoutError:
             failed = f"{address} does not answer within {CONNECTING_TIME:g} s"
         except OSError as error:
-            failed = f"{address}: {error.strerror or error}"
+            failed = f"{address}: {os.strerror(error.errno) if error.errno else error}"  # asyncio has its own words
     raise AwayError(f"{host} cannot be reached ({failed})")
 
 

@@ -11,6 +11,7 @@ from spoold.proxy.order import Purpose, Rules
 
 ANYWHERE = ["0.0.0.0/0", "::/0"]  # no client chooses what is asked for there
 PIN_TIME = 1800.0  # seconds for a whole nixpkgs
+SAID = 256 * 1024**2  # bytes that caches may take to say what they have
 
 
 def of(purpose: Purpose, settings: NixSettings, pins: Iterable[str], limits: BuildLimits) -> Rules:
@@ -24,11 +25,18 @@ def of(purpose: Purpose, settings: NixSettings, pins: Iterable[str], limits: Bui
             time=limits.fetch_time,
         )
     if purpose is Purpose.CACHE:
-        hosts, setting, time = _hosts(settings.substituters), "`[nix] substituters`", limits.time
+        named: Iterable[str] = settings.substituters
+        setting, time = "`[nix] substituters` or `[nix] fetch`", limits.time
     else:
-        hosts = [*settings.fetch, *_hosts(pins)]
-        setting, time = "`[nixpkgs]` and `[nix] fetch`", PIN_TIME
-    return Rules(hosts=hosts, inside=ANYWHERE, setting=setting, bytes=limits.output, time=time)
+        named = pins
+        setting, time = "`[nixpkgs]` or `[nix] fetch`", PIN_TIME
+    hosts = [*settings.fetch, *_hosts(named)]  # the former are for those to which the latter redirect
+    return Rules(hosts=hosts, inside=ANYWHERE, setting=setting, bytes=most(limits), time=time)
+
+
+def most(limits: BuildLimits) -> int:
+    """Return how many bytes may come from binary caches in one call."""
+    return limits.output + SAID
 
 
 def any_at_all(settings: NixSettings, pins: Iterable[str]) -> bool:

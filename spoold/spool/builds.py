@@ -28,6 +28,7 @@ from spoold.model.job import BuildResult
 from spoold.model.response import Package
 from spoold.model.states import Kind, State
 from spoold.model.submission import Dependencies
+from spoold.spool.fetching import FetchingFile
 from spoold.spool.newer import OnNewer, ignore
 from spoold.spool.orders import Orders
 from spoold.spool.pins import Pins
@@ -60,6 +61,7 @@ class BuildStore:
         self.orders = Orders(self.queue, self.most)
         self.pins = Pins(self.queue, self.most)
         self.runtime = RuntimeFile(self.queue, self.most)
+        self.fetching = FetchingFile(self.queue, self.most)
         self._lock_path = os.path.join(self.root, "collect.lock")
         self._lock = KeptLock(self._lock_path)
         self._kept: dict[str, tuple[Identity, BuildRecord]] = {}

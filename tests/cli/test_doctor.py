@@ -54,6 +54,22 @@ def doctor(settings: Settings, *options: str) -> subprocess.CompletedProcess[str
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
 
 
+def test_files_of_private_caches(tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine cache.example.org login me password secret")
+    netrc.chmod(0o644)
+    found = list(nix._private_caches(NixSettings(netrc=str(netrc), certificates="/no/such/file")))
+    assert "can be read by all users" in said(found, Level.WARNING)
+    assert "/no/such/file: No such file or directory; nothing is fetched" in said(found, Level.REFUSED)
+    netrc.chmod(0o400)
+    assert {each.level for each in nix._private_caches(NixSettings(netrc=str(netrc)))} == {Level.FINE}
+    closed = NixSettings(certificates=str(netrc), fetch=["mirror.example"])
+    assert "the users of builds cannot read" in said(list(nix._private_caches(closed)), Level.WARNING)
+    netrc.chmod(0o644)
+    assert {each.level for each in nix._private_caches(closed)} == {Level.FINE}
+    assert not list(nix._private_caches(NixSettings()))
+
+
 @pytest.mark.docker
 @pytest.mark.nix
 def test_a_host_that_is_fit(settings: Settings, docker_host: str, runtime: Runtime) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from spoold.actors.builder import Builder
 from spoold.actors.executor import Executor
 from spoold.model.job import BuildResult, Job, JobResult
-from spoold.model.response import SKIPPED_PHASE, Outcome, Phase, Stream, finished_phase
+from spoold.model.response import SKIPPED_PHASE, Fetching, Outcome, Phase, Stream, finished_phase
 from spoold.sandbox import Judge
 from tests.actors.bench import settings_for
 from tests.standins import PlainBackend, PlainSandbox, store_path
@@ -74,9 +74,16 @@ class WaitingBackend(PlainBackend):
         super().__init__()
         self.waits = waits
 
-    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:  # noqa: ARG002
+    def build(
+        self,
+        build_id: str,
+        expression: str,
+        nixpkgs: str,
+        cancelled: threading.Event,  # noqa: ARG002
+        tell: Callable[[Fetching], None] | None = None,
+    ) -> BuildResult:
         self.waits.wait()
-        made = super().build(build_id, expression, nixpkgs, threading.Event())
+        made = super().build(build_id, expression, nixpkgs, threading.Event(), tell)
         return msgspec.structs.replace(made, shell=store_path(self.waits.name))
 
 

@@ -209,6 +209,16 @@ def test_what_is_asked_of_a_checkers_build_is_noted_by_its_own_key() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["steam-bwrap", "tool-fhs", "tool-fhsenv-rootfs", "old-chrootenv"])
+def test_an_fhs_environment_is_noted(name: str) -> None:
+    paths = [f"/nix/store/{'0' * 32}-{each}" for each in ("bash-5", name)]
+    build = BuildResult(phase=ended(0), shell=paths[0], closure=paths)
+    _, notes = plan_job(Entry("x", 0, 1), read(cases=CASES), Limits(), build=build, nixpkgs="", owner=7)
+    assert [note.partition(" is of")[0] for note in notes] == [f"cutor.nix: {name}"]
+    plain = msgspec.structs.replace(build, closure=paths[:1])
+    assert not plan_job(Entry("x", 0, 1), read(cases=CASES), Limits(), build=plain, nixpkgs="", owner=7)[1]
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

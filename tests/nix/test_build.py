@@ -6,29 +6,52 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import msgspec
 import pytest
 
 from spoold.config import NixSettings, Settings
-from spoold.model.errors import ClientError, OperatorError, TemporaryError
+from spoold.host import proc
+from spoold.model.errors import CacheError, ClientError, OperatorError, TemporaryError
 from spoold.model.job import BuildResult
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.nix.packages import split
-from tests.engines import SLOWNESS, quickest
+from spoold.nix.store import Store
 from tests.nix import room
 from tests.nix.room import Copy
 
 pytestmark = pytest.mark.nix
 
 
-def test_prepare_again_is_quick_and_says_the_same(nix_builder: NixBuilder) -> None:
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect which Nix programs run on a store; those that may build are called builders."""
+    run, run_builders = Store.run, Store.run_builders
+    found: list[str] = []
+
+    def counted(self: Store, argv: Sequence[str], *arguments: Any, **more: Any) -> proc.Finished:
+        found.append(argv[0])
+        return run(self, argv, *arguments, **more)
+
+    def counted_builders(self: Store, *arguments: Any, **more: Any) -> proc.Finished:
+        found.append("builders")
+        return run_builders(self, *arguments, **more)
+
+    monkeypatch.setattr(Store, "run", counted)
+    monkeypatch.setattr(Store, "run_builders", counted_builders)
+    return found
+
+
+def test_prepare_again_runs_little_and_says_the_same(nix_builder: NixBuilder, ran: list[str]) -> None:
     runtime = nix_builder.prepare()
+    ran.clear()
     assert NixBuilder(nix_builder.settings).prepare() == runtime
-    assert quickest(lambda: NixBuilder(nix_builder.settings).prepare()) < SLOWNESS
+    assert ran == ["nix-instantiate", "nix-store", "nix-store"], "the runtime's derivations, and what they refer to"
     assert {runtime.bash, runtime.coreutils} < set(runtime.closure)
     for path in (runtime.bash, runtime.coreutils):
         assert nix_builder.store.on_disk(path).joinpath("bin").is_dir()
@@ -77,12 +100,13 @@ def test_a_shell_with_python(nix_builder: NixBuilder) -> None:
     assert room.enter(nix_builder, result.shell, "python3 -c 'print(6 * 7)'") == b"42\n"
 
 
-def test_the_same_again_is_the_same_path_and_quick(nix_builder: NixBuilder) -> None:
+def test_the_same_again_is_the_same_path_and_builds_nothing(nix_builder: NixBuilder, ran: list[str]) -> None:
     first = room.build(nix_builder, room.SHELL % "X = 1;")
+    ran.clear()
     second = room.build(nix_builder, room.SHELL % "X = 1;")
     assert second.shell == first.shell
     assert second.packages == first.packages
-    assert quickest(lambda: room.build(nix_builder, room.SHELL % "X = 1;")) < SLOWNESS
+    assert ran == [], "it is evaluated in the jail, and that is all"
 
 
 def test_two_at_once(nix_builder: NixBuilder) -> None:
@@ -201,6 +225,21 @@ def test_what_is_on_demand_names_the_command_and_is_used_once_it_is_fetched(copy
     (sources / "later-1.deb").write_text("later")
     captured = room.shell(builder, ON_DEMAND % "jdk")
     assert room.enter(builder, captured, "cat $own") == b"later\n"
+
+
+def test_it_is_used_where_a_cache_is_away_too(copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spoold.nix.caches.ATTEMPTS", 1)
+    settings = copy().settings
+    nix = msgspec.structs.replace(settings.nix, substituters=["http://127.0.0.1:9"])
+    builder = NixBuilder(msgspec.structs.replace(settings, nix=nix))
+    sources = tmp_path / "own" / "sources"
+    sources.mkdir(parents=True)
+    (sources.parent / "default.nix").write_text("{ }")
+    builder.prepare({**builder.settings.nixpkgs, "own": str(sources.parent)})
+    with pytest.raises(CacheError, match=r"later-1.deb is in no binary cache .* who fetches it with"):
+        room.build(builder, room.SHELL % ON_DEMAND % "jdk")
+    (sources / "later-1.deb").write_text("later")
+    assert room.build(builder, room.SHELL % ON_DEMAND % "jdk").shell
 
 
 def test_a_command_is_not_put_together_from_what_a_client_wrote(nix_builder: NixBuilder) -> None:

@@ -276,3 +276,14 @@ def test_the_hook_does_not_run_on_the_host(nix_builder: NixBuilder, tmp_path: Pa
     assert canary.read_text() == "untouched"
     assert room.enter(nix_builder, captured, ":", binds=("--dir", str(tmp_path))) == b"ran\n"
     assert canary.read_text() == "untouched"
+
+
+def test_a_path_that_setup_does_not_export_is_for_programs_all_the_same(nix_builder: NixBuilder) -> None:
+    """nixpkgs did that until 2014."""
+    expression = """with import <nixpkgs> { }; derivation {
+        name = "early"; system = builtins.currentSystem; builder = "/bin/sh"; inherit jq;
+        stdenv = runCommand "stdenv" { } "mkdir $out; echo 'PATH=$jq/bin' > $out/setup"; }"""
+    result = room.build(nix_builder, expression)
+    assert result.shell, result.phase.stderr
+    bash = f"{room.runtime_of(nix_builder).bash}/bin/bash"
+    assert room.execute(nix_builder, result.shell, bash, "-c", "jq -n 6*7") == b"42\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from spoold.nix.build import NixBuilder
 from spoold.nix.store import Store
 from tests import web
 from tests.nix import room, setups
+from tests.nix.cache import make_authority
 from tests.nix.downloads import BY_BASH, CURL, Allow, allowing, at, content, failed, shell, source
 from tests.nix.setups import InProcess, Kind, Setup
 from tests.waiting import until
@@ -98,6 +100,23 @@ def test_over_tls_and_by_nix_itself(allow: Allow, tmp_path: Path) -> None:
         result = room.build(builder, shell(fetch, own))
         assert result.shell, result.phase.stderr
         assert sorted(server.asked) == ["GET /1", "GET /2"]
+
+
+def test_the_operators_certificates_hold_for_a_download(allow: Allow, tmp_path: Path) -> None:
+    authority, certificate = make_authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    script = CURL.replace("curl", "curl --cacert $NIX_SSL_CERT_FILE")
+    with web.serving(context) as server:
+        builder = allow(f"127.0.0.1:{server.port}")
+        url = f"https://127.0.0.1:{server.port}/x"
+        fetch = source(url, content(server), script=script, more='"NIX_SSL_CERT_FILE"')
+        assert "certificate" in failed(room.build(builder, shell(fetch)))
+        nix = msgspec.structs.replace(builder.settings.nix, certificates=str(authority))
+        own = NixBuilder(msgspec.structs.replace(builder.settings, nix=nix))
+        own.prepare()
+        result = room.build(own, shell(fetch))
+        assert result.shell, result.phase.stderr
 
 
 def test_what_a_download_needs_is_built_before_without_network(allow: Allow, server: Web) -> None:

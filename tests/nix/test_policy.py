@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from spoold.config import NixSettings
 from spoold.model.response import Stream
-from spoold.nix import messages, policy, sources
+from spoold.nix import messages, policy
 from spoold.nix.store import Store
 
 HASH = "0" * 32
@@ -34,6 +36,17 @@ def test_names() -> None:
     assert policy.name_of(f"/nix/store/{HASH}-python3-3.11.drv") == "python3-3.11"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [b"error: attribute 'mkShell' missing\n\n  at cutor.nix:2:1:\n", b"error: undefined variable 'mkShellNoCC'\n"],
+)
+def test_a_nixpkgs_without_mkshell_says_what_to_write(said: bytes) -> None:
+    cleaned = messages.for_client(Stream(said, len(said)), Store(NixSettings(state="/srv/state")))
+    assert cleaned.data.startswith(said)
+    assert b"has no mkShell" in cleaned.data
+    assert b'write stdenv.mkDerivation { name = "shell"; buildInputs = [ ... ]; } in its place' in cleaned.data
+
+
 def test_messages_name_no_place_of_the_host() -> None:
     store = Store(NixSettings(state="/srv/state"))
     said = (
@@ -44,8 +57,3 @@ def test_messages_name_no_place_of_the_host() -> None:
     cleaned = messages.for_client(Stream(said, len(said) + 5), store)
     assert cleaned.data == b"error: at cutor.nix:1:2, for /job/x\nfile '/nix/store/x' is odd\nin /build/y\n"
     assert cleaned.total == len(cleaned.data) + 5
-
-
-def test_a_cache_is_named_without_its_password() -> None:
-    assert sources.named(["https://me:word@cache.example/x?priority=3", "/srv"]) == "https://cache.example/x, /srv"
-    assert sources.named([]) == "it has none"

@@ -155,7 +155,7 @@ def test_each_purpose_has_its_hosts() -> None:
     }
     assert {purpose: each.hosts for purpose, each in found.items()} == {
         Purpose.SOURCE: ["source.example"],
-        Purpose.CACHE: ["cache.example:443"],
+        Purpose.CACHE: ["source.example", "cache.example:443"],
         Purpose.PIN: ["source.example", "pins.example:8080"],
     }
     assert found[Purpose.SOURCE].inside == []

@@ -19,12 +19,13 @@ from spoold.model.limits import PhaseLimits, RequestedLimits
 from spoold.model.response import FINAL, PENDING_PHASE, Outcome, Phase, Response, Status, Verdict
 from spoold.model.submission import Dependencies, Request, Submission
 from spoold.spool.builds import BuildRecord
+from spoold.spool.fetching import FetchingNow
 from spoold.spool.layout import DIRECTORIES, STATES, TRANSITIONS
 from spoold.spool.pins import PinsAnswer
 from spoold.upkeep.shares import Count
 from tests.structs import structs_in
 
-STORED = (Submission, Dependencies, BuildRecord, Runtime, PinsAnswer, Order, Report, Count)
+STORED = (Submission, Dependencies, BuildRecord, Runtime, FetchingNow, PinsAnswer, Order, Report, Count)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
 # What a table has, by what is above it; every other object is written out as {"key", "key"}, or ["item", "item"].
 TABLES = {

@@ -74,6 +74,7 @@ class Builder:
     def start(self) -> None:
         """Provide the runtime; show what an earlier builder committed and could not show."""
         mend(self._builds.queue, log)
+        self._builds.fetching.clear()
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
         self._provider.provide()
         log.info("the runtime is provided")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -20,10 +21,10 @@ from spoold.config import Settings
 from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.host.metrics import BUILD
-from spoold.model.errors import LeaseLostError, NewerFormatError, OperatorError, TemporaryError
+from spoold.model.errors import CacheError, LeaseLostError, NewerFormatError, OperatorError, TemporaryError
 from spoold.model.ids import Entry
 from spoold.model.job import BuildResult
-from spoold.model.response import Outcome, Phase
+from spoold.model.response import Fetching, Outcome, Phase
 from spoold.model.states import Role, State
 from spoold.spool.builds import BuildStore
 from spoold.spool.holding import Holder
@@ -31,13 +32,17 @@ from spoold.spool.lease import Heartbeat, Lease
 
 log = Log(Role.BUILDER)
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
+CACHE_BACK_OFF = 30.0  # the same where it was a binary cache's
+Tell = Callable[[Fetching], None]
 
 
 class Realiser(Protocol):
     """What realises expressions: Nix."""
 
-    def build(self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event) -> BuildResult:
-        """Realise one expression."""
+    def build(
+        self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event, tell: Tell | None = None
+    ) -> BuildResult:
+        """Realise one expression, and ``tell`` every now and then how much has been fetched for it."""
 
 
 class Work:
@@ -97,9 +102,12 @@ class Work:
             return
         log.info("building", build=entry.id, attempt=entry.attempt)
         try:
-            result = self._realiser.build(entry.id, wanted.expression, pin, lease.stop)
+            tell = partial(self._builds.fetching.tell, entry.id)
+            result = self._realiser.build(entry.id, wanted.expression, pin, lease.stop, tell)
         except OSError as error:  # not the spool's, and perhaps this expression's alone: it has so many attempts
             raise TemporaryError(f"the build met an error of the host: {error}") from error
+        finally:
+            self._builds.fetching.tell(entry.id, None)
         lease.check()
         self._finish(entry, result)
 
@@ -124,7 +132,8 @@ class Work:
     def _try_again(self, entry: Entry, error: Exception) -> None:
         """Have a build tried once more after a pause, or end it after the last attempt."""
         if entry.attempt < self._attempts:
-            self._places.put_back(entry, entry.attempt + 1, pause=BACK_OFF)
+            pause = CACHE_BACK_OFF if isinstance(error, CacheError) else BACK_OFF
+            self._places.put_back(entry, entry.attempt + 1, pause=pause)
         else:
             self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
 

@@ -34,6 +34,8 @@ from spoold.upkeep.floor import Floor
 log = Log(Role.EXECUTOR)
 Found = Literal["queued", "building", "missing", "newer"]  # of a build that has not ended
 SHOWN = 64  # of those whose build has begun, so many are told in one step
+FETCHING = 1.0  # seconds between two looks at how much builds have fetched
+SELDOM = 20.0  # for how many times as long as it took to tell those who wait, they are not told again
 ENDS = 16  # waits that one step ends: each is synced several times
 LONG = 0.1  # seconds after which a step ends no more: hints are followed in between
 ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
@@ -56,7 +58,9 @@ class Building:
         self._spool, self._builds = spool, builds
         self._seen, self._answering, self._floor, self._newer = seen, answering, floor, newer
         self._waits = Waits(persons.of)
-        self._unshown: deque[Entry] = deque()  # what they wait for has begun, and their owners were not told yet
+        self._unshown: deque[Entry] = deque()  # what they wait for has begun or goes on, and their owners do not know
+        self._telling = 0.0  # seconds that it took so far to tell them
+        self._next_look = 0.0
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether a submission waits here."""
@@ -119,10 +123,22 @@ class Building:
         self._unshown.extend(self._waits.begun(build_id))
 
     def show_some(self) -> None:
-        """Tell some of those who wait for a build that has begun."""
+        """Tell some of those who wait for a build that has begun, or fetches something."""
+        began = self._spool.clock.monotonic()
+        if not self._unshown and began >= self._next_look:
+            self._look_at_fetching(began)
         for _ in range(min(SHOWN, len(self._unshown))):
             if wait := self._waits.get(self._unshown.popleft()):
                 self._write_wait(wait)
+        self._telling += self._spool.clock.monotonic() - began
+
+    def _look_at_fetching(self, now: float) -> None:
+        """See how much builds have fetched, and whom to tell; the more there are, the more seldom."""
+        self._next_look, self._telling = now + max(FETCHING, SELDOM * self._telling), 0.0
+        if not self._waits:
+            return
+        for build_id, fetching in self._builds.fetching.changed().items():
+            self._unshown.extend(self._waits.fetched(build_id, fetching))
 
     def take_results(self, build_ids: Iterable[str] | None = None) -> None:
         """Let the submissions be looked at again whose build, of these or of all, has ended."""

@@ -11,9 +11,11 @@ import heapq
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from msgspec import UNSET, UnsetType
+
 from spoold.model.ids import Entry
 from spoold.model.levels import TimedTurns
-from spoold.model.response import WaitingFor
+from spoold.model.response import Fetching, WaitingFor
 from spoold.model.submission import Origin
 
 BuildState = Literal["queued", "building"]
@@ -27,6 +29,7 @@ class Wait(NamedTuple):
     state: BuildState
     until: float | None
     origin: Origin
+    fetching: Fetching | UnsetType = UNSET
 
     @property
     def uid(self) -> int:
@@ -36,7 +39,7 @@ class Wait(NamedTuple):
     @property
     def waiting_for(self) -> WaitingFor:
         """Return what its owner is shown."""
-        return WaitingFor(build_id=self.build_id, state=self.state)
+        return WaitingFor(build_id=self.build_id, state=self.state, fetching=self.fetching)
 
 
 class Waits:
@@ -48,6 +51,10 @@ class Waits:
         self._of_build: dict[str, set[Entry]] = {}
         self._ends: list[tuple[float, Entry]] = []
         self._over: TimedTurns[tuple[float, Entry]] = TimedTurns()
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._waits)
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether a submission waits."""
@@ -69,6 +76,13 @@ class Waits:
         told = [entry for entry in self._of_build.get(build_id, ()) if self._waits[entry].state == "queued"]
         for entry in told:
             self._waits[entry] = self._waits[entry]._replace(state="building")
+        return told
+
+    def fetched(self, build_id: str, fetching: Fetching) -> list[Entry]:
+        """Note how much a build has fetched; return those that wait for it."""
+        told = list(self._of_build.get(build_id, ()))
+        for entry in told:
+            self._waits[entry] = self._waits[entry]._replace(state="building", fetching=fetching)
         return told
 
     def get(self, entry: Entry) -> Wait | None:

@@ -15,6 +15,7 @@ from spoold.model.job import Runtime
 from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from spoold.spool.builds import BuildRecord
+from spoold.spool.fetching import FetchingNow
 from spoold.spool.pins import PinsAnswer
 from spoold.spool.queue import Queue
 from spoold.upkeep.judges.evidence import is_answered
@@ -22,12 +23,12 @@ from spoold.upkeep.unexplained import Action, Verdict, newer, undecodable
 
 BUILD = re.compile(r"[0-9a-f]{64}")
 NAMES = {
-    "builds": re.compile(r"runtime\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
+    "builds": re.compile(r"runtime\.json|fetching\.json|pins\.json|pins\.json\.result\.json|collect\.lock"),
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
 }
 KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what these files hold, by how their names end
-    "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime)),
+    "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime), ("fetching.json", FetchingNow)),
     "builds/collect": ((".result.json", Report), (".json", Order)),
 }
 

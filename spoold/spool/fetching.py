@@ -1,0 +1,83 @@
+"""How far the builder is with what it fetches from binary caches: ``builds/fetching.json``.
+
+Spec: spool-layout.md, "The Build store". No decision reads it, and to write it never fails a build.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import msgspec
+
+from spoold.host import attributes, fsops
+from spoold.host.attributes import Identity
+from spoold.host.log import Log
+from spoold.model import formats
+from spoold.model.errors import NewerFormatError
+from spoold.model.formats import Stored
+from spoold.model.ids import Private
+from spoold.model.response import Fetching
+from spoold.spool.queue import Queue
+
+log = Log("spool")
+
+
+class FetchingNow(Stored, frozen=True, kw_only=True):
+    """What is being fetched, by build id."""
+
+    builds: dict[str, Fetching]
+
+
+class FetchingFile:
+    """The file of one Build store; it has ``most`` bytes at most. Thread-safe."""
+
+    def __init__(self, queue: Queue, most: int) -> None:
+        self._queue = queue
+        self._most = most
+        self._now: dict[str, Fetching] = {}
+        self._seen: Identity | None = None
+        self._telling = threading.Lock()
+
+    @property
+    def path(self) -> str:
+        """Return the path of the file that the builder keeps for the executors."""
+        return os.path.join(self._queue.root, "fetching.json")
+
+    def tell(self, build_id: str, fetching: Fetching | None) -> None:
+        """Let the executors know how far a build is; None where it fetches nothing any more."""
+        with self._telling:
+            before = self._now.pop(build_id, None)
+            if fetching is not None:
+                self._now[build_id] = fetching
+            if before != fetching:
+                self._write()
+
+    def clear(self) -> None:
+        """Forget what an earlier builder told."""
+        with self._telling:
+            self._now = {}
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            if not self._now:
+                fsops.remove(self.path)
+                return
+            private = self._queue.private(Private.NOTE, "fetching")
+            fsops.write_private(private, formats.encode(FetchingNow(builds=self._now)), sync=False)
+            fsops.replace(private, self.path)
+        except OSError as error:
+            log.warning("how far builds are could not be told", error=error)
+
+    def changed(self) -> dict[str, Fetching]:
+        """Return what is being fetched, where that has changed since this was asked last; else nothing."""
+        seen = attributes.identity(self.path)
+        if seen == self._seen:
+            return {}
+        self._seen = seen
+        try:
+            data = fsops.read(self.path, self._most)
+            return {} if data is None else formats.decode(data, FetchingNow, self.path).builds
+        except (msgspec.DecodeError, fsops.OddFileError, NewerFormatError):
+            return {}  # nothing depends on it

@@ -1,0 +1,148 @@
+"""Shells as people write them for a real nixpkgs, and what a job in each prints with stand-ins for its packages.
+
+``needs`` is what the nixpkgs has to have, as an expression over ``pkgs``; an old or a bare one may lack it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Shell(NamedTuple):
+    """One shell, a command that a job in it runs, and what that prints."""
+
+    name: str
+    text: str
+    command: str
+    prints: str
+    needs: str = "pkgs ? mkShell"
+
+
+MAKE = "{ pkgs ? import <nixpkgs> { } }:\npkgs.mkShell { %s }\n"
+DERIVATION = '{ pkgs ? import <nixpkgs> { } }:\npkgs.stdenv.mkDerivation { name = "shell"; %s }\n'
+ANY = "true"
+PYTHON = "python3 -c 'print(6 * 7)'"
+COMPILED = "printf 'int main(){return 42;}' > /tmp/a.c && gcc -o /tmp/a /tmp/a.c && { /tmp/a; echo $?; }"
+
+SHELLS = (
+    # -- what every nixpkgs can do
+    Shell("derivation", DERIVATION % "buildInputs = [ pkgs.python3 ];", PYTHON, "42", "pkgs ? python3"),
+    Shell("derivation: C", DERIVATION % "buildInputs = [ pkgs.gcc ];", COMPILED, "42", ANY),
+    Shell("derivation: hook", DERIVATION % 'shellHook = "export A=hooked";', "echo $A", "hooked", ANY),
+    Shell("derivation: native", DERIVATION % "nativeBuildInputs = [ pkgs.jq ];", "jq -n 6*7", "42", "pkgs ? jq"),
+    Shell(
+        "with, let, and a list",
+        "with import <nixpkgs> { }; let tools = [ perl ]; in\n"
+        'stdenv.mkDerivation rec { name = "env"; buildInputs = tools ++ lib.optional true gcc; WHO = name; }\n',
+        "perl -e 'print $ENV{WHO}'",
+        "env",
+        "pkgs ? lib",
+    ),
+    Shell(
+        "a wrapper script",
+        DERIVATION % 'buildInputs = [ (pkgs.writeScriptBin "hi" "#!/bin/sh\\necho 42") ];',
+        "hi",
+        "42",
+        # where a cache is not asked for it
+        '!((pkgs.writeScriptBin "x" "").allowSubstitutes or true)',
+    ),
+    Shell(
+        "an override of an attribute",
+        DERIVATION % 'buildInputs = [ pkgs.perl ]; FLAGS = toString [ "-a" "-b" ]; N = 42; Y = true; NO = null;',
+        "echo $N$FLAGS$Y$NO",
+        "42-a -b1",
+        ANY,
+    ),
+    Shell("a file", DERIVATION % 'TEXT = pkgs.writeText "t" "42";', "cat $TEXT", "42", ANY),
+    Shell(
+        "passAsFile",
+        DERIVATION % 'passAsFile = [ "long" ]; long = "42"; buildInputs = [ ];',
+        "cat $longPath",
+        "42",
+        ANY,
+    ),
+    Shell(
+        "an import of the pin once more",
+        "{ nixpkgs ? <nixpkgs> }: let pkgs = import nixpkgs { config = { allowUnfree = true; }; }; in\n"
+        'pkgs.stdenv.mkDerivation { name = "n"; buildInputs = [ (import <nixpkgs> { }).perl ]; }\n',
+        "perl -e 'print 42'",
+        "42",
+        ANY,
+    ),
+    # -- what people write today
+    Shell("packages", MAKE % "packages = with pkgs; [ python3 jq ];", PYTHON, "42"),
+    Shell("buildInputs", MAKE % "buildInputs = [ pkgs.gcc pkgs.perl ];", COMPILED, "42"),
+    Shell("no compiler", MAKE.replace("mkShell", "mkShellNoCC") % "packages = [ pkgs.jq ];", "jq -n 6*7", "42"),
+    Shell(
+        "inputsFrom",
+        MAKE % "inputsFrom = [ (pkgs.mkShell { packages = [ pkgs.jq ]; }) ]; packages = [ pkgs.perl ];",
+        "jq -n 6*7",
+        "42",
+    ),
+    Shell("withPackages", MAKE % "packages = [ (pkgs.python3.withPackages (ps: [ ps.requests ])) ];", PYTHON, "42"),
+    Shell("an environment", MAKE % "packages = [ (pkgs.python3.buildEnv.override { }) ];", PYTHON, "42"),
+    Shell(
+        "an override",
+        MAKE % "packages = [ (pkgs.jq.overrideAttrs (old: { doCheck = false; })) ];",
+        "jq -n 6*7",
+        "42",
+    ),
+    Shell(
+        "an overlay",
+        "let pkgs = import <nixpkgs> { overlays = [ (final: prev: { mine = prev.jq; }) ]; }; in\n"
+        "pkgs.mkShell { packages = [ pkgs.mine ]; }\n",
+        "jq -n 6*7",
+        "42",
+    ),
+    Shell(
+        "structured attributes",
+        MAKE
+        % '__structuredAttrs = true; words = [ "a" "b c" ]; shellHook = "export SEEN=${words[1]}";'.replace(
+            "${", "\\${"
+        ),
+        "echo $SEEN",
+        "b c",
+    ),
+    Shell(
+        "a library path",
+        MAKE
+        % """packages = [ pkgs.python3 ];
+        LD_LIBRARY_PATH = pkgs.lib.makeLibraryPath [ pkgs.stdenv.cc.cc pkgs.zlib ];
+        shellHook = ''export LD_LIBRARY_PATH="''${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/opt/lib"'';""",
+        f"{PYTHON} && echo ${{LD_LIBRARY_PATH##*:}}",
+        "42\n/opt/lib",
+    ),
+    Shell(
+        "an application of the shell",
+        MAKE % 'packages = [ (pkgs.writeShellScriptBin "hi" "echo 42") (pkgs.writeShellApplication\n'
+        '  { name = "ho"; text = "echo 43"; runtimeInputs = [ pkgs.jq ]; checkPhase = ""; }) ];',
+        "hi && ho",
+        "42\n43",
+    ),
+    Shell(
+        "symlinkJoin",
+        MAKE % 'packages = [ (pkgs.symlinkJoin { name = "all"; paths = [ pkgs.jq ]; }) ];',
+        "jq -n 6*7",
+        "42",
+    ),
+    Shell(
+        "buildEnv", MAKE % 'packages = [ (pkgs.buildEnv { name = "all"; paths = [ pkgs.jq ]; }) ];', "jq -n 6*7", "42"
+    ),
+    Shell("runCommand", MAKE % 'MADE = pkgs.runCommand "made" { } "echo 42 > $out";', "cat $MADE", "42"),
+    Shell("a shell of a package", MAKE % "inputsFrom = [ pkgs.jq ]; packages = [ pkgs.jq ];", "jq -n 6*7", "42"),
+    Shell(
+        "an input that is a function",
+        "{ pkgs ? import <nixpkgs> { }, lib ? pkgs.lib, withJq ? true }:\n"
+        "pkgs.mkShell { packages = lib.optionals withJq [ pkgs.jq ]; }\n",
+        "jq -n 6*7",
+        "42",
+    ),
+    Shell("a locale", MAKE % 'LC_ALL = "C.UTF-8"; packages = [ pkgs.glibcLocales ];', "echo $LC_ALL", "C.UTF-8"),
+    Shell(
+        "an FHS environment",
+        DERIVATION % 'buildInputs = [ (pkgs.buildFHSEnv { name = "other"; targetPkgs = p: [ p.jq ]; }) ];',
+        "type -t other",
+        "file",
+        "pkgs ? buildFHSEnv && pkgs ? bubblewrap",
+    ),
+)
