@@ -244,25 +244,29 @@ def answer(
 ) -> Response | None:
     """Return the answer to what was dropped, never that to something else; None where ``timeout`` was not enough.
 
-    A file goes after its refusal came. So once it has gone it is refused, or what has the id is this. ``meanwhile`` is
-    called now and then until the answer is there.
+    ``meanwhile`` is called now and then from when the file was taken until the answer is there.
     """
-    deadline = time.monotonic() + timeout
-    if not is_taken(dropped, timeout):
-        return None
-    if found := refusal(spool, dropped):
-        return found
-    left = max(0.0, deadline - time.monotonic())
-    if not dropped.has_id:
-        return _poll(lambda: refusal(spool, dropped), left)  # over NFS a new name may be seen late
 
     def look() -> Response | None:
-        found = _final(spool, dropped.id)
-        if found is None:
+        found = answer_so_far(spool, dropped)
+        if found is None and not os.path.lexists(dropped.path):
             meanwhile()
         return found
 
-    response = _poll(look, left)
+    return _poll(look, timeout)
+
+
+def answer_so_far(spool: str, dropped: Dropped) -> Response | None:
+    """Return the answer to what was dropped, never that to something else; None before it is there.
+
+    A file goes after its refusal came. So once it has gone it is refused, or what has the id is this.
+    """
+    if os.path.lexists(dropped.path):
+        return None
+    found = refusal(spool, dropped)  # over NFS a new name may be seen late
+    if found or not dropped.has_id:
+        return found
+    response = _final(spool, dropped.id)
     if response is not None and response.request_sha256 not in (dropped.sha256, UNSET):
         raise ClientError(f"{dropped.id!a}: the response of that id answers another request, and ours has no answer")
     return response

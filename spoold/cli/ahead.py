@@ -1,0 +1,178 @@
+"""``spoolctl deps build``: shells are built ahead, by requests of the kind ``build``, as any client may make them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import msgspec
+from msgspec import UNSET
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spoold.cli import client, exits, render, text, warm
+from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.warm import LeftOut, Shell
+from spoold.config import Settings
+from spoold.model.response import Outcome, Response, Status, WaitingFor
+from spoold.model.submission import EXPRESSION_FILE, File, Request
+
+POLL = 0.2  # seconds between two looks at the responses that are waited for
+LEFT_OUT_SHOWN = 20
+
+
+class Build(NamedTuple):
+    """A shell that was asked for, and who asks for it."""
+
+    shell: Shell
+    sources: list[Path]
+    dropped: client.Dropped
+
+
+Answers = dict[str, Response]
+
+
+@click.command(short_help="Build shells ahead.")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.option(
+    "--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin of what names no other."
+)
+@click.option("--wait", is_flag=True, help="Wait until all are built, and show what came of them.")
+@TIMEOUT
+@JSON
+@click.pass_obj
+def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, wait: bool, timeout: float, as_json: bool) -> int:
+    """Build shells ahead, so that no submission has to wait for them at the deadline.
+
+    A FILE is a shell expression, as cutor.nix is, or a request in JSON (*.json). A DIRECTORY with cutor.nix or run.sh
+    is a submission. Of any other it is all of these in it and below it. Each shell is asked for once, however many name
+    it. It is asked for through the spool like any submission, so anybody may. Nothing is compiled or run.
+
+    \b
+    Examples:
+      spoolctl deps build course/shells/ --wait
+      spoolctl deps build submissions/week-3/ --wait --json | jq -r '.builds[] | .build_id'
+      spoolctl deps build numpy.nix --nixpkgs 24.11
+
+    Exit codes: 0 asked for (with --wait: all are built), 1 it cannot be asked for, 4 not all within --timeout: they go
+    on; 5 (with --wait) one failed, or something in a DIRECTORY was left out.
+    """
+    client.require_spool(settings.spool.path)
+    for source in sources:
+        if not source.exists():
+            raise click.UsageError(f"{source} does not exist")
+    wanted = warm.find(sources, pin, settings.spool.max_files)
+    builds = [_drop(settings.spool.path, shell, paths) for shell, paths in wanted.shells.items()]
+    answers = _wait(settings.spool.path, builds, timeout) if wait else {}
+    if as_json:
+        click.echo(msgspec.json.encode(_as_json(builds, answers, wanted.left_out)))
+    else:
+        _show(builds, answers if wait else None)
+        _show_left_out(wanted.left_out)
+    return _code(builds, answers, wanted.left_out) if wait else exits.OK
+
+
+def _drop(spool: str, shell: Shell, sources: list[Path]) -> Build:
+    request = Request(kind="build", files=[File(name=EXPRESSION_FILE, content=shell.expression)], nixpkgs=shell.nixpkgs)
+    return Build(shell, sources, client.drop(spool, client.new_id("build"), client.as_bytes(request)))
+
+
+def _wait(spool: str, builds: list[Build], timeout: float) -> Answers:
+    """Return the responses that came in time, by id, showing how many have and what the others wait for."""
+    deadline = time.monotonic() + timeout
+    answers: Answers = {}
+    columns = (
+        TextColumn("building"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(builds), now="")
+        while True:
+            waiting = [each for each in builds if each.dropped.id not in answers]
+            for each in waiting:
+                if response := client.answer_so_far(spool, each.dropped):
+                    answers[each.dropped.id] = response
+            if len(answers) == len(builds) or time.monotonic() >= deadline:
+                return answers
+            if progress.console.is_terminal:
+                progress.update(task, completed=len(answers), now=_now(spool, waiting))
+            time.sleep(POLL)
+
+
+def _now(spool: str, waiting: list[Build]) -> str:
+    """Say how many builds wait for a place, and how many have one."""
+    states: Counter[str] = Counter()
+    for each in waiting:
+        response = client.look(spool, each.dropped.id)
+        if response and isinstance(response.waiting_for, WaitingFor):
+            states[response.waiting_for.state] += 1
+    return text.printable(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+
+
+def _as_json(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict[str, object]:
+    def row(each: Build) -> dict[str, object]:
+        response = answers.get(each.dropped.id)
+        return {
+            "Submission_id": each.dropped.id,
+            "nixpkgs": each.shell.nixpkgs,
+            "sources": list(map(str, each.sources)),
+            "build_id": response.build_id if response and response.build_id is not UNSET else None,
+            "response": response,
+        }
+
+    return {
+        "builds": [row(each) for each in builds],
+        "left_out": [{"source": str(each.source), "reason": each.reason} for each in left_out],
+    }
+
+
+def _show(builds: list[Build], answers: Answers | None) -> None:
+    """Print a table of what came of the builds; None: nobody waited, so it has where to ask."""
+    console = Console(highlight=False, markup=False)
+    columns = ("id",) if answers is None else ("outcome", "time")
+    table = Table("shell", "pin", *columns, box=None, pad_edge=False)
+    for each in builds:
+        cells = (each.dropped.id,) if answers is None else _outcome(answers.get(each.dropped.id))
+        table.add_row(text.printable(warm.names(each.sources)), text.printable(each.shell.nixpkgs), *cells)
+    console.print(table)
+    for each in builds:
+        response = (answers or {}).get(each.dropped.id)
+        if response and response.status is not Status.COMPLETED:
+            console.print(f"\n{text.printable(warm.names(each.sources))}:")
+            console.print(text.printable(_why(response), lines=True))
+
+
+def _outcome(response: Response | None) -> tuple[str, str]:
+    if response is None:
+        return "not yet", ""
+    phase = response.dependencies
+    if response.status is Status.REJECTED or not isinstance(phase.outcome, Outcome):
+        return response.status, ""
+    return phase.outcome, "cached" if phase.cached is True else render.seconds(phase.time)
+
+
+def _why(response: Response) -> str:
+    return response.reason if isinstance(response.reason, str) else response.dependencies.stderr
+
+
+def _show_left_out(left_out: list[LeftOut]) -> None:
+    for each in left_out[:LEFT_OUT_SHOWN]:
+        click.echo(text.printable(f"left out: {each.source}: {each.reason}"), err=True)
+    if len(left_out) > LEFT_OUT_SHOWN:
+        click.echo(f"left out: {len(left_out) - LEFT_OUT_SHOWN} more; --json names all", err=True)
+
+
+def _code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
+    if len(answers) < len(builds):
+        click.echo("not all are built: they go on, and `spoolctl status ID` tells of each", err=True)
+        return exits.TIMED_OUT
+    if left_out or any(response.status is not Status.COMPLETED for response in answers.values()):
+        return exits.NOT_COMPLETED
+    return exits.OK

@@ -1,0 +1,60 @@
+"""A bench whose actors go round by themselves, and spoolctl as a program beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spoold.cli import exits
+from tests.actors.bench import Bench
+
+
+class TurningBench(Bench):
+    """A bench whose actors a thread turns; a test's own steps are no others at the same time."""
+
+    def __init__(self, root: Path) -> None:
+        self.turning = threading.RLock()
+        super().__init__(root)
+
+    def step(self) -> None:
+        with self.turning:
+            super().step()
+
+    def drop_bytes(self, id_: str, data: bytes) -> None:
+        with self.turning:
+            super().drop_bytes(id_, data)
+
+
+@contextmanager
+def turning(root: Path) -> Iterator[Bench]:
+    """Yield a bench over the spool ``root`` whose actors go round by themselves."""
+    made = TurningBench(root)
+    stop = threading.Event()
+
+    def turn() -> None:
+        while not stop.wait(0.02):
+            with made.turning:
+                made.intake.step()
+                made.step()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        thread.join()
+        made.close()
+
+
+def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
+    command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
+    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
