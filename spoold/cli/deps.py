@@ -8,7 +8,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import ahead, client, exits, render
+from spoold.cli import ahead, client, exits, render, why
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.errors import ClientError, NewerFormatError
@@ -101,3 +101,4 @@ def verify(settings: Settings, *, as_json: bool) -> int:
 
 
 command.add_command(ahead.build, "build")
+command.add_command(why.command, "why")
