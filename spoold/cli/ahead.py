@@ -66,22 +66,23 @@ def build(settings: Settings, *, sources: tuple[Path, ...], pin: str, wait: bool
         if not source.exists():
             raise click.UsageError(f"{source} does not exist")
     wanted = warm.find(sources, pin, settings.spool.max_files)
-    builds = [_drop(settings.spool.path, shell, paths) for shell, paths in wanted.shells.items()]
-    answers = _wait(settings.spool.path, builds, timeout) if wait else {}
+    builds = [drop(settings.spool.path, shell, paths) for shell, paths in wanted.shells.items()]
+    answers = wait_for(settings.spool.path, builds, timeout) if wait else {}
     if as_json:
-        click.echo(msgspec.json.encode(_as_json(builds, answers, wanted.left_out)))
+        click.echo(msgspec.json.encode(told(builds, answers, wanted.left_out)))
     else:
-        _show(builds, answers if wait else None)
+        show(builds, answers if wait else None)
         _show_left_out(wanted.left_out)
-    return _code(builds, answers, wanted.left_out) if wait else exits.OK
+    return code(builds, answers, wanted.left_out) if wait else exits.OK
 
 
-def _drop(spool: str, shell: Shell, sources: list[Path]) -> Build:
+def drop(spool: str, shell: Shell, sources: list[Path]) -> Build:
+    """Ask for a shell, which ``sources`` name."""
     request = Request(kind="build", files=[File(name=EXPRESSION_FILE, content=shell.expression)], nixpkgs=shell.nixpkgs)
     return Build(shell, sources, client.drop(spool, client.new_id("build"), client.as_bytes(request)))
 
 
-def _wait(spool: str, builds: list[Build], timeout: float) -> Answers:
+def wait_for(spool: str, builds: list[Build], timeout: float) -> Answers:
     """Return the responses that came in time, by id, showing how many have and what the others wait for."""
     deadline = time.monotonic() + timeout
     answers: Answers = {}
@@ -116,7 +117,9 @@ def _now(spool: str, waiting: list[Build]) -> str:
     return text.printable(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
 
 
-def _as_json(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict[str, object]:
+def told(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict[str, object]:
+    """Return what came of the builds, for programs."""
+
     def row(each: Build) -> dict[str, object]:
         response = answers.get(each.dropped.id)
         return {
@@ -133,7 +136,7 @@ def _as_json(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> 
     }
 
 
-def _show(builds: list[Build], answers: Answers | None) -> None:
+def show(builds: list[Build], answers: Answers | None) -> None:
     """Print a table of what came of the builds; None: nobody waited, so it has where to ask."""
     console = Console(highlight=False, markup=False)
     columns = ("id",) if answers is None else ("outcome", "time")
@@ -169,7 +172,8 @@ def _show_left_out(left_out: list[LeftOut]) -> None:
         click.echo(f"left out: {len(left_out) - LEFT_OUT_SHOWN} more; --json names all", err=True)
 
 
-def _code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
+def code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
+    """Return the exit code for what came in time."""
     if len(answers) < len(builds):
         click.echo("not all are built: they go on, and `spoolctl status ID` tells of each", err=True)
         return exits.TIMED_OUT

@@ -8,7 +8,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from spoold.cli import ahead, client, exits, render, why
+from spoold.cli import ahead, client, exits, exporting, importing, render, why
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.config import Settings
 from spoold.model.errors import ClientError, NewerFormatError
@@ -102,3 +102,5 @@ def verify(settings: Settings, *, as_json: bool) -> int:
 
 command.add_command(ahead.build, "build")
 command.add_command(why.command, "why")
+command.add_command(exporting.command, "export")
+command.add_command(importing.command, "import")

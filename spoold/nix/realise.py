@@ -92,8 +92,8 @@ def realise(store: Store, derivation: str, limits: BuildLimits, cancel: Event, b
 
 def _missing(store: Store, derivation: str, fetch: door.Fetch | None) -> Missing:
     """Ask what is missing: with ``fetch``, the binary caches too."""
-    caches = store.settings.substituters if fetch else []
-    options = [] if caches else ["--option", "substituters", ""]
+    caches = store.substituters if fetch else []
+    options = ["--option", "substituters", " ".join(caches)]
     argv = ["nix-store", *options, "--realise", "--dry-run", f"{derivation}!{OUTPUT}"]
     finished = asking.run(store, caches, argv, QUICK, fetch) if fetch and caches else store.run(argv)
     if not finished.ok:
@@ -128,8 +128,9 @@ def _paths(pattern: re.Pattern[str], text: str) -> list[str]:
 def _fetch(store: Store, paths: list[str], limits: BuildLimits, fetch: door.Fetch) -> proc.Finished:
     """Fetch what a cache promised."""
     bounds = proc.Bounds(wall=limits.time, silence=limits.silence, stderr=limits.log)
-    argv = ["nix-store", "--realise", "--keep-going", *paths]
-    return asking.run(store, store.settings.substituters, argv, bounds, fetch)
+    caches = store.substituters
+    argv = ["nix-store", "--option", "substituters", " ".join(caches), "--realise", "--keep-going", *paths]
+    return asking.run(store, caches, argv, bounds, fetch)
 
 
 class _Making:

@@ -30,7 +30,7 @@ from spoold.host import launch, proc
 from spoold.host.seccomp import filtering
 from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.job import BuildLimits
-from spoold.nix import cage, command, confine, door, looker, measure, places, users
+from spoold.nix import cage, command, confine, door, imports, looker, measure, places, users
 from spoold.nix.lock import BuildLock
 from spoold.nix.roots import Roots
 
@@ -83,6 +83,11 @@ class Store:
     def users(self) -> users.BuildUsers | None:
         """Return who runs builders; see :func:`spoold.nix.users.find`."""
         return users.find(self.settings)
+
+    @property
+    def substituters(self) -> list[str]:
+        """Return the binary caches to ask: what the operator imported, then those of the settings."""
+        return [*imports.caches(self.state), *self.settings.substituters]
 
     @property
     def _entering(self) -> launch.Entering | None:
