@@ -104,11 +104,11 @@ def _check(settings: Settings, file: Path, cache: Path, environments: Environmen
         raise ClientError(f"{file}: for {environments.system}, and this host is {settings.nix.system}")
     for path in [cache, *cache.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # whatever umask the operator has: the builder reads it
+    signers = ", ".join(sorted(carry.signers(cache))) or "none"
     try:
         carried.check(settings.nix, cache)
     except OperatorError as error:
         ours = ", ".join(key.partition(":")[0] for key in settings.nix.trusted_public_keys) or "none"
-        signers = ", ".join(sorted(carry.signers(cache))) or "none"
         raise OperatorError(
             f"{file}: nothing is taken from it: {error}\nIt names these keys as its signers: {signers}. "
             f"[nix] trusted_public_keys has: {ours}"
