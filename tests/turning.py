@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from spoold.cli import exits
 from tests.actors.bench import Bench
 
 
@@ -27,10 +32,10 @@ class TurningBench(Bench):
             super().drop_bytes(id_, data)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Return a bench whose actors go round by themselves."""
-    made = TurningBench(tmp_path / "spool")
+@contextmanager
+def turning(root: Path) -> Iterator[Bench]:
+    """Yield a bench over the spool ``root`` whose actors go round by themselves."""
+    made = TurningBench(root)
     stop = threading.Event()
 
     def turn() -> None:
@@ -39,9 +44,27 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
                 made.intake.step()
                 made.step()
 
-    turning = threading.Thread(target=turn)
-    turning.start()
-    yield made
-    stop.set()
-    turning.join()
-    made.close()
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        thread.join()
+        made.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """Return a bench whose actors go round by themselves."""
+    with turning(tmp_path / "spool") as made:
+        yield made
+
+
+def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
+    """Run spoolctl as a program; return what it said, with ``--json`` without what it said to people."""
+    command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
+    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if "--json" in arguments else done.stdout + done.stderr

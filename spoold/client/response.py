@@ -114,11 +114,21 @@ class Summary(Score, frozen=True):
     groups: dict[str, Score] = {}
 
 
+class Fetching(_Part, frozen=True):
+    """How many store paths have come from binary caches, of how many, and their bytes, unpacked."""
+
+    paths: int
+    all_paths: int
+    bytes: int
+    all_bytes: int
+
+
 class WaitingFor(_Part, frozen=True):
-    """The build that a submission waits for, which is ``queued`` or ``building``."""
+    """The build that a submission waits for, which is ``queued`` or ``building``, and what is fetched for it."""
 
     build_id: str
     state: str
+    fetching: Fetching | None = None
 
 
 class Package(_Part, frozen=True):
@@ -141,6 +151,7 @@ class Response(_Part, frozen=True):
     reason: str | None = None
     notes: list[str] = []
     waiting_for: WaitingFor | None = None
+    build_id: str | None = None
     dependencies: Phase = Phase()
     compile: Phase = Phase()
     run: Phase = Phase()

@@ -36,7 +36,12 @@ class NixSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     state: Annotated[str, setting("the directory of the store, which is nix/ below it")] = "/var/lib/spoold"
     system: Annotated[str, setting("what Nix calls this kind of machine")] = "x86_64-linux"
     substituters: Annotated[list[str], setting("the binary caches to ask; none if empty")] = []
-    trusted_public_keys: Annotated[list[str], setting("whose signatures on what binary caches give are trusted")] = []
+    trusted_public_keys: Annotated[
+        list[str], setting("whose signatures are trusted on what binary caches give, and on what is imported")
+    ] = []
+    signing_key: Annotated[
+        str, setting("the file with the secret key that signs what is exported; root alone needs to read it")
+    ] = ""
     fetch: Annotated[
         list[str],
         setting(

@@ -39,7 +39,7 @@ def check_cases(request: Request) -> None:
         _require_no_other_key(request)
         return
     if request.kind != "run":
-        raise ClientError("cases: a list-dependencies request has none")
+        raise ClientError(f"cases: a {request.kind} request has none")
     if len(request.cases) > MAX_CASES:
         raise ClientError(f"cases: {len(request.cases)} cases are more than the {MAX_CASES} that are allowed")
     names: dict[str, int] = {}

@@ -45,6 +45,14 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     Raises :class:`IncompleteError` where the bytes are no whole JSON value (yet) and :class:`ClientError`, whose text
     names the key, where they are but ask for what is not allowed. ``pins`` are the names that ``nixpkgs`` may have.
     """
+    request = read_request_for_any_pin(data, max_files=max_files)
+    if request.nixpkgs not in pins:
+        raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; there are {sorted(pins)}")
+    return request
+
+
+def read_request_for_any_pin(data: bytes, *, max_files: int) -> Request:
+    """Read a file as :func:`read_request` does, for whoever does not know which pins there are."""
     _require_whole(data, max_files)
     _bound_values(data, max_files)
     request = _with_plain_names(msgspec.convert(as_meant(_parse(data), Request), Request))
@@ -53,14 +61,13 @@ def read_request(data: bytes, *, max_files: int, pins: frozenset[str]) -> Reques
     if request.checker:
         _check_checker(request.checker, max_files - len(request.files))
     check_outputs(request.outputs)
-    if request.kind == "run":
-        _check_scripts(request)
-    elif request.files:
-        raise ClientError("files: a list-dependencies request has none")
+    if request.kind == "list-dependencies":
+        if request.files:
+            raise ClientError("files: a list-dependencies request has none")
+    else:
+        _check_scripts(request, is_run=request.kind == "run")
     decode(request.inputs, request.inputs_encoding, "inputs")
     check_cases(request)
-    if request.nixpkgs not in pins:
-        raise ClientError(f"nixpkgs: there is no pin called {shown(request.nixpkgs)}; there are {sorted(pins)}")
     return request
 
 
@@ -190,12 +197,12 @@ def _check_content(file: File, where: str) -> None:
         raise ClientError(f"{where}.content ({shown(file.name)}): is missing; it has to be there")
 
 
-def _check_scripts(program: Program, below: str = "") -> None:
+def _check_scripts(program: Program, below: str = "", *, is_run: bool = True) -> None:
     names = {file.name.casefold(): file.name for file in program.files}
     for script in (EXPRESSION_FILE, COMPILE_FILE, RUN_FILE):
         if names.get(script, script) != script:
             raise ClientError(f"{below}files: {shown(names[script])} must be written {script}")
-    if RUN_FILE not in names:
+    if is_run and RUN_FILE not in names:
         raise ClientError(f"{below}files: there is no {RUN_FILE}, which is what is run")
     try:
         expression = program.expression()

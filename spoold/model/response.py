@@ -281,6 +281,7 @@ class Response(msgspec.Struct, kw_only=True):
     reason: str | UnsetType = UNSET
     notes: list[str] | UnsetType = UNSET
     waiting_for: WaitingFor | UnsetType = UNSET
+    build_id: str | UnsetType = UNSET
     dependencies: Phase = PENDING_PHASE
     compile: Phase = PENDING_PHASE
     run: Phase = PENDING_PHASE

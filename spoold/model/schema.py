@@ -17,7 +17,7 @@ from spoold.model.response import Response
 from spoold.model.submission import Request
 
 Name = Literal["request", "response"]
-VERSIONS: dict[Name, int] = {"request": 2, "response": 3}
+VERSIONS: dict[Name, int] = {"request": 3, "response": 3}
 KINDS: dict[Name, type[msgspec.Struct]] = {"request": Request, "response": Response}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NULL = {"type": "null"}
@@ -33,8 +33,8 @@ def schema(name: Name) -> dict[str, Any]:
         part["description"] = _plain(part.get("description", ""))
         if name == "request":
             _close(part)
-    if name == "request":  # a list of packages is asked for without files
-        asks = {"required": ["kind"], "properties": {"kind": {"const": "list-dependencies"}}}
+    if name == "request":  # nothing is run of what asks for a build, or for a list of packages
+        asks = {"required": ["kind"], "properties": {"kind": {"enum": ["build", "list-dependencies"]}}}
         script = {"type": "object", "required": ["name"], "properties": {"name": {"pattern": r"^(\./)*run\.sh$"}}}
         files = {"type": "array", "contains": script}
         whole |= {"if": asks, "else": {"required": ["files"], "properties": {"files": files}}}

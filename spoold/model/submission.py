@@ -106,7 +106,7 @@ class Request(Program, frozen=True):
     nixpkgs: str = "default"
     progress: bool = False
     outputs: list[Output] = []
-    kind: Literal["run", "list-dependencies"] = "run"
+    kind: Literal["run", "build", "list-dependencies"] = "run"
     cases: list[Case] = []
     compare: Compare | None = None
     stop_on_failure: StopOnFailure = False
@@ -141,7 +141,7 @@ class Origin(_Part, frozen=True):
 class Submission(Stored, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the spool: written once, at acceptance, and never again. ``Request`` is null for a refused file."""
 
-    NEWEST: ClassVar[int] = 4
+    NEWEST: ClassVar[int] = 5
 
     Submission_id: str
     Request: Request | None

@@ -15,9 +15,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from spoold.config import NixSettings
 from spoold.model.errors import OperatorError
+from spoold.nix import imports
 
 FIRST = 0  # the priority of directories; caches over HTTP are usually 30 or more
 CONNECT = 10  # seconds
@@ -29,8 +31,9 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def urls(settings: NixSettings) -> list[str]:
-    """Return the caches as Nix is to ask them."""
-    first = [_first(url) for url in settings.substituters if is_local(url)]
+    """Return the caches as Nix is to ask them: what the operator imported, then those of the settings."""
+    first = imports.caches(Path(settings.state).absolute())
+    first += [_first(url) for url in settings.substituters if is_local(url)]
     return first + [url for url in settings.substituters if not is_local(url)]
 
 

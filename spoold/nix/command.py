@@ -18,8 +18,8 @@ def line(argv: Sequence[str], root: str, settings: NixSettings, group: str | Non
 
     ``group`` is that of the users of builds where the program may build: "" where builders run as it does.
     """
-    # `nix copy` wants its options after the name of the command.
-    name_ends = 2 if argv[0] == "nix" else 1
+    # `nix copy` and `nix store verify` want their options after the name of the command.
+    name_ends = 1 if argv[0] != "nix" else 3 if argv[1] == "store" else 2
     chosen = options(settings, group)
     return [proc.find(argv[0]), *argv[1:name_ends], "--store", root, *chosen, *argv[name_ends:]]
 

@@ -23,7 +23,7 @@ import msgspec
 from spoold.host import proc
 from spoold.model.errors import OperatorError
 from spoold.model.job import BuildLimits
-from spoold.nix import asking, door, sources
+from spoold.nix import asking, door, imports, sources
 from spoold.nix.store import LOGICAL, Store
 from spoold.proxy.order import Order, Purpose
 
@@ -109,7 +109,7 @@ def _remembered(memory: Path, fingerprint: str) -> Pin | None:
 
 def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
     if _STORE_PATH.fullmatch(location):
-        if not store.valid([location]):
+        if not store.valid([location]) and not _is_imported(store, location):
             raise OperatorError(f"nixpkgs.{name}: {location} is not in the store {store.root}")
         return Pin(fingerprint, location, [])
     if not os.path.isdir(location):
@@ -121,6 +121,13 @@ def _added(store: Store, name: str, location: str, fingerprint: str) -> Pin:
         return Pin(fingerprint, _add_tree(store, name, tree), _add_sources(store, tree / "sources"))
     tree = Path(location).resolve()
     return Pin(fingerprint, _add_tree(store, name, tree), _add_sources(store, tree / "sources"))
+
+
+def _is_imported(store: Store, path: str) -> bool:
+    """Take a store path from what the operator imported; tell whether it is there."""
+    if brought := imports.caches(store.state):
+        store.run(["nix-store", "--option", "substituters", " ".join(brought), "--realise", path], ADD)
+    return store.valid([path])
 
 
 def _add_tree(store: Store, name: str, tree: Path) -> str:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from spoold.host import accounts, strangers, userns
 from spoold.model.errors import OperatorError
+from spoold.nix import imports
 
 GROUP, BUILDER = "spoold", "spoold-builder"
 ROOM = "builder"
@@ -48,6 +49,7 @@ PLACES = (
     Place("nix/nix", "root", "root", 0o711, "what is /nix inside"),
     Place("nix/nix/store", BUILDER, userns.BUILD_GROUP, 0o1771, "the store: can be entered, not listed"),
     Place("nix/nix/var", BUILDER, GROUP, 0o755, "Nix's own state: the database, the roots"),
+    Place(imports.DIRECTORY, "root", GROUP, 0o750, "what the operator imported, for the builder to take from"),
     Place(ROOM, BUILDER, GROUP, 0o700, "what the builder keeps beside it: work in progress, memories, locks"),
 )
 

@@ -10,7 +10,7 @@ to the same effect.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from spoold.model.collection import StoreSizes
@@ -42,6 +42,22 @@ class Graph:
             if path in self._references and path not in found:
                 found.add(path)
                 todo += self._references[path]
+        return found
+
+    def next_towards(self, path: str) -> dict[str, str]:
+        """Return for all that needs ``path``, directly or not, the next path on a shortest way there; "" for itself."""
+        referrers: dict[str, list[str]] = {each: [] for each in self.size}
+        for referrer, references in self._references.items():
+            for reference in references:
+                referrers[reference].append(referrer)
+        found = {path: ""}
+        todo = deque([path] if path in self.size else [])
+        while todo:
+            here = todo.popleft()
+            for referrer in sorted(referrers[here]):
+                if referrer not in found:
+                    found[referrer] = here
+                    todo.append(referrer)
         return found
 
     def dead(self, roots: Iterable[str]) -> set[str]:

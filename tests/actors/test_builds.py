@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 import tracemalloc
 from pathlib import Path
@@ -167,3 +169,49 @@ def test_a_bug_around_a_build_is_in_the_log_and_frees_its_place(
         bench.drop("x", expression="x")
         bench.until(lambda: any(entry.exc_info for entry in caplog.records))
     bench.until(lambda: bench.has("done", "x.response.json"), lambda: everyone(bench))
+
+
+def test_a_build_alone_is_answered_when_it_is_there(bench: Bench) -> None:
+    asked = json.dumps({"kind": "build", "files": [{"name": "cutor.nix", "content": "# a"}]}).encode()
+    bench.backend.gate.clear()
+    bench.drop_bytes("ahead", asked)
+    bench.until(lambda: bench.progress("ahead") == "INSTALLING_DEPENDENCIES")
+    bench.backend.gate.set()
+    bench.wait_for("ahead")
+    first = bench.response("ahead")
+    assert (first["status"], first["dependencies"]["outcome"]) == ("COMPLETED", "ok")
+    assert not first["dependencies"]["cached"]
+    assert [first[phase]["outcome"] for phase in ("compile", "run")] == ["skipped", "skipped"]
+    bench.drop_bytes("again", asked)
+    bench.wait_for("again")
+    again = bench.response("again")
+    assert again["dependencies"]["cached"]
+    assert again["build_id"] == first["build_id"]
+    bench.drop("runs", expression="# a")
+    bench.wait_for("runs")
+    assert len(bench.backend.built) == 1
+    assert len(bench.sandbox.jobs) == 1, "only what is to be run is run"
+    assert bench.builds.uses.last(os.geteuid()).keys() == {first["build_id"]}
+    bench.assert_nothing_is_left()
+
+
+def test_a_build_alone_that_fails_says_why(bench: Bench) -> None:
+    bench.drop_bytes("ahead", b'{"kind": "build", "files": [{"name": "cutor.nix", "content": "broken"}]}')
+    bench.wait_for("ahead")
+    response = bench.response("ahead")
+    assert response["status"] == "DEPENDENCIES_FAILED"
+    assert "undefined variable" in response["dependencies"]["stderr"]
+    assert "build_id" not in response
+
+
+def test_a_build_alone_holds_no_slot(bench: Bench) -> None:
+    """Though all slots are taken it is answered."""
+    bench.sandbox.gate.clear()
+    bench.drop("a")
+    bench.drop("b")
+    bench.until(lambda: len(bench.names("running")) == 2)
+    bench.drop_bytes("ahead", b'{"kind": "build", "files": [{"name": "cutor.nix", "content": "# a"}]}')
+    bench.wait_for("ahead")
+    assert bench.response("ahead")["status"] == "COMPLETED"
+    bench.sandbox.gate.set()
+    bench.wait_for("a", "b")

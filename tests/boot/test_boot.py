@@ -292,6 +292,13 @@ def test_the_store_is_as_it_was_built(host: Machine) -> None:
     assert "run this as root, or as that user" in said, said
 
 
+def test_root_is_told_what_keeps_a_path(host: Machine) -> None:
+    bash = json.loads(host.sh(f"cat {SPOOL}/builds/runtime.json"))["bash"]
+    kept = json.loads(host.run("spoolctl", "deps", "why", f"{bash}/bin/bash", "--json"))["kept_by"]
+    assert "runtime/bash" in {each["root"] for each in kept}
+    assert host.sh("find /var/lib/spoold/nix/nix/var/nix/db -user root") == "", "root's files are in the builder's way"
+
+
 def test_the_tools_of_root_run_nothing_of_the_builder_s(host: Machine) -> None:
     """Be it in what was its home in earlier versions: they begin with capabilities of the unit's."""
     site = "/var/lib/spoold/.local/lib/python3.11/site-packages"

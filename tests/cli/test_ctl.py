@@ -47,15 +47,8 @@ from spoold.model.response import (
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
+from tests.turning import ctl
 from tests.waiting import until
-
-
-def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
-    command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
-    environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout if "--json" in arguments else done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -78,11 +71,6 @@ def test_what_is_no_text_is_no_bug(bench: Bench, program: Path, words: tuple[str
 def test_a_file_whose_name_is_no_text_is_no_bug(bench: Bench, program: Path) -> None:
     (program / "\udcff").touch()
     assert "UTF-8" in ctl(bench, "submit", str(program), code=exits.FAILED)
-
-
-def test_a_shell_that_is_no_text_is_no_bug(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "x.nix").write_bytes(b"\xff")
-    assert "x.nix: not UTF-8" in ctl(bench, "deps", "build", str(tmp_path / "x.nix"), code=exits.FAILED)
 
 
 def test_a_response_of_another_version_is_no_bug(bench: Bench) -> None:
@@ -256,10 +244,10 @@ def test_a_finished_submission_runs_once_more(bench: Bench, program: Path) -> No
 
 
 def make_newer(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 5, "later": {}}))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"format": 6, "later": {}}))
 
 
-def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench, tmp_path: Path) -> None:
+def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench) -> None:
     bench.drop("a")
     bench.wait_for("a")
     bench.assert_nothing_is_left()
@@ -269,13 +257,11 @@ def test_what_a_newer_version_wrote_is_named_and_left(bench: Bench, tmp_path: Pa
     make_newer(bench.root / "done" / "a.json")
     assert "a newer version of spoold" in ctl(bench, "requeue", "a", code=exits.FAILED)
     make_newer(bench.root / "builds" / "runtime.json")
-    (tmp_path / "x.nix").write_text("{ }: x")
-    for words in (("deps", "build", str(tmp_path / "x.nix")), ("nixpkgs", "list")):
-        said = ctl(bench, *words, code=exits.FAILED)
-        assert "a newer version of spoold" in said
-        assert "upgrade this version" in said
+    said = ctl(bench, "nixpkgs", "list", code=exits.FAILED)
+    assert "a newer version of spoold" in said
+    assert "upgrade this version" in said
     shown = ctl(bench, "check", width="300")
-    assert shown.count("of a newer version of spoold (format 5)") == 2
+    assert shown.count("of a newer version of spoold (format 6)") == 2
     assert "0 to repair" in shown
     assert "0 to repair" in ctl(bench, "check", "--repair")
 
@@ -318,31 +304,6 @@ def test_a_table_of_packages_fits_a_narrow_terminal() -> None:
         assert "python3.11-scikit-learn  1.5.2-unstable-2024" in lines[1]
     assert narrow[1].endswith("…")
     assert table.lines()[1].endswith("-1.5.2")
-
-
-def test_shells_are_built_ahead(bench: Bench, tmp_path: Path) -> None:
-    shells = tmp_path / "shells"
-    shells.mkdir()
-    (shells / "a.nix").write_text("# a")
-    (shells / "b.nix").write_text("# b")
-    (shells / "notes.txt").write_text("")
-    shown = ctl(bench, "deps", "build", str(shells))
-    assert shown.count("ok") == 2
-    assert len(bench.backend.built) == 2
-    bench.drop("a", expression="# a")
-    bench.until(lambda: bench.has("done", "a.response.json"), lambda: None)
-    assert len(bench.backend.built) == 2, "it was there already"
-    (tmp_path / "c.nix").write_text("broken")
-    failed = json.loads(ctl(bench, "deps", "build", str(tmp_path / "c.nix"), "--json", code=exits.FAILED))
-    assert failed["builds"][0]["result"]["phase"]["outcome"] == "nonzero_exit"
-    assert "undefined variable" in ctl(bench, "deps", "build", str(tmp_path / "c.nix"), code=exits.FAILED)
-    assert "pin" in ctl(bench, "deps", "build", str(shells), "--nixpkgs", "none", code=exits.FAILED)
-
-
-def test_a_wait_for_builds_is_bounded(bench: Bench, tmp_path: Path) -> None:
-    bench.backend.gate.clear()
-    (tmp_path / "a.nix").write_text("# a")
-    assert "not yet" in ctl(bench, "deps", "build", str(tmp_path / "a.nix"), "--timeout", "0.3", code=exits.TIMED_OUT)
 
 
 def test_the_cache_is_collected_by_hand(bench: Bench, program: Path) -> None:

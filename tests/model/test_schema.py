@@ -32,8 +32,8 @@ from tests.schemas import is_valid, validator
 
 # The number and the digest of each. Whoever changes a type raises the number in VERSIONS, and writes the digest here.
 KNOWN = {
-    "request": (2, "dc95a81d9b3d5e65"),
-    "response": (3, "29008279bbb4be90"),
+    "request": (3, "9495d1bbe7aeed21"),
+    "response": (3, "2085227f9ffdc263"),
 }
 FENCED = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "contrib" / "docs").rglob("*.md"))]
@@ -91,6 +91,8 @@ def test_every_example_is_valid(example: dict[str, Any]) -> None:
         {"files": [SCRIPT | {"encoding": "hex", "content": "00", "executable": None}], "env": None, "limits": None},
         {"files": [SCRIPT | {"name": "./run.sh"}], "limits": {"run": {"time": 0.5, "memory": 1 << 20, "stdout": None}}},
         {"kind": "list-dependencies"},
+        {"kind": "build"},
+        {"kind": "build", "files": [{"name": "cutor.nix", "content": "x"}]},
     ],
 )
 def test_what_is_accepted_is_valid(request_: dict[str, Any]) -> None:

@@ -13,9 +13,14 @@ from threading import Event
 
 import msgspec
 
+from spoold.model import ids
+from spoold.model.ids import Entry
 from spoold.model.job import BuildResult, Runtime
 from spoold.model.response import Outcome
+from spoold.model.states import State
+from spoold.model.submission import Dependencies
 from spoold.nix.build import NixBuilder
+from spoold.spool.builds import BuildStore
 from tests.waiting import until
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
@@ -39,6 +44,19 @@ def shell(builder: NixBuilder, attributes: str) -> str:
     result = build(builder, SHELL % attributes)
     assert result.phase.outcome is Outcome.OK, result.phase.stderr
     return result.shell
+
+
+def file(builds: BuildStore, builder: NixBuilder, expression: str) -> str:
+    """Build ``expression`` as a builder of the Build store does, under its proper id; return that."""
+    runtime = builder.prepare()
+    pin = runtime.nixpkgs["default"]
+    build_id = ids.build_id(expression, pin, runtime.system, runtime.nix)
+    builds.runtime.provide(runtime)
+    builds.request(Dependencies(build_id=build_id, expression=expression, nixpkgs=pin))
+    builds.queue.claim(Entry(build_id, 1), State.NEW, State.BUILDING)
+    builds.finish(Entry(build_id, 1), builder.build(build_id, expression, "default", Event()), 0.0)
+    builds.uses.note(build_id, 0)
+    return build_id
 
 
 def processes_with(word: str) -> list[int]:

@@ -116,11 +116,11 @@ def anothers(kind: Kind, settings: Settings) -> Iterator[AnothersProcess]:
     with contextlib.ExitStack() as held:
         held.callback(engines.remove_store, room)
         room.chmod(0o755)
-        _copy_code(room / "code")
+        copy_code(room / "code")
         nixpkgs = room / "nixpkgs"
         subprocess.run(["cp", "-a", settings.nixpkgs["default"], nixpkgs], check=True)
         subprocess.run(["chmod", "-R", "a+rX", nixpkgs], check=True)
-        uid, gid = held.enter_context(_ordinary_user() if kind == "desk" else _service_user())
+        uid, gid = held.enter_context(_ordinary_user() if kind == "desk" else service_user())
         (room / "state").mkdir()
         os.chown(room / "state", uid, gid)
         command = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
@@ -175,7 +175,7 @@ def _under_the_unit(name: str, uid: int, gid: int, room: Path) -> list[str]:
     ]
 
 
-def _copy_code(directory: Path) -> None:
+def copy_code(directory: Path) -> None:
     ours = ("spoold", "tests")
     for name in ours:
         shutil.copytree(engines.REPOSITORY / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -191,7 +191,7 @@ def _copy_code(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _service_user() -> Iterator[tuple[int, int]]:
+def service_user() -> Iterator[tuple[int, int]]:
     """Yield the uid and gid of a service user, and have the users of builds that sysusers.d would make."""
     with contextlib.ExitStack() as held:
         if accounts.gid_of(userns.BUILD_GROUP) is None:

@@ -57,7 +57,7 @@ def test_a_state_of_an_earlier_version_is_taken_over(earlier: Path) -> None:
     assert places.was_taken_over(str(earlier), places.create(str(earlier), OWNERS))
     assert not places.was_taken_over(str(earlier), places.create(str(earlier), OWNERS))
     assert seen(earlier) == WANTED
-    assert sorted(os.listdir(earlier)) == ["builder", "nix"]
+    assert sorted(os.listdir(earlier)) == ["builder", "imports", "nix"]
     assert {name: sorted(os.listdir(earlier / "builder" / name)) for name in before} == before
     assert (earlier / "builder/pins").stat().st_uid == BUILDER
 
@@ -124,7 +124,7 @@ def test_a_store_of_an_earlier_version_goes_on(copy: Copy, monkeypatch: pytest.M
     again = NixBuilder(builder.settings)
     assert again.prepare() == before
     assert room.shell(again, "packages = [ pkgs.hello ];") == shell
-    assert sorted(os.listdir(state)) == ["builder", "nix"]
+    assert sorted(os.listdir(state)) == ["builder", "imports", "nix"]
 
 
 def test_one_user_s_state_is_closed_to_others(tmp_path: Path) -> None:

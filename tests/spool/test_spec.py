@@ -13,6 +13,7 @@ from spoold.model.cases import Case
 from spoold.model.collection import Order, Report
 from spoold.model.compare.excerpts import Difference
 from spoold.model.compare.rules import Compare
+from spoold.model.environments import Environments
 from spoold.model.formats import Stored
 from spoold.model.job import Runtime
 from spoold.model.limits import PhaseLimits, RequestedLimits
@@ -25,7 +26,18 @@ from spoold.spool.pins import PinsAnswer
 from spoold.upkeep.shares import Count
 from tests.structs import structs_in
 
-STORED = (Submission, Dependencies, BuildRecord, Runtime, FetchingNow, PinsAnswer, Order, Report, Count)
+STORED = (
+    Submission,
+    Dependencies,
+    BuildRecord,
+    Runtime,
+    FetchingNow,
+    PinsAnswer,
+    Order,
+    Report,
+    Count,
+    Environments,
+)
 SPEC = (Path(__file__).parents[2] / "spool-layout.md").read_text()
 # What a table has, by what is above it; every other object is written out as {"key", "key"}, or ["item", "item"].
 TABLES = {

@@ -3,7 +3,7 @@
 Spec: spool-layout.md, "Transitions". A submission in ``new/`` is looked at once, for a moment in each step, and
 goes on from there in one of three ways. Where its build exists it waits in line for a sandbox, unclaimed (``line``,
 ``ready``), until a slot takes it (``slots``). Where not, it waits for its build (``building``). What needs no sandbox
-(a failed build, a list of packages) is answered at once (``answering``). All of them end in ``ending``.
+(a failed build, a build alone, a list of packages) is answered at once (``answering``). All of them end in ``ending``.
 
 An entry of a newer version of spoold stays where it is, for an executor of that version. A submission whose build's
 result is of a newer version waits on.

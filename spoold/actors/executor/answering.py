@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from spoold.actors.executor.answers import failed, listed
+from spoold.actors.executor.answers import built, failed, listed
 from spoold.actors.executor.ending import Ending
 from spoold.actors.executor.held import Held
 from spoold.actors.executor.ready import Place
@@ -60,14 +60,18 @@ class Answering:
         return bool(self._held) or self._holder.keeps
 
     def answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
-        """Answer a submission whose ``build`` failed, or that needs none; or have it wait here for room."""
+        """Answer a submission whose ``build`` failed, or is all that it asks for, or that needs none.
+
+        Where there is no room for the answer it waits here.
+        """
         if not self.has_room(submission.Spool.uid):
             self._have_it_wait(place, submission.Spool.uid)
             return
         if build is None:
             response = listed(submission, self._builds)
         else:
-            response = failed(submission, of_dependencies(build.result.phase, cached=place.is_unclaimed))
+            phase = of_dependencies(build.result.phase, cached=place.is_unclaimed)
+            response = built(submission, build.build_id, phase) if build.result.shell else failed(submission, phase)
         self.finish(place, submission, response)
 
     def has_room(self, owner: int) -> bool:

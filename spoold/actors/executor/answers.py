@@ -1,4 +1,4 @@
-"""Answers that need no sandbox: a build that failed, a list of packages, what cannot be done."""
+"""Answers that need no sandbox: a build that failed or was all that is asked for, packages, what cannot be done."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def failed(submission: Submission, phase: Phase) -> Response:
     status = Status.INTERNAL_ERROR if ours else Status.DEPENDENCIES_FAILED
     notes = unused_wishes(submission.Request.limits.dependencies) if submission.Request else []
     return answered(submission, status, dependencies=phase, notes=notes or msgspec.UNSET)
+
+
+def built(submission: Submission, build_id: str, phase: Phase) -> Response:
+    """Return the answer to a submission that asked for a build, which succeeded, and for nothing else."""
+    notes = unused_wishes(submission.Request.limits.dependencies) if submission.Request else []
+    return answered(submission, Status.COMPLETED, build_id=build_id, dependencies=phase, notes=notes or msgspec.UNSET)
 
 
 def listed(submission: Submission, builds: BuildStore) -> Response:

@@ -2,7 +2,7 @@
 
 Spec: spool-layout.md, "Transitions". It needs a build for its program, and one for its checker where it has one. Both
 are filed at once, and it waits for one after the other. A build that failed is the answer, but for a checker's: that is
-no failure of the program.
+no failure of the program. Where a build is all that is asked for, it is the answer in any case.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Routing:
             return
         with self._builds.looking():
             found = [self._look_and_note(each.build_id, submission.Spool.uid) for each in builds]
-        if isinstance(found[0], BuildRecord) and not found[0].result.shell:
+        if isinstance(found[0], BuildRecord) and (request.kind == "build" or not found[0].result.shell):
             self._answering.answer(place, submission, found[0])
             return
         due = [(build, state) for build, state in zip(builds, found, strict=True) if not isinstance(state, BuildRecord)]

@@ -1,0 +1,194 @@
+"""``spoolctl deps build``: shells are built ahead, by requests of the kind ``build``, as any client may make them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import msgspec
+from msgspec import UNSET
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from spoold import client
+from spoold.cli import asked, exits, reading, render, tables, text, warm
+from spoold.cli.options import JSON, TIMEOUT
+from spoold.cli.place import Place, pass_place
+from spoold.cli.warm import LeftOut, Shell
+from spoold.model.response import Outcome, Response, Status
+from spoold.model.submission import EXPRESSION_FILE, File, Request
+
+PAUSE = 0.3  # seconds between two looks at what the builds wait for
+LEFT_OUT_SHOWN = 20
+
+
+class Build(NamedTuple):
+    """A shell that was asked for, and who asks for it."""
+
+    shell: Shell
+    sources: list[Path]
+    submission: client.Submission
+
+
+Answers = dict[str, Response]
+
+
+@click.command(short_help="Build shells ahead.")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|DIRECTORY...", type=click.Path(path_type=Path))
+@click.option(
+    "--nixpkgs", "pin", default="default", show_default=True, metavar="NAME", help="The pin of what names no other."
+)
+@click.option("--wait", is_flag=True, help="Wait until all are built, and show what came of them.")
+@TIMEOUT
+@JSON
+@pass_place
+def build(place: Place, *, sources: tuple[Path, ...], pin: str, wait: bool, timeout: float, as_json: bool) -> int:
+    """Build shells ahead, so that no submission has to wait for them at the deadline.
+
+    A FILE is a shell expression, as cutor.nix is, or a request in JSON (*.json). A DIRECTORY with cutor.nix or run.sh
+    is a submission. Of any other it is all of these in it and below it. Each shell is asked for once, however many name
+    it. It is asked for through the spool like any submission, so anybody may. Nothing is compiled or run.
+
+    \b
+    Examples:
+      spoolctl deps build course/shells/ --wait
+      spoolctl deps build submissions/week-3/ --wait --json | jq -r '.builds[] | .build_id'
+      spoolctl deps build numpy.nix --nixpkgs 24.11
+
+    Exit codes: 0 asked for (with --wait: all are built), 1 it cannot be asked for, 4 not all within --timeout: they go
+    on; 5 (with --wait) one failed, or something in a DIRECTORY was left out.
+    """
+    for source in sources:
+        if not source.exists():
+            raise click.UsageError(f"{source} does not exist")
+    wanted = warm.find(sources, pin, asked.MANY)
+    with client.Spool(place.spool) as spool:
+        builds = [ask(spool, shell, paths) for shell, paths in wanted.shells.items()]
+        answers = wait_for(spool, builds, timeout) if wait else {}
+    if as_json:
+        click.echo(msgspec.json.encode(told(builds, answers, wanted.left_out)))
+    else:
+        show(builds, answers if wait else None)
+        _show_left_out(wanted.left_out)
+    return code(builds, answers, wanted.left_out) if wait else exits.OK
+
+
+def ask(spool: client.Spool, shell: Shell, sources: list[Path]) -> Build:
+    """Ask for a shell, which ``sources`` name."""
+    request = Request(kind="build", files=[File(name=EXPRESSION_FILE, content=shell.expression)], nixpkgs=shell.nixpkgs)
+    return Build(shell, sources, spool.submit(msgspec.json.encode(request) + b"\n", stem="build"))
+
+
+def wait_for(spool: client.Spool, builds: list[Build], timeout: float) -> Answers:
+    """Return the responses that came in time, by id, showing how many have and what the others wait for."""
+    answers: Answers = {}
+    columns = (
+        TextColumn("building"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(builds), now="")
+        look = Looking(spool, [each.submission for each in builds], lambda now: progress.update(task, now=now))
+        nothing = lambda: None  # noqa: E731 - short
+        meanwhile = look.look if progress.console.is_terminal else nothing
+        submissions = (each.submission for each in builds)
+        with contextlib.suppress(client.TimedOutError):
+            for done in spool.as_completed(submissions, timeout=timeout, meanwhile=meanwhile):
+                done.result()
+                answers[done.id] = reading.decoded(done.raw, done.id)
+                progress.update(task, completed=len(answers))
+    return answers
+
+
+class Looking:
+    """Says now and then how many builds wait for a place, and how many have one."""
+
+    def __init__(self, spool: client.Spool, submissions: list[client.Submission], say: Callable[[str], object]) -> None:
+        self._spool = spool
+        self._submissions = submissions
+        self._say = say
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look unless that was done just now."""
+        if time.monotonic() < self._next:
+            return
+        states: Counter[str] = Counter()
+        for each in self._submissions:
+            response = None if each.done else self._spool.status(each.id)
+            if response and response.waiting_for:
+                states[response.waiting_for.state] += 1
+        self._say(text.printable(", ".join(f"{count} {state}" for state, count in sorted(states.items()))))
+        self._next = time.monotonic() + PAUSE
+
+
+def told(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict[str, object]:
+    """Return what came of the builds, for programs."""
+
+    def row(each: Build) -> dict[str, object]:
+        response = answers.get(each.submission.id)
+        return {
+            "Submission_id": each.submission.id,
+            "nixpkgs": each.shell.nixpkgs,
+            "sources": list(map(str, each.sources)),
+            "build_id": response.build_id if response and response.build_id is not UNSET else None,
+            "response": response,
+        }
+
+    return {
+        "builds": [row(each) for each in builds],
+        "left_out": [{"source": str(each.source), "reason": each.reason} for each in left_out],
+    }
+
+
+def show(builds: list[Build], answers: Answers | None) -> None:
+    """Print a table of what came of the builds; None: nobody waited, so it has where to ask."""
+    columns = ("id",) if answers is None else ("outcome", "time")
+    table = tables.Table("shell", "pin", *columns)
+    for each in builds:
+        cells = (each.submission.id,) if answers is None else _outcome(answers.get(each.submission.id))
+        table.add_row(text.printable(warm.names(each.sources)), text.printable(each.shell.nixpkgs), *cells)
+    reasons = []
+    for each in builds:
+        response = (answers or {}).get(each.submission.id)
+        if response and response.status is not Status.COMPLETED:
+            reasons += [f"\n{text.printable(warm.names(each.sources))}:", text.printable(_why(response), lines=True)]
+    tables.show([table, *reasons])
+
+
+def _outcome(response: Response | None) -> tuple[str, str]:
+    if response is None:
+        return "not yet", ""
+    phase = response.dependencies
+    if response.status is Status.REJECTED or not isinstance(phase.outcome, Outcome):
+        return response.status, ""
+    return phase.outcome, "cached" if phase.cached is True else render.seconds(phase.time)
+
+
+def _why(response: Response) -> str:
+    return response.reason if isinstance(response.reason, str) else response.dependencies.stderr
+
+
+def _show_left_out(left_out: list[LeftOut]) -> None:
+    for each in left_out[:LEFT_OUT_SHOWN]:
+        click.echo(text.printable(f"left out: {each.source}: {each.reason}"), err=True)
+    if len(left_out) > LEFT_OUT_SHOWN:
+        click.echo(f"left out: {len(left_out) - LEFT_OUT_SHOWN} more; --json names all", err=True)
+
+
+def code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
+    """Return the exit code for what came in time."""
+    if len(answers) < len(builds):
+        click.echo("not all are built: they go on, and `spoolctl status ID` tells of each", err=True)
+        return exits.TIMED_OUT
+    if left_out or any(response.status is not Status.COMPLETED for response in answers.values()):
+        return exits.NOT_COMPLETED
+    return exits.OK

@@ -1,0 +1,32 @@
+"""What a file of exported environments is for.
+
+Spec: spool-layout.md, "Environments from another host".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from spoold.model.formats import Stored
+from spoold.model.paths import StorePath, System
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True):
+    """One build: its id on the host that exported it, its expression, the name of its pin and that one's store path."""
+
+    build_id: str
+    expression: str
+    pin: str
+    nixpkgs: StorePath
+
+
+class Environments(Stored, frozen=True, kw_only=True):
+    """The system and the runtime of the host that exported a file, and the builds that are in there."""
+
+    NEWEST: ClassVar[int] = 1
+
+    system: System
+    runtime: list[StorePath]
+    builds: list[Carried]
