@@ -94,9 +94,15 @@ class Relay:
             await _cancelled(body, answer)
 
     async def _upwards(self) -> None:
-        """Pass on what the client sends, in a tunnel."""
+        """Pass on what the client sends, in a tunnel.
+
+        A server may close it before the client has said its last word. Whether it broke off, what it sends tells.
+        """
         while data := await self._from_client():
-            await self._to_server(data)
+            try:
+                await self._send(data)
+            except OSError:
+                return
         with contextlib.suppress(OSError):
             self._server.writer.write_eof()
 
@@ -173,14 +179,17 @@ class Relay:
         self._wait_anew()
 
     async def _to_server(self, data: bytes) -> None:
+        try:
+            await self._send(data)
+        except OSError as error:
+            raise self._away(f"broke off ({error.strerror or error})") from error
+
+    async def _send(self, data: bytes) -> None:
         self._count(len(data))
         self._passage.sent += len(data)
         self._client_spoke_last = True
         self._server.writer.write(data)
-        try:
-            await self._server.writer.drain()
-        except OSError as error:
-            raise self._away(f"broke off ({error.strerror or error})") from error
+        await self._server.writer.drain()
         self._wait_anew()
 
     def _wait_anew(self) -> None:

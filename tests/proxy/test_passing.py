@@ -52,6 +52,23 @@ def test_a_tunnel_to_a_listed_host(proxy: MakeProxy, web: Web) -> None:
     assert passage.received > len(b"content")
 
 
+def test_a_server_may_close_a_tunnel_first(proxy: MakeProxy) -> None:
+    """As those do that answer and close, while the client's farewell is on its way."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        made = proxy([f"localhost:{port}"])
+        with made.tunnel(f"localhost:{port}") as tunnel:
+            server, _ = listener.accept()
+            server.sendall(b"content")
+            server.close()
+            assert everything(tunnel) == b"content"
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    tunnel.sendall(b"farewell")
+    (passage,) = made.report().passages
+    assert passage.trouble is Trouble.NONE
+
+
 @pytest.mark.parametrize(
     "asked",
     [
