@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from spoold.nix.build import NixBuilder
 from spoold.nix.lock import BuildLock
 from tests.nix import room
 from tests.nix.room import Copy
+from tests.waiting import until
 
 pytestmark = pytest.mark.nix
 
@@ -165,15 +167,26 @@ def test_a_long_build_is_waited_for_and_holds_up_no_other(copy: Copy, monkeypatc
 
 
 def test_builds_get_in_between_two_steps(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "STEP_BYTES", 1)
+    """Of a collection that goes on until it is cancelled."""
+    step, taken = collect._step, 0
+
+    def endless(*arguments: Any) -> bool:
+        nonlocal taken
+        step(*arguments)
+        taken += 1
+        return False
+
+    monkeypatch.setattr(collect, "_step", endless)
+    monkeypatch.setattr(collect, "DRAIN_TIMEOUT", 3600)  # the build may take long here
     builder, cancelled = copy(), Event()
-    arguments = {"dry_run": False, "cancelled": cancelled}
+    arguments = {"dry_run": False, "cancelled": cancelled, "seconds": 3600}
     collector = threading.Thread(target=builder.collect, args=(set(),), kwargs=arguments)
     collector.start()
     try:
-        time.sleep(0.3)
+        until(lambda: taken > 0)
         built(builder, "between", "A = 3;")
-        assert collector.is_alive()
+        before = taken
+        until(lambda: taken > before)
     finally:
         cancelled.set()
         collector.join()
