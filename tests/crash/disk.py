@@ -192,6 +192,7 @@ def make(root: Path, disk: Disk, tree: Tree, files: dict[int, File]) -> None:
             os.link(made[inode], root / path, follow_symlinks=False)
             continue
         made[inode] = root / path
+        made[inode].parent.mkdir(exist_ok=True)  # an executor that comes back makes its own anew
         file = files[inode]
         if file.link:
             (root / path).symlink_to(file.link)
