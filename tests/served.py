@@ -126,7 +126,7 @@ class Served:
                 time.sleep(0.05)
         deadline = time.monotonic() + PATIENCE
         # Who is killed while he writes a side file leaves it there for an hour.
-        passing = (".progress.json", ".probe", ".count", ".usage", ".lock", ".held", ".host")
+        passing = (".progress.json", ".probe", ".count", ".usage", ".lock", ".held", ".host", ".store")
         while left := [name for name in os.listdir(self.spool / "tmp") if not name.endswith(passing)]:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)
