@@ -26,7 +26,7 @@ from spoold.model.job import BuildLimits, Runtime
 from spoold.model.response import Outcome
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
-from tests import engines
+from tests import engines, plain
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 SYSTEM = f"{os.uname().machine}-linux"
@@ -36,28 +36,15 @@ SYSTEM = f"{os.uname().machine}-linux"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart.
 
-    What runs with each engine runs with oci where it is marked ``engines``, and all of it with contrib/test --all. What
-    asks Docker itself runs with Docker alone.
+    Some of it only contrib/test --all runs, see tests/plain.
     """
-    left_out = {item for item in items if _of_oci(item) and not _runs_with_oci(item)}
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    left_out = set(plain.choose(config, items))
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for item in items:
         for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
-
-
-def _of_oci(item: pytest.Item) -> bool:
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("engine_at") == engines.OCI
-
-
-def _runs_with_oci(item: pytest.Item) -> bool:
-    if "docker_host" in getattr(item, "fixturenames", ()):
-        return False
-    return bool(os.environ.get("SPOOLD_TEST_LONG")) or item.get_closest_marker("engines") is not None
 
 
 @pytest.fixture(scope="session", params=["docker", engines.OCI])

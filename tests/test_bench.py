@@ -105,6 +105,7 @@ def test_it_measures_every_row_and_writes_json_and_a_chart(
     assert set(texts) >= named
 
 
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)
@@ -124,6 +125,7 @@ def test_what_there_is_no_time_for_is_told(
     assert report["late"] in measured.stdout
 
 
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)
@@ -170,6 +172,7 @@ def test_executors_share_a_spool(
         assert served.burst([TRIVIAL]) > 0  # its own executor is back
 
 
+@pytest.mark.long
 @pytest.mark.docker
 @pytest.mark.nix
 @pytest.mark.timeout(PATIENCE + 300)

@@ -300,7 +300,11 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("bad", FAULTS, ids=lambda bad: bad.name)
+@pytest.mark.parametrize(
+    "bad",
+    [*FAULTS[::5], *(pytest.param(bad, marks=pytest.mark.long) for bad in FAULTS if bad not in FAULTS[::5])],
+    ids=lambda bad: bad.name,
+)
 def test_each_way_to_fail_has_its_words(
     bare: NixBuilder, full: Full, server: Cache, monkeypatch: pytest.MonkeyPatch, bad: Bad
 ) -> None:

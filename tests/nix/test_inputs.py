@@ -55,10 +55,6 @@ ATTEMPTS = {
 }
 
 
-FIRST = ("a program", "a file", "the loader", "the store itself")
-LONG = bool(os.environ.get("SPOOLD_TEST_LONG"))
-
-
 @pytest.fixture(scope="module", params=setups.KINDS)
 def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder) -> Iterator[Setup]:
     kind: Kind = request.param
@@ -87,8 +83,6 @@ def contents(setup: Setup) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_a_build_does_not_change_what_it_depends_on(setup: Setup, name: str) -> None:
-    if not isinstance(setup, InProcess) and name not in FIRST and not LONG:
-        pytest.skip("of the other setups the long version tries it: contrib/test --all")
     assert setup.build("{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { packages = [ pkgs.hello ]; }").shell
     before = contents(setup)
     expression = EVIL.replace("SCRIPT", ATTEMPTS[name].replace("${", "''${")).replace("NOW", str(time.time_ns()))
