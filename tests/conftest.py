@@ -36,7 +36,7 @@ SYSTEM = f"{os.uname().machine}-linux"
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what asks for an engine or for Nix, so that ``-m`` tells it from the rest: contrib/test runs them apart.
 
-    Some of it only contrib/test --all runs, see tests/plain.
+    Some of it only contrib/test --all runs, see tests/plain.py.
     """
     left_out = set(plain.choose(config, items))
     config.hook.pytest_deselected(items=left_out)

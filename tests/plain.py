@@ -2,7 +2,7 @@
 
 A variant of a test may be tried in several set-ups: with each engine, in each mode, as root and as a unit. The plain
 run tries it in one of them. The variant's name chooses which, so each set-up gets its share, the same each time. A test
-of few variants is tried in all set-ups. What is named by itself (``tests/x.py::test_y``) runs whatever it is.
+of few variants is tried in all set-ups. What is named by itself (``FILE::TEST``) runs whatever it is.
 """
 
 from __future__ import annotations
