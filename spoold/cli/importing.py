@@ -61,7 +61,7 @@ def command(settings: Settings, *, file: Path, keep: bool, timeout: float, as_js
     runtime = builds.runtime.usable()
     if runtime is None:
         raise OperatorError(
-            f"no builder has provided a runtime yet. What it needs is in {place}: start it, then import again"
+            f"no builder has provided a runtime yet. All that it needs is in {place}: start it, then import again"
         )
     asked = [(each, _shell(each, runtime, place)) for each in environments.builds]
     _forget_failures(builds, runtime, [shell for _, shell in asked])

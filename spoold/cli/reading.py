@@ -1,7 +1,7 @@
 """Reading answers as a person does: those of ids, and those to files whose name is no submission's.
 
-The library looks at what a client may rely on. What is here beyond that is for whoever asks at a terminal: which name
-was meant, and for the operator, whether an owner has changed an answer that was given to them (``spool/answers``).
+The library looks at what a client may rely on. This module adds what people want at a terminal: which name was meant,
+and for the operator, whether an owner has changed an answer that was given to them (``spool/answers``).
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
     if _has_run(response):
         yield _phase_table(response)
     yield from _outputs(response)
-    # What a build that went well had to say is of use to nobody here; --json has it.
+    # Nobody needs here what a build said that went well; --json has it.
     quiet = response.dependencies.outcome is Outcome.OK
     lines = SHOWN_LINES if cut else NO_LIMIT
     for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):

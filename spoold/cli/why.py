@@ -44,7 +44,7 @@ def command(settings: Settings, *, path: str, all_: bool, as_json: bool) -> int:
     """Say what keeps PATH in the store: builds, their packages, pins and the runtime, for the operator.
 
     PATH is a store path, or something below one, as /nix/store/HASH-NAME or as HASH-NAME. Of each build a shortest
-    chain of references is shown, from its environment to PATH. What nothing keeps goes with the next collection.
+    chain of references is shown, from its environment to PATH. A path that nothing keeps goes with the next collection.
 
     \b
     Examples:
