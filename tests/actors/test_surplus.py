@@ -134,7 +134,7 @@ def test_what_is_anothers_by_now_stays(box: Box) -> None:
 
 
 def test_nobody_rests_from_what_goes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
+    now = [time.monotonic()]  # the clock goes on from where the box was made
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     real = attributes.owner
 
