@@ -27,7 +27,7 @@ small{font-size:.85em}
 :focus-visible{outline:3px solid var(--link);outline-offset:1px}
 table{border-collapse:collapse}
 th,td{padding:.2rem .5rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
-.n{text-align:right;font-variant-numeric:tabular-nums}
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .a{color:var(--good);background:var(--good-back)}
 .x{color:var(--bad);background:var(--bad-back)}
 .w{color:var(--odd);background:var(--odd-back)}

@@ -4,8 +4,8 @@
 const table = document.getElementById("t"), form = document.getElementById("f"), said = document.getElementById("n");
 const unfold = document.getElementById("u"), first = Number(table.dataset.cases);
 const rows = Array.from(table.tBodies, (body, at) => {
-  const cells = body.rows[0].cells;
-  return {body, at, cells, text: (cells[0].textContent + " " + cells[1].textContent).toLowerCase(), result: body.dataset.r};
+  const cells = body.rows[0].cells, text = `${cells[0].textContent} ${cells[1].textContent}`.toLowerCase();
+  return {body, at, cells, text, result: body.dataset.r};
 });
 const headings = Array.from(table.querySelectorAll("th.s"));
 const byName = new Intl.Collator(undefined, {numeric: true}).compare;
@@ -48,7 +48,8 @@ function filter() {
   const result = form.elements.result.value, chosen = form.elements.case ? form.elements.case.value : "";
   for (const row of rows) {
     const failed = chosen === "" || row.cells[first + Number(chosen)].classList.contains("x");
-    row.body.hidden = !(failed && (result === "" || row.result === result) && words.every(word => row.text.includes(word)));
+    const wanted = failed && (result === "" || row.result === result);
+    row.body.hidden = !(wanted && words.every(word => row.text.includes(word)));
   }
   tell();
 }
