@@ -148,10 +148,12 @@ def test_long_outputs_are_cut_and_it_says_by_how_much() -> None:
 
 
 def test_a_page_of_many_programs_has_a_size_that_one_can_open() -> None:
-    cases = [wrong(f"case-{number}", "x<" * 50_000, message="<" * 5000) for number in range(20)]
+    cases = [wrong(f"case-{number}", "x<" * 20_000, message="<" * 5000) for number in range(20)]
     html = report.html("t", [Row(f"p{number}", f"id-{number}", judged(*cases)) for number in range(1000)])
     assert len(html.encode()) < 8 << 20
     assert "more parts of the response had no room in this page" in html
+    assert html.count('<div class="b">') >= 1000, "each shows its first difference"
+    assert html.count("&lt;x&lt;x&lt;") >= 1000, "and a little of its output"
 
 
 def test_more_cases_than_columns_are_counted() -> None:

@@ -28,8 +28,13 @@ class Room:
 
     @property
     def of_output(self) -> int:
-        """Return how many characters of an output are shown, so that others have room as well."""
+        """Return how long an output may be, so that others have room as well."""
         return min(OUTPUT, max(100, self.left // 4))
+
+    @property
+    def of_message(self) -> int:
+        """Return how long a message may be, so that others have room as well."""
+        return min(text.MESSAGE, max(50, self.left // 16))
 
     def takes(self, html: str) -> bool:
         """Tell whether this has room, and take it."""
@@ -148,14 +153,14 @@ def _case(case: Case, room: Room) -> str:
     """Return all that there is to say of a case that failed."""
     parts = [f"<h3>{text.inline(case.name)}: {words_of(case.verdict)}</h3><p>{_measures(case.run)}"]
     if case.message:
-        parts.append(f"<p>{text.block(case.message)}")
+        parts.append(f"<p>{text.block(case.message, room.of_message)}")
     if case.difference is not None:
-        parts.append(_difference(case.difference))
+        parts.append(_difference(case.difference, room.of_message))
     parts += _streams("", case.run, room)
     return f'<section class="e">{"".join(parts)}</section>'
 
 
-def _difference(difference: Difference) -> str:
+def _difference(difference: Difference, most: int) -> str:
     """Return both sides of a difference, with a mark from where on they differ."""
     sides = []
     expected, printed = difference.expected, difference.printed
@@ -166,7 +171,7 @@ def _difference(difference: Difference) -> str:
     ):
         shown = f'<p class="dim">{nothing}'
         if side is not None:
-            shown = f"<pre>{text.block(side[:alike])}<mark>{text.block(side[alike:])}</mark></pre>"
+            shown = f"<pre>{text.block(side[:alike], most)}<mark>{text.block(side[alike:], most)}</mark></pre>"
         sides.append(f"<div><b>{label}</b>{shown}</div>")
     return f'<p>{_told(difference)}</p><div class="b">{"".join(sides)}</div>'
 

@@ -43,17 +43,26 @@ def attribute(text: str) -> str:
 
 
 def block(text: str, most: int = MESSAGE) -> str:
-    """Return HTML of the beginning of a text of several lines."""
-    return escaped(printable(text[:most], lines=True)) + ("…" if len(text) > most else "")
+    """Return HTML of the beginning of a text of several lines: so long at most, and a mark where more is left out."""
+    shown = text[:most]
+    while len(html := escaped(printable(shown, lines=True))) > most:
+        shown = shown[: len(shown) * most // len(html)]
+    return html + ("…" if len(shown) < len(text) else "")
 
 
 def excerpt(phase: Phase, stream: str, most: int) -> Excerpt:
-    """Return the beginning of what a phase printed to ``stdout`` or ``stderr``: so many characters at most."""
+    """Return the beginning of what a phase printed to ``stdout`` or ``stderr``: so many characters of HTML at most."""
     data = kept(phase, stream)
     text = data[: most * LONGEST].decode(errors="surrogateescape")[:most]
-    shown = "\n".join(text.split("\n", LINES)[:LINES]).encode(errors="surrogateescape")
-    visible = printable(shown.decode(errors="backslashreplace"), lines=True)
-    return Excerpt(escaped(visible), _left_out(phase, stream, len(data), len(shown)))
+    text = "\n".join(text.split("\n", LINES)[:LINES])
+    while len(html := escaped(printable(_visible(text), lines=True))) > most:
+        text = text[: len(text) * most // len(html)]
+    return Excerpt(html, _left_out(phase, stream, len(data), len(text.encode(errors="surrogateescape"))))
+
+
+def _visible(text: str) -> str:
+    """Return a text whose bytes that are no UTF-8, which stand in it as in PEP 383, are shown as ``\\xe9``."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def kept(phase: Phase, stream: str) -> bytes:
