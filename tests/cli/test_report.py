@@ -17,7 +17,6 @@ from spoold.cli import report
 from spoold.cli.report import Row, detail, table
 from spoold.client.response import Case, Difference, Phase, Response, ReturnedFile, Summary, read
 from spoold.host import fsops
-from spoold.model.errors import ClientError
 from spoold.model.response import Status
 
 LINE = [sys.executable, "-m", "spoold.cli.ctl", "report"]
@@ -207,11 +206,12 @@ def test_a_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(os.listdir(tmp_path)) == ["link.html", "r.html"]
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ClientError, match="no regular file"):
-            report.write(str(path), "t", [])
+def test_what_is_no_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(json.dumps(GOOD))
+    for words in (["-o", "-"], ["-o", "/dev/stdout"]):
+        assert run(tmp_path, "b.json", *words).stdout.endswith("</html>\n")
+    assert "directory" in run(tmp_path, "b.json", "-o", str(tmp_path), code=1).stderr
+    assert os.listdir(tmp_path) == ["b.json"]
 
 
 def test_a_name_without_a_directory_is_beside_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_files_are_responses_arrays_of_them_or_lines(tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text(json.dumps([GOOD | {"Submission_id": "d"}, BAD | {"Submission_id": "e"}]))
     lines = [
         GOOD | {"Submission_id": "f"},
-        {"name": "alice.py", "id": "g", "response": BAD},
+        {"name": "alice.py", "Submission_id": "g", "response": BAD},
         {"name": "late.py", "response": None},
     ]
     given = "".join(json.dumps(line) + "\n\n" for line in lines)
@@ -281,6 +281,7 @@ def test_what_is_no_response_is_named(tmp_path: Path, content: str, why: str) ->
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "gone.json" in run(tmp_path, "gone.json", code=1).stderr
     assert run(tmp_path, code=2).stderr
+    assert "not both" in run(tmp_path, "gone.json", "-o", "-", "--json", code=2).stderr
 
 
 def test_the_command_loads_no_more_than_it_needs(tmp_path: Path) -> None:

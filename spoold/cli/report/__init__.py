@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,6 @@ from spoold.cli.report.results import Result, of
 from spoold.client import response as client
 from spoold.host import fsops
 from spoold.model import page
-from spoold.model.errors import ClientError
 
 __all__ = ["Row", "html", "write"]
 STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("style.css", "script.js"))
@@ -45,27 +44,34 @@ def write(path: str, title: str, rows: Iterable[Row], cases: Sequence[str] = (),
     """Write the page in one step, and return its size in bytes.
 
     ``cases`` are the names of cases in the order of their columns; those that are not named come after them. ``made``
-    is a line that says what made the page, and when. A file of that name is replaced; raises OSError, and
-    :class:`ClientError` for what is no file.
+    is a line that says what made the page, and when. A file of that name is replaced, and what is no regular file is
+    written to, such as /dev/stdout; ``-`` is standard output. Raises OSError.
     """
     data = html(title, rows, cases, made).encode()
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ClientError(f"{path} is no regular file, and is not replaced: name another one")
-    target = os.path.realpath(path)  # whoever has a link there wants it to stay
-    private = os.path.join(os.path.dirname(target), f".{os.path.basename(target)[:200]}.{secrets.token_hex(4)}.tmp")
+    if path == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    elif os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            file.write(data)
+    else:
+        _replace(os.path.realpath(path), data)  # whoever has a link there wants it to stay
+    return len(data)
+
+
+def _replace(path: str, data: bytes) -> None:
+    private = os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:200]}.{secrets.token_hex(4)}.tmp")
     try:
         with open(private, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        fsops.replace(private, target)
-        fsops.sync_directory(os.path.dirname(target))
+        fsops.replace(private, path)
+        fsops.sync_directory(os.path.dirname(path))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(private)
         raise
-    return len(data)
 
 
 def html(title: str, rows: Iterable[Row], cases: Sequence[str] = (), made: str = "") -> str:

@@ -32,7 +32,9 @@ class _Line(msgspec.Struct):
 
 @click.command(short_help="Make a page to look at from responses in files.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--output", "-o", default="report.html", show_default=True, metavar="FILE", help="Where to.")
+@click.option(
+    "--output", "-o", default="report.html", show_default=True, metavar="FILE", help="Where to; - is standard output."
+)
 @click.option("--title", default="Report", show_default=True, help="What the page is called.")
 @JSON
 def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -> int:
@@ -51,6 +53,8 @@ def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -
 
     Exit codes: 0 written, whatever came of the programs; 1 it cannot be: the text says which FILE is no response.
     """
+    if as_json and output == "-":
+        raise click.UsageError("standard output has the page or JSON, not both: name a file with --output")
     rows = [row for file in files for row in _rows(file)]
     size = report.write(output, title, rows, made=f"spoolctl report, {time.strftime('%Y-%m-%d %H:%M %Z')}")
     failed = sum(isinstance(row.response, Response) and of(row.response).kind == FAILED for row in rows)
