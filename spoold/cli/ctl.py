@@ -23,6 +23,7 @@ class Commands(LazyGroup):
         "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
         "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
+        "report": Lazily("spoold.cli.report.command", "command", "Make a page to look at from responses in files."),
         "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),
         "schema": Lazily("spoold.cli.schema", "command", "Print the JSON Schema of a request or a response."),
         "status": Lazily("spoold.cli.status", "status", "Show a response, or how far it is."),

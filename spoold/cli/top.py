@@ -8,10 +8,8 @@ takes a few tenths of a second, so the pause until the next one grows with it.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import msgspec
@@ -27,17 +25,16 @@ from spoold.cli.place import pass_settings
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import machine
-from spoold.host.textfile import files_of
 from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.model.states import Kind, Role, State
 from spoold.spool import layout
 from spoold.upkeep.depth import Depth, Waiting, depths, holders
+from spoold.upkeep.rates import Rates
 
 MOST = 10  # entries that are named: the oldest
 REST = 4.0  # for how many times as long as a look took there is no other
-COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome)="(\w+)".*\} (\S+)$', re.MULTILINE)
 
 
 class Aged(msgspec.Struct, frozen=True):
@@ -130,7 +127,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
 
 def _samples(settings: Settings, interval: float) -> Iterator[Sample]:
     """Yield looks for ever."""
-    rates = _Rates(settings)
+    rates = Rates(settings.metrics.directory, settings.spool.path)
     while True:
         began = time.monotonic()
         yield _look(settings, rates)
@@ -138,7 +135,7 @@ def _samples(settings: Settings, interval: float) -> Iterator[Sample]:
         time.sleep(max(interval, REST * took))
 
 
-def _look(settings: Settings, rates: _Rates) -> Sample:
+def _look(settings: Settings, rates: Rates) -> Sample:
     now, root = time.time(), settings.spool.path
     found = list(depths(root, MOST))
     if not found:
@@ -189,44 +186,6 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except PermissionError:
         return []
-
-
-class _Rates:
-    """What the daemons of a spool count, and how fast it grows between two times at which they said so."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._directory, self._spool = settings.metrics.directory, settings.spool.path
-        self._before: dict[str, tuple[float, dict[str, float]]] = {}
-        self._rates: dict[str, dict[str, float]] = {}
-
-    def look(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-        """Return the totals, and what is added to each in a second."""
-        totals: dict[str, float] = {}
-        for path in files_of(self._directory, self._spool):
-            try:
-                written, text = os.stat(path).st_mtime, Path(path).read_text()
-            except OSError:
-                continue  # its daemon ended
-            counts: dict[str, float] = {}
-            for _, name, value in COUNTED.findall(text):
-                counts[name] = counts.get(name, 0.0) + float(value)
-                totals[name] = totals.get(name, 0.0) + float(value)
-            self._compare(path, written, counts)
-        rates: dict[str, float] = {}
-        for growth in self._rates.values():
-            for name, value in growth.items():
-                rates[name] = rates.get(name, 0.0) + value
-        return totals or None, rates or None
-
-    def _compare(self, path: str, written: float, counts: dict[str, float]) -> None:
-        before = self._before.get(path)
-        if before and written > before[0]:
-            span = written - before[0]
-            # A daemon that was started anew counts from 0.
-            grown = {name: value - before[1].get(name, 0.0) for name, value in counts.items()}
-            self._rates[path] = {name: max(0.0, value) / span for name, value in grown.items()}
-        if before is None or written > before[0]:
-            self._before[path] = (written, counts)
 
 
 # -- for a person

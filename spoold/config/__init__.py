@@ -244,6 +244,13 @@ class MetricsSettings(_Section, frozen=True):
         str, setting("where each daemon keeps a file of its own, spoold-*.prom; empty: nothing is measured")
     ] = ""
     interval: Annotated[float, setting("how often they are written", "seconds", ge=1)] = 15.0
+    status_page: Annotated[
+        str,
+        setting(
+            "a page of counts and times for a browser, which health writes as often: its name beside the files, such "
+            "as status.html, or its path; empty: none"
+        ),
+    ] = ""
 
 
 class Settings(_Section, frozen=True):

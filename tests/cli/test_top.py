@@ -28,6 +28,7 @@ from spoold.model import formats
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.upkeep import usage
+from spoold.upkeep.rates import Rates
 from spoold.upkeep.shares import Count, Holding
 from tests.engines import REPOSITORY
 
@@ -144,7 +145,7 @@ def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("root can be another user, others cannot")
     settings = load(str(config))
-    rates = top._Rates(settings)
+    rates = Rates(settings.metrics.directory, settings.spool.path)
     os.seteuid(65534)
     try:
         with pytest.raises(OperatorError, match="closed to this user"):

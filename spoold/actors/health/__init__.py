@@ -4,7 +4,7 @@ Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it
 holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
 ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build (``unbuilt``), and put back
 only where there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried
-again (``failures``).
+again (``failures``). Where the settings want one it keeps a page of counts and times (``status``).
 
 An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
@@ -18,6 +18,7 @@ from itertools import islice
 
 from spoold.actors import Threadless
 from spoold.actors.health.failures import Failures
+from spoold.actors.health.status import StatusPage
 from spoold.actors.health.unbuilt import Unbuilt
 from spoold.config import Settings
 from spoold.host import fsops, machine
@@ -70,6 +71,7 @@ class Health(Threadless):
         self._leavings = Leavings(self._spool.root, settings.lease, self._spool.clock)
         self._counter = Counter(settings, self._spool, self._persons.of)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
+        self._status_page = StatusPage(settings, self._measure_depth)
         self._watchmen = {
             (kind, state): Watchman(self._spool.clock, settings.lease) for kind in Kind for state in kind.held
         }
@@ -86,8 +88,9 @@ class Health(Threadless):
         self._survey = self._check.survey(without={"incoming"})  # which intake alone may list, and reports itself
 
     def stop(self) -> None:
-        """End what was started to archive."""
+        """End what was started to archive, and say on the status page that it is no longer written."""
         self._retention.stop()
+        self._status_page.end()
 
     def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
@@ -103,6 +106,7 @@ class Health(Threadless):
             SPOOL_INODES.set(room.inodes)
         QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
         self._measure_depth()
+        self._status_page()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
         """Check everything that is held, once; return the seconds after which to check again."""
