@@ -24,6 +24,7 @@ class Commands(LazyGroup):
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
         "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
         "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),
+        "run": Lazily("spoold.cli.run", "run", "Run a program: its files, or a line of code."),
         "schema": Lazily("spoold.cli.schema", "command", "Print the JSON Schema of a request or a response."),
         "status": Lazily("spoold.cli.status", "status", "Show a response, or how far it is."),
         "submit": Lazily("spoold.cli.submit", "submit", "Submit a request, or a directory with run.sh."),
@@ -51,6 +52,7 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 
     \b
     Examples:
+      spoolctl run hello.py <input.txt
       spoolctl submit homework/ --stdin input.txt --wait
       spoolctl status alice-ex3
       spoolctl --spool /srv/spool top

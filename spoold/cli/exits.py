@@ -13,6 +13,9 @@
 | 8 | the submission was cancelled |
 | 130 | interrupted from the keyboard |
 
+``run`` ends with the program's own code, or with 128 and the number of the signal that ended it, where it ended by
+itself. So 4 to 8 may be the program's as well: ``--json`` tells.
+
 With ``--json`` an error is ``{"error": TEXT, "exit_code": CODE}`` on standard output as well.
 """
 
