@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from spoold import client
+from spoold.cli import completing
 from spoold.cli.text import printable
 from spoold.client import tree
 from spoold.client.request import as_bytes, encoded
@@ -52,7 +53,12 @@ class Asked(NamedTuple):
 
 
 OPTIONS = {
-    "stdin": click.option("--stdin", metavar="FILE", help="What run.sh reads on standard input; - is our own."),
+    "stdin": click.option(
+        "--stdin",
+        metavar="FILE",
+        shell_complete=completing.files,
+        help="What run.sh reads on standard input; - is our own.",
+    ),
     "arg": click.option(
         "--arg",
         "arguments",

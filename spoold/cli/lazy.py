@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
+from spoold.cli import completing
 from spoold.cli.place import SPOOL
 
 if TYPE_CHECKING:
@@ -73,9 +74,15 @@ class LazyGroup(click.Group):
 
 def _add_spool(command: click.Command) -> None:
     if not any("--spool" in parameter.opts for parameter in command.params):
-        option = ["--spool"]
         command.params.append(
-            click.Option(option, metavar="SPOOL", expose_value=False, callback=_take_spool, help=ABOUT)
+            click.Option(
+                ["--spool"],
+                metavar="SPOOL",
+                expose_value=False,
+                callback=_take_spool,
+                shell_complete=completing.directories,
+                help=ABOUT,
+            )
         )
     for inner in getattr(command, "commands", {}).values():
         _add_spool(inner)

@@ -8,74 +8,41 @@ the end. Whoever wants to see what is new (``logs -f``) is told how much was mis
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
+
+import msgspec
 
 from spoold.cli.text import printable
+from spoold.client.request import encoded
 from spoold.client.response import Phase, Response
 
-SKIPPED = ("", "skipped")  # outcomes of a phase that runs, or was not run
+NOTHING = ("", "ok", "skipped")  # outcomes of a phase whose output is nothing that kept a program from being run
 
 
-class Streams:
-    """Writes what is new of a submission's outputs: those of the run to the same of ours, of what is before to stderr.
+class Sink(Protocol):
+    """Where outputs go."""
 
-    With ``whole`` each byte is written once, in its place, and what is missed comes at the end. Without it a note is.
-    A terminal gets what is ``readable`` only, where that is set: then no bytes of a stranger's reach it.
+    def write(self, phase: str, stream: str, data: bytes) -> None:
+        """Write what is new of one output."""
+
+    def note(self, text: str) -> None:
+        """Say what is missing of them."""
+
+
+class Ours:
+    """Our own output and error: to the first goes the standard output of runs, to the other all else.
+
+    A terminal gets what is ``readable`` only, where that is set: then nothing of a stranger's reaches it raw.
     """
 
-    def __init__(self, *, whole: bool, readable: bool = False) -> None:
-        self._whole = whole
+    def __init__(self, *, readable: bool = False) -> None:
         self._readable = readable
-        self._seen: dict[tuple[str, str], int] = {}  # bytes of each output
 
-    def take(self, response: Response, *, ended: bool) -> None:
-        """Write what is new in a response, or in a response so far."""
-        if ended and response.dependencies.outcome not in ("ok", *SKIPPED):
-            self._phase("dependencies", response.dependencies, ended=True)
-        self._phase("compile", response.compile, ended=ended)
-        if response.cases is None:
-            self._phase("run", response.run, ended=ended)
-        for case in response.cases or ():
-            if ended:
-                self._phase(f"case {case.name}", case.run, ended=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-    def _phase(self, name: str, phase: Phase, *, ended: bool) -> None:
-        if name == "compile" and self._whole and (not ended or phase.outcome in ("ok", *SKIPPED)):
-            return  # as with a compiler here, there is nothing to see of it where it went well
-        of_run = name not in ("dependencies", "compile")
-        for stream, data, total in (
-            ("stdout", phase.stdout_data, phase.stdout_bytes),
-            ("stderr", phase.stderr_data, phase.stderr_bytes),
-        ):
-            to = sys.stdout if of_run and stream == "stdout" else sys.stderr
-            end = len(data) if total is None else total
-            if phase.outcome:
-                self._ended(to.buffer, (name, stream), data, end)
-            else:
-                self._so_far(to.buffer, (name, stream), data, end)
-
-    def _so_far(self, to: BinaryIO, key: tuple[str, str], data: bytes, end: int) -> None:
-        """Write what is new of ``data``, the last bytes of an output that has come to ``end`` bytes."""
-        seen, start = self._seen.get(key, 0), end - len(data)
-        if end <= seen or (start > seen and self._whole):
-            return
-        if start > seen:
-            self._say(f"... {start - seen} bytes of {key[0]} {key[1]} before this were not shown")
-        self._seen[key] = end
-        self._write(to, data[max(0, seen - start) :])
-
-    def _ended(self, to: BinaryIO, key: tuple[str, str], data: bytes, end: int) -> None:
-        """Write the rest of an output, of which ``data`` is the beginning, as far as it was kept."""
-        seen = self._seen.get(key, 0)
-        self._seen[key] = end
-        self._write(to, data[seen:])
-        if end > max(seen, len(data)):
-            lost = end - max(seen, len(data))
-            self._say(
-                f"... {lost} bytes of {key[0]} {key[1]} after this were not kept: --limit {key[1]}=SIZE keeps more"
-            )
+    def write(self, phase: str, stream: str, data: bytes) -> None:
+        """Write it at once."""
+        of_run = phase not in ("dependencies", "compile")
+        to = sys.stdout if of_run and stream == "stdout" else sys.stderr
+        self._write(to.buffer, data)
 
     def _write(self, to: BinaryIO, data: bytes) -> None:
         if self._readable and to.isatty():
@@ -83,6 +50,77 @@ class Streams:
         to.write(data)
         to.flush()
 
-    def _say(self, text: str) -> None:
-        sys.stdout.flush()
+    def note(self, text: str) -> None:
+        """Say it on a line of its own."""
         sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
+
+
+class Lines:
+    """JSON for programs: a line for each part of an output."""
+
+    def write(self, phase: str, stream: str, data: bytes) -> None:
+        """Write a line."""
+        text, encoding = encoded(data)
+        self._line({"phase": phase, "stream": stream, "text": text, "encoding": encoding})
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._line({"note": text})
+
+    @staticmethod
+    def _line(what: dict[str, str]) -> None:
+        sys.stdout.buffer.write(msgspec.json.encode(what) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+class Streams:
+    """Writes what is new of a submission's outputs.
+
+    With ``whole`` each byte of a run is written once, in its place, what is missed at the end; and of what is before it
+    only what kept it from being run. Without it all is written as soon as it is seen, and a note of what is missed.
+    """
+
+    def __init__(self, sink: Sink, *, whole: bool) -> None:
+        self._sink = sink
+        self._whole = whole
+        self._seen: dict[tuple[str, str], int] = {}  # bytes of each output
+
+    def take(self, response: Response, *, ended: bool) -> None:
+        """Write what is new in a response, or in a response so far."""
+        if ended and response.dependencies.outcome not in NOTHING:
+            self._phase("dependencies", response.dependencies)
+        if not self._whole or response.compile.outcome not in NOTHING:
+            self._phase("compile", response.compile)
+        if response.cases is None:
+            self._phase("run", response.run)
+        for case in (response.cases or ()) if ended else ():
+            self._sink.note(f"case {case.name}: {case.verdict}")
+            self._phase(f"case {case.name}", case.run)
+
+    def _phase(self, name: str, phase: Phase) -> None:
+        take = self._ended if phase.outcome else self._so_far
+        take((name, "stdout"), phase.stdout_data, phase.stdout_bytes)
+        take((name, "stderr"), phase.stderr_data, phase.stderr_bytes)
+
+    def _so_far(self, key: tuple[str, str], data: bytes, total: int | None) -> None:
+        """Write what is new of ``data``, the last bytes of an output that has come to ``total``."""
+        seen, end = self._seen.get(key, 0), len(data) if total is None else total
+        start = end - len(data)
+        if end <= seen or (start > seen and self._whole):
+            return
+        if start > seen:
+            self._sink.note(f"... {start - seen} bytes of {' '.join(key)} before this are not shown")
+        self._seen[key] = end
+        self._sink.write(*key, data[max(0, seen - start) :])
+
+    def _ended(self, key: tuple[str, str], data: bytes, total: int | None) -> None:
+        """Write the rest of an output, of which ``data`` is the beginning, as far as it was kept."""
+        seen, end = self._seen.get(key, 0), len(data) if total is None else total
+        self._seen[key] = max(seen, end)
+        if data[seen:]:
+            self._sink.write(*key, data[seen:])
+        if lost := max(0, end - max(seen, len(data))):
+            self._sink.note(
+                f"... {lost} bytes of {' '.join(key)} after this were not kept: --limit {key[1]}=SIZE keeps more"
+            )

@@ -14,7 +14,7 @@ import msgspec
 
 from spoold import client
 from spoold.cli import asked, completing, exits, languages, tongues, waiting
-from spoold.cli.live import Streams
+from spoold.cli.live import Ours, Streams
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.cli.place import Place, pass_place
 from spoold.cli.text import printable
@@ -153,7 +153,7 @@ class _Run:
         self._spool = spool
         self._submission = submission
         self._as_json = as_json
-        self._streams = Streams(whole=True)
+        self._streams = Streams(Ours(), whole=True)
         self._teller = waiting.Teller(spool, submission, brief=True)
 
     def end(self, timeout: float, sent: set[str]) -> int:
