@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from spoold import client
+from spoold.cli.text import printable
 from spoold.client import names
 from spoold.client.address import ELSEWHERE
 
@@ -29,12 +30,12 @@ LONGEST = 200  # characters of a file's name
 ODD = re.compile(rb"[^A-Za-z0-9._-]")
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True):
     """A submission: its id, what it was made of, and when, in seconds since the epoch."""
 
     id: str
-    name: str
-    at: float
+    name: str = ""
+    at: float = 0.0
 
 
 class Record:
@@ -46,8 +47,8 @@ class Record:
 
     def add(self, id_: str, name: str) -> bool:
         """Write down a submission; return whether that could be done."""
-        line = json.dumps({"id": id_, "name": name, "at": round(time.time(), 3)}).encode() + b"\n"
         try:
+            line = msgspec.json.encode(Entry(id_, printable(name), round(time.time(), 3))) + b"\n"
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
             with self._locked() as file:
                 size = os.fstat(file).st_size
@@ -117,8 +118,7 @@ def _file_name(where: str) -> str:
 
 
 def _entry(line: bytes) -> Entry | None:
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        raw = json.loads(line)
-        if names.is_id(raw["id"]):
-            return Entry(raw["id"], str(raw.get("name", "")), float(raw.get("at", 0)))
+    with contextlib.suppress(msgspec.DecodeError):
+        entry = msgspec.json.decode(line, type=Entry)
+        return entry if names.is_id(entry.id) else None
     return None
