@@ -1,4 +1,4 @@
-"""What a shell may complete besides the names of commands and options: ids, files, languages.
+"""Completion by a shell, besides the names of commands and options: ids, files, languages.
 
 A shell starts the command for each, so nothing is asked of the spool: ids are those that were submitted from here.
 """

@@ -112,7 +112,7 @@ def listed(
     elif rows:
         tables.show([_table(rows, now)])
     else:
-        click.echo(f"nothing that was submitted from here is so; {record.path} has what was", err=True)
+        click.echo(f"none; {record.path} is the record of what was submitted from here", err=True)
     return exits.OK
 
 

@@ -1,8 +1,8 @@
-"""What a program prints, to the byte and as soon as it is told: spool-layout.md, "Output on the way".
+"""Outputs of a program, to the byte and as soon as they are told: spool-layout.md, "Output on the way".
 
 A side file shows the end of each output, and how many bytes there were before it. So where a program prints faster than
-its side file is read, some of it is missed. Whoever wants each byte once (``run``) gets the rest from the response at
-the end. Whoever wants to see what is new (``logs -f``) is told how much was missed.
+its side file is read, some of it is missed. ``run`` shows each byte once, and takes the rest from the response at the
+end. ``logs -f`` shows the newest, and says how much was missed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sink(Protocol):
 class Ours:
     """Our own output and error: to the first goes the standard output of runs, to the other all else.
 
-    A terminal gets what is ``readable`` only, where that is set: then nothing of a stranger's reaches it raw.
+    With ``readable`` a terminal gets control characters as text: nothing of a stranger's reaches it raw.
     """
 
     def __init__(self, *, readable: bool = False) -> None:
@@ -75,10 +75,11 @@ class Lines:
 
 
 class Streams:
-    """Writes what is new of a submission's outputs.
+    """Writes the new parts of a submission's outputs.
 
-    With ``whole`` each byte of a run is written once, in its place, what is missed at the end; and of what is before it
-    only what kept it from being run. Without it all is written as soon as it is seen, and a note of what is missed.
+    With ``whole`` each byte of a run is written once and in its place: from the first one that is missed on, all comes
+    at the end. The output of a phase before the run is written only where that failed. Without ``whole`` everything is
+    written as soon as it is seen, and a note tells how much was missed.
     """
 
     def __init__(self, sink: Sink, *, whole: bool) -> None:

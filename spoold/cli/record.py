@@ -1,12 +1,12 @@
 """A person's own record of what they submitted to a spool: for ``spoolctl list``, and for the completion of ids.
 
-A spool tells nobody which submissions there are, so what submits writes it down: a line of JSON for each, in a file for
-each spool below ``$XDG_STATE_HOME/spoold``. It is a convenience. A submission never fails because nothing can be
-written, and ``spoolctl list`` says where that is so.
+A spool tells nobody which submissions there are. So the commands that submit write them down: a line of JSON for each,
+in a file for each spool below ``$XDG_STATE_HOME/spoold``. It is a convenience: no submission fails because nothing can
+be written.
 
 Theory of operation. Several processes add at once: each holds a lock on the file while it writes one line. Where the
-file has become too large, the newer half of it takes its place, under the same lock. So whoever gets a lock looks
-whether the file is still the one of that name. A line that was cut off by a crash is ignored.
+file has become too large, the newer half of it takes its place, under the same lock. So a process that has
+the lock looks whether its file is still the one of that name. A line that was cut off by a crash is ignored.
 """
 
 from __future__ import annotations

@@ -83,11 +83,11 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run FILE as its ending says it is to be run, with ARGS and our standard input, and print what it prints.
+    """Run FILE as the ending of its name says, with ARGS and our standard input, and print its output.
 
-    The first FILE that is a program is run; the others are beside it. What is compiled is compiled of all files of that
-    language. cutor.nix, compile.sh and run.sh may be among them, in place of those that are made. A directory is all
-    its files. Standard input is read to its end first, unless it is a terminal.
+    The first FILE that is a program is run; the others are beside it. All files of a compiled language are compiled
+    together. cutor.nix, compile.sh and run.sh may be among them, in place of those that are made. A directory stands
+    for all its files. Standard input is read to its end first, unless it is a terminal.
 
     Output comes as it is printed, about once a second, each byte once. --output files replace files here, but no FILE.
     With ^C the program is cancelled. Languages are built in; tables in /etc/spoold/languages.toml and
