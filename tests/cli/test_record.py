@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,24 @@ def test_several_processes_add_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcd":
         numbers = [int(id_[2:]) for id_ in found if id_.startswith(f"{name}-")]
         assert numbers == list(range(99, 99 - len(numbers), -1))
+
+
+def test_a_file_that_was_replaced_while_one_waited_for_it_is_left() -> None:
+    ours = Record("/srv/spool")
+    ours.add("a", "")
+    code = "from spoold.cli import record; assert record.Record('/srv/spool').add('late', '')"
+    with open(ours.path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        adds = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + 100
+        while not re.search(rf"-> FLOCK .* {adds.pid} ", Path("/proc/locks").read_text()):
+            assert adds.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        Path(f"{ours.path}.new").write_text('{"id": "b"}\n')
+        os.rename(f"{ours.path}.new", ours.path)
+    assert adds.wait() == 0
+    assert ids(ours) == ["late", "b"]
 
 
 def test_no_submission_fails_for_want_of_a_record(state: Path) -> None:
