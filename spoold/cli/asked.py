@@ -229,7 +229,8 @@ def check(data: bytes, source: Path, max_files: int = MANY) -> None:
     hint = (
         ""
         if source.is_dir() or source == STDIN or source.suffix == ".json"
-        else (". A request is a JSON file; a program goes into a directory, with a run.sh that starts it")
+        else ". A request is a JSON file. `spoolctl run FILE` runs a program; one of several files goes into a "
+        "directory, with a run.sh that starts it"
     )
     where = "standard input" if source == STDIN else printable(os.fspath(source))
     check_bytes(data, where, hint, max_files=max_files)

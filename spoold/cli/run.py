@@ -52,7 +52,7 @@ class _Command(click.Command):
     "--language",
     metavar="NAME",
     shell_complete=completing.languages,
-    help="The language, where the ending of the first FILE tells none or more than one; see languages.toml below.",
+    help="The language, where the ending of the first FILE tells none or more than one.",
 )
 @click.option("--packages", multiple=True, metavar="NAMES", help="Packages that it needs besides: 'jq python3'.")
 @click.option("--time", metavar="TIME", help="How long it may run, on the clock and of CPU time: 2, 500ms, 5min.")
@@ -90,8 +90,8 @@ def run(
     for all its files. Standard input is read to its end first, unless it is a terminal.
 
     Output comes as it is printed, about once a second, each byte once. --output files replace files here, but no FILE.
-    With ^C the program is cancelled. Languages are built in; tables in /etc/spoold/languages.toml and
-    ~/.config/spoold/languages.toml add more and change them.
+    With ^C the program is cancelled. Many languages are built in. Tables in /etc/spoold/languages.toml and in
+    ~/.config/spoold/languages.toml add more and change them: see LANGUAGES in spoolctl(1).
 
     \b
     Examples:

@@ -101,7 +101,8 @@ def how_far(response: Response) -> str:
     build = response.waiting_for
     if build is not None:
         what = "its dependencies are built" if build.state == "building" else "its dependencies wait to be built"
-        return f"{what} (build {printable(build.build_id[:12])})"
+        fetched = f", {now.paths} of {now.all_paths} store paths are fetched" if (now := build.fetching) else ""
+        return f"{what} (build {printable(build.build_id[:12])}){fetched}"
     if response.cases is not None:
         return f"running: {len(response.cases)} cases have ended"
     words = {"pending": "queued", "COMPILING": "compiling", "RUNNING": "running"}
