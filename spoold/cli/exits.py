@@ -56,6 +56,12 @@ def say(text: str, code: int) -> None:
         print(json.dumps({"error": text, "exit_code": code}))
 
 
+def nobody_reads() -> int:
+    """Let nothing more be written to standard output, whose reader has enough; return the code for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return PIPE_CLOSED
+
+
 def run(command: Callable[..., object], name: str) -> None:
     """Run a click command, which is called ``name``, and end the process with a code of the table."""
     try:
@@ -65,9 +71,8 @@ def run(command: Callable[..., object], name: str) -> None:
         _show_usage(error)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(PIPE_CLOSED)
+    except BrokenPipeError:
+        sys.exit(nobody_reads())
     except (SpooldError, SpoolError, OSError) as error:
         code = _code(error)
         say(f"{name}: {printable(str(error))}", code)

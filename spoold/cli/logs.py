@@ -39,11 +39,18 @@ def logs(place: Place, *, id_: str, follow: bool, raw: bool, timeout: float, as_
     """
     if not names.is_id(id_):
         raise ClientError(f"{id_!a} cannot be an id: {names.RULE}")
-    streams = Streams(Lines() if as_json else Ours(readable=not raw), whole=False)
+    sink = Lines() if as_json else Ours(readable=not raw)
+    streams = Streams(sink, whole=False)
+
+    def take(response: Response) -> None:
+        streams.take(response, ended=response.ended)
+        if response.ended and response.reason:
+            sink.note(f"{id_}: {response.status}: {response.reason}")
+
     with client.Spool(place.spool) as spool:
         response = _so_far(spool, id_)
         if not follow:
-            streams.take(response, ended=response.ended)
+            take(response)
             if not response.ended and not as_json:
                 click.echo(f"{id_}: {waiting.how_far(response)}{_why_so_little(response)}", err=True)
             return exits.OK
@@ -52,11 +59,11 @@ def logs(place: Place, *, id_: str, follow: bool, raw: bool, timeout: float, as_
 
         def look() -> None:
             if now := teller.look():
-                streams.take(now, ended=False)
+                take(now)
 
         def shown(done: client.Submission) -> int:
             teller.end()
-            streams.take(done.result(), ended=True)
+            take(done.result())
             return exits.OK
 
         return waiting.wait(spool, [submission], timeout, look, shown)

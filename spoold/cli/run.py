@@ -90,8 +90,9 @@ def run(
     for all its files. Standard input is read to its end first, unless it is a terminal.
 
     Output comes as it is printed, about once a second, each byte once. --output files replace files here, but no FILE.
-    With ^C the program is cancelled. Many languages are built in. Tables in /etc/spoold/languages.toml and in
-    ~/.config/spoold/languages.toml add more and change them: see LANGUAGES in spoolctl(1).
+    With ^C the program is cancelled, and where nobody reads its output any more. Many languages are built in. Tables
+    in /etc/spoold/languages.toml and ~/.config/spoold/languages.toml add more and change them: see LANGUAGES in
+    spoolctl(1).
 
     \b
     Examples:
@@ -164,6 +165,9 @@ class _Run:
             return exits.timed_out(self._submission.id, timeout)
         except KeyboardInterrupt:
             return self._cancelled()
+        except BrokenPipeError:  # click would end with 1
+            self._spool.cancel(self._submission)
+            return exits.nobody_reads()
         finally:
             self._teller.end()
         if self._as_json:

@@ -175,6 +175,11 @@ def test_logs_of_what_has_ended(empty: Path) -> None:
     assert ctl(empty, "logs", "y") == ("", "error: no such package\n")
 
 
+def test_logs_of_what_was_refused_say_why(empty: Path) -> None:
+    publish(empty, "x", status="REJECTED", reason="files: \x1b")
+    assert ctl(empty, "logs", "x") == ctl(empty, "logs", "-f", "x") == ("", "x: REJECTED: files: \\x1b\n")
+
+
 def test_logs_of_cases_are_those_of_each(empty: Path) -> None:
     cases = [{"name": name, "verdict": "accepted", "run": ran(f"{name}\n")} for name in ("a", "b")]
     publish(empty, "x", status="COMPLETED", cases=cases, run={"outcome": "skipped"})

@@ -163,6 +163,20 @@ def test_an_interrupt_cancels_it(bench: Bench, script: Path) -> None:
     assert bench.response(match[1])["status"] == "CANCELLED"
 
 
+def test_it_ends_when_nobody_reads_it_any_more(bench: Bench, script: Path) -> None:
+    script.write_text("while sleep 0.1; do echo more; done")
+    with subprocess.Popen([*LINE, str(script)], env=environment(bench.root), stdin=-3, stdout=-1, stderr=-1) as runs:
+        assert runs.stdout
+        assert runs.stdout.readline() == b"more\n"
+        runs.stdout.close()
+        assert runs.stderr
+        assert runs.stderr.read() == b""
+    assert runs.returncode == exits.PIPE_CLOSED
+    id_ = Record(str(bench.root)).entries()[0].id
+    bench.until(lambda: bench.has("done", f"{id_}.response.json"), lambda: None)
+    assert bench.response(id_)["status"] == "CANCELLED"
+
+
 def test_that_nothing_takes_it_in_is_said(tmp_path: Path, script: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / "spool" / name).mkdir(parents=True)
