@@ -93,7 +93,7 @@ def listed(
       spoolctl list ex3- --state failed --newer 2h
       spoolctl wait $(spoolctl list --state going --json | jq -r '.submissions[].Submission_id')
 
-    Exit code: 0, also where there is none.
+    Exit codes: 0 listed, also where there is none.
     """
     record, now = Record(place.spool), time.time()
     entries = (

@@ -103,9 +103,9 @@ def run(
       spoolctl run --language python -c 'print(6 * 7)'
       spoolctl run main.pl --language prolog --time 5 --memory 256M
 
-    Exit codes: the program's own, or 128 and the number of the signal that ended it. Where it did not end by itself: 1
-    it cannot be submitted, 4 still on its way after --timeout, 5 it met a limit, was not compiled or its packages
-    cannot be built, 6 it was refused, 7 the service failed, 8 it was cancelled. --json tells them apart from its own.
+    Exit codes: 0 and others are the program's own, or 128 and the number of the signal that ended it. Where it did not
+    end by itself: 1 it cannot be submitted, 4 still on its way after --timeout, 5 it met a limit, was not compiled or
+    its packages cannot be built, 6 it was refused, 7 the service failed, 8 it was cancelled. --json tells them apart.
     """
     program = _program(files, code, language, options.pop("packages"))
     wanted = _asked(context.meta[ARGUMENTS], time=options.pop("time"), memory=options.pop("memory"), **options)
