@@ -67,7 +67,7 @@ class Executor:
 
     def __init__(self, settings: Settings, make_sandbox: Callable[[Runtime], Sandbox]) -> None:
         self._settings = settings = fitted(settings)
-        self._spool = spool = Spool(settings, settings.executor.process)
+        self._spool = spool = Spool(settings, settings.executor.process, executes=True)
         self._builds = builds = BuildStore(settings)
         self._engine = EngineMonitor(make_sandbox)
         self._persons = persons = Persons()
