@@ -138,6 +138,7 @@ SlurmdTimeout=20
 SlurmctldTimeout=20
 KillWait=5
 """
+PARTITION = "PartitionName=main Nodes=ALL Default=YES State=UP\n"
 CGROUPS = """\
 ProctrackType=proctrack/cgroup
 TaskPlugin=task/cgroup,task/affinity
@@ -192,11 +193,14 @@ class StandIn:
 class Real:
     """Slurm with munge, of this user's, on ports that are free.
 
-    ``extra`` are lines of slurm.conf, of which the last one of a kind counts. With ``groups_for`` jobs are in control
-    groups of version 1, which contrib's Prolog hands over to that user, and with ``""`` to nobody.
+    ``extra`` are lines of slurm.conf, in place of those of the same name, and ``partitions`` its last ones. With
+    ``groups_for`` jobs are in control groups of version 1, which contrib's Prolog hands over to that user, and with
+    ``""`` to nobody.
     """
 
-    def __init__(self, nodes: int = 2, extra: str = "", groups_for: str | None = None) -> None:
+    def __init__(
+        self, nodes: int = 2, extra: str = "", groups_for: str | None = None, partitions: str = PARTITION
+    ) -> None:
         self._path = os.environ["PATH"] + ":/usr/sbin:/sbin"
         missing = [program for program in PROGRAMS if shutil.which(program, path=self._path) is None]
         if missing:
@@ -216,7 +220,7 @@ class Real:
         conf = _without(conf, extra) + extra
         for name, port in zip(self._nodes, ports[1:], strict=True):
             conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=1000\n"
-        (here / "slurm.conf").write_text(conf + "PartitionName=main Nodes=ALL Default=YES State=UP\n")
+        (here / "slurm.conf").write_text(conf + partitions)
         key = here / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(128))
@@ -247,7 +251,7 @@ class Real:
         self.run("munged", "--num-threads=2", *(f"--{option}={here / name}" for option, name in files.items()))
         self.start_controller("-c")
         for name in self._nodes:
-            self.run("slurmd", "-N", name)
+            self.start_node(name)
         deadline = time.monotonic() + PATIENCE
         while len(set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) < len(self._nodes):
             assert time.monotonic() < deadline, "the nodes did not become idle"
@@ -260,6 +264,23 @@ class Real:
     def kill_controller(self) -> None:
         """Kill slurmctld, as a crash would."""
         os.kill(self._pid("slurmctld"), signal.SIGKILL)
+
+    def keep_state(self) -> None:
+        """Keep what slurmctld has saved by now, for :meth:`forget`."""
+        shutil.copytree(self._here / "state/ctld", self._here / "state/kept", dirs_exist_ok=True)
+
+    def forget(self) -> None:
+        """Have slurmctld, which is gone, know no more than it did when its state was kept."""
+        shutil.rmtree(self._here / "state/ctld")
+        shutil.copytree(self._here / "state/kept", self._here / "state/ctld")
+
+    def start_node(self, name: str) -> None:
+        """Start the slurmd of a node."""
+        self.run("slurmd", "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """Kill the slurmd of a node; its jobs go on."""
+        os.kill(self._pid(f"slurmd.{name}"), signal.SIGKILL)
 
     def run(self, *argv: str, user: str | None = None) -> str:
         """Run one of its programs, as another user where one is named; return what it printed."""

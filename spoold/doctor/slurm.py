@@ -29,16 +29,7 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     yield what.fine(f"{found.get('ClusterName', 'a cluster')} answers")
     if os.geteuid() == 0 and found.get("DisableRootJobs", "").lower() == "yes":
         yield Subject("Slurm's DisableRootJobs").note("root may not submit jobs", "run `spoold scale` as its own user")
-    wait, drain = _seconds(found.get("KillWait", "")), settings.executor.drain
-    grace = Subject("Slurm's KillWait")
-    if wait is not None and drain > wait - SPARE:
-        yield grace.warning(
-            f"{wait:.0f} s, and [executor] drain is {drain:g} s: a longer job of a pilot that is "
-            "cancelled by hand loses an attempt",
-            f"set executor.drain to {max(0.0, wait - SPARE):g} on the nodes, or KillWait to {drain + SPARE:g}",
-        )
-    elif wait is not None:
-        yield grace.fine(f"{wait:.0f} s, and a drain takes {drain:g} s at most")
+    yield _drains(settings, _seconds(found.get("KillWait", "")))
     timeout = _seconds(found.get("SlurmdTimeout", ""))
     if timeout is not None and timeout >= LONG:
         lease = settings.lease.limit
@@ -50,6 +41,21 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
             "pilots hear of it when their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
         )
+
+
+def _drains(settings: Settings, wait: float | None) -> Finding:
+    grace = Subject("Slurm's KillWait")
+    if wait is None:
+        return grace.unknown("scontrol does not tell it")
+    late = {name: pool.drain for name, pool in settings.scale.pools.items() if pool.drain > wait - SPARE}
+    if not late:
+        most = max(pool.drain for pool in settings.scale.pools.values())
+        return grace.fine(f"{wait:.0f} s, and a drain takes {most:g} s at most")
+    said = ", ".join(f"scale.pools.{name}.drain is {drain:g} s" for name, drain in late.items())
+    return grace.warning(
+        f"{wait:.0f} s, and {said}: a longer job of a pilot that is cancelled by hand loses an attempt",
+        f"set it to {max(0.0, wait - SPARE):g}, or KillWait to {max(late.values()) + SPARE:g}",
+    )
 
 
 def _preempts(found: dict[str, str]) -> bool:

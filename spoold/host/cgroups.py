@@ -4,8 +4,8 @@ On v2 a group that holds processes cannot have limited children. So whatever is 
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are theirs, and manages all others itself.
 Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone. So the builder's
-unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``. In a job of
-a batch system ``jobs`` may lie beside the group that holds our process, on v2: then that is the one to divide.
+unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``. In a job
+of a batch system ``jobs`` may lie beside the group that holds our process, on v2: then that is the one to divide.
 """
 
 from __future__ import annotations

@@ -139,11 +139,10 @@ class Scale(Threadless):
         ``exec`` lets signals reach the executor. It gets SIGTERM so early that it can drain, and before that ends by
         itself. A requeued pilot would wait for two minutes, so none is: another one is submitted.
         """
-        drain = self._settings.executor.drain
-        notice = math.ceil(drain + MARGIN)
+        notice = math.ceil(pool.drain + MARGIN)
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
         words += ["--slots", str(pool.slots), "--idle", f"{pool.idle:g}"]
-        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}"]
+        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}", "--drain", f"{pool.drain:g}"]
         options = [
             "--ntasks=1",
             f"--cpus-per-task={pool.slots}",

@@ -21,6 +21,9 @@ def job_name(pool: str, number: int) -> str:
     return f"spoold-{pool}-{number}"
 
 
+PUT_OFF = "BeginTime"  # why a job waits that Slurm requeued, for two minutes: ours never ask to wait
+
+
 def number_of(pool: str, job: Job) -> int | None:
     """Return which pilot of a pool a job is, None where it is none."""
     match = re.fullmatch(rf"spoold-{re.escape(pool)}-(0|[1-9][0-9]{{0,5}})", job.name)
@@ -44,9 +47,13 @@ class Pilots(NamedTuple):
         hoped = {
             number
             for number, jobs in self.jobs.items()
-            if any(job.state in (JobState.WAITS, JobState.RUNS) and job.id not in self.lost for job in jobs)
+            if any(_is_hoped_for(job) and job.id not in self.lost for job in jobs)
         }
         return hoped | set(self.present)
+
+
+def _is_hoped_for(job: Job) -> bool:
+    return job.state is JobState.RUNS or (job.state is JobState.WAITS and job.reason != PUT_OFF)
 
 
 class Decision(NamedTuple):
@@ -70,6 +77,12 @@ def decide(pool: PoolSettings, want: int, seen: Pilots) -> Decision:
     """Decide for one pool. Pilots that run are never too many: they leave when they are idle."""
     cancel = [job for jobs in seen.jobs.values() for job in jobs if job.id in seen.lost]
     cancel += [job for jobs in seen.jobs.values() for job in _doubles(jobs, seen.lost)]
+    cancel += [
+        job
+        for number, jobs in seen.jobs.items()
+        for job in jobs
+        if job.state is JobState.WAITS and not _is_hoped_for(job) and number not in seen.present
+    ]
     live = seen.live
     free = [number for number in range(pool.most) if _is_free(number, seen) and number not in seen.resting]
     submit = free[: max(0, want - len(live))]
