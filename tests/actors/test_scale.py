@@ -22,6 +22,7 @@ from spoold.config.file import decode
 from spoold.model.errors import OperatorError
 from spoold.model.scaling import PoolSettings
 from spoold.slurm import Job, JobState
+from spoold.upkeep.pools import noted
 from tests.actors.bench import Bench
 from tests.actors.head import Head
 from tests.clusters import Cluster, Real, StandIn
@@ -85,6 +86,13 @@ def test_the_first_pool_gets_as_many_as_it_may_and_the_next_the_rest() -> None:
     assert wanted(pools, 5) == [2, 1]
     assert wanted(pools, 11) == [2, 3]
     assert wanted(pools, 1000) == [2, 8]
+
+
+def test_what_is_told_of_a_pool() -> None:
+    jobs = [job(1, 0, WAITS), job(2, 1, RUNS), job(3, 2, RUNS), job(4, 3, RUNS), job(5, 4, ENDED), job(6, 5, LEAVES)]
+    state = pilots(*jobs, present={1, 6}, lost={4}).state("pool", POOL, 5)
+    assert (state.pool, state.most, state.wanted) == ("pool", 3, 5)
+    assert (state.pending, state.starting, state.running, state.lost) == (1, 1, 2, 1)
 
 
 def test_a_job_is_no_other_pools() -> None:
@@ -219,9 +227,15 @@ def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
         head.bench.drop(id_)
     head.until(lambda: head.answered(*ids))
     assert {head.bench.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
+    told = noted(str(head.bench.root))
+    assert told is not None
+    assert told[0].slurm
+    assert told[0].pools[0].running >= 1
     head.until(lambda: not {WAITS, RUNS, LEAVES} & set(head.states()) and not head.left())
     head.step()
     assert not {WAITS, RUNS} & set(head.states())
+    head.scale.stop()
+    assert noted(str(head.bench.root)) is None
 
 
 def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> None:

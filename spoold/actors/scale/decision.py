@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from spoold.model.scaling import PoolSettings
 from spoold.slurm import Job, JobState
+from spoold.upkeep.pools import PoolState
 
 
 def job_name(pool: str, number: int) -> str:
@@ -50,6 +51,22 @@ class Pilots(NamedTuple):
             if any(_is_hoped_for(job) and job.id not in self.lost for job in jobs)
         }
         return hoped | set(self.present)
+
+    def state(self, name: str, pool: PoolSettings, want: int) -> PoolState:
+        """Return how many there are of each kind."""
+        jobs = [(number, job) for number, jobs in self.jobs.items() for job in jobs]
+        return PoolState(
+            pool=name,
+            most=pool.most,
+            wanted=want,
+            pending=sum(job.state is JobState.WAITS for _, job in jobs),
+            starting=sum(
+                job.state is JobState.RUNS and number not in self.present and job.id not in self.lost
+                for number, job in jobs
+            ),
+            running=len(self.present),
+            lost=sum(job.id in self.lost for _, job in jobs),
+        )
 
 
 def _is_hoped_for(job: Job) -> bool:
