@@ -36,10 +36,33 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
         yield Subject("Slurm's SlurmdTimeout").note(
             f"{timeout:.0f} s; pilots of a lost node are replaced after {lease:g} s, and keep their places until then"
         )
+    yield from _groups(settings, found)
     if _preempts(found) and SIGNALLED not in found.get("SlurmctldParameters", ""):
         yield Subject("preemption").warning(
             "pilots hear of it when their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
+        )
+
+
+def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
+    """Judge what becomes of a signal to a pilot, and whether limits hold, which control groups are for."""
+    tracks, tasks = found.get("ProctrackType", ""), found.get("TaskPlugin", "")
+    if tracks == "proctrack/linuxproc":
+        yield Subject("Slurm's ProctrackType").warning(
+            f"{tracks} signals all that a job began: where a pilot is told to end, its programs are as well, and their "
+            "answers say that a signal ended them",
+            "set ProctrackType=proctrack/cgroup",
+        )
+    if settings.sandbox.engine != "oci":
+        yield Subject("what Slurm allows a pilot").note(
+            f"the engine is {settings.sandbox.engine!a} here: jobs that a daemon starts are not bounded by the job of "
+            "Slurm's, neither in memory nor in cores, and are not ended with it",
+            'set [sandbox] engine = "oci" on the nodes, see Executors that Slurm starts in the operator\'s page',
+        )
+    elif "task/cgroup" not in tasks:
+        yield Subject("Slurm's TaskPlugin").warning(
+            "without task/cgroup Slurm bounds no memory and no cores: a pilot's programs have their own limits alone",
+            "set TaskPlugin=task/cgroup,task/affinity, with ConstrainRAMSpace and ConstrainCores in cgroup.conf",
         )
 
 

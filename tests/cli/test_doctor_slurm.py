@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import Settings, SpoolSettings
+from spoold.config import SandboxSettings, Settings, SpoolSettings
 from spoold.doctor import spool
 from spoold.doctor.slurm import examine
 from spoold.model.findings import Level
@@ -50,10 +50,19 @@ def test_a_slurm_that_is_away_is_refused() -> None:
         ({"KillWait": "29 sec"}, "Slurm's KillWait", Level.WARNING),
         ({"SlurmdTimeout": "300 sec"}, "Slurm's SlurmdTimeout", Level.NOTE),
         ({"PreemptType": "preempt/partition_prio"}, "preemption", Level.WARNING),
+        ({"ProctrackType": "proctrack/linuxproc"}, "Slurm's ProctrackType", Level.WARNING),
+        ({}, "what Slurm allows a pilot", Level.NOTE),
     ],
 )
 def test_what_costs_attempts_is_said(change: dict[str, str], what: str, level: Level) -> None:
     assert levels(GOOD | change)[what] is level
+
+
+def test_with_groups_all_is_well() -> None:
+    oci = replace(SETTINGS, sandbox=SandboxSettings(engine="oci"))
+    groups = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup,task/affinity"}
+    assert set(levels(GOOD | groups, oci).values()) == {Level.FINE}
+    assert levels(GOOD | groups | {"TaskPlugin": "task/affinity"}, oci)["Slurm's TaskPlugin"] is Level.WARNING
 
 
 def test_what_is_said_before_a_preemption_is_enough() -> None:
