@@ -22,6 +22,7 @@ from spoold.cli import exits, render
 from spoold.cli.options import JSON
 from spoold.cli.owners import Owner, owners, table
 from spoold.cli.place import pass_settings
+from spoold.cli.pools import Pilots, pilots, tables
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import machine
@@ -65,8 +66,9 @@ class Worker(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """The spool at a time, in seconds since the epoch.
 
-    ``totals`` are what the daemons have counted since they started: answers by status, and files taken in (accepted,
-    refused, ...); ``per_second`` how fast these grow. Both are null where nothing is measured or not known yet.
+    ``pilots`` is null where no scaler tells of any. ``totals`` are what the daemons have counted since they started:
+    answers by status, and files taken in (accepted, refused, ...); ``per_second`` how fast these grow. Both are null
+    where nothing is measured or not known yet.
     """
 
     time: float
@@ -75,6 +77,7 @@ class Sample(msgspec.Struct, frozen=True):
     oldest: list[Aged]
     workers: list[Worker]
     owners: list[Owner]
+    pilots: Pilots | None
     totals: dict[str, float] | None
     per_second: dict[str, float] | None = None
 
@@ -92,8 +95,8 @@ class Sample(msgspec.Struct, frozen=True):
 @JSON
 @pass_settings
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
-    """Show what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
-    longest: for the operator.
+    """Show what waits, what is worked on and by whom, executors that Slurm starts, what owners used and have, how fast
+    it goes, and what has waited longest: for the operator.
 
     A live screen, until ^C. A job that takes more than a slot's part of the memory counts as so many slots. Rates need
     `[metrics] directory` in the settings. --json prints one look.
@@ -104,6 +107,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
       spoolctl top --once
       spoolctl top --json | jq '.states[] | select(.state == "new").oldest'
       spoolctl top --json | jq -r '.owners[] | [.name, .slot_seconds, .share] | @tsv'
+      spoolctl top --json | jq '.pilots.pools[] | select(.lost > 0).pool'
 
     Exit codes: 0 shown, 1 there is no spool, or it is closed to this user.
     """
@@ -149,6 +153,7 @@ def _look(settings: Settings, rates: Rates) -> Sample:
         oldest=sorted(entries, key=lambda entry: -entry.seconds)[:MOST],
         workers=_workers(root, now),
         owners=owners(root, now),
+        pilots=pilots(root, now),
         totals=totals,
         per_second=per_second,
     )
@@ -193,8 +198,15 @@ def _names(directory: str) -> list[str]:
 
 def _view(sample: Sample) -> Group:
     title = Text(f"{printable(sample.spool)}  {time.strftime('%H:%M:%S', time.localtime(sample.time))}", style="bold")
-    tables = (_states(sample), _work(sample), table(sample.owners), _longest(sample), _flow(sample))
-    return Group(title, *(part for each in tables for part in (Text(), each)))
+    parts = (
+        _states(sample),
+        _work(sample),
+        *tables(sample.pilots),
+        table(sample.owners),
+        _longest(sample),
+        _flow(sample),
+    )
+    return Group(title, *(part for each in parts for part in (Text(), each)))
 
 
 def _states(sample: Sample) -> Table:

@@ -57,6 +57,13 @@ class SpoolSettings(_Section, frozen=True):
             "owner: it is given away, where the file system keeps no lists; then its owner can change it"
         ),
     ] = "acl"
+    published_by: Annotated[
+        Literal["executor", "health"],
+        setting(
+            "who shows a response. executor: whoever ran it. health: executors only commit, and health lets the owner "
+            "read; for executors that may not, as on nodes of a cluster. The same for all daemons of a spool"
+        ),
+    ] = "executor"
     readers: Annotated[
         list[Annotated[str, msgspec.Meta(pattern=READER)]],
         setting("who may read all responses, beside their owners: user:NAME and group:NAME, or numbers; with acl only"),
