@@ -99,3 +99,31 @@ def test_the_lock_has_all_that_is_wanted_with_hashes_and_no_addresses() -> None:
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     names = {re.match(r"[\w-]+", each)[0] for each in wanted}  # type: ignore[index]
     assert names - {name for name, _ in locked} == set(), "contrib/development/lock writes them"
+
+
+MESSAGES = {
+    "A subject\n\nWhy it is so.\n": "",
+    "A subject\n\nWhy it is so.\n# Please enter the commit message\n": "",
+    "Merge one thing and another\n": "",
+    "A subject\n": "no body",
+    "A subject\n\n# only a comment\n": "no body",
+    "A subject\n\n# ------------------------ >8 ------------------------\ndiff\n": "no body",
+    "A subject\nWhy it is so.\n": "not empty",
+    f"{'A subject ' * 9}\n\nWhy it is so.\n": "72",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_says_why_and_has_a_short_subject(tmp_path: Path, message: str) -> None:
+    (tmp_path / "message").write_text(message)
+    command = [REPOSITORY / "contrib/development/message", tmp_path / "message"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == bool(MESSAGES[message])
+    assert MESSAGES[message] in done.stderr
+
+
+def test_hooks_fetch_nothing() -> None:
+    text = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"repo: (\S+)", text)) == {"local"}
+    assert set(re.findall(r"language: (\S+)", text)) == {"system"}
+    assert len(re.findall("- id:", text)) == len(re.findall("entry:", text)) == len(re.findall("language:", text))
