@@ -17,7 +17,7 @@ import pytest
 
 from spoold.config import DockerSettings, LeaseSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
 from spoold.spool import layout
-from tests.docs.shell import Reader
+from tests.docs.shell import Reader, blocks
 from tests.engines import REPOSITORY
 from tests.served import Served
 from tests.waiting import until
@@ -139,6 +139,13 @@ def test_the_tutorial_from_its_first_command_on(tmp_path: Path, docker_host: str
 
     with Reader(tmp_path / "hosts", {"here": environment}, places, serving) as reader:
         reader.follow(DOCS / "tutorial.md")
+
+
+def test_every_page_with_commands_is_followed() -> None:
+    elsewhere = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")}
+    by_boot = {"operator.md"}
+    found = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if any(blocks(page))}
+    assert found == {*DESK, "tutorial.md"} | elsewhere | by_boot
 
 
 # -- contributors
