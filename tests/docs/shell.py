@@ -146,7 +146,8 @@ class Terminal:
 class Reader:
     """Somebody who follows a page, on one host or on several.
 
-    ``environments`` has the variables of each host, and ``places`` what stands for a path that the page names. A block
+    ``environments`` has the variables of each host. ``places`` has what stands for a path that the page names, on all
+    hosts or by host. A block
     that serves is run in the checkout, and ``serving`` gets what it printed; without ``serving`` it is served already.
     All else is run in an empty directory, or where there is one in the ``checkout``.
     """
@@ -155,7 +156,7 @@ class Reader:
         self,
         directory: Path,
         environments: Mapping[str, Mapping[str, str]],
-        places: Mapping[str, str],
+        places: Mapping[str, str | Mapping[str, str]],
         serving: Callable[[str], None] | None = None,
         *,
         checkout: Path | None = None,
@@ -180,10 +181,10 @@ class Reader:
             what = f"{page.name}, line {block.line}:\n{block.text}\nprinted:\n"
             fine, printed = self._run(block)
             assert fine, f"{what}{printed}"
-            assert said is None or matches(said.text, self._as_on_the_page(printed)), f"{what}{printed}"
+            assert said is None or matches(said.text, self._as_on_the_page(printed, block.host)), f"{what}{printed}"
 
     def _run(self, block: Block) -> tuple[bool, str]:
-        text = self._here(block.text)
+        text = self._here(block.text, block.host)
         if block.serves:
             return self._serve(text, block.host)
         if block.host not in self._terminals:
@@ -202,12 +203,15 @@ class Reader:
             self._serving(printed)
         return fine, printed
 
-    def _here(self, text: str) -> str:
-        for name, place in self._places.items():
+    def _here(self, text: str, host: str) -> str:
+        for name, place in self._places_of(host).items():
             text = text.replace(name, place)
         return text
 
-    def _as_on_the_page(self, printed: str) -> str:
-        for name, place in self._places.items():
+    def _as_on_the_page(self, printed: str, host: str) -> str:
+        for name, place in self._places_of(host).items():
             printed = printed.replace(place, name)
         return printed
+
+    def _places_of(self, host: str) -> dict[str, str]:
+        return {name: place if isinstance(place, str) else place[host] for name, place in self._places.items()}

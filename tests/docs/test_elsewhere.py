@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from spoold.config import DockerSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
-from spoold.nix import places
+from spoold.nix import places as stores
 from spoold.spool import layout
 from tests.clusters import Cluster, Real, StandIn
 from tests.docs import units
@@ -24,11 +24,11 @@ from tests.docs.test_guides import LEASE, plainly, programs, variables, write_se
 from tests.engines import REPOSITORY, unavailable
 from tests.remote import nfs
 from tests.remote.room import GATEWAY, Room, User, need, user
-from tests.waiting import until
 
 HOW_TO = REPOSITORY / "contrib/docs/how-to"
 SPOOL = "/var/spool/spoold"
 SETTINGS = "/etc/spoold/spoold.toml"
+HOSTS = ("packages", "exam")
 
 
 def program(path: Path, text: str) -> None:
@@ -182,13 +182,12 @@ def host(directory: Path, like: Settings, docker: str) -> Iterator[tuple[dict[st
         nix=NixSettings(state=str(directory / "state"), system=like.nix.system),
     )
     layout.create(settings.spool.path)
-    places.create(settings.nix.state)
+    stores.create(settings.nix.state)
     config = directory / "spoold.toml"
     config.write_bytes(msgspec.toml.encode(settings))
     program(bin_ / "systemctl", f'PYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.docs.units {state} "$@"')
     command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(config), "all"]
     made = units.write(state, {"spoold.target": {"spoold-all": command}})
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
     made.start("spoold.target")
     try:
         yield variables(bin_, SPOOLD_CONFIG=str(config), PYTHONPATH=str(REPOSITORY)), config
@@ -202,14 +201,10 @@ def host(directory: Path, like: Settings, docker: str) -> Iterator[tuple[dict[st
 def test_the_page_about_a_host_without_network(tmp_path: Path, nix_settings: Settings, docker_host: str) -> None:
     (tmp_path / "media").mkdir()
     with ExitStack() as held:
-        hosts, files = {}, {}
-        for name in ("packages", "exam"):
-            hosts[name], files[name] = held.enter_context(host(tmp_path / name, nix_settings, docker_host))
-        # The page has one path for both hosts, each of which has its own file there.
-        for name, config in files.items():
-            hosts[name]["ETC"] = str(config.parent)
-        reader = held.enter_context(
-            Reader(tmp_path / "hosts", hosts, {"/etc/spoold": "$ETC", "/media/exam": str(tmp_path / "media")})
-        )
-        reader.follow(HOW_TO / "air-gapped.md")
-    until(lambda: True)
+        made = {name: held.enter_context(host(tmp_path / name, nix_settings, docker_host)) for name in HOSTS}
+        places: dict[str, str | dict[str, str]] = {
+            "/etc/spoold": {name: str(config.parent) for name, (_, config) in made.items()},
+            "/media/exam": str(tmp_path / "media"),
+        }
+        hosts = {name: shell for name, (shell, _) in made.items()}
+        held.enter_context(Reader(tmp_path / "hosts", hosts, places)).follow(HOW_TO / "air-gapped.md")
