@@ -204,14 +204,16 @@ class Reader:
         return fine, printed
 
     def _here(self, text: str, host: str) -> str:
-        for name, place in self._places_of(host).items():
-            text = text.replace(name, place)
-        return text
+        return _replaced(text, self._places_of(host))
 
     def _as_on_the_page(self, printed: str, host: str) -> str:
-        for name, place in self._places_of(host).items():
-            printed = printed.replace(place, name)
-        return printed
+        return _replaced(printed, {place: name for name, place in self._places_of(host).items()})
 
     def _places_of(self, host: str) -> dict[str, str]:
         return {name: place if isinstance(place, str) else place[host] for name, place in self._places.items()}
+
+
+def _replaced(text: str, by: Mapping[str, str]) -> str:
+    """Replace names, each once. One may be the beginning of another, or be in what replaces another."""
+    names = "|".join(re.escape(name) for name in sorted(by, key=len, reverse=True))
+    return re.sub(names, lambda match: by[match[0]], text) if names else text

@@ -184,7 +184,8 @@ def host(directory: Path, like: Settings, docker: str) -> Iterator[tuple[dict[st
     layout.create(settings.spool.path)
     stores.create(settings.nix.state)
     config = directory / "spoold.toml"
-    config.write_bytes(msgspec.toml.encode(settings))
+    lines = msgspec.toml.encode(settings).decode().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(("signing_key", "trusted_public_keys"))))
     program(bin_ / "systemctl", f'PYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.docs.units {state} "$@"')
     command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(config), "all"]
     made = units.write(state, {"spoold.target": {"spoold-all": command}})

@@ -50,8 +50,10 @@ def test_a_command_may_be_meant_to_fail(tmp_path: Path) -> None:
 
 
 def test_paths_of_a_page_stand_for_others(tmp_path: Path) -> None:
-    text = "~~~sh\necho there >/srv/x/file; cat /srv/x/file; echo /srv/x\n~~~\n\n~~~text\nthere\n/srv/x\n~~~\n"
-    follow(tmp_path, text, **{"/srv/x": str(tmp_path)})
+    text = "~~~sh\necho there >/srv/x/file; cat /srv/xy/file; echo /srv/xy\n~~~\n\n~~~text\nthere\n/srv/xy\n~~~\n"
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv" / "x-link").symlink_to(tmp_path)  # in which there is the other name
+    follow(tmp_path, text, **{"/srv/x": str(tmp_path), "/srv/xy": f"{tmp_path}/srv/x-link"})
 
 
 def test_only_a_block_right_below_tells_what_is_printed(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Units:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._ours: dict[int, subprocess.Popen[bytes]] = {}  # by pid; others were started by another of us
+        self._ours: list[subprocess.Popen[bytes]] = []  # which another of us may end
         self._known: dict[str, list[str] | dict[str, list[str]]] = json.loads((state / "units.json").read_text())
 
     def start(self, name: str) -> None:
@@ -33,7 +33,7 @@ class Units:
                 log = self._state / f"{unit}.log"
                 with log.open("wb") as file:
                     process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-                self._ours[process.pid] = process
+                self._ours.append(process)
                 pid.write_text(str(process.pid))
                 until(lambda log=log: "msg=ready" in log.read_text(), log.read_text)  # type: ignore[misc]
 
@@ -46,9 +46,15 @@ class Units:
                 pid.unlink()
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(number, signal.SIGTERM)
-                if number in self._ours:
-                    self._ours.pop(number).wait()
-                until(lambda number=number: not Path(f"/proc/{number}").exists())  # type: ignore[misc]
+                until(lambda number=number: not self._lives(number))  # type: ignore[misc]
+
+    def _lives(self, pid: int) -> bool:
+        for process in self._ours:
+            process.poll()  # or it would stay there for us to look at
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
 
     def _of(self, name: str) -> dict[str, list[str]]:
         found = self._known[name.removesuffix(".service")]
