@@ -120,6 +120,13 @@ def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
     assert json.loads(answer)["status"] == "COMPLETED"
 
 
+def test_the_journal_is_asked_as_the_page_says(host: Machine) -> None:
+    (ask,) = commands("Logs")
+    drop(host, "bob", {"alice-ex3": "echo asked"})
+    answers(host, "bob", ["alice-ex3"])
+    wait_until(lambda: "alice-ex3" in host.sh(ask), lambda: log(host))
+
+
 def test_metrics_are_where_the_page_puts_them(host: Machine) -> None:
     directory = "/var/lib/prometheus/node-exporter"  # node_exporter's package makes it
     host.run("mkdir", "-p", directory)
