@@ -59,7 +59,7 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     page.heading("OPTIONS")
     _options(page, command, context)
     page.heading("COMMANDS")
-    for path, each, inner in _commands(command, context):
+    for path, each, inner in commands(command, context):
         page.subheading(path)
         page.usage(rf"\fB{escaped(path)}\fR " + escaped(" ".join(each.collect_usage_pieces(inner))))
         _help(page, each)
@@ -67,7 +67,7 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     if name == "spoolctl":
         _languages(page)
     page.heading("EXIT STATUS")
-    markdown.add(page, _table(exits.__doc__ or ""))
+    markdown.add(page, table(exits.__doc__ or ""))
     page.heading("ENVIRONMENT")
     page.item(r"\fBSPOOLD_CONFIG\fR", f"The settings file, where --config names none. [default: {DEFAULT_PATH}]")
     if name == "spoolctl":
@@ -103,7 +103,7 @@ def _languages(page: Page) -> None:
     page.code(['extensions = ["pro"]'])
 
 
-def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+def commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
     """Yield the commands in a group, in the order of --help: the words that call them, and their contexts."""
     for name in command.list_commands(context):
         each = command.get_command(context, name)
@@ -111,7 +111,7 @@ def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[st
             inner = click.Context(each, info_name=name, parent=context)
             yield f"{inner.command_path}", each, inner
             if isinstance(each, click.Group):
-                yield from _commands(each, inner)
+                yield from commands(each, inner)
 
 
 def _help(page: Page, command: click.Command) -> None:
@@ -129,7 +129,8 @@ def _options(page: Page, command: click.Command, context: click.Context) -> None
             page.item(rf"\fB{escaped(record[0])}\fR", record[1])
 
 
-def _table(text: str) -> str:
+def table(text: str) -> str:
+    """Return the rows of the table that is in a text."""
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
@@ -156,7 +157,7 @@ def of_settings() -> str:
             if section.path:
                 page.paragraph(section.about)
         for setting in section.settings:
-            page.item(_assignment(setting), _meaning(setting))
+            page.item(_assignment(setting), meaning(setting))
     page.heading("EXAMPLES")
     page.code(["[spool]", 'path = "/srv/spool"', "", "[sandbox]", 'mode = "recycled"', "", "[limits.run.default]"])
     page.code(["time = 5", "", "[nixpkgs]", 'default = "/srv/nixpkgs-24.11.tar.gz"'])
@@ -175,7 +176,8 @@ def _assignment(setting: Described) -> str:
     return rf"\fB{escaped(name)}\fR = {escaped(value)}"
 
 
-def _meaning(setting: Described) -> str:
+def meaning(setting: Described) -> str:
+    """Return what a setting means, in sentences."""
     text = setting.description[0].upper() + setting.description[1:] + "."
     if setting.choices:
         text += f" One of {', '.join(setting.choices)}."
