@@ -101,14 +101,14 @@ def request_options(command: F) -> F:
 def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
     """Return the request as it is dropped; raises :class:`ClientError` for what cannot be."""
     if source.is_dir():
-        return as_bytes(_laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
+        return as_bytes(laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
     if source == STDIN and asked.stdin == "-":
         raise click.UsageError("the request and --stdin cannot both come from standard input")
     data = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
     if asked == Asked():
         return data
     check(data, source)  # what is changed has to be a request
-    return as_bytes(_laid_over(json.loads(data), asked))
+    return as_bytes(laid_over(json.loads(data), asked))
 
 
 def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, A
     return {"files": found.files}
 
 
-def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
+def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """Return a request with what options ask for: it replaces what is there, or is laid over it."""
     if asked.packages:
         names = [name for words in asked.packages for name in words.split()]
@@ -136,8 +136,7 @@ def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
             raise ClientError(f"--packages: the request has a {EXPRESSION}, which names the packages already")
         request["files"] = [*files, client.file(EXPRESSION, client.packages(names))]
     if asked.stdin is not None:
-        data = sys.stdin.buffer.read() if asked.stdin == "-" else _read(asked.stdin)
-        request["inputs"], request["inputs_encoding"] = encoded(data)
+        request["inputs"], request["inputs_encoding"] = encoded(inputs(asked.stdin))
     if asked.arguments:
         request["args"] = list(asked.arguments)
     if asked.variables:
@@ -154,7 +153,10 @@ def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
     return request
 
 
-def _read(path: str) -> bytes:
+def inputs(path: str) -> bytes:
+    """Return what ``--stdin`` names."""
+    if path == "-":
+        return sys.stdin.buffer.read()
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -205,17 +207,24 @@ class _AnyPin(frozenset[str]):
 
 def check(data: bytes, source: Path, max_files: int = MANY) -> None:
     """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
-    from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
-
     where = "standard input" if source == STDIN else printable(os.fspath(source))
     hint = (
         ""
         if source.is_dir() or source == STDIN or source.suffix == ".json"
         else (". A request is a JSON file; a program goes into a directory, with a run.sh that starts it")
     )
+    if reason := why_refused(data, max_files):
+        raise RefusedError(f"{where}: {reason}{hint}")
+
+
+def why_refused(data: bytes, max_files: int = MANY) -> str:
+    """Return why the daemon would refuse a request, "" where it would not."""
+    from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
+
     try:
         read_request(data, max_files=max_files, pins=_AnyPin())
     except IncompleteError:
-        raise RefusedError(f"{where}: it is no JSON: {why_incomplete(data, max_files=max_files)}{hint}") from None
+        return f"it is no JSON: {why_incomplete(data, max_files=max_files)}"
     except ClientError as error:
-        raise RefusedError(f"{where}: {error}{hint}") from None
+        return str(error)
+    return ""

@@ -15,6 +15,7 @@ class Commands(LazyGroup):
     """The commands of spoolctl."""
 
     lazily: ClassVar = {
+        "batch": Lazily("spoold.cli.batch", "batch", "Run many programs, and tell what came of each."),
         "cancel": Lazily("spoold.cli.submissions", "cancel", "End a submission, whatever state it is in."),
         "check": Lazily("spoold.cli.check", "command", "Name what no state explains; repair it."),
         "config": Lazily("spoold.cli.installing", "config", "Print the settings in force."),
