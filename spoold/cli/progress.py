@@ -19,7 +19,7 @@ SILENT = 5.0  # seconds without a result after which it is looked whether anythi
 class Progress:
     """Counts what is done of ``total`` programs, and says so."""
 
-    def __init__(self, spool: client.Spool, total: int) -> None:
+    def __init__(self, spool: client.Spool, total: int = 0) -> None:
         self._spool = spool
         self._total = total
         self._done = 0
@@ -30,10 +30,19 @@ class Progress:
         self._silent_since = self._began
         self._hint = ""
 
+    def expect(self, more: int) -> None:
+        """Count on more programs than those that were said."""
+        self._total += more
+
     @property
     def done(self) -> int:
         """Return how many are done."""
         return self._done
+
+    @property
+    def total(self) -> int:
+        """Return how many there are to do."""
+        return self._total
 
     @property
     def span(self) -> float:

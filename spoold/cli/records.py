@@ -142,8 +142,7 @@ def values(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[str, 
 
     text, harmless = io.StringIO(), 0
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for each in rows:
+    for each in (columns, *rows):
         cells = [printable(cell, lines=True) if isinstance(cell, str) else cell for cell in each]
         made = [_without_formula(cell) if isinstance(cell, str) else cell for cell in cells]
         harmless += sum(one is not another for one, another in zip(cells, made, strict=True))
