@@ -22,7 +22,7 @@ class Commands(LazyGroup):
         "deps": Lazily("spoold.cli.deps", "command", "List the packages in the dependency cache."),
         "doctor": Lazily("spoold.cli.doctor", "command", "Is this host fit to run strangers' programs?"),
         "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
-        "grade": Lazily("spoold.cli.grading.command", "grade", "Grade solutions by cases."),
+        "grade": Lazily("spoold.cli.grading.command", "grade", "Grade solutions by cases, or check a problem package."),
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
         "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
         "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from spoold.cli import exits
 from tests.actors.bench import Bench
+from tests.grading import environment, grade, graded, line_of, ran
 
 ADDS = "a, b = map(int, input().split())\nprint(a + b)\n"
 WRONG = "a, b = map(int, input().split())\nprint(a + b if a < 3 else -1)\n"
@@ -55,33 +53,6 @@ def exercise(tmp_path: Path) -> Path:
     (solutions / "broken" / "run.sh").write_text("true")
     (solutions / "notes.txt").write_text("x")
     return tmp_path
-
-
-def environment(bench: Bench) -> dict[str, str]:
-    return os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull}
-
-
-def line_of(*words: object) -> list[str]:
-    return [sys.executable, "-m", "spoold.cli.ctl", "grade", *map(str, words)]
-
-
-def grade(bench: Bench, *words: object, code: int = exits.OK) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        line_of(*words), env=environment(bench), capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def graded(bench: Bench, *words: object, code: int = exits.OK) -> dict[str, Any]:
-    """Return what came of each solution, by its name."""
-    done = grade(bench, *words, "--json", code=code)
-    return {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
-
-
-def ran(bench: Bench) -> list[str]:
-    return [job.submission_id for job in bench.sandbox.jobs]
 
 
 def test_an_exercise_with_one_command(bench: Bench, exercise: Path) -> None:

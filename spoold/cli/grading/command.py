@@ -30,6 +30,7 @@ FILES = {
     "gradescope": "Write Gradescope's results.json; of several solutions a directory with one for each.",
     "ctrf": "Write a report in the Common Test Report Format.",
 }
+PACKAGE_FILE = "problem.yaml"
 
 
 class Wanted(NamedTuple):
@@ -62,10 +63,10 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(short_help="Grade solutions by cases.")
+@click.command(short_help="Grade solutions by cases, or check a problem package.")
 @click.argument(
     "sources",
-    metavar="SOLUTION...",
+    metavar="SOLUTION...|PACKAGE [SUBMISSION...]",
     nargs=-1,
     required=True,
     type=click.Path(exists=True, path_type=Path),
@@ -131,6 +132,11 @@ def grade(
     alone, without run.sh and main.*, has solutions in it. Where some cases are in sample/, all others are hidden: a
     report for the person who is graded has their points alone.
 
+    A PACKAGE is a directory with problem.yaml, as of Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
+    its cases, groups, limits and validator. Without one, those in submissions/ are, and it is told whether they come to
+    what their directories, or submissions.yaml, say. Where the package has no time limit, it is that of the slowest
+    accepted submission, times a factor of the package's. Interactive and multi-pass problems are refused.
+
     It goes on where it was interrupted, like `spoolctl batch`: what was graded is not run again, unless the solution or
     the cases have changed.
 
@@ -139,8 +145,10 @@ def grade(
       spoolctl grade alice.py bob.cpp carol/ --cases exercise-3/ --time 2 --points 100
       spoolctl grade submissions/ --cases exercise-3/ --compare 'tokens float=1e-6' --csv grades.csv
       spoolctl grade alice.py --cases exercise-3/ --checker check.py --gradescope results.json
+      spoolctl grade oddecho/
+      spoolctl grade oddecho/ alice.py --json | jq .verdict
 
-    Exit codes: 0 all are accepted, 1 a file cannot be read or written, or the
+    Exit codes: 0 all are accepted (of a PACKAGE: all come to what it says), 1 a file cannot be read or written, or the
     checker failed, 4 not all came within --timeout, 5 a solution is not accepted, 6 one was refused, 7 the service
     failed, 8 one was cancelled; of several codes the highest; 130 interrupted.
     """
@@ -167,8 +175,12 @@ def grade(
 
 
 def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wanted) -> list[Graded]:
+    if (sources[0] / PACKAGE_FILE).is_file() and wanted.cases is None:
+        from spoold.cli.grading import packaged  # noqa: PLC0415 - most have no package
+
+        return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
     if wanted.cases is None:
-        raise click.UsageError("--cases DIRECTORY is missing")
+        raise click.UsageError("--cases DIRECTORY is missing, and the first argument is no package with problem.yaml")
     found = finder.find(sources)
     said_of(found.left_out)
     if not found.solutions:
