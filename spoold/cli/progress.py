@@ -9,6 +9,7 @@ import click
 
 from spoold import client
 from spoold.cli import render, waiting
+from spoold.client.response import read
 
 WIDTH = 24  # columns of the bar
 PAUSE = 0.1  # seconds between two changes of it
@@ -74,13 +75,17 @@ class Progress:
             click.echo(self._text(), err=True)
 
     def _text(self) -> str:
-        failed = f", {self._failed} not well" if self._failed else ""
+        failed = f", {self._failed} failed" if self._failed else ""
         return f"{self._done} of {self._total}{failed}, {render.span(self.span)}{self._hint}"
 
     def _why_silent(self, oldest: client.Submission) -> str:
-        if not self._spool.transport.is_dropped(oldest.file):
+        if self._spool.transport.is_dropped(oldest.file):
+            return f"; {waiting.not_taken(self._spool, oldest)}. {waiting.LOOK_AT}"
+        try:
+            data, _ = self._spool.transport.look(oldest.id)
+            return f"; {oldest.id}: {waiting.how_far(read(data))}" if data else ""
+        except client.SpoolError:  # the wait itself tells what is wrong
             return ""
-        return f"; {waiting.not_taken(self._spool, oldest)}. {waiting.LOOK_AT}"
 
     def end(self) -> None:
         """Remove the bar."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spoold.cli.grading import cases, documents, expected, material, testdata
-from spoold.cli.grading.package import Package, comparison
+from spoold.cli.grading.package import Package, comparison, run_limits
 from spoold.cli.grading.solutions import Finder
 from spoold.model.errors import ClientError
 from tests.grading import case_files, package
@@ -89,6 +89,8 @@ def test_limits_of_both_formats(tmp_path: Path) -> None:
     older = package(tmp_path / "a", "limits: {memory: 512, time_multiplier: 3}").limits
     assert (older.time, older.factor, older.margin, older.memory) == (None, 3, 2, 512)
     assert [older.time_for(seconds) for seconds in (0.01, 0.34, 1.0, 1.5)] == [1, 2, 3, 5]
+    run = run_limits(package(tmp_path / "a", "limits: {memory: 512}"), 3)["run"]
+    assert run == {"cpu_time": 3, "memory": 508 << 20, "stack": 512 << 20, "stdout": 8 << 20}
     newer = package(
         tmp_path / "b",
         "problem_format_version: 2025-09\nlimits: {time_resolution: 0.5, time_multipliers: {time_limit_to_tle: 4}}",

@@ -39,6 +39,9 @@ TYPICAL = {  # of problemtools, where a package says nothing
     "validation_output": 8.0,
 }
 MIB = 1 << 20
+# What a program takes by itself: there its code and libraries count as its memory, and here they don't. It is more than
+# the 2 MiB to which a limit is exact.
+OF_ITSELF = 4.0  # MiB
 
 
 class Limits(NamedTuple):
@@ -163,7 +166,7 @@ def run_limits(package: Package, seconds: float) -> dict[str, object]:
     return {
         "run": {
             "cpu_time": seconds,
-            "memory": int(limits.memory * MIB),
+            "memory": int(max(limits.memory - OF_ITSELF, 1) * MIB),
             "stack": int(limits.memory * MIB),
             "stdout": int(limits.output * MIB),
         },

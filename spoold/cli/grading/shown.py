@@ -11,6 +11,7 @@ from spoold.cli.tables import Table, Text
 from spoold.cli.text import printable, readable
 from spoold.client.response import COMPLETED, Case, decoded
 
+NO_DEPENDENCIES = "dependencies_failed"
 SHOWN = 100  # rows on a terminal
 COLOURS = {ACCEPTED: "bold green", PARTIAL: "bold yellow", "skipped": "bold yellow"}
 
@@ -50,8 +51,9 @@ def why(graded: Graded) -> str:
         return printable(graded.why)
     if graded.response.reason:
         return printable(records.shown(graded.response.reason))
-    if graded.verdict == COMPILE_ERROR:
-        lines = readable(graded.response.compile.stderr_data or graded.response.compile.stdout_data).splitlines()
+    if graded.verdict in (COMPILE_ERROR, NO_DEPENDENCIES):
+        phase = graded.response.compile if graded.verdict == COMPILE_ERROR else graded.response.dependencies
+        lines = readable(phase.stderr_data or phase.stdout_data).splitlines()
         return next((line for line in lines if line.strip()), "")
     if not graded.cases:
         return "; ".join(map(printable, graded.response.notes))
