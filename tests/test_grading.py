@@ -49,12 +49,6 @@ def served(nix_settings: Settings, docker_host: str, runtime: object) -> Iterato
         yield made
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
 def ctl(served: Served, *words: object, code: int = exits.OK) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(served.config), *map(str, words)]
     done = subprocess.run(line, env=os.environ, capture_output=True, text=True, check=False)

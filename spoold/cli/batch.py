@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from spoold import client
-from spoold.cli import asked, exits, programs, records, sweep, tables
+from spoold.cli import asked, completing, exits, programs, records, sweep, tables
 from spoold.cli.options import JSON
 from spoold.cli.place import Place, pass_place
 from spoold.cli.progress import Progress
@@ -26,10 +26,21 @@ GOES_ON = "Those on their way go on, and nothing is lost: the same command waits
     nargs=-1,
     required=True,
     type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    shell_complete=completing.files,
 )
 @click.option("--jobs", type=click.IntRange(1), default=sweep.JOBS, show_default=True, help="How many at once.")
-@click.option("--table", metavar="FILE.csv", help="Write a table of comma-separated values; - is standard output.")
-@click.option("--language", metavar="NAME", help="The language of the files, where their endings do not tell it.")
+@click.option(
+    "--table",
+    metavar="FILE.csv",
+    shell_complete=completing.files,
+    help="Write a table of comma-separated values; - is standard output.",
+)
+@click.option(
+    "--language",
+    metavar="NAME",
+    shell_complete=completing.languages,
+    help="The language of the files, where their endings do not tell it.",
+)
 @click.option("--again", is_flag=True, help="Try once more what was cancelled, refused, or failed without being run.")
 @click.option("--leave-out", is_flag=True, help="Go without what cannot travel, such as links out of a DIRECTORY.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for all at most. [default: no limit]")

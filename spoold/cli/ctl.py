@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import click
 
-from spoold.cli import exits
+from spoold.cli import completing, exits
 from spoold.cli.lazy import Lazily, LazyGroup
 from spoold.cli.place import Place
 
@@ -24,8 +24,12 @@ class Commands(LazyGroup):
         "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
         "grade": Lazily("spoold.cli.grading.command", "grade", "Grade solutions by cases, or check a problem package."),
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
+        "list": Lazily("spoold.cli.listing", "listed", "List what was submitted from here."),
+        "logs": Lazily("spoold.cli.logs", "logs", "Print what a program printed, so far or in all."),
         "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
+        "outputs": Lazily("spoold.cli.returning", "outputs", "Write the files that came back."),
         "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),
+        "run": Lazily("spoold.cli.run", "run", "Run a program: its files, or a line of code."),
         "schema": Lazily("spoold.cli.schema", "command", "Print the JSON Schema of a request or a response."),
         "status": Lazily("spoold.cli.status", "status", "Show a response, or how far it is."),
         "submit": Lazily("spoold.cli.submit", "submit", "Submit a request, or a directory with run.sh."),
@@ -35,11 +39,17 @@ class Commands(LazyGroup):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]",
+)
 @click.option(
     "--spool",
     metavar="SPOOL",
     envvar="SPOOLD_SPOOL",
+    shell_complete=completing.directories,
     help="The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]",
 )
 @click.version_option(package_name="spoold")
@@ -53,7 +63,9 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 
     \b
     Examples:
+      spoolctl run hello.py <input.txt
       spoolctl submit homework/ --stdin input.txt --wait
+      spoolctl list --state failed
       spoolctl status alice-ex3
       spoolctl --spool /srv/spool top
 

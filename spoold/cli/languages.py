@@ -91,6 +91,18 @@ def program(
     return _made(sources, main, name, known[name], packages)
 
 
+def program_of_text(
+    text: str, name: str, beside: Sequence[Path], own_packages: Iterable[str], known: Mapping[str, Language]
+) -> Program:
+    """Return the program that a text is, in the language of ``known`` that has that name; files lie ``beside`` it."""
+    ending = (known[name].extensions or ("txt",))[0]
+    main = _Source(f"main.{ending}", text.encode(errors="surrogateescape"))
+    sources = [main, *(_named(beside) if beside else ())]
+    if any(source.name in (main.name, RUN, EXPRESSION) for source in sources[1:]):
+        raise ClientError(f"there can be no {main.name}, {RUN} and {EXPRESSION} beside -c, which makes them")
+    return _made(sources, main, name, known[name], tuple(own_packages))
+
+
 def _made(sources: list[_Source], main: _Source, name: str, language: Language, packages: tuple[str, ...]) -> Program:
     """Return a program whose scripts the language makes."""
     variables = {}

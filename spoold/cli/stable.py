@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from spoold.cli import record
 from spoold.client import names
 from spoold.model.errors import OperatorError
 
@@ -22,19 +23,13 @@ MOST = 60  # characters of a name that an id has
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def directory() -> str:
-    """Return where a person's own state is."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(state, "spoold")
-
-
 def secret() -> bytes:
     """Return the person's own secret; raises :class:`OperatorError` where it can be neither read nor made."""
-    path = os.path.join(directory(), "key")
+    path = os.path.join(record.place(), "key")
     try:
         with contextlib.suppress(FileNotFoundError):
             return _read(path)
-        os.makedirs(directory(), mode=0o700, exist_ok=True)
+        os.makedirs(record.place(), mode=0o700, exist_ok=True)
         _make(path)
         return _read(path)
     except OSError as error:

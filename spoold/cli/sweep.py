@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from spoold import client
 from spoold.cli import stable
+from spoold.cli.record import Record
 from spoold.client import names
 from spoold.client.response import CANCELLED, INTERNAL_ERROR, REJECTED, Response
 from spoold.client.transport import Dropped, digest
@@ -114,6 +115,7 @@ class Sweep:
         self._told = told
         self._kept = kept
         self._key = stable.secret()
+        self._record = Record(spool)
         self._pending: dict[client.Submission, _Made] = {}
         self.results: dict[int, Result] = {}
 
@@ -157,7 +159,9 @@ class Sweep:
                 answer = self._spool.transport.answers([names.response_name(id_)], 0.0).get(names.response_name(id_))
             there = self._taken(id_, made, answer)
             if there is None:
-                return self._spool.submit(made.data, id=id_)
+                submission = self._spool.submit(made.data, id=id_)
+                self._record.add(submission.id, made.program.name)
+                return submission
             if there.response.status not in AGAIN or not (self._again or self._has_another(made, attempt)):
                 self._tell(made.place, there)
                 return None

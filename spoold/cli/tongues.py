@@ -1,7 +1,7 @@
 """The table of languages: ``languages.toml`` beside this file, which says what is in one, and what is laid over it.
 
-The operator's and the user's own files are laid over the built-in one, key by key. What comes of each is checked, so
-that a message names the file, the language and the key.
+The operator's and the user's own files are laid over the built-in one, key by key. The outcome of each is
+checked, so that a message names the file, the language and the key.
 """
 
 from __future__ import annotations

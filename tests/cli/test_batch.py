@@ -17,14 +17,10 @@ from typing import Any
 import pytest
 
 from spoold.cli import exits, records, stable
+from spoold.cli.record import Record
 from spoold.cli.sweep import Result
 from spoold.client.response import Phase, Response
 from tests.actors.bench import Bench
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 def environment(bench: Bench) -> dict[str, str]:
@@ -166,6 +162,12 @@ def test_one_that_is_refused_keeps_no_other_from_being_run(bench: Bench, tmp_pat
         json.loads(line) for line in batch(bench, "-", "--json", data=data, code=exits.REFUSED).stdout.splitlines()
     ]
     assert {each["name"]: each["response"]["status"] for each in printed}["bad"] == "REJECTED"
+
+
+def test_what_was_submitted_is_listed(bench: Bench, tmp_path: Path) -> None:
+    batch(bench, program(tmp_path, "p", "echo hi"))
+    (entry,) = Record(str(bench.root)).entries()
+    assert (entry.id, entry.name) == (ran(bench)[0], str(tmp_path / "programs" / "p"))
 
 
 def test_what_was_cancelled_is_tried_again_where_asked(bench: Bench, tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ sys.exit(43)
 """
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
 @pytest.fixture
 def exercise(tmp_path: Path) -> Path:
     """Return a directory with cases/ and solutions/: one that is right, one that is not, one that is not compiled."""

@@ -65,6 +65,12 @@ def test_every_language_that_is_tested_is_in_the_table(directory: Path) -> None:
     assert (made.compile is not None) == (directory / "compile.sh").exists()
 
 
+def test_every_language_greets() -> None:
+    """tests/greetings has a program for each, which tests with engines run."""
+    greets = [languages.program([path]).language for path in (PROGRAMS.parent / "greetings").iterdir()]
+    assert sorted(greets) == list(tongues.languages())
+
+
 def test_the_built_in_table_is_complete_and_its_shell_is_right() -> None:
     known = tongues.languages()
     assert len(known) >= 25

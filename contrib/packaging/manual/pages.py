@@ -15,7 +15,7 @@ import msgspec
 
 from manual import markdown
 from manual.roff import Page, escaped
-from spoold.cli import ctl, daemon, exits
+from spoold.cli import ctl, daemon, exits, tongues
 from spoold.config import Settings
 from spoold.config.file import DEFAULT_PATH
 from spoold.config.live import is_live
@@ -64,6 +64,8 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
         page.usage(rf"\fB{escaped(path)}\fR " + escaped(" ".join(each.collect_usage_pieces(inner))))
         _help(page, each)
         _options(page, each, inner)
+    if name == "spoolctl":
+        _languages(page)
     page.heading("EXIT STATUS")
     markdown.add(page, _table(exits.__doc__ or ""))
     page.heading("ENVIRONMENT")
@@ -71,11 +73,34 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     if name == "spoolctl":
         page.item(r"\fBSPOOLD_SPOOL\fR", "The spool, where --spool names none.")
         page.item(r"\fBSPOOLD_SSH\fR", "The command that reaches another host, with its options. [default: ssh]")
+        page.item(
+            r"\fBXDG_CONFIG_HOME\fR", "Where the directory spoold with one's own settings is. [default: ~/.config]"
+        )
+        page.item(r"\fBXDG_STATE_HOME\fR", "Where the directory spoold with records is. [default: ~/.local/state]")
     page.heading("FILES")
     page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The settings, see **spoold.toml**(5).")
     page.item(rf"\fI{escaped(Settings().spool.path)}\fR", "The spool, see **spool-layout**(5).")
+    if name == "spoolctl":
+        page.item(rf"\fI{escaped(tongues.OF_THE_HOST)}\fR", "Languages of `spoolctl run`, see LANGUAGES.")
+        page.item(r"\fI~/.config/spoold/languages.toml\fR", "One's own, which are laid over these.")
+        page.item(r"\fI~/.local/state/spoold/\fR", "Records of what one submitted, for `spoolctl list`.")
     _see_also(page, name)
     return page.text()
+
+
+def _languages(page: Page) -> None:
+    """Add the built-in table of languages, and what it says of tables at its beginning."""
+    text = Path(tongues.BUILT_IN).read_text()
+    page.heading("LANGUAGES")
+    page.paragraph("**spoolctl run** knows these by the endings of files. `--language` takes their names.")
+    known = tongues.table([tongues.BUILT_IN])
+    rows = [(name, each.title, " ".join(each.extensions), " ".join(each.packages)) for name, each in known.items()]
+    page.table([("name", "language", "endings", "packages"), *rows])
+    page.paragraph("Tables are in TOML:")
+    page.code(line.removeprefix("#").removeprefix(" ") for line in text[: text.index("\n\n")].splitlines())
+    page.paragraph("For example, pypy in place of python3, and `.pl` for Perl alone:")
+    page.code(["[python]", 'packages = ["pypy3"]', """run = 'exec pypy3 "$main" "$@"'""", "", "[prolog]"])
+    page.code(['extensions = ["pro"]'])
 
 
 def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from spoold import client
-from spoold.cli import asked, exits, records, tables
+from spoold.cli import asked, completing, exits, records, tables
 from spoold.cli.batch import GOES_ON
 from spoold.cli.grading import cases, options
 from spoold.cli.grading.flow import Runner
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for each format of a report."""
     for name, about in reversed(FILES.items()):
-        command = click.option(f"--{name}", metavar="FILE", help=about)(command)
+        command = click.option(f"--{name}", metavar="FILE", shell_complete=completing.files, help=about)(command)
     return command
 
 
@@ -70,10 +70,12 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     nargs=-1,
     required=True,
     type=click.Path(exists=True, path_type=Path),
+    shell_complete=completing.files,
 )
 @click.option(
     "--cases",
     metavar="DIRECTORY",
+    shell_complete=completing.directories,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where the cases are: N.in, and N.out or N.ans. Directories in it are groups.",
 )
@@ -81,6 +83,7 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--checker",
     metavar="FILE|DIRECTORY",
+    shell_complete=completing.files,
     type=click.Path(exists=True, path_type=Path),
     help="A program that says whether an output is right.",
 )
@@ -104,7 +107,12 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--hide", is_flag=True, help="Have responses tell little of hidden cases too: for those who hand them on."
 )
-@click.option("--language", metavar="NAME", help="The language of the solutions, where their endings do not tell it.")
+@click.option(
+    "--language",
+    metavar="NAME",
+    shell_complete=completing.languages,
+    help="The language of the solutions, where their endings do not tell it.",
+)
 @click.option("--packages", multiple=True, metavar="NAMES", help="Packages of nixpkgs that solutions need beside it.")
 @click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of.")
 @click.option("--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100.")
