@@ -157,8 +157,7 @@ def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
             raise ClientError(f"--packages: the request has a {EXPRESSION}, which names the packages already")
         request["files"] = [*files, client.file(EXPRESSION, client.packages(names))]
     if asked.stdin is not None:
-        data = sys.stdin.buffer.read() if asked.stdin == "-" else _read(asked.stdin)
-        request["inputs"], request["inputs_encoding"] = encoded(data)
+        request["inputs"], request["inputs_encoding"] = encoded(inputs(asked.stdin))
     if asked.arguments:
         request["args"] = list(asked.arguments)
     if asked.variables:
@@ -175,7 +174,10 @@ def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
     return request
 
 
-def _read(path: str) -> bytes:
+def inputs(path: str) -> bytes:
+    """Return what ``--stdin`` names."""
+    if path == "-":
+        return sys.stdin.buffer.read()
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -238,11 +240,18 @@ def check(data: bytes, source: Path, max_files: int = MANY) -> None:
 
 def check_bytes(data: bytes, where: str, hint: str = "", *, max_files: int = MANY) -> None:
     """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
+    if reason := why_refused(data, max_files):
+        raise RefusedError(f"{where}: {reason}{hint}")
+
+
+def why_refused(data: bytes, max_files: int = MANY) -> str:
+    """Return why the daemon would refuse a request, "" where it would not."""
     from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
 
     try:
         read_request(data, max_files=max_files, pins=_AnyPin())
     except IncompleteError:
-        raise RefusedError(f"{where}: it is no JSON: {why_incomplete(data, max_files=max_files)}{hint}") from None
+        return f"it is no JSON: {why_incomplete(data, max_files=max_files)}"
     except ClientError as error:
-        raise RefusedError(f"{where}: {error}{hint}") from None
+        return str(error)
+    return ""

@@ -15,12 +15,14 @@ class Commands(LazyGroup):
     """The commands of spoolctl."""
 
     lazily: ClassVar = {
+        "batch": Lazily("spoold.cli.batch", "batch", "Run many programs, and tell what came of each."),
         "cancel": Lazily("spoold.cli.submissions", "cancel", "End a submission, whatever state it is in."),
         "check": Lazily("spoold.cli.check", "command", "Name what no state explains; repair it."),
         "config": Lazily("spoold.cli.installing", "config", "Print the settings in force."),
         "deps": Lazily("spoold.cli.deps", "command", "List the packages in the dependency cache."),
         "doctor": Lazily("spoold.cli.doctor", "command", "Is this host fit to run strangers' programs?"),
         "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
+        "grade": Lazily("spoold.cli.grading.command", "grade", "Grade solutions by cases, or check a problem package."),
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
         "list": Lazily("spoold.cli.listing", "listed", "List what was submitted from here."),
         "logs": Lazily("spoold.cli.logs", "logs", "Print what a program printed, so far or in all."),
