@@ -139,7 +139,7 @@ def test_a_file_runs_as_its_ending_says(served: Served, program: Path) -> None:
     assert done.stdout.decode().replace('"', "").split() == ["hello", "world"]
 
 
-@pytest.mark.parametrize("program", filter(is_compiled, greetings()), ids=lambda path: path.name)
+@pytest.mark.parametrize("program", [each for each in greetings() if is_compiled(each)], ids=lambda path: path.name)
 def test_a_mistake_is_told_by_its_compiler(served: Served, program: Path, tmp_path: Path) -> None:
     wrong = tmp_path / program.name
     wrong.write_text(f"}}{{ this is wrong\n{program.read_text()}")
