@@ -199,7 +199,14 @@ class Real:
     """
 
     def __init__(
-        self, nodes: int = 2, extra: str = "", groups_for: str | None = None, partitions: str = PARTITION
+        self,
+        nodes: int = 2,
+        extra: str = "",
+        groups_for: str | None = None,
+        partitions: str = PARTITION,
+        *,
+        cpus: int = 1,
+        memory: int = 1000,
     ) -> None:
         self._path = os.environ["PATH"] + ":/usr/sbin:/sbin"
         missing = [program for program in PROGRAMS if shutil.which(program, path=self._path) is None]
@@ -219,7 +226,9 @@ class Real:
             (here / "cgroup.conf").write_text(LIMITS)
         conf = _without(conf, extra) + extra
         for name, port in zip(self._nodes, ports[1:], strict=True):
-            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=1000\n"
+            conf += (
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}\n"
+            )
         (here / "slurm.conf").write_text(conf + partitions)
         key = here / "munge.key"
         key.touch(0o600)

@@ -107,7 +107,7 @@ class Stores:
             return
         self._noted = runtime, engine
         try:
-            seen = look(self._settings.nix, runtime)
+            seen = self._look(runtime)
             spool = look_at_spool(self._settings.spool, self._clock)
             private = self._path + Private.NOTE
             note = msgspec.structs.replace(seen, spool=spool, engine=engine[:MOST])
@@ -124,6 +124,14 @@ class Stores:
                 store=seen.path,
                 lacks=seen.lacks,
             )
+
+    def _look(self, runtime: Runtime) -> Seen:
+        """Look at the store; one that is closed to us lacks all that there is."""
+        try:
+            return look(self._settings.nix, runtime)
+        except PermissionError as error:
+            path = self._settings.nix.physical_store
+            return Seen(host=os.uname().nodename, path=path, lacks=str(error.filename or path))
 
 
 def noted(root: str) -> dict[str, Seen]:

@@ -27,6 +27,7 @@ from spoold.model.findings import Level
 from spoold.model.job import Runtime
 from spoold.model.states import Role, State
 from spoold.spool import layout
+from spoold.upkeep import stores
 from spoold.upkeep.leavings import ABANDONED, LOOK, Leavings
 from spoold.upkeep.stores import look, noted
 from tests.actors.bench import Bench, settings_for
@@ -355,6 +356,15 @@ def test_an_executor_notes_why_it_takes_no_work(bench: Bench) -> None:
     bench.until(lambda: engine() == "the engine is away")
     bench.sandbox.away = False
     bench.until(lambda: engine() == "")
+
+
+def test_a_store_that_is_closed_to_an_executor_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/srv/store")
+
+    monkeypatch.setattr(stores, "look", closed)
+    bench.until(lambda: noted(str(bench.root)))
+    assert noted(str(bench.root))["executor-default"].lacks == "/srv/store"
 
 
 def test_a_note_that_cannot_be_read_counts_as_none(spool: Path) -> None:
