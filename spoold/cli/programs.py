@@ -104,9 +104,13 @@ class Reader:
             if entry.name.startswith(".") or entry.name in tree.NOT_NEEDED:
                 continue
             if (entry.is_dir() and is_program(inner)) or (entry.is_file() and self._is_source(inner)):
-                yield self._of_path(entry.name, inner)
+                yield Program(entry.name, functools.partial(self._of_entry, inner, path))
             else:
                 left_out.append(printable(entry.path))
+
+    def _of_entry(self, path: Path, folder: Path) -> bytes:
+        require_inside(path, folder)
+        return self._request(path, {})
 
     def _is_source(self, path: Path) -> bool:
         ending = path.suffix[1:]
@@ -185,6 +189,16 @@ class Reader:
 def is_program(path: Path) -> bool:
     """Tell whether a directory is one program."""
     return any((path / name).is_file() for name in SCRIPTS)
+
+
+def require_inside(path: Path, folder: Path) -> None:
+    """Raise :class:`ClientError` for what somebody else may have put into a folder, and is not to be sent."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ClientError(
+            f"{printable(str(path))} is a link out of the directory: put a copy there, or name it by itself"
+        )
+    if path.is_file() and path.stat().st_size > tree.MOST_BYTES:
+        raise ClientError(f"{printable(str(path))} is larger than {tree.MOST_BYTES >> 20} MiB")
 
 
 def _checked(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import xml.etree.ElementTree as ET
@@ -170,6 +171,18 @@ def test_what_is_refused_is_a_row(bench: Bench, exercise: Path) -> None:
     )
     assert [each["verdict"] for each in made.values()] == ["rejected", "accepted"]
     assert "no program's name ends in .unheard" in made[str(exercise / "x.unheard")]["why"]
+
+
+def test_links_out_of_a_folder_of_solutions_are_refused(bench: Bench, exercise: Path) -> None:
+    """Whoever handed it in could have a file of the grader's shown by what a compiler says."""
+    (exercise / "secret").write_text("secret = 1")
+    (exercise / "solutions" / "evil.py").symlink_to("../secret")
+    (exercise / "solutions" / "large.py").write_text("")
+    os.truncate(exercise / "solutions" / "large.py", 1 << 40)
+    made = graded(bench, exercise / "solutions", "--cases", exercise / "cases", code=exits.REFUSED)
+    assert "is a link out of the directory" in made["evil.py"]["why"]
+    assert "is larger than 256 MiB" in made["large.py"]["why"]
+    assert made["right.py"]["verdict"] == "accepted"
 
 
 def test_without_cases_it_says_what_is_missing(bench: Bench, exercise: Path) -> None:

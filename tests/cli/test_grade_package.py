@@ -415,6 +415,9 @@ def test_validators_that_cannot_be_used(tmp_path: Path) -> None:
     two = package(tmp_path / "b", "validation: custom", **{"output_validators/a.py": "", "output_validators/b.py": ""})
     with pytest.raises(ClientError, match=r"one validator can be used, and there are a\.py, b\.py"):
         material.checker(two, Finder())
+    odd = package(tmp_path / "e", "validation: custom", **{"output_validators/check": "#!/bin/sh"})
+    with pytest.raises(ClientError, match="no program in a known language"):
+        material.checker(odd, Finder())
     unused = package(tmp_path / "c", "validation: default", **{"output_validators/a.py": ""})
     assert material.checker(unused, Finder()) is None
     assert material.checker(package(tmp_path / "d", "problem_format_version: 2025-09"), Finder()) is None

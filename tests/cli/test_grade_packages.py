@@ -84,6 +84,10 @@ def test_a_submission_of_ones_own(bench: Bench, older: Path, tmp_path: Path) -> 
         "secret/1": True,
         "secret/2": True,
     }
+    write(tmp_path / "folder", {"mine.py": RIGHT, "out.py": "-> ../mine.py"})
+    (older / "include" / "default").mkdir(parents=True)
+    several = graded(bench, older, tmp_path / "folder", "--time", "9", code=exits.REFUSED)
+    assert {name: each["verdict"] for name, each in several.items()} == {"mine.py": "accepted", "out.py": "rejected"}
     count = len(ran(bench))
     (found,) = graded(bench, older, tmp_path / "yours.py", "--time", "9", code=exits.NOT_COMPLETED).values()
     assert (found["verdict"], found["accepted"]) == ("wrong_answer", 1)

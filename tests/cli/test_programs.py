@@ -153,6 +153,24 @@ def test_names_that_are_hostile(tmp_path: Path) -> None:
     assert refused == 3, "no file of a request has such a name"
 
 
+def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
+    """It may be somebody else's, who wants a file of ours shown. One that is named is followed."""
+    (tmp_path / "secret").write_text("print('secret')")
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "folder" / "a.py").symlink_to("../secret")
+    (tmp_path / "folder" / "b").symlink_to("../other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.sh").write_text("secret")
+    (tmp_path / "folder" / "inner" / "run.sh").write_text("true")
+    (tmp_path / "folder" / "c").symlink_to("inner")
+    programs = {each.name: each for each in reader().find([tmp_path / "folder"]).programs}
+    for name in ("a.py", "b"):
+        with pytest.raises(ClientError, match="is a link out of the directory"):
+            programs[name].request()
+    assert names(json.loads(programs["c"].request())) == {"run.sh"}
+    assert "a.py" in names(next(iter(requests(tmp_path / "folder" / "a.py").values())))
+
+
 def test_what_cannot_travel_is_left_out_where_asked(tmp_path: Path) -> None:
     (tmp_path / "run.sh").write_text("true")
     (tmp_path / "out").symlink_to("/etc/passwd")

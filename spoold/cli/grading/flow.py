@@ -40,6 +40,7 @@ class Runner:
             jobs=self._jobs,
             again=self._again,
             timeout=self._timeout,
+            kept=lambda result: result._replace(raw=b""),
             told=lambda result: self._progress.count(failed=result.response.status != COMPLETED),
             meanwhile=self._progress.look,
         )

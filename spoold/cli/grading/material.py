@@ -28,6 +28,7 @@ from spoold.model.errors import ClientError
 CONSTANT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\}\}")
 # Endings of two languages, of which the first line tells: Python 2 where it says so, Perl where it does, else Prolog.
 LANGUAGES = {".py": (re.compile(rb"#!.*python2"), "python2"), ".pl": (re.compile(rb"#!.*perl"), "prolog")}
+ENDINGS = {".py2": "python2", ".py3": "python"}
 FIRST_LINE = 200  # bytes
 NAMES = {"python3": "python", "pypy3": "python", "python3numpy": "python", "cpp": "cpp"}  # that languages have there
 INCLUDES = {"python": ("python3", "python"), "cpp": ("cpp", "c++")}  # and their directories
@@ -86,6 +87,8 @@ def _language(finder: Finder, submission: Submission) -> str | None:
         return tongues.find(finder.known, NAMES.get(asked, asked))
     path = submission.path
     for source in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if source.suffix in ENDINGS:
+            return tongues.find(finder.known, ENDINGS[source.suffix])
         if source.suffix in LANGUAGES and source.is_file():
             with source.open("rb") as file:
                 start = file.read(FIRST_LINE)
@@ -195,6 +198,8 @@ def _validator(package: Package, finder: Finder, top: Path) -> Path | None:
         raise ClientError(f"{printable(str(top))}: one validator can be used, and there are {names}")
     if directories:
         return directories[0]
+    if not sources and entries:
+        raise ClientError(f"{printable(str(top))}: there is no program in a known language in it")
     if not sources:
         return None
     return top if any(each.suffix in HEADERS for each in entries) else sources[0]

@@ -15,7 +15,9 @@ from spoold.cli.grading.package import Limits, load, run_limits
 from spoold.cli.grading.results import Judge
 from spoold.cli.grading.solutions import Finder, Solution
 from spoold.cli.grading.suite import Requests, Suite
+from spoold.cli.programs import require_inside
 from spoold.cli.text import printable
+from spoold.client.request import File
 from spoold.model.errors import ClientError
 
 if TYPE_CHECKING:
@@ -120,9 +122,19 @@ class _Grading:
 
     def _solution(self, submission: Submission) -> Solution:
         package, finder = self._judge.package, self._finder
-        return Solution(submission.name, lambda: material.files_of(package, finder, submission), submission.directory)
+        return Solution(submission.name, lambda: material.files_of(package, finder, submission), submission.path)
 
     def _with_includes(self, solutions: Sequence[Solution]) -> list[Solution]:
-        return [
-            self._solution(Submission(Path(each.name), each.name, "", ()))._replace(expected="") for each in solutions
-        ]
+        """Return solutions with the files that the package includes; what cannot be sent is refused as ever."""
+
+        def with_includes(each: Solution) -> Solution:
+            made = self._solution(Submission(each.path, each.name, "", ()))
+
+            def files() -> Sequence[File]:
+                if each.folder is not None:
+                    require_inside(each.path, each.folder)
+                return made.files()
+
+            return made._replace(files=files)
+
+        return [with_includes(each) for each in solutions]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spoold.cli import tongues
-from spoold.cli.programs import is_program
+from spoold.cli.programs import is_program, require_inside
 from spoold.cli.text import printable
 from spoold.client import tree
 from spoold.client.request import File
@@ -23,12 +23,13 @@ TESTLIB = b"testlib.h"
 class Solution(NamedTuple):
     """A program by its name, and what makes the files of its request; that raises :class:`SpooldError`, or OSError.
 
-    ``expected`` is what is said of it, such as the directory in which a package has it.
+    ``path`` is where it lies, and ``folder`` where it was found, None where it was named.
     """
 
     name: str
     files: Callable[[], Sequence[File]]
-    expected: str = ""
+    path: Path
+    folder: Path | None = None
 
 
 class Found(NamedTuple):
@@ -63,7 +64,7 @@ class Finder:
                 if entry.name.startswith(".") or entry.name in tree.NOT_NEEDED:
                     continue
                 if self.is_source(path) or (path.is_dir() and self.has_source(path)):
-                    found.solutions.append(self.of(path, entry.name))
+                    found.solutions.append(self.of(path, entry.name, paths[0]))
                 else:
                     found.left_out.append(printable(entry.path))
         else:
@@ -73,15 +74,17 @@ class Finder:
             raise ClientError(f"{printable(twice)} is named twice")
         return found
 
-    def of(self, path: Path, name: str, expected: str = "") -> Solution:
-        """Return the solution that a file or a directory is."""
-        return Solution(name, lambda: self.files(path), expected)
+    def of(self, path: Path, name: str, folder: Path | None = None) -> Solution:
+        """Return the solution that a file or a directory is, which was found in a folder or was named."""
+        return Solution(name, lambda: self.files(path, folder), path, folder)
 
-    def files(self, path: Path, language: str | None = None) -> Sequence[File]:
+    def files(self, path: Path, folder: Path | None = None) -> Sequence[File]:
         """Return the files of a request."""
         from spoold.cli import languages  # noqa: PLC0415 - --help need not wait for it
 
-        return languages.program([path], language or self.language, self.packages, known=self.known).files
+        if folder is not None:
+            require_inside(path, folder)
+        return languages.program([path], self.language, self.packages, known=self.known).files
 
     def is_source(self, path: Path) -> bool:
         """Tell whether a path is a file in a known language."""
