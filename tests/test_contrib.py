@@ -97,7 +97,7 @@ def test_the_lock_has_all_that_is_wanted_with_hashes_and_no_addresses() -> None:
     assert len(locked) == len(re.findall("^[a-z0-9]", text, re.MULTILINE)), "each is at one version, with hashes"
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    names = {re.match(r"[\w-]+", each)[0] for each in wanted}  # type: ignore[index]
+    names = {re.match(r"[\w-]+", each)[0].lower() for each in wanted}  # type: ignore[index]
     assert names - {name for name, _ in locked} == set(), "contrib/development/lock writes them"
 
 
