@@ -153,10 +153,15 @@ def _constants(document: Document) -> dict[str, str]:
 
 def inside(package: Package, path: Path) -> Path:
     """Return a path of a package; raises :class:`ClientError` where it leads out of it, or nowhere."""
+    return below(package.path, path)
+
+
+def below(top: Path, path: Path) -> Path:
+    """Return a path in a directory; raises :class:`ClientError` where it leads out of that, or nowhere."""
     if not path.exists():
         raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, where nothing is")
-    if not path.resolve().is_relative_to(package.path.resolve()):
-        raise ClientError(f"{printable(str(path))} is a link out of the package: put a copy there")
+    if not path.resolve().is_relative_to(top.resolve()):
+        raise ClientError(f"{printable(str(path))} is a link out of {printable(str(top))}: put a copy there")
     return path
 
 
