@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from spoold.cli import languages, tongues
+from spoold.cli import exits, languages, tongues
 from spoold.config import DockerSettings, Settings
 from tests.engines import REPOSITORY, unavailable
 from tests.served import Served
@@ -119,12 +119,32 @@ def greetings() -> list[Path]:
     return [path for path in sorted(GREETINGS.iterdir()) if languages.program([path], known=known).language in names]
 
 
-@pytest.mark.parametrize("program", greetings(), ids=lambda path: path.name)
-def test_a_file_runs_as_its_ending_says(served: Served, program: Path) -> None:
-    """With nothing but the file: `spoolctl run` makes the rest."""
+def is_compiled(program: Path) -> bool:
+    """Tell whether a program is in a language that has a compiler."""
+    return languages.program([program], known=tongues.table([tongues.BUILT_IN])).compile is not None
+
+
+def run(served: Served, program: Path) -> subprocess.CompletedProcess[bytes]:
+    """Have the command run a file, with nothing but that: it makes the rest."""
     limits = [word for limit in ("compile.time=120", "time=120", "cpu_time=60") for word in ("--limit", limit)]
     command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(served.spool), "run", *limits, str(program)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SPOOLD_CONFIG": os.devnull}
-    done = subprocess.run(command, input=b'"world"\n', env=environment, capture_output=True, check=False)
+    return subprocess.run(command, input=b'"world"\n', env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("program", greetings(), ids=lambda path: path.name)
+def test_a_file_runs_as_its_ending_says(served: Served, program: Path) -> None:
+    done = run(served, program)
     assert (done.returncode, done.stderr) == (0, b""), done.stdout
     assert done.stdout.decode().replace('"', "").split() == ["hello", "world"]
+
+
+@pytest.mark.parametrize("program", [each for each in greetings() if is_compiled(each)], ids=lambda path: path.name)
+def test_a_mistake_is_told_by_its_compiler(served: Served, program: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / program.name
+    wrong.write_text(f"}}{{ this is wrong\n{program.read_text()}")
+    done = run(served, wrong)
+    assert (done.returncode, done.stdout) == (exits.NOT_COMPLETED, b"")
+    *told, last = done.stderr.splitlines()
+    assert told
+    assert last.endswith(b": it was not compiled: see above")

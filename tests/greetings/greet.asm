@@ -1,19 +1,22 @@
 extern scanf, printf, fflush
 global main
+
 section .data
-in: db '%98s', 0
-out: db 'hello %s', 10, 0
+asked: db '%98s', 0
+greeting: db 'hello %s', 10, 0
+
 section .bss
-word: resb 99
+name: resb 99
+
 section .text
 main:
   push rbx
-  mov rdi, in
-  mov rsi, word
+  mov rdi, asked
+  mov rsi, name
   xor eax, eax
   call scanf
-  mov rdi, out
-  mov rsi, word
+  mov rdi, greeting
+  mov rsi, name
   xor eax, eax
   call printf
   xor edi, edi
@@ -21,4 +24,5 @@ main:
   xor eax, eax
   pop rbx
   ret
+
 section .note.GNU-stack noalloc noexec nowrite progbits
