@@ -1,4 +1,4 @@
-"""What problem packages say: their YAML files, limits, test data and submissions; also broken and hostile ones."""
+"""Problem packages: their YAML files, limits, test data and submissions; also broken and hostile ones."""
 
 from __future__ import annotations
 

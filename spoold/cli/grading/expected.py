@@ -1,4 +1,4 @@
-"""What a package says of its submissions: by their directories, and in the newer format by ``submissions.yaml``.
+"""A package's word on its submissions: by their directories, and in the newer format by ``submissions.yaml``.
 
 In the older format a directory names the result of all test data. In the newer one it names verdicts that cases may
 have (``permitted``), and of which one has to be there (``required``). ``submissions.yaml`` adds more of these, for
@@ -41,7 +41,7 @@ TIME, LOWER = "use_for_time_limit", "lower"
 OWN_KEYS = ("permitted", "required", "score", "message", TIME, "language", "entrypoint")
 OTHER_KEYS = ("authors", "model_solution")
 MOST_STARS = 8  # of a pattern
-# Endings of the format's languages. What has another one is no submission, such as a README or a file of old.
+# Endings of the format's languages. A file with another one is no submission: a README, or one that is kept from use.
 ENDINGS = re.compile(
     r"4th|a68|ad[bs]|apl|bash|c|c\+\+|C|cc|cl|cob|cpp|crx?|cs|cxx|d|dart|def|erl|exs?|f90|forth|frt|fsx?|fth|go|hs|java|jl|"
     r"js|kt|lisp|lua|m|ml|mod|nim|odin|pas|php|pl|pm|py[23]?|rb|rkt|rs|scala|sh|sim|sno|ss|st|swift|ts|vb|zig"
@@ -50,7 +50,7 @@ TIME_RULES = {LOWER: ("permitted", ("AC", "WA", "RTE")), "upper": ("required", (
 
 
 class Rule(NamedTuple):
-    """What has to be so of the cases that ``pattern`` matches, "" is all."""
+    """A rule for the cases that ``pattern`` matches, "" is all."""
 
     pattern: str
     permitted: tuple[str, ...]

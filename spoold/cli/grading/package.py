@@ -47,8 +47,8 @@ OF_ITSELF = 4.0  # MiB
 class Limits(NamedTuple):
     """Limits of a package: seconds, and MiB. ``time`` is None where the accepted submissions make it.
 
-    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. What should be
-    too slow has to be so with ``margin`` times the limit as well.
+    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A submission
+    that should be too slow may be so with ``margin`` times the limit alone.
     """
 
     time: float | None
