@@ -95,7 +95,7 @@ def test_a_package_with_a_validator_and_limits(served: Served, tmp_path: Path) -
 
 
 def test_an_exercise_and_its_cache(served: Served, tmp_path: Path) -> None:
-    """What was graded is there; with other cases all is run again, and nothing is built again."""
+    """Results are kept; with other cases all is run again, and nothing is built again."""
     root = write(
         tmp_path,
         {

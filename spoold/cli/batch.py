@@ -68,7 +68,7 @@ def batch(
     are laid over each program.
 
     Nothing is lost and nothing is run twice, however this ends: by ^C, kill -9 or a power cut. The same command goes
-    on. What was run already is not run again, and an edited program is a new one.
+    on, and an edited program is a new one.
 
     \b
     Examples:

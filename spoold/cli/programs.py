@@ -12,8 +12,8 @@ A line is an object. ``name`` is what the program is called. It has one of ``req
 above, from the file's directory on; or ``source``, the text of a program, with ``file``, which is what it is called and
 tells its language, or ``language``. All other keys are those of a request, and are laid over it.
 
-A program is read when it is submitted, so that thousands of them need no memory. What is wrong with one is said of that
-one, and keeps no other from being run.
+A program is read when it is submitted, so that thousands of them need no memory. An error in one is said of that one,
+and keeps no other from being run.
 """
 
 from __future__ import annotations

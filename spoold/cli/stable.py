@@ -1,7 +1,7 @@
 """Ids that are made of a program's name and content: so the same program is the same submission, whoever starts again.
 
 Spec: spool-layout.md, "What a client may rely on": the same file under the same name is the same submission. So nothing
-has to be remembered of what was submitted. Whoever submits all again after ^C, a crash or a reboot gets what is there,
+has to be remembered of what was submitted. After ^C, a crash or a reboot the same programs are submitted again,
 and nothing is run twice. An edited program has another id.
 
 An id is for whoever is first, and two people may well have the same ``hello.py``. So a secret of the person's own goes

@@ -1,8 +1,8 @@
 """Many programs through a spool, so many of them at once: what ``batch`` and ``grade`` have in common.
 
 Theory of operation. The id of a program is made of its name and content (see ``stable``). So a sweep remembers nothing:
-before a program is submitted its answer is looked for, and what is there is taken. What is on its way is dropped again,
-which does nothing. So a sweep that ended early, by ^C, kill -9 or a power cut, goes on when it is started again.
+before a program is submitted its answer is looked for, and what is there is taken. One that is on its way is dropped
+again, which does nothing. So a sweep that ended early, by ^C, kill -9 or a power cut, goes on when it is started again.
 
 An answer that says nothing about the program, since a cancel or a failure of the service ended it, stays what it is
 until somebody asks for another attempt. Then the id has the number of the attempt. All that come later find that one.

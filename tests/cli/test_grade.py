@@ -174,7 +174,7 @@ def test_what_is_refused_is_a_row(bench: Bench, exercise: Path) -> None:
 
 
 def test_links_out_of_a_folder_of_solutions_are_refused(bench: Bench, exercise: Path) -> None:
-    """Whoever handed it in could have a file of the grader's shown by what a compiler says."""
+    """The person who handed it in could have a file of the grader's shown by a compiler's message."""
     (exercise / "secret").write_text("secret = 1")
     (exercise / "solutions" / "evil.py").symlink_to("../secret")
     (exercise / "solutions" / "large.py").write_text("")

@@ -54,7 +54,7 @@ def older(tmp_path: Path) -> Path:
 def test_submissions_come_to_what_their_directories_say(bench: Bench, older: Path) -> None:
     done = grade(bench, older)
     assert "time limit: " in done.stderr
-    assert "left out, since nothing is said of them: other/x.py" in done.stderr
+    assert "left out, since nothing is said of them, or they are no programs: other/x.py" in done.stderr
     assert "6 of 6 as the package says" in done.stdout
     rows = {line.split()[0]: line.split()[1:3] for line in done.stdout.splitlines()}
     assert rows["accepted/parts"] == ["accepted", "accepted"]
@@ -179,17 +179,17 @@ def test_what_cannot_be_graded_is_said(bench: Bench, tmp_path: Path) -> None:
         in grade(bench, empty, write(tmp_path, {"x.py": ""}) / "x.py", code=exits.FAILED).stderr
     )
     assert "there are no submissions in it" in grade(bench, empty, code=exits.FAILED).stderr
-    write(empty, {"submissions/accepted/a.unheard": "x"})
+    write(empty, {"submissions/accepted/a.a68": "x"})
     said = grade(bench, empty, code=exits.FAILED).stderr
     assert "no accepted submission could be run, so there is no time limit" in said
-    assert "no program's name ends in .unheard" in said
+    assert "no program's name ends in .a68" in said
     assert "are what the package says" in grade(bench, empty, "--points", "3", code=exits.USAGE).stderr
     (empty / "problem.yaml").write_text("[")
     assert "problem.yaml: it is no YAML" in grade(bench, empty, code=exits.FAILED).stderr
 
 
 def test_a_submission_in_an_unknown_language_keeps_no_other_from_being_graded(bench: Bench, older: Path) -> None:
-    write(older, {"submissions/accepted/a.unheard": "x"})
+    write(older, {"submissions/accepted/a.a68": "x"})
     found = graded(bench, older, code=exits.REFUSED)
-    assert (found["accepted/a.unheard"]["verdict"], found["accepted/a.unheard"]["as_expected"]) == ("rejected", None)
+    assert (found["accepted/a.a68"]["verdict"], found["accepted/a.a68"]["as_expected"]) == ("rejected", None)
     assert found["accepted/right.py"]["as_expected"]

@@ -201,7 +201,7 @@ def of(result: str, *rules: Any) -> Submission:
 
 
 def test_a_time_limit_with_a_margin(tmp_path: Path) -> None:
-    """What should be too slow is so with the limit or with the margin; what else should be is with one of them."""
+    """A submission may be what it should be with the limit, or with the margin."""
     judge = judge_of(tmp_path, "", "sample/1", "secret/1")
     assert judged(judge, "accepted accepted@0.9").verdict == "accepted"
     assert judged(judge, "accepted accepted@1.5").verdict == "time_limit"

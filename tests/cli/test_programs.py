@@ -1,4 +1,4 @@
-"""What an argument of ``batch`` is: files, directories, requests and lists; also hostile ones."""
+"""Arguments of ``batch``: files, directories, requests and lists; also hostile ones."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ PACKAGE_FILE = "problem.yaml"
 
 
 class Wanted(NamedTuple):
-    """What is asked for beside the solutions."""
+    """The options beside the solutions."""
 
     cases: Path | None
     compare: str | None

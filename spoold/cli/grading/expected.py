@@ -1,4 +1,4 @@
-"""What a package says of its submissions: by their directories, and in the newer format by ``submissions.yaml``.
+"""A package's word on its submissions: by their directories, and in the newer format by ``submissions.yaml``.
 
 In the older format a directory names the result of all test data. In the newer one it names verdicts that cases may
 have (``permitted``), and of which one has to be there (``required``). ``submissions.yaml`` adds more of these, for
@@ -8,7 +8,7 @@ submissions and for cases whose paths match a pattern.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +37,20 @@ NEWER: Mapping[str, Mapping[str, Any]] = {
     "run_time_error": {"permitted": ["AC", "RTE"], "required": ["RTE"]},
     "brute_force": {"permitted": ["AC", "RTE", "TLE"], "required": ["RTE", "TLE"]},
 }
-OWN_KEYS = ("permitted", "required", "score", "message", "use_for_time_limit", "language", "entrypoint")
+TIME, LOWER = "use_for_time_limit", "lower"
+OWN_KEYS = ("permitted", "required", "score", "message", TIME, "language", "entrypoint")
 OTHER_KEYS = ("authors", "model_solution")
 MOST_STARS = 8  # of a pattern
+# Endings of the format's languages. A file with another one is no submission: a README, or one that is kept from use.
+ENDINGS = re.compile(
+    r"4th|a68|ad[bs]|apl|bash|c|c\+\+|C|cc|cl|cob|cpp|crx?|cs|cxx|d|dart|def|erl|exs?|f90|forth|frt|fsx?|fth|go|hs|java|jl|"
+    r"js|kt|lisp|lua|m|ml|mod|nim|odin|pas|php|pl|pm|py[23]?|rb|rkt|rs|scala|sh|sim|sno|ss|st|swift|ts|vb|zig"
+)
+TIME_RULES = {LOWER: ("permitted", ("AC", "WA", "RTE")), "upper": ("required", ("TLE",))}
 
 
 class Rule(NamedTuple):
-    """What has to be so of the cases that ``pattern`` matches, "" is all."""
+    """A rule for the cases that ``pattern`` matches, "" is all."""
 
     pattern: str
     permitted: tuple[str, ...]
@@ -55,7 +62,8 @@ class Rule(NamedTuple):
 class Submission(NamedTuple):
     """A submission of a package: its path, its name from ``submissions`` on, and what should come of it.
 
-    ``result`` is that of all test data, "" where only ``rules`` hold.
+    ``result`` is that of all test data, "" where only ``rules`` hold. ``timed`` are patterns of the cases whose times
+    make the limit, "" is all.
     """
 
     path: Path
@@ -64,7 +72,7 @@ class Submission(NamedTuple):
     rules: tuple[Rule, ...]
     language: str = ""
     entrypoint: str = ""
-    counts_for_time: bool = False
+    timed: tuple[str, ...] = ()
 
     @property
     def directory(self) -> str:
@@ -72,26 +80,29 @@ class Submission(NamedTuple):
         return self.name.partition("/")[0]
 
 
-def find(package: Package, *, is_older: bool) -> tuple[list[Submission], list[str]]:
-    """Return the submissions of a package, and the names of those of which nothing is said."""
+def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> tuple[list[Submission], list[str]]:
+    """Return the submissions of a package, and the names of what is none, or of which nothing is said.
+
+    ``endings`` are those of languages that are known here.
+    """
     top = package.path / DIRECTORY
     said = (read_if_there(str(top / FILE)) if package.is_newer else None) or Document({}, printable(str(top / FILE)))
     found: list[Submission] = []
     left_out: list[str] = []
     for path in _paths(package, top):
         name = f"{path.parent.name}/{path.name}"
-        rules, keys = _rules(said, name, is_older=is_older)
-        result = OLDER.get(path.parent.name, "") if is_older or path.parent.name == PARTLY else ""
-        if not rules and not result:
+        documents = _matching(said, name, is_older=is_older)
+        if not documents or not _is_program(path, endings):
             left_out.append(name)
             continue
+        result = OLDER.get(path.parent.name, "") if is_older or path.parent.name == PARTLY else ""
+        rules = tuple(rule for document in documents for rule in _of_document(document))
+        keys = {key: value for document in documents for key, value in document.values.items()}
         text = Document(keys, said.where)
-        counts = path.parent.name == ACCEPTED and keys.get("use_for_time_limit") is not False
-        found.append(
-            Submission(
-                path, name, result, rules, text.text("language"), text.text("entrypoint"), counts_for_time=counts
-            )
-        )
+        timed = tuple(pattern for document in documents for pattern in _timed(document))
+        if path.parent.name == ACCEPTED and keys.get(TIME) is not False:
+            timed = ("", *timed)
+        found.append(Submission(path, name, result, rules, text.text("language"), text.text("entrypoint"), timed=timed))
     return found, left_out
 
 
@@ -106,17 +117,21 @@ def _paths(package: Package, top: Path) -> Iterator[Path]:
                 yield inside(package, path)
 
 
-def _rules(said: Document, name: str, *, is_older: bool) -> tuple[tuple[Rule, ...], dict[str, Any]]:
-    """Return what holds for a submission, and all keys that are said of it."""
+def _is_program(path: Path, endings: Collection[str]) -> bool:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return any(ENDINGS.fullmatch(file.suffix[1:]) or file.suffix[1:] in endings for file in files)
+
+
+def _matching(said: Document, name: str, *, is_older: bool) -> list[Document]:
+    """Return all that is said of a submission: of its directory, and of the patterns that match it."""
     directory = name.partition("/")[0]
     maps = {pattern: said.map(pattern) for pattern in said.values}
-    default = {} if is_older and directory in OLDER else dict(NEWER.get(directory, {}))
     own = maps.pop(directory, None)
-    whole = Document({**default, **(own.values if own else {})}, own.where if own else said.where)
-    matching = [whole, *(document for pattern, document in maps.items() if matches(pattern, name))]
-    rules = [rule for document in matching for rule in _of_document(document)]
-    keys = {key: value for document in matching for key, value in document.values.items()}
-    return tuple(rules), keys
+    found = [document for pattern, document in maps.items() if matches(pattern, name)]
+    if own is None and directory not in (OLDER if is_older else NEWER) and directory not in NEWER:
+        return found
+    default = {} if is_older and directory in OLDER else dict(NEWER.get(directory, {}))
+    return [Document({**default, **(own.values if own else {})}, own.where if own else said.where), *found]
 
 
 def _of_document(said: Document) -> Iterator[Rule]:
@@ -126,7 +141,17 @@ def _of_document(said: Document) -> Iterator[Rule]:
             yield from _rule(said.map(key), key)
 
 
+def _timed(said: Document) -> Iterator[str]:
+    """Yield the patterns of cases whose times make the limit, by what is said of it."""
+    if said.values.get(TIME) == LOWER:
+        yield ""
+    yield from (key for key, value in said.values.items() if isinstance(value, dict) and value.get(TIME) == LOWER)
+
+
 def _rule(said: Document, pattern: str) -> Iterator[Rule]:
+    key, letters = TIME_RULES.get(said.text(TIME) if isinstance(said.values.get(TIME), str) else "", ("", ()))
+    if key:
+        said = Document({key: list(letters), **said.values}, said.where)
     permitted, required = (tuple(said.words(key) or LETTERS) for key in ("permitted", "required"))
     for key, letters in (("permitted", permitted), ("required", required)):
         if unknown := [letter for letter in letters if letter not in LETTERS]:
@@ -153,6 +178,8 @@ def matches(pattern: str, path: str) -> bool:
             depth += 1
         elif character == "}" and depth:
             depth -= 1
+        elif character == " " and depth:  # { a, b } is {a,b}
+            continue
         special = {"*": "[^/]*", "{": "(?:", "}": ")", ",": "|" if depth else ","}
         words.append(special.get(character, re.escape(character)))
     try:

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 
 from spoold import client
 from spoold.cli import tongues
+from spoold.cli.grading.cases import MOST_LEVELS, content
 from spoold.cli.grading.expected import Submission
-from spoold.cli.grading.package import Package, checker_limits, inside
+from spoold.cli.grading.package import Package, below, checker_limits, inside
 from spoold.cli.grading.solutions import HEADERS, Finder
 from spoold.cli.text import printable
 from spoold.client import tree
@@ -56,6 +57,7 @@ exit "$code"
 """
 # Where its tools run programs otherwise than people do. Theirs give a stack as much as there is memory.
 AS_THERE = {
+    "bash": 'exec bash "./$main" "$@"',
     "java": 'exec java -XX:+UseSerialGC -Xss64m "$class" "$@"',
     "prolog": 'exec swipl -O -q -g main -t halt "$main" "$@"',
 }
@@ -72,7 +74,7 @@ def files_of(package: Package, finder: Finder, submission: Submission) -> Sequen
         files = languages.program([path], language, finder.packages, known=table).files
         return replaced(files, package.constants)
     with tempfile.TemporaryDirectory() as directory:
-        main, *others = _laid_out(Path(directory), path, included, submission.entrypoint)
+        main, *others = _laid_out(package, Path(directory), path, included, submission.entrypoint)
         files = languages.program([main, *others], language, finder.packages, known=table).files
     return replaced(files, package.constants)
 
@@ -117,15 +119,16 @@ def _includes(package: Package, finder: Finder, path: Path, language: str | None
     return found
 
 
-def _laid_out(directory: Path, path: Path, included: Mapping[str, Path], entrypoint: str) -> list[Path]:
-    """Put a submission and the files with it into a directory; return them, the one to run first."""
+def _laid_out(
+    package: Package, directory: Path, path: Path, included: Mapping[str, Path] | None = None, entrypoint: str = ""
+) -> list[Path]:
+    """Put a program and the files with it into a directory; return them, the one to run first."""
     if path.is_dir():
-        problems = tree.read(path).problems
-        if problems:
-            raise ClientError("; ".join(f"{problem.name}: {problem.why}" for problem in problems))
-        shutil.copytree(path, directory, dirs_exist_ok=True)
+        is_own = path.resolve().is_relative_to(package.path.resolve())
+        _copy(package.path if is_own else path, path, directory, (path.resolve(),))
     else:
         shutil.copy(path, directory / path.name)
+    included = included or {}
     own = [each for each in sorted(directory.rglob("*")) if each.is_file()]
     for name, file in included.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -138,6 +141,22 @@ def _laid_out(directory: Path, path: Path, included: Mapping[str, Path], entrypo
     if first is None:
         raise ClientError(f"{printable(str(path))}: there is no file in it")
     return [first, *(each for each in files if each != first)]
+
+
+def _copy(top: Path, path: Path, directory: Path, ancestors: tuple[Path, ...]) -> None:
+    """Copy what is in a directory. A link is followed where it leads to something in ``top``."""
+    for entry in sorted(path.iterdir()):
+        if entry.name in tree.NOT_NEEDED:
+            continue
+        real, target = below(top, entry).resolve(), directory / entry.name
+        if entry.is_dir() and (real in ancestors or len(ancestors) > MOST_LEVELS):
+            raise ClientError(f"{printable(str(entry))} is a link to a directory in which it is")
+        if entry.is_dir():
+            target.mkdir()
+            _copy(top, entry, target, (*ancestors, real))
+        else:
+            target.write_bytes(content(str(entry)))
+            shutil.copymode(entry, target)
 
 
 def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[File]:
@@ -168,7 +187,7 @@ def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
     program = _validator(package, finder, inside(package, top))
     if program is None:
         return None
-    files = _scored(replaced(_validator_files(finder, program), package.constants))
+    files = _scored(replaced(_validator_files(package, finder, program), package.constants))
     return {"files": files, "protocol": "kattis", "limits": checker_limits(package)}
 
 
@@ -205,24 +224,17 @@ def _validator(package: Package, finder: Finder, top: Path) -> Path | None:
     return top if any(each.suffix in HEADERS for each in entries) else sources[0]
 
 
-def _validator_files(finder: Finder, program: Path) -> Sequence[File]:
+def _validator_files(package: Package, finder: Finder, program: Path) -> Sequence[File]:
     from spoold.cli import languages  # noqa: PLC0415 - --help need not wait for it
 
-    if program.is_dir() and any((program / name).is_file() for name in SCRIPTS):
-        found = tree.read(program)
-        if found.problems:
-            raise ClientError("; ".join(f"{problem.name}: {problem.why}" for problem in found.problems))
-        shell = client.packages(TOOLS)
-        return [
-            *found.files,
-            client.file("cutor.nix", shell),
-            client.file("compile.sh", BUILD),
-            client.file("run.sh", RUN),
-        ]
-    if program.is_dir() and not (program / "run.sh").exists():
-        with tempfile.TemporaryDirectory() as directory:
-            first, *others = _laid_out(Path(directory), program, {}, "")
-            known_first = next((each for each in (first, *others) if finder.is_source(each)), first)
-            paths = [known_first, *(each for each in (first, *others) if each != known_first)]
-            return languages.program(paths, known=finder.known).files
-    return languages.program([program], known=finder.known).files
+    if not program.is_dir():
+        return languages.program([program], known=finder.known).files
+    with tempfile.TemporaryDirectory() as directory:
+        first, *others = _laid_out(package, Path(directory), program)
+        if any((program / name).is_file() for name in SCRIPTS):
+            found = tree.read(directory)
+            shell = client.file("cutor.nix", client.packages(TOOLS))
+            return [*found.files, shell, client.file("compile.sh", BUILD), client.file("run.sh", RUN)]
+        known_first = next((each for each in (first, *others) if finder.is_source(each)), first)
+        paths = [known_first, *(each for each in (first, *others) if each != known_first)]
+        return languages.program(paths, known=finder.known).files

@@ -18,7 +18,7 @@ WAYS = ("pass-fail", "sum", "min")
 
 
 class Rules(NamedTuple):
-    """What a group says: ``most`` is infinite where nothing bounds it. The groups ``needs`` have to pass before."""
+    """The rules of a group: ``most`` is infinite where nothing bounds it. The groups ``needs`` have to pass before."""
 
     most: float
     way: str

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a group says."""
+    """The rules of a group."""
 
     breaks: bool
     flags: tuple[str, ...]

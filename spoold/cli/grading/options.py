@@ -1,4 +1,4 @@
-"""What options of ``grade`` say in short: how outputs are compared, and how many points cases are worth."""
+"""Short forms of options: how outputs are compared, and how many points cases are worth."""
 
 from __future__ import annotations
 

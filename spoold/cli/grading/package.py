@@ -47,8 +47,8 @@ OF_ITSELF = 4.0  # MiB
 class Limits(NamedTuple):
     """Limits of a package: seconds, and MiB. ``time`` is None where the accepted submissions make it.
 
-    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. What should be
-    too slow has to be so with ``margin`` times the limit as well.
+    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A submission
+    that should be too slow may be so with ``margin`` times the limit alone.
     """
 
     time: float | None
@@ -153,10 +153,15 @@ def _constants(document: Document) -> dict[str, str]:
 
 def inside(package: Package, path: Path) -> Path:
     """Return a path of a package; raises :class:`ClientError` where it leads out of it, or nowhere."""
+    return below(package.path, path)
+
+
+def below(top: Path, path: Path) -> Path:
+    """Return a path in a directory; raises :class:`ClientError` where it leads out of that, or nowhere."""
     if not path.exists():
         raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, where nothing is")
-    if not path.resolve().is_relative_to(package.path.resolve()):
-        raise ClientError(f"{printable(str(path))} is a link out of the package: put a copy there")
+    if not path.resolve().is_relative_to(top.resolve()):
+        raise ClientError(f"{printable(str(path))} is a link out of {printable(str(top))}: put a copy there")
     return path
 
 

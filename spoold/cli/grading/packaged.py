@@ -10,7 +10,7 @@ import click
 
 from spoold.cli.grading import expected, material, testdata
 from spoold.cli.grading.expected import Submission
-from spoold.cli.grading.graded import Graded
+from spoold.cli.grading.graded import Graded, time_of
 from spoold.cli.grading.package import Limits, load, run_limits
 from spoold.cli.grading.results import Judge
 from spoold.cli.grading.solutions import Finder, Solution
@@ -39,13 +39,16 @@ def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wan
     if checker is None:
         data = testdata.compared(data)
     judge = Judge(package, data)
-    own, left_out = expected.find(package, is_older=data.is_older)
+    own, left_out = expected.find(package, is_older=data.is_older, endings=finder.endings)
     suite = Suite(judge.tests, checker=checker, hide=wanted.hide)
     grading = _Grading(runner, finder, judge, own=own, suite=suite, wanted=wanted)
     if given:
         return grading.of_given(finder.find(given).solutions)
     if left_out:
-        click.echo(f"left out, since nothing is said of them: {', '.join(map(printable, left_out))}", err=True)
+        click.echo(
+            f"left out, since nothing is said of them, or they are no programs: {', '.join(map(printable, left_out))}",
+            err=True,
+        )
     if not own:
         raise ClientError(f"{printable(str(path))}: there are no submissions in it: name some after it")
     return grading.of_own()
@@ -94,20 +97,20 @@ class _Grading:
             return float(self._wanted.keys()["limits"]["run"]["cpu_time"])
         if self._limits.time is not None:
             return self._limits.time
-        accepted = [submission for submission in self._own if submission.counts_for_time]
+        accepted = {submission.name: submission for submission in self._own if submission.timed}
         if not accepted:
             raise ClientError(
                 "the package has neither a time limit nor accepted submissions to take it from: say --time"
             )
-        solutions = [self._solution(submission) for submission in accepted]
+        solutions = [self._solution(submission) for submission in accepted.values()]
         ran = self._runner.grade(Requests(self._suite), solutions, self._keys(LONG))
         self._measured = {graded.name: graded for graded in ran}
-        times = [graded.time for graded in ran if graded.time is not None and graded.cases]
+        times = [time for graded in ran for time in _times(graded, accepted[graded.name].timed)]
         if not times:
             why = next((graded.response.reason or graded.verdict for graded in ran), "")
             raise ClientError(f"no accepted submission could be run, so there is no time limit ({why}): say --time")
         limit = self._limits.time_for(max(times))
-        slowest = f"the slowest accepted submission took {max(times):.2f} s"
+        slowest = f"the slowest submission that has to keep it took {max(times):.2f} s"
         click.echo(f"time limit: {limit:g} s; {slowest}, times {self._limits.factor:g}", err=True)
         return limit
 
@@ -138,3 +141,13 @@ class _Grading:
             return made._replace(files=files)
 
         return [with_includes(each) for each in solutions]
+
+
+def _times(graded: Graded, patterns: Sequence[str]) -> list[float]:
+    """Return the times of the cases that patterns match."""
+    return [
+        time
+        for test, case in graded.cases
+        if (time := time_of(case)) is not None
+        and any(not pattern or expected.matches(pattern, test.name) for pattern in patterns)
+    ]

@@ -51,6 +51,11 @@ class Finder:
         """Return the table of languages, which is read once."""
         return tongues.languages()
 
+    @functools.cached_property
+    def endings(self) -> frozenset[str]:
+        """Return the endings of all languages."""
+        return frozenset(ending for language in self.known.values() for ending in language.extensions)
+
     def find(self, paths: Sequence[Path]) -> Found:
         """Return the solutions that arguments are.
 
@@ -88,8 +93,7 @@ class Finder:
 
     def is_source(self, path: Path) -> bool:
         """Tell whether a path is a file in a known language."""
-        ending = path.suffix[1:]
-        return path.is_file() and any(ending in language.extensions for language in self.known.values())
+        return path.suffix[1:] in self.endings and path.is_file()
 
     def has_source(self, path: Path) -> bool:
         """Tell whether a directory is a program: with scripts, or with a file in a known language."""

@@ -1,7 +1,7 @@
 """All cases that programs are graded by, as requests.
 
 A request has as many cases as there is room for, and no more than a daemon takes. So most programs are one request, and
-are compiled once. What makes more of it are much test data, and arguments of a checker that differ from case to case,
+are compiled once. Much test data make several of it, and so do arguments of a checker that differ from case to case,
 since those are the request's. Tests are read when a request is made, and encoded once for all programs.
 """
 

@@ -1,7 +1,7 @@
 """Test data of a package: the cases below ``data/sample`` and ``data/secret``, and the tree of their groups.
 
 ``testdata.yaml`` (the older format) and ``test_group.yaml`` (the newer one) say how results of a directory are put
-together, and how outputs in it are compared. What they say of that holds for what is below them as well.
+together, and how outputs in it are compared. That holds for the directories below as well.
 """
 
 from __future__ import annotations
