@@ -152,24 +152,24 @@ def _phase(
     tell: Callable[[str, Phase], None] | None,
 ) -> Phase:
     began = time.monotonic()
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        ["/bin/sh", *script],
-        cwd=directory,
-        env={"PATH": PATH, **env},
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        process_group=0,
-    )
+    with tempfile.TemporaryFile() as given:  # communicate() forgets an input whose first write came too late
+        given.write(stdin)
+        given.seek(0)
+        process = subprocess.Popen(
+            ["/bin/sh", *script],
+            cwd=directory,
+            env={"PATH": PATH, **env},
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
     ended, told = None, -1
-    to_send: bytes | None = stdin
     while True:
         try:
-            stdout, stderr = process.communicate(to_send, timeout=0.02)
+            stdout, stderr = process.communicate(timeout=0.02)
             break
         except subprocess.TimeoutExpired as waiting:
-            to_send = None  # it has it, or will get it by the next call: to give it again is an error
             parts = waiting.output or b"", waiting.stderr or b""
             if tell and (printed := sum(map(len, parts))) > told:
                 out, err = (Stream(part[-TAIL:], len(part)) for part in parts)
