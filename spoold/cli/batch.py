@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -36,6 +37,12 @@ GOES_ON = "Those on their way go on, and nothing is lost: the same command waits
     help="Write a table of comma-separated values; - is standard output.",
 )
 @click.option(
+    "--html",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Write a page to look at: what failed first, outputs, times; - is standard output.",
+)
+@click.option(
     "--language",
     metavar="NAME",
     shell_complete=completing.languages,
@@ -53,6 +60,7 @@ def batch(
     sources: tuple[Path, ...],
     jobs: int,
     table: str | None,
+    html: str | None,
     language: str | None,
     again: bool,
     leave_out: bool,
@@ -72,7 +80,7 @@ def batch(
 
     \b
     Examples:
-      spoolctl batch sweep/*.py --table results.csv
+      spoolctl batch sweep/*.py --table results.csv --html results.html
       spoolctl batch sweep/ --stdin data.txt --limit time=60 --jobs 200
       spoolctl batch programs.jsonl --json >results.jsonl
       seq 100 | jq -c '{name: "n\\(.)", path: "sim.py", args: ["\\(.)"]}' | spoolctl batch - --table results.csv
@@ -87,7 +95,9 @@ def batch(
     wanted = asked.Asked(**options)
     if wanted.stdin == "-" and programs.STDIN in sources:
         raise click.UsageError("the list and --stdin cannot both come from standard input")
-    records.require_writable(table)
+    if table == html == records.STDOUT:
+        raise click.UsageError("--table and --html cannot both go to standard output")
+    records.require_writable(table, html)
     inputs = None if wanted.stdin is None else asked.inputs(wanted.stdin)
     reader = programs.Reader(wanted._replace(stdin=None), inputs=inputs, language=language, leave_out=leave_out)
     found = reader.find(list(sources))
@@ -95,14 +105,36 @@ def batch(
     if not found.programs:
         raise ClientError("there is no program in that: `spoolctl batch --help` says what is one")
     with client.Spool(place.spool) as spool:
-        return _run(spool, found.programs, jobs, table, timeout, again=again, as_json=as_json)
+        return _run(spool, found.programs, jobs, Files(table, html), timeout, again=again, as_json=as_json)
+
+
+class Files(NamedTuple):
+    """Where the table and the page go to, if anywhere."""
+
+    table: str | None
+    html: str | None
+
+    @property
+    def on_stdout(self) -> bool:
+        return records.STDOUT in self
+
+    def write(self, results: list[sweep.Result]) -> None:
+        """Write what is wanted; raises :class:`OperatorError`."""
+        if self.table:
+            records.write_values(self.table, records.COLUMNS, map(records.row, results))
+        if self.html:
+            from spoold.cli import report  # noqa: PLC0415 - most want none
+
+            rows = [report.Row(records.shown(each.name), each.id, each.response) for each in results]
+            made = f"spoolctl batch, {time.strftime('%Y-%m-%d %H:%M %Z')}"
+            records.write(self.html, report.html("Programs", rows, made=made).encode())
 
 
 def _run(
     spool: client.Spool,
     found: list[sweep.Program],
     jobs: int,
-    table: str | None,
+    files: Files,
     timeout: float | None,
     *,
     again: bool,
@@ -124,7 +156,7 @@ def _run(
             again=again,
             timeout=timeout,
             told=told,
-            kept=(lambda result: result) if table else sweep.brief,
+            kept=(lambda result: result) if any(files) else sweep.brief,
             meanwhile=shown.look,
         )
     except client.TimedOutError:
@@ -136,15 +168,14 @@ def _run(
         click.echo(f"\n{shown.done} of {len(found)} are done. {GOES_ON}", err=True)
         return exits.INTERRUPTED
     shown.end()
-    return _tell(results, table, shown.span, as_json=as_json)
+    return _tell(results, files, shown.span, as_json=as_json)
 
 
-def _tell(results: list[sweep.Result], table: str | None, span: float, *, as_json: bool) -> int:
-    if table:
-        records.write_values(table, records.COLUMNS, map(records.row, results))
-    if not as_json and table != records.STDOUT:
+def _tell(results: list[sweep.Result], files: Files, span: float, *, as_json: bool) -> int:
+    files.write(results)
+    if not as_json and not files.on_stdout:
         tables.show(records.table(results, terminal=sys.stdout.isatty()))
-    click.echo(records.summary(results, span), err=as_json or table == records.STDOUT)
+    click.echo(records.summary(results, span), err=as_json or files.on_stdout)
     if any(result.was_there and result.response.status in sweep.AGAIN for result in results):
         click.echo("some were not run, and were so before: --again tries them once more", err=True)
     return records.code(results)

@@ -6,11 +6,8 @@ printed, or what somebody called a file. Such a cell gets a ``'`` before it, but
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import stat
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,14 +15,14 @@ from typing import Any
 import click
 import msgspec
 
-from spoold.cli import exits, render
+from spoold.cli import exits, render, writing
 from spoold.cli.sweep import Result
 from spoold.cli.tables import Table, Text
 from spoold.cli.text import printable, readable
 from spoold.client.response import COMPLETED, Phase
 from spoold.model.errors import OperatorError
 
-STDOUT = "-"
+STDOUT = writing.STDOUT
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMULA = ("=", "+", "-", "@", "\t")
 MOST = 32_000  # characters of a cell: spreadsheets take 32,767
@@ -169,32 +166,10 @@ def write_values(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def write(path: str, data: bytes) -> None:
     """Write a file, whole or not at all; ``-`` is standard output. Raises :class:`OperatorError`."""
-    if path == STDOUT:
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-        return
     try:
-        _write(path, data)
+        writing.write(path, data)
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _write(path: str, data: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # such as /dev/stdout
-            with open(path, "wb") as file:
-                file.write(data)
-            return
-    path = os.path.realpath(path)
-    private = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(private, "xb") as file:
-            file.write(data)
-        os.replace(private, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(private)
-        raise
 
 
 def require_writable(*paths: str | None) -> None:

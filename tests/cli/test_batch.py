@@ -58,8 +58,8 @@ def ran(bench: Bench) -> list[str]:
 def test_a_table_and_a_summary(bench: Bench, tmp_path: Path) -> None:
     for number in range(3):
         program(tmp_path, f"p{number}", f"echo {number}; echo oh >&2; exit {number}")
-    table = tmp_path / "r.csv"
-    done = batch(bench, tmp_path / "programs", "--table", table, code=exits.NOT_COMPLETED)
+    table, page = tmp_path / "r.csv", tmp_path / "r.html"
+    done = batch(bench, tmp_path / "programs", "--table", table, "--html", page, code=exits.NOT_COMPLETED)
     shown = done.stdout.decode()
     assert "3 programs: 2 RUN_FAILED, 1 COMPLETED" in shown
     assert re.search(r"p2 +RUN_FAILED +2 ", shown)
@@ -72,6 +72,7 @@ def test_a_table_and_a_summary(bench: Bench, tmp_path: Path) -> None:
     ]
     assert os.listdir(tmp_path / "programs" / "..") == os.listdir(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
+    assert all(f"p{number}" in page.read_text() for number in range(3))
 
 
 def test_an_edited_program_is_new_and_the_others_are_not_run_again(bench: Bench, tmp_path: Path) -> None:

@@ -194,11 +194,12 @@ def test_without_cases_it_says_what_is_missing(bench: Bench, exercise: Path) -> 
 
 def test_reports_for_others(bench: Bench, exercise: Path, tmp_path: Path) -> None:
     (exercise / "solutions" / "=1+1.py").write_text("print('\\x1b[31m<b>&\\x00')")
-    files = {name: tmp_path / name for name in ("csv", "junit", "gradescope", "ctrf")}
+    files = {name: tmp_path / name for name in ("csv", "html", "junit", "gradescope", "ctrf")}
     words = [word for name, path in files.items() for word in (f"--{name}", path)]
     done = grade(bench, exercise / "solutions", "--cases", exercise / "cases", *words, code=exits.NOT_COMPLETED)
     _csv(files["csv"])
     assert "cells look like formulas" in done.stderr
+    _html(files["html"])
     _junit(files["junit"])
     _gradescope(files["gradescope"])
     _ctrf(files["ctrf"])
@@ -210,6 +211,13 @@ def _csv(path: Path) -> None:
     wrong = rows["wrong.py"]
     assert (wrong["verdict"], wrong["accepted"], wrong["points secret"]) == ("wrong_answer", "3", "1.0")
     assert (wrong["sample/1"], wrong["secret/10"], rows["broken"]["sample/1"]) == ("accepted", "wrong_answer", "")
+
+
+def _html(path: Path) -> None:
+    page = path.read_text()
+    assert all(name in page for name in ("=1+1.py", "broken", "right.py", "wrong.py", "secret/10"))
+    assert page.index("wrong.py") < page.index("right.py"), "what failed comes first"
+    assert "<b>&" not in page
 
 
 def _junit(path: Path) -> None:

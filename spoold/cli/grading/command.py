@@ -26,6 +26,7 @@ from spoold.model.errors import ClientError
 
 FILES = {
     "csv": "Write a table of comma-separated values, a row for each solution; - is standard output.",
+    "html": "Write a page to look at: verdicts by case, differences, times; hidden cases too, so it is for graders.",
     "junit": "Write a report in JUnit's XML.",
     "gradescope": "Write Gradescope's results.json; of several solutions a directory with one for each.",
     "ctrf": "Write a report in the Common Test Report Format.",
@@ -151,7 +152,7 @@ def grade(
     \b
     Examples:
       spoolctl grade alice.py bob.cpp carol/ --cases exercise-3/ --time 2 --points 100
-      spoolctl grade submissions/ --cases exercise-3/ --compare 'tokens float=1e-6' --csv grades.csv
+      spoolctl grade submissions/ --cases exercise-3/ --compare 'tokens float=1e-6' --csv grades.csv --html grades.html
       spoolctl grade alice.py --cases exercise-3/ --checker check.py --gradescope results.json
       spoolctl grade oddecho/
       spoolctl grade oddecho/ alice.py --json | jq .verdict

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from spoold.cli import records
+from spoold.cli import records, report
 from spoold.cli.grading import shown
 from spoold.cli.grading.cases import Test
 from spoold.cli.grading.graded import ACCEPTED, JUDGE_ERROR, PARTIAL, SKIPPED, Graded, time_of
@@ -191,8 +191,17 @@ def _version() -> str:
 
 
 # Options of ``grade`` that name a file, and what writes it. Another format is one line more.
+def write_html(path: str, graded: Sequence[Graded]) -> None:
+    """Write a page to look at: what failed first, with what it printed and what was expected."""
+    rows = [report.Row(records.shown(each.name), " ".join(each.ids), each.response) for each in graded]
+    cases = dict.fromkeys(case.name for each in graded for _, case in each.cases)
+    made = f"{TOOL}, {time.strftime('%Y-%m-%d %H:%M %Z')}"
+    records.write(path, report.html("Grades", rows, list(cases), made).encode())
+
+
 WRITERS: Mapping[str, Callable[[str, Sequence[Graded]], None]] = {
     "csv": write_csv,
+    "html": write_html,
     "junit": write_junit,
     "gradescope": write_gradescope,
     "ctrf": write_ctrf,

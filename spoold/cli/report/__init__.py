@@ -11,10 +11,6 @@ has ``table.CELLS``. The page says how much was left out; the responses have it.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +18,10 @@ from typing import NamedTuple
 import msgspec
 
 from spoold import model
+from spoold.cli import writing
 from spoold.cli.report import overview, table, text
 from spoold.cli.report.results import Result, of
 from spoold.client import response as client
-from spoold.host import fsops
 from spoold.model import page
 
 __all__ = ["Row", "html", "write"]
@@ -41,37 +37,14 @@ class Row(NamedTuple):
 
 
 def write(path: str, title: str, rows: Iterable[Row], cases: Sequence[str] = (), made: str = "") -> int:
-    """Write the page in one step, and return its size in bytes.
+    """Write the page (see :func:`writing.write`), and return its size in bytes.
 
     ``cases`` are the names of cases in the order of their columns; those that are not named come after them. ``made``
-    is a line that says what made the page, and when. A file of that name is replaced, and what is no regular file is
-    written to, such as /dev/stdout; ``-`` is standard output. Raises OSError.
+    is a line that says what made the page, and when. Raises OSError.
     """
     data = html(title, rows, cases, made).encode()
-    if path == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-    elif os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:
-            file.write(data)
-    else:
-        _replace(os.path.realpath(path), data)  # whoever has a link there wants it to stay
+    writing.write(path, data)
     return len(data)
-
-
-def _replace(path: str, data: bytes) -> None:
-    private = os.path.join(os.path.dirname(path), f".{os.path.basename(path)[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(private, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fsops.replace(private, path)
-        fsops.sync_directory(os.path.dirname(path))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(private)
-        raise
 
 
 def html(title: str, rows: Iterable[Row], cases: Sequence[str] = (), made: str = "") -> str:
