@@ -142,7 +142,7 @@ def test_the_tutorial_from_its_first_command_on(tmp_path: Path, docker_host: str
 
 
 def test_every_page_with_commands_is_followed() -> None:
-    elsewhere = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")}
+    elsewhere = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")} | {"upgrading.md"}
     by_boot = {"operator.md"}
     found = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if any(blocks(page))}
     assert found == {*DESK, "tutorial.md"} | elsewhere | by_boot

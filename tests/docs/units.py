@@ -7,6 +7,7 @@ its log says so. tests/boot has the units themselves, under systemd.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import signal
@@ -48,6 +49,10 @@ class Units:
                     os.kill(number, signal.SIGTERM)
                 until(lambda number=number: not self._lives(number))  # type: ignore[misc]
 
+    def names(self, patterns: list[str]) -> list[str]:
+        """Return the units that patterns of a shell stand for; a name that there is not is a mistake of the page."""
+        return [name for each in patterns for name in fnmatch.filter(self._known, each) or [each]]
+
     def _lives(self, pid: int) -> bool:
         for process in self._ours:
             process.poll()  # or it would stay there for us to look at
@@ -76,5 +81,8 @@ if __name__ == "__main__":
         case ["restart", name]:
             units.stop(name)
             units.start(name)
+        case ["stop", *patterns]:
+            for name in units.names(patterns):
+                units.stop(name)
         case words:
             sys.exit(f"no page has said so far: systemctl {' '.join(words)}")
