@@ -24,13 +24,19 @@ HOSTILE = [  # and the outcomes that each may have
     (":(){ :|:& };:", {"time_limit", "nonzero_exit", "ok", "cpu_limit"}),
     ("head -c 300M /dev/zero | tail", {"memory_limit"}),
     ("head -c 400M /dev/zero >/tmp/x", {"memory_limit", "file_limit", "nonzero_exit"}),
-    ("exec yes", {"time_limit"}),
-    ("trap '' TERM INT HUP; while :; do :; done", {"time_limit"}),
+    ("exec yes", {"time_limit", "cpu_limit"}),  # both are a second
+    ("trap '' TERM INT HUP; while :; do :; done", {"time_limit", "cpu_limit"}),
     ("setsid sleep 1000 & setsid sleep 1000 & exit 0", {"ok"}),
     ("kill -9 -1; sleep 1000", {"signalled", "nonzero_exit", "time_limit"}),
     ("kill -STOP $$", {"time_limit"}),
-    ("i=0; while :; do i=$((i+1)); echo >/job/$i || exit 3; done", {"nonzero_exit", "memory_limit", "time_limit"}),
-    ("mkdir -p /tmp/a/b; cd /tmp/a; while mkdir b 2>/dev/null || cd b; do :; done", {"time_limit", "nonzero_exit"}),
+    (
+        "i=0; while :; do i=$((i+1)); echo >/job/$i || exit 3; done",
+        {"nonzero_exit", "memory_limit", "time_limit", "cpu_limit"},
+    ),
+    (
+        "mkdir -p /tmp/a/b; cd /tmp/a; while mkdir b 2>/dev/null || cd b; do :; done",
+        {"time_limit", "cpu_limit", "nonzero_exit"},
+    ),
 ]
 
 
