@@ -75,7 +75,6 @@ class Kept(StrEnum):
     COUNT = ".count"
     USAGE = ".usage"
     STORE = ".store"
-    POOLS = ".pools"
 
 
 class Hint(NamedTuple):

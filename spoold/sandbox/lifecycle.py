@@ -58,7 +58,6 @@ class EngineMonitor:
         self._began = self._ended = float("-inf")  # the last check, on the monotonic clock
         self._looking: threading.Thread | None = None
         self._failure = ""
-        self.trouble = ""  # why it cannot be used, as far as is known
         self.ready = threading.Event()
 
     @property
@@ -127,11 +126,11 @@ class EngineMonitor:
                 log.bug("the engine could not be checked; no work is taken until it can", error=error)
             else:
                 log.error("the engine cannot be used; no work is taken until it can", error=error)
-            self._failure, self.trouble = repr(error), str(error)
+            self._failure = repr(error)
         else:
             if self._failure:
                 log.info("the engine is back")
-            self._failure = self.trouble = ""
+            self._failure = ""
             if sandbox is self.sandbox:  # else the latest one has yet to be prepared
                 self.ready.set()
 

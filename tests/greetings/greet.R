@@ -1,1 +1,0 @@
-cat("hello", readLines(file("stdin"), 1), "\n")

@@ -1,7 +1,0 @@
-#include <iostream>
-
-int main() {
-    std::string word;
-    std::cin >> word;
-    std::cout << "hello " << word << "\n";
-}

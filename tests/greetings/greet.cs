@@ -1,5 +1,0 @@
-class Greeting {
-    static void Main() {
-        System.Console.WriteLine("hello " + System.Console.ReadLine());
-    }
-}

@@ -1,2 +1,0 @@
-import std.stdio, std.string;
-void main() { writeln("hello ", readln().strip); }

@@ -1,3 +1,0 @@
-package main
-import "fmt"
-func main() { var w string; fmt.Scan(&w); fmt.Println("hello", w) }

@@ -1,1 +1,0 @@
-main = do { w <- getLine; putStrLn ("hello " ++ w) }

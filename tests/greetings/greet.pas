@@ -1,5 +1,0 @@
-var w: string;
-begin
-  readln(w);
-  writeln('hello ', w);
-end.

@@ -1,2 +1,0 @@
-read -r word
-echo "hello $word"

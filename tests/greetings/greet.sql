@@ -1,3 +1,0 @@
-create table t(w);
-.import /dev/stdin t
-select 'hello ' || w from t;
