@@ -92,7 +92,8 @@ def serve(settings: Settings, roles: list[Role], reload: Callable[[], Settings] 
     """
     memory.share_arena()
     layout.check(settings.spool.path)
-    lists.require(settings)
+    if settings.spool.published_by == "executor" or roles != [Role.EXECUTOR]:  # else it lets nobody read
+        lists.require(settings)
     loops = [Loop(settings, role, ROLES[role](settings)) for role in roles]
     with contextlib.ExitStack() as held:
         for role in roles:

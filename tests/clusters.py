@@ -138,6 +138,14 @@ SlurmdTimeout=20
 SlurmctldTimeout=20
 KillWait=5
 """
+PARTITION = "PartitionName=main Nodes=ALL Default=YES State=UP\n"
+CGROUPS = """\
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup,task/affinity
+SelectTypeParameters=CR_Core_Memory
+"""
+LIMITS = "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\nConstrainCores=yes\nConstrainRAMSpace=yes\n"
+DEPLOYED = Path(__file__).parents[1] / "contrib" / "deploy"
 
 
 class Cluster(Protocol):
@@ -183,9 +191,23 @@ class StandIn:
 
 
 class Real:
-    """Slurm with munge, of this user's, on ports that are free."""
+    """Slurm with munge, of this user's, on ports that are free.
 
-    def __init__(self, nodes: int = 2, extra: str = "") -> None:
+    ``extra`` are lines of slurm.conf, in place of those of the same name, and ``partitions`` its last ones. With
+    ``groups_for`` jobs are in control groups of version 1, which contrib's Prolog hands over to that user, and with
+    ``""`` to nobody.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 2,
+        extra: str = "",
+        groups_for: str | None = None,
+        partitions: str = PARTITION,
+        *,
+        cpus: int = 1,
+        memory: int = 1000,
+    ) -> None:
         self._path = os.environ["PATH"] + ":/usr/sbin:/sbin"
         missing = [program for program in PROGRAMS if shutil.which(program, path=self._path) is None]
         if missing:
@@ -198,10 +220,16 @@ class Real:
         self._nodes = [f"n{number}" for number in range(1, nodes + 1)]
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
-        conf = CONF.format(here=here, host=host, user=_user(), port=ports[0]) + extra
+        conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
+        if groups_for is not None:
+            conf = _without(conf, CGROUPS) + CGROUPS + self._deploy(groups_for)
+            (here / "cgroup.conf").write_text(LIMITS)
+        conf = _without(conf, extra) + extra
         for name, port in zip(self._nodes, ports[1:], strict=True):
-            conf += f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1 RealMemory=1000\n"
-        (here / "slurm.conf").write_text(conf + "PartitionName=main Nodes=ALL Default=YES State=UP\n")
+            conf += (
+                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}\n"
+            )
+        (here / "slurm.conf").write_text(conf + partitions)
         key = here / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(128))
@@ -211,6 +239,20 @@ class Real:
             self.stop()
             raise
 
+    def _deploy(self, user: str) -> str:
+        """Have contrib's Prolog and Epilog make groups for jobs of a user's; return what slurm.conf says of it."""
+        for name in ("prolog", "epilog") if user else ():
+            script = self._here / name
+            said = self._here / "log" / name
+            script.write_text(f"#!/bin/sh\nexec {DEPLOYED}/slurm-{name} {user} 2>>{said}\n")
+            script.chmod(0o755)
+        return f"Prolog={self._here}/prolog\nEpilog={self._here}/epilog\n" if user else ""
+
+    def said(self, name: str) -> str:
+        """Return what the Prolog or the Epilog complained of."""
+        path = self._here / "log" / name
+        return path.read_text() if path.exists() else ""
+
     def _start(self) -> None:
         here = self._here
         files = {"key-file": "munge.key", "seed-file": "munge.seed", "log-file": "log/munged.log"}
@@ -218,7 +260,7 @@ class Real:
         self.run("munged", "--num-threads=2", *(f"--{option}={here / name}" for option, name in files.items()))
         self.start_controller("-c")
         for name in self._nodes:
-            self.run("slurmd", "-N", name)
+            self.start_node(name)
         deadline = time.monotonic() + PATIENCE
         while len(set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) < len(self._nodes):
             assert time.monotonic() < deadline, "the nodes did not become idle"
@@ -232,10 +274,35 @@ class Real:
         """Kill slurmctld, as a crash would."""
         os.kill(self._pid("slurmctld"), signal.SIGKILL)
 
-    def run(self, *argv: str) -> str:
-        """Run one of its programs; return what it printed."""
-        done = subprocess.run(
-            argv, env=os.environ | self.variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    def keep_state(self) -> None:
+        """Keep what slurmctld has saved by now, for :meth:`forget`."""
+        shutil.copytree(self._here / "state/ctld", self._here / "state/kept", dirs_exist_ok=True)
+
+    def forget(self) -> None:
+        """Have slurmctld, which is gone, know no more than it did when its state was kept."""
+        shutil.rmtree(self._here / "state/ctld")
+        shutil.copytree(self._here / "state/kept", self._here / "state/ctld")
+
+    def start_node(self, name: str) -> None:
+        """Start the slurmd of a node."""
+        self.run("slurmd", "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """Kill the slurmd of a node; its jobs go on."""
+        os.kill(self._pid(f"slurmd.{name}"), signal.SIGKILL)
+
+    def run(self, *argv: str, user: str | None = None) -> str:
+        """Run one of its programs, as another user where one is named; return what it printed."""
+        who = {"user": user, "group": user, "extra_groups": []} if user else {}
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            argv,
+            env=os.environ | self.variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            **who,  # type: ignore[call-overload]
         )
         assert done.returncode == 0 or argv[0] in ("sinfo", "scancel"), done.stderr
         return done.stdout
@@ -246,8 +313,9 @@ class Real:
     def stop(self) -> None:
         """Cancel all jobs, wait for their step daemons, then stop the daemons."""
         with contextlib.suppress(AssertionError, FileNotFoundError):
-            self.run("scancel", "--full", "--signal=KILL", f"--user={_user()}")
-            self.run("scancel", f"--user={_user()}")
+            for job in self.run("squeue", "-h", "-o", "%A").split():
+                self.run("scancel", "--full", "--signal=KILL", job)
+                self.run("scancel", job)
         deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(AssertionError, FileNotFoundError):
             while self.run("squeue", "-h").strip() and time.monotonic() < deadline:
@@ -256,6 +324,16 @@ class Real:
             with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
+        for name in self._nodes:
+            for place in Path("/sys/fs/cgroup").glob(f"*/slurm_{name}"):
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+
+
+def _without(conf: str, others: str) -> str:
+    """Return settings without those that come again in others."""
+    named = {line.partition("=")[0] for line in others.splitlines()}
+    return "".join(line + "\n" for line in conf.splitlines() if line.partition("=")[0] not in named)
 
 
 def _end(pid: int) -> None:

@@ -47,6 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(marker)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have what tests submit stand in a record of their own, and use no tables of languages of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+            patch.setenv(name, str(tmp_path_factory.getbasetemp() / name))
+        yield
+
+
 @pytest.fixture(scope="session", params=["docker", engines.OCI])
 def engine_at(request: pytest.FixtureRequest) -> str:
     """Return each engine's place, for ``settings_for``: the URL of a Docker Engine that answers, or OCI."""

@@ -184,13 +184,14 @@ def _phase(
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
             break
+    code = process.returncode
     return finished_phase(
         stdout=_stream(stdout, limits.stdout),
         stderr=_stream(stderr, limits.stderr),
         time=time.monotonic() - began,
-        outcome=ended or _outcome(process.returncode, stdout, stderr, limits),
-        signal="SIGKILL" if ended else "",
-        exit_code=None if ended else process.returncode,
+        outcome=ended or _outcome(code, stdout, stderr, limits),
+        signal="SIGKILL" if ended else signal.Signals(-code).name if code < 0 else "",
+        exit_code=None if ended or code < 0 else code,
     )
 
 
@@ -198,7 +199,7 @@ def _outcome(code: int, stdout: bytes, stderr: bytes, limits: PhaseLimits) -> Ou
     too_much = len(stdout) > limits.stdout or len(stderr) > limits.stderr
     if too_much and limits.on_output_limit == "end":
         return Outcome.OUTPUT_LIMIT
-    return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
+    return Outcome.OK if code == 0 else Outcome.SIGNALLED if code < 0 else Outcome.NONZERO_EXIT
 
 
 def _stream(data: bytes, limit: int) -> Stream:

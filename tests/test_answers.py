@@ -6,6 +6,7 @@ Daemons are processes with a uid of their own and no capabilities, as their unit
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +21,7 @@ from unittest import mock
 import msgspec
 import pytest
 
+from spoold import daemon
 from spoold.cli import reading
 from spoold.client import directory
 from spoold.config import Settings, SpoolSettings
@@ -401,6 +403,87 @@ def test_an_owner_who_cannot_be_let_in_holds_nobody_up(shared: Shared, monkeypat
     for each in check.unexplained():
         carry_out(check.spool, each)
     assert_answer(path, ALICE, shared=True)
+
+
+# -- where executors only commit
+
+
+def pilot(shared: Shared, act: Callable[[Spool], object]) -> None:
+    """Do something as an executor on a node, for which no list can be set and nothing be given away."""
+    refusal = OSError(errno.EOPNOTSUPP, "a file server that keeps no lists")
+
+    def act_as_pilot() -> None:
+        become(EXECUTOR, GROUP, [])
+        with mock.patch.object(acl, "give", side_effect=refusal):
+            act(Spool(shared.settings, "executor-pool-0", executes=True))
+
+    in_child(act_as_pilot)
+
+
+@pytest.mark.parametrize("way", ["acl", "owner"])
+@pytest.mark.parametrize("who", [HEALTH, INTAKE])
+def test_health_lets_the_owner_in_where_executors_only_commit(place: Path, way: str, who: int) -> None:
+    shared = Shared(place, answers=way, published_by="health")
+    rights = GIVES if way == "owner" else ()
+    tar = Tar({"": made(b"returned")})
+    for id_, beside in (("a", None), ("b", tar)):
+        shared.accept(id_)
+        side = shared.root / "progress" / f"{id_}.json"
+        before = side.read_bytes()
+        pilot(shared, lambda spool, id_=id_, beside=beside: finish(spool, id_, ALICE, beside))  # type: ignore[misc]
+        assert (shared.done / f"{id_}.json").exists(), "it is committed"
+        assert not shared.response(id_).exists()
+        assert side.read_bytes() == before, "a side file of its own nobody could read"
+    wrote = (shared.root / "tmp" / result_named("a", 1, ALICE)).read_bytes()
+    pilot(shared, lambda spool: publish_committed(spool.queue, log))
+    assert not shared.response("a").exists(), "it shows nobody's results"
+    shared.by(who, lambda spool: publish_committed(spool.queue, log), rights)
+    assert shared.response("a").read_bytes() == wrote
+    assert (shared.done / "b.outputs.tar").read_bytes() == b"".join(tar)
+    assert os.listdir(shared.root / "tmp") == []
+    for path in (shared.response("a"), shared.response("b"), shared.done / "b.outputs.tar"):
+        if way == "acl":
+            assert_answer(path, ALICE, shared=True)
+            assert can_do(path, ALICE, shared.own) == {"read"}
+        else:
+            assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (ALICE, ALICE, 0o400)
+            assert not changed(path)
+        assert can_do(path, BOB, shared.own) == set()
+    found = {each.path for each in Check(shared.settings, "test").unexplained()}
+    assert found == {"progress/a.json", "progress/b.json"}
+
+
+def test_a_result_that_was_taken_back_is_not_handed_over(place: Path) -> None:
+    """An operator requeues it while health makes the copy."""
+    shared = Shared(place, published_by="health")
+    shared.accept("a")
+    pilot(shared, lambda spool: finish(spool, "a", ALICE))
+    spool, real = shared.spool(), answers.Answers.write
+
+    def write(self: answers.Answers, path: str, *arguments: object, **options: object) -> None:
+        real(self, path, *arguments, **options)  # type: ignore[arg-type]
+        if path.endswith(".private.json"):
+            requeue(shared.spool(), "a")
+
+    with mock.patch.object(answers.Answers, "write", write):
+        assert publish_committed(spool.queue, log) == []
+    assert not shared.response("a").exists()
+    assert os.listdir(shared.root / "tmp") == ["requeue.lock"]
+    assert os.listdir(shared.root / "new")
+
+
+def test_executors_that_only_commit_need_no_lists(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other daemons do, and say so."""
+    shared = Shared(place, published_by="health")
+    monkeypatch.setattr(lists, "keeps_lists", lambda _: False)
+    monkeypatch.setattr(daemon, "ROLES", dict.fromkeys(Role, began := mock.Mock(side_effect=InterruptedError)))
+    with pytest.raises(InterruptedError):
+        daemon.serve(shared.settings, [Role.EXECUTOR])
+    began.reset_mock()
+    for roles in ([Role.HEALTH], [Role.EXECUTOR, Role.HEALTH]):
+        with pytest.raises(OperatorError, match='answers = "owner"'):
+            daemon.serve(shared.settings, roles)
+    began.assert_not_called()
 
 
 # -- where answers are given away

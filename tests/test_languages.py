@@ -13,21 +13,25 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from spoold.cli import exits, languages, tongues
 from spoold.config import DockerSettings, Settings
 from tests.engines import REPOSITORY, unavailable
 from tests.served import Served
 
 PROGRAMS = REPOSITORY / "tests" / "languages"
+GREETINGS = REPOSITORY / "tests" / "greetings"  # each reads a word, and greets it
 MAKE = REPOSITORY / "contrib" / "nixpkgs-debian" / "make"
 QUICK = ("java", "javascript", "php", "python", "ruby")
 ATTRIBUTES = re.compile(r"(?:pkgs|ps)\.(\w[\w-]*)|with pkgs; \[([^]]*)\]")
 # Memory is what a job has by default; time is not what this is about, and the machine may be busy.
+AT_ONCE = ("awk", "bash", "c", "cpp", "jq", "lua", "perl")  # languages whose packages are fetched anyway
 LIMITS = {"compile": {"time": 120}, "run": {"time": 120, "cpu_time": 60}}
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1200)]
@@ -106,3 +110,41 @@ def test_a_program_prints_what_it_should(served: Served, language: str) -> None:
     assert response["status"] == "COMPLETED", {phase: response[phase] for phase in ("dependencies", "compile", "run")}
     assert response["run"]["stdout"] == text_of(language, "expected")
     assert response["run"]["stderr"] == ""
+
+
+def greetings() -> list[Path]:
+    """Return the programs in tests/greetings whose languages are chosen, or take nothing that is not there."""
+    names = {*chosen(), *AT_ONCE}
+    known = tongues.table([tongues.BUILT_IN])
+    return [path for path in sorted(GREETINGS.iterdir()) if languages.program([path], known=known).language in names]
+
+
+def is_compiled(program: Path) -> bool:
+    """Tell whether a program is in a language that has a compiler."""
+    return languages.program([program], known=tongues.table([tongues.BUILT_IN])).compile is not None
+
+
+def run(served: Served, program: Path) -> subprocess.CompletedProcess[bytes]:
+    """Have the command run a file, with nothing but that: it makes the rest."""
+    limits = [word for limit in ("compile.time=120", "time=120", "cpu_time=60") for word in ("--limit", limit)]
+    command = [sys.executable, "-m", "spoold.cli.ctl", "--spool", str(served.spool), "run", *limits, str(program)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SPOOLD_CONFIG": os.devnull}
+    return subprocess.run(command, input=b'"world"\n', env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("program", greetings(), ids=lambda path: path.name)
+def test_a_file_runs_as_its_ending_says(served: Served, program: Path) -> None:
+    done = run(served, program)
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
+    assert done.stdout.decode().replace('"', "").split() == ["hello", "world"]
+
+
+@pytest.mark.parametrize("program", [each for each in greetings() if is_compiled(each)], ids=lambda path: path.name)
+def test_a_mistake_is_told_by_its_compiler(served: Served, program: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / program.name
+    wrong.write_text(f"}}{{ this is wrong\n{program.read_text()}")
+    done = run(served, wrong)
+    assert (done.returncode, done.stdout) == (exits.NOT_COMPLETED, b"")
+    *told, last = done.stderr.splitlines()
+    assert told
+    assert last.endswith(b": it was not compiled: see above")

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from spoold.cli import ctl, daemon
+from spoold.cli import ctl, daemon, tongues
 from spoold.config import Settings
 from spoold.model.setting import describe
 from spoold.spool import layout
@@ -64,6 +64,14 @@ def test_every_command_and_option_is_there(man: Path, page: str) -> None:
                 assert option in text, (words, option)
     for code in (0, 1, 2, 3, 4, 5, 130):
         assert f"T{{ .na {code} T}}" in text
+
+
+def test_every_language_is_there(man: Path) -> None:
+    text = plain(man, "man1/spoolctl.1")
+    for name, language in tongues.table([tongues.BUILT_IN]).items():
+        assert f"T{{ .na {name} T}}" in text
+        assert all(f"{ending}" in text for ending in language.extensions)
+    assert "key by key" in text
 
 
 def test_every_setting_is_there_with_its_default(man: Path) -> None:

@@ -223,7 +223,11 @@ def test_the_examples_write_into_nobody_elses_file(installed: Installed) -> None
         installed.start(role)
     incoming, done = installed.spool / "incoming", installed.spool / "done"
     run_as(BOB, f"umask 0; cd {incoming}; for id in hello hello-1 job; do : >$id.json; : >.$id.tmp; done")
-    local = [block for _, block in examples() if re.search("^spool=/", block, re.MULTILINE)]
+    local = [
+        block
+        for page, block in examples()
+        if re.search("^spool=/", block, re.MULTILINE) and "how-to" not in page  # tests/docs runs those
+    ]
     assert len(local) >= 2
     for block in local:
         script = re.sub(r"^spool=\S+", f"spool={installed.spool}", block, flags=re.MULTILINE)

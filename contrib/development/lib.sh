@@ -156,19 +156,21 @@ no_python() {
         "Debian 12 and Ubuntu 24.04 have one (packages python3 and python3-venv)"
 }
 
-# make_venv [GROUP...]: sets $python to one that has what pyproject.toml depends on, with those dependency groups.
+# make_venv [dev]: sets $python to one that has what pyproject.toml depends on; with dev what the development tools need
+# as well, at the versions and with the hashes that contrib/development/requirements.txt locks.
 #
 # The checkout itself is not installed: the environment is shared between checkouts that depend on the same things.
 make_venv() {
     local wanted venv
-    wanted=$("$base_python" -c '
+    if [ "${1:-}" = dev ]; then
+        wanted=$(<"$root/contrib/development/requirements.txt")
+    else
+        wanted=$("$base_python" -c '
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
-    project = tomllib.load(file)
-print(*project["project"]["dependencies"], sep="\n")
-for group in sys.argv[2:]:
-    print(*project["dependency-groups"][group], sep="\n")
-' "$root/pyproject.toml" "$@")
+    print(*tomllib.load(file)["project"]["dependencies"], sep="\n")
+' "$root/pyproject.toml")
+    fi
     venv=$cache/venv-$({ "$base_python" -c 'import sys; print(sys.version, sys.executable)' && echo "$wanted"; } | key)
     make_once "$venv" install_venv "$wanted"
     python=$venv/bin/python

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from spoold import client
+from spoold.cli import completing
 from spoold.cli.text import printable
 from spoold.client import tree
 from spoold.client.request import as_bytes, encoded
@@ -51,64 +52,84 @@ class Asked(NamedTuple):
     progress: bool = False
 
 
+OPTIONS = {
+    "stdin": click.option(
+        "--stdin",
+        metavar="FILE",
+        shell_complete=completing.files,
+        help="What run.sh reads on standard input; - is our own.",
+    ),
+    "arg": click.option(
+        "--arg",
+        "arguments",
+        multiple=True,
+        metavar="ARG",
+        help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it meanwhile.",
+    ),
+    "env": click.option(
+        "--env",
+        "variables",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a FILE.",
+    ),
+    "limit": click.option(
+        "--limit",
+        "limits",
+        multiple=True,
+        metavar="[PHASE.]KEY=VALUE",
+        help="A limit, of run unless a phase is named: run.time=2, compile.memory=512M. May be repeated.",
+    ),
+    "packages": click.option(
+        "--packages",
+        multiple=True,
+        metavar="NAMES",
+        help="Packages of nixpkgs that it needs, such as 'python3 jq', in place of a cutor.nix.",
+    ),
+    "nixpkgs": click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of."),
+    "output": click.option(
+        "--output",
+        "outputs",
+        multiple=True,
+        metavar="PATTERN",
+        help="Files that come back, such as 'plot*.png'; may be repeated.",
+    ),
+    "priority": click.option(
+        "--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100."
+    ),
+    "progress": click.option(
+        "--progress", is_flag=True, help="Have the output so far shown while it runs; see --follow."
+    ),
+}
+
+
 def request_options(command: F) -> F:
-    """Give a command the options of a request, as the keywords of :class:`Asked`."""
-    options = (
-        click.option("--stdin", metavar="FILE", help="What run.sh reads on standard input; - is our own."),
-        click.option(
-            "--arg",
-            "arguments",
-            multiple=True,
-            metavar="ARG",
-            help="An argument of run.sh; may be repeated. No secrets: all users of the host can read it meanwhile.",
-        ),
-        click.option(
-            "--env",
-            "variables",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="A variable of run.sh; may be repeated. Others can read this command line: put secrets into a FILE.",
-        ),
-        click.option(
-            "--limit",
-            "limits",
-            multiple=True,
-            metavar="[PHASE.]KEY=VALUE",
-            help="A limit, of run unless a phase is named: run.time=2, compile.memory=512M. May be repeated.",
-        ),
-        click.option(
-            "--packages",
-            multiple=True,
-            metavar="NAMES",
-            help="Packages of nixpkgs that it needs, such as 'python3 jq', in place of a cutor.nix.",
-        ),
-        click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of."),
-        click.option(
-            "--output",
-            "outputs",
-            multiple=True,
-            metavar="PATTERN",
-            help="Files that come back, such as 'plot*.png'; may be repeated.",
-        ),
-        click.option("--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100."),
-        click.option("--progress", is_flag=True, help="Have the output so far shown while it runs; see --follow."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    """Give a command all options of a request, as the keywords of :class:`Asked`."""
+    return options_of(*OPTIONS)(command)
+
+
+def options_of(*names: str) -> Callable[[F], F]:
+    """Return what gives a command some of ``OPTIONS``."""
+
+    def given(command: F) -> F:
+        for name in reversed(names):
+            command = OPTIONS[name](command)
+        return command
+
+    return given
 
 
 def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
     """Return the request as it is dropped; raises :class:`ClientError` for what cannot be."""
     if source.is_dir():
-        return as_bytes(_laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
+        return as_bytes(laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
     if source == STDIN and asked.stdin == "-":
         raise click.UsageError("the request and --stdin cannot both come from standard input")
     data = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
     if asked == Asked():
         return data
     check(data, source)  # what is changed has to be a request
-    return as_bytes(_laid_over(json.loads(data), asked))
+    return as_bytes(laid_over(json.loads(data), asked))
 
 
 def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, Any]:
@@ -127,7 +148,7 @@ def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, A
     return {"files": found.files}
 
 
-def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
+def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
     """Return a request with what options ask for: it replaces what is there, or is laid over it."""
     if asked.packages:
         names = [name for words in asked.packages for name in words.split()]
@@ -136,8 +157,7 @@ def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
             raise ClientError(f"--packages: the request has a {EXPRESSION}, which names the packages already")
         request["files"] = [*files, client.file(EXPRESSION, client.packages(names))]
     if asked.stdin is not None:
-        data = sys.stdin.buffer.read() if asked.stdin == "-" else _read(asked.stdin)
-        request["inputs"], request["inputs_encoding"] = encoded(data)
+        request["inputs"], request["inputs_encoding"] = encoded(inputs(asked.stdin))
     if asked.arguments:
         request["args"] = list(asked.arguments)
     if asked.variables:
@@ -154,7 +174,10 @@ def _laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
     return request
 
 
-def _read(path: str) -> bytes:
+def inputs(path: str) -> bytes:
+    """Return what ``--stdin`` names."""
+    if path == "-":
+        return sys.stdin.buffer.read()
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -204,18 +227,31 @@ class _AnyPin(frozenset[str]):
 
 
 def check(data: bytes, source: Path, max_files: int = MANY) -> None:
-    """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
-    from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
-
-    where = "standard input" if source == STDIN else printable(os.fspath(source))
+    """Raise :class:`RefusedError` where the daemon would refuse what ``source`` has."""
     hint = (
         ""
         if source.is_dir() or source == STDIN or source.suffix == ".json"
-        else (". A request is a JSON file; a program goes into a directory, with a run.sh that starts it")
+        else ". A request is a JSON file. `spoolctl run FILE` runs a program; one of several files goes into a "
+        "directory, with a run.sh that starts it"
     )
+    where = "standard input" if source == STDIN else printable(os.fspath(source))
+    check_bytes(data, where, hint, max_files=max_files)
+
+
+def check_bytes(data: bytes, where: str, hint: str = "", *, max_files: int = MANY) -> None:
+    """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
+    if reason := why_refused(data, max_files):
+        raise RefusedError(f"{where}: {reason}{hint}")
+
+
+def why_refused(data: bytes, max_files: int = MANY) -> str:
+    """Return why the daemon would refuse a request, "" where it would not."""
+    from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
+
     try:
         read_request(data, max_files=max_files, pins=_AnyPin())
     except IncompleteError:
-        raise RefusedError(f"{where}: it is no JSON: {why_incomplete(data, max_files=max_files)}{hint}") from None
+        return f"it is no JSON: {why_incomplete(data, max_files=max_files)}"
     except ClientError as error:
-        raise RefusedError(f"{where}: {error}{hint}") from None
+        return str(error)
+    return ""

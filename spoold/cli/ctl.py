@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import click
 
-from spoold.cli import exits
+from spoold.cli import completing, exits
 from spoold.cli.lazy import Lazily, LazyGroup
 from spoold.cli.place import Place
 
@@ -15,15 +15,22 @@ class Commands(LazyGroup):
     """The commands of spoolctl."""
 
     lazily: ClassVar = {
+        "batch": Lazily("spoold.cli.batch", "batch", "Run many programs, and tell what came of each."),
         "cancel": Lazily("spoold.cli.submissions", "cancel", "End a submission, whatever state it is in."),
         "check": Lazily("spoold.cli.check", "command", "Name what no state explains; repair it."),
         "config": Lazily("spoold.cli.installing", "config", "Print the settings in force."),
         "deps": Lazily("spoold.cli.deps", "command", "List the packages in the dependency cache."),
         "doctor": Lazily("spoold.cli.doctor", "command", "Is this host fit to run strangers' programs?"),
         "gc": Lazily("spoold.cli.operator", "collect", "Delete dependencies that are unused."),
+        "grade": Lazily("spoold.cli.grading.command", "grade", "Grade solutions by cases, or check a problem package."),
         "init": Lazily("spoold.cli.installing", "init", "Make the spool: its directories and modes."),
+        "list": Lazily("spoold.cli.listing", "listed", "List what was submitted from here."),
+        "logs": Lazily("spoold.cli.logs", "logs", "Print what a program printed, so far or in all."),
         "nixpkgs": Lazily("spoold.cli.pins", "command", "Add, list and remove pins of nixpkgs."),
+        "outputs": Lazily("spoold.cli.returning", "outputs", "Write the files that came back."),
+        "report": Lazily("spoold.cli.report.command", "command", "Make a page to look at from responses in files."),
         "requeue": Lazily("spoold.cli.operator", "requeue", "Run a finished submission once more."),
+        "run": Lazily("spoold.cli.run", "run", "Run a program: its files, or a line of code."),
         "schema": Lazily("spoold.cli.schema", "command", "Print the JSON Schema of a request or a response."),
         "status": Lazily("spoold.cli.status", "status", "Show a response, or how far it is."),
         "submit": Lazily("spoold.cli.submit", "submit", "Submit a request, or a directory with run.sh."),
@@ -33,11 +40,17 @@ class Commands(LazyGroup):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--config", metavar="FILE", help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]")
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=completing.files,
+    help="Settings in TOML. [default: $SPOOLD_CONFIG, /etc/spoold/spoold.toml]",
+)
 @click.option(
     "--spool",
     metavar="SPOOL",
     envvar="SPOOLD_SPOOL",
+    shell_complete=completing.directories,
     help="The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]",
 )
 @click.version_option(package_name="spoold")
@@ -51,7 +64,9 @@ def command(context: click.Context, config: str | None, spool: str | None) -> No
 
     \b
     Examples:
+      spoolctl run hello.py <input.txt
       spoolctl submit homework/ --stdin input.txt --wait
+      spoolctl list --state failed
       spoolctl status alice-ex3
       spoolctl --spool /srv/spool top
 

@@ -104,6 +104,7 @@ for _role, _text in HELP.items():
 @click.option("--slots", metavar="NUMBER", type=click.IntRange(min=1), help="In place of [executor] slots.")
 @click.option("--idle", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] idle.")
 @click.option("--lifetime", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] lifetime.")
+@click.option("--drain", metavar="SECONDS", type=click.FloatRange(min=0), help="In place of [executor] drain.")
 @click.option("--route-only", is_flag=True, default=None, help="As [executor] route_only.")
 @click.pass_obj
 def run_executor(read: Read, /, name: str | None, **more: object) -> None:

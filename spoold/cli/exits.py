@@ -13,6 +13,9 @@
 | 8 | the submission was cancelled |
 | 130 | interrupted from the keyboard |
 
+``run`` ends with the program's own code, or with 128 and the number of the signal that ended it, where it ended by
+itself. So 4 to 8 may be the program's as well: ``--json`` tells.
+
 With ``--json`` an error is ``{"error": TEXT, "exit_code": CODE}`` on standard output as well.
 """
 
@@ -53,6 +56,12 @@ def say(text: str, code: int) -> None:
         print(json.dumps({"error": text, "exit_code": code}))
 
 
+def nobody_reads() -> int:
+    """Let nothing more be written to standard output, whose reader has enough; return the code for it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return PIPE_CLOSED
+
+
 def run(command: Callable[..., object], name: str) -> None:
     """Run a click command, which is called ``name``, and end the process with a code of the table."""
     try:
@@ -62,9 +71,8 @@ def run(command: Callable[..., object], name: str) -> None:
         _show_usage(error)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(PIPE_CLOSED)
+    except BrokenPipeError:
+        sys.exit(nobody_reads())
     except (SpooldError, SpoolError, OSError) as error:
         code = _code(error)
         say(f"{name}: {printable(str(error))}", code)

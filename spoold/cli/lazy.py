@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
+from spoold.cli import completing
+from spoold.cli.place import SPOOL
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-SPOOL = "The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]"
+ABOUT = "The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SPOOLD_SPOOL, the settings]"
 
 
 class Lazily(NamedTuple):
@@ -71,14 +74,23 @@ class LazyGroup(click.Group):
 
 def _add_spool(command: click.Command) -> None:
     if not any("--spool" in parameter.opts for parameter in command.params):
-        option = ["--spool"]
         command.params.append(
-            click.Option(option, metavar="SPOOL", expose_value=False, callback=_take_spool, help=SPOOL)
+            click.Option(
+                ["--spool"],
+                metavar="SPOOL",
+                expose_value=False,
+                callback=_take_spool,
+                shell_complete=completing.directories,
+                help=ABOUT,
+            )
         )
     for inner in getattr(command, "commands", {}).values():
         _add_spool(inner)
 
 
 def _take_spool(context: click.Context, _: click.Parameter, value: str | None) -> None:
-    if value is not None and context.obj is not None:
+    if value is None:
+        return
+    context.meta[SPOOL] = value
+    if context.obj is not None:
         context.obj.named = value

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from spoold.cli import exits, render
+from spoold.cli import completing, exits, render
 from spoold.cli.options import JSON, TIMEOUT
 from spoold.cli.place import pass_settings
 from spoold.config import Settings
@@ -63,7 +63,7 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
 
 
 @click.command(short_help="Run a finished submission once more.")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @JSON
 @pass_settings
 def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:

@@ -18,6 +18,7 @@ from spoold.client.address import DEFAULT, ELSEWHERE
 if TYPE_CHECKING:
     from spoold.config import Settings
 
+SPOOL = "spoold.spool"  # what a command's own --spool says, in the context's meta: for whom there is no place
 DEFAULT_FILE = "/etc/spoold/spoold.toml"
 R = TypeVar("R")
 

@@ -27,6 +27,7 @@ from spoold.model.response import (
     WaitingFor,
     decode_stream,
 )
+from spoold.model.spans import span as span  # noqa: PLC0414 - beside the others, for whoever shows something
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -211,17 +212,6 @@ def age(span: float) -> str:
         if span >= length:
             return f"{span / length:.0f} {unit} ago"
     return "just now"
-
-
-def span(seconds: float | None) -> str:
-    """Return how long something has lasted, in the two largest units that fit; "" where there is none."""
-    if seconds is None:
-        return ""
-    whole = int(seconds)
-    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= length:
-            return f"{whole // length} {unit} {whole % length // part} {smaller}"
-    return f"{whole} s"
 
 
 def seconds(value: object) -> str:

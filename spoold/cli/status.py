@@ -8,7 +8,7 @@ import sys
 import click
 import msgspec
 
-from spoold.cli import exits, reading, render, text
+from spoold.cli import completing, exits, reading, render, text
 from spoold.cli.options import JSON, RAW
 from spoold.cli.place import Place, pass_place
 from spoold.client import names
@@ -21,7 +21,7 @@ from spoold.model.response import Response
     short_help="Show a response, or how far it is.",
     context_settings={"ignore_unknown_options": True},  # -x.json is the name of a file that was refused
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @RAW
 @JSON
 @pass_place

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from spoold import client
-from spoold.cli import exits, reading, waiting
+from spoold.cli import completing, exits, reading, waiting
 from spoold.cli.follow import Follower
 from spoold.cli.options import JSON, RAW, TIMEOUT
 from spoold.cli.place import Place, pass_place
@@ -48,7 +48,7 @@ def _show_end(submission: client.Submission, *, as_json: bool, raw: bool, wanted
 
 
 @click.command(short_help="Wait for responses, and show them.")
-@click.argument("ids_", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids_", metavar="ID...", nargs=-1, required=True, shell_complete=completing.ids)
 @click.option("--any", "any_of", is_flag=True, help="The first that comes is enough.")
 @RAW
 @TIMEOUT
@@ -87,7 +87,7 @@ def _after(
 
 
 @click.command(short_help="End a submission, whatever state it is in.")
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @click.option("--wait", is_flag=True, help="Wait for the response and show it.")
 @TIMEOUT
 @JSON

@@ -67,7 +67,7 @@ def submit(
         return exits.OK
     id_ = id_ or names.new_id(source.resolve().name.removesuffix(".json") if source != asked.STDIN else "job")
     with client.Spool(place.spool) as spool:
-        submission = _drop(spool, data, id_)
+        submission = waiting.drop(spool, data, id_, str(source))
         if not wait and not follow and not raw:
             return _submitted(spool, submission, as_json=as_json)
         try:
@@ -75,14 +75,6 @@ def submit(
             return wait_for(spool, submission, timeout, follow=follow, as_json=as_json, raw=raw)
         except KeyboardInterrupt:
             return waiting.interrupted(submission.id)
-
-
-def _drop(spool: client.Spool, data: bytes, id_: str) -> client.Submission:
-    try:
-        return spool.submit(data, id=id_)
-    except KeyboardInterrupt:
-        click.echo(f"\n{id_}: perhaps it was submitted. `spoolctl status {id_}` tells", err=True)
-        raise
 
 
 def _submitted(spool: client.Spool, submission: client.Submission, *, as_json: bool) -> int:

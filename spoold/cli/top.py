@@ -8,10 +8,8 @@ takes a few tenths of a second, so the pause until the next one grows with it.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import msgspec
@@ -24,20 +22,20 @@ from spoold.cli import exits, render
 from spoold.cli.options import JSON
 from spoold.cli.owners import Owner, owners, table
 from spoold.cli.place import pass_settings
+from spoold.cli.pools import Pilots, pilots, tables
 from spoold.cli.text import printable
 from spoold.config import Settings
 from spoold.host import machine
-from spoold.host.textfile import files_of
 from spoold.model import ids
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Kept
 from spoold.model.states import Kind, Role, State
 from spoold.spool import layout
 from spoold.upkeep.depth import Depth, Waiting, depths, holders
+from spoold.upkeep.rates import Rates
 
 MOST = 10  # entries that are named: the oldest
 REST = 4.0  # for how many times as long as a look took there is no other
-COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome)="(\w+)".*\} (\S+)$', re.MULTILINE)
 
 
 class Aged(msgspec.Struct, frozen=True):
@@ -68,8 +66,9 @@ class Worker(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """The spool at a time, in seconds since the epoch.
 
-    ``totals`` are what the daemons have counted since they started: answers by status, and files taken in (accepted,
-    refused, ...); ``per_second`` how fast these grow. Both are null where nothing is measured or not known yet.
+    ``pilots`` is null where no scaler tells of any. ``totals`` are what the daemons have counted since they started:
+    answers by status, and files taken in (accepted, refused, ...); ``per_second`` how fast these grow. Both are null
+    where nothing is measured or not known yet.
     """
 
     time: float
@@ -78,6 +77,7 @@ class Sample(msgspec.Struct, frozen=True):
     oldest: list[Aged]
     workers: list[Worker]
     owners: list[Owner]
+    pilots: Pilots | None
     totals: dict[str, float] | None
     per_second: dict[str, float] | None = None
 
@@ -95,8 +95,8 @@ class Sample(msgspec.Struct, frozen=True):
 @JSON
 @pass_settings
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
-    """Show what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
-    longest: for the operator.
+    """Show what waits, what is worked on and by whom, executors that Slurm starts, what owners used and have, how fast
+    it goes, and what has waited longest: for the operator.
 
     A live screen, until ^C. A job that takes more than a slot's part of the memory counts as so many slots. Rates need
     `[metrics] directory` in the settings. --json prints one look.
@@ -107,6 +107,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
       spoolctl top --once
       spoolctl top --json | jq '.states[] | select(.state == "new").oldest'
       spoolctl top --json | jq -r '.owners[] | [.name, .slot_seconds, .share] | @tsv'
+      spoolctl top --json | jq '.pilots.pools[] | select(.lost > 0).pool'
 
     Exit codes: 0 shown, 1 there is no spool, or it is closed to this user.
     """
@@ -130,7 +131,7 @@ def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -
 
 def _samples(settings: Settings, interval: float) -> Iterator[Sample]:
     """Yield looks for ever."""
-    rates = _Rates(settings)
+    rates = Rates(settings.metrics.directory, settings.spool.path)
     while True:
         began = time.monotonic()
         yield _look(settings, rates)
@@ -138,7 +139,7 @@ def _samples(settings: Settings, interval: float) -> Iterator[Sample]:
         time.sleep(max(interval, REST * took))
 
 
-def _look(settings: Settings, rates: _Rates) -> Sample:
+def _look(settings: Settings, rates: Rates) -> Sample:
     now, root = time.time(), settings.spool.path
     found = list(depths(root, MOST))
     if not found:
@@ -152,6 +153,7 @@ def _look(settings: Settings, rates: _Rates) -> Sample:
         oldest=sorted(entries, key=lambda entry: -entry.seconds)[:MOST],
         workers=_workers(root, now),
         owners=owners(root, now),
+        pilots=pilots(root, now),
         totals=totals,
         per_second=per_second,
     )
@@ -191,51 +193,20 @@ def _names(directory: str) -> list[str]:
         return []
 
 
-class _Rates:
-    """What the daemons of a spool count, and how fast it grows between two times at which they said so."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._directory, self._spool = settings.metrics.directory, settings.spool.path
-        self._before: dict[str, tuple[float, dict[str, float]]] = {}
-        self._rates: dict[str, dict[str, float]] = {}
-
-    def look(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-        """Return the totals, and what is added to each in a second."""
-        totals: dict[str, float] = {}
-        for path in files_of(self._directory, self._spool):
-            try:
-                written, text = os.stat(path).st_mtime, Path(path).read_text()
-            except OSError:
-                continue  # its daemon ended
-            counts: dict[str, float] = {}
-            for _, name, value in COUNTED.findall(text):
-                counts[name] = counts.get(name, 0.0) + float(value)
-                totals[name] = totals.get(name, 0.0) + float(value)
-            self._compare(path, written, counts)
-        rates: dict[str, float] = {}
-        for growth in self._rates.values():
-            for name, value in growth.items():
-                rates[name] = rates.get(name, 0.0) + value
-        return totals or None, rates or None
-
-    def _compare(self, path: str, written: float, counts: dict[str, float]) -> None:
-        before = self._before.get(path)
-        if before and written > before[0]:
-            span = written - before[0]
-            # A daemon that was started anew counts from 0.
-            grown = {name: value - before[1].get(name, 0.0) for name, value in counts.items()}
-            self._rates[path] = {name: max(0.0, value) / span for name, value in grown.items()}
-        if before is None or written > before[0]:
-            self._before[path] = (written, counts)
-
-
 # -- for a person
 
 
 def _view(sample: Sample) -> Group:
     title = Text(f"{printable(sample.spool)}  {time.strftime('%H:%M:%S', time.localtime(sample.time))}", style="bold")
-    tables = (_states(sample), _work(sample), table(sample.owners), _longest(sample), _flow(sample))
-    return Group(title, *(part for each in tables for part in (Text(), each)))
+    parts = (
+        _states(sample),
+        _work(sample),
+        *tables(sample.pilots),
+        table(sample.owners),
+        _longest(sample),
+        _flow(sample),
+    )
+    return Group(title, *(part for each in parts for part in (Text(), each)))
 
 
 def _states(sample: Sample) -> Table:

@@ -13,6 +13,7 @@ import click
 
 from spoold import client
 from spoold.cli import exits, reading
+from spoold.cli.record import Record
 from spoold.cli.text import printable
 from spoold.client.directory import Directory
 from spoold.client.response import Response, read
@@ -25,10 +26,11 @@ LOOK_AT = "Look at `spoolctl top`, `systemctl status 'spoold-*'` and `df`"
 class Teller:
     """Says on standard error how far a submission is, each time that ``look`` is called and it has changed.
 
-    On a terminal that is one line, which ``end`` removes.
+    On a terminal that is one line, which ``end`` removes. A ``brief`` one says there what happens until the program
+    runs, and elsewhere only that nothing takes it in: for whom the program's output is what they want to see.
     """
 
-    def __init__(self, spool: client.Spool, submission: client.Submission) -> None:
+    def __init__(self, spool: client.Spool, submission: client.Submission, *, brief: bool = False) -> None:
         self._spool = spool
         self._submission = submission
         self._began = time.monotonic()
@@ -36,24 +38,35 @@ class Teller:
         self._is_taken = False
         self._said = ""
         self._live = sys.stderr.isatty()
+        self._brief = brief
 
-    def look(self) -> None:
-        """Say what is new."""
+    def look(self) -> Response | None:
+        """Say what is new; return the response so far where it was looked at."""
         now = time.monotonic()
         if now < self._next:
-            return
+            return None
         self._next = now + PAUSE
         if not self._is_taken and self._spool.transport.is_dropped(self._submission.file):
             if now > self._began + SOON:
                 self._say(f"{not_taken(self._spool, self._submission)}. {LOOK_AT}")
-            return
+            return None
         self._is_taken = True
         try:
             data, _ = self._spool.transport.look(self._submission.id)
+            response = None if data is None else read(data)
         except client.SpoolError:  # the wait itself tells what is wrong
-            return
-        if data is not None:
-            self._say(how_far(read(data)))
+            return None
+        if response is not None:
+            self._tell(response)
+        return response
+
+    def _tell(self, response: Response) -> None:
+        if not self._brief:
+            self._say(how_far(response))
+        elif response.status == "RUNNING":
+            self.end()
+        elif self._live:
+            self._say(how_far(response))
 
     def _say(self, text: str) -> None:
         if text == self._said:
@@ -68,6 +81,19 @@ class Teller:
         """Remove the line."""
         if self._live and self._said:
             click.echo("\r\x1b[K", nl=False, err=True)
+            self._said = ""
+
+
+def drop(spool: client.Spool, data: bytes, id_: str, name: str) -> client.Submission:
+    """Submit a request, and write it down; ``name`` is what it was made of. An interrupt says what may have become."""
+    try:
+        submission = spool.submit(data, id=id_)
+    except KeyboardInterrupt:
+        Record(spool).add(id_, name)
+        click.echo(f"\n{id_}: perhaps it was submitted. `spoolctl status {id_}` tells", err=True)
+        raise
+    Record(spool).add(submission.id, name)
+    return submission
 
 
 def how_far(response: Response) -> str:
@@ -75,7 +101,8 @@ def how_far(response: Response) -> str:
     build = response.waiting_for
     if build is not None:
         what = "its dependencies are built" if build.state == "building" else "its dependencies wait to be built"
-        return f"{what} (build {printable(build.build_id[:12])})"
+        fetched = f", {now.paths} of {now.all_paths} store paths are fetched" if (now := build.fetching) else ""
+        return f"{what} (build {printable(build.build_id[:12])}){fetched}"
     if response.cases is not None:
         return f"running: {len(response.cases)} cases have ended"
     words = {"pending": "queued", "COMPILING": "compiling", "RUNNING": "running"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 from spoold.client import names
@@ -19,6 +19,7 @@ from spoold.client.transport import MOST, Dropped, digest
 LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
 PAUSE = 0.01  # seconds
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+NAMELESS = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 
 
 class Directory:
@@ -42,25 +43,39 @@ class Directory:
         Where another user has that name, it is one that nobody can guess: so nobody can keep us from it.
         """
         self.require()
-        private = self.path("incoming", f".{id_[:100]}.{names.unguessable('')[1:9]}.tmp")
-        descriptor = os.open(private, FLAGS, 0o600)
+        with self._written(id_, data) as (path, uid):
+            name = self._link(path, id_, data)
+        return Dropped(id_, name, uid, digest(data))
+
+    @contextlib.contextmanager
+    def _written(self, id_: str, data: bytes) -> Iterator[tuple[str, int]]:
+        """Write a file, and yield a path to give it a name by, and whose it is.
+
+        It has no name until then: so whoever is killed leaves nothing, and nothing with two names, which is refused. A
+        file server and some other file systems have no such files. There it has a private name meanwhile.
+        """
+        private = ""
+        try:
+            descriptor = os.open(self.path("incoming"), NAMELESS, 0o600)
+        except OSError:
+            private = self.path("incoming", f".{id_[:100]}.{names.unguessable('')[1:9]}.tmp")
+            descriptor = os.open(private, FLAGS, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
-                uid = os.fstat(file.fileno()).st_uid
-            name = self._link(private, id_, data)
+                os.fsync(descriptor)
+                yield private or f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_uid
         finally:
-            os.unlink(private)
-        return Dropped(id_, name, uid, digest(data))
+            if private:
+                os.unlink(private)
 
-    def _link(self, private: str, id_: str, data: bytes) -> str:
-        """Give it its name, and return that; the same file, dropped again, is there already."""
+    def _link(self, path: str, id_: str, data: bytes) -> str:
+        """Give a file its name, and return that; the same file, dropped again, is there already."""
         name = f"{id_}.json"
         for _ in range(2):  # what lies there may be taken in between two looks at it
             with contextlib.suppress(FileExistsError):
-                os.link(private, self.path("incoming", name))
+                link(path, self.path("incoming", name))
                 return name
             with contextlib.suppress(FileNotFoundError):
                 if os.lstat(self.path("incoming", name)).st_uid != os.geteuid():
@@ -69,7 +84,7 @@ class Directory:
                     return name
                 raise RequestError(f"{name} lies in {self.path('incoming')} already: choose another --id")
         name = f"{names.unguessable(id_)}.json"
-        os.link(private, self.path("incoming", name))
+        link(path, self.path("incoming", name))
         return name
 
     def _holds(self, name: str, data: bytes) -> bool:
@@ -119,6 +134,15 @@ class Directory:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def link(path: str, name: str) -> None:
+    """Give a file another name, also one that has none; ``path`` may be that of its descriptor (see open(2))."""
+    directory = os.open(os.path.dirname(name), os.O_PATH | os.O_CLOEXEC)
+    try:  # with the descriptor of any directory os.link() calls linkat(2), and has it follow links
+        os.link(path, os.path.basename(name), src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        os.close(directory)
 
 
 def read(path: str, most: int | None = None) -> bytes:

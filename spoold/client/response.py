@@ -13,6 +13,7 @@ import msgspec
 from spoold.client.errors import AnswerError
 
 COMPLETED, REJECTED, CANCELLED, INTERNAL_ERROR = "COMPLETED", "REJECTED", "CANCELLED", "INTERNAL_ERROR"
+ON_ITS_WAY = ("pending", "INSTALLING_DEPENDENCIES", "DEPENDENCIES_INSTALLED", "COMPILING", "RUNNING")
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +175,11 @@ class Response(_Part, frozen=True):
     def ok(self) -> bool:
         """Tell whether the program was run and ended well; with cases, whether they were run."""
         return self.status == COMPLETED
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it is the final one, and no response so far."""
+        return self.status not in ON_ITS_WAY
 
 
 DECODER = msgspec.json.Decoder(Response)

@@ -49,7 +49,8 @@ PROBE = 'cd "$1/incoming" 2>/dev/null && echo spool'
 DROP = (
     'set -e; d=$1/incoming; p=$(mktemp "$d/.XXXXXXXXXXXX"); trap "rm -f -- \\"\\$p\\"" EXIT; cat >"$p"; '
     'test "$(wc -c <"$p")" -eq "$3"; u=$(stat -c %u "$p"); sync "$p" 2>/dev/null || :; '
-    'ln -T "$p" "$d/$2.json" 2>/dev/null || { test -e "$d/$2.json" && exit 17; exit 1; }; echo "$u"'
+    'mv -nT "$p" "$d/$2.json" 2>/dev/null || :; '
+    'if [ -e "$p" ]; then test -e "$d/$2.json" && exit 17; exit 1; fi; echo "$u"'
 )
 ANSWERS = (
     'cd "$1/done" || exit 1; shift; w=$*; set --; while read -r f; do set -- "$@" "$f"; done; n=; for s in $w; do '

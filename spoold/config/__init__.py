@@ -57,6 +57,13 @@ class SpoolSettings(_Section, frozen=True):
             "owner: it is given away, where the file system keeps no lists; then its owner can change it"
         ),
     ] = "acl"
+    published_by: Annotated[
+        Literal["executor", "health"],
+        setting(
+            "who shows a response. executor: whoever ran it. health: executors only commit, and health lets the owner "
+            "read; for executors that may not, as on nodes of a cluster. The same for all daemons of a spool"
+        ),
+    ] = "executor"
     readers: Annotated[
         list[Annotated[str, msgspec.Meta(pattern=READER)]],
         setting("who may read all responses, beside their owners: user:NAME and group:NAME, or numbers; with acl only"),
@@ -244,6 +251,13 @@ class MetricsSettings(_Section, frozen=True):
         str, setting("where each daemon keeps a file of its own, spoold-*.prom; empty: nothing is measured")
     ] = ""
     interval: Annotated[float, setting("how often they are written", "seconds", ge=1)] = 15.0
+    status_page: Annotated[
+        str,
+        setting(
+            "a page of counts and times for a browser, which health writes as often: its name beside the files, such "
+            "as status.html, or its path; empty: none"
+        ),
+    ] = ""
 
 
 class Settings(_Section, frozen=True):

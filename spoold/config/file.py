@@ -121,6 +121,10 @@ def _refuse_contradictions(settings: Settings) -> None:
             'spool.readers needs access control lists, and spool.answers is "owner": only the owner can be let in. '
             "Remove one of the two"
         )
+    if settings.metrics.status_page and not settings.metrics.directory:
+        raise OperatorError(
+            "metrics.status_page is a page of what is measured, and metrics.directory names no place for that: set it"
+        )
     if lease.limit < 2 * lease.renewal:  # a worker that lives and is a little late would lose its entry
         raise OperatorError(
             f"lease.limit, {lease.limit:g} s, has to be at least twice lease.renewal, {lease.renewal:g} s"

@@ -29,27 +29,56 @@ def examine(settings: Settings, slurm: Slurm | None = None) -> Iterator[Finding]
     yield what.fine(f"{found.get('ClusterName', 'a cluster')} answers")
     if os.geteuid() == 0 and found.get("DisableRootJobs", "").lower() == "yes":
         yield Subject("Slurm's DisableRootJobs").note("root may not submit jobs", "run `spoold scale` as its own user")
-    wait, drain = _seconds(found.get("KillWait", "")), settings.executor.drain
-    grace = Subject("Slurm's KillWait")
-    if wait is not None and drain > wait - SPARE:
-        yield grace.warning(
-            f"{wait:.0f} s, and [executor] drain is {drain:g} s: a longer job of a pilot that is "
-            "cancelled by hand loses an attempt",
-            f"set executor.drain to {max(0.0, wait - SPARE):g} on the nodes, or KillWait to {drain + SPARE:g}",
-        )
-    elif wait is not None:
-        yield grace.fine(f"{wait:.0f} s, and a drain takes {drain:g} s at most")
+    yield _drains(settings, _seconds(found.get("KillWait", "")))
     timeout = _seconds(found.get("SlurmdTimeout", ""))
     if timeout is not None and timeout >= LONG:
         lease = settings.lease.limit
         yield Subject("Slurm's SlurmdTimeout").note(
             f"{timeout:.0f} s; pilots of a lost node are replaced after {lease:g} s, and keep their places until then"
         )
+    yield from _groups(settings, found)
     if _preempts(found) and SIGNALLED not in found.get("SlurmctldParameters", ""):
         yield Subject("preemption").warning(
             "pilots hear of it when their grace is over, so a job that runs loses an attempt",
             f"set SlurmctldParameters={SIGNALLED}",
         )
+
+
+def _groups(settings: Settings, found: dict[str, str]) -> Iterator[Finding]:
+    """Judge what becomes of a signal to a pilot, and whether limits hold, which control groups are for."""
+    tracks, tasks = found.get("ProctrackType", ""), found.get("TaskPlugin", "")
+    if tracks == "proctrack/linuxproc":
+        yield Subject("Slurm's ProctrackType").warning(
+            f"{tracks} signals all that a job began: where a pilot is told to end, its programs are as well, and their "
+            "answers say that a signal ended them",
+            "set ProctrackType=proctrack/cgroup",
+        )
+    if settings.sandbox.engine != "oci":
+        yield Subject("what Slurm allows a pilot").note(
+            f"the engine is {settings.sandbox.engine!a} here: jobs that a daemon starts are not bounded by the job of "
+            "Slurm's, neither in memory nor in cores, and are not ended with it",
+            'set [sandbox] engine = "oci" on the nodes, see Executors that Slurm starts in the operator\'s page',
+        )
+    elif "task/cgroup" not in tasks:
+        yield Subject("Slurm's TaskPlugin").warning(
+            "without task/cgroup Slurm bounds no memory and no cores: a pilot's programs have their own limits alone",
+            "set TaskPlugin=task/cgroup,task/affinity, with ConstrainRAMSpace and ConstrainCores in cgroup.conf",
+        )
+
+
+def _drains(settings: Settings, wait: float | None) -> Finding:
+    grace = Subject("Slurm's KillWait")
+    if wait is None:
+        return grace.unknown("scontrol does not tell it")
+    late = {name: pool.drain for name, pool in settings.scale.pools.items() if pool.drain > wait - SPARE}
+    if not late:
+        most = max(pool.drain for pool in settings.scale.pools.values())
+        return grace.fine(f"{wait:.0f} s, and a drain takes {most:g} s at most")
+    said = ", ".join(f"scale.pools.{name}.drain is {drain:g} s" for name, drain in late.items())
+    return grace.warning(
+        f"{wait:.0f} s, and {said}: a longer job of a pilot that is cancelled by hand loses an attempt",
+        f"set it to {max(0.0, wait - SPARE):g}, or KillWait to {max(late.values()) + SPARE:g}",
+    )
 
 
 def _preempts(found: dict[str, str]) -> bool:

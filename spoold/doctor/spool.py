@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from spoold.config import Settings
 from spoold.doctor import installation, protection
+from spoold.doctor.stores import SKEW
 from spoold.host import fsops, machine, proc, units
 from spoold.host.clock import Clock
 from spoold.model.findings import Finding, Subject
@@ -19,7 +20,6 @@ from spoold.spool import layout, lists
 from spoold.upkeep.presence import elsewhere
 
 LEAST_BYTES, LEAST_SHARE, LEAST_INODES = 1 << 30, 0.05, 10_000
-SKEW = 60.0  # seconds between this machine's clock and the file system's that nobody has to know of
 SINGLE = tuple(role for role in Role if role is not Role.EXECUTOR)  # there is one of each on a spool
 NOBODY = 65534
 INTAKE = "spoold-intake.service"

@@ -1,4 +1,4 @@
-"""The doctor's look at the store as executors see it: from this host, and as those of other hosts noted it.
+"""The doctor's look at what executors see: the store from this host, and all else as those of other hosts noted it.
 
 Nix's database is the builder's alone, and needs a disk of its own host. Executors on other hosts only read the store:
 for them a mount is right, best a read-only one.
@@ -18,6 +18,7 @@ from spoold.model.states import Role
 from spoold.upkeep.presence import elsewhere
 from spoold.upkeep.stores import Seen, look, noted
 
+SKEW = 60.0  # seconds between clocks that nobody has to know of
 MOUNT = "mount the builder's store there, read-only, and set nix.state to the directory above it"
 
 
@@ -37,6 +38,7 @@ def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
     for process, seen in notes.items():
         if seen.host != here:
             yield from _seen(f"store, from {process} on {seen.host}", seen)
+            yield from _from_there(f"from {process} on {seen.host}", seen)
 
 
 def _mount(settings: Settings) -> Iterator[Finding]:
@@ -65,3 +67,33 @@ def _seen(name: str, seen: Seen) -> Iterator[Finding]:
         yield what.note(f"{how} has what the builder provides, and could be written to", "mount it read-only")
     else:
         yield what.fine(f"{how} has what the builder provides")
+
+
+def _from_there(where: str, seen: Seen) -> Iterator[Finding]:
+    """Judge what an executor noted of its host, as this command would judge it there."""
+    if seen.engine:
+        yield Subject(f"sandbox engine, {where}").refused(
+            f"no work is taken: {seen.engine}", "mend that there, or run `spoolctl doctor` on that host for more"
+        )
+    spool = seen.spool
+    if spool is None:
+        return
+    what = Subject(f"spool, {where}")
+    if not spool.shows:
+        yield what.refused(
+            "no list can be set from there, so owners cannot read their responses",
+            'set published_by = "health" in the table [spool] of all settings',
+        )
+    elif spool.remote and not spool.polled:
+        yield what.warning(
+            f"{spool.file_system}, of which inotify tells nothing there: submissions wait for the next scan",
+            "set spool.remote = true in the settings of that host",
+        )
+    else:
+        yield what.fine(f"{spool.file_system}, {'polled' if spool.polled else 'watched'}")
+    if abs(spool.apart) > SKEW:
+        yield Subject(f"clock, {where}").warning(
+            f"it was {abs(spool.apart):.0f} s {'ahead of' if spool.apart > 0 else 'behind'} the file system's; spoold "
+            "goes by that, and people who read logs do not",
+            "keep it with NTP",
+        )

@@ -4,7 +4,8 @@ On v2 a group that holds processes cannot have limited children. So whatever is 
 alone, first goes into a group ``daemon`` below it. That takes a group that is ours to divide: systemd marks those
 (Delegate=yes, of a service as of a scope), gives an ordinary user those that are theirs, and manages all others itself.
 Where there is no systemd, whoever may write there may do so. On v1 systemd gives groups to root alone. So the builder's
-unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``.
+unit makes one named ``builds`` below its own for the builder, and an executor's may make one named ``jobs``. In a job
+of a batch system ``jobs`` may lie beside the group that holds our process, on v2: then that is the one to divide.
 """
 
 from __future__ import annotations
@@ -74,6 +75,16 @@ def unified(own: Path, *wanted: str) -> dict[str, Path]:
         if "memory" in enabled:
             return dict.fromkeys(("memory", "pids", "cpuacct"), parent)
     return {}
+
+
+def beside(own: Path, name: str) -> Path | None:
+    """Return the group of that name that was made for us beside or below the nearest one above ``own``, on v2."""
+    for above in (own, *own.parents):
+        if above == MOUNT.parent:
+            break
+        if (above / name / "cgroup.procs").exists() and os.access(above / name, os.W_OK):
+            return above / name
+    return None
 
 
 def _ours(group: Path) -> bool:

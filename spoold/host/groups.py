@@ -26,6 +26,11 @@ REMEDY = (
     "start it in a control group of its own: its unit with Delegate=yes, or "
     "`systemd-run --scope -p Delegate=yes COMMAND` (with --user for an ordinary user)"
 )
+OF_A_BATCH_JOB = "SLURM_JOB_ID"  # is set in jobs of Slurm's
+IN_A_JOB = (
+    "have slurmd make one: install contrib/deploy/slurm-prolog and slurm-epilog on this node, as in `Executors that "
+    "Slurm starts` in the operator's page"
+)
 
 
 class Groups(NamedTuple):
@@ -162,12 +167,16 @@ def settle() -> Groups:
     missing = [name for name in NEEDED if name not in bases or not os.access(bases[name], os.W_OK)]
     if missing:
         also = "" if unified else "; on version 1 that gives them to root alone, see Engines in the operator's page"
-        raise OperatorError(f"no control group can be made that limits {' and '.join(missing)}: {REMEDY}{also}")
+        remedy = IN_A_JOB if os.environ.get(OF_A_BATCH_JOB) else f"{REMEDY}{also}"
+        raise OperatorError(f"no control group can be made that limits {' and '.join(missing)}: {remedy}")
     return Groups(unified, bases)
 
 
 def _unified() -> dict[str, Path]:
-    parent = cgroups.unified(cgroups.own_group(), *WANTED).get("memory")
+    own = cgroups.own_group()
+    parent = cgroups.unified(own, *WANTED).get("memory")
+    if parent is None and (given := cgroups.beside(own, cgroups.OF_JOBS)) is not None:
+        parent = cgroups.unified(given, *WANTED).get("memory")
     if parent is None:
         return {}
     enabled = (parent / "cgroup.subtree_control").read_text().split()

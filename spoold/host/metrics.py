@@ -180,12 +180,13 @@ SANDBOX_REQUESTS = Counter(
 
 # -- scale
 SCALE_DEMAND = Gauge("spoold_scale_demand", "Submissions that pilots could work on", (Role.SCALE,))
+PILOTS_WANTED = Gauge("spoold_pilots_wanted", "Executors that each pool should have", (Role.SCALE,), pool=())
 PILOTS = Gauge(
     "spoold_pilots",
-    "Jobs of Slurm that are executors, by pool",
+    "Executors that Slurm starts, by pool",
     (Role.SCALE,),
     pool=(),
-    state=("waits", "runs"),
+    state=("pending", "starting", "running", "lost"),
 )
 PILOTS_SUBMITTED = Counter("spoold_pilots_submitted_total", "Executors that Slurm was asked for", (Role.SCALE,))
 PILOTS_CANCELLED = Counter("spoold_pilots_cancelled_total", "Of these, those that were cancelled", (Role.SCALE,))

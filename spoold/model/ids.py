@@ -75,6 +75,7 @@ class Kept(StrEnum):
     COUNT = ".count"
     USAGE = ".usage"
     STORE = ".store"
+    POOLS = ".pools"
 
 
 class Hint(NamedTuple):

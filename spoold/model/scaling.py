@@ -24,6 +24,15 @@ class PoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     slots: Annotated[int, setting("how many programs each runs at once; so many CPUs it asks for", ge=1)] = 1
     memory: Annotated[int, setting("what each asks for; 0 means the cluster's default", "bytes", ge=0)] = 0
     time: Annotated[float, setting("the time limit of each; it takes no more jobs before", "seconds", ge=120)] = 3600.0
+    drain: Annotated[
+        float,
+        setting(
+            "one that is to end lets jobs run for so long, then they go back and lose no attempt; less than Slurm's "
+            "KillWait by 5 s",
+            "seconds",
+            ge=0,
+        ),
+    ] = 25.0
     idle: Annotated[float, setting("each ends after so long without work", "seconds", gt=0)] = 60.0
     partition: Annotated[str, setting("Slurm's partition; empty means its default")] = ""
     account: Annotated[str, setting("the account that is charged; empty means the user's default")] = ""

@@ -58,6 +58,7 @@ class EngineMonitor:
         self._began = self._ended = float("-inf")  # the last check, on the monotonic clock
         self._looking: threading.Thread | None = None
         self._failure = ""
+        self.trouble = ""  # why it cannot be used, as far as is known
         self.ready = threading.Event()
 
     @property
@@ -126,11 +127,11 @@ class EngineMonitor:
                 log.bug("the engine could not be checked; no work is taken until it can", error=error)
             else:
                 log.error("the engine cannot be used; no work is taken until it can", error=error)
-            self._failure = repr(error)
+            self._failure, self.trouble = repr(error), str(error)
         else:
             if self._failure:
                 log.info("the engine is back")
-            self._failure = ""
+            self._failure = self.trouble = ""
             if sandbox is self.sandbox:  # else the latest one has yet to be prepared
                 self.ready.set()
 

@@ -101,43 +101,61 @@ def _order(queue: Queue, state: State) -> int:
     return queue.kind.on_its_way.index(state)
 
 
-def publish_committed(queue: Queue, log: Log) -> None:
-    """Show the results of entries that were committed by a process that died before it could show them.
+def publish_committed(queue: Queue, log: Log) -> list[str]:
+    """Show the results of entries that were committed by a process that did not show them; return their ids.
+
+    It died before it could, or only commits: one like that shows none here either.
 
     Of several attempts' results it is the last one's: only the current attempt can commit, it wrote its result before
-    that, and no attempt begins after it. So results are listed once more when the commit has been seen: what was
+    that, and no attempt begins after it. So results are listed once more when the commits have been seen: what was
     listed before may be an earlier attempt's alone. A private name goes when the public one is durable: its holder may
     have shown it a moment ago, and be about to sync many at once.
     """
-    stale, is_durable = [], True
+    if queue.results.commits_only:
+        return []
+    stale, is_durable, committed = [], True, []
     for id_, results in queue.results.waiting().items():
         if not fsops.exists(queue.path(State.DONE, ids.done_name(id_))):
             stale += _outdated(queue, results)
             continue
-        if not fsops.exists(queue.path(State.DONE, ids.response_name(id_))):
-            latest = queue.results.waiting().get(id_, [])
-            if not latest:
-                continue  # its holder has shown it meanwhile
-            log.info("publishing the result of a process that died", **{queue.kind: id_}, attempt=latest[-1].attempt)
-            queue.results.publish(latest[-1])
-        queue.release_id(id_)
-        stale += results
-        is_durable = False
+        if fsops.exists(queue.path(State.DONE, ids.response_name(id_))):
+            queue.release_id(id_)
+            stale += results
+            is_durable = False
+        else:
+            committed.append(id_)
+    shown = _publish_latest(queue, committed, log)
     if not is_durable:
         fsops.sync_directory(queue.path(State.DONE))
     for result in stale:
         queue.results.drop(result)
+    return shown
+
+
+def _publish_latest(queue: Queue, committed: list[str], log: Log) -> list[str]:
+    found = queue.results.waiting() if committed else {}
+    latest = [found[id_] for id_ in committed if id_ in found]  # of the others the holder has shown it meanwhile
+    for results in latest:
+        log.info("publishing what another committed", **{queue.kind: results[-1].id}, attempt=results[-1].attempt)
+    shown = queue.results.publish(*(results[-1] for results in latest)) if latest else []
+    for outdated in (result for results in latest for result in results[:-1]):
+        queue.results.drop(outdated)
+    return [entry.id for entry in shown]
 
 
 def _outdated(queue: Queue, results: list[Entry]) -> list[Entry]:
-    """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it."""
+    """Return the results that nobody can commit any more. Attempt 0 is a refusal's, which has no entry before it.
+
+    A result is written once its attempt has begun. So one of a later attempt than the entry has, which is looked for
+    after the result was seen, is left of a loss of power that took the attempt back.
+    """
     found = []
     for result in results:  # one that an earlier use of the id left may be another owner's
         place = queue.locate(result.id, result)
         if place is None:
             found += [result] if result.attempt > 0 else []
         elif place[0] is not State.DONE:  # else committed since it was looked for there: the next look shows it
-            found += [result] if result.attempt < place[1].attempt else []
+            found += [result] if result.attempt != place[1].attempt else []
     return found
 
 

@@ -7,20 +7,27 @@ nothing. The private name goes last, once the public one is durable. Many of the
 
 Returned files that have no room in a response lie beside it at each step, and are there first: before the private
 result, and durably before the public one. So no response names what is not there.
+
+A process that may let nobody in only commits. Then another one puts a copy, which its owner may read, in the place of
+the private result before it shows that.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import secrets
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
-from spoold.host import fsops
+from spoold.host import attributes, fsops
 from spoold.model import ids
 from spoold.model.errors import LeaseLostError
-from spoold.model.ids import Entry
+from spoold.model.ids import Entry, Private
 from spoold.model.states import State
-from spoold.spool.answers import Answers, publish
+from spoold.spool.answers import Answers, forget, publish, take_along
 from spoold.spool.tar import Tar
 
 MOST_SHOWN = 64  # results that wait for one sync of done/ together
@@ -35,12 +42,25 @@ class Entries(Protocol):
     def entry_path(self, state: State, entry: Entry) -> str:
         """Return where ``entry`` is while it is in ``state``."""
 
+    def private(self, kind: Private, stem: str) -> str:
+        """Return the path under which something of that kind is written before it is shown."""
+
+    def attempts_in(self, state: State) -> list[int]:
+        """Return which attempts an entry in ``state`` can have."""
+
     def release_id(self, id_: str) -> None:
         """Forget whose an id is, once its entry is in ``done/``."""
 
 
 class Results:
-    """The results of ``entries``. Those for a client are written by ``answers``, all others are for all daemons."""
+    """The results of ``entries``. Those for a client are written by ``answers``, all others are for all daemons.
+
+    One whose process ``commits_only`` shows none. With ``owner_of``, which returns whose (uid, gid) an entry in
+    ``done/`` is, or None where nobody can tell, those of such processes are handed over before they are shown.
+    """
+
+    commits_only = False
+    owner_of: Callable[[Entry], tuple[int, int] | None] | None = None
 
     def __init__(self, entries: Entries, answers: Answers) -> None:
         self._entries = entries
@@ -77,8 +97,12 @@ class Results:
 
         A ``tar`` is shown before it. Without ``tidy`` the result keeps its private name, from which a restart would
         publish it again, until :meth:`tidy` is called, which one may do once for many. Raises :class:`LeaseLostError`
-        when the entry is no longer this attempt's: then nothing was published.
+        when the entry is no longer this attempt's: then nothing was published. One that ``commits_only`` leaves the
+        rest to another.
         """
+        if self.commits_only:
+            self._refuse_later(entry)
+            owner = None
         self._write_all(entry, result, owner, tar)
         fsops.sync_directory(self._entries.path("tmp"))
         path = self._entries.entry_path(state, entry)
@@ -88,6 +112,8 @@ class Results:
             raise LeaseLostError(path)
         fsops.sync_directory(self._entries.path(State.DONE))
         self._entries.release_id(entry.id)
+        if self.commits_only:
+            return
         if tar:
             self._link_tar(entry)
         self._link(entry)
@@ -95,6 +121,19 @@ class Results:
             self._shown[entry] = tar is not None
         if tidy or len(self._shown) >= MOST_SHOWN:
             self.tidy()
+
+    def _refuse_later(self, entry: Entry) -> None:
+        """Raise :class:`FileExistsError` where a later attempt has a result, which would be shown in place of this one.
+
+        Either this attempt is lost, or a loss of power took the later one back. Then what is left of it is removed by
+        whoever shows results.
+        """
+        for attempt in self._entries.attempts_in(State.RUNNING):
+            path = self._private(entry._replace(attempt=attempt))
+            if attempt > entry.attempt and fsops.exists(path):
+                raise FileExistsError(
+                    errno.EEXIST, "a later attempt has a result; health removes it if it is lost", path
+                )
 
     def _write_all(self, entry: Entry, result: bytes, owner: tuple[int, int] | None, tar: Tar | None) -> None:
         """Write a private result and what is beside it, of which a try before may have left another."""
@@ -154,18 +193,49 @@ class Results:
         with self._lock:
             self._shown = {entry: has_tar for entry, has_tar in self._shown.items() if entry not in shown}
 
-    def publish(self, entry: Entry) -> None:
-        """Show the result of a committed entry. May be repeated, by anyone, any number of times.
+    def publish(self, *entries: Entry) -> list[Entry]:
+        """Show the results of committed entries, and return whose. May be repeated, by anyone, any number of times.
 
-        That may be long after the commit; the entry's mtime says for how long the answer could be fetched.
+        That may be long after the commit; an entry's mtime says for how long the answer could be fetched.
         """
-        fsops.touch(self._ended(entry))
-        self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries it again
-        if fsops.exists(self._private_tar(entry)) or fsops.exists(self._public_tar(entry)):
-            self._link_tar(entry)  # where it was renamed, whoever did that may have died before it was durable
-        self._link(entry)
+        there = [entry for entry in entries if self._hand_over(entry)]
+        for entry in there:
+            fsops.touch(self._ended(entry))
+            self._entries.release_id(entry.id)  # before: while there is a private name, whoever comes next tries again
+            if fsops.exists(self._private_tar(entry)) or fsops.exists(self._public_tar(entry)):
+                self._link_tar(entry)  # where it was renamed, whoever did that may have died before it was durable
+            self._link(entry)
         fsops.sync_directory(self._entries.path(State.DONE))
-        self.drop(entry)
+        for entry in there:
+            self.drop(entry)
+        return there
+
+    def _hand_over(self, entry: Entry) -> bool:
+        """Let the owner in to what its holder only committed; False where that is gone: it was requeued meanwhile."""
+        owner = self.owner_of(entry) if self.owner_of else None
+        return owner is None or all(
+            self._replace(path, owner) for path in (self._private_tar(entry), self._private(entry))
+        )
+
+    def _replace(self, path: str, owner: tuple[int, int]) -> bool:
+        """Put a copy that is an answer in the place of a private file that is none; False where that went meanwhile."""
+        found, directory = attributes.rights(path), attributes.rights(os.path.dirname(path))
+        if found is None or directory is None or not self._answers.what_is_wrong(found, owner[0], directory):
+            return True
+        seen, data = attributes.identity(path), fsops.read(path)
+        if data is None:
+            return False
+        copy = self._entries.private(Private.ANSWER, f"{os.path.basename(path)}.{secrets.token_hex(4)}")
+        self._answers.write(copy, data, owner)
+        if attributes.identity(path) != seen:
+            fsops.remove(copy)
+            forget(copy)
+            return False
+        take_along(copy, path, over=True)
+        if not self._answers.by_list:
+            fsops.sync_directory(os.path.dirname(path))  # or a loss of power could leave it given away without a digest
+        fsops.replace(copy, path)
+        return True
 
     def drop(self, entry: Entry) -> None:
         """Remove the private name of a result. What is beside it goes first: so by itself it belongs to nobody."""

@@ -7,7 +7,6 @@ called from several threads, since all state is on disk.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from spoold.config import Settings
-from spoold.host import attributes, fsops, strangers
+from spoold.host import attributes, fsops
 from spoold.host.clock import Clock
 from spoold.host.metrics import GIVEN_UP, QUARANTINED, RESPONSES
 from spoold.host.syncs import sync_files
@@ -38,15 +37,21 @@ LONGEST_REFUSAL = 1 << 16  # bytes of one of a name, which says the name and lit
 
 
 class Spool:
-    """The submissions below ``settings.spool.path``; ``role`` names the process's probe file."""
+    """The submissions below ``settings.spool.path``; ``role`` names the process's probe file.
 
-    def __init__(self, settings: Settings, role: str) -> None:
+    An executor (``executes``) leaves answers to health, where the settings say so.
+    """
+
+    def __init__(self, settings: Settings, role: str, *, executes: bool = False) -> None:
         """Raise :class:`OperatorError` where a reader of the settings is not known here."""
         self.root = settings.spool.path
         self.answers = Answers(settings.spool)
         lease = settings.lease
         self.queue = OwnedQueue(self.root, lease.attempts, lease.pause, self.answers)
         self.clock = Clock(os.path.join(self.root, "tmp", f"{role}{Kept.PROBE}"))
+        if settings.spool.published_by == "health":
+            self.queue.results.commits_only = executes
+            self.queue.results.owner_of = self._owner_of_committed
 
     def accept(self, id_: str, request: Request, origin: Origin) -> bool:
         """Store the Submission object in ``new/``; False where the id was taken meanwhile.
@@ -142,6 +147,11 @@ class Spool:
             return None
         return origin.uid, origin.gid
 
+    def _owner_of_committed(self, entry: Entry) -> tuple[int, int] | None:
+        """Return whose a committed entry is: its name tells the uid, and that is enough for a list."""
+        named = None if entry.owner is None else (entry.owner, -1)
+        return named if named and self.answers.by_list else self.owner_of(ids.response_name(entry.id)) or named
+
     def _owner_inside(self, answer: str) -> int | None:
         """Return whose a refusal is whose name does not tell: it says so, and no stranger can have changed that."""
         path = self.queue.path(State.DONE, answer)
@@ -191,8 +201,11 @@ class Spool:
     def write_progress(self, id_: str, response: Response, origin: Origin, attempt: int) -> None:
         """Write the side file that its owner may look at meanwhile. No decision reads it, so it isn't synced.
 
-        It is small, whatever a build or a compilation had to say: there is one for each submission on its way.
+        It is small, whatever a build or a compilation had to say: there is one for each submission on its way. A
+        process that only commits writes none, since its owner could not read it.
         """
+        if self.queue.results.commits_only:
+            return
         private = self.queue.private(Private.PROGRESS, f"{id_}@{attempt}")
         self.answers.write(private, published(id_, in_short(response), origin), (origin.uid, origin.gid), sync=False)
         fsops.replace(private, self.queue.path("progress", ids.done_name(id_)))
@@ -216,9 +229,14 @@ class Spool:
         result = published(entry.id, ended, origin)
         self.queue.results.commit(entry, State.RUNNING, result, (origin.uid, origin.gid), tidy=tidy, tar=tar)
         RESPONSES.add(response.status)
-        with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
-            fsops.remove(self.queue.path("progress", ids.done_name(entry.id)))
+        if not self.queue.results.commits_only:
+            self.end_progress(entry.id)
         return len(result) + (tar.size if tar else 0)
+
+    def end_progress(self, id_: str) -> None:
+        """Remove the side file of a submission that is answered."""
+        with contextlib.suppress(OSError):  # its owner may have mounted something over it; health tries again
+            fsops.remove(self.queue.path("progress", ids.done_name(id_)))
 
     def _ended(self, response: Response, origin: Origin) -> Response:
         """Return a final response with what is known of when and where it was made."""
@@ -270,19 +288,3 @@ def published(id_: str, response: Response, origin: Origin) -> bytes:
     """Return the bytes that a client reads: one JSON object, its id and what it answers first, a newline at the end."""
     sha256 = origin.sha256 if origin.sha256 and origin.whole else UNSET
     return ENCODER.encode(msgspec.structs.replace(response, Submission_id=id_, request_sha256=sha256)) + b"\n"
-
-
-def origin_of(dropped: strangers.Dropped, arrival: float, most: int) -> Origin:
-    """Return who dropped what. Of a thing that is no file, its kind stands in for the bytes.
-
-    Of a file of more than ``most`` bytes only the first were read, one more than that. One with a second name was not
-    read.
-    """
-    is_file = dropped.kind == "file"
-    return Origin(
-        uid=dropped.uid,
-        gid=dropped.gid,
-        sha256=hashlib.sha256(dropped.data if is_file else dropped.kind.encode()).hexdigest(),
-        arrival=arrival,
-        whole=is_file and dropped.links == 1 and len(dropped.data) <= most,
-    )

@@ -56,14 +56,17 @@ class Measure:
     def __init__(self, root: str, clock: Clock, states: Iterable[str]) -> None:
         self._root, self._clock, self._states = root, clock, tuple(states)
         self._rests_until = 0.0  # on the monotonic clock
+        self.found: list[Depth] = []  # by the last look, at ``at`` on the file system's clock
+        self.at = 0.0
 
     def __call__(self) -> None:
         """Measure, unless that was done a moment ago."""
         began = self._clock.monotonic()
         if began < self._rests_until:
             return
-        now = self._clock.file_system()
-        for depth in depths(self._root, states=self._states):
+        self.at = now = self._clock.file_system()
+        self.found = list(depths(self._root, states=self._states))
+        for depth in self.found:
             ENTRIES.set(depth.number, depth.state)
             OLDEST.set(max(0.0, now - depth.oldest[0].since) if depth.oldest else 0.0, depth.state)
         took = self._clock.monotonic() - began

@@ -1,31 +1,53 @@
-"""Stores: where each executor has the store from which its jobs run, and what it sees of it from there.
+"""Stores: where each executor has the store from which its jobs run, and what else it sees from its host.
 
 Spec: spool-layout.md, "Several hosts". The store is the builder's. On another host it is mounted, as a rule read-only,
 and only an executor there can tell whether it is whole. So each notes in ``tmp/<process>.store`` what it sees whenever
-the builder provides another runtime: for ``spoolctl doctor``, on whichever host that is run. Nothing is decided by it:
-it is not synced, and a note that cannot be read counts as none.
+the builder provides another runtime, or its engine fails: for ``spoolctl doctor``, on whichever host that is run. With
+it goes what the doctor would look at there: how the spool is mounted, the clock, and why the engine cannot be used.
+Nothing is decided by it: it is not synced, and a note that cannot be read counts as none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 import msgspec
 
-from spoold.config import NixSettings, Settings
+from spoold.config import NixSettings, Settings, SpoolSettings
 from spoold.host import fsops, machine
+from spoold.host.clock import Clock
 from spoold.host.log import Log
 from spoold.model.ids import Kept, Private
 from spoold.model.job import Runtime
 from spoold.model.states import Role
+from spoold.spool import lists
 
 log = Log(Role.EXECUTOR)
 LARGEST = 1 << 16  # bytes of a note
+MOST = 2000  # characters of what is wrong with an engine
+
+
+class SpoolSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What one host sees of the spool: by which file system, whether it is polled, and what cannot be done from there.
+
+    ``apart`` is by how many seconds the host's clock is ahead of the file system's. ``shows`` tells whether owners can
+    read what an executor there comes to.
+    """
+
+    file_system: str
+    remote: bool
+    polled: bool
+    apart: float
+    shows: bool
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one host sees of the store: ``lacks`` is a path of the runtime that is not there, "" where all are."""
+    """What one host sees of the store: ``lacks`` is a path of the runtime that is not there, "" where all are.
+
+    ``spool`` is what it sees of that, null in notes of earlier versions; ``engine`` why the engine cannot be used.
+    """
 
     host: str
     path: str
@@ -33,6 +55,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     remote: bool = False
     read_only: bool = False
     lacks: str = ""
+    spool: SpoolSeen | None = None
+    engine: str = ""
 
 
 def look(settings: NixSettings, runtime: Runtime) -> Seen:
@@ -53,22 +77,46 @@ def look(settings: NixSettings, runtime: Runtime) -> Seen:
     )
 
 
+def look_at_spool(settings: SpoolSettings, clock: Clock) -> SpoolSeen:
+    """Look at the spool from this host, as an executor does."""
+    mount = machine.mount_of(settings.path)
+    leaves_it = settings.published_by == "health" or settings.answers == "owner"
+    return SpoolSeen(
+        file_system=mount.kind,
+        remote=mount.remote,
+        polled=settings.remote,
+        apart=round(time.time() - clock.file_system(), 3),
+        shows=leaves_it or lists.keeps_lists(settings.path),
+    )
+
+
 class Stores:
-    """The notes of one executor, in the spool ``root``."""
+    """The notes of one executor, on the spool of ``settings`` and its ``clock``."""
 
-    def __init__(self, root: str, settings: Settings) -> None:
-        self._path = os.path.join(root, "tmp", settings.executor.process + Kept.STORE)
-        self._settings = settings.nix
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._path = os.path.join(settings.spool.path, "tmp", settings.executor.process + Kept.STORE)
+        self._settings, self._clock = settings, clock
+        self._noted: tuple[Runtime, str] | None = None
 
-    def note(self, runtime: Runtime) -> None:
-        """Say what is seen of the store, and log what is missing; where the host is in the way, nothing is said."""
+    def note(self, runtime: Runtime, engine: str) -> None:
+        """Say what is seen, where the runtime or what is wrong with the engine is another; log what is missing.
+
+        Where the host is in the way, nothing is said.
+        """
+        if (runtime, engine) == self._noted:
+            return
+        self._noted = runtime, engine
         try:
-            seen = look(self._settings, runtime)
+            seen = self._look(runtime)
+            spool = look_at_spool(self._settings.spool, self._clock)
             private = self._path + Private.NOTE
-            fsops.write_private(private, msgspec.json.encode(seen), sync=False)
+            note = msgspec.structs.replace(seen, spool=spool, engine=engine[:MOST])
+            fsops.write_private(private, msgspec.json.encode(note), sync=False)
             fsops.replace(private, self._path)
         except OSError as error:
-            log.warning("where the store is could not be noted", store=self._settings.physical_store, error=error)
+            log.warning(
+                "what is seen from here could not be noted", store=self._settings.nix.physical_store, error=error
+            )
             return
         if seen.lacks:
             log.warning(
@@ -76,6 +124,14 @@ class Stores:
                 store=seen.path,
                 lacks=seen.lacks,
             )
+
+    def _look(self, runtime: Runtime) -> Seen:
+        """Look at the store; one that is closed to us lacks all that there is."""
+        try:
+            return look(self._settings.nix, runtime)
+        except PermissionError as error:
+            path = self._settings.nix.physical_store
+            return Seen(host=os.uname().nodename, path=path, lacks=str(error.filename or path))
 
 
 def noted(root: str) -> dict[str, Seen]:

@@ -27,6 +27,7 @@ from spoold.model.findings import Level
 from spoold.model.job import Runtime
 from spoold.model.states import Role, State
 from spoold.spool import layout
+from spoold.upkeep import stores
 from spoold.upkeep.leavings import ABANDONED, LOOK, Leavings
 from spoold.upkeep.stores import look, noted
 from tests.actors.bench import Bench, settings_for
@@ -340,6 +341,30 @@ def test_an_executor_notes_what_it_sees_of_the_store(bench: Bench) -> None:
     seen = noted(str(bench.root))["executor-default"]
     assert seen.host == os.uname().nodename
     assert seen.path == bench.settings.nix.physical_store
+    assert seen.engine == ""
+    assert seen.spool is not None
+    assert (seen.spool.polled, seen.spool.shows) == (False, True)
+    assert abs(seen.spool.apart) < 60
+
+
+def test_an_executor_notes_why_it_takes_no_work(bench: Bench) -> None:
+    def engine() -> str:
+        notes = noted(str(bench.root))
+        return notes["executor-default"].engine if notes else ""
+
+    bench.sandbox.away = True
+    bench.until(lambda: engine() == "the engine is away")
+    bench.sandbox.away = False
+    bench.until(lambda: engine() == "")
+
+
+def test_a_store_that_is_closed_to_an_executor_is_noted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/srv/store")
+
+    monkeypatch.setattr(stores, "look", closed)
+    bench.until(lambda: noted(str(bench.root)))
+    assert noted(str(bench.root))["executor-default"].lacks == "/srv/store"
 
 
 def test_a_note_that_cannot_be_read_counts_as_none(spool: Path) -> None:
@@ -367,6 +392,29 @@ def test_the_doctor_tells_of_stores_from_here_and_from_other_hosts(spool: Path, 
     assert "executor-pool-0 on node1" in good.what
     assert "nfs4, read-only" in good.detail
     assert "/nix/store/x" in bad.detail
+
+
+SEEN = {"file_system": "nfs4", "remote": True, "polled": True, "apart": 0.1, "shows": True}
+
+
+@pytest.mark.parametrize(
+    ("spool_seen", "engine", "found"),
+    [
+        ({}, "", {"spool": Level.FINE}),
+        ({"polled": False}, "", {"spool": Level.WARNING}),
+        ({"shows": False}, "", {"spool": Level.REFUSED}),
+        ({"apart": -90.0}, "", {"spool": Level.FINE, "clock": Level.WARNING}),
+        ({}, "no control group can be made", {"spool": Level.FINE, "sandbox engine": Level.REFUSED}),
+    ],
+)
+def test_the_doctor_tells_of_what_is_seen_from_a_node(
+    spool: Path, spool_seen: dict[str, object], engine: str, found: dict[str, Level]
+) -> None:
+    theirs = {"host": "node1", "path": "/srv/store", "engine": engine, "spool": SEEN | spool_seen}
+    (spool / "tmp" / "executor-pool-0.store").write_bytes(msgspec.json.encode(theirs))
+    where = ", from executor-pool-0 on node1"
+    told = {each.what: each.level for each in doctor.examine(settings_for(spool), None)}
+    assert told == {f"{what}{where}": level for what, level in ({"store": Level.FINE} | found).items()}
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from spoold.actors.scale import Scale
 from spoold.actors.scale.decision import Pilots, decide, wanted
 from spoold.actors.scale.demand import Demand, Renewals
 from spoold.actors.scale.pilots import FIRST, LONGEST, QUICK, Pool
-from spoold.config import ExecutorSettings, LeaseSettings, Settings
+from spoold.config import LeaseSettings, Settings
 from spoold.config.file import decode
-from spoold.host import machine
 from spoold.model.errors import OperatorError
-from spoold.model.scaling import PoolSettings, ScaleSettings
-from spoold.slurm import Job, JobState, Slurm
-from tests.actors.bench import Bench, settings_for
+from spoold.model.scaling import PoolSettings
+from spoold.slurm import Job, JobState
+from spoold.upkeep.pools import noted
+from tests.actors.bench import Bench
+from tests.actors.head import Head
 from tests.clusters import Cluster, Real, StandIn
-from tests.engines import REPOSITORY
 from tests.names import named
 
 LEASE = 30.0
@@ -71,6 +70,8 @@ WAITS, RUNS, LEAVES, ENDED = JobState
         (pilots(job(1, 0, RUNS), job(2, 1, RUNS), present={0, 1}), 0, [], []),  # those that run leave by themselves
         (pilots(job(1, 0, RUNS), job(2, 0, WAITS), present={0}), 1, [], [2]),  # two of one name
         (pilots(job(1, 0, WAITS), job(2, 0, WAITS)), 1, [], [2]),
+        (pilots(job(1, 0, WAITS)._replace(reason="BeginTime")), 1, [1], [1]),  # it was requeued, to wait for minutes
+        (pilots(job(1, 0, WAITS)._replace(reason="BeginTime"), present={0}), 1, [], []),
         (pilots(job(1, 7, WAITS)), 0, [], [1]),  # from when there could be more
     ],
 )
@@ -85,6 +86,13 @@ def test_the_first_pool_gets_as_many_as_it_may_and_the_next_the_rest() -> None:
     assert wanted(pools, 5) == [2, 1]
     assert wanted(pools, 11) == [2, 3]
     assert wanted(pools, 1000) == [2, 8]
+
+
+def test_what_is_told_of_a_pool() -> None:
+    jobs = [job(1, 0, WAITS), job(2, 1, RUNS), job(3, 2, RUNS), job(4, 3, RUNS), job(5, 4, ENDED), job(6, 5, LEAVES)]
+    state = pilots(*jobs, present={1, 6}, lost={4}).state("pool", POOL, 5)
+    assert (state.pool, state.most, state.wanted) == ("pool", 3, 5)
+    assert (state.pending, state.starting, state.running, state.lost) == (1, 1, 2, 1)
 
 
 def test_a_job_is_no_other_pools() -> None:
@@ -206,60 +214,6 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
     made.stop()
 
 
-class Head:
-    """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
-
-    def __init__(self, root: Path, cluster: Cluster, **pool: object) -> None:
-        program = root / "pilot"
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
-        program.chmod(0o755)
-        config = root / "spoold.toml"
-        changes = {"most": 2, "entries": 1, "idle": 1.0, "program": str(program), "config": str(config)} | pool
-        lease = LeaseSettings(renewal=0.2, limit=8.0, check=0.1, pause=0.05)
-        self.settings = settings_for(
-            root / "spool",
-            lease=lease,
-            executor=ExecutorSettings(name="head", slots=1, route_only=True, drain=1.0),
-            scale=ScaleSettings(interval=0.1, pools={"pool": PoolSettings(**changes)}),  # type: ignore[arg-type]
-        )
-        config.write_text(
-            f'[spool]\npath = "{root}/spool"\nscan = 0.2\n'
-            "[lease]\nrenewal = 0.2\nlimit = 8.0\n[executor]\ndrain = 1.0\n"
-        )
-        self.bench = Bench(root / "spool", self.settings)
-        self.cluster = cluster
-        self.scale = self.new_scale()
-
-    def new_scale(self) -> Scale:
-        return Scale(self.settings, Slurm(self.cluster.variables))
-
-    def until(self, condition: Callable[[], object]) -> None:
-        self.bench.until(condition, self.step)
-
-    def step(self) -> None:
-        self.bench.step()
-        self.bench.health.step()
-        self.scale.step()
-
-    def states(self) -> list[JobState]:
-        found = Slurm(self.cluster.variables).jobs(os.geteuid())
-        assert found is not None
-        return [each.state for each in found]
-
-    def processes(self) -> list[int]:
-        """Return the pilots that run on this host."""
-        found: list[int] = []
-        for lock in (self.bench.root / "tmp").glob("executor-pool-*.lock"):
-            found += machine.lock_holders(str(lock)) or []
-        return found
-
-    def answered(self, *ids: str) -> bool:
-        return all(self.bench.has("done", f"{id_}.response.json") for id_ in ids)
-
-    def left(self) -> list[str]:
-        return [name for name in os.listdir(self.bench.root / "tmp") if name.startswith("executor-pool")]
-
-
 @pytest.fixture
 def head(tmp_path: Path, cluster: Cluster) -> Iterator[Head]:
     made = Head(tmp_path, cluster)
@@ -273,9 +227,15 @@ def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
         head.bench.drop(id_)
     head.until(lambda: head.answered(*ids))
     assert {head.bench.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
+    told = noted(str(head.bench.root))
+    assert told is not None
+    assert told[0].slurm
+    assert told[0].pools[0].running >= 1
     head.until(lambda: not {WAITS, RUNS, LEAVES} & set(head.states()) and not head.left())
     head.step()
     assert not {WAITS, RUNS} & set(head.states())
+    head.scale.stop()
+    assert noted(str(head.bench.root)) is None
 
 
 def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> None:
@@ -391,5 +351,5 @@ def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
     ):
         assert wanted_option in said
     assert said[-1].startswith("--wrap=exec ")
-    assert "executor --name pool-0 --slots 4 --idle 1 --lifetime 3539" in said[-1]
+    assert "executor --name pool-0 --slots 4 --idle 1 --lifetime 3539 --drain 1" in said[-1]
     head.bench.close()

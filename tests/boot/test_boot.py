@@ -108,15 +108,23 @@ def test_the_doctor_refuses_nothing(host: Machine) -> None:
 
 
 def test_what_the_documents_link_to_is_in_the_package(host: Machine) -> None:
-    page = host.path("/usr/share/doc/spoold/contrib/docs/operator.md")
-    links = re.findall(r"\]\(([^):#]+)[)#]", page.read_text())  # no address has such a beginning
-    assert len(links) > 3
-    for link in links:
-        host.run("test", "-s", f"/usr/share/doc/spoold/contrib/docs/{link}")
+    docs = host.path("/usr/share/doc/spoold/contrib/docs")
+    pages = sorted(docs.rglob("*.md"))
+    assert {page.name for page in pages} >= {page.name for page in (engines.REPOSITORY / "contrib/docs").rglob("*.md")}
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^):#]+)[)#]", page.read_text())]
+    assert len(links) > 50
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
     (hello,) = [path.name for path in host.path("/var/spool/spoold/done").glob("hello-*.response.json")]
     asks = f"SSH_ORIGINAL_COMMAND=status {hello.removesuffix('.response.json')}"
     answer = host.run("/usr/libexec/spoold/ssh-gateway", user=USERS[0], env=(asks,))
     assert json.loads(answer)["status"] == "COMPLETED"
+
+
+def test_the_journal_is_asked_as_the_page_says(host: Machine) -> None:
+    (ask,) = commands("Logs")
+    drop(host, "bob", {"alice-ex3": "echo asked"})
+    answers(host, "bob", ["alice-ex3"])
+    wait_until(lambda: "alice-ex3" in host.sh(ask), lambda: log(host))
 
 
 def test_metrics_are_where_the_page_puts_them(host: Machine) -> None:

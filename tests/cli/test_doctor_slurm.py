@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from spoold.config import ExecutorSettings, Settings, SpoolSettings
+from spoold.config import SandboxSettings, Settings, SpoolSettings
 from spoold.doctor import spool
 from spoold.doctor.slurm import examine
 from spoold.model.findings import Level
@@ -18,7 +18,7 @@ from spoold.spool import layout
 from tests.clusters import Real, running
 
 SETTINGS = Settings(scale=ScaleSettings(pools={"a": PoolSettings()}))
-GOOD = {"ClusterName": "c", "KillWait": "65 sec", "SlurmdTimeout": "60 sec", "PreemptType": "preempt/none"}
+GOOD = {"ClusterName": "c", "KillWait": "30 sec", "SlurmdTimeout": "60 sec", "PreemptType": "preempt/none"}
 
 
 class Told(Slurm):
@@ -47,13 +47,22 @@ def test_a_slurm_that_is_away_is_refused() -> None:
     ("change", "what", "level"),
     [
         ({}, "Slurm's KillWait", Level.FINE),
-        ({"KillWait": "64 sec"}, "Slurm's KillWait", Level.WARNING),
+        ({"KillWait": "29 sec"}, "Slurm's KillWait", Level.WARNING),
         ({"SlurmdTimeout": "300 sec"}, "Slurm's SlurmdTimeout", Level.NOTE),
         ({"PreemptType": "preempt/partition_prio"}, "preemption", Level.WARNING),
+        ({"ProctrackType": "proctrack/linuxproc"}, "Slurm's ProctrackType", Level.WARNING),
+        ({}, "what Slurm allows a pilot", Level.NOTE),
     ],
 )
 def test_what_costs_attempts_is_said(change: dict[str, str], what: str, level: Level) -> None:
     assert levels(GOOD | change)[what] is level
+
+
+def test_with_groups_all_is_well() -> None:
+    oci = replace(SETTINGS, sandbox=SandboxSettings(engine="oci"))
+    groups = {"ProctrackType": "proctrack/cgroup", "TaskPlugin": "task/cgroup,task/affinity"}
+    assert set(levels(GOOD | groups, oci).values()) == {Level.FINE}
+    assert levels(GOOD | groups | {"TaskPlugin": "task/affinity"}, oci)["Slurm's TaskPlugin"] is Level.WARNING
 
 
 def test_what_is_said_before_a_preemption_is_enough() -> None:
@@ -68,7 +77,7 @@ def test_root_is_told_where_it_may_not_submit() -> None:
 
 def test_a_real_cluster_is_understood() -> None:
     with running(Real(nodes=1)) as cluster:
-        drains = replace(SETTINGS, executor=ExecutorSettings(drain=1.0))
+        drains = Settings(scale=ScaleSettings(pools={"a": PoolSettings(drain=1.0)}))
         found = {each.what: each for each in examine(drains, Slurm(cluster.variables))}
         assert found["Slurm"].level is Level.FINE
         assert found["Slurm's KillWait"].level is Level.WARNING

@@ -157,5 +157,5 @@ def test_little_is_imported_for_one_response(spool: Path) -> None:
     assert not imported & heavy
     assert {name for name in imported if name.startswith("spoold.model")} == {
         *("spoold.model", "spoold.model.compare", "spoold.model.compare.excerpts"),
-        *("spoold.model.errors", "spoold.model.paths", "spoold.model.response"),
+        *("spoold.model.errors", "spoold.model.paths", "spoold.model.response", "spoold.model.spans"),
     }

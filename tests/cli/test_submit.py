@@ -16,7 +16,7 @@ import pytest
 
 from spoold.cli import asked, exits, waiting
 from spoold.cli.ctl import command
-from spoold.client.response import Response, WaitingFor
+from spoold.client.response import Fetching, Response, WaitingFor
 from spoold.model.dropped import read_request
 from spoold.model.submission import Request
 from tests.actors.bench import Bench
@@ -155,7 +155,8 @@ def test_what_the_daemon_would_refuse_is_not_sent(empty: Path, tmp_path: Path) -
         assert (said in told["error"], told["exit_code"]) == (True, exits.REFUSED)
     other = tmp_path / "hello.py"
     other.write_text("print('hello')")
-    assert b"goes into a directory, with a run.sh" in ctl(empty, "submit", str(other), code=exits.REFUSED).stderr
+    refused = ctl(empty, "submit", str(other), code=exits.REFUSED).stderr
+    assert b"`spoolctl run FILE` runs a program; one of several files goes into a directory" in refused
     assert os.listdir(empty / "incoming") == []
 
 
@@ -225,6 +226,10 @@ def test_how_far_it_is_is_said_meanwhile(bench: Bench, program: Path) -> None:
         (Response(), "queued"),
         (Response(waiting_for=WaitingFor("ab" * 32, "building")), "its dependencies are built (build abababababab)"),
         (Response(waiting_for=WaitingFor("ab" * 32, "queued")), "its dependencies wait to be built"),
+        (
+            Response(waiting_for=WaitingFor("ab" * 32, "building", Fetching(3, 14, 1, 2))),
+            "are built (build abababababab), 3 of 14 store paths are fetched",
+        ),
         (Response(status="COMPILING"), "compiling"),
         (Response(status="RUNNING", cases=[]), "running: 0 cases have ended"),
         (Response(status="TIRED\x1b"), "tired\\x1b"),

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from spoold.cli import exits, top
+from spoold.cli import exits, pools, top
 from spoold.config import MetricsSettings, Settings, SpoolSettings
 from spoold.config.file import load
 from spoold.host import textfile
@@ -28,6 +28,8 @@ from spoold.model import formats
 from spoold.model.errors import OperatorError
 from spoold.spool import layout
 from spoold.upkeep import usage
+from spoold.upkeep.pools import Noting, Pools, PoolState
+from spoold.upkeep.rates import Rates
 from spoold.upkeep.shares import Count, Holding
 from tests.engines import REPOSITORY
 
@@ -140,11 +142,39 @@ def test_what_owners_have_is_told_beside_what_they_used(config: Path) -> None:
     assert subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True, timeout=100).stdout
 
 
+def pool(name: str, *counts: int) -> PoolState:
+    return PoolState(pool=name, **dict(zip(pools.COUNTS, counts, strict=True)))
+
+
+def test_executors_that_slurm_starts(config: Path) -> None:
+    root = str(config.parent / "spool")
+    done = subprocess.run(command(config, "--json"), cwd=REPOSITORY, capture_output=True, check=True)
+    assert json.loads(done.stdout)["pilots"] is None
+    told = Pools(slurm=True, demand=9, pools=[pool("short", 5, 1, 2, 3, 0, 8), pool("long", 0, 0, 0, 0, 1, 2)])
+    Noting(root).note(told, 0.0)
+    done = subprocess.run(command(config, "--json"), cwd=REPOSITORY, capture_output=True, check=True)
+    found = json.loads(done.stdout)["pilots"]
+    assert (found["slurm"], found["demand"]) == (True, 9)
+    assert {"pool": "short", "wanted": 5, "pending": 1, "starting": 2, "running": 3, "lost": 0, "most": 8} in found[
+        "pools"
+    ]
+    text = subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True).stdout.decode()
+    assert re.search(r"^pool +wanted +pending +starting +running +lost +most$", text, re.MULTILINE)
+    assert re.search(r"^short +5 +1 +2 +3 +0 +8$", text, re.MULTILINE)
+    assert "scaler" not in text
+    Noting(root).note(msgspec.structs.replace(told, slurm=False), 0.0)
+    text = subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True).stdout.decode()
+    assert "Slurm does not answer" in text
+    os.utime(config.parent / "spool/tmp/scale.pools", (1, 1))
+    text = subprocess.run(command(config), cwd=REPOSITORY, capture_output=True, check=True).stdout.decode()
+    assert "so the scaler said" in text
+
+
 def test_it_says_that_it_is_closed_to_others(config: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("root can be another user, others cannot")
     settings = load(str(config))
-    rates = top._Rates(settings)
+    rates = Rates(settings.metrics.directory, settings.spool.path)
     os.seteuid(65534)
     try:
         with pytest.raises(OperatorError, match="closed to this user"):

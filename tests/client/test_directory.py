@@ -7,6 +7,8 @@ import hashlib
 import itertools
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -156,6 +158,21 @@ def test_the_same_request_with_the_same_id_is_run_once(bench: Bench, spool: clie
     bench.until(lambda: not bench.names("incoming"), lambda: None)
     other = spool.wait(spool.submit(hello("other"), id="chosen"))
     assert (other.status, "used already" in str(other.reason)) == ("REJECTED", True)
+
+
+def test_a_client_that_is_killed_as_soon_as_its_file_lies_there_is_answered(bench: Bench, spool: client.Spool) -> None:
+    """A file with a second name is refused, and whoever is killed cannot remove that."""
+    program = """
+import os, signal, sys
+from spoold.client.directory import Directory
+os.unlink = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Directory(sys.argv[1]).drop("killed", sys.stdin.buffer.read())
+"""
+    request = json.dumps({"files": [{"name": "run.sh", "content": "echo hello"}]}).encode()
+    subprocess.run([sys.executable, "-c", program, bench.root], input=request, check=False)
+    response = spool.wait(spool.submit(request, id="killed"))
+    assert (response.status, response.run.stdout) == ("COMPLETED", "hello\n")
+    bench.until(lambda: not bench.names("incoming"), lambda: None)
 
 
 def test_what_is_unknown_is_none(spool: client.Spool) -> None:

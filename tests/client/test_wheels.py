@@ -88,7 +88,7 @@ def test_no_file_is_in_both(place: Place) -> None:
     ours, client = (names(place.wheels[name]) for name in SOURCES)
     assert not ours & client
     assert all(name.startswith("spoold/client/") for name in client)
-    assert "spoold/__init__.py" in ours
+    assert ours >= {"spoold/__init__.py", "spoold/py.typed"}
     source = {path.name for path in (REPOSITORY / "spoold/client").iterdir() if path.suffix in (".py", ".typed")}
     assert client == {f"spoold/client/{name}" for name in source}
     assert ours >= {f"spoold/bundled/client/{name}" for name in source}
@@ -100,6 +100,37 @@ def test_the_client_is_small_with_all_that_it_needs(place: Place) -> None:
     needed = sum(file.size or 0 for file in importlib.metadata.files("msgspec") or [])
     with zipfile.ZipFile(place.wheels["spoold-client"]) as file:
         assert sum(info.file_size for info in file.infolist()) + needed < MOST
+
+
+def share(directory: Path) -> set[str]:
+    """Return what is in ``share`` of an environment for people, and not for daemons."""
+    found = (path.relative_to(directory / "share") for path in (directory / "share").rglob("*") if path.is_file())
+    return {str(path) for path in found if path.parts[0] != "spoold"}
+
+
+SHARED = {
+    *("man/man1/spoolctl.1", "man/man8/spoold.8", "man/man5/spoold.toml.5", "man/man5/spool-layout.5"),
+    *(f"bash-completion/completions/{name}" for name in ("spoolctl", "spoold")),
+    *(f"zsh/site-functions/_{name}" for name in ("spoolctl", "spoold")),
+    *(f"fish/vendor_completions.d/{name}.fish" for name in ("spoolctl", "spoold")),
+}
+
+
+@pytest.mark.timeout(600)
+def test_pages_and_completions_come_with_the_programs_and_go_with_them(place: Place) -> None:
+    environment = place.directory / "venv"
+    place.install("spoold")
+    assert share(environment) == SHARED
+    page = (environment / "share/man/man1/spoolctl.1").read_text()
+    assert all(f"spoolctl {name}" in page.replace("\\-", "-") for name in ("run", "list", "logs", "outputs"))
+    script = environment / "share/bash-completion/completions/spoolctl"
+    ask = f"PATH={environment}/bin:$PATH; source {script}; COMP_WORDS=(spoolctl out) COMP_CWORD=1; _spoolctl_completion"
+    command = ["bash", "-c", f'{ask} spoolctl; echo "${{COMPREPLY[@]}}"']
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": LIBRARIES}
+    done = subprocess.run(command, env=given, capture_output=True, check=False)
+    assert done.stdout == b"outputs\n", done.stderr
+    place.remove("spoold")
+    assert share(environment) == set()
 
 
 STEPS = ("+spoold-client", "+spoold", "-spoold-client", "+spoold-client", "-spoold")

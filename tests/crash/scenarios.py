@@ -13,13 +13,14 @@ from unittest import mock
 
 from spoold.model import retention
 from spoold.model.collection import Order, Rules
-from spoold.model.errors import OperatorError
+from spoold.model.errors import LeaseLostError, OperatorError
 from spoold.model.ids import Entry
 from spoold.model.limits import Limits, OutputLimits
-from spoold.model.response import Status
+from spoold.model.response import Response, Status
 from spoold.model.states import State
 from spoold.spool.queue import Queue
 from spoold.spool.results import Results
+from spoold.spool.store import Spool
 from spoold.upkeep.requeue import requeue
 from tests.crash.world import CLIENT, World, pass_time
 from tests.names import mine
@@ -283,6 +284,26 @@ def another_shows_it(world: World) -> None:
     World(world.root).start()
 
 
+def a_commit_that_comes_late(world: World) -> None:
+    """The executor stalls with its result written, loses its lease, and goes on when the next attempt has committed."""
+    world.drop("a")
+    world.step("intake")
+
+    def stall() -> None:
+        world.health.step()
+        pass_time(31)
+        world.health.step()
+        other, entry = Spool(world.settings, "other", executes=True), mine("a", 2, CLIENT)
+        with contextlib.suppress(LeaseLostError):
+            other.queue.claim(entry, State.NEW, State.RUNNING)
+            submission = other.read(State.RUNNING, entry)
+            other.finish(entry, Response(status=Status.COMPLETED), submission.Spool)
+
+    world.sandbox.before_end = stall
+    world.step("executor")
+    world.step()
+
+
 def a_claim_in_vain(world: World) -> None:
     """The disk is full when the executor wants to run."""
     world.drop("a")
@@ -395,6 +416,7 @@ def swept(world: World, **keys: Any) -> None:
 FILES = [{"path": "*"}]
 RETURNED: dict[str, Any] = {"limits": Limits(outputs=OutputLimits(inline=1000))}
 GIVEN_AWAY = {"answers": "owner"}
+BY_HEALTH = {"published_by": "health"}
 ARCHIVED = {"retention": retention.Rules(archive=["xargs", "cp", "-pt", "../.."])}
 SCENARIOS: dict[str, Scenario] = {
     "new build": Scenario(with_a_new_build),
@@ -441,6 +463,24 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "given away, retention": Scenario(
         what_is_old_goes, a_build_exists, changes=GIVEN_AWAY | ARCHIVED, mend=swept, anew=("warm.response.json",)
+    ),
+    "by health": Scenario(many_at_once, a_build_exists, changes=BY_HEALTH),
+    "by health, failing build": Scenario(a_build_that_fails, allowed={"a": FAILED}, changes=BY_HEALTH),
+    "by health, dying executors": Scenario(
+        executors_that_die, a_build_exists, {"a": OURS | COMPLETED}, changes=BY_HEALTH
+    ),
+    "by health, lost before the commit": Scenario(a_commit_that_comes_late, a_build_exists, changes=BY_HEALTH),
+    "by health, cancelled running": Scenario(cancelled_while_it_runs, a_build_exists, {"a": CANCELLED}, BY_HEALTH),
+    "by health, cancelled, no answer": Scenario(
+        cancelled_without_an_answer, a_build_exists, {"a": CANCELLED}, BY_HEALTH
+    ),
+    "by health, requeued": Scenario(
+        requeued, a_build_exists, changes=BY_HEALTH, mend=requeued, anew=("warm.response.json",)
+    ),
+    "by health, given away": Scenario(many_at_once, a_build_exists, changes=BY_HEALTH | GIVEN_AWAY),
+    "by health, returned": Scenario(files_that_come_back, a_build_exists, changes=RETURNED | BY_HEALTH),
+    "by health, returned, given away": Scenario(
+        files_that_come_back, a_build_exists, changes=RETURNED | BY_HEALTH | GIVEN_AWAY
     ),
     "full disk": Scenario(a_claim_in_vain, a_build_exists),
     "returned": Scenario(files_that_come_back, a_build_exists, changes=RETURNED),

@@ -144,9 +144,11 @@ class Tasks:
 class World:
     """All actors over the spool at ``root``; a new one on the same spool is a restart of them all."""
 
-    def __init__(self, root: Path, *, name: str = "default", answers: Any = "acl", **changes: Any) -> None:
+    def __init__(
+        self, root: Path, *, name: str = "default", answers: Any = "acl", published_by: Any = "executor", **changes: Any
+    ) -> None:
         made = Settings(
-            spool=SpoolSettings(path=str(root), settle=1.0, answers=answers),
+            spool=SpoolSettings(path=str(root), settle=1.0, answers=answers, published_by=published_by),
             gc=Rules(interval=0, max_age=0, max_size=0, min_free=0),
             nixpkgs={"default": "/srv/nixpkgs"},
         )

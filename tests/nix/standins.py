@@ -63,7 +63,7 @@ def needed(builder: NixBuilder, derivation: str) -> Iterator[Needed]:
     while waiting:
         for path, outputs in policy.read(builder.store, waiting.pop()).derivations:
             below = policy.read(builder.store, path)
-            if _is_made_here(below):
+            if _is_made_here(below) and _plain(policy.name_of(path)) not in STANDS_IN:
                 if path not in seen:
                     seen.add(path)
                     waiting.append(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from spoold import client
 from spoold.cli import exits
 from spoold.client import names, ssh
 from spoold.client.gateway import Gateway
+from tests.engines import REPOSITORY
 from tests.remote.room import GATEWAY, Room, User
 
 NAP = client.program({"run.sh": "true"}, "nap 600")
@@ -240,6 +242,74 @@ def test_the_other_host_is_asked_less_and_less_often(tmp_path: Path) -> None:
     (tmp_path / "done" / "b").touch()
     done = subprocess.run(["sh", "-c", command], input=b"a\nb\n", check=True, capture_output=True)
     assert done.stdout == b"r b\n"
+
+
+@pytest.mark.parametrize("kind", ["shell", "gateway"])
+def test_people_run_list_and_fetch_through_ssh(
+    room: Room, ann: User, gateway_keys: None, tmp_path: Path, kind: str
+) -> None:
+    key, path = (ann.name, room.spool) if kind == "shell" else ("lib-one", "")
+    environment = os.environ | {
+        "SPOOLD_SSH": " ".join(["ssh", *room.options(key)]),
+        "SPOOLD_SPOOL": f"ssh://{ann.name}@127.0.0.1:{room.port}{path}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+
+    def ctl(*arguments: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, stdin=-3, cwd=tmp_path)
+        assert done.returncode == code, done.stderr
+        return done.stdout.decode()
+
+    (tmp_path / "hello.py").write_text("print(42)")
+    response = json.loads(ctl("run", "hello.py", "--output", "*", "--json"))
+    assert response["status"] == "COMPLETED"
+    ours = {file["name"]: file["size"] for file in response["outputs"]}
+    assert {name: (tmp_path / name).stat().st_size for name in ours} == ours
+    (row,) = json.loads(ctl("list", "--json"))["submissions"]
+    id_ = row["Submission_id"]
+    assert (row["state"], row["name"]) == ("COMPLETED", "hello.py")
+    assert id_.startswith("hello-" if kind == "shell" else "lib-one.hello-")
+    assert ctl("logs", id_) == ctl("logs", "-f", id_) == response["run"]["stdout"]
+    ctl("outputs", id_, "-C", "to")
+    assert {path.name: path.stat().st_size for path in (tmp_path / "to").iterdir()} == ours
+    assert json.loads(ctl("wait", "--any", id_, "nobody", "--json"))["Submission_id"] == id_
+
+
+@pytest.mark.parametrize("kind", ["shell", "gateway"])
+def test_a_batch_through_ssh_is_interrupted_and_goes_on(
+    room: Room, ann: User, gateway_keys: None, tmp_path: Path, kind: str
+) -> None:
+    """None is lost, and none is run twice."""
+    key, path = (ann.name, room.spool) if kind == "shell" else ("lib-two", "")
+    environment = os.environ | {
+        "SPOOLD_SSH": " ".join(["ssh", *room.options(key)]),
+        "SPOOLD_SPOOL": f"ssh://{ann.name}@127.0.0.1:{room.port}{path}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    lines = [{"name": f"{kind}-batch{n}", "request": hello(n)} for n in range(12)]
+    (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+    line = [sys.executable, "-m", "spoold.cli.ctl", "batch", str(tmp_path / "list.jsonl"), "--jobs", "4", "--json"]
+
+    def known() -> set[str]:
+        entries = (room.spool / "done").glob(f"*{kind}-batch*.json")
+        return {entry.name for entry in entries if not entry.name.endswith(".response.json")}
+
+    null = subprocess.DEVNULL
+    with subprocess.Popen(line, env=environment, stdout=null, stderr=null) as running:
+        room.until(lambda: len(known()) >= 3)
+        running.send_signal(signal.SIGINT)  # a kill would leave the connection to its idle time
+    assert running.returncode == exits.INTERRUPTED
+    done = subprocess.run(line, env=environment, capture_output=True, check=False, stdin=null)
+    assert done.returncode == exits.OK, done.stderr
+    found = [json.loads(each) for each in done.stdout.splitlines()]
+    assert {each["name"]: each["response"]["status"] for each in found} == {each["name"]: "COMPLETED" for each in lines}
+    assert len(known()) == 12
+    again = subprocess.run(line, env=environment, capture_output=True, check=False, stdin=null)
+    assert (again.returncode, b"12 had been run before" in again.stderr) == (exits.OK, True), again.stderr
+    assert len(known()) == 12
 
 
 def test_the_command_goes_through_ssh_as_well(room: Room, ann: User, tmp_path: Path) -> None:

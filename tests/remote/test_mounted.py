@@ -26,6 +26,7 @@ from tests.engines import REPOSITORY, unavailable
 from tests.names import named
 from tests.remote import nfs
 from tests.remote.room import PATIENCE, SLOW, Room, User, settling
+from tests.rights import assert_answer
 
 SETTLE = 1.5  # seconds
 
@@ -68,16 +69,17 @@ class Mounted:
         return dict(json.loads(path.read_bytes()))
 
 
-@pytest.fixture(scope="module")
-def mounted(room: Room) -> Iterator[Mounted]:
+@contextlib.contextmanager
+def mounting(room: Room, name: str) -> Iterator[tuple[Path, Path, nfs.Server]]:
+    """Serve a spool, and mount it; yield where it is, where it is mounted, and the server."""
     if shutil.which("fusermount3") is None:
         unavailable("not installed: fuse3")
     if not Path("/dev/fuse").exists():
         pytest.skip("this kernel, or this container, has no FUSE, and nothing can be installed for that")
-    exported, at = room.directory / "exported", room.directory / "mounted"
+    exported, at = room.directory / f"exported-{name}", room.directory / f"mounted-{name}"
     layout.create(str(exported / "spool"))
     at.mkdir()
-    with nfs.serving(exported, room.directory / "nfs-mounted") as server:
+    with nfs.serving(exported, room.directory / f"nfs-{name}") as server:
         mount = subprocess.Popen(
             [sys.executable, "-m", "tests.remote.mount", str(server.port), str(at)], cwd=REPOSITORY
         )
@@ -85,20 +87,57 @@ def mounted(room: Room) -> Iterator[Mounted]:
             room.until(lambda: os.path.ismount(at) or mount.poll() is not None)
             if mount.poll() is not None:
                 pytest.skip("FUSE cannot mount here")
-            made = Mounted(exported / "spool", at, server)
-            try:
-                made.until(lambda: "ready" in made.log.read_text())
-                yield made
-            finally:
-                made.daemons.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    made.daemons.wait(PATIENCE)
-                made.daemons.kill()
-                made.daemons.wait()
+            yield exported / "spool", at, server
         finally:
             subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
             mount.terminate()
             mount.wait(PATIENCE)
+
+
+def end(daemons: subprocess.Popen[bytes]) -> None:
+    """Have daemons drain and end, as long as one may wait for that."""
+    daemons.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        daemons.wait(PATIENCE)
+    daemons.kill()
+    daemons.wait()
+
+
+@pytest.fixture(scope="module")
+def mounted(room: Room) -> Iterator[Mounted]:
+    with mounting(room, "all") as (served, at, server):
+        made = Mounted(served, at, server)
+        try:
+            made.until(lambda: "ready" in made.log.read_text())
+            yield made
+        finally:
+            end(made.daemons)
+
+
+def test_an_executor_on_a_mount_commits_and_health_on_the_server_lets_owners_read(room: Room, ann: User) -> None:
+    """From there no list can be set, and nothing is given away."""
+    with mounting(room, "executor") as (served, at, _), contextlib.ExitStack() as stack:
+        assert not lists.keeps_lists(str(at / "spool"))
+        lease = LeaseSettings(renewal=0.5, limit=3.0, check=3600.0)
+        for roles, path, remote in (("intake,builder,health", served, False), ("executor", at / "spool", True)):
+            spool = SpoolSettings(
+                path=str(path), remote=remote, remote_scan=0.5, scan=1.0, settle=SETTLE, published_by="health"
+            )
+            config = room.directory / f"{'there' if remote else 'here'}.toml"
+            config.write_bytes(
+                msgspec.toml.encode(Settings(spool=spool, lease=lease, nixpkgs={"default": "/srv/nixpkgs"}))
+            )
+            log = stack.enter_context(config.with_suffix(".log").open("wb"))
+            command = [sys.executable, "-m", "tests.idle", str(config), roles, "info"]
+            stack.callback(end, subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY))
+        id_, data = room.request(2000)
+        (served / "incoming" / f"{id_}.json").write_bytes(data)
+        os.chown(served / "incoming" / f"{id_}.json", ann.uid, ann.gid)
+        response = served / "done" / f"{id_}.response.json"
+        room.until(response.exists)
+        assert json.loads(response.read_bytes())["status"] == "COMPLETED"
+        assert_answer(response, ann.uid)
+        room.until(lambda: not list((served / "tmp").glob("*.response.json")))
 
 
 def test_what_others_write_on_the_server_is_found_and_answered(mounted: Mounted, room: Room, ann: User) -> None:

@@ -338,7 +338,7 @@ def mutated(random_: random.Random) -> bytes:
             case _:
                 data[at : at + 1] = random_.choice(PIECES)
     if random_.random() < 0.7:  # the length is right, so what is in it is read
-        data[:4] = (len(data) - 4).to_bytes(4, "big")
+        data[:4] = max(0, len(data) - 4).to_bytes(4, "big")
     return bytes(data)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from manual import markdown
 from manual.roff import Page, escaped
-from spoold.cli import ctl, daemon, exits
+from spoold.cli import ctl, daemon, exits, tongues
 from spoold.config import Settings
 from spoold.config.file import DEFAULT_PATH
 from spoold.config.live import is_live
@@ -59,26 +59,51 @@ def of_command(name: str, section: int, command: click.Group, about: str) -> str
     page.heading("OPTIONS")
     _options(page, command, context)
     page.heading("COMMANDS")
-    for path, each, inner in _commands(command, context):
+    for path, each, inner in commands(command, context):
         page.subheading(path)
         page.usage(rf"\fB{escaped(path)}\fR " + escaped(" ".join(each.collect_usage_pieces(inner))))
         _help(page, each)
         _options(page, each, inner)
+    if name == "spoolctl":
+        _languages(page)
     page.heading("EXIT STATUS")
-    markdown.add(page, _table(exits.__doc__ or ""))
+    markdown.add(page, table(exits.__doc__ or ""))
     page.heading("ENVIRONMENT")
     page.item(r"\fBSPOOLD_CONFIG\fR", f"The settings file, where --config names none. [default: {DEFAULT_PATH}]")
     if name == "spoolctl":
         page.item(r"\fBSPOOLD_SPOOL\fR", "The spool, where --spool names none.")
         page.item(r"\fBSPOOLD_SSH\fR", "The command that reaches another host, with its options. [default: ssh]")
+        page.item(
+            r"\fBXDG_CONFIG_HOME\fR", "Where the directory spoold with one's own settings is. [default: ~/.config]"
+        )
+        page.item(r"\fBXDG_STATE_HOME\fR", "Where the directory spoold with records is. [default: ~/.local/state]")
     page.heading("FILES")
     page.item(rf"\fI{escaped(DEFAULT_PATH)}\fR", "The settings, see **spoold.toml**(5).")
     page.item(rf"\fI{escaped(Settings().spool.path)}\fR", "The spool, see **spool-layout**(5).")
+    if name == "spoolctl":
+        page.item(rf"\fI{escaped(tongues.OF_THE_HOST)}\fR", "Languages of `spoolctl run`, see LANGUAGES.")
+        page.item(r"\fI~/.config/spoold/languages.toml\fR", "One's own, which are laid over these.")
+        page.item(r"\fI~/.local/state/spoold/\fR", "Records of what one submitted, for `spoolctl list`.")
     _see_also(page, name)
     return page.text()
 
 
-def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
+def _languages(page: Page) -> None:
+    """Add the built-in table of languages, and what it says of tables at its beginning."""
+    text = Path(tongues.BUILT_IN).read_text()
+    page.heading("LANGUAGES")
+    page.paragraph("**spoolctl run** knows these by the endings of files. `--language` takes their names.")
+    known = tongues.table([tongues.BUILT_IN])
+    rows = [(name, each.title, " ".join(each.extensions), " ".join(each.packages)) for name, each in known.items()]
+    page.table([("name", "language", "endings", "packages"), *rows])
+    page.paragraph("Tables are in TOML:")
+    page.code(line.removeprefix("#").removeprefix(" ") for line in text[: text.index("\n\n")].splitlines())
+    page.paragraph("For example, pypy in place of python3, and `.pl` for Perl alone:")
+    page.code(["[python]", 'packages = ["pypy3"]', """run = 'exec pypy3 "$main" "$@"'""", "", "[prolog]"])
+    page.code(['extensions = ["pro"]'])
+
+
+def commands(command: click.Group, context: click.Context) -> Iterator[tuple[str, click.Command, click.Context]]:
     """Yield the commands in a group, in the order of --help: the words that call them, and their contexts."""
     for name in command.list_commands(context):
         each = command.get_command(context, name)
@@ -86,7 +111,7 @@ def _commands(command: click.Group, context: click.Context) -> Iterator[tuple[st
             inner = click.Context(each, info_name=name, parent=context)
             yield f"{inner.command_path}", each, inner
             if isinstance(each, click.Group):
-                yield from _commands(each, inner)
+                yield from commands(each, inner)
 
 
 def _help(page: Page, command: click.Command) -> None:
@@ -104,7 +129,8 @@ def _options(page: Page, command: click.Command, context: click.Context) -> None
             page.item(rf"\fB{escaped(record[0])}\fR", record[1])
 
 
-def _table(text: str) -> str:
+def table(text: str) -> str:
+    """Return the rows of the table that is in a text."""
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
@@ -131,7 +157,7 @@ def of_settings() -> str:
             if section.path:
                 page.paragraph(section.about)
         for setting in section.settings:
-            page.item(_assignment(setting), _meaning(setting))
+            page.item(_assignment(setting), meaning(setting))
     page.heading("EXAMPLES")
     page.code(["[spool]", 'path = "/srv/spool"', "", "[sandbox]", 'mode = "recycled"', "", "[limits.run.default]"])
     page.code(["time = 5", "", "[nixpkgs]", 'default = "/srv/nixpkgs-24.11.tar.gz"'])
@@ -150,7 +176,8 @@ def _assignment(setting: Described) -> str:
     return rf"\fB{escaped(name)}\fR = {escaped(value)}"
 
 
-def _meaning(setting: Described) -> str:
+def meaning(setting: Described) -> str:
+    """Return what a setting means, in sentences."""
     text = setting.description[0].upper() + setting.description[1:] + "."
     if setting.choices:
         text += f" One of {', '.join(setting.choices)}."

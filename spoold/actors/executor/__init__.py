@@ -67,7 +67,7 @@ class Executor:
 
     def __init__(self, settings: Settings, make_sandbox: Callable[[Runtime], Sandbox]) -> None:
         self._settings = settings = fitted(settings)
-        self._spool = spool = Spool(settings, settings.executor.process)
+        self._spool = spool = Spool(settings, settings.executor.process, executes=True)
         self._builds = builds = BuildStore(settings)
         self._engine = EngineMonitor(make_sandbox)
         self._persons = persons = Persons()
@@ -115,7 +115,7 @@ class Executor:
             leave=self._seen.leave if executor.route_only else None,
         )
         self._life = Life(executor, spool.clock.monotonic())
-        self._stores = Stores(spool.root, settings)
+        self._stores = Stores(settings, spool.clock)
         self._held: set[int] = set()  # persons whose share is used up
         self._next_note = 0.0  # on the monotonic clock
         self._pace = Pace(lambda: self._line.length, spool.clock.monotonic, executor.slots)
@@ -207,8 +207,9 @@ class Executor:
             self._building.clear()
             if self._provided.runtime is not None and not self._settings.executor.route_only:
                 self._slots.use_runtime(self._provided.runtime)
-                self._stores.note(self._provided.runtime)
         self._engine.look()
+        if self._provided.runtime is not None and not self._settings.executor.route_only:
+            self._stores.note(self._provided.runtime, self._engine.trouble)
 
     def _let_those_with_room_begin(self) -> None:
         """Let those begin again whose share of the spool has room for answers."""

@@ -4,13 +4,16 @@ Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it
 holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
 ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build (``unbuilt``), and put back
 only where there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried
-again (``failures``).
+again (``failures``). Where the settings want one it keeps a page of counts and times (``status``).
+
+Where executors only commit, it shows their results as soon as it learns of a commit.
 
 An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,6 +21,7 @@ from itertools import islice
 
 from spoold.actors import Threadless
 from spoold.actors.health.failures import Failures
+from spoold.actors.health.status import StatusPage
 from spoold.actors.health.unbuilt import Unbuilt
 from spoold.config import Settings
 from spoold.host import fsops, machine
@@ -70,14 +74,21 @@ class Health(Threadless):
         self._leavings = Leavings(self._spool.root, settings.lease, self._spool.clock)
         self._counter = Counter(settings, self._spool, self._persons.of)
         self._measure_depth = Measure(self._spool.root, self._spool.clock, STATES[1:])
+        self._status_page = StatusPage(settings, self._measure_depth)
+        self._next_check = -math.inf  # on the monotonic clock
         self._watchmen = {
             (kind, state): Watchman(self._spool.clock, settings.lease) for kind in Kind for state in kind.held
         }
 
     @property
     def watched(self) -> list[str]:
-        """Return no directory: health goes by the clock alone."""
-        return []
+        """Return where commits are seen, where others leave results to it; else it goes by the clock alone."""
+        return [State.DONE] if self._settings.spool.published_by == "health" and not self._polls else []
+
+    def wants(self, hint: Hint) -> bool:
+        """Tell whether a change is a commit; called by another thread."""
+        entry = ids.parse_entry(hint.name)
+        return entry is not None and ids.done_name(entry.id) == hint.name
 
     def start(self) -> None:
         """End what a loss of power left half done; begin to look for what no state explains."""
@@ -86,8 +97,9 @@ class Health(Threadless):
         self._survey = self._check.survey(without={"incoming"})  # which intake alone may list, and reports itself
 
     def stop(self) -> None:
-        """End what was started to archive."""
+        """End what was started to archive, and say on the status page that it is no longer written."""
         self._retention.stop()
+        self._status_page.end()
 
     def apply_settings(self, settings: Settings) -> None:
         """Go by other settings."""
@@ -103,10 +115,23 @@ class Health(Threadless):
             SPOOL_INODES.set(room.inodes)
         QUARANTINE.set(len(fsops.names(self._spool.queue.path("quarantine"))))
         self._measure_depth()
+        self._status_page()
 
-    def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
-        """Check everything that is held, once; return the seconds after which to check again."""
-        publish_committed(self._spool.queue, log)
+    def step(self, hints: Iterable[Hint] | None = None) -> float:
+        """Check everything that is held, once, or show what was committed; return the seconds until the next check."""
+        for id_ in publish_committed(self._spool.queue, log):
+            self._spool.end_progress(id_)
+        if hints is None and (not self._polls or self._spool.clock.monotonic() >= self._next_check):
+            self._check_all()
+        return self._settings.spool.remote_scan if self._polls else self._settings.lease.check
+
+    @property
+    def _polls(self) -> bool:
+        """Tell whether others leave results to it and no commit is seen: then they are looked for."""
+        return self._settings.spool.published_by == "health" and self._settings.spool.remote
+
+    def _check_all(self) -> None:
+        self._next_check = self._spool.clock.monotonic() + self._settings.lease.check
         publish_committed(self._builds.queue, log)
         self._check_submissions()
         self._check_builds()
@@ -122,7 +147,6 @@ class Health(Threadless):
         self._retention.step(STEP_BUDGET)
         self._counter.step(STEP_BUDGET)
         self._newer.tell()
-        return self._settings.lease.check
 
     def _report_unexplained(self) -> None:
         """Go on with the check that began with this process; what is suspected is said at a second look, later."""

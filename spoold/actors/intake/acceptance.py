@@ -14,6 +14,7 @@ import msgspec
 
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import OF_THE_HOST, DropBox
+from spoold.actors.intake.origin import origin_of
 from spoold.actors.intake.pins import KnownPins
 from spoold.config import Settings
 from spoold.host import fsops, strangers
@@ -26,7 +27,7 @@ from spoold.model.dropped import read_request, why_incomplete
 from spoold.model.errors import ClientError, IncompleteError, LeaseLostError, NewerFormatError, TemporaryError
 from spoold.model.states import Role, State
 from spoold.model.submission import Origin, Request
-from spoold.spool.store import Spool, origin_of
+from spoold.spool.store import Spool
 from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)

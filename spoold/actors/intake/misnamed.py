@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from spoold.actors.intake.arriving import Arriving
 from spoold.actors.intake.dropbox import DropBox
+from spoold.actors.intake.origin import origin_of
 from spoold.host import strangers
 from spoold.host.metrics import DROPPED
 from spoold.host.seldom import Seldom
 from spoold.host.strangers import Dropped
 from spoold.model import misnamed
-from spoold.spool.store import Spool, origin_of
+from spoold.spool.store import Spool
 from spoold.upkeep.shares import Shares
 
 

@@ -1,7 +1,8 @@
 """Scale: has Slurm start executors while there is work for them, one job for each: pilots.
 
 Spec: spool-layout.md, "Pilots". Each step looks at the spool and at Slurm's list, decides anew, and submits or cancels.
-Nothing is kept on disk: names say which pilot is which, and presence in the spool whether it works. Pilots that run are
+Nothing is kept on disk, but for a note that people look at: names say which pilot is which, and presence in the spool
+whether it works. Pilots that run are
 never cancelled while they renew their presence: they end by themselves when they are idle.
 
 What fails: Slurm that does not answer, or lists nothing of what was there, changes nothing, and pilots work on. A pilot
@@ -15,6 +16,8 @@ import os
 import shlex
 from collections.abc import Iterable
 
+import msgspec
+
 from spoold.actors import Threadless
 from spoold.actors.scale.decision import Decision, Pilots, decide, job_name, number_of, wanted
 from spoold.actors.scale.demand import Demand, Renewals
@@ -22,14 +25,23 @@ from spoold.actors.scale.pilots import Pool
 from spoold.config import Settings
 from spoold.host import fsops
 from spoold.host.log import Log
-from spoold.host.metrics import PILOTS, PILOTS_CANCELLED, PILOTS_LOST, PILOTS_SUBMITTED, SCALE_DEMAND, SLURM_READY
+from spoold.host.metrics import (
+    PILOTS,
+    PILOTS_CANCELLED,
+    PILOTS_LOST,
+    PILOTS_SUBMITTED,
+    PILOTS_WANTED,
+    SCALE_DEMAND,
+    SLURM_READY,
+)
 from spoold.model.errors import OperatorError
 from spoold.model.ids import Hint, Kept
 from spoold.model.scaling import MARGIN, PoolSettings
 from spoold.model.states import Role
-from spoold.slurm import Job, JobState, Slurm, passed_on
+from spoold.slurm import Job, Slurm, passed_on
 from spoold.spool.builds import BuildStore
 from spoold.spool.store import Spool
+from spoold.upkeep.pools import Noting, Pools, PoolState
 
 log = Log(Role.SCALE)
 
@@ -50,6 +62,8 @@ class Scale(Threadless):
         self._renewals = Renewals(settings.lease)
         self._pools: dict[str, Pool] = {}
         self._lost: set[int] = set()  # jobs of which that was said
+        self._noting = Noting(self._spool.root)
+        self._told = Pools(slurm=False, demand=0, pools=[])
 
     @property
     def watched(self) -> list[str]:
@@ -60,7 +74,8 @@ class Scale(Threadless):
         """Do nothing: there is nothing to begin with."""
 
     def stop(self) -> None:
-        """Do nothing: pilots go on without it."""
+        """End; pilots go on without it."""
+        self._noting.end()
 
     def apply_settings(self, settings: Settings) -> None:
         """Go by other settings; pilots that run keep what they began with."""
@@ -75,17 +90,25 @@ class Scale(Threadless):
         listed = self._slurm.jobs(os.geteuid())
         SLURM_READY.set(listed is not None)
         if listed is None:
+            self._tell(msgspec.structs.replace(self._told, slurm=False))
             return scale.interval
         most = sum(pool.most * pool.entries for pool in scale.pools.values())
         demand = self._demand.count(most)
         SCALE_DEMAND.set(demand)
         present = self._present()
         counts = wanted(scale.pools.values(), demand)
-        for (name, pool), want in zip(scale.pools.items(), counts, strict=True):
+        states = [
             self._step_of(name, pool, want, listed, present)
+            for (name, pool), want in zip(scale.pools.items(), counts, strict=True)
+        ]
+        self._tell(Pools(slurm=True, demand=demand, pools=states))
         return scale.interval
 
-    def _step_of(self, name: str, pool: PoolSettings, want: int, listed: list[Job], present: set[str]) -> None:
+    def _tell(self, pools: Pools) -> None:
+        self._told = pools
+        self._noting.note(pools, self._spool.clock.monotonic())
+
+    def _step_of(self, name: str, pool: PoolSettings, want: int, listed: list[Job], present: set[str]) -> PoolState:
         now = self._spool.clock.monotonic()
         memory = self._pools.setdefault(name, Pool(name, self._settings.lease.limit))
         numbers = {number for number in range(pool.most) if _process(name, number) in present}
@@ -93,8 +116,11 @@ class Scale(Threadless):
         self._tell_of_lost(seen)
         decision = decide(pool, want, seen)
         self._carry_out(name, pool, memory, decision)
-        for state in (JobState.WAITS, JobState.RUNS):
-            PILOTS.set(sum(job.state is state for jobs in seen.jobs.values() for job in jobs), name, state)
+        state = seen.state(name, pool, want)
+        PILOTS_WANTED.set(want, name)
+        for kind in ("pending", "starting", "running", "lost"):
+            PILOTS.set(getattr(state, kind), name, kind)
+        return state
 
     def _carry_out(self, name: str, pool: PoolSettings, memory: Pool, decision: Decision) -> None:
         for job in decision.cancel:
@@ -139,11 +165,10 @@ class Scale(Threadless):
         ``exec`` lets signals reach the executor. It gets SIGTERM so early that it can drain, and before that ends by
         itself. A requeued pilot would wait for two minutes, so none is: another one is submitted.
         """
-        drain = self._settings.executor.drain
-        notice = math.ceil(drain + MARGIN)
+        notice = math.ceil(pool.drain + MARGIN)
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
         words += ["--slots", str(pool.slots), "--idle", f"{pool.idle:g}"]
-        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}"]
+        words += ["--lifetime", f"{max(1.0, pool.time - notice - MARGIN):g}", "--drain", f"{pool.drain:g}"]
         options = [
             "--ntasks=1",
             f"--cpus-per-task={pool.slots}",

@@ -14,11 +14,15 @@ from typing import NamedTuple
 
 from spoold.model.scaling import PoolSettings
 from spoold.slurm import Job, JobState
+from spoold.upkeep.pools import PoolState
 
 
 def job_name(pool: str, number: int) -> str:
     """Return what the job of a pilot is called."""
     return f"spoold-{pool}-{number}"
+
+
+PUT_OFF = "BeginTime"  # why a job waits that Slurm requeued, for two minutes: ours never ask to wait
 
 
 def number_of(pool: str, job: Job) -> int | None:
@@ -44,9 +48,29 @@ class Pilots(NamedTuple):
         hoped = {
             number
             for number, jobs in self.jobs.items()
-            if any(job.state in (JobState.WAITS, JobState.RUNS) and job.id not in self.lost for job in jobs)
+            if any(_is_hoped_for(job) and job.id not in self.lost for job in jobs)
         }
         return hoped | set(self.present)
+
+    def state(self, name: str, pool: PoolSettings, want: int) -> PoolState:
+        """Return how many there are of each kind."""
+        jobs = [(number, job) for number, jobs in self.jobs.items() for job in jobs]
+        return PoolState(
+            pool=name,
+            most=pool.most,
+            wanted=want,
+            pending=sum(job.state is JobState.WAITS for _, job in jobs),
+            starting=sum(
+                job.state is JobState.RUNS and number not in self.present and job.id not in self.lost
+                for number, job in jobs
+            ),
+            running=len(self.present),
+            lost=sum(job.id in self.lost for _, job in jobs),
+        )
+
+
+def _is_hoped_for(job: Job) -> bool:
+    return job.state is JobState.RUNS or (job.state is JobState.WAITS and job.reason != PUT_OFF)
 
 
 class Decision(NamedTuple):
@@ -70,6 +94,12 @@ def decide(pool: PoolSettings, want: int, seen: Pilots) -> Decision:
     """Decide for one pool. Pilots that run are never too many: they leave when they are idle."""
     cancel = [job for jobs in seen.jobs.values() for job in jobs if job.id in seen.lost]
     cancel += [job for jobs in seen.jobs.values() for job in _doubles(jobs, seen.lost)]
+    cancel += [
+        job
+        for number, jobs in seen.jobs.items()
+        for job in jobs
+        if job.state is JobState.WAITS and not _is_hoped_for(job) and number not in seen.present
+    ]
     live = seen.live
     free = [number for number in range(pool.most) if _is_free(number, seen) and number not in seen.resting]
     submit = free[: max(0, want - len(live))]

@@ -1,0 +1,194 @@
+"""The status page: how much waits and for how long, who works, and how fast it goes, for people with a browser.
+
+Health writes it where ``[metrics] status_page`` says, each time that it is measured, by the thread that does that. The
+page has counts and times and nothing else: no ids, names or outputs, so anybody may see it. It is replaced in one step,
+everybody can read it, and the browser reads it again by itself. When health ends the page says so, and stays.
+
+What fails: a page that cannot be made or written stops no work. The log warns, once, until it can be again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+
+from spoold.config import Settings
+from spoold.host import fsops
+from spoold.host.log import Log
+from spoold.host.metrics import DROPPED, STATES
+from spoold.model import plots
+from spoold.model.ids import Kept
+from spoold.model.page import document, escaped
+from spoold.model.response import FINAL
+from spoold.model.spans import span
+from spoold.model.states import Role
+from spoold.upkeep.depth import Depth, Measure, holders
+from spoold.upkeep.rates import Rates, gauge, texts
+
+log = Log(Role.HEALTH)
+MEANING = dict(
+    zip(
+        STATES,
+        ("dropped", "waits for a worker", "waits for its dependencies", "runs", "builds that wait", "builds that run"),
+        strict=True,
+    )
+)
+TAKEN = {"accepted": "taken in"}  # by intake, and not what came of a case
+HISTORY = 3600.0  # seconds that the plot goes back
+LATE = 4  # intervals after which a daemon's file is not news any more
+ANSWERS = tuple(sorted(FINAL))
+STYLE = "\ntable{margin:.3rem 0 1rem;width:100%;max-width:40rem}\nth,td{padding:.2rem .4rem}\n"
+
+
+class StatusPage:
+    """The page of one spool; ``measure`` has what was found in it last."""
+
+    def __init__(self, settings: Settings, measure: Measure) -> None:
+        where = settings.metrics
+        self._path = os.path.join(where.directory, where.status_page) if where.status_page and where.directory else ""
+        self._private = os.path.join(os.path.dirname(self._path), f".{os.path.basename(self._path)}.tmp")
+        self._settings, self._measure = settings, measure
+        self._rates = Rates(where.directory, settings.spool.path)
+        self._history: deque[float] = deque(maxlen=max(2, round(HISTORY / where.interval)))  # answers a minute
+        self._writing = threading.Lock()
+        self._ended = False
+        self._said = False
+
+    def __call__(self) -> None:
+        """Write it, where there is to be one."""
+        if self._path:
+            self._write(self._html)
+
+    def end(self) -> None:
+        """Write that it is no longer written, whatever another thread is about to do."""
+        if self._path:
+            self._write(self._last, last=True)
+
+    def _write(self, make: Callable[[], str], *, last: bool = False) -> None:
+        try:
+            data = make().encode()
+            with self._writing:
+                if not self._ended:
+                    self._ended = last
+                    fsops.write_private(self._private, data, mode=0o644, sync=False)
+                    fsops.replace(self._private, self._path)
+            self._said = False
+        except Exception as error:  # noqa: BLE001 - whatever it is, what is measured is written all the same
+            if not self._said:
+                log.warning("the status page cannot be written; trying again", file=self._path, error=error)
+            self._said = True
+
+    def _last(self) -> str:
+        return _page(f"<p>Health, which writes this page, was stopped at {_now()}.", self._interval)
+
+    @property
+    def _interval(self) -> float:
+        return max(1.0, self._settings.metrics.interval)
+
+    def _html(self) -> str:
+        measured = [text for *_, text in texts(self._directory, self._root, time.time() - LATE * self._interval)]
+        totals, rates = self._rates.look()
+        if rates is not None:
+            self._history.append(60 * sum(rates.get(name, 0.0) for name in ANSWERS))
+        parts = [
+            f"<p>As of {_now()}; written every {self._interval:g} s.",
+            _queue(self._measure.found, self._measure.at, measured),
+            _workers(self._root, self._measure.at, self._settings.lease.limit, measured),
+            _flow(totals, rates, list(self._history), self._interval),
+        ]
+        return _page("\n".join(parts), self._interval)
+
+    @property
+    def _directory(self) -> str:
+        return self._settings.metrics.directory
+
+    @property
+    def _root(self) -> str:
+        return self._settings.spool.path
+
+
+def _page(body: str, interval: float) -> str:
+    return document("spoold", f"<h1>spoold</h1>\n{body}", style=STYLE, refresh=max(5.0, interval))
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; all columns but the first have numbers."""
+    heads = "".join(f'<th scope="col"{_number(at)}>{each}' for at, each in enumerate(headings))
+    body = "\n".join(
+        f'<tr><th scope="row">{escaped(row[0])}' + "".join(f'<td class="n">{escaped(each)}' for each in row[1:])
+        for row in rows
+    )
+    return f"<h2>{caption}</h2>\n<table><thead><tr>{heads}</thead>\n<tbody>{body}</tbody></table>"
+
+
+def _number(column: int) -> str:
+    return ' class="n"' if column else ""
+
+
+def _queue(found: Sequence[Depth], at: float, measured: Sequence[str]) -> str:
+    """Return how much is in each state; what is dropped intake alone may count."""
+    rows = []
+    dropped = [value for text in measured for value in gauge(text, "spoold_entries", f'state="{STATES[0]}"')]
+    if dropped:
+        oldest = [value for text in measured for value in gauge(text, "spoold_oldest_seconds", f'state="{STATES[0]}"')]
+        rows.append((MEANING[STATES[0]], f"{max(dropped):.0f}", span(max(oldest, default=0.0)) if max(dropped) else ""))
+    for depth in found:
+        oldest_here = span(max(0.0, at - depth.oldest[0].since)) if depth.oldest else ""
+        rows.append((MEANING[depth.state], str(depth.number), oldest_here))
+    return _table("Queue", ("state", "entries", "oldest"), rows)
+
+
+def _workers(root: str, at: float, limit: float, measured: Sequence[str]) -> str:
+    """Return how many daemons of each role give signs of life, on all hosts, and what they hold."""
+    known, alive = Counter[str](), Counter[str]()
+    for name in fsops.names(os.path.join(root, "tmp")):
+        if name.endswith(Kept.HOST):
+            role = _role(name)
+            known[role] += 1
+            renewed = fsops.mtime(os.path.join(root, "tmp", name))
+            alive[role] += renewed is not None and at - renewed < limit
+    held = Counter[str]()
+    for holder in holders(root):
+        held[_role(holder.name)] += len(holder.held)
+    rows = [
+        (role, f"{alive[role]} of {known[role]}", str(held[role]) if role in held else "")
+        for role in Role
+        if known[role]
+    ]
+    slots, busy = (
+        sum(value for text in measured for value in gauge(text, f"spoold_{name}")) for name in ("slots", "slots_busy")
+    )
+    told = f"<p>{busy:.0f} of {slots:.0f} slots are in use." if slots else ""
+    return _table("Workers", ("role", "alive", "work on"), rows) + told
+
+
+def _role(name: str) -> str:
+    """Return the role of a worker, by its name or that of its file: ``executor-default.host``."""
+    return name.partition(".")[0].partition("-")[0]
+
+
+def _flow(
+    totals: dict[str, float] | None, rates: dict[str, float] | None, history: Sequence[float], interval: float
+) -> str:
+    """Return what came of submissions since the daemons started, and how fast."""
+    counted = totals or {}
+    rows = [
+        (
+            TAKEN.get(name, name.replace("_", " ").lower()),
+            f"{counted[name]:.0f}",
+            f"{60 * rates.get(name, 0.0):.1f}" if rates else "",
+        )
+        for name in (*DROPPED.labels["outcome"], *ANSWERS)
+        if counted.get(name)
+    ]
+    back = span(len(history) * interval)
+    plot = plots.bars(history, f"Answers a minute in the last {back}, {max(history, default=0):.1f} at most", 48)
+    drawn = f"<p>Answers a minute, in the last {back}:</p>{plot}" if plot else ""
+    return _table("What came of it", ("", "so far", "a minute"), rows) + drawn

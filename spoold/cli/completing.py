@@ -1,0 +1,65 @@
+"""Completion by a shell, besides the names of commands and options: ids, files, languages.
+
+A shell starts the command for each, so nothing is asked of the spool: ids are those that were submitted from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from spoold.cli.place import SPOOL, Place
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+MOST = 100  # ids: a person chooses among the newest
+
+
+def ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids of submissions that begin so, the newest first."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, and nobody else
+
+    from spoold.cli.record import Record  # noqa: PLC0415 - as above
+
+    entries = Record(_place(context).spool).entries()
+    taken = context.params.get("ids_") or ()
+    found = [entry for entry in entries if entry.id.startswith(incomplete) and entry.id not in taken]
+    return [CompletionItem(entry.id, help=entry.name if entry.name.isprintable() else None) for entry in found[:MOST]]
+
+
+def _place(context: click.Context) -> Place:
+    """Return the place that is named before the command or after it; none is made while a shell completes."""
+    said = context.find_root().params
+    return Place(said.get("config"), context.meta.get(SPOOL) or said.get("spool"))
+
+
+def languages(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of languages that begin so."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - as above
+
+    from spoold.cli import tongues  # noqa: PLC0415 - as above
+    from spoold.model.errors import SpooldError  # noqa: PLC0415 - as above
+
+    try:
+        known = tongues.languages()
+    except SpooldError:
+        return []
+    return [CompletionItem(name, help=known[name].title) for name in known if name.startswith(incomplete)]
+
+
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete names of files."""
+    return [_item(incomplete, "file")]
+
+
+def directories(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete names of directories."""
+    return [_item(incomplete, "dir")]
+
+
+def _item(value: str, kind: str) -> CompletionItem:
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - as above
+
+    return CompletionItem(value, type=kind)

@@ -1,0 +1,223 @@
+"""``spoolctl grade``: solutions against cases, with one command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from spoold import client
+from spoold.cli import asked, completing, exits, records, tables
+from spoold.cli.batch import GOES_ON
+from spoold.cli.grading import cases, options
+from spoold.cli.grading.flow import Runner
+from spoold.cli.grading.graded import Graded
+from spoold.cli.grading.solutions import Finder
+from spoold.cli.grading.suite import Requests, Suite
+from spoold.cli.options import JSON
+from spoold.cli.place import Place, pass_place
+from spoold.cli.programs import said_of
+from spoold.cli.progress import Progress
+from spoold.cli.sweep import JOBS
+from spoold.model.errors import ClientError
+
+FILES = {
+    "csv": "Write a table of comma-separated values, a row for each solution; - is standard output.",
+    "html": "Write a page to look at: verdicts by case, differences, times; hidden cases too, so it is for graders.",
+    "junit": "Write a report in JUnit's XML.",
+    "gradescope": "Write Gradescope's results.json; of several solutions a directory with one for each.",
+    "ctrf": "Write a report in the Common Test Report Format.",
+}
+PACKAGE_FILE = "problem.yaml"
+
+
+class Wanted(NamedTuple):
+    """The options beside the solutions."""
+
+    cases: Path | None
+    compare: str | None
+    checker: Path | None
+    protocol: str | None
+    time: str | None
+    memory: str | None
+    limits: tuple[str, ...]
+    points: tuple[str, ...]
+    stop: bool
+    hide: bool
+    nixpkgs: str | None
+    priority: int | None
+
+    def keys(self) -> dict[str, Any]:
+        """Return keys of each request."""
+        limits = [*(f"run.cpu_time={self.time}" for _ in [0] if self.time), *self.limits]
+        limits += [f"run.memory={self.memory}"] if self.memory else []
+        return asked.laid_over({}, asked.Asked(limits=tuple(limits), nixpkgs=self.nixpkgs, priority=self.priority))
+
+
+def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each format of a report."""
+    for name, about in reversed(FILES.items()):
+        command = click.option(f"--{name}", metavar="FILE", shell_complete=completing.files, help=about)(command)
+    return command
+
+
+@click.command(short_help="Grade solutions by cases, or check a problem package.")
+@click.argument(
+    "sources",
+    metavar="SOLUTION...|PACKAGE [SUBMISSION...]",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    shell_complete=completing.files,
+)
+@click.option(
+    "--cases",
+    metavar="DIRECTORY",
+    shell_complete=completing.directories,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the cases are: N.in, and N.out or N.ans. Directories in it are groups.",
+)
+@click.option("--compare", metavar="WORDS", help="How outputs are compared, such as tokens, or 'kattis float=1e-6'.")
+@click.option(
+    "--checker",
+    metavar="FILE|DIRECTORY",
+    shell_complete=completing.files,
+    type=click.Path(exists=True, path_type=Path),
+    help="A program that says whether an output is right.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["kattis", "testlib", "cms"]),
+    help="How the checker is called. [default: testlib where it uses testlib.h, else kattis]",
+)
+@click.option("--time", metavar="SECONDS", help="CPU time of each case; on the clock it is twice as much.")
+@click.option("--memory", metavar="SIZE", help="Memory of each case, such as 256M.")
+@click.option(
+    "--limit", "limits", multiple=True, metavar="[PHASE.]KEY=VALUE", help="Another limit, as of `submit`; repeatable."
+)
+@click.option(
+    "--points",
+    multiple=True,
+    metavar="[GROUP=]POINTS",
+    help="What all cases, or those of a group, are worth together; repeatable. [default: 1 each]",
+)
+@click.option("--stop", is_flag=True, help="Skip the cases after one that fails.")
+@click.option(
+    "--hide", is_flag=True, help="Have responses tell little of hidden cases too: for those who hand them on."
+)
+@click.option(
+    "--language",
+    metavar="NAME",
+    shell_complete=completing.languages,
+    help="The language of the solutions, where their endings do not tell it.",
+)
+@click.option("--packages", multiple=True, metavar="NAMES", help="Packages of nixpkgs that solutions need beside it.")
+@click.option("--nixpkgs", metavar="NAME", help="The pin that packages are of.")
+@click.option("--priority", type=int, metavar="N", help="Which of yours goes first: the higher; -100 to 100.")
+@click.option("--jobs", type=click.IntRange(1), default=JOBS, show_default=True, help="How many at once.")
+@click.option("--again", is_flag=True, help="Try once more what was cancelled, refused, or failed without being run.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for all at most. [default: no limit]")
+@file_options
+@JSON
+@pass_place
+def grade(
+    place: Place,
+    *,
+    sources: tuple[Path, ...],
+    language: str | None,
+    packages: tuple[str, ...],
+    jobs: int,
+    again: bool,
+    timeout: float | None,
+    as_json: bool,
+    **wanted: Any,
+) -> int:
+    """Grade solutions by cases: each is compiled once, and run on all of them.
+
+    A SOLUTION is a file in the language of its ending, or a directory of files that belong together. One directory
+    alone, without run.sh and main.*, has solutions in it. Where some cases are in sample/, all others are hidden: a
+    report for the person who is graded has their points alone.
+
+    A PACKAGE is a directory with problem.yaml, as of Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
+    its cases, groups, limits and validator. Without one, those in submissions/ are, and it is told whether they come to
+    what their directories, or submissions.yaml, say. Where the package has no time limit, it is that of the slowest
+    accepted submission, times a factor of the package's. Interactive and multi-pass problems are refused.
+
+    It goes on where it was interrupted, like `spoolctl batch`: what was graded is not run again, unless the solution or
+    the cases have changed.
+
+    \b
+    Examples:
+      spoolctl grade alice.py bob.cpp carol/ --cases exercise-3/ --time 2 --points 100
+      spoolctl grade submissions/ --cases exercise-3/ --compare 'tokens float=1e-6' --csv grades.csv --html grades.html
+      spoolctl grade alice.py --cases exercise-3/ --checker check.py --gradescope results.json
+      spoolctl grade oddecho/
+      spoolctl grade oddecho/ alice.py --json | jq .verdict
+
+    Exit codes: 0 all are accepted (of a PACKAGE: all come to what it says), 1 a file cannot be read or written, or the
+    checker failed, 4 not all came within --timeout, 5 a solution is not accepted, 6 one was refused, 7 the service
+    failed, 8 one was cancelled; of several codes the highest; 130 interrupted.
+    """
+    files = {name: wanted.pop(name) for name in FILES}
+    records.require_writable(*(path for name, path in files.items() if path and name != "gradescope"))
+    finder = Finder(language, [name for words in packages for name in words.split()])
+    asks = Wanted(**wanted)
+    with client.Spool(place.spool) as spool:
+        progress = Progress(spool)
+        runner = Runner(spool, jobs=jobs, again=again, timeout=timeout, progress=progress)
+        try:
+            graded = _graded(runner, finder, sources, asks)
+        except client.TimedOutError:
+            progress.end()
+            said = f"{progress.done} of {progress.total} are done within {timeout:g} s. {GOES_ON}"
+            exits.say(said, exits.TIMED_OUT)
+            return exits.TIMED_OUT
+        except KeyboardInterrupt:
+            progress.end()
+            click.echo(f"\n{progress.done} of {progress.total} are done. {GOES_ON}", err=True)
+            return exits.INTERRUPTED
+        progress.end()
+    return _tell(graded, files, progress.span, as_json=as_json)
+
+
+def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wanted) -> list[Graded]:
+    if (sources[0] / PACKAGE_FILE).is_file() and wanted.cases is None:
+        from spoold.cli.grading import packaged  # noqa: PLC0415 - most have no package
+
+        return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
+    if wanted.cases is None:
+        raise click.UsageError("--cases DIRECTORY is missing, and the first argument is no package with problem.yaml")
+    found = finder.find(sources)
+    said_of(found.left_out)
+    if not found.solutions:
+        raise ClientError("there is no solution in that: `spoolctl grade --help` says what is one")
+    checker = finder.checker(wanted.checker, wanted.protocol) if wanted.checker else None
+    tests = options.with_points(cases.find(str(wanted.cases), needs_answers=checker is None), wanted.points)
+    suite = Suite(
+        tests,
+        compare=options.compare(wanted.compare) if wanted.compare else None,
+        checker=checker,
+        stop=wanted.stop,
+        hide=wanted.hide,
+    )
+    return runner.grade(Requests(suite), found.solutions, wanted.keys())
+
+
+def _tell(graded: list[Graded], files: dict[str, str | None], span: float, *, as_json: bool) -> int:
+    from spoold.cli.grading import reports, shown, values  # noqa: PLC0415 - --help need not wait for it
+
+    on_stdout = as_json or records.STDOUT in files.values()
+    for name, path in files.items():
+        if path:
+            reports.WRITERS[name](path, graded)
+    if as_json:
+        for each in graded:
+            sys.stdout.buffer.write(values.line(each))
+        sys.stdout.flush()
+    if not on_stdout:
+        tables.show(shown.table(graded, terminal=sys.stdout.isatty()))
+    click.echo(shown.summary(graded, span), err=on_stdout)
+    return shown.code(graded)

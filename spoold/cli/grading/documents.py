@@ -1,0 +1,126 @@
+"""YAML files of problem packages. They are strangers': each is read safely, and each key is checked by its type.
+
+The reader is imported when there is a package: nothing else needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spoold.cli.grading.cases import content
+from spoold.cli.text import printable
+from spoold.model.errors import ClientError, OperatorError
+
+MOST = 1 << 20  # bytes of a file
+MOST_PARTS = 100_000  # keys and values, each as often as it is named
+
+
+class Document:
+    """A map of a YAML file; ``where`` names the file, and the keys that lead to it."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values = values
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def wrong(self, key: str, why: str) -> ClientError:
+        """Return an error that names a key."""
+        return ClientError(f"{self.where}: {printable(key)}: {why}")
+
+    def text(self, key: str, default: str = "") -> str:
+        """Return a text; a number is one as well."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise self.wrong(key, "it has to be a text")
+        return str(value)
+
+    def number(self, key: str, default: float, *, least: float = 0.0) -> float:
+        """Return a number; ``1e-6`` is one, though YAML 1.1 has it as a text."""
+        value = self.values.get(key)
+        if value is None:
+            return default
+        try:
+            number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not least <= number < math.inf:
+            raise self.wrong(key, f"it has to be a number, {least:g} at least")
+        return number
+
+    def map(self, key: str) -> Document:
+        """Return a map, which is empty where there is none."""
+        value = self.values.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise self.wrong(key, "it has to be a map")
+        return Document(_named(value or {}), f"{self.where}: {printable(key)}")
+
+    def words(self, key: str) -> list[str] | None:
+        """Return words: a list of texts, or a text with blanks between; None where there are none."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if isinstance(value, dict) and "flags" in value:  # the older format names a validator beside
+            value = value["flags"]
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value).split()
+        if not isinstance(value, list) or not all(isinstance(each, (str, int, float)) for each in value):
+            raise self.wrong(key, "it has to be a list of texts")
+        return [str(each) for each in value]
+
+
+def read(path: str) -> Document:
+    """Return what a file has; raises :class:`ClientError` for what is no map in YAML."""
+    where = printable(path)
+    data = content(path)
+    if len(data) > MOST:
+        raise ClientError(f"{where}: it is larger than {MOST >> 20} MiB")
+    found = _parsed(data, where)
+    if found is None:
+        return Document({}, where)
+    if not isinstance(found, dict):
+        raise ClientError(f"{where}: it has to be a map, with keys and values")
+    _require_small(found, where)
+    return Document(_named(found), where)
+
+
+def read_if_there(path: str) -> Document | None:
+    """Return the same, None where there is no such file."""
+    return read(path) if os.path.lexists(path) else None
+
+
+def _parsed(data: bytes, where: str) -> Any:
+    try:
+        import yaml  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise OperatorError("problem packages need PyYAML: install python3-yaml, or `pip install pyyaml`") from error
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        # A date that is none is a ValueError; what nests too deeply is a RecursionError.
+        said = " ".join(str(error).split()) or "it nests too deeply"
+        raise ClientError(f"{where}: it is no YAML: {printable(said)[:300]}") from error
+
+
+def _require_small(found: Any, where: str) -> None:
+    """Raise :class:`ClientError` where a file is much larger than it looks, since parts of it are named often."""
+    todo, count = [found], 0
+    while todo:
+        count += 1
+        if count > MOST_PARTS:
+            raise ClientError(f"{where}: it has more than {MOST_PARTS} keys and values")
+        one = todo.pop()
+        if isinstance(one, Mapping):
+            todo.extend(one.values())
+        elif isinstance(one, Sequence) and not isinstance(one, (str, bytes)):
+            todo.extend(one)
+
+
+def _named(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,214 @@
+"""A package's word on its submissions: by their directories, and in the newer format by ``submissions.yaml``.
+
+In the older format a directory names the result of all test data. In the newer one it names verdicts that cases may
+have (``permitted``), and of which one has to be there (``required``). ``submissions.yaml`` adds more of these, for
+submissions and for cases whose paths match a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from spoold.cli.grading.cases import Test
+from spoold.cli.grading.documents import Document, read_if_there
+from spoold.cli.grading.package import Package, inside
+from spoold.cli.text import printable
+from spoold.model.errors import ClientError
+
+DIRECTORY, FILE = "submissions", "submissions.yaml"
+LETTERS = ("AC", "WA", "TLE", "RTE")
+ACCEPTED, PARTLY = "accepted", "partially_accepted"
+OLDER = {  # results, of which the second is accepted with less than all points
+    ACCEPTED: "AC",
+    PARTLY: "PAC",
+    "wrong_answer": "WA",
+    "run_time_error": "RTE",
+    "time_limit_exceeded": "TLE",
+}
+NEWER: Mapping[str, Mapping[str, Any]] = {
+    ACCEPTED: {"permitted": ["AC"]},
+    PARTLY: {},
+    "rejected": {"required": ["RTE", "TLE", "WA"]},
+    "wrong_answer": {"permitted": ["AC", "WA"], "required": ["WA"]},
+    "time_limit_exceeded": {"permitted": ["AC", "TLE"], "required": ["TLE"]},
+    "run_time_error": {"permitted": ["AC", "RTE"], "required": ["RTE"]},
+    "brute_force": {"permitted": ["AC", "RTE", "TLE"], "required": ["RTE", "TLE"]},
+}
+TIME, LOWER = "use_for_time_limit", "lower"
+OWN_KEYS = ("permitted", "required", "score", "message", TIME, "language", "entrypoint")
+OTHER_KEYS = ("authors", "model_solution")
+MOST_STARS = 8  # of a pattern
+# Endings of the format's languages. A file with another one is no submission: a README, or one that is kept from use.
+ENDINGS = re.compile(
+    r"4th|a68|ad[bs]|apl|bash|c|c\+\+|C|cc|cl|cob|cpp|crx?|cs|cxx|d|dart|def|erl|exs?|f90|forth|frt|fsx?|fth|go|hs|java|jl|"
+    r"js|kt|lisp|lua|m|ml|mod|nim|odin|pas|php|pl|pm|py[23]?|rb|rkt|rs|scala|sh|sim|sno|ss|st|swift|ts|vb|zig"
+)
+TIME_RULES = {LOWER: ("permitted", ("AC", "WA", "RTE")), "upper": ("required", ("TLE",))}
+
+
+class Rule(NamedTuple):
+    """A rule for the cases that ``pattern`` matches, "" is all."""
+
+    pattern: str
+    permitted: tuple[str, ...]
+    required: tuple[str, ...]
+    score: tuple[float, float] | None
+    message: str
+
+
+class Submission(NamedTuple):
+    """A submission of a package: its path, its name from ``submissions`` on, and what should come of it.
+
+    ``result`` is that of all test data, "" where only ``rules`` hold. ``timed`` are patterns of the cases whose times
+    make the limit, "" is all.
+    """
+
+    path: Path
+    name: str
+    result: str
+    rules: tuple[Rule, ...]
+    language: str = ""
+    entrypoint: str = ""
+    timed: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """Return the directory that says what should come of it."""
+        return self.name.partition("/")[0]
+
+
+def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> tuple[list[Submission], list[str]]:
+    """Return the submissions of a package, and the names of what is none, or of which nothing is said.
+
+    ``endings`` are those of languages that are known here.
+    """
+    top = package.path / DIRECTORY
+    said = (read_if_there(str(top / FILE)) if package.is_newer else None) or Document({}, printable(str(top / FILE)))
+    found: list[Submission] = []
+    left_out: list[str] = []
+    for path in _paths(package, top):
+        name = f"{path.parent.name}/{path.name}"
+        documents = _matching(said, name, is_older=is_older)
+        if not documents or not _is_program(path, endings):
+            left_out.append(name)
+            continue
+        result = OLDER.get(path.parent.name, "") if is_older or path.parent.name == PARTLY else ""
+        rules = tuple(rule for document in documents for rule in _of_document(document))
+        keys = {key: value for document in documents for key, value in document.values.items()}
+        text = Document(keys, said.where)
+        timed = tuple(pattern for document in documents for pattern in _timed(document))
+        if path.parent.name == ACCEPTED and keys.get(TIME) is not False:
+            timed = ("", *timed)
+        found.append(Submission(path, name, result, rules, text.text("language"), text.text("entrypoint"), timed=timed))
+    return found, left_out
+
+
+def _paths(package: Package, top: Path) -> Iterator[Path]:
+    if not top.is_dir():
+        return
+    for directory in sorted(top.iterdir()):
+        if not directory.is_dir() or directory.name.startswith("."):
+            continue
+        for path in sorted(inside(package, directory).iterdir()):
+            if not path.name.startswith(".") and not path.name.endswith("~") and path.name != "__pycache__":
+                yield inside(package, path)
+
+
+def _is_program(path: Path, endings: Collection[str]) -> bool:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return any(ENDINGS.fullmatch(file.suffix[1:]) or file.suffix[1:] in endings for file in files)
+
+
+def _matching(said: Document, name: str, *, is_older: bool) -> list[Document]:
+    """Return all that is said of a submission: of its directory, and of the patterns that match it."""
+    directory = name.partition("/")[0]
+    maps = {pattern: said.map(pattern) for pattern in said.values}
+    own = maps.pop(directory, None)
+    found = [document for pattern, document in maps.items() if matches(pattern, name)]
+    if own is None and directory not in (OLDER if is_older else NEWER) and directory not in NEWER:
+        return found
+    default = {} if is_older and directory in OLDER else dict(NEWER.get(directory, {}))
+    return [Document({**default, **(own.values if own else {})}, own.where if own else said.where), *found]
+
+
+def _of_document(said: Document) -> Iterator[Rule]:
+    yield from _rule(said, "")
+    for key, value in said.values.items():
+        if key not in (*OWN_KEYS, *OTHER_KEYS) and isinstance(value, dict):
+            yield from _rule(said.map(key), key)
+
+
+def _timed(said: Document) -> Iterator[str]:
+    """Yield the patterns of cases whose times make the limit, by what is said of it."""
+    if said.values.get(TIME) == LOWER:
+        yield ""
+    yield from (key for key, value in said.values.items() if isinstance(value, dict) and value.get(TIME) == LOWER)
+
+
+def _rule(said: Document, pattern: str) -> Iterator[Rule]:
+    key, letters = TIME_RULES.get(said.text(TIME) if isinstance(said.values.get(TIME), str) else "", ("", ()))
+    if key:
+        said = Document({key: list(letters), **said.values}, said.where)
+    permitted, required = (tuple(said.words(key) or LETTERS) for key in ("permitted", "required"))
+    for key, letters in (("permitted", permitted), ("required", required)):
+        if unknown := [letter for letter in letters if letter not in LETTERS]:
+            raise said.wrong(key, f"{unknown[0]!a} is none of {', '.join(LETTERS)}")
+    score = None
+    if "score" in said:
+        try:
+            numbers = [float(word) for word in said.words("score") or ()]
+            score = (numbers[0], numbers[-1])
+        except (ValueError, IndexError):
+            raise said.wrong("score", "it has to be a number, or two") from None
+    rule = Rule(pattern, permitted, required, score, said.text("message"))
+    if rule != Rule(pattern, LETTERS, LETTERS, None, ""):
+        yield rule
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Tell whether a pattern matches a path, or a directory above it. ``*`` is within a name, ``{a,b}`` either."""
+    if pattern.count("*") > MOST_STARS:
+        raise ClientError(f"{printable(pattern)}: a pattern has {MOST_STARS} '*' at most")
+    words, depth = [], 0
+    for character in pattern.strip("/"):
+        if character == "{":
+            depth += 1
+        elif character == "}" and depth:
+            depth -= 1
+        elif character == " " and depth:  # { a, b } is {a,b}
+            continue
+        special = {"*": "[^/]*", "{": "(?:", "}": ")", ",": "|" if depth else ","}
+        words.append(special.get(character, re.escape(character)))
+    try:
+        return re.fullmatch(f"(?:{''.join(words)})(?:/.*)?", path, re.DOTALL) is not None
+    except re.error:
+        raise ClientError(f"{printable(pattern)}: that is no pattern: its braces do not match") from None
+
+
+def broken(
+    rules: Sequence[Rule],
+    tests: Sequence[Test],
+    letters: Mapping[int, str],
+    messages: Mapping[int, str],
+    scores: Mapping[str, float],
+) -> str:
+    """Return which rule does not hold, "" where all do; ``letters`` are the verdicts of cases by their places."""
+    for rule in rules:
+        names = {place: test.name for place, test in enumerate(tests) if place in letters}
+        places = [place for place, name in names.items() if not rule.pattern or matches(rule.pattern, name)]
+        where = f" of {rule.pattern}" if rule.pattern else ""
+        odd = [place for place in places if letters[place] not in rule.permitted]
+        if odd:
+            return f"{names[odd[0]]} is {letters[odd[0]]}, and only {', '.join(rule.permitted)} may be{where}"
+        if not any(letters[place] in rule.required for place in places):
+            return f"no case{where} is {' or '.join(rule.required)}"
+        if rule.message and not any(rule.message in messages.get(place, "") for place in places):
+            return f"no case{where} has the message {rule.message!a}"
+        if rule.score is not None:
+            score = scores.get(rule.pattern.strip("/"), scores.get("", 0.0))
+            if not rule.score[0] - 1e-9 <= score <= rule.score[1] + 1e-9:
+                return f"the score{where} is {score:g}, and not from {rule.score[0]:g} to {rule.score[1]:g}"
+    return ""

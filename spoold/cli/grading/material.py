@@ -1,0 +1,240 @@
+"""Programs of a package: its submissions with the files that it includes, and its validator.
+
+A package may replace ``{{name}}`` in them by constants. Files that it includes lie beside a submission when that is
+compiled, in place of its own of the same name.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from spoold import client
+from spoold.cli import tongues
+from spoold.cli.grading.cases import MOST_LEVELS, content
+from spoold.cli.grading.expected import Submission
+from spoold.cli.grading.package import Package, below, checker_limits, inside
+from spoold.cli.grading.solutions import HEADERS, Finder
+from spoold.cli.text import printable
+from spoold.client import tree
+from spoold.client.request import File
+from spoold.model.errors import ClientError
+
+CONSTANT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\}\}")
+# Endings of two languages, of which the first line tells: Python 2 where it says so, Perl where it does, else Prolog.
+LANGUAGES = {".py": (re.compile(rb"#!.*python2"), "python2"), ".pl": (re.compile(rb"#!.*perl"), "prolog")}
+ENDINGS = {".py2": "python2", ".py3": "python"}
+FIRST_LINE = 200  # bytes
+NAMES = {"python3": "python", "pypy3": "python", "python3numpy": "python", "cpp": "cpp"}  # that languages have there
+INCLUDES = {"python": ("python3", "python"), "cpp": ("cpp", "c++")}  # and their directories
+VALIDATORS = ("output_validators", "output_validator")
+SCRIPTS = ("build", "run")
+TOOLS = ("gcc", "python3")  # on which scripts of a validator may count
+BUILD = "[ ! -e build ] || ./build\n"
+RUN = 'exec ./run "$@"\n'
+VALIDATOR = "spoold-validator.sh"  # what the validator's run.sh is called
+# The exit code is to be the verdict, whatever the scores are: so these go into the message, see ``results``.
+SCORED = f"""\
+./{VALIDATOR} "$@"
+code=$?
+if [ "$code" = 42 ]; then
+    for name in score score_multiplier; do
+        if [ -e "$3$name.txt" ]; then
+            read -r number <"$3$name.txt"
+            {{ echo "$name=$number"; cat "$3judgemessage.txt" 2>/dev/null; }} >"$3message.txt"
+            rm -f "$3$name.txt"
+            mv "$3message.txt" "$3judgemessage.txt"
+        fi
+    done
+fi
+exit "$code"
+"""
+# Where its tools run programs otherwise than people do. Theirs give a stack as much as there is memory.
+AS_THERE = {
+    "bash": 'exec bash "./$main" "$@"',
+    "java": 'exec java -XX:+UseSerialGC -Xss64m "$class" "$@"',
+    "prolog": 'exec swipl -O -q -g main -t halt "$main" "$@"',
+}
+
+
+def files_of(package: Package, finder: Finder, submission: Submission) -> Sequence[File]:
+    """Return the files of a submission, as a request has them; raises :class:`ClientError`."""
+    from spoold.cli import languages  # noqa: PLC0415 - --help need not wait for it
+
+    path, table = submission.path, known(finder)
+    language = _language(finder, submission)
+    included = _includes(package, finder, path, language)
+    if not included and not submission.entrypoint and path.is_file():
+        files = languages.program([path], language, finder.packages, known=table).files
+        return replaced(files, package.constants)
+    with tempfile.TemporaryDirectory() as directory:
+        main, *others = _laid_out(package, Path(directory), path, included, submission.entrypoint)
+        files = languages.program([main, *others], language, finder.packages, known=table).files
+    return replaced(files, package.constants)
+
+
+def _language(finder: Finder, submission: Submission) -> str | None:
+    """Return the name of a submission's language where its ending does not tell it.
+
+    Raises :class:`ClientError` for one that is not in the table.
+    """
+    if submission.language or finder.language:
+        asked = submission.language or finder.language or ""
+        return tongues.find(finder.known, NAMES.get(asked, asked))
+    path = submission.path
+    for source in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if source.suffix in ENDINGS:
+            return tongues.find(finder.known, ENDINGS[source.suffix])
+        if source.suffix in LANGUAGES and source.is_file():
+            with source.open("rb") as file:
+                start = file.read(FIRST_LINE)
+            pattern, name = LANGUAGES[source.suffix]
+            if (pattern.match(start) is not None) == (name == "python2"):
+                return tongues.find(finder.known, name)
+    return None
+
+
+def _includes(package: Package, finder: Finder, path: Path, language: str | None) -> dict[str, Path]:
+    """Return the files that a package includes, by their names: those for all, and those for the language."""
+    top = package.path / "include"
+    if not top.is_dir():
+        return {}
+    if language is None:
+        names = [path.name] if path.is_file() else sorted(each.name for each in path.iterdir())
+        endings = {name.rpartition(".")[2] for name in names}
+        language = next((name for name, known in finder.known.items() if endings & set(known.extensions)), "")
+    found: dict[str, Path] = {}
+    for name in ("default", *INCLUDES.get(language, (language,))):
+        directory = top / name
+        if name and directory.is_dir():
+            for file in sorted(directory.rglob("*")):
+                if inside(package, file).is_file():
+                    found[str(file.relative_to(directory))] = file
+    return found
+
+
+def _laid_out(
+    package: Package, directory: Path, path: Path, included: Mapping[str, Path] | None = None, entrypoint: str = ""
+) -> list[Path]:
+    """Put a program and the files with it into a directory; return them, the one to run first."""
+    if path.is_dir():
+        is_own = path.resolve().is_relative_to(package.path.resolve())
+        _copy(package.path if is_own else path, path, directory, (path.resolve(),))
+    else:
+        shutil.copy(path, directory / path.name)
+    included = included or {}
+    own = [each for each in sorted(directory.rglob("*")) if each.is_file()]
+    for name, file in included.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, directory / name)
+    files = [each for each in sorted(directory.rglob("*")) if each.is_file()]
+    drivers = [directory / name for name in included if Path(name).stem.lower() in ("main", "__main__")]
+    named = [each for each in files if entrypoint and entrypoint in (each.name, each.stem)]
+    mains = [each for each in own if each.stem.lower() in ("main", "__main__")]
+    first = next(iter([*named, *drivers, *mains, *own]), None)
+    if first is None:
+        raise ClientError(f"{printable(str(path))}: there is no file in it")
+    return [first, *(each for each in files if each != first)]
+
+
+def _copy(top: Path, path: Path, directory: Path, ancestors: tuple[Path, ...]) -> None:
+    """Copy what is in a directory. A link is followed where it leads to something in ``top``."""
+    for entry in sorted(path.iterdir()):
+        if entry.name in tree.NOT_NEEDED:
+            continue
+        real, target = below(top, entry).resolve(), directory / entry.name
+        if entry.is_dir() and (real in ancestors or len(ancestors) > MOST_LEVELS):
+            raise ClientError(f"{printable(str(entry))} is a link to a directory in which it is")
+        if entry.is_dir():
+            target.mkdir()
+            _copy(top, entry, target, (*ancestors, real))
+        else:
+            target.write_bytes(content(str(entry)))
+            shutil.copymode(entry, target)
+
+
+def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[File]:
+    """Return files in which constants are replaced by what they stand for."""
+    if not constants:
+        return files
+
+    def value(match: re.Match[str]) -> str:
+        return constants.get(match[1], match[0])
+
+    made = []
+    for file in files:
+        if "content" in file and file.get("encoding", "utf8") == "utf8":
+            file = {**file, "content": CONSTANT.sub(value, file["content"])}  # noqa: PLW2901 - the same, replaced
+        made.append(file)
+    return made
+
+
+def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
+    """Return the validator of outputs as a request has it, None where a package goes by the default one."""
+    top = next((found for name in VALIDATORS if (found := package.path / name).is_dir()), None)
+    if not package.has_validator or top is None:
+        if package.has_validator and not package.is_newer:
+            raise ClientError(
+                f"{printable(package.path.name)}: its validation is custom, and it has no output_validators"
+            )
+        return None
+    program = _validator(package, finder, inside(package, top))
+    if program is None:
+        return None
+    files = _scored(replaced(_validator_files(package, finder, program), package.constants))
+    return {"files": files, "protocol": "kattis", "limits": checker_limits(package)}
+
+
+def _scored(files: Sequence[File]) -> list[File]:
+    """Return a validator that has its scores put into its message."""
+    made = [File(**{**file, "name": VALIDATOR}) if file["name"] == "run.sh" else file for file in files]
+    return [*made, client.file("run.sh", SCORED)]
+
+
+def known(finder: Finder) -> dict[str, tongues.Language]:
+    """Return the table of languages, with the commands that tools for packages have."""
+    return {
+        name: replace(language, run=AS_THERE[name]) if name in AS_THERE else language
+        for name, language in finder.known.items()
+    }
+
+
+def _validator(package: Package, finder: Finder, top: Path) -> Path | None:
+    """Return the one program that is in a directory, or that the directory is; None where it is empty."""
+    entries = [inside(package, each) for each in sorted(top.iterdir()) if not each.name.startswith(".")]
+    directories = [each for each in entries if each.is_dir()]
+    sources = [each for each in entries if finder.is_source(each)]
+    if any((top / name).is_file() for name in SCRIPTS) or (top.name == VALIDATORS[1] and sources):
+        return top
+    if len(sources) + len(directories) > 1:
+        names = ", ".join(printable(each.name) for each in (*sources, *directories))
+        raise ClientError(f"{printable(str(top))}: one validator can be used, and there are {names}")
+    if directories:
+        return directories[0]
+    if not sources and entries:
+        raise ClientError(f"{printable(str(top))}: there is no program in a known language in it")
+    if not sources:
+        return None
+    return top if any(each.suffix in HEADERS for each in entries) else sources[0]
+
+
+def _validator_files(package: Package, finder: Finder, program: Path) -> Sequence[File]:
+    from spoold.cli import languages  # noqa: PLC0415 - --help need not wait for it
+
+    if not program.is_dir():
+        return languages.program([program], known=finder.known).files
+    with tempfile.TemporaryDirectory() as directory:
+        first, *others = _laid_out(package, Path(directory), program)
+        if any((program / name).is_file() for name in SCRIPTS):
+            found = tree.read(directory)
+            shell = client.file("cutor.nix", client.packages(TOOLS))
+            return [*found.files, shell, client.file("compile.sh", BUILD), client.file("run.sh", RUN)]
+        known_first = next((each for each in (first, *others) if finder.is_source(each)), first)
+        paths = [known_first, *(each for each in (first, *others) if each != known_first)]
+        return languages.program(paths, known=finder.known).files

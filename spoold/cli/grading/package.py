@@ -1,0 +1,220 @@
+"""Problem packages as of Kattis, ICPC contests and DOMjudge: ``problem.yaml``, and where all else of one is.
+
+Two formats are known. The **older** one is called ``legacy``, and is meant where nothing is said. The **newer** one is
+``2025-09``, whose drafts were called ``2023-07``. A package of the newer format whose test data have ``testdata.yaml``
+is of an early draft, and is scored as in the older one, which is what tools for it do.
+
+https://www.kattis.com/problem-package-format/ describes both.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from spoold.cli.grading.documents import Document, read
+from spoold.cli.text import printable
+from spoold.model.errors import ClientError
+
+FILE = "problem.yaml"
+LEGACY = ("legacy", "legacy-icpc")
+NEWER = re.compile(r"2023-07(-draft)?|2025-09(-draft)?|draft")
+TYPES = ("pass-fail", "scoring", "interactive", "multi-pass", "submit-answer")
+REFUSED = {
+    "interactive": "its programs talk with a judge while they run",
+    "multi-pass": "its programs are run several times, with input that a judge makes in between",
+    "submit-answer": "what is submitted are answers, and no programs",
+}
+TYPICAL = {  # of problemtools, where a package says nothing
+    "memory": 1024.0,
+    "output": 8.0,
+    "compilation_time": 60.0,
+    "compilation_memory": 1024.0,
+    "validation_time": 60.0,
+    "validation_memory": 1024.0,
+    "validation_output": 8.0,
+}
+MIB = 1 << 20
+# What a program takes by itself: there its code and libraries count as its memory, and here they don't. It is more than
+# the 2 MiB to which a limit is exact.
+OF_ITSELF = 4.0  # MiB
+
+
+class Limits(NamedTuple):
+    """Limits of a package: seconds, and MiB. ``time`` is None where the accepted submissions make it.
+
+    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A submission
+    that should be too slow may be so with ``margin`` times the limit alone.
+    """
+
+    time: float | None
+    factor: float
+    margin: float
+    resolution: float
+    memory: float
+    output: float
+    compilation_time: float
+    compilation_memory: float
+    validation_time: float
+    validation_memory: float
+    validation_output: float
+
+    def time_for(self, slowest: float) -> float:
+        """Return the time limit for the time of the slowest accepted submission."""
+        return max(1, math.ceil(slowest * self.factor / self.resolution - 1e-9)) * self.resolution
+
+
+class Package(NamedTuple):
+    """A package: ``flags`` are those of its validator in all test data, ``has_validator`` whether it brings one.
+
+    ``custom_scores``: the validator says how many points there are.
+    """
+
+    path: Path
+    is_newer: bool
+    is_scoring: bool
+    has_validator: bool
+    custom_scores: bool
+    flags: tuple[str, ...]
+    limits: Limits
+    constants: dict[str, str]
+    grading: Document
+    minimizes: bool = False
+
+
+def load(path: Path) -> Package:
+    """Return a package; raises :class:`ClientError` for what is none, or cannot be graded here."""
+    document = read(str(path / FILE))
+    version = document.text("problem_format_version", "legacy")
+    newer = NEWER.fullmatch(version) is not None
+    if not newer and version not in LEGACY:
+        raise document.wrong(
+            "problem_format_version", f"{version!a} is not known here: legacy, 2023-07 and 2025-09 are"
+        )
+    types = set(document.words("type") or ["pass-fail"])
+    validation = (document.words("validation") or ["default"]) if not newer else []
+    if "interactive" in validation:
+        types.add("interactive")
+    for kind in sorted(types):
+        if kind not in TYPES:
+            raise document.wrong("type", f"{printable(kind)} is not known here: {', '.join(TYPES)} are")
+        if kind in REFUSED:
+            raise ClientError(f"{printable(path.name)}: {kind} problems cannot be graded here: {REFUSED[kind]}")
+    if validation and validation[0] not in ("default", "custom"):
+        raise document.wrong("validation", "it has to begin with default or custom")
+    grading = document.map("grading")
+    return Package(
+        path,
+        newer,
+        "scoring" in types,
+        has_validator=newer or validation[0] == "custom",
+        custom_scores=newer or "score" in validation,
+        flags=tuple(document.words("validator_flags") or ()) if not newer else (),
+        limits=_limits(document, newer=newer),
+        constants=_constants(document) if newer else {},
+        grading=grading,
+        minimizes=grading.text("objective", "max") == "min",
+    )
+
+
+def _limits(document: Document, *, newer: bool) -> Limits:
+    limits = document.map("limits")
+    typical = {key: limits.number(key, default, least=0.001) for key, default in TYPICAL.items()}
+    if newer:
+        factors = limits.map("time_multipliers")
+        time = limits.number("time_limit", 0) or None
+        factor = factors.number("ac_to_time_limit", 2.0, least=1)
+        margin = factors.number("time_limit_to_tle", 1.5, least=1)
+        resolution = limits.number("time_resolution", 1.0, least=0.001)
+    else:
+        time, resolution = None, 1.0
+        factor = limits.number("time_multiplier", 5.0, least=1)
+        margin = limits.number("time_safety_margin", 2.0, least=1)
+    return Limits(time, factor, margin, resolution, **typical)
+
+
+def _constants(document: Document) -> dict[str, str]:
+    """Return what stands for ``{{name}}`` and ``{{name.variant}}``."""
+    found: dict[str, str] = {}
+    constants = document.map("constants")
+    for name in constants.values:
+        if isinstance(constants.values[name], dict):
+            inner = constants.map(name)
+            found |= {f"{name}.{variant}": inner.text(variant) for variant in inner.values}
+        else:
+            found[f"{name}.value"] = constants.text(name)
+        found[name] = found.get(f"{name}.value", "")
+    return found
+
+
+def inside(package: Package, path: Path) -> Path:
+    """Return a path of a package; raises :class:`ClientError` where it leads out of it, or nowhere."""
+    return below(package.path, path)
+
+
+def below(top: Path, path: Path) -> Path:
+    """Return a path in a directory; raises :class:`ClientError` where it leads out of that, or nowhere."""
+    if not path.exists():
+        raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, where nothing is")
+    if not path.resolve().is_relative_to(top.resolve()):
+        raise ClientError(f"{printable(str(path))} is a link out of {printable(str(top))}: put a copy there")
+    return path
+
+
+def run_limits(package: Package, seconds: float) -> dict[str, object]:
+    """Return limits of a request in which a case has so much CPU time."""
+    limits = package.limits
+    return {
+        "run": {
+            "cpu_time": seconds,
+            "memory": int(max(limits.memory - OF_ITSELF, 1) * MIB),
+            "stack": int(limits.memory * MIB),
+            "stdout": int(limits.output * MIB),
+        },
+        "compile": {
+            "cpu_time": limits.compilation_time,
+            "memory": int(limits.compilation_memory * MIB),
+        },
+    }
+
+
+def checker_limits(package: Package) -> dict[str, object]:
+    """Return limits of the validator."""
+    limits = package.limits
+    return {
+        "run": {
+            "cpu_time": limits.validation_time,
+            "memory": int(limits.validation_memory * MIB),
+            "stdout": int(limits.validation_output * MIB),
+        },
+        "compile": {
+            "cpu_time": limits.compilation_time,
+            "memory": int(limits.compilation_memory * MIB),
+        },
+    }
+
+
+def comparison(flags: Sequence[str], where: str) -> dict[str, object]:
+    """Return the rules of comparing that flags of the default validator mean; raises :class:`ClientError`."""
+    rules: dict[str, object] = {"like": "kattis"}
+    keys = {
+        "float_absolute_tolerance": ("float_absolute",),
+        "float_relative_tolerance": ("float_relative",),
+        "float_tolerance": ("float_absolute", "float_relative"),
+    }
+    words = iter(flags)
+    for word in words:
+        if word in ("case_sensitive", "space_change_sensitive"):
+            rules[word] = True
+            continue
+        if word not in keys:
+            raise ClientError(f"{where}: {printable(word)}: the default validator has no such flag")
+        try:
+            rules |= dict.fromkeys(keys[word], float(next(words, "")))
+        except ValueError:
+            raise ClientError(f"{where}: {word}: a number has to come after it") from None
+    return rules

@@ -1,0 +1,155 @@
+"""``spoolctl list``: what was submitted from here, and what has become of it.
+
+The ids are those of the own record, since a spool tells nobody which there are; the spool is asked for the states.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import click
+import msgspec
+
+from spoold import client
+from spoold.cli import completing, exits, render, tables
+from spoold.cli.options import JSON
+from spoold.cli.place import Place, pass_place
+from spoold.cli.record import Entry, Record
+from spoold.cli.text import printable
+from spoold.client.directory import Directory
+from spoold.client.response import read
+
+AT_ONCE = 8  # questions to another host
+AGE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>s|m|min|h|d|w)?")
+UNITS = {None: 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}  # seconds
+GONE, HIDDEN, ARRIVING = "gone", "not yours", "arriving"
+WORDS = {"pending": "queued", "INSTALLING_DEPENDENCIES": "building", "DEPENDENCIES_INSTALLED": "queued"}
+GOING = (ARRIVING, "queued", "building", "compiling", "running")
+FAILED = ("RUN_FAILED", "COMPILE_FAILED", "DEPENDENCIES_FAILED")
+ENDED = ("COMPLETED", *FAILED, "REJECTED", "CANCELLED", "INTERNAL_ERROR")
+GROUPS = {"going": GOING, "ended": ENDED, "failed": FAILED}
+COLOURS = {"COMPLETED": "green", **dict.fromkeys((*FAILED, "REJECTED", "INTERNAL_ERROR"), "red")}
+
+
+def _age(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Return how long ago something was, in seconds."""
+    if value is None:
+        return None
+    match = AGE.fullmatch(value)
+    if match is None:
+        raise click.BadParameter(f"{value}: say a number and s, min, h, d or w, as 90min or 2d", param=parameter)
+    return float(match["number"]) * UNITS[match["unit"]]
+
+
+class _Row(msgspec.Struct, frozen=True, rename={"id": "Submission_id"}):
+    """A submission: its id, its state, what it was made of, and when it was submitted, in seconds since the epoch."""
+
+    id: str
+    state: str
+    name: str
+    submitted: float
+
+
+@click.command("list", short_help="List what was submitted from here.")
+@click.argument("prefix", metavar="[PREFIX]", default="", shell_complete=completing.ids)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="STATE",
+    type=click.Choice([*GROUPS, *GOING, *map(str.lower, ENDED), GONE], case_sensitive=False),
+    help=f"Those in this state; may be repeated. going is {', '.join(GOING)}; failed is {', '.join(FAILED).lower()}; "
+    "ended is that, completed, rejected, cancelled and internal_error. Others are gone.",
+)
+@click.option("--newer", metavar="AGE", callback=_age, help="Those that were submitted within this time: 90min, 2d.")
+@click.option("--older", metavar="AGE", callback=_age, help="Those that were submitted before that.")
+@click.option(
+    "-n", "--last", metavar="N", type=click.IntRange(min=1), default=50, show_default=True, help="So many at most."
+)
+@JSON
+@pass_place
+def listed(
+    place: Place,
+    *,
+    prefix: str,
+    states: tuple[str, ...],
+    newer: float | None,
+    older: float | None,
+    last: int,
+    as_json: bool,
+) -> int:
+    """List the submissions that were made here by this user, the newest first, with their states.
+
+    `submit`, `run`, `batch` and `grade` write down what they submit to each spool, in ~/.local/state/spoold. Others'
+    submissions, and those that were made in other ways, are not listed: the spool tells nobody which there are. PREFIX
+    is the beginning of ids. A submission is gone when its response is not kept any more.
+
+    \b
+    Examples:
+      spoolctl list
+      spoolctl list ex3- --state failed --newer 2h
+      spoolctl wait $(spoolctl list --state going --json | jq -r '.submissions[].Submission_id')
+
+    Exit codes: 0 listed, also where there is none.
+    """
+    record, now = Record(place.spool), time.time()
+    entries = (
+        entry
+        for entry in record.entries()
+        if entry.id.startswith(prefix)
+        and (newer is None or entry.at >= now - newer)
+        and (older is None or entry.at <= now - older)
+    )
+    wanted = {name.lower() for state in states for name in GROUPS.get(state.lower(), (state,))}
+    with client.Spool(place.spool) as spool:
+        found = (row for row in _rows(spool, entries) if not wanted or row.state.lower() in wanted)
+        rows = list(islice(found, last))
+    if as_json:
+        click.echo(msgspec.json.encode({"submissions": rows}))
+    elif rows:
+        tables.show([_table(rows, now)])
+    else:
+        click.echo(f"none; {record.path} is the record of what was submitted from here", err=True)
+    return exits.OK
+
+
+def _rows(spool: client.Spool, entries: Iterable[Entry]) -> Iterator[_Row]:
+    """Yield a row for each; another host is asked for several at once."""
+    if isinstance(spool.transport, Directory):
+        yield from (_row(spool, entry) for entry in entries)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - it takes a while, and most spools are here
+
+    source = iter(entries)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        while some := list(islice(source, AT_ONCE)):
+            yield from pool.map(lambda entry: _row(spool, entry), some)
+
+
+def _row(spool: client.Spool, entry: Entry) -> _Row:
+    return _Row(entry.id, state_of(spool, entry.id), entry.name, entry.at)
+
+
+def state_of(spool: client.Spool, id_: str) -> str:
+    """Return in a word where a submission is; of one that has ended, its status."""
+    try:
+        data, is_known = spool.transport.look(id_)
+        if data is None:
+            return ARRIVING if is_known else GONE
+        response = read(data)
+    except client.AnswerError:
+        return HIDDEN
+    if response.ended:
+        return response.status
+    return "building" if response.waiting_for else WORDS.get(response.status, response.status.lower())
+
+
+def _table(rows: list[_Row], now: float) -> tables.Table:
+    table = tables.Table("id", "state", "submitted", "of", right=["submitted"])
+    for row in rows:
+        state = tables.Text(printable(row.state), COLOURS.get(row.state, ""))
+        table.add_row(row.id, state, render.age(max(0.0, now - row.submitted)), printable(row.name))
+    return table

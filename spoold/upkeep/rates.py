@@ -1,0 +1,76 @@
+"""How fast a spool goes: what its daemons have counted, as their files for Prometheus tell (``host.textfile``).
+
+The files are other users', so what is no file, too long, or cannot be read counts as none.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+
+from spoold.host import fsops
+from spoold.host.textfile import files_of
+
+MOST = 1 << 22  # bytes of a file
+COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome)="(\w+)".*\} (\S+)$', re.MULTILINE)
+
+
+class Rates:
+    """What the daemons of a spool count, and how fast it grows between two times at which they said so."""
+
+    def __init__(self, directory: str, spool: str) -> None:
+        self._directory, self._spool = directory, spool
+        self._before: dict[str, tuple[float, dict[str, float]]] = {}
+        self._rates: dict[str, dict[str, float]] = {}
+
+    def look(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+        """Return the totals, and what is added to each in a second; None: nothing is known (yet)."""
+        totals: dict[str, float] = {}
+        for path, written, text in texts(self._directory, self._spool):
+            counts: dict[str, float] = {}
+            for _, name, value in COUNTED.findall(text):
+                counts[name] = counts.get(name, 0.0) + _number(value)
+                totals[name] = totals.get(name, 0.0) + _number(value)
+            self._compare(path, written, counts)
+        rates: dict[str, float] = {}
+        for growth in self._rates.values():
+            for name, value in growth.items():
+                rates[name] = rates.get(name, 0.0) + value
+        return totals or None, rates or None
+
+    def _compare(self, path: str, written: float, counts: dict[str, float]) -> None:
+        before = self._before.get(path)
+        if before and written > before[0]:
+            span = written - before[0]
+            # A daemon that was started anew counts from 0.
+            grown = {name: value - before[1].get(name, 0.0) for name, value in counts.items()}
+            self._rates[path] = {name: max(0.0, value) / span for name, value in grown.items()}
+        if before is None or written > before[0]:
+            self._before[path] = (written, counts)
+
+
+def texts(directory: str, spool: str, since: float = 0.0) -> Iterator[tuple[str, float, str]]:
+    """Yield the path, the time of writing and the text of each file that was written after ``since``."""
+    for path in files_of(directory, spool):
+        try:
+            written, data = os.lstat(path).st_mtime, fsops.read(path, MOST)
+        except OSError:
+            continue  # its daemon ended
+        if data is not None and written >= since:
+            yield path, written, data.decode(errors="replace")
+
+
+def gauge(text: str, name: str, labels: str = "") -> list[float]:
+    """Return the values of a series in a text, of those that have these labels."""
+    found = re.findall(rf"^{re.escape(name)}\{{[^\n]*{re.escape(labels)}[^\n]*\}} (\S+)$", text, re.MULTILINE)
+    return [_number(value) for value in found]
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,85 @@
+"""The head of a cluster: a spool with its daemons, which has pilots started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from spoold.actors.scale import Scale
+from spoold.config import ExecutorSettings, LeaseSettings
+from spoold.host import machine
+from spoold.model.scaling import PoolSettings, ScaleSettings
+from spoold.slurm import JobState, Slurm
+from tests.actors.bench import Bench, settings_for
+from tests.clusters import Cluster
+from tests.engines import REPOSITORY
+
+
+class Head:
+    """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
+
+    def __init__(self, root: Path, cluster: Cluster, **pool: object) -> None:
+        program = root / "pilot"
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
+        program.chmod(0o755)
+        config = root / "spoold.toml"
+        changes = {
+            "most": 2,
+            "entries": 1,
+            "idle": 1.0,
+            "drain": 1.0,
+            "program": str(program),
+            "config": str(config),
+        } | pool
+        lease = LeaseSettings(renewal=0.2, limit=8.0, check=0.1, pause=0.05)
+        self.settings = settings_for(
+            root / "spool",
+            lease=lease,
+            executor=ExecutorSettings(name="head", slots=1, route_only=True),
+            scale=ScaleSettings(interval=0.1, pools={"pool": PoolSettings(**changes)}),  # type: ignore[arg-type]
+        )
+        config.write_text(f'[spool]\npath = "{root}/spool"\nscan = 0.2\n[lease]\nrenewal = 0.2\nlimit = 8.0\n')
+        self.bench = Bench(root / "spool", self.settings)
+        self.cluster = cluster
+        self.scale = self.new_scale()
+
+    def new_scale(self) -> Scale:
+        return Scale(self.settings, Slurm(self.cluster.variables))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        self.bench.until(condition, self.step)
+
+    def step(self) -> None:
+        self.bench.step()
+        self.bench.health.step()
+        self.scale.step()
+
+    def states(self) -> list[JobState]:
+        found = Slurm(self.cluster.variables).jobs(os.geteuid())
+        assert found is not None
+        return [each.state for each in found]
+
+    def processes(self) -> list[int]:
+        """Return the pilots that run on this host."""
+        found: list[int] = []
+        for lock in (self.bench.root / "tmp").glob("executor-pool-*.lock"):
+            found += machine.lock_holders(str(lock)) or []
+        return found
+
+    def hold(self, id_: str) -> None:
+        """Drop a submission that runs until :meth:`let_go`, and wait until a pilot has it."""
+        script = f"until [ -e {self.bench.root.parent}/go ]; do sleep 0.1; done"
+        self.bench.drop(id_, script, limits={"run": {"time": 600, "cpu_time": 600}})
+        self.until(lambda: self.bench.names("running") and self.processes())
+
+    def let_go(self) -> None:
+        """Let what is held end."""
+        (self.bench.root.parent / "go").touch()
+
+    def answered(self, *ids: str) -> bool:
+        return all(self.bench.has("done", f"{id_}.response.json") for id_ in ids)
+
+    def left(self) -> list[str]:
+        return [name for name in os.listdir(self.bench.root / "tmp") if name.startswith("executor-pool")]

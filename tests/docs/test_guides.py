@@ -1,0 +1,163 @@
+"""The commands of the pages, as they are printed, on spools that are served by plain processes and by real engines."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.config import DockerSettings, LeaseSettings, NixSettings, SandboxSettings, Settings, SpoolSettings
+from spoold.spool import layout
+from tests.docs.shell import Reader, blocks
+from tests.engines import REPOSITORY
+from tests.served import Served
+from tests.waiting import until
+
+DOCS = REPOSITORY / "contrib/docs"
+DESK = ("how-to/autograder.md", "how-to/picture.md", "how-to/sweep.md", "how-to/warm.md")  # need a spool, and no more
+REAL = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(900)]
+LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
+
+
+def programs(place: Path) -> Path:
+    """Write spoolctl and spoold of this checkout, and a Python that has its client library; return where."""
+    place.mkdir()
+    run = f"#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable}"
+    for name, words in {"spoolctl": "-P -m spoold.cli.ctl", "spoold": "-P -m spoold.cli.daemon", "python3": ""}.items():
+        (place / name).write_text(f'{run} {words} "$@"\n')
+        (place / name).chmod(0o755)
+    return place
+
+
+def variables(*places: Path, **more: str) -> dict[str, str]:
+    """Return the variables of somebody's shell, with programs in some places before all others."""
+    path = ":".join([*map(str, places), os.environ["PATH"]])
+    return {"PATH": path, "LC_ALL": "C.UTF-8", "COLUMNS": "100", "NO_COLOR": "1", **more}
+
+
+def write_settings(directory: Path, **spool: object) -> Path:
+    """Make a spool and its settings file; return that."""
+    settings = Settings(
+        spool=SpoolSettings(path=str(directory / "spool"), settle=1.0, scan=0.5, **spool),  # type: ignore[arg-type]
+        lease=LEASE,
+        nix=NixSettings(state=str(directory / "state")),
+        nixpkgs={"default": "/srv/nixpkgs"},
+    )
+    layout.create(settings.spool.path)
+    config = directory / "spoold.toml"
+    config.write_bytes(msgspec.toml.encode(settings))
+    return config
+
+
+@contextmanager
+def plainly(directory: Path, *roles: str, **spool: object) -> Iterator[Path]:
+    """Serve a spool whose jobs are plain processes; yield its settings file."""
+    config = write_settings(directory, **spool)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.docs.plain",
+        str(config),
+        ",".join(roles or ("intake", "executor", "builder")),
+    ]
+    with (directory / "log").open("wb") as log:
+        served = subprocess.Popen(command, stdout=log, stderr=log, cwd=REPOSITORY)
+    try:
+        until(lambda: "msg=ready" in (directory / "log").read_text(), (directory / "log").read_text)
+        yield config
+    finally:
+        served.terminate()
+        served.wait()
+
+
+@pytest.fixture(params=["plain", pytest.param("real", marks=REAL)])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Yield the variables of a shell at a desk where a spool is served."""
+    with ExitStack() as held:
+        if request.param == "plain":
+            config = held.enter_context(plainly(tmp_path))
+        else:
+            config = held.enter_context(really(request, tmp_path))
+        spool = str(config.parent / "spool")
+        yield variables(programs(tmp_path / "bin"), SPOOLD_SPOOL=spool, SPOOLD_CONFIG=str(config))
+
+
+@contextmanager
+def really(request: pytest.FixtureRequest, directory: Path) -> Iterator[Path]:
+    """Serve a spool with Docker and Nix; yield its settings file."""
+    settings = request.getfixturevalue("nix_settings")
+    request.getfixturevalue("runtime")  # so that the store is prepared by now
+    docker = DockerSettings(host=request.getfixturevalue("docker_host"))
+    served = Served(directory, msgspec.structs.replace(settings, docker=docker, sandbox=SandboxSettings(waiting=2)))
+    try:
+        yield served.config
+    finally:
+        served.stop()
+        shutil.rmtree(served.spool)
+
+
+@pytest.mark.parametrize("page", DESK)
+def test_a_recipe_for_a_desk(desk: dict[str, str], tmp_path: Path, page: str) -> None:
+    with Reader(tmp_path / "hosts", {"here": desk}, {}) as reader:
+        reader.follow(DOCS / page)
+
+
+# -- the tutorial
+
+SERVED_AT = re.compile(r"^export PATH=(\S+)/bin:\$PATH SPOOLD_SPOOL=\S+$", re.MULTILINE)
+
+
+def test_the_tutorial_on_a_spool_that_is_served_plainly(tmp_path: Path) -> None:
+    places = {"/tmp/spoold-serve.Kx3d9Q": str(tmp_path / "served"), "/tmp/spool": str(tmp_path / "spool")}
+    (tmp_path / "served").mkdir()
+    programs(tmp_path / "served" / "bin")
+    with plainly(tmp_path), Reader(tmp_path / "hosts", {"here": variables()}, places) as reader:
+        reader.follow(DOCS / "tutorial.md")
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.timeout(900)
+def test_the_tutorial_from_its_first_command_on(tmp_path: Path, docker_host: str, nixpkgs_debian: Path) -> None:
+    places = {"/tmp/spool": str(tmp_path / "spool")}
+    cache = os.environ.get("SPOOLD_CACHE", str(Path.home() / ".cache/spoold"))
+    environment = variables(DOCKER_HOST=docker_host, SPOOLD_NIXPKGS=str(nixpkgs_debian), SPOOLD_CACHE=cache)
+
+    def serving(printed: str) -> None:
+        found = SERVED_AT.search(printed)
+        assert found, printed
+        places["/tmp/spoold-serve.Kx3d9Q"] = found[1]
+
+    with Reader(tmp_path / "hosts", {"here": environment}, places, serving) as reader:
+        reader.follow(DOCS / "tutorial.md")
+
+
+def test_every_page_with_commands_is_followed() -> None:
+    elsewhere = {f"how-to/{name}.md" for name in ("air-gapped", "nfs", "slurm", "ssh")} | {"upgrading.md"}
+    by_boot = {"operator.md"}
+    found = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if any(blocks(page))}
+    assert found == {*DESK, "tutorial.md"} | elsewhere | by_boot
+
+
+# -- contributors
+
+
+def test_the_commands_for_contributors(tmp_path: Path) -> None:
+    """In a copy of the checkout. What this Python has counts as installed in the environment that is made there."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "dist"), symlinks=True)
+    own = Path(sys.executable).parent
+    environment = variables(
+        own, PYTHONPATH=sysconfig.get_path("purelib"), PIP_NO_INDEX="1", PYTEST_ADDOPTS="-p no:cacheprovider"
+    )
+    with Reader(tmp_path / "hosts", {"here": environment}, {}, checkout=copy) as reader:
+        reader.follow(REPOSITORY / "CONTRIBUTING.md")

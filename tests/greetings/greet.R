@@ -1,0 +1,1 @@
+cat("hello", readLines(file("stdin"), 1), "\n")

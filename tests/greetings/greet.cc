@@ -1,0 +1,7 @@
+#include <iostream>
+
+int main() {
+    std::string word;
+    std::cin >> word;
+    std::cout << "hello " << word << "\n";
+}

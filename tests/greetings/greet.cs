@@ -1,0 +1,5 @@
+class Greeting {
+    static void Main() {
+        System.Console.WriteLine("hello " + System.Console.ReadLine());
+    }
+}

@@ -1,0 +1,2 @@
+import std.stdio, std.string;
+void main() { writeln("hello ", readln().strip); }

@@ -1,0 +1,3 @@
+package main
+import "fmt"
+func main() { var w string; fmt.Scan(&w); fmt.Println("hello", w) }

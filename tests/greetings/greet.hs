@@ -1,0 +1,1 @@
+main = do { w <- getLine; putStrLn ("hello " ++ w) }

@@ -1,0 +1,5 @@
+var w: string;
+begin
+  readln(w);
+  writeln('hello ', w);
+end.

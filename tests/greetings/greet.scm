@@ -1,0 +1,2 @@
+(use-modules (ice-9 rdelim))
+(display (string-append "hello " (read-line) "\n"))

@@ -1,0 +1,3 @@
+create table t(w);
+.import /dev/stdin t
+select 'hello ' || w from t;

@@ -1,0 +1,224 @@
+"""The engine oci in a job of Slurm's, for an ordinary user, in control groups that contrib's Prolog hands over.
+
+A process of the tests joins the groups of a job that does nothing: what a user may run from there is not theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoold.engines.oci.sandbox import OciSandbox
+from spoold.host import cgroups, groups
+from spoold.model.errors import OperatorError
+from spoold.model.limits import MIB
+from tests import engines
+from tests.clusters import DEPLOYED, Real
+from tests.engines import unavailable
+from tests.rights import in_child
+from tests.sandbox.conftest import Mode
+from tests.sandbox.ordinary import as_user, lines, user
+from tests.waiting import until
+
+__all__ = ["as_user", "user"]  # fixtures
+pytestmark = pytest.mark.engines
+MEMORY = 600  # MiB of the job
+
+
+class Held:
+    """A job that does nothing, and its first process."""
+
+    def __init__(self, cluster: Real, user: str, place: Path) -> None:
+        told = place / "pid"
+        told.touch()
+        os.chown(told, pwd.getpwnam(user).pw_uid, -1)
+        command = f"echo $$ >{told}; exec sleep infinity"
+        options = ("--parsable", f"--mem={MEMORY}", "--output=/dev/null", f"--wrap={command}")
+        self.id = cluster.run("sbatch", *options, user=user).strip()
+        until(lambda: told.read_text().endswith("\n"), lambda: cluster.run("squeue"))
+        self.pid = int(told.read_text())
+        lines = Path(f"/proc/{self.pid}/cgroup").read_text().splitlines()
+        self.places = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+
+    def enter(self) -> None:
+        """Put the process that calls this into the job's groups."""
+        for controllers, path in self.places.items():
+            tree = cgroups.tree(controllers.split(",")[0])
+            if (tree / path.lstrip("/") / "cgroup.procs").exists():
+                (tree / path.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+        os.environ[groups.OF_A_BATCH_JOB] = self.id
+
+    def below(self, controller: str) -> Path:
+        """Return the group of the whole job."""
+        path = next(path for controllers, path in self.places.items() if controller in controllers.split(","))
+        return cgroups.tree(controller) / path.lstrip("/").split("/step_")[0]
+
+
+@pytest.fixture
+def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple[Real, Held]]]:
+    """Yield a function that starts a cluster whose Prolog makes groups for a user, and a job of the tests' user."""
+    if cgroups.delegable():
+        unavailable("this host has cgroup v2, and the cluster of the tests is for v1")
+    with contextlib.ExitStack() as stack:
+
+        def _held(groups_for: str) -> tuple[Real, Held]:
+            cluster = Real(nodes=1, groups_for=groups_for)
+            stack.callback(cluster.stop)
+            return cluster, Held(cluster, user.pw_name, place)
+
+        yield _held
+
+
+def left(user: pwd.struct_passwd) -> list[Path]:
+    """Return the groups that are there of a user's jobs, and what the Prolog made elsewhere."""
+    found = [*cgroups.MOUNT.glob(f"*/slurm_n1/uid_{user.pw_uid}")]
+    return found + [place / cgroups.OF_JOBS for place in cgroups.trees("").values() if (place / "jobs").exists()]
+
+
+def test_a_job_gets_groups_that_are_gone_after_it(
+    user: pwd.struct_passwd, held: Callable[[str], tuple[Real, Held]]
+) -> None:
+    cluster, job = held(user.pw_name)
+
+    def act() -> list[str]:
+        found = groups.settle()
+        group = found.group("spoold-x")
+        group.make(64 * MIB, 7)
+        process = subprocess.Popen(["/bin/sleep", "infinity"])
+        for each in groups.NEEDED:
+            (group.places[each] / "cgroup.procs").write_text(str(process.pid))
+        assert group.holds(process.pid)
+        return [str(group.places["memory"]), str(process.pid)]
+
+    def begin() -> Any:
+        job.enter()
+        return in_child(act, user.pw_uid, user.pw_gid)
+
+    path, pid = in_child(begin)
+    assert Path(path).is_relative_to(job.below("memory"))
+    assert int((job.below("memory") / "memory.limit_in_bytes").read_text()) == MEMORY * MIB
+    os.kill(int(pid), 0)
+    cluster.run("scancel", job.id)
+    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+    until(lambda: "idle" in cluster.run("sinfo", "-h", "-o", "%T"), lambda: cluster.run("sinfo"))
+    until(lambda: has_ended(pid))
+    assert (cluster.said("prolog"), cluster.said("epilog")) == ("", "")
+
+
+def has_ended(pid: str) -> bool:
+    """Tell whether a process has ended, though its parent may not have noticed."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("others", ["", "root"])
+def test_without_them_a_pilot_says_what_is_missing(
+    user: pwd.struct_passwd, held: Callable[[str], tuple[Real, Held]], others: str
+) -> None:
+    _, job = held(others)
+
+    def act() -> str:
+        try:
+            return str(groups.settle())
+        except OperatorError as error:
+            return str(error)
+
+    def begin() -> Any:
+        job.enter()
+        return in_child(act, user.pw_uid, user.pw_gid)
+
+    said = in_child(begin)
+    assert "no control group can be made that limits" in said
+    assert "slurm-prolog" in said
+
+
+@pytest.mark.docker
+@pytest.mark.nix
+@pytest.mark.parametrize("mode", ["single-use", "recycled"])
+def test_jobs_are_bounded_by_the_job_that_they_are_in(
+    as_user: Callable[..., Any],
+    user: pwd.struct_passwd,
+    held: Callable[[str], tuple[Real, Held]],
+    plain_shell: str,
+    mode: Mode,
+) -> None:
+    """And by limits of their own. What is left of them when the job is cancelled goes with it."""
+    engines.need_oci()
+    cluster, job = held(user.pw_name)
+
+    def act(sandbox: OciSandbox) -> Any:
+        container = sandbox.on_trial()
+        try:
+            group = container.transport.group
+            places = sorted({str(group.places[each]) for each in groups.NEEDED})
+            holds = group.holds(container.transport.pid)
+        finally:
+            container.close()
+        return {
+            "places": places,
+            "holds": holds,
+            "works": lines(sandbox, "id -u", plain_shell),
+            "memory": lines(sandbox, "x=x; while :; do x=$x$x; done", plain_shell, memory=64 * MIB),
+            "cores": lines(sandbox, "nproc", plain_shell),
+            "most": lines(sandbox, "x=x; while :; do x=$x$x; done", plain_shell, memory=4096 * MIB),
+        }
+
+    found = as_user(act, mode, job.enter)
+    assert isinstance(found, dict), found
+    assert found["holds"] is True
+    assert any(Path(each).is_relative_to(job.below("memory")) for each in found["places"])
+    assert found["works"][0] == "ok"
+    assert found["memory"][0] == "memory_limit"
+    assert found["cores"][1] == "1"
+    assert found["most"][0] != "ok"
+    peak = int((job.below("memory") / "memory.max_usage_in_bytes").read_text())
+    assert peak <= MEMORY * MIB
+    cluster.run("scancel", job.id)
+    until(lambda: not left(user), lambda: f"{left(user)}; {cluster.said('epilog')}")
+
+
+# -- on version 2, with files that stand in for the kernel's
+
+
+def test_on_version_2_they_lie_beside_the_steps_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = tmp_path / "cgroup"
+    scope = mount / "system.slice" / "n1_slurmstepd.scope"
+    job = scope / "job_7"
+    for place in (mount, scope, job, job / "step_batch/user/task_0", job / "jobs"):
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("cgroup.procs", "cgroup.subtree_control"):
+            (place / name).write_text("")
+    (mount / "cgroup.controllers").write_text("memory pids\n")
+    told = {"SLURM_JOB_ID": "7", "SLURM_JOB_USER": "spoold-scale", "SLURMD_NODENAME": "n1"}
+    told |= {"SLURM_JOB_UID": str(os.getuid()), "SLURM_JOB_GID": str(os.getgid())}
+    variables = os.environ | told | {"SPOOLD_CGROUPS": str(mount), "SPOOLD_LOCK": str(tmp_path / "lock")}
+    subprocess.run([DEPLOYED / "slurm-prolog"], env=variables, check=True)
+    for place in (scope, job):
+        assert (place / "cgroup.subtree_control").read_text() == "+cpuset\n", "the last of those that were passed on"
+    monkeypatch.setattr(cgroups, "MOUNT", mount)
+    monkeypatch.setattr(cgroups, "SYSTEMD", tmp_path / "none")
+    assert cgroups.beside(job / "step_batch/user/task_0", cgroups.OF_JOBS) == job / "jobs"
+    assert cgroups.beside(scope, cgroups.OF_JOBS) is None
+    for file in job.rglob("*.*"):  # the kernel's go with their directories
+        file.unlink()
+    subprocess.run([DEPLOYED / "slurm-epilog"], env=variables, check=True)
+    assert not job.exists()
+    assert scope.exists()
+
+
+def test_jobs_of_others_are_left_alone(tmp_path: Path) -> None:
+    told = {"SLURM_JOB_ID": "7", "SLURM_JOB_USER": "ann", "SLURM_JOB_UID": "1", "SLURM_JOB_GID": "1"}
+    variables = os.environ | told | {"SPOOLD_CGROUPS": str(tmp_path), "SPOOLD_LOCK": str(tmp_path / "lock")}
+    for name in ("slurm-prolog", "slurm-epilog"):
+        done = subprocess.run([DEPLOYED / name], env=variables, check=True, capture_output=True)
+        assert done.stderr == b""
+    assert not list(tmp_path.iterdir())

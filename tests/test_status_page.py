@@ -1,0 +1,215 @@
+"""The status page: what real daemons write, what it never holds, that it stops no work, and how it looks."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from spoold.actors.health.status import StatusPage
+from spoold.config import LeaseSettings, MetricsSettings, NixSettings, Settings, SpoolSettings
+from spoold.config.file import decode, load
+from spoold.host import textfile
+from spoold.host.clock import Clock
+from spoold.model.errors import OperatorError
+from spoold.spool import layout
+from spoold.upkeep.depth import Measure
+from tests import browser
+from tests.test_overload import Flooded
+from tests.waiting import until
+
+ROLES = ("intake", "executor", "builder", "health")
+HIDDEN = "an-id-that-nobody-may-see"
+
+
+class Served:
+    """Daemons that keep a page at ``page``."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.flooded = Flooded(directory)
+        self.files = directory / "collected"
+        self.files.mkdir()
+        self.page = self.files / name
+        settings = msgspec.structs.replace(
+            load(str(self.flooded.config)),
+            metrics=MetricsSettings(directory=str(self.files), interval=1.0, status_page=name),
+            nix=NixSettings(state=str(directory)),
+        )
+        self.flooded.config.write_bytes(msgspec.toml.encode(settings))
+
+    def text(self) -> str:
+        return self.page.read_text() if self.page.exists() else ""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path, "status.html")
+    umask = os.umask(0o077)  # as the units have it
+    try:
+        made.flooded.start(*ROLES)
+        yield made
+    finally:
+        os.umask(umask)
+        made.flooded.stop()
+
+
+def cell(text: str, row: str, column: int) -> str:
+    """Return a cell of the row that begins with a word."""
+    found = re.search(rf'<th scope="row">{row}((?:<td class="n">[^<\n]*)*)', text)
+    return found[1].split('<td class="n">')[column] if found else ""
+
+
+def test_the_page_has_counts_and_times_and_nothing_else(served: Served) -> None:
+    flooded = served.flooded
+    flooded.until(lambda: cell(served.text(), "intake", 1) == "1 of 1")
+    for number in range(3):
+        flooded.drop(f"{HIDDEN}-{number}")
+    flooded.drop(f"{HIDDEN}-naps", inputs="nap 1000")
+    flooded.until(lambda: cell(served.text(), "completed", 1) == "3")
+    flooded.until(lambda: cell(served.text(), "runs", 1) == "1")
+    flooded.until(lambda: cell(served.text(), "executor", 2) == "1")
+    flooded.until(lambda: "1 of 2 slots are in use" in served.text())
+    flooded.until(lambda: cell(served.text(), "runs", 2).endswith(" s"), 100)
+    flooded.until(lambda: cell(served.text(), "completed", 2) == "0.0")  # a rate, of when nothing happens any more
+    text = served.text()
+    assert cell(text, "dropped", 1) == "0"
+    assert cell(text, "taken in", 1) == "4"
+    for role in ROLES:
+        assert cell(text, role, 1) == "1 of 1"
+    assert "Answers a minute" in text
+    assert HIDDEN not in text
+    assert str(flooded.spool) not in text
+    assert "default" not in text.replace("default-src", ""), "an executor's name may be that of a host"
+    assert served.page.stat().st_mode & 0o777 == 0o644
+    assert '<meta http-equiv="refresh" content="5">' in text
+    assert "script-src 'none'" in text
+    assert not [name for name in os.listdir(served.files) if name.endswith(".tmp") and "status" in name[:3]]
+    (flooded.spool / "incoming" / f"{HIDDEN}-naps.cancel").write_text(f"{HIDDEN}-naps")
+    flooded.until(lambda: cell(served.text(), "cancelled", 1) == "1")
+
+
+def test_a_page_says_when_nobody_writes_it_any_more(served: Served) -> None:
+    served.flooded.until(served.text)
+    served.flooded.stop()
+    assert "was stopped at" in served.text()
+    assert 'http-equiv="refresh"' in served.text(), "a browser sees that it is written again"
+    served.flooded.start(*ROLES)
+    served.flooded.until(lambda: "was stopped at" not in served.text())
+
+
+def test_a_worker_that_was_killed_is_no_longer_alive(served: Served) -> None:
+    served.flooded.until(lambda: cell(served.text(), "builder", 1) == "1 of 1")
+    served.flooded.processes["builder"].kill()
+    served.flooded.until(lambda: cell(served.text(), "builder", 1) == "0 of 1")
+
+
+def test_a_page_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    served = Served(tmp_path, "missing/status.html")
+    flooded = served.flooded
+    try:
+        flooded.start(*ROLES)
+        metrics = Path(textfile.path_of(str(served.files), str(flooded.spool), "health"))
+        flooded.until(metrics.exists)
+        written = {metrics.stat().st_mtime_ns}
+
+        def written_again() -> bool:
+            written.add(metrics.stat().st_mtime_ns)
+            return len(written) > 3
+
+        flooded.until(written_again)
+        said = re.findall(
+            r"^.*the status page cannot be written; trying again.*$", flooded.log.read_text(), re.MULTILINE
+        )
+        assert len(said) == 1, "once"
+        assert str(served.page) in said[0]
+        assert flooded.processes["health"].poll() is None
+        flooded.drop("a")
+        flooded.until(lambda: flooded.has("a"))
+        served.page.parent.mkdir()
+        flooded.until(served.text)
+    finally:
+        flooded.stop()
+
+
+def test_a_page_needs_a_place() -> None:
+    with pytest.raises(OperatorError, match=r"metrics.directory names no place"):
+        decode(b'[metrics]\nstatus_page = "status.html"\n')
+    assert decode(b'[metrics]\ndirectory = "/d"\nstatus_page = "status.html"\n').metrics.status_page == "status.html"
+
+
+def make(directory: Path, **keys: str) -> tuple[StatusPage, Measure, Path]:
+    """Return a page of a spool with something in it, and where it is written."""
+    root, files = directory / "spool", directory / "files"
+    layout.create(str(root))
+    files.mkdir()
+    for number in range(3):
+        (root / "new" / f"{HIDDEN}{number}.json").touch()
+    os.utime(root / "new" / f"{HIDDEN}0.json", (time.time() - 4000,) * 2)
+    settings = Settings(
+        spool=SpoolSettings(path=str(root)),
+        lease=LeaseSettings(limit=30),
+        metrics=MetricsSettings(directory=str(files), status_page="status.html", interval=1.0),
+    )
+    measure = Measure(str(root), Clock(str(root / "tmp" / "test.probe")), ("new",))
+    return StatusPage(settings, measure), measure, files
+
+
+def test_files_of_others_are_not_trusted(tmp_path: Path) -> None:
+    """Whoever may write beside the page, be it by a link or a pipe, brings nothing into it and keeps nobody waiting."""
+    page, measure, files = make(tmp_path)
+    root = str(tmp_path / "spool")
+    hostile = [
+        'spoold_responses_total{status="COMPLETED"} 1e999',
+        'spoold_responses_total{status="<script>"} 7',
+        'spoold_responses_total{status="EVIL"} 7',
+        'spoold_entries{state="incoming"} <b>',
+        "spoold_slots{} nan",
+        "spoold_slots_busy{} 2",
+        "\x00\xff" * 100,
+    ]
+    Path(textfile.path_of(str(files), root, "intake")).write_bytes("\n".join(hostile).encode("latin-1"))
+    os.mkfifo(textfile.path_of(str(files), root, "builder"))
+    Path(textfile.path_of(str(files), root, "health")).symlink_to("/etc/passwd")
+    os.mkdir(textfile.path_of(str(files), root, "executor-x"))
+    measure()
+    page()
+    text = (files / "status.html").read_text()
+    assert cell(text, "waits for a worker", 1) == "3"
+    assert cell(text, "waits for a worker", 2) == "1 h 6 min"
+    for foreign in ("script>", "evil", "EVIL", "root:", "<b>", "inf", "nan", HIDDEN):
+        assert foreign not in text, foreign
+
+
+def test_a_page_is_never_written_after_its_last(tmp_path: Path) -> None:
+    page, measure, files = make(tmp_path)
+    measure()
+    page()
+    page.end()
+    page()
+    assert "was stopped at" in (files / "status.html").read_text()
+    assert os.listdir(files) == ["status.html"]
+
+
+def test_a_browser_shows_it_and_reads_it_again(tmp_path: Path) -> None:
+    page, measure, files = make(tmp_path)
+    measure()
+    page._history.extend([1, 5, 0, 3])
+    page()
+    with browser.started() as chromium:
+        tab = chromium.page()
+        backs = []
+        for dark in (False, True):
+            tab.open(files / "status.html", width=360, dark=dark)
+            assert tab.errors == []
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+            assert tab.evaluate("document.querySelectorAll('svg[aria-label]').length") == 1
+            backs.append(tab.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
+            tab.screenshot(tmp_path / f"{dark}.png")
+        assert backs[0] != backs[1]
+        page.end()
+        until(lambda: tab.evaluate("document.body && document.body.textContent.includes('was stopped at')"))
