@@ -1,8 +1,9 @@
 """Remote code execution whose only interface is a directory (see spool-layout.md).
 
-The wheel ``spoold-client`` has ``client/`` alone, beside which there is no such file as this. So each of the two wheels
-may come and go without the other: this one brings a copy of its own, elsewhere. Where both are installed, it is this
-copy that is imported, since the daemons and ``spoolctl`` stand on the client of their own version.
+The wheel ``spoold-client`` holds ``client/`` alone, without a file like this one beside it. So each of the two wheels
+can be installed and removed without the other: this wheel brings its own copy of ``client/``, in another directory.
+Where both wheels are installed, this wheel's copy is imported, since the daemons and ``spoolctl`` need the client of
+their own version.
 """
 
 import os

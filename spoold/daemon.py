@@ -1,10 +1,10 @@
 """The composition root: makes an actor from the settings, and runs it until it is told to stop.
 
-One process runs one role, or all of them for a desk or a demo, each in a loop of its own. The main thread handles
-signals and looks after the loops. SIGTERM and SIGINT drain: what runs is finished, nothing new is taken; a second one
-puts back what runs. SIGHUP reads the settings again. While all loops live, the service manager is told so; a process
-that says nothing any more it starts again. One process of a role per spool (and name): a lock file says so before
-anything is touched.
+One process runs one role, or all roles for a desk or a demo. Each role has a loop of its own. The main thread handles
+signals and looks after the loops. The first SIGTERM or SIGINT drains: the process finishes what runs and takes nothing
+new. A second one puts back what runs. SIGHUP reads the settings again. As long as all loops are alive, the process says
+so to the service manager, which restarts a process that says nothing any more. Per spool, one process of a role (and
+name) runs at a time: it takes a lock file before it touches anything.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from spoold.upkeep import leavings
 from spoold.upkeep.presence import Presence
 
 log = Log("daemon")
-TICK = 1.0  # seconds after which the main thread looks whether a signal came
-LOOKS = 4  # at signs of life, within the time that the service manager waits for one
+TICK = 1.0  # seconds between two looks of the main thread whether a signal came
+LOOKS = 4  # signs of life within the time that the service manager waits for one
 DRAINED = 30.0  # seconds that a drain may take beyond the time for which jobs may go on
 
 
-# Each imports its own needs only: together with the others' a process would take a third more memory.
+# Each function imports only what its actor needs. A process that imported all of them would take a third more memory.
 
 
 def _intake(settings: Settings) -> Actor:
@@ -86,13 +86,13 @@ ROLES: dict[Role, Callable[[Settings], Actor]] = {
 
 
 def serve(settings: Settings, roles: list[Role], reload: Callable[[], Settings] | None = None) -> None:
-    """Run ``roles`` until SIGTERM or SIGINT; ``reload`` reads the settings again, at SIGHUP.
+    """Run ``roles`` until SIGTERM or SIGINT. ``reload`` reads the settings again, at SIGHUP.
 
-    Raises :class:`OperatorError` when a role cannot start or runs already.
+    Raises :class:`OperatorError` when a role cannot start or already runs.
     """
     memory.share_arena()
     layout.check(settings.spool.path)
-    if settings.spool.published_by == "executor" or roles != [Role.EXECUTOR]:  # else it lets nobody read
+    if settings.spool.published_by == "executor" or roles != [Role.EXECUTOR]:  # otherwise it lets nobody read
         lists.require(settings)
     loops = [Loop(settings, role, ROLES[role](settings)) for role in roles]
     with contextlib.ExitStack() as held:
@@ -106,7 +106,7 @@ def serve(settings: Settings, roles: list[Role], reload: Callable[[], Settings] 
 
 
 class Main:
-    """What the main thread does."""
+    """The main thread: starts the loops, handles signals and reports to the service manager."""
 
     def __init__(self, settings: Settings, loops: list[Loop], reload: Callable[[], Settings] | None) -> None:
         self._settings = settings
@@ -116,23 +116,24 @@ class Main:
         jobs = any(each.role is Role.EXECUTOR for each in loops)
         self._stops_within = DRAINED + (settings.executor.drain if jobs else 0.0)
         microseconds = os.environ.get("WATCHDOG_USEC", "0") if _is_for_us("WATCHDOG_PID") else "0"
-        self._watchdog = int(microseconds) / 1e6  # within so many seconds a sign of life is due; 0: nobody waits for it
+        self._watchdog = int(microseconds) / 1e6  # a sign of life is due within so many seconds; 0: nobody waits for it
         self._told = 0.0  # on the monotonic clock
         self._stuck = ""
 
     def run(self) -> None:
-        """Run the loops until all have ended."""
+        """Run the loops until all of them have ended."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_hangup)
         for loop in self._loops:
             loop.start()
         for loop in self._loops:
-            # Python handles signals in this thread alone, and the kernel may give one to another (to any that runs
-            # already, when a process that was stopped goes on): so this one has to wake up now and then.
+            # Python handles signals in this thread alone, but the kernel may deliver one to another thread. When a
+            # stopped process is continued, that can be any thread that already runs. So this thread has to wake up now
+            # and then.
             while not loop.started.wait(TICK):
                 pass
-        memory.give_back()  # what the start took
+        memory.give_back()  # what starting up took
         if all(loop.failure is None for loop in self._loops):
             notify("READY=1")
             names = ",".join(loop.name for loop in self._loops)
@@ -157,7 +158,7 @@ class Main:
         self._wants_reload = True
 
     def _tell_that_we_live(self) -> None:
-        """Tell the service manager that all loops live; what does not is named, once, and the manager left to act."""
+        """Tell the service manager that all loops are alive. Log a loop that is stuck once, and send nothing then."""
         now = time.monotonic()
         if not self._watchdog or now - self._told < self._watchdog / LOOKS:
             return
@@ -170,11 +171,11 @@ class Main:
         self._stuck = stuck
 
     def _take_over_settings(self) -> None:
-        """Read the settings again; where they are wrong, or there are none to read, all stays as it is."""
+        """Read the settings again. If they are wrong or cannot be read, keep the present ones."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             wanted = self._reload() if self._reload else self._settings
-            weights(wanted.turns.weights)  # raises what is wrong with them
+            weights(wanted.turns.weights)  # raises where they are wrong
         except OperatorError as error:
             log.error("the settings cannot be taken over; all stays as it was", error=error)
         else:
@@ -189,12 +190,12 @@ class Main:
 
 
 def _is_for_us(variable: str) -> bool:
-    """Tell whether a variable of the service manager's names this process, or none."""
+    """Tell whether this variable of the service manager names this process, or is not set."""
     return os.environ.get(variable, str(os.getpid())) == str(os.getpid())
 
 
 def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractContextManager[None]:
-    """Keep the file of what is measured, where the settings want one."""
+    """Keep the file of metrics up to date, where the settings ask for one."""
     where = settings.metrics
     if not where.directory:
         return contextlib.nullcontext()
@@ -210,19 +211,19 @@ def _measured(settings: Settings, loops: list[Loop]) -> contextlib.AbstractConte
 
 
 def _process_name(settings: Settings, role: Role) -> str:
-    """Return what tells the process of a role from all others on this spool."""
+    """Return the name that tells this role's process from all others on this spool."""
     return settings.executor.process if role is Role.EXECUTOR else role
 
 
 def _hold_role(settings: Settings, role: Role, held: contextlib.ExitStack) -> None:
-    """Be the one process of a role: on this host by a lock, among hosts by presence."""
+    """Make this process the only one of its role: by a lock on this host, by presence among hosts."""
     name = _process_name(settings, role)
     hint = "; give it another [executor] name to run two" if role is Role.EXECUTOR else ""
     path = os.path.join(settings.spool.path, "tmp", f"{name}{Kept.LOCK}")
-    lock = FileLock(path, mode=fsops.own_mode(path))  # whoever made it, be it root by hand
+    lock = FileLock(path, mode=fsops.own_mode(path))  # also a file that root made by hand
     try:
         lock.acquire(timeout=0)
-        while not fsops.exists(path):  # the one before took it along, when we had opened it
+        while not fsops.exists(path):  # the process before us removed the file after we had opened it
             lock.release()
             lock.acquire(timeout=0)
     except Timeout:

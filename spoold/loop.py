@@ -1,7 +1,8 @@
-"""The loop of one actor: arm the watch, scan, then wait for hints, with a scan on a timer as the backstop.
+"""The loop of one actor: arm the watch, scan, then wait for hints. A scan on a timer is the backstop.
 
-It tells whether it is alive: it turns, or is in a step in which something happens. Settings are taken over between two
-steps. What fails: a step that meets the host's trouble is tried again; a bug ends the thread, and with it the process.
+The loop tells whether it is alive: either it turns, or something happens in the step that it is in. It takes over new
+settings between two steps. What fails: after trouble of the host a step is tried again. A bug ends the thread, and the
+process with it.
 """
 
 from __future__ import annotations
@@ -23,46 +24,52 @@ from spoold.model.states import Role
 from spoold.watch import Watch
 
 log = Log("daemon")
-RETRY = 5.0  # seconds until an actor whose start met a temporary failure is started again
-REST = 4.0  # for how many times as long as a scan took there is no other
-LONGEST_REST = 60.0  # seconds
+RETRY = 5.0  # seconds until an actor whose start failed for the moment is started again
+REST = 4.0  # the pause after a scan is this many times as long as the scan took
+LONGEST_REST = 60.0  # seconds; the longest such pause
 
 
 class Actor(Protocol):
-    """What the loop needs of an actor."""
+    """What the loop needs from an actor."""
 
     @property
     def watched(self) -> list[str]:
-        """Directories below the spool's root."""
+        """Return the directories to watch, below the spool's root."""
 
     def start(self) -> None:
-        """Begin."""
+        """Get ready for the first step. Raises :class:`TemporaryError` where a later try may succeed."""
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Do what is to do; None: look at everything. Returns seconds until the next scan; 0: there is more to do."""
+        """Do what there is to do for ``hints``, or look at everything where they are None.
+
+        Returns the seconds until the next scan, or 0 where there is more to do at once.
+        """
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings from now on: those of ``config.live.LIVE`` may differ. Called between two steps."""
+        """Use these settings from now on. Only those of ``config.live.LIVE`` may differ. Called between two steps."""
 
     def stuck(self, patience: float) -> str:
-        """Say which of its own threads gave no sign of life for ``patience`` seconds, "" where all did. Any thread."""
+        """Name a thread of the actor that gave no sign of life for ``patience`` seconds, "" where all did.
+
+        Any thread may call this.
+        """
 
     def measure(self) -> None:
-        """Set what is measured of it; called by another thread, and slow things are allowed."""
+        """Set the actor's metrics. Another thread calls this, so it may be slow."""
 
     def hurry(self) -> None:
-        """Take no time to finish what runs, when it is stopped; called by another thread, before ``stop`` or in it."""
+        """Do not take the time to finish what runs. Another thread calls this, before or during ``stop``."""
 
     def stop(self) -> None:
-        """Drain."""
+        """Finish what runs, and end."""
 
 
 @runtime_checkable
 class Choosy(Protocol):
-    """An actor that need not be told of all that changes."""
+    """An actor that does not need to hear of every change."""
 
     def wants(self, hint: Hint) -> bool:
-        """Tell whether a change is worth a step; called by another thread."""
+        """Tell whether a change is worth a step. Another thread calls this."""
 
 
 @runtime_checkable
@@ -71,11 +78,11 @@ class Mortal(Protocol):
 
     @property
     def over(self) -> str:
-        """Say why it ends now, "" where it goes on."""
+        """Say why the actor ends now, "" while it goes on."""
 
 
 class Loop(threading.Thread):
-    """The thread of one actor. ``failure`` is what ended it, if something did."""
+    """The thread of one actor. ``failure`` is the error that ended it, if there was one."""
 
     def __init__(self, settings: Settings, role: Role, actor: Actor) -> None:
         super().__init__(name=role)
@@ -87,26 +94,26 @@ class Loop(threading.Thread):
         options = {"wants": actor.wants} if isinstance(actor, Choosy) else {}
         self._watch = Watch(spool.path, actor.watched, remote=spool.remote, poll=spool.remote_scan, **options)
         self._stopping = threading.Event()
-        self._rests_until = 0.0  # on the monotonic clock: for so long it may do nothing
+        self._rests_until = 0.0  # on the monotonic clock: until then it may do nothing
         self.started = threading.Event()
         self.failure: Exception | None = None
 
     def stop(self) -> None:
-        """Ask the loop to drain and end; a second time: at once."""
+        """Ask the loop to drain and end. When it is called a second time, ask it to end at once."""
         if self._stopping.is_set():
             self._actor.hurry()
         self._stopping.set()
         self._watch.wake()
 
     def apply_settings(self, settings: Settings) -> None:
-        """Have the actor go by other settings, soon."""
+        """Make the actor use other settings, soon."""
         self._other_settings = settings
         self._watch.wake()
 
     def stuck(self, patience: float) -> str:
-        """Say what gave no sign of life for ``patience`` seconds; "" where all is well.
+        """Say what gave no sign of life for ``patience`` seconds, "" where all is well.
 
-        While it starts or stops others bound the time.
+        While the actor starts or stops this is always "", since others bound that time.
         """
         if self._stopping.is_set() or not self.started.is_set():
             return ""
@@ -116,7 +123,7 @@ class Loop(threading.Thread):
         return self._actor.stuck(patience)
 
     def measure(self) -> None:
-        """Have the actor measured, once it has started."""
+        """Measure the actor, once it has started."""
         if self.started.is_set():
             self._actor.measure()
 
@@ -131,7 +138,7 @@ class Loop(threading.Thread):
                 self._actor.stop()
         except Exception as error:  # noqa: BLE001 - raised again by serve(), in the main thread
             self.failure = error
-            os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
+            os.kill(os.getpid(), signal.SIGTERM)  # no role runs on without the others
         finally:
             self.started.set()
 
@@ -161,12 +168,12 @@ class Loop(threading.Thread):
                 hints, next_scan = [], min(next_scan, scanned)
             began = self._rests_until = time.monotonic()
             if hints is None:
-                self._watch.start()  # where it could not be armed before
+                self._watch.start()  # in case it could not be armed before
             delay = self._step(hints)
             ended = time.monotonic()
             more = delay == 0.0
             if hints is None:
-                # However much lies there, to list it takes a small part of the time.
+                # However many entries there are, listing them takes only a small part of the time.
                 scanned = ended + min(LONGEST_REST, (ended - began) * REST)
                 next_scan = max(scanned, ended + (delay or self._settings.spool.scan))
             elif not more:
@@ -174,7 +181,7 @@ class Loop(threading.Thread):
             self.started.set()
             if isinstance(self._actor, Mortal) and (why := self._actor.over):
                 log.info("ending by itself", role=self.name, why=why)
-                os.kill(os.getpid(), signal.SIGTERM)  # the roles stand and fall together
+                os.kill(os.getpid(), signal.SIGTERM)  # no role runs on without the others
                 self._stopping.wait()
 
     def _take_over_settings(self) -> None:

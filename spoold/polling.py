@@ -1,6 +1,6 @@
-"""Polling: what changed in directories of a spool that another host serves, of which the kernel tells nothing.
+"""Polling: what changed in directories that another host serves, since the kernel reports no such changes.
 
-Spec: spool-layout.md, "Watching". See ``watch``, which takes what is found here. The only module that uses watchdog.
+Spec: spool-layout.md, "Watching". ``watch`` takes what is found here. Only this module uses watchdog.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, FileMo
 
 
 class Polling(FileSystemEventHandler):
-    """Compares what lies in the directories every ``poll`` seconds; ``note`` is told what changed, by its thread."""
+    """Lists the directories every ``poll`` seconds. Its thread calls ``note`` with what changed."""
 
     def __init__(
         self, note: Callable[[Iterable[Hint]], object], root: str, directories: list[str], poll: float
@@ -41,14 +41,14 @@ class Polling(FileSystemEventHandler):
             raise
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Note an event (called by watchdog's thread)."""
+        """Note an event. Called by watchdog's thread."""
         changed = os.fsdecode(event.dest_path or event.src_path)
         directory, name = os.path.split(os.path.relpath(changed, self._root))
         if directory in self._directories and not ids.is_upload_in_progress(name):
             self._note([Hint(directory, name)])
 
     def stop(self) -> None:
-        """End, and come back when it is over."""
+        """Stop, and return when the thread has ended."""
         if self._observer.is_alive():
             self._observer.stop()
             self._observer.join()

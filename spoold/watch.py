@@ -1,13 +1,14 @@
 """Watching: what changed in the directories of an actor.
 
-Spec: spool-layout.md, "Watching". A change is a hint: it names a file, and the actor verifies it like anything else.
-Hints may be lost (a queue that overflows, a file system that another host writes to); the scan that a daemon makes on
-a timer is what everything rests on.
+Spec: spool-layout.md, "Watching". A change is a hint: it names a file, and the actor verifies that file like any other.
+Hints can be lost, in a queue that overflows or on a file system that another host writes to. So everything rests on the
+scan that a daemon makes on a timer.
 
-In the drop box users make as many events as they like. So those of names that nobody looks at go before anything else
-is done with them, and of the others so many are kept. What is lost asks for a scan, and the hints that there are stay.
-The kernel's events are read here (``host/inotify``): watchdog takes more than ten times as long for one, keeps as many
-as come, and does not tell that some were lost. It polls where the spool is remote (``polling``).
+Users can make as many events as they like in the drop box. So events of names that nobody looks at are dropped before
+anything else is done with them, and the number of other hints has a bound. After a loss a scan is asked for, and the
+hints that were kept stay. This module reads the kernel's events itself (``host/inotify``). watchdog takes more than ten
+times as long for an event, keeps any number of them, and does not tell that some were lost. It only polls, where the
+spool is remote (``polling``).
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ from spoold.model import ids
 from spoold.model.ids import Hint
 
 log = Log("watch")
-MOST_HINTS = 50_000  # more at once than this, and a scan is cheaper
-PAUSE = 0.001  # seconds after each reading: then much is read at once, and the actor is not kept from its work
-LONG_PAUSE = 0.005  # seconds after a reading of which nothing is wanted: many may watch what one of them wants
+MOST_HINTS = 50_000  # with more than this at once, a scan is cheaper
+PAUSE = 0.001  # seconds after each reading: so much is read at once, and the actor is not kept from its work
+LONG_PAUSE = 0.005  # seconds after a reading with nothing wanted: many may watch for what only one of them wants
 
 
 class Observer(Protocol):
     """A thread that notes hints until it is stopped."""
 
     def stop(self) -> None:
-        """End, and come back when it is over."""
+        """Stop, and return when the thread has ended."""
 
 
 class Watch:
-    """Collects hints from ``directories`` below ``root``; ``remote`` polls, since inotify sees nothing there.
+    """Collects hints from ``directories`` below ``root``. Polls where ``remote``, since inotify sees nothing there.
 
-    Those that ``wants`` does not want wake nobody. It is called by the observer's thread.
+    ``wants`` tells whether a hint is wanted, and is called by the observer's thread. A hint that is not wanted wakes
+    nobody.
     """
 
     def __init__(
@@ -55,16 +57,16 @@ class Watch:
         self._directories = list(directories)
         self._remote, self._poll, self._wants = remote, poll, wants
         self._hints: dict[Hint, None] = {}
-        self._lost = False  # not all that changed is among the hints
+        self._lost = False  # some change is not among the hints
         self._woken = False
         self._something = threading.Condition()
         self._observer: Observer | None = None
         self._blind = False
 
     def start(self) -> None:
-        """Arm the watches, if they are not. A scan must follow: what came before is not told.
+        """Arm the watches, unless they are armed. A scan must follow, since earlier changes are not reported.
 
-        Where the kernel grants none, one may call this again before each scan.
+        Where the kernel grants no watch, this may be called again before each scan.
         """
         if self._observer is not None or not self._directories:
             return
@@ -92,21 +94,21 @@ class Watch:
             self._observer.stop()
 
     def wake(self) -> None:
-        """End a wait."""
+        """End the wait of the thread that is in :meth:`wait`."""
         with self._something:
             self._woken = True
             self._something.notify_all()
 
     def wait(self, timeout: float) -> list[Hint] | None:
-        """Return the hints that have come, or None after ``timeout`` seconds without one: time for a scan."""
+        """Return the hints that have come, or None after ``timeout`` seconds without any: time for a scan."""
         with self._something:
             self._something.wait_for(lambda: self._hints or self._lost or self._woken, timeout)
         return self.pending() or None
 
     def pending(self) -> list[Hint] | None:
-        """Return the hints that have come, without waiting; None where some were lost: time for a scan.
+        """Return the hints that have come, without waiting, or None where it is time for a scan.
 
-        The hints that there are come afterwards all the same.
+        That is where some hints were lost, or ``wake`` was called. The next call returns the hints that are here.
         """
         with self._something:
             if self._lost or self._woken:
@@ -117,9 +119,9 @@ class Watch:
         return hints
 
     def note(self, hints: Iterable[Hint], *, lost: bool = False) -> bool:
-        """Note what changed, or that some of that was lost (called by the observer's thread).
+        """Note what changed, or that some changes were lost. Called by the observer's thread.
 
-        Tell whether any of it is wanted.
+        Return whether any of them is wanted.
         """
         wanted = [hint for hint in hints if self._wants(hint)]
         with self._something:
@@ -135,7 +137,7 @@ class Watch:
 
 
 class _Kernel(threading.Thread):
-    """Reads what inotify tells; raises :class:`OSError` where the kernel grants no watch."""
+    """Reads inotify's events. Raises :class:`OSError` where the kernel grants no watch."""
 
     def __init__(self, watch: Watch, root: str, directories: list[str]) -> None:
         super().__init__(name="watch", daemon=True)
@@ -149,7 +151,7 @@ class _Kernel(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Note what is told, until it is over."""
+        """Note the events, until ``stop``."""
         while (data := self._inotify.read()) is not None:
             time.sleep(PAUSE if self._note(data) else LONG_PAUSE)
 
@@ -164,7 +166,7 @@ class _Kernel(threading.Thread):
         return self._watch.note(found, lost=lost)
 
     def stop(self) -> None:
-        """End, and come back when it is over."""
+        """Stop, and return when the thread has ended."""
         self._inotify.end()
         self.join()
         self._inotify.close()

@@ -1,16 +1,16 @@
 """Executor: from an accepted submission to its response.
 
-Spec: spool-layout.md, "Transitions". A submission in ``new/`` is looked at once, for a moment in each step, and
-goes on from there in one of three ways. Where its build exists it waits in line for a sandbox, unclaimed (``line``,
-``ready``), until a slot takes it (``slots``). Where not, it waits for its build (``building``). What needs no sandbox
-(a failed build, a build alone, a list of packages) is answered at once (``answering``). All of them end in ``ending``.
+Spec: spool-layout.md, "Transitions". A submission in ``new/`` is looked at once, and each step looks at a few. It goes
+on from there in one of three ways. If its build exists, it waits in line for a sandbox, unclaimed (``line``,
+``ready``), until a slot takes it (``slots``). If not, it waits for its build (``building``). If it needs no sandbox (a
+failed build, a build alone, a list of packages), it is answered at once (``answering``). All three end in ``ending``.
 
-An entry of a newer version of spoold stays where it is, for an executor of that version. A submission whose build's
-result is of a newer version waits on.
+An entry of a newer version of spoold stays where it is, for an executor of that version. A submission keeps waiting
+when the result of its build is of a newer version.
 
-What fails: a sandbox engine that is away, or a disk in trouble, stops the taking of work and costs no attempt; anything
-else of ours costs one, and the last one ends with ``INTERNAL_ERROR``. A lost lease cancels the job and is nobody's
-error.
+What fails: while the sandbox engine is away or a disk is in trouble, no work is taken, and no attempt is lost. Any
+other fault of ours costs an attempt, and the last attempt ends with ``INTERNAL_ERROR``. A lost lease cancels the job.
+That is nobody's error.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ from spoold.upkeep.stores import Stores
 
 log = Log(Role.EXECUTOR)
 WITHOUT_RUNTIME = 0.5  # seconds between two looks for the runtime
-BACK_OFF = 1.0  # seconds until the next look when the sandbox engine is away, or somebody's share is used up
-FIRST_LOOK = 10.0  # seconds for which the start waits for the engine
-NOTES = 2.0  # seconds between two notes of who used what
+BACK_OFF = 1.0  # seconds until the next look while the sandbox engine is away, or somebody's share is used up
+FIRST_LOOK = 10.0  # seconds that the start waits for the engine
+NOTES = 2.0  # seconds between two notes of how much each person used
 
 
 class Executor:
-    """One executor process; ``make_sandbox`` is given the runtime that the builder provides."""
+    """One executor process. ``make_sandbox`` makes a sandbox from the runtime that the builder provides."""
 
     def __init__(self, settings: Settings, make_sandbox: Callable[[Runtime], Sandbox]) -> None:
         self._settings = settings = fitted(settings)
@@ -126,11 +126,11 @@ class Executor:
         return list(self._finder.watched)
 
     def wants(self, hint: Hint) -> bool:
-        """Tell whether a change is worth a step; called by another thread."""
+        """Tell whether a change is worth a step. Another thread calls this."""
         return self._finder.wants(hint)
 
     def start(self) -> None:
-        """Show what an earlier executor committed and could not show, put back what it held; begin to renew leases."""
+        """Publish what an earlier executor only committed, put back what it held, and begin to renew leases."""
         mend(self._spool.queue, log, [State.RUNNING])
         self._slots.start()
         self._follow_runtime()
@@ -143,17 +143,17 @@ class Executor:
         self._slots.hurry()
 
     def stuck(self, patience: float) -> str:
-        """Say whether leases are not renewed any more, or a slot is lost."""
+        """Say that leases are no longer renewed or that a slot is lost, "" where all is well."""
         return self._slots.stuck(patience)
 
     @property
     def over(self) -> str:
-        """Say why it ends by itself, "" where it goes on."""
+        """Say why the executor ends by itself, "" while it goes on."""
         now = self._spool.clock.monotonic()
         return self._life.over(now, max(self._slots.worked(now), self._answering.answered))
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings; jobs that run keep what they began with."""
+        """Use other settings. Jobs that run keep what they began with."""
         if settings.turns != self._settings.turns and (found := weights_if_known(settings.turns.weights)) is not None:
             self._line.set_weights(found)
         self._settings = settings = fitted(settings)
@@ -170,16 +170,16 @@ class Executor:
             self._engine.measure()
 
     def stop(self) -> None:
-        """Finish the jobs that run, put back what takes longer than ``drain``, take no others, remove the sandboxes."""
+        """Finish the jobs that run, or put them back after ``drain`` seconds. Take no others, remove the sandboxes."""
         self._slots.stop()
         self._answering.close()
         self._finder.close()
         self._engine.close()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Look at some of what waits; return the seconds after which to scan again, 0 where there is more to look at.
+        """Look at some of what waits. Return the seconds until the next scan, 0 where there is more to look at.
 
-        What ``hints`` name is seen before, or everything.
+        The entries that ``hints`` name are noted first. Where ``hints`` is None, a scan begins.
         """
         self._answering.give_back_kept()
         self._follow_runtime()
@@ -212,7 +212,7 @@ class Executor:
             self._stores.note(self._provided.runtime, self._engine.trouble)
 
     def _let_those_with_room_begin(self) -> None:
-        """Let those begin again whose share of the spool has room for answers."""
+        """Let persons whose share of the spool has room for answers again begin again."""
         self._shares.look()
         self._held = self._line.ask_again()
         for person in self._held:
@@ -221,7 +221,7 @@ class Executor:
             self._seen.see(Place(State.NEW, entry), FOUND)
 
     def _note_usage(self) -> None:
-        """Let `spoolctl top` know who used what; where the disk is in the way, the next one tells."""
+        """Let `spoolctl top` know how much each person used. If the disk is in the way, the next note tells it."""
         now = self._spool.clock.monotonic()
         if now < self._next_note or (used := self._line.usage()) is None:
             return
@@ -238,13 +238,13 @@ class Executor:
 
     @property
     def _is_equipped(self) -> bool:
-        """Tell whether it has what it needs for its work."""
+        """Tell whether the executor has what its work needs."""
         return self._settings.executor.route_only or self._engine.ready.is_set()
 
     # -- what to do with one submission
 
     def _look_at_some(self, told: int) -> None:
-        """Look at a few: an entry is as large as its owner likes, so it may be one."""
+        """Look at a few entries. An entry is as large as its owner likes, so it may be only one."""
         some = self._pace.some(told)
         began = last = self._spool.clock.monotonic()
         for _ in range(some.most):
@@ -266,7 +266,7 @@ class Executor:
             submission = self._spool.read(*place)
             self._routing.route(place, submission, self._settings.limits)
         except LeaseLostError:
-            return  # another executor has it
+            return  # another executor has the entry
         except NewerFormatError as error:
             self._newer.meet(error)
             self._seen.leave(place)
@@ -276,7 +276,7 @@ class Executor:
             log.error("could not look at an entry; it stays where it is", submission=place.entry.id, error=error)
 
     def _rests(self, place: Place) -> bool:
-        """Let an attempt that is not due yet rest; tell whether it does."""
+        """Let an attempt that is not due yet rest. Return whether it rests."""
         if place.state is not State.NEW:
             return False
         mtime = fsops.mtime(self._spool.queue.entry_path(State.NEW, place.entry))

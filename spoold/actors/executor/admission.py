@@ -1,13 +1,13 @@
-"""Admission: jobs that run at once never ask for more memory together than there is for them.
+"""Admission: jobs that run at the same time never ask for more memory together than there is for them.
 
-Spec: spool-layout.md, "Overload". ``Memory`` is the account of what is free, and of what will be when. ``ready`` says
-whose turn it is. A job that does not fit is passed over, or room is kept for it.
+Spec: spool-layout.md, "Overload". ``Memory`` is the account of how much is free, and how much will be free when.
+``ready`` says whose turn it is. A job that does not fit is passed over, or room is kept for it.
 
-That is EASY backfilling (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995; Mu'alem and Feitelson, "Utilization,
+This is EASY backfilling (Lifka, "The ANL/IBM SP Scheduling System", JSSPP 1995; Mu'alem and Feitelson, "Utilization,
 Predictability, Workloads, and User Runtime Estimates in Scheduling the IBM SP2 with Backfilling", IEEE TPDS 12(6),
-2001). The first job that waits has a reservation for the time at which what runs will have left enough at the latest.
-Others go before it where they do not put that off. One thing differs from the papers: the time limit of a job bounds it
-but does not end it, since its start and its answer take time as well. ``MARGIN`` is for these.
+2001). The first job that waits has a reservation for the latest time at which the jobs that run will have freed enough.
+Others go before it where they do not delay it. One thing differs from the papers: a job may hold its memory for longer
+than its time limit, since its start and its answer take time as well. ``MARGIN`` is for these.
 
 Nothing here is thread-safe. Times are the monotonic clock's.
 """
@@ -29,7 +29,7 @@ MARGIN = 5.0  # seconds for a job to start and for its answer to be published, b
 
 
 def fitted(settings: Settings) -> Settings:
-    """Return ``settings`` with what memory and slots there are on this host, and no limit above that memory."""
+    """Return ``settings`` with this host's memory and slots where they name none, and no limit above that memory."""
     memory = settings.executor.memory or for_jobs(machine.memory())
     slots = settings.executor.slots or len(machine.cpus())
     executor = replace(settings.executor, memory=memory, slots=slots)
@@ -37,26 +37,26 @@ def fitted(settings: Settings) -> Settings:
 
 
 class Memory:
-    """So many bytes for all jobs together. One that asks for more than there is counts as all of it: it runs alone."""
+    """The bytes for all jobs together. A job that asks for more than there is gets all of it, and runs alone."""
 
     def __init__(self, size: int) -> None:
         self._size = self._free = size
         self._given: dict[Use, Given] = {}
 
     def fits(self, size: int) -> bool:
-        """Tell whether so many bytes are free."""
+        """Tell whether ``size`` bytes are free."""
         return min(size, self._size) <= self._free
 
     def part(self, size: int) -> float:
-        """Return which part of all so many bytes are, 1 at most."""
+        """Return the part of the whole that ``size`` bytes are, 1 at most."""
         return min(size / self._size, 1.0)
 
     def has(self, person: int) -> bool:
-        """Tell whether a person has any."""
+        """Tell whether a job of this person has any memory."""
         return any(use.owner == person for use in self._given)
 
     def take(self, use: Use, size: int, seconds: float) -> None:
-        """Give a job its bytes, which must be free, for so many seconds by its limits."""
+        """Give a job its bytes, which must be free, for the ``seconds`` that its limits allow."""
         given = Given(min(size, self._size), seconds)
         self._given[use] = given
         self._free -= given.size
@@ -66,9 +66,10 @@ class Memory:
         self._free += self._given.pop(use).size
 
     def room_for(self, size: int) -> tuple[float, int]:
-        """Return when so many bytes will be free at the latest, and how many more by then.
+        """Return when ``size`` bytes will be free at the latest, and how many more bytes will be free by then.
 
-        That is by the limits of what runs, so the time has passed where something takes longer, or they are free now.
+        The time is reckoned from the limits of the jobs that run. It is in the past where the bytes are free now, or
+        where a job takes longer than its limits.
         """
         wanted = min(size, self._size)
         ends = sorted((use.began + given.seconds + MARGIN, given.size) for use, given in self._given.items())
@@ -78,7 +79,7 @@ class Memory:
 
 
 class Given(NamedTuple):
-    """What a job has of the memory: its bytes, and for how many seconds at most by its limits."""
+    """The memory of one job: its bytes, and for how many seconds its limits allow it at most."""
 
     size: int
     seconds: float

@@ -1,7 +1,8 @@
-"""The backlog: names of entries that a scan found, or that had no room in line, and that are read when there is.
+"""The backlog: names of entries that wait to be read, found by a scan or for want of room in line.
 
-Spec: spool-layout.md, "Overload". A million may wait, so only the oldest of each owner are here. Of whoever has more
-than these it is known that there are more: a scan finds the next ones when these have become few. An owner is a person.
+Spec: spool-layout.md, "Overload". A million may wait, so only the oldest of each owner are kept here. For an owner who
+has more, only the fact that there are more is kept. A scan finds the next ones when few are left here. An owner is a
+person.
 
 Nothing here survives the process: all of it is found again in the spool. Not thread-safe.
 """
@@ -17,31 +18,31 @@ from spoold.model.ids import Entry
 from spoold.model.states import State
 from spoold.model.turns import BestTurns
 
-MOST = 32_768  # names, all owners' together
+MOST = 32_768  # names of all owners together
 Found = tuple[State, str]
 
 
 class Backlog:
-    """The names that wait to be read; ``person`` tells who stands behind an entry."""
+    """The names that wait to be read. ``person`` returns the person behind an entry."""
 
     def __init__(self, person: Callable[[Entry], int]) -> None:
         self._person = person
         self._names: dict[State, set[str]] = {state: set() for state in WAITING}
         self._turns: BestTurns[Found] = BestTurns(MOST)
-        self._more: set[int] = set()  # persons of whom there is more in the spool than is known
-        self._more_before: set[int] = set()  # those of whom it was known before the scan that goes on
-        self._enough: set[int] = set()  # those of them of whom that scan has to find none
+        self._more: set[int] = set()  # persons who have more in the spool than is known
+        self._more_before: set[int] = set()  # persons who were known to have more before the present scan
+        self._enough: set[int] = set()  # persons who have more, but for whom the present scan need not look
 
     def __bool__(self) -> bool:
-        """Tell whether any waits here."""
+        """Tell whether any name waits here."""
         return bool(self._turns)
 
     def names(self, state: State) -> AbstractSet[str]:
-        """Return the names of what is here from ``state``."""
+        """Return the names of the entries from ``state`` that wait here."""
         return self._names[state]
 
     def add(self, state: State, entry: Entry, since: float) -> None:
-        """Let an entry wait that is in ``state``, as old as it is ``since`` a time, unless its owner has older ones."""
+        """Let an entry in ``state`` wait, unless its owner has enough older ones. ``since`` is the time to go by."""
         name, person = ids.entry_name(state, entry), self._person(entry)
         self._names[state].add(name)
         for _, (of, gone) in self._turns.admit(person, (state, name), since=since):
@@ -53,12 +54,12 @@ class Backlog:
         self._more.add(self._person(entry))
 
     def needs(self, entry: Entry) -> bool:
-        """Tell whether the scan that goes on has to find an owner's entries, since there may be too few here."""
+        """Tell whether the present scan has to find entries of this owner, since there may be too few here."""
         return self._person(entry) not in self._enough
 
     @property
     def is_low(self) -> bool:
-        """Tell whether a scan has to find more of somebody's."""
+        """Tell whether a scan has to find more of somebody's entries."""
         return any(self._has_few(person) for person in self._more)
 
     def _has_few(self, person: int) -> bool:
@@ -71,12 +72,12 @@ class Backlog:
         self._more = set(self._enough)
 
     def end(self, *, whole: bool) -> None:
-        """Note that it has ended; it met all that there is, if it was ``whole``."""
+        """Note that the scan has ended. A ``whole`` one met all entries that there are."""
         if not whole:
             self._more |= self._more_before
 
     def feed(self, has_room: Callable[[int, Entry, float], bool], see: Callable[[Place], None]) -> None:
-        """Have the oldest be seen of each owner who has room for more."""
+        """Pass the oldest entries of each owner to ``see``, as long as ``has_room`` has room for more of theirs."""
         for person in list(self._turns.owners()):
             while self._turns.has(person):
                 state, name = self._turns.next_of(person)

@@ -1,10 +1,10 @@
-"""Finding: what there is for an executor, by a scan of its directories or by what an event names.
+"""Finding: the entries that there are for an executor, by a scan of its directories or by the names of events.
 
-Spec: spool-layout.md, "Transitions" and "Overload". A hint is no more than a name, and the entry is looked at like any
-other. A scan finds what no event told, and what an earlier executor had: nothing of that is written down anywhere else.
+Spec: spool-layout.md, "Transitions" and "Overload". A hint is only a name. The entry is looked at like any other. A
+scan finds what no event told, and what an earlier executor had, since nothing of that is written down anywhere else.
 
-A million may wait. So a scan goes on in parts, and rests after each while there is work. Jobs that it has found by then
-begin, and only the oldest of each owner are remembered (``backlog``). Not thread-safe.
+A million entries may wait. So a scan goes on in parts, and rests after each part while there is work. Jobs that it has
+found so far already begin. Only the oldest entries of each owner are remembered (``backlog``). Not thread-safe.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from spoold.spool.store import Spool
 
 log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
-PART = 0.01  # seconds of a scan at once while there is work
-FIRST = 0.2  # seconds of it at once while there is none: of what is found by then the oldest is begun with
-REST = 8.0  # for how many times as long as a part took the scan rests while there is work
-QUICK = 0.05  # seconds of a processor for a whole scan that needs no rest
-LONG_REST = 100.0  # for how many times as long as all of its parts took of a processor no other one begins
+PART = 0.01  # seconds of one part of a scan while there is work
+FIRST = 0.2  # seconds of one part while there is none: then the oldest of what was found begins
+REST = 8.0  # while there is work, the scan rests this many times as long as a part took
+QUICK = 0.05  # seconds of CPU time: a whole scan that took no more needs no rest
+LONG_REST = 100.0  # after a whole scan no other begins for this many times the CPU time of all its parts
 LONGEST_REST = 60.0  # seconds
 LOOK = 256  # names between two looks at the clock
-AHEAD = 256  # entries of one owner that are to be read at once
-GRACE = 0.05  # seconds for which an entry is left to each executor whose it is before
-LONGEST_GRACE = 1.0  # seconds
-FEW = 4  # entries of one owner, for each slot, that are looked at after that
-AGAIN = 0.1  # seconds, for each executor, until one that has nothing to do looks for more of these
-SELDOM = 1.0  # seconds, for each executor, until one that has something to do looks whether it still has
-FED = 0.5  # seconds between two looks whether there is room for more in line
+AHEAD = 256  # entries of one owner that wait to be read at a time
+GRACE = 0.05  # seconds that an entry is left to each executor that comes before this one
+LONGEST_GRACE = 1.0  # seconds that it is left to all of them
+FEW = 4  # entries of one owner, for each slot, that are noted for a look after that
+AGAIN = 0.1  # seconds, for each executor, until one without work looks for more entries of others
+SELDOM = 1.0  # seconds, for each executor, until one with work looks whether it still has any
+FED = 0.5  # seconds between two looks whether there is more room in line
 
 
 class Finder:
-    """Finds what is in ``spool``, or has happened to builds, and is not known yet to any of those who are given."""
+    """Finds the entries in ``spool`` and the news of builds that none of the objects given knows yet."""
 
     watched = (State.NEW, BEGUN, BUILT)  # directories below the spool's root in which a change is worth a step
 
@@ -69,9 +69,9 @@ class Finder:
         self._answering = answering
         self.backlog = Backlog(lambda entry: seen.person_of(entry, FOUND))
         self._scan: Generator[None, None, None] | None = None
-        self._spent = 0.0  # seconds of a processor that the scan took that goes on
+        self._spent = 0.0  # seconds of CPU time that the present scan took so far
         self._rests_until = 0.0
-        self._more_elsewhere = False  # there are others' entries beyond the few that are looked at
+        self._more_elsewhere = False  # others have more entries than the few that are noted
         self._again = 0.0  # when to look for these
 
     # -- by a scan
@@ -87,8 +87,8 @@ class Finder:
         self.backlog.begin()
 
     def go_on(self) -> None:
-        """Go on with a scan, where one is due, and let be seen what was found, the oldest of each owner first."""
-        if self._peers.look():  # what is this one's now may have been others' before
+        """Go on with a scan, where one is due. Pass on what was found, the oldest of each owner first."""
+        if self._peers.look():  # entries that were others' may be this executor's now
             self._rests_until = 0.0
             self.begin()
         if self._scan is None and (self.backlog.is_low or self._wants_others()):
@@ -103,7 +103,7 @@ class Finder:
             self.backlog.feed(self._has_room, lambda place: self._see(place, FOUND))
 
     def _wants_others(self) -> bool:
-        """Tell whether there is nothing to do, and there may be what others have not come to."""
+        """Tell whether there is nothing to do while others may have entries that they have not come to."""
         return self._more_elsewhere and self._hurries and self._clock.monotonic() >= self._again
 
     def _do_a_part(self, scan: Generator[None, None, None]) -> None:
@@ -129,7 +129,7 @@ class Finder:
         self._building.take_results()
 
     def close(self) -> None:
-        """Give up the scan that goes on, if one does."""
+        """Give up the present scan, if there is one."""
         if self._scan is not None:
             self._scan.close()
             self._scan = None
@@ -137,12 +137,12 @@ class Finder:
 
     @property
     def _hurries(self) -> bool:
-        """Tell whether there is nothing to do but to find something."""
+        """Tell whether finding something is all that there is to do."""
         return self._line.idle and not self._seen
 
     @property
     def pause(self) -> float:
-        """Return the seconds after which there may be something to do for ``go_on``; 0 where there is now."""
+        """Return the seconds after which ``go_on`` may have something to do, 0 where it has now."""
         if self._scan is not None:
             return 0.0 if self._hurries else max(0.0, self._rests_until - self._clock.monotonic())
         if self._more_elsewhere:
@@ -150,7 +150,7 @@ class Finder:
         return FED if self.backlog else LONGEST_REST
 
     def _parts(self) -> Generator[None, None, None]:
-        """Scan all states; yield after each part, and close what is open when no more is wanted."""
+        """Scan all states. Yield after each part, and close what is open when no more is wanted."""
         for state in WAITING:
             yield from self._parts_of(state)
 
@@ -179,7 +179,7 @@ class Finder:
         """Let entries wait in the backlog, or leave them to others, and clear the list."""
         aged = [(mtime, entry) for entry in news if (mtime := self._mtime(state, entry)) is not None]
         news.clear()
-        aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where the times of files tell no difference
+        aged.sort(key=lambda each: (each[0], each[1][:2]))  # by name where mtimes are equal
         for mtime, entry in aged:
             if rank := self._peers.rank(entry.id):
                 self._leave(Place(state, entry), rank)
@@ -187,7 +187,7 @@ class Finder:
                 self.backlog.add(state, entry, mtime)
 
     def _mtime(self, state: State, entry: Entry) -> float | None:
-        """Return an entry's mtime, None where it is gone, and leave it one name if a loss of power left it two."""
+        """Return an entry's mtime, None where it is gone. Leave it one name if a loss of power left it two."""
         path = self._queue.entry_path(state, entry)
         found = attributes.mtime_and_links(path)
         if found and found[1] > 1:
@@ -196,7 +196,7 @@ class Finder:
         return found[0] if found else None
 
     def _leave(self, place: Place, rank: int) -> None:
-        """Look at an entry when so many other executors have had their chance, unless there are many."""
+        """Note an entry that ``rank`` other executors look at first, unless enough of its owner's are noted."""
         until = self._clock.monotonic() + min(LONGEST_GRACE, GRACE * rank)
         if not self._seen.see_later(place, until, self._few):
             self._more_elsewhere = True
@@ -208,10 +208,10 @@ class Finder:
         coming = self._seen.count(person)
         return coming < AHEAD and self._line.has_room(person, entry, since, coming)
 
-    # -- by what an event names
+    # -- by the name of an event
 
     def wants(self, hint: Hint) -> bool:
-        """Tell whether a hint is worth a step, which most of those for other executors are not; for any thread."""
+        """Tell whether a hint is worth a step. Most hints for other executors are not. Any thread may call this."""
         if self._peers.count == 1 or hint.directory != State.NEW:
             return True
         entry = ids.parse_entry(hint.name)
@@ -221,7 +221,7 @@ class Finder:
         return not known
 
     def heed(self, hints: Iterable[Hint]) -> int:
-        """See what hints name, and what they tell of builds; return how many hints there were."""
+        """Note the entries that hints name, and what they tell of builds. Return how many hints there were."""
         count = 0
         for hint in hints:
             count += 1

@@ -1,7 +1,8 @@
-"""The line: what is ready for a slot of this executor, as its slots take it, each in a thread of its own.
+"""The line: the entries that are ready for a slot of this executor. Each slot, in a thread of its own, takes from it.
 
-Spec: spool-layout.md, "Overload" and "Attempts". An entry is *ready* once it was read and its build exists: then it
-waits for a slot, and for memory. ``ready`` says which begins next. ``seen`` has the entries that were not read yet.
+Spec: spool-layout.md, "Overload" and "Attempts". An entry is *ready* once it was read and its build exists. It then
+waits for a slot and for memory. ``ready`` says which entry begins next. ``seen`` has the entries that were not read
+yet.
 
 Nothing here survives the process: all of it is found again in the spool. Thread-safe.
 """
@@ -21,10 +22,10 @@ from spoold.model.states import State
 
 
 class Line:
-    """All that is ready in one executor; ``person`` tells who stands behind a uid, ``clock`` is the monotonic one.
+    """All that is ready in one executor. ``person`` returns the person behind a uid, ``clock`` is the monotonic one.
 
-    ``may_begin`` tells whether a person's entries may be begun now: their share of the spool has room for answers.
-    ``memory`` is what jobs may take together, in bytes, and ``slots`` how many there are.
+    ``may_begin`` tells whether a person's entries may begin now, since their share of the spool has room for answers.
+    ``memory`` is how many bytes all jobs may take together. ``slots`` is the number of slots.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Line:
         self._closed = False
 
     def names(self, state: State) -> AbstractSet[str]:
-        """Return the names of what waits here from ``state``."""
+        """Return the names of the entries from ``state`` that wait here."""
         return self._names[state]
 
     def has(self, place: Place) -> bool:
@@ -58,7 +59,7 @@ class Line:
 
     @property
     def length(self) -> int:
-        """Return how many are ready."""
+        """Return how many entries are ready."""
         return len(self._ready)
 
     @property
@@ -67,9 +68,9 @@ class Line:
         return self._ready.keeps_room
 
     def keep_present(self, state: State, present: AbstractSet[str]) -> None:
-        """Forget the entry that room is kept for where it is not among the names ``present`` in ``state``.
+        """Forget the entry that room is kept for, where it is not among the names ``present`` in ``state``.
 
-        What else waits here and is gone keeps nobody from anything, and is forgotten when a slot comes to it.
+        Other entries that are gone keep nobody waiting. A slot forgets such an entry when it comes to it.
         """
         with self._changed:
             if missing := self._ready.drop_missing(state, present):
@@ -77,9 +78,9 @@ class Line:
                 self._changed.notify()
 
     def ready(self, ready: Ready, owner: int, priority: int, arrival: float = 0.0) -> list[tuple[float, Place]]:
-        """Let an entry, whose build exists, wait for a slot, and until there is memory for it.
+        """Let an entry whose build exists wait for a slot and for memory.
 
-        Return what is not here any more for want of room, each with its arrival: this one, or ones after it.
+        Return the entries that leave the line for want of room, each with its arrival: this one, or ones after it.
         """
         with self._changed:
             self._names[ready.place.state].add(ready.place.name)
@@ -90,49 +91,49 @@ class Line:
         return [(arrived, other.place) for arrived, other in gone]
 
     def has_room(self, person: int, entry: Entry, arrival: float, coming: int) -> bool:
-        """Tell whether there is room for an entry of a person's beside so many others that are ``coming``."""
+        """Tell whether there is room for a person's entry beside ``coming`` other entries that are on their way."""
         with self._changed:
             return self._ready.has_room(person, entry, arrival, coming)
 
     def take(self) -> Taken | None:
-        """Wait until there is work for a slot, and take it; None once the line is closed."""
+        """Wait until there is work for a slot, and take it. Return None once the line is closed."""
         with self._changed:
             while not self._closed:
                 if taken := self._ready.take(self._clock()):
-                    self._changed.notify()  # the memory that freed up may be enough for another slot's as well
+                    self._changed.notify()  # the free memory may be enough for another slot's job too
                     return taken
                 self._changed.wait()
         return None
 
     def ask_again(self) -> set[int]:
-        """Have slots look again whether those who might not begin may now; return who that was."""
+        """Make the slots ask again whether persons who might not begin may begin now. Return these persons."""
         with self._changed:
             if held := self._ready.ask_again():
                 self._changed.notify_all()
             return held
 
     def begun(self, taken: Taken) -> None:
-        """Note that a slot begins with what it took: the wait for the engine, or for room on the disk, costs nobody."""
+        """Note that a slot begins what it took. Its wait for the engine or for room on the disk is not charged."""
         with self._changed:
             taken.use.began = self._clock()
 
     def left(self, place: Place) -> None:
-        """Note that an entry that was taken is not where it was any more."""
+        """Note that an entry that a slot took was no longer where it had been."""
         with self._changed:
             self._names[place.state].discard(place.name)
 
     def ended(self, taken: Taken) -> None:
-        """Note that a slot has done with what it took. It has to ask for more: what can begin now is found then."""
+        """Note that a slot is done with what it took. The slot calls :meth:`take` next, which finds what can begin."""
         with self._changed:
             self._ready.end(taken, self._clock())
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
-        """Go by other weights of persons; what is not said is 1."""
+        """Use other weights of persons. Persons without one have weight 1."""
         with self._changed:
             self._ready.set_weights(weights)
 
     def usage(self) -> dict[int, float] | None:
-        """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""
+        """Return the slot-seconds that each person used lately, or None where no slot was used since the last call."""
         with self._changed:
             return self._ready.usage(self._clock())
 

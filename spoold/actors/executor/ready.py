@@ -1,21 +1,22 @@
-"""What is ready for a slot, and what of it begins next.
+"""The entries that are ready for a slot, and which of them begins next.
 
-Spec: spool-layout.md, "Overload" and "Attempts". The next slot is for the owner who used fewer slot-seconds lately, and
-one owner's jobs go by priority. Of the owners, in that order, the first one goes whose next job fits into the memory
-that is free. One whose next job does not fit is passed over. But for the first of them of whom nothing runs, room is
-kept (see ``admission``): others begin only what does not put off that job. So small jobs of others do not keep a big
-one waiting for ever. An owner's own jobs do not pass each other: else their small ones would.
+Spec: spool-layout.md, "Overload" and "Attempts". The next slot is for the owner who used fewer slot-seconds lately. One
+owner's jobs go by priority. An owner whose next job does not fit into the free memory is passed over, and the next
+owner is asked. Room is kept for the first owner passed over who has no job running (see ``admission``). Others then
+begin only jobs that do not delay that owner's job. So small jobs of others cannot keep a big one waiting for ever. Jobs
+of one owner do not pass each other, or the owner's small jobs would keep their own big one waiting.
 
-Those who waited already when room began to be kept, and had used less, go first until they have used as much. Whoever
-comes later does not: they could take turns to come. Room stays kept for the same job until that begins, unless it is
-not its owner's next any more, or is gone. Then its owner is charged for the time: whoever gave up again and again and
-never used anything would be the first each time.
+Owners who had used less and already waited when room began to be kept still go first, until they have used as much.
+Owners who come later do not: by coming in turns they could delay the job for ever. Room stays kept for the same job
+until it begins. It is given up when the job is gone or is no longer its owner's next, or when its owner may not begin.
+The owner is then charged for the time. Otherwise an owner who gave up again and again would never use anything, and
+always be first.
 
-A job that takes more than a slot's part of the memory counts as so many slots.
+A job that takes more than a slot's part of the memory is charged as several slots.
 
-What was tried before goes one at a time, so that a job that kills its executor meets the others that it killed with it
-never again. Of one owner what is fresh and what was tried take turns. An owner is a person. Not thread-safe. Times are
-the monotonic clock's.
+Entries that were tried before (later attempts) run one at a time. So a job that kills its executor never again meets
+the other jobs that it killed with it. Fresh and tried entries of one owner take turns. An owner is a person. Not
+thread-safe. Times are the monotonic clock's.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from spoold.model.timeshare import TimeShares, Use
 from spoold.model.turns import BestTurns, Turns
 
 WAITING = (State.NEW, State.BUILDING)  # states in which an entry waits for a slot
-MOST = 4096  # entries that wait here, all owners' together
+MOST = 4096  # entries that wait here, of all owners together
 
 
 class Place(NamedTuple):
@@ -50,14 +51,15 @@ class Place(NamedTuple):
 
     @property
     def is_unclaimed(self) -> bool:
-        """Tell whether nobody had taken the entry yet: it did not wait for its build, which was there already."""
+        """Tell whether nobody had claimed the entry yet: its build was there already, so it did not wait for it."""
         return self.state is State.NEW
 
 
 class Ready(NamedTuple):
-    """An entry whose build exists; its container takes ``size`` bytes at most, and its phases so many ``seconds``.
+    """An entry whose build exists. Its container takes ``size`` bytes at most, its phases take ``seconds`` at most.
 
-    ``lost`` is why its checker cannot be run: a build that failed is forgotten soon, and the line may be longer.
+    ``lost`` says why its checker cannot be run. It is kept here, since a failed build is soon forgotten, maybe before a
+    slot is free.
     """
 
     place: Place
@@ -68,7 +70,7 @@ class Ready(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """An entry that a slot took, with the bytes and seconds that it may take, and what its owner is charged for it."""
+    """An entry that a slot took, the bytes and seconds that it may take, and the use that its owner is charged for."""
 
     place: Place
     build_id: str
@@ -79,11 +81,11 @@ class Taken(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Room that is kept since ``began`` for a person's next job, which does not fit.
+    """Room that has been kept since ``began`` for a person's next job, which does not fit.
 
-    ``shadow`` is when that job begins at the latest. By then so many bytes are left ``beside`` it. ``ahead`` are the
-    persons who waited already and had used less. Since ``since`` so many ``slots`` are idle because room is kept, and
-    the person owes ``owed`` slot-seconds for those before.
+    The job begins at ``shadow`` at the latest, and ``beside`` bytes are free beside it by then. ``ahead`` are the
+    persons who already waited and had used less. Since ``since``, ``slots`` slots have been idle because room is kept.
+    For the time before ``since`` the person owes ``owed`` slot-seconds.
     """
 
     person: int
@@ -99,7 +101,7 @@ class Room(NamedTuple):
 
 
 class AllReady:
-    """All that is ready in one executor of so many ``slots``; ``may_begin`` tells whether a person's may be begun."""
+    """All that is ready in an executor of ``slots`` slots. ``may_begin`` tells whether a person's entries may begin."""
 
     def __init__(self, memory: Memory, slots: int, may_begin: Callable[[int], bool]) -> None:
         self._memory = memory
@@ -110,29 +112,32 @@ class AllReady:
         self._fresh: BestTurns[Ready] = BestTurns(MOST)
         self._tried: BestTurns[Ready] = BestTurns(MOST)
         self._trying = False
-        self._fresh_next: set[int] = set()  # persons whose last job was one that had been tried
-        self._held: set[int] = set()  # who may not begin, as far as it was asked
-        self._busy = 0  # slots that have something
-        self._stirred = True  # a slot had something since anybody asked who used what
+        self._fresh_next: set[int] = set()  # persons whose last job had been tried before
+        self._held: set[int] = set()  # persons who were asked about and may not begin
+        self._busy = 0  # slots that have work
+        self._stirred = True  # a slot had work since anybody last asked for the usage
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many entries are ready."""
         return len(self._fresh) + len(self._tried)
 
     def add(self, person: int, ready: Ready, priority: int, now: float, arrival: float) -> list[tuple[float, Ready]]:
-        """Let an entry wait for a slot; return what has no room here, each with its arrival: it, or ones after it."""
+        """Let an entry wait for a slot.
+
+        Return the entries that have no room here, each with its arrival: this one, or ones after it.
+        """
         self._times.come(person, now)
         return self._turns_of(ready.place.entry).admit(person, ready, priority, arrival)
 
     def has_room(self, person: int, entry: Entry, arrival: float, coming: int) -> bool:
-        """Tell whether there is room for an entry of a person's beside so many others that are ``coming``."""
+        """Tell whether there is room for a person's entry beside ``coming`` other entries that are on their way."""
         return self._turns_of(entry).has_room(person, arrival, coming)
 
     def _turns_of(self, entry: Entry) -> BestTurns[Ready]:
         return self._fresh if entry.attempt == 1 else self._tried
 
     def take(self, now: float) -> Taken | None:
-        """Take what begins next; None where nothing can now."""
+        """Take the entry that begins next, or None where nothing can begin now."""
         self._look_at_room(now)
         passed: list[int] = []
         held_back, in_turn = 0, True
@@ -143,7 +148,7 @@ class AllReady:
             ready = turns.next_of(person)
             if not self._memory.fits(ready.size):
                 if self._memory.has(person):
-                    self._times.bound(person, now)  # their own jobs are in the way
+                    self._times.bound(person, now)  # the person's own jobs are in the way
                     passed.append(person)
                     continue
                 if self._room is None:
@@ -170,7 +175,7 @@ class AllReady:
         self._room = Room(person, turns, job, ahead, *self._memory.room_for(job.size), began=now, since=now)
 
     def _look_at_room(self, now: float) -> None:
-        """See whether room is to be kept on, and for how long yet."""
+        """Find out whether room is still to be kept, and until when."""
         self._count_idle(now)
         room = self._room
         if room is None:
@@ -192,20 +197,23 @@ class AllReady:
             self._room = room._replace(slots=0, since=now, owed=room.owed + room.slots * (now - room.since))
 
     def _may_begin_before(self, person: int, turns: Turns[Ready], passed: list[int], now: float) -> bool:
-        """Tell whether room that is kept lets a person's next job begin, which fits; ``passed`` used less than they."""
+        """Tell whether a person's next job, which fits, may begin before the job that room is kept for.
+
+        ``passed`` are the persons who used less than this one.
+        """
         room = self._room
         if room is None or person == room.person:
             return True
         ready = turns.next_of(person)
         if now + ready.seconds + MARGIN < room.shadow or ready.size <= room.beside:
-            return not turns is room.turns is self._tried  # what was tried goes one at a time
+            return not turns is room.turns is self._tried  # tried entries go one at a time
         if person not in room.ahead or room.person in passed:
             return False
-        self._room = room._replace(shadow=math.inf)  # it is theirs to put off
+        self._room = room._replace(shadow=math.inf)  # this person may delay that job
         return True
 
     def _ranked(self, now: float) -> Iterator[int]:
-        """Yield the persons who may begin, who used less first. Waiting for room in the spool earns no turns."""
+        """Yield the persons who may begin, those who used less first. Waiting for room in the spool earns no turns."""
         persons = dict.fromkeys((*self._tried.owners(), *self._fresh.owners()))
         rank = self._times.ranks(now)
         order = [(rank(person), place, person) for place, person in enumerate(persons) if self._lets_begin(person, now)]
@@ -223,7 +231,7 @@ class AllReady:
         return may
 
     def _next_of(self, person: int) -> Turns[Ready] | None:
-        """Return where a person's next job is; None where all were tried before, and another such runs."""
+        """Return where a person's next job is. None where all of theirs were tried before, and a tried one runs."""
         if self._tried.has(person) and not self._trying:
             return self._fresh if self._fresh.has(person) and person in self._fresh_next else self._tried
         return self._fresh if self._fresh.has(person) else None
@@ -249,7 +257,7 @@ class AllReady:
         return ready
 
     def end(self, taken: Taken, now: float) -> None:
-        """Take back what was taken."""
+        """Note that a slot is done with what it took."""
         self._count_idle(now)
         self._busy -= 1
         self._times.end(taken.use, now)
@@ -258,10 +266,10 @@ class AllReady:
             self._trying = False
 
     def drop_missing(self, state: State, present: AbstractSet[str]) -> list[Place]:
-        """Drop the job that room is kept for if it came from ``state`` and is not among the names ``present`` there.
+        """Drop the job that room is kept for, if it came from ``state`` and is not among the names ``present`` there.
 
-        It was cancelled, or another executor has it. What follows of the same owner's and is gone as well goes too.
-        Return their places. Others that are gone are found so in a slot.
+        It was cancelled, or another executor has it. If the same owner's next jobs are gone too, they are dropped as
+        well. Return the places of all dropped jobs. A slot finds out itself about other jobs that are gone.
         """
         dropped: list[Place] = []
         while (room := self._room) and room.turns.has(room.person):
@@ -272,18 +280,18 @@ class AllReady:
         return dropped
 
     def ask_again(self) -> set[int]:
-        """Return who might not begin since the last call, and whoever room is kept for if they may not now."""
+        """Return who might not begin since the last call, also the person that room is kept for if they may not now."""
         if self._room and not self._may_begin(self._room.person):
             self._held.add(self._room.person)
         held, self._held = self._held, set()
         return held
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
-        """Go by other weights of persons; what is not said is 1."""
+        """Use other weights of persons. Persons without one have weight 1."""
         self._times.set_weights(weights)
 
     def usage(self, now: float) -> dict[int, float] | None:
-        """Return the slot-seconds that each person used lately; None where no slot was used since the last call."""
+        """Return the slot-seconds that each person used lately, or None where no slot was used since the last call."""
         if not self._stirred:
             return None
         self._stirred = self._busy > 0

@@ -1,7 +1,7 @@
-"""Slots: the executor's workers, each of which takes one submission at a time through a sandbox.
+"""Slots: the executor's workers. Each takes one submission at a time through a sandbox.
 
-Spec: spool-layout.md, "Transitions" and "Commit and publication". A worker claims into ``running/``, keeps the lease
-renewed until the commit, and always lets go of the entry: finished, given back, or set aside. Whatever happens to one
+Spec: spool-layout.md, "Transitions" and "Commit and publication". A worker claims an entry into ``running/`` and renews
+the lease until the commit. It always lets go of the entry: finished, given back, or set aside. Whatever happens to one
 submission, the slot goes on with the next.
 """
 
@@ -75,14 +75,14 @@ class Slots:
         self._workers = [threading.Thread(target=self._serve, name=f"slot-{n}", daemon=True) for n in range(slots)]
         self._line = line
         self._runtime: Runtime | None = None
-        self._worked = spool.clock.monotonic()  # when a slot had work last
+        self._worked = spool.clock.monotonic()  # when a slot last had work
         self._stopping = threading.Event()
         self._holder = Holder(spool.queue, self._heartbeat, self._stopping, log)
         self._showing = Showing()
         self._shower = threading.Thread(target=self._showing.serve, name="showing", daemon=True)
 
     def start(self) -> None:
-        """Put back what an earlier process of this executor held; begin to renew leases."""
+        """Put back what an earlier process of this executor held, and begin to renew leases."""
         for entry in self._heartbeat.start():
             if newer := self._spool.newer_past_last(State.RUNNING, entry):
                 self._newer.meet(newer)
@@ -93,31 +93,31 @@ class Slots:
             worker.start()
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings, with the next job."""
+        """Use other settings from the next job on."""
         if settings.limits != self._settings.limits:
             self._engine.go_by(settings.limits)
         self._settings = settings
 
     def hurry(self) -> None:
-        """Have what runs put back now."""
+        """Put back what runs, now."""
         self._heartbeat.stop_holders()
 
     def stuck(self, patience: float) -> str:
-        """Say what of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
+        """Say which part of the slots is lost, "" where all is well. A job may take as long as it is allowed."""
         lost = next((f"{worker.name} has ended" for worker in self._workers if not worker.is_alive()), "")
         return lost or self._heartbeat.stuck(patience)
 
     def worked(self, now: float) -> float:
-        """Return when a slot had work last, on the monotonic clock: ``now`` where one has."""
+        """Return when a slot last had work, on the monotonic clock. That is ``now`` while a slot has work."""
         return now if self._holder.held else self._worked
 
     def measure(self) -> None:
-        """Measure how many there are, and how many have work."""
+        """Measure how many slots there are, and how many have work."""
         SLOTS.set(len(self._workers))
         SLOTS_BUSY.set(self._holder.held)
 
     def stop(self) -> None:
-        """Finish the jobs that run, put back what takes longer than ``drain``, take no others."""
+        """Finish the jobs that run, or put them back after ``drain`` seconds. Take no others."""
         self._stopping.set()
         impatience = threading.Timer(self._settings.executor.drain, self._heartbeat.stop_holders)
         impatience.start()
@@ -134,13 +134,13 @@ class Slots:
         self._heartbeat.stop()
 
     def use_runtime(self, runtime: Runtime) -> None:
-        """Use ``runtime`` from now on. The engine is replaced only where the sandbox itself would be another."""
+        """Use ``runtime`` from now on. Replace the engine only if the sandbox itself would differ."""
         before, self._runtime = self._runtime, runtime
         if before is None or _without_pins(before) != _without_pins(runtime):
             self._engine.use(runtime)
 
     def _serve(self) -> None:
-        """Be a slot: take what is next, until the line is closed."""
+        """Take the next entry again and again, until the line is closed."""
         while taken := self._line.take():
             try:
                 self._work(taken)
@@ -160,7 +160,7 @@ class Slots:
                 self._spool.queue.results.tidy()
         except OSError as error:
             log.error("the host is in the way; private names go later", error=error)
-        except Exception as error:  # noqa: BLE001 - the slot stays alive, whatever it is
+        except Exception as error:  # noqa: BLE001 - the slot stays alive after any error
             log.bug("a slot failed", submission=taken.place.entry.id, error=error)
         self._worked = self._spool.clock.monotonic()
 
@@ -172,7 +172,7 @@ class Slots:
                 self._stopping.wait(FULL)
 
     def _take_on(self, taken: Taken) -> bool:
-        """Work on an entry; False where the host (a full disk) was in the way."""
+        """Work on an entry. Return False where the host (a full disk) was in the way."""
         place = taken.place
         entry = place.entry
         return self._holder.hold(
@@ -195,7 +195,7 @@ class Slots:
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
         except OSError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the entry goes on and the slot stays alive
+        except Exception as error:  # noqa: BLE001 - the entry goes on and the slot stays alive after any error
             self._recover(entry, error)
 
     def _run(self, taken: Taken, lease: Lease) -> None:
@@ -206,7 +206,7 @@ class Slots:
         sandbox, runtime = self._engine.sandbox, self._runtime
         pin = runtime.nixpkgs.get(request.nixpkgs) if request and runtime else None
         if request is None or pin is None or record is None or not record.result.shell or sandbox is None:
-            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)  # its build was collected: begin again
+            self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)  # its build was collected: it begins again
             return
         self._builds.uses.note_again(record.build_id, submission.Spool.uid)
         owner = submission.Spool.uid
@@ -218,7 +218,7 @@ class Slots:
         theirs = checker.result if checker else None
         job, notes = plan_job(entry, request, limits, build=record.result, checker=theirs, nixpkgs=pin, owner=owner)
         job = msgspec.structs.replace(job, memory=asked(limits, job), scratch=self._spool.queue.path("tmp"))
-        if job.memory > taken.size or job.longest > taken.seconds:  # limits grew while it waited: it waits for more
+        if job.memory > taken.size or job.longest > taken.seconds:  # limits grew: it waits for more room
             self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
             return
         cached = taken.place.is_unclaimed
@@ -253,20 +253,20 @@ class Slots:
         lease.ended = True
 
     def _checker(self, request: Request, runtime: Runtime, owner: int) -> BuildRecord | None:
-        """Return the last of the builds that a request needs, which is its checker's; None where it was collected."""
+        """Return the last build that a request needs, which is its checker's. None where it was collected."""
         last = list(builds_of(request, runtime))[-1]
         self._builds.uses.note_again(last, owner)
         return self._builds.result(last)
 
     def _put_back(self, entry: Entry, *, lost: bool) -> None:
-        """Give back an entry that was not finished, where its lease is not lost."""
+        """Give back an entry that was not finished, unless its lease is lost."""
         if not lost and self._spool.queue.give_back(entry, State.RUNNING, entry.attempt):
             log.info("put back: there was no time to finish it", submission=entry.id, attempt=entry.attempt)
         else:
             log.warning("lost the lease; another attempt has it", submission=entry.id, attempt=entry.attempt)
 
     def _recover(self, entry: Entry, error: Exception) -> None:
-        """Give an entry back after a failure of ours; only a failure that is not the engine's costs an attempt."""
+        """Give an entry back after a fault of ours. A fault of the engine costs no attempt, any other costs one."""
         if isinstance(error, SpooldError):
             log.error("attempt failed", submission=entry.id, attempt=entry.attempt, error=error)
         else:

@@ -1,8 +1,8 @@
 """The submissions in ``building/`` that wait at one executor: for which build, and until when.
 
 Spec: spool-layout.md, "Transitions" and "Overload". They are found by their build and by the end of their wait, without
-a look at all others: tens of thousands may wait for one build. Those whose time is over are ended in turns, by the time
-that ending those of an owner took. An owner is a person. Not thread-safe.
+a look at all others, since tens of thousands may wait for one build. Owners take turns when waits whose time is over
+are ended, by the time that ending theirs took so far. An owner is a person. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Wait(NamedTuple):
 
     @property
     def uid(self) -> int:
-        """Return whose it is."""
+        """Return its owner's uid."""
         return self.origin.uid
 
     @property
@@ -43,7 +43,7 @@ class Wait(NamedTuple):
 
 
 class Waits:
-    """All that wait; ``person`` tells who stands behind a uid."""
+    """All submissions that wait. ``person`` returns the person behind a uid."""
 
     def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._person = person
@@ -72,35 +72,35 @@ class Waits:
         return list(self._of_build)
 
     def begun(self, build_id: str) -> list[Entry]:
-        """Note that a build has begun; return those that did not know of it."""
+        """Note that a build has begun. Return the submissions that did not know it yet."""
         told = [entry for entry in self._of_build.get(build_id, ()) if self._waits[entry].state == "queued"]
         for entry in told:
             self._waits[entry] = self._waits[entry]._replace(state="building")
         return told
 
     def fetched(self, build_id: str, fetching: Fetching) -> list[Entry]:
-        """Note how much a build has fetched; return those that wait for it."""
+        """Note how much a build has fetched. Return the submissions that wait for it."""
         told = list(self._of_build.get(build_id, ()))
         for entry in told:
             self._waits[entry] = self._waits[entry]._replace(state="building", fetching=fetching)
         return told
 
     def get(self, entry: Entry) -> Wait | None:
-        """Return what a submission waits for, None where it does not."""
+        """Return what a submission waits for, None where it does not wait."""
         return self._waits.get(entry)
 
     def end(self, build_id: str) -> list[Wait]:
-        """Follow those that wait for a build no longer, and return them."""
+        """Remove the waits for a build, and return them."""
         ended = [self._waits.pop(entry) for entry in self._of_build.pop(build_id, ())]
         if not self._waits:
-            self._ends.clear()  # or times that never come would pile up
+            self._ends.clear()  # otherwise times that never come would pile up
             self._over.clear()
         return ended
 
     def overdue(self, now: float) -> Wait | None:
-        """Follow the next one whose time is over no longer, and return it; None where there is none.
+        """Remove the next wait whose time is over, and return it. None where there is none.
 
-        How long it took to end is to be said to ``ended``.
+        The caller then tells ``ended`` how long it took to end it.
         """
         while self._ends and self._ends[0][0] <= now:
             until, entry = heapq.heappop(self._ends)
@@ -117,12 +117,12 @@ class Waits:
         self._over.charge(seconds)
 
     def _lasts(self, until: float, entry: Entry) -> Wait | None:
-        """Return the wait of an entry, where it is still the one that ends then."""
+        """Return the wait of an entry, if it still ends at ``until``."""
         wait = self._waits.get(entry)
         return wait if wait and wait.until == until else None
 
     def is_any_over(self, now: float) -> bool:
-        """Tell whether there may be one whose time is over."""
+        """Tell whether there may be a wait whose time is over."""
         return bool(self._over) or (bool(self._ends) and self._ends[0][0] <= now)
 
     def _forget(self, wait: Wait) -> None:
@@ -137,7 +137,7 @@ class Waits:
         return self._ends[0][0] if self._ends else None
 
     def clear(self) -> None:
-        """Follow nothing any more."""
+        """Remove all waits."""
         self._waits.clear()
         self._of_build.clear()
         self._ends.clear()
