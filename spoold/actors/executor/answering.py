@@ -1,8 +1,8 @@
-"""Answering: what needs no sandbox is answered at once, or waits in ``new/`` until there is room for its answer.
+"""Answering: a submission that needs no sandbox is answered at once, or waits in ``new/`` for room for its answer.
 
-Spec: spool-layout.md, "Shares" and "Overload". ``answers`` has what is said. There must be room on the disk, and in the
-owner's share. The executor's steps do all of it, and must not wait for the host. An entry that cannot be given back is
-held until a later step can, and no other answer is begun meanwhile. Not thread-safe.
+Spec: spool-layout.md, "Shares" and "Overload". ``answers`` makes the answers. The disk and the owner's share must have
+room for one. The executor's steps do all of this, and must not wait for the host. An entry that cannot be given back is
+held until a later step can do so. No other answer is begun meanwhile. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RELEASED = 16  # answers of one owner that are given at once when there is room 
 
 
 class Answering:
-    """The answers of one executor that need no sandbox."""
+    """The answers that one executor gives without a sandbox."""
 
     def __init__(
         self,
@@ -49,20 +49,20 @@ class Answering:
         self._holder = Holder(spool.queue, heartbeat, None, log)
         self._floor, self._shares, self._persons = floor, shares, persons
         self._held = Held()
-        self.answered = float("-inf")  # when one was given last, on the monotonic clock
+        self.answered = float("-inf")  # when the last answer was given, on the monotonic clock
 
     def __contains__(self, entry: Entry) -> bool:
         """Tell whether an entry waits here for room."""
         return entry in self._held
 
     def __bool__(self) -> bool:
-        """Tell whether any waits here for room, or to be given back."""
+        """Tell whether any entry waits here, for room or to be given back."""
         return bool(self._held) or self._holder.keeps
 
     def answer(self, place: Place, submission: Submission, build: BuildRecord | None) -> None:
-        """Answer a submission whose ``build`` failed, or is all that it asks for, or that needs none.
+        """Answer a submission whose ``build`` failed or is all that it asks for, or that needs no build (None).
 
-        Where there is no room for the answer it waits here.
+        Where there is no room for the answer, the submission waits here.
         """
         if not self.has_room(submission.Spool.uid):
             self._have_it_wait(place, submission.Spool.uid)
@@ -75,7 +75,7 @@ class Answering:
         self.finish(place, submission, response)
 
     def has_room(self, owner: int) -> bool:
-        """Tell whether the disk and the owner's share have room for one more answer; say so where the share has not."""
+        """Tell whether the disk and the owner's share have room for one more answer. Log it where the share has not."""
         if self._holder.keeps:
             return False
         if not self._shares.may_begin(owner):
@@ -84,10 +84,13 @@ class Answering:
         return not self._floor.reached()
 
     def _have_it_wait(self, place: Place, owner: int) -> None:
-        """Let an answer wait in ``new/``: a failed build is forgotten, and what waits for it would lose attempts."""
+        """Let an answer wait in ``new/``.
+
+        In ``building/`` it would lose attempts: once its failed build is forgotten, it looks like a dead entry.
+        """
         if place.state is not State.BUILDING:
             self._wait(place.entry, owner)
-        elif not self._holder.keeps:  # else it would be one more of these; a later scan sees it again
+        elif not self._holder.keeps:  # a scan sees the entry again later. Now it would be one more to keep
 
             def work(_: Lease) -> None:
                 self._give_back(place.entry)
@@ -99,7 +102,7 @@ class Answering:
         self._held.add(self._persons.of(owner), entry)
 
     def finish(self, place: Place, submission: Submission, response: Response) -> None:
-        """Claim an entry and end it; a full disk puts it back, and it loses no attempt."""
+        """Claim an entry and end it. When the disk is full, the entry is put back and loses no attempt."""
         self._hold(place, lambda _: self._ending.finish(place.entry, submission, response))
         self.answered = self._spool.clock.monotonic()
 
@@ -111,15 +114,15 @@ class Answering:
         self._spool.queue.give_back(entry, State.RUNNING, entry.attempt)
 
     def give_back_kept(self) -> None:
-        """Give back what could not be before."""
+        """Give back the entries that could not be given back before."""
         self._holder.give_back_kept()
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Let go of the entries that are held."""
         self._holder.close()
 
     def release(self) -> list[Entry]:
-        """Let some go on whose owners have room now, and return them: they are in ``new/``."""
+        """Let some entries go on whose owners have room now. Return these entries, which are in ``new/``."""
         if not self._held or self._holder.keeps or self._floor.reached():
             return []
         return self._held.release(self._shares.may_begin, RELEASED)

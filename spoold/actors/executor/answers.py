@@ -1,4 +1,4 @@
-"""Answers that need no sandbox: a build that failed or was all that is asked for, packages, what cannot be done."""
+"""Answers that need no sandbox: failed builds, builds alone, lists of packages, and requests that cannot be served."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def failed(submission: Submission, phase: Phase) -> Response:
 
 
 def built(submission: Submission, build_id: str, phase: Phase) -> Response:
-    """Return the answer to a submission that asked for a build, which succeeded, and for nothing else."""
+    """Return the answer to a submission that asked for a build only, which succeeded."""
     notes = unused_wishes(submission.Request.limits.dependencies) if submission.Request else []
     return answered(submission, Status.COMPLETED, build_id=build_id, dependencies=phase, notes=notes or msgspec.UNSET)
 
 
 def listed(submission: Submission, builds: BuildStore) -> Response:
-    """Return the answer to what needs no build: a list, or word that it cannot be done."""
+    """Return the answer to a submission that needs no build: a list of packages, or why there is none."""
     request = submission.Request
     if request is None:
         return answered(submission, Status.INTERNAL_ERROR, reason="the entry has no request")
@@ -43,5 +43,5 @@ def listed(submission: Submission, builds: BuildStore) -> Response:
 
 
 def answered(submission: Submission, status: Status, **parts: object) -> Response:
-    """Return a submission's response with a status and what else is known."""
+    """Return a submission's response with this status and the other ``parts``."""
     return msgspec.structs.replace(submission.Response, status=status, **parts)

@@ -1,8 +1,9 @@
-"""Building: submissions wait in ``building/`` until their build has ended, or their patience.
+"""Building: submissions wait in ``building/`` until their build has ended, or until their patience has.
 
-Spec: spool-layout.md, "Transitions". One that has to wait is claimed into ``building/``, and its build is filed unless
-it was. Then it holds neither lease nor slot. Its owner is shown what it waits for. When the Build store tells of the
-end it is looked at again. Where ``limits.dependencies.time`` passes before, it ends with that. Not thread-safe.
+Spec: spool-layout.md, "Transitions". A submission that has to wait is claimed into ``building/``. Its build is filed,
+unless it was already. The submission then holds neither lease nor slot, and its owner is shown what it waits for. When
+the Build store tells that the build has ended, the submission is looked at again. If ``limits.dependencies.time``
+passes before that, the submission ends with a time limit. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from spoold.spool.store import Spool
 from spoold.upkeep.floor import Floor
 
 log = Log(Role.EXECUTOR)
-Found = Literal["queued", "building", "missing", "newer"]  # of a build that has not ended
-SHOWN = 64  # of those whose build has begun, so many are told in one step
+Found = Literal["queued", "building", "missing", "newer"]  # the state of a build that has not ended
+SHOWN = 64  # submissions, of those whose build has begun, that one step shows
 FETCHING = 1.0  # seconds between two looks at how much builds have fetched
-SELDOM = 20.0  # for how many times as long as it took to tell those who wait, they are not told again
+SELDOM = 20.0  # owners are not told again for this many times as long as it took to tell them
 ENDS = 16  # waits that one step ends: each is synced several times
-LONG = 0.1  # seconds after which a step ends no more: hints are followed in between
-ENDS_AGAIN = 10.0  # seconds until a wait is ended whose answer had no room
+LONG = 0.1  # seconds after which a step ends no more, so that hints are followed in between
+ENDS_AGAIN = 10.0  # seconds until another try to end a wait whose answer had no room
 
 
 class Building:
-    """The submissions that one executor has wait for their builds; those whose builds have ended are ``seen``."""
+    """The submissions of one executor that wait for builds. When a build has ended, they go to ``seen``."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Building:
         self._spool, self._builds = spool, builds
         self._seen, self._answering, self._floor, self._newer = seen, answering, floor, newer
         self._waits = Waits(persons.of)
-        self._unshown: deque[Entry] = deque()  # what they wait for has begun or goes on, and their owners do not know
+        self._unshown: deque[Entry] = deque()  # owners do not know yet that these builds have begun or go on
         self._telling = 0.0  # seconds that it took so far to tell them
         self._next_look = 0.0
 
@@ -67,7 +68,7 @@ class Building:
         return entry in self._waits
 
     def has_work(self) -> bool:
-        """Tell whether there is something to do for the next step already."""
+        """Tell whether there is something to do already, in the next step."""
         return bool(self._unshown) or self._waits.is_any_over(self._spool.clock.monotonic())
 
     @property
@@ -76,7 +77,7 @@ class Building:
         return self._waits.next_end
 
     def clear(self) -> None:
-        """Forget all: the ids of builds depend on the pins, which are others. The next scan finds these again."""
+        """Forget all waits: the pins have changed, and with them the ids of builds. The next scan finds them again."""
         self._waits.clear()
 
     # -- from the first look to the end of the build
@@ -89,7 +90,7 @@ class Building:
         build: Dependencies,
         found: Found,
     ) -> None:
-        """Have a submission wait for a build of which so much was ``found``.
+        """Let a submission wait for a build in the state ``found``.
 
         Raises :class:`LeaseLostError` where another executor has it, and :class:`OSError`.
         """
@@ -103,10 +104,10 @@ class Building:
         wait = Wait(place.entry, sys.intern(build.build_id), state, until, submission.Spool)
         self._waits.add(wait)
         self._write_wait(wait)
-        self._take_result(build.build_id)  # it may have ended while we filed ourselves
+        self._take_result(build.build_id)  # the build may have ended while we filed ourselves
 
     def _until(self, place: Place, request: Request) -> float | None:
-        """Return when its client waits no longer, be this its second build, or its second executor."""
+        """Return when the client waits no longer, None for never. Time with another build or executor counts too."""
         asked = request.limits.dependencies
         if asked is None or asked.time is None:
             return None
@@ -119,11 +120,11 @@ class Building:
         Progress(self._spool, wait.entry, response, wait.origin, self._floor.reached).show()
 
     def begun(self, build_id: str) -> None:
-        """Note that a build has begun: those who wait for it are told in the next steps."""
+        """Note that a build has begun. The next steps show that to the owners who wait for it."""
         self._unshown.extend(self._waits.begun(build_id))
 
     def show_some(self) -> None:
-        """Tell some of those who wait for a build that has begun, or fetches something."""
+        """Show some owners that their build has begun, or how much it has fetched."""
         began = self._spool.clock.monotonic()
         if not self._unshown and began >= self._next_look:
             self._look_at_fetching(began)
@@ -133,7 +134,7 @@ class Building:
         self._telling += self._spool.clock.monotonic() - began
 
     def _look_at_fetching(self, now: float) -> None:
-        """See how much builds have fetched, and whom to tell; the more there are, the more seldom."""
+        """Find out how much builds have fetched, and whom to show it. The more owners there are, the less often."""
         self._next_look, self._telling = now + max(FETCHING, SELDOM * self._telling), 0.0
         if not self._waits:
             return
@@ -141,7 +142,7 @@ class Building:
             self._unshown.extend(self._waits.fetched(build_id, fetching))
 
     def take_results(self, build_ids: Iterable[str] | None = None) -> None:
-        """Let the submissions be looked at again whose build, of these or of all, has ended."""
+        """Let submissions whose build has ended be looked at again. ``build_ids`` are the builds, None means all."""
         for build_id in self._waits.builds() if build_ids is None else build_ids:
             self._take_result(build_id)
 
@@ -178,7 +179,7 @@ class Building:
     def _end(self, place: Place) -> None:
         phase = Phase(stderr="limits.dependencies.time passed before the build ended\n", outcome=Outcome.TIME_LIMIT)
         try:
-            submission = self._spool.read(*place)  # before the claim: then an error leaves it where it is
+            submission = self._spool.read(*place)  # before the claim: an error then leaves the entry where it is
             response = answered(submission, Status.DEPENDENCIES_FAILED, dependencies=phase)
             self._answering.finish(place, submission, response)
         except (LeaseLostError, NewerFormatError):

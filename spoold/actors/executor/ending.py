@@ -1,8 +1,8 @@
-"""Ending: a submission leaves this executor with its answer, or is set aside since nobody can work on it.
+"""Ending: a submission leaves this executor with its answer, or is set aside because nobody can work on it.
 
-Spec: spool-layout.md, "Commit and publication". Whoever holds an entry ends it here: a slot, or the executor itself
-where no sandbox is needed. An answer counts in its owner's share at once. An entry of a newer version stays where it
-is, for that version to end. Thread-safe.
+Spec: spool-layout.md, "Commit and publication". Every entry is ended here: by the slot that holds it, or by the
+executor itself where no sandbox is needed. An answer counts in its owner's share at once. An entry of a newer version
+stays where it is, for that version to end. Thread-safe.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = Log(Role.EXECUTOR)
 
 
 class Ending:
-    """How submissions of one spool end."""
+    """Ends the submissions of one spool."""
 
     def __init__(self, spool: Spool, shares: Shares, newer: LeftAlone) -> None:
         self._spool = spool
@@ -44,7 +44,7 @@ class Ending:
         tidy: bool = True,
         tar: Tar | None = None,
     ) -> None:
-        """End an entry in ``running/`` with its response; raises what :meth:`Spool.finish` does."""
+        """End an entry in ``running/`` with its response. Raises what :meth:`Spool.finish` raises."""
         size = self._spool.finish(entry, response, submission.Spool, tidy=tidy, tar=tar)
         self._shares.add(submission.Spool.uid, size)
         self.observe(TURNAROUND, submission)
@@ -53,9 +53,10 @@ class Ending:
     def finish_job(
         self, entry: Entry, submission: Submission, response: Response, result: JobResult | None, room: int
     ) -> None:
-        """End an entry whose job has ended; see :meth:`finish`. Its private names go later, see :meth:`Results.tidy`.
+        """End an entry whose job has ended, see :meth:`finish`. Its private names go later, see :meth:`Results.tidy`.
 
-        The files of its ``result`` are told in the response, with ``room`` bytes of contents at most, or lie beside it.
+        The response tells of the files of ``result``, with ``room`` bytes of their contents at most. Where that is too
+        little, the files also lie beside it.
         """
         if result is None:
             self.finish(entry, submission, response, tidy=False)
@@ -65,12 +66,12 @@ class Ending:
             self.finish(entry, submission, final, tidy=False, tar=tar)
 
     def observe(self, since_arrival: Histogram, submission: Submission) -> None:
-        """Measure for how long a submission has been here."""
+        """Measure how long a submission has been here."""
         if since_arrival.on:
             since_arrival.observe(max(0.0, self._spool.clock.file_system() - submission.Spool.arrival))
 
     def set_aside(self, place: Place, reason: str) -> None:
-        """End an entry that cannot be worked on, unless it is another's by now."""
+        """End an entry that cannot be worked on, unless another executor has it by now."""
         log.error("set aside", submission=place.entry.id, reason=reason)
         try:
             self._spool.give_up(place.entry, place.state, reason)

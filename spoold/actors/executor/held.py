@@ -1,8 +1,8 @@
-"""Answers that wait: entries in ``new/`` that need no sandbox, but room for an answer in their owner's share.
+"""Answers that wait: entries in ``new/`` that need no sandbox, but have no room for an answer in their owner's share.
 
-Spec: spool-layout.md, "Shares" and "Overload". They are known by name alone and not read again before there is room, a
-few of each owner at a time: else whoever has used up a share would have it used up again by all of them, or have all of
-them read in vain. Not thread-safe.
+Spec: spool-layout.md, "Shares" and "Overload". Only the names are kept. An entry is read again only when there is room,
+and then a few of each owner at a time. Otherwise all answers of an owner who has used up a share would use it up once
+more, or all of them would be read in vain. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from spoold.model.ids import Entry
 
 
 class Held:
-    """The entries whose answers wait, by the person whose they are."""
+    """The entries whose answers wait, by their person."""
 
     def __init__(self) -> None:
         self._entries: set[Entry] = set()
@@ -25,7 +25,7 @@ class Held:
         return entry in self._entries
 
     def __bool__(self) -> bool:
-        """Tell whether any waits here."""
+        """Tell whether any entry waits here."""
         return bool(self._entries)
 
     def add(self, person: int, entry: Entry) -> None:
@@ -35,7 +35,7 @@ class Held:
             self._of.setdefault(person, deque()).append(entry)
 
     def release(self, may_begin: Callable[[int], bool], most: int) -> list[Entry]:
-        """Take out, and return, up to ``most`` entries of each person who may begin."""
+        """Take out up to ``most`` entries of each person who may begin, and return them."""
         released = []
         for person in [person for person in self._of if may_begin(person)]:
             waiting = self._of[person]

@@ -1,7 +1,7 @@
 """Judging: the cases of one submission get their verdicts as they end.
 
-Spec: spool-layout.md, "Cases". The sandbox tells each case here as it ends. What a program printed is compared
-whole. Then only so much of it is kept as the response may hold of all cases.
+Spec: spool-layout.md, "Cases". The sandbox reports each case here when it ends. The whole output of a program is
+compared. After that only the part is kept for which the response still has room, among all cases.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from spoold.model.verdicts import Judgement, checked, judged, printed, skipped, 
 from spoold.model.words import shown
 from spoold.sandbox import Check
 
-MOST_OUTPUT = 16 * 1024 * 1024  # characters that a response holds of what all cases printed
-SHORT = 1024  # bytes of each output of a case that does not fit into that
+MOST_OUTPUT = 16 * 1024 * 1024  # characters of output that a response holds, of all cases together
+SHORT = 1024  # bytes of each output that are kept of a case that has no room in that
 
 
 class Judging:
-    """The cases of ``request``, as a ``spoold.sandbox.Judge``. ``changed`` is called when there is one result more.
+    """The cases of ``request``, as a ``spoold.sandbox.Judge``. Calls ``changed`` each time there is one more result.
 
-    After so many ``seconds`` of cases none is wanted any more; ``notes`` say so.
+    Once ``seconds`` have passed since the first case was wanted, no further case is. ``notes`` say so.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class Judging:
     ) -> None:
         self._request, self._checker, self._lost = request, checker, lost
         self._changed = changed
-        self._seconds, self._began = seconds, math.nan  # on the monotonic clock, when the first is wanted
+        self._seconds, self._began = seconds, math.nan  # begin: when the first was wanted (monotonic clock)
         self.notes: list[str] = []
         self._room = MOST_OUTPUT
-        self._waits: CaseResult | None = None  # for its checker
+        self._waits: CaseResult | None = None  # a result that waits for its checker
         self.results: list[CaseResult] = []
 
     def wants(self, number: int) -> bool:
-        """Tell whether a case is to be run; one that is not is skipped."""
+        """Tell whether a case is to be run. A case that is not is skipped."""
         if not self._is_late() and not stops(self._request.stop_on_failure, self._request.cases, self.results):
             return True
         self.results.append(skipped(self._request.cases[number]))
@@ -121,11 +121,11 @@ class Judging:
         return result
 
     def all(self) -> list[CaseResult]:
-        """Return what came of each case; those that never ran are skipped."""
+        """Return the result of each case. Cases that never ran are skipped."""
         return [*self.results, *map(skipped, self._request.cases[len(self.results) :])]
 
     def summary(self) -> Summary:
-        """Return what came of all of them together."""
+        """Return the summary of all cases."""
         return summary(self._request.cases, self.results)
 
 

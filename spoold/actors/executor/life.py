@@ -1,8 +1,9 @@
 """When an executor of a pool ends by itself: it had nothing to do for a while, or its time is over.
 
-Spec: spool-layout.md, "Several hosts". What others started, such as a job of Slurm, is given back when it is not used,
-and ends before whoever started it ends it. Work is what a slot holds and what was answered. An executor whose
-engine is away has none, whatever waits: another one may do better.
+Spec: spool-layout.md, "Several hosts". Somebody else starts these executors, for example as jobs of Slurm. An executor
+that is not used gives its host back. It also ends before the system that started it would end it. Work is an entry in a
+slot, or an answer that was given. An executor whose engine is away has no work, whatever waits, since another executor
+may do better.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from spoold.config import ExecutorSettings
 
 
 class Life:
-    """The life of one executor since ``born``; times are the monotonic clock's."""
+    """The life of one executor since ``born``. Times are the monotonic clock's."""
 
     def __init__(self, settings: ExecutorSettings, born: float) -> None:
         self._idle = 0.0 if settings.route_only else settings.idle
@@ -19,7 +20,7 @@ class Life:
         self._born = self._worked = born
 
     def over(self, now: float, worked: float) -> str:
-        """Say why it ends ``now``, "" where it goes on; ``worked`` is when it had work last."""
+        """Say why the executor ends ``now``, "" while it goes on. ``worked`` is when it last had work."""
         self._worked = max(self._worked, worked)
         if self._lifetime and now >= self._born + self._lifetime:
             return f"its lifetime of {self._lifetime:g} s is over"
@@ -29,6 +30,6 @@ class Life:
 
     @property
     def ends(self) -> float | None:
-        """Return when it ends if no more work comes; None where it does not by itself."""
+        """Return when the executor ends if no more work comes, None where it does not end by itself."""
         ends = [begin + span for begin, span in ((self._worked, self._idle), (self._born, self._lifetime)) if span > 0]
         return min(ends, default=None)

@@ -1,9 +1,10 @@
-"""How fast an executor looks at what it has seen.
+"""How fast an executor looks at the entries that it has seen.
 
-Theory of operation. With nothing in line each look may be for what a slot waits for, so nothing is more urgent. Once so
-many are ready that the slots are *fed*, looks only take their time: with 100,000 waiting, a third of all jobs' rate. So
-looks rest then, for a multiple of the time that they took. What was just told is looked at all the same: it may be of
-an owner who has nothing in line, and whoever took least of the looks' time comes first.
+Theory of operation. While nothing is in line, any look may find the job that a slot waits for, so nothing is more
+urgent. Once so many entries are ready that the slots are *fed*, looks only take time away: with 100,000 entries waiting
+it was a third of the rate of jobs. So looks then rest, for a multiple of the time that they took. Entries that were
+just told are looked at all the same. They may be of an owner who has nothing in line, and the owner whose looks took
+the least time comes first.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 LOOKS = 64  # entries that one step looks at
-LONG = 0.1  # seconds after which a step looks at no more: hints are followed in between
-FED = 16  # entries that are ready, for each slot
-PART, REST = 0.01, 8.0  # seconds of looks at once then, and for how many times as long they rest
+LONG = 0.1  # seconds after which a step looks at no more, so that hints are followed in between
+FED = 16  # entries in line, for each slot, with which the slots are fed
+PART, REST = 0.01, 8.0  # then: seconds of looks at once, and the multiple of these for which looks rest
 
 
 class Some(NamedTuple):
-    """What a step may look at: so many entries, and for so many seconds."""
+    """How much a step may look at: ``most`` entries, and for so many ``seconds``."""
 
     most: int
     seconds: float
 
 
 class Pace:
-    """Says how much to look at, for so many ``slots``.
+    """Tells how much to look at, for so many ``slots``.
 
-    ``ready`` returns how many entries are in line, ``clock`` is the monotonic one.
+    ``ready`` returns how many entries are in line. ``clock`` is the monotonic one.
     """
 
     def __init__(self, ready: Callable[[], int], clock: Callable[[], float], slots: int) -> None:
@@ -36,7 +37,7 @@ class Pace:
         self._rests_until = 0.0
 
     def some(self, told: int) -> Some:
-        """Return what a step may look at to which so many entries were ``told``."""
+        """Return how much a step may look at after ``told`` entries were told."""
         if not self._is_fed:
             return Some(LOOKS, LONG)
         return Some(told, LONG) if self._clock() < self._rests_until else Some(LOOKS, PART)

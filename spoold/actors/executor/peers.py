@@ -1,9 +1,9 @@
-"""Peers: which of the executors of a spool an entry is left to at first, so that not all of them look at each.
+"""Peers: the order in which the executors of a spool look at an entry, so that not all of them read every entry.
 
-Spec: spool-layout.md, "Several hosts". Any executor may take any entry: the rename decides. But a hash of an entry's id
-says in which order they look at it, each a moment after the one before. The others are known by their presence
-(``upkeep/presence``). Two that differ over who there is look at the same entry, or leave it to each other for a moment:
-neither is wrong. Not thread-safe.
+Spec: spool-layout.md, "Several hosts". Any executor may take any entry: the rename decides. A hash of the entry's id
+gives the order in which executors look at it, each a moment after the one before. An executor knows the others by their
+presence (``upkeep/presence``). Two executors may differ over who is there. Then both look at the same entry, or each
+leaves it to the other for a moment. Neither does harm. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from spoold.host.clock import Clock
 from spoold.model.ids import Kept
 from spoold.spool.lease import has_run_out
 
-LOOK = 2.0  # seconds between two looks who there is
+LOOK = 2.0  # seconds between two looks at who is there
 PREFIX = "executor-"
 
 
 class Peers:
-    """The executors that note their presence in ``directory``; this one's ``process`` is one of them, there or not.
+    """The executors that note their presence in ``directory``.
 
-    A router is none of those that others leave entries to, and comes after all of them.
+    This one's ``process`` counts as present, also where its note is not there. Executors do not leave entries to a
+    router. A router comes after all of them.
     """
 
     def __init__(self, directory: str, process: str, lease: LeaseSettings, clock: Clock) -> None:
@@ -34,11 +35,11 @@ class Peers:
         self._lease = lease
         self._clock = clock
         self._looked = float("-inf")  # on the monotonic clock
-        self._renewed: dict[str, tuple[float, float]] = {}  # mtimes, and since when they are so on the monotonic clock
+        self._renewed: dict[str, tuple[float, float]] = {}  # name: mtime, since when (monotonic clock)
         self.count, self._number = 1, 0
 
     def look(self) -> bool:
-        """Look who there is, now and then; tell whether another part is this executor's."""
+        """Look who is there, every ``LOOK`` seconds at most. Return whether this executor's part has changed."""
         now = self._clock.monotonic()
         if now < self._looked + LOOK:
             return False
@@ -49,7 +50,7 @@ class Peers:
         return before != (self.count, self._number)
 
     def _alive(self, now: float) -> list[str]:
-        """Return the files of those whose lease has not run out."""
+        """Return the presence files of executors whose lease has not run out."""
         found = [each for each in fsops.names(self._directory) if each.startswith(PREFIX) and each.endswith(Kept.HOST)]
         renewed: dict[str, tuple[float, float]] = {}
         for name in found:
@@ -63,7 +64,7 @@ class Peers:
         ]
 
     def rank(self, id_: str) -> int:
-        """Return how many other executors look at an entry with that id before this one does."""
+        """Return how many other executors look at an entry with this id before this one does."""
         if self._routes:
             return self.count - 1
         return (zlib.crc32(id_.encode()) - self._number) % self.count if self.count > 1 else 0

@@ -1,6 +1,7 @@
-"""What the builder provides, as far as this executor can use it: the runtime, and with it the pins.
+"""The runtime that the builder provides, with its pins, as far as this executor can use it.
 
-Spec: spool-layout.md, "The Build store". Nothing is begun before there is one. The id of a build depends on it.
+Spec: spool-layout.md, "The Build store". The ids of builds depend on the runtime, so nothing begins before there is
+one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ log = Log(Role.EXECUTOR)
 
 
 class Provided:
-    """The ``runtime`` that lies in ``file``; None while there is none to use."""
+    """The ``runtime`` that lies in ``file``, None while there is none that can be used."""
 
     def __init__(self, file: RuntimeFile) -> None:
         self._file = file
@@ -27,7 +28,7 @@ class Provided:
         self.runtime: Runtime | None = None
 
     def changed(self) -> bool:
-        """Look whether there is another one, or none any more; use that from now on."""
+        """Look whether the runtime has changed or is gone. If so, use what is there from now on, and return True."""
         seen = attributes.identity(self._file.path)
         if seen == self._seen:
             return False
@@ -44,7 +45,7 @@ class Provided:
         return None
 
     def builds(self, request: Request | None) -> list[Dependencies]:
-        """Return the builds that a request needs, that of its program first; none where there can be none."""
+        """Return the builds that a request needs, its program's first. Return none where no build can be named."""
         if request is None or request.kind == "list-dependencies" or self.runtime is None:
             return []
         builds = builds_of(request, self.runtime)

@@ -1,8 +1,8 @@
-"""Returning: files that came back become a part of the response, or lie beside it.
+"""Returning: files that came back become part of the response, or lie beside it.
 
-Spec: spool-layout.md, "Returned files". Those of a run are told by the response, those of a case by what came of it.
-The response has contents as long as there is room. Where that is not for all, one tar has all files, those of each case
-in a directory of its own.
+Spec: spool-layout.md, "Returned files". The response tells of the files of a run. The result of a case tells of the
+files of that case. The response holds contents as long as there is room. Where there is not room for all, one tar holds
+all files, those of each case in a directory of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from spoold.spool.tar import Tar
 
 
 def with_files(response: Response, result: JobResult, room: int) -> tuple[Response, Tar | None]:
-    """Return ``response`` with the files of a job, and the tar of them where it has not all of their contents.
+    """Return ``response`` with the files of a job, and a tar of them where it does not hold all their contents.
 
-    It has ``room`` bytes of these at most.
+    The response holds ``room`` bytes of contents at most.
     """
     cases = response.cases if isinstance(response.cases, list) else []
     parts = _parts(result, cases)
@@ -35,7 +35,7 @@ def with_files(response: Response, result: JobResult, room: int) -> tuple[Respon
 
 
 def _parts(result: JobResult, cases: list[CaseResult]) -> dict[str, Returned]:
-    """Return what came back by where it lies in a tar."""
+    """Return the returned files, by the directory in a tar where they lie."""
     if result.outputs:
         return {"": result.outputs}
     places = directories(case.name for case in cases)

@@ -1,8 +1,9 @@
-"""Routing: where a submission goes that an executor looks at for the first time, or whose build has ended.
+"""Routing: where a submission goes after an executor looks at it for the first time, or after its build has ended.
 
-Spec: spool-layout.md, "Transitions". It needs a build for its program, and one for its checker where it has one. Both
-are filed at once, and it waits for one after the other. A build that failed is the answer, but for a checker's: that is
-no failure of the program. Where a build is all that is asked for, it is the answer in any case.
+Spec: spool-layout.md, "Transitions". A submission needs a build for its program, and another for its checker if it has
+one. Both are filed at once. The submission waits for one after the other. A failed build of the program is the answer.
+A failed build of the checker is not, since that is no failure of the program. Where the submission only asks for a
+build, that build is the answer in any case.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from spoold.upkeep.floor import Floor
 
 
 class Routing:
-    """The ways of one executor."""
+    """Routes the submissions of one executor."""
 
     def __init__(
         self,
@@ -48,14 +49,14 @@ class Routing:
         newer: LeftAlone,
         leave: Callable[[Place], None] | None = None,
     ) -> None:
-        """``leave`` is of a router: what is ready for a slot is left to executors that have some."""
+        """Only a router has ``leave``, which leaves an entry that is ready for a slot to executors that have slots."""
         self._spool, self._builds, self._provided = spool, builds, provided
         self._answering, self._building, self._line, self._backlog = answering, building, line, backlog
         self._floor, self._newer = floor, newer
         self._leave = leave
 
     def route(self, place: Place, submission: Submission, limits: Limits) -> None:
-        """Send a submission on: to its answer, to wait for its builds, or into the line, under the ``limits`` of now.
+        """Send a submission on, under the present ``limits``: to its answer, to wait for its builds, or into the line.
 
         Raises :class:`LeaseLostError` where another executor has it, and :class:`OSError`.
         """
@@ -99,7 +100,7 @@ class Routing:
     ) -> None:
         """Let a submission wait in line for a slot."""
         build, checker = builds[0], builds[-1]
-        if place.state is State.BUILDING:  # one whose build was there already may not have to wait: nothing to show yet
+        if place.state is State.BUILDING:  # one from new/ may not have to wait, so nothing is shown
             progress = Progress(self._spool, place.entry, submission.Response, submission.Spool, self._floor.reached)
             progress.change(
                 status=Status.DEPENDENCIES_INSTALLED, dependencies=of_dependencies(build.result.phase, cached=False)

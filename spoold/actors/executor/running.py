@@ -1,4 +1,4 @@
-"""Running: a job goes through a sandbox, is shown to its owner on the way, and what came of it becomes the response."""
+"""Running: a job goes through a sandbox, its owner sees it on the way, and its result becomes the response."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from spoold.sandbox import RunCancelledError, Sandbox
 from spoold.spool.lease import Lease
 from spoold.spool.progress import Progress
 
-SELDOM = 1.0  # seconds between two looks that an owner gets at cases as they end
+SELDOM = 1.0  # seconds between two times that an owner is shown the cases that ended
 
 
 class Running:
-    """The run of one submission, whose lease may end it."""
+    """The run of one submission. Its lease may end it."""
 
     def __init__(self, sandbox: Sandbox, progress: Progress, showing: Showing, lease: Lease) -> None:
         self._sandbox, self._progress, self._showing, self._lease = sandbox, progress, showing, lease
@@ -29,10 +29,10 @@ class Running:
     def outcome_of(
         self, job: Job, request: Request, response: Response, lost: str = ""
     ) -> tuple[Response, JobResult | None]:
-        """Run a job; return the response with what came of it, and that itself. Raises as :meth:`Sandbox.run`.
+        """Run a job. Return the final response, and the job's result. Raises what :meth:`Sandbox.run` raises.
 
-        One that is cancelled is told with the phases and cases that ran. ``lost`` is why its checker cannot be run,
-        where it has one and the job has none.
+        The response to a cancel tells of the phases and cases that ran, without a result. ``lost`` says why the checker
+        cannot be run, where the request has a checker and the job has none.
         """
         on_output = partial(self._showing.output, self._progress)
         judging = None

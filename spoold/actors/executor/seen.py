@@ -1,8 +1,9 @@
-"""What is seen: all that an executor knows of and has to look at, now or later.
+"""The entries that an executor knows of and has to look at, now or later.
 
-Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen*: its name was told or found. It may *rest*, since
-its attempt is not due yet, or be *left*, since a newer version wrote it. An entry is as large as its owner likes. So
-the owner on whose entries looks took least time is looked at next. An owner is a person, whatever uids are theirs.
+Spec: spool-layout.md, "Overload" and "Attempts". An entry is *seen* once an event told its name or a scan found it. It
+may *rest*, because its attempt is not due yet. It may be *left*, because a newer version wrote it. An entry is as large
+as its owner likes, so looks take different times. The next look is for the owner whose entries took the least time so
+far. An owner is a person, with all uids that are theirs.
 
 Nothing here survives the process: all of it is found again in the spool. Not thread-safe. Times are the monotonic
 clock's.
@@ -20,41 +21,41 @@ from spoold.model.ids import Entry
 from spoold.model.levels import TimedTurns
 from spoold.model.states import State
 
-TOLD, FOUND = -1, -2  # stand for owners that no name tells and that were not read yet: told by an event, or found
-MOST = 20_000  # entries of one owner that events may bring; the others are found when these have gone
+TOLD, FOUND = -1, -2  # stand for the unknown owner of an entry that an event told or a scan found
+MOST = 20_000  # entries of one owner that events may add. A scan finds further ones when these are gone
 
 
 class Seen(NamedTuple):
-    """An entry that is to be looked at; ``rested`` when it was, and was found not to be due yet."""
+    """An entry to look at. ``rested`` where it was looked at before and was not due yet."""
 
     place: Place
     rested: bool = False
 
 
 class AllSeen:
-    """All that one executor has to look at, now or later; ``person`` tells who stands behind a uid."""
+    """All entries that one executor has to look at, now or later. ``person`` returns the person behind a uid."""
 
     def __init__(self, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._person = person
         self._names: dict[State, set[str]] = {state: set() for state in WAITING}
-        self._left: dict[State, set[str]] = {state: set() for state in WAITING}  # of these, those of a newer version
+        self._left: dict[State, set[str]] = {state: set() for state in WAITING}  # names that a newer version wrote
         self._turns: TimedTurns[Seen] = TimedTurns()
         self._resting: list[tuple[float, Place]] = []
         self._left_to_others: list[tuple[float, Place]] = []
-        self._counts: dict[int, int] = {}  # how many of each person's these are
+        self._counts: dict[int, int] = {}  # how many of each person's are in ``_left_to_others``
 
     def __bool__(self) -> bool:
         """Tell whether there is something to look at now."""
         return bool(self._turns)
 
     def names(self, state: State) -> AbstractSet[str]:
-        """Return the names of what is here from ``state``."""
+        """Return the names of the entries from ``state`` that are here."""
         return self._names[state]
 
     def see(self, place: Place, unnamed: int) -> bool:
-        """Let an entry be looked at in its owner's turn, unless it is here already; False where there are too many.
+        """Let an entry be looked at in its owner's turn, unless it is here already. Return False where too many are.
 
-        ``unnamed`` stands for the owner of one whose name does not tell.
+        ``unnamed`` stands for the owner where the entry's name does not tell it.
         """
         person = self.person_of(place.entry, unnamed)
         names = self._names[place.state]
@@ -67,9 +68,9 @@ class AllSeen:
         return True
 
     def see_later(self, place: Place, until: float, most: int) -> bool:
-        """Let an entry that is another executor's be looked at if it is still there then; False for more than ``most``.
+        """Let an entry that others look at first be looked at, if it is still there at ``until``.
 
-        So many of each owner's wait so.
+        Return False where ``most`` entries of its owner already wait like that.
         """
         person = self.person_of(place.entry, FOUND)
         count = self._counts.get(person, 0)
@@ -83,21 +84,21 @@ class AllSeen:
         return True
 
     def has_room_later(self, entry: Entry, most: int) -> bool:
-        """Tell whether ``see_later`` would have room for one more entry of an owner's; for any thread."""
+        """Tell whether ``see_later`` has room for one more entry of this entry's owner. Any thread may call this."""
         return self._counts.get(self.person_of(entry, FOUND), 0) < most
 
     def count(self, person: int) -> int:
-        """Return how many of a person's are to be looked at now."""
+        """Return how many entries of a person are to be looked at now."""
         return self._turns.count(person)
 
     def person_of(self, entry: Entry, unnamed: int) -> int:
-        """Return the person whose an entry is."""
+        """Return the person who owns an entry."""
         return self._person(unnamed if entry.owner is None else entry.owner)
 
     def take(self, now: float) -> Seen | None:
-        """Take the next entry to be looked at; it is not here any more, unless it is put here again.
+        """Take the next entry to look at, or None. It is no longer here then, unless it is put here again.
 
-        Of one owner those that have rested go first. How long the look took is to be said to ``looked``.
+        Entries of one owner that have rested go first. The caller then tells ``looked`` how long the look took.
         """
         while self._resting and self._resting[0][0] <= now:
             rested = heapq.heappop(self._resting)[1]
@@ -125,20 +126,20 @@ class AllSeen:
 
     @property
     def rests_until(self) -> float | None:
-        """Return when the next one that rests is due, or that is left to others."""
+        """Return when the next entry that rests, or that is left to others first, is due."""
         return min((waiting[0][0] for waiting in (self._resting, self._left_to_others) if waiting), default=None)
 
     def leave(self, place: Place) -> None:
-        """Look at an entry no more for as long as it is there: a newer version wrote it."""
+        """Do not look at an entry again as long as it is there, since a newer version wrote it."""
         self._names[place.state].add(place.name)
         self._left[place.state].add(place.name)
 
     def left(self, state: State) -> AbstractSet[str]:
-        """Return the names of what was left alone in ``state``."""
+        """Return the names of the entries in ``state`` that were left alone."""
         return self._left[state]
 
     def forget(self, state: State, gone: AbstractSet[str]) -> None:
-        """Forget what was left alone and is not in ``state`` any more.
+        """Forget the entries that were left alone and are gone from ``state``.
 
         Other entries that are gone do no harm. They are forgotten when they are looked at.
         """

@@ -1,9 +1,9 @@
-"""Showing: the side files of jobs that run, for those that run for a while.
+"""Showing: writes the side files of jobs that run for a while.
 
-Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and a file that is made and removed
-costs as much as their answer. So a job is shown once it has run for ``SOON``. What it prints on the way, for those who
-ask for it, is shown a second after anything else of it at the earliest. A thread does it that the slots start. It wakes
-up ten times a second while anything is to be shown, and not at all otherwise. Thread-safe.
+Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and making and removing a file
+costs as much as the job's answer. So a job is shown once it has run for ``SOON``. Output on the way, for owners who ask
+for it, is shown a second at least after the job was last shown. The slots start a thread that does all this. It wakes
+up ten times a second while there is something to show, and not at all otherwise. Thread-safe.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import time
 from spoold.model.response import Phase
 from spoold.spool.progress import Progress
 
-SOON = 0.1  # seconds
-PAUSE = 1.0  # seconds between two times that output is shown, at least
+SOON = 0.1  # seconds; also the time between two looks at what is due
+PAUSE = 1.0  # seconds at least between two times that output is shown
 
 
 class Showing:
-    """Shows what is given to ``soon`` unless ``over`` comes before."""
+    """Shows what is given to ``soon``, unless ``over`` comes first."""
 
     def __init__(self) -> None:
-        self._due: dict[Progress, float] = {}  # on the monotonic clock
+        self._due: dict[Progress, float] = {}  # when each is due, on the monotonic clock
         self._lock = threading.Lock()
         self._something, self._ending = threading.Event(), threading.Event()
 
     def stop(self) -> None:
-        """End ``serve``; nothing is shown any more."""
+        """End ``serve``. Nothing is shown any more."""
         with self._lock:
             self._ending.set()
             self._something.set()
 
     def soon(self, progress: Progress, after: float | None = None) -> None:
-        """Have it shown in so many seconds, ``SOON`` where none are given, as it is then."""
+        """Show the progress in ``after`` seconds (None: ``SOON``), in the state that it is in by then."""
         self._show_at(progress, time.monotonic() + (SOON if after is None else after))
 
     def output(self, progress: Progress, name: str, phase: Phase) -> None:
-        """Have the phase ``name``, which runs, shown as it is so far, unless later news of it come before that."""
+        """Show what the running phase ``name`` has printed so far, soon, unless later news of it come first."""
         progress.change(**{name: phase})
         self._show_at(progress, max(time.monotonic() + SOON, progress.shown + PAUSE))
 
@@ -47,7 +47,7 @@ class Showing:
             self._something.set()
 
     def over(self, progress: Progress) -> None:
-        """Show it no more, since its job is over. Nothing more is written of it."""
+        """Show a progress no more, since its job is over. Nothing more is written of it."""
         with self._lock:
             self._due.pop(progress, None)
         progress.end()
