@@ -1,8 +1,8 @@
-"""Builder: the only writer of the Nix store. It turns Dependencies objects into environments, each once.
+"""Builder: the only writer of the Nix store. It turns each Dependencies object into an environment, once.
 
-Spec: spool-layout.md, "The Build store". At start it provides the runtime (the sandbox's own programs, the pins), which
-the executors wait for (``provider``). Then builds get places in their turns (``places``, ``lanes``), each is claimed,
-realised and recorded (``work``), and what is needed no more is collected (``collector``).
+Spec: spool-layout.md, "The Build store". At the start the builder provides the runtime, which the executors wait for:
+the sandbox's own programs and the pins (``provider``). Builds get places in turns (``places``, ``lanes``). Each is
+claimed, realised and recorded (``work``). Builds that nobody needs any more are collected (``collector``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ATTENTION = 1.0  # seconds between two looks while builds wait for a place
 
 
 class Backend(Cache, Source, Realiser, Protocol):
-    """All that is done in the store: Nix."""
+    """All the work that is done in the store: Nix."""
 
 
 class Builder:
@@ -72,7 +72,7 @@ class Builder:
         return ["builds", NEW, "builds/collect"]
 
     def start(self) -> None:
-        """Provide the runtime; show what an earlier builder committed and could not show."""
+        """Provide the runtime. Publish what an earlier builder only committed."""
         mend(self._builds.queue, log)
         self._builds.fetching.clear()
         log.info("providing the runtime; the first time takes a while", state=self._settings.nix.state)
@@ -82,7 +82,7 @@ class Builder:
             recover(self._builds.queue, State.BUILDING, entry, abandon=self._work.abandon, log=log)
 
     def stop(self) -> None:
-        """End the builds that run: they go back to the start and lose nothing but time."""
+        """End the builds that run. They go back to the start and lose only time."""
         self._stopping.set()
         self._places.close()
         self._heartbeat.stop_holders()
@@ -91,14 +91,14 @@ class Builder:
         self._heartbeat.stop()
 
     def hurry(self) -> None:
-        """Nothing takes long: builds that run are ended, and begin anew later."""
+        """Do nothing: ``stop`` ends the builds that run, and they begin anew later."""
 
     def stuck(self, patience: float) -> str:
-        """Say whether leases are not renewed any more."""
+        """Say that leases are no longer renewed, "" where they are."""
         return self._heartbeat.stuck(patience)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings; pins that are new are provided beside what runs."""
+        """Use other settings. New pins are provided beside the builds that run."""
         before, self._settings = self._settings, settings
         self._collector.apply_settings(settings)
         self._provider.apply_settings(settings)
@@ -111,11 +111,11 @@ class Builder:
         """Measure the builds, and the disk of the store."""
         self._places.measure()
         CACHED.set(len(self._builds.finished()))
-        with contextlib.suppress(FileNotFoundError):  # before Nix has made it
+        with contextlib.suppress(FileNotFoundError):  # before Nix has made the store
             STORE_FREE.set(machine.room(self._settings.nix.state).bytes)
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Queue the builds that ``hints`` name, or all there are; return the seconds after which to look again."""
+        """Queue the builds that ``hints`` name, or all that there are. Return the seconds until the next look."""
         self._in_background(self._collector.answer_orders)
         if self._provider.changed():
             self._in_background(self._provider.provide_anew)
@@ -125,14 +125,14 @@ class Builder:
         return self._settings.spool.scan if self._places.idle else min(ATTENTION, self._settings.spool.scan)
 
     def _in_background(self, work: Callable[[], None]) -> None:
-        """Have the thread beside the builds do something, and the log tell what fails: nobody asks for the outcome."""
+        """Let the background thread do ``work``, and log its failures, since nobody asks for the outcome."""
 
         def watched() -> None:
             try:
                 work()
             except (SpooldError, OSError) as error:
                 log.error("something beside the builds failed", error=error)
-            except Exception as error:  # noqa: BLE001 - or nobody would know
+            except Exception as error:  # noqa: BLE001 - otherwise nobody would learn of it
                 log.bug("something beside the builds failed", error=error)
 
         self._beside.submit(watched)

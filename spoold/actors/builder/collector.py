@@ -1,8 +1,9 @@
 """Collection of the dependency cache: the builder's other work.
 
-Spec: spool-layout.md, "Collection". What is needed is read from the spool, what is large from the store; the decision
-is ``model.collection``'s. A build is forgotten before its paths are deleted, and under a lock that every executor takes
-while it looks at one, so nothing starts on what goes. Running jobs and builds go on meanwhile.
+Spec: spool-layout.md, "Collection". The spool tells which builds are needed, and the store tells which are large.
+``model.collection`` decides. A build is forgotten before its paths are deleted. That happens under a lock that every
+executor takes while it looks at a build, so no job starts on a build that goes. Running jobs and builds go on
+meanwhile.
 
 While a submission of a newer version is on its way nothing is deleted, since nobody here can tell what it needs.
 """
@@ -31,10 +32,10 @@ class Cache(Protocol):
     """What a store must offer to be collected."""
 
     def sizes(self) -> StoreSizes:
-        """Measure."""
+        """Measure the store."""
 
     def collect(self, keep: set[str], *, dry_run: bool) -> Collected:
-        """Delete, or count, what the builds in ``keep``, the pins and the runtime do not refer to."""
+        """Delete what no build in ``keep``, no pin and no runtime refers to, or only count it (``dry_run``)."""
 
 
 class Collector:
@@ -48,18 +49,18 @@ class Collector:
         self._builds = BuildStore(settings)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings
 
     def answer_orders(self) -> None:
-        """Carry out what is ordered, one after the other."""
+        """Carry out the orders, one after the other."""
         for name, order in self._builds.orders.waiting(self._newer.meet).items():
             try:
                 report = self._collect(order)
             except (SpooldError, OSError) as error:
                 log.error("the collection failed", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=str(error))
-            except Exception as error:  # noqa: BLE001 - or whoever ordered it waits, and it begins anew again and again
+            except Exception as error:  # noqa: BLE001 - otherwise the order gets no answer and begins again and again
                 log.bug("the collection failed", order=name, error=error)
                 report = Report(dry_run=order.dry_run, error=f"a bug: {error}; see the builder's log")
             self._builds.orders.answer(name, report)
@@ -96,7 +97,7 @@ class Collector:
                 record = self._builds.result(build_id)
             except NewerFormatError as error:
                 self._newer.meet(error)
-                continue  # it stays
+                continue  # the build stays
             if record and record.result.shell:
                 last_used = uses.get(build_id, record.finished)
                 own = sizes.own.get(build_id, 0)
@@ -104,9 +105,10 @@ class Collector:
         return found
 
     def _needed(self) -> set[str]:
-        """Return the builds of all submissions on their way, in the order in which these move.
+        """Return the builds of all submissions on their way, state by state, in the order in which entries move.
 
-        Raises :class:`NewerFormatError` for one that this version cannot read: what that needs must not be deleted.
+        Raises :class:`NewerFormatError` for an entry that this version cannot read, since what it needs must not be
+        deleted.
         """
         runtime = self._builds.runtime.read()
         found: set[str] = set()
@@ -115,7 +117,7 @@ class Collector:
                 try:
                     request = self._spool.read(state, entry).Request
                 except (LeaseLostError, msgspec.DecodeError):
-                    continue  # it moved on, so it is looked at in its next state, or noted its use a moment ago
+                    continue  # it moved on: it is met in its next state, or its use was noted just now
                 if runtime and request:
                     found.update(builds_of(request, runtime))
         return found
@@ -125,7 +127,7 @@ class Collector:
         return {entry.id for state in queue.kind.on_its_way for entry in queue.entries(state)}
 
     def _forget(self, chosen: list[Verdict]) -> list[Verdict]:
-        """Forget the chosen builds but those that were used since; return the ones that are gone."""
+        """Forget the chosen builds, except those that were used since. Return the builds that were forgotten."""
         with self._builds.looking(exclusive=True):
             uses = self._builds.uses.last()
             gone = [each for each in chosen if uses.get(each.build_id, each.last_used) <= each.last_used]

@@ -1,17 +1,19 @@
-"""Lanes: which of the builds that wait is next, so that no client's builds keep those of another waiting.
+"""Lanes: which of the waiting builds is next, so that one client's builds do not keep another's waiting.
 
-Spec: spool-layout.md, "Turns". Nobody can tell beforehand how long a build takes. So each begins in the quick lane, of
-``parallel`` places. One that is still there after ``patience`` seconds makes room as soon as another wants its place:
-it moves on to the slow lane, of ``slow`` places, where it takes all the time that it is allowed; or, where it may not
-have one, it is stopped and put back, and waits for one. So a build that nobody has tried yet waits for a few times
-``patience`` at the most, whatever else is being built, and while nobody waits nothing is stopped.
+Spec: spool-layout.md, "Turns". Nobody can tell beforehand how long a build takes. So each build begins in the quick
+lane, which has ``parallel`` places. After ``patience`` seconds there it has to make room as soon as another build wants
+its place. It then moves on to the slow lane, which has ``slow`` places, and may take all the time that it is allowed
+there. If it cannot have a place in the slow lane, it is stopped and put back, and waits for one. So a build that nobody
+has tried yet waits for a few times ``patience`` at most, whatever else is being built. While nothing waits, no build is
+stopped.
 
-In both lanes the client is next who had less time in places lately (``model.timeshare``), and within the builds of one
-the oldest is first. One client has at most half of the slow lane. A build that several asked for comes in the turn of
-whoever is first, and is charged to them. A client is a person, whatever uids are theirs.
+In both lanes the next client is the one who had less time in places lately (``model.timeshare``). Of one client's
+builds the oldest is first. One client has at most half of the slow lane. A build that several clients asked for comes
+in the turn of the client who is first, and is charged to that client. A client is a person, with all uids that are
+theirs.
 
-Nothing here touches the machine or survives it: whatever waits is in ``builds/new``, and is merely tried once more by
-the next builder. Not thread-safe.
+Nothing here touches the machine or survives this process. Builds that wait are in ``builds/new``, and the next builder
+simply tries them again. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ Askers = Mapping[str, AbstractSet[int]]
 
 
 class Waiting(NamedTuple):
-    """A build that waits. ``since`` is its mtime, ``not_before`` on the monotonic clock."""
+    """A build that waits. ``since`` is its mtime. It may not begin before ``not_before``, on the monotonic clock."""
 
     entry: Entry
     since: float
@@ -38,7 +40,7 @@ class Waiting(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """A build that is next, and the client whose turn it is."""
+    """The build that is next, and the client whose turn it is."""
 
     build: Waiting
     client: int
@@ -63,21 +65,21 @@ class Lanes:
         self._running: dict[str, Running] = {}
         self._known_slow: set[str] = set()
         self._times = TimeShares()
-        self._clients: set[int] = set()  # for whom something waited at the last look
+        self._clients: set[int] = set()  # clients for whom something waited at the last look
 
     @property
     def places(self) -> int:
-        """Return how many builds run at once at the most."""
+        """Return how many builds can run at once."""
         return self._settings.parallel + self._settings.slow
 
     @property
     def running(self) -> int:
-        """Return how many have a place."""
+        """Return how many builds have a place."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Return how many have none yet."""
+        """Return how many builds have no place yet."""
         return len(self._waiting)
 
     @property
@@ -86,7 +88,7 @@ class Lanes:
         return not self._waiting
 
     def has(self, entry: Entry) -> bool:
-        """Tell whether a build is known; one that runs is looked at again when it has ended."""
+        """Tell whether a build is known. A build that runs is known, and is looked at again when it has ended."""
         waiting = self._waiting.get(entry.id)
         return entry.id in self._running or (waiting is not None and waiting.entry == entry)
 
@@ -95,23 +97,23 @@ class Lanes:
         self._waiting[entry.id] = Waiting(entry, since, not_before)
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
-        """Go by other weights of clients; what is not said is 1."""
+        """Use other weights of clients. Clients without one have weight 1."""
         self._times.set_weights(weights)
 
     def ended(self, entry: Entry, now: float) -> None:
-        """Free the place of a build that came to its end, was put back, or turned out to be another builder's."""
+        """Free the place of a build that ended, was put back, or turned out to be another builder's."""
         self._times.end(self._running.pop(entry.id).use, now)
         if entry.id not in self._waiting:
             self._known_slow.discard(entry.id)
 
     def was_stopped(self, entry: Entry) -> bool:
-        """Tell whether a build that runs has been stopped to make room."""
+        """Tell whether a running build has been stopped to make room."""
         return self._running[entry.id].stopped
 
     def start(self, askers: Askers, now: float) -> list[Entry]:
-        """Give places to builds, and return these; ``askers`` are the clients that asked for each build.
+        """Give places to builds, and return these builds. ``askers`` are the clients who asked for each build.
 
-        ``stop`` comes after it, for what then still waits.
+        Call ``stop`` after this, for the builds that still wait then.
         """
         started = []
         fresh, known = self._ready(now)
@@ -130,7 +132,7 @@ class Lanes:
         self._clients = clients
 
     def stop(self, now: float) -> list[Entry]:
-        """Return the builds to stop, since others need their places; again those that have not stopped yet."""
+        """Return the builds to stop, since others need their places. Builds that are still stopping are in it again."""
         fresh, _ = self._ready(now)
         stopping = sum(each.stopped for each in self._running.values())
         for each in self._overdue(now)[: max(0, len(fresh) - stopping)]:
@@ -139,7 +141,7 @@ class Lanes:
         return [each.entry for each in self._running.values() if each.stopped]
 
     def _ready(self, now: float) -> tuple[list[Waiting], list[Waiting]]:
-        """Return the builds whose time has come, oldest first: those of the quick lane, and those of the slow one."""
+        """Return the builds whose time has come, oldest first: those of the quick lane, and those of the slow lane."""
         ready = [each for id_, each in self._waiting.items() if each.not_before <= now and id_ not in self._running]
         ready.sort(key=lambda each: (each.since, each.entry))
         fresh = [each for each in ready if each.entry.id not in self._known_slow]
@@ -148,7 +150,10 @@ class Lanes:
     def _first(
         self, builds: list[Waiting], askers: Askers, now: float, may: Callable[[int], bool] = lambda _: True
     ) -> Turn | None:
-        """Take the build whose turn it is from ``builds``; None where ``may`` says of no client that one can start."""
+        """Take the build whose turn it is out of ``builds``.
+
+        None where no client with a build here ``may`` start one.
+        """
         rank = self._times.ranks(now)
         ranks: dict[int, Rank] = {client: rank(client) for client in self._clients if may(client)}
         turns = [
@@ -169,7 +174,7 @@ class Lanes:
         return entry
 
     def _makes_quick_place(self, now: float) -> bool:
-        """Tell whether the quick lane has a place, be it that an overdue build moves on to the slow lane."""
+        """Tell whether the quick lane has a place. Move an overdue build on to the slow lane to make one."""
         if self._running_in(slow=False) < self._settings.parallel:
             return True
         for each in self._overdue(now):
@@ -179,7 +184,7 @@ class Lanes:
         return False
 
     def _overdue(self, now: float) -> list[Running]:
-        """Return the builds of the quick lane that have to make room when others wait, the longest there first."""
+        """Return the builds of the quick lane that must make room when others wait, the longest there first."""
         if not self._settings.slow:
             return []
         latest = now - self._settings.patience

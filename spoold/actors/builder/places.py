@@ -1,8 +1,8 @@
-"""Places: the builds that wait and those that have a place, on disk and in the lanes at once.
+"""Places: the builds that wait and the builds that have a place, on disk and in the lanes at once.
 
-Spec: spool-layout.md, "Turns". ``lanes`` decides who is next. What is put back, to make room or after a failure, waits
-in ``builds/new`` like all others: it moves there and into the lanes under one lock, so that nobody finds it in between.
-A build that a newer version of spoold filed is left there. Thread-safe.
+Spec: spool-layout.md, "Turns". ``lanes`` decides which build is next. A build that is put back, to make room or after a
+failure, waits in ``builds/new`` like all others. It moves there and into the lanes under one lock, so that nobody finds
+it in between. A build that a newer version of spoold filed is left there. Thread-safe.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEW = Kind.BUILD.directory(State.NEW)
 
 
 class Places:
-    """The places of one builder; ``clock`` is that of its spool."""
+    """The places of one builder. ``clock`` is that of its spool."""
 
     def __init__(self, settings: BuilderSettings, builds: BuildStore, clock: Clock, newer: LeftAlone) -> None:
         self._builds = builds
@@ -37,12 +37,12 @@ class Places:
         self._lock = threading.Lock()
         self._lanes = Lanes(settings)
         self._left: set[Entry] = set()  # builds in new/ that a newer version filed
-        self._rests_until = 0.0  # on the monotonic clock: the store is away
+        self._rests_until = 0.0  # on the monotonic clock: until then the store counts as away
         self._closed = False
 
     @property
     def count(self) -> int:
-        """Return how many builds have a place at once at the most."""
+        """Return how many builds can have a place at once."""
         return self._lanes.places
 
     @property
@@ -51,7 +51,7 @@ class Places:
         return self._lanes.idle
 
     def set_weights(self, weights: Mapping[int, float]) -> None:
-        """Go by other weights of persons; what is not said is 1."""
+        """Use other weights of persons. Persons without one have weight 1."""
         with self._lock:
             self._lanes.set_weights(weights)
 
@@ -62,7 +62,7 @@ class Places:
             BUILDS_WAITING.set(self._lanes.waiting)
 
     def see(self, hints: Iterable[Hint] | None) -> None:
-        """Let builds wait for their turn: those that ``hints`` name, or all there are."""
+        """Let builds wait for their turn: those that ``hints`` name, or all that there are."""
         queue = self._builds.queue
         with self._lock:
             if hints is None:
@@ -79,7 +79,7 @@ class Places:
                     self._lanes.add(entry, since, due)
 
     def give(self, begin: Callable[[Entry], object], end: Callable[[Entry], object]) -> None:
-        """Have those begin that get a place now, and those end that have to make room.
+        """Call ``begin`` for each build that gets a place now, and ``end`` for each build that has to make room.
 
         This is due whenever a build comes or ends, and as time passes.
         """
@@ -98,7 +98,7 @@ class Places:
         return {build: {self._persons.of(uid) for uid in uids} for build, uids in self._builds.uses.askers().items()}
 
     def ended(self, entry: Entry) -> None:
-        """Free the place of a build, whatever became of that."""
+        """Free the place of a build, whatever became of the build."""
         with self._lock:
             self._lanes.ended(entry, self._clock.monotonic())
 
@@ -107,20 +107,20 @@ class Places:
         return self._lanes.was_stopped(entry)
 
     def put_back(self, entry: Entry, attempt: int, pause: float = 0.0) -> None:
-        """Give a build up for now: it waits in ``builds/new``, for this builder ``pause`` seconds at least."""
+        """Give a build up for now. It waits in ``builds/new``. This builder leaves it there for ``pause`` seconds."""
         with self._lock:
             if self._builds.queue.give_back(entry, State.BUILDING, attempt):
                 not_before = self._clock.monotonic() + pause
                 self._lanes.add(Entry(entry.id, attempt), self._clock.file_system(), not_before)
 
     def leave(self, entry: Entry, error: NewerFormatError) -> None:
-        """Leave a build in ``builds/new`` that a newer version filed: a builder of that version makes it."""
+        """Leave a build that a newer version filed in ``builds/new``, for a builder of that version."""
         self._newer.meet(error)
         with self._lock:
             self._left.add(entry)
 
     def rest(self, seconds: float) -> None:
-        """Give no place for a while."""
+        """Give no place for ``seconds``."""
         self._rests_until = self._clock.monotonic() + seconds
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""What the builder provides to all executors: the runtime of the sandbox, and the pins of nixpkgs.
+"""Provides two things to all executors: the runtime of the sandbox, and the pins of nixpkgs.
 
-Spec: spool-layout.md, "The Build store". Pins are those of the settings and those that the operator added. Whoever
-added some waits for an answer, be it that no builder ran meanwhile.
+Spec: spool-layout.md, "The Build store". The pins are those of the settings and those that the operator added. An
+operator who added some waits for an answer, and gets it even if no builder ran at that time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = Log(Role.BUILDER)
 
 
 class Source(Protocol):
-    """What the runtime comes from: Nix."""
+    """The source of the runtime: Nix."""
 
     def prepare(self, pins: dict[str, str]) -> Runtime:
         """Provide the pins, by name and location, and the runtime."""
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 
 class Provider:
-    """Provides what ``source`` makes; used by one thread at a time."""
+    """Provides what ``source`` makes. One thread uses it at a time."""
 
     def __init__(self, settings: Settings, source: Source, builds: BuildStore, newer: LeftAlone) -> None:
         self._settings = settings
@@ -41,29 +41,33 @@ class Provider:
         self._builds = builds
         self._newer = newer
         self._pins: dict[str, str] = {}
-        self._seen: attributes.Identity | None = None  # of the file of added pins
+        self._seen: attributes.Identity | None = None  # identity of the file of added pins
         self._looked = False
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings; their pins are provided by the next call."""
+        """Use other settings. The next call provides their pins."""
         self._settings = settings
 
     def pin(self, path: str) -> str | None:
-        """Return the name of the pin that is the store path ``path``, None where there is none any more."""
+        """Return the name of the pin whose store path is ``path``, None where there is none any more."""
         return self._pins.get(path)
 
     def provide(self) -> None:
-        """Provide all at the start; raises what keeps the source from it."""
+        """Provide everything at the start. Raises what keeps the source from it."""
         with self._answered(OperatorError):
             self._provide()
 
     def changed(self) -> bool:
-        """Tell whether pins were added or removed since this was asked last."""
+        """Tell whether pins were added or removed since the last call."""
         before, self._seen = self._seen, attributes.identity(self._builds.pins.path)
         return self._seen != before
 
     def provide_anew(self) -> None:
-        """Provide what was added. Where that cannot be, all stays as it was, and the log and whoever added it know."""
+        """Provide the pins that were added.
+
+        Where that fails, everything stays as it was. The log tells it, and the person who added the pins gets an
+        answer.
+        """
         try:
             with self._answered(SpooldError, OSError):
                 self._provide()
@@ -71,7 +75,7 @@ class Provider:
             log.error("the pins that were added cannot be provided; the others are", error=error)
 
     def is_possible(self) -> bool:
-        """Tell whether the source does its work at all."""
+        """Tell whether the source works at all."""
         try:
             self._source.prepare(self._wanted())
         except (TemporaryError, OperatorError):
@@ -80,7 +84,7 @@ class Provider:
 
     @contextlib.contextmanager
     def _answered(self, *failures: type[Exception]) -> Iterator[None]:
-        """Answer whoever changed the pins, be it with one of the ``failures`` of the block."""
+        """Answer the person who changed the pins, with the error where the block raises one of ``failures``."""
         pins, error = self._builds.pins.added(), ""
         asked = self._looked or fsops.exists(self._builds.pins.path)
         self._looked = True
@@ -104,7 +108,7 @@ class Provider:
         self._builds.runtime.provide(runtime)
 
     def _forget_what_is_gone(self) -> None:
-        """Forget builds whose paths are not in the store (it was another one, or somebody deleted from it)."""
+        """Forget builds whose paths are not in the store: the store is another one, or somebody deleted them."""
         gone = set()
         for build_id in self._builds.finished():
             try:

@@ -1,8 +1,9 @@
 """Work: what is done with one build that has a place.
 
-Spec: spool-layout.md, "The Build store". It is claimed, realised, and what nix-shell would have set up is recorded, or
-why there is nothing. A failure that is the client's is a result like any other. One of ours costs an attempt, and the
-last one is a result with the outcome ``internal_error``. A disk of the spool in trouble costs none. Thread-safe.
+Spec: spool-layout.md, "The Build store". The build is claimed and realised. The record says what nix-shell would have
+set up, or why there is nothing. A failure that is the client's is a result like any other. A fault of ours costs an
+attempt, and the last attempt ends with the outcome ``internal_error``. Trouble with the spool's disk costs none.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from spoold.spool.lease import Heartbeat, Lease
 
 log = Log(Role.BUILDER)
 BACK_OFF = 5.0  # seconds to wait before a build is tried again when the fault was ours
-CACHE_BACK_OFF = 30.0  # the same where it was a binary cache's
+CACHE_BACK_OFF = 30.0  # the same where the fault was a binary cache's
 Tell = Callable[[Fetching], None]
 
 
 class Realiser(Protocol):
-    """What realises expressions: Nix."""
+    """Realises expressions: Nix."""
 
     def build(
         self, build_id: str, expression: str, nixpkgs: str, cancelled: threading.Event, tell: Tell | None = None
     ) -> BuildResult:
-        """Realise one expression, and ``tell`` every now and then how much has been fetched for it."""
+        """Realise one expression. ``tell`` is called at times with how much has been fetched for it."""
 
 
 class Work:
-    """The work of one builder; once ``stopping`` is set, builds that were cancelled go back as they were."""
+    """The work of one builder. Once ``stopping`` is set, builds that are cancelled go back with the same attempt."""
 
     def __init__(
         self,
@@ -66,8 +67,8 @@ class Work:
         self._holder = Holder(builds.queue, heartbeat, stopping, log)
 
     def build(self, entry: Entry) -> None:
-        """Build an entry of ``builds/new``, or leave one there that a newer version filed."""
-        with contextlib.suppress(LeaseLostError, OSError):  # the claim meets them as well
+        """Build an entry of ``builds/new``, or leave it there where a newer version filed it."""
+        with contextlib.suppress(LeaseLostError, OSError):  # the claim meets these errors too
             if newer := self._builds.newer(State.NEW, entry):
                 self._places.leave(entry, newer)
                 return
@@ -86,7 +87,7 @@ class Work:
             self._builds.queue.give_back(entry, State.BUILDING, entry.attempt)
         except OSError:
             raise
-        except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, not the builder its life
+        except Exception as error:  # noqa: BLE001 - a bug costs this build an attempt, but does not end the builder
             log.bug("a build's attempt failed", build=entry.id, attempt=entry.attempt, error=error)
             self._try_again(entry, error)
 
@@ -104,7 +105,7 @@ class Work:
         try:
             tell = partial(self._builds.fetching.tell, entry.id)
             result = self._realiser.build(entry.id, wanted.expression, pin, lease.stop, tell)
-        except OSError as error:  # not the spool's, and perhaps this expression's alone: it has so many attempts
+        except OSError as error:  # not the spool's, and perhaps this build's alone: it costs an attempt
             raise TemporaryError(f"the build met an error of the host: {error}") from error
         finally:
             self._builds.fetching.tell(entry.id, None)
@@ -112,9 +113,10 @@ class Work:
         self._finish(entry, result)
 
     def _postpone(self, entry: Entry, error: Exception) -> None:
-        """Put a build back that came to no end: one that was stopped, or met a store that is away, lost no attempt.
+        """Put back a build that did not finish.
 
-        Any other did, or one expression that always meets the same failure would come back for ever.
+        It loses no attempt where it was stopped, or where the store is away. After any other failure it loses one.
+        Otherwise an expression that always fails in the same way would come back for ever.
         """
         if self._stopping.is_set():
             self._places.put_back(entry, entry.attempt)
@@ -130,7 +132,7 @@ class Work:
                 self._places.put_back(entry, entry.attempt)
 
     def _try_again(self, entry: Entry, error: Exception) -> None:
-        """Have a build tried once more after a pause, or end it after the last attempt."""
+        """Let a build be tried once more after a pause, or end it after the last attempt."""
         if entry.attempt < self._attempts:
             pause = CACHE_BACK_OFF if isinstance(error, CacheError) else BACK_OFF
             self._places.put_back(entry, entry.attempt + 1, pause=pause)
@@ -138,7 +140,7 @@ class Work:
             self._finish(entry, failure_of_ours(f"attempt {entry.attempt}, the last one, failed: {error}"))
 
     def abandon(self, entry: Entry) -> None:
-        """End a build whose last attempt died with its builder."""
+        """End a build whose builder died during its last attempt."""
         self._finish(entry, failure_of_ours(f"given up: {self._attempts} times the builder died that had it"))
 
     def _finish(self, entry: Entry, result: BuildResult) -> None:

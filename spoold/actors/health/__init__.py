@@ -1,12 +1,12 @@
 """Health: the submission checker and the build checker.
 
-Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds it looks at what is held. Entries whose
-holder stopped renewing go back to the start with the attempt number raised; after the last attempt they end with
-``INTERNAL_ERROR``. A submission in ``building/`` holds no lease: it is judged by its build (``unbuilt``), and put back
-only where there is no such build at all. Failed builds are forgotten after a short while, so that they can be tried
-again (``failures``). Where the settings want one it keeps a page of counts and times (``status``).
+Spec: spool-layout.md, "The mtime rule" and "Crash points". Every few seconds health looks at all entries that are held.
+An entry whose holder stopped renewing goes back to the start with the next attempt number. After the last attempt it
+ends with ``INTERNAL_ERROR``. A submission in ``building/`` holds no lease. It is judged by its build (``unbuilt``), and
+is put back only if that build does not exist at all. Failed builds are forgotten after a short while, so that they can
+be tried again (``failures``). If the settings ask for it, health keeps a page of counts and times (``status``).
 
-Where executors only commit, it shows their results as soon as it learns of a commit.
+Where executors only commit, health publishes their results as soon as it learns of a commit.
 
 An entry of a newer version of spoold is put back like any other, since that is a rename. Nothing else is done to it.
 """
@@ -49,9 +49,9 @@ from spoold.upkeep.retention import Retention
 from spoold.upkeep.unexplained import Unexplained
 
 log = Log(Role.HEALTH)
-SCHEDULED = "scheduled"  # the name of the order that comes round
-CLEARED = 1000  # side files that one step looks at: there is one for each submission that waits
-STEP_BUDGET = 0.5  # seconds of a step for each of its parts whose work grows with what clients put into the spool
+SCHEDULED = "scheduled"  # the name of the order that is filed regularly
+CLEARED = 1000  # side files that one step looks at: each waiting submission has one
+STEP_BUDGET = 0.5  # seconds of a step for each part whose work grows with what clients put into the spool
 
 
 class Health(Threadless):
@@ -61,7 +61,7 @@ class Health(Threadless):
         self._settings = settings
         self._spool = Spool(settings, Role.HEALTH)
         self._builds = BuildStore(settings)
-        self._side_files: Iterator[str | Pause] | None = None  # that were not looked at yet
+        self._side_files: Iterator[str | Pause] | None = None  # side files that were not looked at yet
         self._check = Check(settings, Role.HEALTH)
         self._survey: Iterator[Unexplained | None] = iter(())
         self._unexplained: list[Unexplained] = []
@@ -82,33 +82,33 @@ class Health(Threadless):
 
     @property
     def watched(self) -> list[str]:
-        """Return where commits are seen, where others leave results to it; else it goes by the clock alone."""
+        """Return the directory where commits appear, if others leave their results to health. Otherwise return none."""
         return [State.DONE] if self._settings.spool.published_by == "health" and not self._polls else []
 
     def wants(self, hint: Hint) -> bool:
-        """Tell whether a change is a commit; called by another thread."""
+        """Tell whether a change is a commit. Another thread calls this."""
         entry = ids.parse_entry(hint.name)
         return entry is not None and ids.done_name(entry.id) == hint.name
 
     def start(self) -> None:
-        """End what a loss of power left half done; begin to look for what no state explains."""
+        """End what a loss of power left half done, and begin to look for files that no state explains."""
         mend(self._spool.queue, log)
         mend(self._builds.queue, log)
-        self._survey = self._check.survey(without={"incoming"})  # which intake alone may list, and reports itself
+        self._survey = self._check.survey(without={"incoming"})  # only intake may list incoming/, and it reports itself
 
     def stop(self) -> None:
-        """End what was started to archive, and say on the status page that it is no longer written."""
+        """End the archive command, and say on the status page that it is no longer written."""
         self._retention.stop()
         self._status_page.end()
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings
         self._retention.apply_settings(settings)
         self._counter.apply_settings(settings)
 
     def measure(self) -> None:
-        """Measure the spool; may be called by another thread."""
+        """Measure the spool. Another thread may call this."""
         room = machine.room(self._spool.root)
         SPOOL_FREE.set(room.bytes)
         if room.inodes is not None:
@@ -118,7 +118,10 @@ class Health(Threadless):
         self._status_page()
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Check everything that is held, once, or show what was committed; return the seconds until the next check."""
+        """Publish what was committed, and check everything that is held where a check is due.
+
+        Return the seconds until the next step.
+        """
         for id_ in publish_committed(self._spool.queue, log):
             self._spool.end_progress(id_)
         if hints is None and (not self._polls or self._spool.clock.monotonic() >= self._next_check):
@@ -127,7 +130,7 @@ class Health(Threadless):
 
     @property
     def _polls(self) -> bool:
-        """Tell whether others leave results to it and no commit is seen: then they are looked for."""
+        """Tell whether commits have to be looked for: others leave results to health, and no event tells of them."""
         return self._settings.spool.published_by == "health" and self._settings.spool.remote
 
     def _check_all(self) -> None:
@@ -149,7 +152,7 @@ class Health(Threadless):
         self._newer.tell()
 
     def _report_unexplained(self) -> None:
-        """Go on with the check that began with this process; what is suspected is said at a second look, later."""
+        """Go on with the check that began at the start. A file that is suspected is logged at a second look, later."""
         for found in self._unexplained:
             if found.format:
                 self._newer.note(os.path.join(self._spool.root, found.path), found.format)
@@ -204,7 +207,7 @@ class Health(Threadless):
             return
 
     def _order_collection(self) -> None:
-        """File the order to collect when it is time; the time of the last one outlives this process."""
+        """File the order to collect when it is due. The time of the last one outlives this process."""
         rules, now = self._settings.gc, self._spool.clock.file_system()
         if self._builds.orders.is_filed(SCHEDULED):
             return
@@ -215,7 +218,7 @@ class Health(Threadless):
             self._builds.orders.file(SCHEDULED, Order())
 
     def _clear_progress(self) -> None:
-        """Remove side files of submissions whose response is out: a crash can leave one."""
+        """Remove side files of submissions whose response is out. A crash can leave such a file."""
         if self._side_files is None:
             self._side_files = walk(self._spool.queue.path("progress"))
         part = list(islice(self._side_files, CLEARED))

@@ -1,7 +1,8 @@
-"""Builds that failed: forgotten after a while, so that they can be tried again.
+"""Builds that failed: they are forgotten after a while, so that they can be tried again.
 
-A log is as long as whoever asked for the build wanted. So each result is read once, and judged by that until its file
-is another. One that cannot be read is kept in quarantine and forgotten: whoever wants the build has it built again.
+The log of a build is as long as its clients want. So each result is read once, and what was read counts until its file
+changes. A result that cannot be read is kept in quarantine and forgotten. The next client who wants the build gets it
+built again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ log = Log(Role.HEALTH)
 
 
 class Judged(NamedTuple):
-    """The result of a build, as its file was, and when the build ended where that failed; else it is none to forget."""
+    """A build's result: the identity of its file, and when the build ended where it failed.
+
+    ``failed`` is infinite where the result is not to be forgotten.
+    """
 
     file: Identity
     failed: float = math.inf  # on the file system's clock
 
 
 class Failures:
-    """Looks for them among the results; what is of a ``newer`` version is noted, and stays."""
+    """Looks for failed builds among the results. Results of a ``newer`` version are noted, and stay."""
 
     def __init__(self, spool: Spool, builds: BuildStore, newer: LeftAlone) -> None:
         self._spool, self._builds, self._newer = spool, builds, newer
@@ -38,7 +42,7 @@ class Failures:
     def step(self, memory: float, patience: float) -> None:
         """Forget builds that failed more than ``memory`` seconds ago.
 
-        Where reading takes longer than ``patience`` seconds, the other results are read at the next steps.
+        Where reading takes longer than ``patience`` seconds, the next steps read the other results.
         """
         began, latest = self._spool.clock.monotonic(), self._spool.clock.file_system()
         judged: dict[str, Judged] = {}
@@ -69,7 +73,7 @@ class Failures:
             judged[build_id] = Judged(seen, record.finished)
 
     def _set_aside_result(self, build_id: str, path: str) -> None:
-        """Keep in quarantine what cannot be read of a build, and forget that: whoever wants it has it built again."""
+        """Keep a result that cannot be read in quarantine, and forget the build, so that it can be built again."""
         try:
             data = fsops.read(path, self._builds.most)
         except fsops.OddFileError as error:

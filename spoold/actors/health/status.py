@@ -1,10 +1,11 @@
 """The status page: how much waits and for how long, who works, and how fast it goes, for people with a browser.
 
-Health writes it where ``[metrics] status_page`` says, each time that it is measured, by the thread that does that. The
-page has counts and times and nothing else: no ids, names or outputs, so anybody may see it. It is replaced in one step,
-everybody can read it, and the browser reads it again by itself. When health ends the page says so, and stays.
+Health writes it where ``[metrics] status_page`` says, each time that it is measured, in the thread that measures. The
+page has only counts and times, no ids, names or outputs. So anybody may see it, and everybody can read the file. The
+page is replaced in one step, and the browser reloads it by itself. When health ends, the page says so, and stays.
 
-What fails: a page that cannot be made or written stops no work. The log warns, once, until it can be again.
+What fails: a page that cannot be made or written stops no work. The log warns once, until the page can be written
+again.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ MEANING = dict(
         strict=True,
     )
 )
-TAKEN = {"accepted": "taken in"}  # by intake, and not what came of a case
+TAKEN = {"accepted": "taken in"}  # by intake: not the result of a case
 HISTORY = 3600.0  # seconds that the plot goes back
-LATE = 4  # intervals after which a daemon's file is not news any more
+LATE = 4  # intervals after which a daemon's file is out of date
 ANSWERS = tuple(sorted(FINAL))
 STYLE = "\ntable{margin:.3rem 0 1rem;width:100%;max-width:40rem}\nth,td{padding:.2rem .4rem}\n"
 
 
 class StatusPage:
-    """The page of one spool; ``measure`` has what was found in it last."""
+    """The page of one spool. ``measure`` has what was found in it last."""
 
     def __init__(self, settings: Settings, measure: Measure) -> None:
         where = settings.metrics
@@ -58,12 +59,12 @@ class StatusPage:
         self._said = False
 
     def __call__(self) -> None:
-        """Write it, where there is to be one."""
+        """Write the page, where the settings ask for one."""
         if self._path:
             self._write(self._html)
 
     def end(self) -> None:
-        """Write that it is no longer written, whatever another thread is about to do."""
+        """Write a last page that says so. Nothing that another thread writes afterwards replaces it."""
         if self._path:
             self._write(self._last, last=True)
 
@@ -76,7 +77,7 @@ class StatusPage:
                     fsops.write_private(self._private, data, mode=0o644, sync=False)
                     fsops.replace(self._private, self._path)
             self._said = False
-        except Exception as error:  # noqa: BLE001 - whatever it is, what is measured is written all the same
+        except Exception as error:  # noqa: BLE001 - the metrics are written after any error
             if not self._said:
                 log.warning("the status page cannot be written; trying again", file=self._path, error=error)
             self._said = True
@@ -119,7 +120,7 @@ def _now() -> str:
 
 
 def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; all columns but the first have numbers."""
+    """Return a table. All columns but the first hold numbers."""
     heads = "".join(f'<th scope="col"{_number(at)}>{each}' for at, each in enumerate(headings))
     body = "\n".join(
         f'<tr><th scope="row">{escaped(row[0])}' + "".join(f'<td class="n">{escaped(each)}' for each in row[1:])
@@ -133,7 +134,7 @@ def _number(column: int) -> str:
 
 
 def _queue(found: Sequence[Depth], at: float, measured: Sequence[str]) -> str:
-    """Return how much is in each state; what is dropped intake alone may count."""
+    """Return how much is in each state. Only intake may count the dropped files, so that number is its metric."""
     rows = []
     dropped = [value for text in measured for value in gauge(text, "spoold_entries", f'state="{STATES[0]}"')]
     if dropped:
@@ -146,7 +147,7 @@ def _queue(found: Sequence[Depth], at: float, measured: Sequence[str]) -> str:
 
 
 def _workers(root: str, at: float, limit: float, measured: Sequence[str]) -> str:
-    """Return how many daemons of each role give signs of life, on all hosts, and what they hold."""
+    """Return how many daemons of each role give signs of life, on all hosts, and how many entries they hold."""
     known, alive = Counter[str](), Counter[str]()
     for name in fsops.names(os.path.join(root, "tmp")):
         if name.endswith(Kept.HOST):
@@ -170,7 +171,7 @@ def _workers(root: str, at: float, limit: float, measured: Sequence[str]) -> str
 
 
 def _role(name: str) -> str:
-    """Return the role of a worker, by its name or that of its file: ``executor-default.host``."""
+    """Return the role of a worker, from its name or its file's name: ``executor-default.host``."""
     return name.partition(".")[0].partition("-")[0]
 
 

@@ -1,7 +1,7 @@
-"""Submissions that wait in ``building/`` for builds of which one is nowhere: neither filed, under way, nor finished.
+"""Submissions in ``building/`` that wait for a build that is nowhere: neither filed, under way, nor finished.
 
-An entry is as large as its client likes, so each is read once, and what it waits for is remembered. That counts until
-the entry's file is another, or the runtime, which says what a pin stands for.
+An entry is as large as its client likes, so each is read once, and the builds that it waits for are remembered. They
+are read again when the entry's file has changed, or the runtime, which says what a pin stands for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spoold.spool.store import Spool
 
 
 class Needed(NamedTuple):
-    """The builds that an entry waits for (none: there can be none), and what that was read from."""
+    """The builds that an entry waits for (none: there can be none), and the files that this was read from."""
 
     runtime: Identity | None
     file: Identity | None
@@ -32,22 +32,22 @@ class Needed(NamedTuple):
 
 
 class Unbuilt:
-    """Looks for such submissions; what is of a ``newer`` version is noted, and never one of them."""
+    """Looks for such submissions. Entries and builds of a ``newer`` version are noted, and are never among them."""
 
     def __init__(self, spool: Spool, builds: BuildStore, newer: LeftAlone) -> None:
         self._spool, self._builds, self._newer = spool, builds, newer
-        self._build_ids: dict[Entry, Needed] = {}  # what entries wait for
+        self._build_ids: dict[Entry, Needed] = {}  # the builds that entries wait for
         self._looked_up_to = 0
 
     def among(self, entries: list[Entry], patience: float) -> Iterator[Entry]:
         """Yield those of ``entries`` whose build is nowhere.
 
-        Where that takes longer than ``patience`` seconds, what the caller does included, the next calls go on with the
-        others. No more is remembered than is among ``entries``.
+        Where that takes longer than ``patience`` seconds, the caller's work included, the next calls go on with the
+        others. Only entries among ``entries`` are remembered.
         """
         runtime = attributes.identity(self._builds.runtime.path)
         known, self._build_ids = self._build_ids, {}
-        missing: dict[str, bool] = {}  # as far as it was looked at now: many wait for one build
+        missing: dict[str, bool] = {}  # for builds looked at in this call: many entries wait for one build
         began, at = self._spool.clock.monotonic(), self._looked_up_to % max(1, len(entries))
         for number, entry in enumerate(entries[at:] + entries[:at]):
             if number and self._spool.clock.monotonic() - began > patience:

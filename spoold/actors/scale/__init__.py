@@ -1,12 +1,12 @@
-"""Scale: has Slurm start executors while there is work for them, one job for each: pilots.
+"""Scale: makes Slurm start executors while there is work for them, one job for each. They are called pilots.
 
-Spec: spool-layout.md, "Pilots". Each step looks at the spool and at Slurm's list, decides anew, and submits or cancels.
-Nothing is kept on disk, but for a note that people look at: names say which pilot is which, and presence in the spool
-whether it works. Pilots that run are
-never cancelled while they renew their presence: they end by themselves when they are idle.
+Spec: spool-layout.md, "Pilots". Each step looks at the spool and at Slurm's list, decides anew, and submits or cancels
+jobs. Nothing is kept on disk but a note for people to read. Names tell which pilot a job is, and presence in the spool
+tells whether the pilot works. A pilot that runs is never cancelled while it renews its presence: it ends by itself when
+it is idle.
 
-What fails: Slurm that does not answer, or lists nothing of what was there, changes nothing, and pilots work on. A pilot
-that ends at once is tried again, ever more seldom, and never given up.
+What fails: Slurm may not answer, or may list nothing of what was there. That changes nothing, and pilots work on. A
+pilot that ends at once is tried again after longer and longer pauses, and is never given up.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = Log(Role.SCALE)
 
 
 class Scale(Threadless):
-    """All pools of one spool; ``slurm`` are the commands."""
+    """All pools of one spool. ``slurm`` runs Slurm's commands."""
 
     def __init__(self, settings: Settings, slurm: Slurm | None = None) -> None:
         """Raise :class:`OperatorError` where the settings name no pool."""
@@ -61,31 +61,31 @@ class Scale(Threadless):
         self._demand = Demand(settings, self._spool, BuildStore(settings))
         self._renewals = Renewals(settings.lease)
         self._pools: dict[str, Pool] = {}
-        self._lost: set[int] = set()  # jobs of which that was said
+        self._lost: set[int] = set()  # lost jobs that were logged
         self._noting = Noting(self._spool.root)
         self._told = Pools(slurm=False, demand=0, pools=[])
 
     @property
     def watched(self) -> list[str]:
-        """Return no directory: it goes by the clock alone."""
+        """Return no directory: scale goes by the clock alone."""
         return []
 
     def start(self) -> None:
-        """Do nothing: there is nothing to begin with."""
+        """Do nothing: there is nothing to prepare."""
 
     def stop(self) -> None:
-        """End; pilots go on without it."""
+        """End. Pilots go on without scale."""
         self._noting.end()
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings; pilots that run keep what they began with."""
+        """Use other settings. Pilots that run keep what they began with."""
         self._settings = settings
 
     def measure(self) -> None:
-        """Measure nothing: each step does."""
+        """Do nothing: each step measures."""
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:  # noqa: ARG002 - all actors are called alike
-        """Look once, and submit or cancel; return the seconds until the next look."""
+        """Look once, and submit or cancel jobs. Return the seconds until the next look."""
         scale = self._settings.scale
         listed = self._slurm.jobs(os.geteuid())
         SLURM_READY.set(listed is not None)
@@ -162,8 +162,8 @@ class Scale(Threadless):
     def _order(self, name: str, number: int, pool: PoolSettings) -> tuple[list[str], str]:
         """Return the options of sbatch for a pilot, and its command.
 
-        ``exec`` lets signals reach the executor. It gets SIGTERM so early that it can drain, and before that ends by
-        itself. A requeued pilot would wait for two minutes, so none is: another one is submitted.
+        ``exec`` lets signals reach the executor. It gets SIGTERM early enough to drain, and its own lifetime ends
+        before that. No pilot is requeued, since it would wait for two minutes. Another one is submitted instead.
         """
         notice = math.ceil(pool.drain + MARGIN)
         words = [pool.program, "--config", pool.config, "executor", "--name", f"{name}-{number}"]
@@ -195,6 +195,6 @@ def _process(pool: str, number: int) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    """Return a time limit as Slurm reads it, minutes and seconds."""
+    """Return a time limit as Slurm reads it, in minutes and seconds."""
     whole = math.ceil(seconds)
     return f"{whole // 60}:{whole % 60:02}"

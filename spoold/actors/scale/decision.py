@@ -1,4 +1,4 @@
-"""What is to be submitted and cancelled: a decision on what is seen, without any state of its own.
+"""Which jobs to submit and to cancel: a decision on what is seen, without any state of its own.
 
 Spec: spool-layout.md, "Pilots". The presence of an executor is the truth, and Slurm's list a hint. A pilot is
 ``POOL-k``, and its job is called ``spoold-POOL-k``.
@@ -18,23 +18,23 @@ from spoold.upkeep.pools import PoolState
 
 
 def job_name(pool: str, number: int) -> str:
-    """Return what the job of a pilot is called."""
+    """Return the name of a pilot's job."""
     return f"spoold-{pool}-{number}"
 
 
-PUT_OFF = "BeginTime"  # why a job waits that Slurm requeued, for two minutes: ours never ask to wait
+PUT_OFF = "BeginTime"  # why a job that Slurm requeued waits, for two minutes: ours never ask to wait
 
 
 def number_of(pool: str, job: Job) -> int | None:
-    """Return which pilot of a pool a job is, None where it is none."""
+    """Return which pilot of a pool a job is, None where it is none of them."""
     match = re.fullmatch(rf"spoold-{re.escape(pool)}-(0|[1-9][0-9]{{0,5}})", job.name)
     return int(match[1]) if match else None
 
 
 class Pilots(NamedTuple):
-    """What is seen of a pool: its jobs, by pilot; whose presence is renewed; which jobs are lost; who is to rest.
+    """The pilots of a pool: their jobs, the pilots whose presence is renewed, the lost jobs, and the pilots that rest.
 
-    A job is lost that Slurm says runs, and whose presence was not renewed for a lease.
+    ``jobs`` are by pilot. A job is lost if Slurm says that it runs, but its presence was not renewed for a lease.
     """
 
     jobs: dict[int, list[Job]]
@@ -44,7 +44,7 @@ class Pilots(NamedTuple):
 
     @property
     def live(self) -> set[int]:
-        """Return the pilots that work, or will."""
+        """Return the pilots that work or will work."""
         hoped = {
             number
             for number, jobs in self.jobs.items()
@@ -53,7 +53,7 @@ class Pilots(NamedTuple):
         return hoped | set(self.present)
 
     def state(self, name: str, pool: PoolSettings, want: int) -> PoolState:
-        """Return how many there are of each kind."""
+        """Return how many jobs and pilots there are of each kind."""
         jobs = [(number, job) for number, jobs in self.jobs.items() for job in jobs]
         return PoolState(
             pool=name,
@@ -81,7 +81,7 @@ class Decision(NamedTuple):
 
 
 def wanted(pools: Iterable[PoolSettings], demand: int) -> list[int]:
-    """Return how many pilots each pool should have for ``demand`` entries: the first ones get as many as they may."""
+    """Return how many pilots each pool should have for ``demand`` entries. Earlier pools are filled first."""
     found, left = [], float(demand)
     for pool in pools:
         count = min(pool.most, max(pool.least, math.ceil(max(0.0, left) / pool.entries)))
@@ -91,7 +91,7 @@ def wanted(pools: Iterable[PoolSettings], demand: int) -> list[int]:
 
 
 def decide(pool: PoolSettings, want: int, seen: Pilots) -> Decision:
-    """Decide for one pool. Pilots that run are never too many: they leave when they are idle."""
+    """Decide for one pool. Pilots that run are never too many, since they end when they are idle."""
     cancel = [job for jobs in seen.jobs.values() for job in jobs if job.id in seen.lost]
     cancel += [job for jobs in seen.jobs.values() for job in _doubles(jobs, seen.lost)]
     cancel += [
@@ -110,7 +110,7 @@ def decide(pool: PoolSettings, want: int, seen: Pilots) -> Decision:
 
 
 def _is_free(number: int, seen: Pilots) -> bool:
-    """Tell whether nobody has a pilot's name: none that ends just now, and no orphan of a job that Slurm forgot."""
+    """Tell whether nobody has a pilot's name: no pilot that is just ending, no orphan of a job that Slurm forgot."""
     return number not in seen.present and all(job.state is JobState.ENDED for job in seen.jobs.get(number, ()))
 
 
@@ -120,7 +120,7 @@ def _only_waits(jobs: Iterable[Job], lost: Collection[int]) -> bool:
 
 
 def _doubles(jobs: list[Job], lost: Collection[int]) -> list[Job]:
-    """Return the jobs that wait beside another of the same name: sbatch did not say that it was there."""
+    """Return the jobs that wait beside another of the same name: sbatch did not report that it had been submitted."""
     live = [job for job in jobs if job.state in (JobState.WAITS, JobState.RUNS) and job.id not in lost]
     first = min(live, key=lambda job: (job.state is JobState.WAITS, job.id), default=None)
     return [job for job in live if job is not first and job.state is JobState.WAITS]

@@ -1,8 +1,8 @@
 """Demand: how many entries a pilot could work on now, by the spool alone.
 
-Spec: spool-layout.md, "Pilots". That is what is in ``new/``, what is in ``building/`` and whose builds have ended, and
-what is in ``running/`` and renewed: entries of dead pilots start no others before they went back. An entry is as large
-as its owner likes, so each is read once, for a part of a second in each step.
+Spec: spool-layout.md, "Pilots". These entries count: all in ``new/``, those in ``building/`` whose builds have ended,
+and those in ``running/`` that are renewed. So entries of dead pilots start no other pilots before they were put back.
+An entry is as large as its owner likes, so each is read once, and each step spends only a part of a second on reading.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ BUDGET = 0.2  # seconds of a step for entries that were not read yet
 
 class _Sign(NamedTuple):
     mtime: float
-    since: float  # when it was first seen so, on the monotonic clock
-    moved: bool  # whether it was another before
+    since: float  # when this mtime was first seen, on the monotonic clock
+    moved: bool  # whether the mtime was another before
 
 
 class Renewals:
-    """Which of some files are renewed, by the mtime rule."""
+    """Tells which of some files are renewed, by the mtime rule."""
 
     def __init__(self, lease: LeaseSettings) -> None:
         self._lease = lease
         self._seen: dict[str, _Sign] = {}
 
     def among(self, mtimes: dict[str, float], file_system: float, now: float) -> set[str]:
-        """Return the names whose mtimes are renewed, at these times of the file system's clock and the monotonic one.
+        """Return the names whose mtimes are renewed.
 
-        What was never seen before counts as renewed unless its mtime is older than a lease.
+        ``file_system`` and ``now`` are the times of the file system's clock and of the monotonic one. A name that was
+        never seen before counts as renewed unless its mtime is older than a lease.
         """
         before, self._seen = self._seen, {}
         for name, mtime in mtimes.items():
@@ -57,16 +58,16 @@ class Renewals:
 
 
 class Demand:
-    """Counts on the spool; ``Spool`` and ``BuildStore`` are read, and nothing is written."""
+    """Counts entries of a spool. Reads ``Spool`` and ``BuildStore``, and writes nothing."""
 
     def __init__(self, settings: Settings, spool: Spool, builds: BuildStore) -> None:
         self._spool, self._builds = spool, builds
         self._renewals = Renewals(settings.lease)
         self._runtime: Identity | None = None
-        self._needs: dict[Entry, tuple[str, ...]] = {}  # which builds entries wait for
+        self._needs: dict[Entry, tuple[str, ...]] = {}  # the builds that each entry waits for
 
     def count(self, most: float) -> int:
-        """Return how many entries there are to work on; beyond ``most`` it does not matter."""
+        """Return how many entries there are to work on. Beyond ``most`` the number may be too low."""
         count = sum(ids.parse_entry(name) is not None for name in fsops.names(self._spool.queue.path(State.NEW)))
         count += self._running()
         return count if count >= most else count + self._built(most - count)
@@ -79,7 +80,7 @@ class Demand:
         return len(self._renewals.among(mtimes, clock.file_system() if mtimes else 0.0, clock.monotonic()))
 
     def _built(self, most: float) -> int:
-        """Return how many wait in ``building/`` for nothing any more."""
+        """Return how many entries in ``building/`` have all their builds."""
         runtime = attributes.identity(self._builds.runtime.path)
         known, self._needs = self._needs if runtime == self._runtime else {}, {}
         self._runtime = runtime
@@ -102,7 +103,7 @@ class Demand:
         return count
 
     def _needed(self, entry: Entry) -> tuple[str, ...] | None:
-        """Return the builds that an entry waits for, none where an executor has to say why there are none."""
+        """Return the builds that an entry waits for. Return none where it needs none and an executor has to say why."""
         try:
             runtime = self._builds.runtime.read()
             request = self._spool.read(State.BUILDING, entry).Request

@@ -1,8 +1,8 @@
-"""The pilots of one pool as they are seen, look after look.
+"""The pilots of one pool, as look after look sees them.
 
-Spec: spool-layout.md, "Pilots". What is remembered here only makes decisions slower or safer: a job that Slurm stops to
-list is believed to be there for a lease, and a pilot that ended soon after it began rests before it is tried again. A
-process that starts anew begins without any of it.
+Spec: spool-layout.md, "Pilots". The memory here only makes decisions slower or safer. A job that Slurm no longer lists
+is believed to be there for the length of a lease. A pilot that ended soon after it began rests before it is tried
+again. A process that starts anew begins without this memory.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from spoold.actors.scale.decision import Pilots, number_of
 from spoold.slurm import Job, JobState
 
-QUICK = 10.0  # seconds: a pilot that ended within them could not work
-FIRST, LONGEST = 1.0, 60.0  # seconds that it rests then: twice as long each time
+QUICK = 10.0  # seconds: a pilot that ended within this time could not work
+FIRST, LONGEST = 1.0, 60.0  # seconds that it then rests: twice as long each time
 
 
 class _Rest(NamedTuple):
@@ -22,20 +22,20 @@ class _Rest(NamedTuple):
 
 
 class Pool:
-    """The pilots of the pool ``name``; times are the monotonic clock's, ``lease`` is in seconds."""
+    """The pilots of the pool ``name``. Times are the monotonic clock's, ``lease`` is in seconds."""
 
     def __init__(self, name: str, lease: float) -> None:
         self._name, self._lease = name, lease
-        self._known: dict[int, tuple[Job, float]] = {}  # jobs, and when they were listed last
-        self._began: dict[int, float] = {}  # when jobs that run were seen to
-        self._absent: dict[int, float] = {}  # since when jobs run whose presence is not renewed
+        self._known: dict[int, tuple[Job, float]] = {}  # jobs, and when they were last listed
+        self._began: dict[int, float] = {}  # when running jobs were first seen to run
+        self._absent: dict[int, float] = {}  # running jobs without renewed presence, and since when
         self._waited: set[int] = set()  # jobs that were seen to wait
         self._ended: set[int] = set()  # jobs whose end was seen
         self._cancelled: set[int] = set()
         self._rests: dict[int, _Rest] = {}
 
     def see(self, listed: list[Job], present: set[int], now: float) -> Pilots:
-        """Take in what Slurm lists, and which pilots renew their presence; return what is so."""
+        """Take in what Slurm lists, and which pilots renew their presence. Return the pilots as they are now."""
         self._take_in({job.id: job for job in listed if number_of(self._name, job) is not None}, now)
         jobs: dict[int, list[Job]] = {}
         for job, _ in self._known.values():
@@ -48,7 +48,10 @@ class Pool:
         return Pilots(jobs, frozenset(present), lost, frozenset(resting))
 
     def _take_in(self, listed: dict[int, Job], now: float) -> None:
-        """Believe what is listed; what is not any more, and did not end before, is believed to be there for a lease."""
+        """Believe what is listed.
+
+        A job that is no longer listed, and whose end was not seen, is believed to be there for the length of a lease.
+        """
         for id_, job in listed.items():
             self._known[id_] = (job, now)
         for id_, (job, seen) in list(self._known.items()):
@@ -76,22 +79,22 @@ class Pool:
             self._waited.add(job.id)
         if job.state is JobState.ENDED and job.id not in self._ended:
             self._ended.add(job.id)
-            waited = job.id in self._waited  # it began and ended between two looks
+            waited = job.id in self._waited  # if so, it began and ended between two looks
             began = self._began.pop(job.id, now if waited else None)
             if began is not None and now - began < QUICK and job.id not in self._cancelled:
                 self.rest(number, now)
 
     def submitted(self, id_: int, name: str, now: float) -> None:
-        """Note a job that was submitted: it is there, whatever squeue says just then."""
+        """Note a job that was submitted. It counts as there, even if squeue does not list it yet."""
         self._known[id_] = (Job(id_, name, JobState.WAITS), now)
         self._waited.add(id_)
 
     def cancelled(self, job: Job) -> None:
-        """Note that a job is cancelled: its end says nothing of its pilot."""
+        """Note that a job is cancelled, so that its end says nothing about its pilot."""
         self._cancelled.add(job.id)
 
     def rest(self, number: int, now: float) -> None:
-        """Let a pilot rest: it could not be submitted, or ended soon."""
+        """Let a pilot rest that could not be submitted, or that ended soon."""
         before = self._rests.get(number)
         seconds = min(LONGEST, before.seconds * 2) if before else FIRST
         self._rests[number] = _Rest(seconds, now + seconds)
