@@ -1,17 +1,17 @@
 """Intake, the request handler: from the drop box into the spool.
 
-Spec: spool-layout.md, "Acceptance", "Refusals" and "Cancelling". It owns ``incoming/``, the names in ``new/`` that
-were never claimed, and what is cancelled. ``dropbox`` tells which file is next. ``acceptance`` decides what becomes
-of a submission, ``cancels`` what becomes of a cancel, ``misnamed`` what becomes of all else.
+Spec: spool-layout.md, "Acceptance", "Refusals" and "Cancelling". Intake owns ``incoming/``, the names in ``new/`` that
+were never claimed, and submissions that are cancelled. ``dropbox`` tells which file is next. ``acceptance`` decides
+about submissions, ``cancels`` about cancels, and ``misnamed`` about all other files.
 
-However much is dropped at once, one step takes a batch, which is short, and in which owners take turns by time. More
-waits where it is, and so does what its owner has no room for in the spool. An entry of a newer version of spoold is
-left alone. A client's file with the id of such an entry waits, and so does one that wants it cancelled.
+However much is dropped at once, one step takes one short batch, in which owners take turns by time. All other files
+wait where they are, also files for which their owner has no room in the spool. An entry of a newer version of spoold is
+left alone. A client's file with the id of such an entry waits, and so does a cancel for it.
 
-No event needs to be trusted: an upload that is still arriving does not parse (a strict prefix of a JSON object never
-does), so it is looked at again.
+No event needs to be trusted. An upload that is still arriving does not parse, since a strict prefix of a JSON object
+never does. So it is looked at again.
 
-What fails: a full disk, or too little left of it, leaves the client's file where it is, for the next scan.
+What fails: on a full disk, or with too little room left on it, the client's file stays where it is, for the next scan.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
-BATCH = 64  # files that one step looks at; those taken in are made durable together, and removed
-LONG = 0.1  # seconds after which no more of them are looked at: what came meanwhile may have its turn
-CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for it
+BATCH = 64  # files that one step looks at. Those taken in are made durable together, and then removed
+LONG = 0.1  # seconds after which a step looks at no more files, so that later ones get their turn
+CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for that
 FULL = 1.0  # seconds between two looks while the disk is full
 
 
 class Intake(Threadless):
-    """One drop box's intake; ``step`` is called by one thread at a time."""
+    """The intake of one drop box. One thread at a time calls ``step``."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -82,10 +82,10 @@ class Intake(Threadless):
         self._measure_depth = Measure(self._spool.root, self._spool.clock, ["incoming"])
 
     def stop(self) -> None:
-        """Nothing is held between two steps."""
+        """Do nothing: nothing is held between two steps."""
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings
         self._floor.apply_settings(settings)
         self._shares.apply_settings(settings)
@@ -95,11 +95,11 @@ class Intake(Threadless):
         self._pins.apply_settings(settings)
 
     def measure(self) -> None:
-        """Measure the drop box, which only its owner may list; may be called by another thread."""
+        """Measure the drop box, which only its owner may list. Another thread may call this."""
         self._measure_depth()
 
     def start(self) -> None:
-        """Clear what an earlier intake left half done; the client's files are all still there."""
+        """Clear what an earlier intake left half done. The clients' files are all still there."""
         for name in fsops.names(self._spool.queue.path("tmp")):
             if name.endswith(Private.ENTRY):
                 fsops.remove(self._spool.queue.path("tmp", name))
@@ -114,7 +114,10 @@ class Intake(Threadless):
         return ["incoming"]
 
     def step(self, hints: Iterable[Hint] | None = None) -> float:
-        """Take in a batch of the files that were seen; return seconds until the next scan, 0 where more is waiting."""
+        """Take in a batch of the files that were seen.
+
+        Return the seconds until the next scan, or 0 where more files wait.
+        """
         self._pins.follow()
         self._shares.look()
         if hints is None:
@@ -136,7 +139,7 @@ class Intake(Threadless):
         return min(CROWDED if self._box.crowded else usual, self._box.until_turn, self._box.until_look)
 
     def _take_batch(self) -> bool:
-        """Take in files whose turn it is; False where the host is in the way, and all wait for the next scan."""
+        """Take in files whose turn it is. Return False where the host is in the way. All then wait for a scan."""
         try:
             self._take_some()
             self._acceptance.accept_checked()
@@ -150,7 +153,7 @@ class Intake(Threadless):
         return True
 
     def _cancel_some(self) -> None:
-        """Do what makes room while there is none to take anything in. What can not be done yet is found again."""
+        """Take only cancels, which make room, while there is no room to take anything in. Others are found again."""
         try:
             self._take_some(cancels=True)
         except OSError as error:
@@ -172,11 +175,11 @@ class Intake(Threadless):
                 return
 
     def _try_to_take(self, name: str) -> bool:
-        """Deal with a file; False where it stays where it is."""
+        """Deal with a file. Return False where it stays where it is."""
         try:
             return self._take(name)
         except NewerFormatError as error:
-            self._newer.meet(error)  # nobody here can tell whose that is; what asks about it waits in incoming/
+            self._newer.meet(error)  # nobody here can read the entry, so files about it wait in incoming/
         except (TemporaryError, LeaseLostError) as error:
             log.debug("a file has to wait; it stays in incoming/", file=name, error=error)
         except OSError as error:

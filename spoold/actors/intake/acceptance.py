@@ -1,9 +1,9 @@
 """Acceptance: from a dropped file to an entry in ``new/``, or to a refusal.
 
-Spec: spool-layout.md, "Acceptance" and "Refusals". A file is read once, into a copy of our own. That copy is
-checked and stored, whatever the client does to its file afterwards. A file that does not parse may be arriving still,
-and is given up only when it has not changed for the settle time. An id is used by the first who may use it. The
-client's file is removed when the entry is durable, not before. Many are made durable together.
+Spec: spool-layout.md, "Acceptance" and "Refusals". A file is read once, into a copy of our own. That copy is checked
+and stored, whatever the client does to its file afterwards. A file that does not parse may still be arriving. It is
+given up only when it has not changed for the settle time. An id belongs to the first user who may use it and does. The
+client's file is removed after the entry is durable, not before. Many entries are made durable together.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from spoold.spool.store import Spool
 from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
-SMALL = 64 << 10  # bytes of a file that may wait to be stored with others
+SMALL = 64 << 10  # bytes up to which a file may wait to be stored with others
 NOBODY = Origin(uid=-1, gid=-1, sha256="", arrival=0)
 
 
 class Checked(NamedTuple):
-    """A file that is a submission of an id that was not used, and what is to be stored of it."""
+    """A file that is a submission with an unused id, and what is to be stored of it."""
 
     id: str
     name: str
@@ -46,7 +46,7 @@ class Checked(NamedTuple):
 
 
 class Acceptance:
-    """Takes submissions out of one drop box; what is no submission yet is remembered as ``arriving``."""
+    """Takes submissions out of one drop box. Files that are no submission yet are remembered in ``arriving``."""
 
     def __init__(
         self,
@@ -62,15 +62,15 @@ class Acceptance:
         self._settings = settings.spool
         self._spool, self._box, self._arriving = spool, box, arriving
         self._pins, self._shares, self._seldom = pins, shares, seldom
-        self._checked: dict[str, Checked] = {}  # by id: nothing is written of them yet
-        self._taken: list[tuple[str, Dropped]] = []  # their entries are written, their names not durable yet
+        self._checked: dict[str, Checked] = {}  # by id: nothing of them is written yet
+        self._taken: list[tuple[str, Dropped]] = []  # their entries are written, but the names are not durable yet
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings.spool
 
     def take(self, id_: str, name: str) -> bool:
-        """Accept or refuse a file; False where it still arrives."""
+        """Accept or refuse a file. Return False where it is still arriving."""
         path = self._box.path(name)
         if self._arriving.is_unchanged(name, path):
             return False
@@ -98,7 +98,7 @@ class Acceptance:
         return True
 
     def accept_checked(self, id_: str = "") -> None:
-        """Store what was checked, all at once; where an ``id_`` is given, only if that is among it.
+        """Store all that was checked at once. With an ``id_``, do so only if that id is among it.
 
         Raises :class:`OSError` where the host is in the way of all.
         """
@@ -110,12 +110,12 @@ class Acceptance:
                 stored = self._spool.accept_all([(each.id, each.request, each.origin) for each in checked])
             except OSError as error:
                 if error.errno in OF_THE_HOST:
-                    raise  # of those that were stored all the same the files are found again
+                    raise  # files of entries that were stored all the same are found again
             else:
                 for each, is_stored in zip(checked, stored, strict=True):
                     self._settle(each, is_stored=is_stored)
                 return
-        for each in checked:  # so that one is not in the way of others
+        for each in checked:  # one by one, so that none is in the way of others
             try:
                 self._settle(each, is_stored=self._spool.accept(each.id, each.request, each.origin))
             except OSError as error:
@@ -148,7 +148,7 @@ class Acceptance:
             self._box.remove(name, dropped)
 
     def _read(self, dropped: Dropped) -> Request:
-        if dropped.kind == strangers.UNREADABLE:  # whoever writes it may be about to change its mode
+        if dropped.kind == strangers.UNREADABLE:  # its writer may be about to change the mode
             raise IncompleteError("a file that spoold may not read here: make it readable for all (mode 0644)")
         if dropped.kind == strangers.LEASED:
             raise IncompleteError("a file on which someone holds a lease, so that it cannot be opened")
@@ -164,7 +164,7 @@ class Acceptance:
         return read_request(dropped.data, max_files=self._settings.max_files, pins=self._pins.names)
 
     def _detail(self, dropped: Dropped) -> str:
-        """Return where a file that never became a request stops being JSON; "" where that is not what is wrong."""
+        """Return where a file that never became a request stops being JSON, "" where something else is wrong."""
         if dropped.kind != "file" or dropped.links > 1:
             return ""
         why = why_incomplete(dropped.data, max_files=self._settings.max_files)
@@ -176,8 +176,8 @@ class Acceptance:
             self._taken.append((name, dropped))
             return
         self._checked[id_] = Checked(id_, name, dropped, request, origin)
-        self._shares.add(origin.uid, len(dropped.data), kept=False)  # by now, for whatever is looked at next
-        if len(dropped.data) > SMALL:  # its owner is charged for what it takes
+        self._shares.add(origin.uid, len(dropped.data), kept=False)  # now, for the files that are looked at next
+        if len(dropped.data) > SMALL:  # so that its owner is charged for the time
             self.accept_checked()
 
     def _refuse(self, id_: str, name: str, dropped: Dropped, reason: str) -> None:
@@ -193,9 +193,10 @@ class Acceptance:
         self._box.remove(name, dropped)
 
     def _refuse_name(self, id_: str, name: str, dropped: Dropped) -> None:
-        """Remove a file whose id is not for its owner to use, be it there whole or not, and leave the id free.
+        """Remove a file whose id its owner may not use, whether the file is whole or not. Leave the id free.
 
-        It is answered where its owner has room for that: who has none may not keep the name for it.
+        The owner gets an answer if their share has room for one. Without room the file is removed unanswered, so that
+        its owner cannot keep the name.
         """
         if self._shares.has_room(dropped.uid):
             owner = ids.owner_of(id_)
@@ -210,13 +211,15 @@ class Acceptance:
         return origin_of(dropped, self._spool.clock.arrival(), self._settings.max_file)
 
     def _is_repeated(self, id_: str, origin: Origin) -> bool:
-        """Tell whether the id is used; answer whatever is not the same submission again, in words that tell no more.
+        """Tell whether the id is used. If so, answer a file that is not the same submission.
+
+        The words of the answer tell no more than that.
 
         Raises :class:`TemporaryError` while the last file of an earlier submission is being removed.
         """
         earlier = self._find(id_)
         if earlier is None:
-            names = (ids.response_name(id_), ids.tar_name(id_))  # in which order they go
+            names = (ids.response_name(id_), ids.tar_name(id_))  # the order in which they are removed
             if any(fsops.exists(self._spool.queue.path(State.DONE, name)) for name in names):
                 raise TemporaryError("an earlier response of this id is being removed")
             return False
@@ -235,7 +238,7 @@ class Acceptance:
             try:
                 return self._spool.read(*place).Spool
             except LeaseLostError:
-                continue  # it moved on while we looked, which it can do only so often
+                continue  # it moved on while we looked, which can happen only a few times
             except msgspec.DecodeError:
-                return NOBODY  # nobody can tell whose it is, so it is another's
+                return NOBODY  # nobody can tell whose it is, so it counts as another user's
         return None

@@ -1,8 +1,8 @@
-"""Files in the drop box that do nothing yet: uploads on their way, and cancels that nothing answers to.
+"""Files in the drop box that do nothing yet: uploads on their way, and cancels of unknown submissions.
 
-Spec: spool-layout.md, "Acceptance" and "Cancelling". Of each is remembered how it was and since when, to be told apart
-from one that does not change any more, and from one whose owner keeps the name for too long. Of one owner so many are
-remembered; the others wait. Not thread-safe.
+Spec: spool-layout.md, "Acceptance" and "Cancelling". For each file it is remembered how it was, and since when. So
+intake can tell whether the file still changes, and whether its owner has kept the name for too long. The number of
+files that are remembered has a bound for each owner, and the others wait. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ MOST = 50_000  # files of one owner that are remembered
 
 
 class Unfinished(NamedTuple):
-    """A file that was nothing when it was looked at: what ``kind`` it was, since when it has been as it is, and since
-    when its owner has had the name. It counts for ``person``.
+    """A file that could not be used when it was looked at, and its ``kind``. It counts for ``person``.
+
+    It has been as it is since ``since``, and its owner has had the name since ``first``.
     """
 
     identity: Identity
@@ -33,7 +34,7 @@ class Unfinished(NamedTuple):
 
 
 class Arriving:
-    """What arrives, by name; ``person`` tells who stands behind a uid."""
+    """The files that arrive, by name. ``person`` returns the person behind a uid."""
 
     def __init__(self, clock: Clock, person: Callable[[int], int], settle: float, upload: float) -> None:
         self.settle, self.upload = settle, upload  # seconds
@@ -47,13 +48,13 @@ class Arriving:
         return bool(self._files)
 
     def names(self) -> list[str]:
-        """Return the names of all that is remembered."""
+        """Return the names of all files that are remembered."""
         return list(self._files)
 
     def is_unchanged(self, name: str, path: str) -> bool:
-        """Tell whether a file that did not parse is as it was and may be waited for: then it is not read again.
+        """Tell whether a file that did not parse is unchanged and may still become whole. Then it is not read again.
 
-        A lease may end without a change of the file, so one on which there was a lease is always looked at.
+        A lease may end without a change of the file. So a file on which there was a lease is always looked at.
         """
         seen = self._files.get(name)
         if seen is None or seen.kind == strangers.LEASED:
@@ -61,7 +62,7 @@ class Arriving:
         return seen.identity == attributes.identity(path) and not self._has_waited(seen)
 
     def is_settled(self, name: str, dropped: Dropped) -> bool:
-        """Tell whether a file has been as it is for the settle time."""
+        """Tell whether a file has not changed for the settle time."""
         seen = self._files.get(name)
         if seen is None or (seen.identity, seen.kind) != (dropped.identity, dropped.kind):
             self._note(name, dropped, seen if seen and seen.uid == dropped.uid else None)
@@ -69,7 +70,7 @@ class Arriving:
         return self._has_waited(seen)
 
     def is_overdue(self, name: str) -> bool:
-        """Tell whether one user has kept a name for too long, by whatever changes, from everybody else."""
+        """Tell whether one user has kept a name from everybody else for too long, whatever changed."""
         seen = self._files.get(name)
         return seen is not None and self._clock.monotonic() - seen.first >= self.upload
 

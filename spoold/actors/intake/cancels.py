@@ -1,8 +1,8 @@
-"""Cancels: files in the drop box that want a submission ended.
+"""Cancels: files in the drop box that ask for the end of a submission.
 
-Spec: spool-layout.md, "Cancelling". A cancel is its owner's to give, and an operator's. One that asks for what is
-nowhere waits for a while, since its submission may lie in the drop box still. One that asks for what runs waits for
-what its executor has to tell.
+Spec: spool-layout.md, "Cancelling". Only the owner of a submission and an operator can cancel it. A cancel of an
+unknown submission waits for a while, since the submission may still lie in the drop box. A cancel of a running
+submission waits for the answer of its executor.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from spoold.upkeep.cancel import Cancelled, Canceller, operators
 
 
 class Cancels:
-    """The cancels in one drop box; those that do nothing yet are remembered among what is ``arriving``."""
+    """The cancels in one drop box. Those that do nothing yet are remembered in ``arriving``."""
 
     def __init__(self, settings: Settings, spool: Spool, box: DropBox, arriving: Arriving, seldom: Seldom) -> None:
         self._box, self._arriving, self._seldom = box, arriving, seldom
         self._canceller = Canceller(settings, spool)
 
     def take(self, id_: str, name: str) -> bool:
-        """Cancel what is its owner's to cancel. Everything else goes after a while, so that it tells nobody anything.
+        """Cancel a submission that is this owner's to cancel. Return False where the file stays.
 
-        What is no regular file, or one that may lie elsewhere too, does nothing. False where the file stays.
+        Every other cancel is removed after a while, so that it tells nobody which ids there are. A cancel does nothing
+        if it is not a regular file, or has a second name.
         """
         dropped = strangers.look_at_dropped(self._box.path(name), len(id_) + len("\r\n") + 1)
         if dropped is None:

@@ -1,10 +1,10 @@
-"""The drop box as intake sees it: what lies there, and which file is next.
+"""The drop box as intake sees it: the files that lie there, and which of them is next.
 
-Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, so many of each owner, and owners take
-turns by the time that their files take. An owner is a person, whatever uids are theirs. Anybody can put a million names
-there: so they are looked through a part at a time, between which files of others are taken. What its owner has no room
-for stays where it is. So does a name that cannot be looked at, over which its owner may have mounted something (FUSE):
-it is nobody else's matter.
+Spec: spool-layout.md, "Overload" and "Shares". Files are remembered by name, up to a number for each owner. Owners take
+turns by the time that their files take. An owner is a person, with all uids that are theirs. Anybody can put a million
+names there. So the names are looked through a part at a time, and other owners' files are taken in between. A file for
+which its owner has no room stays where it is. So does a name that cannot be looked at: its owner may have mounted
+something over it (FUSE), and that must not delay anybody else.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from spoold.model.turns import Turns
 from spoold.upkeep.shares import Shares
 
 log = Log(Role.INTAKE)
-MOST = 50_000  # files of one owner whose names are remembered; the others are found when these are through
-PART = 1_000  # names that are looked at before the time is
-LOOKING = 0.1  # seconds that one step goes on looking
-REST = 4.0  # for how many times as long as a look through all took there is no other, where that was
+MOST = 50_000  # files of one owner whose names are remembered. A look through all names finds the others later
+PART = 1_000  # names that are looked at between two looks at the clock
+LOOKING = 0.1  # seconds of one step that go into looking
+REST = 4.0  # after a look through all names that took ``LONG``, the next one waits this many times as long
 LONG = 0.1  # seconds
-LONG_NAME = 200  # bytes of the name of a directory that are kept in its next one
+LONG_NAME = 200  # bytes of a directory's name that are kept in its new name
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
 
 
 class DropBox:
-    """What lies in the directory ``path``; what is gone of what is ``arriving`` is forgotten here."""
+    """The names in the directory ``path``. Files that are ``arriving`` and are gone are forgotten here."""
 
     def __init__(self, path: str, clock: Clock, shares: Shares, limit: int, arriving: Arriving) -> None:
-        self.limit = limit  # bytes of one file; no more of it is ever kept
+        self.limit = limit  # bytes of one file that are ever kept
         self._path = os.path.join(path, "")
         self._clock = clock
         self._shares = shares
@@ -55,23 +55,26 @@ class DropBox:
         self._rests = Rests(clock)
         self._arriving = arriving
         self._seen: set[str] = set()  # the names that wait
-        self._last: int | None = None  # whose turn it was last
+        self._last: int | None = None  # the person whose turn it was last
         self.sought = Sought(self._uid_of)
         self._seldom = Seldom(log, clock)
         self._surplus = Surplus(clock, arriving.person, self.owned, self.path, self._seldom)
         self._survey: Iterator[None] | None = None
-        self._wanted = False  # another survey is: one that goes on may have passed what is asked for
+        self._wanted = False  # another survey is wanted: the present one may have passed the name
         self._rests_until = 0.0  # on the monotonic clock
-        self._took = 0.0  # seconds, the survey
-        self._names = 0  # that it met
-        self.crowded = False  # something stays there since its owner has no room
+        self._took = 0.0  # seconds that the survey took
+        self._names = 0  # names that it met
+        self.crowded = False  # something stays there for want of room in its owner's share
 
     def path(self, name: str) -> str:
-        """Return where a file lies."""
+        """Return the path of a file."""
         return self._path + name
 
     def remove(self, name: str, dropped: Dropped) -> None:
-        """Remove a file that was dealt with, unless another one has its name by now. A directory may be set aside."""
+        """Remove a file that was dealt with, unless another file has its name by now.
+
+        A directory that is not empty is renamed instead.
+        """
         if dropped.kind == "directory":
             start = os.fsdecode(os.fsencode(name)[:LONG_NAME])
             aside = f".{start}@{secrets.token_hex(4)}.directory"
@@ -80,7 +83,7 @@ class DropBox:
             strangers.remove_dropped(self.path(name), dropped)
 
     def owned(self, name: str) -> Owned | None:
-        """Return who owns what lies there as ``name``; None where it is gone, or cannot be looked at.
+        """Return who owns the thing called ``name``. None where it is gone, or cannot be looked at.
 
         Raises :class:`OSError` where the host is in the way of all.
         """
@@ -97,13 +100,13 @@ class DropBox:
         return place.uid if place else None
 
     def scan(self) -> None:
-        """Look through all that is there from now on: after what is going on, and not at once after the last time."""
+        """Ask for a look through all names. It begins after the one that goes on, and after a pause."""
         self._wanted = True
 
     def go_on(self) -> bool:
-        """Look at the next parts of what is there, for ``LOOKING`` seconds; True when that was the last one.
+        """Look at the next parts of the names, for ``LOOKING`` seconds. Return True when the look through all is over.
 
-        Where more events come than the kernel keeps, a file is found by this alone, so nobody's may take for long.
+        Where more events come than the kernel keeps, only this finds a file. So no owner's names may take long.
         """
         self._surplus.remove_noted(LOOKING)
         began, took, is_last = self._clock.monotonic(), 0.0, False
@@ -122,18 +125,18 @@ class DropBox:
             self.sought.end()
             removed = self._surplus.end()
             self._wanted |= removed > 0
-            self._took *= 1 - removed / max(1, self._names)  # no rest for what goes, or more would come than goes
+            self._took *= 1 - removed / max(1, self._names)  # no rest for removed names, or more would come than go
             self._rests_until = self._clock.monotonic() + (REST * self._took if self._took > LONG else 0.0)
         return is_last
 
     @property
     def until_turn(self) -> float:
-        """Return the seconds until it is the turn of something that waits, without end where nothing does."""
+        """Return the seconds until the next turn of something that waits, infinity where nothing waits."""
         return min(map(self._rests.left, self._waiting.owners()), default=math.inf)
 
     @property
     def until_look(self) -> float:
-        """Return the seconds until there are more names to look at, without end where none are."""
+        """Return the seconds until there are more names to look at, infinity where no look is wanted."""
         if self._survey is not None or self._surplus.noted:
             return 0.0
         return max(0.0, self._rests_until - self._clock.monotonic()) if self._wanted else math.inf
@@ -164,9 +167,9 @@ class DropBox:
         return crowded
 
     def see(self, names: Iterable[str], *, new: bool = False) -> bool:
-        """Let files wait for their turn, each owner's oldest first; tell whether some have no room.
+        """Let files wait for their turn, each owner's oldest first. Return whether some have no room.
 
-        Where they are ``new``, some of whose owner has too many here go at once.
+        Files that are ``new``, and of an owner who has too many here, may be removed soon.
         """
         found, crowded = [], False
         for name in names:
@@ -178,7 +181,7 @@ class DropBox:
             if place := self.owned(name):
                 found.append((place.changed_ns, name, place))
         for _, name, place in sorted(found, key=lambda each: each[:2]):
-            urgent = ids.cancelled_id(name) is not None  # whoever has much lying here may want it ended
+            urgent = ids.cancelled_id(name) is not None  # an owner with many files here may want them ended
             if not self._fits(name, place):
                 crowded = True
                 continue
@@ -193,7 +196,11 @@ class DropBox:
         return crowded
 
     def _fits(self, name: str, place: Owned) -> bool:
-        """Tell whether a file may be taken in now. One that never could is, to be refused, or since it holds a name."""
+        """Tell whether a file may be taken in now.
+
+        That is also true for a file that can never have room, since it is refused, and for a file that holds another
+        user's id.
+        """
         length = min(place.length, self.limit + 1)
         never = length > self._shares.most.bytes
         id_ = ids.submission_id(name)
@@ -204,7 +211,7 @@ class DropBox:
         return False
 
     def take(self, *, cancels: bool = False) -> str | None:
-        """Take the name whose turn it is, of all or of ``cancels`` alone; None where none waits for that."""
+        """Take the name whose turn it is: of all names, or of ``cancels`` alone. None where no such name waits."""
 
         def may(person: int) -> bool:  # an owner's cancels stand first
             name, _ = self._waiting.next_of(person)
@@ -226,11 +233,11 @@ class DropBox:
             self._levels.charge(self._last, seconds)
 
     def charge_in_vain(self, worked: float) -> None:
-        """Have the owner wait for a while, since what was taken last stays where it is; ``worked`` is what it cost."""
+        """Let the owner of the name that was taken last wait, since it stays. ``worked`` is in seconds of CPU time."""
         if self._last is not None:
             self._rests.charge(self._last, worked)
 
     def forget(self) -> None:
-        """Forget all that waits: it is found again."""
+        """Forget all names that wait. They are found again."""
         self._waiting.clear()
         self._seen.clear()

@@ -1,8 +1,8 @@
-"""Refusals of names: files in the drop box that are neither a submission's nor a cancel's by their names.
+"""Refusals of names: files in the drop box with a name that is neither a submission's nor a cancel's.
 
-Spec: spool-layout.md, "Refusals". A client may rename such a file in a moment, as some do when an upload is whole. So
-it is refused when it has not changed for the settle time, and is not opened before. Nobody needs such a name: it may
-wait, as long as it likes, for room in its owner's share.
+Spec: spool-layout.md, "Refusals". A client may be about to rename such a file, as some clients do when an upload is
+whole. So the file is refused once it has not changed for the settle time, and is not opened before. Nobody else needs
+such a name. So the file may wait for room in its owner's share for as long as it takes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from spoold.upkeep.shares import Shares
 
 
 class Misnamed:
-    """Refuses them in one drop box; what does not lie there for long enough is remembered as ``arriving``."""
+    """Refuses such files in one drop box. Files that have not been there for long enough are ``arriving``."""
 
     def __init__(
         self, spool: Spool, box: DropBox, limit: int, *, arriving: Arriving, shares: Shares, seldom: Seldom
     ) -> None:
         self._spool, self._box, self._arriving = spool, box, arriving
-        self.limit = limit  # bytes of one file; no more of it is read
+        self.limit = limit  # bytes of one file that are ever read
         self._shares, self._seldom = shares, seldom
 
     def take(self, name: str) -> bool:
-        """Refuse a file; False where it may still change, or get another name."""
+        """Refuse a file. Return False where it may still change, or get another name."""
         path = self._box.path(name)
         if self._arriving.is_unchanged(name, path):
             return False

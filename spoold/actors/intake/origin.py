@@ -1,4 +1,4 @@
-"""Where a dropped file came from: whose it was, and the digest of its bytes."""
+"""Where a dropped file came from: its owner, and the digest of its bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from spoold.model.submission import Origin
 
 
 def origin_of(dropped: strangers.Dropped, arrival: float, most: int) -> Origin:
-    """Return who dropped what. Of a thing that is no file, its kind stands in for the bytes.
+    """Return the owner, the digest and the arrival of a dropped thing.
 
-    Of a file of more than ``most`` bytes only the first were read, one more than that. One with a second name was not
-    read.
+    If it is no file, the digest is that of its kind in place of the bytes. A file of more than ``most`` bytes is not
+    whole: only the first ``most`` + 1 bytes were read. Nor is a file with a second name, which was not read.
     """
     is_file = dropped.kind == "file"
     return Origin(

@@ -1,7 +1,7 @@
 """The pins that a request may name: those of the settings, and those that the builder provides.
 
-Spec: spool-layout.md, "Acceptance" and "The Build store". The builder's file is followed. While a newer version wrote
-it, no request is refused for a pin that there may be.
+Spec: spool-layout.md, "Acceptance" and "The Build store". The builder's file is read again when it changes. If a newer
+version wrote it, a request for a pin that may exist is not refused.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class KnownPins:
         self.names = frozenset(settings.nixpkgs) | {"default"}
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings
         self._read()
 
     def follow(self) -> None:
-        """Read again what the builder provides, if it is not what was read."""
+        """Read what the builder provides, if it has changed since it was last read."""
         seen = attributes.identity(self._builds.runtime.path)
         if seen != self._seen:
             self._read()

@@ -1,8 +1,8 @@
-"""Where submissions lie that a cancel asks for, when their names tell nobody.
+"""Where submissions lie that a cancel asks for, when their names do not tell their owners.
 
-Spec: spool-layout.md, "Cancelling". A cancel waits for a submission that its owner has in the drop box. That may have
-any name ``<id>@<word>.json``, so it is found by looking through all names. Only of what is asked for a name is kept,
-one for each owner. What is not asked for again is forgotten. Not thread-safe.
+Spec: spool-layout.md, "Cancelling". A cancel waits as long as its owner has the submission in the drop box. That file
+may have any name ``<id>@<word>.json``, so it is found by looking through all names. For each id that is asked for, one
+name of each owner is kept. Ids that are not asked for again are forgotten. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from spoold.model import ids
 
 
 class _Asked(msgspec.Struct):
-    """Looks through all names are numbered: which had begun when this was asked for first, and last; what was met."""
+    """An id that a cancel asked for, and the names met for it.
+
+    Looks through all names are numbered. ``first`` and ``last`` tell which one had begun when the id was first and last
+    asked for.
+    """
 
     first: int
     last: int
@@ -23,7 +27,7 @@ class _Asked(msgspec.Struct):
 
 
 class Sought:
-    """What is asked for by id; ``owner`` tells whose a name is now, None where there is nothing by that name."""
+    """The ids that are asked for. ``owner`` returns the owner of a name, None where there is nothing by that name."""
 
     def __init__(self, owner: Callable[[str], int | None]) -> None:
         self._owner = owner
@@ -36,7 +40,7 @@ class Sought:
         self._begun += 1
 
     def end(self) -> None:
-        """Note that it is over."""
+        """Note that the look has ended."""
         self._ended = self._begun
 
     def meet(self, name: str) -> None:
@@ -46,7 +50,10 @@ class Sought:
             self._asked[id_].names[uid] = name
 
     def may_lie(self, id_: str, uid: int) -> bool:
-        """Ask for a submission of a user's; False where there is none, as a look through all names since has told."""
+        """Ask for a user's submission.
+
+        Return False only after a look through all names that began later has ended without it.
+        """
         asked = self._asked.setdefault(id_, _Asked(self._begun, self._begun))
         asked.last = self._begun
         usual = f"{id_}.json"

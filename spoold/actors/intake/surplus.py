@@ -1,9 +1,10 @@
-"""Names of one person in the drop box that are more than anybody puts there: intake, who owns it, removes them.
+"""Names of one person in the drop box beyond what anybody needs. Intake, who owns the drop box, removes them.
 
 Spec: spool-layout.md, "Overload". Nobody can be kept from making files there, and each costs time whenever all names
-are looked through. So of what is not remembered so many of each person stay, the oldest. Uploads in progress count
-apart from what is to be answered. An upload that was written to of late stays even then, unless there are FAR times as
-many. Only where there are many names at all it is asked whose they are. Not thread-safe.
+are looked through. So of the names that are not remembered only a number of each person's stay, the oldest ones.
+Uploads in progress are counted apart from files that are to be answered. A young upload, which changed a short while
+ago, stays even then, up to ``FAR`` times as many. Owners are only asked for where there are many names at all. Not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from spoold.model import ids
 
 MOST_FILES = 50_000  # files of one person that are to be answered, and cancels, beside those that are remembered
 MOST_OTHERS = 10_000  # uploads in progress of one person
-MOST_NOTED = 10_000  # names that are to be removed; what is forgotten is found by the next look through all
-FAR = 2  # for so many times as many nobody looks how young they are
-YOUNG = 60.0  # seconds since the last change of an upload that goes on
+MOST_NOTED = 10_000  # names noted for removal. The next look through all finds those that are forgotten
+FAR = 2  # beyond this many times as many, uploads go even if they are young
+YOUNG = 60.0  # seconds; an upload that changed within them still goes on
 
 
 class _Name(NamedTuple):
-    """A name that lies there; the newest sorts first."""
+    """A name that lies there. The newest sorts first."""
 
     age: int  # the time of its last change in ns, negative
     name: str
@@ -34,14 +35,17 @@ class _Name(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """Names of one person that stay, those that go first on top of each heap."""
+    """The names of one person that stay. On top of each heap is the name to remove first."""
 
     files: list[_Name]
     others: list[_Name]
 
 
 class Surplus:
-    """What is too much, found in one look through all names; ``owned`` tells whose one is, and ``path`` its place."""
+    """The names that are too many, found in one look through all names.
+
+    ``owned`` returns the owner of a name, ``path`` its path.
+    """
 
     def __init__(
         self,
@@ -58,12 +62,12 @@ class Surplus:
         self.begin()
 
     def begin(self) -> None:
-        """Begin to look through all names."""
-        self._few: list[str] | None = []  # the first names; None once there are too many not to ask whose they are
+        """Begin a look through all names."""
+        self._few: list[str] | None = []  # the first names. None once there are so many that owners are asked for
         self._kept: dict[int, _Kept] = {}
 
     def meet(self, name: str) -> None:
-        """Note a name that is not remembered otherwise; remove what is too much."""
+        """Note a name that is not remembered elsewhere. Remove what is too much."""
         if self._few is None:
             self._weigh(name)
             return
@@ -85,7 +89,10 @@ class Surplus:
             self._remove(heapq.heappop(heap))
 
     def end(self) -> int:
-        """Remove what is too much of all and not young, and say so; return how many names were removed in this look."""
+        """Remove the uploads that are too many and not young, and log all removals.
+
+        Return how many names were removed in this look.
+        """
         old = (self._clock.nearly() - YOUNG) * 1e9
         for kept in self._kept.values():
             for _ in range(len(kept.others) - MOST_OTHERS):
@@ -104,15 +111,15 @@ class Surplus:
         return removed
 
     def has_most(self, person: int) -> bool:
-        """Tell whether a person had as many submissions as may be, when all names were looked through last."""
+        """Tell whether a person had the most files allowed at the last look through all names."""
         return person in self._have_most
 
     def note(self, name: str, place: attributes.Owned) -> None:
-        """Note a name that is to be removed, when those of others were seen."""
+        """Note a name to remove after other persons' names were looked at."""
         self.noted.append(_Name(-place.changed_ns, name, place))
 
     def remove_noted(self, seconds: float) -> None:
-        """Remove what was noted, for so long."""
+        """Remove names that were noted, for ``seconds``."""
         until = self._clock.monotonic() + seconds
         while self.noted and self._clock.monotonic() < until:
             self._remove(self.noted.popleft())
@@ -121,6 +128,6 @@ class Surplus:
         try:
             if strangers.remove_of(self._path(found.name), found.place.uid):
                 self._removed[self._person(found.place.uid)] += 1
-        except OSError as error:  # a directory that is not empty is its owner's to remove
+        except OSError as error:  # a directory that is not empty is for its owner to remove
             message = "could not remove a name beyond what one user may have in incoming/"
             self._seldom.error(message, error.errno, file=found.name, error=error)
