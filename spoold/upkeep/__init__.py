@@ -1,1 +1,1 @@
-"""What keeps a spool in order: what goes, what is asked for, who is present. The daemons and `spoolctl` use it."""
+"""Keeps a spool in order: what is removed, what is asked for, who is present. The daemons and `spoolctl` use it."""

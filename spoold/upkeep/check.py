@@ -1,8 +1,8 @@
-"""The check: every file of the spool is explained by a state, or it is said what it is and what is to be done.
+"""The check: names each file of the spool that no state explains, and what is to be done about it.
 
-Spec: spool-layout.md, "Check and repair". Each file is judged alone and by names that can be looked at any time, so
-the daemons may run meanwhile: what looks wrong only since it moved under the eyes of the check is explained at the
-second look. What a newer version of spoold wrote is named, and left alone. What is done about a file, ``repair`` does.
+Spec: spool-layout.md, "Check and repair". Each file is judged alone, by names that can be looked at any time. So the
+daemons may run meanwhile. A file may only look wrong because it moved while the check looked. The second look explains
+such a file. A file that a newer version of spoold wrote is named, and left alone. ``repair`` does what is to be done.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Check:
         }
 
     def survey(self, without: Collection[str] = ()) -> Iterator[Unexplained | None]:
-        """Yield what looks unexplained at a first look, None after every few names; leave directories out."""
+        """Yield the files that look unexplained at a first look, and None after every few names.
+
+        The directories in ``without`` are left out.
+        """
         known = {directory.path for directory in DIRECTORIES}
         for directory in DIRECTORIES:
             if directory.path in without:
@@ -65,16 +68,16 @@ class Check:
                         yield None
 
     def unexplained(self) -> list[Unexplained]:
-        """Return what no state explains, at a second look either."""
+        """Return the files that no state explains, at a second look either."""
         first = [found for found in self.survey() if found]
         if first:
             time.sleep(SECOND_LOOK)
         return [again for found in first if (again := self.judge(found.path)) == found]
 
     def judge(self, path: str) -> Unexplained | None:
-        """Tell what is wrong with one file, None where nothing is or where it is gone.
+        """Tell what is wrong with one file, None where it is fine or gone.
 
-        Over a name that is theirs users can mount a file system of their own, and then it cannot be looked at.
+        Users can mount a file system of their own over a name that is theirs. Such a file cannot be looked at.
         """
         directory, name = os.path.split(path)
         try:

@@ -1,10 +1,11 @@
-"""Leavings: what an executor keeps in ``tmp/`` under its name, and that goes when nobody has that name any more.
+"""Leavings: the files that an executor keeps in ``tmp/`` under its name. They go when nobody has that name any more.
 
-Spec: spool-layout.md, "Several hosts". Executors of a pool come and go, under names that may never be used again. One
-that ends by itself takes along what it kept. What a killed one left health removes, once its presence was not renewed
-for ``ABANDONED`` seconds: long after its entries went back, so that notes of what it held are of no use.
+Spec: spool-layout.md, "Several hosts". Executors of a pool come and go, under names that may never be used again. An
+executor that ends by itself removes what it kept. Health removes the files of an executor that was killed, once its
+presence was not renewed for ``ABANDONED`` seconds. By then its entries went back long ago, so its notes of what it held
+are of no use.
 
-Whoever was only stopped for so long finds its presence gone and ends, as after another took its name.
+An executor that was only stopped for that long finds its presence gone and ends, as if another had taken its name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OF_EXECUTORS = re.compile(rf"((?:executor|router)-.+?)(?:{'|'.join(map(re.escape
 
 
 def clear(root: str, process: str) -> None:
-    """Remove what the executor ``process`` kept; what the host keeps us from removing stays."""
+    """Remove the files that the executor ``process`` kept. Files that the host keeps us from removing stay."""
     directory = os.path.join(root, "tmp")
     notes = os.path.join(directory, process + Kept.HELD)
     with contextlib.suppress(OSError):
@@ -39,12 +40,12 @@ def clear(root: str, process: str) -> None:
 
 
 class _Sign(NamedTuple):
-    mtime: float  # the latest of what it keeps
-    since: float  # for so long it is that, on the monotonic clock
+    mtime: float  # the latest of its files
+    since: float  # since when it is the latest, on the monotonic clock
 
 
 class Leavings:
-    """Removes what executors left that are gone from the spool ``root``."""
+    """Removes from the spool ``root`` the files of executors that are gone."""
 
     def __init__(self, root: str, lease: LeaseSettings, clock: Clock) -> None:
         self._root, self._lease, self._clock = root, lease, clock
@@ -52,7 +53,7 @@ class Leavings:
         self._rests_until = float("-inf")
 
     def step(self) -> list[str]:
-        """Look, now and then; return the processes of which all was removed."""
+        """Look, every ``LOOK`` seconds at most. Return the processes whose files were removed."""
         now = self._clock.monotonic()
         if now < self._rests_until:
             return []
@@ -64,7 +65,7 @@ class Leavings:
         if not self._signs:
             return []
         oldest = self._clock.file_system() - ABANDONED
-        # A host that slept finds all of them old: each gets the time to renew its presence.
+        # After a host slept, all of them look old. So each gets time to renew its presence.
         gone = [
             process
             for process, sign in self._signs.items()
@@ -85,5 +86,5 @@ class Leavings:
         return latest
 
     def _is_here(self, process: str) -> bool:
-        """Tell whether a process of this host has the lock: it was stopped, and may go on."""
+        """Tell whether a process of this host has the lock. It was stopped, and may go on."""
         return bool(machine.lock_holders(os.path.join(self._root, "tmp", process + Kept.LOCK)))

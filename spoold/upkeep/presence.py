@@ -1,10 +1,10 @@
-"""Presence: which host has a role of a spool, where several hosts share it.
+"""Presence: which host has a role of a spool, where several hosts share the spool.
 
-Spec: spool-layout.md, "Several hosts". The locks that keep a role to one process may be each host's own on a remote
-file system. So whoever has the lock also keeps a file that says which host they are on, and renews its mtime; another
-host that finds it renewed does not start. One that stalled, so that its file was taken, has lost the role and must end.
-Entries need none of this, their renames decide. It is for what a role keeps by itself: notes of what it held, turns,
-the Nix store.
+Spec: spool-layout.md, "Several hosts". On a remote file system, the locks that keep a role to one process may be each
+host's own. So the process with the lock also keeps a file that names its host, and renews the file's mtime. Another
+host that sees it renewed does not start. A process that stalled so long that its file was taken has lost the role, and
+must end. Entries do not need this, since their renames decide. It protects what a role keeps by itself: notes of what
+it held, turns, the Nix store.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from spoold.model.ids import Kept, Private
 from spoold.spool.lease import has_run_out
 
 log = Log("daemon")
-LOOK = 0.5  # seconds between two looks at another host's file, at most
+LOOK = 0.5  # seconds at most between two looks at another host's file
 
 
 class Presence:
-    """The role ``name`` on this host; ``lost`` is called, by a thread, once another host has it."""
+    """The role ``name`` on this host. A thread calls ``lost`` once another host has the role."""
 
     def __init__(self, root: str, name: str, lease: LeaseSettings, lost: Callable[[], None]) -> None:
         self._name = name
@@ -38,12 +38,12 @@ class Presence:
         self._clock = Clock(os.path.join(root, "tmp", name + Kept.HOST + Kept.PROBE))
         self._lease = lease
         self._lost = lost
-        self._mine: io.FileIO | None = None  # kept open, so that no other file gets its number
+        self._mine: io.FileIO | None = None  # kept open, so that no other file gets its inode number
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"presence-{name}", daemon=True)
 
     def take(self) -> None:
-        """Take the role for this host; raises :class:`OperatorError` where another host has it and lives."""
+        """Take the role for this host. Raises :class:`OperatorError` where another host has it and is alive."""
         here = machine.host_name()
         said = fsops.read(self._path)
         there = here if said is None else said.decode(errors="replace")
@@ -57,7 +57,7 @@ class Presence:
         self._thread.start()
 
     def give_up(self) -> bool:
-        """Let another host have it at once; tell whether none had it before."""
+        """Let another host have the role at once. Return whether this one still had it."""
         self._stop.set()
         self._thread.join()
         mine = self._is_mine()
@@ -68,7 +68,7 @@ class Presence:
         return mine
 
     def _is_renewed(self, host: str) -> bool:
-        """Wait until another host's file is renewed or gone, or is as old as a lost lease."""
+        """Wait until another host's file is renewed (True), or is gone or as old as a lost lease (False)."""
         log.info("another host had this role last; looking whether it lives", role=self._name, host=host)
         first, began = fsops.mtime(self._path), time.monotonic()
         while True:
@@ -93,10 +93,10 @@ class Presence:
                     self._lost()
                     return
             except OSError:
-                continue  # a file server that does not answer: the next time tells
+                continue  # a file server that does not answer: the next renewal tells
 
 
 def elsewhere(root: str, name: str) -> str:
-    """Return the name of another host that had a role last, "" where there is none."""
+    """Return the name of another host that last had a role, "" where there is none."""
     said = (fsops.read(os.path.join(root, "tmp", name + Kept.HOST)) or b"").decode(errors="replace")
     return "" if said == machine.host_name() else said.partition(" ")[0]

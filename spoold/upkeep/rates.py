@@ -1,6 +1,6 @@
-"""How fast a spool goes: what its daemons have counted, as their files for Prometheus tell (``host.textfile``).
+"""How fast a spool goes: the counts in the files that its daemons write for Prometheus (``host.textfile``).
 
-The files are other users', so what is no file, too long, or cannot be read counts as none.
+Other users write these files. So a path that is no file, is too long or cannot be read counts as having no counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COUNTED = re.compile(r'^spoold_(responses|dropped)_total\{.*?\b(?:status|outcome
 
 
 class Rates:
-    """What the daemons of a spool count, and how fast it grows between two times at which they said so."""
+    """The counts of a spool's daemons, and how fast they grow between two times at which a daemon wrote its file."""
 
     def __init__(self, directory: str, spool: str) -> None:
         self._directory, self._spool = directory, spool
@@ -26,7 +26,7 @@ class Rates:
         self._rates: dict[str, dict[str, float]] = {}
 
     def look(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-        """Return the totals, and what is added to each in a second; None: nothing is known (yet)."""
+        """Return the totals, and the growth of each per second. Either is None where nothing is known (yet)."""
         totals: dict[str, float] = {}
         for path, written, text in texts(self._directory, self._spool):
             counts: dict[str, float] = {}
@@ -44,7 +44,7 @@ class Rates:
         before = self._before.get(path)
         if before and written > before[0]:
             span = written - before[0]
-            # A daemon that was started anew counts from 0.
+            # A daemon that was restarted counts from 0.
             grown = {name: value - before[1].get(name, 0.0) for name, value in counts.items()}
             self._rates[path] = {name: max(0.0, value) / span for name, value in grown.items()}
         if before is None or written > before[0]:
@@ -57,13 +57,13 @@ def texts(directory: str, spool: str, since: float = 0.0) -> Iterator[tuple[str,
         try:
             written, data = os.lstat(path).st_mtime, fsops.read(path, MOST)
         except OSError:
-            continue  # its daemon ended
+            continue  # its daemon has ended
         if data is not None and written >= since:
             yield path, written, data.decode(errors="replace")
 
 
 def gauge(text: str, name: str, labels: str = "") -> list[float]:
-    """Return the values of a series in a text, of those that have these labels."""
+    """Return the values of a series in a text, with these labels."""
     found = re.findall(rf"^{re.escape(name)}\{{[^\n]*{re.escape(labels)}[^\n]*\}} (\S+)$", text, re.MULTILINE)
     return [_number(value) for value in found]
 

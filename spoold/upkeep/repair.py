@@ -1,7 +1,7 @@
-"""The repair: what is done about a file that no state explains.
+"""The repair: deals with a file that no state explains.
 
-Spec: spool-layout.md, "Check and repair". Nothing that cannot be read is deleted: it goes to ``quarantine/``, and its
-reason beside it.
+Spec: spool-layout.md, "Check and repair". A file that cannot be read is never deleted. It goes to ``quarantine/``, with
+the reason beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._@-]")
 
 
 def repair(spool: Spool, found: Unexplained) -> None:
-    """Do what is said of a file; may be repeated."""
+    """Carry out the action for a file. May be repeated."""
     path = os.path.join(spool.root, found.path)
     if found.action is Action.REMOVE:
         fsops.remove(path)
@@ -45,7 +45,7 @@ def _quarantine(spool: Spool, path: str, found: Unexplained) -> None:
 
 
 def _answer(spool: Spool, found: Unexplained) -> None:
-    """End a submission that cannot go on; its owner, where that can be read, gets the one answer that is due."""
+    """End a submission that cannot go on. Its owner gets the answer that is due, where the owner can be read."""
     directory, name = os.path.split(found.path)
     state, entry = State(directory), ids.parse_entry(name)
     if entry is None:

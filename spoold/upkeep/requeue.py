@@ -1,7 +1,7 @@
-"""Requeueing: what was answered is run once more, because the operator says so.
+"""Requeueing: runs a finished submission once more, because the operator asks for it.
 
-Spec: spool-layout.md, "Requeueing". The old answer goes first, then the entry back to ``new/``, as a new file: whoever
-held the old one, however long ago, finds that this is not it.
+Spec: spool-layout.md, "Requeueing". The old answer is removed first. The entry then goes back to ``new/``, as a new
+file. So a process that held the old file, however long ago, finds that this is another one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spoold.spool.store import Spool
 
 
 def requeue(spool: Spool, id_: str) -> None:
-    """Begin a finished submission anew; raises :class:`OperatorError` where that cannot be."""
+    """Begin a finished submission anew. Raises :class:`OperatorError` where that is not possible."""
     with locked(spool.queue.path("tmp", f"requeue{Kept.LOCK}"), exclusive=True):
         try:
             _requeue(spool, id_)
@@ -53,8 +53,8 @@ def _requeue(spool: Spool, id_: str) -> None:
         fsops.sync_directory(queue.path(State.DONE))
     spool.write_progress(id_, Response(), submission.Spool, attempt=0)
     fsops.replace(copy, finished)
-    queue.take_over_id(again)  # before it leaves done/, where the id alone finds it
+    queue.take_over_id(again)  # before it leaves done/, where only the id finds it
     fsops.move(finished, queue.entry_path(State.NEW, again))
-    queue.take_over_id(again)  # once more: whoever held the old one may have taken that note for its own
+    queue.take_over_id(again)  # once more: the holder of the old entry may have taken that note for its own
     for directory in (State.NEW, State.DONE):
         fsops.sync_directory(queue.path(directory))

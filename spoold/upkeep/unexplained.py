@@ -1,4 +1,4 @@
-"""What the check says of a file that no state of this version explains, and what a repair does about it.
+"""The verdict of the check about a file that no state of this version explains, and what a repair does about it.
 
 Spec: spool-layout.md, "Check and repair".
 """
@@ -17,7 +17,7 @@ from spoold.model.formats import Stored
 
 
 class Action(StrEnum):
-    """What a repair does about a file."""
+    """What a repair can do about a file."""
 
     QUARANTINE = "move to quarantine/"
     REMOVE = "remove"
@@ -27,7 +27,7 @@ class Action(StrEnum):
 
 
 class Verdict(NamedTuple):
-    """Why a file is named, and what a repair does; ``format`` is that of what a newer version wrote, else 0."""
+    """Why a file is named, and what a repair does. ``format`` is set where a newer version wrote the file, else 0."""
 
     why: str
     action: Action
@@ -44,7 +44,7 @@ class Unexplained(msgspec.Struct, frozen=True):
 
 
 def undecodable(path: str, kind: type[Stored]) -> Verdict | None:
-    """Tell what keeps a file of ours from being read, None where nothing does."""
+    """Tell why a file of ours cannot be read, None where it can."""
     try:
         data = fsops.read(path)
         if data is not None:
@@ -57,12 +57,12 @@ def undecodable(path: str, kind: type[Stored]) -> Verdict | None:
 
 
 def newer(path: str, kind: type[Stored]) -> Verdict | None:
-    """Tell of a file that a newer version wrote, None of any other."""
+    """Give the verdict on a file that a newer version wrote, None for any other file."""
     found = formats.newer(lambda: formats.decode(fsops.read(path) or b"", kind, path))
     return left(found) if found else None
 
 
 def left(newer: NewerFormatError) -> Verdict:
-    """Return what is said of a file that a newer version wrote."""
+    """Return the verdict on a file that a newer version wrote."""
     why = f"of a newer version of spoold (format {newer.format}): upgrade this one"
     return Verdict(why, Action.LEAVE, newer.format)

@@ -1,9 +1,10 @@
-"""Usage: which owner used how many slot-seconds lately, as an executor notes it for ``spoolctl top``.
+"""Usage: how many slot-seconds each owner used lately, as executors note it for ``spoolctl top``.
 
-Spec: spool-layout.md, "Turns". Each executor keeps ``tmp/executor-<name>.usage``, replaced now and then while its slots
-have work, with a line for each of the ``MOST`` owners who used most, ``<uid> <slot-seconds>``, and one for all others
-together, ``others <slot-seconds>``. Who reads it has it fade by its age. Nothing is decided by it: it is not synced,
-what cannot be read counts as nothing, and nobody but the daemons may read it, since it tells who is at work.
+Spec: spool-layout.md, "Turns". Each executor keeps ``tmp/executor-<name>.usage``, and replaces it at times while its
+slots have work. The file has a line ``<uid> <slot-seconds>`` for each of the ``MOST`` owners who used most, and a line
+``others <slot-seconds>`` for all other owners together. A reader lets the numbers fade by the age of the file. Nothing
+is decided by it. So it is not synced, and a file or line that cannot be read counts as nothing. Only the daemons may
+read it, since it tells who is at work.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from spoold.model.timeshare import HALF_LIFE
 MOST = 20  # owners
 LARGEST = 1 << 16  # bytes of a note
 LINE = re.compile(r"([0-9]{1,10}|others) ([0-9]{1,12}\.[0-9]{3})")
-OTHERS = None  # stands for the owners who are not named
+OTHERS = None  # stands for the owners who have no line
 
 
 def note(root: str, name: str, used: Mapping[int, float]) -> None:
-    """Say who used how many slot-seconds lately, by uid; ``name`` is the executor's process."""
+    """Note how many slot-seconds each uid used lately. ``name`` is the executor's process."""
     ordered = sorted(used.items(), key=lambda each: -each[1])
     lines = [f"{uid} {seconds:.3f}\n" for uid, seconds in ordered[:MOST]]
     if len(ordered) > MOST:
@@ -37,9 +38,9 @@ def note(root: str, name: str, used: Mapping[int, float]) -> None:
 
 
 def noted(root: str, now: float) -> dict[int | None, float]:
-    """Return what all executors together noted, as it has faded at ``now``, in seconds since the epoch.
+    """Return the sum of what all executors noted, faded until ``now``, in seconds since the epoch.
 
-    ``OTHERS`` is the key of those who are not named.
+    ``OTHERS`` is the key of the owners who have no line.
     """
     found: dict[int | None, float] = {}
     directory = os.path.join(root, "tmp")

@@ -1,7 +1,8 @@
-"""Wishes: whoever runs a submission is asked to end it, and to tell what it came to so far.
+"""Wishes: ask the holder of a submission to end it, and to tell how far it came.
 
-Spec: spool-layout.md, "Cancelling". An executor that lives answers by itself, as it answers whatever it holds. So a
-wish is a second name of the entry and decides nothing. It is waited for until its time is over. Not thread-safe.
+Spec: spool-layout.md, "Cancelling". An executor that is alive answers the submission itself, like any that it holds. So
+a wish is only a second name of the entry, and decides nothing. The asker waits until the wish's time is over. Not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from spoold.model.ids import Entry
 from spoold.spool.owned import OwnedQueue
 
 log = Log("spool")
-FORGOTTEN = 60.0  # seconds after its time a wish is forgotten that nobody came back to
+FORGOTTEN = 60.0  # seconds after its time until a wish that nobody came back to is forgotten
 
 
 class Wishes:
-    """What the holders of entries in ``queue`` were asked to end; each has ``patience`` seconds for it."""
+    """The wishes to holders of entries in ``queue``. A holder has ``patience`` seconds for each."""
 
     def __init__(self, queue: OwnedQueue, clock: Clock, patience: float) -> None:
         self.patience = patience
@@ -25,7 +26,7 @@ class Wishes:
         self._until: dict[str, float] = {}  # by id, the oldest first, on the monotonic clock
 
     def wait(self, entry: Entry) -> bool:
-        """Ask whoever holds an entry in ``running/`` to end it, once; tell whether that may still be waited for."""
+        """Ask the holder of an entry in ``running/`` to end it, once. Return whether to wait for the holder still."""
         now = self._clock.monotonic()
         if entry.id not in self._until:
             if not self._ask(entry):
@@ -38,7 +39,7 @@ class Wishes:
     def _ask(self, entry: Entry) -> bool:
         try:
             return self._queue.ask_to_end(entry)
-        except OSError as error:  # a full disk: then it is ended without what it came to, which makes room
+        except OSError as error:  # a full disk: it is then ended without its holder's result, which makes room
             log.warning("an executor cannot be asked to end an entry", submission=entry.id, error=error)
             return False
 
@@ -49,6 +50,6 @@ class Wishes:
             del self._until[id_]
 
     def withdraw(self, id_: str) -> bool:
-        """Take back what was asked of an id that is answered; tell whether anything was."""
+        """Take back the wish for an id that is answered. Return whether there was one."""
         fsops.remove(self._queue.wish(Entry(id_, 1)))
         return self._until.pop(id_, None) is not None

@@ -1,1 +1,1 @@
-"""Judges: what explains a file, by where it lies. Each knows one kind of thing; ``check`` asks the right one."""
+"""Judges: tell what explains a file, by where it lies. Each knows one kind of file. ``check`` asks the right one."""

@@ -1,4 +1,4 @@
-"""The judge of builds: their entries, their results, and what the builder keeps beside them.
+"""The judge of builds: their entries, their results, and the files that the builder keeps beside them.
 
 Spec: spool-layout.md, "The Build store" and "Check and repair".
 """
@@ -27,14 +27,14 @@ NAMES = {
     "builds/used": re.compile(r"[0-9a-f]{64}@[0-9]+"),
     "builds/collect": re.compile(r"[A-Za-z0-9-]+(\.result)?\.json"),
 }
-KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what these files hold, by how their names end
+KINDS: dict[str, tuple[tuple[str, type[Stored]], ...]] = {  # what these files hold, by the end of their names
     "builds": (("pins.json.result.json", PinsAnswer), ("runtime.json", Runtime), ("fetching.json", FetchingNow)),
     "builds/collect": ((".result.json", Report), (".json", Order)),
 }
 
 
 class BuildJudge:
-    """Judges what belongs to the builds of the spool at ``root``. A verdict is None where all is well."""
+    """Judges the files that belong to builds, in the spool at ``root``. A verdict is None where a file is fine."""
 
     def __init__(self, root: str, queue: Queue) -> None:
         self._root = root
@@ -62,7 +62,7 @@ class BuildJudge:
         return newer(self._queue.path(State.DONE, name), Dependencies) or unfinished
 
     def beside(self, directory: str, name: str) -> Verdict | None:
-        """Judge what lies beside the builds, in ``directory`` below the spool's root."""
+        """Judge a file beside the builds, in ``directory`` below the spool's root."""
         if not NAMES[directory].fullmatch(name):
             return Verdict("not a name of this directory", Action.QUARANTINE)
         kind = next((kind for ending, kind in KINDS.get(directory, ()) if name.endswith(ending)), None)

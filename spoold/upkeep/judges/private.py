@@ -1,7 +1,7 @@
-"""The judge of private files: what processes write in ``tmp/`` before it is shown, and what they keep there.
+"""The judge of private files: those that processes write in ``tmp/`` before they publish, and those that they keep.
 
-Spec: spool-layout.md, "Commit and publication" and "Check and repair". A result explains itself by its entry, and all
-else by its age: whoever wrote it comes back soon, or is dead.
+Spec: spool-layout.md, "Commit and publication" and "Check and repair". The entry of a result explains that result. Age
+explains all other files: a young file's writer is still at work, and an old file's writer is dead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT = re.compile(rf".*({'|'.join(map(re.escape, Kept))})")
 
 
 class PrivateJudge:
-    """Judges what is in ``tmp/`` of one ``queue``, which is ``directory`` below the root of ``spool``."""
+    """Judges the files in ``tmp/`` of one ``queue``. ``directory`` is that ``tmp/``, below the root of ``spool``."""
 
     def __init__(self, spool: Spool, queue: Queue, directory: str) -> None:
         self._spool = spool
@@ -29,7 +29,7 @@ class PrivateJudge:
         self._directory = directory
 
     def judge(self, name: str) -> Verdict | None:
-        """Judge a file by its name, None where that explains it."""
+        """Judge a file by its name. Return None where that explains it."""
         path = f"{self._directory}/{name}"
         if ids.is_trial(name):
             return None if is_young(self._spool, path) else Verdict("what a doctor tried that died", Action.REMOVE)
@@ -39,7 +39,7 @@ class PrivateJudge:
             return self._result(path, result)
         beside = ids.result_beside(name)
         if beside and fsops.exists(self._queue.path("tmp", beside)):
-            return None  # it goes with that
+            return None  # it goes with the result beside it
         if not ids.is_private(name):
             return Verdict("not a private file of spoold's", Action.QUARANTINE)
         return None if is_young(self._spool, path) else Verdict("what a process wrote that died", Action.REMOVE)

@@ -1,7 +1,7 @@
-"""The judge of submissions: their entries, their answers, and what lies elsewhere for them.
+"""The judge of submissions: their entries, their answers, and their files in other directories.
 
-Spec: spool-layout.md, "States" and "Check and repair". After a crash an entry may have two names, of which the later
-one counts. An answer has to be its owner's to read and nobody's to change.
+Spec: spool-layout.md, "States" and "Check and repair". After a crash an entry may have two names. The later one counts.
+The owner of an answer must be able to read it, and nobody may change it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from spoold.upkeep.unexplained import Action, Verdict, left, newer
 
 
 class SubmissionJudge:
-    """Judges what belongs to the submissions of one ``spool``. A verdict is None where all is well."""
+    """Judges the files that belong to submissions, in one ``spool``. A verdict is None where a file is fine."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._queue = spool.queue
 
     def in_incoming(self, name: str) -> Verdict | None:
-        """Judge a name in the drop box, which is a client's."""
+        """Judge a name in the drop box. It is a client's."""
         if not ids.is_upload_in_progress(name) or is_young(self._spool, f"incoming/{name}"):
             return None
         return Verdict("a client's: an upload that nobody goes on with", Action.LEAVE)
@@ -45,7 +45,10 @@ class SubmissionJudge:
         return self._unreadable(path, entry.id)
 
     def _later(self, state: State, entry: Entry) -> str:
-        """Return where else a submission is and counts, "" where nowhere: both names may be there after a crash."""
+        """Return where a submission is in a later state, which counts, "" where it is not.
+
+        After a crash both names may be there.
+        """
         if fsops.exists(self._queue.path(State.DONE, ids.done_name(entry.id))):
             return "done/"
         flow = Kind.SUBMISSION.on_its_way
@@ -69,7 +72,7 @@ class SubmissionJudge:
         return Verdict("holds another submission than its name says", Action.ANSWER)
 
     def in_done(self, name: str) -> Verdict | None:
-        """Judge an entry, an answer, or the digest of one."""
+        """Judge an entry, an answer, or the digest of an answer."""
         if name.endswith((ids.response_name(""), ".refused.json", DIGEST, Private.OUTPUTS)):
             return self._answered(name)
         if ids.is_trial(name):
@@ -93,12 +96,12 @@ class SubmissionJudge:
             if not name.endswith(Private.OUTPUTS):
                 return Verdict("a response whose entry is gone: what retention was about to remove", Action.REMOVE)
             if fsops.exists(self._queue.path(State.DONE, ids.response_name(id_))):
-                return None  # it goes after that
+                return None  # the tar goes after that
             return Verdict("files beside a response that is gone: what retention was about to remove", Action.REMOVE)
         return self._for_its_owner(name)
 
     def _for_its_owner(self, name: str) -> Verdict | None:
-        """Look whether an answer can be read by its owner, and changed by nobody but us."""
+        """Judge whether its owner can read an answer, and nobody but us can change it."""
         path = self._queue.path(State.DONE, name)
         found, directory = attributes.rights(path), attributes.rights(self._queue.path(State.DONE))
         if found is None or directory is None or self._spool.answers.is_fine(found, directory):
@@ -119,7 +122,7 @@ class SubmissionJudge:
         return Verdict("a side file of a submission that is gone", Action.REMOVE)
 
     def in_ids(self, name: str) -> Verdict | None:
-        """Judge a note of whose an id is."""
+        """Judge a note of who owns an id."""
         if not ids.is_id(name):
             return Verdict("not an id", Action.QUARANTINE)
         try:
