@@ -1,7 +1,7 @@
-"""The archive: what is to be removed from ``done/`` goes to the operator's command first, as it was published.
+"""The archive: before a sweep removes files from ``done/``, the operator's command gets them, as they were published.
 
-Spec: spool-layout.md, "Retention". A command that fails leaves everything where it is, and is tried again with the next
-sweep. What cannot be read to be archived stays alone, with its entry, and holds up nothing else.
+Spec: spool-layout.md, "Retention". If the command fails, everything stays where it is, and the next sweep tries again.
+An answer that cannot be read for the archive stays, with its entry, and delays nothing else.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ log = Log("retention")
 
 
 class Archive:
-    """Archives what lies in ``done/`` of one spool, a part at a time, with pauses for its caller to do other things.
+    """Archives files of ``done/`` of one spool, a part at a time, with pauses in which its caller does other things.
 
-    What cannot be read is said ``seldom``.
+    ``seldom`` logs the files that cannot be read.
     """
 
     def __init__(self, spool: Spool, seldom: Seldom) -> None:
@@ -41,7 +41,7 @@ class Archive:
         self._stopped.set()
 
     def archived(self, old: list[Item], rules: Rules) -> Generator[Pause, None, list[Item]]:
-        """Return what may go: what was archived, where that is asked for."""
+        """Return the items that may be removed: those that were archived, or all where no archive is asked for."""
         if not rules.archive:
             return old
         going, names, taken = yield from self._take_back(old)
@@ -54,16 +54,16 @@ class Archive:
         if running.result():
             return going
         for name in taken:
-            self._spool.write_anew(name)  # its owner may fetch it for longer
+            self._spool.write_anew(name)  # its owner may still fetch it
             yield Pause.WORKED
         return []
 
     def _take_back(self, old: list[Item]) -> Generator[Pause, None, tuple[list[Item], list[str], list[str]]]:
-        """Return what may go once it is archived, the names to archive, and the answers whose bytes were verified.
+        """Return the items to archive, the names of their files, and the answers whose bytes were verified.
 
-        The owner of one that was given away may have changed it, and may do so while it is copied. So those bytes that
-        were verified take its place, in a file of ours. Of one that was changed the digest is archived in its place.
-        One that cannot be read now (a lease, a mount) stays, and counts as its owner's, until it can.
+        The owner of an answer that was given away may have changed it, or may change it while it is copied. So the
+        verified bytes take its place, in a file of ours. If the answer was changed, its digest is archived instead. An
+        answer that cannot be read now (a lease, a mount) stays, and counts as its owner's, until it can be read.
         """
         going, names, taken = [], [], []
         for item in old:
@@ -78,7 +78,7 @@ class Archive:
         return going, names, taken
 
     def _files_of(self, item: Item, taken: list[str]) -> Generator[Pause, None, list[str]]:
-        """Return what there is to archive of an item, and note in ``taken`` which answers are ours again for that."""
+        """Return the names to archive of an item. Add the answers that were made ours again for that to ``taken``."""
         names = [item.entry] if item.entry else []
         for file in (item.file, item.tar) if item.tar else (item.file,):
             path, name = os.path.join(self._done, file), file
@@ -93,7 +93,7 @@ class Archive:
         return names
 
     def _is_taken_back(self, path: str) -> bool:
-        """Make an answer ours again where it holds what was published, and tell whether it does."""
+        """Make an answer ours again where it holds what was published. Return whether it does."""
         try:
             data = fsops.read(path, answers.length(path) or 0)
         except fsops.OddFileError:

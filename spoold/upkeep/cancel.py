@@ -1,8 +1,8 @@
-"""Cancelling: whoever wants a submission ended takes it, whatever state it is in, and answers it.
+"""Cancelling: takes a submission away from its holder, whatever state it is in, and answers it.
 
-Spec: spool-layout.md, "Cancelling". One rename, under an attempt of its own that no worker ever has: so a holder loses
-its lease as it would to any other attempt, and ``running/`` says by itself what was begun, should this process die.
-An executor that runs a submission is asked first (``wishes``), since only it can tell what it came to.
+Spec: spool-layout.md, "Cancelling". One rename does it, under an attempt that no worker ever has. So a holder loses its
+lease as it would to any other attempt. If this process dies, ``running/`` shows which cancels it had begun. An executor
+that runs a submission is asked first (``wishes``), since only the executor can tell how far it came.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ log = Log("spool")
 
 
 class Cancelled(Enum):
-    """What came of the wish to cancel.
+    """The outcome of a wish to cancel.
 
-    It was done, or its executor was asked and has some time for it, or it came after the commit, or there is nothing of
-    that user's.
+    DONE: the submission is answered. WAITS: its executor was asked, and has some time for it. LATE: it was committed
+    before. UNKNOWN: this user has no such submission.
     """
 
     DONE = auto()
@@ -47,7 +47,7 @@ class Cancelled(Enum):
 
 
 class Canceller:
-    """Whoever cancels submissions of one ``spool``: intake, of which there is one."""
+    """Cancels submissions of one ``spool``. Only intake does so, and there is one intake."""
 
     def __init__(self, settings: Settings, spool: Spool) -> None:
         self._spool, self._builds = spool, BuildStore(settings)
@@ -56,8 +56,8 @@ class Canceller:
     def cancel(self, id_: str, uid: int) -> Cancelled:
         """End the submission ``id_`` for ``uid``, who must be its owner or the operator.
 
-        To anyone else it is as unknown as an id that nobody used. What waits is to be asked for again. Raises
-        :class:`NewerFormatError` where a newer version wrote the entry, so that nobody here can tell whose it is.
+        To anybody else it is as unknown as an id that nobody used. After ``WAITS`` the caller asks again later. Raises
+        :class:`NewerFormatError` where a newer version wrote the entry, since nobody here can tell whose it is.
         """
         while place := self._spool.queue.locate(id_):
             state, entry = place
@@ -65,7 +65,7 @@ class Canceller:
                 if not self._may_end(state, entry, uid):
                     break
             except LeaseLostError:
-                continue  # it moved on while we looked, which it can do only so often
+                continue  # it moved on while we looked, which can happen only a few times
             if state is State.DONE:
                 return Cancelled.DONE if self._wishes.withdraw(id_) else Cancelled.LATE
             if state is State.RUNNING and entry.attempt != ids.CANCEL and self._wishes.wait(entry):
@@ -76,21 +76,21 @@ class Canceller:
         return Cancelled.UNKNOWN
 
     def _may_end(self, state: State, entry: Entry, uid: int) -> bool:
-        """Tell whether an entry is for ``uid`` to end; raises what :meth:`Spool.read` does."""
+        """Tell whether ``uid`` may end an entry. Raises what :meth:`Spool.read` raises."""
         try:
             is_known = entry.owner is not None and uid not in (entry.owner, *operators())
-            # Without a look into what is another's, which may be as large as that user likes.
+            # Another user's entry is not read: it may be as large as that user likes.
             owner = entry.owner if is_known else self._spool.read(state, entry).Spool.uid
         except NewerFormatError:
             if state is State.DONE:
-                return False  # there is nothing to end, whoever's it is
+                return False  # there is nothing to end
             raise
         except msgspec.DecodeError:
-            return False  # nobody can tell whose it is; whoever works on it sets it aside
+            return False  # nobody can tell whose it is. The executor that works on it sets it aside
         return uid in (owner, *operators())
 
     def _end(self, state: State, entry: Entry) -> bool:
-        """Take an entry out of ``state`` and answer it; False where it is not there any more."""
+        """Take an entry out of ``state`` and answer it. Return False where it is no longer there."""
         mine = entry._replace(attempt=ids.CANCEL)
         if entry.attempt == ids.CANCEL:
             end(self._spool, entry)
@@ -103,9 +103,10 @@ class Canceller:
         return True
 
     def _so_far(self, state: State, since: float, submission: Submission) -> Response:
-        """Return what is known of a submission that was in ``state``; ``since`` is its mtime: when it began to wait.
+        """Return what is known of a submission that was in ``state``.
 
-        Nothing of it takes much room, since there need not be any left in its owner's share.
+        ``since`` is its mtime, which tells when it began to wait. The response is short, since its owner's share may
+        have no room left.
         """
         response = submission.Response
         if state is State.NEW:
@@ -121,7 +122,7 @@ class Canceller:
         return response
 
     def _build_of(self, request: Request | None) -> Phase | None:
-        """Return the phase of a build that has ended, None of any other, or where that cannot be told."""
+        """Return the phase of a build that has ended. None where it has not, or where that cannot be told."""
         try:
             runtime = self._builds.runtime.read()
             builds = builds_of(request, runtime) if request and runtime else {}
@@ -132,16 +133,16 @@ class Canceller:
 
 
 def operators() -> tuple[int, int]:
-    """Return the uids that may do what only the operator may: root, and the account that this daemon runs as."""
+    """Return the uids with the operator's rights: root, and the account that this daemon runs as."""
     return 0, os.geteuid()
 
 
 def end(
     spool: Spool, entry: Entry, so_far: Callable[[Submission], Response] = lambda submission: submission.Response
 ) -> None:
-    """Answer a submission that was taken to be cancelled with what it came to ``so_far``.
+    """Answer a submission that was taken to be cancelled. ``so_far`` returns what is known of it.
 
-    Only intake does, of which there is one.
+    Only intake does so, and there is one intake.
     """
     try:
         submission = spool.read(State.RUNNING, entry)
@@ -149,19 +150,19 @@ def end(
         spool.give_up(entry, State.RUNNING, f"the entry cannot be read: {error}")
         return
     spool.finish(entry, msgspec.structs.replace(so_far(submission), status=Status.CANCELLED), submission.Spool)
-    fsops.remove(spool.queue.wish(entry))  # its client may have taken the cancel back that asked for it
+    fsops.remove(spool.queue.wish(entry))  # its client may have taken back the cancel that asked for it
     log.info("cancelled", submission=entry.id)
 
 
 def end_interrupted(spool: Spool, newer: LeftAlone) -> None:
-    """Answer what an earlier process took to cancel and did not live to answer, or had no disk for."""
+    """Answer submissions that were taken to be cancelled but not answered: the process died, or the disk was full."""
     for entry in spool.queue.entries(State.RUNNING):
         if entry.attempt == ids.CANCEL:
             try:
                 end(spool, entry)
             except LeaseLostError:
-                continue  # somebody else has answered it, such as `spoolctl check --repair`
+                continue  # another process has answered it, such as `spoolctl check --repair`
             except NewerFormatError as error:
-                newer.meet(error)  # the intake that took it was of a newer version
+                newer.meet(error)  # an intake of a newer version took it
             except OSError as error:
                 log.error("cannot answer a cancelled submission yet", submission=entry.id, error=error)

@@ -1,8 +1,8 @@
-"""Counting: what owners have in the spool, for all who give them more.
+"""Counting: how much each owner has in the spool, for all actors that give owners more.
 
-Spec: spool-layout.md, "Shares". One process counts, by a walk through all of it, and leaves the result where others
-read it (see ``shares``). It does so only where something changed, in a small part of the time; and in a very small one
-while nobody comes near the end of a share.
+Spec: spool-layout.md, "Shares". One process counts, by a walk through the whole spool, and leaves the result where the
+other actors read it (see ``shares``). It counts only where something changed, and only in a small part of the time.
+While nobody comes near the end of a share, it takes a very small part of the time.
 
 What fails: while the host is in the way, the last count holds.
 """
@@ -24,37 +24,37 @@ from spoold.upkeep.holdings import Item, Pause, everything
 from spoold.upkeep.shares import COUNT, Count, Holding, share_of
 
 log = Log(Role.HEALTH)
-NEAR = 0.5  # of a share: whoever has so much is counted more often
-REST, SOONEST = 20.0, 1.0  # for how many times as long as a count took there is no other; seconds, at least
-LONG_REST, LATER = 200.0, 60.0  # the same while nobody is near
-FAST = 0.125  # of a share: where the disk has lost so much since the last count, somebody may be near
+NEAR = 0.5  # of a share: if an owner has this much, counts come more often
+REST, SOONEST = 20.0, 1.0  # no count for REST times as long as the last took, nor for SOONEST seconds
+LONG_REST, LATER = 200.0, 60.0  # the same while no owner has this much
+FAST = 0.125  # of a share: if the disk lost this much since the last count, an owner may be near
 PLACES = (*State, "quarantine", "progress", "builds/used")
 
 
 class Counter:
-    """The counts of one spool; ``person`` says whose a uid is."""
+    """The counts of one spool. ``person`` returns the person behind a uid."""
 
     def __init__(self, settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._spool = spool
         self._person = person
         self._seldom = Seldom(log, spool.clock)
-        self._owners: dict[int, Holding] = {}  # so far, by the count in progress
+        self._owners: dict[int, Holding] = {}  # as far as the present count has come
         self._count: Iterator[Item | Pause] | None = None
         self._began = 0.0  # on the file system's clock
-        self._changed: list[float | None] | None = None  # when the directories changed, as the last count began
-        self._free = 0  # bytes of the disk, then
+        self._changed: list[float | None] | None = None  # when the directories had changed, as the last count began
+        self._free = 0  # free bytes of the disk, at that time
         self._near = True
-        self._ended = -math.inf  # on the monotonic clock, the last count
-        self._took = 0.0  # seconds, the last count, or the one in progress so far
+        self._ended = -math.inf  # the end of the last count, on the monotonic clock
+        self._took = 0.0  # seconds that the last count took, or the present one so far
         self.apply_settings(settings)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._most = share_of(settings)
         self._near = True
 
     def step(self, patience: float) -> None:
-        """Go on counting for ``patience`` seconds at most, where what was counted last is not what there is."""
+        """Go on counting for ``patience`` seconds at most, where something changed since the last count."""
         began = self._spool.clock.monotonic()
         try:
             if self._count is None and not self._begin(began):
@@ -70,7 +70,7 @@ class Counter:
         self._took += self._ended - began
 
     def _begin(self, now: float) -> bool:
-        """Begin a count, where one is due."""
+        """Begin a count, where one is due. Return whether it began."""
         changed = [fsops.mtime(self._spool.queue.path(place)) for place in PLACES]
         free = machine.room(self._spool.root).bytes
         near = self._near or self._free - free > FAST * self._most.bytes
@@ -83,7 +83,7 @@ class Counter:
         return True
 
     def _go_on(self, until: float) -> bool:
-        """Go on with the count, until then on the monotonic clock; tell whether it is whole."""
+        """Go on with the count until ``until``, on the monotonic clock. Return whether it is whole."""
         for found in self._count or ():
             if isinstance(found, Item):
                 person = self._person(found.owner)
@@ -93,7 +93,7 @@ class Counter:
         return True
 
     def _end(self) -> None:
-        """Leave the count where others read it."""
+        """Leave the count where other actors read it."""
         self._count = None
         most = self._most
         self._near = any(

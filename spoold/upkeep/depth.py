@@ -1,7 +1,8 @@
-"""How much is in each state, and for how long the oldest: what health measures and ``spoolctl top`` shows.
+"""How many entries are in each state, and how old the oldest is: health measures it and ``spoolctl top`` shows it.
 
-A look lists the directories and asks for one time of each entry, and keeps nothing but the oldest: 100,000 entries take
-a few tenths of a second of CPU. So nobody looks on the way of a submission, and those who look often rest in between.
+A look lists the directories and reads one time of each entry. It keeps only the oldest entries. With 100,000 entries it
+takes a few tenths of a second of CPU time. So no look happens on the way of a submission, and programs that look often
+rest in between.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from spoold.host.clock import Clock
 from spoold.host.metrics import ENTRIES, LOOK, OLDEST, STATES
 from spoold.model.ids import Kept
 
-REST = 20.0  # for how many times as long as a look took, there is none to measure
+REST = 20.0  # after a look to measure, the next one waits this many times as long
 
 
 class Waiting(NamedTuple):
@@ -28,7 +29,7 @@ class Waiting(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """A state (its directory in the spool), how many are in it, and the oldest of them, the oldest first."""
+    """A state (its directory in the spool), the number of its entries, and the oldest ones, the oldest first."""
 
     state: str
     number: int
@@ -36,14 +37,17 @@ class Depth(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """A worker by name (``executor-default``, ``builder``), and what it holds."""
+    """A worker by name (``executor-default``, ``builder``), and the entries that it holds."""
 
     name: str
     held: list[Waiting]
 
 
 def depths(root: str, most: int = 1, states: Iterable[str] = STATES) -> Iterator[Depth]:
-    """Look at states of the spool ``root``, those that are not closed to this user; of each, ``most`` of the oldest."""
+    """Look at ``states`` of the spool ``root``, as far as they are open to this user.
+
+    Yield each with the ``most`` oldest of its entries.
+    """
     claims = {each.name: each.since for worker in holders(root) for each in worker.held}
     for state in states:
         with contextlib.suppress(PermissionError):
@@ -51,7 +55,7 @@ def depths(root: str, most: int = 1, states: Iterable[str] = STATES) -> Iterator
 
 
 class Measure:
-    """Measures the depth of ``states``, but takes only a small part of the time however much there is."""
+    """Measures the depth of ``states``. However many entries there are, it takes only a small part of the time."""
 
     def __init__(self, root: str, clock: Clock, states: Iterable[str]) -> None:
         self._root, self._clock, self._states = root, clock, tuple(states)
@@ -60,7 +64,7 @@ class Measure:
         self.at = 0.0
 
     def __call__(self) -> None:
-        """Measure, unless that was done a moment ago."""
+        """Measure, unless the last look was a moment ago."""
         began = self._clock.monotonic()
         if began < self._rests_until:
             return
@@ -88,10 +92,10 @@ def _depth(root: str, state: str, most: int, claims: dict[str, float]) -> Depth:
 
 
 def _waiting(directory: str, *, dropped: bool, claims: dict[str, float]) -> Iterator[Waiting]:
-    """Yield what is in a directory.
+    """Yield the entries in a directory.
 
-    An entry's mtime is when it came there; that of one that is held is renewed, but not that of its holder's note. Of a
-    client's file it is the client's to set, so it is its ctime.
+    The mtime of an entry is when it came there. While it is held, its mtime is renewed, so the time of its holder's
+    note counts. A client can set the mtime of its own file, so there the ctime counts.
     """
     with os.scandir(directory) as found:
         for each in found:
@@ -100,12 +104,12 @@ def _waiting(directory: str, *, dropped: bool, claims: dict[str, float]) -> Iter
             try:
                 status = each.stat(follow_symlinks=False)
             except OSError:
-                continue  # it moved on, or cannot be looked at: a user may have mounted something over it
+                continue  # it moved on, or a user has mounted something over it
             yield Waiting(status.st_ctime if dropped else claims.get(each.name, status.st_mtime), each.name)
 
 
 def holders(root: str) -> list[Holder]:
-    """Return the workers that have noted anything on this spool, with what each holds now, the oldest first."""
+    """Return the workers that have noted anything on this spool, with the entries that each holds now, oldest first."""
     found = []
     for private in (os.path.join(root, "tmp"), os.path.join(root, "builds", "tmp")):
         for name in _names(private):
@@ -118,7 +122,7 @@ def holders(root: str) -> list[Holder]:
 
 
 def _names(directory: str) -> list[str]:
-    """Return what is in a directory, nothing where it is closed to this user."""
+    """Return the names in a directory, none where it is closed to this user."""
     try:
         return fsops.names(directory)
     except PermissionError:

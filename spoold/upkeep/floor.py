@@ -1,7 +1,7 @@
 """The floor: how much of the spool's disk must be free for work to be taken.
 
-Spec: spool-layout.md, "Overload". Intake stops first, so that what was accepted has room for its results. Nobody needs
-to help: every few looks the file system is asked again, and what waits is taken when it has room.
+Spec: spool-layout.md, "Overload". Intake stops first, so that accepted submissions have room for their results. Nobody
+has to step in. The file system is asked again and again, and waiting work is taken once there is room.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ LOOK = 0.5  # seconds for which an answer of the file system holds
 
 
 class Floor:
-    """One role's floor: ``share`` (1 or less) of the settings' minima. Says when it is reached, and when it no longer
-    is, once. Thread-safe.
+    """One role's floor: ``share`` (1 or less) of the minima in the settings. Thread-safe.
+
+    Logs once when it is reached, and once when it no longer is.
     """
 
     def __init__(self, settings: Settings, share: float, waits: str) -> None:
@@ -34,7 +35,7 @@ class Floor:
         self._lock = threading.Lock()
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._path = settings.spool.path
         self._bytes = settings.spool.min_free * self._share
         self._inodes = settings.spool.min_free_inodes * self._share
@@ -52,7 +53,7 @@ class Floor:
     def _look(self) -> str:
         try:
             return machine.shortage(self._path, self._bytes, self._inodes, self._most)
-        except OSError as error:  # a disk, or a file server, in trouble: nothing is begun on it
+        except OSError as error:  # a disk or a file server in trouble: nothing is begun on it
             return f"{self._path} does not say how much is free: {error}"
 
     def _say(self, short: str) -> None:

@@ -1,10 +1,10 @@
-"""What owners have in the spool: a walk through what was accepted, answered or set aside, file by file.
+"""The holdings of owners in the spool: a walk through accepted, answered and set aside files, one by one.
 
-Spec: spool-layout.md, "Shares" and "Retention". Names tell whose a file is, but in ``done/``, where the answer does. A
-walk is done a few names at a time, so that it holds up nothing, and needs no memory for what lies there.
+Spec: spool-layout.md, "Shares" and "Retention". The name of a file tells its owner, except in ``done/``, where the
+answer does. A walk takes a few names at a time. So it delays nothing, and needs no memory for what lies there.
 
-What fails: a name that cannot be looked at is passed over, and said seldom. Over a name that is theirs (an answer that
-was given away, what they had in ``incoming/``) a user can mount a file system of their own (FUSE).
+What fails: a name that cannot be looked at is passed over, and logged now and then. Users can mount a file system of
+their own (FUSE) over a name that is theirs: an answer that was given away, or their former files in ``incoming/``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from spoold.spool.queue import Queue
 from spoold.spool.store import Spool
 
 PART = 256  # names between two pauses
-# Seconds by which a file may be younger than now, or than its last change, which no client can set and which tells of a
-# clock that was set back; one that claims more says nothing about its age.
+# Seconds by which the mtime of a file may be later than now, or than the file's last change. No client can set the time
+# of that change, and it shows that a clock was set back. An mtime beyond that says nothing about the file's age.
 AHEAD = 60.0
-NOBODY = -1  # stands for the owner where nothing tells
+NOBODY = -1  # stands for the owner where nothing tells who it is
 RESPONSE, TAR, REFUSAL = ids.response_name(""), ids.tar_name(""), ".refused.json"
 
 
@@ -43,11 +43,11 @@ class Pause(Enum):
 
 
 class Item(NamedTuple):
-    """What counts, and goes, as one: whose it is, when it ended, the bytes that it takes of the disk, and its files.
+    """Files that count, and are removed, as one: their owner, when it ended, and their bytes on the disk.
 
-    ``entry`` is the name of the entry, "" where there is none, and ``file`` that of the answer or what else it is. Of
-    one that is ``hidden`` the answer cannot be looked at: it counts by its entry. ``tar`` is the name of the returned
-    files that lie beside the answer, "" where there are none.
+    ``entry`` is the name of the entry, "" where there is none. ``file`` is the name of the answer or of the other file.
+    The answer of a ``hidden`` item cannot be looked at, so the item counts by its entry. ``tar`` is the name of the
+    returned files beside the answer, "" where there are none.
     """
 
     owner: int
@@ -60,7 +60,7 @@ class Item(NamedTuple):
 
 
 def everything(spool: Spool, seldom: Seldom) -> Iterator[Item | Pause]:
-    """Yield all that counts as somebody's; when it ended is of no account."""
+    """Yield all files that count as somebody's. Their ``time`` is of no account."""
     queue = spool.queue
     for state in queue.kind.on_its_way:
         yield from on_its_way(queue, state, seldom)
@@ -70,12 +70,12 @@ def everything(spool: Spool, seldom: Seldom) -> Iterator[Item | Pause]:
 
 
 def built(builds: str, seldom: Seldom) -> Iterator[Item | Pause]:
-    """Yield the builds that each owner asked for: expressions and logs are as long as whoever asked wants."""
+    """Yield the builds that each owner asked for, since expressions and logs are as long as those owners want."""
 
     def item(name: str) -> Item | None:
         build_id, _, user = name.partition("@")
         facts = attributes.facts(os.path.join(builds, State.DONE, ids.response_name(build_id)))
-        # The entry has the whole expression.
+        # The entry holds the whole expression.
         entry = attributes.facts(os.path.join(builds, State.DONE, ids.done_name(build_id)))
         if facts is None or not user.isdecimal():
             return None
@@ -100,7 +100,10 @@ def on_its_way(queue: Queue, state: State, seldom: Seldom) -> Iterator[Item | Pa
 
 
 def finished(spool: Spool, now: float, seldom: Seldom) -> Iterator[Item | Pause]:
-    """Yield what has an answer. An entry's mtime tells when: a client could set that of a response that is theirs."""
+    """Yield the items that have an answer.
+
+    The ``time`` of a submission is its entry's mtime, since a client could set the mtime of a response that is its own.
+    """
     done, readers = spool.queue.path(State.DONE), spool.answers.readers.users
 
     def item(name: str) -> Item | None:
@@ -134,7 +137,7 @@ def _answered(done: str, name: str, readers: AbstractSet[int], seldom: Seldom) -
 
 
 def _left(done: str, name: str, readers: AbstractSet[int]) -> Item | None:
-    """Return returned files whose entry and response are gone; they count with these as long as they are there."""
+    """Return a tar whose entry and response are gone. While these are there, the tar counts with them."""
     id_, path = name.removesuffix(TAR), os.path.join(done, name)
     entry = os.path.join(done, ids.done_name(id_))
     if fsops.exists(entry) or fsops.exists(os.path.join(done, ids.response_name(id_))):
@@ -144,11 +147,11 @@ def _left(done: str, name: str, readers: AbstractSet[int]) -> Item | None:
 
 
 def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
-    """Return whose an answer is: the user whom its list lets read it, or to whom it was given away."""
+    """Return the owner of an answer: the user whom its list lets read it, or to whom it was given away."""
     try:
         access = acl.of(answer)
     except OSError:
-        return uid  # it went, or cannot be seen
+        return uid  # it is gone, or cannot be looked at
     if access is None:
         return uid
     users = acl.users(access)
@@ -158,7 +161,7 @@ def _whose(answer: str, entry: str, uid: int, readers: AbstractSet[int]) -> int:
 
 
 def _submitter(entry: str) -> int:
-    """Return who submitted what an entry in ``done/`` holds."""
+    """Return who submitted the submission of an entry in ``done/``."""
     with contextlib.suppress(msgspec.DecodeError, NewerFormatError, OSError):
         if data := fsops.read(entry):
             return formats.decode(data, Submission, entry).Spool.uid
@@ -166,13 +169,13 @@ def _submitter(entry: str) -> int:
 
 
 def set_aside(quarantine: str, seldom: Seldom) -> Iterator[Item | Pause]:
-    """Yield what is in quarantine/."""
+    """Yield the files in quarantine/."""
 
     def item(name: str) -> Item | None:
         facts = attributes.facts(os.path.join(quarantine, name))
         if facts is None:
             return None
-        # A directory is still its client's, who may set its mtime.
+        # A directory is still its client's, who can set its mtime.
         time = facts.ctime if facts.directory else facts.mtime
         return Item(_or_nobody(ids.kept_for(name)), time, facts.size, "", name)
 
@@ -189,7 +192,7 @@ def _or_nobody(owner: int | None) -> int:
 
 
 def walk(directory: str) -> Iterator[str | Pause]:
-    """Yield the names in a directory."""
+    """Yield the names in a directory, and a pause after every few of them."""
     with os.scandir(directory) as entries:
         for number, entry in enumerate(entries, 1):
             yield entry.name
@@ -199,7 +202,7 @@ def walk(directory: str) -> Iterator[str | Pause]:
 
 @contextlib.contextmanager
 def passing_over(path: str, seldom: Seldom) -> Iterator[str]:
-    """Say that a name is passed over where the block meets an error at it: it is nobody else's matter."""
+    """Log that a name is passed over where the block meets an error. The error concerns no other name."""
     try:
         yield path
     except OSError as error:
@@ -207,7 +210,7 @@ def passing_over(path: str, seldom: Seldom) -> Iterator[str]:
 
 
 def _each(directory: str, item: Callable[[str], Item | None], seldom: Seldom) -> Iterator[Item | Pause]:
-    """Yield what the names in a directory stand for."""
+    """Yield the items that the names in a directory stand for."""
     for name in walk(directory):
         if isinstance(name, Pause):
             yield name

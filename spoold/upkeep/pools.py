@@ -1,7 +1,8 @@
-"""Pools: how many pilots each wants and has, as the scaler notes it for ``spoolctl top``.
+"""Pools: how many pilots each pool wants and has, as the scaler notes it for ``spoolctl top``.
 
-Spec: spool-layout.md, "Pilots". The scaler keeps ``tmp/scale.pools``, replaced when it changes, and now and then. It
-goes with the scaler. Nothing is decided by it: it is not synced, and a note that cannot be read counts as none.
+Spec: spool-layout.md, "Pilots". The scaler keeps ``tmp/scale.pools``. It replaces that file when something changes, and
+otherwise from time to time, and removes it when it ends. Nothing is decided by it. So it is not synced, and a note that
+cannot be read counts as none.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from spoold.model.ids import Kept, Private
 from spoold.model.states import Role
 
 LARGEST = 1 << 20  # bytes of a note
-AGAIN = 10.0  # seconds after which it is noted anew, so that its age tells whether the scaler works
+AGAIN = 10.0  # seconds after which the same note is written anew, so that its age tells whether the scaler works
 
 
 class PoolState(msgspec.Struct, frozen=True, kw_only=True):
-    """Pilots of one pool, of ``most``: how many are wanted, and how many there are of each kind.
+    """The pilots of one pool of at most ``most``: how many are wanted, and how many there are of each kind.
 
-    ``pending`` wait in Slurm's queue; ``starting`` run there, and their executors are not seen yet; ``running`` are
-    executors that are there, whatever Slurm says; ``lost`` run by Slurm's list alone.
+    ``pending`` ones wait in Slurm's queue. ``starting`` ones run there, but their executors are not seen yet.
+    ``running`` ones are executors that are there, whatever Slurm says. ``lost`` ones run only by Slurm's list.
     """
 
     pool: str
@@ -36,7 +37,7 @@ class PoolState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pools(msgspec.Struct, frozen=True, kw_only=True):
-    """All pools; ``slurm`` tells whether it answered, and ``demand`` how many submissions pilots could work on."""
+    """All pools. ``slurm`` tells whether Slurm answered, ``demand`` how many submissions pilots could work on."""
 
     slurm: bool
     demand: int
@@ -56,7 +57,7 @@ class Noting:
         self._again = float("-inf")  # on the monotonic clock
 
     def note(self, pools: Pools, now: float) -> None:
-        """Say how it is ``now``, on the monotonic clock; where the host is in the way, the next one tells."""
+        """Note the pools at ``now``, on the monotonic clock. If the host is in the way, the next note tells it."""
         if pools == self._last and now < self._again:
             return
         self._last, self._again = pools, now + AGAIN
@@ -66,13 +67,13 @@ class Noting:
             fsops.replace(private, self._path)
 
     def end(self) -> None:
-        """Take it along."""
+        """Remove the note."""
         with contextlib.suppress(OSError):
             fsops.remove(self._path)
 
 
 def noted(root: str) -> tuple[Pools, float] | None:
-    """Return what the scaler noted last, and when, in seconds since the epoch; None where it noted nothing."""
+    """Return the scaler's last note, and its time in seconds since the epoch. None where there is no note."""
     path = _path(root)
     with contextlib.suppress(OSError, msgspec.DecodeError):
         mtime, data = fsops.mtime(path), fsops.read(path, LARGEST)

@@ -1,11 +1,11 @@
-"""Retention: what was answered goes after a while, and what nobody comes back to.
+"""Retention: answers are removed after a while, and so are files that nobody comes back to.
 
-Spec: spool-layout.md, "Retention". A sweep goes through a directory twice, first to count and then to remove, a few
-names at a time, so that it holds up nothing and needs no memory for what lies there. Of a submission the entry goes
-first, durably, and the response last: while there is a response without an entry, intake waits with that id, and the
-next sweep ends what a crash interrupted. Who has a response open reads on: only its name goes.
+Spec: spool-layout.md, "Retention". A sweep goes through a directory twice, first to count and then to remove. It takes
+a few names at a time, so it delays nothing and needs no memory for what lies there. Of a submission the entry goes
+first, durably, and the response last. While there is a response without an entry, intake waits with that id, and the
+next sweep ends what a crash interrupted. A process that has a response open can read on, since only the name goes.
 
-Where an archive is asked for, nothing goes that is not in it (``archive``).
+Where an archive is asked for, only what is in the archive is removed (``archive``).
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from spoold.upkeep.holdings import REFUSAL, Item, Pause, finished, passing_over,
 from spoold.upkeep.shares import part_of, share_of
 
 log = Log("retention")
-BATCH = 1000  # submissions that are archived together, and made to be gone
-FILES = 2  # that go with an answer, at least
-SMALL = 0.2  # of a file system, where that is less than what should be free
+BATCH = 1000  # submissions that are archived and removed together
+FILES = 2  # files that are removed with an answer, at least
+SMALL = 0.2  # of a file system, where that is less than the free space asked for
 HASTE = 10.0  # seconds between two sweeps while the disk is short
 
 
 class Retention:
-    """The sweeps over one spool; ``step`` does a part and returns, the caller comes again."""
+    """The sweeps over one spool. ``step`` does a part and returns. The caller comes again."""
 
     def __init__(
         self, settings: Settings, spool: Spool, builds: BuildStore, person: Callable[[int], int] = lambda uid: uid
@@ -61,7 +61,7 @@ class Retention:
         self._ended = 0.0
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other rules, from the next sweep on."""
+        """Use other settings, from the next sweep on."""
         self._settings = settings
         self._rules = settings.retention
 
@@ -88,17 +88,17 @@ class Retention:
                 self._due = self._ended + min(60.0, self._rules.interval)
 
     def _is_urgent(self, now: float) -> bool:
-        """Tell whether the disk is short, and the last sweep not one of a moment ago."""
+        """Tell whether the disk is short, and the last sweep ended more than a moment ago."""
         return now >= self._ended + HASTE and self._short() != NOTHING
 
     def _short(self) -> Amount:
-        """Return what the disk lacks: of entries as many as give that many inodes back."""
+        """Return what the disk lacks: bytes, and as many entries as give back the inodes that it lacks."""
         spool = self._settings.spool
         bytes_, inodes = machine.lacking(spool.path, self._rules.min_free, FILES * spool.min_free_inodes, SMALL)
         return Amount(inodes / FILES, bytes_)
 
     def sweep(self) -> Iterator[Pause]:
-        """Remove what is too much, once."""
+        """Remove everything beyond the bounds, once."""
         now = self._spool.clock.file_system()
         yield from self._clear_orphans(now - ABANDONED)
         yield from self._sweep_done(now)
@@ -117,7 +117,7 @@ class Retention:
             if not isinstance(found, Item):
                 yield found
             elif found.hidden:
-                continue  # both files stay, and count, until what hides the answer is gone
+                continue  # both files stay, and count, until the answer can be looked at
             elif going.includes(self._person(found.owner), found.time) or not (
                 found.entry or found.file.endswith(REFUSAL)
             ):
@@ -147,7 +147,7 @@ class Retention:
                 fsops.remove(os.path.join(self._done, item.entry))
         fsops.sync_directory(self._done)
         gone = {item.entry.removesuffix(".json") for item in old}
-        # One of a later attempt than a new submission's of the same id would be taken for the latter's.
+        # A new submission of the same id would take a result of a later attempt for its own.
         for id_, results in self._spool.queue.results.waiting().items():
             for result in results if id_ in gone else ():
                 self._spool.queue.results.drop(result)
@@ -165,7 +165,7 @@ class Retention:
         yield Pause.WORKED
 
     def _remove_tars(self, tars: list[str]) -> None:
-        """Remove what lay beside responses, once these are gone for good: none must name what is not there."""
+        """Remove the tars beside responses that are gone for good: no response may name a tar that is gone."""
         if tars:
             fsops.sync_directory(self._done)
         for tar in tars:
@@ -212,7 +212,7 @@ class Retention:
 
 
 def _clear(directory: str, is_left: Callable[[str], bool], old: float, seldom: Seldom) -> Iterator[Pause]:
-    """Remove the files that are older than ``old``, on the file system's clock, and are left of something."""
+    """Remove files that are older than ``old``, on the file system's clock, and that ``is_left`` calls leftovers."""
     for name in walk(directory):
         if isinstance(name, Pause):
             yield name
@@ -224,7 +224,7 @@ def _clear(directory: str, is_left: Callable[[str], bool], old: float, seldom: S
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a file, or a directory that a client had dropped; what is not ours to remove stays, and is said."""
+    """Remove a file, or a directory that a client had dropped. If it is not ours to remove, log that and leave it."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             strangers.remove_tree(path)

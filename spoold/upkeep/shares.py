@@ -1,7 +1,8 @@
-"""Shares: how much of the spool one owner may have, and who has how much.
+"""Shares: how much of the spool one owner may have, and how much each owner has.
 
-Spec: spool-layout.md, "Shares". Health counts what there is (see ``counting``). Whoever gives something to owners reads
-that, and adds what it gave them since. So a share may be exceeded by what others give between two counts.
+Spec: spool-layout.md, "Shares". Health counts what there is (see ``counting``). An actor that gives something to owners
+reads that count, and adds what it gave them since. So owners can exceed a share by what other actors give them between
+two counts.
 """
 
 from __future__ import annotations
@@ -27,37 +28,37 @@ from spoold.spool.store import Spool
 
 log = Log("spool")
 COUNT = f"health{Kept.COUNT}"  # the file in tmp/
-PART = 0.25  # of the file system: the default of one owner's share
-INODES = 4  # that an entry takes: itself, its answer, a side file, a note of its id
-BLOCK = 4096  # bytes: what a small file takes of a disk
+PART = 0.25  # of the file system: one owner's share by default
+INODES = 4  # inodes of an entry: itself, its answer, a side file, a note of its id
+BLOCK = 4096  # bytes that a small file takes of a disk
 LOOK = 0.2  # seconds between two looks for a newer count
-MARGIN = 2.0  # seconds by which clocks may differ: for so long before a count what was added counts twice
-TELLING = 60.0  # seconds between two lines about one owner
-MOST_ADDED = 100_000  # things that are remembered by themselves; there are fewer between two counts, if health runs
-MOST_TOLD = 1000  # owners of whom it is remembered that something was said
+MARGIN = 2.0  # seconds by which clocks may differ: things added so shortly before a count are counted twice
+TELLING = 60.0  # seconds between two log lines about one owner
+MOST_ADDED = 100_000  # things that are remembered one by one. Between two counts there are fewer, if health runs
+MOST_TOLD = 1000  # owners for whom the time of the last log line is remembered
 
 
 class Holding(msgspec.Struct, frozen=True, array_like=True):
-    """What one owner has: entries, the bytes that these take of the disk, and of these what is no longer on its way."""
+    """What one owner has: entries, their bytes on the disk, and how many of these bytes are no longer on their way."""
 
     entries: float = 0
     bytes: float = 0
     kept: float = 0
 
     def plus(self, size: int, *, kept: bool) -> Holding:
-        """Return it with one more, which takes ``size`` bytes of the disk."""
+        """Return this holding with one more entry, which takes ``size`` bytes of the disk."""
         return Holding(self.entries + 1, self.bytes + size, self.kept + (size if kept else 0))
 
 
 class Count(Stored, frozen=True, kw_only=True):
-    """What owners have, by uid, as counted from ``began`` on: seconds on the file system's clock."""
+    """The holdings of owners, by uid. The count began at ``began``, in seconds on the file system's clock."""
 
     began: float
     owners: dict[int, Holding]
 
 
 class Added(NamedTuple):
-    """Something that this process added since the last count; the time is the file system's, or near it."""
+    """Something that this process added since the last count. ``time`` is about the file system's time."""
 
     time: float
     owner: int
@@ -66,27 +67,27 @@ class Added(NamedTuple):
 
 
 class Shares:
-    """What owners have, for one actor; ``person`` says whose a uid is. Thread-safe."""
+    """The holdings of owners, as one actor knows them. ``person`` returns the person behind a uid. Thread-safe."""
 
     def __init__(self, settings: Settings, spool: Spool, person: Callable[[int], int] = lambda uid: uid) -> None:
         self._spool = spool
         self._person = person
         self._path = spool.queue.path("tmp", COUNT)
         self._lock = threading.RLock()
-        self._seen: attributes.Identity | None = None  # of the last count
+        self._seen: attributes.Identity | None = None  # identity of the last count
         self._looked = -LOOK  # on the monotonic clock
         self._had: dict[int, Holding] = {}
         self._added: deque[Added] = deque(maxlen=MOST_ADDED)
-        self._told: dict[int, float] = {}  # when it was said that an owner waits
+        self._told: dict[int, float] = {}  # when an owner may be logged again
         self.apply_settings(settings)
 
     def apply_settings(self, settings: Settings) -> None:
-        """Go by other settings."""
+        """Use other settings."""
         self._settings = settings
         self.most = share_of(settings)
 
     def look(self) -> None:
-        """Take notice of a newer count, where there is one."""
+        """Read a newer count, where there is one."""
         now = self._spool.clock.monotonic()
         if now < self._looked + LOOK:
             return
@@ -119,7 +120,7 @@ class Shares:
     def add(self, owner: int, *sizes: int, kept: bool = True) -> None:
         """Count things of these ``sizes``, in bytes, that were added for ``owner``."""
         if self._seen is None:
-            return  # nobody counts: then it would only grow
+            return  # nobody counts, so this would only grow
         now = self._spool.clock.nearly()
         with self._lock:
             for size in sizes:
@@ -127,14 +128,14 @@ class Shares:
                 self._plus(self._added[-1])
 
     def has_room(self, owner: int, size: int = 0) -> bool:
-        """Tell whether ``owner`` may have one more, of ``size`` bytes."""
+        """Tell whether ``owner`` has room for one more entry of ``size`` bytes."""
         had = self._of(owner)
         return had.entries + 1 <= self.most.entries and had.bytes + room_of(size) <= self.most.bytes
 
     def may_begin(self, owner: int) -> bool:
-        """Tell whether one of the owner's entries may be worked on: what is kept leaves room for an answer.
+        """Tell whether an entry of this owner may be worked on, since what is kept leaves room for an answer.
 
-        What is on its way does not count here, or what waits could keep itself waiting for ever.
+        Entries on their way do not count here. Otherwise entries that wait could keep themselves waiting for ever.
         """
         return self._of(owner).kept <= self.most.bytes
 
@@ -143,7 +144,7 @@ class Shares:
             return self._had.get(self._person(owner), Holding())
 
     def tell(self, owner: int, what: str) -> None:
-        """Say that something of an owner's waits for room in the share, once a minute."""
+        """Log that something of this owner waits for room in the share, once a minute."""
         person, now = self._person(owner), self._spool.clock.monotonic()
         if now < self._told.get(person, 0.0):
             return
@@ -163,13 +164,13 @@ class Shares:
 
 
 def share_of(settings: Settings) -> Amount:
-    """Return what one owner may have at the most; without a bound where the file system does not tell its size."""
+    """Return how much one owner may have. There is no bound where the file system does not tell its size."""
     share, part = settings.share, part_of(settings)
     return Amount(part.entries if share.entries < 0 else share.entries, part.bytes if share.bytes < 0 else share.bytes)
 
 
 def part_of(settings: Settings) -> Amount:
-    """Return the part of the file system that is one owner's where the settings do not say otherwise."""
+    """Return the part of the file system that one owner may have if the settings say nothing else."""
     bytes_ = inodes = math.inf
     with contextlib.suppress(OSError):
         bytes_, inodes = machine.capacity(settings.spool.path)
@@ -177,5 +178,5 @@ def part_of(settings: Settings) -> Amount:
 
 
 def room_of(size: int) -> int:
-    """Return the bytes of the disk that an entry of ``size`` bytes takes, with the least that an answer does."""
+    """Return the bytes of the disk that an entry of ``size`` bytes takes, with the smallest answer."""
     return (size // BLOCK + 2) * BLOCK

@@ -1,10 +1,11 @@
 """Stores: where each executor has the store from which its jobs run, and what else it sees from its host.
 
-Spec: spool-layout.md, "Several hosts". The store is the builder's. On another host it is mounted, as a rule read-only,
-and only an executor there can tell whether it is whole. So each notes in ``tmp/<process>.store`` what it sees whenever
-the builder provides another runtime, or its engine fails: for ``spoolctl doctor``, on whichever host that is run. With
-it goes what the doctor would look at there: how the spool is mounted, the clock, and why the engine cannot be used.
-Nothing is decided by it: it is not synced, and a note that cannot be read counts as none.
+Spec: spool-layout.md, "Several hosts". The store is the builder's. Another host mounts it, usually read-only, and only
+an executor on that host can tell whether it is whole. So each executor notes in ``tmp/<process>.store`` what it sees,
+whenever the builder provides another runtime or the engine's state changes. ``spoolctl doctor`` reads the note on any
+host. The note also has what the doctor would look at on the executor's host: how the spool is mounted, the clock, and
+why the engine cannot be used. Nothing is decided by it. So it is not synced, and a note that cannot be read counts as
+none.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ MOST = 2000  # characters of what is wrong with an engine
 class SpoolSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What one host sees of the spool: by which file system, whether it is polled, and what cannot be done from there.
 
-    ``apart`` is by how many seconds the host's clock is ahead of the file system's. ``shows`` tells whether owners can
-    read what an executor there comes to.
+    ``apart`` is how many seconds the host's clock is ahead of the file system's. ``shows`` tells whether owners can
+    read the results of an executor there.
     """
 
     file_system: str
@@ -44,9 +45,10 @@ class SpoolSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What one host sees of the store: ``lacks`` is a path of the runtime that is not there, "" where all are.
+    """What one host sees of the store. ``lacks`` is a path of the runtime that is not there, "" where all are.
 
-    ``spool`` is what it sees of that, null in notes of earlier versions; ``engine`` why the engine cannot be used.
+    ``spool`` is what the host sees of the spool, null in notes of earlier versions. ``engine`` says why the engine
+    cannot be used.
     """
 
     host: str
@@ -99,9 +101,9 @@ class Stores:
         self._noted: tuple[Runtime, str] | None = None
 
     def note(self, runtime: Runtime, engine: str) -> None:
-        """Say what is seen, where the runtime or what is wrong with the engine is another; log what is missing.
+        """Note what is seen, where the runtime or the trouble of the engine has changed. Log what is missing.
 
-        Where the host is in the way, nothing is said.
+        Where the host is in the way, only a warning is logged.
         """
         if (runtime, engine) == self._noted:
             return
@@ -126,7 +128,7 @@ class Stores:
             )
 
     def _look(self, runtime: Runtime) -> Seen:
-        """Look at the store; one that is closed to us lacks all that there is."""
+        """Look at the store. If it is closed to us, report the closed path as lacking."""
         try:
             return look(self._settings.nix, runtime)
         except PermissionError as error:
@@ -135,7 +137,7 @@ class Stores:
 
 
 def noted(root: str) -> dict[str, Seen]:
-    """Return what executors noted last, by their process."""
+    """Return the last notes of executors, by process."""
     found: dict[str, Seen] = {}
     directory = os.path.join(root, "tmp")
     for name in sorted(fsops.names(directory)):
