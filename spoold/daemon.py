@@ -116,7 +116,7 @@ class Main:
         jobs = any(each.role is Role.EXECUTOR for each in loops)
         self._stops_within = DRAINED + (settings.executor.drain if jobs else 0.0)
         microseconds = os.environ.get("WATCHDOG_USEC", "0") if _is_for_us("WATCHDOG_PID") else "0"
-        self._watchdog = int(microseconds) / 1e6  # a sign of life is due within so many seconds; 0: nobody waits for it
+        self._watchdog = int(microseconds) / 1e6  # seconds within which a sign of life is due. 0: nobody waits for it
         self._told = 0.0  # on the monotonic clock
         self._stuck = ""
 

@@ -1,7 +1,7 @@
 """The loop of one actor: arm the watch, scan, then wait for hints. A scan on a timer is the backstop.
 
 The loop tells whether it is alive: either it turns, or something happens in the step that it is in. It takes over new
-settings between two steps. What fails: after trouble of the host a step is tried again. A bug ends the thread, and the
+settings between two steps. What fails: after an error of the host a step is tried again. A bug ends the thread, and the
 process with it.
 """
 
@@ -26,7 +26,7 @@ from spoold.watch import Watch
 log = Log("daemon")
 RETRY = 5.0  # seconds until an actor whose start failed for the moment is started again
 REST = 4.0  # the pause after a scan is this many times as long as the scan took
-LONGEST_REST = 60.0  # seconds; the longest such pause
+LONGEST_REST = 60.0  # seconds of such a pause, at most
 
 
 class Actor(Protocol):

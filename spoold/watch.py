@@ -26,7 +26,7 @@ from spoold.model.ids import Hint
 
 log = Log("watch")
 MOST_HINTS = 50_000  # with more than this at once, a scan is cheaper
-PAUSE = 0.001  # seconds after each reading: so much is read at once, and the actor is not kept from its work
+PAUSE = 0.001  # seconds after each reading, so that each reads much and the actor gets on with its work
 LONG_PAUSE = 0.005  # seconds after a reading with nothing wanted: many may watch for what only one of them wants
 
 

@@ -4,7 +4,7 @@ Spec: spool-layout.md, "Shares". One process counts, by a walk through the whole
 other actors read it (see ``shares``). It counts only where something changed, and only in a small part of the time.
 While nobody comes near the end of a share, it takes a very small part of the time.
 
-What fails: while the host is in the way, the last count holds.
+What fails: after an error of the host the last count holds, and counting is tried again.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Noting:
         self._again = float("-inf")  # on the monotonic clock
 
     def note(self, pools: Pools, now: float) -> None:
-        """Note the pools at ``now``, on the monotonic clock. If the host is in the way, the next note tells it."""
+        """Note the pools at ``now``, on the monotonic clock. If this note cannot be written, the next one tells it."""
         if pools == self._last and now < self._again:
             return
         self._last, self._again = pools, now + AGAIN

@@ -224,7 +224,7 @@ def _clear(directory: str, is_left: Callable[[str], bool], old: float, seldom: S
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a file, or a directory that a client had dropped. If it is not ours to remove, log that and leave it."""
+    """Remove a file, or a directory that a client had dropped. Log it and leave it where it is not ours to remove."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             strangers.remove_tree(path)

@@ -103,7 +103,7 @@ class Stores:
     def note(self, runtime: Runtime, engine: str) -> None:
         """Note what is seen, where the runtime or the trouble of the engine has changed. Log what is missing.
 
-        Where the host is in the way, only a warning is logged.
+        Where the note cannot be written, only a warning is logged.
         """
         if (runtime, engine) == self._noted:
             return

@@ -26,7 +26,7 @@ class Wishes:
         self._until: dict[str, float] = {}  # by id, the oldest first, on the monotonic clock
 
     def wait(self, entry: Entry) -> bool:
-        """Ask the holder of an entry in ``running/`` to end it, once. Return whether to wait for the holder still."""
+        """Ask the holder of an entry in ``running/`` to end it, once. Return whether it may still be waited for."""
         now = self._clock.monotonic()
         if entry.id not in self._until:
             if not self._ask(entry):

@@ -2,7 +2,7 @@
 
 Spec: spool-layout.md, "Collection". The spool tells which builds are needed, and the store tells which are large.
 ``model.collection`` decides. A build is forgotten before its paths are deleted. That happens under a lock that every
-executor takes while it looks at a build, so no job starts on a build that goes. Running jobs and builds go on
+executor takes while it looks at a build, so no job starts on a build that is deleted. Running jobs and builds go on
 meanwhile.
 
 While a submission of a newer version is on its way nothing is deleted, since nobody here can tell what it needs.

@@ -174,7 +174,7 @@ class Lanes:
         return entry
 
     def _makes_quick_place(self, now: float) -> bool:
-        """Tell whether the quick lane has a place. Move an overdue build on to the slow lane to make one."""
+        """Tell whether the quick lane has a place. Move an overdue build on to the slow lane where that makes one."""
         if self._running_in(slow=False) < self._settings.parallel:
             return True
         for each in self._overdue(now):

@@ -114,7 +114,7 @@ class Places:
                 self._lanes.add(Entry(entry.id, attempt), self._clock.file_system(), not_before)
 
     def leave(self, entry: Entry, error: NewerFormatError) -> None:
-        """Leave a build that a newer version filed in ``builds/new``, for a builder of that version."""
+        """Leave a build of a newer version where it is, in ``builds/new``, for a builder of that version."""
         self._newer.meet(error)
         with self._lock:
             self._left.add(entry)

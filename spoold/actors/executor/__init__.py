@@ -1,9 +1,9 @@
 """Executor: from an accepted submission to its response.
 
-Spec: spool-layout.md, "Transitions". A submission in ``new/`` is looked at once, and each step looks at a few. It goes
-on from there in one of three ways. If its build exists, it waits in line for a sandbox, unclaimed (``line``,
-``ready``), until a slot takes it (``slots``). If not, it waits for its build (``building``). If it needs no sandbox (a
-failed build, a build alone, a list of packages), it is answered at once (``answering``). All three end in ``ending``.
+Spec: spool-layout.md, "Transitions". Each submission in ``new/`` gets one look, a few of them in each step. It goes on
+from there in one of three ways. If its build exists, it waits in line for a sandbox, unclaimed (``line``, ``ready``),
+until a slot takes it (``slots``). If not, it waits for its build (``building``). If it needs no sandbox (a failed
+build, a build alone, a list of packages), it is answered at once (``answering``). All three end in ``ending``.
 
 An entry of a newer version of spoold stays where it is, for an executor of that version. A submission keeps waiting
 when the result of its build is of a newer version.
@@ -221,7 +221,7 @@ class Executor:
             self._seen.see(Place(State.NEW, entry), FOUND)
 
     def _note_usage(self) -> None:
-        """Let `spoolctl top` know how much each person used. If the disk is in the way, the next note tells it."""
+        """Let `spoolctl top` know how much each person used. If this note cannot be written, the next one tells it."""
         now = self._spool.clock.monotonic()
         if now < self._next_note or (used := self._line.usage()) is None:
             return

@@ -75,7 +75,7 @@ class Answering:
         self.finish(place, submission, response)
 
     def has_room(self, owner: int) -> bool:
-        """Tell whether the disk and the owner's share have room for one more answer. Log it where the share has not."""
+        """Tell whether the disk and the owner's share have room for one more answer. Log a share that has none."""
         if self._holder.keeps:
             return False
         if not self._shares.may_begin(owner):
@@ -90,7 +90,7 @@ class Answering:
         """
         if place.state is not State.BUILDING:
             self._wait(place.entry, owner)
-        elif not self._holder.keeps:  # a scan sees the entry again later. Now it would be one more to keep
+        elif not self._holder.keeps:  # otherwise it would be one more to give back. A scan finds it again
 
             def work(_: Lease) -> None:
                 self._give_back(place.entry)

@@ -1,4 +1,4 @@
-"""The backlog: names of entries that wait to be read, found by a scan or for want of room in line.
+"""The backlog: names of entries that wait to be read. A scan found them, or the line had no room for them.
 
 Spec: spool-layout.md, "Overload". A million may wait, so only the oldest of each owner are kept here. For an owner who
 has more, only the fact that there are more is kept. A scan finds the next ones when few are left here. An owner is a
@@ -42,7 +42,7 @@ class Backlog:
         return self._names[state]
 
     def add(self, state: State, entry: Entry, since: float) -> None:
-        """Let an entry in ``state`` wait, unless its owner has enough older ones. ``since`` is the time to go by."""
+        """Let an entry in ``state`` wait, unless its owner has enough older ones. ``since`` tells how old it is."""
         name, person = ids.entry_name(state, entry), self._person(entry)
         self._names[state].add(name)
         for _, (of, gone) in self._turns.admit(person, (state, name), since=since):

@@ -1,4 +1,4 @@
-"""Building: submissions wait in ``building/`` until their build has ended, or until their patience has.
+"""Building: submissions wait in ``building/`` until their build has ended, or their time to wait is over.
 
 Spec: spool-layout.md, "Transitions". A submission that has to wait is claimed into ``building/``. Its build is filed,
 unless it was already. The submission then holds neither lease nor slot, and its owner is shown what it waits for. When
@@ -38,7 +38,7 @@ SHOWN = 64  # submissions, of those whose build has begun, that one step shows
 FETCHING = 1.0  # seconds between two looks at how much builds have fetched
 SELDOM = 20.0  # owners are not told again for this many times as long as it took to tell them
 ENDS = 16  # waits that one step ends: each is synced several times
-LONG = 0.1  # seconds after which a step ends no more, so that hints are followed in between
+LONG = 0.1  # seconds after which a step ends no more waits, so that hints are followed in between
 ENDS_AGAIN = 10.0  # seconds until another try to end a wait whose answer had no room
 
 
@@ -60,7 +60,7 @@ class Building:
         self._seen, self._answering, self._floor, self._newer = seen, answering, floor, newer
         self._waits = Waits(persons.of)
         self._unshown: deque[Entry] = deque()  # owners do not know yet that these builds have begun or go on
-        self._telling = 0.0  # seconds that it took so far to tell them
+        self._telling = 0.0  # seconds that telling them took so far
         self._next_look = 0.0
 
     def __contains__(self, entry: Entry) -> bool:

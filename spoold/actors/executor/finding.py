@@ -30,7 +30,7 @@ from spoold.spool.store import Spool
 log = Log(Role.EXECUTOR)
 BEGUN, BUILT = (Kind.BUILD.directory(state) for state in (State.BUILDING, State.DONE))
 PART = 0.01  # seconds of one part of a scan while there is work
-FIRST = 0.2  # seconds of one part while there is none: then the oldest of what was found begins
+FIRST = 0.2  # seconds of one part while there is none: the oldest entries found by then begin
 REST = 8.0  # while there is work, the scan rests this many times as long as a part took
 QUICK = 0.05  # seconds of CPU time: a whole scan that took no more needs no rest
 LONG_REST = 100.0  # after a whole scan no other begins for this many times the CPU time of all its parts
@@ -39,7 +39,7 @@ LOOK = 256  # names between two looks at the clock
 AHEAD = 256  # entries of one owner that wait to be read at a time
 GRACE = 0.05  # seconds that an entry is left to each executor that comes before this one
 LONGEST_GRACE = 1.0  # seconds that it is left to all of them
-FEW = 4  # entries of one owner, for each slot, that are noted for a look after that
+FEW = 4  # of other executors' entries, how many are noted of one owner, for each slot
 AGAIN = 0.1  # seconds, for each executor, until one without work looks for more entries of others
 SELDOM = 1.0  # seconds, for each executor, until one with work looks whether it still has any
 FED = 0.5  # seconds between two looks whether there is more room in line

@@ -1,7 +1,7 @@
 """Judging: the cases of one submission get their verdicts as they end.
 
 Spec: spool-layout.md, "Cases". The sandbox reports each case here when it ends. The whole output of a program is
-compared. After that only the part is kept for which the response still has room, among all cases.
+compared. After that only as much of it is kept as the response has room for. All cases share that room.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from spoold.model.words import shown
 from spoold.sandbox import Check
 
 MOST_OUTPUT = 16 * 1024 * 1024  # characters of output that a response holds, of all cases together
-SHORT = 1024  # bytes of each output that are kept of a case that has no room in that
+SHORT = 1024  # bytes that are kept of each output of a case that has no room in that
 
 
 class Judging:
     """The cases of ``request``, as a ``spoold.sandbox.Judge``. Calls ``changed`` each time there is one more result.
 
-    Once ``seconds`` have passed since the first case was wanted, no further case is. ``notes`` say so.
+    Once ``seconds`` have passed since the first case was wanted, no further case is wanted. ``notes`` say so.
     """
 
     def __init__(

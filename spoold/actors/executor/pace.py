@@ -19,14 +19,14 @@ PART, REST = 0.01, 8.0  # then: seconds of looks at once, and the multiple of th
 
 
 class Some(NamedTuple):
-    """How much a step may look at: ``most`` entries, and for so many ``seconds``."""
+    """How much a step may look at: ``most`` entries, for ``seconds``."""
 
     most: int
     seconds: float
 
 
 class Pace:
-    """Tells how much to look at, for so many ``slots``.
+    """Tells how much to look at, in an executor of ``slots`` slots.
 
     ``ready`` returns how many entries are in line. ``clock`` is the monotonic one.
     """
@@ -43,7 +43,7 @@ class Pace:
         return Some(told, LONG) if self._clock() < self._rests_until else Some(LOOKS, PART)
 
     def looked(self, seconds: float) -> None:
-        """Rest after looks that took so many seconds, unless a rest goes on."""
+        """Rest after looks that took ``seconds``, unless a rest goes on."""
         now = self._clock()
         if now >= self._rests_until:
             self._rests_until = now + REST * seconds

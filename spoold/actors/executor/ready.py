@@ -6,11 +6,11 @@ owner is asked. Room is kept for the first owner passed over who has no job runn
 begin only jobs that do not delay that owner's job. So small jobs of others cannot keep a big one waiting for ever. Jobs
 of one owner do not pass each other, or the owner's small jobs would keep their own big one waiting.
 
-Owners who had used less and already waited when room began to be kept still go first, until they have used as much.
-Owners who come later do not: by coming in turns they could delay the job for ever. Room stays kept for the same job
-until it begins. It is given up when the job is gone or is no longer its owner's next, or when its owner may not begin.
-The owner is then charged for the time. Otherwise an owner who gave up again and again would never use anything, and
-always be first.
+Some owners had used less, and already waited when room began to be kept. They still go first, until they have used as
+much. Owners who come later do not: by coming in turns they could delay the job for ever. Room stays kept for the same
+job until it begins. It is given up when the job is gone or is no longer its owner's next, or when its owner may not
+begin. The owner is then charged for the time. Otherwise an owner who gave up again and again would never use anything,
+and always be first.
 
 A job that takes more than a slot's part of the memory is charged as several slots.
 
@@ -113,7 +113,7 @@ class AllReady:
         self._tried: BestTurns[Ready] = BestTurns(MOST)
         self._trying = False
         self._fresh_next: set[int] = set()  # persons whose last job had been tried before
-        self._held: set[int] = set()  # persons who were asked about and may not begin
+        self._held: set[int] = set()  # persons of whom it was found that they may not begin
         self._busy = 0  # slots that have work
         self._stirred = True  # a slot had work since anybody last asked for the usage
 
@@ -148,7 +148,7 @@ class AllReady:
             ready = turns.next_of(person)
             if not self._memory.fits(ready.size):
                 if self._memory.has(person):
-                    self._times.bound(person, now)  # the person's own jobs are in the way
+                    self._times.bound(person, now)  # the person's own jobs have the memory
                     passed.append(person)
                     continue
                 if self._room is None:

@@ -31,7 +31,7 @@ class Running:
     ) -> tuple[Response, JobResult | None]:
         """Run a job. Return the final response, and the job's result. Raises what :meth:`Sandbox.run` raises.
 
-        The response to a cancel tells of the phases and cases that ran, without a result. ``lost`` says why the checker
+        A cancel gives a response with the phases and cases that ran, and no result. ``lost`` says why the checker
         cannot be run, where the request has a checker and the job has none.
         """
         on_output = partial(self._showing.output, self._progress)

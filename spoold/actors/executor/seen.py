@@ -26,7 +26,7 @@ MOST = 20_000  # entries of one owner that events may add. A scan finds further 
 
 
 class Seen(NamedTuple):
-    """An entry to look at. ``rested`` where it was looked at before and was not due yet."""
+    """An entry to look at. ``rested`` is true if it was looked at before and was not due yet."""
 
     place: Place
     rested: bool = False

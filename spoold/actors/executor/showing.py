@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "The Response". Most jobs are over before anybody could look, and making and removing a file
 costs as much as the job's answer. So a job is shown once it has run for ``SOON``. Output on the way, for owners who ask
-for it, is shown a second at least after the job was last shown. The slots start a thread that does all this. It wakes
-up ten times a second while there is something to show, and not at all otherwise. Thread-safe.
+for it, is shown at the earliest a second after the job was last shown. The slots start a thread that does all this. It
+wakes up ten times a second while there is something to show, and not at all otherwise. Thread-safe.
 """
 
 from __future__ import annotations

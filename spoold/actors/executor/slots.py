@@ -48,7 +48,7 @@ from spoold.upkeep.floor import Floor
 
 log = Log(Role.EXECUTOR)
 FULL = 0.5  # seconds between two looks while the disk is full
-BACK_OFF = 5.0  # seconds for which a slot rests when the host (a full disk) kept it from its work
+BACK_OFF = 5.0  # seconds for which a slot rests after an error of the host (a full disk)
 
 
 class Slots:
@@ -172,7 +172,7 @@ class Slots:
                 self._stopping.wait(FULL)
 
     def _take_on(self, taken: Taken) -> bool:
-        """Work on an entry. Return False where the host (a full disk) was in the way."""
+        """Work on an entry. Return False where an error of the host (a full disk) stopped it."""
         place = taken.place
         entry = place.entry
         return self._holder.hold(

@@ -1,8 +1,8 @@
 """The submissions in ``building/`` that wait at one executor: for which build, and until when.
 
 Spec: spool-layout.md, "Transitions" and "Overload". They are found by their build and by the end of their wait, without
-a look at all others, since tens of thousands may wait for one build. Owners take turns when waits whose time is over
-are ended, by the time that ending theirs took so far. An owner is a person. Not thread-safe.
+a look at all others, since tens of thousands may wait for one build. Waits whose time is over are ended in turns: the
+owner is next whose waits took the least time to end so far. An owner is a person. Not thread-safe.
 """
 
 from __future__ import annotations

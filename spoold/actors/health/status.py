@@ -1,8 +1,8 @@
 """The status page: how much waits and for how long, who works, and how fast it goes, for people with a browser.
 
-Health writes it where ``[metrics] status_page`` says, each time that it is measured, in the thread that measures. The
-page has only counts and times, no ids, names or outputs. So anybody may see it, and everybody can read the file. The
-page is replaced in one step, and the browser reloads it by itself. When health ends, the page says so, and stays.
+Health writes it where ``[metrics] status_page`` says, each time that health is measured, in the thread that does so.
+The page has only counts and times, no ids, names or outputs. So anybody may see it, and everybody can read the file.
+The page is replaced in one step, and the browser reloads it by itself. When health ends, the page says so, and stays.
 
 What fails: a page that cannot be made or written stops no work. The log warns once, until the page can be written
 again.
@@ -64,7 +64,7 @@ class StatusPage:
             self._write(self._html)
 
     def end(self) -> None:
-        """Write a last page that says so. Nothing that another thread writes afterwards replaces it."""
+        """Write a last page, which says that health was stopped. Another thread can no longer replace it."""
         if self._path:
             self._write(self._last, last=True)
 

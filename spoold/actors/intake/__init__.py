@@ -45,7 +45,7 @@ from spoold.upkeep.shares import Shares
 log = Log(Role.INTAKE)
 BUSY = 0.2  # seconds until the next look at files that are still arriving
 BATCH = 64  # files that one step looks at. Those taken in are made durable together, and then removed
-LONG = 0.1  # seconds after which a step looks at no more files, so that later ones get their turn
+LONG = 0.1  # seconds after which a step looks at no more files, so that newer ones get their turn
 CROWDED = 1.0  # seconds until the next look at what owners have, while files wait for that
 FULL = 1.0  # seconds between two looks while the disk is full
 
@@ -139,7 +139,7 @@ class Intake(Threadless):
         return min(CROWDED if self._box.crowded else usual, self._box.until_turn, self._box.until_look)
 
     def _take_batch(self) -> bool:
-        """Take in files whose turn it is. Return False where the host is in the way. All then wait for a scan."""
+        """Take in files whose turn it is. Return False after an error of the host: all then wait for a scan."""
         try:
             self._take_some()
             self._acceptance.accept_checked()

@@ -2,8 +2,8 @@
 
 Spec: spool-layout.md, "Acceptance" and "Refusals". A file is read once, into a copy of our own. That copy is checked
 and stored, whatever the client does to its file afterwards. A file that does not parse may still be arriving. It is
-given up only when it has not changed for the settle time. An id belongs to the first user who may use it and does. The
-client's file is removed after the entry is durable, not before. Many entries are made durable together.
+given up only when it has not changed for the settle time. An id belongs to the first user who uses it and may do so.
+The client's file is removed after the entry is durable, not before. Many entries are made durable together.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class Acceptance:
         return True
 
     def accept_checked(self, id_: str = "") -> None:
-        """Store all that was checked at once. With an ``id_``, do so only if that id is among it.
+        """Store all submissions that were checked, together. With an ``id_``, do so only if that id is among them.
 
-        Raises :class:`OSError` where the host is in the way of all.
+        Raises :class:`OSError` after an error of the host that concerns all files.
         """
         if id_ and id_ not in self._checked:
             return
@@ -115,7 +115,7 @@ class Acceptance:
                 for each, is_stored in zip(checked, stored, strict=True):
                     self._settle(each, is_stored=is_stored)
                 return
-        for each in checked:  # one by one, so that none is in the way of others
+        for each in checked:  # one by one, so that an error of one does not stop the others
             try:
                 self._settle(each, is_stored=self._spool.accept(each.id, each.request, each.origin))
             except OSError as error:

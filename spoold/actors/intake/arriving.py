@@ -1,6 +1,6 @@
 """Files in the drop box that do nothing yet: uploads on their way, and cancels of unknown submissions.
 
-Spec: spool-layout.md, "Acceptance" and "Cancelling". For each file it is remembered how it was, and since when. So
+Spec: spool-layout.md, "Acceptance" and "Cancelling". For each file, intake remembers how it was, and since when. So
 intake can tell whether the file still changes, and whether its owner has kept the name for too long. The number of
 files that are remembered has a bound for each owner, and the others wait. Not thread-safe.
 """

@@ -35,7 +35,7 @@ log = Log(Role.INTAKE)
 MOST = 50_000  # files of one owner whose names are remembered. A look through all names finds the others later
 PART = 1_000  # names that are looked at between two looks at the clock
 LOOKING = 0.1  # seconds of one step that go into looking
-REST = 4.0  # after a look through all names that took ``LONG``, the next one waits this many times as long
+REST = 4.0  # after a look that took longer than ``LONG``, the next one waits this many times as long
 LONG = 0.1  # seconds
 LONG_NAME = 200  # bytes of a directory's name that are kept in its new name
 OF_THE_HOST = {errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no other file fares better
@@ -85,7 +85,7 @@ class DropBox:
     def owned(self, name: str) -> Owned | None:
         """Return who owns the thing called ``name``. None where it is gone, or cannot be looked at.
 
-        Raises :class:`OSError` where the host is in the way of all.
+        Raises :class:`OSError` after an error of the host that concerns all files.
         """
         try:
             return attributes.owner(self.path(name))

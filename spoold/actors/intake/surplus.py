@@ -23,7 +23,7 @@ MOST_FILES = 50_000  # files of one person that are to be answered, and cancels,
 MOST_OTHERS = 10_000  # uploads in progress of one person
 MOST_NOTED = 10_000  # names noted for removal. The next look through all finds those that are forgotten
 FAR = 2  # beyond this many times as many, uploads go even if they are young
-YOUNG = 60.0  # seconds; an upload that changed within them still goes on
+YOUNG = 60.0  # seconds since the last change of an upload that still goes on, at most
 
 
 class _Name(NamedTuple):

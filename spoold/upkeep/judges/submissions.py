@@ -45,10 +45,7 @@ class SubmissionJudge:
         return self._unreadable(path, entry.id)
 
     def _later(self, state: State, entry: Entry) -> str:
-        """Return where a submission is in a later state, which counts, "" where it is not.
-
-        After a crash both names may be there.
-        """
+        """Return where else a submission is, under the name that counts, "" for nowhere. A crash can leave two."""
         if fsops.exists(self._queue.path(State.DONE, ids.done_name(entry.id))):
             return "done/"
         flow = Kind.SUBMISSION.on_its_way
