@@ -1,1 +1,1 @@
-"""The command lines: the only rooms that talk to a person."""
+"""The command lines: the only part of spoold that talks to people."""

@@ -1,4 +1,4 @@
-"""``spoolctl deps build``: shells are built ahead, by requests of the kind ``build``, as any client may make them."""
+"""``spoolctl deps build``: build shells ahead, by requests of the kind ``build`` that any client may make."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from spoold.cli.warm import LeftOut, Shell
 from spoold.model.response import Outcome, Response, Status
 from spoold.model.submission import EXPRESSION_FILE, File, Request
 
-PAUSE = 0.3  # seconds between two looks at what the builds wait for
+PAUSE = 0.3  # seconds between two looks at the state of the builds
 LEFT_OUT_SHOWN = 20
 
 
 class Build(NamedTuple):
-    """A shell that was asked for, and who asks for it."""
+    """A shell to be built, the files that ask for it, and its submission."""
 
     shell: Shell
     sources: list[Path]
@@ -50,9 +50,10 @@ Answers = dict[str, Response]
 def build(place: Place, *, sources: tuple[Path, ...], pin: str, wait: bool, timeout: float, as_json: bool) -> int:
     """Build shells ahead, so that no submission has to wait for them at the deadline.
 
-    A FILE is a shell expression, as cutor.nix is, or a request in JSON (*.json). A DIRECTORY with cutor.nix or run.sh
-    is a submission. Of any other it is all of these in it and below it. Each shell is asked for once, however many name
-    it. It is asked for through the spool like any submission, so anybody may. Nothing is compiled or run.
+    A FILE is a shell expression, such as cutor.nix, or a request in JSON (*.json). A DIRECTORY with cutor.nix or run.sh
+    is a submission. Any other DIRECTORY stands for all of these that are in it and below it. Each shell is asked for
+    once, even if several sources name it. The requests go through the spool like any submission, so anybody may make
+    them. Nothing is compiled or run.
 
     \b
     Examples:
@@ -60,8 +61,8 @@ def build(place: Place, *, sources: tuple[Path, ...], pin: str, wait: bool, time
       spoolctl deps build submissions/week-3/ --wait --json | jq -r '.builds[] | .build_id'
       spoolctl deps build numpy.nix --nixpkgs 24.11
 
-    Exit codes: 0 asked for (with --wait: all are built), 1 it cannot be asked for, 4 not all within --timeout: they go
-    on; 5 (with --wait) one failed, or something in a DIRECTORY was left out.
+    Exit codes: 0 asked for (with --wait: all are built), 1 it cannot be asked for, 4 not all are built within
+    --timeout: the builds go on; 5 (with --wait) a build failed, or something in a DIRECTORY was left out.
     """
     for source in sources:
         if not source.exists():
@@ -79,13 +80,16 @@ def build(place: Place, *, sources: tuple[Path, ...], pin: str, wait: bool, time
 
 
 def ask(spool: client.Spool, shell: Shell, sources: list[Path]) -> Build:
-    """Ask for a shell, which ``sources`` name."""
+    """Ask for a shell that ``sources`` name."""
     request = Request(kind="build", files=[File(name=EXPRESSION_FILE, content=shell.expression)], nixpkgs=shell.nixpkgs)
     return Build(shell, sources, spool.submit(msgspec.json.encode(request) + b"\n", stem="build"))
 
 
 def wait_for(spool: client.Spool, builds: list[Build], timeout: float) -> Answers:
-    """Return the responses that came in time, by id, showing how many have and what the others wait for."""
+    """Return the responses that came in time, by id.
+
+    Show meanwhile how many came, and the state of the other builds.
+    """
     answers: Answers = {}
     columns = (
         TextColumn("building"),
@@ -109,7 +113,7 @@ def wait_for(spool: client.Spool, builds: list[Build], timeout: float) -> Answer
 
 
 class Looking:
-    """Says now and then how many builds wait for a place, and how many have one."""
+    """Says from time to time how many builds are in the queue, and how many are running."""
 
     def __init__(self, spool: client.Spool, submissions: list[client.Submission], say: Callable[[str], object]) -> None:
         self._spool = spool
@@ -118,7 +122,7 @@ class Looking:
         self._next = 0.0
 
     def look(self) -> None:
-        """Look unless that was done just now."""
+        """Look, unless the last look was a moment ago."""
         if time.monotonic() < self._next:
             return
         states: Counter[str] = Counter()
@@ -131,7 +135,7 @@ class Looking:
 
 
 def told(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict[str, object]:
-    """Return what came of the builds, for programs."""
+    """Return the results of the builds, for programs."""
 
     def row(each: Build) -> dict[str, object]:
         response = answers.get(each.submission.id)
@@ -150,7 +154,10 @@ def told(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> dict
 
 
 def show(builds: list[Build], answers: Answers | None) -> None:
-    """Print a table of what came of the builds; None: nobody waited, so it has where to ask."""
+    """Print a table of the results of builds.
+
+    ``answers`` is None where nobody waits; then it shows their ids instead.
+    """
     columns = ("id",) if answers is None else ("outcome", "time")
     table = tables.Table("shell", "pin", *columns)
     for each in builds:
@@ -185,7 +192,7 @@ def _show_left_out(left_out: list[LeftOut]) -> None:
 
 
 def code(builds: list[Build], answers: Answers, left_out: list[LeftOut]) -> int:
-    """Return the exit code for what came in time."""
+    """Return the exit code for the responses that came in time."""
     if len(answers) < len(builds):
         click.echo("not all are built: they go on, and `spoolctl status ID` tells of each", err=True)
         return exits.TIMED_OUT

@@ -1,4 +1,4 @@
-"""What a person asks for on the command line, as a request: a directory or a JSON file, and options laid over it."""
+"""The request that a command line asks for: a directory or a JSON file, with options applied to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spoold.model.errors import ClientError, IncompleteError
 
 F = TypeVar("F", bound=Callable[..., Any])
 STDIN = Path("-")
-MANY = 1_000_000  # files: of a spool whose settings are not known here, its daemon says how many it takes
+MANY = 1_000_000  # files in a request: the limit of the spool is not known here, and its daemon checks it
 PHASES = ("run", "compile", "dependencies")
 TIMES, SIZES = ("time", "cpu_time"), ("memory", "stdout", "stderr", "file_size", "stack")
 COUNTS, WORDS = ("processes", "open_files"), {"on_output_limit": ("continue", "end")}
@@ -33,7 +33,7 @@ EXPRESSION = "cutor.nix"
 
 
 class RefusedError(ClientError):
-    """A request that a daemon refuses, or would refuse: that is found out before it is sent."""
+    """A daemon refuses the request, or this check finds that it would refuse it, before the request is sent."""
 
     is_refusal = True
 
@@ -109,7 +109,7 @@ def request_options(command: F) -> F:
 
 
 def options_of(*names: str) -> Callable[[F], F]:
-    """Return what gives a command some of ``OPTIONS``."""
+    """Return a decorator that gives a command some of ``OPTIONS``."""
 
     def given(command: F) -> F:
         for name in reversed(names):
@@ -120,7 +120,7 @@ def options_of(*names: str) -> Callable[[F], F]:
 
 
 def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
-    """Return the request as it is dropped; raises :class:`ClientError` for what cannot be."""
+    """Return the request as it is dropped. Raises :class:`ClientError` where no valid request can be made."""
     if source.is_dir():
         return as_bytes(laid_over(_of_directory(source, asked, leave_out=leave_out), asked))
     if source == STDIN and asked.stdin == "-":
@@ -128,7 +128,7 @@ def data_of(source: Path, asked: Asked, *, leave_out: bool) -> bytes:
     data = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
     if asked == Asked():
         return data
-    check(data, source)  # what is changed has to be a request
+    check(data, source)  # only a valid request can be changed
     return as_bytes(laid_over(json.loads(data), asked))
 
 
@@ -149,7 +149,7 @@ def _of_directory(source: Path, asked: Asked, *, leave_out: bool) -> dict[str, A
 
 
 def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
-    """Return a request with what options ask for: it replaces what is there, or is laid over it."""
+    """Return a request with the options applied: each replaces the value in the request, or is added to it."""
     if asked.packages:
         names = [name for words in asked.packages for name in words.split()]
         files = request.get("files") or []
@@ -175,7 +175,7 @@ def laid_over(request: dict[str, Any], asked: Asked) -> dict[str, Any]:
 
 
 def inputs(path: str) -> bytes:
-    """Return what ``--stdin`` names."""
+    """Return the content of the file that ``--stdin`` names."""
     if path == "-":
         return sys.stdin.buffer.read()
     try:
@@ -220,14 +220,14 @@ def _limit(key: str, value: str) -> float | str:
 
 
 class _AnyPin(frozenset[str]):
-    """The pins of a spool that is not known here: its daemon says whether there is one."""
+    """Accepts every pin: the pins of the spool are not known here, and its daemon checks them."""
 
     def __contains__(self, _: object) -> bool:
         return True
 
 
 def check(data: bytes, source: Path, max_files: int = MANY) -> None:
-    """Raise :class:`RefusedError` where the daemon would refuse what ``source`` has."""
+    """Raise :class:`RefusedError` where the daemon would refuse the request in ``source``."""
     hint = (
         ""
         if source.is_dir() or source == STDIN or source.suffix == ".json"
@@ -239,13 +239,16 @@ def check(data: bytes, source: Path, max_files: int = MANY) -> None:
 
 
 def check_bytes(data: bytes, where: str, hint: str = "", *, max_files: int = MANY) -> None:
-    """Raise :class:`RefusedError` where the daemon would refuse a request, with its words: it reads it as this does."""
+    """Raise :class:`RefusedError` where the daemon would refuse a request.
+
+    The text is the daemon's: both share the code.
+    """
     if reason := why_refused(data, max_files):
         raise RefusedError(f"{where}: {reason}{hint}")
 
 
 def why_refused(data: bytes, max_files: int = MANY) -> str:
-    """Return why the daemon would refuse a request, "" where it would not."""
+    """Return why the daemon would refuse a request; "" where it would accept the request."""
     from spoold.model.dropped import read_request, why_incomplete  # noqa: PLC0415 - --help need not wait for it
 
     try:

@@ -1,4 +1,4 @@
-"""``spoolctl batch``: many programs with one command."""
+"""``spoolctl batch``: run many programs with one command."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def batch(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run many programs, so many at once, and tell what came of each.
+    """Run many programs, up to --jobs at once, and show the result of each.
 
-    A FILE is a program in the language of its ending, or a request in JSON. A DIRECTORY with run.sh or cutor.nix is a
-    program. Any other is the programs in it. In a LIST.jsonl each line is an object: {"name": ...} with {"source": ...,
-    "file": "x.py"}, {"path": "x.py"} or {"request": {...}}, and any key of a request, such as args or limits. Options
-    are laid over each program.
+    A FILE is a program in the language of its ending, or a request in JSON. A DIRECTORY with run.sh or cutor.nix is one
+    program. Any other DIRECTORY stands for the programs in it. Each line of a LIST.jsonl is an object: {"name": ...}
+    with {"source": ..., "file": "x.py"}, {"path": "x.py"} or {"request": {...}}, and any key of a request, such as args
+    or limits. The options apply to each program.
 
-    Nothing is lost and nothing is run twice, however this ends: by ^C, kill -9 or a power cut. The same command goes
-    on, and an edited program is a new one.
+    Nothing is lost and nothing runs twice, even if ^C, kill -9 or a power cut ends the command: the same command goes
+    on. An edited program is a new one.
 
     \b
     Examples:
@@ -85,11 +85,12 @@ def batch(
       spoolctl batch programs.jsonl --json >results.jsonl
       seq 100 | jq -c '{name: "n\\(.)", path: "sim.py", args: ["\\(.)"]}' | spoolctl batch - --table results.csv
 
-    --json prints a line for each as it comes: its name, its id and the response. The table has a row for each, in the
-    order of the arguments. Cells that a spreadsheet would take for formulas begin with ' there.
+    --json prints a line for each program as soon as its response comes: the name, the id and the response. The table
+    has a row for each program, in the order of the arguments. In the table, cells that a spreadsheet would take for
+    formulas begin with '.
 
     Exit codes: 0 all are COMPLETED, 1 a list or a file cannot be read or written, 4 not all came within --timeout, 5 a
-    program failed, 6 one was refused, 7 the service failed, 8 one was cancelled; of several codes the highest; 130
+    program failed, 6 one was refused, 7 the service failed, 8 one was cancelled; where several apply, the highest; 130
     interrupted.
     """
     wanted = asked.Asked(**options)
@@ -109,7 +110,7 @@ def batch(
 
 
 class Files(NamedTuple):
-    """Where the table and the page go to, if anywhere."""
+    """Where to write the table and the page, if anywhere."""
 
     table: str | None
     html: str | None
@@ -119,11 +120,11 @@ class Files(NamedTuple):
         return records.STDOUT in self
 
     def write(self, results: list[sweep.Result]) -> None:
-        """Write what is wanted; raises :class:`OperatorError`."""
+        """Write the files that are wanted. Raises :class:`OperatorError`."""
         if self.table:
             records.write_values(self.table, records.COLUMNS, map(records.row, results))
         if self.html:
-            from spoold.cli import report  # noqa: PLC0415 - most want none
+            from spoold.cli import report  # noqa: PLC0415 - most runs want no page
 
             rows = [report.Row(records.shown(each.name), each.id, each.response) for each in results]
             made = f"spoolctl batch, {time.strftime('%Y-%m-%d %H:%M %Z')}"

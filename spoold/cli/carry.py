@@ -1,11 +1,12 @@
-"""The file of exported environments: a tar with a binary cache of Nix's, and a list of what it is for.
+"""The file of exported environments: a tar with a binary cache of Nix and a list of the environments in it.
 
-Spec: spool-layout.md, "Environments from another host". It has ``environments.json`` and what Nix calls a binary cache:
-``nix-cache-info``, ``HASH.narinfo`` for each store path, with its signatures, and ``nar/HASH.nar.zst``, its content.
+Spec: spool-layout.md, "Environments from another host". The tar contains ``environments.json`` and the files of a Nix
+binary cache: ``nix-cache-info``, and for each store path a ``HASH.narinfo`` with its signatures and a
+``nar/HASH.nar.zst`` with its content.
 
-Nobody has to trust the list: an importing host evaluates the expressions as it does any client's, and takes from the
-cache what is signed. So nothing but the store paths is signed. Both ways a file is a stranger's: what is packed was
-made by the builder, and what is unpacked may be from anywhere.
+Nobody has to trust the list. An importing host evaluates the expressions as it does for any client, and takes only
+signed paths from the cache. So only the store paths are signed. Both directions handle files of strangers: the builder
+made the files that are packed, and a file that is unpacked may come from anywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from spoold.model.formats import decode, encode
 LIST = "environments.json"
 INFO = "nix-cache-info"
 NARS = "nar"
-MOST = 64 << 20  # bytes of the list, and of each other file but contents
+MOST = 64 << 20  # bytes of the list and of each other file, except the contents in nar/
 _NARINFO = re.compile(r"[0-9a-z]{32}\.narinfo")
 _NAR = re.compile(r"nar/[0-9a-z]{52}\.nar(\.[a-z0-9]{1,8})?")
 _SIGNED = re.compile(r"^Sig: ([^:\n]*):", re.MULTILINE)
@@ -37,7 +38,7 @@ _SIGNED = re.compile(r"^Sig: ([^:\n]*):", re.MULTILINE)
 def pack(file: BinaryIO, environments: Environments, cache: Path, sign: Callable[[Path], None], scratch: Path) -> None:
     """Write the environments and the binary cache ``cache``, which is a stranger's, to a file.
 
-    ``sign`` signs a binary cache in a directory of one's own, which is made in ``scratch`` and has no contents.
+    ``sign`` signs a binary cache in a directory. It gets a copy in ``scratch``, which is ours and has no nar files.
     """
     own = scratch / "signed"
     own.mkdir()
@@ -47,7 +48,8 @@ def pack(file: BinaryIO, environments: Environments, cache: Path, sign: Callable
     sign(own)
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, LIST, encode(environments))
-        for path in sorted(path for path in own.iterdir() if path.is_file()):  # Nix makes empty directories beside
+        # Nix makes empty directories beside the files
+        for path in sorted(path for path in own.iterdir() if path.is_file()):
             _add(tar, path.name, path.read_bytes())
         for name in sorted(os.listdir(cache / NARS)):
             if _NAR.fullmatch(f"{NARS}/{name}"):
@@ -61,7 +63,7 @@ def _read(path: Path) -> bytes:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Open a file of a stranger's directory: a regular one, not through a link."""
+    """Open a file in a stranger's directory. It must be a regular file, and no link is followed."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -84,9 +86,9 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 
 
 def unpack(file: BinaryIO, directory: Path) -> Environments:
-    """Write the binary cache of a stranger's file into ``directory``, which is there; return what it is for.
+    """Write the binary cache in a stranger's file to the existing ``directory``, and return the list of environments.
 
-    Raises :class:`ClientError` where it is no such file, and :class:`NewerFormatError`.
+    Raises :class:`ClientError` where it is not an exported file, and :class:`NewerFormatError`.
     """
     (directory / NARS).mkdir()
     environments = None
@@ -116,5 +118,5 @@ def _is_known(name: str) -> bool:
 
 
 def signers(directory: Path) -> set[str]:
-    """Return the names of the keys that signed something in an unpacked cache, as it says itself."""
+    """Return the names of the keys with which an unpacked cache claims to be signed."""
     return {name for path in directory.glob("*.narinfo") for name in _SIGNED.findall(path.read_text(errors="replace"))}

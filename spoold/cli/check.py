@@ -1,4 +1,4 @@
-"""``spoolctl check``: which files of the spool does no state explain, and what is to be done about them?"""
+"""``spoolctl check``: name the files of the spool that no state explains, and what is to be done about them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from spoold.upkeep.unexplained import Action, Unexplained
 @JSON
 @pass_settings
 def command(settings: Settings, *, repair: bool, as_json: bool) -> int:
-    """Name every file of the spool that no state explains, and what would be done about it.
+    """Name every file of the spool that no state explains, and say what would be done about it.
 
-    The daemons may run, and clean up after themselves whatever a crash leaves; this is for what they cannot know of:
-    files that were put there by hand, were restored from elsewhere, or that a broken disk changed. With --repair it is
-    done: what cannot be read goes to quarantine/ with its reason, and is never deleted.
+    The daemons may run meanwhile. They clean up by themselves what a crash leaves. This command is for files that they
+    cannot know of: files that were put there by hand, were restored from elsewhere, or were changed by a broken disk.
+    --repair does what is said of each file. An unreadable file goes to quarantine/ with the reason, and is never
+    deleted.
 
     \b
     Examples:
@@ -67,7 +68,7 @@ def _repair(spool: Spool, found: Unexplained) -> bool:
     try:
         carry_out(spool, found)
     except LeaseLostError:
-        return False  # a worker has it meanwhile
+        return False  # a worker has claimed it meanwhile
     except OSError as error:
         click.echo(f"{printable(_text(found.path))}: {printable(str(error))}", err=True)
         return False
@@ -75,7 +76,7 @@ def _repair(spool: Spool, found: Unexplained) -> bool:
 
 
 def _text(path: str) -> str:
-    """Return a name as text, whatever bytes it has."""
+    """Return a name as text, whatever bytes it contains."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 

@@ -1,6 +1,7 @@
-"""Completion by a shell, besides the names of commands and options: ids, files, languages.
+"""Shell completion of ids, files and languages. Click itself completes the names of commands and options.
 
-A shell starts the command for each, so nothing is asked of the spool: ids are those that were submitted from here.
+A shell starts the command anew for each completion, so the spool is not asked. The ids are those that were submitted
+from here.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from spoold.cli.place import SPOOL, Place
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-MOST = 100  # ids: a person chooses among the newest
+MOST = 100  # ids to offer, the newest
 
 
 def ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of submissions that begin so, the newest first."""
-    from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, and nobody else
+    """Return the ids of submissions that begin with ``incomplete``, the newest first."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a completing shell needs it
 
     from spoold.cli.record import Record  # noqa: PLC0415 - as above
 
@@ -30,13 +31,13 @@ def ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[Com
 
 
 def _place(context: click.Context) -> Place:
-    """Return the place that is named before the command or after it; none is made while a shell completes."""
+    """Return the place named before or after the command. While a shell completes, the context has no place yet."""
     said = context.find_root().params
     return Place(said.get("config"), context.meta.get(SPOOL) or said.get("spool"))
 
 
 def languages(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the names of languages that begin so."""
+    """Return the names of languages that begin with ``incomplete``."""
     from click.shell_completion import CompletionItem  # noqa: PLC0415 - as above
 
     from spoold.cli import tongues  # noqa: PLC0415 - as above
@@ -50,12 +51,12 @@ def languages(_: click.Context, __: click.Parameter, incomplete: str) -> list[Co
 
 
 def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Have the shell complete names of files."""
+    """Tell the shell to complete names of files."""
     return [_item(incomplete, "file")]
 
 
 def directories(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Have the shell complete names of directories."""
+    """Tell the shell to complete names of directories."""
     return [_item(incomplete, "dir")]
 
 

@@ -1,4 +1,4 @@
-"""The ``spoolctl`` command: the person's tool. The commands are in modules beside, which are imported when called."""
+"""The ``spoolctl`` command, the tool for people. Each command is in a module beside this one, imported when called."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Commands(LazyGroup):
 def command(context: click.Context, config: str | None, spool: str | None) -> None:
     """Submit programs to spoold and read the responses.
 
-    A submission is a JSON file in the spool's incoming/ directory; this command is a convenience, and `cp` works as
-    well. `spoolctl COMMAND --help` says more of each command, with examples; --json prints for programs. --spool goes
-    before the command or after it.
+    A submission is a JSON file in the incoming/ directory of the spool. This command is a convenience: `cp` works as
+    well. `spoolctl COMMAND --help` explains each command, with examples. --json prints output for programs. --spool
+    goes before the command or after it.
 
     \b
     Examples:

@@ -62,9 +62,9 @@ Exit codes: 0 stopped by SIGTERM or SIGINT and drained, 1 it cannot start: the t
 def command(context: click.Context, config: str | None, spool: str | None, log_level: str) -> None:
     """Remote code execution whose only interface is a directory.
 
-    Each daemon runs in the foreground, logs to stderr, tells systemd when it is ready, and drains on SIGTERM:
-    what runs is finished, nothing new is taken. They share nothing but the spool, so each can be stopped and
-    started at any time. `spoolctl` is the tool for people.
+    Each daemon runs in the foreground, logs to stderr, and tells systemd when it is ready. On SIGTERM it drains: it
+    finishes the work that is running and takes no new work. The daemons share nothing but the spool, so each can be
+    stopped and started at any time. `spoolctl` is the tool for people.
 
     \b
     Examples:
@@ -73,7 +73,7 @@ def command(context: click.Context, config: str | None, spool: str | None, log_l
 
     Exit codes: 0 stopped and drained, 1 it cannot start, 2 wrong usage, 3 a bug.
     """
-    userns.at_start()  # before all else: it drops rights
+    userns.at_start()  # first of all, as it drops rights
     log.set_up(level=log_level, journal=journal.is_stderr())
     context.obj = partial(_settings, config, spool)
 
@@ -119,11 +119,11 @@ def run_executor(read: Read, /, name: str | None, **more: object) -> None:
 @command.command("fetch", short_help="Run the proxy by which the builder downloads.")
 @click.pass_obj
 def run_fetch(read: Read) -> None:
-    """Let downloads of the builder's through to the hosts that the settings name, and to no others.
+    """Run the proxy that lets downloads of the builder through to the hosts in the settings, and to no others.
 
-    These are the hosts in [nix] fetch for pinned sources, and those of binary caches and pins that are URLs. It has no
-    part in the spool. Where the settings name no host it ends at once. Without it, such as at a desk, a builder starts
-    a proxy of its own for each download.
+    These hosts are those in [nix] fetch for pinned sources, and those of binary caches and pins that are URLs. The
+    proxy does not use the spool. It ends at once where the settings name no host. Where no proxy runs, such as at a
+    desk, a builder starts its own for each download.
 
     \b
     Examples:
@@ -131,12 +131,12 @@ def run_fetch(read: Read) -> None:
 
     It listens at the socket "socket" in $RUNTIME_DIRECTORY, by default /run/spoold-fetch.
 
-    Signals: SIGTERM ends it and the downloads that go on; the builder tries those again. The settings are read for
-    each download.
+    Signals: SIGTERM ends it and the downloads that are running; the builder tries those again. The settings are read
+    for each download.
 
     Exit codes: 0 there is nothing to do, 1 it cannot start: the text on stderr says why and what to do.
     """
-    from spoold.proxy import serving  # noqa: PLC0415 - the other daemons have no use for it
+    from spoold.proxy import serving  # noqa: PLC0415 - the other daemons do not use it
 
     serving.run(read)
 
@@ -144,7 +144,7 @@ def run_fetch(read: Read) -> None:
 @command.command("all", short_help="Run all of them in one process, for a desk or a demo.")
 @click.pass_obj
 def run_all(read: Read) -> None:
-    """Run all daemons in one process, on a spool that is made if there is none: for a desk or a demo.
+    """Run all daemons in one process, for a desk or a demo. Make the spool if there is none.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""The default settings file: every setting commented out, with its default and what it means.
+"""The default settings file: every setting commented out, with its default and its meaning.
 
-Lines of text begin with ``# ``, settings with ``#`` alone, as in sshd_config(5): to set one, take that away.
+Lines of text begin with ``# ``, settings with ``#`` alone, as in sshd_config(5). To set a setting, remove its ``#``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = """\
 # What is marked with (reload) is taken over by `systemctl reload 'spoold-*'`, all else needs a restart.
 # `spoolctl config` prints all as they are in force, `spoolctl doctor` says what is wrong.
 """
-NIXPKGS = '#default = "/srv/nixpkgs-24.11.tar.gz"\n'  # there is no default to show
+NIXPKGS = '#default = "/srv/nixpkgs-24.11.tar.gz"\n'  # pins have no default to show
 
 
 def text() -> str:
@@ -32,16 +32,17 @@ def text() -> str:
 
 
 def _nixpkgs(setting: Described) -> str:
-    """Return the only table whose names are the operator's to choose, first: it is the one that has to be set.
+    """Return the table of pins, which comes first since it must be set. Its keys are names that the operator chooses.
 
-    All of it is commented out, so that whoever installs may append one.
+    All of it is commented out, so that an installer may append a table of the same name.
     """
     return f"{_comment(_sentence(setting, setting.name))}#[{setting.name}]\n{NIXPKGS}"
 
 
 def _table(section: Section) -> str:
     about = " ".join(section.about.split("\n\n")[0].replace("``", "").split())
-    mark = "#" if CHOSEN in section.path.split(".") else ""  # else there would be a table of that name
+    # otherwise the file would define a table with the placeholder as its name
+    mark = "#" if CHOSEN in section.path.split(".") else ""
     return "".join([_comment(about), f"{mark}[{section.path}]\n", *_lines(section)])
 
 

@@ -1,4 +1,4 @@
-"""``spoolctl deps``: what is in the dependency cache."""
+"""``spoolctl deps``: list the packages in the dependency cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from spoold.spool.builds import BuildStore
 @JSON
 @click.pass_context
 def command(context: click.Context, local: bool, timeout: float, as_json: bool) -> int | None:
-    """List the packages in the dependency cache: those of builds you used, for the operator all.
+    """List the packages in the dependency cache: those of builds that you used. The operator gets all.
 
     The question goes through the spool like any submission, and an executor answers it.
 
@@ -74,10 +74,10 @@ def _show(packages: list[Package], *, as_json: bool) -> None:
 @JSON
 @pass_settings
 def verify(settings: Settings, *, as_json: bool) -> int:
-    """Hash every path of the Nix store, and compare it with what was registered when it was built: for the operator.
+    """Hash every path of the Nix store, and compare it with the hash registered when it was built: for the operator.
 
-    A path that was changed since then is named in no log. Builds of earlier versions, which made no use of the group
-    spoold-build, could do that: so run this once after an upgrade. It reads the whole store. Builds and jobs go on
+    No log names a path that was changed since then. Builds of earlier versions, which did not use the group
+    spoold-build, could change paths. So run this once after an upgrade. It reads the whole store. Builds and jobs go on
     meanwhile.
 
     \b
@@ -85,7 +85,7 @@ def verify(settings: Settings, *, as_json: bool) -> int:
       sudo spoolctl deps verify
       sudo spoolctl deps verify --json | jq -r '.damaged[].path'
 
-    Exit codes: 0 all is as it was built, 1 something is not: do what is said then.
+    Exit codes: 0 every path is as it was built, 1 a path is not: do what the message says.
     """
     with Console(stderr=True, quiet=as_json).status("hashing all that is in the store"):
         found = verified(settings.nix)

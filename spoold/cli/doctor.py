@@ -1,4 +1,4 @@
-"""``spoolctl doctor``: is this host fit to run strangers' programs, and if not, what mends it?"""
+"""``spoolctl doctor``: tell whether this host is fit to run strangers' programs, and if not, what mends it."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ COLOURS = {
 @JSON
 @pass_settings
 def command(settings: Settings, *, strict: bool, as_json: bool) -> int:
-    """Look at this host: can it run strangers' programs safely, and what is to mend?
+    """Tell whether this host can run strangers' programs safely, and what to mend if not.
 
-    The daemons need not run; what they are for (containers, Nix, its sandbox) is tried out. As root it sees
-    everything, else it says what it could not look at.
+    The daemons need not run: this command tries out by itself what they need (containers, Nix, its sandbox). As root it
+    sees everything. Otherwise it says what it could not look at.
 
     \b
     Examples:
       sudo spoolctl doctor
       spoolctl doctor --strict --json | jq '.findings[] | select(.level == "refused")'
 
-    Exit codes: 0 nothing is refused (there may be warnings), 1 something is, and spoold should not be used until it is
+    Exit codes: 0 nothing is refused (there may be warnings), 1 something is refused: do not use spoold until it is
     mended.
     """
     found = list(_examine(settings, quiet=as_json))

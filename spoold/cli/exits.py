@@ -5,18 +5,18 @@
 | 0 | done; with ``--wait``: the submission ended with ``COMPLETED`` (``cancel``: with ``CANCELLED``) |
 | 1 | it cannot be done: the text on stderr says why, and what to do |
 | 2 | the command line is wrong |
-| 3 | a bug of spoold's; the traceback is on stderr |
-| 4 | waited as long as allowed; the submission is still on its way |
+| 3 | a bug in spoold; the traceback is on stderr |
+| 4 | no response within the allowed time; the submission is still on its way |
 | 5 | the program failed: ``RUN_FAILED``, ``COMPILE_FAILED`` or ``DEPENDENCIES_FAILED`` (``cancel``: it had ended) |
 | 6 | the request was refused: ``REJECTED``, also before it was sent |
 | 7 | the service failed: ``INTERNAL_ERROR``, or it cannot be reached |
 | 8 | the submission was cancelled |
 | 130 | interrupted from the keyboard |
 
-``run`` ends with the program's own code, or with 128 and the number of the signal that ended it, where it ended by
-itself. So 4 to 8 may be the program's as well: ``--json`` tells.
+If the program ended by itself, ``run`` ends with the program's exit code. If a signal ended the program, that is 128
+plus the number of the signal. So codes 4 to 8 may also be the program's: ``--json`` tells.
 
-With ``--json`` an error is ``{"error": TEXT, "exit_code": CODE}`` on standard output as well.
+With ``--json`` an error is also ``{"error": TEXT, "exit_code": CODE}`` on standard output.
 """
 
 from __future__ import annotations
@@ -33,37 +33,37 @@ from spoold.model.errors import SpooldError
 
 OK, FAILED, USAGE, BUG, TIMED_OUT, NOT_COMPLETED, REFUSED, SERVICE, CANCELLED, INTERRUPTED = (*range(9), 130)
 OF_STATUS = {"COMPLETED": OK, "REJECTED": REFUSED, "INTERNAL_ERROR": SERVICE, "CANCELLED": CANCELLED}
-PIPE_CLOSED = 141  # as of a program that SIGPIPE ends
+PIPE_CLOSED = 141  # as for a program that SIGPIPE ended
 
 
 def of(status: str, wanted: str) -> int:
-    """Return the code of a submission that ended with ``status``, where another was ``wanted``."""
+    """Return the exit code for a submission that ended with ``status``, where ``wanted`` is the status of success."""
     return OK if status == wanted else OF_STATUS.get(status, NOT_COMPLETED) or NOT_COMPLETED
 
 
 def timed_out(ids: str, timeout: float) -> int:
-    """Say that a wait was not long enough; return the code for it."""
+    """Say that the time to wait is over, and return the exit code for that."""
     say(f"{ids}: no response within {timeout:g} s; it is not lost: `spoolctl wait {ids}` waits again", TIMED_OUT)
     return TIMED_OUT
 
 
 def say(text: str, code: int) -> None:
-    """Say what went wrong: to a person, and where JSON is asked for to a program."""
+    """Say what went wrong: to a person, and with ``--json`` also to a program."""
     print(text, file=sys.stderr)
     if "--json" in sys.argv:
-        import json  # noqa: PLC0415 - few ask for it, and fewer go wrong
+        import json  # noqa: PLC0415 - few commands use --json, and fewer of them fail
 
         print(json.dumps({"error": text, "exit_code": code}))
 
 
 def nobody_reads() -> int:
-    """Let nothing more be written to standard output, whose reader has enough; return the code for it."""
+    """Discard further output, since the reader of standard output has closed it. Return the exit code for that."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return PIPE_CLOSED
 
 
 def run(command: Callable[..., object], name: str) -> None:
-    """Run a click command, which is called ``name``, and end the process with a code of the table."""
+    """Run a click command called ``name``, and end the process with a code of the table."""
     try:
         code = command(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -77,7 +77,7 @@ def run(command: Callable[..., object], name: str) -> None:
         code = _code(error)
         say(f"{name}: {printable(str(error))}", code)
         sys.exit(code)
-    except Exception:  # noqa: BLE001 - the handler of last resort says that it is our bug
+    except Exception:  # noqa: BLE001 - the last handler reports any other error as a bug of ours
         import traceback  # noqa: PLC0415 - only here
 
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""``spoolctl deps export``: whole environments, with all that they need, go into one signed file."""
+"""``spoolctl deps export``: write whole environments, with everything that they need, into one signed file."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _BUILD = re.compile(r"[0-9a-f]{8,64}")
 @JSON
 @pass_settings
 def command(settings: Settings, *, wanted: tuple[str, ...], output: Path, pin: str, bare: bool, as_json: bool) -> int:
-    """Write environments that are built, and all that they need, into one file for a host without network.
+    """Write built environments and everything that they need into one file, for a host without network.
 
-    BUILD is the id of a build, or its first 8 digits or more. A FILE or DIRECTORY is as for `spoolctl deps build`,
-    which builds what is not there yet. The secret key in the file that [nix] signing_key names signs what is in there.
-    The pins and the runtime go with it. For the operator.
+    BUILD is the id of a build, or at least its first 8 digits. A FILE or DIRECTORY is as for `spoolctl deps build`.
+    Give that command first for environments that are not built yet. [nix] signing_key names the file of the secret key
+    that signs the content. The pins and the runtime are included. For the operator.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def command(settings: Settings, *, wanted: tuple[str, ...], output: Path, pin: s
       sudo spoolctl deps export course/shells/ -o exam.spoold
       sudo spoolctl deps export 1f3a9c02 --without-nixpkgs -o one.spoold
 
-    Exit codes: 0 written, 1 it cannot be.
+    Exit codes: 0 written, 1 it cannot be written.
     """
     layout.check(settings.spool.path)
     if not settings.nix.signing_key:
@@ -80,7 +80,7 @@ def command(settings: Settings, *, wanted: tuple[str, ...], output: Path, pin: s
 
 
 def _ids(builds: BuildStore, runtime: Runtime, wanted: tuple[str, ...], pin: str, max_files: int) -> list[str]:
-    """Return the ids of the builds that are wanted, each once."""
+    """Return the ids of the wanted builds, each once."""
     found: list[str] = []
     finished = builds.finished()
     for each in wanted:
@@ -111,7 +111,7 @@ def _by_beginning(word: str, finished: list[str]) -> str:
 
 
 def _carried(builds: BuildStore, runtime: Runtime, wanted: list[str]) -> list[tuple[Carried, str]]:
-    """Return the builds as they are carried, each with the store path of its environment."""
+    """Return the builds as the file lists them, each with the store path of its environment."""
     names = {path: name for name, path in sorted(runtime.nixpkgs.items(), reverse=True)}
     found = []
     for build_id in wanted:
@@ -133,7 +133,7 @@ def _of_runtime(runtime: Runtime) -> list[str]:
 
 
 def _write(settings: Settings, environments: Environments, paths: list[str], output: Path) -> int:
-    """Write the file in one step, for its owner alone to read: it has the expressions of clients. Return its size."""
+    """Write the file in one step, and return its size. Only its owner may read it, as it has expressions of clients."""
     cache = carried.make(settings.nix, paths)
     part = output.with_name(f".{output.name}.part")
     part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Following what a submission prints while it runs, by its side file: spool-layout.md, "Output on the way"."""
+"""Show what a submission prints while it runs, from its side file. Spec: spool-layout.md, "Output on the way"."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from spoold.client.transport import Transport
 
 
 class Follower:
-    """Says what is new of one submission's output, each time that ``look`` is called."""
+    """Says the new output of one submission each time that ``look`` is called."""
 
     def __init__(self, transport: Transport, id_: str, say: Callable[[str], object]) -> None:
         self._transport = transport
         self._id = id_
         self._say = say
-        self._seen: dict[tuple[str, str], int] = {}  # bytes of each phase and stream
+        self._seen: dict[tuple[str, str], int] = {}  # bytes of each phase and stream that were said or missed
 
     def look(self) -> None:
-        """Say what was printed since the last look; what was missed in between is counted."""
+        """Say the output since the last look. Output that was missed in between is counted."""
         try:
             data, _ = self._transport.look(self._id)
             response = None if data is None else read(data)
-        except AnswerError:  # the response tells all; another version may write what we cannot read
+        except AnswerError:  # the final response has everything; another version may write what we cannot read
             return
         if response is None:
             return

@@ -1,7 +1,8 @@
-"""``spoolctl deps import``: environments of another host, from its signed file, into this host's store.
+"""``spoolctl deps import``: take environments from another host's signed file into the store of this host.
 
-The operator puts the file's binary cache where the builder asks before all others, and asks for the builds through the
-spool. So each is evaluated here as ever, the builder alone writes to the store, and the record of the build is its own.
+The command puts the file's binary cache where the builder looks before all other caches, and asks for the builds
+through the spool. So each expression is evaluated here as usual, only the builder writes to the store, and this host
+has its own record of each build.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from spoold.nix import carried, imports
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
 
-DIGITS = 32  # of the SHA-256 of a file, which name its import
+DIGITS = 32  # digits of the SHA-256 of a file, which name the directory of its import
 
 
 @click.command("import", short_help="Take environments from a signed file of another host.")
@@ -40,20 +41,20 @@ DIGITS = 32  # of the SHA-256 of a file, which name its import
 @JSON
 @pass_settings
 def command(settings: Settings, *, file: Path, keep: bool, timeout: float, as_json: bool) -> int:
-    """Take the environments from a FILE of `spoolctl deps export`: for the operator of a host without network.
+    """Take environments from a FILE of `spoolctl deps export`: for the operator of a host without network.
 
-    All in the file has to be signed by keys in [nix] trusted_public_keys, or nothing is taken. Then the builds are
-    asked for through the spool, and the builder takes their parts from the file. Where this host has another nixpkgs
-    than they were built with, it says how to add theirs. Where no builder runs yet, it finds its runtime in the file
-    when it starts. In both cases give the command once more then.
+    Everything in the file has to be signed by keys in [nix] trusted_public_keys. Otherwise nothing is taken. The
+    command then asks for the builds through the spool, and the builder takes their parts from the file. If the
+    environments were built with a nixpkgs that is no pin of this host, the command says how to add it. If no builder
+    runs yet, start one: it finds its runtime in the file. In both cases, give the command once more afterwards.
 
     \b
     Examples:
       sudo spoolctl deps import exam.spoold
       sudo spoolctl deps import exam.spoold --keep --timeout 3600
 
-    Exit codes: 0 all are there, 1 the file is not what it should be, or something is missing first; 4 not all within
-    --timeout: they go on; 5 one failed.
+    Exit codes: 0 all are there, 1 the file is not valid, or something else has to be done first; 4 not all are there
+    within --timeout: the builds go on; 5 a build failed.
     """
     layout.check(settings.spool.path)
     place, environments = _brought(settings, file)
@@ -81,7 +82,10 @@ def command(settings: Settings, *, file: Path, keep: bool, timeout: float, as_js
 
 
 def _brought(settings: Settings, file: Path) -> tuple[Path, Environments]:
-    """Put what a file has where the builder asks for it, once it is checked; return the place, and what it is for."""
+    """Check a file and put its binary cache where the builder finds it.
+
+    Return that place and the list of environments.
+    """
     place = Path(settings.nix.state).absolute() / imports.DIRECTORY
     if not place.is_dir():
         raise OperatorError(f"{place} is not there: run `spoolctl init`, or start the builder")
@@ -106,7 +110,7 @@ def _check(settings: Settings, file: Path, cache: Path, environments: Environmen
     if environments.system != settings.nix.system:
         raise ClientError(f"{file}: for {environments.system}, and this host is {settings.nix.system}")
     for path in [cache, *cache.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)  # whatever umask the operator has: the builder reads it
+        path.chmod(0o755 if path.is_dir() else 0o644)  # the builder has to read it, whatever the operator's umask is
     signers = ", ".join(sorted(carry.signers(cache))) or "none"
     try:
         carried.check(settings.nix, cache)
@@ -119,7 +123,7 @@ def _check(settings: Settings, file: Path, cache: Path, environments: Environmen
 
 
 def _shell(wanted: Carried, runtime: Runtime, place: Path) -> Shell:
-    """Return an environment's shell with the name that its pin has here."""
+    """Return the shell of an environment, with the name that its pin has on this host."""
     for name, path in sorted(runtime.nixpkgs.items(), key=lambda pin: pin[0] != wanted.pin):
         if path == wanted.nixpkgs:
             return Shell(wanted.expression, name)
@@ -131,7 +135,7 @@ def _shell(wanted: Carried, runtime: Runtime, place: Path) -> Shell:
 
 
 def _forget_failures(builds: BuildStore, runtime: Runtime, shells: list[Shell]) -> None:
-    """Forget that builds failed without the file, or that would be the answer for a while."""
+    """Forget failures of builds that were tried without the file. They would be the answer for a while."""
     wanted = [
         ids.build_id(each.expression, runtime.nixpkgs[each.nixpkgs], runtime.system, runtime.nix) for each in shells
     ]

@@ -1,4 +1,4 @@
-"""``spoolctl init`` and ``spoolctl config``: what whoever installs spoold needs first."""
+"""``spoolctl init`` and ``spoolctl config``: the first commands that an installation needs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from spoold.spool import layout, lists
 @JSON
 @pass_settings
 def init(settings: Settings, *, as_json: bool) -> None:
-    """Make the spool and the Nix state: their directories with owners and modes. It keeps those that exist.
+    """Make the spool and the Nix state: their directories with owners and modes. Those that exist are kept.
 
-    Run by root, on a host that has the users spoold-intake, spoold-executor, spoold-builder, spoold-health and
-    spoold-scale and the groups spoold and spoold-build (systemd/sysusers.d makes them), they are theirs to share; else
-    one user has to run all daemons, and the builder makes the Nix state when it starts. It prints what it made or
-    mended.
+    If root runs it on a host with the users spoold-intake, spoold-executor, spoold-builder, spoold-health and
+    spoold-scale and the groups spoold and spoold-build, the directories belong to these (systemd/sysusers.d makes the
+    users and groups). Otherwise one user has to run all daemons, and the builder makes the Nix state when it starts.
+    The command prints what it made or mended.
 
-    Root also tries, as several users, whether access control lists do on this file system what responses need. Where
-    they do not, it says which setting to change.
+    As root it also tries, as several users, whether access control lists work on this file system as responses need
+    them. If they do not, it says which setting to change.
 
     \b
     Examples:
       spoolctl --spool /srv/spool init
 
-    Exit codes: 0 it is there now, 1 it cannot be made, or [spool] answers does not fit its file system.
+    Exit codes: 0 the spool is there now, 1 it cannot be made, or [spool] answers does not fit its file system.
     """
     try:
         changed = layout.create(settings.spool.path, layout.owners_for(settings.spool.path))
@@ -76,11 +76,11 @@ def init(settings: Settings, *, as_json: bool) -> None:
 @JSON
 @pass_place
 def config(place: Place, *, as_file: bool, migrate: bool, as_json: bool) -> None:
-    """Print the settings in force, as TOML: those of the file, and the defaults of what it does not name.
+    """Print the settings in force, as TOML: those of the file, and defaults for the others.
 
-    What each means is in the manual page spoold.toml(5), and in the file that --defaults prints. Settings that have
-    other names today are understood, and named on stderr. --migrate moves them in the file, with the comments above
-    them; all else in it stays.
+    The manual page spoold.toml(5), and the file that --defaults prints, explain each setting. Former names of settings
+    are understood, and reported on stderr. --migrate replaces them in the file, and moves the comments above a setting
+    with it. All else in the file stays.
 
     \b
     Examples:
@@ -89,8 +89,8 @@ def config(place: Place, *, as_file: bool, migrate: bool, as_json: bool) -> None
       spoolctl --config ./spoold.toml config --json | jq .lease
       spoolctl config --migrate
 
-    Exit codes: 0 printed or rewritten, 1 the file cannot be read or written, or has a setting that there is not, or
-    weights of nobody.
+    Exit codes: 0 printed or rewritten, 1 the file cannot be read or written, or has an unknown setting, or a weight for
+    a user who does not exist.
     """
     settings = place.settings
     file = file_in_use(place.config)
@@ -105,5 +105,5 @@ def config(place: Place, *, as_file: bool, migrate: bool, as_json: bool) -> None
     if as_file:
         click.echo(defaults.text(), nl=False)
         return
-    weights(settings.turns.weights)  # raises what daemons would refuse to start with
+    weights(settings.turns.weights)  # raises the errors for which the daemons would refuse to start
     click.echo(msgspec.json.encode(settings) if as_json else msgspec.toml.encode(msgspec.to_builtins(settings)))

@@ -1,4 +1,4 @@
-"""Names in Java's source: javac wants a file to be called as the public class in it, and java wants a class to run."""
+"""Names in Java source. javac wants a file named after its public class, and java wants the name of a class to run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAIN = re.compile(r"\bvoid\s+main\s*\(")
 
 
 class Source(NamedTuple):
-    """A file of Java: the public class that it is called as, "" without one; a class to run, and whether it can be."""
+    """A Java file: its public class ("" if none), the class to run, and whether that class has a main method."""
 
     public: str
     main: str
@@ -23,7 +23,10 @@ class Source(NamedTuple):
 
 
 def look(text: str, stem: str) -> Source:
-    """Return what a source says. Where no class has a main method one is named still: java says that it has none."""
+    """Return the names in a source.
+
+    Where no class has a main method, one is named still, so that java reports the error.
+    """
     code = NO_CODE.sub(" ", text)
     types = [match for match in TYPE.finditer(code) if _depth(code[: match.start()]) == 0]
     public = next((match["name"] for match in types if match["public"]), "")

@@ -1,11 +1,11 @@
-"""Programs in files: their languages, by the endings of their names, and the request that compiles and runs them.
+"""Programs in files: their languages, by the endings of file names, and the requests that compile and run them.
 
-Theory of operation. ``tongues`` has the table. A request has the files, and a ``cutor.nix``, ``compile.sh`` and
-``run.sh`` that the language makes of them. A file that has one of these names takes the place of the one that would be
-made.
+Theory of operation. ``tongues`` has the table of languages. A request contains the files, and the ``cutor.nix``,
+``compile.sh`` and ``run.sh`` that the language makes for them. If a file of the program has one of these names, it is
+used instead.
 
-Files keep their places relative to each other: the directory that holds them all is the one where the program runs. So
-a request depends on nothing but the files, and the same files are the same request wherever they lie.
+Files keep their places relative to each other: the program runs in the directory that holds them all. So a request
+depends on the files only, and the same files are the same request wherever they are.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from spoold.client.request import File
 from spoold.model.errors import ClientError
 
 EXPRESSION, COMPILE, RUN = "cutor.nix", "compile.sh", "run.sh"
-FIRST_LINE = 200  # bytes of a file in which "#!" and its interpreter are looked for
+FIRST_LINE = 200  # bytes at the start of a file that are searched for "#!" and its interpreter
 
 
 class Program(NamedTuple):
-    """A program as a request has it: all its ``files``, with the scripts, and these by themselves.
+    """A program as a request has it: all its ``files``, scripts included, and the scripts by themselves.
 
-    ``expression`` is None where the tools of every shell are enough, ``compile`` where there is nothing to compile.
-    ``language`` is the language's name, "" where the files have a ``run.sh`` of their own.
+    ``expression`` is None if the program needs no packages beyond the tools of every shell. ``compile`` is None if
+    there is nothing to compile. ``language`` is the name of the language, "" if the files have their own ``run.sh``.
     """
 
     language: str
@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A file, by its name in the request; ``chosen`` where it was named, and not found in a directory."""
+    """A file and its name in the request. ``chosen`` is False if it was found in a directory and not named itself."""
 
     name: str
     data: bytes
@@ -60,7 +60,10 @@ class _Source(NamedTuple):
         return PurePosixPath(self.name).stem
 
     def is_in(self, language: Language) -> bool:
-        """Tell whether a language has such files. MAIN.PY is one of Python, and main.C is none of C."""
+        """Tell whether the file's ending is one of a language.
+
+        MAIN.PY counts as Python, but main.C does not count as C.
+        """
         return self.ending in language.extensions or (
             len(self.ending) > 1 and self.ending.lower() in language.extensions
         )
@@ -72,12 +75,12 @@ def program(
     own_packages: Iterable[str] | None = None,
     known: Mapping[str, Language] | None = None,
 ) -> Program:
-    """Return the program that files are, or a directory; ``own_packages`` are attributes of nixpkgs that it needs too.
+    """Return the program in files or in a directory. ``own_packages`` are further attributes of nixpkgs for it.
 
-    The first file that is in a known language is run. In a directory one called ``main`` is, where there is one.
-    ``known`` is the table, for who asks often: see :func:`tongues.languages`.
+    The first file in a known language is the one to run. In a directory, it is the file called ``main`` if there is
+    one. ``known`` is the table of languages, for callers that call often: see :func:`tongues.languages`.
 
-    Raises :class:`ClientError` where no language fits or more than one does, and where a file cannot be read;
+    Raises :class:`ClientError` where no language fits or more than one does, and where a file cannot be read. Raises
     :class:`OperatorError` where a table of languages is wrong.
     """
     sources = _of_directory(paths[0]) if len(paths) == 1 and paths[0].is_dir() else _named(paths)
@@ -94,7 +97,7 @@ def program(
 def program_of_text(
     text: str, name: str, beside: Sequence[Path], own_packages: Iterable[str], known: Mapping[str, Language]
 ) -> Program:
-    """Return the program that a text is, in the language of ``known`` that has that name; files lie ``beside`` it."""
+    """Return the program for a text in the language ``name`` of ``known``, with the files ``beside`` it."""
     ending = (known[name].extensions or ("txt",))[0]
     main = _Source(f"main.{ending}", text.encode(errors="surrogateescape"))
     sources = [main, *(_named(beside) if beside else ())]
@@ -104,7 +107,7 @@ def program_of_text(
 
 
 def _made(sources: list[_Source], main: _Source, name: str, language: Language, packages: tuple[str, ...]) -> Program:
-    """Return a program whose scripts the language makes."""
+    """Return a program with the scripts that its language makes."""
     variables = {}
     if language.java:
         sources, main, variables["class"] = _named_for_java(sources, main, language)
@@ -124,13 +127,13 @@ def _expression(packages: Sequence[str]) -> str | None:
 
 
 def _script(commands: str, variables: Mapping[str, str]) -> str:
-    """Return commands with the variables that they use above them."""
+    """Return commands, preceded by assignments of the variables that they use."""
     used = [f"{name}={value}\n" for name, value in variables.items() if re.search(rf"\$\{{?{name}\b", commands)]
     return "".join([*used, commands.strip("\n"), "\n"])
 
 
 def _complete(language: str, sources: list[_Source], made: Mapping[str, str | None]) -> Program:
-    """Return the program. Scripts that it has itself take the place of those that were made."""
+    """Return the program. Scripts among its own files replace those that were made."""
     own = {source.name: source.data.decode(errors="replace") for source in sources}
     scripts = {name: own.get(name, made.get(name)) for name in (EXPRESSION, COMPILE, RUN)}
     files = [_file(source) for source in sources]
@@ -144,11 +147,11 @@ def _file(source: _Source) -> File:
     return client.file(source.name, source.data, executable=source.executable)
 
 
-# -- which language
+# -- the language
 
 
 def _chosen(sources: list[_Source], known: Mapping[str, Language], asked: str | None) -> tuple[str, _Source]:
-    """Return the language's name, and the file that is run."""
+    """Return the name of the language and the file to run."""
     if asked is not None:
         name = tongues.find(known, asked)
         return name, _first([source for source in sources if source.is_in(known[name])] or sources)
@@ -164,12 +167,12 @@ def _chosen(sources: list[_Source], known: Mapping[str, Language], asked: str | 
 
 
 def _first(sources: Iterable[_Source]) -> _Source:
-    """Return the one to run: the first that was named, or of a directory's the one called main."""
+    """Return the file to run: the first one that was named, or for a directory the one called main."""
     return min(sources, key=lambda source: not source.chosen and source.stem.lower() != "main")
 
 
 def _languages_of(source: _Source, known: Mapping[str, Language]) -> list[str]:
-    """Return the languages that a file can be in: by its ending, or its first line where that decides."""
+    """Return the languages that a file may be in, by its ending. The "#!" line decides where the ending does not."""
     by_ending = [name for name, language in known.items() if source.is_in(language)]
     if len(by_ending) == 1 or not source.data.startswith(b"#!"):
         return by_ending
@@ -192,7 +195,7 @@ def _why_none(source: _Source, known: Mapping[str, Language]) -> str:
 
 
 def _named_for_java(sources: list[_Source], main: _Source, language: Language) -> tuple[list[_Source], _Source, str]:
-    """Return the files under the names that javac wants, the one to run, and the class to run in it."""
+    """Return the files with the names that javac wants, the file to run, and the class to run in it."""
     renamed, able = [], []
     for source in sources:
         if source is not main and not source.is_in(language):
@@ -210,7 +213,7 @@ def _named_for_java(sources: list[_Source], main: _Source, language: Language) -
 
 
 def _named(paths: Sequence[Path]) -> list[_Source]:
-    """Return files under the names that they have in the request."""
+    """Return files with the names that they have in the request."""
     places = [os.path.abspath(path) for path in dict.fromkeys(paths)]
     top = os.path.commonpath([os.path.dirname(place) for place in places])
     return [_read(place, os.path.relpath(place, top)) for place in places]
@@ -227,8 +230,8 @@ def _read(path: str, name: str) -> _Source:
 
 
 def _of_directory(path: Path) -> list[_Source]:
-    """Return all that is in a directory; raises :class:`ClientError` where some of it cannot travel."""
-    from spoold.client import tree  # noqa: PLC0415 - a file alone needs none of it
+    """Return the content of a directory. Raises :class:`ClientError` where some of it cannot be submitted."""
+    from spoold.client import tree  # noqa: PLC0415 - a single file does not need it
 
     found = tree.read(path)
     if found.problems:

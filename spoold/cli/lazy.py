@@ -1,4 +1,4 @@
-"""A group of commands that are imported when they are called: whoever asks for one does not wait for all."""
+"""A group whose commands are imported when called, so that nobody waits for the import of commands they do not use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = "The spool: a directory, or ssh://[user@]host[:port]/path. [default: $SP
 
 
 class Lazily(NamedTuple):
-    """A command: ``name`` in ``module``, and what the list of commands says of it."""
+    """A command: ``name`` in ``module``, and its line in the list of commands."""
 
     module: str
     name: str
@@ -26,7 +26,7 @@ class Lazily(NamedTuple):
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are told in ``lazily``. Each takes ``--spool`` too, wherever it stands."""
+    """A group with the commands in ``lazily``. Each command also takes ``--spool``."""
 
     lazily: ClassVar[Mapping[str, Lazily]] = {}
 
@@ -36,12 +36,12 @@ class LazyGroup(click.Group):
 
     @property
     def commands(self) -> MutableMapping[str, click.Command]:
-        """Return all of them, imported: for what has to know of each."""
+        """Return all commands, imported, for callers that need each of them."""
         return {name: self._import(name) for name in sorted(self.lazily)}
 
     @commands.setter
     def commands(self, _: object) -> None:
-        """Click sets what there is at the beginning, which is nothing."""
+        """Ignore the empty mapping that click sets at the start."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """Return the names, sorted."""
@@ -59,8 +59,8 @@ class LazyGroup(click.Group):
         return self._imported[name]
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete the names of commands without importing them; and options."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, and nobody else
+        """Complete options, and the names of commands without importing them."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only a completing shell needs it
 
         names = (name for name in sorted(self.lazily) if name.startswith(incomplete))
         found = [CompletionItem(name, help=self.lazily[name].about) for name in names]

@@ -1,6 +1,6 @@
-"""``spoolctl list``: what was submitted from here, and what has become of it.
+"""``spoolctl list``: the submissions that were made from here, with their states.
 
-The ids are those of the own record, since a spool tells nobody which there are; the spool is asked for the states.
+The ids come from this user's own record, because a spool does not list its submissions. The states come from the spool.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLOURS = {"COMPLETED": "green", **dict.fromkeys((*FAILED, "REJECTED", "INTERNAL
 
 
 def _age(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Return how long ago something was, in seconds."""
+    """Return the seconds that an age on the command line stands for."""
     if value is None:
         return None
     match = AGE.fullmatch(value)
@@ -45,7 +45,7 @@ def _age(_: click.Context, parameter: click.Parameter, value: str | None) -> flo
 
 
 class _Row(msgspec.Struct, frozen=True, rename={"id": "Submission_id"}):
-    """A submission: its id, its state, what it was made of, and when it was submitted, in seconds since the epoch."""
+    """A submission: its id, its state, what it was made from, and its time in seconds since the epoch."""
 
     id: str
     state: str
@@ -81,11 +81,11 @@ def listed(
     last: int,
     as_json: bool,
 ) -> int:
-    """List the submissions that were made here by this user, the newest first, with their states.
+    """List the submissions that this user made on this host, the newest first, with their states.
 
-    `submit`, `run`, `batch` and `grade` write down what they submit to each spool, in ~/.local/state/spoold. Others'
-    submissions, and those that were made in other ways, are not listed: the spool tells nobody which there are. PREFIX
-    is the beginning of ids. A submission is gone when its response is not kept any more.
+    `submit`, `run`, `batch` and `grade` record their submissions to each spool in ~/.local/state/spoold. Submissions of
+    other users, and those made in other ways, are not listed, because the spool itself lists them to nobody. PREFIX is
+    the beginning of the ids to list. A submission is gone when its response is no longer kept.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def listed(
       spoolctl list ex3- --state failed --newer 2h
       spoolctl wait $(spoolctl list --state going --json | jq -r '.submissions[].Submission_id')
 
-    Exit codes: 0 listed, also where there is none.
+    Exit codes: 0 listed, even if there are none.
     """
     record, now = Record(place.spool), time.time()
     entries = (
@@ -117,11 +117,11 @@ def listed(
 
 
 def _rows(spool: client.Spool, entries: Iterable[Entry]) -> Iterator[_Row]:
-    """Yield a row for each; another host is asked for several at once."""
+    """Yield a row for each entry. Ask another host for several at once."""
     if isinstance(spool.transport, Directory):
         yield from (_row(spool, entry) for entry in entries)
         return
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - it takes a while, and most spools are here
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - it loads slowly, and few spools are remote
 
     source = iter(entries)
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -134,7 +134,7 @@ def _row(spool: client.Spool, entry: Entry) -> _Row:
 
 
 def state_of(spool: client.Spool, id_: str) -> str:
-    """Return in a word where a submission is; of one that has ended, its status."""
+    """Return the state of a submission in one word. For one that has ended, this is its status."""
     try:
         data, is_known = spool.transport.look(id_)
         if data is None:

@@ -1,8 +1,8 @@
-"""Outputs of a program, to the byte and as soon as they are told: spool-layout.md, "Output on the way".
+"""Outputs of a program, exactly and as soon as they appear. Spec: spool-layout.md, "Output on the way".
 
-A side file shows the end of each output, and how many bytes there were before it. So where a program prints faster than
-its side file is read, some of it is missed. ``run`` shows each byte once, and takes the rest from the response at the
-end. ``logs -f`` shows the newest, and says how much was missed.
+A side file shows the end of each output, and the number of bytes before that end. So if a program prints faster than
+its side file is read, some output is missed. ``run`` shows each byte once, and takes what it missed from the response
+at the end. ``logs -f`` shows the newest output, and says how much it missed.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from spoold.cli.text import printable
 from spoold.client.request import encoded
 from spoold.client.response import Phase, Response
 
-NOTHING = ("", "ok", "skipped")  # outcomes of a phase whose output is nothing that kept a program from being run
+# outcomes of a phase whose output is not shown, as it did not keep the program from running
+NOTHING = ("", "ok", "skipped")
 
 
 class Sink(Protocol):
-    """Where outputs go."""
+    """A destination for outputs."""
 
     def write(self, phase: str, stream: str, data: bytes) -> None:
-        """Write what is new of one output."""
+        """Write the new part of one output."""
 
     def note(self, text: str) -> None:
-        """Say what is missing of them."""
+        """Report output that is missing."""
 
 
 class Ours:
-    """Our own output and error: to the first goes the standard output of runs, to the other all else.
+    """Our own standard output, for the standard output of runs, and our standard error, for all other output.
 
-    With ``readable`` a terminal gets control characters as text: nothing of a stranger's reaches it raw.
+    With ``readable``, control characters appear as text on a terminal. Nothing from a stranger reaches it raw.
     """
 
     def __init__(self, *, readable: bool = False) -> None:
         self._readable = readable
 
     def write(self, phase: str, stream: str, data: bytes) -> None:
-        """Write it at once."""
+        """Write the data at once."""
         of_run = phase not in ("dependencies", "compile")
         to = sys.stdout if of_run and stream == "stdout" else sys.stderr
         self._write(to.buffer, data)
@@ -51,7 +52,7 @@ class Ours:
         to.flush()
 
     def note(self, text: str) -> None:
-        """Say it on a line of its own."""
+        """Write the text on a line of its own."""
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
 
@@ -75,20 +76,20 @@ class Lines:
 
 
 class Streams:
-    """Writes the new parts of a submission's outputs.
+    """Writes the new parts of the outputs of a submission.
 
-    With ``whole`` each byte of a run is written once and in its place: from the first one that is missed on, all comes
-    at the end. The output of a phase before the run is written only where that failed. Without ``whole`` everything is
-    written as soon as it is seen, and a note tells how much was missed.
+    With ``whole``, each byte of a run is written once and in order. If some bytes are missed, everything from the first
+    missed byte on is written at the end. The output of a phase before the run is written only if that phase failed.
+    Without ``whole``, everything is written as soon as it is seen, and a note says how much was missed.
     """
 
     def __init__(self, sink: Sink, *, whole: bool) -> None:
         self._sink = sink
         self._whole = whole
-        self._seen: dict[tuple[str, str], int] = {}  # bytes of each output
+        self._seen: dict[tuple[str, str], int] = {}  # bytes of each output that were written or skipped
 
     def take(self, response: Response, *, ended: bool) -> None:
-        """Write what is new in a response, or in a response so far."""
+        """Write the new output in a response, or in a response so far."""
         if ended and response.dependencies.outcome not in NOTHING:
             self._phase("dependencies", response.dependencies)
         if not self._whole or response.compile.outcome not in NOTHING:
@@ -105,7 +106,7 @@ class Streams:
         take((name, "stderr"), phase.stderr_data, phase.stderr_bytes)
 
     def _so_far(self, key: tuple[str, str], data: bytes, total: int | None) -> None:
-        """Write what is new of ``data``, the last bytes of an output that has come to ``total``."""
+        """Write the new part of ``data``. It is the end of an output that has ``total`` bytes so far."""
         seen, end = self._seen.get(key, 0), len(data) if total is None else total
         start = end - len(data)
         if end <= seen or (start > seen and self._whole):
@@ -116,7 +117,7 @@ class Streams:
         self._sink.write(*key, data[max(0, seen - start) :])
 
     def _ended(self, key: tuple[str, str], data: bytes, total: int | None) -> None:
-        """Write the rest of an output, of which ``data`` is the beginning, as far as it was kept."""
+        """Write the rest of an output that has ended. ``data`` is its beginning, as far as that was kept."""
         seen, end = self._seen.get(key, 0), len(data) if total is None else total
         self._seen[key] = max(seen, end)
         if data[seen:]:

@@ -1,4 +1,4 @@
-"""``spoolctl logs``: what a program has printed, so far or in all."""
+"""``spoolctl logs``: print the output of a program, so far or in all."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from spoold.model.errors import ClientError
 @JSON
 @pass_place
 def logs(place: Place, *, id_: str, follow: bool, raw: bool, timeout: float, as_json: bool) -> int:
-    """Print what the program of a submission has printed: so far, where it runs still, or in all.
+    """Print the output of a submission's program: the output so far while it runs, and afterwards all of it.
 
-    Its standard output goes to our own, its standard error and what compile.sh printed to our standard error. A
-    terminal gets control characters as text. Of a program that runs only the end is there, the last 64 KiB of each, and
-    only where it was submitted by `spoolctl run`, or with --progress or --follow. --json prints a line for each part.
+    The program's standard output goes to our own. Its standard error and the output of compile.sh go to our standard
+    error. A terminal gets control characters as text. While a program runs, only the last 64 KiB of each output are
+    there, and only if it was submitted by `spoolctl run`, or with --progress or --follow. --json prints a line for each
+    part.
 
     \b
     Examples:
@@ -34,8 +35,8 @@ def logs(place: Place, *, id_: str, follow: bool, raw: bool, timeout: float, as_
       spoolctl logs -f simulation-7
       spoolctl logs sum-1 2>/dev/null >output
 
-    Exit codes: 0 printed, whatever it came to; 1 nothing is known of it (yet), or it is another user's; 4 it has not
-    ended within --timeout.
+    Exit codes: 0 printed, whatever came of the submission; 1 nothing is known of it (yet), or it is another user's; 4
+    it has not ended within --timeout.
     """
     if not names.is_id(id_):
         raise ClientError(f"{id_!a} cannot be an id: {names.RULE}")

@@ -1,4 +1,4 @@
-"""Settings that have other names today: what is said of them, and how a file is rewritten."""
+"""Settings with former names: how they are reported, and how a file is rewritten."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spoold.model.renaming import rewritten
 
 
 def hint(file: str, found: list[str]) -> str:
-    """Return a note on settings that have other names today."""
+    """Return a note on the settings in a file that have former names."""
     names = ", ".join(f"{old} is {MOVED[old]}" for old in found)
     return f"{file}: some settings have other names today ({names}): `spoolctl config --migrate` rewrites it"
 
 
 def told(file: str | None, changed: list[str]) -> str:
-    """Return what came of a migration."""
+    """Return the report of a migration."""
     if file is None:
         return "there is no file of settings: nothing to rewrite"
     lines = [f"{file}: {old} is {MOVED[old]} now" for old in changed]
@@ -29,7 +29,7 @@ def told(file: str | None, changed: list[str]) -> str:
 
 
 def migrate(file: str) -> list[str]:
-    """Rewrite a file of settings with the names of today; return those that had others.
+    """Rewrite a settings file with the current names of settings. Return the former names that were in it.
 
     Raises :class:`OperatorError` where that has to be done by hand.
     """
@@ -50,10 +50,10 @@ def migrate(file: str) -> list[str]:
 
 
 def _mean_the_same(before: bytes, after: bytes) -> bool:
-    """Tell whether a file that was rewritten sets what it did, by the names of today alone."""
+    """Tell whether the rewritten file has the same settings as before, under current names only."""
     try:
         return not former_names(after) and decode(after) == decode(before)
-    except (msgspec.DecodeError, OperatorError):  # such as a table that is written out in one line elsewhere
+    except (msgspec.DecodeError, OperatorError):  # for example, a table is written in one line elsewhere
         return False
 
 

@@ -1,4 +1,4 @@
-"""Finding what came of a file whose name is no submission's, and saying why nothing is known of a name."""
+"""Find the answer to a file whose name is no submission's name, and explain why nothing is known of a name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from spoold.model.states import State
 
 __all__ = ["refused_name", "shown", "why_unknown"]
 
-LARGE = 1 << 26  # bytes of a file here that is not looked at, since hardly any spool takes it
+LARGE = 1 << 26  # bytes; a larger file in the current directory is not hashed, as hardly any spool takes such files
 
 
 def refused_name(spool: str, name: str) -> Response | None:
-    """Return what a file was refused with whose name is no submission's, None where nothing is known of it.
+    """Return the refusal of a file whose name is no submission's name; None where nothing is known of the file.
 
-    ``name`` is that of the file, with or without ``.json``, or what stands for it in ``done/``. The first one's answer
-    goes by the name alone, all others' by their bytes as well. So these are looked for where a file of that name is
-    here, or we may list ``done/``.
+    ``name`` is the name of the file, with or without ``.json``, or the part of it that names its answer in ``done/``.
+    The first file that is refused under a name has an answer named after it alone. The answers to later ones also
+    contain a digest of the file. So those are looked for if a file of that name is in the current directory, or if we
+    may list ``done/``.
     """
     done = os.path.join(spool, State.DONE)
     found = (read_own(os.path.join(done, each)) for each in _refusals(done, name))
@@ -37,7 +38,8 @@ def _refusals(done: str, name: str) -> Iterator[str]:
         for digest in _digest_of_file_here(file):
             yield misnamed.refusal_names(file, asks, digest)[-1]
     stems = dict.fromkeys(map(misnamed.stem, files), "")
-    stems[name.removesuffix(".refused.json")] = ""  # what a refusal says of itself, and what it is called
+    # the user may also name the refusal itself, with or without its ending
+    stems[name.removesuffix(".refused.json")] = ""
     yield from (each for each in (f"{stem}.refused.json" for stem in stems) if ids.is_refusal(each))
     with contextlib.suppress(OSError):
         others = [each for each in os.listdir(done) if each.partition("@")[0] in stems and ids.is_refusal(each)]
@@ -52,7 +54,7 @@ def _digest_of_file_here(name: str) -> Iterator[str]:
 
 
 def why_unknown(spool: str, id_: str) -> str:
-    """Say why there is nothing to see of an id, or of a file whose name is no submission's; ``spool`` may be ""."""
+    """Return why there is nothing to see of an id, or of a file whose name is no submission's. ``spool`` may be ""."""
     for name in (f"{id_}.json", id_) if spool else ():
         path = os.path.join(spool, "incoming", name)
         if "/" in name or not name.strip(".") or not os.path.lexists(path):
@@ -68,7 +70,7 @@ def why_unknown(spool: str, id_: str) -> str:
 
 
 def _why_refusal_is_hidden(spool: str, name: str) -> str:
-    """Say how to find what a file was refused with where another user's of that name was refused; "" where none was."""
+    """Return how to find a file's answer where another user's file of that name was refused before; "" otherwise."""
     called, done = misnamed.stem(name), os.path.join(spool, State.DONE)
     if not os.path.lexists(os.path.join(done, f"{called}.refused.json")):
         return ""

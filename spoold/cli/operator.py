@@ -1,4 +1,4 @@
-"""What only the operator does: collecting the dependency cache, and having a submission run once more."""
+"""Commands for the operator: collect the dependency cache, and run a submission once more."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ POLL = 0.1  # seconds between two looks for the report
 def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool) -> int:
     """Delete dependencies that are unused by the [gc] settings: by age, number, size of the store, free disk.
 
-    The least recently used go first, and never what a submission on its way needs. The builder does it; health has it
-    done every [gc] interval as well.
+    The least recently used ones are deleted first. Dependencies that a submission on its way needs are never deleted.
+    The builder deletes them. The health daemon also asks it to, every [gc] interval.
 
     \b
     Examples:
@@ -67,10 +67,11 @@ def collect(settings: Settings, *, dry_run: bool, timeout: float, as_json: bool)
 @JSON
 @pass_settings
 def requeue(settings: Settings, *, id_: str, as_json: bool) -> int:
-    """Run a finished submission once more, under its id; its response is taken back, and a new one comes.
+    """Run a finished submission once more, under its id. Its response is withdrawn, and a new one comes.
 
-    For what ended because of this host: INTERNAL_ERROR, a build that failed for want of disk. Clients need it not: they
-    submit again under another name. What is on its way cannot be requeued; health puts back what nobody renews.
+    Use it for submissions that ended because of this host: INTERNAL_ERROR, or a build that failed for lack of disk
+    space. Clients do not need it: they can submit again under another name. A submission on its way cannot be requeued:
+    the health daemon puts back jobs whose lease nobody renews.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What ``spoolctl top`` shows of owners: how much time they had in slots lately, and what they have in the spool."""
+"""The owners in ``spoolctl top``: their recent time in slots, and what they have in the spool."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from spoold.upkeep import usage
 from spoold.upkeep.shares import COUNT, Count, Holding
 
 SHOWN = 10  # owners that a person is shown
-NAMED = 20  # of those who have most in the spool
-LEAST = 0.05  # slot-seconds: who used less lately used nothing
-LARGEST = 1 << 28  # bytes of the count
+NAMED = 20  # owners that are named for what they have in the spool: those with the most bytes
+LEAST = 0.05  # slot-seconds; an owner who used less lately counts as having used none
+LARGEST = 1 << 28  # bytes of the file with the counts
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose jobs had how many slot-seconds lately, on all executors, and which ``share`` of all that is (0 to 1).
+    """An owner's recent slot-seconds on all executors, and their ``share`` of the slot-seconds of all (0 to 1).
 
-    Memory counts: a job that takes more than a slot's part of it uses as many slots. What was used an hour ago counts
-    half. ``entries`` and ``bytes`` are what the owner has in the spool, as health counted it last, and null where
-    nothing was counted. ``uid`` is null for all those together who are not named.
+    Memory counts: a job that takes the memory of several slots counts as that many. Time that was used an hour ago
+    counts half.
+     ``entries`` and ``bytes`` are what the owner has in the spool by the last count of the health daemon, null where
+    nothing was counted. ``uid`` is null for the sum of all owners who are not named.
     """
 
     uid: int | None
@@ -39,7 +40,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 def owners(root: str, now: float) -> list[Owner]:
-    """Return the owners of the spool ``root``: those first who used slots most, and last the others together."""
+    """Return the owners of the spool ``root``: those who used slots most come first, the sum of the others last."""
     try:
         used = {uid: seconds for uid, seconds in usage.noted(root, now).items() if seconds >= LEAST}
         counted = _counted(root)
@@ -64,7 +65,7 @@ def owners(root: str, now: float) -> list[Owner]:
 
 
 def _counted(root: str) -> dict[int, Holding] | None:
-    """Return what owners have in the spool, as health counted it; None where it did not, or it cannot be read."""
+    """Return what each owner has in the spool, by the count of the health daemon; None without a readable count."""
     path = os.path.join(root, "tmp", COUNT)
     try:
         data = fsops.read(path, LARGEST)
@@ -74,7 +75,7 @@ def _counted(root: str) -> dict[int, Holding] | None:
 
 
 def table(owners: list[Owner]) -> Table:
-    """Return them for a person."""
+    """Return the owners as a table for a person."""
     made = Table("owner", box=None, pad_edge=False)
     for name in ("slot-seconds lately", "share", "entries", "on disk"):
         made.add_column(name, justify="right")

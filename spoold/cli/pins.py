@@ -1,4 +1,4 @@
-"""``spoolctl nixpkgs``: the pins that requests can choose from, beside those of the settings."""
+"""``spoolctl nixpkgs``: the pins that requests can choose from, in addition to those of the settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ LOCATION = re.compile(r"(/|https?://|file://).+")
 def command() -> None:
     """Add, list and remove pins of nixpkgs: for the operator.
 
-    A request chooses one with "nixpkgs": NAME. The pins of the settings file are always there; these are beside them.
+    A request chooses a pin with "nixpkgs": NAME. The pins of the settings file are always there, and these are
+    additional.
 
     \b
     Examples:
@@ -51,14 +52,14 @@ def command() -> None:
 def add(settings: Settings, *, name: str, location: str, timeout: float, as_json: bool) -> int:
     """Add the nixpkgs at LOCATION under NAME: a directory, a tarball, a URL or a store path.
 
-    It is unpacked once. A pin of that name is replaced, which changes the ids of all builds made with it.
+    It is unpacked once. A pin with the same name is replaced, which changes the ids of all builds made with it.
 
     \b
     Examples:
       spoolctl nixpkgs add 24.11 /srv/nixpkgs-24.11.tar.gz
       spoolctl nixpkgs add unstable https://example.org/nixpkgs.tar.gz --timeout 3600
 
-    Exit codes: 0 it is provided, 1 it cannot be, and all stays as it was; 4 no answer within --timeout.
+    Exit codes: 0 it is provided, 1 it cannot be provided, and all stays as it was; 4 no answer within --timeout.
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
@@ -83,13 +84,13 @@ def add(settings: Settings, *, name: str, location: str, timeout: float, as_json
 @JSON
 @pass_settings
 def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> int:
-    """Remove the pin NAME. Builds made with it go when the cache is collected.
+    """Remove the pin NAME. Builds made with it are deleted when the cache is collected.
 
     \b
     Examples:
       spoolctl nixpkgs remove 24.11
 
-    Exit codes: 0 removed, 1 there is none of that name that was added, 4 no answer within --timeout.
+    Exit codes: 0 removed, 1 no pin of that name was added, 4 no answer within --timeout.
     """
     layout.check(settings.spool.path)
     builds = BuildStore(settings)
@@ -108,7 +109,7 @@ def remove(settings: Settings, *, name: str, timeout: float, as_json: bool) -> i
 @JSON
 @pass_settings
 def list_(settings: Settings, *, as_json: bool) -> None:
-    """List the pins: where they come from, and where they are in the store once they are provided.
+    """List the pins: where they come from, and their store paths once they are provided.
 
     \b
     Examples:
@@ -141,7 +142,7 @@ def _refuse_of_settings(settings: Settings, name: str) -> None:
 
 @contextlib.contextmanager
 def _changing(builds: BuildStore) -> Iterator[None]:
-    """Hold the pins for a change; who else wants to waits as long as the first one does."""
+    """Hold the pins for a change. Another change waits until this one has ended."""
     with contextlib.ExitStack() as held:
         with Console(stderr=True).status("waiting for another change of the pins to end"):
             held.enter_context(builds.pins.changing())
@@ -149,7 +150,7 @@ def _changing(builds: BuildStore) -> Iterator[None]:
 
 
 def _change(builds: BuildStore, pins: dict[str, str], timeout: float, *, undo: dict[str, str] | None) -> int:
-    """Set the pins and wait for the builder to provide them; what it cannot provide is undone."""
+    """Set the pins and wait until the builder provides them. If it cannot, set ``undo`` instead."""
     builds.pins.set(pins)
     answer = _wait(builds, pins, timeout)
     if answer is None:

@@ -1,7 +1,7 @@
-"""Where a command works: the spool, and the settings where it needs more of them than that.
+"""Where a command works: its spool, and all settings if it needs them.
 
-Whoever submits or asks need not wait until all settings are read and checked, nor mend what is wrong with others of
-them. So the spool alone is looked for first.
+Commands that submit or ask look for the address of the spool only. So their users need not wait until all settings are
+read and checked, and errors in other settings do not stop them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from spoold.client.address import DEFAULT, ELSEWHERE
 if TYPE_CHECKING:
     from spoold.config import Settings
 
-SPOOL = "spoold.spool"  # what a command's own --spool says, in the context's meta: for whom there is no place
+# key in the context's meta for a command's own --spool; completion has no Place, and looks there
+SPOOL = "spoold.spool"
 DEFAULT_FILE = "/etc/spoold/spoold.toml"
 R = TypeVar("R")
 
 
 class Place:
-    """What ``--config`` and ``--spool`` say; ``named`` is the latter, or None."""
+    """The values of ``--config`` and ``--spool``. ``named`` is the latter, or None."""
 
     def __init__(self, config: str | None, named: str | None) -> None:
         self.config = config
@@ -32,7 +33,7 @@ class Place:
 
     @property
     def spool(self) -> str:
-        """Return the spool: a directory, or where another host has it."""
+        """Return the spool: a directory, or the address of one on another host."""
         if self.named:
             return self.named
         file = self.config or os.environ.get("SPOOLD_CONFIG")
@@ -45,14 +46,14 @@ class Place:
                 path = tomllib.load(opened).get("spool", {}).get("path", DEFAULT)
         except (OSError, ValueError, AttributeError):
             path = None
-        return path if isinstance(path, str) else self.settings.spool.path  # which says what is wrong with them
+        return path if isinstance(path, str) else self.settings.spool.path  # loading the settings reports their error
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """Return all settings; raises :class:`OperatorError`, also where the spool is not a directory here."""
+        """Return all settings. Raises :class:`OperatorError`, also where the spool is on another host."""
         from msgspec.structs import replace  # noqa: PLC0415 - as below
 
-        from spoold.config.file import load  # noqa: PLC0415 - clients need none of it, and it takes a while
+        from spoold.config.file import load  # noqa: PLC0415 - clients do not need it, and it loads slowly
         from spoold.model.errors import OperatorError  # noqa: PLC0415 - as above
 
         settings = load(self.config)

@@ -1,4 +1,4 @@
-"""The part of ``spoolctl top`` about pools: executors that Slurm starts, wanted and there."""
+"""The part of ``spoolctl top`` about pools: the executors that Slurm starts, how many are wanted and how many run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTS = ("wanted", "pending", "starting", "running", "lost", "most")
 
 
 class Pilots(msgspec.Struct, frozen=True):
-    """What the scaler told last, and how many seconds ago; ``slurm`` is whether that answered."""
+    """The scaler's last report, and how many seconds ago it was. ``slurm`` tells whether Slurm answered."""
 
     seconds: float
     slurm: bool
@@ -24,7 +24,7 @@ class Pilots(msgspec.Struct, frozen=True):
 
 
 def pilots(root: str, now: float) -> Pilots | None:
-    """Return what the scaler of a spool told, None where there is none that did."""
+    """Return the last report of the scaler of a spool; None where there is none."""
     found = noted(root)
     return (
         Pilots(max(0.0, now - found[1]), *(getattr(found[0], key) for key in ("slurm", "demand", "pools")))
@@ -34,7 +34,7 @@ def pilots(root: str, now: float) -> Pilots | None:
 
 
 def tables(told: Pilots | None) -> list[RenderableType]:
-    """Return what a person is shown; nothing where there is no scaler."""
+    """Return the tables for a person; an empty list where there is no scaler."""
     if told is None:
         return []
     table = Table("pool", box=None, pad_edge=False)

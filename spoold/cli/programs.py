@@ -1,19 +1,20 @@
-"""Programs that are named on the command line: files of any language, directories, requests, and lists of them.
+"""Programs named on the command line: files of any language, directories, requests, and lists of them.
 
 | an argument | is |
 |---|---|
 | a source file | a program in the language of its ending, see ``languages`` |
 | a directory with ``run.sh`` or ``cutor.nix`` | a program |
-| any other directory | the programs in it, by these rules; what is none is left out, and said |
+| any other directory | the programs in it, by these rules; other entries are left out, and reported |
 | ``*.json`` | a request |
 | ``*.jsonl``, or ``-`` for standard input | a program for each line |
 
-A line is an object. ``name`` is what the program is called. It has one of ``request``, a request; ``path``, one of the
-above, from the file's directory on; or ``source``, the text of a program, with ``file``, which is what it is called and
-tells its language, or ``language``. All other keys are those of a request, and are laid over it.
+A line is a JSON object. ``name`` is the name of the program. The object has one of three keys: ``request``, a request;
+``path``, one of the arguments above, relative to the directory of the list; or ``source``, the text of a program. A
+``source`` goes with ``file``, its file name, which tells the language, or with ``language``. All other keys are keys of
+a request, and replace those that are there.
 
-A program is read when it is submitted, so that thousands of them need no memory. An error in one is said of that one,
-and keeps no other from being run.
+A program is read when it is submitted, so thousands of programs need little memory. An error in a program is reported
+for that program only, and the others run.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ KEYS = ("name", "request", "path", "source", "file", "language")
 
 
 class Found(NamedTuple):
-    """The programs by their names, and what is in directories and is none."""
+    """The programs, and the entries of directories that are no programs."""
 
     programs: list[Program]
     left_out: list[str]
 
 
 class Reader:
-    """Makes programs of arguments. ``options`` are laid over each request; ``inputs`` are what each reads, or None."""
+    """Makes programs from arguments. ``options`` apply to each request. ``inputs`` is the input of each, or None."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Reader:
         return tongues.languages()
 
     def find(self, paths: list[Path]) -> Found:
-        """Return the programs that arguments are; raises :class:`ClientError` for a list that cannot be read."""
+        """Return the programs that arguments name. Raises :class:`ClientError` for a list that cannot be read."""
         found = Found([], [])
         names: set[str] = set()
         for program in self._all(paths, found.left_out):
@@ -164,7 +165,7 @@ class Reader:
         file = _text(said, "file") if "file" in said else Path(name).name if language is None else self._file(language)
         if "/" in file or file in ("", ".", ".."):
             raise ClientError(f"file: {printable(file)!a}: it is the name of one file")
-        import tempfile  # noqa: PLC0415 - few have sources in a list
+        import tempfile  # noqa: PLC0415 - few lists contain sources
 
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / file
@@ -192,7 +193,10 @@ def is_program(path: Path) -> bool:
 
 
 def require_inside(path: Path, folder: Path) -> None:
-    """Raise :class:`ClientError` for what somebody else may have put into a folder, and is not to be sent."""
+    """Raise :class:`ClientError` for an entry of a folder that leads out of it or is too large.
+
+    A stranger may have made it.
+    """
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ClientError(
             f"{printable(str(path))} is a link out of the directory: put a copy there, or name it by itself"
@@ -202,7 +206,7 @@ def require_inside(path: Path, folder: Path) -> None:
 
 
 def _checked(data: bytes) -> bytes:
-    """Return a request that the daemon will take; raises :class:`ClientError` with its words where it would not."""
+    """Return a request that the daemon will take. Raises :class:`ClientError` with the daemon's reason otherwise."""
     if reason := asked.why_refused(data):
         raise ClientError(reason)
     return data
@@ -251,7 +255,7 @@ def _is_path(said: object) -> bool:
 
 
 def said_of(left_out: list[str]) -> None:
-    """Say what in directories is no program."""
+    """Report the entries of directories that are no programs."""
     if left_out:
         more = f", and {len(left_out) - 20} more" if len(left_out) > 20 else ""
         click.echo(f"left out, since it is no program: {', '.join(left_out[:20])}{more}", err=True)

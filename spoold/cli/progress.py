@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, and elsewhere a line now and then; on standard error."""
+"""The progress of many programs, on standard error: a bar on a terminal, and elsewhere a line from time to time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spoold.cli import render, waiting
 from spoold.client.response import read
 
 WIDTH = 24  # columns of the bar
-PAUSE = 0.1  # seconds between two changes of it
+PAUSE = 0.1  # seconds between two changes of the bar
 SELDOM = 10.0  # seconds between two lines
-SILENT = 5.0  # seconds without a result after which it is looked whether anything is taken in
+SILENT = 5.0  # seconds without a result, after which it looks whether the oldest submission is taken in
 
 
 class Progress:
-    """Counts what is done of ``total`` programs, and says so."""
+    """Counts how many of ``total`` programs are done, and shows it."""
 
     def __init__(self, spool: client.Spool, total: int = 0) -> None:
         self._spool = spool
@@ -32,7 +32,7 @@ class Progress:
         self._hint = ""
 
     def expect(self, more: int) -> None:
-        """Count on more programs than those that were said."""
+        """Add programs to the total."""
         self._total += more
 
     @property
@@ -51,7 +51,7 @@ class Progress:
         return time.monotonic() - self._began
 
     def count(self, *, failed: bool) -> None:
-        """Count one more."""
+        """Count one more program that is done."""
         self._done += 1
         self._failed += failed
         self._silent_since, self._hint = time.monotonic(), ""
@@ -60,7 +60,7 @@ class Progress:
         self.look(None)
 
     def look(self, oldest: client.Submission | None) -> None:
-        """Say how far it is, where that was not done just now; and why ``oldest`` waits, where nothing comes."""
+        """Show the progress, unless that was done a moment ago. If nothing comes, also show why ``oldest`` waits."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -84,7 +84,7 @@ class Progress:
         try:
             data, _ = self._spool.transport.look(oldest.id)
             return f"; {oldest.id}: {waiting.how_far(read(data))}" if data else ""
-        except client.SpoolError:  # the wait itself tells what is wrong
+        except client.SpoolError:  # the wait itself reports what is wrong
             return ""
 
     def end(self) -> None:

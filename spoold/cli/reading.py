@@ -1,7 +1,8 @@
-"""Reading answers as a person does: those of ids, and those to files whose name is no submission's.
+"""How commands read answers for people: by id, or by a file name that is no submission's name.
 
-The library looks at what a client may rely on. This module adds what people want at a terminal: which name was meant,
-and for the operator, whether an owner has changed an answer that was given to them (``spool/answers``).
+The client library reads what a client may rely on. This module adds two things for people at a terminal. It finds the
+answer to a misnamed file. For the operator it checks whether an owner has changed an answer that was given to them
+(``spool/answers``).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def decoded(data: bytes, what: str) -> Response:
-    """Return a response from its bytes; raises :class:`ClientError`, which names ``what`` it is."""
+    """Return a response from its bytes. Raises :class:`ClientError`, whose text begins with ``what``."""
     try:
         return msgspec.json.decode(data, type=Response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -34,7 +35,7 @@ def decoded(data: bytes, what: str) -> Response:
 def look(transport: Transport, id_: str) -> Response | None:
     """Return the response, or the response so far; None where nothing is known of that id.
 
-    ``id_`` may also be what somebody called a file whose name is no submission's: then it is the refusal.
+    ``id_`` may also be the name of a file that was refused for its name. The result is then the refusal.
     """
     spool = root(transport)
     if spool and not names.is_id(id_):
@@ -54,12 +55,12 @@ def _refused_name(spool: str, name: str) -> Response | None:
 
 
 def root(transport: Transport) -> str:
-    """Return the directory of a spool that is one here, else ""."""
+    """Return the directory of a spool that is on this host; "" for a spool elsewhere."""
     return transport.root if isinstance(transport, directory.Directory) else ""
 
 
 def read(path: str) -> Response | None:
-    """Return an answer, None where there is none; raises :class:`ClientError` for one that is not for us to go by."""
+    """Return an answer; None where there is none. Raises :class:`ClientError` for an answer that must not be used."""
     try:
         return _checked(path)
     except PermissionError:
@@ -67,7 +68,7 @@ def read(path: str) -> Response | None:
 
 
 def read_own(path: str) -> Response | None:
-    """Return an answer, None where there is none or it is another user's."""
+    """Return an answer; None where there is none, or where it is another user's."""
     with contextlib.suppress(PermissionError):
         return _checked(path)
     return None
@@ -86,10 +87,13 @@ def _checked(path: str) -> Response | None:
 
 
 def _bytes(path: str) -> bytes:
-    """Return what an answer holds: of one that its owner made longer, a byte more than was published."""
+    """Return the content of an answer.
+
+    Where its owner may have made it longer, read one byte more than was published.
+    """
     if not _may_be_changed(path):
         return directory.read(path)
-    from spoold.spool import answers  # noqa: PLC0415 - few answers are given away, and it takes a while
+    from spoold.spool import answers  # noqa: PLC0415 - few answers are given away, and it loads slowly
 
     length = answers.length(path)
     return directory.read(path, None if length is None else length + 1)
@@ -104,7 +108,7 @@ def _doubt(path: str, data: bytes) -> Doubt | None:
 
 
 def _may_be_changed(path: str) -> bool:
-    """Tell whether an answer is neither ours nor the daemons' alone, as far as its rights tell at once."""
+    """Tell whether someone besides us and the daemons may have changed an answer, going by its owner and group."""
     about, beside = os.stat(path), os.stat(os.path.dirname(path))
     shared = beside.st_mode & stat.S_ISGID
     ours = about.st_gid == beside.st_gid if shared else about.st_uid in (os.geteuid(), beside.st_uid)
@@ -112,7 +116,7 @@ def _may_be_changed(path: str) -> bool:
 
 
 def doubt(spool: str, id_: str) -> str:
-    """Say why a response may not be what was published, "" where nothing speaks against it."""
+    """Return why a response may differ from the published one; "" where there is no reason to doubt it."""
     path = os.path.join(spool, "done", names.response_name(id_))
     with contextlib.suppress(OSError, AnswerError):
         found = _doubt(path, _bytes(path))
@@ -121,7 +125,7 @@ def doubt(spool: str, id_: str) -> str:
 
 
 def why_not_taken(path: str) -> str:
-    """Say why a file lies in the drop box still."""
+    """Return why a file is still in the drop box."""
     return (
         f"{path} was not taken in yet: it still arrives, intake does not run, the spool's disk is full, or its "
         "owner has used up a share of it. It is taken in as soon as that is over"
@@ -129,7 +133,7 @@ def why_not_taken(path: str) -> str:
 
 
 def idle_cancel(spool: str, id_: str) -> str:
-    """Say why a file that lies there to cancel a submission does nothing; "" where there is none, or it does."""
+    """Return why a file that should cancel a submission has no effect; "" where there is no such file."""
     path = os.path.join(spool, "incoming", f"{id_}.cancel")
     with contextlib.suppress(OSError):
         if os.lstat(path).st_size == 0:

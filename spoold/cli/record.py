@@ -1,12 +1,12 @@
-"""A person's own record of what they submitted to a spool: for ``spoolctl list``, and for the completion of ids.
+"""A person's own record of their submissions to a spool, for ``spoolctl list`` and for the completion of ids.
 
-A spool tells nobody which submissions there are. So the commands that submit write them down: a line of JSON for each,
-in a file for each spool below ``$XDG_STATE_HOME/spoold``. It is a convenience: no submission fails because nothing can
-be written.
+A spool does not list its submissions to anybody. So the commands that submit record them: one line of JSON for each
+submission, in one file for each spool, in ``$XDG_STATE_HOME/spoold``. The record is a convenience: no submission fails
+because it cannot be written.
 
-Theory of operation. Several processes add at once: each holds a lock on the file while it writes one line. Where the
-file has become too large, the newer half of it takes its place, under the same lock. So a process that has
-the lock looks whether its file is still the one of that name. A line that was cut off by a crash is ignored.
+Theory of operation. Several processes may add at once: each holds a lock on the file while it writes its line. When the
+file has become too large, a new file with its newer half replaces it, under the same lock. So a process that gets the
+lock checks whether its open file is still the one of that name. A line that a crash cut off is ignored.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from spoold.cli.text import printable
 from spoold.client import names
 from spoold.client.address import ELSEWHERE
 
-MOST = 1 << 21  # bytes of a file; so about 20,000 submissions of each spool are known
-LONGEST = 200  # characters of a file's name
+MOST = 1 << 21  # bytes of a file, which is enough for about 20,000 submissions to each spool
+LONGEST = 200  # characters of a file name
 ODD = re.compile(rb"[^A-Za-z0-9._-]")
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A submission: its id, what it was made of, and when, in seconds since the epoch."""
+    """A submission: its id, what it was made from, and its time in seconds since the epoch."""
 
     id: str
     name: str = ""
@@ -39,14 +39,14 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Record:
-    """What was submitted to a spool, which is a :class:`client.Spool` or its address."""
+    """The record of submissions to a spool, given as a :class:`client.Spool` or as its address."""
 
     def __init__(self, spool: client.Spool | str) -> None:
         where = spool if isinstance(spool, str) else spool.where
         self.path = os.path.join(place(), f"{_file_name(where)}.jsonl")
 
     def add(self, id_: str, name: str) -> bool:
-        """Write down a submission; return whether that could be done."""
+        """Record a submission, and return whether that worked."""
         try:
             line = msgspec.json.encode(Entry(id_, printable(name), round(time.time(), 3))) + b"\n"
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
@@ -62,7 +62,7 @@ class Record:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Yield the descriptor of the file that has this name, which nobody else changes meanwhile."""
+        """Yield a descriptor of the file at ``path``. Nobody else changes the file meanwhile."""
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -91,7 +91,7 @@ class Record:
                 os.unlink(private)
 
     def entries(self) -> list[Entry]:
-        """Return the submissions, the newest first; one that was made again counts as the newer."""
+        """Return the submissions, the newest first. A repeated submission counts by its latest time."""
         try:
             with open(self.path, "rb") as file:
                 found = [entry for line in file if (entry := _entry(line))]
@@ -107,12 +107,12 @@ def place() -> str:
 
 
 def _file_name(where: str) -> str:
-    """Return a name for the spool that no other spool has."""
+    """Return a file name that is unique to this spool."""
     address = where.rstrip("/") if where.startswith(ELSEWHERE) else os.path.realpath(where)
     name = ODD.sub(lambda match: b"%%%02X" % match[0][0], os.fsencode(address)).decode()
     if len(name) <= LONGEST:
         return name
-    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and few addresses are so long
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, and few addresses are that long
 
     return f"{name[:100]}-{hashlib.sha256(os.fsencode(address)).hexdigest()}"
 

@@ -1,7 +1,8 @@
-"""What came of many programs: a table on screen, a table of comma-separated values, and lines of JSON.
+"""The results of many programs: a table on screen, a table of comma-separated values, and lines of JSON.
 
-A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and so would run what a program
-printed, or what somebody called a file. Such a cell gets a ``'`` before it, but for plain numbers, and it is said.
+A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula. So it would evaluate what a
+program printed, or the name of somebody's file. Such a cell gets a leading ``'``, unless it is a plain number, and the
+user is told.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from spoold.model.errors import OperatorError
 STDOUT = writing.STDOUT
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMULA = ("=", "+", "-", "@", "\t")
-MOST = 32_000  # characters of a cell: spreadsheets take 32,767
+MOST = 32_000  # characters of a cell; spreadsheets take 32,767
 COLUMNS = (
     *("name", "id", "status", "outcome", "exit_code", "signal", "time", "cpu_time", "memory"),
     *("stdout", "stderr", "reason"),
@@ -42,7 +43,7 @@ def told(result: Result) -> bytes:
 
 
 def shown(name: str) -> str:
-    """Return a name that may be no text, as one."""
+    """Return a file name as text, also where its bytes are not UTF-8."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -51,7 +52,7 @@ def _reason(result: Result) -> str:
 
 
 def ended(result: Result) -> tuple[str, Phase]:
-    """Return the phase in which a program ended, and its name."""
+    """Return the name of the phase in which a program ended, and that phase."""
     response = result.response
     phases = (("dependencies", response.dependencies), ("compile", response.compile))
     return next(
@@ -60,7 +61,7 @@ def ended(result: Result) -> tuple[str, Phase]:
 
 
 def why(result: Result) -> str:
-    """Return in a line why a program did not end well, or the first line that it printed."""
+    """Return in one line why a program did not end well; for one that did, the first line that it printed."""
     name, phase = ended(result)
     if result.response.reason:
         return printable(_reason(result))
@@ -72,7 +73,7 @@ def why(result: Result) -> str:
 
 
 def table(results: Sequence[Result], *, terminal: bool) -> Iterator[str | Table]:
-    """Yield the rows that a person sees: all of them where it is piped; else failures first, and not too many."""
+    """Yield the table for a person: all rows where it is piped; on a terminal failures first, and at most ``SHOWN``."""
     rows = sorted(results, key=lambda result: result.response.status == COMPLETED) if terminal else list(results)
     made = Table("program", "status", "exit", "time", "memory", "", right=("time", "memory"))
     for result in rows[:SHOWN] if terminal else rows:
@@ -92,7 +93,7 @@ def table(results: Sequence[Result], *, terminal: bool) -> Iterator[str | Table]
 
 
 def summary(results: Sequence[Result], span: float) -> str:
-    """Return a line that counts what came of all."""
+    """Return a line that counts the results by status."""
     counts = Counter(result.response.status for result in results)
     there = sum(result.was_there for result in results)
     said = ", ".join(f"{count} {printable(status)}" for status, count in counts.most_common())
@@ -101,7 +102,7 @@ def summary(results: Sequence[Result], span: float) -> str:
 
 
 def code(results: Iterable[Result]) -> int:
-    """Return the exit code: the highest of all."""
+    """Return the exit code of all results: the highest of their codes."""
     return max((exits.of(result.response.status, COMPLETED) for result in results), default=exits.OK)
 
 
@@ -109,7 +110,7 @@ def code(results: Iterable[Result]) -> int:
 
 
 def row(result: Result) -> list[Any]:
-    """Return a row of the table of values, by ``COLUMNS``; times are seconds, ``memory`` is bytes."""
+    """Return a row of the table of values, by ``COLUMNS``. Times are seconds, ``memory`` is bytes."""
     _, phase = ended(result)
     return [
         shown(result.name),
@@ -134,7 +135,7 @@ def _cell(data: bytes) -> str:
 
 def values(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[str, int]:
     """Return a table of comma-separated values, and how many of its cells looked like formulas."""
-    import csv  # noqa: PLC0415 - few want one
+    import csv  # noqa: PLC0415 - few want such a table
     import io  # noqa: PLC0415 - as above
 
     text, harmless = io.StringIO(), 0
@@ -154,7 +155,7 @@ def _without_formula(cell: str) -> str:
 
 
 def write_values(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table of comma-separated values; say where a cell was changed."""
+    """Write a table of comma-separated values, and say if cells were changed."""
     text, harmless = values(columns, rows)
     write(path, text.encode(errors="backslashreplace"))
     if harmless:
@@ -165,7 +166,7 @@ def write_values(path: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file, whole or not at all; ``-`` is standard output. Raises :class:`OperatorError`."""
+    """Write a file, whole or not at all. ``-`` is standard output. Raises :class:`OperatorError`."""
     try:
         writing.write(path, data)
     except OSError as error:
@@ -173,7 +174,7 @@ def write(path: str, data: bytes) -> None:
 
 
 def require_writable(*paths: str | None) -> None:
-    """Raise :class:`OperatorError` where a file could not be written at the end: better now than after an hour."""
+    """Raise :class:`OperatorError` if a file cannot be written. Called before the run, which may take an hour."""
     for path in paths:
         if path is None or path == STDOUT:
             continue

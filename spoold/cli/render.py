@@ -1,4 +1,4 @@
-"""How things look to a person. Nothing a client or a job wrote reaches the terminal raw."""
+"""How responses look to a person. Nothing that a client or a job wrote reaches the terminal raw."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from spoold.model.response import (
     WaitingFor,
     decode_stream,
 )
-from spoold.model.spans import span as span  # noqa: PLC0414 - beside the others, for whoever shows something
+from spoold.model.spans import span as span  # noqa: PLC0414 - for importers, beside the other formats
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN_CASES = 100  # on a terminal
-VERDICTS = {Verdict.ACCEPTED: "bold green", Verdict.SKIPPED: "bold yellow"}  # that are no failure
+VERDICTS = {Verdict.ACCEPTED: "bold green", Verdict.SKIPPED: "bold yellow"}  # verdicts that are no failure
 SHOWN_LINES = 40  # of one stream, on a terminal
 NO_LIMIT = 1 << 62
 Part = str | Table
 
 
 def show_response(id_: str, response: Response) -> None:
-    """Print a response: the status, a table of the phases, and what they printed; all of it where it is piped."""
+    """Print a response: status, table of phases, and output. Where it is piped, nothing is cut."""
     tables.show(parts(id_, response, cut=sys.stdout.isatty()))
 
 
 def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
-    """Yield the parts of a response; ``cut``: of what is long only the beginning."""
+    """Yield the parts of a response. ``cut`` shortens long parts to their beginning."""
     yield Text(f"{id_}: {response.status}", _colour(response.status))
     if isinstance(response.reason, str):
         yield printable(response.reason, lines=True)
@@ -62,7 +62,7 @@ def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
     if _has_run(response):
         yield _phase_table(response)
     yield from _outputs(response)
-    # Nobody needs here what a build said that went well; --json has it.
+    # The output of a successful build is not shown. --json has it.
     quiet = response.dependencies.outcome is Outcome.OK
     lines = SHOWN_LINES if cut else NO_LIMIT
     for name in ("compile", "run") if quiet else ("dependencies", "compile", "run"):
@@ -72,7 +72,7 @@ def parts(id_: str, response: Response, *, cut: bool) -> Iterator[Part]:
 
 
 def _has_run(response: Response) -> bool:
-    """Tell whether anything of it was run: of what was refused, or waits, a table would have empty rows only."""
+    """Tell whether any phase was run. A table for a refused or waiting submission would have empty rows only."""
     phases = (response.dependencies, response.compile, response.run)
     return any(isinstance(phase.time, float | int) for phase in phases)
 
@@ -99,7 +99,7 @@ def _phase_table(response: Response) -> Table:
 
 
 def _cases(cases: list[CaseResult], summary: Summary | UnsetType, most: int, lines: int) -> Iterator[Part]:
-    """Yield a table of the cases, the output of the first that failed, and what came of all."""
+    """Yield a table of the cases, the output of the first case that failed, and the scores."""
     table = Table("case", "verdict", "points", "time", "memory", "")
     for case in cases[:most]:
         difference = str(case.difference) if isinstance(case.difference, Difference) else ""
@@ -128,14 +128,14 @@ def _cases(cases: list[CaseResult], summary: Summary | UnsetType, most: int, lin
 
 
 def _outputs(response: Response) -> Iterator[Part]:
-    """Yield a table of the files that came back of the run, and what is to say of all that came back."""
+    """Yield a table of the files that the run returned, and a line about the tar with all returned files."""
     yield from _files(response)
     if isinstance(response.outputs_tar, OutputsTar):
         yield f"all files: {printable(response.outputs_tar.name)}, beside the response"
 
 
 def _files(of: Response | CaseResult) -> Iterator[Part]:
-    """Yield a table of the files that came back of a run, and which are missing."""
+    """Yield a table of the files that a run returned, and a line about required ones that are missing."""
     of_case = f"case {printable(of.name)}: " if isinstance(of, CaseResult) else ""
     if isinstance(of.outputs, list) and of.outputs:
         table = Table(f"{of_case}file", "mode", "size")
@@ -162,14 +162,14 @@ def _data(phase: Phase, stream: str) -> bytes:
     text, encoding = getattr(phase, stream), getattr(phase, f"{stream}_encoding")
     try:
         return decode_stream(text, encoding)
-    except ValueError:  # its owner may have changed it
+    except ValueError:  # the owner of the response may have changed it
         return str(text).encode()
 
 
 def show_raw(response: Response) -> None:
-    """Write what the program printed, to the byte: its standard output and error to our own. Of cases, all of them.
+    """Write the exact output of the program, or of all its cases, to our own standard output and error.
 
-    Where it was not run, what kept it from that goes to standard error.
+    If an earlier phase failed, its output goes to standard error.
     """
     runs = [case.run for case in response.cases] if isinstance(response.cases, list) else [response.run]
     failed = (response.dependencies, response.compile)
@@ -183,14 +183,14 @@ def show_raw(response: Response) -> None:
 
 
 def console() -> Console:
-    """Return a console of rich, for screens that change and tables that are folded; what is piped is not."""
-    from rich.console import Console  # noqa: PLC0415 - it takes longer than all else to import
+    """Return a rich console, for changing screens and folded tables. It does not fold piped output."""
+    from rich.console import Console  # noqa: PLC0415 - it takes longer to import than all else
 
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def package_table(packages: list[Package], now: float) -> Table:
-    """Return a table of packages in the dependency cache; ``now`` is seconds since the epoch."""
+    """Return a table of packages in the dependency cache. ``now`` is seconds since the epoch."""
     table = Table(
         "package", "version", "closure", "builds", "last used", "store path", right=("closure", "builds", "last used")
     )
@@ -215,12 +215,12 @@ def age(span: float) -> str:
 
 
 def seconds(value: object) -> str:
-    """Return a duration as a person reads it; "" where there is none."""
+    """Return a duration for a person; "" where there is none."""
     return f"{value:.3f} s" if isinstance(value, (int, float)) else ""
 
 
 def size(value: object) -> str:
-    """Return a number of bytes as a person reads it; "" where there is none."""
+    """Return a number of bytes for a person; "" where there is none."""
     if not isinstance(value, int):
         return ""
     scaled, unit = float(value), "B"

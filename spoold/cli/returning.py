@@ -1,4 +1,4 @@
-"""``spoolctl outputs``: the files that came back of a submission, written here."""
+"""``spoolctl outputs``: write the files that came back from a submission."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ from spoold.model.errors import ClientError
 @JSON
 @pass_place
 def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: bool, as_json: bool) -> int:
-    """Write the files that came back of a submission that has ended, and print their names.
+    """Write the files that came back from a submission that has ended, and print their names.
 
-    They are those that the request asked for with `outputs`, or --output. Nothing is written outside of DIR, whatever
-    they are called, and no link in it is followed. Files of cases lie in a directory for each, with the case's name.
+    These are the files that the request asked for with `outputs`, or --output. Nothing is written outside of DIR,
+    whatever the files are called, and no link in DIR is followed. The files of each case go into a directory with the
+    case's name.
 
     \b
     Examples:
       spoolctl outputs plot-1 -C plots
       spoolctl outputs ex3-ann --case large --over
 
-    Exit codes: 0 written, also where none came back; 1 they cannot be had or written, or a required one is missing.
+    Exit codes: 0 written, even if no files came back; 1 the files cannot be fetched or written, or a required one is
+    missing.
     """
     with client.Spool(place.spool) as spool:
         response = spool.status(id_)
@@ -76,7 +78,7 @@ def outputs(place: Place, *, id_: str, directory: Path, case: str | None, over: 
 
 
 def _files(response: Response, case: str | None) -> list[tuple[str, list[ReturnedFile]]]:
-    """Return files that came back, and the beginning of the names that they get here."""
+    """Return the files that came back, grouped, each group with the prefix that its names get here."""
     if case is not None or response.cases is None:
         return [("", returned.of_response(response, case))]
     from spoold.model.outputs import directories  # noqa: PLC0415 - few requests have cases

@@ -1,4 +1,4 @@
-"""``spoolctl run``: files in, output out, as if the program ran here."""
+"""``spoolctl run``: run files as if the program ran here, with its output in our terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spoold.client import outputs as returned
 from spoold.client.request import as_bytes
 from spoold.client.response import COMPLETED, Response
 
-ARGUMENTS = "spoold.arguments"  # what stands after "--"
+ARGUMENTS = "spoold.arguments"  # key in the context's meta for the words after "--"
 OF_OUTCOME = {
     "time_limit": "it ran longer than it may (--time allows more)",
     "cpu_limit": "it used more CPU time than it may (--time allows more)",
@@ -34,7 +34,7 @@ OF_OUTCOME = {
 
 
 class _Command(click.Command):
-    """A command after whose ``--`` are the arguments of another program."""
+    """A command that takes the arguments of another program after ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
@@ -83,16 +83,16 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run FILE as the ending of its name says, with ARGS and our standard input, and print its output.
+    """Run FILE in the language of its ending, with ARGS and our standard input, and print its output.
 
-    The first FILE that is a program is run; the others are beside it. All files of a compiled language are compiled
-    together. cutor.nix, compile.sh and run.sh may be among them, in place of those that are made. A directory stands
-    for all its files. Standard input is read to its end first, unless it is a terminal.
+    The first FILE that is a program is run, and the others are beside it. All files of a compiled language are compiled
+    together. If cutor.nix, compile.sh or run.sh are among the files, they replace those that spoolctl would make. A
+    directory stands for all its files. Standard input is read to its end first, unless it is a terminal.
 
-    Output comes as it is printed, about once a second, each byte once. --output files replace files here, but no FILE.
-    With ^C the program is cancelled, and where nobody reads its output any more. Many languages are built in. Tables
-    in /etc/spoold/languages.toml and ~/.config/spoold/languages.toml add more and change them: see LANGUAGES in
-    spoolctl(1).
+    Output comes while the program runs, about once a second, each byte once. Files that come back by --output replace
+    files here, but never a FILE. The program is cancelled by ^C, and when nobody reads its output any more. Many
+    languages are built in. Tables in /etc/spoold/languages.toml and ~/.config/spoold/languages.toml add more and change
+    them: see LANGUAGES in spoolctl(1).
 
     \b
     Examples:
@@ -103,9 +103,10 @@ def run(
       spoolctl run --language python -c 'print(6 * 7)'
       spoolctl run main.pl --language prolog --time 5 --memory 256M
 
-    Exit codes: 0 and others are the program's own, or 128 and the number of the signal that ended it. Where it did not
-    end by itself: 1 it cannot be submitted, 4 still on its way after --timeout, 5 it met a limit, was not compiled or
-    its packages cannot be built, 6 it was refused, 7 the service failed, 8 it was cancelled. --json tells them apart.
+    Exit codes: 0 and others are the program's own if it ended by itself, or 128 plus the number of the signal that
+    ended it. Otherwise: 1 it cannot be submitted, 4 still on its way after --timeout, 5 it met a limit, was not
+    compiled or its packages cannot be built, 6 it was refused, 7 the service failed, 8 it was cancelled. --json tells
+    them apart.
     """
     program = _program(files, code, language, options.pop("packages"))
     wanted = _asked(context.meta[ARGUMENTS], time=options.pop("time"), memory=options.pop("memory"), **options)
@@ -140,10 +141,10 @@ def _asked(arguments: tuple[str, ...], *, time: str | None, memory: str | None, 
 
 
 def _stdin() -> str | None:
-    """Return ``-`` where there is something to read: nobody types at a program that runs elsewhere."""
+    """Return ``-`` if there is input to read. Input from a terminal is not used, as the program runs elsewhere."""
     try:
         return None if sys.stdin is None or sys.stdin.isatty() else "-"
-    except ValueError:  # it is closed
+    except ValueError:  # standard input is closed
         return None
 
 
@@ -158,7 +159,7 @@ class _Run:
         self._teller = waiting.Teller(spool, submission, brief=True)
 
     def end(self, timeout: float, sent: set[str]) -> int:
-        """Wait for the end, and return the exit code; ``sent`` are names of files that were submitted."""
+        """Wait for the end, and return the exit code. ``sent`` are the names of the submitted files."""
         try:
             response = self._spool.wait(self._submission, timeout, meanwhile=self._look)
         except client.TimedOutError:
@@ -193,7 +194,7 @@ class _Run:
         return exits.INTERRUPTED
 
     def _explain(self, response: Response) -> None:
-        """Say why it ended, where its own code and output do not tell."""
+        """Say why the program ended, where its own exit code and output do not tell."""
         why = why_ended(response)
         for text in (why, *(response.notes if why or response.status != COMPLETED else ())):
             if text:
@@ -209,7 +210,7 @@ class _Run:
 
 
 def code_of(response: Response) -> int:
-    """Return the code of a program that ended by itself, or by a signal as a shell tells it; else that of the table."""
+    """Return the program's exit code, 128 plus the number of the signal that ended it, or a code of the table."""
     ran = response.run
     if ran.outcome == "nonzero_exit" and ran.exit_code is not None:
         return ran.exit_code
@@ -219,7 +220,7 @@ def code_of(response: Response) -> int:
 
 
 def why_ended(response: Response) -> str:
-    """Say why a program did not end by itself; "" where it did."""
+    """Return why a program did not end by itself; "" where it did."""
     if response.reason:
         return f"{response.status}: {response.reason}"
     if response.status == "DEPENDENCIES_FAILED":

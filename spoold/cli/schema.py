@@ -1,4 +1,4 @@
-"""``spoolctl schema``: the JSON Schemas of requests and responses."""
+"""``spoolctl schema``: print the JSON Schemas of requests and responses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from spoold.model.schema import Name, schema
 @click.argument("name", type=click.Choice(get_args(Name)), metavar="request|response")
 @JSON
 def command(name: Name, *, as_json: bool) -> None:
-    """Print the JSON Schema (draft 2020-12) of what a client drops, or of what it gets back.
+    """Print the JSON Schema (draft 2020-12) of the requests that clients drop, or of the responses that they get.
 
-    Its $id has a number, which changes with the schema. An editor that is given the first completes requests and marks
-    what is wrong in them. A client in another language can make its types from both. The spec, spool-layout(5), says
-    what the keys mean. It is JSON in any case; --json has it in one line.
+    Its $id has a number, which changes with the schema. An editor that knows the schema of requests completes them and
+    marks errors in them. A client in another language can generate its types from both schemas. The spec,
+    spool-layout(5), explains the keys. The output is JSON in any case; --json prints it in one line.
 
     \b
     Examples:

@@ -1,11 +1,12 @@
-"""Ids that are made of a program's name and content: so the same program is the same submission, whoever starts again.
+"""Ids made from a program's name and content, so that the same program is the same submission in each run.
 
-Spec: spool-layout.md, "What a client may rely on": the same file under the same name is the same submission. So nothing
-has to be remembered of what was submitted. After ^C, a crash or a reboot the same programs are submitted again,
-and nothing is run twice. An edited program has another id.
+Spec: spool-layout.md, "What a client may rely on": the same file under the same name is the same submission. So a sweep
+does not have to remember what it submitted. After ^C, a crash or a reboot the same programs are submitted again, and
+nothing is run twice. An edited program has another id.
 
-An id is for whoever is first, and two people may well have the same ``hello.py``. So a secret of the person's own goes
-into it, which is made when it is needed first. On another machine, or for another account, ids are others.
+An id belongs to the first user who submits it, and two people may well have the same ``hello.py``. So each id also
+depends on a secret of the person, which is made on first use. On another machine, or for another account, the ids
+differ.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from spoold.client import names
 from spoold.model.errors import OperatorError
 
 SIZE = 32  # bytes of the secret
-DIGITS = 24  # hexadecimal ones of an id
-MOST = 60  # characters of a name that an id has
+DIGITS = 24  # hexadecimal digits in an id
+MOST = 60  # characters of the name in an id
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def secret() -> bytes:
-    """Return the person's own secret; raises :class:`OperatorError` where it can be neither read nor made."""
+    """Return the person's own secret. Raises :class:`OperatorError` where it can be neither read nor made."""
     path = os.path.join(record.place(), "key")
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -48,8 +49,8 @@ def _read(path: str) -> bytes:
 
 
 def _make(path: str) -> None:
-    """Make it in one step, whole or not at all; another process may be quicker."""
-    import secrets  # noqa: PLC0415 - it loads OpenSSL, and the key is there but for the first time
+    """Make the key in one step, whole or not at all. Keep the key of another process that was quicker."""
+    import secrets  # noqa: PLC0415 - it loads OpenSSL, and only the first run makes a key
 
     private = f"{path}.{secrets.token_hex(4)}"
     descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -65,13 +66,16 @@ def _make(path: str) -> None:
 
 
 def id_of(name: str, data: bytes, key: bytes, attempt: int = 1) -> str:
-    """Return the id of a program: of its name, its request, and the secret; of each further ``attempt`` another one."""
+    """Return a program's id, from its name, its request and the secret.
+
+    Each further ``attempt`` has an id of its own.
+    """
     import hashlib  # noqa: PLC0415 - it loads OpenSSL
     import hmac  # noqa: PLC0415 - as above
 
     words = name.encode(errors="surrogateescape")
     digest = hmac.new(key, b"%d\0%s%s" % (len(words), words, data), hashlib.sha256).hexdigest()[:DIGITS]
     stem = names.proper(name)[:MOST].rstrip("._-") or "program"
-    if names.owner_of(stem) is not None:  # it may be another uid by which spoold knows us
+    if names.owner_of(stem) is not None:  # spoold may know us by another uid than the prefix says
         stem = stem.replace(".", "-", 1)
     return f"{stem}-{digest}" if attempt == 1 else f"{stem}-{digest}.{attempt}"

@@ -1,4 +1,4 @@
-"""``spoolctl status``. It imports little: people and scripts ask for it often."""
+"""``spoolctl status``. This module imports little, because people and scripts call the command often."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spoold.model.response import Response
 
 @click.command(
     short_help="Show a response, or how far it is.",
-    context_settings={"ignore_unknown_options": True},  # -x.json is the name of a file that was refused
+    context_settings={"ignore_unknown_options": True},  # a refused file may be called -x.json
 )
 @click.argument("id_", metavar="ID", shell_complete=completing.ids)
 @RAW
@@ -35,7 +35,7 @@ def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
       spoolctl status alice-ex3 --json | jq -r .run.exit_code
       spoolctl status 'homework (1).json'
 
-    Exit codes: 0 shown, whatever it came to; 1 nothing is known of it (yet), or it is another user's.
+    Exit codes: 0 shown, whatever came of it; 1 nothing is known of it (yet), or it is another user's.
     """
     transport = connect(place.spool)
     with contextlib.closing(transport):
@@ -54,7 +54,7 @@ def status(place: Place, *, id_: str, raw: bool, as_json: bool) -> int:
 
 
 def show(id_: str, response: Response, *, as_json: bool, raw: bool) -> None:
-    """Show a response: as it is for a program, what the program printed, or all of it for a person."""
+    """Show a response: as JSON for programs, or the exact output of the program, or all of it for a person."""
     if as_json:
         sys.stdout.buffer.write(msgspec.json.encode(response) + b"\n")
         sys.stdout.flush()

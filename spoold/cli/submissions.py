@@ -1,4 +1,4 @@
-"""What clients do with submissions of theirs: wait for them, and end them."""
+"""Commands for clients: wait for submissions, and cancel them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_for(
 
 
 def _show_end(submission: client.Submission, *, as_json: bool, raw: bool, wanted: Status) -> int:
-    submission.result()  # raises what is wrong with it
+    submission.result()  # raises its error
     response = reading.decoded(submission.raw, submission.id)
     show(submission.id, response, as_json=as_json, raw=raw)
     return exits.of(response.status, wanted)
@@ -55,7 +55,7 @@ def _show_end(submission: client.Submission, *, as_json: bool, raw: bool, wanted
 @JSON
 @pass_place
 def wait(place: Place, *, ids_: tuple[str, ...], any_of: bool, raw: bool, timeout: float, as_json: bool) -> int:
-    """Wait for the responses of submissions, and show each as it comes; --json prints a line for each.
+    """Wait for the responses of submissions, and show each as it comes. --json prints a line for each.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def wait(place: Place, *, ids_: tuple[str, ...], any_of: bool, raw: bool, timeou
       spoolctl wait ex3-1 ex3-2 ex3-3 --any --json
 
     Exit codes: 0 all are COMPLETED, 1 one is another user's, 4 not all came within --timeout, 5 a program failed, 6 one
-    was refused, 7 the service failed, 8 one was cancelled; of several codes the highest.
+    was refused, 7 the service failed, 8 one was cancelled; where several apply, the highest.
     """
     with client.Spool(place.spool) as spool:
         submissions = [client.Submission(_checked(id_)) for id_ in dict.fromkeys(ids_)]
@@ -95,18 +95,19 @@ def _after(
 def cancel(place: Place, *, id_: str, wait: bool, timeout: float, as_json: bool) -> int:
     """End a submission of yours, whatever state it is in. The operator may end anyone's.
 
-    Its response comes as ever: CANCELLED, or what it had come to already. A program that runs is stopped within
-    seconds, and the response has what it printed until then. Whether there is such a submission, and whether it is
-    yours, is not said here, since nobody may know that of others': `spoolctl status ID` tells, or --wait. Without this
-    command, a file ID.cancel or ID@WORD.cancel in incoming/ that holds the id does the same.
+    Its response comes as usual: CANCELLED, or the result that it had reached already. A running program is stopped
+    within seconds, and the response has the output until then. This command does not say whether the submission exists
+    and is yours, because nobody may learn that about other users' submissions. `spoolctl status ID` and --wait tell you
+    about your own. Without this command, a file ID.cancel or ID@WORD.cancel in incoming/ that contains the id does the
+    same.
 
     \b
     Examples:
       spoolctl cancel alice-ex3
       spoolctl cancel alice-ex3 --wait --timeout 60
 
-    Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: then it
-    is perhaps not a submission of yours; 5 to 7 (with --wait) it had ended otherwise.
+    Exit codes: 0 asked for (with --wait: CANCELLED), 1 it cannot be asked for, 4 nothing came within --timeout: perhaps
+    it is not a submission of yours; 5 to 7 (with --wait) it had ended otherwise.
     """
     with client.Spool(place.spool) as spool:
         spool.cancel(id_)

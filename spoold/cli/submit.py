@@ -1,4 +1,4 @@
-"""``spoolctl submit``: what a person asks for, checked and put into the drop box."""
+"""``spoolctl submit``: check a request, and put it into the drop box."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ def submit(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Submit a request (a JSON FILE, or - for standard input), or a DIRECTORY that has run.sh and whatever it needs.
+    """Submit a request (a JSON FILE, or - for standard input), or a DIRECTORY with run.sh and the files that it needs.
 
-    All of a DIRECTORY travels, hidden files too, and links are followed that stay in it. What cannot travel is named,
-    and nothing is submitted. Options are laid over what a FILE says. It is checked before it is sent. Without --wait
-    the id is printed, under which `spoolctl status` and `spoolctl wait` tell the rest.
+    All files in a DIRECTORY are submitted, hidden files too, except those that no program needs, such as .git. Links
+    are followed if they stay in it. If a file cannot be submitted, it is named, and nothing is submitted. Options
+    replace values in a FILE, or add to them. The request is checked before it is sent. Without --wait the command
+    prints the id, for `spoolctl status` and `spoolctl wait`.
 
     \b
     Examples:
@@ -78,7 +79,7 @@ def submit(
 
 
 def _submitted(spool: client.Spool, submission: client.Submission, *, as_json: bool) -> int:
-    """Say the id, once it is taken in; or that it is refused, or not taken in."""
+    """Print the id once the request is taken in. Fail if it is refused, and say if it is not taken in."""
     if refused := spool.refusal(submission, waiting.SOON):
         raise asked.RefusedError(f"{submission.id}: {refused.reason}")
     if spool.transport.is_dropped(submission.file):

@@ -1,11 +1,12 @@
-"""Many programs through a spool, so many of them at once: what ``batch`` and ``grade`` have in common.
+"""Run many programs through a spool, up to a number at once: the common part of ``batch`` and ``grade``.
 
-Theory of operation. The id of a program is made of its name and content (see ``stable``). So a sweep remembers nothing:
-before a program is submitted its answer is looked for, and what is there is taken. One that is on its way is dropped
-again, which does nothing. So a sweep that ended early, by ^C, kill -9 or a power cut, goes on when it is started again.
+Theory of operation. The id of a program is made from its name and content (see ``stable``), so a sweep does not have to
+remember anything. Before a program is submitted, the sweep looks for its answer, and takes the answer if it is there. A
+program that is on its way is dropped again, which has no effect. So a sweep that ended early, by ^C, kill -9 or a power
+cut, goes on when it is started again.
 
-An answer that says nothing about the program, since a cancel or a failure of the service ended it, stays what it is
-until somebody asks for another attempt. Then the id has the number of the attempt. All that come later find that one.
+If a cancel or a failure of the service ended a submission, its answer says nothing about the program. That answer stays
+until somebody asks for another attempt. The id then includes the number of the attempt, and later sweeps find it.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ from spoold.client.transport import Dropped, digest
 from spoold.model.errors import SpooldError
 
 JOBS = 64  # submissions on their way at once
-WINDOW = 32  # programs that are looked for at once: over ssh that is one question
-ROOM = 32 << 20  # bytes of them
-KEPT = 2000  # characters of an output in short; of base64 that is whole bytes
-# Statuses that say nothing of the program itself.
+WINDOW = 32  # programs whose answers are looked for at once; over ssh that is one question
+ROOM = 32 << 20  # bytes of the requests in a window
+KEPT = 2000  # characters of a shortened output; a multiple of 4, so base64 stays whole
+# Statuses that say nothing about the program itself.
 AGAIN = frozenset({CANCELLED, INTERNAL_ERROR, REJECTED, "DEPENDENCIES_FAILED"})
 
 
 class Program(NamedTuple):
-    """A program by its name, and what makes its request: that may raise :class:`SpooldError`, or OSError."""
+    """A program: its name, and a function that makes its request and may raise :class:`SpooldError` or OSError."""
 
     name: str
     request: Callable[[], bytes]
 
 
 class Result(NamedTuple):
-    """What came of a program. ``raw`` is the response to the byte.
+    """The result of a program. ``raw`` is the exact response.
 
-    Of what was refused here, before it was sent, ``id`` and ``raw`` are empty. ``was_there``: it had been run before.
+    ``id`` and ``raw`` are empty if the program was refused here, before it was sent. ``was_there`` says that its answer
+    was there before this run.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Result(NamedTuple):
 
 
 def brief(result: Result) -> Result:
-    """Return a result with the beginning of its output alone, and the end of what it said on standard error."""
+    """Return a result with only the beginning of standard output and the end of standard error."""
     phases = {
         name: replace(phase, stdout=phase.stdout[:KEPT], stderr=phase.stderr[-KEPT:])
         for name in ("dependencies", "compile", "run")
@@ -84,11 +86,11 @@ def run(
     kept: Callable[[Result], Result] = lambda result: result,
     meanwhile: Callable[[client.Submission | None], object] = nothing,
 ) -> list[Result]:
-    """Run programs, ``jobs`` at once, and return what came of them in their order.
+    """Run programs, ``jobs`` at once, and return their results in the same order.
 
-    ``told`` gets each result as soon as it is there, and ``kept`` says what of it is kept: outputs may be large.
-    ``again`` tries once more what was cancelled, or failed without being run. ``meanwhile`` is called now and then,
-    with the submission that is on its way for longest. Raises :class:`SpoolError`.
+    ``told`` gets each result as soon as it comes. ``kept`` returns the part of a result to keep, because outputs may be
+    large. ``again`` makes another attempt for programs that were cancelled, or failed without being run. ``meanwhile``
+    is called from time to time, with the submission that has been on its way longest. Raises :class:`SpoolError`.
     """
     sweep = Sweep(spool, again=again, told=told, kept=kept)
     submitted = sweep.submitted(programs)
@@ -100,7 +102,7 @@ def run(
 
 
 class Sweep:
-    """The programs of one sweep: which are on their way, and what came of the others, by their places."""
+    """The programs of one sweep: those on their way, and the results of the others by their places."""
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class Sweep:
         self.results: dict[int, Result] = {}
 
     def submitted(self, programs: Iterable[Program]) -> Iterator[client.Submission]:
-        """Submit one program after the other, as they are asked for, but for those whose answers are there."""
+        """Submit programs one by one, as the caller asks for more. Where an answer is there, take it instead."""
         for window in self._windows(programs):
             wanted = [names.response_name(made.id) for made in window]
             found = self._spool.transport.answers(wanted, 0.0)
@@ -165,14 +167,14 @@ class Sweep:
             if there.response.status not in AGAIN or not (self._again or self._has_another(made, attempt)):
                 self._tell(made.place, there)
                 return None
-        raise AssertionError  # no number is the last
+        raise AssertionError  # count() never ends
 
     def _taken(self, id_: str, made: _Made, answer: bytes | None) -> Result | None:
         if not answer:
             return None
         submission = client.Submission(id_, Dropped(id_, f"{id_}.json", None, digest(made.data)))
         submission.take(names.response_name(id_), answer, self._spool.transport)
-        if submission.response is None:  # it answers something else: submitting tells
+        if submission.response is None:  # it answers another request, and submitting will report that
             return None
         return Result(made.program.name, id_, submission.response, submission.raw, was_there=True)
 
@@ -181,11 +183,11 @@ class Sweep:
         return is_known
 
     def oldest(self) -> client.Submission | None:
-        """Return the submission that is on its way for longest."""
+        """Return the submission that has been on its way longest."""
         return next(iter(self._pending), None)
 
     def take(self, submission: client.Submission) -> None:
-        """Take what came of a submission."""
+        """Take the result of a submission."""
         made = self._pending.pop(submission)
         try:
             response = submission.result()

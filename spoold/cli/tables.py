@@ -1,8 +1,8 @@
 """Lines and tables for people and pipes.
 
-What goes to no terminal is neither folded nor cut, and has no colours: whoever reads it wants all of it. On a terminal
-the last column of a table is cut where the line ends, and no other: names and versions are there to be copied. This is
-no library's since a command that shows one response would start for longer than it takes.
+Output that does not go to a terminal is not folded or cut, and has no colours, because its reader wants all of it. On a
+terminal only the last column of a table is cut at the end of the line, so that names and versions can be copied. This
+module replaces a library for tables, whose import takes longer than showing one response.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from collections.abc import Iterable
 from typing import Self, TextIO
 
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
-LEAST = 8  # columns of one that is cut
+LEAST = 8  # terminal columns that a column keeps when it is cut
 
 
 class Text(str):
-    """A text with a style, which is words of ``COLOURS``."""
+    """A text with a style, which consists of words from ``COLOURS``."""
 
     __slots__ = ("style",)
     style: str
 
     def __new__(cls, text: str, style: str = "") -> Self:
-        """Make it."""
+        """Make a text with a style."""
         made = super().__new__(cls, text)
         made.style = style
         return made
 
     def painted(self, shown: str) -> str:
-        """Return ``shown``, which stands for this text, in its style."""
+        """Return ``shown``, a part of this text, in its style."""
         codes = ";".join(COLOURS[word] for word in self.style.split())
         return f"\x1b[{codes}m{shown}\x1b[0m" if codes else shown
 
 
 class Table:
-    """Rows below headings; columns named in ``right`` have numbers."""
+    """Rows below headings. The columns named in ``right`` are right-aligned, for numbers."""
 
     def __init__(self, *headings: str, right: Iterable[str] = ()) -> None:
         self._headings = headings
@@ -43,11 +43,11 @@ class Table:
         self._rows: list[tuple[str, ...]] = []
 
     def add_row(self, *cells: str) -> None:
-        """Add one more; a cell may be a :class:`Text`."""
+        """Add a row. A cell may be a :class:`Text`."""
         self._rows.append(cells)
 
     def lines(self, width: int | None = None, *, colours: bool = False) -> list[str]:
-        """Return what is shown of it, in so many columns; None: as many as it takes."""
+        """Return the table as lines of at most ``width`` terminal columns; None sets no limit."""
         rows = [tuple(Text(each, "bold") for each in self._headings), *self._rows]
         widths = [max(columns(row[at]) for row in rows if at < len(row)) for at in range(len(self._headings))]
         if width is not None:
@@ -66,7 +66,7 @@ class Table:
 
 
 def columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return how many terminal columns a text takes."""
     if text.isascii():
         return len(text)
     import unicodedata  # noqa: PLC0415 - it is large, and most texts are ASCII
@@ -76,7 +76,7 @@ def columns(text: str) -> int:
 
 
 def cut(text: str, most: int) -> str:
-    """Return a text that takes ``most`` columns at most."""
+    """Return a text that is cut to at most ``most`` terminal columns."""
     if columns(text) <= most:
         return text
     kept = text[: most - 1]
@@ -86,7 +86,7 @@ def cut(text: str, most: int) -> str:
 
 
 def show(parts: Iterable[str | Table], stream: TextIO | None = None) -> None:
-    """Print lines and tables to a stream, as it is one of a terminal or not."""
+    """Print lines and tables to a stream. They depend on whether the stream is a terminal."""
     stream = stream or sys.stdout
     terminal = stream.isatty()
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,10 +1,10 @@
-"""Text for a terminal. Apart from ``render``, so that daemons need no library for tables."""
+"""Text for a terminal. It is apart from ``render``, so that the daemons do not import a library for tables."""
 
 from __future__ import annotations
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Return ``text`` with control and format characters escaped; newlines and tabs stay where ``lines`` is set."""
+    """Return ``text`` with control and format characters escaped. ``lines`` keeps newlines and tabs."""
     kept = "\n\t" if lines else ""
     is_shown = str.isprintable if text.isascii() else _is_shown
     return "".join(
@@ -19,9 +19,9 @@ def _is_shown(character: str) -> bool:
 
 
 def readable(data: bytes) -> str:
-    """Return bytes of a program as a person reads them: a byte that is no text as ``\\xe9``, and so with control.
+    """Return the bytes of a program as readable text. Other bytes and control characters appear like ``\\xe9``.
 
-    Where most are no text, it is said how many there are.
+    If most of the bytes are not text, return only a note with their number.
     """
     text = data.decode(errors="backslashreplace")
     shown = printable(text, lines=True)

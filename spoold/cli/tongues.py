@@ -1,7 +1,7 @@
-"""The table of languages: ``languages.toml`` beside this file, which says what is in one, and what is laid over it.
+"""The table of languages, ``languages.toml`` beside this file. Comments there explain its keys.
 
-The operator's and the user's own files are laid over the built-in one, key by key. The outcome of each is
-checked, so that a message names the file, the language and the key.
+The files of the operator and of the user are laid over the built-in one, key by key. The result is checked after each
+file, so that an error names the file, the language and the key.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def languages() -> dict[str, Language]:
-    """Return the languages by their names: the built-in ones, the operator's over them, and the user's over both."""
+    """Return the languages by name: the built-in ones, with the operator's and then the user's laid over them."""
     return table([BUILT_IN, OF_THE_HOST, of_the_user()])
 
 
 def of_the_user() -> str:
-    """Return where a user's own languages are: ``languages.toml`` in ``$XDG_CONFIG_HOME/spoold``."""
+    """Return the path of the user's own languages: ``languages.toml`` in ``$XDG_CONFIG_HOME/spoold``."""
     home = os.environ.get("XDG_CONFIG_HOME", "")
     return os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.config"), "spoold", "languages.toml")
 
 
 def table(files: Iterable[str]) -> dict[str, Language]:
-    """Return the languages that files name, the later over the earlier ones. A file that is missing names none.
+    """Return the languages in files. Keys in later files replace those in earlier ones. A file may be missing.
 
     Raises :class:`OperatorError`, which names the file and the key.
     """
@@ -76,7 +76,7 @@ def _parsed(file: str) -> dict[str, Any]:
 
 
 def find(known: Mapping[str, Language], asked: str) -> str:
-    """Return the name of the language that has this name or alias; raises :class:`ClientError` where none has."""
+    """Return the name of the language that has this name or alias. Raises :class:`ClientError` where none has."""
     for name in (asked, asked.lower()):
         if name in known:
             return name

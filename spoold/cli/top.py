@@ -1,8 +1,8 @@
-"""``spoolctl top``: the spool as it is, again and again, on one screen.
+"""``spoolctl top``: show the state of the spool on one screen, again and again.
 
-It reads the directories of the spool and the notes of its workers, writes nothing, and asks no daemon; rates come from
-the daemons' files for Prometheus, where there are any. Ages are by this machine's clock. A look at 100,000 entries
-takes a few tenths of a second, so the pause until the next one grows with it.
+It reads the directories of the spool and the notes of its workers. It writes nothing, and asks no daemon. Rates come
+from the files that the daemons write for Prometheus, where there are any. Ages are by the clock of this machine. A look
+at 100,000 entries takes a few tenths of a second, so the pause before the next look grows with the time that it took.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from spoold.upkeep.depth import Depth, Waiting, depths, holders
 from spoold.upkeep.rates import Rates
 
 MOST = 10  # entries that are named: the oldest
-REST = 4.0  # for how many times as long as a look took there is no other
+REST = 4.0  # the pause between two looks is at least this many times as long as a look
 
 
 class Aged(msgspec.Struct, frozen=True):
-    """An entry, and for how long it has been where it is."""
+    """An entry, and the seconds since it came to its directory."""
 
     id: str
     attempt: int | None
@@ -48,7 +48,10 @@ class Aged(msgspec.Struct, frozen=True):
 
 
 class DepthRow(msgspec.Struct, frozen=True):
-    """How much is in a directory of the spool; ``oldest`` in seconds, null where nothing is there."""
+    """The number of entries in a directory of the spool.
+
+    ``oldest`` is an age in seconds, null for an empty directory.
+    """
 
     state: str
     entries: int
@@ -56,7 +59,7 @@ class DepthRow(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A daemon: its processes on this host (null: that cannot be seen), and what it works on."""
+    """A daemon: its processes on this host (null where they cannot be seen), and the entries that it works on."""
 
     name: str
     processes: list[int] | None
@@ -66,9 +69,9 @@ class Worker(msgspec.Struct, frozen=True):
 class Sample(msgspec.Struct, frozen=True):
     """The spool at a time, in seconds since the epoch.
 
-    ``pilots`` is null where no scaler tells of any. ``totals`` are what the daemons have counted since they started:
-    answers by status, and files taken in (accepted, refused, ...); ``per_second`` how fast these grow. Both are null
-    where nothing is measured or not known yet.
+    ``pilots`` is null where no scaler reports any. ``totals`` are the counts of the daemons since they started: answers
+    by status, and files taken in (accepted, refused, ...). ``per_second`` tells how fast these grow. Both are null
+    where nothing is measured, or nothing is known yet.
     """
 
     time: float
@@ -95,11 +98,11 @@ class Sample(msgspec.Struct, frozen=True):
 @JSON
 @pass_settings
 def command(settings: Settings, *, once: bool, interval: float, as_json: bool) -> int:
-    """Show what waits, what is worked on and by whom, executors that Slurm starts, what owners used and have, how fast
-    it goes, and what has waited longest: for the operator.
+    """Show queues, workers, executors that Slurm starts, owners and rates, for the operator.
 
-    A live screen, until ^C. A job that takes more than a slot's part of the memory counts as so many slots. Rates need
-    `[metrics] directory` in the settings. --json prints one look.
+    It shows what waits, what is worked on and by whom, what owners used and have, how fast it goes, and what has waited
+    longest. The screen is live until ^C. A job that takes more memory than a slot's part counts as several slots. Rates
+    need `[metrics] directory` in the settings. --json prints one look.
 
     \b
     Examples:
@@ -173,7 +176,7 @@ def _aged(waiting: Waiting, state: str, now: float) -> Aged:
 
 
 def _workers(root: str, now: float) -> list[Worker]:
-    """Return who works on the spool: who holds a role's lock here, and who holds entries, be it elsewhere."""
+    """Return the workers on the spool: those that hold a role's lock here, and those that hold entries on any host."""
     private = os.path.join(root, "tmp")
     held = {holder.name: holder.held for holder in holders(root)}
     locks = {name.removesuffix(Kept.LOCK) for name in _names(private) if name.endswith(Kept.LOCK)} - {"requeue"}

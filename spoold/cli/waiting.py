@@ -1,6 +1,6 @@
-"""Waiting for a response: what is said meanwhile, and how a wait that was interrupted goes on.
+"""Waiting for a response: what is said meanwhile, and how to go on after an interrupted wait.
 
-A submission is never lost by that: its id is said before, and again where the wait ends early.
+A submission is not lost by that: its id is printed before the wait, and again where the wait ends early.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from spoold.cli.text import printable
 from spoold.client.directory import Directory
 from spoold.client.response import Response, read
 
-SOON = 2.0  # seconds in which a file that is whole is taken in, where nothing is in the way
+SOON = 2.0  # seconds after which a complete file should have been taken in
 PAUSE = 0.3  # seconds between two looks at how far it is
 LOOK_AT = "Look at `spoolctl top`, `systemctl status 'spoold-*'` and `df`"
 
 
 class Teller:
-    """Says on standard error how far a submission is, each time that ``look`` is called and it has changed.
+    """Says on standard error how far a submission is, when ``look`` is called and the state has changed.
 
-    On a terminal that is one line, which ``end`` removes. A ``brief`` one says there what happens until the program
-    runs, and elsewhere only that nothing takes it in: for whom the program's output is what they want to see.
+    On a terminal this is one line, which ``end`` removes. With ``brief`` the line ends when the program runs, since the
+    user wants to see the program's output. Where there is no terminal, ``brief`` reports only that nothing takes it in.
     """
 
     def __init__(self, spool: client.Spool, submission: client.Submission, *, brief: bool = False) -> None:
@@ -41,7 +41,7 @@ class Teller:
         self._brief = brief
 
     def look(self) -> Response | None:
-        """Say what is new; return the response so far where it was looked at."""
+        """Say what is new. Return the response so far, or None where this call did not read it."""
         now = time.monotonic()
         if now < self._next:
             return None
@@ -54,7 +54,7 @@ class Teller:
         try:
             data, _ = self._spool.transport.look(self._submission.id)
             response = None if data is None else read(data)
-        except client.SpoolError:  # the wait itself tells what is wrong
+        except client.SpoolError:  # the wait itself reports what is wrong
             return None
         if response is not None:
             self._tell(response)
@@ -85,7 +85,10 @@ class Teller:
 
 
 def drop(spool: client.Spool, data: bytes, id_: str, name: str) -> client.Submission:
-    """Submit a request, and write it down; ``name`` is what it was made of. An interrupt says what may have become."""
+    """Submit a request, and record it; ``name`` is what it was made from.
+
+    After an interrupt, say how to find out more.
+    """
     try:
         submission = spool.submit(data, id=id_)
     except KeyboardInterrupt:
@@ -110,7 +113,7 @@ def how_far(response: Response) -> str:
 
 
 def not_taken(spool: client.Spool, submission: client.Submission) -> str:
-    """Say why a file lies in the drop box still."""
+    """Return why a file is still in the drop box."""
     transport, file = spool.transport, submission.file
     return reading.why_not_taken(transport.path("incoming", file) if isinstance(transport, Directory) else file)
 
@@ -124,9 +127,9 @@ def wait(
     *,
     any_of: bool = False,
 ) -> int:
-    """Wait for submissions, and show each as it is done; return the largest of the exit codes that ``shown`` returns.
+    """Wait for submissions, and call ``shown`` for each that is done. Return the largest exit code that it returned.
 
-    ``any_of``: the first is enough.
+    With ``any_of`` the first submission that is done ends the wait.
     """
     ids = " ".join(submission.id for submission in submissions)
     code = exits.OK
@@ -144,6 +147,6 @@ def wait(
 
 
 def interrupted(ids: str) -> int:
-    """Say how a wait that was interrupted goes on; return the code for it."""
+    """Say how to go on after an interrupted wait. Return the exit code for that."""
     click.echo(f"\n{ids}: it goes on. `spoolctl wait {ids}` waits again, `spoolctl cancel` ends it", err=True)
     return exits.INTERRUPTED

@@ -1,7 +1,7 @@
-"""What is to be built ahead: the shells of expressions, requests and directories, each once.
+"""The shells to build ahead, from expressions, requests and directories, each shell once.
 
-A class's submissions name few shells, and one that cannot be read must not keep the others from being built. So what is
-found in a directory and is of no use is told apart, while what was named by hand has to be right.
+The submissions of a class name few different shells, and an unreadable one must not keep the others from being built.
+So an unusable file that was found in a directory is reported and left out. A file that was named by hand must be valid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spoold.model.dropped import MAX_EXPRESSION, read_request_for_any_pin
 from spoold.model.errors import ClientError, IncompleteError
 from spoold.model.submission import DEFAULT_EXPRESSION, EXPRESSION_FILE, RUN_FILE, Request
 
-SHOWN = 3  # sources that are named of one shell
+SHOWN = 3  # sources of a shell that are named
 
 
 class Shell(NamedTuple):
@@ -26,7 +26,7 @@ class Shell(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """What was found in a directory and names no shell, with the reason."""
+    """A file or directory that was found in a directory and names no shell, with the reason."""
 
     source: Path
     reason: str
@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
 
 
 def find(sources: Iterable[Path], pin: str, max_files: int) -> Wanted:
-    """Return the shells that ``sources`` ask for; with the pin called ``pin`` where they do not say another.
+    """Return the shells that ``sources`` ask for, with the pin called ``pin`` where they name no other.
 
     Raises :class:`ClientError` where one of ``sources`` itself names no shell.
     """
@@ -66,12 +66,12 @@ def _reason(error: Exception) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    """Tell whether a path is a directory and no submission: then it is one of several of them."""
+    """Tell whether a path is a directory of submissions, and not a submission itself."""
     return path.is_dir() and not any((path / name).is_file() for name in (EXPRESSION_FILE, RUN_FILE))
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield the shells, requests and submissions in a directory. Hidden names are left out, no link is followed."""
+    """Yield the shells, requests and submissions in a directory. Hidden names and links are left out."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         if entry.name.startswith(".") or entry.is_symlink():
@@ -116,6 +116,6 @@ def _text(path: Path) -> str:
 
 
 def names(paths: list[Path]) -> str:
-    """Name some of the files and directories that ask for a shell, and count the others."""
+    """Return the names of some of the files and directories that ask for a shell, and the number of the others."""
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     return ", ".join(map(str, paths[:SHOWN])) + more

@@ -1,4 +1,4 @@
-"""``spoolctl deps why``: which builds and packages keep a store path, and by which chain of references."""
+"""``spoolctl deps why``: show which builds and packages keep a store path, and by which chain of references."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHERS = {"pins": "the pin", "sources": "a pin's source", "runtime": "the runtim
 
 
 class Keeper(NamedTuple):
-    """A root of a path: its chain, and of a build its packages by path and when it was used last."""
+    """A root that keeps a path: its chain, and for a build its packages by path and its time of last use."""
 
     chain: Chain
     packages: Mapping[str, str]
@@ -41,17 +41,18 @@ class Keeper(NamedTuple):
 @JSON
 @pass_settings
 def command(settings: Settings, *, path: str, all_: bool, as_json: bool) -> int:
-    """Say what keeps PATH in the store: builds, their packages, pins and the runtime, for the operator.
+    """Show what keeps PATH in the store: builds, their packages, pins and the runtime. For the operator.
 
-    PATH is a store path, or something below one, as /nix/store/HASH-NAME or as HASH-NAME. Of each build a shortest
-    chain of references is shown, from its environment to PATH. A path that nothing keeps goes with the next collection.
+    PATH is a store path, or something below one, written as /nix/store/HASH-NAME or as HASH-NAME. For each build a
+    shortest chain of references is shown, from its environment to PATH. The next collection deletes a path that nothing
+    keeps.
 
     \b
     Examples:
       sudo spoolctl deps why /nix/store/6rg2jm2ij9g5z8l9q4b6y3kzh1s7a0d4-gcc-13.2.0
       sudo spoolctl deps why 6rg2jm2ij9g5z8l9q4b6y3kzh1s7a0d4-gcc-13.2.0 --json | jq -r '.kept_by[].root'
 
-    Exit codes: 0 said, 1 it is not in the store, or the store cannot be read.
+    Exit codes: 0 shown, 1 PATH is not in the store, or the store cannot be read.
     """
     layout.check(settings.spool.path)
     wanted = _store_path(path, settings)
@@ -84,7 +85,7 @@ def _store_path(path: str, settings: Settings) -> str:
 
 
 def _keepers(builds: BuildStore, chains: list[Chain]) -> list[Keeper]:
-    """Return the roots with what the Build store knows of them, what was used last first."""
+    """Return the roots with what the Build store knows about them, the most recently used first."""
     uses = builds.uses.last()
     found = []
     for chain in chains:

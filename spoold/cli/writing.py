@@ -1,4 +1,4 @@
-"""Files that commands write for people: whole or not at all."""
+"""Files that commands write for people, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ STDOUT = "-"
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file in one step, durably; ``-`` is standard output.
+    """Write a file in one step, durably. ``-`` is standard output.
 
-    A file of that name is replaced, and one that a link leads to is, since the link is wanted. What is no regular file
-    is written to, such as /dev/stdout. Raises OSError.
+    A file of that name is replaced. If the name is a link, the link stays, and the file that it leads to is replaced. A
+    special file, such as /dev/stdout, is written to. Raises OSError.
     """
     if path == STDOUT:
         sys.stdout.buffer.write(data)

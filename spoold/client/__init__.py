@@ -1,4 +1,4 @@
-"""A client library: submits programs to a spool, waits for what comes of them, and fetches their files.
+"""A client library: submit programs to a spool, wait for their responses, and fetch their files.
 
     from spoold.client import Spool, program
 
@@ -7,13 +7,13 @@
         for response in spool.map(requests, bound=50):
             print(response.run.stdout_data.decode(), end="")
 
-A spool is a directory, be it an NFS mount, or ``ssh://[user@]host[:port]/path``; ``ssh://host`` alone is its gateway.
-:class:`Spool` has all that there is, :class:`AsyncSpool` the same for asyncio.
+A spool is a directory, which may be an NFS mount, or ``ssh://[user@]host[:port]/path``. ``ssh://host`` without a path
+is the gateway of that host. :class:`Spool` offers everything; :class:`AsyncSpool` offers the same for asyncio.
 
-Theory of operation. It uses what spool-layout.md promises to clients (section 11), and nothing else of spoold: this
-package imports the standard library and msgspec. So it is a wheel of its own, ``spoold-client``, and the rest of spoold
-stands on it. What is imported here is imported when it is used first, since a command that shows one response should
-not wait for asyncio.
+Theory of operation. The library uses what spool-layout.md promises to clients (section 11), and nothing else of spoold.
+It imports the standard library and msgspec only. So it is a wheel of its own, ``spoold-client``, and the rest of spoold
+builds on it. Each module is imported when one of its names is first used, because a command that shows one response
+should not wait for asyncio to load.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ _MODULES = {
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # for whom a name that is not there is an error
+if not TYPE_CHECKING:  # type checkers see the imports above, and report unknown names themselves
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for."""
+        """Import the module of ``name`` on first use, and return what it calls ``name``."""
         if name not in _WHERE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

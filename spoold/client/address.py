@@ -13,7 +13,7 @@ ELSEWHERE = "ssh://"
 
 
 def connect(where: str, ssh: Iterable[str] | None = None) -> Transport:
-    """Return the way to a spool; raises :class:`UnreachableError`. What it takes is imported here, and no more."""
+    """Return the transport to a spool. Raises :class:`UnreachableError`. Imports only the transport that it needs."""
     if where.startswith(ELSEWHERE):
         from spoold.client import ssh as by_ssh  # noqa: PLC0415 - as above
 

@@ -1,4 +1,7 @@
-"""The same for asyncio. Whatever may wait does so in a thread; one of them looks for all that are waited for."""
+"""The client library for asyncio.
+
+Every call that may block runs in a thread. One task looks for the responses of all submissions that are waited for.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from spoold.client.response import Response
 from spoold.client.spool import AHEAD, BOUND, Spool, Submission
 from spoold.client.watch import Pause, Watch
 
-PATIENCE = 0.5  # seconds that one question may wait: what is submitted meanwhile is looked for after it
+PATIENCE = 0.5  # seconds that one look may wait; a submission that is added meanwhile is looked for in the next one
 
 Requests = Iterable[Mapping[str, Any] | bytes]
 
 
 class AsyncSpool:
-    """A spool, as :class:`Spool` has it, with coroutines. It is for one event loop."""
+    """A spool with the methods of :class:`Spool` as coroutines. Use each object in one event loop only."""
 
     def __init__(self, where: str | os.PathLike[str] | None = None, *, ssh: Iterable[str] | None = None) -> None:
         self._where, self._ssh = where, ssh
@@ -41,7 +44,7 @@ class AsyncSpool:
         return await asyncio.shield(self._made)
 
     async def close(self) -> None:
-        """Close the connection, where there is one. What was submitted goes on."""
+        """Close the connection, where there is one. Submissions go on."""
         if self._looking:
             self._looking.cancel()
         if self._made:
@@ -69,7 +72,7 @@ class AsyncSpool:
         return one.result()
 
     async def _done(self, submission: Submission) -> None:
-        """Wait until a submission is done; one task looks for all."""
+        """Wait until a submission is done. One task looks for all submissions."""
         spool = await self._spool()
         if submission.done:
             return
@@ -154,7 +157,7 @@ class AsyncSpool:
         return await asyncio.to_thread((await self._spool()).status, id)
 
     async def cancel(self, submission: Submission | str) -> None:
-        """Ask for the end of a submission; see :meth:`Spool.cancel`."""
+        """Ask for a submission to be cancelled; see :meth:`Spool.cancel`."""
         await asyncio.to_thread((await self._spool()).cancel, submission)
 
     async def outputs(self, submission: Submission | str, *, case: str | None = None) -> dict[str, bytes]:

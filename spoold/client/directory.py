@@ -1,7 +1,7 @@
-"""A spool that is a directory here, be it mounted by NFS.
+"""A spool that is a directory on this host, which may be an NFS mount.
 
-Spec: spool-layout.md, "What a client may rely on". A client may not list ``done/``, so it opens the names that it waits
-for. Over NFS a new name may be seen late, since its absence is cached, and nothing a client may do changes that.
+Spec: spool-layout.md, "What a client may rely on". A client may not list ``done/``, so it opens each name that it waits
+for. Over NFS a new name may be seen late, because its absence is cached. A client can do nothing to change that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from spoold.client import names
 from spoold.client.errors import AnswerError, NoSpoolError, RequestError
 from spoold.client.transport import MOST, Dropped, digest
 
-LEASED = 2.0  # seconds in which whoever holds a lease on an answer may give it up: a file server does
-PAUSE = 0.01  # seconds
+LEASED = 2.0  # seconds that the holder of a lease on an answer has to release it; a file server does so
+PAUSE = 0.01  # seconds between two tries to open a leased file
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 NAMELESS = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 
 
 class Directory:
-    """The spool whose root is ``root``."""
+    """The spool with the root directory ``root``."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -38,9 +38,10 @@ class Directory:
         return os.path.join(self.root, *parts)
 
     def drop(self, id_: str, data: bytes) -> Dropped:
-        """Put it there under its final name in one step, so that nobody sees half of it.
+        """Put a request into the drop box under its final name in one step, so that nobody sees half of it.
 
-        Where another user has that name, it is one that nobody can guess: so nobody can keep us from it.
+        If another user's file has that name, the request gets a name that nobody can guess. So nobody can block a
+        submission by taking its name.
         """
         self.require()
         with self._written(id_, data) as (path, uid):
@@ -49,10 +50,11 @@ class Directory:
 
     @contextlib.contextmanager
     def _written(self, id_: str, data: bytes) -> Iterator[tuple[str, int]]:
-        """Write a file, and yield a path to give it a name by, and whose it is.
+        """Write a file; yield a path through which it can be linked, and the uid of its owner.
 
-        It has no name until then: so whoever is killed leaves nothing, and nothing with two names, which is refused. A
-        file server and some other file systems have no such files. There it has a private name meanwhile.
+        The file has no name until it is linked. So a client that is killed leaves no file behind, and no file with two
+        names, which spoold would refuse. NFS and some other file systems do not support files without a name. There the
+        file has a private name until it is complete.
         """
         private = ""
         try:
@@ -71,9 +73,9 @@ class Directory:
                 os.unlink(private)
 
     def _link(self, path: str, id_: str, data: bytes) -> str:
-        """Give a file its name, and return that; the same file, dropped again, is there already."""
+        """Link a file under its final name, and return that name. Accept a file of ours with the same content."""
         name = f"{id_}.json"
-        for _ in range(2):  # what lies there may be taken in between two looks at it
+        for _ in range(2):  # spoold may take in the file with that name between our two looks at it
             with contextlib.suppress(FileExistsError):
                 link(path, self.path("incoming", name))
                 return name
@@ -92,7 +94,7 @@ class Directory:
             return file.read(len(data) + 1) == data
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:  # noqa: ARG002 - it is quick to ask
-        """Look for each once."""
+        """Look for each answer once."""
         found = {}
         for name in names:
             with contextlib.suppress(FileNotFoundError):
@@ -103,11 +105,14 @@ class Directory:
         return found
 
     def is_dropped(self, file: str) -> bool:
-        """Tell whether a file of that name is in the drop box still."""
+        """Tell whether a file of that name is still in the drop box."""
         return os.path.lexists(self.path("incoming", file))
 
     def look(self, id_: str) -> tuple[bytes | None, bool]:
-        """Return the response, or the response so far; it may have been finished between two looks."""
+        """Return the response, or the response so far.
+
+        Look for the response twice, as it may come between the looks.
+        """
         self.require()
         done, so_far = self.path("done", names.response_name(id_)), self.path("progress", f"{id_}.json")
         for path in (done, so_far, done):
@@ -119,36 +124,40 @@ class Directory:
         return None, self.is_dropped(f"{id_}.json")
 
     def cancel(self, id_: str) -> None:
-        """Drop a file that asks for it, under a name that nobody else can have taken."""
+        """Drop a file that asks for the cancellation, under a name that nobody else can have taken."""
         self.require()
         descriptor = os.open(self.path("incoming", f"{names.unguessable(id_)}.cancel"), FLAGS, 0o644)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{id_}\n")
 
     def tar(self, id_: str, size: int) -> bytes | None:
-        """Return what lies beside a response."""
+        """Return the tar beside a response."""
         try:
             return read(self.path("done", names.tar_name(id_)), size + 1)
         except (FileNotFoundError, PermissionError):
             return None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this transport holds nothing open."""
 
 
 def link(path: str, name: str) -> None:
-    """Give a file another name, also one that has none; ``path`` may be that of its descriptor (see open(2))."""
+    """Give a file one more name, or its first one.
+
+    ``path`` may be the ``/proc`` path of its descriptor (see open(2)).
+    """
     directory = os.open(os.path.dirname(name), os.O_PATH | os.O_CLOEXEC)
-    try:  # with the descriptor of any directory os.link() calls linkat(2), and has it follow links
+    try:  # given any directory descriptor, os.link() calls linkat(2) and lets it follow symbolic links
         os.link(path, os.path.basename(name), src_dir_fd=directory, dst_dir_fd=directory)
     finally:
         os.close(directory)
 
 
 def read(path: str, most: int | None = None) -> bytes:
-    """Return what an answer holds, of ``most`` bytes; without it all, and :class:`AnswerError` for more than any has.
+    """Return an answer: all of it, or its first ``most`` bytes.
 
-    It may be its owner's, who may have changed it, or hold a lease on it (fcntl(2), F_SETLEASE).
+    Raises :class:`AnswerError` where it is larger than any response, if ``most`` is not given. The file may belong to
+    the user whose answer it is. That user may have changed it, or may hold a lease on it (fcntl(2), F_SETLEASE).
     """
     try:
         with _opened(path) as file:
@@ -168,4 +177,4 @@ def _opened(path: str) -> BinaryIO:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-            time.sleep(PAUSE)  # nothing tells when a lease ends
+            time.sleep(PAUSE)  # nothing announces the end of a lease

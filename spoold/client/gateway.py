@@ -1,7 +1,8 @@
-"""A spool behind contrib/deploy/ssh-gateway: an account that knows five words, and runs nothing else.
+"""A spool behind contrib/deploy/ssh-gateway, an account that accepts five commands and runs nothing else.
 
-It puts a name before ids where many keys share one account, so the id is what it says. Whether an id is used is told
-when something is submitted. There are no names to look for, so each submission is asked for by itself, several at once.
+Where many keys share one account, the gateway puts a name before each id. So the id to use is the one that the gateway
+returns. When a request is submitted, the gateway says whether its id is used. A client cannot look for files here. So
+it asks for each submission by id, several at once.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from spoold.client.errors import AnswerError, RequestError, UnreachableError
 from spoold.client.ssh import SESSIONS, Connection, Done, done_text
 from spoold.client.transport import MOST, Dropped, digest
 
-DONE, REFUSED, USAGE, HOST, WAITING = range(5)  # its exit codes
+DONE, REFUSED, USAGE, HOST, WAITING = range(5)  # the exit codes of the gateway
 USED = b"ssh-gateway: this id is used: "
 ENDING = names.response_name("")
 
 
 class Gateway:
-    """A spool that a gateway stands before."""
+    """A spool behind a gateway."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -33,9 +34,10 @@ class Gateway:
         raise UnreachableError(done_text(done) or f"the gateway ended with {done.code}")
 
     def drop(self, id_: str, data: bytes) -> Dropped:
-        """Submit it; the gateway says under which id.
+        """Submit a request. The gateway returns its id.
 
-        An id that we have used may be this very request, submitted before. Its answer says whether it is.
+        An id that this key has used may belong to this same request, submitted before. Its answer tells whether it
+        does.
         """
         done = self._run(f"submit {id_}", data)
         said = done.out.decode(errors="replace").strip()
@@ -48,14 +50,14 @@ class Gateway:
         return Dropped(said, f"{said}.json", None, digest(data))
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:
-        """Ask for each that is a response; one alone is waited for there."""
+        """Ask for the response of each name. Let the gateway wait where each question can have a session of its own."""
         asked = {name: name.removesuffix(ENDING) for name in names if name.endswith(ENDING)}
         seconds = int(patience) if len(asked) <= SESSIONS - 2 else 0
         found = self._asking.map(lambda id_: self._run(f"wait {id_} {seconds}"), asked.values())
         return {name: _checked(name, done) for name, done in zip(asked, found, strict=True) if done.code == DONE}
 
-    def is_dropped(self, file: str) -> bool:  # noqa: ARG002 - it cannot be asked
-        """It is not told: the gateway has looked whether it was taken in."""
+    def is_dropped(self, file: str) -> bool:  # noqa: ARG002 - the gateway cannot be asked
+        """Return False: the gateway has already looked whether the request was taken in."""
         return False
 
     def look(self, id_: str) -> tuple[bytes | None, bool]:
@@ -64,13 +66,13 @@ class Gateway:
         return (_checked(id_, done), True) if done.out else (None, done.code == WAITING)
 
     def cancel(self, id_: str) -> None:
-        """Ask for it."""
+        """Ask for a submission to be cancelled."""
         done = self._run(f"cancel {id_}")
         if done.code:
             raise RequestError(f"{id_}: {done_text(done)}")
 
     def tar(self, id_: str, size: int) -> bytes | None:
-        """Return what lies beside a response."""
+        """Return the tar beside a response."""
         done = self._run(f"outputs {id_}", most=size)
         return None if done.code == REFUSED else done.out
 

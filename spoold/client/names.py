@@ -1,6 +1,6 @@
 """Names that a client makes and looks for: ids, files in the drop box, answers.
 
-Spec: spool-layout.md, "Names" and "What a client may rely on". The daemons take them from here as well.
+Spec: spool-layout.md, "Names" and "What a client may rely on". The daemons use this module as well.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ RULE = (
 
 
 def is_id(text: str) -> bool:
-    """Tell whether a submission can have the id ``text``."""
+    """Tell whether ``text`` is valid as the id of a submission."""
     return ID.fullmatch(text) is not None and not text.endswith(RESERVED_ENDINGS)
 
 
 def owner_of(id_: str) -> int | None:
-    """Return the uid of the user to whom an id belongs by its beginning, None where it is for whoever is first."""
+    """Return the uid to which the prefix of an id reserves it; None where the first user to submit the id owns it."""
     match = OWNED.fullmatch(id_)
     return int(match["uid"]) if match else None
 
 
 def proper(text: str) -> str:
-    """Return an id that is like ``text``."""
-    import unicodedata  # noqa: PLC0415 - it is large, and needed where an id is made
+    """Return a valid id that resembles ``text``."""
+    import unicodedata  # noqa: PLC0415 - it is large, and only making an id needs it
 
     plain = "".join(each for each in unicodedata.normalize("NFKD", text) if not unicodedata.combining(each))
     id_ = re.sub(r"[^A-Za-z0-9._]+|-+", "-", plain).lstrip("._-")[:100].rstrip("._-") or "job"
@@ -38,34 +38,34 @@ def proper(text: str) -> str:
 
 
 def new_id(stem: str) -> str:
-    """Return an id that nobody can guess: ``stem`` with what ids may not have taken out, and a random part."""
+    """Return an id that nobody can guess: ``stem`` without the characters that ids may not have, and a random part."""
     cleaned = proper(stem)[:MOST]
-    if owner_of(cleaned) is not None:  # it may be another uid by which spoold knows us
+    if owner_of(cleaned) is not None:  # spoold may know us by another uid than the prefix says
         cleaned = cleaned.replace(".", "-", 1)
     return f"{cleaned}-{_random(6)}"
 
 
 def unguessable(id_: str) -> str:
-    """Return what stands before the ending in a name in the drop box that nobody can guess."""
+    """Return a stem for a file name in the drop box that nobody can guess. The ending follows it."""
     return f"{id_}@{_random(8)}"
 
 
 def _random(size: int) -> str:
-    import secrets  # noqa: PLC0415 - whoever only reads a response need not wait for it
+    import secrets  # noqa: PLC0415 - a client that only reads a response need not load it
 
     return secrets.token_hex(size)
 
 
 def response_name(id_: str) -> str:
-    """Return the name in ``done/`` of what the client reads."""
+    """Return the name in ``done/`` of the response."""
     return f"{id_}.response.json"
 
 
 def tar_name(id_: str) -> str:
-    """Return the name in ``done/`` of the returned files that have no room in the response."""
+    """Return the name in ``done/`` of the tar of returned files that did not fit into the response."""
     return f"{id_}.outputs.tar"
 
 
 def refusal_name(id_: str, uid: int, sha256: str) -> str:
-    """Return the name in ``done/`` of the answer to a file whose id was used already by something else."""
+    """Return the name in ``done/`` of the answer to a file whose id another request had used before."""
     return f"{id_}@{uid}-{sha256[:8]}.refused.json"

@@ -1,7 +1,7 @@
-"""Files that came back: out of the response, or out of the tar beside it, and how they are written here.
+"""Files that came back, from the response or from the tar beside it, and how they are written here.
 
-They are a stranger's. So a name that leads out of a directory is refused, nothing is read beyond the sizes that the
-response tells, and each file has to have the digest that it tells.
+These files come from a stranger's program. So a name that leads out of the directory is refused. Nothing is read beyond
+the sizes that the response states, and each file must have the digest that the response states.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def of_response(response: Response, case: str | None) -> list[ReturnedFile]:
-    """Return the files of a run, or of a case; raises :class:`RequestError` where there is no such case."""
+    """Return the files of the run, or of a case. Raises :class:`RequestError` where there is no such case."""
     if case is None:
         return response.outputs or []
     for each in response.cases or []:
@@ -30,7 +30,10 @@ def of_response(response: Response, case: str | None) -> list[ReturnedFile]:
 
 
 def contents(transport: Transport, response: Response, id_: str, files: Iterable[ReturnedFile]) -> dict[str, bytes]:
-    """Return what is in files that came back; raises :class:`AnswerError` where they are gone, or not what was told."""
+    """Return the contents of returned files.
+
+    Raises :class:`AnswerError` where they are gone or differ from the response.
+    """
     found: dict[str, bytes] = {}
     tar: dict[str, bytes] | None = None
     for file in files:
@@ -46,7 +49,7 @@ def contents(transport: Transport, response: Response, id_: str, files: Iterable
 
 
 def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]:
-    """Return what is in the files of the tar, by their digests: names in it also tell of which case they are."""
+    """Return the contents of the files in the tar, by digest. Their names there also contain the name of the case."""
     about = response.outputs_tar
     if about is None or not 0 <= about.size <= MOST:
         raise AnswerError(f"{id_}: the response does not tell where the files are")
@@ -55,7 +58,7 @@ def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]
         raise AnswerError(f"{id_}: its files are gone: they were kept as long as the response")
     if len(data) != about.size or digest(data) != about.sha256:
         raise AnswerError(f"{id_}: its files are not what the response tells of")
-    import tarfile  # noqa: PLC0415 - it takes a while, and few responses have a tar
+    import tarfile  # noqa: PLC0415 - it loads slowly, and few responses have a tar
 
     found = {}
     try:
@@ -71,7 +74,7 @@ def _tar(transport: Transport, response: Response, id_: str) -> dict[str, bytes]
 
 
 def checked_name(name: str) -> str:
-    """Return a name that stays below the directory into which it is written; raises :class:`AnswerError` otherwise."""
+    """Return ``name`` if it stays below the directory that it is written to. Raises :class:`AnswerError` otherwise."""
     if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name or "\0" in name:
         raise AnswerError(f"{name!a} is no name of a file that came back")
     return name
@@ -80,7 +83,10 @@ def checked_name(name: str) -> str:
 def save(
     contents: Mapping[str, bytes], files: Iterable[ReturnedFile], directory: str | os.PathLike[str], *, over: bool
 ) -> list[str]:
-    """Write files below a directory; no link in it is followed. Raises :class:`RequestError` for what is in the way."""
+    """Write files below a directory, following no link in it.
+
+    Raises :class:`RequestError` where one cannot be written.
+    """
     modes = {file.name: file.mode for file in files}
     os.makedirs(directory, exist_ok=True)
     root = os.open(directory, FLAGS & ~os.O_NOFOLLOW)
@@ -119,7 +125,7 @@ def _write(root: int, name: str, data: bytes, mode: int, *, over: bool) -> None:
 
 
 def _mode(text: str) -> int:
-    """Return the mode of a file: whether it can be executed is all that is taken over."""
+    """Return the mode to create a file with. Only the right to execute is taken over."""
     try:
         return 0o777 if int(text, 8) & 0o100 else 0o666
     except ValueError:

@@ -1,4 +1,4 @@
-"""Requests: what a client asks for, and how it is written. spool-layout.md, section 3, has every key and bound."""
+"""Requests: their keys and how they are encoded. Section 3 of spool-layout.md lists every key and bound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENCODER = msgspec.json.Encoder()
 
 
 class File(TypedDict, total=False):
-    """A file, or where its name ends in ``/`` a directory."""
+    """A file, or a directory if its name ends in ``/``."""
 
     name: Required[str]
     content: str
@@ -42,7 +42,7 @@ class Limits(TypedDict, total=False):
 
 
 class LimitsOfPhases(TypedDict, total=False):
-    """Limits by phase; of ``dependencies`` only ``time`` means something."""
+    """Limits by phase. Only ``time`` has a meaning for ``dependencies``."""
 
     dependencies: Limits
     compile: Limits
@@ -50,14 +50,14 @@ class LimitsOfPhases(TypedDict, total=False):
 
 
 class Output(TypedDict, total=False):
-    """A pattern of files that come back."""
+    """A pattern for the names of files to be returned."""
 
     path: Required[str]
     required: bool
 
 
 class _Options(TypedDict, total=False):
-    """All keys of a request but its files and what it reads."""
+    """All keys of a request except its files and its input."""
 
     args: list[str]
     env: dict[str, str]
@@ -73,7 +73,7 @@ class _Options(TypedDict, total=False):
 
 
 class Request(_Options, total=False):
-    """A request as it is dropped. A plain dictionary of the same keys will do."""
+    """A request as it is dropped. A plain dictionary with the same keys works as well."""
 
     files: list[File]
     inputs: str
@@ -82,19 +82,20 @@ class Request(_Options, total=False):
 
 
 def program(files: Mapping[str, str | bytes], stdin: str | bytes = b"", **options: Unpack[_Options]) -> Request:
-    """Return a request for files by their names, of which ``run.sh`` is run; ``options`` are keys of the request.
+    """Return a request for files, given by name. The file ``run.sh`` is run.
 
-    Names are as in a request: relative, with ``/`` between their parts. :func:`packages` makes a ``cutor.nix``.
+    ``options`` are keys of the request. Names of files are as in a request: relative, with ``/`` between their parts.
+    :func:`packages` makes the content of a ``cutor.nix``.
     """
     request = Request(files=[file(name, content) for name, content in files.items()])
     if stdin:
         request["inputs"], request["inputs_encoding"] = encoded(stdin)
-    request.update(options)  # type: ignore[typeddict-item]  # they are keys of it
+    request.update(options)  # type: ignore[typeddict-item]  # they are keys of a request
     return request
 
 
 def file(name: str, content: str | bytes, *, executable: bool = False) -> File:
-    """Return a file of a request. Whatever begins with ``#!``, or is called ``*.sh``, is executable anyway."""
+    """Return a file of a request. A file that begins with ``#!`` or is called ``*.sh`` is executable in any case."""
     text, encoding = encoded(content)
     made = File(name=name, content=text)
     if encoding != "utf8":
@@ -105,7 +106,7 @@ def file(name: str, content: str | bytes, *, executable: bool = False) -> File:
 
 
 def encoded(content: str | bytes) -> tuple[str, Literal["utf8", "base64"]]:
-    """Return a text and its encoding: as it is where it is UTF-8, else base64."""
+    """Return a text and its encoding: UTF-8 content as it is, all other content in base64."""
     if isinstance(content, str):
         return content, "utf8"
     try:
@@ -115,9 +116,9 @@ def encoded(content: str | bytes) -> tuple[str, Literal["utf8", "base64"]]:
 
 
 def packages(names: Iterable[str]) -> str:
-    """Return a ``cutor.nix`` that provides packages of nixpkgs by their attributes, such as ``python3Packages.numpy``.
+    """Return a ``cutor.nix`` that provides packages of nixpkgs, named by attributes such as ``python3Packages.numpy``.
 
-    Raises :class:`RequestError` for what is no name.
+    Raises :class:`RequestError` for a text that is not such a name.
     """
     return f"{{ pkgs ? import <nixpkgs> {{}} }}: pkgs.mkShell {{ buildInputs = [ {' '.join(map(_path, names))} ]; }}\n"
 
@@ -130,7 +131,7 @@ def _path(name: str) -> str:
 
 
 def as_bytes(request: Mapping[str, Any] | bytes) -> bytes:
-    """Return a request as it is dropped; raises :class:`RequestError` where something in it cannot be JSON."""
+    """Return a request encoded as it is dropped. Raises :class:`RequestError` where a value cannot be JSON."""
     if isinstance(request, bytes):
         return request
     try:

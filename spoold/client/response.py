@@ -1,7 +1,7 @@
-"""The response, as a client reads it: spool-layout.md, section 4.
+"""The response as a client reads it. Spec: spool-layout.md, section 4.
 
-It is read leniently: keys that are not known are ignored, and words such as statuses are plain strings, so that a later
-version of spoold can be asked as well. What is not there is None, an empty text or an empty list.
+Reading is lenient, so that later versions of spoold can be read as well: unknown keys are ignored, and words such as
+statuses are plain strings. A key that is missing reads as None, an empty text or an empty list.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True):
 class Phase(_Part, frozen=True):
     """One phase: what it printed, and how it ended.
 
-    ``time`` and ``cpu_time`` are seconds, ``memory`` is bytes, ``signal`` a name such as ``SIGSEGV`` or empty.
-    ``outcome`` is empty until the phase has ended. Outputs that are not UTF-8 stand in base64: ``stdout_data`` and
-    ``stderr_data`` are the bytes.
+    ``time`` and ``cpu_time`` are seconds, ``memory`` is bytes, and ``signal`` is a name such as ``SIGSEGV``, or empty.
+    ``outcome`` is empty until the phase has ended. Output that is not UTF-8 is in base64. ``stdout_data`` and
+    ``stderr_data`` return the bytes in both cases.
     """
 
     stdout: str = ""
@@ -46,17 +46,17 @@ class Phase(_Part, frozen=True):
 
     @property
     def stdout_data(self) -> bytes:
-        """Return the bytes that were kept of standard output; raises :class:`AnswerError`."""
+        """Return the bytes of standard output that were kept. Raises :class:`AnswerError`."""
         return decoded(self.stdout, self.stdout_encoding)
 
     @property
     def stderr_data(self) -> bytes:
-        """Return the bytes that were kept of standard error; raises :class:`AnswerError`."""
+        """Return the bytes of standard error that were kept. Raises :class:`AnswerError`."""
         return decoded(self.stderr, self.stderr_encoding)
 
 
 class Difference(_Part, frozen=True):
-    """The first place where an output is not right: its line, the byte of that line, and excerpts."""
+    """The first place where an output is wrong: its line, the byte in that line, and excerpts."""
 
     line: int = 0
     column: int = 0
@@ -65,9 +65,9 @@ class Difference(_Part, frozen=True):
 
 
 class ReturnedFile(_Part, frozen=True):
-    """A file that came back. ``size`` is in bytes, ``mode`` nine bits in octal digits.
+    """A file that came back. ``size`` is in bytes. ``mode`` is nine permission bits in octal digits.
 
-    ``content`` is None where only the tar beside the response has it. ``Spool.outputs`` has the bytes of all.
+    ``content`` is None where only the tar beside the response has it. ``Spool.outputs`` returns the bytes of all files.
     """
 
     name: str
@@ -79,7 +79,7 @@ class ReturnedFile(_Part, frozen=True):
 
 
 class Tar(_Part, frozen=True):
-    """The file beside the response that has all files that came back."""
+    """The file beside the response that holds all files that came back."""
 
     name: str
     size: int
@@ -87,7 +87,7 @@ class Tar(_Part, frozen=True):
 
 
 class Case(_Part, frozen=True):
-    """What came of one case, and which files of it came back."""
+    """The result of one case, and the files that it returned."""
 
     name: str
     verdict: str
@@ -100,7 +100,7 @@ class Case(_Part, frozen=True):
 
 
 class Score(_Part, frozen=True):
-    """What came of several cases."""
+    """The result of several cases."""
 
     verdict: str
     accepted: int
@@ -110,13 +110,13 @@ class Score(_Part, frozen=True):
 
 
 class Summary(Score, frozen=True):
-    """What came of all cases, and of each group, by its name."""
+    """The result of all cases, and of each group by its name."""
 
     groups: dict[str, Score] = {}
 
 
 class Fetching(_Part, frozen=True):
-    """How many store paths have come from binary caches, of how many, and their bytes, unpacked."""
+    """How many store paths have come from binary caches, out of how many, and their sizes in bytes, unpacked."""
 
     paths: int
     all_paths: int
@@ -125,7 +125,7 @@ class Fetching(_Part, frozen=True):
 
 
 class WaitingFor(_Part, frozen=True):
-    """The build that a submission waits for, which is ``queued`` or ``building``, and what is fetched for it."""
+    """The build that a submission waits for: its state (``queued`` or ``building``), and how far its downloads are."""
 
     build_id: str
     state: str
@@ -133,7 +133,7 @@ class WaitingFor(_Part, frozen=True):
 
 
 class Package(_Part, frozen=True):
-    """A package in the dependency cache. ``closure_size`` is bytes, ``last_used`` seconds since the epoch."""
+    """A package in the dependency cache. ``closure_size`` is in bytes, ``last_used`` in seconds since the epoch."""
 
     name: str
     version: str
@@ -144,7 +144,7 @@ class Package(_Part, frozen=True):
 
 
 class Response(_Part, frozen=True):
-    """What came of a submission, or has come so far. Moments are as in RFC 3339, waits are seconds."""
+    """The result of a submission, or its result so far. Moments are texts as in RFC 3339, waits are seconds."""
 
     id: str = msgspec.field(name="Submission_id", default="")
     request_sha256: str | None = None
@@ -178,7 +178,7 @@ class Response(_Part, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Tell whether it is the final one, and no response so far."""
+        """Tell whether this response is final, and not a response so far."""
         return self.status not in ON_ITS_WAY
 
 
@@ -191,7 +191,7 @@ class _Digest(msgspec.Struct):
 
 
 def read(data: bytes) -> Response:
-    """Return a response from its bytes; raises :class:`AnswerError`."""
+    """Return a response from its bytes. Raises :class:`AnswerError`."""
     try:
         return DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -199,7 +199,7 @@ def read(data: bytes) -> Response:
 
 
 def what_it_answers(data: bytes) -> _Digest:
-    """Return which request an answer says that it answers, and whose; raises :class:`AnswerError`."""
+    """Return the digest of the request that an answer is for, and the owner's uid. Raises :class:`AnswerError`."""
     try:
         return msgspec.json.decode(data, type=_Digest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -207,7 +207,7 @@ def what_it_answers(data: bytes) -> _Digest:
 
 
 def decoded(text: str, encoding: str) -> bytes:
-    """Return the bytes of a text of a response; raises :class:`AnswerError`."""
+    """Return the bytes of a text of a response. Raises :class:`AnswerError`."""
     if encoding != "base64":
         return text.encode()
     try:

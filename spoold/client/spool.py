@@ -1,4 +1,4 @@
-"""A spool: submitting to it, and waiting for what comes of that."""
+"""A spool: submit requests to it, and wait for their responses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from spoold.client.response import Response
 from spoold.client.watch import Pause, Submission, Watch
 
 BOUND = 32  # submissions on their way at once
-AHEAD = 4  # times as many may be done and wait for their turn, where results come in the order of the requests
+AHEAD = 4  # `map` holds up to AHEAD * bound submissions, as done ones must wait for those before them
 PATIENCE = 2.0  # seconds that one question over ssh may wait for an answer
 
 __all__ = ["Spool", "Submission"]
 
 
 class Spool:
-    """A spool that is a directory, or ``ssh://[user@]host[:port]/path``, or behind a gateway ``ssh://[user@]host``.
+    """A spool: a directory, ``ssh://[user@]host[:port]/path``, or ``ssh://[user@]host`` for a gateway.
 
-    Without ``where`` it is $SPOOLD_SPOOL. ``ssh`` is the command that reaches a host, with its options; without it
-    $SPOOLD_SSH, or ``ssh``. One connection serves everything. All methods raise :class:`SpoolError`, and may be called
-    by several threads at once.
+    ``where`` defaults to $SPOOLD_SPOOL, then to /var/spool/spoold. ``ssh`` is the command that reaches a host, with its
+    options. It defaults to $SPOOLD_SSH, then to ``ssh``. All calls share one connection. All methods raise
+    :class:`SpoolError`, and several threads may call them at once.
     """
 
     def __init__(self, where: str | os.PathLike[str] | None = None, *, ssh: Iterable[str] | None = None) -> None:
@@ -40,18 +40,19 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, where there is one. What was submitted goes on."""
+        """Close the connection, where there is one. Submissions go on."""
         self.transport.close()
 
     def submit(self, request: Mapping[str, Any] | bytes, *, id: str | None = None, stem: str = "job") -> Submission:
         """Submit a request, or its JSON, and return at once.
 
-        Without an ``id`` it is ``stem`` and what nobody can guess. The same request with the same id is the same
-        submission: so whoever chooses ids may submit all again after a crash, and nothing is run twice.
+        Without an ``id``, the id is ``stem`` and a part that nobody can guess. The same request with the same id is the
+        same submission. So a caller that chooses its ids can submit everything again after a crash, and nothing is run
+        twice.
         """
         if id is not None and not names.is_id(id):
             raise RequestError(f"{id!a} cannot be an id: {names.RULE}: for example {names.proper(id)}")
-        from spoold.client.request import as_bytes  # noqa: PLC0415 - whoever waits makes no request
+        from spoold.client.request import as_bytes  # noqa: PLC0415 - a caller that only waits makes no request
 
         dropped = self.transport.drop(id or names.new_id(stem), as_bytes(request))
         return Submission(dropped.id, dropped)
@@ -63,9 +64,10 @@ class Spool:
         *,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Response:
-        """Return the response of a submission, or of an id, once it has come; ``meanwhile`` is called now and then.
+        """Return the response of a submission or of an id, once it has come.
 
-        Raises :class:`TimedOutError` where ``timeout`` seconds were not enough: then it can be waited for again.
+        ``meanwhile`` is called from time to time. Raises :class:`TimedOutError` where no response comes within
+        ``timeout`` seconds. The submission can then be waited for again.
         """
         one = self._of(submission)
         if not one.done:
@@ -81,11 +83,11 @@ class Spool:
         timeout: float | None = None,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Iterator[Submission]:
-        """Yield submissions as they are done; ``meanwhile`` is called now and then.
+        """Yield submissions as they are done. ``meanwhile`` is called from time to time.
 
-        With a ``bound`` no more is taken from ``submissions`` while so many are on their way. So with a generator that
-        submits, no more than that is submitted at once. Raises :class:`TimedOutError` where ``timeout`` seconds were
-        not enough for all.
+        With a ``bound``, the next submission is taken from ``submissions`` only while fewer than ``bound`` are on their
+        way. So a generator that submits has at most ``bound`` submissions on their way at once. Raises
+        :class:`TimedOutError` where ``timeout`` seconds are not enough for all.
         """
         return self._completed(submissions, bound, timeout, meanwhile=meanwhile)
 
@@ -99,7 +101,7 @@ class Spool:
     ) -> Iterator[Response]:
         """Submit requests, ``bound`` at once, and yield their responses in the same order.
 
-        Whoever stops early leaves those that are on their way: they go on.
+        If the caller stops early, the submissions that are on their way go on.
         """
         submitted: deque[Submission] = deque()
 
@@ -113,9 +115,9 @@ class Spool:
                 yield submitted.popleft().result()
 
     def refusal(self, submission: Submission, timeout: float) -> Response | None:
-        """Wait until a submission is taken in, and return its response where it was refused by then.
+        """Wait until a submission is taken in, and return its response if it was refused.
 
-        Where ``timeout`` seconds were not enough, nothing is known yet.
+        None means that it was accepted, or after ``timeout`` seconds that nothing is known yet.
         """
         deadline, pause, watch = time.monotonic() + timeout, Pause(), Watch(self.transport)
         watch.add(submission)
@@ -125,17 +127,17 @@ class Spool:
         return submission.response if submission.response and submission.response.status == response.REJECTED else None
 
     def status(self, id: str) -> Response | None:
-        """Return the response of an id, or the response so far; None where nothing is known of it (yet)."""
+        """Return the response of an id, or the response so far; None where nothing is known of the id (yet)."""
         data, _ = self.transport.look(id)
         return None if data is None else response.read(data)
 
     def cancel(self, submission: Submission | str) -> None:
-        """Ask for the end of a submission of yours; its response comes as ever."""
+        """Ask for a submission of yours to be cancelled. Its response comes as usual."""
         self.transport.cancel(self._of(submission).id)
 
     def outputs(self, submission: Submission | str, *, case: str | None = None) -> dict[str, bytes]:
-        """Return the files that came back of the run, or of a ``case``, by their names; waits for the response."""
-        from spoold.client import outputs  # noqa: PLC0415 - few ask for files
+        """Return the files that came back from the run or from a ``case``, by name. Waits for the response."""
+        from spoold.client import outputs  # noqa: PLC0415 - few callers ask for files
 
         one = self._of(submission)
         found = self.wait(one)
@@ -151,7 +153,7 @@ class Spool:
     ) -> list[str]:
         """Write the files that came back into a directory, and return their names.
 
-        It is made where it is missing. A file that is there already is replaced with ``over``, and otherwise an error.
+        The directory is made where it is missing. A file that exists already is an error; with ``over`` it is replaced.
         """
         from spoold.client import outputs  # noqa: PLC0415 - as above
 

@@ -1,12 +1,13 @@
-"""A spool on another host, through the ssh binary and a shell account there.
+"""A spool on another host, reached with the ssh program and a shell account there.
 
-Theory of operation. One connection serves all: a master (``ControlMaster``), which each command goes through as a
-session of its own. It ends by itself a minute after the last one, so nobody who is killed leaves it behind. Where a
-server allows no such sessions, ssh connects each time, and all is slower. A command is one line for whatever shell the
-account has, which starts ``sh``: the scripts have no quotes, and words are quoted for it. Names are ids, or made here.
+Theory of operation. One connection serves everything: an ssh master (``ControlMaster``). Each command is a session of
+it. The master ends by itself a minute after its last session, so a killed client does not leave it behind. Where a
+server does not allow such sessions, ssh connects for each command, which is slower. A command is one line for the shell
+of the account, whichever that is. The line starts ``sh`` with a script. The scripts contain no single quotes, and their
+arguments are quoted for that shell. File names are ids, or made here.
 
-What fails: a connection that breaks is made anew. Each step may be done twice, since the same file under the same name
-is the same submission. An answer is data: it is read up to a bound, and never looked at by a shell.
+What fails: a broken connection is made again. Each step may run twice, because the same file under the same name is the
+same submission. An answer is data: it is read up to a bound, and no shell interprets it.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ from spoold.client import names
 from spoold.client.errors import AnswerError, NoSpoolError, RequestError, UnreachableError
 from spoold.client.transport import MOST, Dropped, Transport, digest
 
-IDLE = 60  # seconds after which a connection that nobody uses ends
-SESSIONS = 8  # at once on one connection: sshd allows 10
-BROKEN = 255  # exit code of ssh where it could not connect, or was cut off
+IDLE = 60  # seconds after which an unused connection ends
+SESSIONS = 8  # at once on one connection; sshd allows 10
+BROKEN = 255  # exit code of ssh where it could not connect, or the connection broke
 USED, UNKNOWN, SO_FAR, LIES = 17, 1, 4, 5  # exit codes of our scripts
-TRIES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each, where a connection breaks
+TRIES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds to wait before each try, where a connection breaks
 TIMEOUT = 900.0  # seconds for one command
 OPTIONS = (
-    *("-T", "-x", "-a", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),  # whatever a user has set
+    # override what the user's ssh configuration may set
+    *("-T", "-x", "-a", "-o", "ClearAllForwardings=yes", "-o", "RemoteCommand=none"),
     *("-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
 )
 HOST, USER = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*"), re.compile(r"[A-Za-z0-9_][^\s@:/\x00-\x1f]*")
 LASTING = re.compile(rb"denied|not resolve|[Kk]ey verification|[Bb]ad (configuration|owner)|Too many auth")
-SAID = 2000  # characters of what ssh says that are told
-NO_COMMAND = b"ssh-gateway: say one of"  # what the gateway says to a command that it does not know
+SAID = 2000  # characters of the message of ssh that errors quote
+NO_COMMAND = b"ssh-gateway: say one of"  # how the gateway begins its answer to an unknown command
 
-# $1 is the spool. No quotes may be in these but double ones, nor line ends and exclamation marks.
+# $1 is the spool. These scripts may contain no single quotes, line ends or exclamation marks.
 PROBE = 'cd "$1/incoming" 2>/dev/null && echo spool'
 DROP = (
     'set -e; d=$1/incoming; p=$(mktemp "$d/.XXXXXXXXXXXX"); trap "rm -f -- \\"\\$p\\"" EXIT; cat >"$p"; '
@@ -68,7 +70,7 @@ WAITS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # seconds betwe
 
 
 class Done(NamedTuple):
-    """What came of a command on the other host."""
+    """The result of a command on the other host."""
 
     code: int
     out: bytes
@@ -76,9 +78,9 @@ class Done(NamedTuple):
 
 
 def connect(where: str, ssh: Iterable[str] | None = None) -> Transport:
-    """Return the way to a spool: through a shell account, or the gateway where the host has nothing else for us."""
+    """Return the transport to a spool: a shell account, or the gateway if the host offers us only that."""
     connection, path = parse(where, ssh)
-    from spoold.client.gateway import Gateway  # noqa: PLC0415 - it stands on this module
+    from spoold.client.gateway import Gateway  # noqa: PLC0415 - that module imports this one
 
     if not path:
         return Gateway(connection)
@@ -96,7 +98,7 @@ def connect(where: str, ssh: Iterable[str] | None = None) -> Transport:
 
 
 def parse(where: str, ssh: Iterable[str] | None = None) -> tuple[Connection, str]:
-    """Return the connection and the path of an address; raises :class:`UnreachableError` where it is none."""
+    """Return the connection and the path of an address. Raises :class:`NoSpoolError` for an invalid address."""
     try:
         parts = urlsplit(where)
         host, port, user, path = parts.hostname or "", parts.port, unquote(parts.username or ""), unquote(parts.path)
@@ -111,17 +113,17 @@ def parse(where: str, ssh: Iterable[str] | None = None) -> tuple[Connection, str
 
 
 def command(script: str, *words: str) -> str:
-    """Return what whatever shell of the account is told."""
+    """Return the command line for the shell of the account, whichever shell that is."""
     return " ".join(["exec sh -c", f"'{script}'", "sh", *map(shlex.quote, words)])
 
 
 def done_text(done: Done) -> str:
-    """Return what ssh, or a command on the other host, said."""
+    """Return what ssh, or a command on the other host, wrote to standard error."""
     return done.err.decode(errors="backslashreplace").strip()[-SAID:]
 
 
 class Connection:
-    """One connection to a host, made when it is needed first; ``ssh`` is the command, ``to`` whom it reaches."""
+    """One connection to a host, made on first use. ``ssh`` is the command, ``to`` the arguments that name the host."""
 
     def __init__(self, ssh: list[str], to: list[str]) -> None:
         self._ssh = [*ssh, *OPTIONS]
@@ -129,12 +131,12 @@ class Connection:
         self._lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._place = ""
-        self._worked = False  # whether the host was reached before: then it may come back
+        self._worked = False  # whether the host was reached before: then it may come back, and is tried more often
 
     def run(self, text: str, data: bytes = b"", *, most: int = MOST) -> Done:
-        """Run a command on the host, with ``data`` as its input; read ``most`` bytes of what it prints.
+        """Run a command on the host with ``data`` as its input; return at most ``most`` + 1 bytes of its output.
 
-        It is run again where the connection breaks. Raises :class:`UnreachableError` where that does not help.
+        Runs it again where the connection breaks. Raises :class:`UnreachableError` where that does not help.
         """
         for pause in TRIES if self._worked else TRIES[:2]:
             time.sleep(pause)
@@ -150,13 +152,13 @@ class Connection:
         raise UnreachableError(f"{self._to[-1]}: ssh cannot reach it: {done_text(done) or 'no reason was given'}")
 
     def _socket(self) -> str:
-        """Return where the master listens, once there is one."""
+        """Return the socket of the master. Start a master where there is none."""
         with self._lock:
             if not self._place:
                 where = tempfile.gettempdir()
-                where = where if len(where) < 60 else "/tmp"  # noqa: S108 - the name of a socket is short
+                where = where if len(where) < 60 else "/tmp"  # noqa: S108 - the path of a socket must be short
                 self._place = tempfile.mkdtemp(prefix="spoold-ssh-", dir=where)
-                # It goes at the end of the process as well, where nobody closes this.
+                # This removes the directory at the end of the process too, if nobody calls close().
                 weakref.finalize(self, shutil.rmtree, self._place, ignore_errors=True)
             path = os.path.join(self._place, "ssh")
             if not os.path.exists(path):
@@ -166,12 +168,12 @@ class Connection:
     def _start_master(self, path: str) -> None:
         words = [*self._ssh, "-M", "-N", "-S", path, "-o", f"ControlPersist={IDLE}", *self._to[:-1], "--", self._to[-1]]
         null = subprocess.DEVNULL
-        # What it says goes to a file: a pipe would be open as long as it is there.
+        # Its messages go to a file. The master would keep a pipe open as long as it lives.
         with tempfile.TemporaryFile() as said, contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(words, stdin=null, stdout=null, stderr=said, timeout=TIMEOUT, check=False)
 
     def _forget(self) -> None:
-        """Have a master made anew: the one that there was may have died, and left its socket."""
+        """Remove the socket, so that the next command starts a new master: the old one may have died."""
         with self._lock, contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._place, "ssh"))
 
@@ -220,7 +222,7 @@ class Connection:
 
 
 def _may_pass(done: Done) -> bool:
-    """Tell whether it may be otherwise in a moment: not where we are not let in, or the host is not known."""
+    """Tell whether another try may help. It cannot where access is denied or the host is unknown."""
     return not LASTING.search(done.err)
 
 
@@ -235,11 +237,11 @@ class Shell:
         return self._connection.run(command(script, self._root, *words), data, most=most)
 
     def drop(self, id_: str, data: bytes) -> Dropped:
-        """Put it there under its final name in one step, once all of it has arrived."""
+        """Put a request into the drop box under its final name in one step, once all of it has arrived."""
         file = id_
         for _ in range(2):
             done = self._run(DROP, file, str(len(data)), data=data)
-            if done.code == USED:  # perhaps by a try of ours whose connection broke, or by somebody else
+            if done.code == USED:  # by an earlier try whose connection broke, or by somebody else
                 file = names.unguessable(id_)
                 continue
             if done.code:
@@ -248,7 +250,7 @@ class Shell:
         raise RequestError(f"{id_}: its name in the drop box is used: choose another --id")
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:
-        """Ask for all at once, and fetch those that are there."""
+        """Ask for all answers at once, and fetch those that are there."""
         waits, left = [], patience
         for pause in (*WAITS, *[WAITS[-1]] * int(patience / WAITS[-1])):
             if pause > left:
@@ -272,7 +274,7 @@ class Shell:
         return done.out
 
     def is_dropped(self, file: str) -> bool:
-        """Tell whether a file of that name is in the drop box still."""
+        """Tell whether a file of that name is still in the drop box."""
         return self._run(DROPPED, file).code == LIES
 
     def look(self, id_: str) -> tuple[bytes | None, bool]:
@@ -283,13 +285,13 @@ class Shell:
         return (done.out, True) if done.code == 0 else (None, done.code == LIES)
 
     def cancel(self, id_: str) -> None:
-        """Drop a file that asks for it, under a name that nobody else can have taken."""
+        """Drop a file that asks for the cancellation, under a name that nobody else can have taken."""
         done = self._run(CANCEL, id_)
         if done.code:
             raise RequestError(f"{id_}: it cannot be asked to be cancelled: {done_text(done) or done.code}")
 
     def tar(self, id_: str, size: int) -> bytes | None:
-        """Return what lies beside a response."""
+        """Return the tar beside a response."""
         done = self._run(READ, names.tar_name(id_), most=size)
         return None if done.code and not done.out else done.out
 

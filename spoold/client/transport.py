@@ -1,18 +1,18 @@
-"""What a way to a spool does: over a directory, through a shell account, through the gateway."""
+"""The protocol of transports to a spool: a directory, a shell account, or the gateway."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Protocol
 
-MOST = 1 << 28  # bytes of an answer that are read; so much no response has
+MOST = 1 << 28  # bytes of an answer that are read; no response is that large
 
 
 class Dropped:
-    """What was put into the drop box: its id, the uid that it has there if that is known, and the SHA-256 of it.
+    """A file in the drop box: its id, its owner's uid if that is known, and its SHA-256.
 
-    The file system says whose it is: over NFS and through ssh that is not the user who asks. ``file`` is the name that
-    it has in the drop box.
+    The uid is the one that the file system tells. Over NFS and through ssh it can differ from the uid of the caller.
+    ``file`` is the name of the file in the drop box.
     """
 
     def __init__(self, id_: str, file: str, uid: int | None, sha256: str) -> None:
@@ -23,39 +23,39 @@ class Dropped:
 
 
 class Transport(Protocol):
-    """A way to a spool. All of it may be called by several threads at once.
+    """A way to a spool. Several threads may call its methods at once.
 
-    Each raises :class:`UnreachableError` where the spool is not to be had, and :class:`AnswerError` for what is larger
-    than any answer.
+    Each method raises :class:`UnreachableError` where the spool cannot be reached, and :class:`AnswerError` for an
+    answer that is larger than any response.
     """
 
     def drop(self, id_: str, data: bytes) -> Dropped:
-        """Put a request into the drop box; raises :class:`RequestError` where the id cannot be had."""
+        """Put a request into the drop box. Raises :class:`RequestError` where the id cannot be used."""
 
     def answers(self, names: Collection[str], patience: float) -> dict[str, bytes]:
-        """Return those of the answers ``names`` that are there; one that is another user's is empty.
+        """Return those of the answers ``names`` that are there. Another user's answer is returned empty.
 
-        It may wait ``patience`` seconds for the first, where that is cheaper than to be asked again.
+        May wait up to ``patience`` seconds for the first answer, where waiting is cheaper than being asked again.
         """
 
     def is_dropped(self, file: str) -> bool:
-        """Tell whether a file of that name is in the drop box still."""
+        """Tell whether a file of that name is still in the drop box."""
 
     def look(self, id_: str) -> tuple[bytes | None, bool]:
         """Return the response, or the response so far, and whether anything is known of that id."""
 
     def cancel(self, id_: str) -> None:
-        """Ask for the end of a submission."""
+        """Ask for a submission to be cancelled."""
 
     def tar(self, id_: str, size: int) -> bytes | None:
-        """Return what lies beside a response, ``size`` bytes at most and one more; None where there is nothing."""
+        """Return the tar beside a response, at most ``size`` + 1 bytes of it; None where there is none."""
 
     def close(self) -> None:
-        """Give up what it holds. May be repeated."""
+        """Release what the transport holds. May be called again."""
 
 
 def digest(data: bytes) -> str:
     """Return the SHA-256 in hexadecimal."""
-    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which whoever only reads a response need not
+    import hashlib  # noqa: PLC0415 - it loads OpenSSL, which a client that only reads a response does not need
 
     return hashlib.sha256(data).hexdigest()

@@ -1,9 +1,9 @@
 """A directory as the files of a request.
 
-What is in it travels: hidden files, empty directories, the right to execute. A symbolic link is followed where it leads
-to something in the directory. It may be somebody else's work, so no link out of it is followed, whoever changes it
-meanwhile: a file is opened first, and then the kernel says where it lies. What cannot travel is a **problem**, by its
-name. What no program needs, such as ``.git``, is left out.
+Hidden files, empty directories and the right to execute are included. A symbolic link is followed if it leads to
+something in the directory. The directory may be somebody else's work, so no link out of it is followed, even if someone
+changes it meanwhile: a file is opened first, and then the kernel tells where it lies. A file that cannot be submitted
+is a **problem**, which is reported by name. Names that no program needs, such as ``.git``, are left out.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ NOT_NEEDED = frozenset(
     }
 )
 RUN_FILE = "run.sh"
-MOST_FILES = 20_000  # with directories; links in it can make many of few
+MOST_FILES = 20_000  # with directories; links in a directory can turn a few files into many
 MOST_BYTES = 1 << 28
 
 
 class Problem(NamedTuple):
-    """What cannot travel, and why."""
+    """A name that cannot be submitted, and why."""
 
     name: str
     why: str
 
 
 class Found(NamedTuple):
-    """The files of a directory, what of it cannot travel, and what is left out since no program needs it."""
+    """The files of a directory, its problems, and the names that are left out since no program needs them."""
 
     files: list[File]
     problems: list[Problem]
@@ -46,9 +46,10 @@ class Found(NamedTuple):
 def from_directory(
     directory: str | os.PathLike[str], stdin: str | bytes = b"", *, leave_out: bool = False, **options: Unpack[_Options]
 ) -> Request:
-    """Return a request for a directory that has ``run.sh``; ``options`` are keys of the request.
+    """Return a request for a directory that has ``run.sh``. ``options`` are keys of the request.
 
-    Raises :class:`RequestError` where something in it cannot travel, unless that is to be left out.
+    Raises :class:`RequestError` where something in the directory cannot be submitted. With ``leave_out``, it is left
+    out instead.
     """
     found = read(directory)
     if found.problems and not leave_out:
@@ -57,12 +58,12 @@ def from_directory(
     request = Request(files=found.files)
     if stdin:
         request["inputs"], request["inputs_encoding"] = encoded(stdin)
-    request.update(options)  # type: ignore[typeddict-item]  # they are keys of it
+    request.update(options)  # type: ignore[typeddict-item]  # they are keys of a request
     return request
 
 
 def read(directory: str | os.PathLike[str]) -> Found:
-    """Return what is in a directory, by the order of names; raises :class:`RequestError` where that is too much."""
+    """Return the content of a directory, sorted by name. Raises :class:`RequestError` where it is too large."""
     root = os.path.realpath(directory)
     found = Found([], [], [])
     room = MOST_BYTES
@@ -83,7 +84,7 @@ def read(directory: str | os.PathLike[str]) -> Found:
 
 
 def require_program(directory: str | os.PathLike[str], found: Found) -> None:
-    """Raise :class:`RequestError` where there is no ``run.sh``; the text says where there is one."""
+    """Raise :class:`RequestError` where there is no ``run.sh``. The text says if a subdirectory has one."""
     names = [each["name"] for each in found.files]
     if RUN_FILE in names:
         return
@@ -99,7 +100,10 @@ class _ProblemError(Exception):
 
 
 def _walk(path: str, above: str, ancestors: tuple[str, ...], found: Found) -> Iterator[tuple[str, str]]:
-    """Yield names and paths of files, and of empty directories, whose names end in ``/``; note all else."""
+    """Yield name and path of each file and each empty directory (its name ends in ``/``).
+
+    Record the rest in ``found``.
+    """
     for entry in sorted(os.scandir(path), key=lambda each: each.name):
         name = above + entry.name
         if entry.name in NOT_NEEDED:
@@ -128,7 +132,7 @@ def _directory(name: str, path: str, ancestors: tuple[str, ...], found: Found) -
 
 
 def _file(root: str, name: str, path: str) -> tuple[File, int]:
-    """Return a file, or an empty directory, and its size; raises :class:`_ProblemError`."""
+    """Return a file, or an empty directory, and its size. Raises :class:`_ProblemError`."""
     if problem := _what_is_wrong(name):
         raise _ProblemError(problem)
     if name.endswith("/"):
@@ -149,7 +153,7 @@ def _file(root: str, name: str, path: str) -> tuple[File, int]:
 
 
 def _place(descriptor: int, path: str) -> str:
-    """Return where an opened file lies, as the kernel says it, where it does."""
+    """Return the path of an opened file as the kernel knows it. Without /proc, return the resolved ``path``."""
     try:
         return os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:
@@ -182,5 +186,5 @@ def _said(error: OSError) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name as text, with what cannot be printed escaped."""
+    """Return a name as printable text: characters that cannot be printed are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)

@@ -1,7 +1,8 @@
-"""Submissions on their way, and which answers are theirs.
+"""Submissions on their way, and how a client recognizes their answers.
 
-Spec: spool-layout.md, "What a client may rely on". An answer says by ``request_sha256`` what it answers, since an id
-may have been used before, by something else. Then there is a refusal beside the response, which may be seen later.
+Spec: spool-layout.md, "What a client may rely on". An id may have been used before, for another request. So
+``request_sha256`` in an answer tells which request it answers. If that is another request, the answer to ours is a
+refusal in a file beside the response, which may appear later.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from spoold.client.response import Response
 from spoold.client.transport import Dropped, Transport
 
 FIRST, GROWTH, LONGEST = 0.01, 1.3, 0.5  # seconds between two looks
-LATE = 90.0  # seconds by which a name may be seen late over NFS: its client forgets that it was not there after 60
-OUTAGE = 120.0  # seconds in which a file server may be away
+LATE = 90.0  # seconds until a new name is seen over NFS at the latest; an NFS client caches absence for 60 seconds
+OUTAGE = 120.0  # seconds for which a file server may be away
 AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN, errno.EREMOTEIO}
 
 
 class Submission:
-    """Something that was submitted: its ``id``, and once it has come its ``response``; ``raw`` is that to the byte."""
+    """A submission: its ``id``, its ``response`` once that has come, and in ``raw`` the exact bytes of the response."""
 
     def __init__(self, id_: str, dropped: Dropped | None = None) -> None:
         self.id = id_
@@ -30,7 +31,7 @@ class Submission:
         self.raw = b""
         self._response: Response | None = None
         self._error: SpoolError | None = None
-        self._another = ""  # why what has our id is not our answer
+        self._another = ""  # why the response with our id does not answer our request
         self._since = 0.0
 
     def __repr__(self) -> str:
@@ -39,7 +40,7 @@ class Submission:
 
     @property
     def file(self) -> str:
-        """Return the name that it has in the drop box until it is taken in."""
+        """Return the name of its file in the drop box. The file is there until it is taken in."""
         return self.dropped.file if self.dropped else f"{self.id}.json"
 
     @property
@@ -49,11 +50,11 @@ class Submission:
 
     @property
     def done(self) -> bool:
-        """Tell whether there is nothing to wait for any more."""
+        """Tell whether there is nothing more to wait for."""
         return self._response is not None or self._error is not None
 
     def result(self) -> Response:
-        """Return the response; raises :class:`SpoolError` where it did not come, or cannot be used."""
+        """Return the response. Raises :class:`SpoolError` where it has not come, or cannot be used."""
         if self._error:
             raise self._error
         if self._response is None:
@@ -70,7 +71,7 @@ class Submission:
         return wanted
 
     def take(self, name: str, data: bytes, transport: Transport) -> None:
-        """Look at an answer that has a name which it may have."""
+        """Look at an answer that was found under one of the names from ``wanted``."""
         is_response = name == names.response_name(self.id)
         try:
             if not data:
@@ -90,7 +91,8 @@ class Submission:
         if not ours:
             self._refuse("the response of that id answers another request, and ours has no answer", is_response=True)
             return False
-        # Not all bytes were read of what it answers. It is this where that was taken in, and has no refusal.
+        # An answer without a digest is for a request that spoold did not read whole. It is ours if our file has been
+        # taken in and there is no refusal of it.
         return about.request_sha256 is not None or not transport.is_dropped(self.dropped.file)
 
     def _refuse(self, why: str, *, is_response: bool) -> None:
@@ -101,7 +103,7 @@ class Submission:
         self._another, self._since = why, time.monotonic()
 
     def give_up(self, transport: Transport, *, at_once: bool) -> None:
-        """End with an error where something else has the id, and a refusal did not come in time."""
+        """Fail with an error where another request has the id, and no refusal of ours came in time."""
         if not self._another or self.done or self.dropped is None:
             return
         no_refusal = at_once or self.dropped.uid is None or time.monotonic() > self._since + LATE
@@ -110,7 +112,7 @@ class Submission:
 
 
 class Watch:
-    """The submissions that are waited for. A thread may add some while another looks."""
+    """The submissions that are waited for. A thread may add some while another thread looks."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -121,20 +123,23 @@ class Watch:
         return len(self._pending)
 
     def __str__(self) -> str:
-        """Return the ids, the first few."""
+        """Return the first three ids, and how many more there are."""
         ids = [submission.id for submission in list(self._pending)[:3]]
         return ", ".join([*ids, *([f"and {len(self) - 3} more"] if len(self) > 3 else [])])
 
     def add(self, submission: Submission) -> None:
-        """Wait for one more."""
+        """Wait for one more submission."""
         self._pending[submission] = None
 
     def drop(self, submission: Submission) -> None:
-        """Do not wait for it any more."""
+        """Stop waiting for a submission."""
         self._pending.pop(submission, None)
 
     def look(self, patience: float = 0.0, *, last: bool = False) -> list[Submission]:
-        """Return those that are done since, in the order in which they were added; ``last``: nobody will look again."""
+        """Return the submissions that are newly done, in the order in which they were added.
+
+        ``last`` says that nobody will look again. Then a submission whose id belongs to another request fails now.
+        """
         pending = list(self._pending)
         wanted: dict[str, list[Submission]] = {}
         for submission in pending:
@@ -166,16 +171,16 @@ class Watch:
 
 
 class Pause:
-    """How long to wait until the next look: longer each time that nothing has come."""
+    """The time to wait until the next look. It grows each time that nothing has come."""
 
     def __init__(self) -> None:
         self._next = FIRST
 
     def reset(self) -> None:
-        """Begin with short ones again."""
+        """Begin with short pauses again."""
         self._next = FIRST
 
     def next(self, most: float = LONGEST) -> float:
-        """Return how many seconds to wait."""
+        """Return the number of seconds to wait."""
         now, self._next = self._next, min(self._next * GROWTH, LONGEST)
         return max(0.0, min(now, most))

@@ -1,1 +1,1 @@
-"""Grading: programs against cases, and problem packages against what they say of themselves."""
+"""Grading: programs against cases, and problem packages against their own claims."""

@@ -1,8 +1,8 @@
-"""Cases in files: what a program reads (``N.in``), and what it should print (``N.ans`` or ``N.out``).
+"""Cases in files: the input of a program (``N.in``), and its expected output (``N.ans`` or ``N.out``).
 
-Directories below are groups. Where one of them is called ``sample``, all cases outside of it are hidden: people who
-are graded may not see them. A directory may be a stranger's, so what is no regular file is not opened, and a link that
-leads into a directory in which it lies ends nothing but itself.
+Directories below are groups. If one of them is called ``sample``, all cases outside of it are hidden: people who are
+graded may not see them. A directory may be a stranger's. So only regular files are read, and a link to a directory
+above itself is an error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SHOWN = 10  # problems of one directory
 
 
 class Test(NamedTuple):
-    """A case: its name, without an ending, and the files that it consists of, "" where there is none.
+    """A case: its name without an ending, and the paths of its files, "" for those that it does not have.
 
-    ``points`` is what it is worth, ``arguments`` are those of the program, None for the request's own.
+    ``points`` is what it is worth. ``arguments`` are those of the program; None stands for the request's own.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Test(NamedTuple):
 def find(directory: str, *, needs_answers: bool = True) -> list[Test]:
     """Return the cases of a directory, in the order of their names, 2 before 10.
 
-    Raises :class:`ClientError`, which names what is wrong with any of them, or says that there are none.
+    Raises :class:`ClientError`, which names what is wrong with the cases, or says that there are none.
     """
     tests: list[Test] = []
     problems: list[str] = []
@@ -67,14 +67,14 @@ def find(directory: str, *, needs_answers: bool = True) -> list[Test]:
 
 
 def refuse(where: str, problems: list[str]) -> None:
-    """Raise :class:`ClientError` where there are any."""
+    """Raise :class:`ClientError` where there are problems."""
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ClientError(f"{printable(where)}: {'; '.join(problems[:SHOWN])}{more}")
 
 
 def is_sample(group: str) -> bool:
-    """Tell whether a group is one of samples."""
+    """Tell whether a group contains samples."""
     return group.partition("/")[0].lower() in (SAMPLE, "samples")
 
 
@@ -87,9 +87,9 @@ def _test(directory: str, inner: str, stem: str, files: set[str]) -> Test:
 
 
 def folders(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield a directory and those in it, by their paths from ``top`` on, "" at first, with the names of their files.
+    """Yield each directory from ``top`` down, as its path relative to ``top`` ("" first), with the names of its files.
 
-    Links are followed. Raises :class:`ClientError` for what cannot be read, or is too much.
+    Links are followed. Raises :class:`ClientError` for a directory that cannot be read, and for too many files.
     """
     count = 0
     for inner, names in _walk(top, "", (os.path.realpath(top),)):
@@ -123,7 +123,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def content(path: str) -> bytes:
-    """Return what a file has; raises :class:`ClientError` for what is no regular file, or cannot be read."""
+    """Return the content of a file. Raises :class:`ClientError` where it is not a regular file, or cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:

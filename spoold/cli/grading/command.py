@@ -1,4 +1,4 @@
-"""``spoolctl grade``: solutions against cases, with one command."""
+"""``spoolctl grade``: grade solutions by cases with one command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PACKAGE_FILE = "problem.yaml"
 
 
 class Wanted(NamedTuple):
-    """The options beside the solutions."""
+    """The options of ``grade`` that apply to all solutions."""
 
     cases: Path | None
     compare: str | None
@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
     priority: int | None
 
     def keys(self) -> dict[str, Any]:
-        """Return keys of each request."""
+        """Return the keys that these options add to each request."""
         limits = [*(f"run.cpu_time={self.time}" for _ in [0] if self.time), *self.limits]
         limits += [f"run.memory={self.memory}"] if self.memory else []
         return asked.laid_over({}, asked.Asked(limits=tuple(limits), nixpkgs=self.nixpkgs, priority=self.priority))
@@ -135,18 +135,19 @@ def grade(
     as_json: bool,
     **wanted: Any,
 ) -> int:
-    """Grade solutions by cases: each is compiled once, and run on all of them.
+    """Grade solutions by cases. Each solution is compiled once, and run on all cases.
 
-    A SOLUTION is a file in the language of its ending, or a directory of files that belong together. One directory
-    alone, without run.sh and main.*, has solutions in it. Where some cases are in sample/, all others are hidden: a
-    report for the person who is graded has their points alone.
+    A SOLUTION is a file in the language of its ending, or a directory of files that belong together. If the only
+    argument is a directory without run.sh and main.*, it contains the solutions. If some cases are in sample/, all
+    others are hidden: a report for the person who is graded shows only their points.
 
-    A PACKAGE is a directory with problem.yaml, as of Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
-    its cases, groups, limits and validator. Without one, those in submissions/ are, and it is told whether they come to
-    what their directories, or submissions.yaml, say. Where the package has no time limit, it is that of the slowest
-    accepted submission, times a factor of the package's. Interactive and multi-pass problems are refused.
+    A PACKAGE is a directory with problem.yaml, as for Kattis, ICPC contests and DOMjudge. Each SUBMISSION is graded by
+    the cases, groups, limits and validator of the package. If no SUBMISSION is named, those in submissions/ are graded.
+    The command then says whether each result is what its directory, or submissions.yaml, expects. If the package has no
+    time limit, the limit is the time of the slowest accepted submission, times a factor from the package. Interactive
+    and multi-pass problems are refused.
 
-    It goes on where it was interrupted, like `spoolctl batch`: what was graded is not run again, unless the solution or
+    After an interruption it goes on like `spoolctl batch`: a graded solution is not run again, unless the solution or
     the cases have changed.
 
     \b
@@ -157,9 +158,9 @@ def grade(
       spoolctl grade oddecho/
       spoolctl grade oddecho/ alice.py --json | jq .verdict
 
-    Exit codes: 0 all are accepted (of a PACKAGE: all come to what it says), 1 a file cannot be read or written, or the
+    Exit codes: 0 all are accepted (for a PACKAGE: all are as it expects), 1 a file cannot be read or written, or the
     checker failed, 4 not all came within --timeout, 5 a solution is not accepted, 6 one was refused, 7 the service
-    failed, 8 one was cancelled; of several codes the highest; 130 interrupted.
+    failed, 8 one was cancelled; where several apply, the highest; 130 interrupted.
     """
     files = {name: wanted.pop(name) for name in FILES}
     records.require_writable(*(path for name, path in files.items() if path and name != "gradescope"))
@@ -185,7 +186,7 @@ def grade(
 
 def _graded(runner: Runner, finder: Finder, sources: Sequence[Path], wanted: Wanted) -> list[Graded]:
     if (sources[0] / PACKAGE_FILE).is_file() and wanted.cases is None:
-        from spoold.cli.grading import packaged  # noqa: PLC0415 - most have no package
+        from spoold.cli.grading import packaged  # noqa: PLC0415 - most users have no package
 
         return packaged.grade(runner, finder, sources[0], sources[1:], wanted)
     if wanted.cases is None:

@@ -1,6 +1,6 @@
-"""YAML files of problem packages. They are strangers': each is read safely, and each key is checked by its type.
+"""YAML files of problem packages. They are strangers' files: each is read safely, and the type of each key is checked.
 
-The reader is imported when there is a package: nothing else needs it.
+The YAML library is imported only when a package is read, because nothing else needs it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from spoold.cli.text import printable
 from spoold.model.errors import ClientError, OperatorError
 
 MOST = 1 << 20  # bytes of a file
-MOST_PARTS = 100_000  # keys and values, each as often as it is named
+MOST_PARTS = 100_000  # keys and values; a part that aliases repeat counts each time
 
 
 class Document:
-    """A map of a YAML file; ``where`` names the file, and the keys that lead to it."""
+    """A map in a YAML file. ``where`` names the file, and the keys that lead to the map."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values = values
@@ -33,7 +33,7 @@ class Document:
         return ClientError(f"{self.where}: {printable(key)}: {why}")
 
     def text(self, key: str, default: str = "") -> str:
-        """Return a text; a number is one as well."""
+        """Return a text. A number is accepted as one."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -42,7 +42,7 @@ class Document:
         return str(value)
 
     def number(self, key: str, default: float, *, least: float = 0.0) -> float:
-        """Return a number; ``1e-6`` is one, though YAML 1.1 has it as a text."""
+        """Return a number. ``1e-6`` is accepted, although YAML 1.1 reads it as a text."""
         value = self.values.get(key)
         if value is None:
             return default
@@ -55,18 +55,18 @@ class Document:
         return number
 
     def map(self, key: str) -> Document:
-        """Return a map, which is empty where there is none."""
+        """Return a map, or an empty one where the key is missing."""
         value = self.values.get(key)
         if value is not None and not isinstance(value, dict):
             raise self.wrong(key, "it has to be a map")
         return Document(_named(value or {}), f"{self.where}: {printable(key)}")
 
     def words(self, key: str) -> list[str] | None:
-        """Return words: a list of texts, or a text with blanks between; None where there are none."""
+        """Return words, given as a list of texts or as one text with blanks; None where the key is missing."""
         value = self.values.get(key)
         if value is None:
             return None
-        if isinstance(value, dict) and "flags" in value:  # the older format names a validator beside
+        if isinstance(value, dict) and "flags" in value:  # in the older format the map also names a validator
             value = value["flags"]
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).split()
@@ -76,7 +76,7 @@ class Document:
 
 
 def read(path: str) -> Document:
-    """Return what a file has; raises :class:`ClientError` for what is no map in YAML."""
+    """Return the map in a file. Raises :class:`ClientError` where the file is not a map in YAML."""
     where = printable(path)
     data = content(path)
     if len(data) > MOST:
@@ -91,7 +91,7 @@ def read(path: str) -> Document:
 
 
 def read_if_there(path: str) -> Document | None:
-    """Return the same, None where there is no such file."""
+    """Return the map in a file; None where there is no such file."""
     return read(path) if os.path.lexists(path) else None
 
 
@@ -103,13 +103,13 @@ def _parsed(data: bytes, where: str) -> Any:
     try:
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError) as error:
-        # A date that is none is a ValueError; what nests too deeply is a RecursionError.
+        # An invalid date raises ValueError, and too deep nesting raises RecursionError.
         said = " ".join(str(error).split()) or "it nests too deeply"
         raise ClientError(f"{where}: it is no YAML: {printable(said)[:300]}") from error
 
 
 def _require_small(found: Any, where: str) -> None:
-    """Raise :class:`ClientError` where a file is much larger than it looks, since parts of it are named often."""
+    """Raise :class:`ClientError` for a file that is much larger than it looks, because aliases repeat parts of it."""
     todo, count = [found], 0
     while todo:
         count += 1

@@ -1,7 +1,7 @@
-"""A package's word on its submissions: by their directories, and in the newer format by ``submissions.yaml``.
+"""A package's expectations for its submissions: by directory, and in the newer format by ``submissions.yaml``.
 
-In the older format a directory names the result of all test data. In the newer one it names verdicts that cases may
-have (``permitted``), and of which one has to be there (``required``). ``submissions.yaml`` adds more of these, for
+In the older format a directory names the result of all test data. In the newer format it names the verdicts that cases
+may have (``permitted``), and those that at least one case must have (``required``). ``submissions.yaml`` adds rules for
 submissions and for cases whose paths match a pattern.
 """
 
@@ -21,7 +21,7 @@ from spoold.model.errors import ClientError
 DIRECTORY, FILE = "submissions", "submissions.yaml"
 LETTERS = ("AC", "WA", "TLE", "RTE")
 ACCEPTED, PARTLY = "accepted", "partially_accepted"
-OLDER = {  # results, of which the second is accepted with less than all points
+OLDER = {  # results; partially accepted means accepted with less than all points
     ACCEPTED: "AC",
     PARTLY: "PAC",
     "wrong_answer": "WA",
@@ -40,8 +40,8 @@ NEWER: Mapping[str, Mapping[str, Any]] = {
 TIME, LOWER = "use_for_time_limit", "lower"
 OWN_KEYS = ("permitted", "required", "score", "message", TIME, "language", "entrypoint")
 OTHER_KEYS = ("authors", "model_solution")
-MOST_STARS = 8  # of a pattern
-# Endings of the format's languages. A file with another one is no submission: a README, or one that is kept from use.
+MOST_STARS = 8  # in a pattern
+# Endings of the format's languages. A file with another ending is no submission, such as a README.
 ENDINGS = re.compile(
     r"4th|a68|ad[bs]|apl|bash|c|c\+\+|C|cc|cl|cob|cpp|crx?|cs|cxx|d|dart|def|erl|exs?|f90|forth|frt|fsx?|fth|go|hs|java|jl|"
     r"js|kt|lisp|lua|m|ml|mod|nim|odin|pas|php|pl|pm|py[23]?|rb|rkt|rs|scala|sh|sim|sno|ss|st|swift|ts|vb|zig"
@@ -50,7 +50,7 @@ TIME_RULES = {LOWER: ("permitted", ("AC", "WA", "RTE")), "upper": ("required", (
 
 
 class Rule(NamedTuple):
-    """A rule for the cases that ``pattern`` matches, "" is all."""
+    """A rule for the cases that match ``pattern``. "" matches all cases."""
 
     pattern: str
     permitted: tuple[str, ...]
@@ -60,10 +60,10 @@ class Rule(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """A submission of a package: its path, its name from ``submissions`` on, and what should come of it.
+    """A submission of a package: its path, its name from ``submissions`` on, and its expected result.
 
-    ``result`` is that of all test data, "" where only ``rules`` hold. ``timed`` are patterns of the cases whose times
-    make the limit, "" is all.
+    ``result`` is the expected result of all test data, "" if only ``rules`` apply. ``timed`` are patterns for the cases
+    whose times determine the time limit. "" matches all cases.
     """
 
     path: Path
@@ -76,14 +76,14 @@ class Submission(NamedTuple):
 
     @property
     def directory(self) -> str:
-        """Return the directory that says what should come of it."""
+        """Return the name of the directory, which states the expected result."""
         return self.name.partition("/")[0]
 
 
 def find(package: Package, *, is_older: bool, endings: Collection[str] = ()) -> tuple[list[Submission], list[str]]:
-    """Return the submissions of a package, and the names of what is none, or of which nothing is said.
+    """Return the submissions of a package, and the names of entries that are none or have no expectation.
 
-    ``endings`` are those of languages that are known here.
+    ``endings`` are those of the languages that are known here.
     """
     top = package.path / DIRECTORY
     said = (read_if_there(str(top / FILE)) if package.is_newer else None) or Document({}, printable(str(top / FILE)))
@@ -123,7 +123,7 @@ def _is_program(path: Path, endings: Collection[str]) -> bool:
 
 
 def _matching(said: Document, name: str, *, is_older: bool) -> list[Document]:
-    """Return all that is said of a submission: of its directory, and of the patterns that match it."""
+    """Return everything that is said about a submission: for its directory, and for patterns that match it."""
     directory = name.partition("/")[0]
     maps = {pattern: said.map(pattern) for pattern in said.values}
     own = maps.pop(directory, None)
@@ -142,7 +142,7 @@ def _of_document(said: Document) -> Iterator[Rule]:
 
 
 def _timed(said: Document) -> Iterator[str]:
-    """Yield the patterns of cases whose times make the limit, by what is said of it."""
+    """Yield patterns for the cases whose times determine the time limit."""
     if said.values.get(TIME) == LOWER:
         yield ""
     yield from (key for key, value in said.values.items() if isinstance(value, dict) and value.get(TIME) == LOWER)
@@ -169,7 +169,7 @@ def _rule(said: Document, pattern: str) -> Iterator[Rule]:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Tell whether a pattern matches a path, or a directory above it. ``*`` is within a name, ``{a,b}`` either."""
+    """Tell whether a pattern matches a path or a directory above it. ``*`` stays within a name; ``{a,b}`` is either."""
     if pattern.count("*") > MOST_STARS:
         raise ClientError(f"{printable(pattern)}: a pattern has {MOST_STARS} '*' at most")
     words, depth = [], 0
@@ -195,7 +195,7 @@ def broken(
     messages: Mapping[int, str],
     scores: Mapping[str, float],
 ) -> str:
-    """Return which rule does not hold, "" where all do; ``letters`` are the verdicts of cases by their places."""
+    """Return the rule that does not hold, "" where all hold. ``letters`` are the verdicts of cases by their places."""
     for rule in rules:
         names = {place: test.name for place, test in enumerate(tests) if place in letters}
         places = [place for place, name in names.items() if not rule.pattern or matches(rule.pattern, name)]

@@ -1,4 +1,4 @@
-"""Grading solutions: all requests of all of them through a spool, and what came of each solution."""
+"""Grading solutions: send all their requests through a spool, and put the results of each solution together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spoold.model.errors import ClientError
 
 
 class Runner:
-    """Runs solutions over one spool; counts what is done for the person who waits."""
+    """Runs solutions over one spool, and shows the person who waits how many are done."""
 
     def __init__(
         self, spool: client.Spool, *, jobs: int, again: bool, timeout: float | None, progress: Progress
@@ -28,7 +28,7 @@ class Runner:
         self._progress = progress
 
     def grade(self, requests: Requests, solutions: Sequence[Solution], over: Mapping[str, Any]) -> list[Graded]:
-        """Return what came of solutions, in their order; ``over`` are more keys of each request."""
+        """Return the results of solutions, in their order. ``over`` are further keys for each request."""
         pairs = [(chunk, solution) for chunk in requests.chunks for solution in solutions]
         programs = [
             sweep.Program(solution.name, _request(requests, solution, chunk, over)) for chunk, solution in pairs

@@ -1,4 +1,4 @@
-"""What came of a program and its cases, put together from its responses."""
+"""The result of a program and its cases, put together from its responses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ NOT_FAILED = (ACCEPTED, SKIPPED)
 
 
 class Graded(NamedTuple):
-    """What came of a program.
+    """The result of a program.
 
-    ``response`` has all its cases, as if it had been one request; ``cases`` are those, with their tests. ``verdict`` is
-    one of a case, or says why there are none: ``compile_error``, or a status in small letters. ``expected`` is what a
-    package says of it, and ``as_expected`` whether that is so; None where it says nothing.
+    ``response`` has all cases of the program, as if it had been one request. ``cases`` are these with their tests.
+    ``verdict`` is the verdict of a case, or tells why there are none: ``compile_error``, or a status in lower case.
+    ``expected`` is the result that a package expects. ``as_expected`` tells whether that came true; None where the
+    package expects nothing.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Graded(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Return what came of it, in a word."""
+        """Return the verdict, in one word."""
         return self.summary.verdict
 
     @property
@@ -46,19 +47,19 @@ class Graded(NamedTuple):
 
     @property
     def memory(self) -> int | None:
-        """Return the bytes of the largest case."""
+        """Return the bytes of the case that used most memory."""
         return max((case.run.memory for _, case in self.cases if case.run.memory is not None), default=None)
 
 
 def time_of(case: Case) -> float | None:
-    """Return the CPU seconds of a case, or those on the clock where nobody could measure them."""
+    """Return the CPU seconds of a case, or its seconds on the clock where CPU time was not measured."""
     if case.run.cpu_time is not None:
         return case.run.cpu_time
     return case.run.time if isinstance(case.run.time, float | int) else None
 
 
 def together(name: str, tests: Sequence[Test], results: Mapping[tuple[int, ...], Result]) -> Graded:
-    """Return what came of a program from the results of its chunks of cases."""
+    """Return the result of a program from the results of its chunks of cases."""
     first = next(iter(results.values()))
     worst = next((result for result in results.values() if result.response.status != COMPLETED), first)
     response = worst.response
@@ -86,7 +87,7 @@ def _without_cases(response: Response, tests: Sequence[Test]) -> Summary:
 
 
 def summary_of(cases: Sequence[tuple[Test, Case]]) -> Summary:
-    """Return what came of all cases, and of each group."""
+    """Return the score of all cases, and of each group."""
     groups: dict[str, list[tuple[Test, Case]]] = {}
     for test, case in cases:
         groups.setdefault(test.group, []).append((test, case))
@@ -103,7 +104,7 @@ def summary_of(cases: Sequence[tuple[Test, Case]]) -> Summary:
 
 
 def score_of(cases: Sequence[tuple[Test, Case]]) -> Score:
-    """Return what came of some cases: the verdict is that of the first that failed."""
+    """Return the score of some cases. The verdict is that of the first case that failed."""
     failed = next((case.verdict for _, case in cases if case.verdict not in NOT_FAILED), "")
     skipped = any(case.verdict == SKIPPED for _, case in cases)
     return Score(

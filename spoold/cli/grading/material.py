@@ -1,7 +1,7 @@
-"""Programs of a package: its submissions with the files that it includes, and its validator.
+"""The programs of a package: its submissions with the files that it includes, and its validator.
 
-A package may replace ``{{name}}`` in them by constants. Files that it includes lie beside a submission when that is
-compiled, in place of its own of the same name.
+A package may define constants, which replace ``{{name}}`` in these files. The files that it includes are put beside a
+submission when that is compiled. They replace the submission's own files of the same name.
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ from spoold.client.request import File
 from spoold.model.errors import ClientError
 
 CONSTANT = re.compile(r"\{\{([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?)\}\}")
-# Endings of two languages, of which the first line tells: Python 2 where it says so, Perl where it does, else Prolog.
+# Endings that two languages share. The first line decides: a .py file is Python 2 only if the line names python2, and a
+# .pl file is Prolog unless the line names perl.
 LANGUAGES = {".py": (re.compile(rb"#!.*python2"), "python2"), ".pl": (re.compile(rb"#!.*perl"), "prolog")}
 ENDINGS = {".py2": "python2", ".py3": "python"}
 FIRST_LINE = 200  # bytes
-NAMES = {"python3": "python", "pypy3": "python", "python3numpy": "python", "cpp": "cpp"}  # that languages have there
-INCLUDES = {"python": ("python3", "python"), "cpp": ("cpp", "c++")}  # and their directories
+# names of languages in packages, and ours
+NAMES = {"python3": "python", "pypy3": "python", "python3numpy": "python", "cpp": "cpp"}
+# our names of languages, and their directories in include/
+INCLUDES = {"python": ("python3", "python"), "cpp": ("cpp", "c++")}
 VALIDATORS = ("output_validators", "output_validator")
 SCRIPTS = ("build", "run")
-TOOLS = ("gcc", "python3")  # on which scripts of a validator may count
+TOOLS = ("gcc", "python3")  # tools that the scripts of a validator may expect
 BUILD = "[ ! -e build ] || ./build\n"
 RUN = 'exec ./run "$@"\n'
-VALIDATOR = "spoold-validator.sh"  # what the validator's run.sh is called
-# The exit code is to be the verdict, whatever the scores are: so these go into the message, see ``results``.
+VALIDATOR = "spoold-validator.sh"  # the new name of a validator's own run.sh
+# The exit code must be the verdict, whatever the scores are. So this moves the scores into the message, from which
+# ``results`` takes them.
 SCORED = f"""\
 ./{VALIDATOR} "$@"
 code=$?
@@ -55,7 +59,7 @@ if [ "$code" = 42 ]; then
 fi
 exit "$code"
 """
-# Where its tools run programs otherwise than people do. Theirs give a stack as much as there is memory.
+# Commands of the tools for packages that differ from ours. Those tools allow a stack as large as the memory.
 AS_THERE = {
     "bash": 'exec bash "./$main" "$@"',
     "java": 'exec java -XX:+UseSerialGC -Xss64m "$class" "$@"',
@@ -64,7 +68,7 @@ AS_THERE = {
 
 
 def files_of(package: Package, finder: Finder, submission: Submission) -> Sequence[File]:
-    """Return the files of a submission, as a request has them; raises :class:`ClientError`."""
+    """Return the files of a submission, as a request has them. Raises :class:`ClientError`."""
     from spoold.cli import languages  # noqa: PLC0415 - --help need not wait for it
 
     path, table = submission.path, known(finder)
@@ -80,9 +84,9 @@ def files_of(package: Package, finder: Finder, submission: Submission) -> Sequen
 
 
 def _language(finder: Finder, submission: Submission) -> str | None:
-    """Return the name of a submission's language where its ending does not tell it.
+    """Return the name of a submission's language; None where the ending tells it.
 
-    Raises :class:`ClientError` for one that is not in the table.
+    Raises :class:`ClientError` for a language that is not in the table.
     """
     if submission.language or finder.language:
         asked = submission.language or finder.language or ""
@@ -101,7 +105,7 @@ def _language(finder: Finder, submission: Submission) -> str | None:
 
 
 def _includes(package: Package, finder: Finder, path: Path, language: str | None) -> dict[str, Path]:
-    """Return the files that a package includes, by their names: those for all, and those for the language."""
+    """Return the files that a package includes, by name: those for all languages, and those for this language."""
     top = package.path / "include"
     if not top.is_dir():
         return {}
@@ -122,7 +126,7 @@ def _includes(package: Package, finder: Finder, path: Path, language: str | None
 def _laid_out(
     package: Package, directory: Path, path: Path, included: Mapping[str, Path] | None = None, entrypoint: str = ""
 ) -> list[Path]:
-    """Put a program and the files with it into a directory; return them, the one to run first."""
+    """Copy a program and its included files into a directory. Return the copies; the first is the one to run."""
     if path.is_dir():
         is_own = path.resolve().is_relative_to(package.path.resolve())
         _copy(package.path if is_own else path, path, directory, (path.resolve(),))
@@ -144,7 +148,7 @@ def _laid_out(
 
 
 def _copy(top: Path, path: Path, directory: Path, ancestors: tuple[Path, ...]) -> None:
-    """Copy what is in a directory. A link is followed where it leads to something in ``top``."""
+    """Copy the content of a directory. A link is followed where it leads to something in ``top``."""
     for entry in sorted(path.iterdir()):
         if entry.name in tree.NOT_NEEDED:
             continue
@@ -160,7 +164,7 @@ def _copy(top: Path, path: Path, directory: Path, ancestors: tuple[Path, ...]) -
 
 
 def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[File]:
-    """Return files in which constants are replaced by what they stand for."""
+    """Return files with the constants replaced by their values."""
     if not constants:
         return files
 
@@ -170,13 +174,13 @@ def replaced(files: Sequence[File], constants: Mapping[str, str]) -> Sequence[Fi
     made = []
     for file in files:
         if "content" in file and file.get("encoding", "utf8") == "utf8":
-            file = {**file, "content": CONSTANT.sub(value, file["content"])}  # noqa: PLW2901 - the same, replaced
+            file = {**file, "content": CONSTANT.sub(value, file["content"])}  # noqa: PLW2901 - the same file, replaced
         made.append(file)
     return made
 
 
 def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
-    """Return the validator of outputs as a request has it, None where a package goes by the default one."""
+    """Return the output validator as a request has it; None where a package uses the default one."""
     top = next((found for name in VALIDATORS if (found := package.path / name).is_dir()), None)
     if not package.has_validator or top is None:
         if package.has_validator and not package.is_newer:
@@ -192,13 +196,13 @@ def checker(package: Package, finder: Finder) -> dict[str, Any] | None:
 
 
 def _scored(files: Sequence[File]) -> list[File]:
-    """Return a validator that has its scores put into its message."""
+    """Return the files of a validator, with a run.sh that moves its scores into its message."""
     made = [File(**{**file, "name": VALIDATOR}) if file["name"] == "run.sh" else file for file in files]
     return [*made, client.file("run.sh", SCORED)]
 
 
 def known(finder: Finder) -> dict[str, tongues.Language]:
-    """Return the table of languages, with the commands that tools for packages have."""
+    """Return the table of languages, with the commands that tools for packages use."""
     return {
         name: replace(language, run=AS_THERE[name]) if name in AS_THERE else language
         for name, language in finder.known.items()
@@ -206,7 +210,7 @@ def known(finder: Finder) -> dict[str, tongues.Language]:
 
 
 def _validator(package: Package, finder: Finder, top: Path) -> Path | None:
-    """Return the one program that is in a directory, or that the directory is; None where it is empty."""
+    """Return the one program in a directory, or the directory if that is the program; None where it is empty."""
     entries = [inside(package, each) for each in sorted(top.iterdir()) if not each.name.startswith(".")]
     directories = [each for each in entries if each.is_dir()]
     sources = [each for each in entries if finder.is_source(each)]

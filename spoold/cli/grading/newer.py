@@ -1,6 +1,7 @@
-"""Scores by the newer format: ``secret`` and its groups have at most ``max_score`` points, by all, sum or minimum.
+"""Scores by the newer format. ``secret`` and its groups have at most ``max_score`` points.
 
-In a pass-fail problem a submission is accepted where all cases are.
+The score of a group is the sum of its cases, or their minimum, or all or nothing (``pass-fail``). In a pass-fail
+problem a submission is accepted if all cases are accepted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ WAYS = ("pass-fail", "sum", "min")
 
 
 class Rules(NamedTuple):
-    """The rules of a group: ``most`` is infinite where nothing bounds it. The groups ``needs`` have to pass before."""
+    """The rules of a group.
+
+    ``most`` is infinite where there is no bound. The groups in ``needs`` have to pass first.
+    """
 
     most: float
     way: str
@@ -26,7 +30,7 @@ class Rules(NamedTuple):
 
 
 def rules(group: Group) -> Rules:
-    """Return the rules of a group; raises :class:`ClientError` for what cannot be."""
+    """Return the rules of a group. Raises :class:`ClientError` for invalid ones."""
     said = group.settings
     is_all = group.name == SECRET
     way = said.text("score_aggregation", "sum" if is_all else "pass-fail")
@@ -56,11 +60,11 @@ class Scorer:
 
     @property
     def most(self) -> float:
-        """Return how many points there are."""
+        """Return the most points that are possible."""
         return self.rules[SECRET].most if SECRET in self.rules else math.inf
 
     def points(self) -> dict[int, float]:
-        """Return what each case is worth: nothing where only a validator knows."""
+        """Return the points that each case is worth: 0 where only a validator decides."""
         worth = dict.fromkeys(range(len(self._data.tests)), 0.0 if self._is_scoring else 1.0)
         for name, said in self.rules.items():
             places = self._places(name)
@@ -70,7 +74,7 @@ class Scorer:
         return worth
 
     def _places(self, name: str) -> list[int]:
-        """Return the cases of a group, or of ``secret`` those that are in no group."""
+        """Return the cases of a group. For ``secret``, return those that are in no group."""
         group = self._data.find(name)
         places = group.places() if group else []
         if name != SECRET:
@@ -79,7 +83,7 @@ class Scorer:
         return [place for place in places if place not in inner]
 
     def score(self, points: Mapping[int, float], passed: Mapping[int, bool]) -> dict[str, float]:
-        """Return the points of each group, and of ``secret``, by what each case got and whether it is accepted."""
+        """Return the points of each group and of ``secret``, by the points of each case and whether it is accepted."""
         found: dict[str, float] = {}
         for group in self.groups:
             if group.name != SECRET:
@@ -98,7 +102,7 @@ class Scorer:
         return (math.fsum if said.way == "sum" else min)([points[place] for place in places] or [0.0])
 
     def _may(self, said: Rules, passed: Mapping[int, bool]) -> bool:
-        """Tell whether all groups that have to pass before have done so."""
+        """Tell whether all groups that have to pass first have passed."""
         groups = [group for name in said.needs if (group := self._data.find(name))]
         return all(passed[place] for group in groups for place in group.places())
 

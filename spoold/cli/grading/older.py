@@ -1,7 +1,8 @@
-"""Results of groups by the older format: the default grader, with its flags.
+"""Results of groups by the older format: the default grader and its flags.
 
-A group gets the results of its cases and groups, in order; with ``on_reject: break`` none after the first that is not
-accepted. Its grader makes a verdict and a score of them. Verdicts are the letters of that format.
+A group has the results of its cases and subgroups, in order. With ``on_reject: break``, the results after the first one
+that is not accepted are left out. The group's grader combines the results into a verdict and a score. Verdicts are the
+letters of the older format.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ FLAGS = ("ignore_sample", "accept_if_any_accepted")
 
 
 class Outcome(NamedTuple):
-    """What came of a case or a group: a verdict, and a score; None of a case for which nobody said one."""
+    """The result of a case or a group: a verdict and a score. The score is None for a case to which nobody gave one."""
 
     verdict: str
     score: float | None
@@ -45,8 +46,8 @@ class Rules(NamedTuple):
 
 
 def rules(group: Group, package: Package) -> Rules:
-    """Return the rules of a group; raises :class:`ClientError` for what cannot be."""
-    # Some keys stood in problem.yaml before there was a format with a name.
+    """Return the rules of a group. Raises :class:`ClientError` for invalid ones."""
+    # Before the format had a name, some keys were in problem.yaml.
     said = Document({**group.inherited, **_old_keys(package)}, group.settings.where)
     if said.text("grading", "default") != "default":
         raise said.wrong("grading", "graders of a package's own cannot be run here")
@@ -82,7 +83,7 @@ def _range(said: Document) -> tuple[float, float]:
 
 
 class Grader:
-    """Grades the test data of a package, by what came of each case."""
+    """Grades the test data of a package from the results of its cases."""
 
     def __init__(self, package: Package, data: Data) -> None:
         self._data = data
@@ -94,18 +95,21 @@ class Grader:
 
     @property
     def most(self) -> float:
-        """Return the largest score that there may be."""
+        """Return the largest possible score."""
         return self.rules[""].most
 
     def stop(self) -> bool | str:
-        """Return what cases after one that fails have no part in: those of its group, or all."""
+        """Return ``stop_on_failure`` for requests: a failed case skips the rest of all, of its group, or nothing."""
         if all(each.breaks for each in self.rules.values()):
             return True
         with_cases = [group.name for group in self._data.root.groups() if group.own]
         return "group" if all(self.rules[name].breaks for name in with_cases) else False
 
     def grade(self, outcomes: Mapping[int, Outcome]) -> dict[str, Outcome]:
-        """Return the result of each group by its name, of all by ``""``. Groups that were not reached have none."""
+        """Return the result of each group by name; ``""`` is the result of all.
+
+        Groups that were not reached have none.
+        """
         found: dict[str, Outcome] = {}
         self._grade(self._data.root, outcomes, found)
         return found
@@ -118,7 +122,7 @@ class Grader:
             results.append(result)
             if said.breaks and result.verdict != "AC":
                 break
-        # The flag is inherited as all are, and means something at the top alone.
+        # Groups inherit this flag like all flags, but it has a meaning only at the top.
         found[group.name] = together(results, [each for each in said.flags if not group.name or each != FLAGS[0]])
         return found[group.name]
 
@@ -131,7 +135,7 @@ class Grader:
 
 
 def together(results: Sequence[Outcome], flags: Sequence[str]) -> Outcome:
-    """Return what the default grader makes of results in order."""
+    """Return the result that the default grader makes from a list of results."""
     if not results:
         return Outcome("AC", 0.0)
     if any(result.verdict == "JE" for result in results):

@@ -21,7 +21,7 @@ POINTS = re.compile(r"(?:(?P<group>.*)=)?(?P<points>[0-9]+(?:\.[0-9]+)?)", re.DO
 
 
 def compare(words: str) -> dict[str, Any]:
-    """Return the rules of a request; raises :class:`click.UsageError`."""
+    """Return the ``compare`` rules of a request. Raises :class:`click.UsageError`."""
     made: dict[str, Any] = {}
     for word in words.replace(",", " ").split():
         key, separator, value = word.partition("=")
@@ -45,7 +45,10 @@ def _number(word: str, value: str) -> float:
 
 
 def with_points(tests: Sequence[Test], said: Sequence[str]) -> list[Test]:
-    """Return the cases with what they are worth: all of them, or those of a group, share so many points."""
+    """Return the cases with their points.
+
+    Each text in ``said`` spreads points over all cases, or over those of a group.
+    """
     made = list(tests)
     for text in said:
         match = POINTS.fullmatch(text)
@@ -62,5 +65,5 @@ def with_points(tests: Sequence[Test], said: Sequence[str]) -> list[Test]:
 
 
 def is_in(test: Test, group: str) -> bool:
-    """Tell whether a case is in a group, or in one that is in it; "" are those of no group."""
+    """Tell whether a case is in a group or in one of its subgroups. "" stands for the cases in no group."""
     return test.group == group or bool(group and test.group.startswith(f"{group}/"))

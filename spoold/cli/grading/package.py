@@ -1,10 +1,9 @@
-"""Problem packages as of Kattis, ICPC contests and DOMjudge: ``problem.yaml``, and where all else of one is.
+"""Problem packages as for Kattis, ICPC contests and DOMjudge: ``problem.yaml``, and the places of all other parts.
 
-Two formats are known. The **older** one is called ``legacy``, and is meant where nothing is said. The **newer** one is
-``2025-09``, whose drafts were called ``2023-07``. A package of the newer format whose test data have ``testdata.yaml``
-is of an early draft, and is scored as in the older one, which is what tools for it do.
-
-https://www.kattis.com/problem-package-format/ describes both.
+Two formats are known. The **older** one is called ``legacy``, and is the default. The **newer** one is ``2025-09``,
+whose drafts were called ``2023-07``. A package of the newer format whose test data have ``testdata.yaml`` follows an
+early draft. It is scored as in the older format, because other tools for it do so.
+https://www.kattis.com/problem-package-format/ describes both formats.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ REFUSED = {
     "multi-pass": "its programs are run several times, with input that a judge makes in between",
     "submit-answer": "what is submitted are answers, and no programs",
 }
-TYPICAL = {  # of problemtools, where a package says nothing
+TYPICAL = {  # limits of problemtools where a package names none
     "memory": 1024.0,
     "output": 8.0,
     "compilation_time": 60.0,
@@ -39,16 +38,16 @@ TYPICAL = {  # of problemtools, where a package says nothing
     "validation_output": 8.0,
 }
 MIB = 1 << 20
-# What a program takes by itself: there its code and libraries count as its memory, and here they don't. It is more than
-# the 2 MiB to which a limit is exact.
+# Memory that a program's code and libraries take. Tools for packages count it, and spoold does not, so the limit is
+# lowered by it. It is more than the 2 MiB to which a limit is exact.
 OF_ITSELF = 4.0  # MiB
 
 
 class Limits(NamedTuple):
-    """Limits of a package: seconds, and MiB. ``time`` is None where the accepted submissions make it.
+    """Limits of a package, in seconds and MiB. ``time`` is None where the accepted submissions determine it.
 
-    It is the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A submission
-    that should be too slow may be so with ``margin`` times the limit alone.
+    The limit is then the time of the slowest of these times ``factor``, rounded up to a multiple of ``resolution``. A
+    submission of the package also counts as expected if its result is right with ``margin`` times the limit.
     """
 
     time: float | None
@@ -64,14 +63,14 @@ class Limits(NamedTuple):
     validation_output: float
 
     def time_for(self, slowest: float) -> float:
-        """Return the time limit for the time of the slowest accepted submission."""
+        """Return the time limit that follows from the time of the slowest accepted submission."""
         return max(1, math.ceil(slowest * self.factor / self.resolution - 1e-9)) * self.resolution
 
 
 class Package(NamedTuple):
-    """A package: ``flags`` are those of its validator in all test data, ``has_validator`` whether it brings one.
+    """A package. ``flags`` are the validator flags for all test data. ``has_validator``: it may have its own validator.
 
-    ``custom_scores``: the validator says how many points there are.
+    ``custom_scores`` says that the validator determines the points.
     """
 
     path: Path
@@ -87,7 +86,7 @@ class Package(NamedTuple):
 
 
 def load(path: Path) -> Package:
-    """Return a package; raises :class:`ClientError` for what is none, or cannot be graded here."""
+    """Return a package. Raises :class:`ClientError` for a directory that is none, or that cannot be graded here."""
     document = read(str(path / FILE))
     version = document.text("problem_format_version", "legacy")
     newer = NEWER.fullmatch(version) is not None
@@ -138,7 +137,7 @@ def _limits(document: Document, *, newer: bool) -> Limits:
 
 
 def _constants(document: Document) -> dict[str, str]:
-    """Return what stands for ``{{name}}`` and ``{{name.variant}}``."""
+    """Return the values of ``{{name}}`` and ``{{name.variant}}``."""
     found: dict[str, str] = {}
     constants = document.map("constants")
     for name in constants.values:
@@ -152,12 +151,12 @@ def _constants(document: Document) -> dict[str, str]:
 
 
 def inside(package: Package, path: Path) -> Path:
-    """Return a path of a package; raises :class:`ClientError` where it leads out of it, or nowhere."""
+    """Return a path in a package. Raises :class:`ClientError` where a link leads out of it or to nothing."""
     return below(package.path, path)
 
 
 def below(top: Path, path: Path) -> Path:
-    """Return a path in a directory; raises :class:`ClientError` where it leads out of that, or nowhere."""
+    """Return a path in a directory. Raises :class:`ClientError` where a link leads out of it or to nothing."""
     if not path.exists():
         raise ClientError(f"{printable(str(path))} is a link to {printable(os.readlink(path))}, where nothing is")
     if not path.resolve().is_relative_to(top.resolve()):
@@ -166,7 +165,7 @@ def below(top: Path, path: Path) -> Path:
 
 
 def run_limits(package: Package, seconds: float) -> dict[str, object]:
-    """Return limits of a request in which a case has so much CPU time."""
+    """Return the limits of a request that give each case ``seconds`` of CPU time."""
     limits = package.limits
     return {
         "run": {
@@ -183,7 +182,7 @@ def run_limits(package: Package, seconds: float) -> dict[str, object]:
 
 
 def checker_limits(package: Package) -> dict[str, object]:
-    """Return limits of the validator."""
+    """Return the limits of the validator."""
     limits = package.limits
     return {
         "run": {
@@ -199,7 +198,7 @@ def checker_limits(package: Package) -> dict[str, object]:
 
 
 def comparison(flags: Sequence[str], where: str) -> dict[str, object]:
-    """Return the rules of comparing that flags of the default validator mean; raises :class:`ClientError`."""
+    """Return the comparison rules for flags of the default validator. Raises :class:`ClientError` for other flags."""
     rules: dict[str, object] = {"like": "kattis"}
     keys = {
         "float_absolute_tolerance": ("float_absolute",),

@@ -1,4 +1,4 @@
-"""Grading by a problem package: its test data, limits and validator, and what it says of its submissions."""
+"""Grading by a problem package: its test data, limits, validator, and expectations for its submissions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from spoold.cli.grading.command import Wanted
     from spoold.cli.grading.flow import Runner
 
-LONG = 300.0  # CPU seconds of an accepted submission, as long as there is no limit
+LONG = 300.0  # CPU seconds for an accepted submission while there is no limit yet
 
 
 def grade(runner: Runner, finder: Finder, path: Path, given: Sequence[Path], wanted: Wanted) -> list[Graded]:
-    """Return what came of the submissions that are given, or of those of the package."""
+    """Return the results of the given submissions, or of those of the package where none are given."""
     if wanted.compare or wanted.checker or wanted.points:
         raise click.UsageError("--compare, --checker and --points are what the package says")
     package = load(path)
@@ -73,14 +73,14 @@ class _Grading:
         return self._judge.package.limits
 
     def of_given(self, solutions: Sequence[Solution]) -> list[Graded]:
-        """Return what came of submissions that are no part of the package."""
+        """Return the results of submissions that are no part of the package."""
         limit = self._time_limit()
         requests = Requests(self._suite._replace(stop=self._wanted.stop or self._judge.stop()))
         ran = self._runner.grade(requests, self._with_includes(solutions), self._keys(limit))
         return [self._judge.judged(graded, limit) for graded in ran]
 
     def of_own(self) -> list[Graded]:
-        """Return what came of those of the package, and whether it is what it should be."""
+        """Return the results of the package's own submissions, and whether they are as expected."""
         limit = self._time_limit()
         by_result = all(not submission.rules for submission in self._own)
         stop = self._wanted.stop or (self._judge.stop() if by_result else False)
@@ -92,7 +92,7 @@ class _Grading:
         return [self._judge.checked(found[each.name], each, limit, margin) for each in self._own]
 
     def _time_limit(self) -> float:
-        """Return the limit: the one that is asked for, the package's, or that of its accepted submissions."""
+        """Return the time limit: of the command line, of the package, or by its accepted submissions."""
         if self._wanted.time:
             return float(self._wanted.keys()["limits"]["run"]["cpu_time"])
         if self._limits.time is not None:
@@ -115,7 +115,7 @@ class _Grading:
         return limit
 
     def _keys(self, seconds: float) -> dict[str, Any]:
-        """Return keys of requests in which a case has so much CPU time."""
+        """Return the keys of requests that give each case ``seconds`` of CPU time."""
         keys = self._wanted._replace(time=None).keys()
         limits: dict[str, Any] = run_limits(self._judge.package, seconds)
         asked: Mapping[str, Any] = keys.get("limits", {})
@@ -128,7 +128,10 @@ class _Grading:
         return Solution(submission.name, lambda: material.files_of(package, finder, submission), submission.path)
 
     def _with_includes(self, solutions: Sequence[Solution]) -> list[Solution]:
-        """Return solutions with the files that the package includes; what cannot be sent is refused as ever."""
+        """Return solutions with the files that the package includes.
+
+        Files that must not be sent are refused as usual.
+        """
 
         def with_includes(each: Solution) -> Solution:
             made = self._solution(Submission(each.path, each.name, "", ()))
@@ -144,7 +147,7 @@ class _Grading:
 
 
 def _times(graded: Graded, patterns: Sequence[str]) -> list[float]:
-    """Return the times of the cases that patterns match."""
+    """Return the times of the cases that match one of the patterns."""
     return [
         time
         for test, case in graded.cases

@@ -1,7 +1,7 @@
-"""Reports of gradings in the formats of others: JUnit's XML, Gradescope's ``results.json``, and CTRF.
+"""Reports of gradings in formats of other tools: JUnit's XML, Gradescope's ``results.json``, and CTRF.
 
-Gradescope shows a report to the person who is graded. So of a hidden case it has the points alone, and says that it is
-hidden. The two others are for whoever grades, and have all of it.
+Gradescope shows its report to the person who is graded. So for a hidden case it contains only the points, and says that
+the case is hidden. The two other reports are for graders, and contain everything.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _suite(graded: Graded) -> str:
     errors = verdicts.count(JUDGE_ERROR)
     skipped = verdicts.count(SKIPPED)
     failures = sum(verdict not in (ACCEPTED, SKIPPED, JUDGE_ERROR) for verdict in verdicts)
-    if not graded.cases:  # it was not run: that is a case that failed
+    if not graded.cases:  # a solution that was not run counts as one failed case
         errors = 1
         problem = f"<error message={_attribute(graded.verdict)}>{_text(shown.why(graded))}</error>"
         cases = f'    <testcase classname={name} name="compile and run">{problem}</testcase>\n'
@@ -75,7 +75,7 @@ def _text(text: str) -> str:
 
 
 def _output(case: Case) -> str:
-    """Return what a case printed, cut."""
+    """Return the shortened output of a case."""
     parts = []
     for name, data in (("stdout", case.run.stdout_data), ("stderr", case.run.stderr_data)):
         if data:
@@ -88,7 +88,7 @@ def _output(case: Case) -> str:
 
 
 def write_gradescope(path: str, graded: Sequence[Graded]) -> None:
-    """Write Gradescope's results: of one solution a file, of several a directory with a file for each."""
+    """Write Gradescope's results: a file for one solution, or a directory with a file for each of several."""
     if len(graded) == 1:
         records.write(path, msgspec.json.format(msgspec.json.encode(_gradescope(graded[0])), indent=2) + b"\n")
         return
@@ -190,15 +190,15 @@ def _version() -> str:
         return ""
 
 
-# Options of ``grade`` that name a file, and what writes it. Another format is one line more.
 def write_html(path: str, graded: Sequence[Graded]) -> None:
-    """Write a page to look at: what failed first, with what it printed and what was expected."""
+    """Write a page to look at: failures first, with their output and the expected output."""
     rows = [report.Row(records.shown(each.name), " ".join(each.ids), each.response) for each in graded]
     cases = dict.fromkeys(case.name for each in graded for _, case in each.cases)
     made = f"{TOOL}, {time.strftime('%Y-%m-%d %H:%M %Z')}"
     records.write(path, report.html("Grades", rows, list(cases), made).encode())
 
 
+# Options of ``grade`` and the functions that write their files. A new format needs an entry here and in FILES.
 WRITERS: Mapping[str, Callable[[str, Sequence[Graded]], None]] = {
     "csv": write_csv,
     "html": write_html,

@@ -1,10 +1,10 @@
-"""What came of a submission by the rules of its package: verdicts, scores and groups, with one time limit.
+"""The result of a submission by the rules of its package: verdicts, scores and groups, for a time limit.
 
-A case may have run longer than the limit, since submissions that should be too slow have to be so with a margin. So
-verdicts are looked at twice: as they are with the limit, and with the margin.
+A submission of the package runs with a margin above the time limit, so a case may have run longer than the limit. Its
+verdicts are determined twice, with the limit and with the margin. The submission is as expected if one of the two is.
 
-A validator's exit code is the verdict, and its scores stand at the beginning of the message, where ``material`` has it
-put them: 0 points are no wrong answer there, and a score may be any number.
+The exit code of a validator is the verdict. Its scores are at the beginning of the message, where the run.sh of
+``material`` puts them. So 0 points do not make an answer wrong, and a score may be any number.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ LETTERS = {
     "output_limit": "OLE",
     "judge_error": "JE",
 }
-IN_RULES = {"OLE": "RTE"}  # of which submissions.yaml has no letter
+IN_RULES = {"OLE": "RTE"}  # submissions.yaml has no letter for OLE
 SCORE = re.compile(r"score(?P<multiplier>_multiplier)?=(?P<number>\S*) ?")
 NOT_RUN = ("COMPLETED", "COMPILE_FAILED")
 
 
 class _Found(NamedTuple):
-    """Results with a limit: letters and cases by their places, the result of all, and scores by group."""
+    """The result with a limit: letters and cases by place, the verdict of all, the score, and both for each group."""
 
     letters: Mapping[int, str]
     cases: Mapping[int, Case]
@@ -52,7 +52,7 @@ class _Found(NamedTuple):
 
 
 class Judge:
-    """Knows how a package scores."""
+    """Determines verdicts and scores by the rules of a package."""
 
     def __init__(self, package: Package, data: Data) -> None:
         self.package = package
@@ -63,7 +63,7 @@ class Judge:
 
     @functools.cached_property
     def tests(self) -> list[Test]:
-        """Return the cases, with what they are worth: nothing where only a validator knows."""
+        """Return the cases with the points that they are worth: 0 where only a validator decides."""
         tests = self._data.tests
         if self._newer:
             worth = self._newer.points()
@@ -75,15 +75,15 @@ class Judge:
 
     @property
     def most(self) -> float:
-        """Return how many points there are; infinite where nothing says it."""
+        """Return the most points that are possible; infinite where nothing says it."""
         return self._older.most if self._older else self._newer.most if self._newer else math.inf
 
     def stop(self) -> bool | str:
-        """Return which cases may be skipped after one that fails."""
+        """Return the ``stop_on_failure`` of requests: which cases may be skipped after one that fails."""
         return self._older.stop() if self._older else False
 
     def judged(self, graded: Graded, limit: float) -> Graded:
-        """Return what came of a submission with a time limit."""
+        """Return the result of a submission for a time limit."""
         if graded.response.status != COMPLETED:
             of_points = self.most if self.package.is_scoring else float(len(self._data.tests))
             return graded._replace(summary=replace(graded.summary, of_points=_finite(of_points)))
@@ -94,7 +94,7 @@ class Judge:
         return graded._replace(cases=cases, summary=summary, response=response)
 
     def checked(self, graded: Graded, submission: Submission, limit: float, margin: float) -> Graded:
-        """Return the same, and whether it is what should come of it: with the limit, or with the margin."""
+        """Return what ``judged`` does, and whether the result is as expected, with the limit or with the margin."""
         judged = self.judged(graded, limit)._replace(expected=submission.directory)
         status = graded.response.status
         if status not in NOT_RUN:
@@ -107,7 +107,7 @@ class Judge:
         return judged._replace(as_expected=not why, why=why)
 
     def _broken(self, found: _Found, submission: Submission) -> str:
-        """Return why a submission is not what it should be, "" where it is."""
+        """Return why a result is not the expected one, "" where it is."""
         wanted = submission.result
         result = found.result
         if wanted == "PAC":
@@ -142,7 +142,7 @@ class Judge:
         return _Found(letters, cases, result, sum(case.points for case in cases.values()), {})
 
     def _scored(self, place: int, case: Case) -> tuple[Case, float | None]:
-        """Return a case with its points, and the score that its validator gave it, None where it gave none."""
+        """Return a case with its points, and the score from its validator, None where it gave no score."""
         match = SCORE.match(case.message or "")
         if match is None:
             return case, None
@@ -233,7 +233,7 @@ def _finite(number: float) -> float:
 
 
 def _at(case: Case, limit: float) -> Case:
-    """Return a case as it would have been with a time limit."""
+    """Return a case as it would have ended with a time limit."""
     seconds = time_of(case)
     if case.verdict in (SKIPPED, "time_limit") or seconds is None or seconds <= limit:
         return case

@@ -1,4 +1,4 @@
-"""What came of solutions, as a person sees it on a terminal."""
+"""Results of solutions, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {ACCEPTED: "bold green", PARTIAL: "bold yellow", "skipped": "bold yell
 
 
 def table(graded: Sequence[Graded], *, terminal: bool) -> Iterator[str | Table]:
-    """Yield a row for each solution; all of them where it is piped."""
+    """Yield a table with a row for each solution. Where it is piped, all rows are there."""
     has_expected = any(each.as_expected is not None or each.expected for each in graded)
     headings = ["solution", "verdict", *(["expected"] if has_expected else []), "accepted", "points", "time", "memory"]
     made = Table(*headings, "", right=("accepted", "points", "time", "memory"))
@@ -46,7 +46,7 @@ def _expected(graded: Graded) -> str:
 
 
 def why(graded: Graded) -> str:
-    """Return in a line where a solution failed first, and how."""
+    """Return in one line where a solution failed first, and how."""
     if graded.why:
         return printable(graded.why)
     if graded.response.reason:
@@ -64,7 +64,7 @@ def why(graded: Graded) -> str:
 
 
 def how(case: Case) -> str:
-    """Return in a line what is wrong with a case."""
+    """Return in one line what is wrong with a case."""
     words = [case.verdict.replace("_", " ")]
     if case.run.signal:
         words.append(printable(case.run.signal))
@@ -81,7 +81,7 @@ def how(case: Case) -> str:
 
 
 def difference(case: Case) -> str:
-    """Return what is printed and what is expected at the first place that is not right."""
+    """Return what was printed and what was expected at the first place that is wrong."""
     found = case.difference
     if found is None:
         return ""
@@ -91,7 +91,7 @@ def difference(case: Case) -> str:
 
 
 def summary(graded: Sequence[Graded], span: float) -> str:
-    """Return a line that counts what came of all."""
+    """Return a line that counts the results by verdict."""
     counts = Counter(each.verdict for each in graded)
     said = ", ".join(f"{count} {printable(verdict).replace('_', ' ')}" for verdict, count in counts.most_common())
     there = sum(each.was_there for each in graded)
@@ -106,7 +106,7 @@ def summary(graded: Sequence[Graded], span: float) -> str:
 
 
 def code(graded: Sequence[Graded]) -> int:
-    """Return the exit code: the highest of all. Where a package says what comes of a solution, that is what counts."""
+    """Return the exit code: the highest of all. If a package expects a result, the code tells whether it came."""
     return max(map(_code, graded), default=exits.OK)
 
 
@@ -122,5 +122,5 @@ def _code(graded: Graded) -> int:
 
 
 def stream(text: str, encoding: str) -> str:
-    """Return an output as a person reads it."""
+    """Return an output as readable text."""
     return readable(decoded(text, encoding))

@@ -1,4 +1,4 @@
-"""The programs that are graded, and checkers: files and directories, in whatever language."""
+"""The programs that are graded, and checkers: files and directories, in any known language."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ TESTLIB = b"testlib.h"
 
 
 class Solution(NamedTuple):
-    """A program by its name, and what makes the files of its request; that raises :class:`SpooldError`, or OSError.
+    """A program: its name, and a function that makes the files of its request.
 
-    ``path`` is where it lies, and ``folder`` where it was found, None where it was named.
+    The function may raise :class:`SpooldError` or OSError. ``path`` is its place. ``folder`` is the directory in which
+    it was found, None if it was named itself.
     """
 
     name: str
@@ -33,14 +34,14 @@ class Solution(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The solutions, and what in a directory is none."""
+    """The solutions, and the entries of a directory that are none."""
 
     solutions: list[Solution]
     left_out: list[str]
 
 
 class Finder:
-    """Finds programs. ``packages`` are attributes of nixpkgs that each needs beside those of its language."""
+    """Finds programs. ``packages`` are attributes of nixpkgs that each needs in addition to those of its language."""
 
     def __init__(self, language: str | None = None, packages: Sequence[str] = ()) -> None:
         self.language = language
@@ -57,10 +58,10 @@ class Finder:
         return frozenset(ending for language in self.known.values() for ending in language.extensions)
 
     def find(self, paths: Sequence[Path]) -> Found:
-        """Return the solutions that arguments are.
+        """Return the solutions that arguments name.
 
-        One directory alone, which is no program by itself, has some in it. Raises :class:`ClientError` where two have
-        the same name.
+        A single directory that is no program itself contains solutions. Raises :class:`ClientError` where two solutions
+        have the same name.
         """
         found = Found([], [])
         if len(paths) == 1 and paths[0].is_dir() and not self.is_one(paths[0]):
@@ -80,7 +81,7 @@ class Finder:
         return found
 
     def of(self, path: Path, name: str, folder: Path | None = None) -> Solution:
-        """Return the solution that a file or a directory is, which was found in a folder or was named."""
+        """Return the solution in a file or a directory, which was found in ``folder`` or named itself."""
         return Solution(name, lambda: self.files(path, folder), path, folder)
 
     def files(self, path: Path, folder: Path | None = None) -> Sequence[File]:
@@ -96,17 +97,20 @@ class Finder:
         return path.suffix[1:] in self.endings and path.is_file()
 
     def has_source(self, path: Path) -> bool:
-        """Tell whether a directory is a program: with scripts, or with a file in a known language."""
+        """Tell whether a directory is a program: it has scripts, or a file in a known language."""
         return is_program(path) or any(self.is_source(inner) for inner in sorted(path.iterdir()))
 
     def is_one(self, path: Path) -> bool:
-        """Tell whether a directory is one program by itself: by its scripts, or by a file that is called main."""
+        """Tell whether a directory is one program by itself: it has scripts, or a source file called main."""
         return is_program(path) or any(
             inner.stem.lower() in MAINS and self.is_source(inner) for inner in sorted(path.iterdir())
         )
 
     def checker(self, path: Path, protocol: str | None) -> dict[str, Any]:
-        """Return the checker that a file or a directory is; without a protocol it is testlib's where it uses that."""
+        """Return the checker in a file or a directory.
+
+        Without ``protocol``, it is testlib if the checker uses testlib.h.
+        """
         if path.is_dir():
             files = self.files(path)
             uses_testlib = any(TESTLIB.decode() in file.get("content", "") for file in files)

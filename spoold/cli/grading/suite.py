@@ -1,8 +1,8 @@
-"""All cases that programs are graded by, as requests.
+"""The cases by which programs are graded, as requests.
 
-A request has as many cases as there is room for, and no more than a daemon takes. So most programs are one request, and
-are compiled once. Much test data make several of it, and so do arguments of a checker that differ from case to case,
-since those are the request's. Tests are read when a request is made, and encoded once for all programs.
+A request has as many cases as fit into it, and as a daemon accepts. So most programs are one request, and are compiled
+once. Large test data need several requests. So do checker arguments that differ between cases, because a request has
+one list of them. Tests are read when a request is made, and are encoded once for all programs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from spoold.cli.text import printable
 from spoold.client.request import File, as_bytes, encoded
 
 ROOM = 12 << 20  # bytes of cases in a request; a daemon takes 16 MiB unless its operator says otherwise
-MOST = 1000  # cases of it
+MOST = 1000  # cases in a request
 MOST_CHARACTERS = 100  # of a name
 Chunk = tuple[int, ...]  # the cases of a request, by their places
 
 
 class Suite(NamedTuple):
-    """The cases, and how they are judged: keys of requests; ``hide`` has the spool tell little of hidden ones.
+    """The cases, and the keys of requests that say how to judge them. ``hide``: responses tell little of hidden cases.
 
-    ``checker`` has no ``args``: a case has them.
+    ``checker`` has no ``args``, because each case has its own.
     """
 
     tests: Sequence[Test]
@@ -39,7 +39,7 @@ class Suite(NamedTuple):
 
 
 class Requests:
-    """The requests of a suite: for each chunk of its cases, and each program."""
+    """The requests of a suite: one for each chunk of its cases and each program."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
@@ -92,7 +92,7 @@ class Requests:
         return msgspec.json.encode(case)
 
     def request(self, files: Sequence[File], chunk: Chunk, over: Mapping[str, Any]) -> bytes:
-        """Return the request of a program; ``over`` are more keys of it, such as limits."""
+        """Return the request for a program. ``over`` are further keys of it, such as limits."""
         request: dict[str, Any] = {"files": files, **self.suite.keys, **over, "cases": self._encoded(chunk)}
         if self.suite.compare is not None and not self.suite.checker:
             request["compare"] = self.suite.compare
@@ -104,7 +104,7 @@ class Requests:
 
 
 def case_names(names: Sequence[str]) -> list[str]:
-    """Return names that a request may have, all different: without control characters, and not too long."""
+    """Return names that a request accepts: without control characters, not too long, and each different."""
     made: list[str] = []
     taken: set[str] = set()
     for number, name in enumerate(names):

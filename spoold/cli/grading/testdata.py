@@ -1,7 +1,7 @@
 """Test data of a package: the cases below ``data/sample`` and ``data/secret``, and the tree of their groups.
 
-``testdata.yaml`` (the older format) and ``test_group.yaml`` (the newer one) say how results of a directory are put
-together, and how outputs in it are compared. That holds for the directories below as well.
+``testdata.yaml`` (in the older format) and ``test_group.yaml`` (in the newer one) say how the results of a directory
+are combined, and how outputs in it are compared. They apply to the directories below as well.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TOPS = (SAMPLE, "secret")
 
 
 class Group(NamedTuple):
-    """A directory: its name from ``data`` on, what is said of it, and in order its groups and the places of its cases.
+    """A directory: its name relative to ``data``, its settings, and in order its subgroups and the places of its cases.
 
-    ``settings`` are its own, ``inherited`` those of what is above it laid under them. ``is_marked``: it has a file that
-    says something of it.
+    ``settings`` are its own. ``inherited`` are its own laid over those of the directories above. ``is_marked`` says
+    that it has a settings file.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Group(NamedTuple):
     is_marked: bool = False
 
     def groups(self) -> Iterator[Group]:
-        """Yield it, and all groups in it."""
+        """Yield this group and all groups in it."""
         yield self
         for item in self.items:
             if isinstance(item, Group):
@@ -51,24 +51,24 @@ class Group(NamedTuple):
 
     @property
     def own(self) -> list[int]:
-        """Return the places of the cases that are in it and in no group of it."""
+        """Return the places of the cases that are in it and in none of its subgroups."""
         return [item for item in self.items if isinstance(item, int)]
 
 
 class Data(NamedTuple):
-    """All cases of a package, and the group of all. ``is_older``: they are scored as in the older format."""
+    """All cases of a package, and the group of all. ``is_older`` says that they are scored as in the older format."""
 
     tests: list[Test]
     root: Group
     is_older: bool
 
     def find(self, name: str) -> Group | None:
-        """Return the group of a name."""
+        """Return the group with a name."""
         return next((group for group in self.root.groups() if group.name == name), None)
 
 
 def load(package: Package) -> Data:
-    """Return the test data; raises :class:`ClientError`, which names what is wrong."""
+    """Return the test data. Raises :class:`ClientError`, which names what is wrong."""
     reader = _Reader(package)
     top = package.path / "data"
     settings = reader.settings(top)
@@ -94,7 +94,7 @@ class _Reader:
         self._count = 0
 
     def settings(self, path: Path) -> Document:
-        """Return what is said of a directory."""
+        """Return the settings of a directory."""
         older = read_if_there(str(path / OLDER))
         newer = read_if_there(str(path / NEWER)) if self.package.is_newer else None
         self.has_older |= older is not None
@@ -158,7 +158,7 @@ class _Reader:
 
 
 def compared(data: Data) -> Data:
-    """Return the test data with rules of comparing, for a package without a validator of its own."""
+    """Return the test data with comparison rules, for a package without its own validator."""
     tests = [
         test._replace(compare=comparison(test.checker_arguments, printable(test.name)), checker_arguments=())
         for test in data.tests

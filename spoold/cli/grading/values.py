@@ -1,4 +1,4 @@
-"""What came of solutions for programs: lines of JSON, and a table of comma-separated values as a grade book has it."""
+"""Results of solutions for programs: lines of JSON, and a table of comma-separated values for a grade book."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("name", "id", "verdict", "points", "of_points", "accepted", "of", "ti
 
 
 def line(graded: Graded) -> bytes:
-    """Return a line of JSON; times are CPU seconds, ``memory`` is bytes. ``response`` has all that the spool said."""
+    """Return a line of JSON. Times are CPU seconds, ``memory`` is bytes. ``response`` is all that the spool said."""
     summary = graded.summary
     said: dict[str, Any] = {
         "name": records.shown(graded.name),

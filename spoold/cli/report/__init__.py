@@ -1,12 +1,12 @@
-"""A report of many programs, as one page of HTML: ``write``.
+"""A report on many programs, as one page of HTML: ``write``.
 
-Theory of operation. A page is one file that needs neither a server nor the network, so it can be sent, kept and opened
-anywhere. All of it is there without a script. The script adds buttons that sort and fields that filter. Everything of
-a response (names, outputs, messages) was written by strangers, so ``text`` alone brings it in, escaped and bounded;
-the policy of the page (``model.page``) refuses what else might run.
+Theory of operation. The page is one file that needs neither a server nor the network, so it can be sent, kept and
+opened anywhere. It shows everything without a script. The script adds buttons that sort and fields that filter.
+Everything in a response (names, outputs, messages) was written by strangers. So it enters the page through ``text``
+only, which escapes and bounds it. The policy of the page (``model.page``) keeps anything else from running.
 
-It is bounded as well. All details together have ``detail.ROOM``, of which programs that failed get more, and the grid
-has ``table.CELLS``. The page says how much was left out; the responses have it.
+The page is bounded as well. All details together have ``detail.ROOM``. Programs that failed get a larger part of it.
+The grid has ``table.CELLS``. The page says how much was left out; the responses have it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("style.css", "scrip
 
 
 class Row(NamedTuple):
-    """A program: what people call it, its id ("" where it has none), and its response; None: there is none yet."""
+    """A program: its name for people, its id ("" where it has none), and its response, None where there is none yet."""
 
     name: str
     id: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 def write(path: str, title: str, rows: Iterable[Row], cases: Sequence[str] = (), made: str = "") -> int:
     """Write the page (see :func:`writing.write`), and return its size in bytes.
 
-    ``cases`` are the names of cases in the order of their columns; those that are not named come after them. ``made``
+    ``cases`` are names of cases, in the order of their columns. Cases that it does not name come after them. ``made``
     is a line that says what made the page, and when. Raises OSError.
     """
     data = html(title, rows, cases, made).encode()
@@ -48,7 +48,7 @@ def write(path: str, title: str, rows: Iterable[Row], cases: Sequence[str] = (),
 
 
 def html(title: str, rows: Iterable[Row], cases: Sequence[str] = (), made: str = "") -> str:
-    """Return the page: programs that failed first, else in the order of ``rows``."""
+    """Return the page. Programs that failed come first, otherwise in the order of ``rows``."""
     found = [Result(row.name, row.id, read, of(read)) for row in rows for read in (_read(row.response),)]
     found.sort(key=lambda each: each.outcome.rank)
     names = list(dict.fromkeys([*cases, *(case.name for each in found for case in each.cases)]))

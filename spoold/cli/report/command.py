@@ -1,4 +1,4 @@
-"""``spoolctl report``: a page of HTML from responses that lie in files."""
+"""``spoolctl report``: make a page of HTML from responses in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDINGS = (".response.json", ".refused.json", ".jsonl", ".json")
 
 
 class _Line(msgspec.Struct):
-    """A line of a file of several: a response, or a program with its response, by the name that people know it by."""
+    """An item of a file: a response itself, or an object with a program's name and its response."""
 
     name: str = ""
     id: str = ""
@@ -38,20 +38,21 @@ class _Line(msgspec.Struct):
 @click.option("--title", default="Report", show_default=True, help="What the page is called.")
 @JSON
 def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -> int:
-    """Make one page of HTML from responses that lie in files: verdicts by case, differences, times and memory.
+    """Make one page of HTML from responses in files: verdicts by case, differences, times and memory.
 
-    What failed comes first. The page sorts and filters in any browser, and needs neither a server nor the network.
-    Long outputs are cut, and it says by how much. FILE has a response as done/ has it, a JSON array of them, or one a
-    line, as --json prints them. An item may also be {"name": ..., "response": {...}}, with null where there is none
-    yet. `-` is standard input. The page shows outputs of programs, so keep it from those who may not see them. A file
-    that is there is replaced.
+    Failures come first. The page sorts and filters in any browser, and needs neither a server nor the network. Long
+    outputs are cut, and the page says by how much. A FILE contains a response as in done/, a JSON array of responses,
+    or a response in each line, as --json prints them. An item may also be {"name": ..., "response": {...}}, with null
+    where there is none yet. `-` is standard input. The page shows the outputs of programs, so keep it from people who
+    may not see them. An existing output file is replaced.
 
     \b
     Examples:
       spoolctl report done/*.response.json -o report.html
       spoolctl wait ex3-1 ex3-2 ex3-3 --json | spoolctl report - --title 'Exercise 3'
 
-    Exit codes: 0 written, whatever came of the programs; 1 it cannot be: the text says which FILE is no response.
+    Exit codes: 0 written, whatever came of the programs; 1 it cannot be written: the text says which FILE is no
+    response.
     """
     if as_json and output == "-":
         raise click.UsageError("standard output has the page or JSON, not both: name a file with --output")
@@ -66,7 +67,7 @@ def command(*, files: tuple[str, ...], output: str, title: str, as_json: bool) -
 
 
 def _rows(file: str) -> Iterator[report.Row]:
-    """Yield the programs of a file; raises :class:`ClientError` for what is no response, and OSError."""
+    """Yield the programs in a file. Raises :class:`ClientError` for an item that is no response, and OSError."""
     if file == "-":
         data = sys.stdin.buffer.read()
     else:
@@ -84,7 +85,7 @@ def _rows(file: str) -> Iterator[report.Row]:
 
 
 def _parts(data: bytes) -> list[bytes]:
-    """Return the parts of a file that are JSON: all of it, the members of an array, or its lines."""
+    """Return the JSON items in a file: the whole file, the members of an array, or its lines."""
     try:
         found = msgspec.json.decode(data, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,6 +1,6 @@
-"""What there is to say of one program: why it failed, the differences, what it printed, and each of its cases.
+"""The details of one program: why it failed, the differences, its output, and each of its cases.
 
-Each program has a part of the page's ``ROOM`` in which its texts have to fit. What says more comes first.
+Each program has a part of the page's ``ROOM``, into which its texts have to fit. The most informative texts come first.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from spoold.cli.report.results import FAILED, WELL, Result, mark, words
 from spoold.client.response import Case, Difference, Phase, Response
 
 ROOM = 4 << 20  # characters, for the details of all programs
-LARGEST, SMALLEST = 64 << 10, 600  # characters for those of one
+LARGEST, SMALLEST = 64 << 10, 600  # characters for the details of one program
 OUTPUT = 4000  # characters of one output
-PIECE = 25  # cases that are listed, or left out, together
+PIECE = 25  # cases that are listed together, or left out together
 WENT_WELL = {"", "ok", "skipped"}  # outcomes of phases
-FILES = 20  # that came back, and are named
+FILES = 20  # returned files that are named
 
 
 class Room:
-    """What is left of a program's part of the page."""
+    """The rest of a program's part of the page."""
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     @property
     def of_output(self) -> int:
-        """Return how long an output may be, so that others have room as well."""
+        """Return the allowed length of an output, which leaves room for others."""
         return min(OUTPUT, max(100, self.left // 4))
 
     @property
     def of_message(self) -> int:
-        """Return how long a message may be, so that others have room as well."""
+        """Return the allowed length of a message, which leaves room for others."""
         return min(text.MESSAGE, max(50, self.left // 16))
 
     def takes(self, html: str) -> bool:
-        """Tell whether this has room, and take it."""
+        """Tell whether some HTML fits, and if it does, take the room for it."""
         if len(html) > self.left:
             return False
         self.left -= len(html)
@@ -45,7 +45,7 @@ class Room:
 
 
 def rooms(kinds: Sequence[str]) -> Iterator[Room]:
-    """Yield the room of each program: those that did well need less of it."""
+    """Yield the room of each program. Programs that ended well need less."""
     weights = [1 if kind == WELL else 4 for kind in kinds]
     one = ROOM / max(1, sum(weights))
     for weight in weights:
@@ -53,7 +53,7 @@ def rooms(kinds: Sequence[str]) -> Iterator[Room]:
 
 
 def html(result: Result, cases: Sequence[str], width: int, room: Room) -> str:
-    """Return a row with the details of a program, over so many columns."""
+    """Return a row with the details of a program, across ``width`` columns."""
     response = result.response
     if response is None:
         return ""
@@ -71,7 +71,7 @@ def html(result: Result, cases: Sequence[str], width: int, room: Room) -> str:
 
 
 def _why(response: Response) -> str:
-    """Return in a line why a program failed, "" where it did not."""
+    """Return in one line why a program failed; "" where it did not."""
     case = next((each for each in response.cases or () if mark(each.verdict).kind == FAILED), None)
     if case is not None:
         said = case.message or (_told(case.difference) if case.difference else "") or _ended(case.run)
@@ -82,7 +82,7 @@ def _why(response: Response) -> str:
 
 
 def _failure(name: str, phase: Phase) -> str:
-    """Return in a line how a phase failed, with the first line that it printed to its standard error."""
+    """Return in one line how a phase failed, with the first line of its standard error."""
     first = next((line for line in text.kept(phase, "stderr")[: text.MESSAGE].splitlines() if line.strip()), b"")
     said = [_ended(phase) or words(phase.outcome), first.decode(errors="backslashreplace")]
     return f"{name}: {text.inline(': '.join(filter(None, said)))}"
@@ -93,7 +93,7 @@ def _phases(response: Response) -> Iterator[tuple[str, Phase]]:
 
 
 def words_of(verdict: str) -> str:
-    """Return HTML of a verdict."""
+    """Return a verdict as HTML."""
     return text.inline(words(verdict))
 
 
@@ -102,7 +102,7 @@ def _told(difference: Difference) -> str:
 
 
 def _ended(phase: Phase) -> str:
-    """Return how a phase ended, where that was not well."""
+    """Return how a phase ended, where it did not end well."""
     if phase.signal:
         return phase.signal
     return f"exit code {phase.exit_code}" if phase.exit_code else ""
@@ -138,7 +138,7 @@ def _facts(response: Response) -> str:
 
 
 def _measures(phase: Phase) -> str:
-    """Return how a phase ended, and what it took."""
+    """Return how a phase ended, and the time and memory that it took."""
     found = [
         text.inline(words(phase.outcome)),
         text.inline(_ended(phase)),
@@ -150,7 +150,7 @@ def _measures(phase: Phase) -> str:
 
 
 def _case(case: Case, room: Room) -> str:
-    """Return all that there is to say of a case that failed."""
+    """Return all details of a case that failed."""
     parts = [f"<h3>{text.inline(case.name)}: {words_of(case.verdict)}</h3><p>{_measures(case.run)}"]
     if case.message:
         parts.append(f"<p>{text.block(case.message, room.of_message)}")
@@ -161,7 +161,7 @@ def _case(case: Case, room: Room) -> str:
 
 
 def _difference(difference: Difference, most: int) -> str:
-    """Return both sides of a difference, with a mark from where on they differ."""
+    """Return both sides of a difference, marked from where they differ."""
     sides = []
     expected, printed = difference.expected, difference.printed
     alike = _alike(expected or "", printed or "")
@@ -177,13 +177,13 @@ def _difference(difference: Difference, most: int) -> str:
 
 
 def _alike(one: str, other: str) -> int:
-    """Return how many characters two texts begin with that are the same."""
+    """Return the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def _streams(name: str, phase: Phase, room: Room) -> Iterator[str]:
-    """Yield what a phase printed."""
+    """Yield the outputs of a phase."""
     for stream in ("stdout", "stderr"):
         if getattr(phase, stream):
             shown, note = text.excerpt(phase, stream, room.of_output)
@@ -192,7 +192,7 @@ def _streams(name: str, phase: Phase, room: Room) -> Iterator[str]:
 
 
 def _files(response: Response) -> Iterator[str]:
-    """Yield which files came back, and which did not."""
+    """Yield the names of the files that came back, and of those that are missing."""
     found = response.outputs or []
     if found:
         named = ", ".join(f"{text.inline(each.name)} ({render.size(each.size)})" for each in found[:FILES])
@@ -203,7 +203,7 @@ def _files(response: Response) -> Iterator[str]:
 
 
 def _all_cases(cases: Sequence[Case], columns: Sequence[str]) -> Iterator[str]:
-    """Yield a list of all cases in pieces, by the numbers of their columns."""
+    """Yield a list of all cases, in pieces, numbered like their columns."""
     numbers = {name: at for at, name in enumerate(columns, 1)}
     for begin in range(0, len(cases), PIECE):
         listed = "".join(

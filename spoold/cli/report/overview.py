@@ -1,4 +1,4 @@
-"""The top of the page: how many programs came to what, and how much time and memory they took."""
+"""The top of the page: how many programs had which result, and how much time and memory they took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spoold.model import plots
 
 
 def html(results: Sequence[Result]) -> str:
-    """Return it."""
+    """Return the HTML of the overview."""
     counts = sorted(Counter(each.outcome for each in results).items(), key=lambda each: (each[0].rank, -each[1]))
     told = ", ".join(f"{number:,} {outcome.word}" for outcome, number in counts)
     named = "".join(
@@ -34,7 +34,7 @@ def html(results: Sequence[Result]) -> str:
 
 
 def _figure(what: str, values: Sequence[float], shown: Callable[[float], str]) -> str:
-    """Return how time or memory is spread over programs, of each the largest of its runs."""
+    """Return the distribution of time or memory over programs. Each program counts with its largest run."""
     if len(values) < 2:
         return ""
     least, most, middle = (shown(value) for value in (min(values), max(values), median(values)))

@@ -1,4 +1,4 @@
-"""What came of a program and of its cases, in a word, a mark, and one of three kinds: failed, neither, well."""
+"""The result of a program and of its cases: a word, a mark, and one of three kinds: failed, neither, well."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from spoold.client.response import COMPLETED, Case, Phase, Response
 
-FAILED, ODD, WELL = "x", "w", "a"  # classes of the style
+FAILED, ODD, WELL = "x", "w", "a"  # classes in the style sheet
 RANK = {FAILED: 0, ODD: 1, WELL: 2}
 NOT_FAILED = {"CANCELLED", "pending", "INSTALLING_DEPENDENCIES", "DEPENDENCIES_INSTALLED", "COMPILING", "RUNNING"}
 
 
 class Mark(NamedTuple):
-    """How a verdict looks in the grid, and its kind."""
+    """The text and the kind of a verdict in the grid."""
 
     text: str
     kind: str
@@ -29,23 +29,23 @@ MARKS = {
     "judge_error": Mark("JE", FAILED),
     "skipped": Mark("-", ODD),
 }
-UNKNOWN = Mark("?", ODD)  # of a later version
+UNKNOWN = Mark("?", ODD)  # a verdict of a later version
 
 
 class Outcome(NamedTuple):
-    """What came of a program: a word to choose it by, and its kind."""
+    """The result of a program: a word by which the page filters, and its kind."""
 
     word: str
     kind: str
 
     @property
     def rank(self) -> int:
-        """Return a number to sort by: what failed comes first."""
+        """Return a number to sort by: failures come first."""
         return RANK[self.kind]
 
 
 class Result(NamedTuple):
-    """A program, and what came of it."""
+    """A program and its result."""
 
     name: str
     id: str
@@ -54,27 +54,27 @@ class Result(NamedTuple):
 
     @property
     def cases(self) -> list[Case]:
-        """Return its cases, none where it has none."""
+        """Return its cases, or an empty list."""
         return (self.response.cases or []) if self.response else []
 
     @property
     def time(self) -> float | None:
-        """Return the seconds of its run, or of its longest."""
+        """Return the seconds of its longest run."""
         return max(self.times, default=None)
 
     @property
     def memory(self) -> int | None:
-        """Return the bytes of its run, or of its largest."""
+        """Return the bytes of its run that used most memory."""
         return max(self.memories, default=None)
 
     @property
     def times(self) -> list[float]:
-        """Return the seconds of each run that there was."""
+        """Return the seconds of each run."""
         return [run.time for run in self._runs if isinstance(run.time, float | int)]
 
     @property
     def memories(self) -> list[int]:
-        """Return the bytes of each run that there was."""
+        """Return the bytes of each run."""
         return [run.memory for run in self._runs if run.memory is not None]
 
     @property
@@ -88,12 +88,12 @@ def mark(verdict: str) -> Mark:
 
 
 def words(name: str) -> str:
-    """Return a verdict or a status as a person reads it."""
+    """Return a verdict or a status in words for a person."""
     return name.replace("_", " ").lower()
 
 
 def of(response: Response | None) -> Outcome:
-    """Return what came of a program: by its cases where it has some, else by its status."""
+    """Return the result of a program: from its cases where it has some, otherwise from its status."""
     if response is None:
         return Outcome("no response", ODD)
     if response.status != COMPLETED:

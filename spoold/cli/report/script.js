@@ -30,7 +30,7 @@ function sort(heading, name) {
   heading.setAttribute("aria-sort", down ? "descending" : "ascending");
   const keyed = rows.map(row => [value(row, column), row]);
   keyed.sort(([one, a], [other, b]) => {
-    if ((one === "") !== (other === "")) return one === "" ? 1 : -1; // what was not measured comes last, either way
+    if ((one === "") !== (other === "")) return one === "" ? 1 : -1; // cells without a measurement come last, in either order
     return (down ? compare(other, one) : compare(one, other)) || a.at - b.at;
   });
   table.append(...keyed.map(([, row]) => row.body));

@@ -1,8 +1,8 @@
-"""The table: a row for each program, with a mark for each case, and below it what there is to say of it.
+"""The table: a row for each program with a mark for each case, and below the row the details of the program.
 
-Without the script it is a table like any other. A heading of class ``s`` gets a button that sorts; ``data-v`` is the
-number by which a cell sorts, where its text is none. Rows have no closing tags that HTML can do without: there may be
-tens of thousands of cells.
+Without the script this is a plain table. With it, a heading of class ``s`` gets a button that sorts. ``data-v`` is the
+number by which a cell sorts, where its text is not a number. Rows omit the closing tags that HTML allows to omit,
+because there may be tens of thousands of cells.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from spoold.cli.report.results import MARKS, Result, mark, words
 from spoold.model import plots
 
 CELLS = 60_000  # of the grid
-LEAST, MOST = 20, 200  # columns of cases, however many programs there are
+LEAST, MOST = 20, 200  # columns of cases: at least, and at most, whatever the number of programs
 
 
 def html(results: Sequence[Result], cases: Sequence[str]) -> str:
-    """Return the table, and before it what filters and explains it."""
+    """Return the table, preceded by its filters and its legend."""
     shown = cases[: max(LEAST, min(MOST, CELLS // max(1, len(results))))]
     headings = ["Program", "Result", *(("Passed", "Points") if cases else ()), "Time", "Memory"]
     sortable = "".join(f'<th scope="col" class="s{" n" if at > 1 else ""}">{each}' for at, each in enumerate(headings))
@@ -41,7 +41,7 @@ def html(results: Sequence[Result], cases: Sequence[str]) -> str:
 
 
 def _form(results: Sequence[Result], shown: Sequence[str]) -> str:
-    """Return the fields that filter, which the script shows."""
+    """Return the fields that filter. The script shows them."""
     outcomes = dict.fromkeys(each.outcome.word for each in results)
     chosen = "".join(f'<option value="{text.attribute(each)}">{text.attribute(each)}' for each in outcomes)
     cases = "".join(f'<option value="{at}">{at + 1} {text.attribute(name)}' for at, name in enumerate(shown))
@@ -69,7 +69,7 @@ def _legend(cases: Sequence[str]) -> str:
 
 
 def _row(result: Result, cases: Sequence[str], shown: int, number: int) -> str:
-    """Return the row of a program; ``cases`` are the columns, of which so many are ``shown``."""
+    """Return the row of a program. The first ``shown`` of ``cases`` have a column."""
     id_ = f"<small>{text.inline(result.id)}</small>" if result.id and result.id != result.name else ""
     word, kind = result.outcome
     cells = [
@@ -100,7 +100,7 @@ def _score(result: Result) -> list[str]:
 
 
 def _measured(value: float | None, each: Sequence[float], shown: str, what: str) -> str:
-    """Return a cell with the largest value, and with a small plot of all of them."""
+    """Return a cell with the largest value, and a small plot of all values."""
     if value is None:
         return '<td class="n">'
     plot = plots.bars(each, f"{what} by case, up to {shown}") if len(each) > 1 else ""

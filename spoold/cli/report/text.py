@@ -1,8 +1,8 @@
-"""Text of strangers, as it stands in a page: escaped, bounded, and with what does not show made visible.
+"""Strangers' text in a page: escaped and bounded, with invisible characters made visible.
 
-Control characters, those that turn the direction of a line, and lone surrogates stand there as escapes, such as
-``\\u202e``. Words that are written from right to left turn nothing beside them: names are in ``bdi``, and the style
-gives outputs a direction of their own.
+Control characters, characters that change the direction of a line, and lone surrogates appear as escapes, such as
+``\\u202e``. Text that is written from right to left does not affect the text beside it: names are in ``bdi``, and the
+style gives outputs a direction of their own.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from spoold.model.page import escaped
 
 NAME, MESSAGE = 200, 1000  # characters of a name and of a message that are shown
 LINES = 60  # of an output
-LONGEST = 4  # bytes of a character of UTF-8
+LONGEST = 4  # bytes of a character in UTF-8
 
 
 class Excerpt(NamedTuple):
-    """HTML of the beginning of an output, and a note of how much more there is, "" where that is all."""
+    """HTML of the beginning of an output, and a note on how much is left out, "" where nothing is."""
 
     html: str
     note: str
 
 
 def plain(text: str, most: int = NAME) -> str:
-    """Return the beginning of a text, visibly, but not as HTML."""
+    """Return the beginning of a text as plain text, not HTML, with invisible characters escaped."""
     return printable(text[:most]) + ("…" if len(text) > most else "")
 
 
 def inline(text: str, most: int = NAME) -> str:
-    """Return HTML of the beginning of a text, within a line of its own words."""
+    """Return HTML of the beginning of a text, for use within a line."""
     return f"<bdi>{escaped(plain(text, most))}</bdi>"
 
 
 def attribute(text: str) -> str:
-    """Return the beginning of a text as it stands in an attribute, or where no markup is possible."""
+    """Return the beginning of a text for an attribute, or for a place where no markup is possible."""
     return escaped(plain(text))
 
 
 def block(text: str, most: int = MESSAGE) -> str:
-    """Return HTML of the beginning of a text of several lines: so long at most, and a mark where more is left out."""
+    """Return at most ``most`` characters of HTML from the beginning of a text of several lines. "…" marks a cut."""
     shown = text[:most]
     while len(html := escaped(printable(shown, lines=True))) > most:
         shown = shown[: len(shown) * most // len(html)]
@@ -51,7 +51,7 @@ def block(text: str, most: int = MESSAGE) -> str:
 
 
 def excerpt(phase: Phase, stream: str, most: int) -> Excerpt:
-    """Return the beginning of what a phase printed to ``stdout`` or ``stderr``: so many characters of HTML at most."""
+    """Return at most ``most`` characters of HTML from the beginning of an output, ``stdout`` or ``stderr``."""
     data = kept(phase, stream)
     text = data[: most * LONGEST].decode(errors="surrogateescape")[:most]
     text = "\n".join(text.split("\n", LINES)[:LINES])
@@ -61,12 +61,12 @@ def excerpt(phase: Phase, stream: str, most: int) -> Excerpt:
 
 
 def _visible(text: str) -> str:
-    """Return a text whose bytes that are no UTF-8, which stand in it as in PEP 383, are shown as ``\\xe9``."""
+    """Return a text in which bytes that are not UTF-8 (surrogates by PEP 383) are shown as ``\\xe9``."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def kept(phase: Phase, stream: str) -> bytes:
-    """Return the bytes that were kept of what a phase printed."""
+    """Return the bytes of an output that were kept."""
     try:
         return decoded(getattr(phase, stream), getattr(phase, f"{stream}_encoding"))
     except (AnswerError, UnicodeEncodeError):  # the file may be anybody's
