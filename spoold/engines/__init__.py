@@ -1,7 +1,8 @@
 """Engines: what can carry jobs. Each is a folder here with the functions of ``Engine``, and is known by its name.
 
 An engine from elsewhere is a Python module that has these functions. ``[sandbox] engine`` then holds its dotted name.
-Nothing outside an engine's folder imports from it: the executor's sandbox and the doctor's look both come from here.
+Nothing outside an engine's folder imports from it: the executor gets its sandbox from here, and the doctor its
+findings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Checkers: the graders' own programs. Each is compiled once for all that it judges.
 
-Spec: spool-layout.md, "Checkers". What a checker's compile.sh left is kept. Later submissions of the same owner use it
-where the checker's files, environment and limits are the same.
+Spec: spool-layout.md, "Checkers". The archive of what a checker's compile.sh left is kept. Later submissions of the
+same owner use it where the checker's files, environment and limits are the same.
 """
 
 from __future__ import annotations

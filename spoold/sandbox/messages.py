@@ -143,7 +143,7 @@ class Bounds(Message):
 
 
 class Wanted(Message):
-    """Which files that a phase leaves come back: those that match ``patterns``. Without patterns, none does.
+    """The files of a phase that come back: those that match ``patterns``. Without patterns, none does.
 
     At most ``files`` files come back, each of at most ``file_size`` bytes, and at most ``total`` bytes in all.
     """

@@ -1,6 +1,6 @@
 """Files of a job that come back after a phase: received from the supervisor, checked, and kept for the response.
 
-Spec: spool-layout.md, "Returned files". What comes may be the job's own words (``inside/outputs.c``). So nothing is
+Spec: spool-layout.md, "Returned files". The words that come may be the job's own (``inside/outputs.c``). So nothing is
 taken that was not asked for, and a name is taken only if a request could have it. Contents come in pieces and are kept
 in a ``Spill``.
 """
@@ -46,7 +46,7 @@ def order_of(wanted: Wanted | None) -> messages.Wanted:
 
 
 def room(scratch: str) -> Spill:
-    """Return the place for the contents of a job's files. What has no room in memory lies in ``scratch``."""
+    """Return the place for the contents of a job's files. Bytes that have no room in memory lie in ``scratch``."""
     return Spill(scratch, Private.SCRATCH)
 
 

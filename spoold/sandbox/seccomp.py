@@ -15,8 +15,8 @@ multicast groups, and all containers share one number of IPv6 flow labels. So no
 label. No control group counts huge pages as memory, so there are none.
 
 Requests by ioctl(2) are allowed for terminals, for files that are read and written like terminals, and for sockets.
-File systems answer other requests: where a file lies on the host's disk, what the disk is named, what of it is free.
-Those requests are as unknown here as to a file system in memory.
+File systems answer other requests, by which a job would learn where a file lies on the host's disk, how the disk is
+named and what of it is free. Those requests are as unknown here as to a file system in memory.
 
 sync, fsync and their like do nothing and report success. A job has nothing on a disk, and in a loop these calls would
 stall the host's disks. A call that would change the limit on core dumps does nothing and reports success too. With the

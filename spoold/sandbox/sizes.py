@@ -2,7 +2,7 @@
 
 All waiting sandboxes have one size, which is enough for either phase with the default limits. Where a request asks for
 another limit, the sandbox's own limits are changed just before the phase. They bound what a job can take from others,
-and leave room for all that is not the job's. Whether a phase held more than it may is measured (``inside/pages.c``).
+and leave room for all that is not the job's. ``inside/pages.c`` measures whether a phase held more than it may.
 
 The files of a job lie in memory, and so does what its processes share. A waiting sandbox knows no job yet, so its file
 systems are as large as any job may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
@@ -20,8 +20,8 @@ from spoold.model.limits import KIB, MIB, Limits, PhaseLimits
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
-# What the kernel needs for a job's processes: page tables for eight of them that have all of the memory, stacks and the
-# like.
+# What the kernel needs for a job's processes: page tables of eight processes that each map all of the memory, stacks
+# and the like.
 PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
 OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that kernel
 LAID = 2  # times what may be kept: the archive is still there while its files are unpacked
@@ -127,7 +127,7 @@ def _of_checker(limits: Limits, job: Job) -> int:
 
 
 def _laid(limits: Limits, job: Job) -> int:
-    """Return the bytes of memory that unpacking what compile.sh left takes, at most."""
+    """Return the bytes of memory that are needed, at most, to unpack what compile.sh left."""
     return 0 if job.compile is None else LAID * min(job.compile.memory, limits.kept)
 
 

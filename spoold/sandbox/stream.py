@@ -187,7 +187,7 @@ class Stream:
                 return any(number == reader and events & ~select.POLLOUT for number, events in seen)
 
     def arrived(self, expected: type[Message]) -> Message | None:
-        """Return the next message if it is there, else None, without waiting. It must be the one expected."""
+        """Return the next message if it is there, else None, without waiting. It must be of the ``expected`` type."""
         self._receive_what_is_there()
         if len(self._stdout) < 4 or len(self._stdout) < 4 + int.from_bytes(self._stdout[:4], "big"):
             return None

@@ -85,7 +85,7 @@ class Turn(Generic[Carrier]):
         if container is None:
             return
         if not (container.light or container.reusable):
-            container.stop()  # frees what the job left in memory now, not when there is time to remove the container
+            container.stop()  # frees now what the job left in memory, not when there is time to remove the container
         self._pool.give(container, again=container.reusable and self._is_current(container))
 
     @contextlib.contextmanager

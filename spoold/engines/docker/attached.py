@@ -77,7 +77,7 @@ class AttachedContainer:
             self._stream.close()
 
     def close(self) -> None:
-        """Stop and remove it. What fails here is tried again by the next ``prepare``."""
+        """Stop and remove it. Where this fails, the next ``prepare`` tries again."""
         self.stop()
         known.discard(self.name)
         try:

@@ -1,7 +1,7 @@
 """What an engine and its containers must have before any job runs: the same for the executor and for the doctor.
 
-The executor stops at what is refused, and takes no work until that is mended. What the engine says of itself is read
-first, because that gives the better message. Then a container on trial tells what it really got.
+The executor stops at what is refused, and takes no work until that is mended. The engine's own report is read first,
+because it gives the better message. Then a container on trial tells what it really got.
 """
 
 from __future__ import annotations

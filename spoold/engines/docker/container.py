@@ -54,14 +54,14 @@ class Container(AttachedContainer):
         self.pid = self._api.inspect_container(self.id)["State"]["Pid"]
 
     def resize(self, size: Size) -> None:
-        """Give it another size, where it has not got that one. The engine knows both versions of control groups."""
+        """Give it this size, unless it has that already. The engine knows both versions of control groups."""
         if size == self.size:
             return
         self._update({"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes})
         self.size = size
 
     def pin(self, cpu: int) -> None:
-        """Bind all of it to one CPU, where it is not bound to that one."""
+        """Bind all of it to this CPU, unless it is bound to that already."""
         if cpu == self.cpu:
             return
         self._update({"CpusetCpus": str(cpu)})

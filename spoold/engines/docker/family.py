@@ -1,4 +1,4 @@
-"""Which containers are whose: their labels tell, so that none is left without an owner.
+"""Labels of containers: they tell whose a container is, so that none is left without an owner.
 
 A container of the same executor and spool that another process made is an orphan, since only one executor of a name
 works on a spool. Its jobs ended with their streams. A container of this process is an orphan unless it is ``known``

@@ -103,7 +103,7 @@ class PorterOnDuty:
                 raise UnusableError(f"the porter was lost: {error}") from error
 
     def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
-        """Do what needs no names before the job comes. Where that fails, ``give_view`` does it."""
+        """Before the job comes, do what needs no names. Where that fails, ``give_view`` does it."""
         try:
             self.give_view(plan, pid, container, [])
         except SpooldError as error:

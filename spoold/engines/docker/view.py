@@ -44,7 +44,7 @@ class View(view.View[Container, DockerPlan]):
             raise RefusedError(f"the engine does not let a container be found by its process: {error}") from error
 
     def cover(self, container: Runner[Container]) -> None:
-        """Do what needs no names before the job comes, see ``PorterOnDuty.cover``."""
+        """Before the job comes, do what needs no names, see ``PorterOnDuty.cover``."""
         if self.narrow and not container.plan.cells:
             self._porter.cover(container.transport.plan, container.transport.pid, container.transport.id)
 

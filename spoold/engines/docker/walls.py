@@ -9,7 +9,7 @@ the uid changes, and without new privileges they never come back.
 No share of the CPU is asked for. Without one, all containers have the same share, whatever runs in them, on both
 versions of control groups. (On version 2 a number means different things to different runtimes.)
 
-What the kernel tells of the host in /proc is hidden, see ``inside/masks.c``.
+Files of /proc in which the kernel tells of the host are hidden, see ``inside/masks.c``.
 
 A recycled container has the same walls, and a second row of them inside (``inside/cell.c``). Making that row takes the
 calls in ``sandbox/seccomp-recycled.json``, an unmasked /proc, and no AppArmor profile, since Docker's own forbids all

@@ -3,8 +3,8 @@
 Theory of operation. The control group is made first, with its limits, and the runtime puts the supervisor into it. The
 runtime ends once the supervisor runs (``run --detach``), and nothing but the container is left. The container's stdin
 and stdout are a socket of ours, so nobody copies what goes through it. The runtime is not asked again. The group's own
-files change a size, and show a want of memory. The process namespace ends with the supervisor. What the runtime keeps
-of a container is a directory in ours.
+files change a size, and show a want of memory. The process namespace ends with the supervisor. The runtime keeps a
+directory for each container, and that lies in ours.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Container:
         self._find()
 
     def _run(self) -> Direct:
-        """Start the supervisor by the runtime; return the pipe to the supervisor."""
+        """Start the runtime, which starts the supervisor; return the pipe to the supervisor."""
         ours, theirs = socket.socketpair()
         stderr, said = os.pipe()
         pipe = Direct(ours, stderr)
@@ -117,7 +117,7 @@ class Container:
             )
 
     def _delete(self) -> None:
-        """Remove what the runtime made, by the runtime: it may be in a place that the runtime was not told."""
+        """Make the runtime remove what it made, which may be elsewhere than it was told."""
         command = [*self._command, "delete", "--force", self.id]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=START_TIMEOUT, check=False)
@@ -137,13 +137,13 @@ class Container:
         return self._stream
 
     def resize(self, size: Size) -> None:
-        """Give it another size, where it has not got that one."""
+        """Give it this size, unless it has that already."""
         if size != self.size:
             self.group.limit(size.memory, size.processes)
             self.size = size
 
     def pin(self, cpu: int) -> None:
-        """Bind all of it to one CPU, where it is not bound to that one."""
+        """Bind all of it to this CPU, unless it is bound to that already."""
         if cpu != self.cpu:
             self.group.pin(cpu)
             self.cpu = cpu
@@ -158,7 +158,7 @@ class Container:
             self._stream.close()
 
     def close(self) -> None:
-        """Stop and remove it. What stays is removed when the sandbox is closed or the next one is made."""
+        """Stop and remove it. A container that stays is removed when the sandbox is closed or the next one is made."""
         self.stop()
         try:
             self._end()

@@ -89,7 +89,7 @@ class Place:
                 _remove(os.path.join(self._family, name))
 
     def close(self) -> None:
-        """Remove it. What cannot be removed now is an orphan to the next process."""
+        """Remove it. A directory that stays is an orphan to the next process."""
         if os.path.isdir(self.path):
             _remove(self.path)
         with contextlib.suppress(OSError):  # other sandboxes of this executor may be there

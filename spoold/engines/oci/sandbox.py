@@ -89,7 +89,7 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
         return f"start with {self._plan.oci}"
 
     def close(self) -> None:
-        """Stop and remove what is left of this sandbox. What stays is an orphan to the next process."""
+        """Stop and remove what is left of this sandbox. Containers that stay are orphans to the next process."""
         super().close()
         self._place.close()
 

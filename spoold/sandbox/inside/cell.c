@@ -5,13 +5,13 @@
  * next cell is made. A job can write only to file systems in memory that are the cell's own. /proc and System V IPC are
  * the cell's own too.
  *
- * What no job can change is made once, by the *mother* of all cells. She is a process between the supervisor and the
- * cells, in a user and a mount namespace of her own. There are the masks, the devices, and a view of the store as the
- * last job saw it. A cell whose job may see other entries tells her these entries and ends, before anything of the job
- * is there. She changes the view and makes another cell. A cell could only cover the view: what is mounted, and so what
- * other jobs saw, would still be listed in /proc/self/mountinfo. The mother has a network namespace too. She keeps it
- * for the next cell if no job asked for the network (see confine.c) and no Unix socket is left in it. Else she takes a
- * new one.
+ * The *mother* of all cells makes once what no job can change. She is a process between the supervisor and the cells,
+ * in a user and a mount namespace of her own. Her mount namespace has the masks, the devices, and a view of the store
+ * as the last job saw it. A cell whose job may see other entries tells her these entries and ends, before anything of
+ * the job is there. She changes the view and makes another cell. A cell could only cover the view: what is mounted, and
+ * so what other jobs saw, would still be listed in /proc/self/mountinfo. The mother has a network namespace too. She
+ * keeps it for the next cell if no job asked for the network (see confine.c) and no Unix socket is left in it. Else she
+ * takes a new one.
  *
  * A job that broke out of its cell by a hole in the kernel's namespaces would still be in the container. The supervisor
  * there holds no capability but SETUID, SETGID and KILL, so making a mother takes no privilege on the host. She is made
@@ -95,7 +95,8 @@ static void begin(int made, int go)
     MUST(setresuid(0, 0, 0));
 }
 
-/* Return the id of a process in new namespaces that `owner` owns, with these ids. In that process, return 0. */
+/* Return the id of a process in new namespaces that `owner` owns and where `ids` are mapped. In that process, return 0.
+ */
 static pid_t make(unsigned long spaces, uid_t owner, uint64_t capabilities, const char *ids)
 {
     int made[2], go[2];
@@ -145,7 +146,8 @@ static void furnish_all(void)
 {
     furnish_network();
     MUST(masks_cover(WHOLE));
-    /* Its devices work all the same. Nobody can set their times, which would tell the next job something. */
+    /* The devices of a read-only /dev work all the same. Nobody can set their times, which would tell the next job
+     * something. */
     MUST(mounted(NULL, "/dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL));
     MUST(chdir("/sys" WHOLE_STORE));
 }

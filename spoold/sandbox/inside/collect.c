@@ -3,8 +3,8 @@
  *
  * There may be any names, and any number of them, so there is a bound on what is kept of the walk. The names that come
  * first are kept: those of the first pattern first, then in the order of their bytes, whatever the order in which they
- * are met. Links are not followed, and only regular files are opened. What the job closed to itself is opened first.
- * All other names that match are counted.
+ * are met. Links are not followed, and only regular files are opened. A directory or file that the job closed to itself
+ * is made accessible first. All other names that match are counted.
  */
 
 #include "inside.h"

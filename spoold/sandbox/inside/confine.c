@@ -4,9 +4,9 @@
  * A job writes to its own directories and devices, and to nothing in /proc; see landlock(7). The kernel lets all
  * processes raise their own /proc/PID/oom_score_adj. They may also lower it again, down to what a process with
  * CAP_SYS_RESOURCE last left there. In a container that is 0, as for the host's own daemons, and the supervisor does
- * not have that capability. So the jobs stay the first to be killed where the host's memory is short only because none
- * may write there. Nothing else in a job's /proc is worth writing to. Descriptors that are opened again by /proc/PID/fd
- * are not part of /proc here.
+ * not have that capability. So the jobs stay the first to be killed where the host's memory is short only because no
+ * job may write there. Nothing else in a job's /proc is worth writing to. Descriptors that are opened again by
+ * /proc/PID/fd are not part of /proc here.
  *
  * sandbox/seccomp.py makes the filter, and says what it refuses and why.
  */

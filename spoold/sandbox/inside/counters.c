@@ -1,7 +1,7 @@
 /* What the kernel counts for the whole container: CPU, memory, kills for want of memory; cgroup v1 or v2.
  *
- * A peak counts from the start of the container. Where peaks.c could open its file for writing, it can begin anew. A
- * counter that the host does not have reads as zero.
+ * A peak counts from the start of the container. Where peaks.c could open its file for writing, the peak can begin
+ * anew. A counter that the host does not have reads as zero.
  */
 
 #include "inside.h"

@@ -51,7 +51,8 @@ static int fill(int file, size_t size)
     return 0;
 }
 
-/* Make the directories that a name is in. A name that ends with a slash is made too. Nothing of the job runs yet. */
+/* Make the directories that a name is in. A name that ends with a slash is a directory, and is made too. Nothing of the
+ * job runs yet. */
 static int make_parents(const struct string *name)
 {
     char path[PATH_MAX];

@@ -100,7 +100,7 @@ struct bounds {
     bool end_on_output;
 };
 
-/* Which files that a phase leaves in the work directory come back: how many at most, how large each and all may be. */
+/* The files of a phase that come back from the work directory: how many at most, how large each and all may be. */
 struct wanted {
     struct list patterns;
     size_t files;
@@ -367,7 +367,7 @@ struct left_out {
 
 enum { A_FILE = 1, THE_END };
 
-/* What the process that collects tells: before the name and the bytes of each file, and at the end, with `left_out`. */
+/* What the collecting process tells: before the name and the bytes of each file, and at the end, with `left_out`. */
 struct collected {
     uint32_t kind, mode, matched;  /* a bit for each pattern that the name matches */
     uint32_t name_size;

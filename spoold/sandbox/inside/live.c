@@ -34,7 +34,7 @@ void live_begin(struct output outputs[2])
         outputs[number].ring = live.rings[number];
 }
 
-/* Return where to read the bytes to that follow the kept ones, and set how much room there is. */
+/* Return the place for the bytes that follow the kept ones, and set how much room it has. */
 char *live_room(const struct output *output, size_t *room)
 {
     size_t at = (output->total - output->cap) % TAIL;

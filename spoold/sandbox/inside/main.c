@@ -11,8 +11,8 @@
  *
  * - The job has another uid and no capability, so it can neither signal, trace nor read the supervisor. As process 1 of
  *   its namespace the supervisor inherits every orphan, so "no child left" means "nothing of the job left".
- * - The supervisor's descriptors are close-on-exec. What the job prints goes into pipes that only the supervisor reads,
- *   never into the report.
+ * - The supervisor's descriptors are close-on-exec. The job prints into pipes that only the supervisor reads, never
+ *   into the report.
  * - When the supervisor changes its effective uid, the kernel marks it undumpable: /proc/1 is closed.
  * - Where memory is short, the kernel kills the job first (oom_score_adj). The supervisor holds some memory in reserve,
  *   which it frees to be able to report.

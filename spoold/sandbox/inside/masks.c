@@ -4,10 +4,10 @@
  * containers there are, how much memory the last job of this container took. masks_hide() empties files that no program
  * of a job needs. A cell does that in its own /proc. In a container of one job the engine does it. masks_cover() does
  * the rest, in the mount namespace that it is called in. The mother calls it for all cells, and the porter for a
- * container of one job. It puts a small file system in the place of /sys. Where programs fail without a file of /proc,
- * it puts one there that says nothing of the host. Copies of the image's own files take the place of those that the
- * engine mounts into /etc from the host's disk. What programs need is left: /proc/meminfo, /proc/uptime, and what
- * sysinfo(2) says.
+ * container of one job. masks_cover() puts a small file system in the place of /sys. Where programs fail without a file
+ * of /proc, it puts one there that says nothing of the host. Copies of the image's own files take the place of those
+ * that the engine mounts into /etc from the host's disk. Programs need /proc/meminfo, /proc/uptime, and what sysinfo(2)
+ * says, so these are left.
  *
  * In the new /sys are the numbers of the CPUs and the memory limits, by which some runtimes choose the size of their
  * heap. The limits are the kernel's own files, so they are right whenever a limit is changed. The control group's other

@@ -3,7 +3,7 @@
  * Theory of operation. Where an interpreter or a loader is missing, the kernel tells a shell no more than "no such
  * file", and shells tell no more of it. So the script itself is looked at. Where the exit code is a shell's for "cannot
  * be started", the other programs beside the script are looked at too. Only regular files are looked at, a few thousand
- * bytes of each. What a job left there is neither run, nor waited for, nor trusted. A look takes half a second of CPU
+ * bytes of each. The files of a job are neither run, nor waited for, nor trusted. A look takes half a second of CPU
  * time at most. Where that is too little, it tells nothing.
  *
  * A process that has become the job's user takes apart what the job wrote, see apart.c. The supervisor itself sees no
@@ -12,7 +12,7 @@
  * The script's access time tells whether the script was begun at all. obstacles_forget() sets that time back before the
  * phase, and reading the file sets it again. Where a file system keeps no such times, nothing is said of it.
  *
- * What is told is a fact about a file, whatever the program may have done. The host has the words for it
+ * The host is told a fact about a file, whatever the program may have done. It has the words for that
  * (sandbox/obstacles.py).
  */
 
@@ -295,7 +295,7 @@ static bool of_interpreter(struct piece file, struct piece head, int depth)
     return of(name, name, depth + 1);
 }
 
-/* Tell what keeps the program at `name`, which `file` needs or is, from being started. */
+/* Tell what keeps the program at `name` from being started. `file` needs that program, or is it. */
 static bool of(struct piece file, struct piece name, int depth)
 {
     static const struct { const char *magic, *kind; } foreign[] = {

@@ -48,7 +48,7 @@ static bool gets_room(void)
 
 /* -- what the process tells */
 
-/* Take some of the next bytes and return how many, 0 where the process ended or had its time. */
+/* Take some of the next bytes and return how many, 0 where the process has ended or its time is over. */
 static size_t take_some(char *to, size_t most)
 {
     struct pollfd waiting = {told_by, POLLIN, 0};

@@ -1,7 +1,8 @@
 /* Packing the work directory into an archive, see archive.h. A process apart does it, with the job's rights.
  *
- * Everything is reached from the directory that it is in, by one name and without following links. What the job closed
- * to itself is opened first. This changes modes, and packing empties files. That does no harm: see snapshot.c.
+ * Everything is reached from the directory that it is in, by one name and without following links. A directory or file
+ * that the job closed to itself is made accessible first. This changes modes, and packing empties files. That does no
+ * harm: see snapshot.c.
  */
 
 #include "archive.h"

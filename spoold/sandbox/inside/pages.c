@@ -3,7 +3,7 @@
  * Theory of operation. The kernel counts the container's use of memory exactly, and remembers its peak. But that is of
  * everything that is charged to the container: also the cache of files, the kernel's own memory for its processes, and
  * what the supervisor holds. So each look takes the peak since the look before, and takes off the most that cache and
- * kernel had in that time. What is left is the supervisor's, which is known from before the phase, and the job's. The
+ * kernel had in that time. The rest is the supervisor's share, which is known from before the phase, and the job's. The
  * most is taken off, so that nobody else's memory ever counts as a job's. In this way a look can miss something: as
  * much as the cache or the kernel's own memory grew by in the same milliseconds in which the job reached its peak and
  * left it.

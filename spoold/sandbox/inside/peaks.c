@@ -32,7 +32,7 @@ static bool unified(void)
     return !access(GROUP "/cgroup.controllers", F_OK);
 }
 
-/* Leave the files in a new directory in `place`, to be written to. Where that fails, some are missing there. */
+/* Leave the files in a new directory in `place`, to be written to. Where that fails, not all of them are there. */
 int peaks_leave(const char *place)
 {
     char directory[64], path[128], source[128];

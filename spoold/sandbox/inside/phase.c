@@ -3,7 +3,7 @@
  * child.c is what the fork makes of itself. usage.c counts, and says which limit is passed. This file does the waiting:
  * for output, for the end, and until everything that is left is gone.
  *
- * Which limit was met is measured. No signal and no exit code ever tells it, since a program can choose these. A
+ * The limit that was met is measured. No signal and no exit code ever tells it, since a program can choose these. A
  * program may write one byte more into a file than it is allowed. A file of that length at the end of the phase shows
  * that it tried.
  */
@@ -223,8 +223,8 @@ static void watch(void)
 
 /* -- the account */
 
-/* Return the limit that a phase met without being ended for it. What its dead processes left in the pipes is read by
- * now. */
+/* Return the limit that a phase met without being ended for it. The output that its dead processes left in the pipes is
+ * read by now. */
 static enum hit other_limit(void)
 {
     if (ends_for_its_output())

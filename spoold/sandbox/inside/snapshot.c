@@ -11,14 +11,14 @@
  * the archive may be too. The process's answer is not trusted either. The size of the archive is looked at here.
  *
  * Packing empties each file as it goes. So the contents are in memory once, and a job that has filled its memory with
- * files can be packed. Whether packing succeeds or not, the work directory is of no use afterwards.
+ * files can be packed. The work directory is of no use afterwards, whether packing succeeds or not.
  */
 
 #include "archive.h"
 
 #include <fcntl.h>
 
-#define AT_LONGEST 60000  /* milliseconds; what a work directory can hold takes a few seconds */
+#define AT_LONGEST 60000  /* milliseconds; packing or unpacking a full work directory takes a few seconds */
 
 struct result {
     struct snapshot told;

@@ -3,9 +3,9 @@
  * Theory of operation. A job has a network namespace, so all sockets in it are the job's. The kernel says how many
  * there are (/proc/net/sockstat). While there are none, nothing else is done. By sock_diag(7) the kernel tells what
  * each of them holds: data received and not yet read, data not yet sent, options. This walks the kernel's tables, so it
- * gets a bounded share of the time. Where it cannot be asked, a socket counts with all that it may hold. That is so for
- * sockets that are too many to be asked for often enough, where the kernel lacks INET_DIAG, and for sockets that no
- * longer have an address, which are not in the tables. The last are those that neither have an address nor are Unix
+ * gets a bounded share of the time. Where it cannot be asked, a socket counts with all that it may hold. That is so
+ * where there are too many sockets to ask for them often enough, where the kernel lacks INET_DIAG, and for sockets that
+ * no longer have an address, which are not in the tables. The last are those that neither have an address nor are Unix
  * ones. Programs have few of them.
  *
  * The kernel itself charges the job's group for what waits in Unix sockets and pipes.

@@ -1,8 +1,8 @@
 /* Unpacking an archive into the empty work directory, see archive.h. A process apart does it, with the job's rights.
  *
- * Each byte of the archive may be any. A name is one name, everything is made anew in a directory that was made here,
- * and no link is followed. So nothing comes to lie elsewhere. Each step reads on, so unpacking ends where the archive
- * does.
+ * Each byte of the archive may have any value. A name is one name, everything is made anew in a directory that was made
+ * here, and no link is followed. So nothing comes to lie elsewhere. Each step reads on, so unpacking ends where the
+ * archive does.
  *
  * A directory gets its times when everything in it is there, and then its mode. A directory that is closed to its own
  * user gets its mode last of all, since hard links to what is in it may still come.

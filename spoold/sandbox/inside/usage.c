@@ -1,10 +1,10 @@
 /* What a phase has used so far, and which of its limits that passes: time, CPU, and memory.
  *
  * Theory of operation. The kernel counts for the whole container, so everything is told from what was counted before
- * the phase. The looks decide, some milliseconds apart, and one look after the end. What is ours is taken off: the
- * output that we keep, and our own CPU time. But reading the output counts as the job's, since it is the job's output.
- * pages.c tells of memory, and what sockets hold is added. The sum is exact to a mebibyte, so a phase is over its limit
- * from a mebibyte above it.
+ * the phase. The looks decide, some milliseconds apart, and one look after the end. The supervisor's share is taken
+ * off: the output that it keeps, and its own CPU time. But reading the output counts as the job's, since it is the
+ * job's output. pages.c tells of memory, and what sockets hold is added. The sum is exact to a mebibyte, so a phase is
+ * over its limit from a mebibyte above it.
  */
 
 #include "inside.h"

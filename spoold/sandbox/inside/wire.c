@@ -377,7 +377,7 @@ const struct message *next_message(int expected)
     return &found;
 }
 
-/* Take the message that may come during a phase. What was said before stays good. */
+/* Take the message that may come during a phase. The message before stays good. */
 void hear_cancel(void)
 {
     __typeof__(came) before = came;
