@@ -33,7 +33,7 @@ from spoold.sandbox.sizes import Planned, Size
 from spoold.sandbox.turn import Turn
 from spoold.sandbox.view import View
 
-MOST_THREADS = 8  # at most, to make and remove containers
+MOST_THREADS = 8  # that make and remove containers, at most
 # Containers that wait for a burst: the share of the machine's memory for all of them, the bytes that each takes while
 # it waits, and their greatest number.
 RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 32, 12 * MIB, 48

@@ -45,7 +45,7 @@ KEEPING = 60.0  # seconds to keep the work directory, see AT_LONGEST of ``inside
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
 CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; a container that takes longer is replaced
 LIGHT = 8 * MIB  # bytes of files in memory that a job may leave there until there is time to remove them
-HEAVY, MANY = 512 * MIB, 32768  # such bytes, and such files: no other job waits until more than these are removed
+HEAVY, MANY = 512 * MIB, 32768  # with more such bytes or files, no other job waits for their removal
 PIECE = 1 * MIB  # bytes of a kept work directory that are taken at once
 LOOKS = 10  # milliseconds between two looks at memory, see TICK of ``inside/phase.c``
 Carrier = TypeVar("Carrier", bound=Transport)

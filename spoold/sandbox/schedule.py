@@ -45,7 +45,7 @@ class Situation:
     used: int = 0  # sandboxes that wait to be removed
     used_since: float = 0.0  # since when the next of them waits
     light: bool = True  # whether that one holds little memory
-    not_before: float = 0.0  # no sandbox is made before, after a failure
+    not_before: float = 0.0  # after a failure, no sandbox is made before this
     closing: bool = False
 
 

@@ -31,7 +31,7 @@ MEMORY = 64 * MIB
 KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
 FILES = b"#!/bin/sh\ncd /tmp; for ((n = 0; n < 250000; n++)); do : >$n || exit 0; done 2>/dev/null\n"
-FEW = 16384  # files; a host can spare, for each job, the kernel's memory that they take
+FEW = 16384  # files in each job, for which a host can spare the kernel's memory
 PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 

@@ -27,7 +27,8 @@ class Turn(Generic[Carrier]):
     """Runs parts of a job. A container that can serve the next part is kept. Others are given back at once.
 
     ``replaced`` returns a container of the size that a part needs, in place of one that cannot be given that size.
-    ``is_current`` tells whether new containers would be made like this one now. ``on_output`` hears of a live job.
+    ``is_current`` tells whether new containers would now be made like the one that it is given. ``on_output`` hears of
+    a live job.
     """
 
     def __init__(
