@@ -1,7 +1,8 @@
-"""Engines: what can carry jobs. Each is a folder here, with the functions of ``Engine``, and is known by its name.
+"""Engines: what can carry jobs. Each is a folder here with the functions of ``Engine``, and is known by its name.
 
-An engine from elsewhere is a module of Python's that has these functions; ``[sandbox] engine`` has its dotted name.
-Nothing outside of an engine's folder imports it: the executor's sandbox and the doctor's look both come from here.
+An engine from elsewhere is a Python module that has these functions. ``[sandbox] engine`` then holds its dotted name.
+Nothing outside an engine's folder imports from it: the executor gets its sandbox from here, and the doctor its
+findings.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class Engine(Protocol):
         """Return a sandbox that is not prepared yet."""
 
     def examine(self, settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-        """Yield what the doctor is to say of the engine on this host, best after a job on trial.
+        """Yield what the doctor is to say of the engine on this host, where possible with a job on trial.
 
-        Without a ``runtime``, which a builder provides, no job can be tried. The doctor itself looks
-        at what concerns jobs of every engine.
+        Without a ``runtime``, which a builder provides, no job can be tried. The doctor itself checks what concerns the
+        jobs of every engine.
         """
 
 
-FUNCTIONS = ("make", "examine")  # of an Engine
+FUNCTIONS = ("make", "examine")  # that an Engine has
 
 
 def names() -> list[str]:

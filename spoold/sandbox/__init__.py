@@ -1,6 +1,6 @@
-"""Where programs run: a job goes in, what came of it comes out.
+"""Where programs run: a job goes in, and its result comes out.
 
-Nothing here knows of the spool or of Nix, nor of any engine: each of these is a folder of ``spoold.engines``.
+This package knows nothing of the spool, of Nix, or of any engine. Each engine is a folder of ``spoold.engines``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from spoold.model.response import Phase
 
 
 class RunCancelledError(SpooldError):
-    """The caller's own event ended the run; the caller knows why, and was told of each phase that ran."""
+    """The caller's own event ended the run. The caller has been told of each phase that ran."""
 
 
 class Check(NamedTuple):
-    """What a job's checker is run on: the files beside it, its standard input and its arguments.
+    """The input of one run of a job's checker: the files beside it, its standard input and its arguments.
 
-    ``outputs`` is what is to come back of its files.
+    ``outputs`` says which of its files come back.
     """
 
     files: list[JobFile]
@@ -32,40 +32,42 @@ class Check(NamedTuple):
 
 
 class Judge(Protocol):
-    """Who hears of the cases of one job, in their order, and decides which are run."""
+    """The caller's part in a job with cases: it decides which cases are run, and hears of them in their order."""
 
     def wants(self, number: int) -> bool:
-        """Tell whether the case of this number is to be run, now that those before it have ended."""
+        """Tell whether the case of this number is to be run, now that the cases before it have ended."""
 
     def ended(self, number: int, run: Phase, notes: list[str]) -> Check | None:
-        """Hear how it ended, and what there is to say of that; one that was cancelled too. Return what to check."""
+        """Hear how a case ended, and the notes on it; return what is to be checked. A cancelled case is told too."""
 
     def checked(self, number: int, result: JobResult) -> None:
-        """Hear what came of a check; where the checker was not compiled well, its ``run`` is ``skipped``."""
+        """Hear the result of a check. Where compiling the checker failed, the ``run`` of the result is ``skipped``."""
 
 
 class Sandbox(Protocol):
     """An engine.
 
-    ``run`` is called from several threads at once. ``on_phase`` gets ``"compile"`` or ``"run"`` and the phase as soon
-    as it has ended. Of a job with cases it gets ``"compile"`` only, the ``judge`` hears of the cases, and the result
-    says that ``run`` was skipped. ``cases.run_cases`` does that for an engine that can run part of a job.
+    ``run`` is called from several threads at once. It calls ``on_phase`` with ``"compile"`` or ``"run"`` and the phase
+    as soon as the phase has ended. For a job with cases it calls ``on_phase`` with ``"compile"`` only, and tells the
+    ``judge`` of the cases. The result then says that ``run`` was skipped. An engine that can run part of a job can
+    leave this to ``cases.run_cases``.
 
-    Of a job that is ``live``, ``on_output`` gets the same on the way: the phase that runs, as it is so far, see
-    ``model.tails``. That comes once a second at most, and not at all of a phase that takes less.
+    For a job that is ``live``, ``run`` also calls ``on_output`` while a phase runs, with the same two arguments. The
+    phase is then as it is so far, see ``model.tails``. The calls come once a second at most. A phase of less than a
+    second causes none.
 
-    Once ``cancelled`` is set, the phase that runs is ended and told with the outcome ``cancelled`` and what there is of
-    it. Then ``RunCancelledError`` is raised. That takes some seconds at most, whatever the job does. A job that ended
-    by itself before is returned as ever.
+    Once ``cancelled`` is set, the phase that runs is ended. ``on_phase`` gets it with the outcome ``cancelled`` and all
+    that there is of it. Then ``run`` raises ``RunCancelledError``. This takes some seconds at most, whatever the job
+    does. The result of a job that ended by itself before that is returned as usual.
 
-    A job that cannot be run at all through its own fault raises ``ClientError``; an engine that is away
-    ``TemporaryError``; one that only the operator can mend ``OperatorError``.
+    ``run`` raises ``ClientError`` for a job that cannot be run at all through its own fault, ``TemporaryError`` where
+    the engine is away, and ``OperatorError`` where only the operator can mend it.
     """
 
     def prepare(self) -> None:
-        """Make ready what all runs need, check it, and remove what an earlier process has left behind.
+        """Prepare what all runs need, check it, and remove what an earlier process left behind.
 
-        May be called again at any time, also while jobs run.
+        The caller may call this again at any time, also while jobs run.
         """
 
     def run(
@@ -76,7 +78,7 @@ class Sandbox(Protocol):
         judge: Judge | None = None,
         on_output: Callable[[str, Phase], None] | None = None,
     ) -> JobResult:
-        """Run one job; leaves nothing behind, whatever happens. A job with cases needs a ``judge``."""
+        """Run one job, and leave nothing behind, whatever happens. A job with cases needs a ``judge``."""
 
     def close(self) -> None:
-        """Stop and remove all that is left."""
+        """Stop and remove everything that is left."""

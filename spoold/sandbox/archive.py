@@ -1,4 +1,4 @@
-"""What compile.sh left, outside of any container: an archive that supervisors make and lay, and nobody else reads."""
+"""What compile.sh left, kept outside any container: an archive that only supervisors make and unpack."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from spoold.model.ids import Private
 
 
 class Archive(Spill):
-    """The bytes of one archive, none until it is received. ``room`` is the bytes of memory that laying it leaves taken.
+    """The bytes of one archive, none until it is received. ``room`` is the bytes of memory that its files take.
 
-    What has no room in memory lies in the directory ``scratch``, "" the host's own.
+    Bytes that have no room in memory lie in the directory ``scratch``. For "" that is the host's own.
     """
 
     def __init__(self, scratch: str) -> None:

@@ -1,9 +1,9 @@
-"""A job of many cases: compiled once, and then one run for each, from what compile.sh left.
+"""A job of many cases: compiled once, then run once for each case, from what compile.sh left.
 
-Spec: spool-layout.md, "Cases". Each case is a job of its own, whose container finds nothing of another. An archive of
-the work directory goes from the container that compiled to all others. So a case may run in any container, and where
-one is lost nothing is compiled again. Files that come back of all cases lie in one place, so that they take no more
-memory than those of one.
+Spec: spool-layout.md, "Cases". Each case runs as a job of its own, and its container holds nothing of another case. An
+archive of the work directory goes from the container that compiled to all the others. So a case may run in any
+container, and nothing is compiled again where a container is lost. The files that come back of all cases lie in one
+place, so they take no more memory than those of one case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ended = Callable[[Phase, list[str]], Check | None]
 
 
 def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, checkers: Checkers) -> JobResult:
-    """Run all cases of ``job`` that the ``judge`` wants; raises what ``run`` does."""
+    """Run all cases of ``job`` that the ``judge`` wants; raises what ``run`` raises."""
     if judge is None:
         raise ValueError("there are cases, and nobody to judge them")
     with contextlib.closing(Archive(job.scratch)) as archive:
@@ -45,7 +45,7 @@ def run_cases(job: Job, judge: Judge | None, run: Runs, on_phase: OnPhase, check
 
 
 class _Cases:
-    """The cases of one job, each of which begins with ``archive``; ``files`` are those that came back, by number."""
+    """The cases of one job. Each begins with ``archive``. ``files`` has the files that came back, by number of case."""
 
     def __init__(self, job: Job, archive: Archive, run: Runs) -> None:
         self._job, self._archive, self._run = job, archive, run
@@ -54,7 +54,7 @@ class _Cases:
         self.files: dict[int, Returned] = {}
 
     def run(self, number: int, case: JobCase, ended: Ended) -> Check | None:
-        """Run a case, and tell of it; return what is to be checked."""
+        """Run a case, and tell ``ended`` of it; return what is to be checked."""
         ran: list[Phase] = []
         job = self._job.of_case(case, self._left.of(case.outputs) if self._left else None)
         part = Part(contents=self._contents)

@@ -1,7 +1,7 @@
-"""Checkers: programs of those who grade, each compiled once for whatever is judged by it.
+"""Checkers: the graders' own programs. Each is compiled once for all that it judges.
 
-Spec: spool-layout.md, "Checkers". What compile.sh left of one is kept for the next submissions of the same owner with
-the same files, environment and limits.
+Spec: spool-layout.md, "Checkers". The archive of what a checker's compile.sh left is kept. Later submissions of the
+same owner use it where the checker's files, environment and limits are the same.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from spoold.sandbox import Check
 from spoold.sandbox.archive import Archive
 from spoold.sandbox.parts import WHOLE, Part, Runs
 
-MOST, ROOM = 32, 32 * 1024 * 1024  # so many checkers, of so many bytes together, are kept
+MOST, ROOM = 32, 32 * 1024 * 1024  # how many checkers are kept, and how many bytes in all
 NOT_COMPILED = JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """What came of compiling one, and what it left."""
+    """The result of compiling one checker, and the archive of what compile.sh left."""
 
     result: JobResult
     archive: Archive
 
 
 class Checkers:
-    """Those that were used last. Thread-safe; an archive that is dropped here goes when nobody uses it any more."""
+    """The checkers that were used last. Thread-safe. An archive that is dropped here is freed once nobody uses it."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: bytes) -> Compiled | None:
-        """Return one that is kept."""
+        """Return the checker that is kept under ``key``, None where there is none."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def keep(self, key: bytes, compiled: Compiled) -> None:
-        """Keep one that was compiled well; those that were not used for the longest time make room for it."""
+        """Keep a checker that was compiled well; drop those that were not used for the longest time to make room."""
         if compiled.archive.size > ROOM:
             return
         with self._lock:
@@ -55,15 +55,15 @@ class Checkers:
 
 
 class Checker:
-    """A checker of one job: compiled when it is needed first, and never in a container with anything of the program."""
+    """The checker of one job. It is compiled when first needed, and shares no container with the judged program."""
 
     def __init__(self, job: Job | None, checkers: Checkers, run: Runs) -> None:
         self._job, self._checkers, self._run = job, checkers, run
         self._compiled: Compiled | None = None
 
     def check(self, check: Check) -> JobResult:
-        """Run it once; raises what running a job does, but for a fault of the checker's own."""
-        assert self._job  # noqa: S101 - for mypy: a judge asks for no check without one
+        """Run the checker once; raises what running a job raises, except for a fault of the checker's own."""
+        assert self._job  # noqa: S101 - for mypy: a judge asks for no check where there is no checker
         if self._compiled is None:
             self._compiled = self._compile(self._job)
         before, archive = self._compiled.result.compile, self._compiled.archive
@@ -91,16 +91,16 @@ class Checker:
     def _run_own(self, job: Job, part: Part) -> JobResult:
         try:
             return self._run(job, part, _unheard)
-        except ClientError as error:  # a fault of the checker's, and not of whoever is judged
+        except ClientError as error:  # the checker is at fault, not the program that it judges
             failed = Phase(stderr=str(error), outcome=Outcome.INTERNAL_ERROR)
             return msgspec.structs.replace(NOT_COMPILED, **{"compile" if part.after else "run": failed})
 
 
 def _key(job: Job) -> bytes:
-    """Return what stands for all that compiling depends on, and for whose it is."""
+    """Return a hash of all that compiling depends on, and of the owner."""
     parts = (job.owner, job.shell, job.nixpkgs, job.closure, job.compile, job.files)
     return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
 
 def _unheard(name: str, phase: Phase) -> None:
-    """Hear of a phase that no client is told of."""
+    """Ignore a phase that no client is told of."""

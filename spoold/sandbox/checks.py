@@ -1,4 +1,4 @@
-"""What the store and a container must have before any job runs, whichever engine makes it."""
+"""What the store and a container must have before any job runs, whichever engine makes the container."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from spoold.sandbox.messages import Ready
 
 SECCOMP = Subject("seccomp")
 SECCOMP_FILTER = 2  # as /proc/self/status says it
-# Of the kernel, by which it may refuse user namespaces.
+# Settings of the kernel that can forbid user namespaces.
 SWITCHES = "user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns"
 
 
 class Causes(NamedTuple):
-    """What mends an engine whose containers lack one of these."""
+    """The remedies for an engine whose containers lack one of these."""
 
     privileges: str
     seccomp: str
@@ -26,8 +26,8 @@ class Causes(NamedTuple):
 def store(settings: NixSettings) -> str:
     """Return the real path of the directory that jobs get as their store.
 
-    Where it lies is the executor's own setting, and what it holds is the builder's. A link in its place
-    would have the engine mount any directory of the host: raises :class:`OperatorError` where somebody could put one.
+    The executor's own settings say where it is, and the builder decides what it holds. With a link in its place, the
+    engine would mount any directory of the host. Raises :class:`OperatorError` where somebody could put a link there.
     """
     remedy = (
         "It is mounted into containers, so only root may say what it stands for: run `spoolctl init` as root, and see "
@@ -37,7 +37,7 @@ def store(settings: NixSettings) -> str:
 
 
 def of_container(ready: Ready, memory: int, causes: Causes) -> list[Finding]:
-    """Return what a container tells that was made with a limit of ``memory`` bytes."""
+    """Return the findings on a container, from what it tells. It was made with a limit of ``memory`` bytes."""
     privileges = Subject("no-new-privileges")
     return [
         privileges.fine("kept")
@@ -51,7 +51,7 @@ def of_container(ready: Ready, memory: int, causes: Causes) -> list[Finding]:
 
 
 def of_cells(error: Exception) -> bool:
-    """Tell whether a container did not start since its supervisor could make no cell, see ``inside/cell.c``."""
+    """Tell whether a container did not start because its supervisor could make no cell, see ``inside/cell.c``."""
     return "cell.c:" in str(error)
 
 

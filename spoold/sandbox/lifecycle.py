@@ -1,8 +1,9 @@
 """The engine's life in an executor: made for a runtime, checked, replaced when the runtime changes, closed.
 
-``ready`` is set while the engine answers. An engine that is away clears it, and nothing is taken to it until a check
-finds it back: an outage costs no submission an attempt. One that takes calls and does not answer holds up a check for
-as long as the engine's time-outs, so whoever has other things to do has a thread look (``look``).
+``ready`` is set while the engine answers. It is cleared when the engine is away. Then no job goes to the engine until a
+check finds it back, so an outage costs no submission an attempt. An engine that takes calls and does not answer holds
+up a check for as long as the engine's time-outs. So a caller that has other things to do uses ``look``, which checks in
+a thread.
 """
 
 from __future__ import annotations
@@ -19,46 +20,46 @@ from spoold.model.limits import Limits
 from spoold.sandbox import Sandbox
 
 log = Log("sandbox")
-PAUSE = 1.0  # seconds between two looks for an engine that is away
-CLOSE_TIMEOUT = 90.0  # seconds for a look to end when all is closed
+PAUSE = 1.0  # seconds between two checks of an engine that is away
+CLOSE_TIMEOUT = 90.0  # seconds for a check to end when everything is closed
 
 
 @runtime_checkable
 class Resting(Protocol):
-    """An engine that keeps things ready for jobs to come."""
+    """An engine that keeps things ready for future jobs."""
 
     def rest(self) -> None:
-        """Keep nothing ready any more; jobs go on."""
+        """Keep nothing ready any more; running jobs go on."""
 
 
 @runtime_checkable
 class Limited(Protocol):
-    """An engine whose things are made for the operator's limits."""
+    """An engine that makes things to fit the operator's limits."""
 
     def go_by(self, limits: Limits) -> None:
-        """Make what is kept ready for other limits; jobs that run keep theirs."""
+        """Make ready for other limits; running jobs keep theirs."""
 
 
 @runtime_checkable
 class Measured(Protocol):
-    """An engine that has something to measure."""
+    """An engine that has metrics."""
 
     def measure(self) -> None:
-        """Measure it."""
+        """Update the metrics."""
 
 
 class EngineMonitor:
-    """Holds the current sandbox engine; ``make`` makes one for a runtime. Thread-safe."""
+    """Holds the current sandbox engine. ``make`` makes an engine for a runtime. Thread-safe."""
 
     def __init__(self, make: Callable[[Runtime], Sandbox]) -> None:
         self._make = make
         self._made: list[Sandbox] = []
-        self._limits: Limits | None = None  # others than ``make`` knows
+        self._limits: Limits | None = None  # newer limits than those that ``make`` knows
         self._checking = threading.Lock()
-        self._began = self._ended = float("-inf")  # the last check, on the monotonic clock
+        self._began = self._ended = float("-inf")  # of the last check, on the monotonic clock
         self._looking: threading.Thread | None = None
         self._failure = ""
-        self.trouble = ""  # why it cannot be used, as far as is known
+        self.trouble = ""  # why the engine cannot be used, as far as is known
         self.ready = threading.Event()
 
     @property
@@ -67,7 +68,7 @@ class EngineMonitor:
         return self._made[-1] if self._made else None
 
     def use(self, runtime: Runtime) -> None:
-        """Make an engine for ``runtime``. Jobs that run in the one before go on; it is closed with all others."""
+        """Make an engine for ``runtime``. Jobs in the engine before it go on. All engines are closed together."""
         for before in self._made:
             if isinstance(before, Resting):
                 before.rest()
@@ -78,20 +79,20 @@ class EngineMonitor:
         self.ready.clear()
 
     def go_by(self, limits: Limits) -> None:
-        """Go by other limits from now on, also in engines that are made later."""
+        """Use other limits from now on, also in engines that are made later."""
         self._limits = limits
         sandbox = self.sandbox
         if isinstance(sandbox, Limited):
             sandbox.go_by(limits)
 
     def measure(self) -> None:
-        """Measure the current engine, where there is something to."""
+        """Update the metrics of the current engine, where it has any."""
         sandbox = self.sandbox
         if isinstance(sandbox, Measured):
             sandbox.measure()
 
     def look(self, patience: float = 0.0) -> None:
-        """Have a thread look for an engine that is not ready; wait for it ``patience`` seconds at most."""
+        """Start a check in a thread where the engine is not ready; wait up to ``patience`` seconds for it to end."""
         if self.ready.is_set() or self.sandbox is None:
             return
         if not (self._looking and self._looking.is_alive()) and time.monotonic() >= self._ended + PAUSE:
@@ -103,7 +104,7 @@ class EngineMonitor:
     def check(self) -> bool:
         """Tell whether the engine answers, and set ``ready`` accordingly.
 
-        Of many that ask while a check goes on, the next makes one for all.
+        Threads that ask while a check goes on share the next one.
         """
         asked = time.monotonic()
         with self._checking:
@@ -119,10 +120,10 @@ class EngineMonitor:
             return
         try:
             sandbox.prepare()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next look may find the engine well
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the next check may find the engine well
             self.ready.clear()
             if repr(error) == self._failure:
-                pass  # it was said
+                pass  # this was logged already
             elif not isinstance(error, (TemporaryError, OperatorError)):
                 log.bug("the engine could not be checked; no work is taken until it can", error=error)
             else:
@@ -132,11 +133,11 @@ class EngineMonitor:
             if self._failure:
                 log.info("the engine is back")
             self._failure = self.trouble = ""
-            if sandbox is self.sandbox:  # else the latest one has yet to be prepared
+            if sandbox is self.sandbox:  # else the latest engine has yet to be prepared
                 self.ready.set()
 
     def close(self) -> None:
-        """Remove everything."""
+        """Close all engines, once a check that still runs has ended."""
         if self._looking:
             self._looking.join(CLOSE_TIMEOUT)
         for sandbox in self._made:

@@ -1,8 +1,8 @@
-"""Output on the way: what is heard of a phase until its supervisor tells of its end.
+"""Output on the way: what a supervisor reports of a phase before it reports the end.
 
-A supervisor tells what a phase has come to so far where its order asks for that, see ``inside/live.c``. What runs
-beside it is not ours. So one that tells more than was agreed on is treated as gone, and nothing that it tells lets
-anybody wait for longer.
+Where an order asks for it, the supervisor reports what a phase has come to so far, see ``inside/live.c``. The processes
+beside the supervisor are the job's, not ours. So a supervisor that reports more than was agreed on is treated as gone,
+and no report makes the host wait for longer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ OnOutput = Callable[[str, Phase], None]
 
 
 class Hearing:
-    """Hears what is told of the phase ``name``, which is about to be ordered; ``on_output`` gets it as it is so far.
+    """Hears the reports on the phase ``name``, which is about to be ordered, and passes them to ``on_output``.
 
-    Where it is not ``live``, nothing may be told before its end.
+    Where the phase is not ``live``, nothing may be reported before its end.
     """
 
     def __init__(self, name: str, on_output: OnOutput | None, *, live: bool) -> None:
@@ -32,7 +32,10 @@ class Hearing:
         self._began, self._count = time.monotonic(), 0
 
     def hear_end(self, of: stream.Stream, patience: float) -> Message:
-        """Return what is said of the end, in ``patience`` seconds; raises as :meth:`Stream.message` does."""
+        """Return the message that tells of the end, within ``patience`` seconds.
+
+        Raises what :meth:`Stream.message` raises.
+        """
         deadline = time.monotonic() + patience
         while True:
             said = of.message(deadline - time.monotonic(), *self._expected)
@@ -42,7 +45,7 @@ class Hearing:
 
     def _take(self, said: Live) -> None:
         self._count += 1
-        # The first is told a while after the order. One more allows for clocks that differ.
+        # The first report comes a while after the order. One more is allowed, since the two clocks may differ.
         if not _is_possible(said) or self._count > (time.monotonic() - self._began) / PACE + 1:
             raise ClosedError("the supervisor sent garbage")
         if self._on_output:
@@ -57,7 +60,7 @@ class Hearing:
 
 
 def _is_possible(said: Live) -> bool:
-    """Tell whether it can be true."""
+    """Tell whether a report can be true."""
     return (
         min(said.time, said.cpu, said.memory) >= 0
         and len(said.stdout) == min(TAIL, said.stdout_total)

@@ -1,21 +1,21 @@
-"""What host, supervisor and porter say to each other: a class for each message; their side of it is ``inside/wire.c``.
+"""What host, supervisor and porter say to each other: a class for each message. Their side is ``inside/wire.c``.
 
-A message goes over the wire as a dictionary of its fields and ``event``, its name. Whoever reads one says which it
-expects, and gets nothing else: the supervisor is ours, but what runs beside it is not, so each field is checked to have
-its type, and none may be missing or too much. Times are nanoseconds, sizes bytes.
+On the wire a message is a dictionary of its fields, with its name under ``event``. The reader says which messages it
+expects, and gets no others. The supervisor is ours, but the processes beside it are not. So each field is checked for
+its type, and no field may be missing or superfluous. Times are nanoseconds, sizes bytes.
 
-A field that is added on one side only is an error when the message is made, not one of the job's.
+A field that was added on one side only fails when the message is made. It does not count as a fault of the job.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-# The limit that a phase met, or the wish that ended it; "" is none.
+# The limit that a phase met, or the cancel that ended it; "" is none.
 Hit = Literal["", "memory", "time", "cpu", "output", "file", "cancel"]
 Some = TypeVar("Some", bound="Message")
-VERSION = 8  # of all of them together: the supervisor tells its own first, and the host compares
-LARGEST = 1 << 64  # no number is as large, or negated
+VERSION = 8  # of all messages together; the supervisor sends its own first, and the host compares
+LARGEST = 1 << 64  # all numbers lie between this and its negative
 
 
 @dataclass_transform(kw_only_default=True)
@@ -25,7 +25,7 @@ class Message:
     FIELDS: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        """Take the fields from the annotations, and make it known by its name."""
+        """Take the fields from the annotations, and register the class by its name."""
         cls.FIELDS = dict(cls.__annotations__)
         KNOWN[cls.__name__] = cls
 
@@ -40,17 +40,17 @@ class Message:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
-    __hash__ = None  # type: ignore[assignment]  # as of anything that can change
+    __hash__ = None  # type: ignore[assignment]  # messages can change
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
     def fields(self) -> dict[str, object]:
-        """Return the fields as the wire has them."""
+        """Return the fields in the form of the wire."""
         return {name: _bare(value) for name, value in self.__dict__.items()}
 
     def value(self) -> dict[str, object]:
-        """Return the message as the wire has it."""
+        """Return the message in the form of the wire."""
         return self.fields() | {"event": type(self).__name__}
 
 
@@ -84,14 +84,14 @@ def _bare(value: object) -> object:
 
 
 def parse(value: object, expected: type[Some]) -> Some:
-    """Return the message that ``value`` is; raise ValueError unless it is whole and of the type that is expected."""
+    """Return ``value`` as a message; raise ValueError unless it is complete and of the type that is expected."""
     if not isinstance(value, dict) or value.pop("event", None) != expected.__name__.encode():
         raise ValueError(f"this is no message {expected.__name__}")
     return expected(**value)
 
 
 def parse_any(value: object, *expected: type[Message]) -> Message:
-    """Return the message that ``value`` is; raise ValueError unless it is whole and one of those expected."""
+    """Return ``value`` as a message; raise ValueError unless it is complete and one of those expected."""
     name = value.get("event") if isinstance(value, dict) else None
     for each in expected:
         if name == each.__name__.encode():
@@ -103,7 +103,7 @@ def parse_any(value: object, *expected: type[Message]) -> Message:
 
 
 class File(Message):
-    """A file of the job; its ``size`` bytes follow the parcel, in the parcel's order."""
+    """A file of the job. Its ``size`` bytes follow the parcel, in the parcel's order."""
 
     name: bytes
     mode: int
@@ -111,9 +111,9 @@ class File(Message):
 
 
 class Show(Message):
-    """What of the store the next job may see, before its parcel, where a container serves many.
+    """What the next job may see of the store. A container that serves many jobs gets this before the parcel.
 
-    These are the entries ``store`` where ``limited`` is 1, else all.
+    Where ``limited`` is 1, the job sees the entries ``store``, else all of the store.
     """
 
     limited: int
@@ -121,7 +121,7 @@ class Show(Message):
 
 
 class Parcel(Message):
-    """A job. A work directory follows that was kept, of ``archive`` bytes, then its files' bytes, then its input's."""
+    """A job. A kept work directory of ``archive`` bytes follows, then the bytes of the files, then the input's."""
 
     files: list[File]
     archive: int
@@ -129,7 +129,7 @@ class Parcel(Message):
 
 
 class Bounds(Message):
-    """The limits of a phase that the supervisor enforces; see ``model.limits``, whose names these are."""
+    """The limits of a phase that the supervisor enforces. The names are those of ``model.limits``."""
 
     time: int
     cpu_time: int
@@ -143,9 +143,9 @@ class Bounds(Message):
 
 
 class Wanted(Message):
-    """What comes back of the files that a phase leaves: those that ``patterns`` stand for, none where there are none.
+    """The files of a phase that come back: those that match ``patterns``. Without patterns, none does.
 
-    So many ``files`` at most, each of ``file_size`` bytes at most, and all of ``total``.
+    At most ``files`` files come back, each of at most ``file_size`` bytes, and at most ``total`` bytes in all.
     """
 
     patterns: list[bytes]
@@ -155,11 +155,11 @@ class Wanted(Message):
 
 
 class Order(Message):
-    """A phase to run: the program and its arguments, what it reads from the descriptor WORDS, and its environment.
+    """A phase to run: the program, its arguments and environment, and what it reads from the descriptor WORDS.
 
-    ``script`` is the file that this comes to; ``input`` is 1 where it gets the job's input. After a phase that is the
-    ``last``, 1, there is room made for another job without a word. Where ``live`` is 1, what it prints is told on the
-    way (``Live``).
+    ``script`` is the file of the job that is started in the end. ``input`` is 1 where it gets the job's input. ``last``
+    is 1 for the last phase. After that one the supervisor makes room for another job unasked. Where ``live`` is 1,
+    output is reported while the phase runs (``Live``).
     """
 
     argv: list[bytes]
@@ -174,26 +174,26 @@ class Order(Message):
 
 
 class Cancel(Message):
-    """End the phase that runs now, and tell of it as ever. Nothing is ordered afterwards: the container goes."""
+    """End the phase that runs now, and report it as usual. Nothing is ordered afterwards: the container is removed."""
 
 
 class Keep(Message):
-    """Hand over the work directory as the last phase left it, ``most`` bytes at most; there is no use of it here."""
+    """Hand over the work directory as the last phase left it, ``most`` bytes at most. It is of no use here any more."""
 
     most: int
 
 
 class End(Message):
-    """The job is over before its last phase: make room for another."""
+    """The job is over before its last phase. Make room for another job."""
 
 
 # -- from a supervisor
 
 
 class Ready(Message):
-    """What a program sees around itself: bits of /proc/self/status, its memory limit, and which kernel.
+    """What a program sees around itself: entries of /proc/self/status, its memory limit, and which kernel.
 
-    -1 or b"" is what it cannot see.
+    A value that it cannot see is -1 or b"".
     """
 
     version: int
@@ -209,26 +209,26 @@ class Again(Message):
 
 
 class Refused(Message):
-    """The job's files cannot be written, or what they became cannot be kept, through a fault of the job."""
+    """The job's files cannot be written, or its work directory cannot be kept, through a fault of the job."""
 
     reason: bytes
 
 
 class Failed(Message):
-    """What was ordered cannot be done here. ``refused`` is 1 where the kernel lacks it or does not allow it."""
+    """The order cannot be carried out here. ``refused`` is 1 where the kernel lacks what it needs or forbids it."""
 
     reason: bytes
     refused: int
 
 
 class Broken(Message):
-    """A bug of ours: what was raised, and where."""
+    """A bug of ours: the error, and where it was raised."""
 
     story: bytes
 
 
 class Full(Message):
-    """A file system in memory that had no room for another of ``what``: b"bytes", or b"files". It has ``most``."""
+    """A file system in memory that had no room for one more of ``what``: b"bytes", or b"files". It holds ``most``."""
 
     place: bytes
     what: bytes
@@ -236,7 +236,7 @@ class Full(Message):
 
 
 class Obstacle(Message):
-    """What keeps ``file`` of the job from being started: ``sandbox.obstacles`` has words for the ``kind``."""
+    """What keeps ``file`` of the job from being started. ``sandbox.obstacles`` has the words for the ``kind``."""
 
     kind: bytes
     file: bytes
@@ -244,9 +244,9 @@ class Obstacle(Message):
 
 
 class Live(Message):
-    """What a phase that runs has come to so far, once a second at most: its times, and the most memory that it held.
+    """A running phase so far, once a second at most: its times, and the most memory that it held.
 
-    ``stdout`` and ``stderr`` are the last ``facts.TAIL`` bytes of what was written, at most.
+    ``stdout`` and ``stderr`` are the end of what was written, at most ``facts.TAIL`` bytes each.
     """
 
     time: int
@@ -259,13 +259,13 @@ class Live(Message):
 
 
 class Done(Message):
-    """The account of a phase. ``status`` is as wait(2) gives it, -1 where it could not be killed.
+    """The account of a phase. ``status`` is as wait(2) gives it, -1 where the program could not be killed.
 
-    ``files`` is how much of ``memory`` were files and shared memory, ``entries`` how many files and directories there
-    were at most, ``full`` which file systems had no room. ``left`` is what it leaves in memory as files, ``unseen``
-    what a later one may hold for a moment without being seen, 0 where all is. ``oom`` is 1 where the kernel killed
-    something for want of memory, ``hit`` the limit that it met (``Hit``), ``clean`` 1 where nothing of it lives. The
-    bytes of ``stdout`` and ``stderr`` follow.
+    ``files`` is the part of ``memory`` that was files and shared memory. ``entries`` is the greatest number of files
+    and directories. ``full`` lists the file systems that had no room. ``left`` is what the phase leaves in memory as
+    files. ``unseen`` is what a later phase may hold for a moment without being seen, 0 where all is seen. ``oom`` is 1
+    where the kernel killed something for want of memory. ``hit`` is the limit that the phase met (``Hit``). ``clean``
+    is 1 where no process of the phase lives. The bytes of ``stdout`` and ``stderr`` follow.
     """
 
     status: int
@@ -288,10 +288,10 @@ class Done(Message):
 
 
 class Kept(Message):
-    """The work directory, in ``bytes`` that follow and have so many ``entries``: names, its own too.
+    """The work directory. ``bytes`` bytes follow. ``entries`` counts the names in them, the directory's own included.
 
-    Laying it takes ``room`` bytes of memory beside these, about. It had so many ``pipes``, ``sockets`` and ``devices``
-    besides, which are not kept.
+    Unpacking takes about ``room`` bytes of memory besides. ``pipes``, ``sockets`` and ``devices`` count what was there
+    too and is not kept.
     """
 
     bytes: int
@@ -303,7 +303,7 @@ class Kept(Message):
 
 
 class Output(Message):
-    """A file that comes back after ``Done``; ``matched`` has a bit for each pattern, and ``size`` bytes follow."""
+    """A file that comes back after ``Done``. ``matched`` has a bit for each pattern. ``size`` bytes follow."""
 
     name: bytes
     mode: int
@@ -312,12 +312,13 @@ class Output(Message):
 
 
 class Outputs(Message):
-    """All files that come back were told. The counts are of names that matched and do not come back.
+    """All files that come back have been sent. The counts are of names that matched and do not come back.
 
-    They are ``large``, ``many`` or too much in ``total``, ``odd`` (no regular file), have ``names`` that no request can
-    have, or are ``closed``. Directories that were too ``deep``, or met when the time was over (``slow``), were not
-    looked into. Where it ``failed``, the counts are 0: for want of b"memory" or b"time", or b"ended" otherwise. Then
-    the last file is not as it was unless it is ``whole``, 1.
+    ``large``, ``many`` and ``total`` count files that are too large, too many or too much in all. ``odd`` counts names
+    that are no regular file, ``names`` those that no request can have, ``closed`` those that cannot be opened. ``deep``
+    and ``slow`` count directories that were not looked into, since they lie too deep or the time was over. Where
+    collecting ``failed``, the counts are 0. ``failed`` is then b"memory", b"time", or b"ended" for any other cause, and
+    the last file is as it was only where ``whole`` is 1.
     """
 
     large: int
@@ -336,7 +337,7 @@ class Outputs(Message):
 
 
 class GiveView(Message):
-    """Let the container whose first process is ``pid`` see these entries of the store only; none: leave the store."""
+    """Let the container whose first process is ``pid`` see only these entries of the store; none: leave the store."""
 
     pid: int
     container: bytes
@@ -344,10 +345,10 @@ class GiveView(Message):
 
 
 class ViewGiven(Message):
-    """It is done."""
+    """The order has been carried out."""
 
 
 class Gone(Message):
-    """There is no such container any more."""
+    """The container does not exist any more."""
 
     reason: bytes

@@ -1,7 +1,7 @@
-"""What of a phase's limits was met without a word of its own in the outcome: notes for the response.
+"""Notes for the response: limits that a phase met, and that its outcome does not name.
 
-Spec: spool-layout.md, "The sandbox". A program that finds no room for a file is told so by the kernel, and fails as it
-likes. Its output may say nothing of which bound that was, and whose.
+Spec: spool-layout.md, "The sandbox". The kernel tells a program that there is no room for its file, and the program
+fails in its own way. Its output may not say which bound that was, and whose.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from spoold.model.limits import PhaseLimits
 from spoold.model.response import Outcome
 from spoold.sandbox.messages import Done, Full, Kept
 
-NOTABLE = 4  # the part of the memory limit from which on files are named, as a divisor
-ENTRY = 1024  # bytes, about, that the kernel keeps of a file or directory beside its content
+NOTABLE = 4  # files are mentioned from this part of the memory limit on, as a divisor
+ENTRY = 1024  # bytes, about, that the kernel keeps for a file or directory beside its content
 WHAT = {b"bytes": "byte", b"files": "file or directory"}
 UNITS = {b"bytes": "bytes", b"files": "of them"}
 
@@ -35,7 +35,7 @@ def of_phase(name: str, done: Done, outcome: Outcome, limits: PhaseLimits) -> li
 
 
 def of_whole(name: str) -> list[str]:
-    """Return the notes on a phase whose sandbox the kernel ended: without its processes, too little memory was free."""
+    """Return the notes on a phase whose sandbox the kernel ended. Killing the processes had not freed enough memory."""
     note = (
         f"{name}: the kernel ended the sandbox for want of memory, as where files in /job, /tmp and /dev/shm or shared "
         f"memory took it; see limits.{name}.memory"
@@ -44,7 +44,7 @@ def of_whole(name: str) -> list[str]:
 
 
 def of_kept(kept: Kept) -> list[str]:
-    """Return a note where compile.sh left what no case gets."""
+    """Return a note where compile.sh left files that no case gets."""
     left = {"FIFO": kept.pipes, "socket": kept.sockets, "device": kept.devices}
     named = [f"{many} {kind}{'s' if many > 1 else ''}" for kind, many in left.items() if many]
     return [f"compile: it left {' and '.join(named)} in the work directory, which no case gets"] if named else []

@@ -1,7 +1,7 @@
-"""What the supervisor saw that keeps a program from being started, in words for the client.
+"""What keeps a program from being started, in words for the client.
 
-The facts are those of ``inside/obstacles.c``; here is what each means and what to do. Names come from the job's files,
-so they are cut and printed with escapes.
+``inside/obstacles.c`` finds the facts. This module says what each of them means and what to do. Names come from the
+job's files, so they are cut and printed with escapes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 from spoold.sandbox.messages import Obstacle
 
-LONGEST = 200  # bytes of a name
+LONGEST = 200  # bytes of a name that are printed
 MACHINES = {
     "2": "SPARC", "3": "i386", "8": "MIPS", "20": "PowerPC", "21": "64-bit PowerPC", "22": "S/390", "40": "32-bit Arm",
     "43": "64-bit SPARC", "62": "x86-64", "183": "64-bit Arm", "243": "RISC-V", "258": "LoongArch",
 }  # fmt: skip
 FIND = "'#!/usr/bin/env NAME' finds a program of the packages that cutor.nix names"
 ENDS = "Save it with Unix line ends, as dos2unix does"
-# {file} is a file of the job, or an interpreter; {name} what it needs.
+# {file} is a file of the job, or an interpreter. {name} is what it needs.
 WORDS = {
     "missing": "there is no {file} in the work directory",
     "dangling": "{file} is a symbolic link to what is not there",
@@ -51,7 +51,7 @@ WORDS = {
 
 
 def told(obstacles: Iterable[Obstacle]) -> list[str]:
-    """Return a note for each."""
+    """Return a note for each obstacle."""
     return [_told(each) for each in obstacles]
 
 
@@ -63,6 +63,6 @@ def _told(obstacle: Obstacle) -> str:
 
 
 def _file(file: bytes) -> str:
-    """Return the name of a file as it is where nothing in it is strange."""
+    """Return the name of a file, in quotes where it has anything unusual in it."""
     name = file[:LONGEST].decode(errors="replace")
     return name if name.isascii() and name.isprintable() and " " not in name else repr(name)

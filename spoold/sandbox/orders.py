@@ -12,13 +12,13 @@ from spoold.sandbox.facts import WORDS
 from spoold.sandbox.messages import Bounds, File, Order, Parcel
 
 ENTER = "/spoold/enter.sh"  # in the sandbox
-ZONES = "/etc/zoneinfo"  # in the sandbox; a C library of nixpkgs has no other place for it than TZDIR
+ZONES = "/etc/zoneinfo"  # in the sandbox; a C library of nixpkgs finds it by TZDIR alone
 TIMES = ("time", "cpu_time")
 SCRIPTS = ("compile.sh", "run.sh")
 
 
 def parcel(job: Job, before: Archive | None) -> Iterator[bytes]:
-    """Yield the job's files and input as the supervisor takes them, after the work directory that there is already."""
+    """Yield what the supervisor takes: the parcel, the work directory ``before``, the job's files, its input."""
     files = [(f.name, 0o755 if f.name in SCRIPTS else f.mode, f.content) for f in job.files]
     head = Parcel(
         files=[File(name=name.encode(), mode=mode, size=len(content)) for name, mode, content in files],
@@ -55,6 +55,6 @@ def order(runtime: Runtime, job: Job, name: str, limits: PhaseLimits, *, last: b
 
 
 def _bounds(limits: PhaseLimits) -> Bounds:
-    """Return what the supervisor enforces of ``limits``: all that it knows by name, times in nanoseconds."""
+    """Return the limits that the supervisor enforces: those that ``Bounds`` has, with times in nanoseconds."""
     known = {name: getattr(limits, name) for name in Bounds.FIELDS}
     return Bounds(**known | {name: int(known[name] * 10**9) for name in TIMES})

@@ -1,4 +1,4 @@
-"""Parts of a job: what one container does of it."""
+"""Parts of a job: the work that one container does for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ OnPhase = Callable[[str, Phase], None]
 
 
 class Part(NamedTuple):
-    """The part of a job that one container does: all of it, or only what is between two archives.
+    """The part of a job that one container does: all of it, or only what lies between two archives.
 
-    It begins with the work directory ``before``. Where ``after`` is given it ends with compile.sh, and what that left
-    goes there. Contents of files that come back are added to ``contents``; where it has none, these have a place of
-    their own.
+    The part begins with the work directory ``before``, where that is given. Where ``after`` is given, the part ends
+    with compile.sh, and what compile.sh left goes to ``after``. The contents of files that come back are added to
+    ``contents``. Without ``contents``, they get a place of their own.
     """
 
     before: Archive | None = None
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
     @property
     def beside(self) -> int:
-        """Return the bytes of memory that its container needs for the archive."""
+        """Return the bytes of memory that the container needs for the archive ``before``."""
         return self.before.size + self.before.room if self.before else 0
 
 

@@ -1,7 +1,7 @@
-"""Pinning: which CPU a job runs on, where each is to have one to itself.
+"""Pinning: which CPU a job runs on, where each job is to have one to itself.
 
-A job gets the CPU that fewest others run on, so with no more slots than CPUs it is alone there. Of those that are equal
-it is the one that its sandbox has already, since a change costs time.
+A job gets the CPU on which the fewest other jobs run. So it is alone there, while there are no more slots than CPUs.
+Among equal CPUs it gets the one that its sandbox has already, since a change costs time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Pinning:
 
     @contextmanager
     def cpu(self, had: int | None = None) -> Iterator[int]:
-        """Yield a CPU for one job, whose sandbox ``had`` that one before; it has it while this lasts."""
+        """Yield a CPU for one job, which has it until the block ends. ``had`` is the CPU of its sandbox so far."""
         with self._lock:
             chosen = min(self._jobs, key=lambda cpu: (self._jobs[cpu], cpu != had, cpu))
             self._jobs[chosen] += 1

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ = 1 << 18
-END_TIMEOUT = 1.0  # seconds for what was said last to arrive
+END_TIMEOUT = 1.0  # seconds for the last words to arrive
 
 
 class BothWays:
-    """A pipe that is one socket, but for what comes of it."""
+    """A pipe that is one socket in both directions. Subclasses say how to receive and close."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -30,19 +30,19 @@ class BothWays:
         return self._socket.fileno()
 
     def writer(self) -> int:
-        """Return the descriptor to which its input goes; -1 where it is closed."""
+        """Return the descriptor to which the container's input goes; -1 where it is closed."""
         return self._socket.fileno()
 
     def send(self, data: memoryview) -> int:
-        """Send some of ``data``; return how many bytes."""
+        """Send some of ``data``; return how many bytes were sent."""
         return self._socket.send(data[:READ])
 
 
 class WithLastWords(BothWays):
-    """Such a pipe beside which a program's stderr comes another way; that is read once the socket has ended."""
+    """A pipe whose program sends its stderr another way. That is read once the socket has ended."""
 
     def receive(self) -> Received | None:
-        """Return what is there by now, None at the end; before the end comes what it wrote to its stderr."""
+        """Return what has come by now, None at the end. Before the end comes what the program wrote to its stderr."""
         data = self._socket.recv(READ)
         if data:
             return Received(data, b"")
@@ -54,7 +54,7 @@ class WithLastWords(BothWays):
 
 
 def read_to_the_end(descriptor: int, more: Callable[[], bytes | bytearray | None]) -> bytes:
-    """Return what ``more`` returns until that is None, which it is asked for whenever ``descriptor`` can be read."""
+    """Return all that ``more`` returns until it returns None. It is called whenever ``descriptor`` can be read."""
     said, deadline = bytearray(), time.monotonic() + END_TIMEOUT
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -68,7 +68,7 @@ def read_to_the_end(descriptor: int, more: Callable[[], bytes | bytearray | None
 
 
 class Direct(WithLastWords):
-    """A socket that is a program's stdin and stdout, and a pipe that is its stderr."""
+    """A socket as a program's stdin and stdout, and a pipe as its stderr."""
 
     def __init__(self, connection: socket.socket, stderr: int) -> None:
         super().__init__(connection)
@@ -78,7 +78,7 @@ class Direct(WithLastWords):
         return read_to_the_end(self._stderr, lambda: os.read(self._stderr, READ) or None) if self._stderr >= 0 else b""
 
     def close(self) -> None:
-        """Close both; the program takes that as the order to stop."""
+        """Close both. The program takes that as the order to stop."""
         with contextlib.suppress(OSError):
             self._socket.close()
         stderr, self._stderr = self._stderr, -1

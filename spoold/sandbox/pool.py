@@ -1,22 +1,25 @@
 """Containers that wait for a job, so that no job waits for a container.
 
-Theory of operation. Making a container costs 100 to 300 ms of CPU, most of it in the engine, and removing it about half
-of that; a job sent to one that waits is done in a few. So ``wanted`` containers are kept ready, each for one job:
-``take`` hands one out, ``give`` takes it back used, and it is never handed out again, unless containers are recycled
-and it says that it can be. A few threads make and remove:
+Theory of operation. Making a container takes 100 to 300 ms of CPU time, most of it in the engine, and removing it about
+half of that. A job that is sent to a waiting container is done in a few milliseconds. So ``wanted`` containers are kept
+ready. ``take`` hands one out, and ``give`` takes it back. A used container is not handed out again, unless containers
+are recycled and it says that it can be. A few threads make and remove containers:
 
-* Whoever waits in ``take`` comes first: containers are made for them at once.
-* Refilling and removing take CPU from the jobs that run, so they wait for a quiet moment, in which no job has run for
-  ``QUIET``, but no longer than ``YIELD``, and half of the threads do such work at once. So under continuous load they
-  go on, and throughput is that of the engine's life-cycle of a container.
-* ``reserve`` more are kept for bursts, such as the hour before a deadline. They are made, and what is used is removed,
-  while the CPUs are idle; so a burst has them for itself, and builds too. What holds memory does not wait for that.
-* ``backlog`` bounds what is used and not yet removed. Beyond it ``give`` removes, in its caller's own time.
+* Callers that wait in ``take`` come first: containers are made for them at once.
+* Refilling and removing take CPU time from running jobs. So they wait for a quiet moment, in which no job has run for
+  ``QUIET``, but no longer than ``YIELD``. Half of the threads do such work at once, at most. So this work goes on under
+  continuous load too, and throughput is then that of the engine's making and removing.
+* ``reserve`` more are kept for bursts, such as the hour before a deadline. While the CPUs are idle, these are made and
+  used ones are removed. So a burst has the CPUs to itself, and so have builds. A container that holds much memory is
+  removed without waiting for that.
+* ``backlog`` bounds the used containers that are not yet removed. Beyond it ``give`` removes them, and its caller
+  waits.
 
-A waiting container may die: the engine restarts, the kernel wants memory, somebody prunes. ``take`` sees that at once
-by its stream, the threads within ``SWEEP``; it is replaced. Where none can be made, those who wait are told why, and
-the next try comes after a pause that doubles; ``wake`` ends it. What cannot be removed is left to whoever finds the
-engine back. ``take`` waits for ``TAKE_TIMEOUT`` at most, the threads as long as the engine's time-outs.
+A waiting container may die: the engine restarts, the kernel needs memory, somebody prunes. ``take`` sees that at once
+by its stream, and the threads see it within ``SWEEP``. The container is replaced. Where none can be made, waiting
+callers are told why, and the next try comes after a pause that doubles. ``wake`` ends the pause. A container that
+cannot be removed is left to the check that finds the engine back. ``take`` waits for ``TAKE_TIMEOUT`` at most, the
+threads as long as the engine's time-outs.
 """
 
 from __future__ import annotations
@@ -48,18 +51,18 @@ CLOSE_TIMEOUT = 90.0  # seconds for the threads to finish when the pool is close
 
 @dataclass
 class Counts:
-    """What has happened so far."""
+    """Counts of what has happened so far."""
 
     made: int = 0
     met: int = 0  # a job found a container waiting
     unmet: int = 0  # a job had to wait for one
-    died: int = 0  # while waiting
+    died: int = 0  # while they waited
     removed: int = 0
     reused: int = 0  # given back for another job
 
 
 class Pool(Generic[Carrier]):
-    """Thread-safe. ``make`` makes a container or raises, sooner when the event that it is given is set."""
+    """A pool of containers. Thread-safe. ``make`` makes one or raises, sooner once the event it gets is set."""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Pool(Generic[Carrier]):
         self._change, self._closing = threading.Condition(), threading.Event()
         self._waiting: deque[Runner[Carrier]] = deque()
         self._used: deque[tuple[float, Runner[Carrier]]] = deque()
-        began = time.monotonic() - YIELD  # the first filling yields to nothing
+        began = time.monotonic() - YIELD  # the first filling lets no jobs go first
         self._state = Situation(last_job=began, missing_since=began)
         self._pause = FIRST_PAUSE
         self._failures, self._failure = 0, Exception()
@@ -88,9 +91,10 @@ class Pool(Generic[Carrier]):
             thread.start()
 
     def take(self, cancelled: threading.Event, owner: int = -1, closure: Sequence[str] = ()) -> Runner[Carrier]:
-        """Return a container that waits and may serve ``owner``'s jobs; the caller gives it back.
+        """Return a waiting container that may serve jobs of ``owner``; the caller gives it back.
 
-        One whose last job saw the same ``closure`` of the store is preferred: it has no other view to make.
+        A container whose last job saw the same ``closure`` of the store is preferred, since it has no other view to
+        make.
         """
         deadline = time.monotonic() + TAKE_TIMEOUT
         with self._change:
@@ -126,10 +130,10 @@ class Pool(Generic[Carrier]):
             )
 
     def _fit(self, owner: int, closure: Sequence[str]) -> Runner[Carrier] | None:
-        """Return a waiting container for ``owner``; where all are other users', let one go, and a new one is made."""
+        """Return a waiting container for ``owner``. Where all serve other users, drop one, so that one is made."""
         fit = [container for container in self._waiting if container.serves(owner)]
         if fit:
-            return min(fit, key=lambda each: (each.closure != closure, each.due))  # or the next to be ready
+            return min(fit, key=lambda each: (each.closure != closure, each.due))  # of equal ones, a ready one
         if self._waiting:
             self._discard([self._waiting[0]])
             self._change.notify_all()
@@ -143,7 +147,7 @@ class Pool(Generic[Carrier]):
         return container
 
     def give(self, container: Runner[Carrier], *, again: bool = False) -> None:
-        """Take back a container that ``take`` returned; it will be removed, or serve ``again``."""
+        """Take back a container that ``take`` returned. It will be removed, or serve ``again``."""
         with self._change:
             self._state.running -= 1
             now = self._state.last_job = time.monotonic()
@@ -151,7 +155,7 @@ class Pool(Generic[Carrier]):
                 self.counts.reused += 1
                 SANDBOX_EVENTS.add("reused")
                 self._waiting.append(container)
-                if self._state.takers:  # there is nothing to do for the threads
+                if self._state.takers:  # only the takers have something to do
                     self._change.notify_all()
                 return
             later = len(self._used) < self._schedule.rules.backlog and not self._closing.is_set()
@@ -164,32 +168,32 @@ class Pool(Generic[Carrier]):
             self._remove(container)
 
     def measure(self) -> None:
-        """Measure how many there are."""
+        """Update the metrics of how many containers there are."""
         SANDBOXES.set(len(self._waiting), "waiting")
         SANDBOXES.set(self._state.running, "busy")
         SANDBOXES.set(len(self._used), "used")
 
     def wake(self) -> None:
-        """Try again at once: the engine is back."""
+        """Try again at once, since the engine is back."""
         with self._change:
             self._pause, self._state.not_before = FIRST_PAUSE, 0.0
             self._change.notify_all()
 
     def renew(self) -> None:
-        """Replace all that wait: containers are made in another way now."""
+        """Replace all waiting containers, since containers are made in another way now."""
         with self._change:
             self._renewals += 1
             self._discard(list(self._waiting))
             self._change.notify_all()
 
     def rest(self) -> None:
-        """Keep none ready any more; what is taken all the same is made on demand."""
+        """Keep no containers ready any more; make one only when a caller takes it."""
         with self._change:
             self._schedule.rules = replace(self._schedule.rules, wanted=0, reserve=0)
         self.renew()
 
     def close(self) -> None:
-        """Remove what waits and what is used; containers that jobs still hold go when they are given back."""
+        """Remove waiting and used containers. A container that a job still holds is removed when it is given back."""
         self._closing.set()
         with self._change:
             self._discard(list(self._waiting))
@@ -203,7 +207,7 @@ class Pool(Generic[Carrier]):
             task()
 
     def _next(self) -> Callable[[], None] | None:
-        """Wait for something to do; None at the end."""
+        """Wait for something to do, and return it; None at the end."""
         with self._change:
             while True:
                 if self._closing.is_set() and not self._used:
@@ -233,7 +237,7 @@ class Pool(Generic[Carrier]):
         renewals = self._renewals
         try:
             container = self._make(self._closing)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told and the thread stays alive
+        except Exception as error:  # noqa: BLE001 - whatever it is, waiting callers are told and the thread stays alive
             self._failed(error)
             return
         with self._change:
@@ -261,7 +265,7 @@ class Pool(Generic[Carrier]):
             self._change.notify_all()
 
     def _drop_dead(self, *, first_only: bool = False) -> None:
-        """Let go of containers that died; ``first_only`` looks no further than to the first that lives."""
+        """Drop containers that died; with ``first_only`` look no further than the first that lives."""
         dead: list[Runner[Carrier]] = []
         for container in self._waiting:
             if not container.alive():

@@ -1,8 +1,8 @@
-"""A sandbox whose containers wait in a pool: what engines that make containers have in common.
+"""A sandbox whose containers wait in a pool: what all engines that make containers have in common.
 
-An engine says how one is made (``_make``), and calls ``_fill`` once it knows by which plan. ``run`` may be called from
-many threads. See ``pool`` for what is made and removed when, ``turn`` for the containers of one submission, ``view``
-for what a job sees of the store.
+An engine implements ``_make``, which makes a container, and calls ``_fill`` once it knows the plan for that. ``run``
+may be called from many threads. See ``pool`` for when containers are made and removed, ``turn`` for the containers of
+one submission, and ``view`` for what a job sees of the store.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from spoold.sandbox.sizes import Planned, Size
 from spoold.sandbox.turn import Turn
 from spoold.sandbox.view import View
 
-MOST_THREADS = 8  # that make and remove containers at once
-# Containers that wait for a burst: so much of the machine's memory, of which a container that waits takes so much.
+MOST_THREADS = 8  # that make and remove containers, at most
+# Containers that wait for a burst: the share of the machine's memory for all of them, the bytes that each takes while
+# it waits, and their greatest number.
 RESERVE_SHARE, RESERVE_EACH, MOST_RESERVE = 1 / 32, 12 * MIB, 48
 
 
@@ -48,7 +49,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
         self._plan: Planned | None = None
         self._pool: Pool[Carrier] | None = None
         self._preparing, self._planning = threading.Lock(), threading.Lock()
-        self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # there may be other executors
+        self._holders = itertools.cycle(random.sample(HOLDERS, len(HOLDERS)))  # at random: there may be other executors
         self._pinning = Pinning(machine.cpus())
         self._checkers = Checkers()
 
@@ -57,16 +58,16 @@ class PooledSandbox(Generic[Carrier, Planned]):
         raise NotImplementedError
 
     def _make(self, plan: Planned, cancelled: threading.Event, size: Size | None = None) -> Runner[Carrier]:
-        """Return a started container of its own holder that waits; without a size that of jobs with default limits."""
+        """Return a started container with its own holder; without a size it has that of jobs with default limits."""
         raise NotImplementedError
 
     def _start(self, cancelled: threading.Event) -> Runner[Carrier]:
         """Return a container for the pool."""
-        assert self._plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
+        assert self._plan is not None  # noqa: S101 - prepare() set it before it made the pool that calls this
         return self._make(self._plan, cancelled)
 
     def _check_nix_shell(self) -> None:
-        """See that jobs can start nix-shell where the settings want that."""
+        """Raise :class:`OperatorError` where the settings want nix-shell and jobs cannot start it."""
         if self._settings.nix.enter == "nix-shell" and not self._runtime.nix:
             raise OperatorError(
                 'nix.enter is "nix-shell", and the builder provides no Nix to start it with: '
@@ -74,7 +75,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
             )
 
     def _fill(self, plan: Planned, memory: int = 0) -> None:
-        """Have containers wait that are made by ``plan``, on a host with ``memory`` bytes, for the limits of now."""
+        """Keep containers ready, made by ``plan`` for the current limits. The host has ``memory`` bytes."""
         plan = replace(plan, settings=self._settings)
         changed = plan != self._plan
         self._plan = plan
@@ -97,7 +98,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
         self._pool.wake()
 
     def go_by(self, limits: Limits) -> None:
-        """Have containers made for other limits from now on, and those replaced that wait."""
+        """Make containers for other limits from now on, and replace those that wait."""
         with self._planning:
             self._settings = msgspec.structs.replace(self._settings, limits=limits)
             if self._plan is not None:
@@ -122,7 +123,7 @@ class PooledSandbox(Generic[Carrier, Planned]):
     def _turn(self, pool: Pool[Carrier], cancelled: threading.Event, on_output: OnOutput | None) -> Turn[Carrier]:
         def replaced(container: Runner[Carrier], job: Job, beside: int) -> Runner[Carrier]:
             container.close()
-            assert self._plan is not None  # noqa: S101 - the container was made by one
+            assert self._plan is not None  # noqa: S101 - the container was made by a plan
             return self._make(self._plan, cancelled, container.plan.size_for_all(job, beside))
 
         pinning = self._pinning if self._settings.sandbox.pin_cpus else None
@@ -137,42 +138,42 @@ class PooledSandbox(Generic[Carrier, Planned]):
         )
 
     def on_trial(self) -> Runner[Carrier]:
-        """Return a container like those for jobs, which the caller closes."""
-        assert self._plan is not None  # noqa: S101 - whoever asks has prepared it
+        """Return a container like those for jobs; the caller closes it."""
+        assert self._plan is not None  # noqa: S101 - the caller has prepared it
         return self._make(self._plan, threading.Event())
 
     @property
     def started(self) -> str:
-        """Say how containers start, for the doctor."""
+        """Return how containers start, in words for the doctor."""
         raise NotImplementedError
 
     @property
     def plan(self) -> Planned | None:
-        """Return how containers are made, None before ``prepare``."""
+        """Return the plan by which containers are made, None before ``prepare``."""
         return self._plan
 
     @property
     def viewed(self) -> bool | None:
-        """Tell whether jobs see their own closure of the store only; None before ``prepare``."""
+        """Tell whether jobs see only their own closure of the store; None before ``prepare``."""
         return self._view.narrow
 
     @property
     def counts(self) -> Counts:
-        """Return what the pool has done so far."""
+        """Return the counts of the pool so far."""
         return self._pool.counts if self._pool else Counts()
 
     def measure(self) -> None:
-        """Measure the containers."""
+        """Update the metrics of the containers."""
         if self._pool is not None:
             self._pool.measure()
 
     def rest(self) -> None:
-        """Keep nothing ready any more; jobs go on."""
+        """Keep nothing ready any more; running jobs go on."""
         if self._pool is not None:
             self._pool.rest()
 
     def close(self) -> None:
-        """Remove what waits and what is used."""
+        """Remove waiting and used containers."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None

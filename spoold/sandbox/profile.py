@@ -1,4 +1,4 @@
-"""The seccomp profile of all containers, ``seccomp.json``; with cells in them ``seccomp-recycled.json`` too."""
+"""The seccomp profile of all containers: ``seccomp.json``, and with cells ``seccomp-recycled.json`` too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @functools.cache
 def profile(*, cells: bool) -> dict[str, Any]:
-    """Return the profile, in Docker's form: what one of OCI lacks there is ``archMap``."""
+    """Return the profile in Docker's form. Of its keys, OCI's form lacks ``archMap``."""
     found = _read("seccomp.json")
     if cells:
         found["syscalls"] += _read("seccomp-recycled.json")["syscalls"]

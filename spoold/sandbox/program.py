@@ -1,13 +1,13 @@
-"""The program that starts in containers as their root, made from its source in ``inside``: supervisor and porter.
+"""The program that starts in containers as their root: supervisor and porter, made from the source in ``inside``.
 
-Theory of operation. Whatever root runs in a container must come from where only root can write. The Nix store is no
-such place: whoever is the builder writes it. So it is one static program, and the image holds nothing else that runs.
-A package brings it, compiled where that was built (``PACKAGED``). Else it is compiled here, by the C compiler of the
-host, when an image is made. Compiler and source are refused where anybody but root, or the user that runs spoold, can
-change them or put others in their place (``host.ownership``).
+Theory of operation. Root in a container may run only what comes from where root alone can write. The Nix store is no
+such place, since the builder's user writes it. So root runs one static program, and the image holds nothing else that
+runs. A package brings the program, compiled when the package was built (``PACKAGED``). Without it, the host's C
+compiler compiles the program here when an image is made. Compiler and source are refused where anybody but root, or the
+user that runs spoold, can change them or put others in their place (``host.ownership``).
 
-What both sides of the wire have to agree on is written down once, in modules of the host, and the program gets it as
-the header ``facts.h``.
+Facts that both sides of the wire have to agree on are written down once, in modules of the host. The program gets them
+as the header ``facts.h``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from spoold.sandbox import facts, obstacles, seccomp
 
 SOURCE = Path(__file__).parent / "inside"
 IN_IMAGE = "/spoold/sbin/supervisor"  # in a directory that is closed to jobs
-PORTER = "porter"  # the argument with which it is that
-PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside all of spoold
+PORTER = "porter"  # with this argument the program is the porter
+PACKAGED = Path(__file__).parents[2] / "supervisor"  # beside the package ``spoold``
 FLAGS = ("-std=gnu11", "-O2", "-static", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wall", "-Wextra", "-s")
 COMPILE_TIMEOUT = 120.0  # seconds
 REMEDY = (
@@ -39,14 +39,14 @@ REMEDY = (
 
 
 def content() -> bytes:
-    """Return the program's file; raises :class:`OperatorError` where it cannot be had, or somebody could change it."""
+    """Return the program's file; raises :class:`OperatorError` where there is none, or somebody could change it."""
     if PACKAGED.exists():
         return Path(ownership.settled(str(PACKAGED), REMEDY)).read_bytes()
     return _compiled(identity())
 
 
 def identity() -> str:
-    """Return what stands for the program as it is here, source and facts."""
+    """Return a hash of the program as it is here: its source and its facts."""
     seen = hashlib.sha256(header().encode())
     for path in sources():
         seen.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -73,7 +73,7 @@ def _compiled(_: str) -> bytes:
 def compile_to(
     target: Path, compiler: str = "cc", flags: Iterable[str] = FLAGS, code: Iterable[Path] | None = None
 ) -> None:
-    """Compile the program, or other ``code``; raises :class:`OperatorError` with what the compiler says against it."""
+    """Compile the program, or other ``code``; raises :class:`OperatorError` with the compiler's message."""
     with tempfile.TemporaryDirectory(prefix="spoold-") as place:
         (Path(place) / "facts.h").write_text(header())
         files = [str(path) for path in code or sources() if path.suffix == ".c"]

@@ -1,7 +1,8 @@
-"""Files of a job that come back after a phase: taken from the supervisor, checked, and kept until they are told.
+"""Files of a job that come back after a phase: received from the supervisor, checked, and kept for the response.
 
-Spec: spool-layout.md, "Returned files". What comes may be the job's own words (``inside/outputs.c``). So nothing is
-taken that was not asked for, and a name only if a request could have it. It comes in pieces and is kept in a ``Spill``.
+Spec: spool-layout.md, "Returned files". The words that come may be the job's own (``inside/outputs.c``). So nothing is
+taken that was not asked for, and a name is taken only if a request could have it. Contents come in pieces and are kept
+in a ``Spill``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from spoold.sandbox import messages
 from spoold.sandbox.messages import Output, Outputs
 from spoold.sandbox.stream import ClosedError, Stream
 
-PATIENCE = 60.0  # seconds for all of it; see PATIENCE of ``inside/outputs.c``
-LEAST_PACE = 1 << 20  # bytes a second that the host takes
+PATIENCE = 60.0  # seconds for all of it; see WAITING of ``inside/outputs.c``
+LEAST_PACE = 1 << 20  # bytes a second; the transfer may be this slow
 PIECE = 1 << 16
 NOTHING = messages.Wanted(patterns=[], files=0, file_size=0, total=0)
 FAILED = {
@@ -33,7 +34,7 @@ ENDED = "reading them ended before its time, as where memory is short"
 
 
 def order_of(wanted: Wanted | None) -> messages.Wanted:
-    """Return what a supervisor is told of what comes back."""
+    """Return what a supervisor is told of the files that come back."""
     if wanted is None:
         return NOTHING
     return messages.Wanted(
@@ -45,14 +46,14 @@ def order_of(wanted: Wanted | None) -> messages.Wanted:
 
 
 def room(scratch: str) -> Spill:
-    """Return where the contents of a job's files are put; what has no room in memory lies in ``scratch``."""
+    """Return the place for the contents of a job's files. Bytes that have no room in memory lie in ``scratch``."""
     return Spill(scratch, Private.SCRATCH)
 
 
 def after(stream: Stream, wanted: Wanted, where: str, contents: Spill, lacked_memory: Callable[[], bool]) -> Returned:
-    """Return what comes back after the phase ``where``. A lost sandbox is a TemporaryError.
+    """Return what comes back after the phase ``where``; raises TemporaryError where the sandbox is lost.
 
-    Where one ``lacked_memory``, that was the job's doing, and nothing comes back.
+    Where it ``lacked_memory``, that was the job's doing. Then nothing comes back, and nothing is raised.
     """
     try:
         return collect(stream, wanted, where, contents)
@@ -63,7 +64,7 @@ def after(stream: Stream, wanted: Wanted, where: str, contents: Spill, lacked_me
 
 
 def lost(wanted: Wanted, where: str, contents: Spill) -> Returned:
-    """Return what is told where the kernel ended the sandbox after a phase, or with it."""
+    """Return the result where the kernel ended the sandbox during or after a phase: no files, and a note."""
     why = f"{where}.outputs: lost with the sandbox, which the kernel ended for want of memory"
     return Returned([], contents, outputs.missing(wanted.outputs, 0), [why])
 
@@ -71,13 +72,13 @@ def lost(wanted: Wanted, where: str, contents: Spill) -> Returned:
 def collect(stream: Stream, wanted: Wanted, where: str, contents: Spill) -> Returned:
     """Take what comes back after the phase ``where``, and add it to ``contents``, which several phases may share.
 
-    Raises what :meth:`Stream.message` does, and OSError where the host has no room. Then nothing was added.
+    Raises what :meth:`Stream.message` raises, and OSError where the host has no room. In both cases nothing was added.
     """
     before = contents.size
     try:
         return _Collection(stream, wanted, where, contents).all()
     except BaseException:
-        contents.cut(before)  # what is not told of counts nowhere, so it would be without a bound
+        contents.cut(before)  # files that are not told count nowhere, so these bytes would have no bound
         raise
 
 
@@ -86,12 +87,12 @@ class _Collection:
         self._stream, self._wanted, self._where = stream, wanted, where
         self._contents = contents
         self._deadline = time.monotonic() + PATIENCE + wanted.total / LEAST_PACE
-        self._found: dict[str, tuple[Found, int]] = {}  # with what it matched, by what stands for its name
+        self._found: dict[str, tuple[Found, int]] = {}  # by normalized name; each with the patterns that it matched
         self._latest = ""
         self._taken = self._total = self._unfit = 0
 
     def all(self) -> Returned:
-        """Take all files, and the end."""
+        """Take all files, and the message that ends them."""
         while isinstance(said := self._next(), Output):
             self._take(said)
         assert isinstance(said, Outputs)  # noqa: S101 - for mypy: nothing else was expected
@@ -150,7 +151,7 @@ class _Collection:
 
 
 def _name(said: bytes) -> str:
-    """Return a name, "" where a request could not have it."""
+    """Return a name, "" where no request could have it."""
     try:
         name = checked_path(said.decode(), "")
     except (UnicodeDecodeError, ClientError):

@@ -1,8 +1,8 @@
 """The root of all sandboxes: empty directories to mount on, the program of its root, and what a C library reads.
 
-What jobs run comes from the Nix store, which is mounted: ``/usr/bin/env``, and ``sh`` and ``bash`` in ``/bin`` and
-``/usr/bin``, are links into it, and so are the two places where programs look for time zones. ``/etc`` has what a C
-library reads, see ``sandbox.etc``. What root runs is one program here, see ``sandbox.program``.
+Jobs run programs of the Nix store, which is mounted. ``/usr/bin/env``, and ``sh`` and ``bash`` in ``/bin`` and
+``/usr/bin``, are links into the store. So are the two places where programs look for time zones. ``/etc`` has what a C
+library reads, see ``sandbox.etc``. Root runs one program, see ``sandbox.program``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIRECTORIES = (
 
 
 def archive(runtime: Runtime) -> bytes:
-    """Return the root as a tar, the same bytes for the same input."""
+    """Return the root as a tar; the same input gives the same bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name in DIRECTORIES:
@@ -40,18 +40,19 @@ def archive(runtime: Runtime) -> bytes:
                 _file(tar, f"{KEPT.lstrip('/')}/{name}", content)
         with (resources.files("spoold.sandbox") / "enter.sh").open("rb") as file:
             _file(tar, ENTER.lstrip("/"), file.read())
-        # Where users are others than the host's, the porter is root by another name: so all may run it who come there.
+        # Where the engine remaps users, the porter's root does not own these files. So everybody who can enter the
+        # directory may run the program.
         _add(tar, os.path.dirname(program.IN_IMAGE).lstrip("/"), tarfile.DIRTYPE, 0o700)
         _file(tar, program.IN_IMAGE.lstrip("/"), program.content(), 0o555)
     return buffer.getvalue()
 
 
 def _links(runtime: Runtime) -> Iterator[tuple[str, str]]:
-    """Yield the names of links into the store, and what they lead to."""
+    """Yield the names of links, and what they lead to."""
     for name in ("bin/sh", "bin/bash", "usr/bin/sh", "usr/bin/bash"):
         yield name, f"{runtime.bash}/bin/bash"
     yield "usr/bin/env", f"{runtime.coreutils}/bin/env"
-    yield "etc/mtab", "/proc/mounts"  # which some engines add
+    yield "etc/mtab", "/proc/mounts"  # some engines add this link
     if runtime.tzdata:
         yield ZONES.lstrip("/"), f"{runtime.tzdata}/share/zoneinfo"
         yield "usr/share/zoneinfo", f"{runtime.tzdata}/share/zoneinfo"

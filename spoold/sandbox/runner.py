@@ -1,8 +1,8 @@
 """A sandbox that runs jobs: made and started before its job is known, used for one job, or for many in turn.
 
-``alive`` tells whether its supervisor waits. ``run`` sends the job and reads a report per phase; ``reusable`` then
-tells whether it can serve another. ``stop`` ends whatever runs in it, ``close`` removes it. Which engine carries it is
-the business of its ``transport``; ``pool`` keeps some ready.
+``alive`` tells whether its supervisor waits. ``run`` sends the job and reads a report for each phase. ``reusable`` then
+tells whether it can serve another job. ``stop`` ends all that runs in it, and ``close`` removes it. Its ``transport``
+hides which engine carries it. ``pool`` keeps some ready.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from spoold.sandbox.verdict import is_possible, judge, killed_whole
 
 log = Log("sandbox")
 
-LOSS_TIMEOUT = 5.0  # seconds for what was said, or becomes known, about a sandbox that is lost
-ENDING_TIMEOUT = 3.0  # seconds for a cancelled phase to be ended and told: an answer has two renewals
-KEEPING = 60.0  # seconds for the work directory to be kept, see AT_LONGEST of ``inside/snapshot.c``
+LOSS_TIMEOUT = 5.0  # seconds to hear or find out why a sandbox was lost
+ENDING_TIMEOUT = 3.0  # seconds to end and report a cancelled phase; a cancel is answered within two renewals
+KEEPING = 60.0  # seconds to keep the work directory, see AT_LONGEST of ``inside/snapshot.c``
 MARGIN = 60.0  # seconds beyond a phase's own time for killing, draining and reporting
-CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; whose leftovers take longer is replaced
-LIGHT = 8 * MIB  # of files that a job left in memory: so much may lie there until there is time to remove it
-HEAVY, MANY = 512 * MIB, 32768  # of such files: what is more than so much, or so many, no other job waits for
-PIECE = 1 * MIB  # bytes of what is kept that are taken at once
+CLEANUP_TIMEOUT = 5.0  # seconds for all of a job to be gone; a container that takes longer is replaced
+LIGHT = 8 * MIB  # bytes of files in memory that a job may leave there until there is time to remove them
+HEAVY, MANY = 512 * MIB, 32768  # with more such bytes or files, no other job waits for their removal
+PIECE = 1 * MIB  # bytes of a kept work directory that are taken at once
 LOOKS = 10  # milliseconds between two looks at memory, see TICK of ``inside/phase.c``
 Carrier = TypeVar("Carrier", bound=Transport)
 
 
 class Ran(NamedTuple):
-    """A phase that ran: its record, the bytes of files in memory that it leaves, how many there were, and notes.
+    """A phase that ran: its record, the bytes of files that it leaves in memory, how many there were, and notes.
 
-    A later one may hold ``unseen`` bytes for a moment without being seen, since its container held as much. Where its
-    sandbox is ``lost``, there is nothing else of it.
+    A later phase may hold ``unseen`` bytes for a moment without being seen, since its container held as much before.
+    Where ``lost`` is set, the sandbox is lost, and nothing else comes of the phase.
     """
 
     phase: Phase
@@ -67,22 +67,22 @@ class Ran(NamedTuple):
 
 
 class Runner(Generic[Carrier]):
-    """One sandbox, by a ``transport`` that was made by ``plan``, whose supervisor waits for a job."""
+    """One sandbox whose supervisor waits for a job. Its ``transport`` was made by ``plan``."""
 
     def __init__(self, transport: Carrier, plan: Plan) -> None:
         self.transport = transport
         self.plan = plan
         self.reusable = False
-        self.light = True  # whether it holds little of a job's
-        self._slow = False  # whether it takes long to empty
+        self.light = True  # whether it holds little memory of a job's
+        self._slow = False  # whether emptying it takes long
         self.due = False  # whether its supervisor, after a job, has yet to say that it is ready
-        self._left = False  # whether it leaves the job by itself
-        self._unseen = 0  # bytes that a phase may hold for a moment unseen, since an earlier one held as much
+        self._left = False  # whether its supervisor leaves the job unasked
+        self._unseen = 0  # bytes that a phase may hold for a moment unseen, since an earlier phase held as much
         self._jobs, self._owner = 0, -1
-        self.closure: Sequence[str] = ()  # of the store, that its last job saw
+        self.closure: Sequence[str] = ()  # the entries of the store that its last job saw
 
     def serves(self, owner: int) -> bool:
-        """Tell whether a job of ``owner``'s may run here, whoever's ran before."""
+        """Tell whether a job of ``owner`` may run here, after the jobs that ran here before."""
         return not self._jobs or self._owner == owner or not self.plan.settings.sandbox.replace_on_owner_change
 
     def fits(self, job: Job, beside: int = 0) -> bool:
@@ -92,7 +92,7 @@ class Runner(Generic[Carrier]):
         return self.plan.resizable or self.transport.size == self.plan.size_for_all(job, beside)
 
     def alive(self) -> bool:
-        """Tell whether its supervisor waits, or is about to."""
+        """Tell whether its supervisor waits for a job, or soon will."""
         stream = self.transport.stream
         if not self.due:
             return stream.silent()
@@ -101,13 +101,13 @@ class Runner(Generic[Carrier]):
                 self.due = False
         except (ClosedError, RunCancelledError):
             return False
-        except BrokenError as error:  # no job's: nobody else would tell of it
+        except BrokenError as error:  # it belongs to no job, so nobody else would tell of it
             log.bug("a supervisor failed between two jobs", error=error)
             return False
         return True
 
     def stop(self) -> None:
-        """End whatever runs in it."""
+        """End all that runs in it."""
         self.transport.stop()
 
     def close(self) -> None:
@@ -124,9 +124,9 @@ class Runner(Generic[Carrier]):
         part: Part = WHOLE,
         on_output: OnOutput | None = None,
     ) -> JobResult:
-        """Run ``part`` of ``job``; with cells it sees the entries ``names`` of the store only, None: all.
+        """Run ``part`` of ``job``. With cells the job sees only the entries ``names`` of the store; None: all of it.
 
-        The container is good for nothing but ``close`` afterwards, unless it is ``reusable``. Raises
+        Afterwards the container is good for nothing but ``close``, unless it is ``reusable``. Raises
         :class:`RunCancelledError` as :meth:`Sandbox.run` does.
         """
         stream = self.transport.stream
@@ -152,9 +152,9 @@ class Runner(Generic[Carrier]):
             self.due = False
 
     def _release(self, stream: Stream) -> None:
-        """Have the supervisor make room for another job, which after the last phase it does by itself.
+        """Tell the supervisor to make room for another job. After the last phase it does that unasked.
 
-        Where the job was cancelled, a word of that may be under way to it, and would reach it in the next job.
+        Do nothing after a cancel: it may be on its way to the supervisor, and would reach it in the next job.
         """
         if stream.cancelled.is_set():
             return
@@ -193,7 +193,7 @@ class Runner(Generic[Carrier]):
                 try:
                     ran = self._keep(stream, ran, part.after)
                 except RunCancelledError:
-                    on_phase(name, ran.phase)  # it ran all the same
+                    on_phase(name, ran.phase)  # the phase ran all the same
                     raise
             phases[name] = ran.phase
             beside += ran.left
@@ -216,7 +216,7 @@ class Runner(Generic[Carrier]):
         return JobResult(compile=phases["compile"], run=phases["run"], notes=notes, outputs=outputs)
 
     def _keep(self, stream: Stream, ran: Ran, archive: Archive) -> Ran:
-        """Take what a phase left; one that left what cannot be kept has met a limit."""
+        """Take the work directory that a phase left. A phase whose directory cannot be kept has met a limit."""
         most = self.plan.settings.limits.kept
         deadline = time.monotonic() + MARGIN + KEEPING
         try:
@@ -256,7 +256,7 @@ class Runner(Generic[Carrier]):
 
 
 def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:
-    """Return a note where a phase may have held more than it is said to, since its container had ``unseen`` before."""
+    """Return a note where a phase may have held more than was seen: its container held ``unseen`` bytes before."""
     if not isinstance(phase.memory, int) or unseen <= phase.memory + EXACT:
         return []
     note = (
@@ -267,20 +267,20 @@ def _of_unseen(name: str, phase: Phase, unseen: int) -> list[str]:
 
 
 def _usual(result: JobResult) -> bool:
-    """Tell whether a container that came out of this may serve another job; a kill for want of memory spares little."""
+    """Tell whether the container may serve another job. After a kill for want of memory it may not."""
     return Outcome.MEMORY_LIMIT not in (result.compile.outcome, result.run.outcome)
 
 
 def _end_early(stream: Stream, name: str, limits: PhaseLimits, started: float, hearing: Hearing) -> Ran:
-    """End a phase as a limit would; where its supervisor does not tell of it soon, it is told without its output."""
+    """End a phase as a limit would. Where the supervisor does not report it soon, its output is left out."""
     deadline = time.monotonic() + ENDING_TIMEOUT
     with stream.heedless():
         try:
-            with contextlib.suppress(ClosedError):  # it may have told of the end before it closed its own
+            with contextlib.suppress(ClosedError):  # it may have reported the end before it closed its own
                 stream.send([wire.frame(Cancel())], ENDING_TIMEOUT, regardless=True)
             said = hearing.hear_end(stream, deadline - time.monotonic())
             return _account(stream, name, said, limits, deadline)
-        except ClosedError:  # whoever runs this ends the container
+        except ClosedError:  # the caller ends the container
             return Ran(cancelled_phase(time.monotonic() - started, "SIGKILL"), 0, 0, [])
 
 
@@ -290,7 +290,7 @@ def _report(stream: Stream, name: str, limits: PhaseLimits, patience: float) -> 
 
 
 def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, deadline: float) -> Ran:
-    """Return the record of a phase of which this was ``said``; its output has to be there by the ``deadline``.
+    """Return the record of a phase from the message ``said``; its output has to be there by the ``deadline``.
 
     The phase has ended, so a cancel comes too late for it.
     """
@@ -306,6 +306,6 @@ def _account(stream: Stream, name: str, said: Message, limits: PhaseLimits, dead
     with stream.heedless():
         stdout, stderr = stream.take(said.stdout, deadline), stream.take(said.stderr, deadline)
     phase = judge(said, stdout, stderr, limits)
-    assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: it ran
+    assert isinstance(phase.outcome, Outcome)  # noqa: S101 - for mypy: the phase ran
     notes = [*of_phase(name, said, phase.outcome, limits), *obstacles.told(said.obstacles)]
     return Ran(phase, said.left, said.entries, notes, said.unseen)

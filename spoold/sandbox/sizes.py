@@ -1,12 +1,12 @@
 """How large a sandbox is: what it may take of memory and processes, for a phase or for all of a job.
 
-All that wait have one size, which is enough for either phase with the default limits. A phase whose request asks for
-another limit gets it by a change of the sandbox's own limits just before. That is a bound on what a job can take from
-others, with room for all that is not the job's. Whether a phase held more than it may is measured (``inside/pages.c``).
+All waiting sandboxes have one size, which is enough for either phase with the default limits. Where a request asks for
+another limit, the sandbox's own limits are changed just before the phase. They bound what a job can take from others,
+and leave room for all that is not the job's. ``inside/pages.c`` measures whether a phase held more than it may.
 
-The files of a job lie in memory, and so does what its processes share. A sandbox that waits knows no job yet, so its
-file systems are as large as any may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
-memory, so the limit of the job bounds them.
+The files of a job lie in memory, and so does what its processes share. A waiting sandbox knows no job yet, so its file
+systems are as large as any job may ask for (``Limits.room``). Their pages are charged to the sandbox like all other
+memory, so the job's limit bounds them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from spoold.model.limits import KIB, MIB, Limits, PhaseLimits
 
 SUPERVISOR_MEMORY = 16 * MIB
 ROUND = 8 * MIB
-# What the kernel needs for a job's processes: page tables for all of the memory in eight of them, stacks and the like.
+# What the kernel needs for a job's processes: page tables of eight processes that each map all of the memory, stacks
+# and the like.
 PAGE_TABLES, EACH_PROCESS, MOST_KERNEL = 1 / 64, 64 * KIB, 32 * MIB
-OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that
-LAID = 2  # times what may be kept: the archive is there as well while its files are laid
-PLACES = 3  # file systems in memory that a job has, see ``inside/room.c``
+OWN_KERNEL = 512  # threads that a runtime with a kernel of its own needs for that kernel
+LAID = 2  # times what may be kept: the archive is still there while its files are unpacked
+PLACES = 3  # file systems in memory for each job, see ``inside/room.c``
 
 
 @dataclass(frozen=True)
 class Size:
-    """The sandbox's own limits; they hold the supervisor too, so they are a little above the job's."""
+    """The sandbox's own limits. They hold for the supervisor too, so they are a little above the job's."""
 
     memory: int
     processes: int
@@ -41,13 +42,13 @@ class Plan:
 
     settings: Settings
     runtime: Runtime
-    resizable: bool = True  # limits can be changed while one runs
+    resizable: bool = True  # whether limits of a running sandbox can be changed
 
     def size(self, limits: PhaseLimits, beside: int = 0) -> Size:
         """Return the size of a container for a phase, see :class:`Size`.
 
-        Where memory is left to the operator's defaults, compile and run get the same size, that of the larger: changing
-        it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
+        Where the operator's defaults set the memory, compile and run get the same size, the larger of the two. To
+        change it in between would take longer than most runs do. The supervisor holds each phase to its own limit.
         """
         others = (3 if self.cells else 1) + (0 if self.resizable else OWN_KERNEL)
         return Size(memory_for(self.settings.limits, limits, beside), limits.processes + others)
@@ -55,7 +56,7 @@ class Plan:
     def size_for_all(self, job: Job, beside: int = 0) -> Size:
         """Return a size that is enough for each phase of a job, for a container whose size cannot be changed.
 
-        ``beside`` is the bytes of memory that it takes otherwise before anything of it runs.
+        ``beside`` is the bytes of memory that are taken otherwise before anything of the job runs.
         """
         sizes = [self.size(limits, held(job) + beside) for limits in (job.compile, job.run) if limits is not None]
         return Size(
@@ -63,7 +64,7 @@ class Plan:
         )
 
     def most(self, job: Job, beside: int = 0) -> int:
-        """Return the bytes that a container may have for a job: what was counted, be it under other limits since."""
+        """Return the bytes that a container may have for a job: what was counted for it, even under earlier limits."""
         return job.memory or asked(self.settings.limits, job) + beside
 
     @property
@@ -83,8 +84,8 @@ Planned = TypeVar("Planned", bound=Plan)
 def memory_for(limits: Limits, phase: PhaseLimits, beside: int) -> int:
     """Return the bytes that a container has for a phase, under the operator's ``limits``.
 
-    ``beside`` is the bytes of files and input, which lie in memory as well. Rounded, so that jobs with the default
-    limits share one size, which a waiting container can already have.
+    ``beside`` is the bytes of files and input, which lie in memory as well. The result is rounded, so that jobs with
+    the default limits share one size, which a waiting container can already have.
     """
     defaults = {limits.compile.default.memory, limits.run.default.memory}
     least = max(defaults) if phase.memory in defaults else 0
@@ -98,12 +99,13 @@ def _rounded(size: int) -> int:
 
 
 def asked(limits: Limits, job: Job) -> int:
-    """Return the bytes that the container of ``job`` has at most, in whichever of its phases that is."""
+    """Return the bytes that the container of ``job`` has in its largest phase."""
     if job.cases:
         return max(_of_cases(limits, job), _of_checker(limits, job))
     if job.compile is None:
         return memory_for(limits, job.run, held(job))
-    # What files in memory can be. Where that is more, the run has less than its limit: there is a most for both.
+    # The most that compile.sh can leave as files in memory. ``limits.most`` bounds both phases, so where the files take
+    # more than that leaves free, the run has less than its limit.
     left = min(job.compile.memory, PLACES * limits.room, max(0, limits.most - job.run.memory))
     return max(memory_for(limits, job.compile, held(job)), memory_for(limits, job.run, held(job) + left))
 
@@ -115,7 +117,7 @@ def _of_cases(limits: Limits, job: Job) -> int:
 
 
 def _of_checker(limits: Limits, job: Job) -> int:
-    """Return what a container of the checker has. Beside it lie input, answer and output, which it may read as well."""
+    """Return the bytes of a container of the checker. Input, answer and output lie in it too, and it may read them."""
     checker = job.checker
     if checker is None:
         return 0
@@ -125,7 +127,7 @@ def _of_checker(limits: Limits, job: Job) -> int:
 
 
 def _laid(limits: Limits, job: Job) -> int:
-    """Return the bytes of memory that it takes at most to lay what compile.sh left."""
+    """Return the bytes of memory that are needed, at most, to unpack what compile.sh left."""
     return 0 if job.compile is None else LAID * min(job.compile.memory, limits.kept)
 
 

@@ -1,8 +1,8 @@
 """The host's end of the stream to a supervisor: messages, over whatever pipe an engine has.
 
-Messages are on the supervisor's stdout; its stderr is diagnostics, of which the end is kept for error messages. What
-comes back is only ever decoded into typed messages of bounded size: a supervisor that says anything else is treated as
-gone.
+Messages come on the supervisor's stdout. Its stderr is diagnostics, and the end of these is kept for error messages.
+All that comes on stdout is decoded into typed messages of bounded size, and used in no other way. A supervisor that
+says anything else is treated as gone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spoold.sandbox import RunCancelledError, wire
 from spoold.sandbox.messages import VERSION, Broken, Failed, Message, Ready, parse_any
 
 MAX_DIAGNOSTICS = 4096
-AT_ONCE = 64 * 1024  # bytes that are put together
+AT_ONCE = 64 * 1024  # bytes up to which small parts are sent together
 ATTENTION = 0.2  # seconds between looks at the caller's event
 
 
@@ -32,22 +32,22 @@ class RefusedError(TemporaryError):
 
 
 class BrokenError(Exception):
-    """A bug of ours on the other side of the stream: what was raised there, and where."""
+    """A bug of ours on the other side of the stream: the error, and where it was raised."""
 
 
 def text(said: bytes) -> str:
-    """Return what a supervisor said, to be read by people."""
+    """Return what a supervisor said as text for people."""
     return said.decode("utf-8", "replace")
 
 
 def unlimited(failed: Failed) -> TemporaryError:
-    """Return what is raised where a job cannot be kept from seeing more of the store than it may."""
+    """Return the error for a job that cannot be kept from seeing more of the store than it may."""
     kind = RefusedError if failed.refused else TemporaryError
     return kind(f"the store of the sandbox cannot be limited to what the job may see: {text(failed.reason)}")
 
 
 class Received(NamedTuple):
-    """What came of a supervisor's two streams."""
+    """What has come on a supervisor's two streams."""
 
     stdout: bytes | bytearray
     stderr: bytes | bytearray
@@ -56,28 +56,28 @@ class Received(NamedTuple):
 class Pipe(Protocol):
     """Bytes to a supervisor and from it, as an engine carries them.
 
-    Nothing of it blocks: ``send`` and ``receive`` raise ``BlockingIOError`` where they would, and ``OSError`` where it
-    is broken. Both descriptors are polled; they may be one.
+    No call blocks. ``send`` and ``receive`` raise ``BlockingIOError`` where they would block, and ``OSError`` where the
+    pipe is broken. Both descriptors are polled. They may be the same.
     """
 
     def reader(self) -> int:
         """Return the descriptor from which the supervisor's output comes; -1 where it is closed."""
 
     def writer(self) -> int:
-        """Return the descriptor to which its input goes; -1 where it is closed."""
+        """Return the descriptor to which the supervisor's input goes; -1 where it is closed."""
 
     def send(self, data: memoryview) -> int:
-        """Send some of ``data``; return how many bytes."""
+        """Send some of ``data``; return how many bytes were sent."""
 
     def receive(self) -> Received | None:
-        """Return what is there by now, None at the end."""
+        """Return what has come by now, None at the end."""
 
     def close(self) -> None:
-        """Close it; the supervisor takes that as the order to stop."""
+        """Close the pipe. The supervisor takes that as the order to stop."""
 
 
 class Stream:
-    """The messages over one pipe; used by one thread."""
+    """The messages over one pipe. One thread uses it."""
 
     def __init__(self, pipe: Pipe, cancelled: threading.Event) -> None:
         self._pipe = pipe
@@ -86,9 +86,9 @@ class Stream:
         self._stderr = bytearray()
 
     def send(self, parts: Iterable[bytes], patience: float, *, regardless: bool = False) -> None:
-        """Send ``parts``, or until the supervisor speaks: it does so only to refuse. ``patience`` is seconds.
+        """Send ``parts``. Stop once the supervisor speaks, which it does only to refuse. ``patience`` is seconds.
 
-        What goes ``regardless`` of that is sent also where the supervisor may be telling of a phase on the way.
+        With ``regardless`` they are sent even then, since the supervisor may be reporting a phase on the way.
         """
         deadline = time.monotonic() + patience
         for part in _joined(parts):
@@ -106,9 +106,9 @@ class Stream:
                     raise ClosedError(f"cannot send to the sandbox: {error.strerror}") from error
 
     def greeting(self, patience: float) -> Ready:
-        """Return the message with which a program says that it waits.
+        """Return the message by which a program says that it waits.
 
-        Raises :class:`ClosedError` also where it speaks another version of the wire.
+        Raises :class:`ClosedError` also where the program speaks another version of the wire.
         """
         ready = self.message(patience, Ready)
         assert isinstance(ready, Ready)  # noqa: S101 - for mypy: nothing else was expected
@@ -117,9 +117,10 @@ class Stream:
         return ready
 
     def message(self, patience: float, *expected: type[Message]) -> Message:
-        """Return the next message, which must be one of those expected; raises :class:`BrokenError` for a bug of ours.
+        """Return the next message, which must be one of those expected.
 
-        And :class:`ClosedError` for anything else. Where the caller's event ends the wait, nothing of it is taken.
+        Raises :class:`BrokenError` for a bug of ours, and :class:`ClosedError` for anything else. Where the caller's
+        event ends the wait, nothing of the message is taken.
         """
         deadline = time.monotonic() + patience
         self._await(4, deadline)
@@ -143,7 +144,7 @@ class Stream:
 
     @contextlib.contextmanager
     def heedless(self) -> Iterator[None]:
-        """Wait inside the block although the caller's event is set: for what is about to come, or given up soon."""
+        """Ignore the caller's event inside the block, to wait for something that soon comes or is soon given up."""
         cancelled, self.cancelled = self.cancelled, threading.Event()
         try:
             yield
@@ -168,7 +169,7 @@ class Stream:
         self._stderr = (self._stderr + found.stderr)[-MAX_DIAGNOSTICS:]
 
     def _wait(self, deadline: float, *, to_send: bool = False) -> bool:
-        """Wait until something came, or can be sent; tell whether something came."""
+        """Wait until something has come, or can be sent; tell whether something has come."""
         reader, writer = self._pipe.reader(), self._pipe.writer()
         if min(reader, writer) < 0:
             raise ClosedError(f"the sandbox is closed{self.diagnostics()}")
@@ -186,7 +187,7 @@ class Stream:
                 return any(number == reader and events & ~select.POLLOUT for number, events in seen)
 
     def arrived(self, expected: type[Message]) -> Message | None:
-        """Return the next message if it is there; wait for nothing. It must be the one expected."""
+        """Return the next message if it is there, else None, without waiting. It must be of the ``expected`` type."""
         self._receive_what_is_there()
         if len(self._stdout) < 4 or len(self._stdout) < 4 + int.from_bytes(self._stdout[:4], "big"):
             return None
@@ -198,21 +199,21 @@ class Stream:
         try:
             poll.register(self._pipe.reader(), select.POLLIN)
             return not self._stdout and not poll.poll(0)
-        except (OSError, ValueError):  # it is closed
+        except (OSError, ValueError):  # the pipe is closed
             return False
 
     def diagnostics(self) -> str:
-        """Return the end of what the supervisor wrote to its stderr, as one escaped suffix of an error message."""
+        """Return the end of the supervisor's stderr, as one escaped suffix of an error message."""
         text = bytes(self._stderr).decode("utf-8", "replace").strip()
         return f"; its last words: {text[-500:]!r}" if text else ""
 
     def close(self) -> None:
-        """Close the pipe; the supervisor takes that as the order to stop."""
+        """Close the pipe. The supervisor takes that as the order to stop."""
         self._pipe.close()
 
 
 def _joined(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield ``parts`` with small ones put together: each wakes up the other side."""
+    """Yield ``parts`` with small ones joined, since each part wakes up the other side."""
     small = bytearray()
     for part in parts:
         if small and len(small) + len(part) > AT_ONCE:

@@ -1,7 +1,7 @@
-"""A job on trial: what the engine really gives it, keeps from it, and has it meet at its limits.
+"""A job on trial: what the engine really gives it and keeps from it, and what happens at its limits.
 
-The trial is the executor's own ``prepare`` and a few jobs, under a name of the doctor's own, so nothing of an executor
-that runs meanwhile is touched.
+The trial calls the executor's own ``prepare`` and runs a few jobs, under a name that only the doctor uses. So it
+touches nothing of an executor that runs meanwhile.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MEMORY = 64 * MIB
 KIND = b'#!/bin/sh\nstat -f -c %T "$(command -v stat)"\n'
 BOMB = b"#!/bin/sh\nx=x; while :; do x=$x$x; done\n"
 FILES = b"#!/bin/sh\ncd /tmp; for ((n = 0; n < 250000; n++)); do : >$n || exit 0; done 2>/dev/null\n"
-FEW = 16384  # files whose part of the kernel's memory a host can spare for each job
+FEW = 16384  # files in each job, for which a host can spare the kernel's memory
 PLEA = b"#!/bin/sh\n! echo 0 >/proc/self/oom_score_adj\n"
 
 
 def on_trial(settings: Settings) -> Settings:
-    """Return settings for an engine on trial, which is nobody's but the doctor's."""
+    """Return settings for an engine on trial, under a name that only the doctor uses."""
     return replace(
         settings,
         executor=ExecutorSettings(name=f"doctor-{os.getpid()}"),
@@ -45,7 +45,7 @@ def on_trial(settings: Settings) -> Settings:
 
 
 def no_runtime() -> Finding:
-    """Return what is found where no job can be tried yet."""
+    """Return the finding where no job can be tried yet."""
     return WHAT.unknown(
         "what a builder provides for sandboxes is not there, or closed to this user",
         "start `spoold builder`, then ask the doctor again, as root",
@@ -53,7 +53,7 @@ def no_runtime() -> Finding:
 
 
 def examine(sandbox: Tried, settings: Settings, runtime: Runtime, remedy: str) -> Iterator[Finding]:
-    """Yield what is found with a sandbox that was made of ``on_trial``; it is prepared here, and closed.
+    """Prepare a sandbox that was made from ``on_trial``, yield the findings, and close it.
 
     ``remedy`` mends an engine that runs no job at all.
     """
@@ -89,7 +89,7 @@ def _started(sandbox: Tried) -> Finding:
 
 
 def _of_root(sandbox: Tried) -> Finding:
-    """Look which files the first process of a container has loaded, which is root in there."""
+    """Check which files the first process of a container, which is root in there, has loaded."""
     what = Subject("programs that start as root in containers")
     container = sandbox.on_trial()
     try:
@@ -130,7 +130,7 @@ def _view(sandbox: Tried, settings: SandboxSettings) -> Finding:
 
 
 def _layer(sandbox: Tried, settings: Settings, runtime: Runtime) -> Finding:
-    """Have a job say on which kind of file system its own store is."""
+    """Run a job that says on which kind of file system its own store is."""
     what = Subject("what a job locks or watches in the Nix store")
     said = _run(sandbox, settings, KIND, runtime.closure).stdout.strip()
     if said == "overlayfs":
@@ -142,7 +142,7 @@ def _layer(sandbox: Tried, settings: Settings, runtime: Runtime) -> Finding:
 
 
 def _memory(sandbox: Tried, settings: Settings) -> Finding:
-    """Have a job take more memory than it may."""
+    """Run a job that takes more memory than it may."""
     outcome = _run(sandbox, settings, BOMB, []).outcome
     what = Subject("a job that takes too much memory")
     if outcome is Outcome.MEMORY_LIMIT:
@@ -151,7 +151,7 @@ def _memory(sandbox: Tried, settings: Settings) -> Finding:
 
 
 def _files(sandbox: Tried, settings: Settings) -> Finding:
-    """Have a job make empty files without end. The kernel keeps about 1 KiB of its own memory for each."""
+    """Run a job that makes empty files without end. The kernel keeps about 1 KiB of its own memory for each."""
     what = Subject("a job that makes too many files")
     if _run(sandbox, settings, FILES, []).outcome is Outcome.MEMORY_LIMIT:
         return what.fine("is ended at its memory limit")
@@ -164,7 +164,7 @@ def _files(sandbox: Tried, settings: Settings) -> Finding:
 
 
 def _importance(sandbox: Tried, settings: Settings) -> Finding:
-    """Have a job ask the kernel to be spared where the host's memory is short."""
+    """Run a job that asks the kernel to spare it where the host's memory is short."""
     what = Subject("a job, where the host's memory is short,")
     if _run(sandbox, settings, PLEA, []).outcome is Outcome.OK:
         return what.fine("goes before all else, and cannot change that")
@@ -175,7 +175,7 @@ def _importance(sandbox: Tried, settings: Settings) -> Finding:
 
 
 def _run(sandbox: Tried, settings: Settings, script: bytes, closure: list[str]) -> Phase:
-    """Return what became of a job of one script."""
+    """Return the run of a job of one script."""
     limits = replace(settings.limits.run.default, memory=MEMORY, time=30, cpu_time=30)
     job = trial_job("doctor", script, limits, closure)
     return sandbox.run(job, lambda *_: None, threading.Event()).run

@@ -1,4 +1,4 @@
-"""The containers of one submission: one for its job, or for each part of it one after the other."""
+"""The containers of one submission: one for its whole job, or for each part of it, one after the other."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from spoold.sandbox.view import View
 
 log = Log("sandbox")
 
-TRIES = 3  # containers that may turn out to be unusable before a job is given up
+TRIES = 3  # containers that are tried before a job is given up
 
 
 class Turn(Generic[Carrier]):
-    """Runs parts of a job. A container that can serve the next part keeps its place, others are given back at once.
+    """Runs parts of a job. A container that can serve the next part is kept. Others are given back at once.
 
-    ``replaced`` returns a container of the size that a part needs, for one that cannot be given it. ``is_current``
-    tells of a container whether others would be made like it now. ``on_output`` hears of a live job.
+    ``replaced`` returns a container of the size that a part needs, in place of one that cannot be given that size.
+    ``is_current`` tells whether new containers would now be made like the one that it is given. ``on_output`` hears of
+    a live job.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class Turn(Generic[Carrier]):
         self._give_back()
 
     def run(self, job: Job, part: Part, on_phase: OnPhase) -> JobResult:
-        """Run a part in a container that no other job is in; what becomes of it comes after the result."""
+        """Run a part in a container that no other job is in; then keep the container or give it back."""
         for _ in range(TRIES - 1):
             try:
                 return self._run(job, part, on_phase)
-            except UnusableError as error:  # nothing of the job was sent yet
+            except UnusableError as error:  # nothing of the job has been sent yet
                 log.info("a container cannot be used; taking another", reason=error)
         return self._run(job, part, on_phase)
 
@@ -72,7 +73,7 @@ class Turn(Generic[Carrier]):
             with self._pinned(container):
                 result = self._view.run(container, job, on_phase, self._cancelled, part=part, on_output=self._on_output)
         except BaseException:  # an interrupt too
-            container.stop()  # something of the job may still run, and removal can be a while off
+            container.stop()  # something of the job may still run, and the container may be removed much later
             container.reusable = False
             self._give_back()
             raise
@@ -85,12 +86,12 @@ class Turn(Generic[Carrier]):
         if container is None:
             return
         if not (container.light or container.reusable):
-            container.stop()  # what the job left in memory goes now, not when there is time to remove the container
+            container.stop()  # frees now what the job left in memory, not when there is time to remove the container
         self._pool.give(container, again=container.reusable and self._is_current(container))
 
     @contextlib.contextmanager
     def _pinned(self, container: Runner[Carrier]) -> Iterator[None]:
-        """Let a container's job have a CPU of its own, where the settings want that."""
+        """Give a container's job a CPU of its own, where the settings want that."""
         if self._pinning is None:
             yield
             return

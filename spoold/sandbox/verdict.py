@@ -1,14 +1,14 @@
 """From what the supervisor measured to what the client is told.
 
-Where several things hit at once the first of these names the outcome: memory, time, CPU, a cancel, output, file size, a
-signal, a nonzero exit. Which limit was met is what the supervisor measured. No exit code and no signal says so, since a
-program can choose either. Output over its cap is cut and counted, and fails nothing where the request does not ask for
-that.
+Where several things happen at once, the first of these names the outcome: memory, time, CPU, a cancel, output, file
+size, a signal, a nonzero exit. The supervisor measures which limit was met. No exit code and no signal tells that,
+since a program can choose either. Output over its cap is cut and counted. It makes a phase fail only where the request
+asks for that.
 
-run.sh and compile.sh are shell scripts as a rule, and a shell whose last command was ended by signal *n* exits with
-128 + *n*. Where *n* is the kind that ends programs against their will, that is told like a signal of the script itself
-(the exit code stays): "it crashed" is what a client wants to know, and a program that picks such a code by itself has
-failed either way.
+run.sh and compile.sh are usually shell scripts. A shell whose last command was ended by signal *n* exits with 128 +
+*n*. Where *n* is one that ends programs against their will, it is told like a signal of the script itself, and the exit
+code stays. "It crashed" is what a client wants to know, and a program that picks such a code by itself has failed
+either way.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CRASHES = frozenset(
 
 
 def is_possible(done: Done, limits: PhaseLimits) -> bool:
-    """Tell whether an account can be true: no count is negative, and no more was kept than the limits allow."""
+    """Tell whether an account can be true: no count is negative, and no more output was kept than the limits allow."""
     counts = [value for name, value in done.fields().items() if name != "status" and isinstance(value, int)]
     return (
         min(counts) >= 0
@@ -97,7 +97,7 @@ def _outcome(done: Done, code: int | None, number: int) -> Outcome:
     return Outcome.OK if code == 0 else Outcome.NONZERO_EXIT
 
 
-def _limit(hit: Hit) -> Outcome | None:  # noqa: PLR0911 - each has its own
+def _limit(hit: Hit) -> Outcome | None:  # noqa: PLR0911 - each limit has its own outcome
     match hit:
         case "memory":
             return Outcome.MEMORY_LIMIT
@@ -118,7 +118,7 @@ def _limit(hit: Hit) -> Outcome | None:  # noqa: PLR0911 - each has its own
 
 
 def _exit(status: int) -> tuple[int | None, int]:
-    if status < 0:  # it could not even be killed in time; its container could
+    if status < 0:  # the program could not be killed in time, but its container could be
         return None, signal.SIGKILL
     if os.WIFSIGNALED(status):
         return None, os.WTERMSIG(status)

@@ -1,13 +1,13 @@
 """What a job sees of the Nix store: its own closure and the sandbox's own programs, and nothing else.
 
-In a sandbox with cells (``Plan.cells``) the cell makes the job's view when the job comes. For any other sandbox that is
-its engine's business (``_narrowed``).
+In a sandbox with cells (``Plan.cells``) the cell makes the job's view when the job comes. In any other sandbox the
+engine makes it (``_narrowed``).
 
-Where the kernel (before 5.12) or the engine forbids this, jobs see the whole store, which they cannot list, as in
-earlier versions; that is said once, or is an error if the settings require views. Whether it works is tried out by a
-job that lists its store. Only what the kernel or the engine refuses makes jobs see more: where anything else fails, no
-job is run. Once it has worked, its failure is never a reason to show more: a container that could not be given its view
-is thrown away.
+Where the kernel (before 5.12) or the engine forbids views, jobs see the whole store, but cannot list it, as in earlier
+versions. That is logged once, or is an error where the settings require views. A job that lists its store shows whether
+views work. Jobs see more only where the kernel or the engine refuses views. Where anything else fails, no job is run.
+Once views have worked, a failure is never a reason to show more: a container that could not be given its view is thrown
+away.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STORE = "/nix/store/"
 
 
 class View(Generic[Carrier, Planned]):
-    """What the jobs of one sandbox see. ``narrow`` tells whether that is their own closure; None: not known yet."""
+    """The view of the jobs of one sandbox. ``narrow``: whether they see only their own closure; None: not known yet."""
 
     narrow: bool | None = None
 
@@ -39,14 +39,14 @@ class View(Generic[Carrier, Planned]):
         raise NotImplementedError
 
     def try_out(self, plan: Planned) -> None:
-        """Find out whether a job can be made to see its closure only, by a job that lists its store."""
+        """Find out whether jobs can be made to see only their closure, by a job that lists its store."""
         wish = plan.settings.sandbox.view
         if wish == "off" or not plan.runtime.closure:
             if wish == "required":
                 raise OperatorError("sandbox.view is required, but the builder does not say what the runtime needs")
             self.narrow = False
             return
-        failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back fails it once
+        failure = self._fails(plan) and self._fails(plan)  # an engine that ends and comes back makes only one try fail
         if failure is None:
             self.narrow = True
             return
@@ -59,7 +59,7 @@ class View(Generic[Carrier, Planned]):
         self.narrow = False
 
     def _fails(self, plan: Planned) -> TemporaryError | None:
-        """Return why no view can be had; raises where the reason is an engine that is away, or a bug of ours."""
+        """Return why there can be no view, else None; raises where the engine is away, or for a bug of ours."""
         try:
             self._probe(plan)
         except TemporaryError as error:
@@ -70,14 +70,14 @@ class View(Generic[Carrier, Planned]):
         return None
 
     def _failed(self, error: TemporaryError) -> None:
-        """Raise an error where that, and not the kernel, is in the way of views."""
+        """Raise an error where something other than the kernel prevents views, such as an engine that is away."""
 
     def _probe(self, plan: Planned) -> None:
-        """Raise :class:`RefusedError` where a view is refused here, and other errors for whatever else is wrong."""
+        """Raise :class:`RefusedError` where a view is refused here, and other errors for other failures."""
         job = trial_job("probe", b"#!/bin/sh\ncd /nix/store && echo *", plan.settings.limits.run.default)
         try:
             container = self._start(plan)
-        except RefusedError as error:  # one has started before, so this is no matter of the view
+        except RefusedError as error:  # a container has started before, so views are not the cause
             raise TemporaryError(str(error)) from error
         try:
             seen = self._seen(container, job)
@@ -87,7 +87,7 @@ class View(Generic[Carrier, Planned]):
             raise BrokenError(f"the view of the store is not what it should be: {len(seen)} entries")
 
     def _seen(self, container: Runner[Carrier], job: Job) -> list[str]:
-        """Return what the job on trial says of its store."""
+        """Return what the job on trial lists of its store."""
         names = self._narrowed(container, job)
         return container.run(job, lambda *_: None, threading.Event(), names).run.stdout.split()
 
@@ -101,7 +101,7 @@ class View(Generic[Carrier, Planned]):
         part: Part,
         on_output: OnOutput | None = None,
     ) -> JobResult:
-        """Run part of a job that sees its own closure only, where that is possible here and the job has one."""
+        """Run part of a job. It sees only its own closure, where that is possible here and the job has one."""
         if self.narrow and job.closure:
             return container.run(
                 job, on_phase, cancelled, self._narrowed(container, job), part=part, on_output=on_output
@@ -109,7 +109,7 @@ class View(Generic[Carrier, Planned]):
         return container.run(job, on_phase, cancelled, part=part, on_output=on_output)
 
     def _narrowed(self, container: Runner[Carrier], job: Job) -> list[str]:
-        """Return the entries of the store that a job is to see; without cells it sees no others now."""
+        """Return the entries of the store that a job is to see. Without cells, make the container show only these."""
         return entries(container.plan, job.closure)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class View(Generic[Carrier, Planned]):
 
 
 def entries(plan: Plan, closure: list[str]) -> list[str]:
-    """Return the names in the store of what a job with ``closure`` sees: that and what the runtime needs."""
+    """Return the names in the store that a job with ``closure`` sees: its closure, and what the runtime needs."""
     return sorted({_name(path) for path in (*closure, *plan.runtime.closure)})
 
 

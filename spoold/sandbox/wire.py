@@ -1,9 +1,9 @@
-"""The wire between host and supervisor; the supervisor's end of it is ``inside/wire.c``.
+"""The wire between host and supervisor. The supervisor's end is ``inside/wire.c``.
 
 A message (see ``messages``) is a 4-byte length and that many bytes of bencode (integers, byte strings, lists,
-dictionaries): a codec of a few lines that carries any bytes. Raw bytes that a message announces follow it. The host
-sends a parcel, then an order per phase. The supervisor says that it is ready, then that each phase is done, or why
-there is none. End of the supervisor's stdin at any time means: stop everything and exit.
+dictionaries). That is a codec of a few lines, and it carries any bytes. Raw bytes that a message announces follow it.
+The host sends a parcel, then an order for each phase. The supervisor says that it is ready. Then it reports the end of
+each phase, or why there is none. The end of the supervisor's stdin means at any time: stop everything and exit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes, depth: int = 8) -> object:
-    """Return the one value in ``data``, with str keys and bytes for strings; raise ValueError for anything else."""
+    """Return the one value in ``data``, with str keys and bytes for strings; raises ValueError for anything else."""
     value, end = _decode(data, 0, depth)
     if end != len(data):
         raise ValueError("more than one value")

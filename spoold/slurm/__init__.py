@@ -1,9 +1,9 @@
-"""Slurm: what jobs of ours there are, and how one is submitted and cancelled, by its own commands.
+"""Slurm: which jobs of ours there are, and how one is submitted and cancelled, by Slurm's own commands.
 
 Theory of operation. The commands are the interface that does not change: squeue's output by fields has been the same
 for ten years. Its JSON changes with each release, and a library is bound to one release. Each call is bounded in time.
-Whoever asks gets None where Slurm does not answer, and then knows nothing: what is not listed may well run. Names of
-jobs, not ids, tell which pilot is which, since a name outlives whoever submitted it.
+Callers get None where Slurm does not answer, and then know nothing: a job that is not listed may well run. Names of
+jobs, not ids, tell which pilot is which, since a name outlives the process that submitted it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spoold.model.errors import OperatorError, TemporaryError
 log = Log("slurm")
 PATIENCE = 30.0  # seconds for one command: slurmctld may be busy, or be starting
 BOUNDS = proc.Bounds(wall=PATIENCE, stdout=16 << 20, stderr=4096)
-FIELDS = "%i|%T|%j|%r"  # the name may have a bar in it, but not one of ours
+FIELDS = "%i|%T|%j|%r"  # a job's name may have a bar in it, but none of ours has
 ID = re.compile(r"[0-9]+")
 VARIABLES = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 
@@ -31,7 +31,7 @@ PASSED_ON = ("PATH", "SLURM_CONF")  # variables of our own environment
 
 
 def passed_on() -> dict[str, str]:
-    """Return what of our own environment the commands need."""
+    """Return the variables of our own environment that the commands need."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
@@ -40,7 +40,7 @@ class JobState(StrEnum):
 
     WAITS = "waits"
     RUNS = "runs"
-    LEAVES = "leaves"  # it does not run any more, and its node is not free yet
+    LEAVES = "leaves"  # it does not run any more, but its node is not free yet
     ENDED = "ended"
 
 
@@ -59,11 +59,11 @@ OF_SLURM = {
     "SIGNALING": JobState.RUNS,
     "COMPLETING": JobState.LEAVES,
     "STAGE_OUT": JobState.LEAVES,
-}  # all others have ended
+}  # jobs in all other states have ended
 
 
 class Job(NamedTuple):
-    """A job: ``reason`` is why it waits, in Slurm's words."""
+    """A job. ``reason`` is why it waits, in Slurm's words."""
 
     id: int
     name: str
@@ -72,13 +72,13 @@ class Job(NamedTuple):
 
 
 class Slurm:
-    """The commands, as they are found with these ``variables`` of the environment."""
+    """Slurm's commands, found and run with these ``variables`` of the environment."""
 
     def __init__(self, variables: dict[str, str]) -> None:
         self._variables = VARIABLES | variables
 
     def jobs(self, user: int) -> list[Job] | None:
-        """Return the jobs of a user, with those that ended a while ago; None where Slurm does not answer."""
+        """Return the jobs of a user, also those that ended a while ago; None where Slurm does not answer."""
         said = self._run("squeue", "--noheader", "--states=all", f"--user={user}", f"--format={FIELDS}")
         if said is None:
             return None
@@ -95,7 +95,7 @@ class Slurm:
         return int(match[0]) if match else None
 
     def cancel(self, job: Job) -> bool:
-        """Cancel a job; one that waits only as long as it does. Tell whether Slurm took it."""
+        """Cancel a job; one that waits is cancelled only while it waits. Tell whether Slurm took the order."""
         only = ("--state=PENDING",) if job.state is JobState.WAITS else ()
         return self._run("scancel", *only, str(job.id)) is not None
 

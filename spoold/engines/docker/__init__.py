@@ -1,4 +1,4 @@
-"""The engine that is Docker: a container per job, or one after the other."""
+"""The engine that is Docker: a container for each job, or one for many jobs in turn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found of the Docker that the settings name, and of jobs on trial in it."""
+    """Yield what is found about the Docker that the settings name, and about jobs on trial in it."""
     from spoold.engines.docker import doctor  # noqa: PLC0415 - as above
 
     return doctor.examine(settings, runtime)

@@ -1,4 +1,4 @@
-"""A container that is made, attached and started, and whose program says that it is ready; the end of its life too."""
+"""The life of a container: it is made, attached and started, its program says that it is ready, and it is removed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ log = Log("sandbox")
 
 START_TIMEOUT = 60.0  # seconds from start to "ready"
 EXIT_TIMEOUT = 1.0  # seconds for a program that was told to stop to end by itself
-PAUSE = 0.02  # seconds; about as long as the engine takes to notice
-# The names of this process's containers, from before the engine makes them until somebody removes them. Whatever else
-# of this process the engine has is an orphan: it was not answered when it made it, or did not when it was to remove it.
+PAUSE = 0.02  # seconds; about as long as the engine takes to notice an end
+# The names of this process's containers, from before the engine makes them until somebody removes them. Any other
+# container of this process in the engine is an orphan: the engine did not answer when it was to make or to remove that
+# container.
 known: set[str] = set()
 
 
 class AttachedContainer:
-    """One container, attached before it starts, so that nothing that it says is missed."""
+    """One container. It is attached before it starts, so that nothing that it says is missed."""
 
     def __init__(self, engine: DockerConnection, cancelled: threading.Event) -> None:
         self._engine = engine
@@ -39,16 +40,16 @@ class AttachedContainer:
         try:
             with engine.errors():
                 self._start(cancelled)
-        except BaseException:  # whatever it was, an interrupt too: no container may be left that nobody knows of
+        except BaseException:  # any error, also an interrupt: no container may be left that nobody knows of
             self.close()
             raise
 
     def _configuration(self) -> dict[str, Any]:
-        """Return the arguments of the call that creates it."""
+        """Return the arguments of the call that creates the container."""
         raise NotImplementedError
 
     def _called(self, attached: Attached) -> Pipe | None:
-        """Return another pipe to its program than the attached stream, where there is one."""
+        """Return a pipe to its program other than the attached stream, None where there is none."""
 
     def _start(self, cancelled: threading.Event) -> None:
         self.id = self._api.create_container(**self._configuration(), name=self.name)["Id"]
@@ -71,12 +72,12 @@ class AttachedContainer:
         return self._stream
 
     def stop(self) -> None:
-        """End all that runs in it: to its program the end of the stream is the order to stop."""
+        """End all that runs in it. Its program takes the end of the stream as the order to stop."""
         if self._stream is not None:
             self._stream.close()
 
     def close(self) -> None:
-        """Stop and remove it. The next ``prepare`` tries again what failed here."""
+        """Stop and remove it. Where this fails, the next ``prepare`` tries again."""
         self.stop()
         known.discard(self.name)
         try:
@@ -89,9 +90,9 @@ class AttachedContainer:
 
 
 def remove(engine: DockerConnection, api: docker.APIClient, container: str, patience: float = 0.0) -> None:
-    """Remove a container that may be gone already; what runs on after ``patience`` seconds is killed.
+    """Remove a container, which may be gone already. After ``patience`` seconds, one that still runs is killed.
 
-    To have the engine kill what is about to end costs a tenth of a container's whole life.
+    A kill by the engine costs a tenth of a container's whole life, so a container that is about to end gets that time.
     """
     deadline = time.monotonic() + patience
     with engine.errors():
@@ -100,11 +101,11 @@ def remove(engine: DockerConnection, api: docker.APIClient, container: str, pati
             time.sleep(PAUSE)
             if _try_to_remove(api, container, force=False):
                 return
-        _try_to_remove(api, container, force=True)  # or its removal is going on already
+        _try_to_remove(api, container, force=True)  # or its removal has begun already
 
 
 def _try_to_remove(api: docker.APIClient, container: str, *, force: bool) -> bool:
-    """Tell whether it is gone; False where the engine says that its state does not allow it."""
+    """Tell whether it is gone; False where the engine says that its state does not allow a removal."""
     try:
         api.remove_container(container, force=force, v=True)
     except docker.errors.NotFound:

@@ -1,7 +1,7 @@
 """What an engine and its containers must have before any job runs: the same for the executor and for the doctor.
 
-The executor stops at what is refused, and takes no work until that is mended. What the engine says of itself is read
-first, because it gives the better message; then a container on trial tells what it really got.
+The executor stops at what is refused, and takes no work until that is mended. The engine's own report is read first,
+because it gives the better message. Then a container on trial tells what it really got.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CAUSES = checks.Causes(
     seccomp="remove seccomp=unconfined from the engine's options, or use a kernel with seccomp",
     memory="the engine ignores limits: see `docker info`, and give it the cgroup controllers memory and pids",
 )
-NETWORK = ("tcp", "http", "https", "ssh")  # by which an engine on another host is reached
-AUTOMATIC = "crun"  # the fastest runtime there is; used where the engine has it and a container starts with it
+NETWORK = ("tcp", "http", "https", "ssh")  # an engine on another host is reached by one of these
+AUTOMATIC = "crun"  # the fastest runtime; used where the engine has it and a container starts with it
 
 
 def store(settings: NixSettings, where: str) -> str | None:
-    """Return the real path of the directory that jobs get as their store, None where it is on another host."""
+    """Return the real path of the directory that jobs get as their store, None where it may be on another host."""
     return None if is_elsewhere(where) else checks.store(settings)
 
 
@@ -34,7 +34,7 @@ def is_elsewhere(where: str) -> bool:
 
 
 def of_engine(information: dict[str, Any], settings: Settings) -> list[Finding]:
-    """Return what an engine's ``info`` tells of the isolation that it can give."""
+    """Return the findings on the isolation that an engine can give, from its ``info``."""
     options = {option.removeprefix("name=").partition(",")[0] for option in information.get("SecurityOptions") or ()}
     return [
         _limits(information, rootless="rootless" in options),
@@ -65,7 +65,7 @@ def _limits(information: dict[str, Any], *, rootless: bool) -> Finding:
 
 
 def _shares(information: dict[str, Any], *, pinned: bool) -> Finding:
-    """Look whether each container is weighed as one, however many processes are in it."""
+    """Check whether each container is weighed as one, however many processes are in it."""
     what = Subject("shares of the CPU")
     if pinned and not information.get("CPUSet"):
         return what.refused(
@@ -128,7 +128,7 @@ def _apparmor(options: set[str], mode: str) -> Finding:
 
 
 def of_container(ready: Ready, memory: int, settings: DockerSettings) -> list[Finding]:
-    """Return what a container tells that was made with a limit of ``memory`` bytes."""
+    """Return the findings on a container, from what it tells. It was made with a limit of ``memory`` bytes."""
     if settings.runtime and ready.kernel.decode() != machine.boot_id():
         return [Subject("kernel").fine(f"{settings.runtime} gives jobs a kernel of their own")]
     return checks.of_container(ready, memory, CAUSES)

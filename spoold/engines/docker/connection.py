@@ -23,7 +23,7 @@ class ImageGoneError(TemporaryError):
 
 
 class _Client(docker.APIClient):
-    """The SDK's client, but that each call has an end: to attach, or to import an image, it waits for ever."""
+    """The SDK's client, with a time-out for each call. The SDK has none for attaching and for importing an image."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         options["timeout"] = options.get("timeout") or ANSWER_TIMEOUT
@@ -31,10 +31,10 @@ class _Client(docker.APIClient):
 
 
 class DockerConnection:
-    """Where the engine is, and in which version it is spoken to.
+    """Where the engine is, and which version of its API is used.
 
-    Each container gets a client of its own: they are cheap, since the version is asked for once, and nothing is shared
-    between threads.
+    Each container gets a client of its own. Clients are cheap, since the version is asked for once, and threads share
+    nothing.
     """
 
     def __init__(self, host: str) -> None:
@@ -55,17 +55,18 @@ class DockerConnection:
             api.close()
 
     def connect(self) -> docker.APIClient:
-        """Return a client; whoever asked for it closes it."""
+        """Return a client, which the caller closes."""
         with self.errors():
             self.knock()
             api = _Client(**self._options, version=self._version, timeout=ANSWER_TIMEOUT)
-            # Proxies are for the network. To look for them, requests walks os.environ at each call, in our threads.
+            # Proxies are for the network. To look for them, requests would walk os.environ at each call, in our
+            # threads.
             api.trust_env = False
             self._version = api.api_version
             return api
 
     def knock(self) -> None:
-        """Fail early where nobody listens: the SDK would wrap the reason three times and leak a descriptor."""
+        """Fail early where nobody listens, since the SDK would wrap the reason three times and leak a descriptor."""
         scheme, _, path = self.where.partition("://")
         if scheme == "unix":
             with socket.socket(socket.AF_UNIX) as probe:

@@ -1,4 +1,4 @@
-"""A container for jobs: created, attached before it starts, and started; what it is allowed is in ``walls``."""
+"""A container for jobs: created, attached before it starts, and started. ``walls`` has what it is allowed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spoold.sandbox.runner import Runner
 from spoold.sandbox.sizes import Size
 from spoold.sandbox.stream import Pipe
 
-LOSS_TIMEOUT = 5.0  # seconds for what becomes known about a container that is lost
+LOSS_TIMEOUT = 5.0  # seconds to find out why a container was lost
 
 
 class Container(AttachedContainer):
@@ -30,7 +30,7 @@ class Container(AttachedContainer):
     ) -> None:
         self.plan, self._holder = plan, holder
         self.size = size
-        self.cpu: int | None = None  # the only one that it runs on
+        self.cpu: int | None = None  # the only CPU that it runs on
         self.pid = 0  # of the supervisor, as the engine's host counts
         self.has_line = False
         self._listener = Listener() if plan.line else None
@@ -54,14 +54,14 @@ class Container(AttachedContainer):
         self.pid = self._api.inspect_container(self.id)["State"]["Pid"]
 
     def resize(self, size: Size) -> None:
-        """Give it another size, where it has not that one; the engine knows both versions of control groups."""
+        """Give it this size, unless it has that already. The engine knows both versions of control groups."""
         if size == self.size:
             return
         self._update({"Memory": size.memory, "MemorySwap": size.memory, "PidsLimit": size.processes})
         self.size = size
 
     def pin(self, cpu: int) -> None:
-        """Have all of it run on one CPU only, where it does not."""
+        """Bind all of it to this CPU, unless it is bound to that already."""
         if cpu == self.cpu:
             return
         self._update({"CpusetCpus": str(cpu)})
@@ -75,7 +75,7 @@ class Container(AttachedContainer):
             raise TemporaryError(f"Docker at {self._engine.where} cannot change a limit: {answer.text[:500]}")
 
     def lacked_memory(self) -> bool:
-        """Tell whether it ended for want of memory; the engine may learn of that a little late."""
+        """Tell whether it ended for want of memory. The engine may learn of that a little late."""
         deadline = time.monotonic() + LOSS_TIMEOUT
         with self._engine.errors():
             while True:
@@ -97,6 +97,6 @@ def start(
     holder: int = HOLDERS.start,
     size: Size | None = None,
 ) -> Runner[Container]:
-    """Return a started container that waits for a job; without a size it has that of jobs with the default limits."""
+    """Return a started container that waits for a job; without a size it has that of jobs with default limits."""
     size = size or plan.size(plan.settings.limits.run.default)
     return Runner(Container(engine, plan, cancelled, holder, size), plan)

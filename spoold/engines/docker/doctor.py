@@ -19,12 +19,12 @@ from spoold.model.findings import Finding, Level, Subject
 from spoold.model.job import Runtime
 from spoold.sandbox import trial_of_jobs
 
-EXECUTOR, DOCKER = "spoold-executor", "docker"  # its user and its further group, as the unit has them
-OLD = timedelta(days=548)  # since an engine was built; all who maintain one publish more often
+EXECUTOR, DOCKER = "spoold-executor", "docker"  # the executor's user and its further group, as the unit has them
+OLD = timedelta(days=548)  # since an engine was built; all maintainers of engines publish more often
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
+    """Yield the findings; without a ``runtime``, which a builder provides, no container is tried."""
     what, engine = Subject("Docker Engine"), DockerConnection(settings.docker.host)
     yield from _socket(engine.where)
     try:
@@ -63,7 +63,7 @@ def _socket(where: str) -> Iterator[Finding]:
         found = os.stat(path)
         mode = stat.S_IMODE(found.st_mode)
     except OSError:
-        return  # whoever connects says it better
+        return  # the call that connects says it better
     if mode & 0o006:
         yield what.refused(f"mode {mode:04o}: every user of this host can become root through it", f"chmod 0660 {path}")
     else:
@@ -72,12 +72,12 @@ def _socket(where: str) -> Iterator[Finding]:
 
 
 def _reach(path: str, found: os.stat_result) -> Iterator[Finding]:
-    """Tell whether the executor's user, where it has one of its own, may use the socket."""
+    """Check whether the executor's user, where it has one of its own, may use the socket."""
     uid = accounts.uid_of(EXECUTOR)
     if uid is None:
         return
     what = Subject(f"Docker's socket, for {EXECUTOR}")
-    groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the latter by its unit
+    groups = accounts.groups_of(EXECUTOR) | {accounts.gid_of(DOCKER)}  # the unit adds the latter
     if found.st_uid == uid or (found.st_gid in groups and found.st_mode & stat.S_IWGRP):
         yield what.fine("can be used")
     else:
@@ -94,7 +94,7 @@ def _versions(version: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _crun() -> Finding:
-    """Ask crun itself: the engine tells of its default runtime only."""
+    """Ask crun itself, since the engine tells only of its default runtime."""
     try:
         said = proc.run(["crun", "--version"], packages.BOUNDS).stdout.data.decode(errors="replace")
     except OperatorError:

@@ -1,7 +1,8 @@
-"""Whose a container is: its labels say it, so that none stays behind that nobody has any more.
+"""Labels of containers: they tell whose a container is, so that none is left without an owner.
 
-One of the same executor and spool that another process made is an orphan, since only one executor of a name works on a
-spool: its jobs ended with their streams. One of this process is none while it is ``known`` (``attached``).
+A container of the same executor and spool that another process made is an orphan, since only one executor of a name
+works on a spool. Its jobs ended with their streams. A container of this process is an orphan unless it is ``known``
+(``attached``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Family:
         self._removal = threading.Thread()
 
     def remove_orphans(self) -> None:
-        """Begin to remove what another process left."""
+        """Begin to remove orphans."""
 
         def remove_them() -> None:
             try:
@@ -49,7 +50,7 @@ class Family:
             self._removal.join(CLOSE_TIMEOUT)
 
     def remove_own(self) -> None:
-        """Remove what is left of this sandbox; what cannot be now is an orphan to the next process."""
+        """Remove the containers that are left of this sandbox. Those that stay are orphans to the next process."""
         try:
             self._remove(self.labels)
         except SpooldError as error:

@@ -1,7 +1,7 @@
-"""Docker's attached stream, as the two streams that a container writes.
+"""Docker's attached stream, split into the two streams that a container writes.
 
-Docker cuts what the container writes into frames (one byte: 1 stdout, 2 stderr; three zeros; a 4-byte length), see
-"Attach to a container" in the description of its API.
+Docker cuts what the container writes into frames: one byte (1 for stdout, 2 for stderr), three zeros, a 4-byte length,
+and then the bytes. See "Attach to a container" in the description of its API.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Attached(BothWays):
         self._raw = bytearray()
 
     def receive(self) -> Received | None:
-        """Return what is there by now, None at the end."""
+        """Return what has come by now, None at the end."""
         data = self._socket.recv(READ)
         if not data:
             return None
@@ -37,7 +37,7 @@ class Attached(BothWays):
         return Received(stdout, stderr)
 
     def close(self) -> None:
-        """Close it; the supervisor takes that as the order to stop."""
+        """Close it. The supervisor takes that as the order to stop."""
         with contextlib.suppress(OSError):
             self._attached.close()
         with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
 """The image: the root of ``sandbox.root``, imported here, since no registry is ever asked.
 
-Nothing is run to make the image: a tar is imported as it is, and the tag is a hash of all that is in it. Another
-version of spoold or of the runtime makes another image.
+Nothing runs to make the image: a tar is imported as it is. The tag is a hash of everything in it, so another version of
+spoold or of the runtime makes another image.
 
-Whoever may use the engine can put another image under our name. So what stands there is used only if it has one layer,
-with the digest of our tar, and says nothing of how to run it. Containers are made from the image that was looked at, by
-its id: a name may stand for something else a moment later.
+Everybody who may use the engine can put another image under our name. So an image of that name is used only if it has
+one layer, with the digest of our tar, and says nothing of how to run it. Containers are made by the id of the image
+that was checked, since the name may stand for something else a moment later.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from spoold.sandbox import root
 log = Log("sandbox")
 
 REPOSITORY = "spoold-sandbox"
-OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:-source)?")  # the ending is that of earlier versions
+OURS = re.compile(rf"{REPOSITORY}:[0-9a-f]{{16}}(?:-source)?")  # earlier versions had the ending
 GRACE = 600.0  # seconds
 
 
 class Image(NamedTuple):
-    """An image of the engine's: the name under which it is found again, and the id by which it is used."""
+    """An image of the engine: the name by which it is found again, and the id by which it is used."""
 
     name: str
     id: str
 
 
 def ensure(api: docker.APIClient, runtime: Runtime) -> Image:
-    """Return the image for ``runtime``; make it where the engine has none, or has something else under its name."""
+    """Return the image for ``runtime``. Make it where the engine has none, or has something else under its name."""
     content = root.archive(runtime)
     digest = hashlib.sha256(content).hexdigest()
     name = f"{REPOSITORY}:{digest[:16]}"
@@ -66,26 +66,27 @@ def _look(api: docker.APIClient, name: str) -> dict[str, Any] | None:
 
 
 def _is_as_imported(found: dict[str, Any], digest: str) -> bool:
-    """Tell whether an image holds the tar with this digest and nothing else, and has no word on how it is to be run.
+    """Tell whether an image holds the tar with this digest and nothing else, and does not say how it is to be run.
 
-    What is run, by whom and with which variables, is for the container to say. What an image may add to that (a check
-    of health, volumes, variables) would be root's in there.
+    The container says what is run, by whom and with which variables. Anything that an image adds to that (a check of
+    health, volumes, variables) would be root's in there.
     """
     layers = (found.get("RootFS") or {}).get("Layers")
     return layers == [f"sha256:{digest}"] and not any((found.get("Config") or {}).values())
 
 
 def remove_old(api: docker.APIClient, name: str) -> None:
-    """Remove the images of earlier versions and runtimes that no container uses any more; ``name`` stays.
+    """Remove images of earlier versions and runtimes that no container uses any more; ``name`` stays.
 
-    One that is younger than GRACE may be in the making.
+    An image younger than GRACE stays too, since it may be in the making.
     """
     for found in api.images(name=REPOSITORY):
         if found["Created"] > time.time() - GRACE:
             continue
         for tag in found["RepoTags"] or ():
             if OURS.fullmatch(tag) and tag != name:
-                # The engine keeps what a container uses; and somebody else may have removed it meanwhile.
+                # The engine keeps an image that a container uses. Somebody else may also have removed the image
+                # meanwhile.
                 with contextlib.suppress(docker.errors.APIError):
                     api.remove_image(tag)
                     log.info("removed an image that is not used any more", image=tag)

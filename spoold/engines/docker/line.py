@@ -1,14 +1,15 @@
 """A container's own line: a Unix socket on which its supervisor calls, in place of the engine's attached stream.
 
-Theory of operation. What goes through the attached stream is copied by the shim and by the engine, and both wake for
-it: that is a tenth of a small job's CPU time. So a container that serves many jobs gets a directory with a socket in
-it, mounted read-only. Its supervisor calls there before it greets. Then the directory is removed: no job finds a
-socket, and nobody can call later. The attached stream stays beside it for what the supervisor writes to its stderr.
+Theory of operation. The shim and the engine copy all that goes through the attached stream, and both wake for it. That
+is a tenth of a small job's CPU time. So a container that serves many jobs gets a directory with a socket in it, mounted
+read-only. Its supervisor calls there before it greets. Then the directory is removed, so no job finds a socket, and
+nobody can call later. The attached stream stays for what the supervisor writes to its stderr.
 
-Nobody else of the host can call meanwhile: what is mounted lies in a directory that only the executor's user can enter.
+Nobody else on the host can call meanwhile, since the mounted directory lies in one that only the executor's user can
+enter.
 
-Where something is in the way (an engine that does not see that directory, a kernel of the container's own, a security
-module), the supervisor greets by the attached stream, and all goes through that.
+Where something prevents the call (an engine that does not see that directory, a kernel of the container's own, a
+security module), the supervisor greets by the attached stream, and everything goes through that.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from spoold.sandbox.pipes import WithLastWords, read_to_the_end
 
 
 def base() -> str:
-    """Return the directory in which lines are made: one that the engine sees too, where there is one."""
+    """Return the directory in which lines are made. Where there is one that the engine sees too, it is that one."""
     own = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # systemd.exec(5)
     return own or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
 
 
 class Listener:
-    """A socket on which nobody has called yet; ``directory`` is the one to be mounted."""
+    """A socket on which nobody has called yet. ``directory`` is the one to be mounted."""
 
     def __init__(self) -> None:
         try:
@@ -49,7 +50,7 @@ class Listener:
             os.chmod(path, 0o666)  # noqa: S103 - as above
             self._socket.listen(1)
             self._socket.setblocking(False)
-        except OSError as error:  # a path is too long for a socket, too
+        except OSError as error:  # this is also raised where a path is too long for a socket
             self.close()
             raise TemporaryError(f"no socket can be made in {self.directory}: {error}") from error
 
@@ -64,7 +65,7 @@ class Listener:
         return None
 
     def close(self) -> None:
-        """Let nobody call any more."""
+        """Accept no more calls, and remove the directory."""
         self._socket.close()
         shutil.rmtree(self._outer, ignore_errors=True)
 
@@ -84,7 +85,7 @@ class Line(WithLastWords):
         return read_to_the_end(self._attached.reader(), more)
 
     def close(self) -> None:
-        """Close both; the supervisor takes that as the order to stop."""
+        """Close both. The supervisor takes that as the order to stop."""
         with contextlib.suppress(OSError):
             self._socket.close()
         self._attached.close()

@@ -1,11 +1,13 @@
-"""The porter: what changes, from outside, what a container of a single job sees.
+"""The porter: it changes, from outside, what a container of a single job sees.
 
-A waiting container is made before its job is known, with the whole store in it. Before any of the job is sent, the
-*porter* replaces the store in that container by a view: a read-only tmpfs that holds a mount for each path that the job
-may see, out of a layer of its own (see ``inside/store.c``). See ``inside/porter.c`` for how. It also covers what the
-kernel tells of the host (``inside/masks.c``), as soon as there is a container. The porter is one more
-container per executor. It has what it takes to mount in another's namespace, so that the executor needs nothing but the
-engine's socket; it sees neither jobs nor the network, and whoever may use that socket could have made it themselves.
+A waiting container is made before its job is known, with the whole store in it. Before anything of the job is sent, the
+*porter* replaces the store in that container by a view. This is a read-only tmpfs that holds a mount for each path that
+the job may see, out of a layer of its own (``inside/store.c``). ``inside/porter.c`` says how that is done. As soon as
+there is a container, the porter also covers what the kernel tells of the host (``inside/masks.c``).
+
+The porter is one more container for each executor. It has the rights to mount in another container's namespace, so the
+executor needs nothing but the engine's socket. The porter sees neither jobs nor the network. Everybody who may use that
+socket could have made it themselves.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Porter(AttachedContainer):
             userns_mode="host",
             read_only=True,
             cap_drop=["ALL"],
-            # To mount; to look up a namespace; to enter it.
+            # To mount, to look up a namespace, and to enter it.
             cap_add=["SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT", *(["DAC_READ_SEARCH"] if self._plan.remapped else [])],
             security_opt=["no-new-privileges", "seccomp=unconfined", "apparmor=unconfined", "label=disable"],
             mem_limit=MEMORY,
@@ -73,7 +75,7 @@ class Porter(AttachedContainer):
         }
 
     def give_view(self, pid: int, container: str, names: list[str]) -> None:
-        """Let the container see these entries of the store only."""
+        """Let the container see only these entries of the store."""
         order = GiveView(pid=pid, container=container.encode(), paths=[os.fsencode(name) for name in names])
         self.stream.send([wire.frame(order)], VIEW_TIMEOUT)
         answer = self.stream.message(VIEW_TIMEOUT, ViewGiven, Gone, Failed)
@@ -84,7 +86,7 @@ class Porter(AttachedContainer):
 
 
 class PorterOnDuty:
-    """The porter of an executor; thread-safe. One that has died is replaced."""
+    """The porter of an executor. Thread-safe. A porter that has died is replaced."""
 
     def __init__(self, engine: DockerConnection) -> None:
         self._engine = engine
@@ -92,7 +94,7 @@ class PorterOnDuty:
         self._porter: Porter | None = None
 
     def give_view(self, plan: DockerPlan, pid: int, container: str, names: list[str]) -> None:
-        """Let ``container``, whose first process is ``pid``, see these entries of the store only."""
+        """Let ``container``, whose first process is ``pid``, see only these entries of the store."""
         with self._lock:
             try:
                 self._present(plan).give_view(pid, container, names)
@@ -101,16 +103,16 @@ class PorterOnDuty:
                 raise UnusableError(f"the porter was lost: {error}") from error
 
     def cover(self, plan: DockerPlan, pid: int, container: str) -> None:
-        """Do ahead of its job what needs no names. Where that fails, ``give_view`` does it."""
+        """Before the job comes, do what needs no names. Where that fails, ``give_view`` does it."""
         try:
             self.give_view(plan, pid, container, [])
         except SpooldError as error:
             log.info("what the kernel tells of the host is covered when the job comes", reason=error)
-        except BrokenError as error:  # the next one makes a new porter
+        except BrokenError as error:  # the next call makes a new porter
             log.bug("the porter failed", error=error)
 
     def kernel(self, plan: DockerPlan) -> bytes:
-        """Return in which kernel it can mount, as ``Ready`` names it."""
+        """Return the kernel in which the porter can mount, as ``Ready`` names it."""
         with self._lock:
             return self._present(plan).ready.kernel
 

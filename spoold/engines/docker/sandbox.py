@@ -1,8 +1,8 @@
-"""The sandbox on Docker: a container per job, or one after the other, taken from a pool of waiting ones.
+"""The sandbox on Docker: a container for each job, or for many in turn, taken from a pool of waiting ones.
 
-``prepare`` is where everything is checked that would otherwise fail each job: the engine answers, isolates and limits
-its containers (``checks``), has our image and starts it (``trial``). It may be called again at any time, also while
-jobs run. See ``walls`` for what holds a job, ``family`` for whose a container is.
+``prepare`` checks everything that would otherwise fail each job: the engine answers, isolates and limits its containers
+(``checks``), has our image and starts it (``trial``). It may be called again at any time, also while jobs run. See
+``walls`` for what holds a job, ``family`` for whose a container is.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
         self._family = Family(self._engine, settings)
         self._view = View(self._engine)
         self._imaging = threading.Lock()
-        self._elsewhere = False  # whether it was said that the store cannot be looked at
+        self._elsewhere = False  # whether it was logged that the store cannot be looked at
 
     def prepare(self) -> None:
         """Connect, check the engine, make the image, start a container on trial, remove what was left behind."""
@@ -76,7 +76,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
                 image.remove_old(api, made.name)
 
     def _check_pinning(self, plan: DockerPlan, cpus: int) -> None:
-        """See that jobs can be pinned, where they are to be, on a host with so many CPUs."""
+        """Check that jobs can be pinned, where the settings want that, on a host with ``cpus`` CPUs."""
         if not self._settings.sandbox.pin_cpus:
             return
         if not plan.resizable:
@@ -100,7 +100,7 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
         return found or self._settings.nix.physical_store
 
     def _ensure_image(self, api: docker.APIClient) -> Image:
-        with self._imaging:  # of many that miss it one makes it, and the others find that one
+        with self._imaging:  # of many threads that miss it one makes it, and the others find that one
             return image.ensure(api, self._runtime)
 
     def _make(self, plan: DockerPlan, cancelled: threading.Event, size: Size | None = None) -> Runner[Container]:
@@ -108,10 +108,10 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
 
     def _start(self, cancelled: threading.Event) -> Runner[Container]:
         plan = self._plan
-        assert plan is not None  # noqa: S101 - prepare() set it before the pool that calls this was made
+        assert plan is not None  # noqa: S101 - prepare() set it before it made the pool that calls this
         try:
             made = self._make(plan, cancelled)
-        except ImageGoneError:  # "docker image prune" takes what no container uses at the moment
+        except ImageGoneError:  # "docker image prune" removes an image that no container uses at the moment
             log.info("the image is gone; making it again", image=plan.image.name)
             with self._engine.client() as api:
                 again = replace(plan, image=self._ensure_image(api))
@@ -124,11 +124,11 @@ class DockerSandbox(PooledSandbox[Container, DockerPlan]):
 
     @property
     def started(self) -> str:
-        """Say by what containers start."""
+        """Return how containers start, in words for the doctor."""
         return f"start with {(self._plan and self._plan.oci) or 'the default runtime'}"
 
     def close(self) -> None:
-        """Stop and remove what is left of this sandbox; what cannot be now is an orphan to the next process."""
+        """Stop and remove what is left of this sandbox. Containers that stay are orphans to the next process."""
         super().close()
         self._family.settle()
         self._view.close()

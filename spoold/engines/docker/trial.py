@@ -21,9 +21,9 @@ log = Log("sandbox")
 
 
 def find_plan(engine: DockerConnection, plan: DockerPlan, known: list[str]) -> DockerPlan:
-    """Return a plan, as like ``plan`` as can be, by which a container starts; ``known`` are the engine's runtimes.
+    """Return a plan by which a container starts, as like ``plan`` as can be; ``known`` are the engine's runtimes.
 
-    Raises what the last and plainest one met.
+    Raises what the last and plainest plan raised.
     """
     *others, plainest = _variants(plan, known, is_here=not of_docker.is_elsewhere(engine.where))
     for variant in others:
@@ -54,7 +54,7 @@ def with_names(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
 def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[DockerPlan]:
     """Yield ways of making containers, the quickest first.
 
-    With NetworkDisabled the engine saves itself half the work of a start; network mode "none" stands in any case.
+    NetworkDisabled saves the engine half the work of a start. The network mode "none" stands in any case.
     """
     chosen = plan.settings.docker.runtime
     runtimes = [chosen] if chosen or of_docker.AUTOMATIC not in known else [of_docker.AUTOMATIC, chosen]
@@ -66,7 +66,7 @@ def _variants(plan: DockerPlan, known: list[str], *, is_here: bool) -> Iterator[
 
 
 def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
-    """Start a container and look at it from inside; return the plan, with what was learnt of its runtime."""
+    """Start a container and look at it from inside; return the plan, with what was learnt about its runtime."""
     container = _start(engine, plan)
     try:
         asked = plan.size(plan.settings.limits.run.default).memory
@@ -78,7 +78,7 @@ def _probe(engine: DockerConnection, plan: DockerPlan) -> DockerPlan:
             plan = replace(plan, line=False)
         if plan.settings.docker.runtime and not _resizes(container, plan):
             plan = replace(plan, resizable=False)
-            _start(engine, plan).close()  # it has to start with the other size too
+            _start(engine, plan).close()  # a container has to start with the other size too
         return plan
     finally:
         container.close()
@@ -98,7 +98,7 @@ def _start(engine: DockerConnection, plan: DockerPlan) -> Runner[Container]:
 
 
 def _resizes(container: Runner[Container], plan: DockerPlan) -> bool:
-    """Tell whether the runtime can change a limit of a container that runs; gVisor's cannot."""
+    """Tell whether the runtime can change a limit of a running container; gVisor's cannot."""
     size = plan.size(plan.settings.limits.run.default)
     try:
         container.transport.resize(Size(size.memory, size.processes + 1))

@@ -1,4 +1,4 @@
-"""The view of the Nix store in Docker's containers: in a recycled one its cells make it, else the ``porter`` does."""
+"""The view of the Nix store in Docker's containers. Cells make it in a recycled one, else the ``porter`` does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spoold.sandbox.stream import RefusedError
 
 
 class View(view.View[Container, DockerPlan]):
-    """What the jobs of one sandbox see, see :class:`spoold.sandbox.view.View`."""
+    """The view that the jobs of one sandbox have, see :class:`spoold.sandbox.view.View`."""
 
     def __init__(self, engine: DockerConnection) -> None:
         self._engine = engine
@@ -44,7 +44,7 @@ class View(view.View[Container, DockerPlan]):
             raise RefusedError(f"the engine does not let a container be found by its process: {error}") from error
 
     def cover(self, container: Runner[Container]) -> None:
-        """Do ahead of its job what needs no names; see ``PorterOnDuty.cover``."""
+        """Before the job comes, do what needs no names, see ``PorterOnDuty.cover``."""
         if self.narrow and not container.plan.cells:
             self._porter.cover(container.transport.plan, container.transport.pid, container.transport.id)
 

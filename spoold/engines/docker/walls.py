@@ -1,19 +1,20 @@
 """What a container is allowed, as the engine is told.
 
-The walls: no network, no capabilities but three, no new privileges, a seccomp profile of our own
+The walls are: no network, no capabilities but three, no new privileges, a seccomp profile of our own
 (``sandbox/seccomp.json``, with reasons), a read-only root, the store read-only, memory without swap, a bound on
-processes, and tmpfs of bounded size and number of files, so that the host touches nothing that the job can write. The
-three capabilities are the supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes; they go
-when the uid changes, and without new privileges never come back.
+processes, and tmpfs of bounded size and number of files. So the host touches nothing that the job can write. The three
+capabilities are the supervisor's: SETUID and SETGID to become the job's user, KILL to end its processes. They go when
+the uid changes, and without new privileges they never come back.
 
-No share of the CPU is asked for: without one all containers have the same, whatever runs in them, on both versions of
-control groups. (A number means different things to different runtimes on version 2.)
+No share of the CPU is asked for. Without one, all containers have the same share, whatever runs in them, on both
+versions of control groups. (On version 2 a number means different things to different runtimes.)
 
-What the kernel tells of the host in /proc is hidden, see ``inside/masks.c``.
+Files of /proc in which the kernel tells of the host are hidden, see ``inside/masks.c``.
 
-A recycled container has the same walls and a second row of them inside (``inside/cell.c``). Making that row takes the
-calls in ``sandbox/seccomp-recycled.json``, an unmasked /proc (or the kernel refuses to mount one for a job, which then
-hides the same names) and no AppArmor profile, as Docker's own forbids all mounts. Its directories are the cells'.
+A recycled container has the same walls, and a second row of them inside (``inside/cell.c``). Making that row takes the
+calls in ``sandbox/seccomp-recycled.json``, an unmasked /proc, and no AppArmor profile, since Docker's own forbids all
+mounts. Where /proc is masked, the kernel refuses to mount one for a job. The job's own /proc hides the same names. The
+cells make the directories that the job can write.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class DockerPlan(Plan):
     labels: dict[str, str]
     network_disabled: bool
     unified: bool  # the engine's host has cgroup v2
-    remapped: bool = False  # it remaps users: the image's files do not belong to a root that is the host's own
+    remapped: bool = False  # the engine remaps users, so the image's files do not belong to the host's own root
     oci: str = ""  # the runtime; "" is the engine's own
     line: bool = False  # its supervisor calls on a socket of its own, see ``line``
     hosts: str = ""  # the file of the host that is mounted as /etc/hosts; "" where something else puts ours there
@@ -51,7 +52,7 @@ class DockerPlan(Plan):
 def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: int, line: str = "") -> dict[str, Any]:
     """Return the arguments of the call that creates the container.
 
-    ``holder`` is one of HOLDERS, its own, and ``line`` the directory with the socket on which its supervisor calls.
+    ``holder`` is its own one of HOLDERS. ``line`` is the directory with the socket on which its supervisor calls.
     """
     space, inodes = plan.settings.limits.room, plan.settings.limits.work_inodes
     data = {"/nix/store": plan.store, "/etc/hosts": plan.hosts, LINE: line}
@@ -65,7 +66,8 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
         memswap_limit=size.memory,
         pids_limit=size.processes,
         ipc_mode="private",
-        # What the supervisor counts is at the root of what it sees; the engine's own default may be the host's root.
+        # The supervisor counts at the root of the groups that it sees. By the engine's default that may be the host's
+        # root.
         cgroupns="private" if plan.unified else None,
         mounts=[
             Mount(target, source, type="bind", read_only=True, propagation="rprivate")
@@ -106,5 +108,5 @@ def configuration(api: docker.APIClient, plan: DockerPlan, size: Size, holder: i
 
 @functools.cache
 def seccomp(*, recycled: bool) -> str:
-    """Return the profile as the engine takes it."""
+    """Return the profile in the form that the engine takes."""
     return json.dumps(profile(cells=recycled))

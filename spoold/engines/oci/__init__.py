@@ -1,4 +1,4 @@
-"""The engine that is an OCI runtime alone, runc or crun: no daemon, so jobs are below the executor's own limits."""
+"""The engine that is an OCI runtime alone, runc or crun. Without a daemon, jobs are below the executor's own limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make(settings: Settings, runtime: Runtime) -> Sandbox:
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found of the runtimes and control groups here, and of jobs on trial."""
+    """Yield what is found about the runtimes and control groups here, and about jobs on trial."""
     from spoold.engines.oci import doctor  # noqa: PLC0415 - as above
 
     return doctor.examine(settings, runtime)

@@ -1,10 +1,10 @@
 """A container that an OCI runtime starts: its control group, its directory, its supervisor; and the end of its life.
 
-Theory of operation. The group is made first, with its limits, and the runtime puts the supervisor into it. The runtime
-ends once that runs (``run --detach``). Nothing but the container is left, and its stdin and stdout are a socket of
-ours, so nobody copies what goes through it. From there on the runtime is not asked again. A size is changed, and the
-want of memory seen, by the group's own files. The supervisor's end is the end of its process namespace, and what the
-runtime keeps of a container is a directory in ours.
+Theory of operation. The control group is made first, with its limits, and the runtime puts the supervisor into it. The
+runtime ends once the supervisor runs (``run --detach``), and nothing but the container is left. The container's stdin
+and stdout are a socket of ours, so nobody copies what goes through it. The runtime is not asked again. The group's own
+files change a size, and show a want of memory. The process namespace ends with the supervisor. The runtime keeps a
+directory for each container, and that lies in ours.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ log = Log("sandbox")
 
 START_TIMEOUT = 60.0  # seconds from start to "ready"
 EXIT_TIMEOUT = 1.0  # seconds for a program that was told to stop to end by itself
-LOSS_TIMEOUT = 5.0  # seconds for a container that is lost to be gone
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}  # for newuidmap
+LOSS_TIMEOUT = 5.0  # seconds for a lost container to be gone
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}  # to find newuidmap
 
 
 class Container:
@@ -47,13 +47,13 @@ class Container:
 
     def __init__(self, plan: OciPlan, cancelled: threading.Event, holder: int, size: Size) -> None:
         self.plan, self.size = plan, size
-        self.cpu: int | None = None  # the only one that it runs on
+        self.cpu: int | None = None  # the only CPU that it runs on
         self.pid = 0  # of the supervisor
         self.id = f"spoold-{uuid.uuid4().hex}"
         self.group = plan.groups.group(self.id)
         self._directory = os.path.join(plan.place, self.id)
         self._pidfd = -1
-        self._placed = False  # whether it is in its group
+        self._placed = False  # whether the supervisor is in its group
         self._runtime: subprocess.Popen[bytes] | None = None
         self._stream: Stream | None = None
         try:
@@ -61,7 +61,7 @@ class Container:
         except OSError as error:
             self.close()
             raise TemporaryError(f"a container cannot be made: {error}") from error
-        except BaseException:  # whatever it was, an interrupt too: no container may be left that nobody knows of
+        except BaseException:  # any error, also an interrupt: no container may be left that nobody knows of
             self.close()
             raise
 
@@ -77,7 +77,7 @@ class Container:
         self._find()
 
     def _run(self) -> Direct:
-        """Have the runtime start the supervisor; return the pipe to it."""
+        """Start the runtime, which starts the supervisor; return the pipe to the supervisor."""
         ours, theirs = socket.socketpair()
         stderr, said = os.pipe()
         pipe = Direct(ours, stderr)
@@ -90,7 +90,7 @@ class Container:
                 stderr=said,
                 env=ENVIRONMENT,
                 cwd="/",
-                start_new_session=True,  # what ends us at a terminal is not meant for containers
+                start_new_session=True,  # a signal that ends us at a terminal is not meant for containers
             )
         except BaseException:
             pipe.close()
@@ -101,7 +101,7 @@ class Container:
         return pipe
 
     def _find(self) -> None:
-        """Learn which process the supervisor is, and see that its limits are the group's."""
+        """Find out which process the supervisor is, and check that the limits of its group hold for it."""
         assert self._runtime is not None  # noqa: S101 - it was started
         try:
             self._runtime.wait(START_TIMEOUT)
@@ -117,7 +117,7 @@ class Container:
             )
 
     def _delete(self) -> None:
-        """Have the runtime remove what it made, which may be where nobody told it to."""
+        """Make the runtime remove what it made, which may be elsewhere than it was told."""
         command = [*self._command, "delete", "--force", self.id]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, capture_output=True, env=ENVIRONMENT, cwd="/", timeout=START_TIMEOUT, check=False)
@@ -137,13 +137,13 @@ class Container:
         return self._stream
 
     def resize(self, size: Size) -> None:
-        """Give it another size, where it has not that one."""
+        """Give it this size, unless it has that already."""
         if size != self.size:
             self.group.limit(size.memory, size.processes)
             self.size = size
 
     def pin(self, cpu: int) -> None:
-        """Have all of it run on one CPU only, where it does not."""
+        """Bind all of it to this CPU, unless it is bound to that already."""
         if cpu != self.cpu:
             self.group.pin(cpu)
             self.cpu = cpu
@@ -153,12 +153,12 @@ class Container:
         return ended(self._pidfd, LOSS_TIMEOUT) and self.group.oom_kills() > 0
 
     def stop(self) -> None:
-        """End all that runs in it: to its supervisor the end of the stream is the order to stop."""
+        """End all that runs in it. Its supervisor takes the end of the stream as the order to stop."""
         if self._stream is not None:
             self._stream.close()
 
     def close(self) -> None:
-        """Stop and remove it. What cannot be removed now is, when the sandbox is closed or the next one made."""
+        """Stop and remove it. A container that stays is removed when the sandbox is closed or the next one is made."""
         self.stop()
         try:
             self._end()
@@ -186,11 +186,11 @@ class Container:
 
 
 def start(plan: OciPlan, cancelled: threading.Event, holder: int, size: Size | None = None) -> Runner[Container]:
-    """Return a started container that waits for a job; without a size it has that of jobs with the default limits."""
+    """Return a started container that waits for a job; without a size it has that of jobs with default limits."""
     size = size or plan.size(plan.settings.limits.run.default)
     return Runner(Container(plan, cancelled, holder, size), plan)
 
 
 def on_trial(plan: OciPlan) -> Runner[Container]:
-    """Return one that no job is meant for."""
+    """Return a container that no job is meant for."""
     return start(plan, threading.Event(), HOLDERS.start)

@@ -19,7 +19,7 @@ REMEDY = "see the last words above, and `spoold executor` in the journal"
 
 
 def examine(settings: Settings, runtime: Runtime | None) -> Iterator[Finding]:
-    """Yield what is found; without a ``runtime``, which a builder provides, no container is tried."""
+    """Yield the findings; without a ``runtime``, which a builder provides, no container is tried."""
     try:
         made = groups.settle()
     except OperatorError as error:

@@ -1,4 +1,4 @@
-"""What this host has for containers: a runtime, control groups, and users for them where we are not root."""
+"""What this host has for containers: a runtime, control groups, and users for containers where we are not root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = re.compile(r"(?:runc|crun) version ([^\s]+)")
 
 
 def runtimes(settings: Settings, groups: Groups) -> list[str]:
-    """Return the paths of the runtimes that may do, the quickest first; raises :class:`OperatorError` for none."""
+    """Return the paths of the runtimes to try, the quickest first; raises :class:`OperatorError` for none."""
     chosen = settings.oci.runtime
     names = [chosen] if chosen else [name for name in RUNTIMES if name != "crun" or groups.same]
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -31,7 +31,7 @@ def runtimes(settings: Settings, groups: Groups) -> list[str]:
 
 
 def version(program: str) -> tuple[str, str]:
-    """Return what a runtime calls itself, and its version; "" where it does not say."""
+    """Return the name that a runtime calls itself, and its version; "" where it does not say."""
     try:
         said = proc.run([program, "--version"], packages.BOUNDS).stdout.data.decode(errors="replace")
     except SpooldError:
@@ -41,7 +41,7 @@ def version(program: str) -> tuple[str, str]:
 
 
 def ids() -> Ids | None:
-    """Return whose containers' users are: None for root; raises :class:`OperatorError` where there are none for us."""
+    """Return the ids of containers' users, None for root; raises :class:`OperatorError` where we have no such ids."""
     if os.geteuid() == 0:
         return None
     name = user_name(os.geteuid())

@@ -1,9 +1,10 @@
 """The directories of this engine: the root of containers, and one for each container, by which orphans are found.
 
-Theory of operation. Each executor on a spool has a directory, and in it one for each sandbox, called by the process
-that made it. Only one executor of a name works on a spool. So what another process made there is an orphan: its jobs
-ended with their streams, and what is left of it is removed at the start. A container is written down before it is made:
-``group`` has the directories of its control group, and whatever is in that group is ended.
+Theory of operation. Each executor on a spool has a directory. In it is a directory for each sandbox, named after the
+process that made it. Only one executor of a name works on a spool. So a directory that another process made is an
+orphan: its jobs ended with their streams, and what is left of it is removed at the start. A container is written down
+before it is made. Its file ``group`` lists the directories of its control group, and whatever is in that group is
+ended.
 
 The root is made anew for each sandbox, so nobody had time to change it. It belongs to this process's user.
 """
@@ -37,13 +38,13 @@ GROUP = "group"
 
 
 def base(settings: Settings) -> str:
-    """Return the directory in which all this is: the setting's, the unit's, or the user's own."""
+    """Return the directory that holds all of this: the setting's, the unit's, or the user's own."""
     given = settings.oci.state or os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd.exec(5)
     return given or (ROOTS_OWN if os.geteuid() == 0 else str(Path.home() / USERS_OWN))
 
 
 class Place:
-    """The directory of one sandbox. ``runtime`` is where the OCI runtime keeps what it has to know."""
+    """The directory of one sandbox. ``runtime`` is where the OCI runtime keeps its notes."""
 
     def __init__(self, settings: Settings) -> None:
         self._base = base(settings)
@@ -54,7 +55,7 @@ class Place:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Make it; raises :class:`OperatorError` where it cannot be, or is of no use."""
+        """Make it; raises :class:`OperatorError` where that fails, or the directory is of no use."""
         try:
             os.makedirs(self.runtime, exist_ok=True)
             for each in (self._family, self.path, self.runtime):
@@ -70,7 +71,7 @@ class Place:
         ownership.settled(self.path, REMEDY)
 
     def root(self, runtime: Runtime) -> str:
-        """Return the root of containers, which is made where it is not as it was made."""
+        """Return the root of containers; make it where it is missing or not whole."""
         content = root.archive(runtime)
         made = os.path.join(self.path, f"root-{hashlib.sha256(content).hexdigest()[:16]}")
         with self._lock:
@@ -88,28 +89,28 @@ class Place:
                 _remove(os.path.join(self._family, name))
 
     def close(self) -> None:
-        """Remove it; what cannot be removed now is an orphan to the next process."""
+        """Remove it. A directory that stays is an orphan to the next process."""
         if os.path.isdir(self.path):
             _remove(self.path)
-        with contextlib.suppress(OSError):  # others of this executor may be there
+        with contextlib.suppress(OSError):  # other sandboxes of this executor may be there
             os.rmdir(self._family)
 
 
 def write_down(directory: str, group: Group) -> None:
-    """Make a container's directory, which says which group is to be removed with it."""
+    """Make a container's directory, and write down the control group that is to be removed with it."""
     os.mkdir(directory, 0o700)
     lines = [f"{controller}\t{place}" for controller, place in group.places.items()]
     Path(directory, GROUP).write_text("\n".join([str(int(group.unified)), *lines]))
 
 
 def _remove(place: str) -> None:
-    """Remove the directory of a sandbox, and all that it tells of."""
+    """Remove the directory of a sandbox, and the control groups that it tells of."""
     whole = True
     for record in Path(place).glob(f"*/{GROUP}"):
         try:
             unified, *lines = record.read_text().split("\n")
             places = {name: Path(where) for name, where in (line.split("\t", 1) for line in lines)}
-            if places:  # else it was not written down before that process ended, and so not made
+            if places:  # else that process ended before it wrote them down, so they were not made
                 Group(unified == "1", places).end()
         except (SpooldError, OSError, ValueError) as error:
             log.warning("a container is left behind for now", container=record.parent.name, error=error)
@@ -121,7 +122,7 @@ def _remove(place: str) -> None:
 def _unpack(content: bytes, target: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     os.mkdir(target)
-    os.chmod(target, 0o755)  # noqa: S103 - whatever this process's mask is: it is "/" to jobs
+    os.chmod(target, 0o755)  # noqa: S103 - whatever this process's mask is: the directory is "/" to jobs
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # which Debian 12 does not have
-        tar.extractall(target)  # noqa: S202 - it was made by us just now
+        tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)  # Debian 12 does not have the filter
+        tar.extractall(target)  # noqa: S202 - we made the tar just now

@@ -1,8 +1,8 @@
-"""The sandbox on an OCI runtime alone: a container per job, or one after the other, from a pool of waiting ones.
+"""The sandbox on an OCI runtime alone: a container for each job, or for many in turn, from a pool of waiting ones.
 
-``prepare`` is where everything is checked that would otherwise fail each job. Limits must hold: there are control
-groups to be made, and a container on trial is in one. See ``walls`` for what holds a job, ``container`` for its life,
-``place`` for what is on disk and for orphans.
+``prepare`` checks everything that would otherwise fail each job. Limits must hold: control groups can be made, and a
+container on trial is in one. See ``walls`` for what holds a job, ``container`` for its life, ``place`` for what is on
+disk and for orphans.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CAUSES = checks.Causes(
 
 
 class OciView(View[Container, OciPlan]):
-    """What the jobs of one sandbox see of the store; their cells make it."""
+    """The view of the store that the jobs of one sandbox have. Their cells make it."""
 
     def _start(self, plan: OciPlan) -> Runner[Container]:
         return on_trial(plan)
@@ -84,18 +84,18 @@ class OciSandbox(PooledSandbox[Container, OciPlan]):
 
     @property
     def started(self) -> str:
-        """Say by what containers start."""
-        assert self._plan is not None  # noqa: S101 - whoever asks has prepared it
+        """Return how containers start, in words for the doctor."""
+        assert self._plan is not None  # noqa: S101 - the caller has prepared it
         return f"start with {self._plan.oci}"
 
     def close(self) -> None:
-        """Stop and remove what is left of this sandbox; what cannot be now is an orphan to the next process."""
+        """Stop and remove what is left of this sandbox. Containers that stay are orphans to the next process."""
         super().close()
         self._place.close()
 
 
 def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
-    """Return a plan with the first of ``runtimes`` that starts a container; raises what the last one met."""
+    """Return a plan with the first of ``runtimes`` that starts a container; raises what the last one raised."""
     *others, last = [replace(plan, oci=each) for each in runtimes]
     for variant in others:
         try:
@@ -106,7 +106,7 @@ def find_plan(plan: OciPlan, runtimes: list[str]) -> OciPlan:
 
 
 def _tried(plan: OciPlan) -> OciPlan:
-    """Start a container, and look at it from inside."""
+    """Start a container, and look at it from inside; return the plan."""
     try:
         container = on_trial(plan)
     except TemporaryError as error:

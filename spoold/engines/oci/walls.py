@@ -2,14 +2,14 @@
 
 The walls are Docker's (``engines.docker.walls``), from the same facts: no network, three capabilities, no new
 privileges, the same seccomp profile, a read-only root, the store read-only. Limits are not among them: the container's
-control group is there, with its limits, before the runtime is started, see ``container``.
+control group is there, with its limits, before the runtime starts, see ``container``.
 
-Each job is in a cell (``inside/cell.c``), in a container of one job too. So no porter with rights over others'
-containers is needed, an ordinary user can run all of this, and a job of a container of its own is behind two walls.
+Each job is in a cell (``inside/cell.c``), also in a container of one job. So no porter with rights over others'
+containers is needed, and an ordinary user can run all of this. A job in a container of its own is behind two walls.
 
-An ordinary user's containers have users of their own. Root in there is that user, as runtimes have it, with the three
-capabilities in the container's namespaces alone, and all others are subordinate ids, who own nothing on the host. Their
-user namespace gives them no devices either, so there is no list of those.
+An ordinary user's containers have users of their own. Root in there is that user, as runtimes do it, and has the three
+capabilities in the container's namespaces only. All other users are subordinate ids, which own nothing on the host.
+Their user namespace gives them no devices either, so there is no list of devices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spoold.sandbox.program import IN_IMAGE
 from spoold.sandbox.sizes import Plan
 
 VERSION = "1.0.2"  # of the specification; later ones read it as well
-SIZE = 65535  # ids of a container beside root's: its jobs' are among the last of them
+SIZE = 65535  # ids of a container beside root's; those of its jobs are among the last
 CAPABILITIES = ["CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
 CALM = ["nosuid", "noexec", "nodev"]
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}  # as the profile's archMap has them
@@ -32,7 +32,7 @@ KNOWN_TO_OCI = ("names", "action", "args", "errnoRet")
 
 
 class Ids(NamedTuple):
-    """Whose containers' users are: root is this process's user, the others are the subordinate ids from ``uids`` on."""
+    """The ids of containers' users: root is this process's user, the others are subordinate ids from ``uids`` on."""
 
     uid: int
     gid: int
@@ -46,19 +46,19 @@ class OciPlan(Plan):
 
     oci: str  # the path of the runtime
     place: str  # the directory of this sandbox
-    root: str  # what all containers have as their root
+    root: str  # the directory that all containers have as their root
     store: str  # the directory of the host that is mounted as /nix/store
     groups: Groups
     ids: Ids | None  # None: users are the host's own
 
     @property
     def cells(self) -> bool:
-        """Tell that each job is in one."""
+        """Tell that each job is in a cell."""
         return True
 
 
 def configuration(plan: OciPlan, group: Group, holder: int) -> dict[str, Any]:
-    """Return config.json; ``holder`` is one of HOLDERS, the container's own."""
+    """Return config.json. ``holder`` is the container's own one of HOLDERS."""
     limits = plan.settings.limits
     return {
         "ociVersion": VERSION,
@@ -79,7 +79,7 @@ def configuration(plan: OciPlan, group: Group, holder: int) -> dict[str, Any]:
             "cgroupsPath": plan.groups.path(group),
             "resources": {} if plan.ids else {"devices": [{"allow": False, "access": "rwm"}]},
             "seccomp": _seccomp(),
-            # The kernel refuses a /proc for a job that shows more than this one; the job's own hides the same names.
+            # The kernel refuses a job a /proc that shows more than this one. The job's own /proc hides the same names.
             "maskedPaths": [],
             "readonlyPaths": [],
             **_maps(plan.ids),
@@ -94,7 +94,7 @@ def _mounts(plan: OciPlan) -> list[dict[str, Any]]:
     return [
         mount("/proc", "proc", CALM),
         mount("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        # Empty: there are no terminals, see HIDDEN_DIRECTORIES. Programs find the directory with every engine.
+        # Empty, since there are no terminals, see HIDDEN_DIRECTORIES. Programs find the directory with every engine.
         mount("/dev/pts", "tmpfs", [*CALM, "ro", "mode=555", "size=4k"]),
         mount("/dev/shm", "tmpfs", [*CALM, "mode=1777", "size=64k"]),
         mount("/dev/mqueue", "mqueue", CALM),
@@ -105,7 +105,7 @@ def _mounts(plan: OciPlan) -> list[dict[str, Any]]:
 
 
 def _namespaces(plan: OciPlan) -> list[str]:
-    """Return the kinds; what the supervisor counts on version 2 is at the root of the groups that it sees."""
+    """Return the kinds of namespaces. On cgroup v2 the supervisor counts at the root of the groups that it sees."""
     kinds = ["pid", "ipc", "uts", "mount", "network"]
     return kinds + (["cgroup"] if plan.groups.unified else []) + (["user"] if plan.ids else [])
 

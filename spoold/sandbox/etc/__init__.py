@@ -1,7 +1,7 @@
-"""What a C library reads in the /etc of a sandbox: who is who, which names and numbers mean what.
+"""What a C library reads in the /etc of a sandbox: users and groups, and the names of hosts and services.
 
-The files lie beside this module, but for those that tell users. There is one host name, and it leads to the loopback
-interface, as ``localhost`` does. There is no network, so no other name is asked for anywhere.
+The files lie beside this module, except the lists of users and groups, which are made here. There is one host name, and
+it leads to the loopback interface, as ``localhost`` does. There is no network, so no other name is looked up anywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spoold.sandbox.facts import HOLDERS, JOB_UID
 
 NAMES = ("host.conf", "hostname", "hosts", "networks", "nsswitch.conf", "protocols", "resolv.conf", "services")
 REMEDY = "An engine mounts it into sandboxes, so only root may say what it stands for: mend owner and mode"
-NOBODY = 65534  # whose the files are that belong to nobody in a cell
+NOBODY = 65534  # in a cell, the owner of files that belong to nobody there
 
 
 def files() -> Iterator[tuple[str, bytes]]:
@@ -32,7 +32,8 @@ def files() -> Iterator[tuple[str, bytes]]:
 def settled(name: str) -> str:
     """Return the real path of one of the files beside this module.
 
-    Raises :class:`OperatorError` where others than root and the owner of this package can put another in its place.
+    Raises :class:`OperatorError` where anybody but root and the owner of this package can put another file in its
+    place.
     """
     here = os.path.dirname(os.path.abspath(__file__))
     return ownership.settled(os.path.join(here, name), REMEDY, also={os.stat(__file__).st_uid})

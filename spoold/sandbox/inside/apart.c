@@ -1,8 +1,9 @@
-/* Work on what a job left, by a process apart that has become the job's user behind the walls of a job.
+/* Work on what a job left, by a separate process that has become the job's user, behind the walls of a job.
  *
- * Whatever goes wrong there is the job's own: its files may be made to deceive whoever takes them apart. So the process
- * has nothing of the supervisor's: no word with the host, no counter, no rule. It has one pipe, by which it answers, and
- * one descriptor more where the errand has one. What it answers may be the job's words, and is checked by who asked.
+ * Whatever goes wrong in that process is the job's own doing: its files may be made to deceive a program that takes
+ * them apart. So the process has nothing of the supervisor's: no pipe to the host, no counter, no rule. It has one
+ * pipe, by which it answers, and one descriptor more where the errand has one. Its answer may be the job's words, and
+ * the caller checks it.
  */
 
 #include "inside.h"
@@ -18,8 +19,8 @@ static _Noreturn void be_apart(const struct errand *errand, int answer)
     give_up_rights();
     confine();
     filter_calls();
-    int kept = errand->kept < 0 ? -1 : MUST(fcntl(errand->kept, F_DUPFD, KEPT_APART + 1));  /* out of the way of the next */
-    /* A program of the job would have a pipe at each of these, to which a link of its may lead. */
+    int kept = errand->kept < 0 ? -1 : MUST(fcntl(errand->kept, F_DUPFD, KEPT_APART + 1));  /* above these numbers */
+    /* A program of the job would have a pipe at each of these numbers, and a link of the job's may lead there. */
     for (int number = ANSWER; number < KEPT_APART; number++)
         MUST(dup2(answer, number));
     complain_to = ANSWER;
@@ -77,8 +78,8 @@ int end_apart(pid_t pid)
     return status;
 }
 
-/* Return how many bytes of an answer came, -1 where that did not end well: ETIMEDOUT is that it took too long, ENOMEM that
- * it was killed, which the kernel does where memory is short, EPROTO that it ended otherwise than it should. */
+/* Return how many bytes of an answer came, -1 where that did not end well. ETIMEDOUT: it took too long. ENOMEM: the
+ * process was killed, which the kernel does where memory is short. EPROTO: it ended in another way. */
 ssize_t apart(const struct errand *errand, void *to, size_t room)
 {
     int answer;
@@ -92,7 +93,7 @@ ssize_t apart(const struct errand *errand, void *to, size_t room)
     int status = end_apart(pid);
     if (heard && status == 0)
         return size;
-    bool killed = heard && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;  /* and not by this: it had ended */
+    bool killed = heard && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;  /* not by end_apart(): it had ended */
     errno = killed ? ENOMEM : now() < deadline ? EPROTO : ETIMEDOUT;
     return failing("a process apart");
 }

@@ -1,9 +1,9 @@
-/* The archive of a work directory, which pack.c writes, unpack.c reads and snapshot.c has them do.
+/* The archive of a work directory. pack.c writes it and unpack.c reads it, both called by snapshot.c.
  *
- * It is this program's own, of one version and one machine, and lives no longer than the program. It begins with a `head`.
- * Then there is a `record` for each file, and after it what is the file's. The records of what is in a directory follow
- * its own, up to its LEAVE. So there are names in the archive, and no paths. The first record is of the work directory
- * itself, the last its LEAVE.
+ * An archive belongs to one version of this program on one machine, and lives no longer than the program. It begins
+ * with a `head`. Then there is a `record` for each file, and after it the data of the file. The records of what is in a
+ * directory follow the directory's own, up to its LEAVE. So there are names in the archive, and no paths. The first
+ * record is that of the work directory itself, and the last is its LEAVE.
  *
  *     DIRECTORY  its name, which is empty for the work directory
  *     LEAVE      nothing
@@ -11,8 +11,8 @@
  *     SYMLINK    its name, then its target, of `size` bytes
  *     LINK       one more name of the shared file whose number is its `size`
  *
- * A regular file or symbolic link is `shared` where it may have more names. Those are numbered from 0, in their order.
- * Whoever reads an archive has to take it for the job's: the process that wrote it had the job's rights.
+ * A regular file or symbolic link is `shared` where it may have more names. Shared files are numbered from 0, in their
+ * order. A reader has to take an archive for the job's, since the process that wrote it had the job's rights.
  */
 
 #ifndef ARCHIVE_H
@@ -23,7 +23,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#define MAGIC 0x646c6f6f7073ULL  /* its first bytes are a name */
+#define MAGIC 0x646c6f6f7073ULL  /* its first bytes spell a name */
 #define FORMAT 1
 #define DEEPEST 200         /* directories below one another; the work directory is not counted */
 #define LONGEST_PATH 4000   /* bytes of a path below the work directory */
@@ -48,18 +48,18 @@ struct extent {
     uint64_t at, size;
 };
 
-/* Where pack.c or unpack.c is: names from the work directory on, with a slash between them. */
+/* Where pack.c or unpack.c is: the names from the work directory on, with slashes between them. */
 struct place {
     char path[LONGEST_PATH + 1];
     size_t size;
 };
 
-/* Go on to a name, and return the size to leave_to() with; a path that is too long ends the process. */
+/* Enter a name, and return the size for leave_to(). A path that is too long ends the process. */
 size_t enter(struct place *place, const char *name);
 void leave_to(struct place *place, size_t size);
 
 /* How a process apart that packs or unpacks ends: */
-_Noreturn void give_up(const struct place *place, int number);  /* with `errno` as it is to be for who asked, or ... */
+_Noreturn void give_up(const struct place *place, int number);  /* with `number` as the caller's `errno`, or ... */
 void answer(const struct snapshot *told);                       /* ... well. */
 
 void pack(const void *most);

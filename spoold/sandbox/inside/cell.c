@@ -1,25 +1,27 @@
 /* Cells: how one container serves many jobs, one after the other, none of which finds anything of another.
  *
  * Theory of operation. For each job there is a *cell*: a process in namespaces of its own, which takes the supervisor's
- * part for that one job. It is process 1 in there, so all that the job leaves running dies with it, before the next is
- * made. What a job can write to are file systems in memory that are the cell's own, as are /proc and System V IPC.
+ * part for that one job. It is process 1 in there. So everything that the job leaves running dies with it, before the
+ * next cell is made. A job can write only to file systems in memory that are the cell's own. /proc and System V IPC are
+ * the cell's own too.
  *
- * What no job can change is made once, by the *mother* of all cells: a process between the supervisor and them, in a user
- * and a mount namespace of its own. There are the masks, the devices, and a view of the store, of what the last job saw.
- * A cell whose job may see other entries tells her these and ends, before anything of the job is there. She changes the
- * view and makes another cell. For a cell could only cover the view: what is mounted would still be listed in
- * /proc/self/mountinfo, and so what other jobs saw. The mother has a network namespace too, and keeps it for the next cell
- * as long as no job asked for the network, see confine.c; and no Unix socket is left in it. Else she takes a new one.
+ * The *mother* of all cells makes once what no job can change. She is a process between the supervisor and the cells,
+ * in a user and a mount namespace of her own. Her mount namespace has the masks, the devices, and a view of the store
+ * as the last job saw it. A cell whose job may see other entries tells her these entries and ends, before anything of
+ * the job is there. She changes the view and makes another cell. A cell could only cover the view: what is mounted, and
+ * so what other jobs saw, would still be listed in /proc/self/mountinfo. The mother has a network namespace too. She
+ * keeps it for the next cell if no job asked for the network (see confine.c) and no Unix socket is left in it. Else she
+ * takes a new one.
  *
- * A job that broke out of its cell by a hole in the kernel's namespaces would still be in the container, whose supervisor
- * holds no capability but SETUID, SETGID and KILL: so making a mother takes no privilege on the host. She is made as the
- * *holder*, a uid that is neither the job's nor root's, so that the kernel's quotas per user (of inotify, message queues,
- * pipes...) are counted for this container alone and not for root. The two uids after it are the jobs', and the root's of
- * cells: a cell has its own user namespace below the mother's, so that its root has no right to what is hers. It drops the
- * capabilities that it needs no more before anything of a job is touched.
+ * A job that broke out of its cell by a hole in the kernel's namespaces would still be in the container. The supervisor
+ * there holds no capability but SETUID, SETGID and KILL, so making a mother takes no privilege on the host. She is made
+ * as the *holder*, a uid that is neither the job's nor root's. So the kernel's quotas per user (of inotify, message
+ * queues, pipes...) count for this container alone and not for root. The two uids after the holder are that of the jobs
+ * and that of the cells' root. A cell has its own user namespace below the mother's, so its root has no right to what
+ * is hers. It drops the capabilities that it no longer needs before anything of a job is touched.
  *
  * The whole store is hidden in a directory that the mother alone can enter. A cell is made with that as its working
- * directory, to see whether the view is what is there, leaves it and covers it.
+ * directory, so that it can check whether the view is what is there. Then it leaves the directory and covers it.
  *
  * See user_namespaces(7) for who may write which map.
  */
@@ -46,14 +48,15 @@
 #define OF_CELL (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
 #define OF_SUPERVISOR (1ULL << CAP_SETUID | 1ULL << CAP_SETGID | 1ULL << CAP_KILL)
 #define MOTHERS_OWN (OF_SUPERVISOR | 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_NET_ADMIN)
-#define CELL_ROOT 1                /* as the mother counts; to the container it is the uid after the job's */
-#define STRAY (8 * MIB)            /* the kernel's counts are no more exact than this, and a container has room for it */
-#define STRAY_TIMEOUT 3000000000LL /* nanoseconds to free what a job held; the kernel brings its counts up to date every two */
+#define CELL_ROOT 1                /* as the mother counts; in the container it is the uid after the job's */
+#define STRAY (8 * MIB)            /* bytes; the kernel's counts are no more exact, and a container has room for it */
+#define STRAY_TIMEOUT 3000000000LL /* nanoseconds to free what a job held; the kernel updates its counts every two s */
 #define MOST_NAMES (4 * MIB)       /* bytes of names of a view */
-/* How a cell ends, and the mother: the job is done, an accident, the host has closed its side, another view is due. */
+/* How a cell or the mother ends: the job is done, an accident, the host has closed its side, another view is due. */
 enum { ENDED, FAILED, GONE = 3, OTHER_VIEW };
 
-/* Entries of the store, one after the other with a NUL after each, or all of it. Untouched, it is no memory. */
+/* Entries of the store, one after the other with a NUL after each; or all of it. The array takes no memory while
+ * untouched. */
 struct names {
     bool limited;
     size_t size;
@@ -78,11 +81,11 @@ static void put_in_proc(pid_t pid, const char *name, const char *content)
     MUST(write_to(path, content));
 }
 
-/* Be root of the new namespaces, once they are mapped. */
+/* Become root of the new namespaces, once their ids are mapped. */
 static void begin(int made, int go)
 {
     char said;
-    /* Or its maps would be root's alone to write; this ends when the job's files are written. */
+    /* Else its maps would be root's alone to write. This ends when the job's files are written. */
     MUST(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
     MUST(write(made, ".", 1));
     if (read(go, &said, 1) != 1)
@@ -92,7 +95,8 @@ static void begin(int made, int go)
     MUST(setresuid(0, 0, 0));
 }
 
-/* Return the id of a process in new namespaces, whose owner is `owner`, with these ids; in that process 0. */
+/* Return the id of a process in new namespaces that `owner` owns and where `ids` are mapped. In that process, return 0.
+ */
 static pid_t make(unsigned long spaces, uid_t owner, uint64_t capabilities, const char *ids)
 {
     int made[2], go[2];
@@ -137,17 +141,18 @@ static void furnish_network(void)
     close(file);
 }
 
-/* Have what all cells see alike, and the whole store as the working directory. */
+/* Make what all cells see alike, and enter the directory of the whole store. */
 static void furnish_all(void)
 {
     furnish_network();
     MUST(masks_cover(WHOLE));
-    /* Its devices work all the same, and their times, which anybody could set, tell the next job nothing. */
+    /* The devices of a read-only /dev work all the same. Nobody can set their times, which would tell the next job
+     * something. */
     MUST(mounted(NULL, "/dev", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL));
     MUST(chdir("/sys" WHOLE_STORE));
 }
 
-/* Whether a Unix socket is left, the kernel says in a line for each. */
+/* Return whether a Unix socket is left. The kernel says that in a line for each. */
 static bool has_sockets(void)
 {
     char text[512];
@@ -158,7 +163,7 @@ static bool has_sockets(void)
     return !end || end[1];
 }
 
-/* See to it that the next job finds a network namespace as it was made. */
+/* Make sure that the next job finds a network namespace as it was made. */
 static void renew_network(void)
 {
     if (!told->network_used && !has_sockets())
@@ -181,7 +186,7 @@ static struct identity identity(const char *name)
     return lstat(name, &status) ? (struct identity){0} : (struct identity){status.st_ino, status.st_ctim};
 }
 
-/* Tell whether the view is of what the store has now: it may have been collected, and made anew. */
+/* Return whether the view shows what the store has now: an entry may have been collected, and made anew. */
 static bool view_is_new(void)
 {
     size_t number = 0;
@@ -194,7 +199,7 @@ static bool view_is_new(void)
     return true;
 }
 
-/* Take over the names that a cell told, which is not believed: it may be a job's by now. */
+/* Take over the names that a cell told. They are not trusted, since the cell may be the job's by now. */
 static void take_names(void)
 {
     const struct names *from = &told->wanted;
@@ -204,7 +209,7 @@ static void take_names(void)
     memcpy(view.of, from->of, view.size = from->size);
 }
 
-/* Have the view that a cell told. */
+/* Make the view that a cell asked for. */
 static int change_view(void)
 {
     if (view.limited)
@@ -226,7 +231,7 @@ static int change_view(void)
 
 static void give_other_view(void)
 {
-    complain_to = -1;  /* what goes wrong now is a bug again, or the job's store */
+    complain_to = -1;  /* from here on a failure is a bug again, or lies in the job's store */
     if (change_view()) {
         send_failed();
         refuse(NULL);
@@ -240,8 +245,8 @@ static int64_t held(void)
     return memory.heap + memory.files;
 }
 
-/* Wait until no more than `most` bytes are held. The kernel frees System V shared memory and descriptors under way in
- * sockets some time after the last process died. Until then the next job would have that much less. */
+/* Wait until no more than `most` bytes are held. The kernel frees System V shared memory, and descriptors under way in
+ * sockets, some time after the last process died. Until then the next job would have that much less. */
 static bool freed(int64_t most)
 {
     const struct timespec pause = {0, 1000000};
@@ -256,7 +261,7 @@ static bool freed(int64_t most)
 
 static void furnish_cell(const char *space, const char *inodes);
 
-/* Have one cell after the other, until one ends in any other way than by the end of its job, or for another view. */
+/* Run one cell after the other, until one ends for another reason than the end of its job or another view. */
 static _Noreturn void be_mother(const char *space, const char *inodes)
 {
     char ids[64];
@@ -297,7 +302,8 @@ static void furnish_cell(const char *space, const char *inodes)
 {
     char bounds[128], options[192];
     MUST(mounted("proc", "/proc", "proc", CALM, NULL));
-    /* In a container of one job the engine did so; here it must not, or the kernel would refuse a /proc that shows more. */
+    /* In a container of one job the engine did so. Here it must not: the kernel would refuse a /proc that shows more.
+     */
     MUST(mounted("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL));
     MUST(mounted(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, NULL));
     MUST(masks_cover_proc());
@@ -311,7 +317,7 @@ static void furnish_cell(const char *space, const char *inodes)
     MUST(mounted("mqueue", "/dev/mqueue", "mqueue", CALM, NULL));
 }
 
-/* Tell the mother what of the store the job may see. */
+/* Tell the mother which entries of the store the job may see. */
 static int tell_names(const struct show *show)
 {
     struct names *wanted = &told->wanted;
@@ -329,7 +335,8 @@ static int tell_names(const struct show *show)
     return 0;
 }
 
-/* Go on where the mother's view is what the job may see, and of what the store has now. Else have another cell do so. */
+/* Go on where the mother's view is what the job may see, and shows what the store has now. Else leave the job to
+ * another cell. */
 void choose_view(const struct show *show)
 {
     if (tell_names(show)) {
@@ -342,7 +349,7 @@ void choose_view(const struct show *show)
         _exit(OTHER_VIEW);
 }
 
-/* Drop what no job is to have. */
+/* Drop everything that no job is to have. */
 void settle(void)
 {
     MUST(chdir("/"));
@@ -352,14 +359,14 @@ void settle(void)
     MUST(keep_capabilities(OF_SUPERVISOR));
 }
 
-/* Whoever has the rights of the job has no word with the mother. */
+/* Give up the memory that is shared with the mother, since a process with the job's rights may say nothing to her. */
 void share_nothing(void)
 {
     if (told)
         MUST(munmap(told, sizeof *told));
 }
 
-/* Say whether a job of this cell asked for the network, and end. */
+/* Tell the mother whether a job of this cell asked for the network, and end. */
 _Noreturn void leave(void)
 {
     if (told)
@@ -369,8 +376,8 @@ _Noreturn void leave(void)
 
 /* -- the supervisor */
 
-/* Serve each job in a cell. `holder` and the two uids after it are the mother's, the jobs' and the cells'. A job's
- * directories hold `space` bytes and `inodes` files each. */
+/* Serve each job in a cell. `holder` is the uid of the mother, and the two after it are those of the jobs and the
+ * cells. A job's directories hold `space` bytes and `inodes` files each. */
 _Noreturn void serve_many(uid_t holder, const char *space, const char *inodes)
 {
     char ids[96];

@@ -1,8 +1,8 @@
-/* The forked child, until it is the job: what it puts on and what it gives up, and whose fault it is where that fails.
+/* The forked child, until it is the job: what it puts on, what it gives up, and whose fault it is where that fails.
  *
- * All that the kernel enforces by itself, on a program and on its children, is put on here: the uid, the Landlock rules,
- * the limits of a process, and last the filter of calls. Each step still allows the next. The child is a copy of the
- * supervisor, so nothing here is undone and nothing returns: it becomes the job, or ends.
+ * The child puts on everything that the kernel enforces by itself, on a program and on its children: the uid, the
+ * Landlock rules, the limits of a process, and last the filter of calls. Each step still allows the next. The child is
+ * a copy of the supervisor, so nothing here is undone and nothing returns: it becomes the job, or ends.
  */
 
 #include "inside.h"
@@ -14,8 +14,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define NO_CORE 1  /* bytes: with so many the kernel starts no handler of core dumps, which with none it does, see core(5) */
-#define APART 64   /* a descriptor above all that have to have certain numbers */
+#define NO_CORE 1  /* bytes; with so few the kernel starts no handler of core dumps, and with 0 it does, see core(5) */
+#define APART 64   /* above all descriptors that need certain numbers */
 #define FAILED 126
 
 static char **argv, **env;
@@ -29,7 +29,7 @@ static char **pointers(const struct list *list)
     return made;
 }
 
-/* Make ready what can be before the fork: what a child takes is the job's. */
+/* Prepare what can be prepared before the fork, since the memory that a child takes is charged to the job. */
 void prepare_child(const struct order *order)
 {
     free(argv);
@@ -40,7 +40,7 @@ void prepare_child(const struct order *order)
         BROKEN("an order has no program");
 }
 
-/* Say on the job's stderr what its own limits leave too little of; all else is no fault of its. */
+/* Say on the job's stderr where its own limits leave too little. All other failures are no fault of the job's. */
 static void need(int result, const char *what)
 {
     if (result != -1)
@@ -51,7 +51,7 @@ static void need(int result, const char *what)
     _exit(FAILED);
 }
 
-/* Return a descriptor to read the words from: a command line is there for every user of the host to read. */
+/* Return a descriptor to read the words from. On a command line, every user of the host could read them. */
 static int hold(const struct list *words)
 {
     as_job();
@@ -88,19 +88,19 @@ static void limit(int which, rlim_t soft, rlim_t hard)
     MUST(setrlimit(which, &bound));
 }
 
-/* Limit this process and its children; not the number of processes, which the kernel would count per user. */
+/* Limit this process and its children, but not the number of processes, which the kernel would count per user. */
 static void set_limits(const struct bounds *limits)
 {
-    rlim_t cpu = limits->cpu_time / 1000000000 + 2;  /* the backstop; the looks at the control group are what decides */
+    rlim_t cpu = limits->cpu_time / 1000000000 + 2;  /* a backstop; the looks at the control group decide */
     limit(RLIMIT_CPU, cpu, cpu + 1);
-    limit(RLIMIT_FSIZE, limits->file_size + 1, limits->file_size + 1);  /* the byte that shows it, see phase.c */
+    limit(RLIMIT_FSIZE, limits->file_size + 1, limits->file_size + 1);  /* one more shows that it tried, see phase.c */
     limit(RLIMIT_NOFILE, limits->open_files, limits->open_files);
     limit(RLIMIT_STACK, limits->stack, limits->stack);
     limit(RLIMIT_CORE, NO_CORE, NO_CORE);
 }
 
-/* Go to the work directory. An earlier phase may have closed it, which is the job's own doing. It is a mount, so the job
- * can neither remove it nor put something else there. */
+/* Go to the work directory. An earlier phase may have closed it, which is the job's own doing. It is a mount, so the
+ * job can neither remove it nor put something else there. */
 static void enter_work(void)
 {
     if (!chdir(WORK))
@@ -111,7 +111,7 @@ static void enter_work(void)
     _exit(FAILED);
 }
 
-/* Start the program as it is, where it can be, or the shell that reads the words. */
+/* Start the program itself where that is possible, else the shell that reads the words. */
 static _Noreturn void start(const struct order *order)
 {
     struct start known;
@@ -119,16 +119,17 @@ static _Noreturn void start(const struct order *order)
     set_limits(&order->limits);
     filter_calls();
     if (is_known)
-        execve(known.program, known.argv, known.env);  /* where that fails, the shell has words for it */
+        execve(known.program, known.argv, known.env);  /* where this fails, the shell has words for it */
     MUST(fcntl(WORDS, F_SETFD, 0));
     need(execve(argv[0], argv, env), argv[0]);
     _exit(FAILED);
 }
 
-/* Become the job, which has `streams` as its first descriptors. What goes wrong and is not the job's fault is `told`. */
+/* Become the job, with `streams` as its first descriptors. Failures that are not the job's fault are written to `told`.
+ */
 _Noreturn void become_job(const struct order *order, const int streams[3], int told)
 {
-    complain_to = told = MUST(fcntl(told, F_DUPFD_CLOEXEC, APART));  /* out of the way of what gets a certain number */
+    complain_to = told = MUST(fcntl(told, F_DUPFD_CLOEXEC, APART));  /* out of the way of the numbers below */
     MUST(setsid());
     for (int number = 0; number < 3; number++)
         MUST(dup2(streams[number], number));
@@ -138,7 +139,7 @@ _Noreturn void become_job(const struct order *order, const int streams[3], int t
     umask(022);
     give_up_rights();
     confine();
-    MUST(dup3(words, WORDS, O_CLOEXEC));  /* not before: the rules may have that number */
+    MUST(dup3(words, WORDS, O_CLOEXEC));  /* not before, since the rules may have that number */
     complain_to = MUST(dup3(told, WORDS + 1, O_CLOEXEC));
     close_above(WORDS + 1);
     enter_work();

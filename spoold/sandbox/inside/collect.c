@@ -1,10 +1,10 @@
-/* The files that come back of a work directory: found by one walk through it, then read, in a process that has the job's
- * rights (apart.c), when nothing of the job lives.
+/* The files that come back of a work directory. A process with the job's rights (apart.c) finds them by one walk
+ * through the directory and reads them, when nothing of the job lives.
  *
- * Any name may be there, and any number of them, so what is kept of the walk has a bound. These are the names that come
- * first: those of the first pattern, then in the order of their bytes, whatever the order in which they are met. Links are
- * not followed, and of what is no regular file nothing is opened. What the job closed to itself is opened first. All else
- * that matches is counted.
+ * There may be any names, and any number of them, so there is a bound on what is kept of the walk. The names that come
+ * first are kept: those of the first pattern first, then in the order of their bytes, whatever the order in which they
+ * are met. Links are not followed, and only regular files are opened. A directory or file that the job closed to itself
+ * is made accessible first. All other names that match are counted.
  */
 
 #include "inside.h"
@@ -32,7 +32,7 @@ static struct left_out left_out;
 static struct found **found;
 static size_t found_count;
 static char path[LONGEST_OUTPUT + NAME_MAX + 2];
-static struct part names[DEEPEST_OUTPUT + 1];  /* in the path */
+static struct part names[DEEPEST_OUTPUT + 1];  /* the names in the path */
 static size_t names_met;
 static int64_t until;
 
@@ -44,7 +44,7 @@ static int in_order(const struct found *one, const struct found *other)
     return first != second ? first - second : strcmp(one->name, other->name);
 }
 
-/* Remember a file, unless so many come before it; one that it pushes out is counted. */
+/* Remember a file, unless enough others come before it. A file that it pushes out is counted. */
 static void remember(size_t size, const struct stat *status, uint32_t matched)
 {
     struct found *made = room_for(sizeof *made + size + 1);
@@ -73,7 +73,7 @@ static void remember(size_t size, const struct stat *status, uint32_t matched)
 
 /* -- the walk */
 
-/* A request has no such name, whatever the rest of its path is; the host knows the other rules. */
+/* No request has such a name, whatever the rest of its path is. The host knows the other rules. */
 static bool is_unfit(const char *name)
 {
     for (const char *at = name; *at; at++)
@@ -125,7 +125,7 @@ static void meet_file(const char *name, const struct stat *status, size_t depth,
         remember(size, status, matched);
 }
 
-/* Go through a directory, which is closed then: `depth` names lead there, with `size` bytes and a slash. */
+/* Go through a directory, and close it. `depth` names lead there. With their slashes they have `size` bytes. */
 static void walk(int directory, size_t depth, size_t size, uint32_t alive)
 {
     DIR *entries = fdopendir(directory);
@@ -175,7 +175,7 @@ static int open_beneath(int work, const char *name)
     return syscall(SYS_openat2, work, name, &how, sizeof how);
 }
 
-/* Return a descriptor of a file that is as it was met, -1 where it cannot be opened. */
+/* Return a descriptor of a file that is as it was met, -1 where it has changed or cannot be opened. */
 static int open_found(int work, const struct found *this)
 {
     struct stat status;

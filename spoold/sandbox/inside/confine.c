@@ -1,12 +1,14 @@
-/* The walls that a program of a job cannot leave, nor what comes of it: Landlock's rules, the filter of calls, the user.
+/* The walls that neither a program of a job nor anything that comes of it can leave: Landlock's rules, the filter of
+ * calls, the user.
  *
- * A job writes to its own directories and devices, and to nothing in /proc; see landlock(7). The kernel lets everybody
- * raise its own /proc/PID/oom_score_adj, and lower it again down to where whoever has CAP_SYS_RESOURCE last left it. That
- * is 0 in a container, as for the host's own daemons, and the supervisor has not that capability. So what keeps the jobs
- * the first to be killed where the host's memory is short is that none may write there. Nothing else in a job's /proc is
- * worth writing to, and descriptors that are opened again by /proc/PID/fd are not of it.
+ * A job writes to its own directories and devices, and to nothing in /proc; see landlock(7). The kernel lets all
+ * processes raise their own /proc/PID/oom_score_adj. They may also lower it again, down to what a process with
+ * CAP_SYS_RESOURCE last left there. In a container that is 0, as for the host's own daemons, and the supervisor does
+ * not have that capability. So the jobs stay the first to be killed where the host's memory is short only because no
+ * job may write there. Nothing else in a job's /proc is worth writing to. Descriptors that are opened again by
+ * /proc/PID/fd are not part of /proc here.
  *
- * What the filter refuses, and why, says sandbox/seccomp.py, which makes it.
+ * sandbox/seccomp.py makes the filter, and says what it refuses and why.
  */
 
 #include "inside.h"
@@ -23,7 +25,8 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 
-/* Without the right to REFER, files would no longer move from one directory to another. It came with this version. */
+/* Without the right to REFER, files could no longer move from one directory to another. The right came with this
+ * version. */
 #define ENOUGH 2
 #ifndef LANDLOCK_ACCESS_FS_REFER
 #define LANDLOCK_ACCESS_FS_REFER (1ULL << 13)
@@ -40,10 +43,10 @@ static void allow(const char *path, uint64_t allowed)
     close(rule.parent_fd);
 }
 
-/* Make the rules before the job comes; a kernel that cannot do it has none. */
+/* Make the rules before the job comes. On a kernel that cannot do it, there are none. */
 void confine_prepare(void)
 {
-    static const char *const own[] = {WORK, "/tmp", "/dev", "/dev/mqueue"};  /* mq_open(3) comes to it without a path */
+    static const char *const own[] = {WORK, "/tmp", "/dev", "/dev/mqueue"};  /* mq_open(3) gets there without a path */
     struct landlock_ruleset_attr handled = {.handled_access_fs = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER};
     if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < ENOUGH)
         return;
@@ -53,7 +56,7 @@ void confine_prepare(void)
         allow(own[number], LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REFER);
 }
 
-/* This needs no right, but no-new-privileges. */
+/* This needs no right other than no-new-privileges. */
 void confine(void)
 {
     if (rules >= 0)
@@ -67,10 +70,11 @@ void filter_calls(void)
     MUST(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0));
 }
 
-/* Where memory is short the kernel kills this process and its children before the supervisor. */
+/* Make the kernel kill this process and its children before the supervisor, where memory is short. */
 void be_killed_first(void)
 {
-    /* It may write its own files in /proc until its uid changes: in a cell these are somebody else's. */
+    /* Now this process may write its own files in /proc until its uid changes. In a cell they would be somebody else's.
+     */
     MUST(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0));
     MUST(write_to("/proc/self/oom_score_adj", "1000"));
 }
@@ -93,16 +97,17 @@ void give_up_rights(void)
 
 /* -- who asks for the network
  *
- * Theory of operation. The kernel counts much for a network namespace, and remembers more: routes, flow labels, what TCP
- * learnt of its peers. All of it begins with a socket that is not a Unix one. So a filter of the supervisor's own, which
- * is its jobs' too, has each call for one wait until it is let go on. A namespace in which there was none is as it was
- * made. See seccomp_unotify(2).
+ * Theory of operation. The kernel counts much for a network namespace, and remembers more: routes, flow labels, what
+ * TCP learnt of its peers. All of it begins with a socket that is not a Unix one. So the supervisor has a filter of its
+ * own, which its jobs have too. By that filter, each call for such a socket waits until it is let go on. A namespace in
+ * which there was no such call is as it was made. See seccomp_unotify(2).
  */
 
 int network_calls = -1;
 bool network_used = true;
 
-/* Tell whether a kernel of this `release` can let a call go on, which came after that it can have it wait. */
+/* Return whether a kernel of this `release` can let a call go on. Kernels could make a call wait before they could do
+ * that. */
 bool can_let_go_on(const char *release)
 {
     int major = 0, minor = 0;
@@ -136,7 +141,7 @@ void let_network_call(void)
     memset(&call, 0, sizeof call);
     network_used = true;
     if (ioctl(network_calls, SECCOMP_IOCTL_NOTIF_RECV, &call))
-        return;  /* who called has ended meanwhile */
+        return;  /* the caller has ended meanwhile */
     answer.id = call.id;
     answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     ioctl(network_calls, SECCOMP_IOCTL_NOTIF_SEND, &answer);

@@ -1,7 +1,7 @@
 /* What the kernel counts for the whole container: CPU, memory, kills for want of memory; cgroup v1 or v2.
  *
- * A peak counts from the start of the container. Where peaks.c could open the file to write, it can begin anew. What a
- * host does not have reads as zero.
+ * A peak counts from the start of the container. Where peaks.c could open its file for writing, the peak can begin
+ * anew. A counter that the host does not have reads as zero.
  */
 
 #include "inside.h"
@@ -13,7 +13,7 @@
 
 struct counters counters;
 
-/* What "kernel" sums since Linux 5.18. */
+/* The parts that "kernel" sums since Linux 5.18. */
 static const char *const of_kernel[] = {"kernel_stack ", "pagetables ", "sec_pagetables ", "percpu ", "slab "};
 
 static int counter(const char *root, const char *name)
@@ -68,11 +68,13 @@ int64_t cpu_total(void)
     return total ? total - own_cpu() : -1;
 }
 
-/* What the container holds now. `heap` and `files` (in memory) are what nothing but a kill can free, `cache` is of files
- * that are not in memory alone, `kernel` the kernel's own for its processes. `usage` is all of these. It is counted ahead
- * of its use, by some pages on each CPU. All but `usage` may be a little late on many CPUs, on v1 but for `kernel`.
+/* What the container holds now. Nothing but a kill can free `heap` and `files`, which are in memory. `cache` is of
+ * files that are not in memory alone. `kernel` is the kernel's own memory for the container's processes. `usage` is all
+ * of these. It is counted ahead of its use, by some pages on each CPU. The others may be a little late on many CPUs,
+ * except `kernel` on v1.
  *
- * The exact counts come first: what grows meanwhile is not in them. */
+ * The exact counts come first, so what grows meanwhile is not in them.
+ */
 struct memory memory_now(void)
 {
     char text[8192];
@@ -100,7 +102,7 @@ static bool reset(int file)
     return pwrite(file, "0", 1, 0) > 0;
 }
 
-/* Read the peaks from files that were opened to be written to, where that resets them. */
+/* Read the peaks from files that were opened for writing, where writing resets them. */
 void peaks_begin(struct opened opened)
 {
     if (counters.resets || !opened.count)
@@ -114,8 +116,8 @@ void peaks_begin(struct opened opened)
     counters.resets = true;
 }
 
-/* The highest usage, and of the kernel's own, 0 where nobody tells; since the last call if they reset, else since the
- * container began. */
+/* Set the highest usage, and the highest of the kernel's own, 0 where nobody tells. They count since the last call
+ * where they can be reset, else since the container began. */
 void peaks_take(int64_t *usage, int64_t *kernel)
 {
     *usage = number_in(counters.peak[0]);
@@ -131,7 +133,8 @@ int64_t oom_kills(void)
     return number_after(text, "oom_kill ");
 }
 
-/* The container's limit in bytes; a large number where there is none. */
+/* Return the container's limit in bytes, a large number where there is none. `known` is false where it cannot be read.
+ */
 uint64_t memory_limit(bool *known)
 {
     static const char *const names[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};

@@ -1,12 +1,12 @@
-/* How a script is started without a shell before it: where what the shell would pass on is known.
+/* How a script is started without a shell before it, where it is known what the shell would pass on.
  *
  * Theory of operation. A captured environment without a hook says in `environ` what a shell that sourced its enter.sh
- * would pass on (see nix/capture.sh). So a script that the kernel can start is started at once, and one that names no
- * interpreter by bash, as nix-shell's own shell does. All else goes the long way, by enter.sh, whose shell says what is
- * wrong in its own words.
+ * would pass on (see nix/capture.sh). So a script that the kernel can start is started at once. A script that names no
+ * interpreter is started by bash, as nix-shell's own shell does. Everything else goes the long way, by enter.sh, whose
+ * shell says what is wrong in its own words.
  *
- * All of this happens in the process that is to be the job, behind the job's walls: what the files say that it reads is
- * their owner's to choose, as is what they start.
+ * All of this happens in the process that becomes the job, behind the job's walls. The owner of the files that it reads
+ * may choose what they say, and what they start.
  */
 
 #include "inside.h"
@@ -16,13 +16,13 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define MOST (96 * 1024)  /* bytes of an environment; what has more is left to env(1), which has words for it */
+#define MOST (96 * 1024)  /* bytes of an environment; a larger one is left to env(1), which has words for it */
 #define HEAD 256          /* bytes that tell how a script starts */
 
-static char space[MOST + 1];  /* untouched, it is no memory */
+static char space[MOST + 1];  /* takes no memory while untouched */
 
-/* Read the first bytes of a regular file; return how many, -1 where there is none that can be read. That leaves no time
- * of access with a file of one's own: that of a script says whether it was begun. */
+/* Read the first bytes of a regular file; return how many, -1 where none can be read. A file of one's own keeps its
+ * time of access, since that of a script says whether it was begun. */
 static ssize_t first_of(const char *path, char *to, size_t room)
 {
     const int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
@@ -41,7 +41,7 @@ static bool is_program(const char *path)
     return !stat(path, &status) && S_ISREG(status.st_mode) && !access(path, X_OK);
 }
 
-/* Tell how the kernel takes a script: 1: it starts it; 0: bash has to; -1: who knows. */
+/* Return how a script starts: 1: the kernel starts it; 0: bash has to; -1: that is not known. */
 static int kind_of(const char *script)
 {
     char head[HEAD + 1];
@@ -73,7 +73,7 @@ static void set(char **env, size_t *count, const char *pair)
     *count += at == *count;
 }
 
-/* Return the environment that the shell of `order` would pass on, NULL where it is not known. */
+/* Return the environment that the shell of `order` would pass on, NULL where that is not known. */
 static char **environment(const struct order *order, size_t wanted)
 {
     char path[PATH_MAX];
@@ -100,7 +100,8 @@ static char **environment(const struct order *order, size_t wanted)
     return bytes <= MOST ? env : NULL;
 }
 
-/* Set what is to be started, and with what; false where only a shell knows. The work directory is the current one. */
+/* Set what is to be started, and with what; return false where only a shell knows. The work directory is the current
+ * one. */
 bool starts_directly(const struct order *order, struct start *start)
 {
     const struct list *words = &order->words;

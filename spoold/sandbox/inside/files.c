@@ -1,4 +1,4 @@
-/* The job's files: its own directory, written as the job's user before anything has run, and what is large of them. */
+/* The job's files: its own directory, written as the job's user before anything has run, and the large ones of them. */
 
 #include "inside.h"
 #include "facts.h"
@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define DEEPEST 64        /* directories below one another in which large files are looked for; each is open meanwhile */
-#define MOST_LARGE 16384  /* large files of an earlier phase that are kept in mind */
+#define DEEPEST 64        /* directories below one another in which large files are looked for; all are open at once */
+#define MOST_LARGE 16384  /* large files of an earlier phase that are remembered */
 
 uid_t job_uid = JOB_UID;
 
@@ -51,7 +51,8 @@ static int fill(int file, size_t size)
     return 0;
 }
 
-/* Make the directories that a name is in, and that it is itself where it ends with a slash; nothing of the job runs yet. */
+/* Make the directories that a name is in. A name that ends with a slash is a directory, and is made too. Nothing of the
+ * job runs yet. */
 static int make_parents(const struct string *name)
 {
     char path[PATH_MAX];
@@ -87,7 +88,7 @@ static int write_file(const struct file *file)
     return close(made);
 }
 
-/* Lay what another container kept into the work directory. What it takes on the way is free again afterwards. */
+/* Unpack what another container kept into the work directory. The memory that this takes on the way is freed. */
 static int restore(size_t size)
 {
     struct snapshot told;
@@ -101,7 +102,7 @@ static int restore(size_t size)
     return result;
 }
 
-/* Write the files that follow the parcel and a work directory that was kept, and return a descriptor of the input after
+/* Unpack the kept work directory, write the files that follow the parcel, and return a descriptor of the input after
  * them, -1 where there is no room. */
 int receive(const struct parcel *parcel)
 {
@@ -125,7 +126,7 @@ int receive(const struct parcel *parcel)
     return input;
 failed:
     if (!full() && !(parcel->archive_size && restored))  /* compile.sh may have put something in its place */
-        FAILED_AT("a file of the job cannot be written");  /* its name is good: the job has no part in it */
+        FAILED_AT("a file of the job cannot be written");  /* its name is good, so the job has no part in this */
     int number = errno;
     as_root();
     errno = number;
@@ -178,10 +179,10 @@ void hand_over(uint64_t most)
     close(archive);
 }
 
-/* -- what is large: the files of more than `size` bytes that the job has by now. Nothing of it may run meanwhile.
+/* -- what is large: the files of more than `size` bytes that the job has by now. Nothing of the job may run meanwhile.
  *
- * What the job closed even to itself is not looked at, nor what lies more than DEEPEST directories deep. So a look takes
- * little memory and one short lookup for each file, however many there are and however long their paths.
+ * Directories that the job closed even to itself are not looked into, nor those more than DEEPEST directories deep. So
+ * a look takes little memory and one short lookup for each file, however many there are and however long their paths.
  */
 
 static int by_number(const void *one, const void *other)
@@ -189,7 +190,7 @@ static int by_number(const void *one, const void *other)
     return memcmp(one, other, sizeof(struct seen));
 }
 
-/* Call `each` for all of them, until that returns true. */
+/* Call `each` for all large files, until it returns true. */
 static bool walk(struct large *large, int parent, const char *name, int deeper,
                  bool (*each)(struct large *large, const struct seen *seen))
 {
@@ -259,7 +260,7 @@ void large_begin(struct large *large, int64_t size)
         qsort(large->before, large->count, sizeof *large->before, by_number);
 }
 
-/* Tell whether there is another by now. Where there were too many before, nobody can tell. */
+/* Return whether there is another large file by now. Where there were too many before, nobody can tell. */
 bool large_more(struct large *large)
 {
     return !large->too_many && walk_all(large, is_new);

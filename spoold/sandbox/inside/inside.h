@@ -1,8 +1,8 @@
 /* What the files of the supervisor share; `main.c` says what it is. `facts.h` is made from the host's own modules when
- * this is compiled (see sandbox/program.py): what both sides have to agree on is written down once.
+ * this is compiled (see sandbox/program.py). So what both sides have to agree on is written down once.
  *
- * Whoever returns int returns -1 where the kernel refused something, with `errno`, and `trouble` has the path that it
- * was about. Where that can only be a fault of ours, MUST ends the program, and the host is told where.
+ * A function that returns int returns -1 where the kernel refused something, with `errno`. `trouble` then has the path
+ * in question. Where a refusal can only be a fault of ours, MUST ends the program, and the host is told where.
  */
 
 #ifndef INSIDE_H
@@ -24,8 +24,8 @@
 
 #define WORK "/job"
 #define STORE "/nix/store"
-#define EMPTY "/sys/proc/empty"         /* a directory of the masks */
-#define OWN "/own"                      /* below /sys, a directory of them that no job can enter */
+#define EMPTY "/sys/proc/empty"         /* a directory that masks.c makes */
+#define OWN "/own"                      /* below /sys, another one, which no job can enter */
 #define WHOLE_STORE OWN "/store"
 #define MIB (1024L * 1024)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -33,8 +33,8 @@
 /* -- trouble.c: what goes wrong */
 
 extern char trouble[256];       /* the path of the last failure, "" where it has none */
-extern int complain_to;         /* the descriptor that hears of a bug of ours; -1: the host */
-extern int gone_code;           /* how the program ends where the host is gone */
+extern int complain_to;         /* the descriptor to which a bug of ours is told; -1: the host */
+extern int gone_code;           /* the exit code where the host is gone */
 
 int failing(const char *path);  /* Remember the path and return -1. */
 _Noreturn void broken(const char *file, int line, const char *what, int number);
@@ -59,11 +59,11 @@ struct text {
 
 void put(struct text *to, const void *from, size_t size);
 void put_format(struct text *to, const char *format, ...) __attribute__((format(printf, 2, 3)));
-int open_quietly(const char *path, int flags);              /* -1 where that fails, and nothing else said */
-size_t read_file(int file, char *to, size_t room);          /* from its beginning, with a NUL after it; 0 where it fails */
-char *contents(const char *path);                           /* of up to 1 MiB, "" where it cannot be read; to be kept */
+int open_quietly(const char *path, int flags);              /* -1 where that fails, and `trouble` stays */
+size_t read_file(int file, char *to, size_t room);          /* from its beginning, with a NUL after it; 0 on failure */
+char *contents(const char *path);                           /* of up to 1 MiB, "" on failure; the caller owns it */
 int64_t number_after(const char *text, const char *words);  /* the number after a line's first words, 0 where there is none */
-void *room_for(size_t size);                                /* as malloc(3), or the end */
+void *room_for(size_t size);                                /* as malloc(3), or ends the program */
 
 /* -- wire.c: the two pipes to the host, and what is said on them */
 
@@ -100,12 +100,12 @@ struct bounds {
     bool end_on_output;
 };
 
-/* What comes back of the files that a phase leaves in the work directory: so many at most, each and all so large. */
+/* The files of a phase that come back from the work directory: how many at most, how large each and all may be. */
 struct wanted {
     struct list patterns;
     size_t files;
     int64_t file_size, total;
-    int64_t walking;  /* nanoseconds of CPU time that it may take to find them */
+    int64_t walking;  /* nanoseconds of CPU time that finding them may take */
 };
 
 struct order {
@@ -136,25 +136,25 @@ struct message {
 };
 
 void wire_begin(void);
-const struct message *next_message(int expected);         /* waits; what it returns is good until the next call */
-void hear_cancel(void);                                   /* waits for that one; the message before stays good */
+const struct message *next_message(int expected);         /* waits; the result is good until the next call */
+void hear_cancel(void);                                   /* waits for that message; the one before stays good */
 size_t raw(const char **piece, size_t most);              /* waits for the next of the bytes that a message announced */
 void send_bytes(const char *from, size_t size);
-size_t send_some(const char *from, size_t size);           /* what the host takes now, 0 where that is nothing */
-void send_frame(const struct text *body);                 /* after what is under way, see live.c */
+size_t send_some(const char *from, size_t size);           /* what the host takes now; returns 0 if that is nothing */
+void send_frame(const struct text *body);                 /* after a message under way, see live.c */
 void send_word(const char *event);                        /* a message without fields */
 void send_reason(const char *event, const char *reason);
-void send_failed(void);                                   /* of the last failure */
+void send_failed(void);                                   /* about the last failure */
 void make_ready(void);                                    /* notes what the kernel says of this process now */
 void send_ready(void);
 
-void put_length(char *to, size_t size);                   /* of a message, before it: 4 bytes */
+void put_length(char *to, size_t size);                   /* 4 bytes, which go before the message */
 
-/* A dictionary that is put together, key by key in their order. */
+/* Parts of a dictionary, key by key in their order. */
 void put_integer(struct text *to, const char *key, int64_t value);
 void put_string(struct text *to, const char *key, const void *from, size_t size);
 
-/* -- kernel.c: calls that the C library has no words for */
+/* -- kernel.c: calls that the C library has no functions for */
 
 #define CALM (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
@@ -167,12 +167,12 @@ int make_file(const char *path, const char *content, mode_t mode);
 
 /* -- files.c: the job's files */
 
-extern uid_t job_uid;  /* of the job that this process serves, and its gid */
+extern uid_t job_uid;  /* the uid, and the gid, of the job that this process serves */
 
 void as_job(void);     /* From now on what is created belongs to the job ... */
 void as_root(void);    /* ... until here. */
 int receive(const struct parcel *parcel);  /* Return a descriptor of the job's input; -1 where a file has no room. */
-void hand_over(uint64_t most);             /* Send the work directory, of which there is no use afterwards. */
+void hand_over(uint64_t most);             /* Send the work directory, which is of no use afterwards. */
 
 struct large {
     int64_t size;
@@ -202,7 +202,7 @@ int peaks_leave(const char *place);
 struct opened peaks_left(void);
 struct opened peaks_by_namespace(void);
 
-enum view_of { OF_THE_STORE, OF_HERE };  /* the whole store at its place, which goes; or in the working directory */
+enum view_of { OF_THE_STORE, OF_HERE };  /* the whole store at its place, which then goes; or the working directory */
 
 int mount_view(const struct list *names, enum view_of of);
 
@@ -221,7 +221,7 @@ struct counters {
 extern struct counters counters;
 
 void counters_open(const char *root);
-int64_t cpu_total(void);  /* nanoseconds without our own, -1 where nothing counts it */
+int64_t cpu_total(void);  /* nanoseconds without our own, -1 where nothing counts them */
 struct memory memory_now(void);
 void peaks_begin(struct opened opened);
 void peaks_take(int64_t *usage, int64_t *kernel);
@@ -280,7 +280,7 @@ void usage_begin(struct usage *usage, const struct bounds *limits);
 void usage_look(struct usage *usage, int64_t now);
 int64_t usage_count_draining(struct usage *usage);
 int64_t usage_cpu(const struct usage *usage);  /* so far */
-int64_t usage_account(struct usage *usage);  /* Return the CPU time; a limit that was passed meanwhile is the hit. */
+int64_t usage_account(struct usage *usage);  /* Return the CPU time. A limit that was passed meanwhile is the hit. */
 bool usage_oom(const struct usage *usage);
 
 /* -- live.c: what a phase has printed so far, told on the way */
@@ -290,7 +290,7 @@ struct output {
     size_t cap, total;
     bool ended;
     char *kept;  /* the first `cap` bytes at most */
-    char *ring;  /* the last bytes of what came after, where that is told on the way; else NULL */
+    char *ring;  /* the last bytes after those, where they are told on the way; else NULL */
 };
 
 void live_begin(struct output outputs[2]);
@@ -316,37 +316,37 @@ int obstacles_look(const char *script, int code, const struct list *words, struc
 /* -- confine.c: the walls that a program of a job cannot leave */
 
 void confine_prepare(void);     /* in the mount namespace of the job */
-void confine(void);             /* Write nowhere but to the job's own places; no way back. */
-void filter_calls(void);        /* likewise, and refuse calls */
-void watch_network(void);       /* From now on calls that ask for the network are told of, by ... */
-extern int network_calls;       /* ... this descriptor, -1 where the kernel cannot do it ... */
+void confine(void);             /* Let it write nowhere but to the job's own places, for good. */
+void filter_calls(void);        /* Refuse it calls, for good. */
+void watch_network(void);       /* From now on calls that ask for the network are reported by ... */
+extern int network_calls;       /* ... this descriptor, -1 where the kernel cannot do that, ... */
 void let_network_call(void);    /* ... and wait until this lets them go on. */
-bool can_let_go_on(const char *release);  /* a kernel of this release */
+bool can_let_go_on(const char *release);  /* whether a kernel of this release can */
 extern bool network_used;
-void be_killed_first(void);     /* where memory is short; before ... */
-void give_up_rights(void);      /* Become the job's user, and see no more of what the supervisor shares with the mother. */
-void close_above(int last);     /* all descriptors */
+void be_killed_first(void);     /* where memory is short; to be called before ... */
+void give_up_rights(void);      /* Become the job's user, and give up the memory that is shared with the mother. */
+void close_above(int last);     /* all descriptors above it */
 
 /* -- apart.c: work on what a job left, by a process that has become the job's user */
 
-enum { ANSWER = 0, KEPT_APART = 3 };  /* its descriptors: of the pipe to who asked, and of the one that it keeps */
+enum { ANSWER = 0, KEPT_APART = 3 };  /* its descriptors: the pipe to the caller, and the one that it keeps */
 
 struct errand {
-    void (*work)(const void *about);  /* answers, and ends the process where that fails */
+    void (*work)(const void *about);  /* answers; ends the process where it fails */
     const void *about;
-    int kept;      /* a descriptor, -1: it keeps none */
-    int patience;  /* milliseconds, after which it is killed */
+    int kept;      /* a descriptor; -1: it keeps none */
+    int patience;  /* milliseconds until it is killed */
 };
 
 ssize_t apart(const struct errand *errand, void *to, size_t room);
-pid_t begin_apart(const struct errand *errand, int *answer);  /* -1 where it cannot be made */
-int end_apart(pid_t pid);                                    /* Kill it, and return how it ended, as wait(2) has it. */
+pid_t begin_apart(const struct errand *errand, int *answer);  /* -1 where no process can be made */
+int end_apart(pid_t pid);                                    /* Kill it, and return how it ended, as in wait(2). */
 
 /* -- patterns.c, collect.c, outputs.c: files of a job that come back */
 
 #define MOST_PATTERNS 16
 #define DEEPEST_OUTPUT 32   /* directories above a file that comes back: no request has more */
-#define LONGEST_OUTPUT 1024 /* bytes of its path below the work directory: likewise */
+#define LONGEST_OUTPUT 1024 /* bytes of its path below the work directory: no request has more */
 
 struct part {
     const char *at;
@@ -360,14 +360,14 @@ uint32_t patterns_of(uint32_t alive, const struct part *path, size_t count);
 
 /* How many names that match do not come back, and why. */
 struct left_out {
-    uint32_t large, many, total;  /* larger than one may be; beyond so many; beyond so much in all */
-    uint32_t odd, names, closed;  /* no regular file; of a name that no request has; not to be opened */
+    uint32_t large, many, total;  /* too large each; too many; too much in all */
+    uint32_t odd, names, closed;  /* no regular file; a name that no request has; cannot be opened */
     uint32_t deep, slow;          /* directories that were not looked into: too deep, or the time was over */
 };
 
 enum { A_FILE = 1, THE_END };
 
-/* What the process that collects tells, each before the name and the bytes of a file; `left_out` with the end. */
+/* What the collecting process tells: before the name and the bytes of each file, and at the end, with `left_out`. */
 struct collected {
     uint32_t kind, mode, matched;  /* a bit for each pattern that the name matches */
     uint32_t name_size;
@@ -381,8 +381,8 @@ void send_outputs(const struct wanted *wanted);
 /* -- snapshot.c, pack.c, unpack.c: the work directory as compile.sh left it, for each case */
 
 struct snapshot {
-    uint64_t bytes, entries;           /* of the archive, and names in it, the work directory's too */
-    uint64_t room;                     /* bytes of memory that laying it takes, about, beside the archive */
+    uint64_t bytes, entries;           /* of the archive; names in it, the work directory's included */
+    uint64_t room;                     /* bytes of memory that unpacking takes, about, beside the archive */
     uint64_t pipes, sockets, devices;  /* that were there and are not kept */
 };
 
@@ -408,7 +408,7 @@ void phase_prepare(void);
 void run_phase(const struct order *order, int input);
 
 _Noreturn void serve_many(uid_t holder, const char *space, const char *inodes);
-/* Whether a process is the first to serve, or comes after another's job, or takes over from one that had the wrong view. */
+/* Whether a process is the first to serve, comes after another's job, or replaces one that had the wrong view. */
 enum stage { FIRST, AGAIN, VIEW_CHOSEN };
 
 _Noreturn void serve(enum stage stage, bool in_cell);

@@ -1,4 +1,4 @@
-/* Calls of the kernel that the C library has no words for: namespaces, capabilities. */
+/* Calls of the kernel that the C library has no functions for: namespaces, capabilities. */
 
 #include "inside.h"
 
@@ -10,7 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-/* Fork into new namespaces; fit for a program with one thread. */
+/* Fork into new namespaces. Only a program with one thread can do that. */
 pid_t fork_into(unsigned long spaces)
 {
     return syscall(SYS_clone, spaces | SIGCHLD, 0, 0, 0, 0);

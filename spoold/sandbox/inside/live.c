@@ -1,11 +1,12 @@
 /* Output on the way: what a phase has printed and used so far, told while it runs, where the order asks for it.
  *
- * Theory of operation. After a second, and then each second in which there is something new, one message is put together:
- * the ends of both outputs, and the times. It leaves as fast as the host takes it, whenever its side has room. Nothing here
- * waits: a host that reads nothing would stop the looks, and with them all limits. So one message at most is under way,
- * and whatever of it has not left goes before anything else is said (send_frame).
+ * Theory of operation. After a second, and then each second in which there is something new, one message is put
+ * together: the ends of both outputs, and the times. It leaves as fast as the host takes it, whenever the pipe to the
+ * host has room. Nothing here waits, since a host that reads nothing would stop the looks, and with them all limits. So
+ * there is at most one message under way, and the rest of it goes before anything else is said (send_frame).
  *
- * All memory for this is touched before the phase's is counted, so it is the supervisor's. Untouched, it is none.
+ * All memory for this is touched before the phase's memory is counted, so it is the supervisor's. It takes none while
+ * untouched.
  */
 
 #include "inside.h"
@@ -20,20 +21,20 @@ static struct {
     char rings[2][TAIL];
     char message[BEFORE + BESIDE + 2 * TAIL];
     size_t size, sent;
-    int64_t due, cpu;  /* when the next is due, and what the last one told */
+    int64_t due, cpu;  /* when the next message is due, and what the last one told */
     size_t printed;
 } live;
 
-/* Have the ends of these outputs kept, of a phase that is about to begin. */
+/* Keep the ends of these outputs, of a phase that is about to begin. */
 void live_begin(struct output outputs[2])
 {
     memset(&live, 0, sizeof live);
-    live.cpu = -NEWS;  /* the first one is news */
+    live.cpu = -NEWS;  /* the first message is news */
     for (int number = 0; number < 2; number++)
         outputs[number].ring = live.rings[number];
 }
 
-/* Return where what follows the bytes that are kept is to be read to, and set how much of it. */
+/* Return the place for the bytes that follow the kept ones, and set how much room it has. */
 char *live_room(const struct output *output, size_t *room)
 {
     size_t at = (output->total - output->cap) % TAIL;
@@ -41,7 +42,7 @@ char *live_room(const struct output *output, size_t *room)
     return output->ring + at;
 }
 
-/* Put the end of an output: of what was kept, of the ring up to where it wraps, and of the rest of the ring. */
+/* Put the end of an output: the last kept bytes, the ring up to where it wraps, and the rest of the ring. */
 static void put_tail(struct text *to, const char *key, const struct output *output)
 {
     size_t size = output->total < TAIL ? output->total : TAIL;
@@ -99,7 +100,7 @@ void live_send(void)
         sent = send_some(live.message + live.sent, live.size - live.sent);
 }
 
-/* Send the rest of a message that is under way, and wait for that. */
+/* Send the rest of a message that is under way, and wait until it has left. */
 void live_finish(void)
 {
     if (!live_under_way())

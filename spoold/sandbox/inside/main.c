@@ -1,22 +1,22 @@
 /* What runs inside the container: the supervisor, process 1, and the only process in it that is not the job's.
  *
- * Usage: supervisor HOLDER          serves one job, which runs as that uid, and the container ends with it
+ * Usage: supervisor HOLDER          serves one job, which runs as that uid; the container ends with the job
  *        supervisor HOLDER SPACE INODES   serves each job in a cell of its own, see cell.c
  *        supervisor porter          is another program, for a container of another kind, see porter.c
  *
- * Theory of operation. The supervisor runs as the container's root. It is one static program, so nothing else of the
- * image is ever run as root, and starting it is no part of a job's price. It is sent one job over its stdin. It writes
- * the job's files, then runs each phase as an unprivileged user, watches it, ends it, and reports on its stdout. It
- * outlives the job whatever the job does:
+ * Theory of operation. The supervisor runs as the container's root. It is one static program. So nothing else of the
+ * image ever runs as root, and no job pays for the start of the supervisor. The supervisor is sent one job over its
+ * stdin. It writes the job's files, then runs each phase as an unprivileged user, watches it, ends it, and reports on
+ * its stdout. It outlives the job whatever the job does:
  *
  * - The job has another uid and no capability, so it can neither signal, trace nor read the supervisor. As process 1 of
  *   its namespace the supervisor inherits every orphan, so "no child left" means "nothing of the job left".
- * - Descriptors of the supervisor are close-on-exec: what the job prints goes into pipes that only the supervisor reads,
- *   never into the report.
- * - Changing the effective uid makes the kernel mark the supervisor undumpable: /proc/1 is closed.
- * - Under memory pressure the kernel kills the job first (oom_score_adj), and the supervisor holds some memory in reserve
- *   that it frees to be able to report.
- * - What a job wrote is looked into by a process that has the job's rights and walls, see obstacles.c.
+ * - The supervisor's descriptors are close-on-exec. The job prints into pipes that only the supervisor reads, never
+ *   into the report.
+ * - When the supervisor changes its effective uid, the kernel marks it undumpable: /proc/1 is closed.
+ * - Where memory is short, the kernel kills the job first (oom_score_adj). The supervisor holds some memory in reserve,
+ *   which it frees to be able to report.
+ * - A process with the job's rights and walls looks into what a job wrote, see obstacles.c.
  */
 
 #include "inside.h"
@@ -27,7 +27,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* Say why the job's files cannot be written, and wait: nothing comes but the end. */
+/* Say why the job's files cannot be written, and wait for the end, since nothing else comes. */
 _Noreturn void refuse(const char *event)
 {
     const char *piece;
@@ -37,7 +37,7 @@ _Noreturn void refuse(const char *event)
         raw(&piece, 65536);
 }
 
-/* Run the phases that the host orders of the one job of this process. */
+/* Run the phases of this process's one job, as the host orders them. */
 _Noreturn void serve(enum stage stage, bool in_cell)
 {
     phase_prepare();
@@ -70,7 +70,7 @@ _Noreturn void serve(enum stage stage, bool in_cell)
     }
 }
 
-/* A view takes a descriptor for each entry, and engines differ in how many they give. */
+/* Allow as many descriptors as possible: a view takes one for each entry, and engines differ in how many they give. */
 static void open_more(void)
 {
     struct rlimit files;
@@ -79,7 +79,7 @@ static void open_more(void)
     MUST(setrlimit(RLIMIT_NOFILE, &files));
 }
 
-/* Speak with the host by the socket that it listens on, where there is one, and not by stdin and stdout. */
+/* Speak with the host by the socket that it listens on, where there is one, else by stdin and stdout. */
 static void call_home(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = LINE};

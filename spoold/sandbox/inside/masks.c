@@ -1,16 +1,17 @@
 /* What the kernel tells of the host, taken out of a job's sight: /sys, and what of /proc is not about processes.
  *
  * Theory of operation. These files tell one job of another, or of the host: how busy it is, what its disks do, how many
- * containers there are, how much memory the last job of this container took. masks_hide() empties what no program of a
- * job needs. A cell does that in its own /proc; in a container of one job the engine does. masks_cover() does the rest,
- * in the mount namespace that it is called in: a cell calls it for itself, and the porter for a container of one job. It
- * puts a small file system in the place of /sys, and files into /proc that say nothing of the host where programs fail
- * without any. Copies of the image's own files take the place of those that the engine mounts into /etc from the host's
- * disk. What is left, since programs need it: /proc/meminfo, /proc/uptime, and what sysinfo(2) says.
+ * containers there are, how much memory the last job of this container took. masks_hide() empties files that no program
+ * of a job needs. A cell does that in its own /proc. In a container of one job the engine does it. masks_cover() does
+ * the rest, in the mount namespace that it is called in. The mother calls it for all cells, and the porter for a
+ * container of one job. masks_cover() puts a small file system in the place of /sys. Where programs fail without a file
+ * of /proc, it puts one there that says nothing of the host. Copies of the image's own files take the place of those
+ * that the engine mounts into /etc from the host's disk. Programs need /proc/meminfo, /proc/uptime, and what sysinfo(2)
+ * says, so these are left.
  *
- * In the new /sys are the numbers of the CPUs, and the memory limits, by which some runtimes choose the size of their
- * heap. They are the kernel's own files, so they are right whenever a limit is changed. The control group's other files
- * are counters.
+ * In the new /sys are the numbers of the CPUs and the memory limits, by which some runtimes choose the size of their
+ * heap. The limits are the kernel's own files, so they are right whenever a limit is changed. The control group's other
+ * files are counters, and left out.
  */
 
 #include "inside.h"
@@ -23,14 +24,14 @@
 
 #define CPUS "devices/system/cpu"
 #define GROUP "fs/cgroup"
-#define PLACE "/tmp"  /* where it is put together, before anything of a job is there */
+#define PLACE "/tmp"  /* where the new /sys is put together, before anything of a job is there */
 
 static const char *const directories[] = {"devices", "devices/system", CPUS, "fs", GROUP, "proc", "proc/empty", "etc"};
 static const char *const of_cpus[] = {"online", "possible", "present"};
 static char *cpus[COUNT(of_cpus)], *etc[COUNT(ETC)];
 static struct { const char *name; char *content; } files[] = {{"cgroups", 0}, {"loadavg", 0}, {"stat", 0}, {"vmstat", 0}};
 
-/* Have `change` write each line of a text anew; what it makes of them is never longer than twice as much. */
+/* Return a text with each line written anew by `change`, which makes it at most twice as long. */
 static char *changed(char *from, void (*change)(struct text *to, char *line))
 {
     struct text to = {NULL, 0, 2 * strlen(from) + 2};
@@ -44,7 +45,7 @@ static char *changed(char *from, void (*change)(struct text *to, char *line))
     return to.at;
 }
 
-/* A line of /proc/cgroups with one group: programs ask it for the controllers. */
+/* Write a line of /proc/cgroups with one group. Programs ask this file for the controllers. */
 static void alone(struct text *to, char *line)
 {
     char name[64], hierarchy[32], enabled[32];
@@ -54,7 +55,7 @@ static void alone(struct text *to, char *line)
         put_format(to, "%s\n", line);
 }
 
-/* A line of /proc/stat of a host that is idle: programs ask it for the CPUs and the time of its start. */
+/* Write a line of /proc/stat of an idle host. Programs ask this file for the CPUs and the time of the host's start. */
 static void idle(struct text *to, char *line)
 {
     char *rest = line, *name = strsep(&rest, " ");
@@ -78,7 +79,7 @@ static void nothing(struct text *to, char *line)
     put_format(to, "%.*s 0\n", (int)strcspn(line, " "), line);
 }
 
-/* Read from the host's own what is put there, before anything of a job is here. */
+/* Read from the host's own files what is put in their place, before anything of a job is here. */
 void masks_read(void)
 {
     char path[64];
@@ -96,7 +97,7 @@ void masks_read(void)
     files[3].content = changed(contents("/proc/vmstat"), nothing);
 }
 
-/* Put `source` in the place of `target`; return 1 where that is not there: no kernel has all of these. */
+/* Put `source` in the place of `target`; return 1 where one of them is not there, since no kernel has all of these. */
 static int bind_to(const char *source, const char *target)
 {
     if (!mount(source, target, NULL, MS_BIND, NULL))
@@ -129,7 +130,7 @@ static int put_limits(void)
     return 0;
 }
 
-/* Leave the whole store behind it, in a directory that nobody but this namespace's root can enter. */
+/* Leave the whole store behind the new /sys, in a directory that nobody but this namespace's root can enter. */
 static int put_store(void)
 {
     if (mkdir(PLACE OWN, 0700) || mkdir(PLACE WHOLE_STORE, 0755))
@@ -137,7 +138,8 @@ static int put_store(void)
     return mounted(STORE, PLACE WHOLE_STORE, NULL, MS_BIND, NULL);
 }
 
-/* Put it in its place, in this mount namespace, unless it is there, and behind it what peaks.c leaves, or the store. */
+/* Put the new /sys in its place in this mount namespace, unless it is there. Behind it is what peaks.c leaves, or the
+ * store. */
 int masks_cover(enum behind behind)
 {
     if (!access(EMPTY, F_OK))
@@ -166,7 +168,7 @@ int masks_cover(enum behind behind)
     return behind == PEAKS ? masks_cover_proc() : 0;
 }
 
-/* Put the files of it into /proc, after masks_cover(): each /proc that is mounted needs that. */
+/* Put its files into /proc, after masks_cover(). Each /proc that is mounted needs that. */
 int masks_cover_proc(void)
 {
     for (size_t number = 0; number < COUNT(files); number++) {

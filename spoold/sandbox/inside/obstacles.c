@@ -1,18 +1,19 @@
-/* What keeps a program from being started: seen in the files of the job, after a phase, when nothing of it lives.
+/* What keeps a program from being started. It is seen in the job's files after a phase, when nothing of the job lives.
  *
- * Theory of operation. The kernel tells a shell no more than "no such file" where an interpreter or a loader is missing,
- * and shells tell no more of it. So the script itself is looked at, and where the exit code is a shell's for "cannot be
- * started", the other programs that lie beside it. At regular files only, a few thousand bytes of each: what a job left
- * there is neither run, nor waited for, nor trusted. A look takes half a second of CPU time at most, and tells nothing
- * where that is too little.
+ * Theory of operation. Where an interpreter or a loader is missing, the kernel tells a shell no more than "no such
+ * file", and shells tell no more of it. So the script itself is looked at. Where the exit code is a shell's for "cannot
+ * be started", the other programs beside the script are looked at too. Only regular files are looked at, a few thousand
+ * bytes of each. The files of a job are neither run, nor waited for, nor trusted. A look takes half a second of CPU
+ * time at most. Where that is too little, it tells nothing.
  *
- * What a job wrote is taken apart in a process that has become the job's user, see apart.c. The supervisor itself sees no
+ * A process that has become the job's user takes apart what the job wrote, see apart.c. The supervisor itself sees no
  * more than whether there is anything to look at, which is seldom.
  *
- * Whether the script was begun at all, its access time tells: obstacles_forget() sets that back before the phase, and
- * whoever reads the file sets it. Where a file system keeps no such times, nothing is said of it.
+ * The script's access time tells whether the script was begun at all. obstacles_forget() sets that time back before the
+ * phase, and reading the file sets it again. Where a file system keeps no such times, nothing is said of it.
  *
- * What is told is a fact about a file, whatever the program may have done. The host has the words (sandbox/obstacles.py).
+ * The host is told a fact about a file, whatever the program may have done. It has the words for that
+ * (sandbox/obstacles.py).
  */
 
 #include "inside.h"
@@ -27,15 +28,15 @@
 
 #define HEAD 4096          /* bytes that are read of a file to see how it starts */
 #define LINES 32768        /* bytes that are read to see how its lines end */
-#define LARGE (256 * 1024) /* of what sets up the environment */
+#define LARGE (256 * 1024) /* bytes of the file that sets up the environment */
 #define NOT_RUN 126
-#define NOT_FOUND 127      /* what shells and env(1) exit with where a program cannot be started */
-#define LONGEST 252        /* bytes of an interpreter that the kernel takes for one */
-#define PROGRAMS 200       /* files that are looked at */
-#define DEPTH 4            /* interpreters of interpreters */
+#define NOT_FOUND 127      /* shells and env(1) exit with these where a program cannot be started */
+#define LONGEST 252        /* bytes of an interpreter's name, which the kernel accepts */
+#define PROGRAMS 200       /* files that are looked at, at most */
+#define DEPTH 4            /* interpreters of interpreters, at most */
 #define PATIENCE 3000      /* milliseconds for the whole look */
-#define LOOKING 500000000LL /* nanoseconds of CPU time for it: names can be many, and each can take long to look up */
-#define NEVER 1            /* nanosecond after the epoch: no program sets that, and many set 0 */
+#define LOOKING 500000000LL /* nanoseconds of CPU time for it: there can be many names, and each can take long */
+#define NEVER 1            /* nanosecond after the epoch: no program sets that time, and many set 0 */
 
 /* A piece of a text, which may hold any bytes. */
 struct piece {
@@ -45,7 +46,7 @@ struct piece {
 
 static struct obstacle *found;
 static int count;
-static const char *const *places;  /* of programs; NULL: they cannot be known */
+static const char *const *places;  /* of programs; NULL where they cannot be known */
 static int64_t until;              /* on the clock of this process's CPU time */
 
 /* -- before the phase */
@@ -89,7 +90,7 @@ static struct piece after(struct piece text, size_t size)
     return (struct piece){text.at + size, text.size - size};
 }
 
-/* What comes before the first of some bytes; the whole where none does. */
+/* Return what comes before the first of some bytes, the whole where there is none of them. */
 static struct piece before(struct piece text, const char *bytes)
 {
     size_t size = 0;
@@ -120,7 +121,7 @@ static struct piece base(struct piece path)
 static void go_on(void)
 {
     if (own_cpu() > until)
-        _exit(1);  /* it took too long */
+        _exit(1);  /* the look took too long */
 }
 
 static bool path_of(char *path, struct piece name)
@@ -130,7 +131,7 @@ static bool path_of(char *path, struct piece name)
     return snprintf(path, PATH_MAX, "%s%.*s", name.at[0] == '/' ? "" : WORK "/", (int)name.size, name.at) < PATH_MAX;
 }
 
-/* Tell whether there may be something at a path, which is relative to the work directory. */
+/* Return whether there may be something at a path, which is relative to the work directory. */
 static bool is_there(struct piece name)
 {
     char path[PATH_MAX];
@@ -139,7 +140,7 @@ static bool is_there(struct piece name)
     return path_of(path, name) && (!stat(path, &status) || (errno != ENOENT && errno != ENOTDIR));
 }
 
-/* Tell whether a file is there that the job may run. */
+/* Return whether a file is there that the job may run. */
 static bool can_run(struct piece name)
 {
     char path[PATH_MAX];
@@ -150,8 +151,8 @@ static bool can_run(struct piece name)
     return S_ISREG(status.st_mode) && status.st_mode & (status.st_uid == geteuid() ? 0100 : 0011);
 }
 
-/* Read the first bytes of a regular file. Other things are not even opened: that may take or give something. Return an
- * open descriptor too where one is asked for, else -1. */
+/* Read the first bytes of a regular file. Other things are not even opened, since that may take or give something. Set
+ * an open descriptor too where one is asked for, -1 where there is none. */
 static struct piece read_some(struct piece name, char *to, size_t room, int *open_)
 {
     char path[PATH_MAX];
@@ -243,7 +244,7 @@ static bool of_elf(struct piece file, struct piece head, int open_)
 
 static bool of(struct piece file, struct piece name, int depth);
 
-/* What is in the way of a program that env is to find. What options mean that are not here is env's to know. */
+/* Tell what keeps env from finding a program. Options that are not listed here are left to env. */
 static bool of_env(struct piece file, struct piece rest, int depth)
 {
     static const char *const alone[] = {"-", "-i", "--ignore-environment", "-v", "--debug"};
@@ -294,7 +295,7 @@ static bool of_interpreter(struct piece file, struct piece head, int depth)
     return of(name, name, depth + 1);
 }
 
-/* What is in the way of the program at `name`, which `file` needs or is. */
+/* Tell what keeps the program at `name` from being started. `file` needs that program, or is it. */
 static bool of(struct piece file, struct piece name, int depth)
 {
     static const struct { const char *magic, *kind; } foreign[] = {
@@ -329,8 +330,8 @@ static int by_name(const void *one, const void *other)
     return strcmp(*(char *const *)one, *(char *const *)other);
 }
 
-/* What is in the way of other programs in the work directory, of those that somebody has read: whoever starts a program
- * reads it. */
+/* Tell what keeps other programs in the work directory from being started. Files that nobody has read are left out,
+ * since starting a program reads its file. */
 static void beside(struct piece script)
 {
     char *names[PROGRAMS], path[PATH_MAX];
@@ -377,7 +378,7 @@ static bool is_late(struct piece text, int code)
     return code && !begins(text, "#!") && begins(without(text, " \t\r\n"), "#!");
 }
 
-/* What a shell does not take as it was meant; it need not keep the script from being run. */
+/* Tell what a shell does not take as it was meant. The script may have run all the same. */
 static bool of_text(struct piece file, struct piece text, int code)
 {
     struct piece first = before(text, "\n");
@@ -514,7 +515,7 @@ static void look(const void *about)
         _exit(1);
 }
 
-/* The process that looked may be the job's by now. */
+/* Return whether an answer is sound. The process that looked may be the job's by now. */
 static bool is_sound(const struct obstacle *obstacle)
 {
     bool known = false;
@@ -523,8 +524,8 @@ static bool is_sound(const struct obstacle *obstacle)
     return known && obstacle->file_size <= sizeof obstacle->file && obstacle->name_size <= sizeof obstacle->name;
 }
 
-/* Set what is in the way of `script`, after a phase that exited with `code`, -1 where it did not exit, and return how
- * many there are. `words` are those of its order. */
+/* Set what is in the way of `script`, after a phase that exited with `code` (-1: it did not exit), and return how many
+ * obstacles there are. `words` are those of the phase's order. */
 int obstacles_look(const char *script, int code, const struct list *words, struct obstacle *to)
 {
     static char space[LINES];
@@ -535,7 +536,7 @@ int obstacles_look(const char *script, int code, const struct list *words, struc
         text = text_of((struct piece){script, strlen(script)}, space);
     as_root();
     if (text.at == space && !has(text, '\r') && !mark_of(text) && !is_late(text, code))
-        return 0;  /* as of nearly all */
+        return 0;  /* nearly all scripts end here */
     struct looked_for this = {script, code, words, unread};
     ssize_t size = apart(&(struct errand){look, &this, -1, PATIENCE}, to, OBSTACLES * sizeof *to);
     int told = 0;

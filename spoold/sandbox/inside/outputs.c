@@ -1,11 +1,12 @@
 /* Files of a job that come back to the host after a phase, whatever its outcome was.
  *
- * Theory of operation. A process apart finds and reads them (collect.c). The supervisor passes on what that tells, in
- * pieces, since a container may have no room for all of it. The process may be the job's by now, so no more is passed on
- * than was asked for. Where it ends too early, or takes too long, the file that it was about is filled up with zeros, and
- * the last message says that it is not whole.
+ * Theory of operation. A process apart finds and reads the files (collect.c). The supervisor passes on what that
+ * process tells, in pieces, since a container may have no room for all of it. The process may be the job's by now, so
+ * no more is passed on than was asked for. Where it ends too early, or takes too long, the file under way is filled up
+ * with zeros, and the last message says that this file is not whole.
  *
- * Where memory is short nothing is read: to make a process takes some, and the kernel would end the supervisor for it.
+ * Where memory is short nothing is read. Making a process takes some memory, and the kernel would end the supervisor
+ * for it.
  */
 
 #include "inside.h"
@@ -14,13 +15,13 @@
 #include <time.h>
 
 #define AT_ONCE 65536
-#define WAITING 20000000000LL /* nanoseconds that the process may have the supervisor wait; the host does not count */
-#define NEEDED (2 * MIB)       /* of memory, for the process */
-#define FREEING 3000000000LL   /* nanoseconds for the kernel to count no more what the phase held */
+#define WAITING 20000000000LL /* nanoseconds of waiting for the process; waiting for the host does not count */
+#define NEEDED (2 * MIB)       /* bytes of memory for the process */
+#define FREEING 3000000000LL   /* nanoseconds until the kernel no longer counts what the phase held */
 
-static int told_by;  /* what the process writes to */
-static int64_t patience;  /* nanoseconds that are left to it */
-static bool whole;  /* whether the last file is */
+static int told_by;  /* the pipe by which the process tells */
+static int64_t patience;  /* nanoseconds that the process has left */
+static bool whole;  /* whether the last file is whole */
 
 /* -- memory */
 
@@ -29,7 +30,7 @@ static bool has_room(void)
     bool known;
     uint64_t limit = memory_limit(&known);
     struct memory held = memory_now();
-    uint64_t least = held.heap + held.files + held.kernel;  /* the cache goes when it has to */
+    uint64_t least = held.heap + held.files + held.kernel;  /* the cache is freed when it has to be */
     return !known || (uint64_t)held.usage + NEEDED <= limit || least + NEEDED <= limit;
 }
 
@@ -47,7 +48,7 @@ static bool gets_room(void)
 
 /* -- what the process tells */
 
-/* Take some of the next bytes, and return how many: none where it ended, or had its time. */
+/* Take some of the next bytes and return how many, 0 where the process has ended or its time is over. */
 static size_t take_some(char *to, size_t most)
 {
     struct pollfd waiting = {told_by, POLLIN, 0};
@@ -88,7 +89,7 @@ static void send_head(const struct collected *head, const char *name)
     send_frame(&to);
 }
 
-/* Pass on the bytes of a file, with zeros for those that do not come. */
+/* Pass on the bytes of a file, with zeros in the place of those that do not come. */
 static void send_content(uint64_t size)
 {
     static char piece[AT_ONCE];
@@ -103,7 +104,7 @@ static void send_content(uint64_t size)
     }
 }
 
-/* Pass on one file, and count it in what is left; false where that did not go well. */
+/* Pass on one file, and take it off what is left; return false where that did not go well. */
 static bool send_file(const struct collected *head, struct wanted *left)
 {
     char name[LONGEST_OUTPUT];
@@ -140,7 +141,7 @@ static void send_end(const struct left_out *left_out, const char *failed)
 
 static const struct left_out nothing_said;
 
-/* Pass on all that the process tells, and the end. */
+/* Pass on everything that the process tells, and the end. */
 static void pass_on(pid_t pid, struct wanted left)
 {
     struct collected head;
@@ -148,7 +149,7 @@ static void pass_on(pid_t pid, struct wanted left)
     while ((well = take_all(&head, sizeof head)) && head.kind != THE_END && (well = send_file(&head, &left)))
         ;
     if (well)
-        take_all(&head.kind, 1);  /* nothing: it ends by itself */
+        take_all(&head.kind, 1);  /* there is nothing: this waits until the process ends by itself */
     close(told_by);
     end_apart(pid);
     if (well)

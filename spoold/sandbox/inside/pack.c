@@ -1,7 +1,8 @@
-/* The work directory put into an archive, see archive.h: in a process apart, which has the job's rights.
+/* Packing the work directory into an archive, see archive.h. A process apart does it, with the job's rights.
  *
- * Everything is reached from the directory that it is in, by one name and without following links. What the job closed to
- * itself is opened first. That this changes modes, and that files are emptied, does no harm: see snapshot.c.
+ * Everything is reached from the directory that it is in, by one name and without following links. A directory or file
+ * that the job closed to itself is made accessible first. This changes modes, and packing empties files. That does no
+ * harm: see snapshot.c.
  */
 
 #include "archive.h"
@@ -11,7 +12,7 @@
 #include <search.h>
 #include <stdlib.h>
 
-#define OF_ENTRY 1024  /* bytes that the kernel keeps of a file, about, beside its content */
+#define OF_ENTRY 1024  /* bytes that the kernel keeps for a file, about, beside its content */
 #define PAGE 4096ULL
 
 struct known {
@@ -67,7 +68,7 @@ static void add(const void *from, size_t size)
     used += size;
 }
 
-/* Count what laying this takes. */
+/* Count memory that unpacking takes. */
 static void count(uint64_t size)
 {
     told.room += size;
@@ -94,7 +95,7 @@ static void add_record(enum kind kind, const char *name, const struct stat *stat
     add(&record, sizeof record);
     add(name, record.name_size);
     told.entries++;
-    bool in_mind = kind == DIRECTORY || (record.shared && kind != LINK);  /* its path is, see unpack.c */
+    bool in_mind = kind == DIRECTORY || (record.shared && kind != LINK);  /* unpack.c remembers its path */
     count(OF_ENTRY + (in_mind ? place.size : 0));
 }
 
@@ -106,7 +107,7 @@ static int by_inode(const void *one, const void *other)
     return (first > second) - (first < second);
 }
 
-/* Return whether a file has another name that was met before, and its number then. */
+/* Return whether another name of a file was met before, and set the number that the file got then. */
 static bool was_met(const struct stat *status, uint64_t *number)
 {
     if (!is_shared(status))
@@ -124,7 +125,7 @@ static bool was_met(const struct stat *status, uint64_t *number)
     return met;
 }
 
-/* Add a piece of a file, and free the memory of what was added. */
+/* Add a piece of a file, and free the memory of the bytes that were added. */
 static void add_piece(int file, struct extent extent)
 {
     uint64_t done = 0, freed = 0;
@@ -148,7 +149,7 @@ static void add_piece(int file, struct extent extent)
     count((extent.at + extent.size + PAGE - 1) / PAGE * PAGE - extent.at / PAGE * PAGE);
 }
 
-/* Return the next piece of a file that is no hole; of no size where there is none. */
+/* Return the next piece of a file that is no hole, one of no size where there is none. */
 static struct extent next_piece(int file, uint64_t from, const struct stat *status)
 {
     uint64_t size = status->st_size;
@@ -241,7 +242,8 @@ static void add_any(int parent, const char *name, int depth)
     leave_to(&place, before);
 }
 
-/* A file system in memory lists the newest first. So the last comes first here, and what is unpacked is listed alike. */
+/* A file system in memory lists the newest entry first. So the last one is packed first, and the unpacked directory has
+ * the same order. */
 static void add_directory(int parent, const char *name, const struct stat *status, int depth)
 {
     static const struct record leave = {.kind = LEAVE};

@@ -1,22 +1,23 @@
 /* The memory of one phase, to within a mebibyte: its anonymous, shared and tmpfs pages, now and at their most.
  *
- * Theory of operation. The kernel counts the container's use of memory exactly, and remembers its peak. But that is of all
- * that is charged to the container: also the cache of files, the kernel's own for its processes, and what the supervisor
- * holds. So at each look the peak since the one before is taken, and from it the most that cache and kernel had in that
- * time. What is left is the supervisor's, which is known from before the phase, and the job's. The most is taken so that
- * nobody's memory ever counts as a job's that is not; what a look misses so is what the cache or the kernel's own grew by
- * in the same milliseconds in which the job reached its peak and left it.
+ * Theory of operation. The kernel counts the container's use of memory exactly, and remembers its peak. But that is of
+ * everything that is charged to the container: also the cache of files, the kernel's own memory for its processes, and
+ * what the supervisor holds. So each look takes the peak since the look before, and takes off the most that cache and
+ * kernel had in that time. The rest is the supervisor's share, which is known from before the phase, and the job's. The
+ * most is taken off, so that nobody else's memory ever counts as a job's. In this way a look can miss something: as
+ * much as the cache or the kernel's own memory grew by in the same milliseconds in which the job reached its peak and
+ * left it.
  *
- * The kernel counts memory ahead of its use, 256 KiB at most on each CPU on which the container runs (AHEAD); half of
- * what that is on two CPUs is what it is taken for.
+ * The kernel counts memory ahead of its use, at most 256 KiB on each CPU on which the container runs (AHEAD is that of
+ * two CPUs). Half of AHEAD is what is assumed.
  *
- * A peak that cannot begin anew tells something only where it has risen. One below it, between two looks, is not seen.
+ * A peak that cannot begin anew tells something only where it has risen. A lower one between two looks is not seen.
  */
 
 #include "inside.h"
 #include "facts.h"
 
-#define COARSE MIB  /* bytes; a smaller change of the files in memory may be an older one, counted late */
+#define COARSE MIB  /* bytes; a smaller change of the files in memory may be an older one that is counted late */
 
 static int64_t most(int64_t one, int64_t other)
 {
@@ -32,7 +33,7 @@ void pages_begin(struct pages *pages)
     pages->own = held - (ahead < AHEAD ? ahead : AHEAD) + AHEAD / 2;
 }
 
-/* Set what the phase holds, and return the most since the last look; `kept` bytes more are the supervisor's. */
+/* Set what the phase holds, and return the most since the last look. `kept` bytes more are the supervisor's. */
 int64_t pages_look(struct pages *pages, int64_t kept, int64_t *held)
 {
     int64_t top, kernel, peak = 0;
@@ -45,7 +46,7 @@ int64_t pages_look(struct pages *pages, int64_t kept, int64_t *held)
     }
     pages->top = top;
     pages->kernel_top = kernel;
-    if (now.files < pages->files - COARSE) {  /* files of an earlier phase that it deletes make no room for more */
+    if (now.files < pages->files - COARSE) {  /* deleting files of an earlier phase makes no room for more */
         pages->own -= pages->files - now.files;
         pages->files = now.files;
     }
@@ -55,13 +56,13 @@ int64_t pages_look(struct pages *pages, int64_t kept, int64_t *held)
     return most(0, peak);
 }
 
-/* The files in memory, and what is shared, that the phase held at the last look. */
+/* Return the files in memory, and what is shared, that the phase held at the last look. */
 int64_t pages_files(const struct pages *pages)
 {
     return most(0, pages->last.files - pages->files);
 }
 
-/* How much a later phase may hold for a moment without being seen, 0 where all is. */
+/* Return how much a later phase may hold for a moment without being seen, 0 where all is seen. */
 int64_t pages_unseen(const struct pages *pages)
 {
     if (counters.resets)

@@ -1,9 +1,9 @@
-/* Which names the patterns of a request stand for: they have parts as a path has, with slashes between them.
+/* Which names the patterns of a request match. Like a path, a pattern has parts, with slashes between them.
  *
- * In a part `*` stands for any bytes. A part `**` stands for any number of directories, and one pattern has one at most. So
- * what comes before it are the first names of a path, and what comes after it the last ones. Nothing is tried twice: the
- * pieces between two stars are looked for one after the other, each behind the one before. That takes no longer than to
- * read the name and the pattern once.
+ * In a part `*` stands for any bytes. A part `**` stands for any number of directories, and a pattern has at most one
+ * of these. So the parts before it are the first names of a path, and the parts after it the last ones. Nothing is
+ * tried twice: the pieces between two stars are looked for one after the other, each behind the one before. That takes
+ * no longer than reading the name and the pattern once.
  */
 
 #include "inside.h"
@@ -13,8 +13,8 @@
 
 static struct pattern {
     bool any;
-    size_t first, last;             /* parts before it, all where there is none, and after it */
-    struct part parts[MOST_PARTS];  /* without it */
+    size_t first, last;             /* parts before `**`, or all; and parts after it */
+    struct part parts[MOST_PARTS];  /* without `**` */
 } patterns[MOST_PATTERNS];
 
 static size_t count;
@@ -72,7 +72,7 @@ static void split(struct pattern *to, const char *text)
         BROKEN("a pattern ends with no name");
 }
 
-/* Go by these from now on; they have to stay where they are. */
+/* Use these patterns from now on. They have to stay where they are. */
 void patterns_begin(const struct list *of)
 {
     if (of->count > MOST_PATTERNS)
@@ -81,13 +81,13 @@ void patterns_begin(const struct list *of)
         split(&patterns[count], of->of[count].at);
 }
 
-/* Return a bit for each pattern: any of them may have matches below the work directory. */
+/* Return a bit for each pattern, since any of them may have matches below the work directory. */
 uint32_t patterns_all(void)
 {
     return (1U << count) - 1;
 }
 
-/* Return which of those `alive` in the directory that it is in may have matches below a directory. */
+/* Return which of the patterns that are `alive` in its parent may have matches below a directory. */
 uint32_t patterns_below(uint32_t alive, const struct part *path, size_t depth)
 {
     for (size_t number = 0; number < count; number++) {
@@ -109,7 +109,7 @@ static bool has_last(const struct pattern *pattern, const struct part *path, siz
     return true;
 }
 
-/* Return which of those `alive` in its directory match a file, whose path has `depth` names. */
+/* Return which of the patterns that are `alive` in its directory match a file, whose path has `depth` names. */
 uint32_t patterns_of(uint32_t alive, const struct part *path, size_t depth)
 {
     uint32_t matched = 0;

@@ -1,13 +1,14 @@
-/* The kernel's peaks of memory as files that can be written to, which lets them begin anew.
+/* The kernel's peaks of memory as files that can be written to, so that a peak can begin anew.
  *
- * Theory of operation. The engine mounts a container's control group read-only. The supervisor is root, to whom the files
- * belong, so all that it lacks is a mount of them that can be written to. A process in a user namespace of its own, which
- * a container of many jobs may make, gets one (peaks_by_namespace). In a container of one job the porter leaves one of
- * each file behind the masks, in a directory that no job can enter (peaks_leave, peaks_left). What is opened so stays
- * open in each cell, and is closed in the job. It is these files alone, so no limit can be changed with them.
+ * Theory of operation. The engine mounts a container's control group read-only. The files belong to root, which the
+ * supervisor is. So it lacks nothing but a mount of them that can be written to. A container of many jobs may make a
+ * process in a user namespace of its own, and this process gets such a mount (peaks_by_namespace). In a container of
+ * one job the porter leaves such a mount of each file behind the masks, in a directory that no job can enter
+ * (peaks_leave, peaks_left). Files opened in this way stay open in each cell, and are closed in the job. There are only
+ * these files, so no limit can be changed with them.
  *
- * Where none of this works, peaks count from the start of the container, and the looks have to do. On version 2 a file
- * takes this since Linux 6.12, and not from within a control group namespace where the hierarchy is mounted with
+ * Where none of this works, peaks count from the start of the container, and the looks have to do. On version 2, a file
+ * can be reset since Linux 6.12, but not from within a control group namespace where the hierarchy is mounted with
  * nsdelegate.
  */
 
@@ -31,7 +32,7 @@ static bool unified(void)
     return !access(GROUP "/cgroup.controllers", F_OK);
 }
 
-/* Leave the files in a directory that is made in `place`, to be written to; where that fails, not all of them. */
+/* Leave the files in a new directory in `place`, to be written to. Where that fails, not all of them are there. */
 int peaks_leave(const char *place)
 {
     char directory[64], path[128], source[128];
@@ -67,14 +68,14 @@ static struct opened opened(const char *directory, const char *const *names)
     return found;
 }
 
-/* Return descriptors of what the porter left, none unless it left all. */
+/* Return descriptors of what the porter left, none unless it left all of it. */
 struct opened peaks_left(void)
 {
     struct opened found = opened("/sys" OWN, v1);
     return found.count ? found : opened("/sys" OWN, v2);
 }
 
-/* The controllers that are mounted with that of memory, as the options of a mount. */
+/* Set the controllers that are mounted together with that of memory, as the options of a mount. */
 static void hierarchy(char *options, size_t room)
 {
     char *text = contents("/proc/self/cgroup"), *rest = text, *line;
@@ -89,7 +90,7 @@ static void hierarchy(char *options, size_t room)
     free(text);
 }
 
-/* Return descriptors of this process's own control group's, by way of another process; none where that fails. */
+/* Return descriptors of the peaks of this process's control group, got by another process; none where that fails. */
 struct opened peaks_by_namespace(void)
 {
     struct opened found = {0, {-1, -1}};

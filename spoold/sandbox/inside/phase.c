@@ -1,10 +1,11 @@
 /* One phase: a program of the job from its fork to the death of everything that it started, and the account of it.
  *
- * child.c is what the fork makes of itself, usage.c what is counted and which limit that passes. Here is who waits for
- * whom: for output, for the end, for all that is left to be gone.
+ * child.c is what the fork makes of itself. usage.c counts, and says which limit is passed. This file does the waiting:
+ * for output, for the end, and until everything that is left is gone.
  *
- * Which limit was met is measured, and never told by a signal or an exit code, which a program can choose. A program may
- * write one byte more into a file than it is allowed: a file that is so long when the phase has ended shows that it tried.
+ * The limit that was met is measured. No signal and no exit code ever tells it, since a program can choose these. A
+ * program may write one byte more into a file than it is allowed. A file of that length at the end of the phase shows
+ * that it tried.
  */
 
 #include "inside.h"
@@ -19,25 +20,25 @@
 #include <time.h>
 
 #define SECOND 1000000000LL
-#define KILL_TIMEOUT (10 * SECOND)  /* for killed processes to go; one that is stuck in the kernel goes with the container */
-#define TICK 10000000LL             /* nanoseconds between looks, at most: memory grows by some 10 MB in that time */
+#define KILL_TIMEOUT (10 * SECOND)  /* for killed processes to go; one stuck in the kernel goes with the container */
+#define TICK 10000000LL             /* nanoseconds between looks, at most; memory grows by some 10 MB in that time */
 #define FIRST_TICK 2000000LL
 #define CHUNK 65536
-#define RESERVE (64 * 1024)         /* bytes, freed where memory is short at the report */
+#define RESERVE (64 * 1024)         /* bytes that are freed where memory is short at the report */
 
 static struct {
     const struct order *order;
     pid_t pid;
-    int status;  /* as wait(2) gives it, -1: it did not end */
+    int status;  /* as wait(2) gives it; -1: it did not end */
     struct output outputs[2];
     struct usage usage;
     struct large large;
 } phase;
 
-static int children;  /* tells that one has ended */
+static int children;  /* the descriptor that tells when a child has ended */
 static char *reserve;
 
-/* Prepare for the phases of this process: their walls, and what is needed to tell of them. */
+/* Prepare for the phases of this process: their walls, and what is needed to report on them. */
 void phase_prepare(void)
 {
     sigset_t of_children;
@@ -49,7 +50,7 @@ void phase_prepare(void)
     confine_prepare();
     reserve = room_for(RESERVE);
     for (size_t at = 0; at < RESERVE; at += 4096)
-        ((volatile char *)reserve)[at] = 1;  /* touched, so that it is really ours */
+        ((volatile char *)reserve)[at] = 1;  /* touched, so that the memory is really ours */
 }
 
 /* -- its output: the first bytes are kept, all are counted, and reading never stops. The last are kept for live.c too */
@@ -65,7 +66,7 @@ static void begin_output(struct output *output, size_t cap)
     output->kept = mmap(NULL, cap ? cap : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (output->kept == MAP_FAILED)
         FAILED_AT("mmap");
-    madvise(output->kept, cap, MADV_NOHUGEPAGE);  /* a byte would take two mebibytes of the job's */
+    madvise(output->kept, cap, MADV_NOHUGEPAGE);  /* else a byte would take two mebibytes of the job's */
 }
 
 static size_t kept(const struct output *output)
@@ -73,7 +74,7 @@ static size_t kept(const struct output *output)
     return output->total < output->cap ? output->total : output->cap;
 }
 
-/* Take what is there, 1 MiB at most; return false at the end of the file. */
+/* Read what is there, 1 MiB at most; return false at the end of the file. */
 static bool drain(struct output *output)
 {
     static char rest[CHUNK];
@@ -101,7 +102,7 @@ static bool ends_for_its_output(void)
            (phase.outputs[0].total > phase.outputs[0].cap || phase.outputs[1].total > phase.outputs[1].cap);
 }
 
-/* Read what the dead left in the pipes: at most a pipe's capacity each, since no writer lives. */
+/* Read what dead processes left in the pipes: at most a pipe's capacity each, since no writer lives. */
 static void drain_rest(void)
 {
     for (int number = 0; number < 2; number++) {
@@ -116,7 +117,7 @@ static void drain_rest(void)
 
 /* -- its processes */
 
-/* Collect who has ended; return false when no child is left, which for process 1 means: nobody at all. */
+/* Collect children that have ended; return false when no child is left, which for process 1 means: nobody at all. */
 static bool reap(void)
 {
     for (;;) {
@@ -134,7 +135,7 @@ static bool reap(void)
     }
 }
 
-/* Kill all that is left; return whether it is gone. */
+/* Kill everything that is left; return whether it is gone. */
 static bool end_all(void)
 {
     const struct timespec pause = {0, 500000};
@@ -150,7 +151,7 @@ static bool end_all(void)
 
 /* -- the wait */
 
-/* Tell the host what there is so far; that is none of the phase's CPU time. */
+/* Tell the host what there is so far. The CPU time for that is not the phase's. */
 static void tell(void)
 {
     int64_t began = usage_count_draining(&phase.usage);
@@ -175,7 +176,7 @@ static void await(int64_t until)
     if (ppoll(waiting, COUNT(waiting), &time, NULL) <= 0)
         return;
     if (waiting[1].revents) {
-        hear_cancel();  /* nothing else is due from the host during a phase, but its end */
+        hear_cancel();  /* during a phase nothing else is due from the host, except its end */
         if (phase.status == -1)
             phase.usage.hit = HIT_CANCEL;
     }
@@ -194,7 +195,8 @@ static void await(int64_t until)
     }
 }
 
-/* Wait until the program ends, hits a limit or is cancelled; what others still hold open does not matter. */
+/* Wait until the program ends, meets a limit or is cancelled. Other processes that still hold its output open do not
+ * matter. */
 static void watch(void)
 {
     struct usage *usage = &phase.usage;
@@ -221,7 +223,8 @@ static void watch(void)
 
 /* -- the account */
 
-/* Return which limit a phase met that none has ended; what its dead left in the pipes is read by now. */
+/* Return the limit that a phase met without being ended for it. The output that its dead processes left in the pipes is
+ * read by now. */
 static enum hit other_limit(void)
 {
     if (ends_for_its_output())
@@ -229,7 +232,8 @@ static enum hit other_limit(void)
     return large_more(&phase.large) ? HIT_FILE : NOTHING;
 }
 
-/* What the child said that is not the job's fault; it is dead, or has become the job. One that is stuck says nothing. */
+/* Read what the child said that is not the job's fault. It is dead, or has become the job. A child that is stuck says
+ * nothing. */
 static size_t last_words(int from, char *said, size_t room)
 {
     ssize_t size = read(from, said, room);

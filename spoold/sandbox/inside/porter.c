@@ -1,19 +1,21 @@
 /* The porter: gives a waiting container a Nix store that holds only what its job may see.
  *
- * It also covers what the kernel tells of the host there, see masks.c, and leaves its supervisor the peaks of memory as
- * files that can be written to, see peaks.c. On the host the engine has a `porter` as well, which gives the orders.
+ * It also covers what the kernel tells of the host there, see masks.c. And it leaves the container's supervisor the
+ * peaks of memory as files that can be written to, see peaks.c. On the host the engine has a `porter` as well, which
+ * gives the orders.
  *
- * It is not the supervisor and sees no job. It runs in a container of its own, among the processes of the engine's host
- * and with the right to mount, and takes orders from the executor alone. An order names the first process of a container
- * that waits, the container, and store paths. Nothing of a job runs in there yet, so nobody can play tricks on the mounts.
+ * The porter is not the supervisor and sees no job. It runs in a container of its own, among the processes of the
+ * engine's host and with the right to mount, and takes orders from the executor alone. An order names the first process
+ * of a waiting container, the container, and store paths. Nothing of a job runs in that container yet, so nobody can
+ * play tricks on the mounts.
  *
- * Theory of operation. The container was made with the whole store at /nix/store, read-only. The porter enters its mount
- * namespace, clones a mount for each path out of a layer over that one, takes the whole store away, and puts a small
- * tmpfs in its place onto which the clones are moved. What is not in the order is then nowhere in the namespace, whatever
- * becomes of the job.
+ * Theory of operation. The container was made with the whole store at /nix/store, read-only. The porter enters its
+ * mount namespace, and puts a layer over the store. It clones a mount for each path out of the layer. Then it takes the
+ * whole store away, puts a small tmpfs in its place, and moves the clones onto that. Paths that are not in the order
+ * are then nowhere in the namespace, whatever becomes of the job.
  *
- * A process id may have been given to somebody else: the id is turned into a descriptor once, and what that stands for is
- * checked to be in the container's control group.
+ * A process id may have been given to another process. So the id is turned into a descriptor once, and the process
+ * behind that is checked to be in the container's control group.
  */
 
 #include "inside.h"
@@ -33,7 +35,8 @@ static bool is_in(int process, const char *container)
     return strstr(text, container);
 }
 
-/* Return a descriptor of the mount namespace of `pid`, which must be in the container's control group; else why not. */
+/* Return a descriptor of the mount namespace of `pid`, which must be in the container's control group; else set why
+ * not. */
 static int find(const struct view *order, int home, const char **why)
 {
     char path[64];

@@ -1,7 +1,8 @@
 /* Which of a job's file systems in memory had no room: for another byte, or another file.
  *
- * The kernel tells a program that asks, and nobody else. So it is looked at, whenever memory is. What was removed again
- * between two looks is not seen, nor is a request for more than there ever is.
+ * The kernel tells that to a program that asks, and to nobody else. So the file systems are looked at whenever memory
+ * is. Files that were removed again between two looks are not seen. Neither is a request for more than a file system
+ * ever has.
  */
 
 #include "inside.h"
@@ -13,7 +14,7 @@ static void meet(struct room *room, const char *place, const char *what, int64_t
     for (int number = 0; number < room->count; number++)
         if (room->full[number].place == place && room->full[number].what == what)
             return;
-    if (most && room->count < (int)COUNT(room->full))  /* 0 is of an engine whose file systems have no bound */
+    if (most && room->count < (int)COUNT(room->full))  /* 0 comes from an engine whose file systems have no bound */
         room->full[room->count++] = (struct full){place, what, most};
 }
 

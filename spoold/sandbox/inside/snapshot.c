@@ -2,23 +2,23 @@
  *
  * Theory of operation. Once all processes of a job are dead, its work directory is packed into an archive in memory
  * (archive.h). Each case is a new job with an empty work directory, into which the archive is unpacked. So nothing that
- * one case does is there for another, and the archive is the only thing that they share. It is sealed by the supervisor
- * when it is whole, and from then on nobody can change it. Regular files, directories and symbolic links are kept, with
- * their names, contents, holes, hard links, modes and times. Pipes, sockets and devices are not, but counted; nor are
- * access control lists and extended attributes.
+ * one case does is there for another, and the archive is the only thing that they share. The supervisor seals it when
+ * it is whole, and from then on nobody can change it. Regular files, directories and symbolic links are kept, with
+ * their names, contents, holes, hard links, modes and times. Pipes, sockets and devices are counted, but not kept.
+ * Access control lists and extended attributes are not kept either.
  *
- * Both are done by a process apart (apart.c), which has the job's rights and walls: the files are the job's, and so may be
- * the archive. What that process answers is not trusted either. The size of the archive is looked at here.
+ * A process apart packs and unpacks (apart.c). It has the job's rights and walls, since the files are the job's, and
+ * the archive may be too. The process's answer is not trusted either. The size of the archive is looked at here.
  *
  * Packing empties each file as it goes. So the contents are in memory once, and a job that has filled its memory with
- * files can be packed. Whatever comes of it, there is no use in the work directory afterwards.
+ * files can be packed. The work directory is of no use afterwards, whether packing succeeds or not.
  */
 
 #include "archive.h"
 
 #include <fcntl.h>
 
-#define AT_LONGEST 60000  /* milliseconds; what a work directory can hold takes a few seconds */
+#define AT_LONGEST 60000  /* milliseconds; packing or unpacking a full work directory takes a few seconds */
 
 struct result {
     struct snapshot told;
@@ -102,9 +102,10 @@ static int refused(int number)
     return failing("an archive");
 }
 
-/* Keep the work directory, which is of no use afterwards, in `archive`: an empty memfd that can be sealed, and then is. No
- * process of the job may live. EFBIG is that this takes more than `most` bytes, ENAMETOOLONG that something lies too deep;
- * `trouble` has where. The archive is empty then, unless the process that packed was not itself. */
+/* Keep the work directory in `archive`, an empty memfd that can be sealed, and seal that. The work directory is of no
+ * use afterwards. No process of the job may live. EFBIG: this takes more than `most` bytes. ENAMETOOLONG: something
+ * lies too deep, and `trouble` has where. Where this fails the archive is empty, unless the process that packed was not
+ * itself. */
 int snapshot_take(int archive, uint64_t most, struct snapshot *told)
 {
     if (size_of(archive))
@@ -112,7 +113,7 @@ int snapshot_take(int archive, uint64_t most, struct snapshot *told)
     if (have_done(pack, &most, archive, told)) {
         int number = errno;
         if (ftruncate(archive, 0))
-            return -1;  /* it is sealed: that was not us */
+            return -1;  /* it is sealed, and not by us */
         errno = number;
         return -1;
     }
@@ -122,8 +123,8 @@ int snapshot_take(int archive, uint64_t most, struct snapshot *told)
     return told->bytes > most ? refused(EFBIG) : 0;
 }
 
-/* Lay what is in `archive`, which is sealed and may be in use elsewhere, into the empty work directory. EBADMSG is that it
- * is no archive. A part may be there where this fails. */
+/* Unpack `archive`, which is sealed and may be in use elsewhere, into the empty work directory. EBADMSG: it is no
+ * archive. Where this fails, a part of it may be there. */
 int snapshot_restore(int archive, struct snapshot *told)
 {
     int seals = fcntl(archive, F_GET_SEALS);

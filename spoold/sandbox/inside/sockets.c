@@ -1,14 +1,14 @@
-/* What the TCP and UDP sockets of a job hold: memory that cgroup v1 charges to nobody, and v2 not all of.
+/* What the TCP and UDP sockets of a job hold: memory that cgroup v1 charges to nobody, and v2 only in part.
  *
- * Theory of operation. A job has a network namespace, so all sockets in it are the job's. The kernel says how many there
- * are (/proc/net/sockstat); while there are none, that is all. What each of them holds it tells those who ask by
- * sock_diag(7): data received and not yet read, data not yet sent, options. This walks the kernel's tables, so it takes a
- * bounded share of the time. All that a socket may hold is what it counts with where that cannot be asked: of sockets
- * that are too many to be asked for often enough; where the kernel lacks INET_DIAG; and of those that have no address any
- * more, which are not in the tables. These are the sockets that neither have an address nor are Unix ones; programs have
- * few.
+ * Theory of operation. A job has a network namespace, so all sockets in it are the job's. The kernel says how many
+ * there are (/proc/net/sockstat). While there are none, nothing else is done. By sock_diag(7) the kernel tells what
+ * each of them holds: data received and not yet read, data not yet sent, options. This walks the kernel's tables, so it
+ * gets a bounded share of the time. Where it cannot be asked, a socket counts with all that it may hold. That is so
+ * where there are too many sockets to ask for them often enough, where the kernel lacks INET_DIAG, and for sockets that
+ * no longer have an address, which are not in the tables. The last are those that neither have an address nor are Unix
+ * ones. Programs have few of them.
  *
- * What waits in Unix sockets and pipes the kernel charges to the job's group itself.
+ * The kernel itself charges the job's group for what waits in Unix sockets and pipes.
  */
 
 #include "inside.h"
@@ -22,15 +22,15 @@
 #include <sys/socket.h>
 
 #define KINDS 4
-#define MOST 1024               /* sockets that are asked for; it takes some 5 ms */
-#define FEW 8                   /* sockets without an address that count with nothing */
+#define MOST 1024               /* sockets that are asked for, at most; it takes some 5 ms */
+#define FEW 8                   /* sockets without an address that count as empty */
 #define SHARE 10                /* looks take a tenth of the time at most */
 
 static const struct { const char *inuse; int family, protocol; } kinds[KINDS] = {
     {"TCP: inuse ", AF_INET, 6}, {"UDP: inuse ", AF_INET, 17}, {"TCP6: inuse ", AF_INET6, 6}, {"UDP6: inuse ", AF_INET6, 17},
 };
 
-/* Count all sockets, and those with an address of each kind. */
+/* Return how many sockets there are, and set how many of each kind have an address. */
 static int64_t count(const struct sockets *sockets, int64_t counts[KINDS])
 {
     char text[8192];
@@ -63,8 +63,8 @@ static int64_t without_address(const struct sockets *sockets, int64_t used, cons
     return rest > FEW ? rest - of_unix(sockets) : rest;
 }
 
-/* Add what a socket holds that has these attributes: TCP has in UNDER_WAY and QUEUED what is on its way. A connection
- * that is closed and remembered for a while has none. */
+/* Return what a socket with these attributes holds. TCP has in UNDER_WAY and QUEUED what is on its way. A connection
+ * that is closed and remembered for a while has no attributes. */
 static int64_t memory_of(const char *at, size_t size)
 {
     while (size >= sizeof(struct nlattr)) {
@@ -88,7 +88,7 @@ static int64_t memory_of(const char *at, size_t size)
     return 0;
 }
 
-/* Add up one answer; return 1 at the last, -1 where the kernel does not tell. */
+/* Add up one answer; return 1 at the last one, -1 where the kernel does not tell. */
 static int take(const char *answer, size_t size, int64_t *total)
 {
     while (size >= sizeof(struct nlmsghdr)) {
@@ -149,7 +149,7 @@ static int64_t look(struct sockets *sockets)
     bool told = all <= MOST;
     for (int number = 0; number < KINDS && told; number++)
         if (counts[number] && ask(sockets, kinds[number].family, kinds[number].protocol, &total))
-            told = false;  /* which may be the job's doing, by using up what the kernel has */
+            told = false;  /* the job may cause this, by using up what the kernel has */
     return hidden + (told ? total : all * SOCKET);
 }
 
@@ -162,10 +162,10 @@ void sockets_begin(struct sockets *sockets)
         .netlink = -1,
     };
     int64_t used = count(sockets, counts);
-    sockets->hidden = without_address(sockets, used, counts);  /* what there was before the job */
+    sockets->hidden = without_address(sockets, used, counts);  /* the sockets from before the job */
 }
 
-/* The bytes that they hold: as seen a little earlier, unless `again` says to look now. */
+/* Return the bytes that they hold, as seen a little earlier, or as they are now where `again` is true. */
 int64_t sockets_held(struct sockets *sockets, bool again)
 {
     int64_t began = now();

@@ -1,9 +1,9 @@
 /* A view of the Nix store in this mount namespace: a read-only tmpfs with a mount for each path that a job may see.
  *
- * The mounts are of an overlay of this namespace's own, whose lowest layer is the store. A file of the layer is this
- * namespace's own, where locks and watches are concerned. Else what one job locks another would find locked, and a watch
- * would tell what others run. Memory and disk have it once all the same. The layer lies on one of the view's own
- * directories until the view is there.
+ * The mounts are of an overlay of this namespace's own, with the store as its layer. So where locks and watches are
+ * concerned, a file of the overlay is this namespace's own. Else what one job locks another would find locked, and a
+ * watch would tell what others run. Memory and disk hold the file once all the same. The overlay lies on one of the
+ * view's own directories until the view is there.
  */
 
 #include "inside.h"
@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define LAYERS(whole) "lowerdir=" whole ":" EMPTY  /* a second one is asked for */
+#define LAYERS(whole) "lowerdir=" whole ":" EMPTY  /* overlayfs asks for a second one */
 
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 4
@@ -32,7 +32,7 @@ struct entry {
     const char *name;
     mode_t kind;
     int tree;
-    char *target;  /* of a link: it has nothing to mount, and says nothing but where it goes */
+    char *target;  /* where a link leads; it has nothing to mount */
 };
 
 static int in(char *path, const char *directory, const char *name)
@@ -63,8 +63,9 @@ static int look_at(struct entry *entry, const char *whole, const char *name)
     return 0;
 }
 
-/* Write where a layer over the store is that changes nothing; the store itself where this kernel has none for us: no
- * overlays at all, none in user namespaces (before Linux 5.11), none on this file system or so deep. */
+/* Write where a layer over the store is that changes nothing. Write the store itself where this kernel has no such
+ * layer for us: no overlays at all, none in user namespaces (before Linux 5.11), none on this file system or so deep.
+ */
 static int layer(char *source, const char *whole, const struct entry *entries, size_t count)
 {
     const char *layers = strcmp(whole, STORE) ? LAYERS(".") : LAYERS(STORE);
@@ -116,14 +117,14 @@ static int put_in_place(const struct entry *entries, size_t count)
     for (size_t number = 0; number < count; number++)
         if (attach(&entries[number]))
             return -1;
-    if (chmod(STORE, 0555))  /* everybody may list it */
+    if (chmod(STORE, 0555))  /* everybody may list the view */
         return failing(STORE);
     return mounted(NULL, STORE, NULL, MS_REMOUNT | MS_RDONLY | CALM, NULL) ||
            mounted(NULL, STORE, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | CALM, NULL) ? -1 : 0;
 }
 
-/* Put a view of the entries `names` in the store's place: of the whole store that is there and then goes, or of the one in
- * the working directory. */
+/* Put a view of the entries `names` in the store's place. It is of the whole store that is there, which then goes, or
+ * of the store in the working directory. */
 int mount_view(const struct list *names, enum view_of of)
 {
     const char *whole = of == OF_HERE ? "." : STORE;

@@ -1,4 +1,4 @@
-/* What goes wrong: the kernel's refusals, which whoever asked handles, and bugs of ours, which end the program. */
+/* What goes wrong: refusals of the kernel, which the caller handles, and bugs of ours, which end the program. */
 
 #include "inside.h"
 
@@ -14,7 +14,7 @@ int failing(const char *path)
     return -1;
 }
 
-/* Tell of a bug: what was tried and, where that is not 0, which error the kernel gave; and where. */
+/* Tell of a bug: what was tried, the kernel's error unless `number` is 0, and where. */
 _Noreturn void broken(const char *file, int line, const char *what, int number)
 {
     char story[1024];
@@ -25,7 +25,7 @@ _Noreturn void broken(const char *file, int line, const char *what, int number)
         dprintf(complain_to, "%s", story);
         _exit(126);
     }
-    complain_to = 2;  /* should telling the host fail in turn */
+    complain_to = 2;  /* where telling the host fails in turn */
     char space[1200];
     struct text body = {space, 0, sizeof space};
     put(&body, "d5:event6:Broken", 16);
@@ -35,7 +35,7 @@ _Noreturn void broken(const char *file, int line, const char *what, int number)
     _exit(1);
 }
 
-/* Nobody is left to report to. */
+/* End, since nobody is left to report to. */
 _Noreturn void gone(void)
 {
     _exit(gone_code);

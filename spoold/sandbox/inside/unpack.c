@@ -1,10 +1,11 @@
-/* An archive laid into the empty work directory, see archive.h: in a process apart, which has the job's rights.
+/* Unpacking an archive into the empty work directory, see archive.h. A process apart does it, with the job's rights.
  *
- * Any byte of the archive may be any. A name is one name, everything is made anew in a directory that was made here, and
- * no link is followed; so nothing comes to lie elsewhere. Each step reads on, so it ends where the archive does.
+ * Each byte of the archive may have any value. A name is one name, everything is made anew in a directory that was made
+ * here, and no link is followed. So nothing comes to lie elsewhere. Each step reads on, so unpacking ends where the
+ * archive does.
  *
- * A directory gets its times when all that is in it is there, and then its mode. One that is closed to its own user gets
- * that last of all, as hard links to what is in it may still come.
+ * A directory gets its times when everything in it is there, and then its mode. A directory that is closed to its own
+ * user gets its mode last of all, since hard links to what is in it may still come.
  */
 
 #include "archive.h"
@@ -16,7 +17,7 @@ struct level {
     int directory;
     mode_t mode;
     struct timespec times[2];
-    size_t before;  /* the size of the path that it is in */
+    size_t before;  /* the size of its parent's path */
 };
 
 struct paths {
@@ -25,14 +26,14 @@ struct paths {
 };
 
 static char buffer[PIECE];
-static size_t at, have;     /* what is next in the buffer, and what is behind the last */
+static size_t at, have;     /* the next byte in the buffer, and the end of the last */
 static uint64_t read_;      /* bytes of the archive that have come into the buffer */
 static struct place place;
 static struct snapshot told;
 static struct level levels[DEEPEST + 1];
-static int depth = -1;      /* of the current directory; of the work directory 0 */
+static int depth = -1;      /* of the current directory; that of the work directory is 0 */
 static struct paths shared; /* files that may have more names, by number */
-static struct paths closed; /* directories that are to be closed, the deepest first */
+static struct paths closed; /* directories that will be closed, the deepest first */
 
 static void refuse_if(bool failed)
 {
@@ -66,7 +67,7 @@ static void remember(struct paths *paths, mode_t mode)
 
 /* -- the archive */
 
-/* Have so many of the next bytes in the buffer, which has room for them, or more. */
+/* Read on until `size` of the next bytes, or more, are in the buffer, which has room for them. */
 static void fetch(size_t size)
 {
     if (size <= have - at)
@@ -90,7 +91,7 @@ static void take(void *to, size_t size)
     at += size;
 }
 
-/* Take a text, which has no NUL; `to` has room for one after it. */
+/* Take a text, which has no NUL. `to` has room for one after it. */
 static void take_text(char *to, size_t size)
 {
     take(to, size);
@@ -153,7 +154,7 @@ static void lay_file(const char *name, const struct record *record)
     refuse_if(file < 0);
     take_content(file, record->size);
     if (record->mode & ~0777)
-        refuse_if(fchmod(file, record->mode));  /* writing took some of these away again */
+        refuse_if(fchmod(file, record->mode));  /* writing took some of these bits away */
     refuse_if(futimens(file, record->times));
     close(file);
 }

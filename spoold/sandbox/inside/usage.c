@@ -1,9 +1,10 @@
 /* What a phase has used so far, and which of its limits that passes: time, CPU, and memory.
  *
- * Theory of operation. The kernel counts for the whole container, so all is told from what was counted before the phase.
- * The looks decide, some milliseconds apart, and one after the end. What is ours is taken off: the output that we keep,
- * and our own CPU time. But reading the output is the job's, whose output takes it. pages.c tells of memory, and what
- * sockets hold is added. It is exact to a mebibyte, so a phase is over its limit from a mebibyte above it.
+ * Theory of operation. The kernel counts for the whole container, so everything is told from what was counted before
+ * the phase. The looks decide, some milliseconds apart, and one look after the end. The supervisor's share is taken
+ * off: the output that it keeps, and its own CPU time. But reading the output counts as the job's, since it is the
+ * job's output. pages.c tells of memory, and what sockets hold is added. The sum is exact to a mebibyte, so a phase is
+ * over its limit from a mebibyte above it.
  */
 
 #include "inside.h"
@@ -28,7 +29,7 @@ void usage_begin(struct usage *usage, const struct bounds *limits)
     usage->started = now();
 }
 
-/* Count our own CPU time since the watch began, but for the looks. */
+/* Count our own CPU time since the watch began, except that of the looks. Return our CPU time in all. */
 int64_t usage_count_draining(struct usage *usage)
 {
     int64_t own = own_cpu();
@@ -42,7 +43,7 @@ int64_t usage_cpu(const struct usage *usage)
     return (total < 0 ? usage->reaped_cpu : used > 0 ? used : 0) + usage->draining_cpu;
 }
 
-/* See what is held now; return the most that was since the last look, but for sockets. */
+/* Look at what is held now; return the most since the last look, without sockets. */
 static int64_t memory_used(struct usage *usage)
 {
     int64_t most = pages_look(&usage->pages, usage->kept, &usage->held), files = pages_files(&usage->pages);
@@ -56,7 +57,7 @@ bool usage_oom(const struct usage *usage)
     return oom_kills() > usage->oom_before;
 }
 
-/* Look at memory, time and CPU. */
+/* Look at memory, time and CPU, and set which limit is passed. */
 void usage_look(struct usage *usage, int64_t now)
 {
     int64_t began = usage_count_draining(usage), used = memory_used(usage), seen = sockets_held(&usage->sockets, false);

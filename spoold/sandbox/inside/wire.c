@@ -1,11 +1,11 @@
-/* The wire between host and supervisor; the host's end is sandbox/wire.py, and what is said sandbox/messages.py.
+/* The wire between host and supervisor. The host's end is sandbox/wire.py, and sandbox/messages.py has what is said.
  *
  * A message is a 4-byte length and that many bytes of bencode (integers, byte strings, lists, dictionaries). Raw bytes
- * that a message announces follow it. Every wait is bounded but the one for the first byte of a message. End of stdin at
- * any time means: stop everything and exit.
+ * that a message announces follow it. Every wait is bounded, except the one for the first byte of a message. The end of
+ * stdin means at any time: stop everything and exit.
  *
- * The host is ours, so what it says wrong is a bug. It is read as if it were not: nothing of it is used that was not
- * checked to be there, whole, and of its type.
+ * The host is ours, so a wrong message is a bug. It is read as if the host were not ours: nothing of it is used that
+ * was not checked to be there, whole, and of its type.
  */
 
 #include "inside.h"
@@ -16,7 +16,7 @@
 #include <stdlib.h>
 
 #define CHUNK 65536
-#define MOST (64 * MIB)      /* bytes of a message */
+#define MOST (64 * MIB)      /* bytes of a message, at most */
 #define STALL_TIMEOUT 60000  /* milliseconds without progress on the host's side of a message */
 #define DEPTH 8
 #define WALKING 5000000000LL /* see `struct wanted` */
@@ -39,7 +39,7 @@ static void await(int file, short events, int timeout)
         gone();
 }
 
-/* Wait for some of the next bytes, and no more than `most`: another process may be who is to read what follows. */
+/* Wait for some of the next bytes, `most` at most. Another process may have to read what follows. */
 static size_t read_some(char *to, size_t most, int timeout)
 {
     for (;;) {
@@ -91,7 +91,7 @@ void send_bytes(const char *from, size_t size)
 
 /* -- what the host says */
 
-/* A value of bencode; those of a list or dictionary are linked from the `first`, by their numbers, up to 0. */
+/* A value of bencode. The values of a list or dictionary are linked by their numbers, from its `first` on, up to 0. */
 struct value {
     char kind;  /* i, s, l or d */
     int64_t integer;
@@ -104,7 +104,7 @@ static struct {
     size_t size, at;
     struct value *values;
     size_t count, room;
-    void *made[8];  /* lists in the message */
+    void *made[8];  /* lists of the message */
     size_t makes;
 } came;
 
@@ -191,7 +191,7 @@ static const struct value *of(const struct value *dictionary, const char *key, c
     BROKEN("a message lacks a field, or has it of another type");
 }
 
-/* Require that it has so many fields: with those that are asked for, it has no other. */
+/* Require that it has `fields` fields. The caller asks for as many by name, so it has no other. */
 static const struct value *dictionary(const struct value *found, size_t fields)
 {
     size_t count = 0;
@@ -215,7 +215,7 @@ static size_t a_size(const struct value *dictionary, const char *key)
     return found;
 }
 
-/* All strings have a NUL after them: what came after one was read before any is used. */
+/* Return a string. It gets a NUL after it, in the place of a byte that has been read by now. */
 static struct string string(const struct value *dictionary, const char *key)
 {
     struct string found = of(dictionary, key, 's')->string;
@@ -377,7 +377,7 @@ const struct message *next_message(int expected)
     return &found;
 }
 
-/* Take the message that may come during a phase; what was said before stays good. */
+/* Take the message that may come during a phase. The message before stays good. */
 void hear_cancel(void)
 {
     __typeof__(came) before = came;
@@ -412,7 +412,7 @@ void send_frame(const struct text *body)
     char frame[4096];
     live_finish();
     put_length(frame, body->size);
-    if (body->size <= sizeof frame - 4) {  /* in one piece: the other side is woken once */
+    if (body->size <= sizeof frame - 4) {  /* in one piece, so the other side is woken once */
         memcpy(frame + 4, body->at, body->size);
         send_bytes(frame, 4 + body->size);
     } else {
@@ -442,8 +442,8 @@ void send_reason(const char *event, const char *reason)
     send_frame(&body);
 }
 
-/* `refused` is what a kernel says that lacks a call, or that does not allow it to us. All else is said of what we asked
- * for. */
+/* Report the last failure. `refused` tells that the kernel lacks a call, or does not allow it to us. All other errors
+ * are about what was asked for. */
 void send_failed(void)
 {
     int number = errno;
@@ -467,8 +467,8 @@ static int64_t of_status(const char *text, const char *word, int base)
     return found ? (int64_t)strtoull(found + strlen(word), NULL, base) : -1;
 }
 
-/* What the kernel says of this process, for the host to see that it got what it asked. Kernels that are not Linux
- * (gVisor's) do not say everything. */
+/* Note what the kernel says of this process, so that the host sees whether it got what it asked for. Kernels that are
+ * not Linux (gVisor's) do not say everything. */
 void make_ready(void)
 {
     struct text body = {ready.space, 0, sizeof ready.space};
