@@ -15,7 +15,6 @@ from spoold.actors.builder import Builder
 from spoold.actors.executor.pace import LOOKS
 from spoold.actors.health import Health
 from spoold.actors.intake import Intake
-from spoold.config import LeaseSettings
 from spoold.model.collection import Order, Rules
 from spoold.model.errors import NewerFormatError
 from spoold.model.formats import Stored
@@ -113,12 +112,11 @@ def hold(bench: Bench, id_: str, attempt: int) -> Path:
     return path
 
 
-def step_health(bench: Bench, condition: str = "", seconds: float = 1.0) -> None:
-    """Have health look at what is held for longer than it takes to find it dead."""
+def step_health(bench: Bench) -> None:
+    """Have health look at what is held, and is old, for longer than it takes to find it dead."""
     began = time.monotonic()
-    bench.until(
-        lambda: time.monotonic() - began > seconds and (not condition or bench.names(condition)), bench.health.step
-    )
+    bench.until(lambda: time.monotonic() - began > 6 * bench.settings.lease.renewal, bench.health.step)
+    bench.health.step()
 
 
 # -- executor
@@ -635,7 +633,7 @@ def test_a_newer_entry_cannot_be_requeued(bench: Bench, unlike: bool) -> None:
 
 
 def test_what_cannot_be_read_at_a_known_format_is_damaged(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, settings_for(tmp_path, lease=LeaseSettings(renewal=0.05, limit=0.5, check=0.1, pause=0.05)))
+    bench = Bench(tmp_path)
     try:
         for id_, data in (
             ("a", b'{"format": 2, "Submission_id": 1}'),

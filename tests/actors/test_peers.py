@@ -96,8 +96,7 @@ def test_one_that_renews_its_presence_no_more_counts_no_more(tmp_path: Path, clo
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    patient = LeaseSettings(renewal=0.05, limit=1000.0, check=0.1, pause=0.05)  # whoever is there stays there
-    made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1), lease=patient))
+    made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
     made.drop("warm")
     made.wait_for("warm")
     here(tmp_path / "tmp", "default", "other")

@@ -176,6 +176,7 @@ def test_demand_is_what_could_be_worked_on(bench: Bench) -> None:
     bench.until(lambda: demand.count(100) == 1, bench.builder.step)
     (bench.root / "running" / named("b")).write_text("{}")
     assert demand.count(100) == 2
+    bench.let_leases_run_out("running")
     bench.until(lambda: demand.count(100) == 1, lambda: None)  # whoever has it is dead
     (bench.root / "running" / named("b")).unlink()
 
