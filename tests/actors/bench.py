@@ -73,7 +73,7 @@ class Bench:
 
     def drop_bytes(self, id_: str, data: bytes) -> None:
         (self.root / "incoming" / f"{id_}.json").write_bytes(data)
-        self.intake.step()
+        self.take_in()
 
     def put(self, uid: int, id_: str) -> None:
         """Put a submission of a user's there, and leave it to a test to have it taken in."""
@@ -83,7 +83,13 @@ class Bench:
 
     def drop_of(self, uid: int, id_: str) -> None:
         self.put(uid, id_)
-        self.intake.step()
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Have intake look at all that lies there, also where it rests since the machine stood still during a look."""
+        self.intake._box._rests_until = 0.0
+        while self.intake.step() == 0:
+            pass
 
     def step(self) -> None:
         self.executor.step()

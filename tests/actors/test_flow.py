@@ -379,7 +379,6 @@ def test_who_used_less_is_next_and_the_jobs_of_one_go_by_priority(tmp_path: Path
 
 
 def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LONG", math.inf)
     monkeypatch.setattr(bench.executor._pace, "_enough", math.inf)
     bench.drop("warm")
     bench.wait_for("warm")
@@ -404,6 +403,7 @@ def slow_builds(bench: Bench, count: int) -> list[str]:
     return many
 
 
+@pytest.mark.usefixtures("paced")
 def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry is as large as its owner likes. The executor sees what comes meanwhile between two steps."""
     many = slow_builds(bench, 6)
@@ -977,7 +977,6 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
 def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others are looked at in between."""
     monkeypatch.setattr(building, "ENDS", 2)
-    monkeypatch.setattr(building, "LONG", math.inf)
     many = slow_builds(bench, 10)
     bench.until(lambda: len(bench.names("building")) == len(many))
     clock = bench.executor._spool.clock

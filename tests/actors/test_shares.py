@@ -185,6 +185,7 @@ def test_it_is_said_once_and_not_for_each_file(bench: Bench, caplog: pytest.LogC
     assert len(said) == 1
 
 
+@pytest.mark.usefixtures("paced")
 def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many names somebody makes, others' files are taken in between."""
     monkeypatch.setattr(dropbox, "PART", 100)
