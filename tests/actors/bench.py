@@ -115,6 +115,14 @@ class Bench:
         for name in self.names(directory):
             os.utime(self.root / directory / name, OLD)
 
+    def wait_for_a_tick(self) -> None:
+        """Return when files that change from now on have later times than those that changed before.
+
+        These go by the kernel's ticks, each of some milliseconds.
+        """
+        before = self.spool.clock.file_system()
+        self.until(lambda: self.spool.clock.file_system() > before, lambda: None)
+
     def progress(self, id_: str) -> str:
         path = self.root / "progress" / f"{id_}.json"
         return str(json.loads(path.read_bytes())["status"]) if path.exists() else ""

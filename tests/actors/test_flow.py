@@ -966,7 +966,7 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
     bench.executor.stop()
     bench.until(bench.builds.finished, bench.builder.step)
     for id_ in ("b", "c", "d"):
-        time.sleep(0.02)  # a file's times go by the kernel's ticks
+        bench.wait_for_a_tick()
         bench.drop(id_)
     bench.executor = bench.new_executor()
     bench.wait_for("a", "b", "c", "d")
