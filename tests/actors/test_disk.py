@@ -43,7 +43,9 @@ def test_a_disk_that_is_full_when_results_are_written(bench: Bench, capfd: pytes
 
 
 def test_a_disk_that_is_read_only_when_results_are_written(bench: Bench) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(bench.root)], check=True)
+    read_only = ["mount", "-o", "remount,ro", str(bench.root)]
+    # It cannot be done while a file is open to be written, as a side file of what runs is.
+    bench.until(lambda: subprocess.run(read_only, capture_output=True, check=False).returncode == 0, lambda: None)
     bench.sandbox.gate.set()
     try:
         for _ in range(20):

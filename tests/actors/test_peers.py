@@ -174,6 +174,7 @@ def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypa
     """Others are not even told of, but once: then an executor that has nothing to do looks for them."""
     monkeypatch.setattr(finding, "GRACE", 1000.0)
     monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    monkeypatch.setattr(finding, "AGAIN", 1000.0)
     executor = bench.executor
     look(executor)
     bench.sandbox.gate.clear()
