@@ -13,7 +13,7 @@ import time
 from spoold.host import fsops
 
 OFTEN = 1.0  # seconds
-TICK = 0.01  # seconds by which the time of a file may be behind: the kernel's clock for it goes by ticks
+TICK = 0.02  # seconds by which the time of a file may be behind: the kernel's clock for it goes by ticks
 
 
 class Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -124,8 +125,10 @@ class Bench:
         self.until(lambda: self.spool.clock.file_system() > before, lambda: None)
 
     def progress(self, id_: str) -> str:
-        path = self.root / "progress" / f"{id_}.json"
-        return str(json.loads(path.read_bytes())["status"]) if path.exists() else ""
+        """Return the status in a side file, "" where there is none; it may go at any time."""
+        with contextlib.suppress(FileNotFoundError):
+            return str(json.loads((self.root / "progress" / f"{id_}.json").read_bytes())["status"])
+        return ""
 
     def has(self, directory: str, name: str) -> bool:
         return (self.root / directory / name).exists()

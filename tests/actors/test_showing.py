@@ -111,10 +111,10 @@ def test_a_job_that_is_over_at_once_is_not_shown(bench: Bench, monkeypatch: pyte
 
 def side_file(bench: Bench, id_: str) -> dict[str, Any]:
     """Return what a side file holds, nothing where there is none."""
-    path = bench.root / "progress" / f"{id_}.json"
-    if not path.exists():
+    try:
+        loaded: dict[str, Any] = json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())
+    except FileNotFoundError:
         return {"run": {}}
-    loaded: dict[str, Any] = json.loads(path.read_bytes())
     validator("response").validate(loaded)
     return loaded
 
