@@ -24,7 +24,7 @@ def bench(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.sandbox.gate.clear()
     for id_ in ("a", "b", "c"):
         made.drop(id_, "head -c 100000 /dev/zero")
-    made.until(lambda: len(made.names("running")) == 2, made.executor.step)
+    made.until(lambda: len(made.sandbox.jobs) == 3, made.executor.step)  # all that is claimed is held by now
     yield made
     made.close()
 
