@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold.config import ShareSettings
 from spoold.upkeep import floor
-from tests.actors.bench import Bench
+from tests.actors.bench import Bench, settings_for
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def bench(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.05)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.05)
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
-    made = Bench(small_disk)
+    most = ShareSettings(bytes=1 << 40, entries=1 << 40)  # two of the answers are more than a quarter of the disk
+    made = Bench(small_disk, settings_for(small_disk, share=most))
     made.drop("warm")
     made.wait_for("warm")
     made.sandbox.gate.clear()
