@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -271,8 +272,8 @@ class Real:
         self.run("slurmctld", *options)
 
     def kill_controller(self) -> None:
-        """Kill slurmctld, as a crash would."""
-        os.kill(self._pid("slurmctld"), signal.SIGKILL)
+        """Kill slurmctld, as a crash would; it is gone then, and its port free."""
+        _kill(self._pid("slurmctld"))
 
     def keep_state(self) -> None:
         """Keep what slurmctld has saved by now, for :meth:`forget`."""
@@ -289,7 +290,7 @@ class Real:
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node; its jobs go on."""
-        os.kill(self._pid(f"slurmd.{name}"), signal.SIGKILL)
+        _kill(self._pid(f"slurmd.{name}"))
 
     def run(self, *argv: str, user: str | None = None) -> str:
         """Run one of its programs, as another user where one is named; return what it printed."""
@@ -337,12 +338,28 @@ def _without(conf: str, others: str) -> str:
 
 
 def _end(pid: int) -> None:
+    """End a daemon, which may take its time."""
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        os.kill(pid, 0)  # raises once it is gone
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
+    while _lives(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    """Kill a process, and return when it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    while _lives(pid):
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    """Tell whether there is a process that has not ended: who adopts daemons need not be quick to bury them."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _user() -> str:
@@ -352,11 +369,19 @@ def _user() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports that nobody has, and that the kernel gives to nobody who asks for any: so they stay free."""
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = random.sample(range(10_000, given) if given > 15_000 else range(61_000, 65_500), 50 * count)
+    return [port for port in ports if _is_free(port)][:count]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import msgspec
 import pytest
 
@@ -30,6 +31,11 @@ from tests import engines, plain
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 SYSTEM = f"{os.uname().machine}-linux"
+# A slow machine makes a test slow, and does not fail it. The rest is as before, which in CI is another profile.
+hypothesis.settings.register_profile(
+    "patient", parent=hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -86,7 +86,7 @@ def docker_url() -> str:
     if chosen.startswith("unix://") and not Path(chosen.removeprefix("unix://")).exists():
         unavailable(f"there is no Docker Engine at {chosen}")
     try:
-        client = docker.APIClient(base_url=chosen, version="auto", timeout=10)
+        client = docker.APIClient(base_url=chosen, version="auto", timeout=100)
         try:
             client.ping()
         finally:

@@ -248,6 +248,7 @@ def test_trouble_is_counted(tmp_path: Path, off: None) -> None:
         for attempt in (1, 2, 3):
             bench.until(lambda: bench.names("new"), bench.health.step)
             bench.spool.queue.claim(mine("a", attempt), State.NEW, State.RUNNING)
+            bench.let_leases_run_out("running")
         bench.until(lambda: bench.has("done", "a.response.json"), bench.health.step)
     finally:
         bench.close()

@@ -57,6 +57,8 @@ def test_a_frozen_spool_goes_on_to_its_end(tmp_path: Path) -> None:
         lock.unlink()  # which a daemon leaves, and no actor makes
     committed = (root / "tmp" / "committed@1.response.json").read_bytes()
     bench = Bench(root, settings_for(root))
+    for directory in ("running", "builds/building"):
+        bench.let_leases_run_out(directory)
     try:
         for actor in (bench.intake, bench.health):
             actor.start()
@@ -155,6 +157,7 @@ def test_what_has_a_name_of_before_is_cancelled_under_it(
 
 
 def test_what_has_a_name_of_before_keeps_it_where_it_is_put_back(bench: Bench) -> None:
+    bench.let_leases_run_out("running")
     bench.until(lambda: "wrote" in places(bench) and places(bench)["wrote"] == "new/wrote@2.json", bench.health.step)
     assert bench.spool.queue.locate("wrote") == ("new", Entry("wrote", 2))
     bench.until(lambda: bench.has("done", "wrote.response.json"))

@@ -13,6 +13,7 @@ import time
 from spoold.host import fsops
 
 OFTEN = 1.0  # seconds
+TICK = 0.02  # seconds by which the time of a file may be behind: the kernel's clock for it goes by ticks
 
 
 class Clock:
@@ -33,19 +34,23 @@ class Clock:
 
     def file_system(self) -> float:
         """Return the file system's now, in seconds since the epoch."""
+        began = time.monotonic()
         if not fsops.touch(self._probe):
             os.close(fsops.open_own(self._probe, os.O_WRONLY))
             fsops.touch(self._probe)
         found = fsops.mtime(self._probe)
         now = time.time() if found is None else found
         self._asked = time.monotonic()
-        self._ahead = now - self._asked
+        # The time may be anyone's since it began, and this process may have stood still. What was known stays, unless
+        # that is wrong by now: so what comes later has no earlier time.
+        if not now - self._asked <= self._ahead <= now - began + TICK:
+            self._ahead = now - self._asked
         return now
 
     def arrival(self) -> float:
         """Return the file system's now, as it was asked within the last second: for what is noted and not compared."""
         if time.monotonic() >= self._asked + OFTEN:
-            return self.file_system()
+            self.file_system()
         return self.nearly()
 
     def nearly(self) -> float:

@@ -113,12 +113,13 @@ class Group(NamedTuple):
 
     def end(self) -> None:
         """End all that is in it, and remove it; raises :class:`TemporaryError` where something does not end."""
-        deadline = time.monotonic() + REMOVAL_TIMEOUT
+        deadline, is_late = time.monotonic() + REMOVAL_TIMEOUT, False
         while not self._removed():
+            if is_late:  # at a look after the time is over: this process may have stood still before it
+                raise TemporaryError(f"a control group cannot be removed, something in it does not end: {self.path}")
             for pid in self._processes():
                 self._kill(pid)
-            if time.monotonic() > deadline:
-                raise TemporaryError(f"a control group cannot be removed, something in it does not end: {self.path}")
+            is_late = time.monotonic() > deadline
             time.sleep(PAUSE)
 
     def _removed(self) -> bool:

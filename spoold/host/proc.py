@@ -15,6 +15,7 @@ end of all. Any number of threads may call :func:`run` at once.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -36,7 +37,6 @@ __all__ = ["Alarm", "Bounds", "Finished", "Limit", "Rlimits", "Watch", "find", "
 
 TICK = 0.05  # seconds between two looks at the cancel event
 ALERT = 0.005  # seconds between two looks at alarms
-DRAIN = 0.5  # seconds for output that is still in the pipe when the program has ended
 
 
 class Limit(StrEnum):
@@ -233,11 +233,10 @@ class _Supervision:
         return self.reason
 
     def drain(self) -> None:
-        """Read what is left in the pipes, for a bounded time: a process outside the group may hold them open."""
-        deadline = time.monotonic() + DRAIN
+        """Read what the program left in the pipes: no more than these hold, since others may go on writing to them."""
         for capture in (self.stdout, self.stderr):
-            before = -1
-            while capture.total != before and time.monotonic() < deadline:
+            before, most = -1, capture.total + fcntl.fcntl(capture.fd, fcntl.F_GETPIPE_SZ)
+            while before < capture.total < most:
                 before = capture.total
                 capture.read()
             capture.pipe.close()

@@ -27,6 +27,7 @@ log = Log(Role.HEALTH)
 NEAR = 0.5  # of a share: if an owner has this much, counts come more often
 REST, SOONEST = 20.0, 1.0  # no count for REST times as long as the last took, nor for SOONEST seconds
 LONG_REST, LATER = 200.0, 60.0  # the same while no owner has this much
+TICK = 0.02  # seconds within which a directory may change again and keep the same mtime
 FAST = 0.125  # of a share: if the disk lost this much since the last count, an owner may be near
 PLACES = (*State, "quarantine", "progress", "builds/used")
 
@@ -79,6 +80,8 @@ class Counter:
             return False
         self._changed, self._free, self._took, self._owners = changed, free, 0.0, {}
         self._began = self._spool.clock.file_system()
+        if max((mtime for mtime in changed if mtime is not None), default=0.0) > self._began - TICK:
+            self._changed = None  # what comes just now may show in no time of a directory
         self._count = everything(self._spool, self._seldom)
         return True
 

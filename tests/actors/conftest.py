@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,32 @@ from pathlib import Path
 import pytest
 
 from tests.actors.bench import Bench
+
+# For how long one step does something before the next one is due.
+PATIENCES = (
+    "intake.LONG",
+    "intake.dropbox.LONG",
+    "intake.dropbox.LOOKING",
+    "executor.pace.LONG",
+    "executor.building.LONG",
+)
+
+
+@pytest.fixture
+def paced() -> None:
+    """Have actors go by the time that their looks take, for tests that say how long that is."""
+
+
+@pytest.fixture(autouse=True)
+def unhurried(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have all be looked at in one step, and none rest after it, also where the machine stands still meanwhile.
+
+    Else a step of intake's would leave files for the next one, or not look for seconds, and an executor's likewise.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in () if "paced" in request.fixturenames else PATIENCES:
+            patch.setattr(f"spoold.actors.{name}", math.inf)
+        yield
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from spoold.config import ExecutorSettings, LeaseSettings
 from spoold.host import machine
 from spoold.model.scaling import PoolSettings, ScaleSettings
 from spoold.slurm import JobState, Slurm
-from tests.actors.bench import Bench, settings_for
+from tests.actors.bench import OLD, Bench, settings_for
 from tests.clusters import Cluster
 from tests.engines import REPOSITORY
 
@@ -20,7 +20,8 @@ from tests.engines import REPOSITORY
 class Head:
     """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
 
-    def __init__(self, root: Path, cluster: Cluster, **pool: object) -> None:
+    def __init__(self, root: Path, cluster: Cluster, *, limit: float = 8.0, **pool: object) -> None:
+        """``limit`` is how long leases are, in seconds: for what dies it is waited that long."""
         program = root / "pilot"
         program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
         program.chmod(0o755)
@@ -33,14 +34,14 @@ class Head:
             "program": str(program),
             "config": str(config),
         } | pool
-        lease = LeaseSettings(renewal=0.2, limit=8.0, check=0.1, pause=0.05)
+        lease = LeaseSettings(renewal=0.2, limit=limit, check=0.1, pause=0.05)
         self.settings = settings_for(
             root / "spool",
             lease=lease,
             executor=ExecutorSettings(name="head", slots=1, route_only=True),
             scale=ScaleSettings(interval=0.1, pools={"pool": PoolSettings(**changes)}),  # type: ignore[arg-type]
         )
-        config.write_text(f'[spool]\npath = "{root}/spool"\nscan = 0.2\n[lease]\nrenewal = 0.2\nlimit = 8.0\n')
+        config.write_text(f'[spool]\npath = "{root}/spool"\nscan = 0.2\n[lease]\nrenewal = 0.2\nlimit = {limit}\n')
         self.bench = Bench(root / "spool", self.settings)
         self.cluster = cluster
         self.scale = self.new_scale()
@@ -68,11 +69,22 @@ class Head:
             found += machine.lock_holders(str(lock)) or []
         return found
 
-    def hold(self, id_: str) -> None:
-        """Drop a submission that runs until :meth:`let_go`, and wait until a pilot has it."""
+    def drop_long(self, *ids: str) -> None:
+        """Drop submissions that run until :meth:`let_go`."""
         script = f"until [ -e {self.bench.root.parent}/go ]; do sleep 0.1; done"
-        self.bench.drop(id_, script, limits={"run": {"time": 600, "cpu_time": 600}})
+        for id_ in ids:
+            self.bench.drop(id_, script, limits={"run": {"time": 600, "cpu_time": 600}})
+
+    def hold(self, id_: str) -> None:
+        """Drop such a one, and wait until a pilot has it."""
+        self.drop_long(id_)
         self.until(lambda: self.bench.names("running") and self.processes())
+
+    def let_leases_run_out(self) -> None:
+        """Have as much time pass as a lease has, for pilots that are dead and for what they held."""
+        self.bench.let_leases_run_out("running")
+        for path in (self.bench.root / "tmp").glob("executor-pool-*.host"):
+            os.utime(path, OLD)
 
     def let_go(self) -> None:
         """Let what is held end."""

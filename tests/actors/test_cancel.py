@@ -32,6 +32,7 @@ from tests.rights import assert_answer
 from tests.standins import SetClock
 
 OWNER, OTHER = 65534, 65533
+PATIENT = {phase: {"time": 300} for phase in ("compile", "run")}  # limits of what goes on until the test ends it
 
 
 def ask(bench: Bench, id_: str, uid: int | None = None, word: str = "") -> Path:
@@ -73,7 +74,7 @@ def outcomes(response: dict[str, Any]) -> list[str]:
 def begin(bench: Bench, tmp_path: Path, **keys: Any) -> None:
     """Have a submission ``a`` run a script that prints and goes on for ever."""
     began = tmp_path / "began"
-    bench.drop("a", f"echo some; echo more >&2; touch {began}; sleep 600", **keys)
+    bench.drop("a", f"echo some; echo more >&2; touch {began}; sleep 600", limits=PATIENT, **keys)
     bench.until(began.exists)
 
 
@@ -133,7 +134,7 @@ def test_a_compilation_that_is_cancelled_is_told(bench: Bench, tmp_path: Path) -
     be_patient(bench)
     began = tmp_path / "began"
     script = f"echo making; touch {began}; sleep 600"
-    bench.drop("a", files=[{"name": "compile.sh", "content": script}])
+    bench.drop("a", files=[{"name": "compile.sh", "content": script}], limits=PATIENT)
     bench.until(began.exists)
     ask(bench, "a")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
@@ -385,6 +386,7 @@ def test_it_goes_when_the_submission_that_it_waited_for_is_gone(bench: Bench) ->
     os.chown(path, OWNER, OWNER)
     ask(bench, "a", OWNER)
     for _ in range(3):
+        path.write_bytes(path.read_bytes() + b" ")  # it is on its way, however long these steps take
         bench.intake.step()
     assert len(bench.names("incoming")) == 2
     path.unlink()
@@ -526,9 +528,10 @@ def test_a_crash_at_any_point_is_mended_when_intake_starts(
             patched.setattr(DropBox, "remove", die)
         with pytest.raises(Died):
             bench.until(lambda: False, bench.intake.step)
+    bench.let_leases_run_out("running")
     for _ in range(3):
         bench.health.step()  # which must not take it for an attempt that was lost
-        time.sleep(bench.settings.lease.limit / 2)
+        time.sleep(2 * bench.settings.lease.renewal)
     if point in ("taken", "written"):
         assert bench.names("running") == {named("a", 9999, owner=OWNER)}
         cancel_file.unlink()  # even where its owner thinks better of it

@@ -11,7 +11,7 @@ import pytest
 from spoold.host.spill import Spill
 from spoold.model.limits import Limits, OutputLimits
 from tests.actors.bench import Bench, settings_for
-from tests.actors.test_cancel import ask, be_patient
+from tests.actors.test_cancel import PATIENT, ask, be_patient
 from tests.actors.test_outputs import members
 
 SCRIPT = 'mkdir out; printf %s "$1" >out/word; test "$1" != fail || exit 3'
@@ -118,7 +118,7 @@ def test_of_a_cancelled_submission_no_files_of_any_case_come_back(bench: Bench, 
     be_patient(bench)
     began = tmp_path / "began"
     script = f'echo x >x; test "$1" != b || {{ touch {began}; sleep 600; }}'
-    bench.drop("a", script, cases=cases("a", "b"), outputs=[{"path": "x"}])
+    bench.drop("a", script, cases=cases("a", "b"), outputs=[{"path": "x"}], limits=PATIENT)
     bench.until(began.exists)
     ask(bench, "a")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
@@ -130,7 +130,7 @@ def test_of_a_cancelled_submission_no_files_of_any_case_come_back(bench: Bench, 
 def test_who_looks_on_the_way_is_shown_no_files(bench: Bench, tmp_path: Path) -> None:
     go = tmp_path / "go"
     script = f'echo x >x; test "$1" != b || until test -e {go}; do sleep 0.01; done'
-    bench.drop("a", script, cases=cases("a", "b"), outputs=[{"path": "x"}])
+    bench.drop("a", script, cases=cases("a", "b"), outputs=[{"path": "x"}], limits=PATIENT)
     side = bench.root / "progress" / "a.json"
     bench.until(lambda: side.exists() and b'"accepted"' in side.read_bytes())
     assert b"outputs" not in side.read_bytes()

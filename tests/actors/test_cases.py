@@ -23,7 +23,7 @@ from spoold.model.response import SKIPPED_PHASE, Outcome, Stream, finished_phase
 from spoold.model.submission import Request
 from spoold.spool.builds import BuildRecord
 from tests.actors.bench import Bench
-from tests.actors.test_cancel import ask, be_patient
+from tests.actors.test_cancel import PATIENT, ask, be_patient
 
 ECHO = 'cat; test "$1" != fail || exit 3'
 COMPILE = {"name": "compile.sh", "content": "date +%N > made"}
@@ -105,7 +105,7 @@ def test_a_request_without_cases_has_none_in_its_response(bench: Bench) -> None:
 def test_cases_are_shown_as_they_end_without_their_output(bench: Bench, tmp_path: Path) -> None:
     go = tmp_path / "go"
     wait = f'cat; echo "much output"; test "$1" != b || until test -e {go}; do sleep 0.01; done'
-    bench.drop("x", wait, cases=cases("a", "b"))
+    bench.drop("x", wait, cases=cases("a", "b"), limits=PATIENT)
     path = bench.root / "progress" / "x.json"
 
     def shown() -> list[Any]:
@@ -126,7 +126,9 @@ def test_cases_are_shown_as_they_end_without_their_output(bench: Bench, tmp_path
 def test_what_is_cancelled_tells_the_cases_that_ran(bench: Bench, tmp_path: Path) -> None:
     be_patient(bench)
     began = tmp_path / "began"
-    bench.drop("x", f'cat; test "$1" != b || {{ touch {began}; sleep 600; }}', cases=cases("a", "b", "c"))
+    bench.drop(
+        "x", f'cat; test "$1" != b || {{ touch {began}; sleep 600; }}', cases=cases("a", "b", "c"), limits=PATIENT
+    )
     bench.until(began.exists)
     ask(bench, "x")
     bench.until(lambda: bench.has("done", "x.response.json"), bench.intake.step)

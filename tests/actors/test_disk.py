@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from spoold.config import ShareSettings
 from spoold.upkeep import floor
-from tests.actors.bench import Bench
+from tests.actors.bench import Bench, settings_for
 
 
 @pytest.fixture
@@ -18,13 +19,14 @@ def bench(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("spoold.actors.executor.slots.BACK_OFF", 0.05)
     monkeypatch.setattr("spoold.spool.holding.BACK_OFF", 0.05)
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
-    made = Bench(small_disk)
+    most = ShareSettings(bytes=1 << 40, entries=1 << 40)  # two of the answers are more than a quarter of the disk
+    made = Bench(small_disk, settings_for(small_disk, share=most))
     made.drop("warm")
     made.wait_for("warm")
     made.sandbox.gate.clear()
     for id_ in ("a", "b", "c"):
         made.drop(id_, "head -c 100000 /dev/zero")
-    made.until(lambda: len(made.names("running")) == 2, made.executor.step)
+    made.until(lambda: len(made.sandbox.jobs) == 3, made.executor.step)  # all that is claimed is held by now
     yield made
     made.close()
 
@@ -43,7 +45,9 @@ def test_a_disk_that_is_full_when_results_are_written(bench: Bench, capfd: pytes
 
 
 def test_a_disk_that_is_read_only_when_results_are_written(bench: Bench) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", str(bench.root)], check=True)
+    read_only = ["mount", "-o", "remount,ro", str(bench.root)]
+    # It cannot be done while a file is open to be written, as a side file of what runs is.
+    bench.until(lambda: subprocess.run(read_only, capture_output=True, check=False).returncode == 0, lambda: None)
     bench.sandbox.gate.set()
     try:
         for _ in range(20):

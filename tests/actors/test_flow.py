@@ -295,6 +295,7 @@ def test_a_dead_executors_work_is_done_by_another(bench: Bench) -> None:
     bench.wait_for("a")
     bench.drop("b")
     bench.spool.queue.claim(mine("b"), State.NEW, State.RUNNING)  # and its executor is killed here
+    bench.let_leases_run_out("running")
     bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     bench.wait_for("b")
     assert bench.response("b")["status"] == "COMPLETED"
@@ -326,6 +327,7 @@ def test_a_stalled_executor_cannot_publish_after_another_has(bench: Bench, tmp_p
     bench.drop("b", "echo first")
     bench.until(lambda: len(bench.sandbox.jobs) == 2, bench.executor.step)
     bench.executor._slots._heartbeat.stop()
+    bench.let_leases_run_out("running")
     bench.until(lambda: bench.has("new", named("b", 2)), bench.health.step)
     other = bench.new_executor()
     bench.until(lambda: bench.names("running") == {named("b", 2)}, other.step)
@@ -344,6 +346,7 @@ def test_three_lost_attempts_are_the_end_and_the_others_flow(bench: Bench) -> No
     bench.drop("killer")
     for attempt in (1, 2, 3):
         bench.spool.queue.claim(mine("killer", attempt), State.NEW, State.RUNNING)  # and its executor dies each time
+        bench.let_leases_run_out("running")
         bench.until(lambda n=attempt: not bench.has("running", named("killer", n)), bench.health.step)  # type: ignore[misc]
     bench.drop("other")
     bench.wait_for("other")
@@ -376,7 +379,6 @@ def test_who_used_less_is_next_and_the_jobs_of_one_go_by_priority(tmp_path: Path
 
 
 def test_a_step_looks_at_so_much_and_tells_of_the_rest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LONG", math.inf)
     monkeypatch.setattr(bench.executor._pace, "_enough", math.inf)
     bench.drop("warm")
     bench.wait_for("warm")
@@ -401,6 +403,7 @@ def slow_builds(bench: Bench, count: int) -> list[str]:
     return many
 
 
+@pytest.mark.usefixtures("paced")
 def test_a_step_ends_when_looks_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry is as large as its owner likes. The executor sees what comes meanwhile between two steps."""
     many = slow_builds(bench, 6)
@@ -451,6 +454,7 @@ def test_an_attempt_is_not_made_before_it_is_due(tmp_path: Path) -> None:
         bench.drop(id_)
         if id_ == "by-health":
             bench.spool.queue.claim(mine(id_), State.NEW, State.RUNNING)  # and its executor dies
+            bench.let_leases_run_out("running")
         else:
             bench.sandbox.failures = 1
         before = bench.spool.clock.file_system()
@@ -516,6 +520,7 @@ def test_a_builder_that_dies_three_times_on_a_build_ends_it(bench: Bench) -> Non
     build = Entry(next(iter(bench.names("builds/new"))).removesuffix(".json"), 1)
     for attempt in (1, 2, 3):
         bench.builds.queue.claim(Entry(build.id, attempt), State.NEW, State.BUILDING)
+        bench.let_leases_run_out("builds/building")
         bench.until(lambda n=attempt: not bench.has("builds/building", f"{build.id}@{n}.json"), bench.health.step)  # type: ignore[misc]
     bench.wait_for("a")
     assert bench.response("a")["status"] == "INTERNAL_ERROR"
@@ -765,6 +770,7 @@ def test_what_an_executor_cannot_give_back_when_it_stops_is_anothers(
     bench.until(lambda: bench.names("running"))
     bench.executor.stop()
     bench.executor = bench.new_executor()
+    bench.let_leases_run_out("running")
     bench.until(lambda: not bench.names("running"), bench.health.step)
     bench.wait_for("list")
     assert bench.response("list")["status"] == "COMPLETED"
@@ -946,7 +952,8 @@ def test_what_could_not_be_claimed_is_not_given_back(bench: Bench, monkeypatch: 
             bench.executor.step()
             time.sleep(0.01)
         assert bench.has("running", named("a"))
-    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)  # as soon as the lease has run out
+    bench.let_leases_run_out("running")
+    bench.until(lambda: bench.has("new", named("a", 2)), bench.health.step)
     bench.wait_for("a")
     assert bench.response("a")["status"] == "COMPLETED"
 
@@ -959,7 +966,7 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
     bench.executor.stop()
     bench.until(bench.builds.finished, bench.builder.step)
     for id_ in ("b", "c", "d"):
-        time.sleep(0.02)  # a file's times go by the kernel's ticks
+        bench.wait_for_a_tick()
         bench.drop(id_)
     bench.executor = bench.new_executor()
     bench.wait_for("a", "b", "c", "d")
@@ -970,7 +977,6 @@ def test_after_a_restart_who_waited_for_a_build_is_not_last(tmp_path: Path) -> N
 def test_many_waits_that_end_at_once_are_ended_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others are looked at in between."""
     monkeypatch.setattr(building, "ENDS", 2)
-    monkeypatch.setattr(building, "LONG", math.inf)
     many = slow_builds(bench, 10)
     bench.until(lambda: len(bench.names("building")) == len(many))
     clock = bench.executor._spool.clock

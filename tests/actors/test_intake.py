@@ -7,7 +7,6 @@ import errno
 import hashlib
 import itertools
 import json
-import math
 import os
 import resource
 import shutil
@@ -568,7 +567,6 @@ def used_inodes(disk: Path) -> int:
 def test_a_disk_that_is_full_loses_nothing(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a floor: every write of intake meets the end of the disk."""
     monkeypatch.setattr(floor.Floor, "reached", lambda _: False)
-    monkeypatch.setattr(intake, "LONG", math.inf)  # a step that ends early makes room before the next one
     box = Box(small_disk)
     data = msgspec.json.encode({"files": [{"name": "run.sh", "content": "x" * 100_000}]})
     for number in range(25):
@@ -789,6 +787,7 @@ def test_all_cancels_have_a_turn_while_the_disk_is_short(tmp_path: Path, monkeyp
     assert box.response("z")["status"] == "CANCELLED"
 
 
+@pytest.mark.usefixtures("paced")
 def test_cancels_take_a_while_at_most_while_the_disk_is_short(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     now, taken = [1000.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -806,6 +805,7 @@ def test_cancels_take_a_while_at_most_while_the_disk_is_short(box: Box, monkeypa
     assert len(taken) == 1
 
 
+@pytest.mark.usefixtures("paced")
 @needs_root
 def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two owners one has files that take seconds to read. Those of the other go between two of them."""
@@ -836,6 +836,7 @@ def test_owners_take_turns_by_time(box: Box, monkeypatch: pytest.MonkeyPatch) ->
     assert set(late) == {"again", "more"}, "nobody saves up what they did not use"
 
 
+@pytest.mark.usefixtures("paced")
 @pytest.mark.parametrize("step", [0.0, 1.0])
 def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
     """Many parts of them where that is quick, and one where it takes long: then there is more to do at once."""
@@ -859,6 +860,7 @@ def test_one_step_looks_through_the_names_for_a_while(box: Box, monkeypatch: pyt
     assert steps == (10 if step else 1)
 
 
+@pytest.mark.usefixtures("paced")
 def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -894,6 +896,7 @@ def test_what_comes_while_the_names_are_looked_through_is_found_afterwards(
     assert named("late") in box.names("new")
 
 
+@pytest.mark.usefixtures("paced")
 @needs_root
 def test_uploads_that_change_all_the_time_take_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take a second each to read, and change at once. In between there is time, and others do not wait."""
@@ -946,6 +949,7 @@ def test_of_one_owner_so_many_uploads_are_remembered(tmp_path: Path, monkeypatch
     assert not box.intake._arriving._counts
 
 
+@pytest.mark.usefixtures("paced")
 def test_what_is_gone_is_forgotten_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box, now, looks = Box(tmp_path, settle=600.0), [1000.0], [0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import socket
@@ -352,8 +351,6 @@ def test_one_that_cannot_be_looked_at_or_answered_holds_up_no_other(box: Box, mo
         return real(path)
 
     monkeypatch.setattr(attributes, "owner", owner)
-    for place in ("intake", "intake.dropbox"):  # whatever a look takes, the next step looks again
-        monkeypatch.setattr(f"spoold.actors.{place}.LONG", math.inf)
     for name in ("a b.json", "c d.json", "e.json"):
         box.drop(name)
     box.settle()

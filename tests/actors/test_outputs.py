@@ -15,10 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from spoold.actors.executor import slots
 from spoold.host import fsops
 from spoold.model.limits import Limits, OutputLimits
 from spoold.spool.tar import Tar
 from tests.actors.bench import Bench, settings_for
+from tests.actors.test_cancel import PATIENT
 
 SCRIPT = "mkdir out; printf abc >out/a.txt; printf '\\377' >out/b.bin; printf 12345678 >out/c; chmod 600 out/c"
 
@@ -116,7 +118,13 @@ def test_who_asks_for_none_is_told_of_none(bench: Bench) -> None:
 
 
 def test_nothing_of_a_cancelled_run_comes_back(bench: Bench) -> None:
-    bench.drop("a", "echo x >x; touch $FLAG; sleep 60", env={"FLAG": str(bench.root / "flag")}, outputs=[{"path": "*"}])
+    bench.drop(
+        "a",
+        "echo x >x; touch $FLAG; sleep 60",
+        env={"FLAG": str(bench.root / "flag")},
+        outputs=[{"path": "*"}],
+        limits=PATIENT,
+    )
     bench.until((bench.root / "flag").exists)
     (bench.root / "incoming" / "a.cancel").write_text("a")
     bench.until(lambda: bench.has("done", "a.response.json"), bench.intake.step)
@@ -146,6 +154,7 @@ def test_a_try_that_failed_leaves_no_files_to_the_next_one(bench: Bench, monkeyp
         real(path, data, **options)
 
     monkeypatch.setattr(fsops, "write_private", full)
+    monkeypatch.setattr(slots, "BACK_OFF", 0.01)
     script = f"test -e {bench.root}/again || {{ touch {bench.root}/again; {SCRIPT}; }}"
     bench.drop("a", script, outputs=[{"path": "out/**"}])
     bench.wait_for("a")

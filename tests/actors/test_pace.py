@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spoold.actors.executor import pace
-from spoold.actors.executor.pace import FED, LONG, LOOKS, PART, REST, Pace, Some
+from spoold.actors.executor.pace import FED, LOOKS, PART, REST, Pace, Some
 from spoold.model.ids import Hint
 from spoold.model.states import State
 from tests.actors.bench import Bench
@@ -28,7 +28,7 @@ def test_with_little_in_line_looks_never_rest() -> None:
     paced = time.pace(slots=2)
     time.ready = 2 * FED - 1
     paced.looked(5.0)
-    assert (paced.some(0), paced.rest) == (Some(LOOKS, LONG), 0.0)
+    assert (paced.some(0), paced.rest) == (Some(LOOKS, pace.LONG), 0.0)
 
 
 def test_with_enough_in_line_looks_take_a_small_part_of_the_time() -> None:
@@ -52,7 +52,7 @@ def test_what_is_told_is_looked_at_while_looks_rest_and_does_not_make_the_rest_l
     paced = time.pace()
     time.ready = FED
     paced.looked(1.0)
-    assert paced.some(3) == Some(3, LONG)
+    assert paced.some(3) == Some(3, pace.LONG)
     time.now += REST / 2
     paced.looked(1.0)
     assert paced.rest == REST / 2
@@ -64,7 +64,7 @@ def test_looks_go_on_at_once_where_the_line_gets_short() -> None:
     time.ready = FED
     paced.looked(1.0)
     time.ready = FED - 1
-    assert (paced.some(0), paced.rest) == (Some(LOOKS, LONG), 0.0)
+    assert (paced.some(0), paced.rest) == (Some(LOOKS, pace.LONG), 0.0)
 
 
 def test_an_executor_rests_and_looks_at_what_it_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,7 @@ def test_one_that_renews_its_presence_no_more_counts_no_more(tmp_path: Path, clo
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    patient = LeaseSettings(renewal=0.05, limit=1000.0, check=0.1, pause=0.05)  # whoever is there stays there
-    made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1), lease=patient))
+    made = Bench(tmp_path, settings_for(tmp_path, executor=ExecutorSettings(slots=1)))
     made.drop("warm")
     made.wait_for("warm")
     here(tmp_path / "tmp", "default", "other")
@@ -175,6 +174,7 @@ def test_of_anothers_only_few_of_each_owner_are_looked_at(bench: Bench, monkeypa
     """Others are not even told of, but once: then an executor that has nothing to do looks for them."""
     monkeypatch.setattr(finding, "GRACE", 1000.0)
     monkeypatch.setattr(finding, "LONGEST_GRACE", 1000.0)
+    monkeypatch.setattr(finding, "AGAIN", 1000.0)
     executor = bench.executor
     look(executor)
     bench.sandbox.gate.clear()

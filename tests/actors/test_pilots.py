@@ -38,6 +38,14 @@ def head(tmp_path: Path, cluster: Real) -> Iterator[Head]:
         yield made
 
 
+@pytest.fixture
+def patient(tmp_path: Path, cluster: Real) -> Iterator[Head]:
+    """Yield a head for which nobody is dead that stands still for a while."""
+    made = Head(tmp_path, cluster, limit=100.0)
+    with contextlib.closing(made.bench):
+        yield made
+
+
 def ours(head: Head) -> str:
     """Return the job of the pilot that there is."""
     (job,) = (
@@ -67,8 +75,9 @@ def out_of_time(head: Head, cluster: Real) -> None:
 
 @pytest.mark.parametrize("event", [cancelled, requeued, preempted, pytest.param(out_of_time, marks=LONG)])
 def test_a_job_longer_than_the_drain_goes_back_and_loses_no_attempt(
-    head: Head, cluster: Real, event: Callable[[Head, Real], None]
+    patient: Head, cluster: Real, event: Callable[[Head, Real], None]
 ) -> None:
+    head = patient
     head.hold("a")
     before = set(head.processes())
     event(head, cluster)
@@ -81,7 +90,7 @@ def test_a_job_longer_than_the_drain_goes_back_and_loses_no_attempt(
 
 
 def test_a_job_shorter_than_the_drain_ends_where_it_is(tmp_path: Path, cluster: Real) -> None:
-    head = Head(tmp_path, cluster, drain=600.0, time=3600)
+    head = Head(tmp_path, cluster, limit=100.0, drain=600.0, time=3600)
     with contextlib.closing(head.bench):
         head.hold("a")
         before = set(head.processes())

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -176,6 +177,7 @@ def test_demand_is_what_could_be_worked_on(bench: Bench) -> None:
     bench.until(lambda: demand.count(100) == 1, bench.builder.step)
     (bench.root / "running" / named("b")).write_text("{}")
     assert demand.count(100) == 2
+    bench.let_leases_run_out("running")
     bench.until(lambda: demand.count(100) == 1, lambda: None)  # whoever has it is dead
     (bench.root / "running" / named("b")).unlink()
 
@@ -223,14 +225,16 @@ def head(tmp_path: Path, cluster: Cluster) -> Iterator[Head]:
 
 def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
     ids = ["a", "b", "c"]
-    for id_ in ids:
-        head.bench.drop(id_)
+    head.drop_long(*ids)
+
+    def is_told() -> bool:
+        told = noted(str(head.bench.root))
+        return told is not None and told[0].slurm and told[0].pools[0].running >= 1
+
+    head.until(is_told)
+    head.let_go()
     head.until(lambda: head.answered(*ids))
     assert {head.bench.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
-    told = noted(str(head.bench.root))
-    assert told is not None
-    assert told[0].slurm
-    assert told[0].pools[0].running >= 1
     head.until(lambda: not {WAITS, RUNS, LEAVES} & set(head.states()) and not head.left())
     head.step()
     assert not {WAITS, RUNS} & set(head.states())
@@ -239,11 +243,13 @@ def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
 
 
 def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> None:
-    head.bench.drop("a", "until [ -e GO ]; do sleep 0.1; done".replace("GO", str(head.bench.root.parent / "go")))
-    head.until(lambda: head.bench.names("running"))
-    for pid in head.processes():
+    head.hold("a")
+    killed = head.processes()
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    (head.bench.root.parent / "go").touch()
+    head.until(lambda: not set(killed) & set(head.processes()))
+    head.let_leases_run_out()
+    head.let_go()
     head.until(lambda: head.answered("a"))
     assert head.bench.response("a")["status"] == "COMPLETED"
 
@@ -251,24 +257,22 @@ def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> Non
 def test_those_that_wait_are_cancelled_when_nobody_wants_them(tmp_path: Path, cluster: Cluster) -> None:
     head = Head(tmp_path, cluster, most=5)
     with contextlib.closing(head.bench):
-        for number in range(8):
-            head.bench.drop(f"a{number}", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+        head.drop_long(*(f"a{number}" for number in range(8)))
         head.until(lambda: head.states().count(RUNS) == 2 and head.states().count(WAITS) == 3)
-        (tmp_path / "go").touch()
+        head.let_go()
         head.until(lambda: head.answered(*(f"a{number}" for number in range(8))))
         head.until(lambda: WAITS not in head.states())
         head.until(lambda: not head.left())
 
 
 def test_a_scaler_that_starts_anew_finds_its_pilots(head: Head) -> None:
-    head.bench.drop("a", f"until [ -e {head.bench.root}/go ]; do sleep 0.1; done")
-    head.until(lambda: head.bench.names("running"))
+    head.hold("a")
     before = len(head.states())
     head.scale = head.new_scale()
     for _ in range(5):
         head.step()
     assert len(head.states()) == before
-    (head.bench.root / "go").touch()
+    head.let_go()
     head.until(lambda: head.answered("a"))
 
 
@@ -277,12 +281,11 @@ def test_while_the_controller_is_away_pilots_work_on(tmp_path: Path) -> None:
     cluster = Real()
     with contextlib.closing(closable(cluster)):
         head = Head(tmp_path, cluster)
-        head.bench.drop("a", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
-        head.until(lambda: head.bench.names("running"))
+        head.hold("a")
         cluster.kill_controller()
         for _ in range(2):
             head.step()
-        (tmp_path / "go").touch()
+        head.let_go()
         head.bench.drop("b")
         head.until(lambda: head.answered("a", "b"))
         cluster.start_controller()
@@ -299,20 +302,20 @@ class closable:  # noqa: N801 - an adapter for contextlib.closing
 def test_a_squeue_that_cannot_be_believed_changes_nothing(
     tmp_path: Path, stand_in: StandIn, mood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = Head(tmp_path, stand_in, most=3)
-    for number in range(3):
-        head.bench.drop(f"a{number}", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
-    head.until(lambda: head.states().count(RUNS) == 2 and head.states().count(WAITS) == 1)
+    head = Head(tmp_path, stand_in, limit=100.0, most=3)
+    head.drop_long("a0", "a1", "a2")
+    head.until(lambda: head.states().count(WAITS) == 1 and len(head.bench.names("running")) == 2)
+    jobs = stand_in.jobs().keys()
     stand_in.feel("squeue", mood)
     with monkeypatch.context() as patched:
         if mood == "hangs":
             patched.setattr(slurm, "BOUNDS", msgspec.structs.replace(slurm.BOUNDS, wall=0.3))
         for _ in range(5):
             head.step()
-    assert len(stand_in.jobs()) == 3
+    assert stand_in.jobs().keys() == jobs
     stand_in.feel("squeue", "")
     assert head.states().count(WAITS) + head.states().count(RUNS) == 3
-    (tmp_path / "go").touch()
+    head.let_go()
     head.until(lambda: head.answered("a0", "a1", "a2"))
     head.bench.close()
 
@@ -331,7 +334,14 @@ def test_an_sbatch_that_fails_is_tried_again(tmp_path: Path, stand_in: StandIn) 
 
 
 def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
-    pool = {"memory": 3 << 30, "partition": "p", "account": "a b", "comment": "c", "options": ["--qos=q"], "time": 3600}
+    pool: dict[str, Any] = {
+        "memory": 3 << 30,
+        "partition": "p",
+        "account": "a b",
+        "comment": "c",
+        "options": ["--qos=q"],
+        "time": 3600,
+    }
     head = Head(tmp_path, stand_in, slots=4, **pool)
     head.bench.drop("a")
     head.until(stand_in.jobs)

@@ -14,7 +14,7 @@ from unittest import mock
 import msgspec
 import pytest
 
-from spoold.actors.executor import building
+from spoold.actors.executor import building, slots
 from spoold.actors.intake import dropbox
 from spoold.config import ShareSettings
 from spoold.host import persons
@@ -24,6 +24,7 @@ from spoold.model.ids import Hint
 from spoold.model.job import BuildResult
 from spoold.model.retention import Rules
 from spoold.model.short import SHOWN
+from spoold.spool import holding
 from spoold.upkeep import counting, floor, holdings, retention, shares
 from tests.actors.bench import Bench, settings_for
 
@@ -185,6 +186,7 @@ def test_it_is_said_once_and_not_for_each_file(bench: Bench, caplog: pytest.LogC
     assert len(said) == 1
 
 
+@pytest.mark.usefixtures("paced")
 def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many names somebody makes, others' files are taken in between."""
     monkeypatch.setattr(dropbox, "PART", 100)
@@ -202,8 +204,10 @@ def test_names_beyond_number_are_looked_at_in_parts(bench: Bench, monkeypatch: p
 
 
 @pytest.fixture
-def disk(small_disk: Path) -> Iterator[Bench]:
+def disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     everything = ShareSettings(bytes=1 << 40, entries=1 << 40)
+    monkeypatch.setattr(slots, "BACK_OFF", 0.05)
+    monkeypatch.setattr(holding, "BACK_OFF", 0.05)
     made = Bench(small_disk, settings_for(small_disk, retention=Rules(interval=0.01), share=everything))
     yield made
     made.close()

@@ -18,6 +18,7 @@ from spoold.model.submission import Origin
 from spoold.model.tails import phase_so_far
 from spoold.spool.progress import Progress
 from tests.actors.bench import Bench
+from tests.actors.test_cancel import PATIENT, be_patient
 from tests.schemas import validator
 
 ORIGIN = Origin(uid=0, gid=0, sha256="", arrival=0)
@@ -110,10 +111,10 @@ def test_a_job_that_is_over_at_once_is_not_shown(bench: Bench, monkeypatch: pyte
 
 def side_file(bench: Bench, id_: str) -> dict[str, Any]:
     """Return what a side file holds, nothing where there is none."""
-    path = bench.root / "progress" / f"{id_}.json"
-    if not path.exists():
+    try:
+        loaded: dict[str, Any] = json.loads((bench.root / "progress" / f"{id_}.json").read_bytes())
+    except FileNotFoundError:
         return {"run": {}}
-    loaded: dict[str, Any] = json.loads(path.read_bytes())
     validator("response").validate(loaded)
     return loaded
 
@@ -128,7 +129,7 @@ def talks_until(path: Path) -> str:
 
 
 def test_whoever_asks_sees_the_end_of_what_is_printed(bench: Bench, tmp_path: Path) -> None:
-    bench.drop("a", talks_until(tmp_path / "go"), progress=True)
+    bench.drop("a", talks_until(tmp_path / "go"), progress=True, limits=PATIENT)
     bench.until(lambda: side_file(bench, "a")["run"].get("stderr"))
     shown = side_file(bench, "a")
     assert shown["status"] == "RUNNING"
@@ -147,6 +148,7 @@ def test_a_compilation_that_has_ended_is_shown_by_its_beginning(bench: Bench, tm
         talks_until(tmp_path / "go"),
         files=[{"name": "compile.sh", "content": "echo made; head -c 10000 /dev/zero | tr '\\0' y"}],
         progress=True,
+        limits=PATIENT,
     )
     bench.until(lambda: side_file(bench, "a")["run"].get("stderr"))
     shown = side_file(bench, "a")["compile"]
@@ -156,7 +158,7 @@ def test_a_compilation_that_has_ended_is_shown_by_its_beginning(bench: Bench, tm
 
 
 def test_whoever_does_not_ask_sees_nothing_of_it(bench: Bench, tmp_path: Path) -> None:
-    bench.drop("a", talks_until(tmp_path / "go"))
+    bench.drop("a", talks_until(tmp_path / "go"), limits=PATIENT)
     bench.until(lambda: side_file(bench, "a").get("status") == "RUNNING")
     assert not bench.sandbox.jobs[0].live
     (tmp_path / "go").touch()
@@ -164,7 +166,8 @@ def test_whoever_does_not_ask_sees_nothing_of_it(bench: Bench, tmp_path: Path) -
 
 
 def test_what_is_cancelled_meanwhile_has_its_answer_and_nothing_else(bench: Bench) -> None:
-    bench.drop("a", "echo some; sleep 600", progress=True)
+    be_patient(bench)
+    bench.drop("a", "echo some; sleep 600", progress=True, limits=PATIENT)
     bench.until(lambda: side_file(bench, "a")["run"].get("stdout"))
     (bench.root / "incoming" / "a.cancel").write_bytes(b"a")
     bench.until(lambda: not bench.names("incoming") | bench.names("tmp"), bench.intake.step)

@@ -53,6 +53,7 @@ ODD: dict[str, Make] = {
 
 def everyone(bench: Bench) -> None:
     bench.step()
+    bench.let_leases_run_out("building")  # what waits there for a build that is nowhere is put back
     bench.health.step()
 
 

@@ -133,6 +133,7 @@ def test_what_is_anothers_by_now_stays(box: Box) -> None:
     assert not strangers.remove_of(str(path), BOB)
 
 
+@pytest.mark.usefixtures("paced")
 def test_nobody_rests_from_what_goes(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.monotonic()]  # the clock goes on from where the box was made
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -64,11 +64,11 @@ def test_hanging_builds_of_the_same_client_delay_by_their_trial_only(bench: Benc
     bench.until(lambda: bench.builds.finished() == ["quick"], bench.builder.step)
 
 
-def test_a_long_build_is_left_alone_while_nobody_waits(bench: Bench) -> None:
+def test_a_long_build_is_left_alone_while_nobody_waits(bench: Bench, pass_time: Callable[[float], None]) -> None:
     for name in ("a", "b"):
         file(bench, name, HONEST, "hangs")
     bench.until(lambda: len(bench.backend.built) == 2, bench.builder.step)
-    time.sleep(0.5)
+    pass_time(1000)
     bench.builder.step()
     assert bench.names("builds/building") == {"a@1.json", "b@1.json"}
     assert len(bench.backend.built) == 2

@@ -28,11 +28,39 @@ def test_the_file_system_is_asked_once_a_second(tmp_path: Path, monkeypatch: pyt
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     clock = Clock(str(tmp_path / "probe"))
-    assert clock.arrival() == 1000
+    assert clock.arrival() == pytest.approx(1000)
     asked.clear()
     now += OFTEN / 2
     assert clock.arrival() == pytest.approx(1000 + OFTEN / 2)
     assert not asked
     now += OFTEN / 2
-    assert clock.arrival() == 1000
+    assert clock.arrival() == pytest.approx(1000)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("stall", [3.0, 0.0])
+def test_what_comes_later_has_no_earlier_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stall: float) -> None:
+    """Though a file's time is behind by a part of a tick, or the process stood still between two looks at clocks."""
+    now, mtime = [100.0], fsops.mtime
+
+    def late(path: str) -> float | None:
+        found = mtime(path)
+        now[0] += stall
+        return found
+
+    def touch(path: str) -> bool:
+        Path(path).touch()
+        os.utime(path, (5000 + now[0] // 0.0037 * 0.0037,) * 2)
+        return True
+
+    monkeypatch.setattr(fsops, "touch", touch)
+    monkeypatch.setattr(fsops, "mtime", late)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: 5000 + now[0])
+    clock = Clock(str(tmp_path / "probe"))
+    times = []
+    for _ in range(3000):
+        now[0] += 0.0013
+        times.append(clock.arrival())
+    assert times == sorted(times)
+    assert times[-1] == pytest.approx(5000 + now[0], abs=0.01)

@@ -107,6 +107,14 @@ def test_what_is_in_a_group_is_ended_with_it(tmp_path: Path, monkeypatch: pytest
     assert sleeps.returncode == -9
 
 
+def test_one_who_stood_still_looks_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups, "REMOVAL_TIMEOUT", 0.0)
+    looks = iter([False, True])
+    monkeypatch.setattr(Group, "_removed", lambda _: next(looks))
+    (tmp_path / "cgroup.procs").write_text("")
+    Group(True, dict.fromkeys(("memory", "pids"), tmp_path)).end()
+
+
 def test_what_does_not_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups, "REMOVAL_TIMEOUT", 0.0)
     monkeypatch.setattr(cgroups, "MOUNT", tmp_path)

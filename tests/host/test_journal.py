@@ -53,7 +53,7 @@ def parse(data: bytes) -> list[tuple[str, bytes]]:
 def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(str(tmp_path / "socket"))
-        made.settimeout(10)
+        made.settimeout(100)
         yield made
 
 
@@ -132,7 +132,7 @@ mount -t tmpfs none /run
 mount -t tmpfs none /var/log
 mkdir -p /run/log/journal
 {JOURNALD} & trap 'kill $!; wait' EXIT
-for _ in $(seq 1000); do [ -S /run/systemd/journal/socket ] && break; sleep 0.05; done
+for _ in $(seq 4000); do [ -S /run/systemd/journal/socket ] && break; sleep 0.05; done
 "$@"
 journalctl --sync
 journalctl -o json SPOOLD_SUBMISSION=alice-1
@@ -145,7 +145,7 @@ def test_journald_finds_a_submission(tmp_path: Path) -> None:
     """Nothing but its own record: what a client called a file is in the value of that file's field."""
     log = [sys.executable, "-c", LOGS, "/run/systemd/journal/socket", "journal", "x\nSPOOLD_SUBMISSION=alice-1\n"]
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", WITH_JOURNALD, "sh", *log]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr.decode()
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["MESSAGE"].rpartition(" ")[2] for record in records] == ["msg=running"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from spoold.host import proc
 from spoold.host.proc import Bounds, Limit, Rlimits, run, signal_name
 from spoold.model.errors import OperatorError
 
@@ -57,27 +59,25 @@ def test_stdin_is_what_was_given_and_nothing_else() -> None:
     [
         ("sleep 60", {"wall": 0.3}, Limit.WALL),
         ("trap '' TERM; while :; do :; done", {"wall": 0.3}, Limit.WALL),
-        ("echo x; sleep 60", {"wall": 30, "silence": 0.3}, Limit.SILENCE),
-        ("while :; do echo x; done", {"wall": 30, "output": 10_000}, Limit.OUTPUT),
+        ("echo x; sleep 600", {"wall": 300, "silence": 0.3}, Limit.SILENCE),
+        ("while :; do echo x; done", {"wall": 300, "output": 10_000}, Limit.OUTPUT),
         ("exec >&- 2>&-; sleep 60", {"wall": 0.3}, Limit.WALL),
     ],
 )
 def test_limits(script: str, bounds: dict[str, float], limit: Limit) -> None:
-    started = time.monotonic()
     finished = run(sh(script), Bounds(grace=0.2, **bounds))  # type: ignore[arg-type]
     assert finished.limit is limit
     assert finished.signal in ("SIGTERM", "SIGKILL")
-    assert time.monotonic() - started < 25
 
 
 def test_output_beyond_what_is_kept_is_counted_and_does_not_block() -> None:
-    finished = run(sh("head -c 5000000 /dev/zero; echo end >&2"), Bounds(wall=30, stdout=100))
+    finished = run(sh("head -c 5000000 /dev/zero; echo end >&2"), Bounds(wall=60, stdout=100))
     assert (len(finished.stdout.data), finished.stdout.total) == (100, 5_000_000)
     assert finished.stderr.data == b"end\n"
 
 
 def test_the_end_of_a_long_stream_is_kept_where_asked() -> None:
-    finished = run(sh("seq 1 100000 >&2"), Bounds(wall=30, stderr=1000, tail=100))
+    finished = run(sh("seq 1 100000 >&2"), Bounds(wall=60, stderr=1000, tail=100))
     assert finished.stderr.data.startswith(b"1\n2\n")
     assert finished.stderr.data.endswith(b"\n99999\n100000\n")
     assert b"left out" in finished.stderr.data
@@ -117,7 +117,7 @@ def test_what_is_left_of_the_group_is_killed(tmp_path: Path) -> None:
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it may end between the opening and the reading
         return False
 
 
@@ -142,18 +142,47 @@ def _command_lines() -> Iterator[bytes]:
             yield file.read_bytes()
 
 
-def test_a_grandchild_that_holds_the_pipes_does_not_hold_us() -> None:
-    started = time.monotonic()
-    assert run(sh("setsid sleep 30 & echo x"), SOON).stdout.data == b"x\n"
-    assert time.monotonic() - started < 25
+def test_a_grandchild_that_holds_the_pipes_does_not_hold_us(tmp_path: Path) -> None:
+    script = "setsid sh -c 'echo $$ >pid; exec sleep 600' & until [ -s pid ]; do sleep 0.01; done; echo x"
+    finished = run(sh(script), SOON, env={"PATH": os.environ["PATH"]}, cwd=str(tmp_path))
+    grandchild = int((tmp_path / "pid").read_text())
+    assert _alive(grandchild)
+    os.kill(grandchild, signal.SIGKILL)
+    assert (finished.ok, finished.stdout.data) == (True, b"x\n")
+
+
+def test_all_that_was_printed_is_read_also_by_one_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of it is in the pipe when the program ends."""
+    drain = proc._Supervision.drain
+    printed = b"x" * 3000 + b"end"
+
+    def late(supervision: proc._Supervision) -> None:
+        now = itertools.count(time.monotonic(), 3600.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: next(now))
+            drain(supervision)
+
+    def wait(supervision: proc._Supervision) -> None:
+        os.waitid(os.P_PID, supervision.process.pid, os.WEXITED | os.WNOWAIT)
+
+    monkeypatch.setattr(proc._Supervision, "drain", late)
+    monkeypatch.setattr(proc._Supervision, "until_the_end", wait)
+    assert run(["cat"], SOON, stdin=printed).stdout.data == printed
+
+
+def test_a_grandchild_that_goes_on_printing_does_not_hold_us(tmp_path: Path) -> None:
+    script = "setsid sh -c 'echo $$ >pid; exec yes' & until [ -s pid ]; do sleep 0.01; done"
+    assert run(sh(script), SOON, env={"PATH": os.environ["PATH"]}, cwd=str(tmp_path)).ok
+    with contextlib.suppress(ProcessLookupError):  # nobody reads what it prints any more
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_resource_limits() -> None:
-    bounds = Bounds(wall=30, rlimits=Rlimits(cpu=1))
+    bounds = Bounds(wall=250, rlimits=Rlimits(cpu=1))  # others may need the processors more
     assert run(sh("while :; do :; done"), bounds).signal == "SIGKILL"
     seen = run(
         sh("ulimit -v; ulimit -f; ulimit -n; ulimit -c"),
-        Bounds(wall=10, rlimits=Rlimits(address_space=2**30, file_size=2**20, open_files=99)),
+        Bounds(wall=60, rlimits=Rlimits(address_space=2**30, file_size=2**20, open_files=99)),
     )
     assert seen.stdout.data.split() == [b"1048576", b"2048", b"99", b"0"]
 

@@ -94,7 +94,7 @@ def plain_right(expected: bytes, printed: bytes, rules: Rules) -> bool:
 
 @pytest.mark.parametrize("sizes", [(leaps.LONGEST, stretches.PIECE), (8, 3)], ids=["as it is", "small pieces"])
 @given(pair=pairs(), rules=EVERY_RULE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_each_rule_is_what_the_spec_says(sizes: tuple[int, int], pair: tuple[bytes, bytes], rules: Rules) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for module, name, size in [
@@ -108,14 +108,12 @@ def test_each_rule_is_what_the_spec_says(sizes: tuple[int, int], pair: tuple[byt
 
 
 @given(text=st.binary() | st.lists(PARTS).map(b"".join), rules=EVERY_RULE)
-@settings(deadline=None)
 def test_what_is_expected_is_right(text: bytes, rules: Rules) -> None:
     assert first_difference(text, bytes(bytearray(text)), rules) is None
     assert walk._Walk(text, text, rules).first_difference() is None  # the quick answer has no part in it
 
 
 @given(pair=pairs(), rules=EVERY_RULE)
-@settings(deadline=None)
 def test_it_does_not_matter_which_of_both_is_expected_but_for_shares_of_it(
     pair: tuple[bytes, bytes], rules: Rules
 ) -> None:
@@ -125,7 +123,6 @@ def test_it_does_not_matter_which_of_both_is_expected_but_for_shares_of_it(
 
 
 @given(pair=pairs())
-@settings(deadline=None)
 def test_who_asks_for_less_takes_all_that_the_stricter_take(pair: tuple[bytes, bytes]) -> None:
     for stricter, laxer in [("exact", "judge0"), ("judge0", "cms"), ("cms", "dmoj"), ("dmoj", "kattis")]:
         rules = DEFAULT["exact"] if stricter == "exact" else LIKE[stricter]
@@ -138,7 +135,6 @@ def test_who_asks_for_less_takes_all_that_the_stricter_take(pair: tuple[bytes, b
 
 
 @given(expected=st.binary() | st.text().map(str.encode), printed=st.binary(), rules=EVERY_RULE)
-@settings(deadline=None)
 def test_it_is_always_text_that_can_be_printed(expected: bytes, printed: bytes, rules: Rules) -> None:
     found = first_difference(expected, printed, rules)
     if found:

@@ -7,7 +7,7 @@ import math
 import platform
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spoold.model.compare.numerals import LONGEST, number
@@ -26,7 +26,6 @@ def of_c(token: bytes) -> float | None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries read other things as numbers")
 @given(st.text(alphabet="0123456789.eE+-xXpPafn_infty", min_size=1, max_size=12).map(str.encode))
-@settings(deadline=None)
 @pytest.mark.parametrize("before", [b"", b"1", b"-0x", b"0x1."])
 def test_a_number_is_what_c_reads(before: bytes, token: bytes) -> None:
     assert number(before + token, 0, len(before + token)) == of_c(before + token)

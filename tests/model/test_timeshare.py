@@ -76,7 +76,7 @@ LENGTHS = st.lists(st.floats(0.3, 20), min_size=1, max_size=4)
 WEIGHTS = st.sampled_from([0.5, 1.0, 3.0])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     places=st.integers(1, 4),
     lengths=st.tuples(LENGTHS, LENGTHS),

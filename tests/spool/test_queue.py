@@ -15,11 +15,13 @@ from spoold.model.errors import LeaseLostError
 from spoold.model.ids import Entry
 from spoold.model.states import Kind, State
 from spoold.spool import layout
+from spoold.spool import lease as lease_module
 from spoold.spool.lease import Heartbeat, Lease
 from spoold.spool.owned import OwnedQueue
 from spoold.spool.queue import Queue
 from spoold.spool.results import MOST_SHOWN
 from tests.standins import SetClock
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -196,16 +198,17 @@ def test_a_claim_that_was_slow_renews_the_mtime_once_more(
     assert (os.stat(path).st_mtime > 1) is renewed
 
 
-def test_a_wish_is_heeded_long_before_the_next_renewal(queue: OwnedQueue) -> None:
+def test_a_wish_is_heeded_long_before_the_next_renewal(queue: OwnedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "HEED", 0.05)
     entry = claimed(queue)
     path, wish = queue.entry_path(State.RUNNING, entry), queue.path("tmp", "a.cancel")
     with noting(queue, 1000).holding(path, wish) as lease:
         os.utime(path, (1, 1))
         Path(wish).write_bytes(b"another file asks for nothing")
-        assert not lease.stop.wait(2)
+        assert not lease.stop.wait(0.3)
         os.unlink(wish)
         os.link(path, wish)
-        assert lease.stop.wait(60)
+        assert lease.stop.wait(100)
         assert (lease.cancelled, lease.lost, os.stat(path).st_mtime) == (True, False, 1)
 
 
@@ -232,10 +235,7 @@ def test_a_heartbeat_renews_in_the_background(queue: OwnedQueue) -> None:
     heartbeat = noting(queue, 0.02)
     with heartbeat.holding(path):
         os.utime(path, (1, 1))
-        for _ in range(500):
-            if os.stat(path).st_mtime > 1:
-                break
-            threading.Event().wait(0.01)
+        until(lambda: os.stat(path).st_mtime > 1)
     heartbeat.stop()
     assert os.stat(path).st_mtime > 1
     os.utime(path, (1, 1))

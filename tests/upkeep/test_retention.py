@@ -389,8 +389,8 @@ def test_quarantine_is_kept_by_its_own_age(bench: Bench) -> None:
     os.utime(bench.root / "quarantine" / "x.json@1-2.directory", (1, 1))  # which its client may do
     sweep(bench, quarantine_age=86400.0)
     assert bench.names("quarantine") == {"young.reason", "young.bytes", "x.json@1-2.directory"}
-    time.sleep(0.05)  # a file's times go by the kernel's ticks
-    sweep(bench, quarantine_age=0.001, min_age=0.0)
+    bench.wait_for_a_tick()
+    sweep(bench, quarantine_age=1e-6, min_age=0.0)
     assert bench.names("quarantine") == set()
 
 

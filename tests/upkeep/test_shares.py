@@ -11,6 +11,7 @@ import pytest
 
 from spoold.config import Settings, ShareSettings
 from spoold.host import machine
+from spoold.host.clock import Clock
 from spoold.model.retention import Amount
 from spoold.model.states import State
 from spoold.model.submission import Origin, Request
@@ -174,16 +175,42 @@ def test_a_count_goes_on_where_it_was(settings: Settings, spool: Spool, monkeypa
     assert shares._had[ONE].entries == 20
 
 
+def be_of(spool: Spool, moment: float) -> None:
+    """Have all been changed last in one moment."""
+    for place in counting.PLACES:
+        os.utime(spool.queue.path(place), (moment, moment))
+
+
+def test_what_comes_within_a_tick_of_the_clock_is_counted(
+    settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories had their times already when the last count began."""
+    monkeypatch.setattr(counting, "SOONEST", 0.0)
+    monkeypatch.setattr(counting, "REST", 0.0)
+    be_of(spool, 1.0)
+    counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(entries=1)), spool)
+    now = spool.clock.file_system()
+    monkeypatch.setattr(Clock, "file_system", lambda _: now)
+    for id_ in "ab":
+        spool.accept(id_, request(1), origin(ONE))
+        be_of(spool, now)
+        counter.step(1000.0)
+    shares = Shares(settings, spool)
+    shares.look()
+    assert shares._had[ONE].entries == 2
+
+
 def test_nothing_is_counted_where_nothing_changed(
     settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "SOONEST", 0.0)
     monkeypatch.setattr(counting, "REST", 0.0)
     spool.accept("a", request(1), origin(ONE))
+    be_of(spool, 1.0)
     counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(entries=1)), spool)
     counter.step(1000.0)
     with monkeypatch.context() as patched:
-        patched.setattr(counting, "everything", lambda _: pytest.fail("nothing was added"))
+        patched.setattr(counting, "everything", lambda *_: pytest.fail("nothing was added"))
         counter.step(1000.0)
     spool.accept("b", request(1), origin(ONE))
     counter.step(1000.0)
@@ -192,13 +219,18 @@ def test_nothing_is_counted_where_nothing_changed(
     assert shares._had[ONE].entries == 2
 
 
-def test_who_is_far_from_the_end_of_a_share_is_counted_later(settings: Settings, spool: Spool) -> None:
-    monkey = {"a": 1, "b": MIB // 2}
+def test_who_is_far_from_the_end_of_a_share_is_counted_later(
+    settings: Settings, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 100 * MIB  # others use the disk of the tests as well
+    monkeypatch.setattr(machine, "room", lambda _: machine.Room(free, 0.5, None))
     counter = Counter(msgspec.structs.replace(settings, share=ShareSettings(bytes=MIB, entries=100)), spool)
     counter.step(1000.0)
-    for id_, size in monkey.items():
+    for id_, size in {"a": 1, "b": MIB // 2}.items():
         spool.accept(id_, request(size), origin(ONE))
-        counter._ended -= counting.SOONEST + 1  # as if so much time had passed
+        free -= size
+        counter._ended = spool.clock.monotonic() - counting.SOONEST - 1  # as if so much time had passed
+        counter._took = 0.0
         counter.step(1000.0)
     shares = Shares(settings, spool)
     shares.look()
