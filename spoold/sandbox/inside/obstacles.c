@@ -33,7 +33,7 @@
 #define LONGEST 252        /* bytes of an interpreter that the kernel takes for one */
 #define PROGRAMS 200       /* files that are looked at */
 #define DEPTH 4            /* interpreters of interpreters */
-#define PATIENCE 3000      /* milliseconds for the whole look */
+#define PATIENCE 20000     /* milliseconds for the whole look: it waits for nothing, but the machine may stand still */
 #define LOOKING 500000000LL /* nanoseconds of CPU time for it: names can be many, and each can take long to look up */
 #define NEVER 1            /* nanosecond after the epoch: no program sets that, and many set 0 */
 
