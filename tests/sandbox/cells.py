@@ -13,16 +13,22 @@ from msgspec.structs import replace
 
 from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import Limits
+from spoold.sandbox import runner
 from spoold.sandbox.runner import Runner
 from tests.sandbox.conftest import AnySandbox, made_sandbox, settings_for
+from tests.waiting import PATIENCE, until
 
 Make = Callable[..., AnySandbox]
 
 
 @pytest.fixture
-def make(engine_at: str, runtime: Runtime, tmp_path: Path) -> Iterator[Make]:
-    """Yield a function that makes a sandbox with one recycled container; all are closed at the end."""
+def make(engine_at: str, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Yield a function that makes a sandbox with one recycled container; all are closed at the end.
+
+    However the machine stalls, a container is waited for that gets ready again.
+    """
     made: list[AnySandbox] = []
+    monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", PATIENCE)
 
     def _make(*, limits: Limits | None = None, **options: object) -> AnySandbox:
         settings = replace(settings_for(engine_at, str(tmp_path / str(len(made)))), limits=limits or Limits())
@@ -42,12 +48,15 @@ def go(sandbox: AnySandbox, job: Job) -> JobResult:
 
 def waiting(sandbox: AnySandbox) -> Runner[Any]:
     """Wait for the container that waits."""
-    assert sandbox._pool is not None
-    for _ in range(1200):
-        if sandbox._pool._waiting:
-            return sandbox._pool._waiting[0]
-        threading.Event().wait(0.05)
-    raise AssertionError("no container waits")
+    found: list[Runner[Any]] = []
+
+    def waits() -> bool:
+        assert sandbox._pool is not None
+        found.extend(sandbox._pool._waiting)
+        return bool(found)
+
+    until(waits, lambda: "no container waits")
+    return found[0]
 
 
 def container(sandbox: AnySandbox) -> str:

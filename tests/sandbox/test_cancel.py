@@ -235,8 +235,14 @@ def test_a_container_that_does_not_answer_is_not_waited_for(
 ) -> None:
     code, mark = marked("echo out; sleep MARK")
     going = Going(own, run_sh=code, shell=plain_shell, limits=LONG)
-    until(lambda: containers_with(api, str(tmp_path), mark))
-    (container,) = containers_with(api, str(tmp_path), mark)
+    found: list[str] = []
+
+    def begun() -> bool:
+        found.extend(containers_with(api, str(tmp_path), mark))
+        return bool(found)
+
+    until(begun)
+    (container,) = found
     api.pause(container)
     phase = going.cancel()
     assert (phase.outcome, phase.stdout, phase.signal) == (Outcome.CANCELLED, "", "SIGKILL")

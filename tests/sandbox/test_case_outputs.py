@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.model.job import JobResult
-from spoold.model.limits import MIB
+from spoold.model.limits import MIB, PhaseLimits
 from spoold.model.outputs import Output, Returned, Wanted
 from spoold.model.response import Outcome
-from tests.sandbox.conftest import RUN, make_job
+from tests.sandbox.conftest import RUN, longer, make_job
 from tests.sandbox.test_cases import All, with_cases
 
 pytestmark = pytest.mark.docker
@@ -26,11 +27,12 @@ def cases(sandbox: DockerSandbox, python_shell: str) -> Cases:
     """Return a function that runs a program on each of some words, and asks for what is in ``out``."""
 
     def _cases(
-        program: str, *words: str, together: Wanted = TOGETHER, limits: object = RUN, **parts: object
+        program: str, *words: str, together: Wanted = TOGETHER, limits: PhaseLimits = RUN, **parts: Any
     ) -> tuple[JobResult, All]:
         made = {"main.py": program.encode()}
-        job = make_job("exec python3 main.py $1", shell=python_shell, files=made, outputs=together, **parts)  # type: ignore[arg-type]
-        job = with_cases(replace(job, run=limits), *words)
+        each: Sequence[PhaseLimits] = parts.pop("each", ())
+        job = make_job("exec python3 main.py $1", shell=python_shell, files=made, outputs=together, **parts)
+        job = with_cases(replace(job, run=limits), *words, limits=each)
         asked = [Output(path="out/**", required=True)]
         job = replace(job, cases=[replace(case, outputs=asked) for case in job.cases])
         judge = All()
@@ -140,15 +142,20 @@ ENDED = """
 import os, sys, time
 os.mkdir("out"); open("out/a", "w").write("before")
 if sys.argv[1] == "memory": x = bytearray(900 << 20)
-if sys.argv[1] == "time": time.sleep(60)
+if sys.argv[1] == "time": time.sleep(600)
 if sys.argv[1] == "killed": os.kill(os.getpid(), 9)
 """
 
 
 def test_files_come_back_whatever_ended_a_case(cases: Cases) -> None:
     """But for want of memory there may be none with which to read them, and then it is told."""
-    short = replace(RUN, time=10.0, memory=64 * MIB)
-    result, judge = cases(ENDED, "time", "fine", "memory", "killed", limits=short)
+    little = replace(RUN, memory=64 * MIB)
+
+    def ended(times: float) -> tuple[JobResult, All]:
+        short = replace(little, time=1.5 * times)
+        return cases(ENDED, "time", "fine", "memory", "killed", each=[short, little, little, little])
+
+    result, judge = longer(ended, lambda both: found(both[0].of_cases[0]))
     assert judge.outcomes == [Outcome.TIME_LIMIT, Outcome.OK, Outcome.MEMORY_LIMIT, Outcome.SIGNALLED]
     assert [found(result.of_cases[n]) for n in (0, 1, 3)] == [{"out/a": b"before"}] * 3
     assert bool(found(result.of_cases[2])) is not bool(judge.notes[2])

@@ -28,13 +28,11 @@ from spoold.model.limits import MIB, Limits
 from spoold.sandbox import RunCancelledError, root
 from spoold.sandbox.facts import LINE
 from spoold.sandbox.stream import BrokenError
-from tests.engines import SLOWNESS
 from tests.rights import in_child
 from tests.sandbox.conftest import RUN, Mode, Run, make_job, settings_for
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.docker
-PATIENCE = 60.0 * SLOWNESS  # seconds
 Make = Callable[[Runtime], DockerSandbox]
 
 
@@ -71,7 +69,7 @@ def start(
     """Run ``script`` in a thread."""
     cancelled = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    job = make_job(script, shell=shell, limits=replace(RUN, time=60, cpu_time=60))
+    job = make_job(script, shell=shell, limits=replace(RUN, time=600, cpu_time=600))
     future: concurrent.futures.Future[JobResult] = pool.submit(sandbox.run, job, lambda *_: None, cancelled)
     pool.shutdown(wait=False)
     return future, cancelled
@@ -87,7 +85,7 @@ def running(api: docker.APIClient, spool: Path) -> str:
 
     def runs() -> bool:
         try:
-            return any("sleep 60" in str(api.top(found)["Processes"]) for found in left(api, spool))
+            return any("sleep 600" in str(api.top(found)["Processes"]) for found in left(api, spool))
         except docker.errors.APIError:  # it is not started yet
             return False
 
@@ -120,7 +118,7 @@ def test_nothing_is_left_after_errors(
 
 
 def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str) -> None:
-    future, cancelled = start(own, "sleep 60", plain_shell)
+    future, cancelled = start(own, "sleep 600", plain_shell)
     running(api, tmp_path)
     cancelled.set()
     with pytest.raises(RunCancelledError):
@@ -132,7 +130,7 @@ def test_a_cancelled_run_ends_soon(own: DockerSandbox, api: docker.APIClient, tm
 def test_a_container_that_is_lost_is_ours_and_temporary(
     own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str, *, removed: bool
 ) -> None:
-    future, _ = start(own, "sleep 60", plain_shell)
+    future, _ = start(own, "sleep 600", plain_shell)
     container = running(api, tmp_path)
     api.remove_container(container, force=True) if removed else api.kill(container)
     with pytest.raises(TemporaryError, match="the sandbox was lost"):
@@ -307,7 +305,7 @@ def test_images_that_nobody_uses_any_more_are_removed(
 def test_memory_that_kills_the_supervisor_too_is_still_the_jobs_limit(
     own: DockerSandbox, api: docker.APIClient, tmp_path: Path, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    future, _ = start(own, "sleep 60", plain_shell)
+    future, _ = start(own, "sleep 600", plain_shell)
     found = running(api, tmp_path)
     state = {"State": {"OOMKilled": True, "Running": False}}
     monkeypatch.setattr(docker.APIClient, "inspect_container", lambda *_: state)

@@ -19,9 +19,10 @@ from spoold.model.errors import TemporaryError
 from spoold.model.job import Runtime
 from spoold.sandbox import Sandbox, lifecycle
 from spoold.sandbox.lifecycle import EngineMonitor
+from tests.waiting import until
 
 PATIENCE = 0.3  # seconds for one answer
-LONG = 60.0  # seconds for which an engine hangs at most
+LONG = 200.0  # seconds for which an engine hangs at most
 CALLS: dict[str, Callable[[docker.APIClient], object]] = {
     "info": lambda api: api.info(),
     "create": lambda api: api.create_container("image"),
@@ -47,15 +48,13 @@ def address(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         yield path
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60)  # it would wait for ever
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_ends(address: Path, call: str) -> None:
     hangs = DockerConnection(f"unix://{address}")
     hangs._version = "1.41"  # else it is this that is asked for in vain
-    began = time.monotonic()
     with pytest.raises(TemporaryError), hangs.client() as api:
         CALLS[call](api)
-    assert time.monotonic() - began < PATIENCE + 20
 
 
 class Hanging:
@@ -63,11 +62,12 @@ class Hanging:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
-        self.prepared = 0
+        self.prepared = self.ended = 0
 
     def prepare(self) -> None:
         self.prepared += 1
         self.gate.wait(LONG)
+        self.ended += 1
 
     def close(self) -> None:
         self.gate.set()
@@ -88,11 +88,10 @@ def life(hanging: Hanging, runtime: Runtime) -> Iterator[EngineMonitor]:
 
 
 def test_who_looks_for_an_engine_that_hangs_is_not_held_up(life: EngineMonitor, hanging: Hanging) -> None:
-    began = time.monotonic()
     for _ in range(5):
         life.look()
-    assert time.monotonic() - began < LONG / 2
     assert not life.ready.is_set()
+    assert not hanging.ended, "nobody waited for it"
     hanging.gate.set()
     assert life.ready.wait(LONG)
     assert hanging.prepared == 1
@@ -109,10 +108,11 @@ def test_many_whose_jobs_an_engine_lost_have_it_checked_once_more_for_all(
 
     monkeypatch.setattr(lifecycle, "time", SimpleNamespace(monotonic=monotonic))
     askers = [threading.Thread(target=life.check) for _ in range(8)]
-    for asker in askers:
+    askers[0].start()
+    until(lambda: hanging.prepared)
+    for asker in askers[1:]:
         asker.start()
-    while not (hanging.prepared and len(asked) == len(askers) + 1):  # each has asked, and the first began
-        time.sleep(0.01)
+    until(lambda: len(asked) == len(askers) + 1)  # each has asked, and the first began before
     hanging.gate.set()
     for asker in askers:
         asker.join()

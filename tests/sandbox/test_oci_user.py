@@ -14,7 +14,7 @@ import pytest
 from spoold.engines.oci.sandbox import OciSandbox
 from spoold.host import cgroups
 from spoold.model.limits import MIB
-from tests.sandbox.conftest import Mode
+from tests.sandbox.conftest import FORKS, Mode
 from tests.sandbox.ordinary import as_user, lines, user
 
 __all__ = ["as_user", "user"]  # fixtures
@@ -75,7 +75,7 @@ def test_jobs_have_users_of_their_own_and_limits_that_hold(
             "holds": holds,
             "works": lines(sandbox, "id -u; df --output=size /dev/shm | tail -n 1", plain_shell),
             "memory": lines(sandbox, "x=x; while :; do x=$x$x; done", plain_shell, memory=64 * MIB),
-            "forks": lines(sandbox, "for i in {1..60}; do sleep 60 & done", plain_shell, time=1.5),
+            "forks": lines(sandbox, FORKS, plain_shell),
             "root": lines(sandbox, "/spoold/sbin/supervisor 1; touch /x /nix/store/x; ls /proc/1/fd", plain_shell),
             "left": len(list(Path(sandbox._place.path).glob("spoold-*"))),
         }

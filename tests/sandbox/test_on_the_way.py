@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -17,7 +18,7 @@ from spoold.model.response import Outcome, Phase
 from spoold.sandbox import RunCancelledError, runner
 from spoold.sandbox.facts import TAIL
 from tests.engines import SLOWNESS
-from tests.sandbox.conftest import RUN, AnySandbox, Mode, made_sandbox, make_job, settings_for
+from tests.sandbox.conftest import RUN, AnySandbox, Mode, longer, made_sandbox, make_job, settings_for
 from tests.sandbox.test_cancel import containers_with, marked
 from tests.waiting import PATIENCE
 
@@ -52,7 +53,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kept", [1000, 65536, 8 * MIB])
 def test_the_ends_come_while_it_runs(sandbox: AnySandbox, plain_shell: str, kept: int) -> None:
-    told = Told(lambda phase: phase.stderr != "")
+    told = Told(lambda phase: (phase.stdout_bytes, phase.stderr_bytes) == (len(SEQ), 5))
     limits = replace(LONG, stdout=kept)
     script = "seq 1 40000; echo oops >&2; sleep 600"
     with pytest.raises(RunCancelledError):
@@ -79,29 +80,39 @@ def test_compiling_is_told_too(sandbox: AnySandbox, plain_shell: str) -> None:
 
 
 def test_it_is_told_again_and_again(sandbox: AnySandbox, plain_shell: str) -> None:
-    told = Told(lambda phase: phase.stdout.count("\n") >= 5)
+    sizes: list[int] = []
+
+    def again(phase: Phase) -> bool:
+        sizes.append(len(phase.stdout))
+        return len(set(sizes)) == 2
+
     with pytest.raises(RunCancelledError):
-        told.run(sandbox, make_job("while echo tick; do sleep 0.5; done", shell=plain_shell, limits=LONG))
-    sizes = [len(phase.stdout) for _, phase in told.so_far]
-    assert sizes == sorted(set(sizes))
-    assert len(sizes) >= 2
+        Told(again).run(sandbox, make_job("while echo tick; do sleep 0.5; done", shell=plain_shell, limits=LONG))
+    assert sizes == sorted(sizes)
 
 
 @pytest.mark.parametrize(
     ("script", "limits", "outcome"),
     [
-        ("yes", replace(RUN, time=4.0 * SLOWNESS, cpu_time=600.0), Outcome.TIME_LIMIT),
-        ("yes", replace(RUN, time=600.0, cpu_time=3.0), Outcome.CPU_LIMIT),
-        ("yes & while :; do :; done", replace(RUN, time=600.0, cpu_time=3.0), Outcome.CPU_LIMIT),
-        ("yes & sleep 4; head -c 200000000 /dev/zero >file", replace(LONG, file_size=256 * MIB), Outcome.MEMORY_LIMIT),
-        ("sleep 4; yes", replace(LONG, on_output_limit="end"), Outcome.OUTPUT_LIMIT),
+        ("yes", {"time": 2.0}, Outcome.TIME_LIMIT),
+        ("yes", {"cpu_time": 3.0}, Outcome.CPU_LIMIT),
+        ("yes & while :; do :; done", {"cpu_time": 3.0}, Outcome.CPU_LIMIT),
+        ("yes & sleep SECONDS; head -c 200000000 /dev/zero >file", {"file_size": 256 * MIB}, Outcome.MEMORY_LIMIT),
+        ("echo; sleep SECONDS; yes", {"on_output_limit": "end"}, Outcome.OUTPUT_LIMIT),
     ],
 )
 def test_who_floods_is_limited_as_ever(
-    sandbox: AnySandbox, plain_shell: str, script: str, limits: object, outcome: Outcome
+    sandbox: AnySandbox, plain_shell: str, script: str, limits: dict[str, Any], outcome: Outcome
 ) -> None:
-    told = Told(lambda _: False)
-    result = told.run(sandbox, make_job(script, shell=plain_shell, limits=limits))  # type: ignore[arg-type]
+    def flood(times: float) -> tuple[Told, JobResult]:
+        told = Told(lambda _: False)
+        more = {
+            name: each * times * SLOWNESS if name in ("time", "cpu_time") else each for name, each in limits.items()
+        }
+        code = script.replace("SECONDS", str(2.0 * times))
+        return told, told.run(sandbox, make_job(code, shell=plain_shell, limits=replace(LONG, **more)))
+
+    told, result = longer(flood, lambda both: both[0].so_far)
     assert result.run.outcome is outcome
     assert told.phases["run"] == result.run
     assert told.so_far
@@ -128,22 +139,31 @@ def test_what_is_no_text_is_told_in_base64(sandbox: AnySandbox, plain_shell: str
 
 
 def test_its_container_serves_others_as_ever(
-    engine_at: str, runtime: Runtime, tmp_path: Path, plain_shell: str
+    engine_at: str, runtime: Runtime, tmp_path: Path, plain_shell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mode: Mode = "recycled"
     own = made_sandbox(settings_for(engine_at, str(tmp_path), waiting=1, mode=mode), runtime)
+    monkeypatch.setattr(runner, "CLEANUP_TIMEOUT", PATIENCE)
     try:
         own.prepare()
-        for _ in range(3):
+        jobs = 0
+
+        def flood(times: float) -> Told:
+            nonlocal jobs
+            jobs += 1
             told = Told(lambda _: False)
-            result = told.run(own, make_job("yes & sleep 3; kill $!", shell=plain_shell))
+            result = told.run(own, make_job(f"yes & sleep {2 * times}; kill $!", shell=plain_shell, limits=LONG))
             assert result.run.outcome is Outcome.OK
-            assert told.so_far
+            return told
+
+        for _ in range(3):
+            assert longer(flood, lambda told: told.so_far).so_far
+            jobs += 1
             assert (
                 own.run(make_job("ls /job; echo hi", shell=plain_shell), lambda *_: None, threading.Event()).run.stdout
                 == "run.sh\nhi\n"
             )
-        assert (own.counts.reused, own.counts.died) == (6, 0)
+        assert (own.counts.reused, own.counts.died) == (jobs, 0)
     finally:
         own.close()
 

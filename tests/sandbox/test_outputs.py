@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from spoold.model.limits import MIB
 from spoold.model.outputs import Output, Wanted
 from spoold.model.response import Outcome
 from tests.returned import contents
-from tests.sandbox.conftest import RUN, AnySandbox, Run
+from tests.sandbox.conftest import RUN, AnySandbox, Run, longer
 from tests.sandbox.test_cancel import LONG, Going, has_process, marked, patient
 from tests.waiting import until
 
@@ -45,7 +46,7 @@ LATER = "echo before >a.txt; printf x >b.txt; "
     [
         ("exit 3", {}, Outcome.NONZERO_EXIT),
         ("kill -9 $$", {}, Outcome.SIGNALLED),
-        ("sleep 60", {"time": 0.3}, Outcome.TIME_LIMIT),
+        ("sleep 600", {"time": 0.3}, Outcome.TIME_LIMIT),
         ("while :; do :; done", {"cpu_time": 0.3}, Outcome.CPU_LIMIT),
         ("x=y; while :; do x=$x$x; done", {}, Outcome.MEMORY_LIMIT),
         ("while echo y; do :; done", {"on_output_limit": "end"}, Outcome.OUTPUT_LIMIT),
@@ -53,11 +54,16 @@ LATER = "echo before >a.txt; printf x >b.txt; "
     ],
 )
 def test_files_come_back_whatever_ended_the_program(
-    run: Run, script: str, limits: dict[str, object], outcome: Outcome
+    run: Run, script: str, limits: dict[str, Any], outcome: Outcome
 ) -> None:
-    done = run(LATER + script, limits=replace(RUN, **limits), outputs=wanted("*.txt"))
-    assert done.run.outcome is outcome
-    assert contents(done.outputs) == {"a.txt": b"before\n", "b.txt": b"x"}
+    written = {"a.txt": b"before\n", "b.txt": b"x"}
+
+    def ended(times: float) -> tuple[object, dict[str, bytes]]:
+        more = {name: each * times if name in ("time", "cpu_time") else each for name, each in limits.items()}
+        done = run(LATER + script, limits=replace(RUN, **more), outputs=wanted("*.txt"))
+        return done.run.outcome, contents(done.outputs)
+
+    assert longer(ended, lambda found: found[1] == written) == (outcome, written)
 
 
 def test_no_file_comes_back_where_nothing_ran(run: Run) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from spoold.model.job import Runtime
-from spoold.model.response import Outcome
+from spoold.model.response import Outcome, Phase
 from spoold.nix.build import NixBuilder
 from tests.conftest import build_shell
 from tests.overhears import listening
-from tests.sandbox.conftest import Run
+from tests.sandbox.conftest import Run, longer
 
 pytestmark = [
     pytest.mark.docker,
@@ -41,9 +41,11 @@ def slow_shell(request: pytest.FixtureRequest) -> str:
 def test_nobody_else_reads_the_environment_and_the_input_of_a_job(run: Run, slow_shell: str, tmp_path: Path) -> None:
     variable, odd, large, stdin, content, argument = (uuid.uuid4().hex for _ in range(6))
     words = (variable, odd, large, stdin, content)
-    with listening(*(word[::-1] for word in (*words, argument)), log=tmp_path / "heard") as found:
-        phase = run(
-            "#!/bin/sh\nsleep 0.5; cat; cat file; env -0 | sort -z | tr '\\0' '\\n' | cut -c -40",
+    heard = ""
+
+    def ran(times: float) -> Phase:
+        return run(
+            f"#!/bin/sh\nsleep {0.5 * times}; cat; cat file; env -0 | sort -z | tr '\\0' '\\n' | cut -c -40",
             shell=slow_shell,
             compile_sh="sleep 0.5",
             env={"TOKEN": variable, "a-b": odd, "LARGE": large + "x" * 120_000},
@@ -51,7 +53,15 @@ def test_nobody_else_reads_the_environment_and_the_input_of_a_job(run: Run, slow
             files={"file": content.encode()},
             args=(argument,),
         ).run
+
+    def overheard(_: Phase) -> bool:
+        nonlocal heard
         heard = found()
+        return argument in heard
+
+    with listening(*(word[::-1] for word in (*words, argument)), log=tmp_path / "heard") as found:
+        phase = longer(ran, overheard)
+        overheard(phase)
     assert phase.outcome is Outcome.OK, phase.stderr
     assert f"TOKEN={variable}" in phase.stdout
     assert "__spoold_" not in phase.stdout

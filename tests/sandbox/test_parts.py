@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import select
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 from spoold.sandbox.facts import AHEAD, JOB_UID, SOCKET
 from tests.sandbox import inside
 from tests.sandbox.inside import Parts
+from tests.sandbox.test_supervisor import child_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 
@@ -241,6 +245,34 @@ def test_whatever_a_job_left_is_looked_at_in_time_and_bounds(parts: Parts, work:
         count, *told = parts(f"obstacles run.sh {code}").split(" ")
         assert int(count) <= 4
         assert bool(told) == (count != "0")
+
+
+def test_a_look_that_the_machine_holds_up_tells_all_the_same(parts: Parts, work: Path) -> None:
+    """It has half a second of CPU time, however long that takes."""
+    for name in ("run.sh", *map(str, range(199))):
+        (work / name).write_text("#!/none\n")
+        (work / name).chmod(0o755)
+    told = parts("obstacles run.sh 127")
+    assert told != "0"
+    supervisor = child_of(parts.process.pid)
+    while (looker := stopped_below(parts, supervisor, "obstacles run.sh 127")) is None:
+        assert parts.answer() == told  # it had ended before it was seen
+    time.sleep(3.5)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(looker, signal.SIGCONT)
+    assert parts.answer() == told
+
+
+def stopped_below(parts: Parts, supervisor: int, order: str) -> int | None:
+    """Give an order; return the process that the supervisor starts for it, which is stopped, None where it was late."""
+    parts.say(order)
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    while not (found := children.read_text().split()):
+        if parts.has_answered():
+            return None
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(found[0]), signal.SIGSTOP)
+    return None if parts.has_answered(0.3) else int(found[0])
 
 
 PIECES = [b"\r", b"\0", b"\n", b" ", b"/", b"=", b"-S", b"#!", b"\x7f" + b"\xff" * 7, b"\xff" * 8, b"A" * 5000]

@@ -21,6 +21,7 @@ from spoold.model.response import Outcome
 from spoold.sandbox import RunCancelledError, runner
 from tests.sandbox.cells import Make, container, go, make, waiting
 from tests.sandbox.conftest import RUN, make_job, settings_for
+from tests.waiting import until
 
 __all__ = ["make"]  # a fixture
 pytestmark = pytest.mark.docker
@@ -227,8 +228,11 @@ def test_what_a_job_left_in_a_cycle_of_sockets_is_not_the_next_ones_memory(
 
         def look(name: str, _: object, pid: int = pid) -> None:
             if name == "compile":  # the next one has just begun
-                is_there = os.path.exists(f"/proc/{pid}")  # or it was replaced, since the memory was not free in time
-                held.append(files_in_memory(pid) if is_there else 0)
+                try:
+                    held.append(files_in_memory(pid))
+                except (FileNotFoundError, ProcessLookupError):  # it was replaced: the memory was not free in time
+                    until(lambda: not os.path.exists(f"/proc/{pid}"))
+                    held.append(0)
 
         sandbox.run(make_job("true", compile_sh="true", shell=plain_shell), look, threading.Event())
         assert len(held) == count + 1
@@ -283,7 +287,8 @@ def test_a_container_that_is_not_ready_again_in_time_is_replaced(
     assert sandbox._pool is not None
     slow = sandbox._pool._waiting[0]
     while slow.due:
-        assert slow.alive()
+        with sandbox._pool._change:  # its threads look too
+            assert slow.alive()
     (mother,) = map(int, Path(f"/proc/{slow.transport.pid}/task/{slow.transport.pid}/children").read_text().split())
     os.kill(mother, signal.SIGSTOP)  # she makes no other cell after this job
     try:

@@ -26,7 +26,7 @@ from spoold.model.limits import MIB
 from spoold.model.response import Outcome
 from spoold.sandbox.facts import HOLDERS, JOB_UID
 from tests import setups
-from tests.sandbox.conftest import RUN, Mode, make_job, settings_for
+from tests.sandbox.conftest import FORKS, RUN, Mode, make_job, settings_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.nix]
 
@@ -87,9 +87,7 @@ def it_works(sandbox: DockerSandbox, shell: str) -> None:
         sandbox, "grep -c localhost /etc/hosts; TZ=Asia/Tokyo date -d @0 +%H; df --output=size /dev/shm", shell
     ).run
     assert named.stdout.split() == ["2", "09", "1K-blocks", str(sandbox.plan.settings.limits.room // 1024)]
-    few = replace(RUN, memory=64 * MIB, time=1.5)  # bash tries for seconds
-    forks = go(sandbox, "for i in {1..60}; do sleep 60 & done; echo never", shell, run=few).run
-    assert "Resource temporarily unavailable" in forks.stderr
+    assert "Resource temporarily unavailable" in go(sandbox, FORKS, shell).run.stderr
 
 
 def test_users_of_containers_are_others_than_the_hosts(make: Make, remapped: str, plain_shell: str, mode: Mode) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoold.engines.docker.framing import Attached
@@ -35,11 +35,13 @@ def sent(value: object) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_encoded_is_decoded(value: object) -> None:
     assert wire.decode(wire.encode(value), depth=20) == value
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
     try:

@@ -34,7 +34,7 @@
 #define LONGEST 252        /* bytes of an interpreter's name, which the kernel accepts */
 #define PROGRAMS 200       /* files that are looked at, at most */
 #define DEPTH 4            /* interpreters of interpreters, at most */
-#define PATIENCE 3000      /* milliseconds for the whole look */
+#define PATIENCE 20000     /* milliseconds for the whole look: it waits for nothing, but the machine may stand still */
 #define LOOKING 500000000LL /* nanoseconds of CPU time for it: there can be many names, and each can take long */
 #define NEVER 1            /* nanosecond after the epoch: no program sets that time, and many set 0 */
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,15 +55,28 @@ class Parts:
     """Parts of the supervisor that obey."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+        self.process = process
 
     def __call__(self, order: str) -> str:
         """Return the answer to an order."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{order}\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().rstrip("\n")
+        self.say(order)
+        return self.answer()
+
+    def say(self, order: str) -> None:
+        """Give an order."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{order}\n")
+        self.process.stdin.flush()
+
+    def has_answered(self, patience: float = 0.0) -> bool:
+        """Tell whether the answer to an order comes in so many seconds."""
+        assert self.process.stdout
+        return bool(select.select([self.process.stdout], [], [], patience)[0])
+
+    def answer(self) -> str:
+        """Return the next answer."""
+        assert self.process.stdout
+        return self.process.stdout.readline().rstrip("\n")
 
     def numbers(self, order: str) -> list[int]:
         """Return the numbers of an answer."""
