@@ -59,16 +59,19 @@ class Spill:
         self.size = size
 
     def pieces(self, at: int, size: int) -> Iterator[bytes]:
-        """Yield ``size`` bytes from ``at`` on, which are there."""
+        """Yield ``size`` bytes from ``at`` on. Raises :class:`EOFError` where they are not all there, as once closed."""
         end = at + size
         while at < end:
             most = min(PIECE, end - at)
             piece = bytes(self._few[at : at + most]) if self._file < 0 else os.pread(self._file, most, at)
+            if not piece:
+                raise EOFError(f"{end - at} bytes are missing of what was spilled")
             yield piece
             at += len(piece)
 
     def close(self) -> None:
         """Forget all. May be repeated."""
         self._few = bytearray()
+        self._file = -1  # the number of the descriptor may be another file's by now
         if self._forget:
             self._forget()

@@ -47,6 +47,18 @@ def test_what_was_added_is_read_from_any_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", [10, 100])
+def test_bytes_that_are_missing_are_not_waited_for(tmp_path: Path, size: int) -> None:
+    kept = Spill(str(tmp_path), ".x")
+    kept.add(bytes(size))
+    with pytest.raises(EOFError, match="1 bytes are missing"):
+        list(kept.pieces(0, size + 1))
+    kept.close()
+    with pytest.raises(EOFError, match=f"{size} bytes are missing"):
+        list(kept.pieces(0, size))
+
+
+@pytest.mark.usefixtures("small")
 def test_little_is_in_memory_and_the_file_has_no_name(tmp_path: Path) -> None:
     kept = Spill(str(tmp_path), ".x")
     kept.add(bytes(10))
