@@ -59,7 +59,7 @@ class Spill:
         self.size = size
 
     def pieces(self, at: int, size: int) -> Iterator[bytes]:
-        """Yield ``size`` bytes from ``at`` on. Raise :class:`EOFError` where some are missing, as all are once closed."""
+        """Yield ``size`` bytes from ``at``. Raise :class:`EOFError` where some are missing, as all are once closed."""
         end = at + size
         while at < end:
             most = min(PIECE, end - at)
