@@ -7,22 +7,25 @@ job the id, the name, the state, and the process group.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.waiting import end, until
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-PATIENCE = 60.0
 STAND_IN = '''\
 #!{python}
 """Stands for squeue, sbatch and scancel, and runs the jobs: `run ID` is one."""
@@ -176,14 +179,20 @@ class StandIn:
 
     def jobs(self) -> dict[str, dict[str, object]]:
         """Return all jobs, by id."""
-        import json  # noqa: PLC0415
-
         path = self._here / "jobs.json"
         found: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.exists() else {}
         return found
 
     def stop(self) -> None:
-        """End its jobs."""
+        """End its jobs; first of all those that would begin when others have ended."""
+        with (self._here / "lock").open("w") as lock:  # as the program itself has it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            jobs = self.jobs()
+            for job in jobs.values():
+                if job["state"] == "PENDING":
+                    job["state"] = "CANCELLED"
+            (self._here / "jobs.json.new").write_text(json.dumps(jobs))
+            (self._here / "jobs.json.new").rename(self._here / "jobs.json")
         for job in self.jobs().values():
             if job["state"] in ("RUNNING", "COMPLETING") and isinstance(job["pid"], int):
                 with contextlib.suppress(ProcessLookupError):
@@ -261,18 +270,19 @@ class Real:
         self.start_controller("-c")
         for name in self._nodes:
             self.start_node(name)
-        deadline = time.monotonic() + PATIENCE
-        while len(set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) < len(self._nodes):
-            assert time.monotonic() < deadline, "the nodes did not become idle"
-            time.sleep(0.05)
+        until(
+            lambda: set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()) >= {*self._nodes},
+            lambda: f"the nodes did not become idle: {self.run('sinfo', '-N')}",
+        )
 
     def start_controller(self, *options: str) -> None:
         """Start slurmctld."""
         self.run("slurmctld", *options)
+        self._await("slurmctld")
 
     def kill_controller(self) -> None:
-        """Kill slurmctld, as a crash would."""
-        os.kill(self._pid("slurmctld"), signal.SIGKILL)
+        """Kill slurmctld, as a crash would; its port and its state are free then."""
+        self._kill("slurmctld")
 
     def keep_state(self) -> None:
         """Keep what slurmctld has saved by now, for :meth:`forget`."""
@@ -286,10 +296,11 @@ class Real:
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node."""
         self.run("slurmd", "-N", name)
+        self._await(f"slurmd.{name}")
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node; its jobs go on."""
-        os.kill(self._pid(f"slurmd.{name}"), signal.SIGKILL)
+        self._kill(f"slurmd.{name}")
 
     def run(self, *argv: str, user: str | None = None) -> str:
         """Run one of its programs, as another user where one is named; return what it printed."""
@@ -308,7 +319,20 @@ class Real:
         return done.stdout
 
     def _pid(self, daemon: str) -> int:
-        return int((self._here / "run" / f"{daemon}.pid").read_text())
+        return int(self._pid_file(daemon).read_text())
+
+    def _pid_file(self, daemon: str) -> Path:
+        return self._here / "run" / f"{daemon}.pid"
+
+    def _await(self, daemon: str) -> None:
+        """Wait until a daemon that was started has written down its number: its parent may have ended before."""
+        log = self._here / "log" / f"{daemon}.log"
+        written = self._pid_file(daemon)
+        until(lambda: written.exists() and written.read_text().strip(), lambda: log.read_text()[-2000:])
+
+    def _kill(self, daemon: str) -> None:
+        end(self._pid(daemon), signal.SIGKILL)
+        self._pid_file(daemon).unlink()
 
     def stop(self) -> None:
         """Cancel all jobs, wait for their step daemons, then stop the daemons."""
@@ -316,12 +340,10 @@ class Real:
             for job in self.run("squeue", "-h", "-o", "%A").split():
                 self.run("scancel", "--full", "--signal=KILL", job)
                 self.run("scancel", job)
-        deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(AssertionError, FileNotFoundError):
-            while self.run("squeue", "-h").strip() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda: not self.run("squeue", "-h").strip())
         for daemon in (*(f"slurmd.{name}" for name in self._nodes), "slurmctld", "munged"):
-            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
         for name in self._nodes:
@@ -337,12 +359,10 @@ def _without(conf: str, others: str) -> str:
 
 
 def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        os.kill(pid, 0)  # raises once it is gone
-        time.sleep(0.05)
-    os.kill(pid, signal.SIGKILL)
+    try:
+        end(pid)
+    except AssertionError:
+        end(pid, signal.SIGKILL)
 
 
 def _user() -> str:
@@ -352,11 +372,16 @@ def _user() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Return ports that are free, and that the kernel gives nobody who asks it for any, until they are taken."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in random.sample(range(lowest // 2, lowest), lowest // 2):
+        with contextlib.suppress(OSError), socket.socket() as each:
+            each.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @contextlib.contextmanager
