@@ -21,10 +21,12 @@ from pathlib import Path
 from spoold.engines.docker.connection import DockerConnection
 from spoold.host import accounts
 from spoold.model.errors import OperatorError, TemporaryError
-from tests.engines import REPOSITORY, unavailable
+from tests.engines import REPOSITORY, SLOWNESS, unavailable
+from tests.waiting import until
 
-PATIENCE = 60.0  # seconds until an engine answers
+PATIENCE = 200.0 * SLOWNESS  # seconds until an engine answers, and until it has ended
 ROOTLESS_USER = "spoold-rootless"
+USER_IN_USE = 8  # exit code, see userdel(8)
 REMAPPED_USER = "dockremap"  # as dockerd calls it
 
 
@@ -124,7 +126,14 @@ def _gone_at_the_end(user: str) -> Iterator[bool]:
         yield there
     finally:
         if not there and accounts.uid_of(user) is not None:
-            subprocess.run(["userdel", user], check=True, capture_output=True)
+            until(lambda: _is_removed(user))
+
+
+def _is_removed(user: str) -> bool:
+    """Remove a user; False while a process of theirs is still there, as of an engine that was killed a moment ago."""
+    done = subprocess.run(["userdel", user], check=False, capture_output=True, text=True)
+    assert done.returncode in (0, USER_IN_USE), done.stderr
+    return done.returncode == 0
 
 
 def _lines(file: str) -> list[str]:
