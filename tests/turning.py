@@ -65,6 +65,6 @@ def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100")
     """Run spoolctl as a program; return what it said, with ``--json`` without what it said to people."""
     command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
     environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if "--json" in arguments else done.stdout + done.stderr
