@@ -91,7 +91,7 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     yield Settings(
         nix=NixSettings(state=str(state), system=SYSTEM),
         nixpkgs={"default": str(nixpkgs_debian)},
-        builder=BuilderSettings(limits=BuildLimits(evaluation_time=60 * engines.SLOWNESS)),
+        builder=BuilderSettings(limits=BuildLimits(evaluation_time=600 * engines.SLOWNESS)),
     )
     if not given:
         engines.remove_store(state)
