@@ -175,7 +175,8 @@ class StandIn:
 
     def feel(self, command: str, mood: str) -> None:
         """Have a command fail, hang, lie (that there is nothing) or babble; or work again, with ``""``."""
-        (self._here / f"mood.{command}").write_text(mood)
+        (self._here / "mood.new").write_text(mood)
+        (self._here / "mood.new").rename(self._here / f"mood.{command}")  # in one step: it may run now
 
     def jobs(self) -> dict[str, dict[str, object]]:
         """Return all jobs, by id."""
@@ -226,7 +227,8 @@ class Real:
         for name in ("state/ctld", "log", "run"):
             (here / name).mkdir(parents=True)
         self.variables = {"PATH": self._path, "SLURM_CONF": str(here / "slurm.conf")}
-        self._nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        # Groups on this host are called by the node, and another process of tests may have a cluster as well.
+        self._nodes = [f"p{os.getpid()}n{number}" for number in range(1, nodes + 1)]
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])

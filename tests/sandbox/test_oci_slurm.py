@@ -78,7 +78,7 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
 
 def left(user: pwd.struct_passwd) -> list[Path]:
     """Return the groups that are there of a user's jobs, and what the Prolog made elsewhere."""
-    found = [*cgroups.MOUNT.glob(f"*/slurm_n1/uid_{user.pw_uid}")]
+    found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
     return found + [place / cgroups.OF_JOBS for place in cgroups.trees("").values() if (place / "jobs").exists()]
 
 
