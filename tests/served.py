@@ -32,6 +32,7 @@ from tests.engines import SLOWNESS
 
 PATIENCE = 300.0 * SLOWNESS
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
+SETTLE = 6.0  # seconds; where cp stands still before it writes, the file is empty, and would be refused after that
 # Longer than a machine stalls now and then: a job that is begun anew is not where its test looks for it.
 LEASE = LeaseSettings(renewal=0.5, limit=8.0, check=0.5, pause=0.5)
 
@@ -44,7 +45,7 @@ class Served:
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=lease, gc=EVERYTHING_UNUSED
+            settings, spool=SpoolSettings(path=str(self.spool), settle=SETTLE), lease=lease, gc=EVERYTHING_UNUSED
         )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
