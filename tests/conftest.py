@@ -29,6 +29,7 @@ from spoold.spool import layout
 from tests import engines, plain
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
+FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
 SYSTEM = f"{os.uname().machine}-linux"
 
 
@@ -45,6 +46,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+        # The first of a session makes what all of them use: a store, with what it takes from packages.
+        if item.get_closest_marker("nix") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)
