@@ -28,7 +28,8 @@ from tests.sandbox.ordinary import as_user, lines, user
 from tests.waiting import until
 
 __all__ = ["as_user", "user"]  # fixtures
-pytestmark = pytest.mark.engines
+# `docker`, since these and test_oci_user.py give one group to different users, so not in two processes at once.
+pytestmark = [pytest.mark.docker, pytest.mark.engines]
 MEMORY = 600  # MiB of the job
 
 
