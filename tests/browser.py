@@ -50,6 +50,7 @@ class Page:
         self.errors: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
+        self.ask("Page.setLifecycleEventsEnabled", enabled=True)
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
         """Send a command, and return what came of it."""
@@ -67,8 +68,9 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
-        self.ask("Page.navigate", url=path.absolute().as_uri())
-        self._browser.await_event(self._session, "Page.loadEventFired")
+        loader = self.ask("Page.navigate", url=path.absolute().as_uri())["loaderId"]
+        # By its loader: the empty page of a new tab may be loaded only now.
+        self._browser.await_event(self._session, "Page.lifecycleEvent", loaderId=loader, name="load")
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, by the debugger: no policy of a page holds for that."""
@@ -119,7 +121,7 @@ class Browser:
         os.close(theirs_out)
         self._rest = b""
         self._number = 0
-        self._events: list[tuple[str, str]] = []
+        self._events: list[tuple[str, str, dict[str, Any]]] = []
         self._pages: dict[str, Page] = {}
 
     def page(self) -> Page:
@@ -143,9 +145,13 @@ class Browser:
                 assert "error" not in said, (method, said["error"])
                 return dict(said["result"])
 
-    def await_event(self, session: str, method: str) -> None:
-        """Wait until an event has come since the last one was waited for."""
-        while (session, method) not in self._events:
+    def await_event(self, session: str, method: str, **parameters: object) -> None:
+        """Wait until an event with these parameters has come since the last one was waited for."""
+
+        def is_it(event: tuple[str, str, dict[str, Any]]) -> bool:
+            return event[:2] == (session, method) and parameters.items() <= event[2].items()
+
+        while not any(is_it(event) for event in self._events):
             self._read()
         self._events.clear()
 
@@ -158,7 +164,7 @@ class Browser:
         said: dict[str, Any] = json.loads(data)
         if "method" in said:
             session = said.get("sessionId", "")
-            self._events.append((session, said["method"]))
+            self._events.append((session, said["method"], said["params"]))
             if session in self._pages:
                 self._pages[session].on_event(said["method"], said["params"])
         return said

@@ -7,6 +7,8 @@ job the id, the name, the state, and the process group.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
 import random
 import shutil
@@ -15,15 +17,15 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.waiting import end, until
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
-PATIENCE = 60.0
 STAND_IN = '''\
 #!{python}
 """Stands for squeue, sbatch and scancel, and runs the jobs: `run ID` is one."""
@@ -173,18 +175,25 @@ class StandIn:
 
     def feel(self, command: str, mood: str) -> None:
         """Have a command fail, hang, lie (that there is nothing) or babble; or work again, with ``""``."""
-        (self._here / f"mood.{command}").write_text(mood)
+        (self._here / "mood.new").write_text(mood)
+        (self._here / "mood.new").rename(self._here / f"mood.{command}")  # in one step: it may run now
 
     def jobs(self) -> dict[str, dict[str, object]]:
         """Return all jobs, by id."""
-        import json  # noqa: PLC0415
-
         path = self._here / "jobs.json"
         found: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.exists() else {}
         return found
 
     def stop(self) -> None:
-        """End its jobs."""
+        """End its jobs; first of all those that would begin when others have ended."""
+        with (self._here / "lock").open("w") as lock:  # as the program itself has it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            jobs = self.jobs()
+            for job in jobs.values():
+                if job["state"] == "PENDING":
+                    job["state"] = "CANCELLED"
+            (self._here / "jobs.json.new").write_text(json.dumps(jobs))
+            (self._here / "jobs.json.new").rename(self._here / "jobs.json")
         for job in self.jobs().values():
             if job["state"] in ("RUNNING", "COMPLETING") and isinstance(job["pid"], int):
                 with contextlib.suppress(ProcessLookupError):
@@ -218,7 +227,8 @@ class Real:
         for name in ("state/ctld", "log", "run"):
             (here / name).mkdir(parents=True)
         self.variables = {"PATH": self._path, "SLURM_CONF": str(here / "slurm.conf")}
-        self._nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        # Groups on this host are called by the node, and another process of tests may have a cluster as well.
+        self._nodes = [f"p{os.getpid()}n{number}" for number in range(1, nodes + 1)]
         ports = _free_ports(nodes + 1)
         host = os.uname().nodename
         conf = CONF.format(here=here, host=host, user=_user(), port=ports[0])
@@ -262,18 +272,19 @@ class Real:
         self.start_controller("-c")
         for name in self._nodes:
             self.start_node(name)
-        deadline = time.monotonic() + PATIENCE
-        while len(set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split())) < len(self._nodes):
-            assert time.monotonic() < deadline, "the nodes did not become idle"
-            time.sleep(0.05)
+        until(
+            lambda: set(self.run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()) >= {*self._nodes},
+            lambda: f"the nodes did not become idle: {self.run('sinfo', '-N')}",
+        )
 
     def start_controller(self, *options: str) -> None:
         """Start slurmctld."""
         self.run("slurmctld", *options)
+        self._await("slurmctld")
 
     def kill_controller(self) -> None:
-        """Kill slurmctld, as a crash would; it is gone then, and its port free."""
-        _kill(self._pid("slurmctld"))
+        """Kill slurmctld, as a crash would; its port and its state are free then."""
+        self._kill("slurmctld")
 
     def keep_state(self) -> None:
         """Keep what slurmctld has saved by now, for :meth:`forget`."""
@@ -287,10 +298,11 @@ class Real:
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node."""
         self.run("slurmd", "-N", name)
+        self._await(f"slurmd.{name}")
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node; its jobs go on."""
-        _kill(self._pid(f"slurmd.{name}"))
+        self._kill(f"slurmd.{name}")
 
     def run(self, *argv: str, user: str | None = None) -> str:
         """Run one of its programs, as another user where one is named; return what it printed."""
@@ -309,7 +321,20 @@ class Real:
         return done.stdout
 
     def _pid(self, daemon: str) -> int:
-        return int((self._here / "run" / f"{daemon}.pid").read_text())
+        return int(self._pid_file(daemon).read_text())
+
+    def _pid_file(self, daemon: str) -> Path:
+        return self._here / "run" / f"{daemon}.pid"
+
+    def _await(self, daemon: str) -> None:
+        """Wait until a daemon that was started has written down its number: its parent may have ended before."""
+        log = self._here / "log" / f"{daemon}.log"
+        written = self._pid_file(daemon)
+        until(lambda: written.exists() and written.read_text().strip(), lambda: log.read_text()[-2000:])
+
+    def _kill(self, daemon: str) -> None:
+        end(self._pid(daemon), signal.SIGKILL)
+        self._pid_file(daemon).unlink()
 
     def stop(self) -> None:
         """Cancel all jobs, wait for their step daemons, then stop the daemons."""
@@ -317,12 +342,10 @@ class Real:
             for job in self.run("squeue", "-h", "-o", "%A").split():
                 self.run("scancel", "--full", "--signal=KILL", job)
                 self.run("scancel", job)
-        deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(AssertionError, FileNotFoundError):
-            while self.run("squeue", "-h").strip() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda: not self.run("squeue", "-h").strip())
         for daemon in (*(f"slurmd.{name}" for name in self._nodes), "slurmctld", "munged"):
-            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ValueError):
                 _end(self._pid(daemon))
         shutil.rmtree(self._here, ignore_errors=True)
         for name in self._nodes:
@@ -338,28 +361,10 @@ def _without(conf: str, others: str) -> str:
 
 
 def _end(pid: int) -> None:
-    """End a daemon, which may take its time."""
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + PATIENCE
-    while _lives(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    _kill(pid)
-
-
-def _kill(pid: int) -> None:
-    """Kill a process, and return when it is gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    while _lives(pid):
-        time.sleep(0.02)
-
-
-def _lives(pid: int) -> bool:
-    """Tell whether there is a process that has not ended: who adopts daemons need not be quick to bury them."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+        end(pid)
+    except AssertionError:
+        end(pid, signal.SIGKILL)
 
 
 def _user() -> str:
@@ -369,19 +374,16 @@ def _user() -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody has, and that the kernel gives to nobody who asks for any: so they stay free."""
-    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = random.sample(range(10_000, given) if given > 15_000 else range(61_000, 65_500), 50 * count)
-    return [port for port in ports if _is_free(port)][:count]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as tried:
-        try:
-            tried.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    """Return ports that are free, and that the kernel gives nobody who asks it for any, until they are taken."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in random.sample(range(lowest // 2, lowest), lowest // 2):
+        with contextlib.suppress(OSError), socket.socket() as each:
+            each.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 @contextlib.contextmanager

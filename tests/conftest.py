@@ -30,6 +30,7 @@ from spoold.spool import layout
 from tests import engines, plain
 
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
+FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
 SYSTEM = f"{os.uname().machine}-linux"
 # A slow machine makes a test slow, and does not fail it. The rest is as before, which in CI is another profile.
 hypothesis.settings.register_profile(
@@ -51,6 +52,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture, marker in (("docker_host", "docker"), ("engine_at", "docker"), ("nix_settings", "nix")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
+        # The first of a session makes what all of them use: a store, with what it takes from packages.
+        if item.get_closest_marker("nix") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(FIRST))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,7 +101,7 @@ def nix_settings(nixpkgs_debian: Path, tmp_path_factory: pytest.TempPathFactory)
     yield Settings(
         nix=NixSettings(state=str(state), system=SYSTEM),
         nixpkgs={"default": str(nixpkgs_debian)},
-        builder=BuilderSettings(limits=BuildLimits(evaluation_time=60 * engines.SLOWNESS)),
+        builder=BuilderSettings(limits=BuildLimits(evaluation_time=600 * engines.SLOWNESS)),
     )
     if not given:
         engines.remove_store(state)

@@ -30,6 +30,7 @@ from spoold.host import cgroups
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SLOWNESS = float(os.environ.get("SPOOLD_TEST_SLOWNESS", "1"))
+PATIENCE = 200 * SLOWNESS  # seconds for a dockerd to start, and to end with its containers
 OCI = "oci"  # in place of the URL of a Docker Engine: none is needed
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 nix_state = NixSettings().state  # of the store that this session's jobs get; the fixture nix_settings names its own
@@ -67,7 +68,7 @@ def need_oci() -> None:
 def _enter_a_group_of_our_own() -> None:
     """Move to a group that is ours to divide, as under a unit with Delegate=yes; at the end of the tests out of it."""
     before, made = cgroups.own_group(), cgroups.MOUNT / f"spoold-tests-{os.getpid()}"
-    made.mkdir()
+    made.mkdir(exist_ok=True)  # one of that number may have left it
     os.setxattr(made, cgroups.DELEGATED[1], b"1")
     (made / "cgroup.procs").write_text(str(os.getpid()))
 
@@ -116,9 +117,11 @@ def make_nixpkgs(out: Path) -> None:
 
 def remove_store(state: Path) -> None:
     """Remove a Nix state directory: the directories in a store are read-only, also for their owner."""
-    for directory, _, _ in os.walk(state):
-        Path(directory).chmod(0o700)
-    shutil.rmtree(state)
+    while state.exists():
+        with contextlib.suppress(FileNotFoundError):  # what an ended test had begun may end, and tidy up, only now
+            for directory, _, _ in os.walk(state):
+                Path(directory).chmod(0o700)
+            shutil.rmtree(state)
 
 
 class Daemon:
@@ -137,7 +140,7 @@ class Daemon:
     def start(self) -> None:
         """Start dockerd and wait for its answer."""
         self.launch()
-        deadline = time.monotonic() + 60 * SLOWNESS
+        deadline = time.monotonic() + PATIENCE
         while not self.answers():
             assert time.monotonic() < deadline, self.said()
             assert self.process.poll() is None, self.said()
@@ -167,7 +170,7 @@ class Daemon:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End dockerd."""
         self.process.send_signal(number)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=PATIENCE)
 
     def close(self) -> None:
         """End both, and with them all containers."""
@@ -175,7 +178,7 @@ class Daemon:
             self.start()  # only a dockerd that ends in good order ends the containers
         self.stop()
         self.containerd.terminate()
-        self.containerd.wait(timeout=60)
+        self.containerd.wait(timeout=PATIENCE)
         self._end_shims()
         subprocess.run(["umount", "-q", self.directory / "root"], check=False)
 

@@ -32,7 +32,9 @@ from tests.engines import SLOWNESS
 
 PATIENCE = 300.0 * SLOWNESS
 EVERYTHING_UNUSED = Rules(max_age=0, max_size=1, min_free=0, interval=0)
-LEASE = LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5)
+SETTLE = 6.0  # seconds; where cp stands still before it writes, the file is empty, and would be refused after that
+# Longer than a machine stalls now and then: a job that is begun anew is not where its test looks for it.
+LEASE = LeaseSettings(renewal=0.5, limit=8.0, check=0.5, pause=0.5)
 
 
 class Served:
@@ -43,7 +45,7 @@ class Served:
         layout.create(str(self.spool))
         self.config = directory / "spoold.toml"
         own = msgspec.structs.replace(
-            settings, spool=SpoolSettings(path=str(self.spool), settle=1.0), lease=lease, gc=EVERYTHING_UNUSED
+            settings, spool=SpoolSettings(path=str(self.spool), settle=SETTLE), lease=lease, gc=EVERYTHING_UNUSED
         )
         self.config.write_bytes(msgspec.toml.encode(own))
         self.log = (directory / "log").open("wb")
@@ -52,16 +54,18 @@ class Served:
 
     def start(self, roles: Iterable[str]) -> None:
         """Start daemons and return when all have said that they are ready."""
+        started = list(roles)
         address = str(self.config.parent / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(address)
             listener.settimeout(PATIENCE)
-            for role in roles:
+            for role in started:
                 command = [sys.executable, "-m", "spoold.cli.daemon", "--config", str(self.config), role]
                 env = os.environ | {"NOTIFY_SOCKET": address}
                 self.processes[role] = subprocess.Popen(command, env=env, stdout=self.log, stderr=self.log)
-            for _ in roles:
-                assert listener.recv(100) == b"READY=1", self.said()
+            for _ in started:
+                while (said := listener.recv(1000)) != b"READY=1":
+                    assert said.startswith(b"STATUS="), self.said()  # that it waits for room on the disk
         Path(address).unlink()
 
     def stop(self) -> None:

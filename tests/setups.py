@@ -7,6 +7,8 @@ that it made, when its standard input does, so that not even a kill of the tests
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import os
 import pwd
 import shlex
@@ -21,10 +23,12 @@ from pathlib import Path
 from spoold.engines.docker.connection import DockerConnection
 from spoold.host import accounts
 from spoold.model.errors import OperatorError, TemporaryError
-from tests.engines import REPOSITORY, unavailable
+from tests import users
+from tests.engines import REPOSITORY, SLOWNESS, unavailable
 
-PATIENCE = 60.0  # seconds until an engine answers
-ROOTLESS_USER = "spoold-rootless"
+PATIENCE = 200.0 * SLOWNESS  # seconds until an engine answers, and until it has ended
+ROOTLESS_USER = "spoold-rootless"  # and numbers
+NUMBERS = itertools.count(1)
 REMAPPED_USER = "dockremap"  # as dockerd calls it
 
 
@@ -102,29 +106,30 @@ def remapping_engine() -> Iterator[str]:
 
 @contextlib.contextmanager
 def ordinary_user() -> Iterator[str]:
-    """Yield the name of a user who has subordinate ids."""
-    with _gone_at_the_end(ROOTLESS_USER) as there:
-        if not there:
+    """Yield the name of a user of the caller's own who has subordinate ids."""
+    name = f"{ROOTLESS_USER}-{os.getpid()}-{next(NUMBERS)}"
+    if accounts.uid_of(name) is not None:  # left by one that had our number, and was killed
+        users.change("userdel", name)
+    with _gone_at_the_end(name):
+        users.change("useradd", "--system", "--user-group", "--home-dir", "/nonexistent", name)
+        with Path(tempfile.gettempdir(), "spoold-tests.subids").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of tests must not find the same ids free
             lines = [line.split(":") for file in ("/etc/subuid", "/etc/subgid") for line in _lines(file)]
             free = max([100000, *(int(start) + int(count) for _, start, count in lines)])
             ids = f"{free}-{free + 65535}"
-            for command in (
-                ["useradd", "--system", "--user-group", "--home-dir", "/nonexistent", ROOTLESS_USER],
-                ["usermod", "--add-subuids", ids, "--add-subgids", ids, ROOTLESS_USER],
-            ):
-                subprocess.run(command, check=True, capture_output=True)
-        yield ROOTLESS_USER
+            users.change("usermod", "--add-subuids", ids, "--add-subgids", ids, name)
+        yield name
 
 
 @contextlib.contextmanager
-def _gone_at_the_end(user: str) -> Iterator[bool]:
-    """Remove a user that is made in the block; yield whether there was one before, who stays."""
+def _gone_at_the_end(user: str) -> Iterator[None]:
+    """Remove a user that is made in the block; one that was there before stays."""
     there = accounts.uid_of(user) is not None
     try:
-        yield there
+        yield
     finally:
         if not there and accounts.uid_of(user) is not None:
-            subprocess.run(["userdel", user], check=True, capture_output=True)
+            users.change("userdel", user)
 
 
 def _lines(file: str) -> list[str]:

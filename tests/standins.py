@@ -183,6 +183,8 @@ def _phase(
         if ended:
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
+            if ended is Outcome.TIME_LIMIT and process.returncode != -signal.SIGKILL:
+                ended = None  # it had ended by itself, while this process stood still
             break
     code = process.returncode
     return finished_phase(

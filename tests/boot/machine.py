@@ -10,6 +10,7 @@ What is cached stays in memory over a reboot and over :meth:`Machine.cut_power`:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,8 +21,9 @@ from pathlib import Path
 
 from spoold.host import cgroups
 from tests import engines
+from tests.waiting import ending
 
-PATIENCE = 60 * engines.SLOWNESS  # seconds to boot, and to come to rest
+PATIENCE = 300 * engines.SLOWNESS  # seconds to boot, to come to rest, and for what is run in it
 # Outside. The groups come after the two arguments.
 _ENTER = """
 system=$1 directory=$2; shift 2
@@ -108,10 +110,10 @@ class Machine:
         if self._nspawn is None:
             return
         leader = self.leader
-        self._nspawn.kill()  # process 1 asked to go with its parent, and takes all others along
-        self._nspawn.wait()
+        with ending(leader) if leader else contextlib.nullcontext():
+            self._nspawn.kill()  # process 1 asked to go with its parent, and takes all others along
+            self._nspawn.wait()
         self._nspawn = None
-        wait_until(lambda: leader is None or not Path(f"/proc/{leader}").exists(), lambda: "process 1 does not end")
         for group in self._groups:
             # What runs in there ends, in its own time.
             wait_until(lambda group=group: _removed(group), lambda group=group: f"{group} cannot be removed")  # type: ignore[misc]
@@ -123,13 +125,15 @@ class Machine:
 
     @property
     def leader(self) -> int | None:
-        """Return the pid of its process 1, as the host sees it."""
+        """Return the pid of its process 1, as the host sees it; None before there is one.
+
+        What prepares it has other children before that, which are in the host's namespaces.
+        """
         assert self._nspawn is not None
-        try:
-            text = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text()
-        except FileNotFoundError:
-            return None
-        return int(text.split()[0]) if text.split() else None
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text()
+            return next((int(pid) for pid in children.split() if _is_first_of_a_namespace(pid)), None)
+        return None
 
     def console(self) -> str:
         """Return the end of what was written to its console."""
@@ -140,7 +144,7 @@ class Machine:
         return Path(f"/proc/{self.leader}/root{inside}")
 
     def run(
-        self, *argv: str, user: str = "root", check: bool = True, timeout: float = 120, env: tuple[str, ...] = ()
+        self, *argv: str, user: str = "root", check: bool = True, timeout: float = PATIENCE, env: tuple[str, ...] = ()
     ) -> str:
         """Run a program in it, in /root or /, and return its output; ``check``: it must end well."""
         leader = self.leader
@@ -152,7 +156,7 @@ class Machine:
             ["nsenter", f"--target={leader}", "--all", "--wd=/", *inside, *argv],
             capture_output=True,
             text=True,
-            timeout=timeout * engines.SLOWNESS,
+            timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
         )
@@ -161,7 +165,7 @@ class Machine:
         )
         return done.stdout
 
-    def sh(self, script: str, *, user: str = "root", timeout: float = 120, env: tuple[str, ...] = ()) -> str:
+    def sh(self, script: str, *, user: str = "root", timeout: float = PATIENCE, env: tuple[str, ...] = ()) -> str:
         """Run a shell script in it, each of whose commands must end well."""
         return self.run("sh", "-euc", script, user=user, timeout=timeout, env=env)
 
@@ -182,6 +186,13 @@ def wait_until(
     while not happened():
         assert time.monotonic() < deadline, otherwise()
         time.sleep(pause)
+
+
+def _is_first_of_a_namespace(pid: str) -> bool:
+    """Tell whether a process is process 1 of a namespace below ours."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def _groups(name: str) -> list[Path]:

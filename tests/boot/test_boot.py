@@ -23,9 +23,10 @@ from spoold.host import machine
 from spoold.model.response import Outcome, Response, Status
 from tests import engines
 from tests.boot.conftest import USERS, commands
-from tests.boot.machine import Machine, wait_until
+from tests.boot.machine import PATIENCE, Machine, wait_until
 
-pytestmark = [pytest.mark.docker, pytest.mark.nix]
+# The first one builds the package, boots, and installs it. Others wait for several starts of all daemons.
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.timeout(1800 * engines.SLOWNESS)]
 
 SPOOL = "/var/spool/spoold"
 REBOOTS = int(os.environ.get("SPOOLD_TEST_REBOOTS", "0"))
@@ -51,7 +52,7 @@ def drop(machine: Machine, user: str, jobs: dict[str, str], expression: str = ""
     machine.sh(f"cd ~{user} && cp {' '.join(f'{id_}.json' for id_ in jobs)} {SPOOL}/incoming/", user=user)
 
 
-def responses(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, Response]:
+def responses(machine: Machine, user: str, ids: list[str], *, patience: float = PATIENCE) -> dict[str, Response]:
     """Wait until each has its response, and return it."""
     missing = list(ids)
 
@@ -60,16 +61,14 @@ def responses(machine: Machine, user: str, ids: list[str], *, patience: float = 
         missing[:] = [id_ for id_ in missing if not (done / f"{id_}.response.json").exists()]
         return not missing
 
-    wait_until(
-        all_there, lambda: f"{missing}: no response\n{log(machine)}", patience=patience * engines.SLOWNESS, pause=0.2
-    )
+    wait_until(all_there, lambda: f"{missing}: no response\n{log(machine)}", patience=patience, pause=0.2)
     return {
         id_: msgspec.json.decode(machine.run("cat", f"{SPOOL}/done/{id_}.response.json", user=user), type=Response)
         for id_ in ids
     }
 
 
-def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90) -> dict[str, str]:
+def answers(machine: Machine, user: str, ids: list[str], *, patience: float = PATIENCE) -> dict[str, str]:
     """Wait until each has its response; return what each program printed."""
     printed = {}
     for id_, response in responses(machine, user, ids, patience=patience).items():
@@ -81,6 +80,11 @@ def answers(machine: Machine, user: str, ids: list[str], *, patience: float = 90
 def log(machine: Machine) -> str:
     """Return the end of what the daemons logged."""
     return machine.run("journalctl", "-o", "short-precise", "-n", "60", "-u", "spoold*")
+
+
+def some_run(machine: Machine) -> bool:
+    """Tell whether any submissions run now."""
+    return any(machine.path(f"{SPOOL}/running").iterdir())
 
 
 def jobs(prefix: str, count: int, script: str = "sleep 1; echo {}") -> dict[str, str]:
@@ -214,9 +218,13 @@ def test_a_daemon_that_is_killed_comes_back_and_nothing_is_lost(host: Machine) -
 def test_the_journal_tells_what_became_of_a_submission(host: Machine) -> None:
     drop(host, "bob", {"told": "echo told"})
     answers(host, "bob", ["told"])
-    records = host.journal("SPOOLD_SUBMISSION=told")
-    assert {record["SPOOLD_ACTOR"] for record in records} == {"executor"}
-    assert any("COMPLETED" in record["MESSAGE"] for record in records)
+
+    def records() -> list[dict[str, str]]:
+        return host.journal("SPOOLD_SUBMISSION=told")
+
+    # The answer can be read before it is told of, and a while before the journal has taken that in.
+    wait_until(lambda: any("COMPLETED" in record["MESSAGE"] for record in records()), lambda: log(host))
+    assert {record["SPOOLD_ACTOR"] for record in records()} == {"executor"}
 
 
 # --- what a daemon could do if it were a stranger's
@@ -293,7 +301,7 @@ def test_no_build_changes_what_others_use(host: Machine, program: str) -> None:
 
 
 def test_the_store_is_as_it_was_built(host: Machine) -> None:
-    found = json.loads(host.run("spoolctl", "deps", "verify", "--json", timeout=600))
+    found = json.loads(host.run("spoolctl", "deps", "verify", "--json", timeout=2 * PATIENCE))
     assert found["paths"] > 20
     assert found["damaged"] == []
     said = host.run("sh", "-c", "spoolctl deps verify 2>&1", user="alice", check=False)
@@ -375,11 +383,11 @@ def test_a_build_that_the_kernel_pressed_is_no_build(host: Machine) -> None:
 def test_jobs_outlive_a_reboot_and_a_loss_of_power(host: Machine) -> None:
     wanted = jobs("rebooted", 10)
     drop(host, "alice", wanted)
-    time.sleep(1.5)  # some run, some wait
+    wait_until(lambda: some_run(host), lambda: log(host))  # and some wait
     host.reboot()
     more = jobs("cut", 6)
     drop(host, "bob", more)
-    time.sleep(1.5)
+    wait_until(lambda: some_run(host), lambda: log(host))
     host.cut_power()
     assert answers(host, "alice", list(wanted)) == printed_by(wanted)
     assert answers(host, "bob", list(more)) == printed_by(more)
@@ -400,7 +408,7 @@ def test_hundreds_of_jobs_outlive_many_reboots(host: Machine) -> None:
         (host.cut_power if chance.random() < 0.5 else host.reboot)()
         left = sum(not host.path(f"{SPOOL}/done/{id_}.response.json").exists() for id_ in wanted)
         print(f"reboot {number + 1}: {left} on their way")
-    assert answers(host, "alice", list(wanted), patience=900) == printed_by(wanted)
+    assert answers(host, "alice", list(wanted), patience=900 * engines.SLOWNESS) == printed_by(wanted)
 
 
 # --- the package's own life; these come last
@@ -441,7 +449,7 @@ def test_an_upgrade_loses_no_job(host: Machine, package: Path, tmp_path: Path) -
     newer = repacked(package, tmp_path)
     wanted = jobs("upgraded", 6, "sleep 2; echo {}")
     drop(host, "alice", wanted)
-    wait_until(lambda: any(host.path(f"{SPOOL}/running").iterdir()), lambda: log(host))
+    wait_until(lambda: some_run(host), lambda: log(host))
     host.path("/root").joinpath(package.name).unlink()
     shutil.copy(newer, host.path("/root"))
     for block in commands("Upgrade"):

@@ -1,7 +1,8 @@
 """An executor or a builder as a process of its own, that waits in the middle of its work until it may end it.
 
 ``python -m tests.crash.holder ROLE ROOT NAME SKEW``: beside ROOT it makes ``NAME.began`` once it holds something, and
-goes on when ``NAME.go`` is there; what it makes says NAME. SKEW is by how many seconds the file server's clock is off.
+goes on when ``NAME.go`` is there; what it makes says NAME. Where it is asked to stop meanwhile it makes ``NAME.asked``.
+SKEW is by how many seconds the file server's clock is off.
 It takes no notice of a lost lease, so that only the names on disk keep it from doing harm.
 """
 
@@ -44,9 +45,11 @@ class Waits:
         self.place = place
         self.name = name
 
-    def wait(self) -> None:
+    def wait(self, cancelled: threading.Event) -> None:
         (self.place / f"{self.name}.began").touch()
         while not (self.place / f"{self.name}.go").exists():
+            if cancelled.is_set():
+                (self.place / f"{self.name}.asked").touch()
             time.sleep(0.01)
 
 
@@ -59,11 +62,11 @@ class WaitingSandbox(PlainSandbox):
         self,
         job: Job,  # noqa: ARG002
         on_phase: Callable[[str, Phase], None],  # noqa: ARG002
-        cancelled: threading.Event,  # noqa: ARG002
+        cancelled: threading.Event,
         judge: Judge | None = None,  # noqa: ARG002
         on_output: Callable[[str, Phase], None] | None = None,  # noqa: ARG002
     ) -> JobResult:
-        self.waits.wait()
+        self.waits.wait(cancelled)
         said = Stream(self.waits.name.encode(), len(self.waits.name))
         phase = finished_phase(stdout=said, stderr=Stream(b"", 0), time=0.1, outcome=Outcome.OK, exit_code=0)
         return JobResult(compile=SKIPPED_PHASE, run=phase)
@@ -79,10 +82,10 @@ class WaitingBackend(PlainBackend):
         build_id: str,
         expression: str,
         nixpkgs: str,
-        cancelled: threading.Event,  # noqa: ARG002
+        cancelled: threading.Event,
         tell: Callable[[Fetching], None] | None = None,
     ) -> BuildResult:
-        self.waits.wait()
+        self.waits.wait(cancelled)
         made = super().build(build_id, expression, nixpkgs, threading.Event(), tell)
         return msgspec.structs.replace(made, shell=store_path(self.waits.name))
 

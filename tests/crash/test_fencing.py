@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +51,9 @@ class Holders:
 
     def has_begun(self, name: str) -> bool:
         return (self.root.parent / f"{name}.began").exists()
+
+    def was_asked(self, name: str) -> bool:
+        return (self.root.parent / f"{name}.asked").exists()
 
     def signal(self, name: str, number: int) -> None:
         self.processes[name].send_signal(number)
@@ -144,7 +146,7 @@ def test_a_stopped_executor_that_goes_on_when_all_is_done_changes_nothing(
     bench.wait_for("a")
     before = {name: (bench.root / "done" / name).stat() for name in ("a.json", "a.response.json")}
     holders.signal("one", signal.SIGCONT)
-    time.sleep(0.3)  # it would renew six times meanwhile
+    bench.until(lambda: holders.was_asked("one"), lambda: None)  # to stop, since it could not renew
     holders.end("one")
     assert bench.response("a")["run"]["stdout"] == "two"
     for name, stat in before.items():

@@ -131,6 +131,14 @@ def killed(root: Path, scenario: Scenario, number: int, instant: str) -> bool:
     return code == DIED
 
 
+def test_a_machine_that_stalls_does_the_same_operations(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where any time passes a claim renews its lease once more; here none does, or instants could not be numbered."""
+    scenario = SCENARIOS["many"]
+    before = [each.kind for each in recorded(root, scenario).operations]
+    monkeypatch.setattr("spoold.spool.queue.SLOW", 0.0)
+    assert [each.kind for each in recorded(root.with_name("again"), scenario).operations] == before
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_at_every_operation(root: Path, name: str) -> None:
     scenario = SCENARIOS[name]

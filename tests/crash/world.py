@@ -317,23 +317,35 @@ class Idle(AtOnce):
 # -- clocks
 
 
-class _Offset:
-    seconds = 0.0
+class _Clocks:
+    """They stand still but for :func:`pass_time`. So a machine that stalls, or is slow, changes nothing of a run."""
+
+    monotonic, wall = time.monotonic, time.time  # the real ones
+    here = there = 0.0  # ours and the file server's, as they were in the beginning
+    passed = 0.0  # seconds since then
+
+    @classmethod
+    def now_here(cls) -> float:
+        return cls.here + cls.passed
+
+    @classmethod
+    def now_there(cls) -> float:
+        return cls.there + cls.passed
 
 
 def pass_time(seconds: float) -> None:
     """Let time pass, on the machine's clock and on the file server's."""
-    _Offset.seconds += seconds
+    _Clocks.passed += seconds
 
 
 def begin_anew() -> None:
-    """Set the clocks back: a spool that is made now must not be old already."""
-    _Offset.seconds = 0.0
+    """Set the clocks to the real ones: a spool that is made now must not be old already."""
+    _Clocks.here, _Clocks.there, _Clocks.passed = _Clocks.monotonic(), _Clocks.wall(), 0.0
 
 
 def passed() -> float:
     """Return how much time has passed."""
-    return _Offset.seconds
+    return _Clocks.passed
 
 
 STEADY = {  # how much a step does must not depend on the machine
@@ -358,16 +370,15 @@ def one_thread() -> Iterator[None]:
 
     def utime(path: Any, times: tuple[float, float] | None = None, **options: Any) -> None:
         if times is None and "ns" not in options:
-            times = (time.time() + _Offset.seconds,) * 2
+            times = (_Clocks.now_there(),) * 2
         real_utime(path, times, **options)
 
     real_write = fsops.write_private
 
     def write_private(path: str, data: bytes, **options: Any) -> None:
         real_write(path, data, **options)
-        if _Offset.seconds:
-            with by_a_client():
-                real_utime(path, (time.time() + _Offset.seconds,) * 2)
+        with by_a_client():
+            real_utime(path, (_Clocks.now_there(),) * 2)
 
     real_publish = fsops.publish
 
@@ -378,18 +389,15 @@ def one_thread() -> Iterator[None]:
                 raise PermissionError
         return real_publish(private, public)
 
-    clock = SimpleNamespace(
-        monotonic=lambda: time.monotonic() + _Offset.seconds, time=time.time, thread_time=time.thread_time
-    )
+    begin_anew()
     lease = SimpleNamespace(Thread=Idle, Timer=Idle, Lock=threading.Lock, Event=threading.Event)
     engine = SimpleNamespace(Thread=AtOnce, Lock=threading.Lock, Event=threading.Event)
     with (
-        mock.patch.object(_Offset, "seconds", 0.0),
         mock.patch.object(Tasks, "waiting", []),
         mock.patch.object(os, "utime", utime),
         mock.patch.object(fsops, "write_private", write_private),
         mock.patch.object(fsops, "publish", publish),
-        mock.patch("spoold.host.clock.time", clock),
+        mock.patch.object(time, "monotonic", _Clocks.now_here),
         mock.patch("spoold.spool.lease.threading", lease),
         mock.patch("spoold.actors.executor.slots.threading", lease),
         mock.patch("spoold.actors.executor.slots.BACK_OFF", 0.0),

@@ -28,7 +28,8 @@ from tests.sandbox.ordinary import as_user, lines, user
 from tests.waiting import until
 
 __all__ = ["as_user", "user"]  # fixtures
-pytestmark = pytest.mark.engines
+# `docker`, since these and test_oci_user.py give one group to different users, so not in two processes at once.
+pytestmark = [pytest.mark.docker, pytest.mark.engines]
 MEMORY = 600  # MiB of the job
 
 
@@ -78,7 +79,7 @@ def held(user: pwd.struct_passwd, place: Path) -> Iterator[Callable[[str], tuple
 
 def left(user: pwd.struct_passwd) -> list[Path]:
     """Return the groups that are there of a user's jobs, and what the Prolog made elsewhere."""
-    found = [*cgroups.MOUNT.glob(f"*/slurm_n1/uid_{user.pw_uid}")]
+    found = [*cgroups.MOUNT.glob(f"*/slurm_*/uid_{user.pw_uid}")]
     return found + [place / cgroups.OF_JOBS for place in cgroups.trees("").values() if (place / "jobs").exists()]
 
 
