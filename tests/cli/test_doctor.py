@@ -51,7 +51,7 @@ def doctor(settings: Settings, *options: str) -> subprocess.CompletedProcess[str
     config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
     argv = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(config), "doctor", *options]
     environment = os.environ | {"COLUMNS": "120"}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_files_of_private_caches(tmp_path: Path) -> None:
