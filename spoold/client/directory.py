@@ -119,11 +119,10 @@ class Directory:
         return None, self.is_dropped(f"{id_}.json")
 
     def cancel(self, id_: str) -> None:
-        """Drop a file that asks for it, under a name that nobody else can have taken."""
+        """Drop a file that asks for it, whole, under a name that nobody else can have taken."""
         self.require()
-        descriptor = os.open(self.path("incoming", f"{names.unguessable(id_)}.cancel"), FLAGS, 0o644)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{id_}\n")
+        with self._written(id_, f"{id_}\n".encode()) as (path, _):
+            link(path, self.path("incoming", f"{names.unguessable(id_)}.cancel"))
 
     def tar(self, id_: str, size: int) -> bytes | None:
         """Return what lies beside a response."""
