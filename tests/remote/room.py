@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import pwd
 import random
@@ -29,41 +28,14 @@ import pytest
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
+from tests.remote.slow import SLOW, Write, slowly
 from tests.rights import assert_answer
-from tests.waiting import until
 
 SETTLE = 1.0  # seconds, where an upload is to be given up; else it is much: whoever uploads may stand still
 PATIENCE = 100.0 * SLOWNESS
 TAKEN_OVER = "settings read again"  # as daemons log it
 PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
 GATEWAY = REPOSITORY / "contrib/deploy/ssh-gateway"
-
-
-class Slow(NamedTuple):
-    """An upload that takes longer than the settle time, with pauses that are much shorter; all in seconds."""
-
-    settle: float = 2.0
-    pause: float = 0.25
-    parts: int = 10
-
-
-SLOW = Slow()
-Write = Callable[[bytes, int], object]
-
-
-def slowly(data: bytes, write: Write, has_come: Callable[[int], bool]) -> float:
-    """Upload in parts: ``write`` writes one at its offset, ``has_come`` tells whether so many bytes lie there.
-
-    Return for how many seconds the upload rested at most. Where the machine stood still, that is more than it should.
-    """
-    size, longest, began = len(data) // SLOW.parts + 1, 0.0, math.inf
-    for offset in range(0, len(data), size):
-        time.sleep(SLOW.pause if offset else 0.0)
-        part, before, began = data[offset : offset + size], began, time.monotonic()
-        write(part, offset)
-        until(partial(has_come, offset + len(part)))
-        longest = max(longest, time.monotonic() - before)
-    return longest
 
 
 class User(NamedTuple):

@@ -26,7 +26,8 @@ from spoold.model.ids import parse_entry
 from spoold.spool import layout, lists
 from tests.engines import REPOSITORY, unavailable
 from tests.remote import nfs
-from tests.remote.room import PATIENCE, SLOW, Room, User, settling, slowly
+from tests.remote.room import PATIENCE, Room, User, settling
+from tests.remote.slow import SLOW, slowly
 from tests.rights import assert_answer
 
 

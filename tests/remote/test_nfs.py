@@ -17,7 +17,8 @@ import pytest
 from tests.names import named
 from tests.remote import nfs
 from tests.remote.nfs import Client
-from tests.remote.room import PATIENCE, SETTLE, Room, User, Write, fixtures
+from tests.remote.room import PATIENCE, SETTLE, Room, User, fixtures
+from tests.remote.slow import Write
 
 HOUR_NS = 3600 * 10**9
 REFUSED = (nfs_rs.NfsError, OSError)

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.pages import shell_client
-from tests.remote.room import PATIENCE, SETTLE, Room, User, Write
+from tests.remote.room import PATIENCE, SETTLE, Room, User
+from tests.remote.slow import Write
 
 LARGE = 8 << 20  # bytes: more than pipes and sockets hold between here and there
 KBIT, KBYTE = "2000", "250"  # a second; so it takes half a minute, and is cut off before
