@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -304,10 +305,16 @@ def settling(
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself."""
+    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself.
+
+    No other process of these tests gets it before this one has ended, however long a server takes to listen there.
+    """
     while True:
         port = random.randint(15_000, 32_000)  # noqa: S311 - no secret
+        claim = socket.socket(socket.AF_UNIX)
+        atexit.register(claim.close)
         with socket.socket() as probe, contextlib.suppress(OSError):
+            claim.bind(f"\0spoold-tests-{port}")
             probe.bind(("127.0.0.1", port))
             return port
 
