@@ -29,7 +29,7 @@ from tests import returned
 
 PATH = os.environ["PATH"]
 TAIL = 64 * 1024  # bytes of each output that are told on the way
-STEP = 0.1  # seconds between two looks that count for a limit of time: a machine that stands still is no job's fault
+STEP = 0.1  # seconds between two looks that count for a job: a machine that stands still is no fault of its own
 
 
 def store_path(name: str) -> str:
@@ -192,7 +192,7 @@ def _phase(
     return finished_phase(
         stdout=_stream(stdout, limits.stdout),
         stderr=_stream(stderr, limits.stderr),
-        time=time.monotonic() - began,
+        time=spent + min(time.monotonic() - looked, STEP),
         outcome=ended or _outcome(code, stdout, stderr, limits),
         signal="SIGKILL" if ended else signal.Signals(-code).name if code < 0 else "",
         exit_code=None if ended or code < 0 else code,
