@@ -48,6 +48,7 @@ class Page:
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser, self._session = browser, session
         self.errors: list[str] = []
+        self._loaded: set[str] = set()
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
         self.ask("Page.setLifecycleEventsEnabled", enabled=True)
@@ -68,9 +69,10 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        self._loaded.clear()
         loader = self.ask("Page.navigate", url=path.absolute().as_uri())["loaderId"]
-        # By its loader: the empty page of a new tab may be loaded only now.
-        self._browser.await_event(self._session, "Page.lifecycleEvent", loaderId=loader, name="load")
+        while loader not in self._loaded:  # another may have been: that of the empty page, late
+            self._browser.read()
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, by the debugger: no policy of a page holds for that."""
@@ -99,6 +101,8 @@ class Page:
             self.errors.append(parameters["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.requested.append(parameters["request"]["url"])
+        elif method == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
 
 
 class Browser:
@@ -121,7 +125,6 @@ class Browser:
         os.close(theirs_out)
         self._rest = b""
         self._number = 0
-        self._events: list[tuple[str, str, dict[str, Any]]] = []
         self._pages: dict[str, Page] = {}
 
     def page(self) -> Page:
@@ -140,22 +143,13 @@ class Browser:
         while data:
             data = data[os.write(self._out, data) :]
         while True:
-            said = self._read()
+            said = self.read()
             if said.get("id") == self._number:
                 assert "error" not in said, (method, said["error"])
                 return dict(said["result"])
 
-    def await_event(self, session: str, method: str, **parameters: object) -> None:
-        """Wait until an event with these parameters has come since the last one was waited for."""
-
-        def is_it(event: tuple[str, str, dict[str, Any]]) -> bool:
-            return event[:2] == (session, method) and parameters.items() <= event[2].items()
-
-        while not any(is_it(event) for event in self._events):
-            self._read()
-        self._events.clear()
-
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """Return the next thing that it says, of which its page is told."""
         while b"\0" not in self._rest:
             part = os.read(self._in, 1 << 16)
             assert part, f"Chromium ended: {self._process.wait()}"
@@ -164,7 +158,6 @@ class Browser:
         said: dict[str, Any] = json.loads(data)
         if "method" in said:
             session = said.get("sessionId", "")
-            self._events.append((session, said["method"], said["params"]))
             if session in self._pages:
                 self._pages[session].on_event(said["method"], said["params"])
         return said

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ import pytest
 
 from spoold.cli import exits
 from tests.actors.bench import Bench
+from tests.patient import PATIENT
 
 
 class TurningBench(Bench):
-    """A bench whose actors a thread turns; a test's own steps are no others at the same time."""
+    """A bench whose actors a thread turns; who holds ``turning`` keeps them from it, and may write files in parts."""
 
     def __init__(self, root: Path) -> None:
         self.turning = threading.RLock()
@@ -33,7 +33,7 @@ class TurningBench(Bench):
 
 
 @contextmanager
-def turning(root: Path) -> Iterator[Bench]:
+def turning(root: Path) -> Iterator[TurningBench]:
     """Yield a bench over the spool ``root`` whose actors go round by themselves."""
     made = TurningBench(root)
     stop = threading.Event()
@@ -55,7 +55,7 @@ def turning(root: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path: Path) -> Iterator[TurningBench]:
     """Return a bench whose actors go round by themselves."""
     with turning(tmp_path / "spool") as made:
         yield made
@@ -63,8 +63,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def ctl(bench: Bench, *arguments: str, code: int = exits.OK, width: str = "100") -> str:
     """Run spoolctl as a program; return what it said, with ``--json`` without what it said to people."""
-    command = [sys.executable, "-m", "spoold.cli.ctl", *arguments]
     environment = os.environ | {"SPOOLD_SPOOL": str(bench.root), "SPOOLD_CONFIG": os.devnull, "COLUMNS": width}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run([*PATIENT, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if "--json" in arguments else done.stdout + done.stderr

@@ -126,9 +126,8 @@ class Directory:
     def cancel(self, id_: str) -> None:
         """Drop a file that asks for the cancellation, under a name that nobody else can have taken."""
         self.require()
-        descriptor = os.open(self.path("incoming", f"{names.unguessable(id_)}.cancel"), FLAGS, 0o644)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{id_}\n")
+        with self._written(id_, f"{id_}\n".encode()) as (path, _):
+            link(path, self.path("incoming", f"{names.unguessable(id_)}.cancel"))
 
     def tar(self, id_: str, size: int) -> bytes | None:
         """Return the tar beside a response."""

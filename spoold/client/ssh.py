@@ -65,7 +65,10 @@ LOOK = (
     'for f in "$1/done/$2.response.json" "$1/progress/$2.json" "$1/done/$2.response.json"; do '
     'if [ -e "$f" ]; then cat "$f" || exit 6; exit 0; fi; done; [ -e "$1/incoming/$2.json" ] && exit 5; exit 1'
 )
-CANCEL = 'set -e; f=$(mktemp --suffix=.cancel "$1/incoming/$2@XXXXXXXXXXXX"); echo "$2" >"$f"'
+CANCEL = (
+    'set -e; p=$(mktemp "$1/incoming/.XXXXXXXXXXXX"); trap "rm -f -- \\"\\$p\\"" EXIT; echo "$2" >"$p"; '
+    'mv -T "$p" "$1/incoming/$2@${p##*/.}.cancel"'
+)
 WAITS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # seconds between two looks on the other host
 
 

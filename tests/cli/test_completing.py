@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,12 +48,16 @@ class Terminal:
         self._said = ""
 
     def type(self, text: str, until: str) -> None:
-        """Type a text, and wait until the terminal shows another after that."""
+        """Type a text once the shell reads keys, and wait until the terminal shows another after that."""
+        self._read_until(lambda: not termios.tcgetattr(self._ours)[3] & termios.ICANON)
         self._said = ""
         os.write(self._ours, text.encode())
+        self._read_until(lambda: until in ESCAPES.sub("", self._said), until)
+
+    def _read_until(self, condition: Callable[[], bool], wanted: str = "") -> None:
         deadline = time.monotonic() + PATIENCE
-        while until not in ESCAPES.sub("", self._said):
-            assert time.monotonic() < deadline, f"{until!r} is not in {self._said!r}"
+        while not condition():
+            assert time.monotonic() < deadline, f"{wanted!r} is not in {self._said!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
                 part = os.read(self._ours, 65536)
                 self._said += part.decode(errors="replace")

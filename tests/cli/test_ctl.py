@@ -47,7 +47,7 @@ from spoold.model.response import (
 from spoold.model.tails import phase_so_far
 from tests.actors.bench import Bench
 from tests.standins import store_path
-from tests.turning import ctl
+from tests.turning import TurningBench, ctl
 from tests.waiting import until
 
 
@@ -343,7 +343,7 @@ def test_a_pin_that_cannot_be_provided_is_not_added(bench: Bench, program: Path)
 def test_pins_that_are_added_at_once_are_all_there(bench: Bench) -> None:
     names = [f"pin-{number}" for number in range(3)]
     with ThreadPoolExecutor(len(names)) as pool:
-        for _ in pool.map(lambda name: ctl(bench, "nixpkgs", "add", name, f"/srv/{name}", "--timeout", "20"), names):
+        for _ in pool.map(lambda name: ctl(bench, "nixpkgs", "add", name, f"/srv/{name}"), names):
             pass
     assert bench.builds.pins.added() == {name: f"/srv/{name}" for name in names}
 
@@ -428,13 +428,14 @@ def test_what_has_the_id_comes_before_a_name_that_was_refused(bench: Bench, prog
     assert json.loads(ctl(bench, "status", "hw", "--json"))["status"] == "COMPLETED"
 
 
-def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench: Bench) -> None:
+def test_a_name_that_was_refused_is_not_shown_for_a_submission_on_its_way(bench: TurningBench) -> None:
     put(bench, "hw")
     path = bench.root / "done" / "hw.refused.json"
     assert reading.look(Directory(str(bench.root)), "hw") == msgspec.json.decode(path.read_bytes(), type=Response)
-    (bench.root / "incoming" / "hw.json").write_text('{"files": [')
-    assert reading.look(Directory(str(bench.root)), "hw") is None
-    assert "was not taken in yet" in misnaming.why_unknown(str(bench.root), "hw")
+    with bench.turning:  # it is not given up meanwhile
+        (bench.root / "incoming" / "hw.json").write_text('{"files": [')
+        assert reading.look(Directory(str(bench.root)), "hw") is None
+        assert "was not taken in yet" in misnaming.why_unknown(str(bench.root), "hw")
 
 
 def test_a_name_that_is_refused_soon_is_told_of(tmp_path: Path) -> None:

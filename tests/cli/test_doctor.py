@@ -29,8 +29,9 @@ from spoold.engines.docker.sandbox import DockerSandbox
 from spoold.host import accounts, cgroups, machine, packages, units, userns
 from spoold.host.accounts import Accounts
 from spoold.model.findings import Finding, Level, Subject
-from spoold.model.job import Runtime
+from spoold.model.job import Job, JobResult, Runtime
 from spoold.model.limits import Limits
+from spoold.model.response import SKIPPED_PHASE
 from spoold.nix import cage, command, confine, seat
 from spoold.sandbox import trial_of_jobs
 from spoold.spool import layout
@@ -51,7 +52,7 @@ def doctor(settings: Settings, *options: str) -> subprocess.CompletedProcess[str
     config.write_bytes(msgspec.toml.encode(msgspec.to_builtins(settings)))
     argv = [sys.executable, "-m", "spoold.cli.ctl", "--config", str(config), "doctor", *options]
     environment = os.environ | {"COLUMNS": "120"}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_files_of_private_caches(tmp_path: Path) -> None:
@@ -329,6 +330,19 @@ def test_files_that_the_kernel_does_not_count(
     assert f"{MANY}: is not ended at its memory limit" in said(sandbox.examine(settings, runtime), Level.WARNING)
     few = replace(settings, limits=Limits(work_inodes=trial_of_jobs.FEW))
     assert f"{MANY}: finds no room for more than 16384" in said(sandbox.examine(few, runtime), Level.FINE)
+
+
+def test_a_job_on_trial_may_wait_for_a_cpu(own: Settings) -> None:
+    """Else a host that is busy would be told that it keeps no limit of memory: the job met that of time."""
+    given: list[Job] = []
+
+    class Sandbox:
+        def run(self, job: Job, *_: object) -> JobResult:
+            given.append(job)
+            return JobResult(compile=SKIPPED_PHASE, run=SKIPPED_PHASE)
+
+    trial_of_jobs._run(Sandbox(), own, trial_of_jobs.BOMB, [])  # type: ignore[arg-type]  # no more of one is used
+    assert given[0].run.time >= 10 * given[0].run.cpu_time
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pty
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
@@ -23,8 +22,7 @@ from spoold.cli.record import Record
 from spoold.client import response
 from spoold.model.response import FINAL, Status
 from tests.actors.bench import Bench
-
-LINE = [sys.executable, "-m", "spoold.cli.ctl"]
+from tests.patient import PATIENT
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +43,9 @@ def environment(spool: Path) -> dict[str, str]:
 
 
 def ctl(spool: Path, *words: object, code: int = exits.OK, **options: Any) -> tuple[str, str]:
-    line = [*LINE, *map(str, words)]
+    line = [*PATIENT, *map(str, words)]
     done = subprocess.run(
-        line, env=environment(spool), stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=False, **options
+        line, env=environment(spool), stdin=subprocess.DEVNULL, capture_output=True, check=False, **options
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
@@ -201,11 +199,11 @@ def test_logs_follow_what_runs_to_its_end(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     script = tmp_path / "x.sh"
     script.write_text(f"echo first; until [ -e {gate} ]; do sleep 0.1; done; echo last; echo err >&2; exit 3")
-    runs = subprocess.Popen([*LINE, "run", str(script), "--json"], env=environment(bench.root), stdin=-3, stdout=-3)
+    runs = subprocess.Popen([*PATIENT, "run", str(script), "--json"], env=environment(bench.root), stdin=-3, stdout=-3)
     with runs:
         bench.until(lambda: Record(str(bench.root)).entries(), lambda: None)
         id_ = Record(str(bench.root)).entries()[0].id
-        with subprocess.Popen([*LINE, "logs", "-f", id_], env=environment(bench.root), stdout=-1, stderr=-1) as logs:
+        with subprocess.Popen([*PATIENT, "logs", "-f", id_], env=environment(bench.root), stdout=-1, stderr=-1) as logs:
             assert logs.stdout
             assert logs.stdout.readline() == b"first\n"
             gate.touch()
@@ -215,7 +213,7 @@ def test_logs_follow_what_runs_to_its_end(bench: Bench, tmp_path: Path) -> None:
 
 def test_an_interrupt_of_logs_says_that_it_goes_on(empty: Path) -> None:
     publish(empty, "x", "progress", status="RUNNING", run={"stdout": "begun\n", "time": 2, "stdout_bytes": 6})
-    with subprocess.Popen([*LINE, "logs", "-f", "x"], env=environment(empty), stdout=-1, stderr=-1) as logs:
+    with subprocess.Popen([*PATIENT, "logs", "-f", "x"], env=environment(empty), stdout=-1, stderr=-1) as logs:
         assert logs.stdout
         assert logs.stdout.readline() == b"begun\n"
         logs.send_signal(signal.SIGINT)
@@ -231,7 +229,7 @@ def test_a_terminal_gets_no_control_characters_unless_it_is_asked_for(
     publish(empty, "x", status="COMPLETED", run=ran("YRtbMkpi/wo=", stdout_encoding="base64"))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    done = subprocess.run([*LINE, "logs", "x", *words], env=environment(empty), stdout=theirs, check=True)
+    done = subprocess.run([*PATIENT, "logs", "x", *words], env=environment(empty), stdout=theirs, check=True)
     os.close(theirs)
     assert done.returncode == 0
     assert os.read(ours, 1000).replace(b"\r\n", b"\n") == shown

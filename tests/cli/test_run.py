@@ -18,8 +18,9 @@ from spoold.cli import exits, run, tongues
 from spoold.cli.record import Record
 from spoold.client.response import Phase, Response
 from tests.actors.bench import Bench
+from tests.patient import PATIENT
 
-LINE = [sys.executable, "-m", "spoold.cli.ctl", "run"]
+LINE = [*PATIENT, "run"]
 
 
 def environment(spool: Path) -> dict[str, str]:
@@ -29,7 +30,7 @@ def environment(spool: Path) -> dict[str, str]:
 def ran(spool: Path, *words: object, data: bytes = b"", code: int = 0, **options: Any) -> tuple[bytes, bytes]:
     """Run a program, and return what it printed."""
     line = [*LINE, *map(str, words)]
-    given: dict[str, Any] = {"input": data, "env": environment(spool), "timeout": 100, **options}
+    given: dict[str, Any] = {"input": data, "env": environment(spool), **options}
     done = subprocess.run(line, capture_output=True, check=False, **given)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout, done.stderr
@@ -180,7 +181,7 @@ def test_it_ends_when_nobody_reads_it_any_more(bench: Bench, script: Path) -> No
 def test_that_nothing_takes_it_in_is_said(tmp_path: Path, script: Path) -> None:
     for name in ("incoming", "done", "progress"):
         (tmp_path / "spool" / name).mkdir(parents=True)
-    line = [*LINE, str(script), "--timeout", "100"]
+    line = [sys.executable, "-m", "spoold.cli.ctl", "run", str(script)]
     with subprocess.Popen(line, env=environment(tmp_path / "spool"), stdin=-3, stdout=-1, stderr=-1) as runs:
         assert runs.stderr
         assert b"was not taken in yet: it still arrives, intake does not run" in runs.stderr.readline()

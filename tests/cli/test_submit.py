@@ -20,6 +20,7 @@ from spoold.client.response import Fetching, Response, WaitingFor
 from spoold.model.dropped import read_request
 from spoold.model.submission import Request
 from tests.actors.bench import Bench
+from tests.patient import PATIENT
 
 SCRIPT = '{"files": [{"name": "run.sh", "content": "true"}]}'
 
@@ -45,8 +46,7 @@ def environment(spool: Path) -> dict[str, str]:
 
 
 def ctl(spool: Path, *words: str, code: int = exits.OK, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    line = [sys.executable, "-m", "spoold.cli.ctl", *words]
-    done = subprocess.run(line, env=environment(spool), input=data, capture_output=True, timeout=100, check=False)
+    done = subprocess.run([*PATIENT, *words], env=environment(spool), input=data, capture_output=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert b"Traceback" not in done.stderr
     return done

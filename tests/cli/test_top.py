@@ -210,14 +210,14 @@ class Terminal:
                 self.shown += os.read(self._side, 65536)
 
     def end(self) -> int:
+        """Have it end, and return its exit code. It is read meanwhile: a full terminal would keep it from its end."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(100)
         try:
             while part := os.read(self._side, 65536):
                 self.shown += part
         except OSError:
             os.close(self._side)  # the other side is gone
-        return code
+        return self.process.wait()
 
 
 def test_a_terminal_is_live_and_left_as_it_was(config: Path) -> None:

@@ -308,6 +308,27 @@ def test_nobody_can_take_the_names_that_a_client_needs(empty: Path) -> None:
     assert submission.file == made[".json"].name
 
 
+@pytest.mark.parametrize("has_nameless_files", [True, False])
+def test_a_cancel_is_there_whole_or_not_at_all(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, has_nameless_files: bool
+) -> None:
+    """An empty one does nothing, and is removed: whoever stands still before it is written would ask for nothing."""
+    if not has_nameless_files:
+        monkeypatch.setattr("spoold.client.directory.NAMELESS", os.O_WRONLY)
+
+    def stops(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", stops)
+        with pytest.raises(ZeroDivisionError):
+            client.Spool(empty).cancel("a")
+    assert [path for path in (empty / "incoming").iterdir() if path.suffix == ".cancel"] == []
+    client.Spool(empty).cancel("a")
+    (cancel,) = (empty / "incoming").iterdir()
+    assert (cancel.read_bytes(), cancel.stat().st_nlink) == (b"a\n", 1)
+
+
 def test_an_id_that_lies_in_the_drop_box_is_not_replaced(empty: Path) -> None:
     spool = client.Spool(empty)
     spool.submit(b"1", id="a")

@@ -175,7 +175,7 @@ def host(directory: Path, like: Settings, docker: str) -> Iterator[tuple[dict[st
     state = directory / "units"
     settings = msgspec.structs.replace(
         like,
-        spool=SpoolSettings(path=str(directory / "spool"), settle=1.0, scan=0.5),
+        spool=SpoolSettings(path=str(directory / "spool"), settle=60.0, scan=0.5),
         lease=LEASE,
         docker=DockerSettings(host=docker),
         sandbox=SandboxSettings(waiting=1),

@@ -19,12 +19,12 @@ from tests.waiting import until
 SETTINGS = """
 [spool]
 path = "{place}/spool"
-settle = 1.0
+settle = 60.0
 scan = 0.5
 
 [lease]
 renewal = 0.5
-limit = 3.0
+limit = 60.0
 check = 0.5
 pause = 0.5
 

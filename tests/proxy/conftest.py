@@ -52,11 +52,15 @@ class Proxy:
         return self.ask(f"{method} {url} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
     def tunnel(self, authority: str) -> socket.socket:
+        """Return a connection to a host; raises :class:`ConnectionError` where the order has ended before."""
         connection = self.connect()
         connection.sendall(f"CONNECT {authority} HTTP/1.1\r\n\r\n".encode())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += connection.recv(1)
+            head += (piece := connection.recv(1))
+            if not piece:
+                connection.close()
+                raise ConnectionAbortedError(head)
         assert head.startswith(b"HTTP/1.1 200 ")
         return connection
 

@@ -179,6 +179,6 @@ def serving(path: Path, state: Path, squash: str = "No_Root_Squash") -> Iterator
 
 
 def _answers(port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
+    with contextlib.suppress(ConnectionRefusedError, TimeoutError), socket.create_connection(("127.0.0.1", port), 5):
         return True
     return False

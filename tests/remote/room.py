@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,24 +29,14 @@ import pytest
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.spool import layout
 from tests.engines import REPOSITORY, SLOWNESS, unavailable
+from tests.remote.slow import SLOW, Write, slowly
 from tests.rights import assert_answer
 
-SETTLE = 1.5  # seconds
-PATIENCE = 60.0 * SLOWNESS
+SETTLE = 1.0  # seconds, where an upload is to be given up; else it is much: whoever uploads may stand still
+PATIENCE = 100.0 * SLOWNESS
 TAKEN_OVER = "settings read again"  # as daemons log it
 PROGRAMS = ("sshd", "ssh", "scp", "sftp", "ssh-keygen", "rsync", "useradd")
 GATEWAY = REPOSITORY / "contrib/deploy/ssh-gateway"
-
-
-class Slow(NamedTuple):
-    """An upload that takes longer than the settle time, with pauses that are much shorter; all in seconds."""
-
-    settle: float = 4.0
-    pause: float = 0.4
-    pauses: int = 12
-
-
-SLOW = Slow()
 
 
 class User(NamedTuple):
@@ -103,13 +95,16 @@ def remove_users_of_the_dead() -> None:
 
 
 def change_users(*command: str) -> None:
-    """Run useradd or userdel; others may be at the same file."""
-    for _ in range(10):
+    """Run useradd or userdel. Others may be at the same file, or remove the same user; sshd may serve them still."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if "cannot lock" not in done.stderr:
+        passes = "cannot lock" in done.stderr or "is currently used by process" in done.stderr
+        if not passes or time.monotonic() > deadline:
             break
-        time.sleep(0.5)
-    assert done.returncode == 0, done.stderr
+        time.sleep(0.1)
+    is_gone = command[0] == "userdel" and "does not exist" in done.stderr
+    assert done.returncode == 0 or is_gone, done.stderr
 
 
 class Room:
@@ -121,8 +116,8 @@ class Room:
         self.spool = directory / "spool"
         layout.create(str(self.spool))
         self.settings = Settings(
-            spool=SpoolSettings(path=str(self.spool), settle=SETTLE, scan=0.5, answers=answers),
-            lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.5),
+            spool=SpoolSettings(path=str(self.spool), settle=PATIENCE, scan=0.5, answers=answers),
+            lease=LeaseSettings(renewal=0.5, limit=60.0, check=0.5, pause=0.5),
             executor=ExecutorSettings(slots=2),
             nixpkgs={"default": "/srv/nixpkgs"},
         )
@@ -131,6 +126,7 @@ class Room:
         self.config.write_bytes(msgspec.toml.encode(self.settings))
         self.daemons = self._start_daemons()
         self.sshd = self._start_sshd()
+        self.until(lambda: "msg=ready" in (self.directory / "log").read_text())  # by then SIGHUP ends nobody
 
     def stop(self) -> None:
         for process in (self.daemons, self.sshd):
@@ -165,7 +161,10 @@ class Room:
         return process
 
     def _answers(self) -> bool:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port), 5):
+        with (
+            contextlib.suppress(ConnectionRefusedError, TimeoutError),
+            socket.create_connection(("127.0.0.1", self.port), 5),
+        ):
             return True
         return False
 
@@ -246,7 +245,28 @@ class Room:
         assert self.response(id_, owner)["status"] == "COMPLETED"
         entry = json.loads((self.spool / "done" / f"{id_}.json").read_bytes())
         assert (entry["Spool"]["sha256"], entry["Spool"]["uid"]) == (hashlib.sha256(data).hexdigest(), owner.uid)
-        assert not list((self.spool / "incoming").glob(f"*{id_}*"))
+        self.until(lambda: not list((self.spool / "incoming").glob(f"*{id_}*")))
+
+    def upload_slowly(self, owner: User, uploading: Callable[[str], contextlib.AbstractContextManager[Write]]) -> None:
+        """Upload for longer than the settle time, without a pause that is as long.
+
+        ``uploading`` is given the file's name. Where the machine stood still for the settle time, it is tried anew.
+        """
+        for _ in range(20):
+            id_, data = self.request(2000)
+            with self.settling(SLOW.settle), uploading(f"{id_}.json") as write:
+                rested = slowly(data, write, partial(self.has_come, id_))
+            if rested < SLOW.settle:
+                self.assert_completed(id_, owner, data)
+                return
+        pytest.fail("the machine stood still each time")
+
+    def has_come(self, id_: str, size: int) -> bool:
+        """Tell whether so much of an upload under its final name lies there, or it was answered."""
+        with contextlib.suppress(FileNotFoundError):
+            if (self.spool / "incoming" / f"{id_}.json").stat().st_size >= size:
+                return True
+        return (self.spool / "done" / f"{id_}.response.json").exists()
 
     def settling(self, seconds: float) -> contextlib.AbstractContextManager[None]:
         """Have uploads that rest waited for so long inside the block."""
@@ -285,10 +305,16 @@ def settling(
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself."""
+    """Return a port on which nobody listens, of those that the kernel gives to no connection by itself.
+
+    No other process of these tests gets it before this one has ended, however long a server takes to listen there.
+    """
     while True:
         port = random.randint(15_000, 32_000)  # noqa: S311 - no secret
+        claim = socket.socket(socket.AF_UNIX)
+        atexit.register(claim.close)
         with socket.socket() as probe, contextlib.suppress(OSError):
+            claim.bind(f"\0spoold-tests-{port}")
             probe.bind(("127.0.0.1", port))
             return port
 

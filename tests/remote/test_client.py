@@ -289,7 +289,14 @@ def test_a_batch_through_ssh_is_interrupted_and_goes_on(
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "PYTHONPATH": str(REPOSITORY),
     }
-    lines = [{"name": f"{kind}-batch{n}", "request": hello(n)} for n in range(12)]
+    gate = room.directory / f"gate-{kind}"  # until it is there, most of them go on
+    lines = [
+        {
+            "name": f"{kind}-batch{n}",
+            "request": client.program({"run.sh": f"echo {n}"}, "" if n < 8 else f"await {gate}"),
+        }
+        for n in range(12)
+    ]
     (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in lines))
     line = [sys.executable, "-m", "spoold.cli.ctl", "batch", str(tmp_path / "list.jsonl"), "--jobs", "4", "--json"]
 
@@ -302,6 +309,7 @@ def test_a_batch_through_ssh_is_interrupted_and_goes_on(
         room.until(lambda: len(known()) >= 3)
         running.send_signal(signal.SIGINT)  # a kill would leave the connection to its idle time
     assert running.returncode == exits.INTERRUPTED
+    gate.touch()
     done = subprocess.run(line, env=environment, capture_output=True, check=False, stdin=null)
     assert done.returncode == exits.OK, done.stderr
     found = [json.loads(each) for each in done.stdout.splitlines()]

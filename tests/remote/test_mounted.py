@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,14 +22,13 @@ import pytest
 from spoold.config import ExecutorSettings, LeaseSettings, Settings, SpoolSettings
 from spoold.doctor import protection
 from spoold.doctor import spool as doctor
+from spoold.model.ids import parse_entry
 from spoold.spool import layout, lists
 from tests.engines import REPOSITORY, unavailable
-from tests.names import named
 from tests.remote import nfs
-from tests.remote.room import PATIENCE, SLOW, Room, User, settling
+from tests.remote.room import PATIENCE, Room, User, settling
+from tests.remote.slow import SLOW, slowly
 from tests.rights import assert_answer
-
-SETTLE = 1.5  # seconds
 
 
 class Mounted:
@@ -41,7 +41,7 @@ class Mounted:
         self.config = served.parent / "spoold.toml"
         self.settings = Settings(
             spool=SpoolSettings(
-                path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=SETTLE, answers="owner"
+                path=str(self.spool), remote=True, remote_scan=0.5, scan=1.0, settle=PATIENCE, answers="owner"
             ),
             lease=LeaseSettings(renewal=0.5, limit=3.0, check=0.5, pause=0.2),
             executor=ExecutorSettings(slots=2),
@@ -120,9 +120,7 @@ def test_an_executor_on_a_mount_commits_and_health_on_the_server_lets_owners_rea
         assert not lists.keeps_lists(str(at / "spool"))
         lease = LeaseSettings(renewal=0.5, limit=3.0, check=3600.0)
         for roles, path, remote in (("intake,builder,health", served, False), ("executor", at / "spool", True)):
-            spool = SpoolSettings(
-                path=str(path), remote=remote, remote_scan=0.5, scan=1.0, settle=SETTLE, published_by="health"
-            )
+            spool = SpoolSettings(path=str(path), remote=remote, remote_scan=0.5, scan=1.0, published_by="health")
             config = room.directory / f"{'there' if remote else 'here'}.toml"
             config.write_bytes(
                 msgspec.toml.encode(Settings(spool=spool, lease=lease, nixpkgs={"default": "/srv/nixpkgs"}))
@@ -167,17 +165,19 @@ def test_a_client_on_the_mount_sees_the_same(mounted: Mounted, room: Room) -> No
 
 
 def test_an_upload_that_arrives_slowly_and_one_that_does_not(mounted: Mounted, room: Room) -> None:
-    slow, data = room.request(2000)
-    never, _ = room.request(2000)
-    (mounted.served / "incoming" / f"{never}.json").write_bytes(data[:500])
-    with settling(SLOW.settle, mounted.settings, mounted.config, mounted.daemons, mounted.log):
-        size = len(data) // SLOW.pauses + 1
-        with (mounted.served / "incoming" / f"{slow}.json").open("wb", buffering=0) as file:
-            for number in range(SLOW.pauses):
-                file.write(data[number * size : (number + 1) * size])
-                time.sleep(SLOW.pause)
-        assert mounted.response(slow)["status"] == "COMPLETED"
-    assert mounted.response(never)["status"] == "REJECTED"
+    rested = math.inf
+    while rested >= SLOW.settle:  # the machine stood still
+        slow, data = room.request(2000)
+        never, _ = room.request(2000)
+        (mounted.served / "incoming" / f"{never}.json").write_bytes(data[:500])
+        path = mounted.served / "incoming" / f"{slow}.json"
+        with (
+            settling(SLOW.settle, mounted.settings, mounted.config, mounted.daemons, mounted.log),
+            path.open("wb", buffering=0) as file,
+        ):
+            rested = slowly(data, lambda part, _: file.write(part), lambda _: True)
+            assert mounted.response(never)["status"] == "REJECTED"
+    assert mounted.response(slow)["status"] == "COMPLETED"
 
 
 def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Room) -> None:
@@ -185,13 +185,20 @@ def test_a_kill_of_the_daemons_costs_a_lease_at_most(mounted: Mounted, room: Roo
     end = room.directory / id_
     lasts = json.dumps({"files": [{"name": "run.sh", "content": "true"}], "inputs": f"await {end}"})
     (mounted.served / "incoming" / f"{id_}.json").write_text(lasts)
-    mounted.until((mounted.served / "running" / named(id_)).exists)
+    mounted.until(lambda: attempts(mounted, id_))
     mounted.daemons.send_signal(signal.SIGKILL)
     mounted.daemons.wait()
+    before = max(attempts(mounted, id_))
     mounted.daemons = mounted.start()
-    mounted.until((mounted.served / "running" / named(id_, 2)).exists)
+    mounted.until(lambda: max(attempts(mounted, id_), default=0) > before)
     end.touch()
     assert mounted.response(id_)["status"] == "COMPLETED"
+
+
+def attempts(mounted: Mounted, id_: str) -> list[int]:
+    """Return the numbers of the attempts of a submission that runs. A machine that stands still loses one, too."""
+    entries = map(parse_entry, os.listdir(mounted.served / "running"))
+    return [entry.attempt for entry in entries if entry and entry.id == id_]
 
 
 def test_the_doctor_finds_it_fit(mounted: Mounted) -> None:

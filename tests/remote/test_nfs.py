@@ -17,7 +17,8 @@ import pytest
 from tests.names import named
 from tests.remote import nfs
 from tests.remote.nfs import Client
-from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User, fixtures
+from tests.remote.room import PATIENCE, SETTLE, Room, User, fixtures
+from tests.remote.slow import Write
 
 HOUR_NS = 3600 * 10**9
 REFUSED = (nfs_rs.NfsError, OSError)
@@ -102,20 +103,18 @@ def test_one_after_the_other_and_all_at_once(room: Room, anns: Client) -> None:
 
 
 def test_a_slow_writer(room: Room, ann: User, anns: Client) -> None:
-    id_, data = room.request(2000)
-    with room.settling(SLOW.settle):
-        with anns.open(f"/incoming/{id_}.json", "wb") as file:
-            size = len(data) // SLOW.pauses + 1
-            for number in range(SLOW.pauses):
-                anns.write_at(file, data[number * size : (number + 1) * size], number * size)
-                time.sleep(SLOW.pause)
-        room.assert_completed(id_, ann, data)
+    @contextlib.contextmanager
+    def uploading(name: str) -> Iterator[Write]:
+        with anns.open(f"/incoming/{name}", "wb") as file:
+            yield lambda part, offset: anns.write_at(file, part, offset)
+
+    room.upload_slowly(ann, uploading)
 
 
 def test_a_writer_that_stops_in_the_middle_is_given_up(room: Room, anns: Client) -> None:
     """Its file is still open: no server would tell the difference from one that only rests."""
     id_, data = room.request(2000)
-    with anns.open(f"/incoming/{id_}.json", "wb") as file:
+    with room.settling(SETTLE), anns.open(f"/incoming/{id_}.json", "wb") as file:
         anns.write_at(file, data[:1000], 0)
         answer = fetch(anns, id_)
     assert answer["status"] == "REJECTED"
@@ -139,14 +138,15 @@ def test_the_times_that_a_client_sets_change_nothing(room: Room, ann: User, anns
     whole, data = room.request()
     part, half = room.request()
     now = time.time_ns() + skew
-    began = time.monotonic()
-    for id_, content in ((whole, data), (part, half[: len(half) // 2])):
-        anns.put(f"/incoming/.{id_}.tmp", content)
-        anns.utime(f"/incoming/.{id_}.tmp", ns=now)
-        anns.rename(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
-    room.assert_completed(whole, ann, data)
-    assert fetch(anns, part)["status"] == "REJECTED"
-    assert time.monotonic() - began >= SETTLE * 0.9, "it has its settle time, whatever its mtime says"
+    with room.settling(SETTLE):
+        began = time.monotonic()
+        for id_, content in ((whole, data), (part, half[: len(half) // 2])):
+            anns.put(f"/incoming/.{id_}.tmp", content)
+            anns.utime(f"/incoming/.{id_}.tmp", ns=now)
+            anns.rename(f"/incoming/.{id_}.tmp", f"/incoming/{id_}.json")
+        room.assert_completed(whole, ann, data)
+        assert fetch(anns, part)["status"] == "REJECTED"
+        assert time.monotonic() - began >= SETTLE * 0.9, "it has its settle time, whatever its mtime says"
 
 
 def test_cancelling(room: Room, ann: User, anns: Client) -> None:
@@ -200,6 +200,7 @@ def test_a_link_to_anothers_file_is_refused(room: Room, ann: User, anns: Client,
         bobs.link(f"/done/{id_}.response.json", f"/incoming/{other}.json")
     except REFUSED:
         return  # this server does not
-    room.until((room.spool / "done" / f"{other}.response.json").exists)
+    with room.settling(SETTLE):
+        room.until((room.spool / "done" / f"{other}.response.json").exists)
     answer = json.loads((room.spool / "done" / f"{other}.response.json").read_bytes())
     assert answer["status"] == "REJECTED"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,8 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from tests.pages import shell_client
-from tests.remote.room import PATIENCE, SETTLE, SLOW, Room, User
+from tests.remote.room import PATIENCE, SETTLE, Room, User
+from tests.remote.slow import Write
 
 LARGE = 8 << 20  # bytes: more than pipes and sockets hold between here and there
-KBIT, KBYTE = "8000", "1000"  # a second; so it takes eight, and comes without long pauses
+KBIT, KBYTE = "2000", "250"  # a second; so it takes half a minute, and is cut off before
 Upload = Callable[[Room, User, Path, str], list[str]]
 
 
@@ -92,34 +93,39 @@ def test_the_client_of_the_spec_needs_scp_and_ssh_only(room: Room, ann: User) ->
 # -- slow
 
 
-def trickle(room: Room, user: User, target: str, data: bytes, pauses: Sequence[Callable[[], object]]) -> None:
-    """Upload in as many parts as there are pauses, and one."""
+@contextlib.contextmanager
+def into(room: Room, user: User, target: str) -> Iterator[Callable[[bytes], None]]:
+    """Yield what writes to a file through ssh."""
     command = ["ssh", *room.options(user.name), "-p", str(room.port), f"{user.name}@127.0.0.1", f"cat >{target}"]
-    size = len(data) // (len(pauses) + 1) + 1
     with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
-        assert client.stdin
-        client.stdin.write(data[:size])
-        client.stdin.flush()
-        for number, pause in enumerate(pauses, 1):
-            pause()
-            client.stdin.write(data[number * size : (number + 1) * size])
+
+        def write(data: bytes) -> None:
+            assert client.stdin
+            client.stdin.write(data)
             client.stdin.flush()
+
+        yield write
     assert client.returncode == 0
 
 
 def test_an_upload_may_take_long_under_its_final_name(room: Room, ann: User) -> None:
     """Longer than the settle time in all, as long as no pause is."""
-    id_, data = room.request(2000)
-    with room.settling(SLOW.settle):
-        pauses = [lambda: time.sleep(SLOW.pause)] * SLOW.pauses
-        trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, pauses)
-        room.assert_completed(id_, ann, data)
+
+    @contextlib.contextmanager
+    def uploading(name: str) -> Iterator[Write]:
+        with into(room, ann, room.in_spool(f"incoming/{name}")) as write:
+            yield lambda part, _: write(part)
+
+    room.upload_slowly(ann, uploading)
 
 
 def test_an_upload_that_rests_longer_than_the_settle_time_is_given_up(room: Room, ann: User) -> None:
     id_, data = room.request(2000)
-    trickle(room, ann, room.in_spool(f"incoming/{id_}.json"), data, [lambda: room.response(id_, ann)])
-    answer = room.response(id_, ann)
+    with room.settling(SETTLE), into(room, ann, room.in_spool(f"incoming/{id_}.json")) as write:
+        write(data[:1000])
+        answer = room.response(id_, ann)
+        write(data[1000:])
+    assert room.response(id_, ann) == answer
     assert answer["status"] == "REJECTED"
     assert f"after {SETTLE:g} s without a change" in answer["reason"]
 
@@ -170,16 +176,19 @@ CUT_OFF = [slow_cat, slow_scp, slow_old_scp, slow_sftp, slow_rsync_in_place, slo
 def test_an_upload_that_was_cut_off_is_no_submission(room: Room, ann: User) -> None:
     """It lies there under its final name, and nothing tells that it is not whole but that it does not parse."""
 
-    def try_with(upload: Upload) -> None:
+    def begin_with(upload: Upload) -> str:
         id_, data = room.request(LARGE)
         cut_off(room, id_, upload(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json")))
-        answer = room.response(id_, ann)
-        assert answer["status"] == "REJECTED", upload
-        assert "without a change" in answer["reason"]
-        assert not (room.spool / "incoming" / f"{id_}.json").exists()
+        return id_
 
     with ThreadPoolExecutor(len(CUT_OFF)) as together:
-        list(together.map(try_with, CUT_OFF))
+        ids = list(together.map(begin_with, CUT_OFF))
+    with room.settling(SETTLE):
+        for id_, upload in zip(ids, CUT_OFF, strict=True):
+            answer = room.response(id_, ann)
+            assert answer["status"] == "REJECTED", upload
+            assert "without a change" in answer["reason"]
+            room.until(lambda file=room.spool / "incoming" / f"{id_}.json": not file.exists())  # type: ignore[misc]
 
 
 def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:
@@ -187,7 +196,9 @@ def test_rsync_leaves_nothing_when_it_is_cut_off(room: Room, ann: User) -> None:
     upload = by_rsync(room, ann, room.file(id_, data), room.in_spool(f"incoming/{id_}.json"), f"--bwlimit={KBYTE}")
     cut_off(room, id_, upload)
     room.until(lambda: not list((room.spool / "incoming").glob(f"*{id_}*")))
-    time.sleep(SETTLE)
+    later, data = room.request()
+    run(by_scp(room, ann, room.file(later, data), room.in_spool(f"incoming/{later}.json")))
+    room.assert_completed(later, ann, data)
     assert not (room.spool / "done" / f"{id_}.json").exists()
 
 
@@ -208,13 +219,12 @@ def rsync_again(room: Room, user: User, file: Path, target: str) -> list[str]:
 def test_an_upload_is_resumed_within_the_settle_time(room: Room, ann: User, begin: Upload, resume: Upload) -> None:
     id_, data = room.request(LARGE)
     file, target = room.file(id_, data), room.in_spool(f"incoming/{id_}.json")
-    with room.settling(PATIENCE):
-        cut_off(room, id_, begin(room, ann, file, target))
-        path = room.spool / "incoming" / f"{id_}.json"
-        room.until(path.exists)
-        assert path.stat().st_size < len(data)
-        run(resume(room, ann, file, target))
-        room.assert_completed(id_, ann, data)
+    cut_off(room, id_, begin(room, ann, file, target))
+    path = room.spool / "incoming" / f"{id_}.json"
+    room.until(path.exists)
+    assert path.stat().st_size < len(data)
+    run(resume(room, ann, file, target))
+    room.assert_completed(id_, ann, data)
 
 
 # -- two users
