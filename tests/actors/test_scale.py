@@ -8,6 +8,7 @@ import signal
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -224,13 +225,11 @@ def head(tmp_path: Path, cluster: Cluster) -> Iterator[Head]:
 def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
     ids = ["a", "b", "c"]
     for id_ in ids:
-        head.bench.drop(id_)
+        head.bench.drop(id_, f"until [ -e {head.bench.root.parent}/go ]; do sleep 0.1; done")
+    head.until(lambda: (told := noted(str(head.bench.root))) and told[0].slurm and told[0].pools[0].running >= 1)
+    head.let_go()
     head.until(lambda: head.answered(*ids))
     assert {head.bench.response(id_)["status"] for id_ in ids} == {"COMPLETED"}
-    told = noted(str(head.bench.root))
-    assert told is not None
-    assert told[0].slurm
-    assert told[0].pools[0].running >= 1
     head.until(lambda: not {WAITS, RUNS, LEAVES} & set(head.states()) and not head.left())
     head.step()
     assert not {WAITS, RUNS} & set(head.states())
@@ -238,14 +237,15 @@ def test_from_nothing_to_answers_and_back_to_nothing(head: Head) -> None:
     assert noted(str(head.bench.root)) is None
 
 
-def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(head: Head) -> None:
-    head.bench.drop("a", "until [ -e GO ]; do sleep 0.1; done".replace("GO", str(head.bench.root.parent / "go")))
-    head.until(lambda: head.bench.names("running"))
-    for pid in head.processes():
-        os.kill(pid, signal.SIGKILL)
-    (head.bench.root.parent / "go").touch()
-    head.until(lambda: head.answered("a"))
-    assert head.bench.response("a")["status"] == "COMPLETED"
+def test_a_pilot_that_is_killed_is_replaced_and_loses_nothing(tmp_path: Path, cluster: Cluster) -> None:
+    head = Head(tmp_path, cluster, lease=8.0)
+    with contextlib.closing(head.bench):
+        head.hold("a")
+        for pid in head.processes():
+            os.kill(pid, signal.SIGKILL)
+        head.let_go()
+        head.until(lambda: head.answered("a"))
+        assert head.bench.response("a")["status"] == "COMPLETED"
 
 
 def test_those_that_wait_are_cancelled_when_nobody_wants_them(tmp_path: Path, cluster: Cluster) -> None:
@@ -274,7 +274,7 @@ def test_a_scaler_that_starts_anew_finds_its_pilots(head: Head) -> None:
 
 @pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs of Slurm's")
 def test_while_the_controller_is_away_pilots_work_on(tmp_path: Path) -> None:
-    cluster = Real()
+    cluster = Real(extra="MessageTimeout=5\n")  # for so long each command looks for it
     with contextlib.closing(closable(cluster)):
         head = Head(tmp_path, cluster)
         head.bench.drop("a", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
@@ -331,7 +331,14 @@ def test_an_sbatch_that_fails_is_tried_again(tmp_path: Path, stand_in: StandIn) 
 
 
 def test_what_sbatch_is_told(tmp_path: Path, stand_in: StandIn) -> None:
-    pool = {"memory": 3 << 30, "partition": "p", "account": "a b", "comment": "c", "options": ["--qos=q"], "time": 3600}
+    pool: dict[str, Any] = {
+        "memory": 3 << 30,
+        "partition": "p",
+        "account": "a b",
+        "comment": "c",
+        "options": ["--qos=q"],
+        "time": 3600,
+    }
     head = Head(tmp_path, stand_in, slots=4, **pool)
     head.bench.drop("a")
     head.until(stand_in.jobs)
