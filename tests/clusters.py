@@ -139,7 +139,8 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf
 ReturnToService=2
 SlurmdTimeout=20
 SlurmctldTimeout=20
-KillWait=5
+KillWait=60
+MessageTimeout=100
 """
 PARTITION = "PartitionName=main Nodes=ALL Default=YES State=UP\n"
 CGROUPS = """\
@@ -288,7 +289,11 @@ class Real:
 
     def keep_state(self) -> None:
         """Keep what slurmctld has saved by now, for :meth:`forget`."""
-        shutil.copytree(self._here / "state/ctld", self._here / "state/kept", dirs_exist_ok=True)
+        while True:
+            shutil.rmtree(self._here / "state/kept", ignore_errors=True)
+            with contextlib.suppress(shutil.Error):  # it renames its files while it saves
+                shutil.copytree(self._here / "state/ctld", self._here / "state/kept")
+                return
 
     def forget(self) -> None:
         """Have slurmctld, which is gone, know no more than it did when its state was kept."""

@@ -29,12 +29,6 @@ from spoold.nix.build import NixBuilder
 from spoold.spool import layout
 from tests import engines, plain
 
-# A machine that stands still for a moment makes neither an example nor its making slow.
-hypothesis.settings.register_profile(
-    "tests", hypothesis.settings(), deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("tests")
-
 QUICK_LEASE = LeaseSettings(renewal=0.2, limit=1.5, check=0.2, pause=0.2)
 FIRST = 900 * engines.SLOWNESS  # seconds for a test that needs Nix
 SYSTEM = f"{os.uname().machine}-linux"

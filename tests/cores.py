@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel import set_to
+
 PATTERN = Path("/proc/sys/kernel/core_pattern")
 NAME = "crash"  # what programs of a test are called here, to tell them from others that crash meanwhile
 # For sh; each crashes in another way, having asked for another limit. A copy of bash goes by its own name.
@@ -44,8 +46,6 @@ def handled() -> Iterator[Callable[[], int]]:
     directory = Path(tempfile.mkdtemp(prefix="core", dir="/tmp"))  # the kernel takes 128 bytes
     (directory / "h").write_text(f'#!/bin/sh\necho "$1" >>{directory}/log\n')
     (directory / "h").chmod(0o755)
-    before = PATTERN.read_text()
-    PATTERN.write_text(f"|{directory}/h %e")
 
     def count() -> int:
         """Those that crashed before this was asked: a crash of ours is the last one to be told."""
@@ -56,9 +56,9 @@ def handled() -> Iterator[Callable[[], int]]:
         return _lines(directory).count(NAME)
 
     try:
-        yield count
+        with set_to(PATTERN, f"|{directory}/h %e"):
+            yield count
     finally:
-        PATTERN.write_text(before)
         shutil.rmtree(directory)
 
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.kernel import set_to
+
 NUMBER = Path("/proc/sys/vm/nr_hugepages")
 # Asks in each way that there is: mmap, memfd_create, shmget.
 TRIES = """
@@ -28,12 +30,8 @@ REFUSED = "-1 12\n" * 3
 @contextlib.contextmanager
 def pages() -> Iterator[None]:
     """Have the host hold some ready, where we may: else it has none to refuse, but for memfd_create."""
-    before = NUMBER.read_text()
-    may = os.geteuid() == 0 and os.access(NUMBER, os.W_OK)
-    if may:
-        NUMBER.write_text("4")
-    try:
+    if os.geteuid() != 0 or not os.access(NUMBER, os.W_OK):
         yield
-    finally:
-        if may:
-            NUMBER.write_text(before)
+        return
+    with set_to(NUMBER, "4"):
+        yield

@@ -26,12 +26,12 @@ from spoold.config import Settings
 from spoold.host import cgroups
 from spoold.host.accounts import Accounts
 from spoold.spool import layout
-from tests import engines
+from tests import engines, users
 from tests.clusters import DEPLOYED, Real
 from tests.engines import REPOSITORY, unavailable
 from tests.waiting import PATIENCE, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.nix, pytest.mark.engines, pytest.mark.timeout(900)]
 HEADING = "## Executors that Slurm starts\n"
 NEEDED = ("spoold", "msgspec", "filelock", "click", "rich", "pygments", "markdown_it", "mdurl", "watchdog")
 USER = "spoold-page-test"
@@ -45,17 +45,18 @@ started = {here!r} + "/started"
 
 def running(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0] != "Z"
 
 def stop(name):
     path = os.path.join(started, name)
     if os.path.exists(path):
         pid = int(open(path).read())
-        if running(pid):
+        try:
             os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
         while running(pid):
             time.sleep(0.05)
 
@@ -93,11 +94,11 @@ def test_the_page_takes_a_dozen_commands() -> None:
 @contextlib.contextmanager
 def user() -> Iterator[pwd.struct_passwd]:
     """Have a user of that name in the block."""
-    subprocess.run(["useradd", "--system", "--user-group", "--home-dir", "/nonexistent", USER], check=True)
+    users.change("useradd", "--system", "--user-group", "--home-dir", "/nonexistent", USER)
     try:
         yield pwd.getpwnam(USER)
     finally:
-        subprocess.run(["userdel", USER], check=True)
+        users.change("userdel", USER)
 
 
 def python_for(who: pwd.struct_passwd) -> str:
@@ -229,7 +230,7 @@ class Host:
                 text=True,
             )
         try:
-            said = shell.communicate(timeout=PATIENCE)[0]
+            said = shell.communicate(timeout=5 * PATIENCE)[0]
         except subprocess.TimeoutExpired:
             shell.kill()
             shell.communicate()

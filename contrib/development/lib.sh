@@ -415,7 +415,7 @@ start_private_docker() {
         <"$docker_run/leash" >"$docker_run/log" 2>&1 &
     docker_keeper=$!
     exec {docker_leash}>"$docker_run/leash"
-    if ! ping_docker "unix://$docker_run/socket" 60 "$docker_keeper" >"$docker_run/why"; then
+    if ! ping_docker "unix://$docker_run/socket" 300 "$docker_keeper" >"$docker_run/why"; then
         tail -n 15 "$docker_run/log" >&2
         fail "dockerd does not answer$(<"$docker_run/why"); the end of its log is above"
     fi
@@ -447,7 +447,7 @@ keep_docker() {
     kill "$leash" 2>/dev/null || told=yes
     containerd=$(cat "$run/exec/containerd/containerd.pid" 2>/dev/null) || :
     kill "$dockerd" 2>/dev/null || :
-    for ((pid = 0; pid < 200; pid++)); do
+    for ((pid = 0; pid < 600; pid++)); do
         kill -0 "$dockerd" 2>/dev/null || break
         sleep 0.1
     done

@@ -38,7 +38,7 @@ CAP_SETGID, CAP_SETUID = 6, 7
 PR_SET_DUMPABLE, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 47, 4
 CAPABILITY_VERSION = 0x20080522
 SHARES = 8  # builds that may run at once without taking from each other
-PROGRAM_TIMEOUT = 20.0  # seconds for the small programs that make a namespace
+PROGRAM_TIMEOUT = 60.0  # seconds for the small programs that make a namespace
 
 
 class Users(NamedTuple):

@@ -146,9 +146,12 @@ class NixBuilder:
         after ``cancelled`` is set, with what was deleted until then; the next collection goes on from there.
         """
         latest = time.monotonic() - GRACE
-        kept = keep | {build_id for build_id, rooted in self._rooted.copy().items() if rooted >= latest}
+
+        def kept() -> set[str]:
+            return keep | {build_id for build_id, rooted in self._rooted.copy().items() if rooted >= latest}
+
         if dry_run:
-            swept = collect.preview(self.store, kept)
+            swept = collect.preview(self.store, kept())
         else:
             swept = collect.collect(self.store, kept, seconds=seconds, cancel=cancelled or Event())
         return Collected(freed=swept.freed, paths=len(swept.paths), complete=swept.complete)

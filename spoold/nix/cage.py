@@ -52,6 +52,7 @@ SOMEBODYS_MEMORY = (
 )
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
 NEAR = 1024**2  # bytes below its limit at which a group has met it: the kernel hands memory out in batches
+DYING_TIME = 20.0  # seconds for killed processes to be gone
 SPARED = 16  # the share, one in so many, of the memory of all builds that the daemon has for itself
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
@@ -241,10 +242,13 @@ def _kill(group: Path) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a group, whose last processes may still be dying."""
-    for _ in range(100):
+    """Remove a group, whose last processes may still be dying; on a busy machine that may take a while."""
+    until = time.monotonic() + DYING_TIME
+    while True:
         with contextlib.suppress(OSError):
             group.rmdir()
+            return
+        if not group.exists() or time.monotonic() > until:
             return
         time.sleep(0.01)
 

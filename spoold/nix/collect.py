@@ -12,7 +12,7 @@ after a while and says that it is not complete; the next one takes what is left.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from threading import Event
 
 import msgspec
@@ -49,9 +49,10 @@ def preview(store: Store, keep: Collection[str]) -> Sweep:
     return Sweep(builds=sorted(doomed.values()), paths=sorted(dead), freed=graph.bytes(dead), complete=True)
 
 
-def collect(store: Store, keep: Collection[str], *, seconds: float, cancel: Event) -> Sweep:
-    """Delete what neither the builds in ``keep`` nor any root of another kind needs, within about so many seconds.
+def collect(store: Store, keep: Callable[[], Collection[str]], *, seconds: float, cancel: Event) -> Sweep:
+    """Delete what neither the builds to keep nor any root of another kind needs, within about so many seconds.
 
+    ``keep`` says which builds these are. It is asked once no build runs: one that was waited for has its root by then.
     Raises :class:`TemporaryError` where Nix fails.
     """
     deadline = time.monotonic() + seconds
@@ -59,7 +60,7 @@ def collect(store: Store, keep: Collection[str], *, seconds: float, cancel: Even
         if not alone:
             return Sweep(builds=[], paths=[], freed=0, complete=False)
         before = Graph(store)
-        doomed = _doomed(store, keep)
+        doomed = _doomed(store, keep())
         for name in doomed:
             store.roots.remove(name)
         store.roots.sweep()

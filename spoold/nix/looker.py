@@ -35,7 +35,7 @@ from spoold.model.errors import TemporaryError
 FLOOR = 256 * 1024**2  # bytes that have to be free while builds run, or a twentieth of what a small disk has
 FLOOR_INODES = 2000  # inodes, likewise
 SHARE = 20
-LEAVING_TIME = 10.0  # seconds for the program to end, and for the room that a build leaves to be free
+LEAVING_TIME = 10.0  # seconds for the room that a build leaves to be free
 EVIDENCE = 1 / 4  # the share of what the disk has lost that a build has to have written beside what was found
 SILENCE, HURRY = 300.0, 30.0  # seconds within which a look has to end: of its own, and one that was asked for
 _START = "import sys; sys.path.append(sys.argv[1]); from spoold.nix.look import main; main()"
@@ -225,4 +225,4 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None  # noqa: S101 - for mypy
     process.stdin.close()
     process.kill()
-    process.wait(LEAVING_TIME)
+    process.wait()

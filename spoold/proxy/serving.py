@@ -34,7 +34,7 @@ log = Log("fetch")
 DIRECTORY, NAME = "/run/spoold-fetch", "socket"  # the first is its unit's RuntimeDirectory
 BUILDER = "spoold-builder"
 ORDERS = 32  # at once
-ORDER_TIME = 10.0  # seconds for an order to come
+ORDER_TIME = 30.0  # seconds for an order to come: a namespace is made for it meanwhile
 _WHO = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 

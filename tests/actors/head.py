@@ -11,17 +11,18 @@ from spoold.actors.scale import Scale
 from spoold.config import ExecutorSettings, LeaseSettings
 from spoold.host import machine
 from spoold.model.scaling import PoolSettings, ScaleSettings
-from spoold.slurm import JobState, Slurm
+from spoold.slurm import Job, JobState, Slurm
 from tests.actors.bench import OLD, Bench, settings_for
 from tests.clusters import Cluster
 from tests.engines import REPOSITORY
+from tests.waiting import until
 
 
 class Head:
     """The head of a cluster: intake, router, builder, health and scale, stepped by a test."""
 
-    def __init__(self, root: Path, cluster: Cluster, *, limit: float = 8.0, **pool: object) -> None:
-        """``limit`` is how long leases are, in seconds: for what dies it is waited that long."""
+    def __init__(self, root: Path, cluster: Cluster, *, lease: float = 60.0, **pool: object) -> None:
+        """Make one whose leases last ``lease`` seconds: few where a test waits for the end of one."""
         program = root / "pilot"
         program.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m tests.pilot "$@"\n')
         program.chmod(0o755)
@@ -34,14 +35,13 @@ class Head:
             "program": str(program),
             "config": str(config),
         } | pool
-        lease = LeaseSettings(renewal=0.2, limit=limit, check=0.1, pause=0.05)
         self.settings = settings_for(
             root / "spool",
-            lease=lease,
+            lease=LeaseSettings(renewal=0.2, limit=lease, check=0.1, pause=0.05),
             executor=ExecutorSettings(name="head", slots=1, route_only=True),
             scale=ScaleSettings(interval=0.1, pools={"pool": PoolSettings(**changes)}),  # type: ignore[arg-type]
         )
-        config.write_text(f'[spool]\npath = "{root}/spool"\nscan = 0.2\n[lease]\nrenewal = 0.2\nlimit = {limit}\n')
+        config.write_text(f'[spool]\npath = "{root}/spool"\nscan = 0.2\n[lease]\nrenewal = 0.2\nlimit = {lease}\n')
         self.bench = Bench(root / "spool", self.settings)
         self.cluster = cluster
         self.scale = self.new_scale()
@@ -58,9 +58,19 @@ class Head:
         self.scale.step()
 
     def states(self) -> list[JobState]:
-        found = Slurm(self.cluster.variables).jobs(os.geteuid())
-        assert found is not None
-        return [each.state for each in found]
+        return [each.state for each in self.jobs()]
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs that Slurm knows, once it answers."""
+        found: list[Job] | None = None
+
+        def answers() -> bool:
+            nonlocal found
+            found = Slurm(self.cluster.variables).jobs(os.geteuid())
+            return found is not None
+
+        until(answers)
+        return found or []
 
     def processes(self) -> list[int]:
         """Return the pilots that run on this host."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from spoold.slurm import Slurm
 from tests.actors.head import Head
 from tests.clusters import Real
 
@@ -39,18 +38,16 @@ def head(tmp_path: Path, cluster: Real) -> Iterator[Head]:
 
 
 @pytest.fixture
-def patient(tmp_path: Path, cluster: Real) -> Iterator[Head]:
-    """Yield a head for which nobody is dead that stands still for a while."""
-    made = Head(tmp_path, cluster, limit=100.0)
+def hasty(tmp_path: Path, cluster: Real) -> Iterator[Head]:
+    """A head that takes who is silent for some seconds for dead."""
+    made = Head(tmp_path, cluster, lease=8.0)
     with contextlib.closing(made.bench):
         yield made
 
 
 def ours(head: Head) -> str:
     """Return the job of the pilot that there is."""
-    (job,) = (
-        each for each in Slurm(head.cluster.variables).jobs(os.geteuid()) or () if each.name.startswith("spoold-")
-    )
+    (job,) = (each for each in head.jobs() if each.name.startswith("spoold-"))
     return str(job.id)
 
 
@@ -75,9 +72,8 @@ def out_of_time(head: Head, cluster: Real) -> None:
 
 @pytest.mark.parametrize("event", [cancelled, requeued, preempted, pytest.param(out_of_time, marks=LONG)])
 def test_a_job_longer_than_the_drain_goes_back_and_loses_no_attempt(
-    patient: Head, cluster: Real, event: Callable[[Head, Real], None]
+    head: Head, cluster: Real, event: Callable[[Head, Real], None]
 ) -> None:
-    head = patient
     head.hold("a")
     before = set(head.processes())
     event(head, cluster)
@@ -90,7 +86,7 @@ def test_a_job_longer_than_the_drain_goes_back_and_loses_no_attempt(
 
 
 def test_a_job_shorter_than_the_drain_ends_where_it_is(tmp_path: Path, cluster: Real) -> None:
-    head = Head(tmp_path, cluster, limit=100.0, drain=600.0, time=3600)
+    head = Head(tmp_path, cluster, drain=600.0, time=3600)
     with contextlib.closing(head.bench):
         head.hold("a")
         before = set(head.processes())
@@ -113,7 +109,8 @@ def node_of(cluster: Real) -> str:
     return cluster.run("squeue", "-h", "-t", "RUNNING", "-o", "%N").strip()
 
 
-def test_what_a_lost_node_had_is_run_elsewhere(head: Head, cluster: Real) -> None:
+def test_what_a_lost_node_had_is_run_elsewhere(hasty: Head, cluster: Real) -> None:
+    head = hasty
     head.hold("a")
     node, (pid,) = node_of(cluster), head.processes()
     for each in (stepd_of(pid), pid):
@@ -142,8 +139,9 @@ def test_a_pilot_works_on_without_the_daemon_of_its_node(head: Head, cluster: Re
     head.until(lambda: not head.left())
 
 
-def test_a_controller_that_comes_back_with_an_old_state_costs_no_answer(head: Head, cluster: Real) -> None:
+def test_a_controller_that_comes_back_with_an_old_state_costs_no_answer(hasty: Head, cluster: Real) -> None:
     """It knows nothing of the pilot, and has its node end it without a word."""
+    head = hasty
     cluster.run("scontrol", "reconfigure")
     cluster.keep_state()
     head.hold("a")

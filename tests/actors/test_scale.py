@@ -278,7 +278,7 @@ def test_a_scaler_that_starts_anew_finds_its_pilots(head: Head) -> None:
 
 @pytest.mark.skipif(not os.environ.get("SPOOLD_TEST_LONG"), reason="it waits for time-outs of Slurm's")
 def test_while_the_controller_is_away_pilots_work_on(tmp_path: Path) -> None:
-    cluster = Real()
+    cluster = Real(extra="MessageTimeout=5\n")  # for so long each command looks for it
     with contextlib.closing(closable(cluster)):
         head = Head(tmp_path, cluster)
         head.hold("a")
@@ -302,7 +302,7 @@ class closable:  # noqa: N801 - an adapter for contextlib.closing
 def test_a_squeue_that_cannot_be_believed_changes_nothing(
     tmp_path: Path, stand_in: StandIn, mood: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = Head(tmp_path, stand_in, limit=100.0, most=3)
+    head = Head(tmp_path, stand_in, most=3)
     head.drop_long("a0", "a1", "a2")
     head.until(lambda: head.states().count(WAITS) == 1 and len(head.bench.names("running")) == 2)
     jobs = stand_in.jobs().keys()

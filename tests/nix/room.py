@@ -21,7 +21,7 @@ from spoold.model.states import State
 from spoold.model.submission import Dependencies
 from spoold.nix.build import NixBuilder
 from spoold.spool.builds import BuildStore
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 SHELL = "{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { %s }\n"
 # A shell with structured attributes, whose hook reads them.
@@ -72,6 +72,18 @@ def processes_with(word: str) -> list[int]:
     return found
 
 
+def children_with(word: str) -> list[int]:
+    """Return those of these processes that this one started: others build on this host as well."""
+    return [pid for pid in processes_with(word) if _parent(pid) == os.getpid()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it ended meanwhile
+        return 0
+
+
 def until_runs(command: str) -> None:
     """Wait until a builder runs a command."""
     words = command.replace(" ", "\0")
@@ -101,7 +113,7 @@ def enter(builder: NixBuilder, captured: str, script: str, *arguments: str, bind
     command = ["bwrap", "--unshare-all", "--clearenv", "--ro-bind", str(builder.store.physical), "/nix/store"]
     command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/job", "--chdir", "/job", *binds]
     bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "-c", f". {captured}/enter.sh\n{script}", "bash"]
-    finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=60)
+    finished = subprocess.run([*command, "--", *bash, *arguments], check=False, capture_output=True, timeout=PATIENCE)
     assert finished.returncode == 0, finished.stderr.decode()
     assert finished.stderr == b""
     return finished.stdout
@@ -126,7 +138,7 @@ def execute(builder: NixBuilder, captured: str, *command: str, said: bytes = b""
             words.seek(0)
             bash = [f"{runtime.bash}/bin/bash", "--norc", "--noprofile", "/enter.sh", str(words.fileno())]
             finished = subprocess.run(
-                [*root, "--", *bash], check=False, capture_output=True, timeout=60, pass_fds=[words.fileno()]
+                [*root, "--", *bash], check=False, capture_output=True, timeout=PATIENCE, pass_fds=[words.fileno()]
             )
     assert finished.returncode == 0, finished.stderr.decode()
     assert finished.stderr.endswith(said) if said else finished.stderr == b"", finished.stderr.decode()
@@ -147,6 +159,6 @@ def nix_shell(builder: NixBuilder, expression: Path, script: str) -> bytes:
         command += ["--setenv", name, value]
     program = ["nix-shell", "--pure", "--option", "substituters", "", "--option", "build-users-group", ""]
     program += ["-I", f"nixpkgs={runtime.nixpkgs['default']}", "--run", script, str(expression)]
-    finished = subprocess.run([*command, "--", *program], check=False, capture_output=True, timeout=120)
+    finished = subprocess.run([*command, "--", *program], check=False, capture_output=True, timeout=PATIENCE)
     assert finished.returncode == 0, finished.stderr.decode()
     return finished.stdout

@@ -28,7 +28,7 @@ from spoold.host import accounts, userns
 from spoold.model.job import BuildResult
 from spoold.nix.build import NixBuilder
 from spoold.nix.verify import Verified, verify
-from tests import engines
+from tests import engines, users
 from tests.nix.as_builder import VERIFY
 
 Kind = Literal["root", "unit", "desk", "systemd"]
@@ -195,14 +195,14 @@ def service_user() -> Iterator[tuple[int, int]]:
     """Yield the uid and gid of a service user, and have the users of builds that sysusers.d would make."""
     with contextlib.ExitStack() as held:
         if accounts.gid_of(userns.BUILD_GROUP) is None:
-            _run("groupadd", "--system", userns.BUILD_GROUP)
-            held.callback(_run, "groupdel", userns.BUILD_GROUP)
+            users.change("groupadd", "--system", userns.BUILD_GROUP)
+            held.callback(users.change, "groupdel", userns.BUILD_GROUP)
         if not grp.getgrnam(userns.BUILD_GROUP).gr_mem:
             for number in range(1, MEMBERS + 1):
                 name = f"{userns.BUILD_GROUP}{number}"
                 group = ("--no-user-group", "--gid", userns.BUILD_GROUP, "--groups", userns.BUILD_GROUP)
-                _run("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", *group, name)
-                held.callback(_run, "userdel", name)
+                users.change("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", *group, name)
+                held.callback(users.change, "userdel", "--force", name)
         yield held.enter_context(_user(f"spoold-unit-{os.getpid()}"))
 
 
@@ -212,21 +212,18 @@ def _ordinary_user() -> Iterator[tuple[int, int]]:
     name = f"spoold-desk-{os.getpid()}"
     with _user(name) as ids:
         first = FIRST_SUBORDINATE + os.getpid() % 1000 * 65536
-        _run("usermod", "--add-subuids", f"{first}-{first + 65535}", "--add-subgids", f"{first}-{first + 65535}", name)
+        subordinate = f"{first}-{first + 65535}"
+        users.change("usermod", "--add-subuids", subordinate, "--add-subgids", subordinate, name)
         yield ids
 
 
 @contextlib.contextmanager
 def _user(name: str) -> Iterator[tuple[int, int]]:
-    _run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
+    users.change("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name)
     try:
         uid, gid = accounts.uid_of(name), accounts.gid_of(name)
         assert uid is not None
         assert gid is not None
         yield uid, gid
     finally:
-        _run("userdel", "--force", name)  # its last processes may still be dying
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+        users.change("userdel", "--force", name)  # its last processes may still be dying

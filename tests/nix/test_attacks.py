@@ -9,9 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from spoold.host import proc
 from spoold.model.errors import TemporaryError
+from spoold.model.job import BuildLimits
 from spoold.model.response import Outcome
 from spoold.nix import cage, evaluate, measure, policy
 from spoold.nix.build import NixBuilder
@@ -21,7 +24,6 @@ from tests.nix import room
 pytestmark = pytest.mark.nix
 
 MIB = 1024**2
-ENOUGH = 100 * SLOWNESS  # seconds, within which whatever has no end is ended
 CONFIDENTIAL = "what-the-host-keeps-to-itself"
 
 
@@ -46,7 +48,26 @@ def tight(nix_builder: NixBuilder) -> NixBuilder:
 @pytest.fixture(scope="module")
 def hasty(tight: NixBuilder) -> NixBuilder:
     """A builder that is out of patience soon as well."""
-    return room.limited(tight, time=3 * SLOWNESS, silence=2 * SLOWNESS, evaluation_time=2 * SLOWNESS)
+    return room.limited(tight, time=3 * SLOWNESS, silence=2 * SLOWNESS)
+
+
+@pytest.fixture(scope="module")
+def hasty_reader(tight: NixBuilder) -> NixBuilder:
+    """A builder that is out of patience soon with evaluations."""
+    return room.limited(tight, evaluation_time=2 * SLOWNESS)
+
+
+@pytest.fixture
+def second_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the limit of CPU time of an evaluation far away, or it strikes first where we are held up for a second."""
+    bounds = evaluate._bounds
+
+    def with_time(limits: BuildLimits) -> proc.Bounds:
+        made = bounds(limits)
+        assert made.rlimits.cpu
+        return msgspec.structs.replace(made, rlimits=msgspec.structs.replace(made.rlimits, cpu=3600))
+
+    monkeypatch.setattr(evaluate, "_bounds", with_time)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +151,15 @@ ENDLESS = {
 }
 
 
+@pytest.mark.usefixtures("second_wall")
 @pytest.mark.parametrize("name", ENDLESS)
-def test_an_evaluation_without_end(tight: NixBuilder, hasty: NixBuilder, name: str) -> None:
+def test_an_evaluation_without_end(tight: NixBuilder, hasty_reader: NixBuilder, name: str) -> None:
     expression, outcome = ENDLESS[name]
-    started = time.monotonic()
-    result = room.build(hasty if outcome is Outcome.TIME_LIMIT else tight, expression)
+    result = room.build(hasty_reader if outcome is Outcome.TIME_LIMIT else tight, expression)
     assert result.phase.outcome is outcome, result.phase.stderr[:2000]
-    assert time.monotonic() - started < ENOUGH
     assert len(result.phase.stderr) < 150_000
     if outcome is Outcome.TIME_LIMIT:
-        assert isinstance(result.phase.cpu_time, float)
-        assert result.phase.cpu_time < 2.9 * SLOWNESS, "stopped by the limit of CPU time, which is the second wall"
+        assert result.phase.signal == "", "stopped by the limit of CPU time, which is the second wall"
     if outcome is Outcome.MEMORY_LIMIT:
         assert isinstance(result.phase.memory, int)
         assert result.phase.memory < 700 * MIB, "stopped by the control group, which is the second wall"
@@ -184,11 +203,9 @@ def test_a_build_without_end(tight: NixBuilder, hasty: NixBuilder, name: str) ->
         builder = room.limited(tight, output=20 * MIB)
     if name == "silent":
         builder = room.limited(hasty, time=600)
-    started = time.monotonic()
     result = room.build(builder, room.SHELL % f"X = pkgs.runCommand \"bad-{name}\" {{ }} ''{script}'';")
     assert result.shell == ""
     assert result.phase.outcome is outcome, result.phase.stderr[-2000:]
-    assert time.monotonic() - started < ENOUGH
     assert len(result.phase.stderr) < 300_000
 
 

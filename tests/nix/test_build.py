@@ -256,12 +256,18 @@ def test_an_unknown_pin(nix_builder: NixBuilder) -> None:
 
 def test_a_cancelled_build(nix_builder: NixBuilder) -> None:
     cancelled = Event()
-    threading.Timer(1, cancelled.set).start()
-    expression = room.SHELL % 'X = pkgs.runCommand "waits" { } "sleep 60";'
-    started = time.monotonic()
+    mark = f"sleep 1000.{time.time_ns()}"
+    expression = room.SHELL % f'X = pkgs.runCommand "waits" {{ }} "{mark}";'
+
+    def cancel() -> None:
+        room.until_runs(mark)
+        cancelled.set()
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
     with pytest.raises(TemporaryError, match="cancelled"):
         nix_builder.build("cancelled", expression, "default", cancelled)
-    assert time.monotonic() - started < 50
+    cancelling.join()
 
 
 def test_a_missing_program_is_not_the_clients_fault(

@@ -9,11 +9,12 @@ import pytest
 
 from spoold.host import proc
 from spoold.nix import cage, confine
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.nix
 
 NOBODY = 65534
-BOUNDS = proc.Bounds(wall=20)
+BOUNDS = proc.Bounds(wall=PATIENCE)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_trusted_program_sees_no_home_and_no_socket(tmp_path: Path) -> None:
 def test_a_cage_bounds_and_accounts() -> None:
     with cage.cage(64 * 1024**2) as group, group.alarms() as alarms:
         command = group.joining([proc.find("sh"), "-c", "x=0123456789; while :; do x=$x$x; done"])
-        finished = group.accounted(proc.run(command, proc.Bounds(wall=30), alarms=alarms))
+        finished = group.accounted(proc.run(command, BOUNDS, alarms=alarms))
         directories = set(group.groups.values())
     assert finished.limit is proc.Limit.MEMORY
     assert 32 * 1024**2 < finished.memory <= 64 * 1024**2
@@ -100,8 +101,8 @@ def test_a_cage_bounds_and_accounts() -> None:
 def test_a_cage_bounds_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cage, "PROCESSES", 10)
     with cage.cage(64 * 1024**2) as group:
-        command = group.joining([proc.find("sh"), "-c", "for i in $(seq 30); do sleep 9 & done"])
-        finished = group.accounted(proc.run(command, proc.Bounds(wall=30)))
+        command = group.joining([proc.find("sh"), "-c", "for i in $(seq 30); do sleep 600 & done"])
+        finished = group.accounted(proc.run(command, BOUNDS))
     assert b"fork" in finished.stderr.data
     assert finished.limit is proc.Limit.PROCESSES
     assert finished.reason == "more than 10 processes"

@@ -36,8 +36,14 @@ def unlinked(size=2000000):
     os.write(file, bytes(size))
     os.unlink("x")
     return file
+def numbers():
+    # From 60 on slowly: what others free on the disk may hide what was written so far.
+    for number in range(600):
+        yield number
+        if number > 60:
+            time.sleep(0.5)
 def many():
-    for number in range(60):
+    for number in numbers():
         unlinked()
     time.sleep(600)
 """
@@ -45,8 +51,10 @@ def many():
 RELAY = """
 if os.fork():
     time.sleep(600)
+more = time.monotonic()
 for number in range(1 << 62):
-    if number < 60:
+    if number < 60 or time.monotonic() > more:
+        more = time.monotonic() + 0.5
         unlinked()
     if os.fork():
         os._exit(0)
@@ -62,8 +70,8 @@ events = libc.inotify_init()
 watches = {libc.inotify_add_watch(events, name.encode(), 0x20): name for name in (before, between)}
 if os.fork() == 0:
     written = 0
-    while written < 60:
-        time.sleep(0.03)
+    while written < 600:
+        time.sleep(0.03 if written < 60 else 0.5)
         for name in (first, last):
             try:
                 with open(f"{name}/d/{written}", "wb") as file:
@@ -97,7 +105,7 @@ libc.syscall(60 if os.uname().machine == "x86_64" else 93, 0)
 """
 IN_FLIGHT = """
 here, there = socket.socketpair()
-for number in range(60):
+for number in numbers():
     file = unlinked()
     socket.send_fds(here, [b"x"], [file])
     os.close(file)

@@ -21,7 +21,6 @@ from spoold.model.errors import OperatorError, TemporaryError
 from spoold.model.response import Outcome
 from spoold.nix import users, verify
 from spoold.nix.build import NixBuilder
-from tests.engines import SLOWNESS
 from tests.nix import room, setups
 from tests.nix.room import Copy
 from tests.nix.setups import InProcess, Kind, Setup
@@ -58,7 +57,7 @@ ATTEMPTS = {
 @pytest.fixture(scope="module", params=setups.KINDS)
 def setup(request: pytest.FixtureRequest, nix_builder: NixBuilder) -> Iterator[Setup]:
     kind: Kind = request.param
-    builder = room.limited(nix_builder, output=OUTPUT, silence=60 * SLOWNESS)
+    builder = room.limited(nix_builder, output=OUTPUT)
     if kind == "root":
         yield InProcess(builder)
         return

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from spoold.config import NixSettings, Settings
+from spoold.host import cgroups
 from spoold.nix import cage
 from spoold.nix.build import NixBuilder
 from tests.nix import room
@@ -79,4 +80,5 @@ def test_after_a_kill_all_is_well(nix_builder: NixBuilder) -> None:
     assert room.build(nix_builder, room.SHELL % f"AT = {time.time_ns()};").shell
     assert list(nix_builder.store.temporary.iterdir()) == []
     assert runtime == nix_builder.prepare()
-    assert not list(Path("/sys/fs/cgroup").glob(f"**/{cage.PREFIX}{os.getpid()}-*"))
+    parents = set(cgroups.parents().values())
+    assert [each for parent in parents for each in parent.glob(f"{cage.PREFIX}{os.getpid()}-*")] == []

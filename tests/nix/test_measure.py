@@ -152,7 +152,7 @@ def test_files_without_a_name_are_counted_once_and_only_on_the_disk(tmp_path: Pa
 def test_what_others_write_to_the_disk_is_nobodys_build(
     nix_builder: NixBuilder, plain_shell: str, tmp_path: Path
 ) -> None:
-    builder = room.limited(nix_builder, time=20, silence=20, output=4 * MIB, files=1000)
+    builder = room.limited(nix_builder, output=4 * MIB, files=1000)
     building = threading.Thread(
         target=lambda: results.append(room.build(builder, DERIVATION % (SLOW, f'NEW = "{uuid.uuid4()}";')))
     )
@@ -204,7 +204,8 @@ SLOW = "sleep 2; mkdir $out; :"
 DEEP = 'p=$(printf "a/%.0s" $(seq 400)); for i in 1 2 3 4 5; do mkdir -p $p; cd $p; done; sleep 2; exit 1'
 # Each file is small enough; together they are not, and none of them has a name.
 MANY_UNLINKED = (
-    'for n in $(seq 10 40); do eval "exec $n>hidden"; rm hidden; head -c 10000000 /dev/zero >&$n; done; sleep 5; exit 1'
+    'for n in $(seq 10 40); do eval "exec $n>hidden"; rm hidden; head -c 10000000 /dev/zero >&$n; done; '
+    "sleep 600; false"
 )
 UNLINKED = "exec 3>hidden; rm hidden; exec head -c 60000000 /dev/zero >&3"
 
@@ -228,7 +229,7 @@ UNLINKED = "exec 3>hidden; rm hidden; exec head -c 60000000 /dev/zero >&3"
 def test_shapes_that_once_were_taken_for_a_fault_of_ours(
     nix_builder: NixBuilder, script: str, attributes: str, outcome: set[Outcome], word: str
 ) -> None:
-    builder = room.limited(nix_builder, time=20, silence=20, output=20 * MIB, files=100_000)
+    builder = room.limited(nix_builder, output=20 * MIB, files=100_000)
     result = room.build(builder, DERIVATION % (script, attributes))
     assert result.phase.outcome in outcome, result.phase.stderr
     assert word in result.phase.stderr

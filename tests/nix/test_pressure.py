@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import subprocess
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,10 +26,9 @@ from spoold.model.response import Outcome
 from spoold.nix import cage, looker, shortage
 from spoold.nix.build import NixBuilder
 from spoold.nix.looker import Looker
-from tests.engines import SLOWNESS
 from tests.nix import room
 from tests.nix.room import Copy
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = [
     pytest.mark.nix,
@@ -92,7 +91,7 @@ def test_a_build_that_lost_a_process_for_want_of_memory_has_failed(tight: NixBui
 @pytest.mark.usefixtures("few_processes")
 def test_a_build_that_was_refused_a_process_has_failed(nix_builder: NixBuilder) -> None:
     before = registered(nix_builder, "crowd")
-    crowd = "for n in $(seq 60); do sleep 5 & done 2>/dev/null; false"
+    crowd = "for n in $(seq 200); do sleep 600 & done 2>/dev/null; false"  # more than the kernel lets it have
     result = built(nix_builder, derivation("crowd", TOLERANT % crowd))
     assert result.phase.outcome is Outcome.NONZERO_EXIT, result.phase.stderr
     assert "more than 40 processes" in result.phase.stderr
@@ -126,7 +125,7 @@ def test_derivations_of_one_request_are_built_one_after_the_other(copy: Copy, us
 
 
 def test_builds_of_two_requests_go_on_side_by_side(nix_builder: NixBuilder, tmp_path: Path) -> None:
-    waits = "for n in $(seq 600); do [ -e /proc/1 ] && sleep 0.1; done; exit 1"
+    waits = "for n in $(seq 6000); do [ -e /proc/1 ] && sleep 0.1; done; exit 1"
     marks = [f"side{number}x{time.time_ns()}" for number in range(2)]
     cancels = [threading.Event() for _ in marks]
 
@@ -190,7 +189,7 @@ def test_memory_that_ran_out_above_is_every_builds(tmp_path: Path) -> None:
             made.memory = 1 << 30
             with made.alarms() as alarms:
                 finished = proc.run(
-                    made.joining([proc.find("sh"), "-c", HOG]), proc.Bounds(wall=60 * SLOWNESS), alarms=alarms
+                    made.joining([proc.find("sh"), "-c", HOG]), proc.Bounds(wall=PATIENCE), alarms=alarms
                 )
             assert finished.limit is proc.Limit.HOST
             with pytest.raises(TemporaryError, match="all builds together"):
@@ -408,19 +407,19 @@ def test_files_that_have_no_name_but_are_mapped_count(nix_builder: NixBuilder) -
 
 def test_the_program_that_measures_is_missed(nix_builder: NixBuilder) -> None:
     """Nobody goes on unmeasured."""
-    name = f"unmeasured-{time.time_ns()}"
+    mark = f"sleep 600.{time.time_ns()}"
     failures: list[BaseException] = []
 
     def build() -> None:
         try:
-            built(nix_builder, f'X = pkgs.runCommand "{name}" {{ }} "sleep 600";')
+            built(nix_builder, f'X = pkgs.runCommand "unmeasured" {{ }} "{mark}";')
         except TemporaryError as error:
             failures.append(error)
 
     thread = threading.Thread(target=build)
     thread.start()
-    room.until_runs("sleep 600")
-    for pid in room.processes_with("spoold.nix.look import"):
-        subprocess.run(["kill", "-KILL", str(pid)], check=False)
+    room.until_runs(mark)
+    (ours,) = room.children_with("spoold.nix.look import")
+    os.kill(ours, signal.SIGKILL)
     thread.join()
     assert "cannot be measured" in str(failures[0])

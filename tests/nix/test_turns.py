@@ -16,8 +16,9 @@ from spoold.model.submission import Dependencies
 from spoold.nix.build import NixBuilder
 from spoold.spool import layout
 from spoold.spool.builds import BuildStore
+from tests.waiting import until
 
-pytestmark = [pytest.mark.nix, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.nix
 SHELL = '{ pkgs ? import <nixpkgs> { } }: pkgs.mkShell { shellHook = "# %s"; packages = [ %s ]; }\n'
 HANGS = '(pkgs.runCommand "hangs-%s" { } "sleep 600")'
 
@@ -44,10 +45,12 @@ def test_hanging_builds_delay_no_other(nix_builder: NixBuilder, nix_settings: Se
         builder.step()
         for name in ("honest-0", "honest-1"):
             file(name, 2)
-        deadline = time.monotonic() + 60
-        while set(builds.finished()) != {"honest-0", "honest-1"}:
-            assert time.monotonic() < deadline, builds.finished()
-            time.sleep(min(builder.step(), 0.1))
+
+        def finished() -> set[str]:
+            builder.step()
+            return set(builds.finished())
+
+        until(lambda: finished() == {"honest-0", "honest-1"}, lambda: str(builds.finished()))
     finally:
         builder.stop()
     assert all(record.result.shell for name in builds.finished() if (record := builds.result(name)))

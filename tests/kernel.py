@@ -1,0 +1,21 @@
+"""Settings of the kernel, which all processes of tests on a machine share."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def set_to(setting: Path, value: str) -> Iterator[None]:
+    """Have a setting of the kernel's be another in the block; another test that wants one waits for its end."""
+    with setting.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = setting.read_text()
+        setting.write_text(value)
+        try:
+            yield
+        finally:
+            setting.write_text(before)
