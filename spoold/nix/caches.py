@@ -21,7 +21,7 @@ from spoold.config import NixSettings
 from spoold.model.errors import OperatorError
 from spoold.nix import imports
 
-FIRST = 0  # the priority of directories; caches over HTTP are usually 30 or more
+FIRST = 0  # the priority of directories. Caches over HTTP usually have 30 or more
 CONNECT = 10  # seconds for a connection to be made
 STALLED = 30  # seconds without a byte after which a download is given up
 ATTEMPTS = 4  # tries of one download, with Nix's own pauses between them

@@ -228,7 +228,7 @@ def _shortage(file: Path) -> Iterator[int]:
 
 
 def _birth(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks. Together with the pid no other process ever has this."""
+    """Return when a process started, in the kernel's ticks. No other process ever has the same pid and start."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

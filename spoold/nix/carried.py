@@ -1,8 +1,8 @@
 """Paths that are carried from one store to another, as a binary cache: made here for an export, checked for an import.
 
 Theory of operation: Nix makes and checks the cache, as the store's owner. An export has no signature of this host at
-first. The operator signs it, with a key that the builder never sees (:func:`sign`). An import comes from strangers. It
-is checked as a whole before the builder asks it for anything: all contents against their hashes, and all signatures
+first. The operator signs it, with a key that the builder never sees (:func:`sign`). An import is not trusted. It is
+checked as a whole before the builder asks it for anything: all contents against their hashes, and all signatures
 against the keys that the operator trusts.
 """
 
@@ -48,8 +48,8 @@ class _Answer(msgspec.Struct, frozen=True):
 def make(settings: NixSettings, paths: list[str]) -> Path:
     """Return a directory that is a binary cache of ``paths`` and all that they refer to. The builder owns it.
 
-    :func:`remove` removes it, or else a later export, a day after it was made. Raises :class:`OperatorError` where it
-    cannot be made.
+    It stays until :func:`remove` removes it, or a later export does so after a day. Raises :class:`OperatorError` where
+    it cannot be made.
     """
     return Path(_ask(_Question(settings, paths)))
 

@@ -1,9 +1,10 @@
 """Fetching: the paths that a derivation needs and the store lacks are fetched from binary caches.
 
 Theory of operation: Nix is asked which paths are missing. For that it asks the caches about each path. Paths that the
-caches have are fetched by their store paths, many at once, which cannot run a builder. The store's database tells which
-paths came, since a cache may promise a path and not deliver it (:mod:`spoold.nix.troubles`). If a fetch is killed, the
-next one goes on from there. All these programs ask through a door where they can (:mod:`spoold.nix.asking`).
+caches have are fetched, many at once. For that Nix gets store paths and no derivation, so it cannot run a builder. The
+store's database tells which paths came, since a cache may promise a path and not deliver it
+(:mod:`spoold.nix.troubles`). If a fetch is killed, the next one goes on from there. All these programs ask through a
+door where they can (:mod:`spoold.nix.asking`).
 
 Progress is reported meanwhile: the paths that are registered, and the bytes of these and of paths that are being
 written.

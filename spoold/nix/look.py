@@ -27,8 +27,8 @@ def main() -> None:
     A line holds the bytes found, the limit that is passed or "", ``wrote`` and ``at_most`` of the Ledger, and whether
     the look was asked for. The first line of standard input tells where to look: ``places``, ``size`` and ``files`` as
     for ``measured``, ``uid`` and ``disk``. Nameless files of ``uid`` on the device ``disk`` count, and so do the bytes
-    that processes of ``uid`` write. With -1 nobody's count. A byte after that line asks for a look at once. Else the
-    program rests ten times as long as a look takes, REST at most. It ends at the end of standard input.
+    that processes of ``uid`` write. With ``uid`` -1 neither counts. A byte after that line asks for a look at once.
+    Else the program rests ten times as long as a look takes, REST at most. It ends at the end of standard input.
     """
     order = json.loads(sys.stdin.readline())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

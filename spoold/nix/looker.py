@@ -51,7 +51,7 @@ class Disk(NamedTuple):
 
     @classmethod
     def of(cls, directory: Path) -> Disk:
-        """Ask for those of the disk of ``directory``."""
+        """Return the free room of the disk that ``directory`` is on."""
         there = os.statvfs(directory)
         free = there.f_bavail * there.f_frsize
         shares = [free / max(1, min(FLOOR, there.f_blocks * there.f_frsize // SHARE))]
@@ -96,7 +96,7 @@ class Looker:
         with self.lock:
             self._account(now)
             self._keep_room(now)
-        # A TemporaryError, since the look may be slow for others' sake: the build is not blamed.
+        # Other programs may have filled the disk meanwhile, so the build is not blamed.
         since = time.monotonic()
         if since - self._heard_at > SILENCE or (self._asked_at and since - self._asked_at > HURRY):
             raise TemporaryError("what a build writes cannot be measured in time: it is too much, or too many files")

@@ -1,8 +1,9 @@
 """Realise a derivation: make its output exist, by a download from binary caches or else by building.
 
-Theory of operation: Nix is asked which paths are missing. Paths that a binary cache has are fetched by their store
-paths (:mod:`spoold.nix.fetch`), which cannot run a builder. The rest is checked against the policy and built in Nix's
-build sandbox. Limits bound its time, silence, log and output, and its network namespace has no network.
+Theory of operation: Nix is asked which paths are missing. Paths that a binary cache has are fetched
+(:mod:`spoold.nix.fetch`). For that Nix gets store paths and no derivation, so it cannot run a builder. The other paths
+are checked against the policy and built in Nix's build sandbox. Limits bound the time, silence, log and output of a
+build, and its network namespace has no network.
 
 Where too much would have to be built, the derivation is refused before anything is fetched. If a cache failed, neither
 this refusal nor one by the policy is the client's fault, since a working cache might have had the paths. The build is

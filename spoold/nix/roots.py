@@ -2,7 +2,7 @@
 
 Theory of operation: the collector deletes no path that a root needs, and the name of the root tells who needs it. Only
 direct roots are used, which are links inside the store's own state. (A collector that cannot see an indirect root takes
-it as stale, and deletes all that it kept.) A name is ``builds/<build id>``, ``pins/<name of a pin>``,
+it as stale, and deletes the paths that the root kept.) A name is ``builds/<build id>``, ``pins/<name of a pin>``,
 ``sources/<store name>`` or ``runtime/<package>``. A link may exist before its path does.
 """
 

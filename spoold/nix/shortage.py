@@ -1,4 +1,4 @@
-"""Kernel resources that all programs of this host share, and no control group divides: whether one runs out."""
+"""Watch over the kernel's resources that all programs of this host share and no control group divides."""
 
 from __future__ import annotations
 

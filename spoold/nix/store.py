@@ -60,7 +60,7 @@ class Store:
         self.configuration = self.room / "etc"
 
     def prepare(self) -> None:
-        """Make the directories. Remove from the temporary one what a killed daemon left there.
+        """Make the directories. Remove the temporary files that a killed daemon left behind.
 
         Raises :class:`OperatorError` where a directory cannot be made.
         """

@@ -4,8 +4,8 @@ Theory of operation: no builder and no expression runs in the steps whose output
 hold neither blanks nor quotes. So a line that looks like Nix's is Nix's. All the same the words decide little. The
 store's database tells whether a path is there. Trouble with a cache only makes a refusal worth another try.
 
-Where a cache was asked through a door, Nix only sees the proxy's answer: 502, 403, or for a tunnel anything but 200.
-The proxy (:mod:`spoold.proxy`) knows the reason, so its words are used instead of Nix's.
+Where a request through a door fails, Nix only sees the proxy's answer: 502, 403, or for a tunnel anything but 200. The
+proxy (:mod:`spoold.proxy`) knows the reason, so its words are used instead of Nix's.
 
 Numbers are curl's exit codes (libcurl-errors(3)) and HTTP status codes. The texts are those of Nix 2.8 to 2.34 and of
 Lix.

@@ -5,7 +5,7 @@ owner could make them writable and change them for everybody. So all Nix program
 user namespace (:mod:`spoold.host.userns`). Root of that namespace is the owner of the store, and builders are further
 users in it.
 
-It depends on the user that runs spoold which users these are:
+These users come from different places, depending on the user that runs spoold:
 
 * Under the package's unit they are the members of the group ``spoold-build``, which the daemon maps when it starts.
 * Under root they are the members of Nix's own group, ``nixbld``, or of the group that the settings name.
@@ -13,7 +13,7 @@ It depends on the user that runs spoold which users these are:
 
 Nix ends a build by killing all processes of its user. So a user serves one build at a time on this host, whatever store
 the build is for. A lock file for each user, in one directory of the host, ensures this. If the host has a Nix of its
-own, the directory is the one of that Nix's locks. Nix sees a group with this one user as its member.
+own, it is the directory where that Nix keeps such locks. The Nix of a build sees a group with one member, its user.
 
 With ``nix.build_users = ""`` builds have no users of their own. Builders then run as the user that runs spoold. That is
 for people who run only their own submissions.

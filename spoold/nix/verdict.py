@@ -24,7 +24,7 @@ LOG_ENDED = b" killed after writing more than "  # Nix's words. A builder that f
 FREE = 64 * 1024**2  # bytes. With less free room, a full disk counts as the cause of a failure
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ", "nsenter: ")
-CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how Nix's garbage collector in memory ends when it gets no more memory
+CRASHES = ("SIGABRT", "SIGSEGV", "SIGBUS")  # how the evaluator ends when its garbage collector gets no more memory
 
 
 def raise_ours(finished: proc.Finished, store: Store) -> None:

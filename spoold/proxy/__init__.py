@@ -3,8 +3,8 @@
 Theory of operation: a fetch runs in a network namespace in which only loopback is up. The builder makes the namespace
 and a listening socket in it, and hands that socket to this proxy with an :class:`Order` (``order``). The proxy serves
 the socket from outside until the builder says that the fetch has ended. It then answers with a :class:`Report`, which
-tells which hosts the fetch asked for, what came of that, and how many bytes went through. The builder judges by the
-report, and not by the output of the fetch, whose fault a failure was.
+tells which hosts the fetch asked for, what came of that, and how many bytes went through. The builder uses the report,
+and not the output of the fetch, to tell whose fault a failure was.
 
 * The proxy reads the list of hosts, and the operator's own networks that hosts may be in, from the settings itself. So
   a builder that an attacker took over cannot name hosts.

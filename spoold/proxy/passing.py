@@ -75,7 +75,7 @@ class Passing:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Side(reader, writer)
         if len(self._tasks) >= CONNECTIONS:
-            # Refused without a task, since tasks are what there are too many of.
+            # Refused without a task, since there are too many tasks already.
             writer.write(_refusal(Trouble.CROWDED, f"there are {CONNECTIONS} connections already"))
             writer.close()
             return
