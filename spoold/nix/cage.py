@@ -51,7 +51,7 @@ SOMEBODYS_MEMORY = (
     "the kernel killed a process for want of memory, and where builds have no control group nobody knows whose it was"
 )
 OTHERS_PROCESSES = "processes ran out: those of all builds together, see TasksMax= of the unit"
-NEAR = 1024**2  # a group has reached its limit when it is this many bytes below: the kernel hands memory out in batches
+NEAR = 1024**2  # this many bytes below its limit a group has reached it: the kernel hands out memory in batches
 SPARED = 16  # of the memory of all builds, the daemon keeps one part in this many for itself
 _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
 
@@ -189,7 +189,7 @@ def cage(memory: int) -> Iterator[Cage]:
 
 
 def most_processes() -> int:
-    """Return how many processes a build may have: PROCESSES, or fewer so that all builds find room for theirs."""
+    """Return how many processes a build may have: PROCESSES, or fewer where all builds together could not have that."""
     user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     there = shortage.most_processes() if user == resource.RLIM_INFINITY else min(user, shortage.most_processes())
     return min(PROCESSES, there // userns.SHARES)

@@ -11,8 +11,8 @@ that runs containers mounts disappear all the time.)
   their own that has a door (:mod:`spoold.nix.door`). As root, also as root of a user namespace, they keep root's
   capabilities, since Nix needs them to make its own build sandboxes.
 * :func:`jail` is for the evaluation of a client's expression. It has no other file of the host, no network, no socket,
-  no home and no environment. Root first gives up its uid. So an attacker who breaks out of the evaluator is the user
-  nobody in an empty room.
+  no home and no environment. Root first changes to a uid that owns nothing. So an attacker who breaks out of the
+  evaluator is in an empty room, without rights.
 
 As an ordinary user bubblewrap makes a user namespace. As root it needs none, so this also works on hosts where ordinary
 users may not make one.

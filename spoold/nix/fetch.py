@@ -133,7 +133,7 @@ def fetch(store: Store, wanted: Missing, way: door.Fetch, tell: Tell | None) -> 
 
 
 class _Look:
-    """Looks now and then at how much has come, and tells it. Returns a reason to end once nothing comes any more."""
+    """Looks now and then how much has come, and passes it to ``tell``. Returns a reason to end once nothing comes."""
 
     def __init__(self, store: Store, wanted: Missing, silence: float, tell: Tell | None) -> None:
         self._store, self._wanted, self._silence, self._tell = store, wanted, silence, tell

@@ -1,4 +1,4 @@
-"""The packages of a shell: those that its author named, to be shown to people."""
+"""The packages of a shell that its author named, to be shown to people."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def realise(
 ) -> Realisation:
     """Realise ``derivation``. ``tell`` is called with how much has been fetched. ``build`` is its name in logs.
 
-    Raises :class:`ClientError` where the policy refuses the derivation or it is too much. Raises :class:`CacheError`
-    instead where that might not have happened without the failure of a cache.
+    Raises :class:`ClientError` where the policy refuses the derivation, or too much would have to be fetched or built.
+    Raises :class:`CacheError` instead where the failure of a cache may have caused that.
     """
     out = next((output.path for output in policy.read(store, derivation).outputs if output.name == OUTPUT), None)
     if out is None:

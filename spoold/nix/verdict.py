@@ -20,7 +20,7 @@ from spoold.nix.realise import Realisation
 from spoold.nix.store import Store
 
 CHUNK = 4096  # bytes that Nix reads of a log at once. Nix does not pass on the chunk that exceeds the limit
-LOG_ENDED = b" killed after writing more than "  # Nix's words. A builder that fakes them needs as long a log too
+LOG_ENDED = b" killed after writing more than "  # Nix's words. A builder that fakes them has to write as long a log
 FREE = 64 * 1024**2  # bytes. With less free room, a full disk counts as the cause of a failure
 NOTHING = Stream(b"", 0)
 OURS = ("bwrap: ", "setpriv: ", "prlimit: ", "sh: ", "mount: ", "nsenter: ")
